@@ -1,0 +1,151 @@
+"""Model providers: what one is, how it fails, and how one is found by name.
+
+A provider is built from a `ModelConfig` by a factory. The factories in the box are named in
+`IN_THE_BOX`; any installed package adds one by an entry point in the group `selfheal.providers`
+(``name = "package.module:factory"``). A factory's module is imported only when its name is asked
+for, so that nobody pays for a provider that is not used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+GROUP = "selfheal.providers"
+
+# Named here and not only as entry points, so that they work from a plain copy of the package
+# (as in the container image) and without reading the metadata of every installed distribution.
+IN_THE_BOX: Mapping[str, str] = {
+    "builtin": "worker.model_builtin:build",
+    "ollama": "worker.model_ollama:build",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What the user said about the model.
+
+    name and base_url are None when they were not set: the provider then takes its own default or
+    raises `ModelConfigError`. deadline is in seconds for one call, concurrency the number of
+    threads that call `analyse` at the same time.
+    """
+
+    provider: str
+    name: str | None = None
+    base_url: str | None = None
+    api_key: str | None = None
+    temperature: float = 0.0
+    deadline: float = 60.0
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that one call took, as the provider counted them."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said about one text, not yet checked: `worker.verdict` does that.
+
+    content is the model's JSON (as text, or already parsed) in the shape of `verdict.SCHEMA`.
+    """
+
+    content: str | Mapping[str, Any]
+    usage: Usage | None = None
+
+
+class ModelError(Exception):
+    """A call that gave no answer. Its message never holds the text that was analysed."""
+
+
+class Transient(ModelError):
+    """This call failed (time-out, 429, 5xx): the message is tried again later.
+
+    retry_after is the number of seconds that the server asked for, if it did.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BadOutput(Transient):
+    """The model answered, but not with JSON of the asked shape. Tried again, as `Transient`."""
+
+
+class ModelUnavailable(ModelError):
+    """The model itself is away (connection refused, model not there): not the message's fault."""
+
+
+class ModelConfigError(Exception):
+    """The settings of the model are wrong: what is wrong, and what is allowed."""
+
+
+class Provider(Protocol):
+    """One model. `analyse` is called by several threads at once; the rest by one."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name, as in MODEL_PROVIDER."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, for results and metrics."""
+
+    @property
+    def version(self) -> str:
+        """The model's version (digest, date, …), or "" where there is none. Read after warm_up."""
+
+    def warm_up(self) -> None:
+        """Make the first `analyse` as fast as the others. Raises `ModelError`; may be repeated."""
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        """Say what the text shows. Raises `ModelError` and nothing else for what may happen.
+
+        text is a non-blank str without lone surrogates; deadline is a `time.monotonic()` value by
+        which this has returned or raised `Transient`.
+        """
+
+    def close(self) -> None:
+        """Let go of connections. Calls that are under way may fail with `Transient`."""
+
+
+Factory = Callable[[ModelConfig], Provider]
+
+
+def build(config: ModelConfig) -> Provider:
+    """Build the provider that config names. Raises `ModelConfigError`."""
+    target = IN_THE_BOX.get(config.provider)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        try:
+            factory: Factory = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise ModelConfigError(
+                f"MODEL_PROVIDER={config.provider} needs the Python module {error.name!r}, "
+                "which is not installed"
+            ) from error
+        return factory(config)
+    found = _installed().get(config.provider)
+    if found is None:
+        raise ModelConfigError(
+            f"MODEL_PROVIDER={config.provider}: no such provider; installed: {', '.join(names())}"
+        )
+    loaded: Factory = found.load()
+    return loaded(config)
+
+
+def names() -> list[str]:
+    """The names of all providers that can be asked for."""
+    return sorted({*IN_THE_BOX, *_installed()})
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
