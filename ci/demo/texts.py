@@ -28,8 +28,7 @@ class Feedback:
 
     @property
     def sentiment(self) -> str:
-        """Positive, Negative or Neutral by the thresholds that the ratings' authors use (±0.05
-        of the normalised score, about ±0.5 of the mean rating)."""
+        """Positive, Negative or Neutral: the mean rating's sign, Neutral within half a point."""
         if self.rating >= 0.5:
             return "Positive"
         return "Negative" if self.rating <= -0.5 else "Neutral"
@@ -72,8 +71,11 @@ def _sdist() -> Path:
         wanted = Path(temporary) / "requirements.txt"
         wanted.write_text(f"vaderSentiment=={version} --hash=sha256:{digest}\n")
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            + ["--no-binary", ":all:", "--require-hashes", "--dest", temporary, "-r", str(wanted)],
+            [
+                *[sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"],
+                *["--no-binary", ":all:", "--require-hashes", "--dest", temporary],
+                *["--requirement", str(wanted)],
+            ],
             check=True,
         )
         folder.mkdir(exist_ok=True)
