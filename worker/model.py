@@ -65,7 +65,7 @@ class ModelError(Exception):
     """A call that gave no answer. Its message never holds the text that was analysed."""
 
 
-class Transient(ModelError):
+class TransientError(ModelError):
     """This call failed (time-out, 429, 5xx): the message is tried again later.
 
     retry_after is the number of seconds that the server asked for, if it did.
@@ -76,11 +76,11 @@ class Transient(ModelError):
         self.retry_after = retry_after
 
 
-class BadOutput(Transient):
-    """The model answered, but not with JSON of the asked shape. Tried again, as `Transient`."""
+class BadOutputError(TransientError):
+    """The model answered, but not with JSON of the asked shape. Tried again, as `TransientError`."""
 
 
-class ModelUnavailable(ModelError):
+class ModelUnavailableError(ModelError):
     """The model itself is away (connection refused, model not there): not the message's fault."""
 
 
@@ -110,11 +110,11 @@ class Provider(Protocol):
         """Say what the text shows. Raises `ModelError` and nothing else for what may happen.
 
         text is a non-blank str without lone surrogates; deadline is a `time.monotonic()` value by
-        which this has returned or raised `Transient`.
+        which this has returned or raised `TransientError`.
         """
 
     def close(self) -> None:
-        """Let go of connections. Calls that are under way may fail with `Transient`."""
+        """Let go of connections. Calls that are under way may fail with `TransientError`."""
 
 
 Factory = Callable[[ModelConfig], Provider]
