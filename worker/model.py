@@ -77,7 +77,7 @@ class TransientError(ModelError):
 
 
 class BadOutputError(TransientError):
-    """The model answered, but not with JSON of the asked shape. Tried again, as `TransientError`."""
+    """The model answered, but not with JSON of the asked shape: tried again."""
 
 
 class ModelUnavailableError(ModelError):

@@ -1,0 +1,152 @@
+"""What a message must look like, and why one is refused. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+MAX_ID_BYTES = 255  # an AMQP short string: the id is also the result's message_id
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_KNOWN = frozenset({"id", "text", "metadata"})
+
+
+class PoisonError(Exception):
+    """A message that no retry can mend. reason goes to the dead letter's header.
+
+    The message of the exception says what is wrong and never quotes the body.
+    """
+
+    def __init__(self, reason: str, detail: str, error_class: str = "PoisonError") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.error_class = error_class
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A good message. id is as the body had it (str or int); extra holds its unknown fields.
+
+    text has U+FFFD in the place of lone surrogates, which JSON can carry and UTF-8 cannot.
+    """
+
+    id: str | int
+    id_generated: bool
+    text: str
+    metadata: Any
+    extra: dict[str, Any]
+
+
+def parse(
+    body: bytes,
+    *,
+    message_id: str | None,
+    max_text_bytes: int,
+    fresh_id: Callable[[], str],
+) -> Message:
+    """Read a body. Raises `PoisonError` with one of the reasons malformed_json, not_an_object,
+    nested_too_deep, missing_text, text_not_a_string, blank_text, text_too_large, bad_id.
+
+    The id is the body's `id`, else the AMQP message_id, else a fresh one; never a hash of the
+    text, because two equal texts are two messages.
+    """
+    fields = _object(body)
+    text = _text(fields, max_text_bytes)
+    identity = _id(fields.get("id"))
+    generated = False
+    if identity is None:
+        identity = message_id or fresh_id()
+        generated = not message_id
+    return Message(
+        id=identity,
+        id_generated=generated,
+        text=text,
+        metadata=fields.get("metadata"),
+        extra={name: value for name, value in fields.items() if name not in _KNOWN},
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        content = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PoisonError(
+            "malformed_json", f"not UTF-8 at byte {error.start}", "UnicodeDecodeError"
+        ) from None
+    # A cheap bound first: few bodies have enough brackets to be worth the walk.
+    if content.count("[") + content.count("{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
+        raise PoisonError("nested_too_deep", f"nested deeper than {MAX_DEPTH} levels")
+    try:
+        fields = json.loads(content, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise PoisonError(
+            "malformed_json", f"not JSON: {error.msg} at character {error.pos}", "JSONDecodeError"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # Integers of more digits than Python converts, NaN and Infinity.
+        raise PoisonError(
+            "malformed_json", "not JSON: a number out of range", type(error).__name__
+        ) from None
+    if not isinstance(fields, dict):
+        raise PoisonError("not_an_object", f"a JSON object is wanted, got {_kind(fields)}")
+    return fields
+
+
+def _text(fields: dict[str, Any], max_text_bytes: int) -> str:
+    if "text" not in fields:
+        raise PoisonError("missing_text", "the object has no field 'text'")
+    text = fields["text"]
+    if not isinstance(text, str):
+        raise PoisonError("text_not_a_string", f"'text' must be a string, got {_kind(text)}")
+    if not text.isascii():
+        text = _SURROGATE.sub("\ufffd", text)
+    if not text.strip("\x00 \t\r\n\f\v") or not text.strip():
+        raise PoisonError("blank_text", "'text' is blank")
+    if len(text) * 4 > max_text_bytes:
+        size = len(text.encode())
+        if size > max_text_bytes:
+            raise PoisonError(
+                "text_too_large", f"'text' has {size} bytes, at most {max_text_bytes} are allowed"
+            )
+    return text
+
+
+def _id(value: object) -> str | int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise PoisonError("bad_id", f"'id' must be a string or an integer, got {_kind(value)}")
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise PoisonError("bad_id", "'id' holds a lone surrogate")
+        size = len(value.encode())
+    else:
+        size = len(str(value))
+    if size > MAX_ID_BYTES:
+        raise PoisonError("bad_id", f"'id' has {size} bytes, at most {MAX_ID_BYTES} are allowed")
+    return value
+
+
+def _depth(content: str) -> int:
+    """How deep the brackets outside of strings are nested."""
+    deepest = depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', content, re.DOTALL):
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

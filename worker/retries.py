@@ -1,0 +1,70 @@
+"""What happens to a message whose analysis failed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.model import ModelUnavailableError, TransientError
+
+ATTEMPTS_HEADER = "x-selfheal-attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Again in delay seconds (one of the ladder's), with so many failed attempts on record."""
+
+    delay: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """To the dead letters, with the reason."""
+
+    reason: str
+    error_class: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Back to the queue as it came: the failure was not this message's."""
+
+
+Decision = Retry | DeadLetter | Hold
+
+
+def attempts_of(headers: Mapping[str, Any] | None) -> int:
+    """Failed attempts on record; what a publisher may have written there in error counts as 0."""
+    value = (headers or {}).get(ATTEMPTS_HEADER)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def decide(
+    error: BaseException,
+    *,
+    attempts: int,
+    max_attempts: int,
+    delays: Sequence[int],
+    model_away: bool,
+) -> Decision:
+    """Say what to do after one more failure; attempts are those before it.
+
+    model_away: the circuit breaker is open, so that a transient failure proves nothing against
+    the message. An error that is no `ModelError` is a fault of ours or of a plug-in: it is
+    retried too, because the next version may not have it, and it ends in the dead letters.
+    """
+    if isinstance(error, ModelUnavailableError) or (
+        model_away and isinstance(error, TransientError)
+    ):
+        return Hold()
+    made = attempts + 1
+    if made >= max_attempts:
+        return DeadLetter("retries_exhausted", type(error).__name__, made)
+    wanted = getattr(error, "retry_after", None) or 0
+    rung = min(attempts, len(delays) - 1)
+    while rung < len(delays) - 1 and delays[rung] < wanted:
+        rung += 1
+    return Retry(delays[rung], made)

@@ -1,0 +1,170 @@
+"""What the environment says. Every variable has the name of its field in capitals."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
+URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
+
+
+class SettingsError(Exception):
+    """The environment is wrong; the message has one line for each variable."""
+
+
+class Settings(BaseModel):
+    """All settings of the worker. Seconds and bytes, unless a description says otherwise."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, protected_namespaces=())
+
+    amqp_uri: SecretStr | None = Field(
+        None, description="amqp(s)://user:password@host:port/vhost; several joined by commas"
+    )
+    amqp_uri_file: Path | None = Field(
+        None, description="file with the URI, read again at each reconnect"
+    )
+    amqp_host: str | None = Field(None, description="host or host:port; several joined by commas")
+    amqp_port: int = Field(5672, ge=1, le=65535)
+    amqp_vhost: str = "/"
+    amqp_username: str | None = None
+    amqp_username_file: Path | None = Field(None, description="read again at each reconnect")
+    amqp_password: SecretStr | None = None
+    amqp_password_file: Path | None = Field(None, description="read again at each reconnect")
+    amqp_heartbeat: int = Field(15, ge=2, le=600)
+    amqp_ca_file: Path | None = Field(None, description="CA bundle of the broker: turns TLS on")
+    amqp_cert_file: Path | None = Field(None, description="client certificate (PEM)")
+    amqp_key_file: Path | None = Field(None, description="key of the client certificate (PEM)")
+
+    queue_name: str = Field("feedback", pattern=QUEUE_PATTERN)
+    dlq_name: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.dead-letters")
+    results_queue: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.results")
+    retry_delays: tuple[int, ...] = Field(
+        (1, 5, 30, 120), description="seconds, growing, joined by commas"
+    )
+    delivery_limit: int = Field(100, ge=1, le=100_000)
+    results_max_length: int = Field(0, ge=0, description="messages; 0 is no limit")
+    results_max_age: int = Field(0, ge=0, description="0 is no limit")
+    dlq_max_length: int = Field(0, ge=0, description="messages, the oldest go; 0 is no limit")
+    dlq_max_age: int = Field(0, ge=0, description="0 is no limit")
+
+    concurrency: int = Field(8, ge=1, le=1024)
+    max_text_bytes: int = Field(65536, ge=1, le=16 * 1024 * 1024)
+    max_attempts: int = Field(5, ge=1, le=1000)
+    shutdown_grace: float = Field(30.0, ge=0, le=3600)
+
+    model_provider: str = Field("builtin", min_length=1)
+    model_name: str | None = None
+    model_base_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
+    model_api_key: SecretStr | None = None
+    model_temperature: float = Field(0.0, ge=0, le=2)
+    model_deadline: float = Field(60.0, gt=0, le=3600, description="seconds for one model call")
+
+    http_host: str = "0.0.0.0"
+    http_port: int = Field(8080, ge=0, le=65535, description="0 takes any free port")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    fault_model_delay: float = Field(
+        0.0, ge=0, le=3600, description="seconds added to each model call (demos and tests)"
+    )
+
+    @field_validator("retry_delays", mode="before")
+    @classmethod
+    def _split_delays(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"[0-9]{1,7}", part) for part in parts):
+            raise ValueError("must be whole seconds joined by commas, such as 1,5,30,120")
+        return tuple(int(part) for part in parts)
+
+    @field_validator("retry_delays")
+    @classmethod
+    def _growing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or value[0] < 1 or list(value) != sorted(set(value)):
+            raise ValueError("must be at least 1 and growing, such as 1,5,30,120")
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("amqp_uri")
+    @classmethod
+    def _uri(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            for uri in value.get_secret_value().split(","):
+                if not URI_PATTERN.match(uri.strip()):
+                    raise ValueError("must look like amqp://user:password@host:5672/vhost")
+        return value
+
+    @model_validator(mode="after")
+    def _names(self) -> Settings:
+        fill = {
+            "dlq_name": self.dlq_name or f"{self.queue_name}.dead-letters",
+            "results_queue": self.results_queue or f"{self.queue_name}.results",
+        }
+        for name, value in fill.items():
+            object.__setattr__(self, name, value)
+        if len({self.queue_name, self.dlq_name, self.results_queue}) < 3:
+            raise ValueError("QUEUE_NAME, DLQ_NAME and RESULTS_QUEUE must differ")
+        if (self.amqp_cert_file is None) != (self.amqp_key_file is None):
+            raise ValueError("AMQP_CERT_FILE and AMQP_KEY_FILE must be set together")
+        return self
+
+    def has_broker(self) -> bool:
+        """Whether any variable says where the broker is."""
+        return bool(self.amqp_uri or self.amqp_uri_file or self.amqp_host)
+
+    def delay_queue(self, seconds: int) -> str:
+        """The name of the ladder's queue that gives a message back after so many seconds."""
+        return f"{self.queue_name}.retry.{seconds}s"
+
+
+def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Settings:
+    """Read the environment. Raises `SettingsError` that names all that is wrong at once.
+
+    broker: whether the command needs to know where the broker is.
+    """
+    source = os.environ if environ is None else environ
+    known = {
+        name: source[name.upper()] for name in Settings.model_fields if source.get(name.upper())
+    }
+    problems: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(known)
+    except ValidationError as error:
+        problems = [_explain(item["loc"], item["msg"], known) for item in error.errors()]
+    address_known = any(known.get(n) for n in ("amqp_uri", "amqp_uri_file", "amqp_host"))
+    if broker and not address_known:
+        problems.append("AMQP_URI: is not set; set it, or AMQP_HOST, to the broker's address")
+    if problems or settings is None:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _explain(loc: tuple[int | str, ...], message: str, known: Mapping[str, str]) -> str:
+    text = message.removeprefix("Value error, ")
+    if not loc:
+        return text
+    name = str(loc[0])
+    # Only fields without secrets are quoted back.
+    secret = name in {"amqp_uri", "amqp_password", "model_api_key"} or name not in known
+    got = "" if secret else f" (got {known[name]!r})"
+    return f"{name.upper()}: {text[:1].lower()}{text[1:]}{got}"
