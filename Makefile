@@ -27,3 +27,33 @@ lock: venv ## lock the requirements again from pyproject.toml, with hashes
 	$(UV_COMPILE) --extra remediator -o requirements/remediator.txt pyproject.toml
 	$(UV_COMPILE) --extra worker --extra remediator --extra test -o requirements/dev.txt pyproject.toml
 	$(UV_COMPILE) --all-extras -o requirements/bench.txt pyproject.toml
+
+.PHONY: demo
+demo: venv ## a real cluster, the chart, real messages, a node fault, a hung worker; ends with the count
+	$(BIN)/python -m ci.demo $(DEMO)
+
+.PHONY: demo-down
+demo-down: venv ## take all of it down again; nothing is left behind
+	$(BIN)/python -m ci.demo --down
+
+.PHONY: test
+test: venv ## everything, from lint to the real cluster
+	ci/test lint pure chart broker control_plane cluster
+
+.PHONY: test-fast
+test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
+	ci/test lint pure chart
+
+.PHONY: lint
+lint: venv ## ruff, mypy, import-linter, shellcheck
+	ci/test lint
+
+.PHONY: images
+images: venv ## build the images of worker and remediator, print their sizes
+	$(BIN)/python -m ci.images build worker remediator
+	$(BIN)/python -m ci.images sizes
+
+.PHONY: clean
+clean: ## remove what was made in this folder (the build cache stays: see README)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,13 +37,16 @@ class Mailbox:
     _stopped: threading.Event = field(default_factory=threading.Event)
     _reader: subprocess.Popen[str] | None = None
 
-    def publish(self, lines: Sequence[str], raw: bool = False) -> None:
+    def publish(self, lines: Sequence[str], id_prefix: str = "", raw: bool = False) -> None:
         """Publish messages, one line each; with `raw` as they are, malformed ones too.
+
+        A line without an id of its own gets `id_prefix-<line number, from 1>` as its message id.
 
         Raises CommandFailed unless the broker confirmed all of them.
         """
         with self._broker() as environment:
             command = [str(_WORKER), "publish", "-", *(["--raw"] if raw else [])]
+            command += ["--id-prefix", id_prefix] if id_prefix else []
             done = subprocess.run(
                 command,
                 input="".join(f"{line}\n" for line in lines),

@@ -27,7 +27,8 @@ class NeverHappened(Exception):
 
 @dataclass
 class World:
-    """Objects by kind and name (`world["pods"]`), as the API server last told them.
+    """Objects by kind and name (`world["nodes"]["n1"]`, `world["pods"]["namespace/name"]`), as the
+    API server last told them.
 
     `selections` maps a kind's name here to the arguments of `kubectl get`.
     """
@@ -107,9 +108,14 @@ class World:
             self._stopped.wait(_AGAIN_SECONDS)
 
     def _apply(self, kind: str, event: Object) -> None:
-        name = event["object"].get("metadata", {}).get("name")
-        if name is None:
+        metadata = event["object"].get("metadata", {})
+        if "name" not in metadata:
             return  # an error status; the watch ends and is opened again
+        name = (
+            f"{metadata['namespace']}/{metadata['name']}"
+            if "namespace" in metadata
+            else metadata["name"]
+        )
         with self.changed:
             if event["type"] == "DELETED":
                 self._objects[kind].pop(name, None)
