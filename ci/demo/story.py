@@ -93,7 +93,7 @@ def opened(
     selections = {
         "pods": ["pods", "--all-namespaces"],
         "nodes": ["nodes"],
-        "deployments": ["deployments", "-n", namespace],
+        "jobs": ["jobs", "-n", namespace],
         "events": ["events", "-n", "default"],
     }
     with ExitStack() as stack:
@@ -124,6 +124,31 @@ def tell(story: Story) -> Tally:
     with console.step("Nothing left to do: scale to zero"):
         scale_to_zero(story)
     return count(story)
+
+
+def settle(story: Story) -> None:
+    """Wait until the topology is declared, remediator and detectors are ready, no worker runs."""
+
+    def ready(component: str) -> int:
+        return sum(pods.is_ready(p) for p in story.component(component))
+
+    def settled() -> bool:
+        jobs = pods.labelled(story.world["jobs"].values(), story.release, "topology")
+        return (
+            any(pods.condition(job, "Complete") == "True" for job in jobs)
+            and ready("remediator") > 0
+            and ready("node-problem-detector") >= len(story.world["nodes"]) > 0
+            and not story.component("worker")
+        )
+
+    def show() -> None:
+        parts = ("rabbitmq", "remediator", "node-problem-detector", "worker")
+        story.console.live("ready: " + ", ".join(f"{part} {ready(part)}" for part in parts))
+
+    story.until("the parts are ready and no worker runs", settled, show)
+    for node in sorted(story.world["nodes"]):
+        here = [p for p in story.world["pods"].values() if pods.node_of(p) == node]
+        story.console.say(f"{node}: {', '.join(sorted(p['metadata']['name'] for p in here))}")
 
 
 def publish(story: Story, texts: list[Feedback], wave: str) -> None:

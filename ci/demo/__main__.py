@@ -1,0 +1,101 @@
+"""`python -m ci.demo`: the whole of selfheal on a real cluster, watched by a person."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from ci.demo import site as sites
+from ci.demo import story
+from ci.demo.console import Console
+from ci.demo.kube import CommandFailed
+from ci.demo.world import NeverHappened
+
+RELEASE = NAMESPACE = "selfheal"
+
+_EPILOG = """environment:
+  CLUSTER=local     a real cluster on this machine (the default; needs root or sudo, Linux)
+  CLUSTER=current   the kubeconfig at hand, with KEDA; VALUES=<file> names the images
+exit status: 0 nothing lost; 1 the account does not hold, or a step failed; 2 not possible here"""
+
+
+def main() -> int:
+    """Run the demo; gives the exit status."""
+    options = _arguments()
+    console = Console()
+    try:
+        return _down(console) if options.down else _demo(console, options)
+    except sites.NotReady as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    except (CommandFailed, NeverHappened, LookupError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: stopped; `make demo-down` takes the cluster away", file=sys.stderr)
+        return 1
+
+
+def _demo(console: Console, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    site = sites.find(console)
+    with console.step("helm install"):
+        sites.clear(site, RELEASE, NAMESPACE)
+        install(site, console)
+    wanted = story.Options(node=options.node, first_wave=options.texts)
+    with story.opened(site.kube, console, NAMESPACE, RELEASE, wanted) as told:
+        with console.step("The parts find each other"):
+            story.settle(told)
+        account = story.tell(told)
+    facts = {**told.facts, "steps_seconds": console.timings}
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    if options.report:
+        options.report.write_text(json.dumps(facts, indent=2) + "\n")
+    console.verdict(f"{account}", good=account.holds)
+    return 0 if account.holds else 1
+
+
+def install(site: sites.Site, console: Console) -> None:
+    """Install the chart, and wait for what it made."""
+    command = ["install", RELEASE, str(sites.CHART), "--namespace", NAMESPACE]
+    command += ["--create-namespace", *site.arguments, "--wait", "--timeout", "5m"]
+    console.say(f"helm install {RELEASE} ./chart --namespace {NAMESPACE} …")
+    site.kube.helm(*command)
+
+
+def _down(console: Console) -> int:
+    if sites.is_current():
+        site = sites.find(console)
+        with console.step("helm uninstall"):
+            sites.clear(site, RELEASE, NAMESPACE)
+        return 0
+    with console.step("Take the local cluster away"):
+        sites.Cluster().down(progress=console.say)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ci.demo",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the facts as JSON")
+    parser.add_argument(
+        "--texts", type=int, default=500, metavar="N", help="texts of the first wave (default: 500)"
+    )
+    parser.add_argument("--node", default="", help="the node that gets the fault")
+    parser.add_argument("--down", action="store_true", help="take everything away again")
+    options = parser.parse_args()
+    if options.texts < 1:
+        parser.error(f"--texts is {options.texts}; allowed: 1 or more")
+    if options.report and not os.access(options.report.absolute().parent, os.W_OK):
+        parser.error(f"--report: {options.report.absolute().parent} cannot be written to")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
