@@ -1,0 +1,189 @@
+{{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
+{{- define "selfheal.guards" -}}
+{{- $problems := list -}}
+{{- range $part := list "release" "autoscaling" "budgets" "grace" "broker" "queue" "model" "remediator" "detector" -}}
+{{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
+{{- end -}}
+{{- toJson $problems -}}
+{{- end -}}
+
+{{- define "selfheal.guards.release" -}}
+{{- $p := list -}}
+{{- if not (or .Values.worker.enabled .Values.rabbitmq.enabled .Values.remediator.enabled .Values.nodeProblemDetector.enabled) -}}
+{{- $p = append $p "nothing is enabled: set worker.enabled, rabbitmq.enabled, remediator.enabled or nodeProblemDetector.enabled" -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.autoscaling" -}}
+{{- $p := list -}}
+{{- $a := .Values.autoscaling -}}
+{{- if .Values.worker.enabled -}}
+{{- if and (ne $a.mode "none") (gt (int $a.minReplicas) (int $a.maxReplicas)) -}}
+{{- $p = append $p (printf "autoscaling.minReplicas is %d and autoscaling.maxReplicas is %d: the minimum must not be above the maximum" (int $a.minReplicas) (int $a.maxReplicas)) -}}
+{{- end -}}
+{{- if and (eq $a.mode "hpa") (eq (int $a.minReplicas) 0) -}}
+{{- $p = append $p "autoscaling.minReplicas is 0 with autoscaling.mode=hpa: only KEDA scales to zero; set autoscaling.minReplicas to at least 1, or autoscaling.mode=keda" -}}
+{{- end -}}
+{{- $requests := default dict .Values.worker.resources.requests -}}
+{{- if and (eq (include "selfheal.autoscaler" .) "hpa") (not (hasKey $requests "cpu")) -}}
+{{- $p = append $p "autoscaling.mode=hpa measures CPU in percent of the request, and worker.resources.requests.cpu is not set: set it" -}}
+{{- end -}}
+{{- if and (eq $a.mode "keda") (lookup "v1" "Namespace" "" "kube-system") (not (.Capabilities.APIVersions.Has "keda.sh/v1alpha1")) -}}
+{{- $p = append $p "autoscaling.mode=keda, and this cluster has no KEDA (no API keda.sh/v1alpha1): install KEDA first, or set autoscaling.mode=hpa with autoscaling.minReplicas=1, or autoscaling.mode=none" -}}
+{{- end -}}
+{{- if and (eq (include "selfheal.autoscaler" .) "keda") (not .Values.rabbitmq.enabled) (not .Values.broker.managementUrl) -}}
+{{- $p = append $p "autoscaling.mode=keda reads the queue's length from RabbitMQ's management API: set broker.managementUrl (such as https://rabbitmq.example:15671/), or autoscaling.mode=hpa" -}}
+{{- end -}}
+{{- if and (eq (include "selfheal.autoscaler" .) "keda") $a.keda.fallback.enabled (gt (int $a.keda.fallback.replicas) (int $a.maxReplicas)) -}}
+{{- $p = append $p (printf "autoscaling.keda.fallback.replicas is %d, above autoscaling.maxReplicas (%d): set it to at most the maximum" (int $a.keda.fallback.replicas) (int $a.maxReplicas)) -}}
+{{- end -}}
+{{- if and (eq (include "selfheal.autoscaler" .) "keda") (eq (int $a.minReplicas) 0) (not .Values.topology.enabled) -}}
+{{- $p = append $p "topology.enabled is false with autoscaling.minReplicas=0: with no worker nobody declares the queue that KEDA looks at, so no worker would ever start; set topology.enabled=true, or autoscaling.minReplicas to at least 1" -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.budgets" -}}
+{{- $p := list -}}
+{{- range $component := list "worker" "remediator" -}}
+{{- $values := get $.Values $component -}}
+{{- if and $values.enabled $values.podDisruptionBudget.enabled -}}
+{{- if regexMatch "^0+%?$" (toString $values.podDisruptionBudget.maxUnavailable) -}}
+{{- $p = append $p (printf "%s.podDisruptionBudget.maxUnavailable is %v: no pod could ever be evicted and no node be drained; set at least 1 (or 1%%), or %s.podDisruptionBudget.enabled=false" $component $values.podDisruptionBudget.maxUnavailable $component) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.grace" -}}
+{{- $p := list -}}
+{{- if .Values.worker.enabled -}}
+{{- $deadline := float64 .Values.model.deadlineSeconds -}}
+{{- $grace := include "selfheal.worker.shutdownGrace" . | float64 -}}
+{{- $kill := include "selfheal.worker.terminationGrace" . | float64 -}}
+{{- if lt $grace $deadline -}}
+{{- $p = append $p (printf "worker.shutdownGraceSeconds (%v) is shorter than model.deadlineSeconds (%v): every rollout would throw model calls away; set it to at least the deadline, or leave it null" $grace $deadline) -}}
+{{- end -}}
+{{- if lt $kill (addf $grace 5) -}}
+{{- $p = append $p (printf "worker.terminationGracePeriodSeconds (%v) leaves a worker no time: set it to at least %v (the shutdown grace of %v and 5 more to hand messages back), or leave it null" $kill (addf $grace 5) $grace) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.broker" -}}
+{{- $p := list -}}
+{{- $b := .Values.broker -}}
+{{- if .Values.rabbitmq.enabled -}}
+{{- range $key := list "host" "existingSecret" "managementUrl" -}}
+{{- with get $b $key -}}
+{{- $p = append $p (printf "broker.%s is %q and rabbitmq.enabled is true, which is two brokers: set rabbitmq.enabled=false to use yours, or leave broker.%s empty" $key . $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if $b.tls.enabled -}}
+{{- $p = append $p "broker.tls.enabled is for a broker of yours: set rabbitmq.enabled=false with it (the bundled one, for evaluation, speaks plain AMQP)" -}}
+{{- end -}}
+{{- if eq .Values.rabbitmq.auth.username .Values.rabbitmq.auth.monitorUsername -}}
+{{- $p = append $p "rabbitmq.auth.username and rabbitmq.auth.monitorUsername are the same: set two different users" -}}
+{{- end -}}
+{{- else if .Values.worker.enabled -}}
+{{- if not $b.existingSecret -}}
+{{- $p = append $p "rabbitmq.enabled is false and broker.existingSecret is empty: set it to the name of a Secret with the broker's credentials (keys: broker.secretKeys)" -}}
+{{- end -}}
+{{- if not (or $b.host $b.secretKeys.uri) -}}
+{{- $p = append $p "rabbitmq.enabled is false and nothing says where the broker is: set broker.host, or broker.secretKeys.uri to the key of an amqp:// URI in broker.existingSecret" -}}
+{{- end -}}
+{{- if and $b.tls.enabled (not $b.tls.existingSecret) -}}
+{{- $p = append $p "broker.tls.enabled is true and broker.tls.existingSecret is empty: set it to the name of a Secret with the certificate authority" -}}
+{{- end -}}
+{{- if ne (empty $b.tls.certKey) (empty $b.tls.keyKey) -}}
+{{- $p = append $p "broker.tls.certKey and broker.tls.keyKey belong together: set both or neither" -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.queue" -}}
+{{- $p := list -}}
+{{- with .Values.queue -}}
+{{- $names := list .name (.deadLetters | default (printf "%s.dead-letters" .name)) (.results | default (printf "%s.results" .name)) -}}
+{{- if ne (len (uniq $names)) 3 -}}
+{{- $p = append $p (printf "queue.name, queue.deadLetters and queue.results must be three different queues, and are %s" ($names | join ", ")) -}}
+{{- end -}}
+{{- $last := 0 -}}
+{{- range .retryDelays -}}
+{{- if le (int .) $last -}}
+{{- $p = append $p "queue.retryDelays must grow, such as [1, 5, 30, 120]" -}}
+{{- end -}}
+{{- $last = int . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson (uniq $p) -}}
+{{- end -}}
+
+{{- define "selfheal.guards.model" -}}
+{{- $p := list -}}
+{{- with .Values.model -}}
+{{- if $.Values.worker.enabled -}}
+{{- if and (has .provider (list "ollama" "openai" "langchain" "llamacpp")) (not .name) -}}
+{{- $p = append $p (printf "model.provider=%s needs model.name: set it to the model's name" .provider) -}}
+{{- end -}}
+{{- if and (has .provider (list "ollama" "openai")) (not .baseUrl) -}}
+{{- $p = append $p (printf "model.provider=%s needs model.baseUrl: set it to the model server's URL" .provider) -}}
+{{- end -}}
+{{- if and (eq .provider "builtin") .baseUrl -}}
+{{- $p = append $p (printf "model.baseUrl is %q and model.provider=builtin uses no server: set model.provider to ollama or openai, or leave model.baseUrl empty" .baseUrl) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.remediator" -}}
+{{- $p := list -}}
+{{- if .Values.remediator.enabled -}}
+{{- $c := .Values.remediator.config -}}
+{{- $held := toString $c.brakes.maxHeld -}}
+{{- if and (hasSuffix "%" $held) (gt (trimSuffix "%" $held | int) 50) -}}
+{{- $p = append $p (printf "remediator.config.brakes.maxHeld is %s: one bad rule could empty most of the cluster; set at most 50%%, or a number of nodes" $held) -}}
+{{- end -}}
+{{- if and (regexMatch "^0+%?$" $held) (eq (int $c.brakes.maxHeldFloor) 0) -}}
+{{- $p = append $p "remediator.config.brakes.maxHeld and maxHeldFloor are both 0, so it could never act: set maxHeldFloor to at least 1, or remediator.config.mode=dryRun" -}}
+{{- end -}}
+{{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable") .Values.remediator.externalConditions -}}
+{{- if .Values.nodeProblemDetector.enabled -}}
+{{- $known = concat $known (include "selfheal.detector.conditions" . | splitList ",") -}}
+{{- range $index, $rule := $c.rules -}}
+{{- if not (has $rule.condition $known) -}}
+{{- $p = append $p (printf "remediator.config.rules[%d] is about the condition %s, which nothing sets: the bundled detector sets %s; add a monitor for it to nodeProblemDetector.customPlugins, or, when something else on your nodes sets it, add it to remediator.externalConditions" $index $rule.condition (include "selfheal.detector.conditions" $ | replace "," ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.detector" -}}
+{{- $p := list -}}
+{{- if .Values.nodeProblemDetector.enabled -}}
+{{- $d := .Values.nodeProblemDetector -}}
+{{- if eq (include "selfheal.detector.files" . | fromJson | len) 0 -}}
+{{- $p = append $p "nodeProblemDetector is enabled and has nothing to look at: keep one of nodeProblemDetector.systemLogMonitors or add one to customPlugins, or set nodeProblemDetector.enabled=false" -}}
+{{- end -}}
+{{- range $name, $plugin := $d.customPlugins -}}
+{{- if and $plugin (get (default dict $d.systemLogMonitors) $name) -}}
+{{- $p = append $p (printf "nodeProblemDetector.customPlugins.%s has the name of one of systemLogMonitors: give it another name" $name) -}}
+{{- end -}}
+{{- range (default dict (default dict $plugin).config).rules -}}
+{{- $file := trimPrefix (printf "/plugins/%s/" $name) .path -}}
+{{- if and (hasPrefix (printf "/plugins/%s/" $name) .path) (not (hasKey (default dict $plugin.scripts) $file)) -}}
+{{- $p = append $p (printf "nodeProblemDetector.customPlugins.%s runs %s, and its scripts have no %s: add it to nodeProblemDetector.customPlugins.%s.scripts" $name .path $file $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}

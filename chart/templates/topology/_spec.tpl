@@ -1,0 +1,45 @@
+{{- define "selfheal.topology.spec" -}}
+backoffLimit: {{ .Values.topology.backoffLimit }}
+template:
+  metadata:
+    labels:
+      {{- include "selfheal.selectorLabels" (dict "root" . "component" "topology") | nindent 6 }}
+  spec:
+    serviceAccountName: {{ include "selfheal.fullname" . }}-worker
+    automountServiceAccountToken: false
+    enableServiceLinks: false
+    {{- with include "selfheal.imagePullSecrets" . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    restartPolicy: OnFailure
+    securityContext:
+      {{- include "selfheal.podSecurityContext" (dict "user" 65532) | nindent 6 }}
+    {{- with .Values.worker.nodeSelector }}
+    nodeSelector:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with .Values.worker.tolerations }}
+    tolerations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    containers:
+      - name: topology
+        image: {{ include "selfheal.image" (dict "root" . "image" .Values.worker.image) | quote }}
+        imagePullPolicy: {{ .Values.worker.image.pullPolicy }}
+        args: [topology]
+        env:
+          {{- include "selfheal.broker.env" . | trim | nindent 10 }}
+          {{- include "selfheal.queue.env" . | trim | nindent 10 }}
+          - {name: LOG_FORMAT, value: {{ .Values.worker.logFormat }}}
+        resources:
+          {{- toYaml .Values.topology.resources | nindent 10 }}
+        securityContext:
+          {{- include "selfheal.containerSecurityContext" . | nindent 10 }}
+        volumeMounts:
+          - {name: tmp, mountPath: /tmp}
+          {{- include "selfheal.broker.volumeMounts" . | nindent 10 }}
+    volumes:
+      - name: tmp
+        emptyDir: {}
+      {{- include "selfheal.broker.volumes" . | nindent 6 }}
+{{- end -}}
