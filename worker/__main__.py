@@ -1,0 +1,237 @@
+"""The command line: `selfheal-worker`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from worker import model
+from worker.settings import Settings, SettingsError, load
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+ENVIRONMENT = """\
+environment:
+  AMQP_URI                amqp://user:password@host:5672/vhost (amqps for TLS); several by commas.
+                          Or AMQP_HOST, AMQP_PORT (5672), AMQP_VHOST (/), with AMQP_USERNAME and
+                          AMQP_PASSWORD, which also override those in AMQP_URI. Each of AMQP_URI,
+                          AMQP_USERNAME, AMQP_PASSWORD may be a file: AMQP_URI_FILE and so on
+  AMQP_CA_FILE            CA bundle (turns TLS on); AMQP_CERT_FILE and AMQP_KEY_FILE: client's own
+  AMQP_HEARTBEAT          seconds (15)
+  QUEUE_NAME              where the messages come from (feedback)
+  RESULTS_QUEUE           where the answers go (<queue>.results)
+  DLQ_NAME                where the dead letters go (<queue>.dead-letters)
+  RETRY_DELAYS            the delay ladder in seconds (1,5,30,120)
+  DELIVERY_LIMIT          deliveries after which the broker gives up on a message (100)
+  RESULTS_MAX_LENGTH, RESULTS_MAX_AGE, DLQ_MAX_LENGTH, DLQ_MAX_AGE   messages, seconds (0: none)
+  CONCURRENCY             messages in flight (8)
+  MAX_TEXT_BYTES          (65536)       MAX_ATTEMPTS  before a dead letter (5)
+  SHUTDOWN_GRACE          seconds to finish what is in flight after SIGTERM (30)
+  MODEL_PROVIDER          builtin, ollama, or one that is installed (builtin)
+  MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0)
+  MODEL_DEADLINE          seconds for one model call (60)
+  HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
+  LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)
+  FAULT_MODEL_DELAY       seconds added to each model call, for demos and tests (0)
+
+exit status: 0 done; 1 failed, the message says why; 2 wrong usage or wrong environment.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except SettingsError as error:
+        print(f"selfheal-worker: the environment is wrong:\n{error}", file=sys.stderr)
+        return EXIT_USAGE
+    except model.ModelConfigError as error:
+        print(f"selfheal-worker: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"selfheal-worker: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="selfheal-worker",
+        description="A queue worker that has texts analysed by a model and loses none of them.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(command=run)
+        return made
+
+    command("run", _run, "consume the queue until SIGTERM")
+
+    topology = command("topology", _topology, "declare the queues, waiting for the broker")
+    topology.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=0,
+        metavar="S",
+        help="give up after S seconds (0: never)",
+    )
+
+    analyze = command("analyze", _analyze, "analyse texts here and now, without a broker")
+    analyze.add_argument("text", nargs="?", help="one text")
+    analyze.add_argument("--input", metavar="FILE", help="JSON lines with 'text' ('-': stdin)")
+    _output(analyze)
+
+    publish = command("publish", _publish, "send messages to the queue, with confirms")
+    publish.add_argument("file", metavar="FILE", help="JSON lines ('-': stdin)")
+    publish.add_argument(
+        "--raw", action="store_true", help="send lines as they are, also those that are no messages"
+    )
+    _output(publish)
+
+    results = command("results", _results, "take answers from the results queue, as JSON lines")
+    results.add_argument("--expect", type=_count, metavar="N", help="end after N answers")
+    results.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="end after S seconds without an answer (5)",
+    )
+    _output(results)
+
+    letters = command("dead-letters", _usage(parser), "look at dead letters, and send them again")
+    _dead_letter_commands(letters)
+    return parser
+
+
+def _dead_letter_commands(parser: argparse.ArgumentParser) -> None:
+    from worker.cli.letters import add_commands
+
+    add_commands(parser, _output)
+
+
+def _usage(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    def show(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+
+    return show
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="for people or programs"
+    )
+
+
+def _count(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _seconds(value: str) -> float:
+    number = float(value)
+    if not 0 <= number < 1e9:
+        raise ValueError
+    return number
+
+
+# --- commands
+
+
+def _run(_: argparse.Namespace) -> int:
+    settings = load()
+    provider = model.build(_model_config(settings))
+    from worker import logs
+    from worker.health import Server
+    from worker.loop import Worker
+    from worker.metrics import Metrics
+
+    logs.set_up(settings.log_level, settings.log_format)
+    worker = Worker(settings, provider, Metrics(provider.name))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    try:
+        server = Server(settings.http_host, settings.http_port, worker)
+    except OSError as error:
+        print(
+            f"selfheal-worker: HTTP_PORT={settings.http_port} cannot be had: {error.strerror}",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    logs.say(20, "started", http_port=server.port, queue=settings.queue_name, pid=os.getpid())
+    worker.run()
+    server.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A model call that hangs in a library's own thread must not keep the process.
+    os._exit(0)
+
+
+def _topology(options: argparse.Namespace) -> int:
+    settings = load()
+    from worker.cli.declare import declare
+
+    return declare(settings, options.timeout)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    if (options.text is None) == (options.input is None):
+        print("selfheal-worker analyze: give a text, or --input FILE", file=sys.stderr)
+        return EXIT_USAGE
+    settings = load(broker=False)
+    provider = model.build(_model_config(settings))
+    from worker.cli.analyze import analyze
+
+    with contextlib.closing(provider):
+        return analyze(settings, provider, options.text, options.input, options.output)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    settings = load()
+    from worker.cli.feed import publish
+
+    return publish(settings, options.file, raw=options.raw, output=options.output)
+
+
+def _results(options: argparse.Namespace) -> int:
+    settings = load()
+    from worker.cli.feed import results
+
+    return results(settings, expect=options.expect, timeout=options.timeout, output=options.output)
+
+
+def _model_config(settings: Settings) -> model.ModelConfig:
+    key = settings.model_api_key
+    return model.ModelConfig(
+        provider=settings.model_provider,
+        name=settings.model_name,
+        base_url=settings.model_base_url,
+        api_key=key.get_secret_value() if key else None,
+        temperature=settings.model_temperature,
+        deadline=settings.model_deadline,
+        concurrency=settings.concurrency,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""`selfheal-worker publish` and `results`: feed a queue, and read what comes out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worker.message import PoisonError, parse
+from worker.rabbitmq import BrokerError, Publication, Session, new_properties
+from worker.settings import Settings
+
+PROGRESS_EACH = 2.0
+
+
+def publish(settings: Settings, file: str, *, raw: bool, output: str) -> int:
+    """Send each line of file; a bad one ends it before anything is sent, unless raw.
+
+    Messages without an id get one, so that answers can be matched.
+    """
+    bodies, problems = _read(settings, file, raw)
+    if problems:
+        for problem in problems[:20]:
+            print(f"selfheal-worker: {file}: {problem}", file=sys.stderr)
+        print(
+            f"selfheal-worker: {len(problems)} lines are no messages; nothing was sent "
+            "(--raw sends them all the same)",
+            file=sys.stderr,
+        )
+        return 1
+    sent = 0
+    began = said = time.monotonic()
+    try:
+        with Session(settings) as session:
+            for message_id, body in bodies:
+                properties = new_properties(message_id)
+                session.publish(Publication(settings.queue_name, body, properties))
+                sent += 1
+                if time.monotonic() - said > PROGRESS_EACH:
+                    said = time.monotonic()
+                    print(f"{sent} of {len(bodies)} sent", file=sys.stderr)
+    except BrokerError as error:
+        print(
+            f"selfheal-worker: {error}; {sent} of {len(bodies)} were sent and confirmed",
+            file=sys.stderr,
+        )
+        return 1
+    seconds = time.monotonic() - began
+    if output == "json":
+        print(json.dumps({"published": sent, "seconds": round(seconds, 3)}))
+    else:
+        print(f"published {sent} messages to '{settings.queue_name}' in {seconds:.1f} s")
+    return 0
+
+
+def _read(
+    settings: Settings, file: str, raw: bool
+) -> tuple[list[tuple[str | None, bytes]], list[str]]:
+    bodies: list[tuple[str | None, bytes]] = []
+    problems: list[str] = []
+    for number, line in enumerate(_lines(file), start=1):
+        if raw:
+            bodies.append((None, line))
+            continue
+        if not line.strip():
+            continue
+        try:
+            got = parse(
+                line,
+                message_id=None,
+                max_text_bytes=settings.max_text_bytes,
+                fresh_id=lambda: str(uuid.uuid4()),
+            )
+        except PoisonError as error:
+            problems.append(f"line {number}: {error.reason}: {error}")
+            continue
+        if got.id_generated:
+            line = json.dumps(json.loads(line) | {"id": got.id}).encode()
+        bodies.append((str(got.id), line))
+    return bodies, problems
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
+    with stream:
+        for line in stream:
+            yield line.rstrip(b"\r\n")
+
+
+def results(settings: Settings, *, expect: int | None, timeout: float, output: str) -> int:
+    """Print answers until expect of them came, or none for timeout seconds.
+
+    An answer is acked after it was printed and flushed. 1 when fewer came than were expected.
+    """
+    got = 0
+    try:
+        with Session(settings) as session:
+            # Never take more than are wanted: what is taken and not printed would be jumbled.
+            prefetch = 64 if expect is None else max(1, min(64, expect))
+            if expect != 0:
+                for delivery in session.deliveries(settings.results_queue, prefetch, timeout):
+                    if delivery is None:
+                        break
+                    _print(delivery.body, output)
+                    sys.stdout.flush()
+                    session.ack(delivery)
+                    got += 1
+                    if got == expect:
+                        break
+                session.stop_deliveries()
+    except BrokerError as error:
+        print(f"selfheal-worker: {error}; {got} answers were read", file=sys.stderr)
+        return 1
+    if expect is not None and got < expect:
+        print(
+            f"selfheal-worker: {got} of {expect} answers came; none for {timeout:g} s",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _print(body: bytes, output: str) -> None:
+    if output == "json":
+        sys.stdout.buffer.write(body + b"\n")
+        return
+    try:
+        line: Any = json.loads(body)
+        print(
+            f"{line['id']}: {line['primary_emotion']}, {line['sentiment']}, "
+            f"confidence {line['confidence_score']:.2f}"
+        )
+    except (ValueError, KeyError, TypeError):
+        print(f"a message of {len(body)} bytes that is no answer")

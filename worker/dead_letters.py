@@ -1,0 +1,105 @@
+"""Dead letters: what their headers say, whoever sent them. Pure."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from worker.rabbitmq import Delivery
+from worker.retries import ATTEMPTS_HEADER, DeadLetter
+
+REASON = "x-selfheal-reason"
+DETAIL = "x-selfheal-detail"
+ERROR_CLASS = "x-selfheal-error-class"
+FIRST_TIME = "x-selfheal-first-time"
+LAST_TIME = "x-selfheal-last-time"
+EXCHANGE = "x-selfheal-original-exchange"
+ROUTING_KEY = "x-selfheal-original-routing-key"
+OWN_HEADERS = frozenset(
+    {ATTEMPTS_HEADER, REASON, DETAIL, ERROR_CLASS, FIRST_TIME, LAST_TIME, EXCHANGE, ROUTING_KEY}
+)
+
+
+def retry_headers(
+    delivery: Delivery, attempts: int, error_class: str, now: float
+) -> dict[str, Any]:
+    """Headers of a message after so many failed attempts; now in Unix seconds.
+
+    What the first attempt wrote stays: when it came, and the exchange and routing key by which it
+    came (after the delay ladder they are the ladder's).
+    """
+    old = delivery.headers
+    stamp = _stamp(now)
+    return {
+        ATTEMPTS_HEADER: attempts,
+        ERROR_CLASS: error_class,
+        FIRST_TIME: _text(old.get(FIRST_TIME), stamp),
+        LAST_TIME: stamp,
+        EXCHANGE: _text(old.get(EXCHANGE), delivery.exchange),
+        ROUTING_KEY: _text(old.get(ROUTING_KEY), delivery.routing_key),
+    }
+
+
+def headers(delivery: Delivery, letter: DeadLetter, detail: str, now: float) -> dict[str, Any]:
+    """Headers of a dead letter; detail is for people and never quotes the text."""
+    return retry_headers(delivery, letter.attempts, letter.error_class, now) | {
+        REASON: letter.reason,
+        DETAIL: detail[:500],
+    }
+
+
+def _text(value: object, otherwise: str) -> str:
+    return value if isinstance(value, str) else otherwise
+
+
+def _stamp(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+
+
+def describe(delivery: Delivery) -> dict[str, Any]:
+    """What is known about a dead letter, without its text.
+
+    The worker's own letters say it in x-selfheal headers; those that the broker itself
+    dead-lettered (delivery limit, expiry) only have its x-death records.
+    """
+    got = delivery.headers
+    death = _first_death(got)
+    if REASON in got:
+        reason = got[REASON]
+    else:
+        reason = got.get("x-last-death-reason") or death.get("reason") or "unknown"
+    when = death.get("time")
+    stamp = when.isoformat() if isinstance(when, datetime) else None
+    return {
+        "id": _body_id(delivery.body),
+        "message_id": delivery.message_id,
+        "reason": str(reason),
+        "detail": got.get(DETAIL),
+        "error_class": got.get(ERROR_CLASS),
+        "attempts": got.get(ATTEMPTS_HEADER),
+        "first_time": got.get(FIRST_TIME) or stamp,
+        "last_time": got.get(LAST_TIME) if REASON in got else stamp,
+        "original_exchange": got.get(EXCHANGE, death.get("exchange")),
+        "original_routing_key": got.get(ROUTING_KEY) or _first(death.get("routing-keys")),
+        "bytes": len(delivery.body),
+    }
+
+
+def _first_death(got: dict[str, Any]) -> dict[str, Any]:
+    deaths = got.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _body_id(body: bytes) -> str | int | None:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    found = fields.get("id") if isinstance(fields, dict) else None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None

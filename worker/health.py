@@ -1,0 +1,106 @@
+"""The HTTP side: /healthz, /readyz, /progress and /metrics, answered from a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
+
+LOOP_STUCK_AFTER = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What one look at the worker shows. Ages in seconds, last_progress in Unix seconds.
+
+    not_ready: why it takes no messages, empty when it is ready.
+    """
+
+    in_flight: int
+    concurrency: int
+    last_progress: float
+    oldest_age: float
+    tick_age: float
+    hung: int
+    not_ready: tuple[str, ...]
+    breakers: dict[str, str] = field(default_factory=dict)
+
+    def sick(self) -> list[str]:
+        """Why this process is stuck (broker and model server have no say); empty if it is not."""
+        reasons = []
+        if self.tick_age > LOOP_STUCK_AFTER:
+            reasons.append(f"the loop has not ticked for {self.tick_age:.0f} s")
+        if self.hung:
+            reasons.append(f"{self.hung} handlers are past their deadline")
+        return reasons
+
+
+class Source(Protocol):
+    """Where the answers come from; called from the server's threads."""
+
+    def status(self) -> Status:
+        """One look at the worker."""
+
+    def exposition(self) -> bytes:
+        """The metrics' text."""
+
+
+class Server:
+    """The HTTP server. Raises OSError when the port cannot be had."""
+
+    def __init__(self, host: str, port: int, source: Source) -> None:
+        class Handler(_Handler):
+            pass
+
+        Handler.source = source
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, daemon=True
+        )
+        self._thread.name = "health"
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    source: Source
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._send(200, self.source.exposition(), "text/plain; version=0.0.4; charset=utf-8")
+            return
+        status = self.source.status()
+        if path == "/healthz":
+            self._verdict(status.sick())
+        elif path == "/readyz":
+            self._verdict(list(status.not_ready))
+        elif path == "/progress":
+            body = asdict(status) | {"ready": not status.not_ready}
+            self._send(200, json.dumps(body).encode() + b"\n", "application/json")
+        else:
+            self._send(404, b"try /healthz /readyz /progress /metrics\n", "text/plain")
+
+    def _verdict(self, reasons: list[str]) -> None:
+        body = "\n".join(reasons or ["ok"]) + "\n"
+        self._send(503 if reasons else 200, body.encode(), "text/plain; charset=utf-8")
+
+    def _send(self, code: int, body: bytes, content_type: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes each few seconds are not worth a line."""

@@ -1,0 +1,517 @@
+"""The worker: what comes from the broker goes through a handler, and its outcome back.
+
+Everything here runs in the link's thread, but for `finished` (from handlers), `stop` (from signal
+handlers) and `status` (from the HTTP server).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from worker import breaker as breakers
+from worker import message, retries, topology
+from worker.breaker import Breaker
+from worker.dead_letters import headers as dead_letter_headers
+from worker.dead_letters import retry_headers
+from worker.handlers import Handlers, Work
+from worker.health import Status
+from worker.logs import say
+from worker.message import PoisonError
+from worker.metrics import Metrics
+from worker.model import ModelError, ModelUnavailableError, Provider, TransientError
+from worker.rabbitmq import (
+    BrokerError,
+    Delivery,
+    Link,
+    Outcome,
+    Publication,
+    copied_properties,
+    result_properties,
+)
+from worker.retries import DeadLetter, Hold, Retry
+from worker.settings import Settings
+
+TICK = 0.25
+# How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
+HANG_MARGIN = 5.0
+# How long after the grace period the hand-back of what is left may take.
+LAST_WORDS = 2.0
+PROBE_TEXT = "The delivery came on time and everything works."
+
+
+class Worker:
+    """One queue worker. `run` returns after `stop`."""
+
+    def __init__(self, settings: Settings, provider: Provider, metrics: Metrics) -> None:
+        self._settings = settings
+        self._provider = provider
+        self._metrics = metrics
+        self._link = Link(settings, topology.queues(settings), self)
+        self._handlers = Handlers(
+            provider,
+            threads=settings.concurrency,
+            deadline=settings.model_deadline,
+            delay=settings.fault_model_delay,
+            finished=self._finished,
+        )
+        self._work: dict[int, Work] = {}
+        self._done: deque[Work] = deque()
+        self._woken = False
+        self._parked: dict[Work, Callable[[], None]] = {}
+        self._hung: set[Work] = set()
+        self._warm = False
+        # Not warm yet is the same as open: the first probe warms the model.
+        self._breakers = {
+            "model": Breaker(breakers.State.OPEN),
+            "results": Breaker(),
+        }
+        self._probe_result: tuple[bool, str] | None = None
+        self._stops = 0
+        self._stop_by = 0.0
+        self._cancelling = False
+        self._closing = False
+        self._trouble = "not connected to the broker yet"
+        self._last_tick = time.monotonic()
+        self._last_progress = time.time()
+        metrics.concurrency.set(settings.concurrency)
+
+    # --- from outside
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self._tick()
+        self._link.run()
+        self._provider.close()
+
+    def stop(self) -> None:
+        """Stop taking, finish within the grace period, end `run`. The second time: at once."""
+        self._stops += 1
+        self._link.call_soon(self._stopping)
+
+    def status(self) -> Status:
+        """One look, from any thread."""
+        now = time.monotonic()
+        work = list(self._work.values())
+        return Status(
+            in_flight=len(work),
+            concurrency=self._settings.concurrency,
+            last_progress=round(self._last_progress, 3),
+            oldest_age=round(max((now - one.received for one in work), default=0.0), 3),
+            tick_age=round(now - self._last_tick, 3),
+            hung=len(self._hung),
+            not_ready=self._not_ready(),
+            breakers={name: one.state.name.lower() for name, one in self._breakers.items()},
+        )
+
+    def exposition(self) -> bytes:
+        """The metrics' text, from any thread."""
+        metrics = self._metrics
+        metrics.in_flight.set(len(self._work))
+        metrics.hung.set(len(self._hung))
+        metrics.connected.set(self._link.up)
+        metrics.blocked.set(self._link.blocked)
+        metrics.ready.set(not self._not_ready())
+        for name, one in self._breakers.items():
+            metrics.breaker(name, one.state)
+        return metrics.exposition()
+
+    def _not_ready(self) -> tuple[str, ...]:
+        reasons = []
+        if self._stops:
+            reasons.append("stopping")
+        if not self._warm:
+            reasons.append("the model is not warm yet")
+        elif not self._breakers["model"].closed:
+            reasons.append("the model is away (circuit breaker open)")
+        if not self._link.up:
+            reasons.append(self._trouble)
+        elif not self._breakers["results"].closed:
+            reasons.append("results or dead letters cannot be published (circuit breaker open)")
+        elif self._link.blocked:
+            reasons.append("the broker takes no publishes now (memory or disk alarm)")
+        elif not self._link.consuming and not reasons:
+            reasons.append("the consumer is not registered yet")
+        return tuple(reasons)
+
+    # --- the link's events
+
+    def on_up(self) -> None:
+        """Connected."""
+        say(logging.INFO, "connected to the broker")
+        self._steer()
+
+    def on_down(self, error: BrokerError) -> None:
+        """Not connected; what is in flight will be delivered again, here or elsewhere."""
+        if str(error) != self._trouble:
+            say(
+                logging.ERROR if error.permanent else logging.WARNING,
+                "not connected to the broker",
+                why=str(error),
+                in_flight=len(self._work),
+            )
+        self._trouble = str(error)
+        self._metrics.reconnects.inc()
+        for work in self._work.values():
+            work.given_up = True
+            self._metrics.messages.labels("lost_connection").inc()
+        self._work.clear()
+        self._parked.clear()
+        self._cancelling = False
+        self._finish_stopping()
+
+    def on_cancelled(self) -> None:
+        """The consumer is gone, as was asked for."""
+        self._cancelling = False
+        self._finish_stopping()
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """A message came."""
+        work = Work(
+            delivery=delivery,
+            message=_NOTHING,
+            attempts=retries.attempts_of(delivery.headers),
+            received=time.monotonic(),
+            received_unix=time.time(),
+        )
+        self._work[delivery.tag] = work
+        if not self._flowing():
+            self._hand_back(work)
+            return
+        if delivery.timestamp is not None and not work.attempts:
+            self._metrics.wait.observe(max(0.0, work.received_unix - delivery.timestamp))
+        try:
+            work.message = message.parse(
+                delivery.body,
+                message_id=delivery.message_id,
+                max_text_bytes=self._settings.max_text_bytes,
+                fresh_id=lambda: str(uuid.uuid4()),
+            )
+        except PoisonError as error:
+            letter = DeadLetter(error.reason, error.error_class, work.attempts + 1)
+            self._bury(work, letter, str(error))
+            return
+        self._handlers.submit(work)
+
+    # --- what handlers bring
+
+    def _finished(self, work: Work) -> None:
+        """From a handler's thread."""
+        self._done.append(work)
+        if not self._woken:
+            self._woken = True
+            self._link.call_soon(self._collect)
+
+    def _collect(self) -> None:
+        self._woken = False  # before the look: what comes later wakes the loop again
+        done = self._done
+        while done:
+            self._settle(done.popleft())
+
+    def _settle(self, work: Work) -> None:
+        self._metrics.called(work.finished - work.started, work.error)
+        if work.hung:
+            work.hung = False
+            self._hung.discard(work)
+        if work.answer is not None and work.answer.usage is not None:
+            usage = work.answer.usage
+            self._metrics.used(usage.input_tokens, usage.output_tokens)
+        self._judge_model(work.error)
+        if work.given_up:
+            return
+        if work.error is None:
+            self._answer(work)
+        else:
+            self._fail(work, work.error)
+
+    def _judge_model(self, error: BaseException | None) -> None:
+        before = self._breakers["model"]
+        if error is None:
+            self._change("model", breakers.succeeded(before), "")
+        elif isinstance(error, TransientError | ModelUnavailableError):
+            away = isinstance(error, ModelUnavailableError)
+            after = breakers.failed(before, time.monotonic(), away=away)
+            self._change("model", after, str(error))
+
+    def _answer(self, work: Work) -> None:
+        self._send(
+            work,
+            Publication(
+                self._settings.results_queue,
+                self._result(work),
+                result_properties(work.delivery, str(work.message.id)),
+            ),
+            "answered",
+        )
+
+    def _result(self, work: Work) -> bytes:
+        assert work.verdict is not None
+        got, provider = work.message, self._provider
+        result: dict[str, Any] = {"id": got.id}
+        if got.id_generated:
+            result["id_generated"] = True
+        result |= work.verdict.fields()
+        result["model"] = {
+            "provider": provider.name,
+            "name": provider.model,
+            "version": provider.version,
+        }
+        result["degraded"] = False
+        result["attempts"] = work.attempts + 1
+        timings = {
+            "received": round(work.received_unix, 3),
+            "handler_wait": round(work.started - work.received, 4),
+            "model": round(work.finished - work.started, 4),
+        }
+        if work.delivery.timestamp is not None:
+            timings["queue_wait"] = round(work.received_unix - work.delivery.timestamp, 3)
+        result["timings"] = timings
+        if got.metadata is not None:
+            result["metadata"] = got.metadata
+        if got.extra:
+            result["extra"] = got.extra
+        return json.dumps(result).encode()
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        if not isinstance(error, ModelError):
+            say(logging.ERROR, "a handler failed", error=type(error).__name__)
+        decision = retries.decide(
+            error,
+            attempts=work.attempts,
+            max_attempts=self._settings.max_attempts,
+            delays=self._settings.retry_delays,
+            model_away=not self._breakers["model"].closed,
+        )
+        detail = str(error) if isinstance(error, ModelError) else ""
+        if isinstance(decision, Hold):
+            self._hand_back(work)
+        elif isinstance(decision, DeadLetter):
+            self._bury(work, decision, detail)
+        else:
+            self._retry(work, decision, type(error).__name__)
+
+    def _retry(self, work: Work, decision: Retry, error_class: str) -> None:
+        say(
+            logging.INFO,
+            "message will be tried again",
+            id=work.message.id,
+            attempts=decision.attempts,
+            delay=decision.delay,
+            error=error_class,
+        )
+        more = retry_headers(work.delivery, decision.attempts, error_class, work.received_unix)
+        queue = self._settings.delay_queue(decision.delay)
+        properties = copied_properties(work.delivery, more)
+        self._send(work, Publication(queue, work.delivery.body, properties), "retried")
+
+    def _bury(self, work: Work, letter: DeadLetter, detail: str) -> None:
+        say(
+            logging.WARNING,
+            "message goes to the dead letters",
+            id=None if work.message is _NOTHING else work.message.id,
+            message_id=work.delivery.message_id,
+            reason=letter.reason,
+            attempts=letter.attempts,
+            bytes=len(work.delivery.body),
+        )
+        self._metrics.dead_letters.labels(letter.reason).inc()
+        more = dead_letter_headers(work.delivery, letter, detail, work.received_unix)
+        properties = copied_properties(work.delivery, more)
+        publication = Publication(self._settings.dlq_name, work.delivery.body, properties)
+        self._send(work, publication, "dead_lettered")
+
+    def _hand_back(self, work: Work) -> None:
+        """Give a message back as it came. Sent anew, not requeued: each requeue would count as a
+        delivery, and the delivery limit is meant for messages that kill workers."""
+        work.given_up = True
+        properties = copied_properties(work.delivery, {}, keep_expiration=True)
+        queue = self._settings.queue_name
+        self._send(work, Publication(queue, work.delivery.body, properties), "handed_back")
+
+    def _send(self, work: Work, publication: Publication, outcome: str) -> None:
+        """Publish what becomes of a message, and ack it when the broker has that for sure."""
+        work.settling = True
+
+        def sent(result: Outcome) -> None:
+            if result is Outcome.CONFIRMED:
+                self._settled(work, outcome)
+            elif result is not Outcome.LOST:
+                why = f"{publication.queue}: {result.value}"
+                after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
+                self._parked[work] = again
+                self._change("results", after, why)
+
+        def again() -> None:
+            self._link.publish(publication, sent)
+
+        if self._breakers["results"].closed or outcome == "handed_back":
+            again()
+        else:
+            self._parked[work] = again
+
+    def _settled(self, work: Work, outcome: str) -> None:
+        self._link.ack(work.delivery)
+        del self._work[work.delivery.tag]
+        self._last_progress = time.time()
+        if outcome == "answered":
+            self._metrics.answered.inc()
+            self._metrics.duration.observe(time.monotonic() - work.received)
+        else:
+            self._metrics.messages.labels(outcome).inc()
+        if self._stops:
+            self._finish_stopping()
+
+    # --- the breakers
+
+    def _flowing(self) -> bool:
+        return not self._stops and all(one.closed for one in self._breakers.values())
+
+    def _change(self, name: str, after: Breaker, why: str) -> None:
+        before = self._breakers[name]
+        if after is before:
+            return
+        self._breakers[name] = after
+        if before.closed != after.closed:
+            level = logging.INFO if after.closed else logging.WARNING
+            state = "closed" if after.closed else "open"
+            say(level, "circuit breaker", breaker=name, state=state, why=why)
+            self._steer()
+
+    def _steer(self) -> None:
+        """Consume exactly while work may flow."""
+        if self._flowing() and not self._cancelling:
+            self._link.consume()
+        elif self._link.consuming and not self._flowing():
+            self._cancelling = True
+            self._link.cancel()
+
+    def _probe_model(self) -> None:
+        """In a thread of its own: the handlers may all be waiting for the model."""
+        first = not self._warm
+
+        def probe() -> None:
+            try:
+                self._provider.warm_up()
+                if not first:
+                    deadline = time.monotonic() + self._settings.model_deadline
+                    self._provider.analyse(PROBE_TEXT, deadline)
+                result = (True, "")
+            except ModelError as error:
+                result = (False, str(error))
+            except Exception as error:  # noqa: BLE001 a plug-in's fault must not end the probing
+                result = (False, f"{type(error).__name__} in the provider")
+            self._probe_result = result
+
+        self._breakers["model"] = breakers.probing(self._breakers["model"])
+        threading.Thread(target=probe, name="probe", daemon=True).start()
+
+    def _model_probed(self, result: tuple[bool, str]) -> None:
+        well, why = result
+        if well and not self._warm:
+            self._warm = True
+            self._metrics.set_model(self._provider.model)
+            say(
+                logging.INFO,
+                "model is warm",
+                provider=self._provider.name,
+                model=self._provider.model,
+                version=self._provider.version,
+            )
+        elif not well:
+            say(logging.DEBUG, "the model is still away", why=why)
+            if not self._warm and not self._breakers["model"].probes:
+                say(logging.WARNING, "the model cannot be reached yet", why=why)
+        after = breakers.probed(self._breakers["model"], time.monotonic(), well=well)
+        self._change("model", after, why)
+
+    def _probe_results(self) -> None:
+        """Declare the queues again (one may have been deleted), and try what could not be sent."""
+        if not self._link.up:
+            return
+        self._breakers["results"] = breakers.probing(self._breakers["results"])
+
+        def declared(error: BrokerError | None) -> None:
+            if error is not None:
+                now = time.monotonic()
+                after = breakers.probed(self._breakers["results"], now, well=False)
+                self._change("results", after, str(error))
+                return
+            self._change(
+                "results", breakers.probed(self._breakers["results"], 0.0, well=True), "declared"
+            )
+            parked, self._parked = self._parked, {}
+            for again in parked.values():
+                again()
+
+        self._link.declare(declared)
+
+    # --- time
+
+    def _tick(self) -> None:
+        now = self._last_tick = time.monotonic()
+        if self._probe_result is not None:
+            result, self._probe_result = self._probe_result, None
+            self._model_probed(result)
+        if not self._stops:
+            if breakers.due(self._breakers["model"], now):
+                self._probe_model()
+            if breakers.due(self._breakers["results"], now):
+                self._probe_results()
+        self._find_hung(now)
+        if self._stops:
+            self._finish_stopping()
+        else:
+            self._steer()
+        self._link.call_later(TICK, self._tick)
+
+    def _find_hung(self, now: float) -> None:
+        limit = self._settings.model_deadline + HANG_MARGIN
+        for work in list(self._work.values()):
+            if work.started and not work.settling and now - work.started > limit:
+                work.hung = work.given_up = True
+                self._hung.add(work)
+                self._metrics.hangs.inc()
+                say(logging.ERROR, "a handler is past its deadline", id=work.message.id)
+                self._fail(work, TransientError("the handler passed its deadline"))
+
+    # --- the end
+
+    def _stopping(self) -> None:
+        if self._stops == 1:
+            say(logging.INFO, "stopping", in_flight=len(self._work))
+            self._stop_by = time.monotonic() + self._settings.shutdown_grace
+            for work in list(self._work.values()):
+                if not work.started and not work.settling:
+                    self._hand_back(work)
+        else:
+            self._stop_by = time.monotonic()
+        self._steer()
+        self._finish_stopping()
+
+    def _finish_stopping(self) -> None:
+        if not self._stops or not self._stop_by or self._closing:
+            return
+        late = time.monotonic() - self._stop_by
+        if not self._link.up or (not self._work and not self._cancelling):
+            self._close()
+        elif late >= LAST_WORDS:
+            say(logging.WARNING, "stopped with messages unsettled", in_flight=len(self._work))
+            self._close()
+        elif late >= 0:
+            parked, self._parked = self._parked, {}
+            for work in list(self._work.values()):
+                if not work.settling or work in parked:
+                    self._hand_back(work)
+
+    def _close(self) -> None:
+        self._closing = True
+        self._link.close(lambda: say(logging.INFO, "stopped"))
+
+
+_NOTHING = message.Message(id="", id_generated=False, text="", metadata=None, extra={})

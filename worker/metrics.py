@@ -1,0 +1,141 @@
+"""The names of all metrics and the values that their labels may have."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from worker.breaker import State
+
+# OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
+_DURATION = tuple(0.01 * 2**n for n in range(14))
+_WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+OUTCOMES = ("answered", "retried", "dead_lettered", "handed_back", "lost_connection")
+DEAD_LETTER_REASONS = (
+    "malformed_json",
+    "not_an_object",
+    "nested_too_deep",
+    "missing_text",
+    "text_not_a_string",
+    "blank_text",
+    "text_too_large",
+    "bad_id",
+    "retries_exhausted",
+)
+BREAKERS = ("model", "results")
+
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self, provider: str) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.messages = Counter(
+            "selfheal_worker_messages",
+            "Messages settled, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "selfheal_worker_dead_letters",
+            "Messages sent to the dead letters, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.answered = self.messages.labels("answered")
+        for outcome in OUTCOMES:
+            self.messages.labels(outcome)
+        for reason in DEAD_LETTER_REASONS:
+            self.dead_letters.labels(reason)
+        self.duration = Histogram(
+            "selfheal_worker_process_duration_seconds",
+            "From delivery to the confirmed publish.",
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self.wait = Histogram(
+            "selfheal_worker_queue_wait_seconds",
+            "From the publisher's timestamp (whole seconds) to delivery.",
+            buckets=_WAIT,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "selfheal_worker_in_flight", "Messages delivered, not yet settled.", registry=registry
+        )
+        self.concurrency = Gauge(
+            "selfheal_worker_concurrency", "Messages that may be in flight.", registry=registry
+        )
+        self.ready = Gauge(
+            "selfheal_worker_ready", "1 when the model is warm and it consumes.", registry=registry
+        )
+        self.hung = Gauge(
+            "selfheal_worker_hung_handlers", "Handlers past their deadline.", registry=registry
+        )
+        self.hangs = Counter(
+            "selfheal_worker_handler_hangs",
+            "Handlers that passed their deadline.",
+            registry=registry,
+        )
+        self.connected = Gauge(
+            "selfheal_worker_broker_connected", "1 when connected.", registry=registry
+        )
+        self.blocked = Gauge(
+            "selfheal_worker_broker_blocked",
+            "1 while the broker takes no publishes (its memory or disk alarm).",
+            registry=registry,
+        )
+        self.reconnects = Counter(
+            "selfheal_worker_broker_disconnects", "Connections lost or refused.", registry=registry
+        )
+        breaker = Gauge(
+            "selfheal_worker_breaker_state",
+            "0 closed (work flows), 1 probing, 2 open.",
+            ["breaker"],
+            registry=registry,
+        )
+        self.breakers = {name: breaker.labels(name) for name in BREAKERS}
+        self._operation = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "One model call.",
+            ["gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "gen_ai_client_token_usage",
+            "Tokens, as the provider counted them.",
+            ["gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+            registry=registry,
+        )
+        self._provider = provider
+        self._model = ""
+        self.set_model("")
+
+    def set_model(self, model: str) -> None:
+        """Say which model the next calls go to."""
+        self._model = model
+        self._well = self._operation.labels(self._provider, model, "")
+
+    def called(self, seconds: float, error: BaseException | None) -> None:
+        """Count one model call."""
+        if error is None:
+            self._well.observe(seconds)
+        else:
+            name = type(error).__name__
+            self._operation.labels(self._provider, self._model, name).observe(seconds)
+
+    def used(self, input_tokens: int, output_tokens: int) -> None:
+        """Count tokens."""
+        self._tokens.labels(self._provider, self._model, "input").inc(input_tokens)
+        self._tokens.labels(self._provider, self._model, "output").inc(output_tokens)
+
+    def breaker(self, name: str, state: State) -> None:
+        """Show a breaker's state."""
+        self.breakers[name].set(state.value)
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self.registry)
