@@ -1,0 +1,116 @@
+"""From a text to the keys of the weights that it calls up.
+
+The same code reads the texts when the model is trained (`ci/model`) and when it runs, so that the
+two can never disagree. Only the standard library is used, and any str is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A text of 64 KiB can hold 30,000 tokens. What it is about is decided by its beginning and its end
+# (where people say what they want); reading all of it would cost a second and change nothing.
+MAX_TOKENS = 2000
+# Longer words are identifiers, encoded blobs, or languages written without spaces.
+MAX_WORD = 24
+
+# How many words after a negation it is taken to reach, if no clause ends before.
+_NEGATION_REACH = 3
+# fmt: off
+_NEGATIONS = frozenset((
+    "not", "no", "never", "none", "nothing", "neither", "nor", "cannot", "without", "hardly",
+    "barely", "nobody", "nowhere", "lacks", "lacking", "dont", "didnt", "doesnt", "isnt", "wasnt",
+    "wont", "cant", "couldnt", "wouldnt", "shouldnt", "arent", "werent", "havent", "hasnt",
+    "hadnt", "aint",
+))
+# fmt: on
+
+_TOKEN = re.compile(
+    r"""
+      (?P<url> https?://\S+ | www\.\S+ )
+    | (?P<user> (?<!\w)@\w+ )
+    | (?P<place> \[[A-Z]+\] )                            # [NAME] and the like: removed names
+    | (?P<smile> <3+ | </3 | \^_*\^ | -_+- | [oO]_[oO]
+        | (?<![\w:]) [:;=xX] ['`]? [-o^]? [)(DPpOo/\\|*3\[\]{}@] (?!\w) )
+    | (?P<word> [^\W\d_]+ (?: ['’] [^\W\d_]+ )* )
+    | (?P<number> \d+ )
+    | (?P<mark> [!?]+ | \.\.+ | … )
+    | (?P<emoji> [\u2600-\u27bf\u2b50\u2b55\U0001f1e6-\U0001faff] )
+    | (?P<stop> [.,;:()\n"“”] )
+    """,
+    re.VERBOSE,
+)
+_ELONGATED = re.compile(r"(.)\1{2,}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: its key, and where it stands in the text (`text[start:end]`).
+
+    start == end for what has no place of its own, such as `<caps>`.
+    """
+
+    key: str
+    start: int
+    end: int
+    is_word: bool = False
+
+
+def tokens(text: str) -> list[Token]:
+    """The tokens of text in their order; of a very long text its two ends."""
+    found: list[Token] = []
+    reach = 0
+    capitals = 0
+    elongated = False
+    matches = list(_TOKEN.finditer(text))
+    if len(matches) > MAX_TOKENS:
+        matches = matches[: MAX_TOKENS // 2] + matches[-MAX_TOKENS // 2 :]
+    for match in matches:
+        kind, start, end = match.lastgroup, match.start(), match.end()
+        if kind == "word":
+            raw = match.group()
+            word = raw.lower().replace("’", "'")[:MAX_WORD]
+            short = _ELONGATED.sub(r"\1\1", word)
+            elongated = elongated or len(short) < len(word)
+            capitals += len(raw) > 2 and raw.isupper()
+            negation = short in _NEGATIONS or short.endswith("n't")
+            negated = reach > 0 and not negation
+            found.append(Token("!" + short if negated else short, start, end, True))
+            reach = _NEGATION_REACH if negation else max(reach - 1, 0)
+        elif kind == "stop":
+            reach = 0
+        else:
+            found.append(Token(_other(kind or "", match.group()), start, end))
+    if capitals > 1:
+        found.append(Token("<caps>", 0, 0))
+    if elongated:
+        found.append(Token("<elongated>", 0, 0))
+    return found
+
+
+def _other(kind: str, raw: str) -> str:
+    """The key of a token that is no word."""
+    if kind == "number":
+        return raw if len(raw) <= 2 and raw.isascii() else "<number>"
+    if kind == "mark":
+        if raw[0] in ".…":
+            return "..."
+        return ("?!" if "!" in raw else "?") if "?" in raw else raw[:3]
+    if kind in ("url", "user", "place"):
+        return f"<{kind}>"
+    return raw
+
+
+def pairs(keys: list[str]) -> list[str]:
+    """The keys of neighbours, the ends of the text included: one more than there are keys."""
+    bare = [key.lstrip("!") or key for key in keys]
+    return [f"{left} {right}" for left, right in zip(["<s>", *bare], [*bare, "</s>"], strict=True)]
+
+
+def pieces(word: str) -> list[str]:
+    """The keys of a word's character n-grams (3 to 5, its ends marked), for unknown words."""
+    marked = f"<{word}>"
+    return [
+        "#" + marked[at : at + size] for size in (3, 4, 5) for at in range(len(marked) - size + 1)
+    ]
