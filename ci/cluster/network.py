@@ -1,0 +1,145 @@
+"""Network namespaces of a cluster: the control plane's holds a bridge, to which the host and every
+node have one wire. Only the host's end of its wire is outside; nothing touches the host's firewall.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from ci.cluster import processes
+from ci.cluster.errors import ClusterError
+from ci.cluster.layout import POD_NETWORK, SERVICE_NETWORK, Layout, Network
+
+# Where the /24 networks of the clusters are taken from; each takes the first that is free.
+CANDIDATES = IPv4Network("10.213.0.0/16")
+
+CONTROL_PLANE = "control-plane"
+_BRIDGE = "machines"
+
+
+def choose(routes: Iterable[IPv4Network], taken: Iterable[IPv4Network] = ()) -> Network:
+    """The first candidate that overlaps no route of the host (the default route does not count)."""
+    used = [route for route in [*routes, *taken] if route.prefixlen > 0]
+    for candidate in CANDIDATES.subnets(new_prefix=24):
+        if not any(candidate.overlaps(network) for network in used):
+            return Network(candidate)
+    overlapping = ", ".join(str(network) for network in used if network.overlaps(CANDIDATES))
+    raise ClusterError(f"no free network in {CANDIDATES}: this host routes {overlapping}")
+
+
+def host_routes() -> list[IPv4Network]:
+    """The destinations of the host's IPv4 routes, in all tables."""
+    listed = json.loads(_ip("-json", "-4", "route", "show", "table", "all"))
+    found = []
+    for route in listed:
+        destination = route["dst"]
+        if destination != "default":
+            found.append(IPv4Network(destination, strict=False))
+    return found
+
+
+def make_control_plane(layout: Layout, network: Network) -> None:
+    """Holds a namespace open and wires it to the host."""
+    _hold(layout, CONTROL_PLANE, [])
+    holder = processes.pid(layout, CONTROL_PLANE)
+    inside = processes.enter(layout, CONTROL_PLANE)
+    _ip("link", "add", _BRIDGE, "type", "bridge", inside=inside)
+    _ip("addr", "add", f"{network.control_plane}/24", "dev", _BRIDGE, inside=inside)
+    _ip("link", "set", _BRIDGE, "up", inside=inside)
+    # Made with its peer already inside, so that it disappears with the namespace, whoever dies when.
+    _ip("link", "add", layout.link, "type", "veth", "peer", "name", "host", "netns", str(holder))
+    _ip("link", "set", "host", "master", _BRIDGE, "up", inside=inside)
+    _ip("addr", "add", f"{network.host}/24", "dev", layout.link)
+    _ip("link", "set", layout.link, "up")
+
+
+def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: list[str]) -> None:
+    """Holds a node's namespaces open and wires it to the bridge, with routes to all pods.
+
+    `binds` are shell commands that give the node its own folders in its mount namespace.
+    """
+    node = layout.node_name(index)
+    _hold(layout, node, binds)
+    inside = processes.enter(layout, node)
+    bridge_side = processes.enter(layout, CONTROL_PLANE)
+    holder = str(processes.pid(layout, node))
+    _ip(
+        "link",
+        "add",
+        node,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        holder,
+        inside=bridge_side,
+    )
+    _ip("link", "set", node, "master", _BRIDGE, "up", inside=bridge_side)
+    _ip(
+        "route",
+        "add",
+        str(network.pods(index)),
+        "via",
+        str(network.node(index)),
+        inside=bridge_side,
+    )
+    _ip("addr", "add", f"{network.node(index)}/24", "dev", "eth0", inside=inside)
+    _ip("link", "set", "eth0", "up", inside=inside)
+    # kube-proxy answers for the service addresses; without a route the kernel would not even ask it.
+    _ip("route", "add", "default", "via", str(network.host), inside=inside)
+    for other in range(1, nodes + 1):
+        if other != index:
+            pods, via = str(network.pods(other)), str(network.node(other))
+            _ip("route", "add", pods, "via", via, inside=inside)
+    _run([*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+
+
+def remove(layout: Layout) -> None:
+    """Removes the host's end of the wire, if the namespace's end did not take it away already."""
+    deadline = time.monotonic() + 5
+    while exists(layout):
+        subprocess.run(["ip", "link", "delete", layout.link], capture_output=True)
+        if time.monotonic() > deadline:
+            raise ClusterError(f"the network interface {layout.link} cannot be removed")
+        time.sleep(0.02)
+
+
+def exists(layout: Layout) -> bool:
+    """Whether the host's end of the wire is there."""
+    return Path("/sys/class/net", layout.link).exists()
+
+
+def reserved() -> list[IPv4Network]:
+    """What lies inside a cluster, and so cannot be the network between its machines."""
+    return [POD_NETWORK, SERVICE_NETWORK]
+
+
+def _hold(layout: Layout, name: str, binds: list[str]) -> None:
+    """Starts a process that owns a network and a mount namespace, and waits until they are ready."""
+    ready = layout.processes.parent / f"{name}.ready"
+    ready.unlink(missing_ok=True)
+    setup = ["set -e", "ip link set lo up", *binds, f"touch {ready}", "exec sleep infinity"]
+    unshared = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c"]
+    processes.start(layout, name, [*unshared, "\n".join(setup)])
+    deadline = time.monotonic() + 10
+    while not ready.exists():
+        if processes.find(layout, name) is None or time.monotonic() > deadline:
+            said = (layout.logs / f"{name}.log").read_text().strip()
+            raise ClusterError(f"cannot make the namespaces of {name}: {said or 'no answer'}")
+        time.sleep(0.01)
+
+
+def _ip(*arguments: str, inside: list[str] | None = None) -> str:
+    return _run([*(inside or []), "ip", *arguments])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,129 @@
+"""What each part is built from: a table, and the key under which a built one is kept."""
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULES = Path(__file__).with_name("modules")
+
+# Set for every build, so that the developer's own Go settings change nothing that comes out.
+BUILD_ENVIRONMENT: Mapping[str, str] = {
+    "CGO_ENABLED": "0",
+    "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
+    "GOTOOLCHAIN": "local",
+    "GOWORK": "off",
+}
+
+_STRIPPED = "-s -w"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One part: a program (`package` is set) or a folder of a module's sources (`folder` is set)."""
+
+    name: str
+    module: str
+    """The folder in `ci/parts/modules` and the name of the version in `[go]`."""
+    package: str = ""
+    link: str = _STRIPPED
+    source_module: str = ""
+    folder: str = ""
+
+
+def _kubernetes(name: str) -> Recipe:
+    return Recipe(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", link="kubernetes")
+
+
+def _table(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+    return {recipe.name: recipe for recipe in recipes}
+
+
+_KEDA = "github.com/kedacore/keda/v2"
+_METRICS = "sigs.k8s.io/metrics-server"
+
+# In the order in which they are built: what the most commands wait for first.
+RECIPES: Mapping[str, Recipe] = _table(
+    [
+        Recipe("etcd", "kubernetes", "./etcd"),
+        _kubernetes("kube-apiserver"),
+        _kubernetes("kube-controller-manager"),
+        _kubernetes("kube-scheduler"),
+        _kubernetes("kubectl"),
+        _kubernetes("kubelet"),
+        _kubernetes("kube-proxy"),
+        Recipe("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+        Recipe("kwok-stages", "kwok", source_module="sigs.k8s.io/kwok", folder="kustomize/stage"),
+        Recipe("coredns", "coredns", "github.com/coredns/coredns"),
+        Recipe("keda-operator", "keda", f"{_KEDA}/cmd/operator"),
+        Recipe("keda-adapter", "keda", f"{_KEDA}/cmd/adapter"),
+        Recipe("keda-webhooks", "keda", f"{_KEDA}/cmd/webhooks"),
+        Recipe("keda-config", "keda", source_module=_KEDA, folder="config"),
+        Recipe("metrics-server", "metrics-server", f"{_METRICS}/cmd/metrics-server"),
+        Recipe(
+            "metrics-server-manifests",
+            "metrics-server",
+            source_module=_METRICS,
+            folder="manifests",
+        ),
+        Recipe(
+            "node-problem-detector",
+            "node-problem-detector",
+            "k8s.io/node-problem-detector/cmd/nodeproblemdetector",
+        ),
+        Recipe(
+            "node-problem-detector-config",
+            "node-problem-detector",
+            source_module="k8s.io/node-problem-detector",
+            folder="config",
+        ),
+        Recipe("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+        Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+    ]
+)
+
+
+def link_flags(recipe: Recipe, version: str) -> str:
+    """The linker's flags: Kubernetes programs say their version, which kubelets and clients compare."""
+    if recipe.link != "kubernetes":
+        return recipe.link
+    major, minor, _ = version.removeprefix("v").split(".", 2)
+    at = "k8s.io/component-base/version"
+    return (
+        f"{_STRIPPED} -X {at}.gitVersion={version} -X {at}.gitMajor={major}"
+        f" -X {at}.gitMinor={minor} -X {at}.gitTreeState=clean"
+    )
+
+
+def key(recipe: Recipe, version: str, go_version: str, sources: Mapping[str, bytes]) -> str:
+    """The cache folder of a built part: its version and a hash of all that the result depends on.
+
+    `sources` are the wrapper module's files (go.mod and go.sum hold every dependency's hash).
+    """
+    digest = hashlib.sha256()
+    facts = [
+        recipe.name,
+        recipe.package,
+        recipe.source_module,
+        recipe.folder,
+        link_flags(recipe, version),
+        go_version if recipe.package else "",
+        f"{platform.system()}/{platform.machine()}",
+        *(f"{name}={value}" for name, value in sorted(BUILD_ENVIRONMENT.items())),
+    ]
+    for fact in facts:
+        digest.update(fact.encode() + b"\0")
+    for name, content in sorted(sources.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return f"{version}-{digest.hexdigest()[:12]}"
+
+
+def module_sources(module: str) -> dict[str, bytes]:
+    """The files of a wrapper module, by path inside it."""
+    root = MODULES / module
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
