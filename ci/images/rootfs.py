@@ -12,15 +12,12 @@ import hashlib
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ci.images import aptsource, store, tools
+from ci.parts.progress import Console, Progress
 from ci.versions import cache_root, pin
-
-Progress = Callable[[str], None]
 
 _TRIM = """
 rm -rf /var/cache/apt/* /var/cache/debconf/*-old /var/lib/apt/lists/* /var/log/*.log /var/log/apt
@@ -102,7 +99,7 @@ def path_of(name: str) -> Path:
     return cache_root() / "rootfs" / f"{name}-{digest}"
 
 
-def ensure(name: str, progress: Progress = print) -> Path:
+def ensure(name: str, progress: Progress | None = None) -> Path:
     """The root directory of `name`, made now if the cache has none. Needs root to make one.
 
     Raises `tools.MissingTools` when something it needs is missing and cannot be installed, and
@@ -111,32 +108,33 @@ def ensure(name: str, progress: Progress = print) -> Path:
     final = path_of(name)
     if final.is_dir():
         return final
+    said = progress or Console()
     recipe = recipes()[name]
-    parent = ensure(recipe.parent, progress) if recipe.parent else None
+    parent = ensure(recipe.parent, said) if recipe.parent else None
     with store.locked(cache_root() / "rootfs" / f"{name}.lock"):
-        if final.is_dir():
-            return final
-        started = time.monotonic()
-        tools.need_root(f"making the {name} root file system")
-        with store.whole_folder(final) as part:
-            if parent:
-                progress(f"{name}: from {recipe.parent}")
-                tools.run(["cp", "-a", f"{parent}/.", str(part)])
-            else:
-                progress(f"{name}: debootstrap {recipe.suite} (about a minute)")
-                _debootstrap(recipe, part)
-            tools.run(["chroot", str(part), "/bin/sh", "-eu"], text=recipe.finish, env=_CHROOT_ENV)
-            _check_version(recipe, part)
-        store.prune_named(final)
-        progress(f"{name}: root file system ready ({time.monotonic() - started:.0f} s)")
+        if not final.is_dir():
+            tools.need_root(f"making the {name} root file system")
+            tools.need({"debootstrap": "debootstrap"})
+            with said.working(f"root file system {name}", []):
+                _make(recipe, parent, final)
+            store.prune_named(final)
     return final
+
+
+def _make(recipe: Recipe, parent: Path | None, final: Path) -> None:
+    with store.whole_folder(final) as part:
+        if parent:
+            tools.run(["cp", "-a", f"{parent}/.", str(part)])
+        else:
+            _debootstrap(recipe, part)
+        tools.run(["chroot", str(part), "/bin/sh", "-eu"], text=recipe.finish, env=_CHROOT_ENV)
+        _check_version(recipe, part)
 
 
 _CHROOT_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/root"}
 
 
 def _debootstrap(recipe: Recipe, target: Path) -> None:
-    tools.need({"debootstrap": "debootstrap"})
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     if not keyring.exists():
         tools.install(["debian-archive-keyring"])

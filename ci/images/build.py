@@ -1,0 +1,58 @@
+"""Images from the cache, made when what they consist of has changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci.images import catalog, store, tools
+from ci.images.catalog import Plan
+from ci.parts.progress import Console, Progress
+from ci.versions import cache_root
+
+_KEEP = 3
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its name, its docker archive (for `ctr images import`), and its bytes."""
+
+    ref: str
+    archive: Path
+    size_bytes: int
+
+
+def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, Image]:
+    """The images `names`, each built only if what it consists of has changed.
+
+    Raises ValueError for an unknown name, `tools.MissingTools` for what the machine lacks,
+    `ci.parts.PartsError` and RuntimeError when a build fails; then nothing half-done is left.
+    """
+    plans = [catalog.plan(name) for name in dict.fromkeys(names)]
+    said = progress or Console()
+    missing = [plan for plan in plans if not plan.path.exists()]
+    for index, plan in enumerate(missing):
+        _build(plan, [later.name for later in missing[index + 1 :]], said)
+    return {plan.name: found(plan) for plan in plans}
+
+
+def found(plan: Plan) -> Image:
+    """The built image of a plan; FileNotFoundError when it is not built."""
+    # The newest by use are kept, so using one makes it newer.
+    os.utime(plan.path)
+    return Image(plan.ref, plan.path, plan.path.stat().st_size)
+
+
+def _build(plan: Plan, left: Sequence[str], progress: Progress) -> None:
+    with store.locked(cache_root() / "images" / f"{plan.name}.lock"):
+        if plan.path.exists():
+            return
+        tools.need_root(f"building the {plan.name} image")
+        if "build" in plan.roots:
+            tools.need({"buildah": "buildah"})
+        ready = catalog.prepare(plan, progress)
+        with progress.working(f"image {plan.name}", left), store.whole_file(plan.path) as part:
+            plan.make(part, plan.ref, ready)
+        store.prune_named(plan.path, _KEEP)

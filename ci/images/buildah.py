@@ -1,0 +1,73 @@
+"""Builds what a Dockerfile describes, with buildah and a storage of our own in the cache.
+
+There is one storage folder per base root file system: it holds the base images and the layers of
+earlier builds, so that a changed source file rebuilds the last layers only. It goes when the base
+changes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci.images import secrets, store, tools
+from ci.versions import cache_root
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A buildah storage: where it is, and the driver that works there."""
+
+    root: Path
+    driver: str
+
+    def run(self, *arguments: str) -> str:
+        """Runs buildah on this storage; RuntimeError with the end of its output on failure."""
+        # Mounts and locks, which must not outlive a reboot, hence not in the cache.
+        run_root = Path("/run/selfheal-buildah") / self.root.name
+        places = ["--root", str(self.root), "--runroot", str(run_root)]
+        settings = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": tempfile.gettempdir()}
+        command = ["buildah", *places, "--storage-driver", self.driver, *arguments]
+        return tools.run(command, env=dict(os.environ) | settings)
+
+    def has(self, ref: str) -> bool:
+        """Whether an image of that name is in the storage."""
+        return ref in self.run("images", "--format", "{{.Name}}:{{.Tag}}").split()
+
+
+def storage(key: str) -> Storage:
+    """The storage for base images of that key; those of other keys are removed."""
+    root = cache_root() / "buildah" / f"storage-{key}"
+    root.mkdir(parents=True, exist_ok=True)
+    store.prune_named(root)
+    overlay = Storage(root, "overlay")
+    try:
+        # What a killed build left: nobody else uses this storage while the caller holds its lock.
+        overlay.run("rm", "--all")
+    except RuntimeError as error:
+        # Overlay file systems cannot be stacked everywhere (a cache inside a container).
+        if "overlay" not in str(error):
+            raise
+        return Storage(root, "vfs")
+    return overlay
+
+
+def build(
+    place: Storage, dockerfile: Path, context: Path, arguments: Mapping[str, str], ref: str
+) -> None:
+    """`buildah build` with its layers kept; this machine's pip settings go in as secrets."""
+    with tempfile.TemporaryDirectory(prefix="selfheal-build-") as folder:
+        place.run(
+            "build",
+            "--layers",
+            "--pull-never",
+            "--format=docker",
+            *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+            *(f"--secret=id={name},src={path}" for name, path in secrets.write(Path(folder))),
+            f"--file={dockerfile}",
+            f"--tag={ref}",
+            str(context),
+        )

@@ -1,0 +1,3 @@
+module selfheal.dev/pause
+
+go 1.26
