@@ -1,0 +1,278 @@
+"""A real RabbitMQ for the tests: started, stopped, killed and frozen as a test wants."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pika
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USER, PASSWORD = "selfheal", "correct-horse"
+RABBITMQ_UID = 999
+CONF = """\
+listeners.tcp.1 = 127.0.0.1:{amqp}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management}
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {prometheus}
+log.console = true
+log.console.level = warning
+log.file = false
+default_user = selfheal
+default_pass = correct-horse
+loopback_users = none
+disk_free_limit.absolute = 50MB
+collect_statistics_interval = 500
+management.load_definitions = /etc/rabbitmq/none
+"""
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Rabbit:
+    """One broker; its data outlives `stop` and `kill`."""
+
+    def __init__(self, folder: Path, *, tls: Path | None = None, extra: str = "") -> None:
+        self.folder = folder
+        self.amqp, self.management, prometheus, self._dist, self._epmd, self.amqps = free_ports(6)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._binds = {
+            "/var/lib/rabbitmq": folder / "lib",
+            "/var/log/rabbitmq": folder / "log",
+            "/etc/rabbitmq/conf.d": folder / "conf.d",
+        }
+        for one in self._binds.values():
+            one.mkdir(parents=True)
+        conf = CONF.replace("management.load_definitions = /etc/rabbitmq/none\n", "").format(
+            amqp=self.amqp, management=self.management, prometheus=prometheus
+        )
+        if tls is not None:
+            shutil.copytree(tls, folder / "conf.d" / "tls")
+            at = "/etc/rabbitmq/conf.d/tls"
+            conf += (
+                f"listeners.ssl.1 = 127.0.0.1:{self.amqps}\n"
+                f"ssl_options.cacertfile = {at}/ca.pem\n"
+                f"ssl_options.certfile = {at}/server.pem\n"
+                f"ssl_options.keyfile = {at}/server.key\n"
+                "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
+            )
+        (folder / "conf.d" / "10.conf").write_text(conf + extra)
+        cookie = folder / "lib" / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(10))
+        cookie.chmod(0o400)
+        for path in [folder / "lib", folder / "log", folder / "conf.d", cookie]:
+            os.chown(path, RABBITMQ_UID, RABBITMQ_UID)
+
+    def uri(self, vhost: str = "/", *, user: str = USER, password: str = PASSWORD) -> str:
+        return f"amqp://{user}:{password}@127.0.0.1:{self.amqp}/{quote(vhost, safe='')}"
+
+    def _command(self, *argv: str) -> list[str]:
+        from ci.images import chroot, rootfs
+
+        env = {
+            "PATH": "/usr/lib/rabbitmq/bin:" + chroot.PATH,
+            "HOME": "/var/lib/rabbitmq",
+            "LANG": "C.UTF-8",
+            "RABBITMQ_NODENAME": f"t{self.amqp}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist),
+            "ERL_EPMD_PORT": str(self._epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+                "-kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+            "RABBITMQ_CTL_ERL_ARGS": (
+                "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+        }
+        return chroot.command(
+            rootfs.ensure("rabbitmq"),
+            argv,
+            user=(RABBITMQ_UID, RABBITMQ_UID),
+            binds=self._binds,
+            env=env,
+            cwd="/var/lib/rabbitmq",
+        )
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start without waiting."""
+        with (self.folder / "console.log").open("ab") as console:
+            self._process = subprocess.Popen(
+                self._command("rabbitmq-server"), stdout=console, stderr=console
+            )
+
+    def wait(self, seconds: float = 90) -> None:
+        """Wait until AMQP and management answer."""
+        end = time.monotonic() + seconds
+        while True:
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > end:
+                log = (self.folder / "console.log").read_text()[-3000:]
+                raise RuntimeError(f"RabbitMQ does not run:\n{log}")
+            try:
+                self.api("GET", "overview")
+                pika.BlockingConnection(pika.URLParameters(self.uri())).close()
+            except (OSError, pika.exceptions.AMQPError):
+                time.sleep(0.1)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Stop in order."""
+        from ci.images import chroot
+
+        if self._process is not None:
+            chroot.send_signal(self._process.pid, signal.SIGTERM)
+            self._process.wait(60)
+            self._process = None
+
+    def kill(self) -> None:
+        """kill -9 of all that it is."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def ctl(self, *argv: str) -> str:
+        done = subprocess.run(
+            self._command("rabbitmqctl", *argv), capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """The management HTTP API."""
+        token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.management}/api/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    def add_vhost(self, name: str) -> Vhost:
+        self.api("PUT", f"vhosts/{name}")
+        self.api(
+            "PUT",
+            f"permissions/{name}/{USER}",
+            {"configure": ".*", "write": ".*", "read": ".*"},
+        )
+        return Vhost(self, name)
+
+
+class Vhost:
+    """A virtual host, and what a test does in it."""
+
+    def __init__(self, rabbit: Rabbit, name: str) -> None:
+        self.rabbit = rabbit
+        self.name = name
+        self.uri = rabbit.uri(name)
+
+    def delete(self) -> None:
+        self.rabbit.api("DELETE", f"vhosts/{self.name}")
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        connection = pika.BlockingConnection(pika.URLParameters(self.uri))
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            yield channel
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def publish(self, bodies: list[bytes], queue: str = "feedback", **properties: Any) -> None:
+        with self.channel() as channel:
+            for body in bodies:
+                channel.basic_publish(
+                    "",
+                    queue,
+                    body,
+                    pika.BasicProperties(delivery_mode=2, **properties),
+                    mandatory=True,
+                )
+
+    def count(self, queue: str) -> int:
+        """Ready messages, now."""
+        with self.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+    def take(
+        self, queue: str, number: int | None = None, seconds: float = 30
+    ) -> list[tuple[bytes, Any]]:
+        """Take number messages (waiting for them), or all that are ready."""
+        got: list[tuple[bytes, Any]] = []
+        end = time.monotonic() + seconds
+        with self.channel() as channel:
+            while number is None or len(got) < number:
+                method, properties, body = channel.basic_get(queue, auto_ack=True)
+                if method is not None:
+                    got.append((body, properties))
+                elif number is None:
+                    break
+                elif time.monotonic() > end:
+                    raise AssertionError(f"{queue}: {len(got)} of {number} after {seconds} s")
+                else:
+                    time.sleep(0.02)
+        return got
+
+    def unacked(self, queue: str = "feedback") -> int:
+        """Messages that a consumer holds, by the management API (up to 0.5 s old)."""
+        found = self.rabbit.api("GET", f"queues/{self.name}/{queue}")
+        return int(found.get("messages_unacknowledged", 0))
+
+    def wait_count(self, queue: str, number: int, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while (found := self.count(queue)) != number:
+            if time.monotonic() > end:
+                raise AssertionError(f"{queue} has {found} messages, not {number}")
+            time.sleep(0.05)
+
+
+def available() -> str | None:
+    """Why no broker can be started here, or None."""
+    if os.geteuid() != 0:
+        return "a RabbitMQ in a chroot needs root"
+    if shutil.which("unshare") is None:
+        return "unshare is missing"
+    try:
+        from ci.images import rootfs
+
+        rootfs.ensure("rabbitmq")
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return f"RabbitMQ's root file system cannot be made: {error}"
+    return None
