@@ -86,6 +86,11 @@
 {{- if $b.tls.enabled -}}
 {{- $p = append $p "broker.tls.enabled is for a broker of yours: set rabbitmq.enabled=false with it (the bundled one, for evaluation, speaks plain AMQP)" -}}
 {{- end -}}
+{{- range $key := list "username" "monitorUsername" -}}
+{{- if eq (get $.Values.rabbitmq.auth $key) "guest" -}}
+{{- $p = append $p (printf "rabbitmq.auth.%s is guest, which RabbitMQ only lets in from localhost: set another name" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.rabbitmq.auth.username .Values.rabbitmq.auth.monitorUsername -}}
 {{- $p = append $p "rabbitmq.auth.username and rabbitmq.auth.monitorUsername are the same: set two different users" -}}
 {{- end -}}

@@ -1,0 +1,171 @@
+"""Pods may do as little as they can work with, and secrets are where secrets belong."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from tests.chart.pod_security import violations
+from tests.chart.rendering import (
+    CASES,
+    Helm,
+    Manifest,
+    by_kind,
+    containers,
+    environment,
+    workloads,
+)
+
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+@every_case
+def test_pods_of_the_release_are_restricted(helm: Helm, case: str) -> None:
+    for workload in workloads(helm.case(case)):
+        spec = workload["spec"]["template"]["spec"]
+        if workload["metadata"]["namespace"] == "selfheal":
+            assert violations(spec) == [], workload["metadata"]["name"]
+
+
+@every_case
+def test_root_file_systems_are_read_only(helm: Helm, case: str) -> None:
+    for workload in workloads(helm.case(case)):
+        for container in containers(workload["spec"]["template"]):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.update(hostNetwork=True), "hostNetwork is true"),
+        (
+            lambda s: s["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+            "volume x is a hostPath",
+        ),
+        (lambda s: s["securityContext"].pop("seccompProfile"), "worker: has no seccomp profile"),
+        (lambda s: s["securityContext"].pop("runAsNonRoot"), "worker: may run as root"),
+        (lambda s: s["securityContext"].update(runAsUser=0), "worker: runs as user 0"),
+        (
+            lambda s: s["containers"][0]["securityContext"].pop("capabilities"),
+            "worker: does not drop ALL capabilities",
+        ),
+        (
+            lambda s: s["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
+            "worker: allows privilege escalation",
+        ),
+    ],
+)
+def test_the_check_finds_what_restricted_forbids(helm: Helm, change: object, said: str) -> None:
+    deployment = by_kind(helm.case("default"), "Deployment")["selfheal-worker"]
+    spec = copy.deepcopy(deployment["spec"]["template"]["spec"])
+    assert callable(change)
+    change(spec)
+    assert violations(spec) == [said]
+
+
+@every_case
+def test_only_what_calls_the_api_server_has_a_token(helm: Helm, case: str) -> None:
+    manifests = helm.case(case)
+    with_token = {
+        w["metadata"]["labels"]["app.kubernetes.io/component"]
+        for w in workloads(manifests)
+        if w["spec"]["template"]["spec"]["automountServiceAccountToken"]
+    }
+    assert with_token <= {"remediator", "node-problem-detector"}
+    for account in by_kind(manifests, "ServiceAccount").values():
+        assert account["automountServiceAccountToken"] is False
+
+
+def test_only_the_detector_lives_in_the_privileged_namespace(helm: Helm) -> None:
+    manifests = helm.case("default")
+    namespace = by_kind(manifests, "Namespace")["selfheal-node-problem-detector"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    there = [
+        w["kind"]
+        for w in workloads(manifests)
+        if w["metadata"]["namespace"] == namespace["metadata"]["name"]
+    ]
+    assert there == ["DaemonSet"]
+
+
+def test_passwords_are_in_secrets_only(helm: Helm) -> None:
+    password, monitor = "pass-word-1", "pass-word-2"
+    manifests = helm.template(
+        f"rabbitmq.auth.password={password}", f"rabbitmq.auth.monitorPassword={monitor}"
+    )
+    for manifest in manifests:
+        text = json.dumps(manifest)
+        assert (manifest["kind"] == "Secret") == (password in text or monitor in text)
+
+
+def test_generated_passwords_are_one_in_all_places(helm: Helm) -> None:
+    data = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]["stringData"]
+    users = {u["name"]: u["password"] for u in json.loads(data["definitions.json"])["users"]}
+    assert users == {
+        data["username"]: data["password"],
+        data["monitor-username"]: data["monitor-password"],
+    }
+    assert f"//{data['username']}:{data['password']}@" in data["amqp-uri"]
+    assert f"//{data['monitor-username']}:{data['monitor-password']}@" in data["http-uri"]
+    assert len(data["password"]) >= 32
+    assert data["password"] != data["monitor-password"]
+
+
+def test_two_installs_have_two_passwords(helm: Helm) -> None:
+    first = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]
+    other = by_kind(helm.template(release="selfheal-two"), "Secret")["selfheal-two-rabbitmq"]
+    assert first["stringData"]["password"] != other["stringData"]["password"]
+
+
+def test_a_password_with_odd_characters_is_escaped_in_the_uris(helm: Helm) -> None:
+    manifests = helm.template(values={"rabbitmq": {"auth": {"password": "a/b c@d+%"}}})
+    data = by_kind(manifests, "Secret")["selfheal-rabbitmq"]["stringData"]
+    assert "selfheal:a%2Fb%20c%40d%2B%25@" in data["amqp-uri"]
+
+
+def test_the_monitoring_user_may_only_look(helm: Helm) -> None:
+    data = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]["stringData"]
+    definitions = json.loads(data["definitions.json"])
+    rights = {p["user"]: (p["configure"], p["write"], p["read"]) for p in definitions["permissions"]}
+    assert rights == {"selfheal": (".*", ".*", ".*"), "selfheal-monitor": ("^$", "^$", "^$")}
+    assert not any("administrator" in user["tags"] for user in definitions["users"])
+
+
+def test_the_remediator_may_delete_pods_only_when_told_to(helm: Helm) -> None:
+    assert ("pods", "delete") not in _verbs(helm.case("default"))
+    manifests = helm.template("remediator.config.drain.onDeadline=delete")
+    assert ("pods", "delete") in _verbs(manifests)
+
+
+def test_no_role_uses_wildcards(helm: Helm) -> None:
+    for case in CASES:
+        for kind in ("ClusterRole", "Role"):
+            for role in by_kind(helm.case(case), kind).values():
+                assert "*" not in json.dumps(role["rules"])
+
+
+def _verbs(manifests: list[Manifest]) -> set[tuple[str, str]]:
+    [role] = by_kind(manifests, "ClusterRole").values()
+    return {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+
+
+def test_the_lease_role_names_the_lease_of_the_configuration(helm: Helm) -> None:
+    manifests = helm.template(release="other")
+    [role] = by_kind(manifests, "Role").values()
+    named = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
+    config = by_kind(manifests, "ConfigMap")["other-selfheal-remediator"]["data"]["remediator.yaml"]
+    assert named == [["other-selfheal-remediator"]]
+    assert "name: other-selfheal-remediator" in config
+
+
+def test_the_broker_does_not_log_in_guests(helm: Helm) -> None:
+    assert "guest" in helm.refusal("rabbitmq.auth.username=guest")
+
+
+def test_credentials_reach_the_worker_as_files(helm: Helm) -> None:
+    worker = by_kind(helm.case("default"), "Deployment")["selfheal-worker"]["spec"]["template"]
+    variables = environment(worker["spec"]["containers"][0])
+    assert variables["AMQP_PASSWORD_FILE"] == "/etc/selfheal/broker/password"
+    assert "AMQP_PASSWORD" not in variables
