@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if content.count("[") + content.count("{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
         raise PoisonError("nested_too_deep", f"nested deeper than {MAX_DEPTH} levels")
     try:
-        fields = json.loads(content, parse_constant=_refuse_constant)
+        fields = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise PoisonError(
             "malformed_json", f"not JSON: {error.msg} at character {error.pos}", "JSONDecodeError"
@@ -104,7 +105,7 @@ def _text(fields: dict[str, Any], max_text_bytes: int) -> str:
         raise PoisonError("text_not_a_string", f"'text' must be a string, got {_kind(text)}")
     if not text.isascii():
         text = _SURROGATE.sub("\ufffd", text)
-    if not text.strip("\x00 \t\r\n\f\v") or not text.strip():
+    if not text.strip() or not text.replace("\x00", "").strip():
         raise PoisonError("blank_text", "'text' is blank")
     if len(text) * 4 > max_text_bytes:
         size = len(text.encode())
@@ -145,6 +146,13 @@ def _depth(content: str) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):  # 1e999 would leave as Infinity, which is not JSON
+        raise ValueError("out of range")
+    return number
 
 
 def _kind(value: object) -> str:

@@ -7,7 +7,6 @@ number from 0 to 1, and a phrase that is not in the text is dropped.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,9 +120,9 @@ def _confidence(value: object) -> float:
         number = float(match[1]) / (100 if match[2] else 1)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise BadVerdictError("confidence_score is missing or not a number")
-    if 1 < number <= 100 and float(number).is_integer() and number != 1:
+    if 1 < number <= 100 and float(number).is_integer():
         number = number / 100  # "confidence": 85
-    if not math.isfinite(number) or not 0 <= number <= 1:
+    if not 0 <= number <= 1:  # NaN is not, either
         raise BadVerdictError("confidence_score is not from 0 to 1")
     return round(float(number), 4)
 

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from worker.settings import SettingsError, load
+
+URI = "amqp://user:hunter2@broker:5672/"
+
+
+def test_the_broker_is_all_that_must_be_said() -> None:
+    settings = load({"AMQP_URI": URI})
+    assert settings.queue_name == "feedback"
+    assert settings.dlq_name == "feedback.dead-letters"
+    assert settings.results_queue == "feedback.results"
+    assert settings.delay_queue(5) == "feedback.retry.5s"
+    assert settings.retry_delays == (1, 5, 30, 120)
+    assert load({}, broker=False).model_provider == "builtin"
+
+
+def test_empty_means_not_set() -> None:
+    assert load({"AMQP_URI": URI, "CONCURRENCY": "", "MODEL_NAME": ""}).concurrency == 8
+
+
+def test_names_follow_the_queue_unless_they_are_said() -> None:
+    settings = load({"AMQP_URI": URI, "QUEUE_NAME": "q", "DLQ_NAME": "dead"})
+    assert (settings.dlq_name, settings.results_queue) == ("dead", "q.results")
+
+
+def test_all_errors_are_told_at_once_with_names_and_what_is_allowed() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(
+            {
+                "CONCURRENCY": "none",
+                "LOG_LEVEL": "loud",
+                "RETRY_DELAYS": "5,1",
+                "HTTP_PORT": "70000",
+                "MODEL_BASE_URL": "ftp://x",
+            }
+        )
+    lines = str(caught.value).splitlines()
+    assert {line.split(":")[0] for line in lines} == {
+        "CONCURRENCY",
+        "LOG_LEVEL",
+        "RETRY_DELAYS",
+        "HTTP_PORT",
+        "MODEL_BASE_URL",
+        "AMQP_URI",
+    }
+    text = str(caught.value)
+    assert "'debug', 'info', 'warning' or 'error'" in text
+    assert "less than or equal to 65535" in text
+    assert "(got 'loud')" in text
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"AMQP_URI": "hunter2@broker"},
+        {"AMQP_URI": URI, "MODEL_API_KEY": "hunter2", "CONCURRENCY": "0"},
+        {"AMQP_HOST": "h", "AMQP_PASSWORD": "hunter2", "AMQP_PORT": "x"},
+    ],
+)
+def test_secrets_are_never_printed(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(load({"AMQP_URI": URI, "AMQP_PASSWORD": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RETRY_DELAYS", "1,,2"),
+        ("RETRY_DELAYS", "0,5"),
+        ("RETRY_DELAYS", "1.5"),
+        ("RETRY_DELAYS", "5,5"),
+        ("AMQP_URI", "http://x"),
+        ("AMQP_URI", "amqp://a,http://b"),
+        ("QUEUE_NAME", "a\nb"),
+        ("QUEUE_NAME", "x" * 201),
+        ("DLQ_NAME", "feedback"),
+        ("AMQP_CERT_FILE", "/x"),
+        ("MODEL_DEADLINE", "0"),
+        ("DELIVERY_LIMIT", "0"),
+        ("SHUTDOWN_GRACE", "-1"),
+    ],
+)
+def test_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load({"AMQP_URI": URI, name: value})
