@@ -1,7 +1,7 @@
-"""A real Kubernetes cluster on one machine, without a container engine: see `python -m ci.cluster`."""
+"""A real Kubernetes cluster on one machine, without a container engine. See `--help`."""
 
-from ci.cluster.cluster import Cluster, Status, control_plane_only, existing
+from ci.cluster.cluster import Cluster, Status, control_plane_only
 from ci.cluster.errors import ClusterError
 from ci.cluster.spec import Spec
 
-__all__ = ["Cluster", "ClusterError", "Spec", "Status", "control_plane_only", "existing"]
+__all__ = ["Cluster", "ClusterError", "Spec", "Status", "control_plane_only"]

@@ -64,7 +64,7 @@ def node_certificates(network: Network, index: int) -> list[Certificate]:
     names = [f"DNS:{node}", f"IP:{network.node(index)}"]
     return [
         Certificate(f"kubelet-{node}", f"system:node:{node}", "system:nodes", names),
-        Certificate(f"kube-proxy-{node}", "system:kube-proxy", "system:node-proxier"),
+        Certificate(f"kube-proxy-{node}", "system:kube-proxy"),
     ]
 
 

@@ -1,34 +1,21 @@
 """The cluster as one object: `up`, `down`, `status`, and what tests do to it in between."""
 
-import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from ci import parts
-from ci.cluster import (
-    cgroups,
-    certificates,
-    control_plane,
-    kubeconfig,
-    kwok,
-    machine,
-    network,
-    processes,
-    state,
-    waiting,
-)
+from ci.cluster import assembly, control_plane, kwok, machine, node, processes, state, volumes
+from ci.cluster.assembly import Assembly, Materials
 from ci.cluster.errors import ClusterError
-from ci.cluster.layout import STATE_ROOT, Layout, Network
+from ci.cluster.layout import Layout
 from ci.cluster.spec import Spec
 from ci.cluster.state import READY, State
 
 DEFAULT_NAME = "main"
-_CONTROL_PLANE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -44,7 +31,8 @@ class Status:
 class Cluster:
     """A local Kubernetes cluster of this name; making the object starts nothing.
 
-    As a context manager it is brought up, and taken down at the end.
+    As a context manager it is brought up, and taken down at the end. Without a `spec` it is what is
+    up under this name, else the default (two nodes, all addons).
     """
 
     def __init__(
@@ -54,7 +42,8 @@ class Cluster:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.layout = Layout(name)
-        self.spec = spec or Spec()
+        found = state.load(self.layout)
+        self.spec = spec or (found.spec if found else Spec())
         self._say = say or (lambda _: None)
 
     def __enter__(self) -> "Cluster":
@@ -79,32 +68,37 @@ class Cluster:
         """The administrator's kubeconfig, usable from the host."""
         return self.layout.kubeconfig
 
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the real nodes."""
+        return [self.layout.node_name(index) for index in range(1, self.spec.nodes + 1)]
+
     def up(self) -> None:
         """Starts what is asked for; nothing to do when it runs already.
 
-        What an interrupted start left is removed first. When this start fails, all is removed again
-        but the logs, whose place the error names. Raises ClusterError or ci.parts.PartsError.
+        What an interrupted start left, or what was started from other parts, is removed first. When
+        this start fails, all is removed again. Raises ClusterError or ci.parts.PartsError.
         """
         machine.prepare(self.spec, self._say)
-        builds = parts.ensure(self.spec.parts)
+        materials = self._materials()
         with state.lock(self.layout):
-            if self._runs(builds):
+            if self._runs(materials):
                 self._say(f"cluster {self.name} is up already")
                 return
-            if self._leftovers():
+            if assembly.leftovers(self.layout):
                 self._say(f"removing what is left of an earlier cluster {self.name}")
-                self._remove()
+                assembly.remove(self.layout)
             try:
-                self._start(builds)
-            except BaseException as error:
-                self._give_up(error)
+                Assembly(self.layout, self.spec, materials, self._say).start()
+            except BaseException:
+                assembly.remove(self.layout)
                 raise
 
     def down(self) -> None:
         """Removes all that the cluster of this name has on this machine. Nothing there is fine."""
         machine.check_root()
         with state.lock(self.layout):
-            self._remove()
+            assembly.remove(self.layout)
             self.layout.lock.unlink(missing_ok=True)
 
     def status(self) -> Status:
@@ -115,7 +109,7 @@ class Cluster:
             for part in processes.names(self.layout)
         }
         if found is None:
-            phase = "broken" if self._leftovers() else "absent"
+            phase = "broken" if assembly.leftovers(self.layout) else "absent"
         elif found.phase != READY:
             phase = "starting" if state.is_locked(self.layout) else "broken"
         else:
@@ -131,130 +125,84 @@ class Cluster:
                 command, input=input, capture_output=True, text=True, timeout=seconds
             )
         except subprocess.TimeoutExpired as error:
-            raise ClusterError(
-                f"kubectl {' '.join(arguments)}: no end after {seconds} s"
-            ) from error
+            words = f"kubectl {' '.join(arguments)}: no end after {seconds} s"
+            raise ClusterError(words) from error
         if done.returncode != 0:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
     def kubectl_command(self) -> list[str]:
         """How to call kubectl for this cluster; it never looks at the user's own kubeconfig."""
-        builds = state.require(self.layout).builds
-        return [builds["kubectl"], f"--kubeconfig={self.kubeconfig}"]
+        return [self._require().builds["kubectl"], f"--kubeconfig={self.kubeconfig}"]
+
+    def load(self, archive: Path) -> None:
+        """Imports the images of a docker archive into every real node."""
+        self._require()
+        if not archive.is_file():
+            raise ClusterError(f"no such image archive: {archive}")
+        with ThreadPoolExecutor(max(1, len(self.nodes))) as pool:
+            list(pool.map(lambda name: node.load(self.layout, name, archive), self.nodes))
 
     def stop(self, part: str, *, kill: bool = False) -> None:
-        """Stops one process, for a fault on purpose."""
+        """Stops one process (a name that `status` lists), for a fault on purpose."""
         processes.stop(self.layout, part, kill=kill)
 
     def start(self, part: str) -> None:
         """Starts a stopped part again, without waiting for it."""
-        found = state.require(self.layout)
+        found = self._require()
         programs = {name: Path(path) for name, path in found.builds.items()}
         if part in control_plane.PARTS:
             control_plane.start_part(self.layout, found.network, programs, part)
         elif part == kwok.PART:
             kwok.start(self.layout, found.network, programs)
         else:
-            raise ClusterError(f"no such part: {part}")
+            index, program = self._node_part(part)
+            node.start_part(self.layout, found.network, programs, index, program)
 
-    def wait_api(self, seconds: float = _CONTROL_PLANE_SECONDS) -> None:
+    def wait_api(self, seconds: float = 60) -> None:
         """Until the API server is ready, for example after `start`."""
-        control_plane.wait_ready(self.layout, state.require(self.layout).network, seconds)
+        control_plane.wait_ready(self.layout, self._require().network, seconds)
 
-    def _runs(self, builds: dict[str, Path]) -> bool:
+    def reset_volumes(self) -> None:
+        """Makes the volumes whose claims were deleted empty and free again."""
+        listed = self.kubectl("get", "persistentvolumes", "-o", "json")
+        for name in volumes.released(listed):
+            self.kubectl("delete", "persistentvolume", name)
+            volumes.make_folder(self.layout, name)
+        self.kubectl("apply", "--filename=-", input=volumes.manifests(self.layout))
+
+    def _require(self) -> State:
+        return state.require(self.layout)
+
+    def _node_part(self, part: str) -> tuple[int, str]:
+        for index, name in enumerate(self.nodes, start=1):
+            program = part.removeprefix(f"{name}-")
+            if program != part and program in node.PROGRAMS:
+                return index, program
+        there = ", ".join(processes.names(self.layout))
+        raise ClusterError(f"no such part: {part}; there are {there}")
+
+    def _materials(self) -> Materials:
+        built = parts.ensure(self.spec.parts)
+        if not self.spec.images:
+            return Materials(built, {}, {})
+        # Only clusters with real nodes need images, and the tools that build them.
+        from ci import images
+
+        made = images.ensure(self.spec.images)
+        refs = {name: image.ref for name, image in made.items()}
+        return Materials(built, refs, {name: image.archive for name, image in made.items()})
+
+    def _runs(self, materials: Materials) -> bool:
         found = state.load(self.layout)
         if found is None or found.phase != READY:
             return False
-        same = found.spec == self.spec and found.builds == _texts(builds)
+        same = found.spec == self.spec and found.builds == materials.names()
         return same and self.status().phase == "ready"
 
-    def _leftovers(self) -> bool:
-        return (
-            self.layout.root.exists()
-            or network.exists(self.layout)
-            or cgroups.exists(self.layout.cgroup)
-        )
 
-    def _start(self, builds: dict[str, Path]) -> None:
-        with state.allocation_lock():
-            chosen = network.choose(network.host_routes(), network.reserved())
-            self._prepare_folders(State(self.spec, chosen, _texts(builds)))
-            network.make_control_plane(self.layout, chosen)
-        with self._step("certificates"):
-            self._certificates(chosen)
-        with self._step("control plane"):
-            control_plane.start(self.layout, chosen, builds)
-            control_plane.wait_ready(self.layout, chosen, _CONTROL_PLANE_SECONDS)
-            self._wait_defaults(builds)
-        if self.spec.kwok is not None:
-            with self._step("KWOK"):
-                self._start_kwok(chosen, builds)
-        state.save(self.layout, replace(State(self.spec, chosen, _texts(builds)), phase=READY))
-
-    def _prepare_folders(self, first: State) -> None:
-        STATE_ROOT.mkdir(parents=True, exist_ok=True)
-        self.layout.root.mkdir()
-        state.save(self.layout, first)
-        for folder in (self.layout.processes, self.layout.logs, self.layout.volumes):
-            folder.mkdir()
-        cgroups.create(f"{self.layout.cgroup}/parts")
-
-    def _certificates(self, chosen: Network) -> None:
-        wanted = certificates.control_plane_certificates(chosen)
-        for index in range(1, self.spec.nodes + 1):
-            wanted += certificates.node_certificates(chosen, index)
-        certificates.issue(self.layout.certificates, wanted)
-        kubeconfig.write(self.layout, chosen, "admin", self.kubeconfig)
-
-    def _wait_defaults(self, builds: dict[str, Path]) -> None:
-        """Until pods can be made in `default`: its service account comes a moment after readiness."""
-        command = [builds["kubectl"], f"--kubeconfig={self.kubeconfig}"]
-        asked = [*map(str, command), "get", "serviceaccount", "default", "--namespace=default"]
-
-        def there() -> bool:
-            return subprocess.run(asked, capture_output=True).returncode == 0
-
-        waiting.until("the service account default", there, _CONTROL_PLANE_SECONDS)
-
-    def _start_kwok(self, chosen: Network, builds: dict[str, Path]) -> None:
-        kwok.start(self.layout, chosen, builds)
-        if self.spec.kwok:
-            self._apply(builds, kwok.nodes(self.spec.kwok))
-
-    def _apply(self, builds: dict[str, Path], manifests: str) -> None:
-        command = [str(builds["kubectl"]), f"--kubeconfig={self.kubeconfig}"]
-        apply = [*command, "apply", "--server-side", "--force-conflicts", "--filename=-"]
-        done = subprocess.run(apply, input=manifests, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ClusterError(f"kubectl apply: {done.stderr.strip()}")
-
-    def _remove(self) -> None:
-        cgroups.kill_all(self.layout.cgroup)
-        network.remove(self.layout)
-        cgroups.remove(self.layout.cgroup)
-        shutil.rmtree(self.layout.root, ignore_errors=False) if self.layout.root.exists() else None
-
-    def _give_up(self, error: BaseException) -> None:
-        self._remove()
-
-    @contextmanager
-    def _step(self, what: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self._say(f"{what}: {time.monotonic() - started:.1f} s")
-
-
-def control_plane_only(name: str, kwok_nodes: int | None = None) -> Cluster:
+def control_plane_only(
+    name: str, kwok_nodes: int | None = None, say: Callable[[str], None] | None = None
+) -> Cluster:
     """A cluster without real nodes, ready in seconds; with `kwok_nodes`, KWOK runs beside it."""
-    return Cluster(name, Spec(nodes=0, addons=(), kwok=kwok_nodes))
-
-
-def _texts(builds: dict[str, Path]) -> dict[str, str]:
-    return {name: str(path) for name, path in sorted(builds.items())}
-
-
-def existing(name: str, commands: Sequence[str] = ()) -> Cluster:
-    """The cluster of this name as it was brought up; ClusterError when it is not up."""
-    layout = Layout(name)
-    return Cluster(name, state.require(layout).spec)
+    return Cluster(name, Spec(nodes=0, addons=(), kwok=kwok_nodes), say)

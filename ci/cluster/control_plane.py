@@ -24,7 +24,7 @@ def start(layout: Layout, network: Network, programs: Mapping[str, Path]) -> Non
 
 def start_part(layout: Layout, network: Network, programs: Mapping[str, Path], part: str) -> None:
     """Starts one of PARTS."""
-    command = [programs[part], *arguments(layout, network, part)]
+    command: list[str | Path] = [programs[part], *arguments(layout, network, part)]
     processes.start(layout, part, command, inside=CONTROL_PLANE)
 
 

@@ -21,7 +21,7 @@ def start(layout: Layout, network: Network, programs: Mapping[str, Path]) -> Non
     kubeconfig.write(layout, network, "kwok", config)
     stages = layout.certificates.parent / "kwok-stages.yaml"
     stages.write_text(_stages(programs["kwok-stages"]))
-    command = [
+    command: list[str | Path] = [
         programs["kwok"],
         f"--config={stages}",
         f"--kubeconfig={config}",

@@ -1,4 +1,4 @@
-"""Whether this machine can hold the cluster; installs what is missing, or says what to do instead."""
+"""Whether this machine can hold the cluster; installs what it lacks, or says what to do instead."""
 
 import os
 import platform
@@ -65,7 +65,7 @@ def check_system(system: str, user: int) -> None:
 
 
 def check_root() -> None:
-    """Raises ClusterError unless this is root on Linux."""
+    """Raises ClusterError unless this is Linux and the user is root."""
     check_system(sys.platform, os.geteuid())
 
 

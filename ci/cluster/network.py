@@ -49,7 +49,7 @@ def make_control_plane(layout: Layout, network: Network) -> None:
     _ip("link", "add", _BRIDGE, "type", "bridge", inside=inside)
     _ip("addr", "add", f"{network.control_plane}/24", "dev", _BRIDGE, inside=inside)
     _ip("link", "set", _BRIDGE, "up", inside=inside)
-    # Made with its peer already inside, so that it disappears with the namespace, whoever dies when.
+    # Made with its peer inside already, so that it disappears with the namespace.
     _ip("link", "add", layout.link, "type", "veth", "peer", "name", "host", "netns", str(holder))
     _ip("link", "set", "host", "master", _BRIDGE, "up", inside=inside)
     _ip("addr", "add", f"{network.host}/24", "dev", layout.link)
@@ -90,8 +90,9 @@ def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: l
     )
     _ip("addr", "add", f"{network.node(index)}/24", "dev", "eth0", inside=inside)
     _ip("link", "set", "eth0", "up", inside=inside)
-    # kube-proxy answers for the service addresses; without a route the kernel would not even ask it.
-    _ip("route", "add", "default", "via", str(network.host), inside=inside)
+    # kube-proxy redirects service addresses, but the kernel refuses what has no route before that.
+    # There is no default route: nothing leaves the machine, and an attempt fails at once.
+    _ip("route", "add", str(SERVICE_NETWORK), "dev", "eth0", inside=inside)
     for other in range(1, nodes + 1):
         if other != index:
             pods, via = str(network.pods(other)), str(network.node(other))
@@ -120,7 +121,7 @@ def reserved() -> list[IPv4Network]:
 
 
 def _hold(layout: Layout, name: str, binds: list[str]) -> None:
-    """Starts a process that owns a network and a mount namespace, and waits until they are ready."""
+    """Starts a process that owns a network and a mount namespace, and waits until both are set up."""
     ready = layout.processes.parent / f"{name}.ready"
     ready.unlink(missing_ok=True)
     setup = ["set -e", "ip link set lo up", *binds, f"touch {ready}", "exec sleep infinity"]

@@ -27,11 +27,10 @@ def start(
     inside: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Starts `command` as the part `part`, logging to its file, in the namespaces of part `inside`."""
+    """Starts `command` as the part `part`, with a log of its own, in the namespaces of `inside`."""
     cgroup = f"{layout.cgroup}/parts"
-    script = _JOIN.format(
-        files=" ".join(shlex.quote(str(file)) for file in cgroups.joining(cgroup))
-    )
+    files = " ".join(shlex.quote(str(file)) for file in cgroups.joining(cgroup))
+    script = _JOIN.format(files=files)
     entered = [*(enter(layout, inside) if inside else []), *map(str, command)]
     with (layout.logs / f"{part}.log").open("ab") as log:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """What a cluster is to consist of, as asked for on the command line or by a test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +106,3 @@ def _count(word: str) -> int:
     if not number.isdecimal():
         raise ClusterError(f"--with {word}: say how many nodes, for example kwok=100")
     return int(number)
-
-
-def ordered(addons: Sequence[str]) -> tuple[str, ...]:
-    """`addons` in the order in which they are installed, each once; unknown ones last."""
-    known = tuple(addon for addon in ADDONS if addon in addons)
-    return known + tuple(addon for addon in addons if addon not in ADDONS)

@@ -44,7 +44,7 @@ def save(layout: Layout, state: State) -> None:
 
 
 def load(layout: Layout) -> State | None:
-    """The state, or None when there is none or it was written by another version of this program."""
+    """The state; None when there is none, or one that another version of this program wrote."""
     try:
         document = json.loads(layout.state_file.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Builds what is missing in the cache, one part at a time, so that a killed build leaves nothing."""
+"""Builds what is missing in the cache, one at a time; a killed build leaves nothing half-done."""
 
 import fcntl
 import os
@@ -56,7 +56,7 @@ def place(recipe: Recipe, toolchain: Toolchain) -> Path:
 
 
 def check_space(missing: Sequence[Recipe]) -> None:
-    """Raises PartsError when the file system of the cache is too small for a cold build of these."""
+    """Raises PartsError when the cache's file system is too full for a cold build of these."""
     needed = space_needed(missing)
     root = _parts_root()
     free = shutil.disk_usage(root).free
@@ -126,8 +126,7 @@ def _go(recipe: Recipe, toolchain: Toolchain, *arguments: str) -> str:
             [toolchain.go, *arguments],
             cwd=MODULES / recipe.module,
             env=os.environ | BUILD_ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
     except OSError as error:

@@ -4,24 +4,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 
 class Progress(Protocol):
-    """Told of each part's start and end; `working` is open while the part is built."""
+    """Told what is being worked on."""
 
-    def working(self, part: str, left: Sequence[str]) -> "Working":
-        """A context manager that reports until it is left."""
+    def working(self, part: str, left: Sequence[str]) -> AbstractContextManager[None]:
+        """Reports while the block runs, in which `part` is made; `left` are still to come."""
         ...
-
-
-class Working(Protocol):
-    """What `Progress.working` gives."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *raised: object) -> bool | None: ...
 
 
 def progress_line(part: str, seconds: float, left: Sequence[str]) -> str:

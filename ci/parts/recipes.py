@@ -21,7 +21,7 @@ _STRIPPED = "-s -w"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One part: a program (`package` is set) or a folder of a module's sources (`folder` is set)."""
+    """One part: a program (has a `package`) or a folder of a module's sources (has a `folder`)."""
 
     name: str
     module: str
@@ -78,6 +78,12 @@ RECIPES: Mapping[str, Recipe] = _table(
             source_module="k8s.io/node-problem-detector",
             folder="config",
         ),
+        Recipe(
+            "node-problem-detector-config",
+            "node-problem-detector",
+            source_module="k8s.io/node-problem-detector",
+            folder="config",
+        ),
         Recipe("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
         Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
     ]
@@ -85,7 +91,7 @@ RECIPES: Mapping[str, Recipe] = _table(
 
 
 def link_flags(recipe: Recipe, version: str) -> str:
-    """The linker's flags: Kubernetes programs say their version, which kubelets and clients compare."""
+    """The linker's flags; Kubernetes programs are told their version, which their clients compare."""
     if recipe.link != "kubernetes":
         return recipe.link
     major, minor, _ = version.removeprefix("v").split(".", 2)
