@@ -1,0 +1,127 @@
+"""The one annotation that outlives the process: what we did to a node, and why.
+
+JSON of at most 1 KiB under `selfheal.dev/state`; schema version `v`. A value that cannot be
+read is never overwritten: the node is left alone and said so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+STATE_KEY = "selfheal.dev/state"
+HOLD_KEY = "selfheal.dev/hold"
+SCHEMA_VERSION = 1
+MAX_BYTES = 1024
+
+
+class Phase(Enum):
+    """Where a node is on its way."""
+
+    SEEN = "seen"  # the condition is there, its `for` is running
+    NOTED = "noted"  # annotate-only rule
+    CORDONED = "cordoned"  # held; not (yet) drained
+    DRAINING = "draining"  # held; being emptied
+    DRAINED = "drained"  # held; empty
+    CANCELLED = "cancelled"  # a human gave it back; this occurrence is over
+    SUSPECT = "suspect"  # given back: the detector is suspected
+    HEALED = "healed"  # given back; kept only for the flap count
+
+    @property
+    def held(self) -> bool:
+        """Whether we keep the node out of service in this phase."""
+        return self in (Phase.CORDONED, Phase.DRAINING, Phase.DRAINED)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Content of the annotation. Times are seconds since the epoch, whole seconds."""
+
+    phase: Phase
+    by: str
+    condition: str = ""
+    status: str = ""
+    reason: str = ""
+    action: str = ""
+    latched: bool = False
+    transition: int = 0
+    first_seen: int = 0
+    since: int = 0
+    drain_started: int = 0
+    boot_id: str = ""
+    scale_down_mark: bool = False
+    holds: tuple[int, ...] = ()
+
+    def to_json(self) -> str:
+        """Compact JSON of at most 1 KiB: the reason is shortened, old holds are dropped first."""
+        text = self._dump()
+        state = self
+        while len(text.encode()) > MAX_BYTES and state.holds:
+            state = replace(state, holds=state.holds[1:])
+            text = state._dump()
+        if len(text.encode()) > MAX_BYTES:
+            text = replace(
+                state, reason=state.reason.encode()[:64].decode("utf-8", "ignore")
+            )._dump()
+        return text
+
+    def _dump(self) -> str:
+        raw: dict[str, Any] = {"v": SCHEMA_VERSION, "phase": self.phase.value}
+        for field, name in _NAMES.items():
+            value = getattr(self, field)
+            if value:
+                raw[name] = list(value) if isinstance(value, tuple) else value
+        return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
+
+
+_NAMES = {
+    "by": "by",
+    "condition": "condition",
+    "status": "status",
+    "reason": "reason",
+    "action": "action",
+    "latched": "latched",
+    "transition": "transition",
+    "first_seen": "firstSeen",
+    "since": "since",
+    "drain_started": "drainStarted",
+    "boot_id": "bootID",
+    "scale_down_mark": "scaleDownMark",
+    "holds": "holds",
+}
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id"), str),
+    **dict.fromkeys(("latched", "scale_down_mark"), bool),
+    **dict.fromkeys(("transition", "first_seen", "since", "drain_started"), int),
+}
+
+
+class Unreadable(ValueError):
+    """The annotation is not ours to interpret; says what is wrong with it."""
+
+
+def parse_state(text: str) -> State:
+    """The state from the annotation's text. Raises Unreadable."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("v") != SCHEMA_VERSION:
+        version = raw.get("v") if isinstance(raw, dict) else None
+        raise Unreadable(f"schema version {version!r}, this version reads {SCHEMA_VERSION}")
+    try:
+        phase = Phase(raw.get("phase"))
+    except ValueError as error:
+        raise Unreadable(f"unknown phase {raw.get('phase')!r}") from error
+    values: dict[str, Any] = {}
+    for field, kind in _TYPES.items():
+        value = raw.get(_NAMES[field], kind())
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise Unreadable(f"{_NAMES[field]} is {value!r}, expected {kind.__name__}")
+        values[field] = value
+    holds = raw.get("holds", [])
+    if not isinstance(holds, list) or not all(type(item) is int for item in holds):
+        raise Unreadable("holds is not a list of seconds")
+    return State(phase=phase, holds=tuple(holds), **values)

@@ -1,0 +1,177 @@
+"""What the API server's answers mean, above all the many ways in which it refuses an eviction.
+
+The bodies are metav1.Status objects; the order of checks follows the API server's
+pkg/registry/core/pod/storage/eviction.go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class ApiFailure(Exception):
+    """A request did not end well. `status` 0 = no answer came (network, timeout)."""
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, causes: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self.status, self.reason, self.message, self.causes = status, reason, message, causes
+        super().__init__(f"{status or 'no answer'} {reason}: {message}".strip())
+
+    @classmethod
+    def from_status(cls, status: Json) -> ApiFailure:
+        """From a metav1.Status; 410 becomes Expired."""
+        code = int(status.get("code") or 0)
+        details = status.get("details") or {}
+        causes = tuple(
+            (cause.get("reason") or "", cause.get("message") or "")
+            for cause in details.get("causes") or ()
+        )
+        kind = Expired if code == 410 or status.get("reason") in ("Expired", "Gone") else cls
+        return kind(code, status.get("reason") or "", status.get("message") or "", causes=causes)
+
+
+class Expired(ApiFailure):
+    """The resourceVersion is too old (410): list again."""
+
+
+class NotLeader(ApiFailure):
+    """The write was not sent: this process does not hold the Lease (any more)."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "NotLeader", "the write was not sent: the lease is not held")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer of the API server; `retry_after` in seconds, None when not given."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was carried out."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Json:
+        """The body as an object; {} when it is not one."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def failure(self) -> ApiFailure:
+        """The refusal as an exception."""
+        status = self.json()
+        if status.get("kind") != "Status":
+            text = self.body.decode("utf-8", "replace").strip()
+            status = {"message": " ".join(text.split())[:300]}
+        status["code"] = self.status
+        return ApiFailure.from_status(status)
+
+    @property
+    def throttled(self) -> bool:
+        """429 from the server's own flow control, not from a disruption budget."""
+        if self.status != 429:
+            return False
+        return not any(reason == "DisruptionBudget" for reason, _ in self.failure().causes)
+
+
+class Outcome(Enum):
+    """What became of an eviction request; the value is the bounded label for metrics."""
+
+    ACCEPTED = "accepted"
+    GONE = "gone"
+    REPLACED = "replaced"
+    BUDGET = "pdb"
+    PROCESSING = "pdb-processing"
+    SEVERAL_BUDGETS = "multi-pdb"
+    THROTTLED = "throttled"
+    NAMESPACE = "namespace-terminating"
+    WEBHOOK = "webhook"
+    FORBIDDEN = "forbidden"
+    INVALID = "invalid"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def over(self) -> bool:
+        """Whether the pod is gone, or on its way."""
+        return self in (Outcome.ACCEPTED, Outcome.GONE, Outcome.REPLACED)
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionResult:
+    """An eviction's outcome, with what the server said and when to ask again (seconds)."""
+
+    outcome: Outcome
+    message: str = ""
+    retry_after: float | None = None
+
+
+_BUDGET_TEXT = re.compile(
+    r"The disruption budget (?P<name>\S+) needs (?P<needs>\d+) healthy pods"
+    r" and has (?P<has>\d+) currently"
+)
+
+
+def budget_shortage(message: str) -> str | None:
+    """`name needs N, has M` from the server's text, None when it says nothing of the kind."""
+    found = _BUDGET_TEXT.search(message)
+    return f"{found['name']} needs {found['needs']}, has {found['has']}" if found else None
+
+
+def classify_eviction(answer: Answer) -> EvictionResult:
+    """The outcome of POST pods/eviction from the server's answer."""
+    if answer.ok:
+        return EvictionResult(Outcome.ACCEPTED)
+    failure = answer.failure()
+    text = "; ".join([failure.message, *(message for _, message in failure.causes)])
+    outcome = _refusal(failure, text)
+    return EvictionResult(outcome, text, answer.retry_after)
+
+
+def _refusal(failure: ApiFailure, text: str) -> Outcome:
+    if "admission webhook" in text or "failed calling webhook" in text:
+        return Outcome.WEBHOOK
+    reasons = {reason for reason, _ in failure.causes}
+    match failure.status:
+        case 404:
+            outcome = Outcome.GONE
+        case 409:
+            # The uid precondition failed: the name belongs to another pod now.
+            outcome = Outcome.REPLACED if "UID" in text else Outcome.UNAVAILABLE
+        case 429:
+            outcome = _too_many(reasons, text)
+        case 401 | 403:
+            outcome = _forbidden(reasons, text)
+        case 400 | 422:
+            outcome = Outcome.INVALID
+        case 500 if "more than one PodDisruptionBudget" in text:
+            outcome = Outcome.SEVERAL_BUDGETS
+        case _:
+            outcome = Outcome.UNAVAILABLE
+    return outcome
+
+
+def _too_many(reasons: set[str], text: str) -> Outcome:
+    if "DisruptionBudget" not in reasons:
+        return Outcome.THROTTLED
+    return Outcome.PROCESSING if "still being processed" in text else Outcome.BUDGET
+
+
+def _forbidden(reasons: set[str], text: str) -> Outcome:
+    if "NamespaceTerminating" in reasons:
+        return Outcome.NAMESPACE
+    # Too many pods are on their way already (the budget's DisruptedPods map), or it is negative.
+    if "isruption" in text and ("negative" in text or "too big" in text):
+        return Outcome.PROCESSING
+    return Outcome.FORBIDDEN

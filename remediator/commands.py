@@ -1,0 +1,191 @@
+"""The commands for people: plan, status, pause, resume, hold, release."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from remediator import inspection, report
+from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, Unreadable
+from remediator.decide import Intent, Kind, read_state
+from remediator.kubernetes_api import KubernetesApi, load_configuration
+from remediator.leader import LABEL, PAUSE_KEY, LeaseView, lease_from_json
+from remediator.patches import node_patch
+from remediator.settings import Config, Environment, load_config
+from remediator.snapshot import Json, node_from_json
+
+_MERGE = "application/merge-patch+json"
+
+
+class Failure(Exception):
+    """The command cannot be carried out; `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def connect(options: argparse.Namespace) -> tuple[KubernetesApi, Config, str]:
+    """The API, the configuration (the defaults when no file is there), the namespace."""
+    environment = Environment.read()
+    path: Path = options.config or environment.config_file
+    given = options.config is not None or "CONFIG_FILE" in os.environ
+    config = load_config(path) if given or path.exists() else Config()
+    access, default_namespace = load_configuration(options.kubeconfig, options.context)
+    namespace = options.namespace or config.lease.namespace or environment.pod_namespace
+    return KubernetesApi(access, namespace or default_namespace, config.api), config, namespace
+
+
+# -- looking -------------------------------------------------------------------------------
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Say what would be done; changes nothing."""
+    api, config, namespace = connect(options)
+    lease = _find_lease(api, config, namespace, options.lease, required=False)
+    owner = f"{lease.namespace}/{lease.name}" if lease else f"{namespace}/{config.lease.name}"
+    paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
+    found = inspection.plan(api, config, owner, paused, time.time(), only=options.nodes)
+    unknown = set(options.nodes) - {item.node for item in found.nodes}
+    if unknown:
+        raise Failure(f"no such node: {', '.join(sorted(unknown))}")
+    _print(options, found.to_json(), lambda: report.plan_text(found, detail=bool(options.nodes)))
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what is held and how far it is."""
+    api, config, namespace = connect(options)
+    lease = _find_lease(api, config, namespace, options.lease, required=False)
+    found = inspection.status(api, config, lease, time.time())
+    _print(options, found.to_json(), lambda: report.status_text(found))
+    return 0
+
+
+# -- changing ------------------------------------------------------------------------------
+
+
+def pause(options: argparse.Namespace) -> int:
+    """Write the reason on the Lease; the leader sees it at once."""
+    why = options.why.strip()
+    if not why:
+        raise Failure("--why: a reason is needed, for whoever finds it paused", code=2)
+    lease = _annotate_lease(options, why)
+    return _said(options, {"paused": why, "lease": lease}, f"paused ({lease}): {why}")
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Take the pause off the Lease."""
+    lease = _annotate_lease(options, None)
+    return _said(options, {"paused": None, "lease": lease}, f"resumed ({lease})")
+
+
+def hold(options: argparse.Namespace) -> int:
+    """Mark a node so that it is left as it is."""
+    why = options.why.strip()
+    if not why:
+        raise Failure("--why: a reason is needed, for whoever finds it on hold", code=2)
+    api, _, _ = connect(options)
+    text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
+    body = {"metadata": {"annotations": {HOLD_KEY: text}}}
+    _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
+    return _said(options, {"node": options.node, "hold": text}, f"{options.node} on hold: {text}")
+
+
+def release(options: argparse.Namespace) -> int:
+    """Take the mark off; what the remediator holds is given back."""
+    api, _, _ = connect(options)
+    raw = api.node(options.node)
+    annotations = raw["metadata"].get("annotations") or {}
+    ops, given_back = _release_patch(options.node, raw)
+    if HOLD_KEY in annotations:
+        key = HOLD_KEY.replace("/", "~1")
+        ops.append({"op": "remove", "path": f"/metadata/annotations/{key}"})
+    done = {"node": options.node, "holdRemoved": HOLD_KEY in annotations, "givenBack": given_back}
+    if not ops:
+        return _said(options, done, f"{options.node}: nothing to release")
+    path = f"/api/v1/nodes/{quote(options.node)}"
+    _written(api, "PATCH", path, ops, "application/json-patch+json")
+    parts = ["hold removed"] * (HOLD_KEY in annotations) + ["given back"] * given_back
+    return _said(options, done, f"{options.node}: {', '.join(parts)}")
+
+
+def _release_patch(name: str, raw: Json) -> tuple[list[Json], bool]:
+    """Uncordon and forget, when the node is held by a remediator."""
+    node = node_from_json(raw)
+    try:
+        state = read_state(node)
+    except Unreadable as error:
+        raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
+    if state is None or not state.phase.held:
+        return [], False
+    cancelled = replace(state, phase=Phase.CANCELLED, scale_down_mark=False, holds=())
+    intent = Intent(Kind.GIVE_BACK, name, node.uid, cancelled, "", "")
+    return node_patch(intent, raw, scale_down_disabled=False), True
+
+
+def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:
+    api, config, namespace = connect(options)
+    lease = _find_lease(api, config, namespace, options.lease, required=True)
+    assert lease is not None
+    path = (
+        f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
+        f"{quote(lease.name)}"
+    )
+    _written(api, "PATCH", path, {"metadata": {"annotations": {PAUSE_KEY: why}}}, _MERGE)
+    return f"{lease.namespace}/{lease.name}"
+
+
+def _find_lease(
+    api: KubernetesApi, config: Config, namespace: str, name: str | None, *, required: bool
+) -> LeaseView | None:
+    """The remediator's Lease: the one named, else the only one in the cluster."""
+    found = [
+        lease_from_json(raw) for raws, _ in api.leases(f"{LABEL}=true").pages() for raw in raws
+    ]
+    if namespace:
+        found = [lease for lease in found if lease.namespace == namespace]
+    if name or len(found) > 1:
+        wanted = name or config.lease.name
+        found = [lease for lease in found if lease.name == wanted] or ([] if name else found)
+    if len(found) == 1:
+        return found[0]
+    if not required:
+        return min(found, key=lambda lease: lease.created or 0.0, default=None)
+    if not found:
+        where = f" in namespace {namespace}" if namespace else ""
+        raise Failure(f"no remediator's Lease (label {LABEL}=true) found{where}: is it running?")
+    names = ", ".join(f"{lease.namespace}/{lease.name}" for lease in found)
+    raise Failure(f"several remediators: {names}; choose with --namespace and --lease", code=2)
+
+
+def _written(api: KubernetesApi, method: str, path: str, body: object, content_type: str) -> None:
+    answer = api.write(method, path, body, content_type=content_type)
+    if not answer.ok:
+        raise answer.failure()
+
+
+# -- saying --------------------------------------------------------------------------------
+
+
+def _print(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> None:
+    if options.output == "json":
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(report.painted(text(), color=sys.stdout.isatty()) + "\n")
+
+
+def _said(options: argparse.Namespace, value: dict[str, Any], text: str) -> int:
+    if options.output == "json":
+        text = json.dumps(value, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+    return 0

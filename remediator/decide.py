@@ -1,0 +1,507 @@
+"""What to do with each node, from what is known and `now`. Pure: no clock, no I/O.
+
+`assess` looks at one node by itself. `Planner` remembers, weighs the nodes against the brakes
+and returns intents; carrying them out and saying how it went is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State, Unreadable, parse_state
+from remediator.conditions import (
+    Memory,
+    Reading,
+    Sight,
+    first_seen,
+    fresh_until,
+    recovery,
+    stale,
+)
+from remediator.settings import Config, Rule
+from remediator.snapshot import Node
+
+OPT_OUT_LABEL = "selfheal.dev/exclude"
+#: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
+NOTE_AFTER = 5.0
+FOREIGN_TAINTS = (
+    ("ToBeDeletedByClusterAutoscaler", "cluster-autoscaler removes it"),
+    ("karpenter.sh/disrupted", "Karpenter disrupts it"),
+    ("karpenter.sh/disruption", "Karpenter disrupts it"),
+    ("medik8s.io/remediation", "medik8s remediates it"),
+    ("remediation.medik8s.io/", "medik8s remediates it"),
+    ("medik8s.io/drain", "medik8s drains it"),
+    ("node.kubernetes.io/out-of-service", "it is marked out of service"),
+)
+FOREIGN_ANNOTATIONS = (
+    ("weave.works/kured-reboot-in-progress", "kured reboots it"),
+    ("cluster.x-k8s.io/remediate-machine", "Cluster API remediates it"),
+)
+
+
+class Kind(Enum):
+    """What an intent asks for; the value is the bounded label for metrics."""
+
+    HOLD = "cordon"
+    DRAIN = "drain"
+    GIVE_BACK = "uncordon"
+    NOTE = "annotate"
+    CLEAR = "clear"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One change of one node. `state` is the annotation after it (None = removed)."""
+
+    kind: Kind
+    node: str
+    uid: str
+    state: State | None
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What one node's own facts call for, brakes aside.
+
+    intent: to be done as it is. wish: to be done when the brakes have room. due: when to look
+    again although nothing changed. standing: one bounded word for metrics; why: for people.
+    """
+
+    standing: str
+    why: str = ""
+    intent: Intent | None = None
+    wish: Intent | None = None
+    due: float | None = None
+    state: State | None = None
+    bad: tuple[tuple[str, str], ...] = ()
+    rejected: str = ""
+    since: float = 0.0
+    due_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an assessment needs beside the node."""
+
+    config: Config
+    owner: str
+    #: (condition, reason) that came upon many nodes at once -> when the wave began.
+    suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+def read_state(node: Node) -> State | None:
+    """Our annotation on the node. Raises Unreadable."""
+    text = node.annotations.get(STATE_KEY)
+    return parse_state(text) if text else None
+
+
+def selected(node: Node, config: Config) -> bool:
+    """Whether the rules look at the node at all."""
+    labels = node.labels
+    if labels.get(OPT_OUT_LABEL) == "true":
+        return False
+    if node.control_plane and not config.control_plane:
+        return False
+    exclude = config.exclude_node_selector
+    if exclude and all(labels.get(key) == value for key, value in exclude.items()):
+        return False
+    return all(labels.get(key) == value for key, value in config.node_selector.items())
+
+
+def foreign_mark(node: Node) -> str:
+    """Which other system is at work on the node; empty when none is."""
+    for taint in node.taints:
+        for key, meaning in FOREIGN_TAINTS:
+            if taint.key == key or (key.endswith("/") and taint.key.startswith(key)):
+                return f"{meaning} (taint {taint.key})"
+    for key, meaning in FOREIGN_ANNOTATIONS:
+        if key in node.annotations:
+            return f"{meaning} (annotation {key})"
+    return ""
+
+
+def assess(node: Node, memory: Memory, scope: Scope, now: float) -> Assessment:
+    """What the node calls for by itself."""
+    if node.deleting:
+        return Assessment("deleting", "the node is being deleted")
+    try:
+        state = read_state(node)
+    except Unreadable as error:
+        return Assessment("unreadable", f"annotation {STATE_KEY}: {error}; left alone")
+    if state is not None and state.by != scope.owner and state.phase is not Phase.HEALED:
+        return Assessment("foreign", f"in the care of another remediator, {state.by}")
+    if HOLD_KEY in node.annotations:
+        return Assessment("on-hold", f"on hold: {node.annotations[HOLD_KEY]}", state=state)
+    look = _Look(node, memory, scope, state, now)
+    if state is not None and state.phase.held:
+        return look.held(state)
+    return look.free()
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look at one node: the facts that the steps below share."""
+
+    node: Node
+    memory: Memory
+    scope: Scope
+    state: State | None
+    now: float
+
+    # -- a node that we hold ------------------------------------------------------------
+
+    def held(self, state: State) -> Assessment:
+        if not self.node.unschedulable:
+            return self._cancel(state)
+        if not selected(self.node, self.scope.config):
+            return self._give_back(state, "Uncordoned", "it is no longer among the selected nodes")
+        if self._in_wave(state.condition, state.reason, state.first_seen):
+            why = f"many nodes report {state.condition} at once: the detector is suspected"
+            return self._give_back(state, "DetectorSuspected", why, phase=Phase.SUSPECT)
+        due, why = self._recovery(state)
+        if due is not None and due <= self.now:
+            return self._give_back(state, "Uncordoned", why)
+        mark = foreign_mark(self.node)
+        wish = None
+        if not mark and state.phase is Phase.CORDONED and self._wants_drain(state):
+            after = replace(
+                state, phase=Phase.DRAINING, action="drain", drain_started=int(self.now)
+            )
+            wish = self._intent(
+                Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}"
+            )
+        standing = "held-foreign" if mark else state.phase.value
+        return Assessment(
+            standing,
+            mark or why,
+            wish=wish,
+            due=due if due is not None else self._freshness_due(),
+            state=state,
+            bad=self._bad(),
+            since=float(state.since),
+        )
+
+    def _cancel(self, state: State) -> Assessment:
+        after = replace(state, phase=Phase.CANCELLED, scale_down_mark=False)
+        message = f"uncordoned by somebody else: this occurrence of {state.condition} is over"
+        intent = self._intent(Kind.CANCEL, after, "RemediationCancelled", message)
+        return Assessment("cancelled", message, intent=intent, state=state)
+
+    def _wants_drain(self, state: State) -> bool:
+        if state.action == "drain":
+            return True
+        moments = [self._due(rule) for rule in self.scope.config.rules if rule.action == "drain"]
+        return any(moment is not None and moment <= self.now for moment in moments)
+
+    def _recovery(self, state: State) -> tuple[float | None, str]:
+        """When the node can be given back were nothing to change, and why (not)."""
+        settings = self.scope.config.recovery
+        recent = [moment for moment in state.holds if moment > self.now - settings.flap_window]
+        if len(recent) >= settings.max_flaps:
+            why = f"held {len(recent)} times within {settings.flap_window:g}s: a human must release"
+            return None, why
+        due, why = 0.0, f"no rule is about {state.condition} any more"
+        about = False
+        for rule in self.scope.config.rules:
+            sight = self.memory.sights.get(rule.key)
+            cause = rule.condition == state.condition and state.status in rule.status
+            bad = rule.holds and sight is not None and sight.reading is Reading.BAD
+            if not cause and not bad:
+                continue
+            about = about or cause
+            verdict = recovery(
+                rule if not cause else rule.model_copy(update={"latched": state.latched}),
+                self.node,
+                self.memory,
+                hold_down=settings.hold_down,
+                reset_hold_down=settings.reset_hold_down,
+                held_boot=state.boot_id,
+                now=self.now,
+            )
+            if verdict.due is None:
+                return None, verdict.why
+            if verdict.due >= due:
+                due, why = verdict.due, verdict.why
+        if not about:
+            due = max(due, state.since + settings.hold_down)
+        return due, why
+
+    def _give_back(
+        self, state: State, reason: str, why: str, phase: Phase = Phase.HEALED
+    ) -> Assessment:
+        after = replace(state, phase=phase, since=int(self.now), scale_down_mark=False)
+        keep = phase is Phase.SUSPECT or bool(self._recent_holds(state))
+        intent = self._intent(Kind.GIVE_BACK, after if keep else None, reason, f"uncordoned: {why}")
+        return Assessment("giving-back", why, intent=intent, state=state)
+
+    # -- a node that we do not hold -----------------------------------------------------
+
+    def free(self) -> Assessment:
+        if not selected(self.node, self.scope.config):
+            return Assessment("not-selected", "not among the selected nodes")
+        bad = self._bad()
+        if self.node.unschedulable:
+            return Assessment("foreign-cordon", "cordoned by somebody else", bad=bad)
+        mark = foreign_mark(self.node)
+        if mark:
+            return Assessment("foreign-mark", mark, bad=bad)
+        if self.state is not None and self.state.phase in (Phase.CANCELLED, Phase.SUSPECT):
+            over = self._occurrence_over(self.state)
+            if not over:
+                return Assessment(self.state.phase.value, self._still(self.state), bad=bad)
+        return self._by_rules(bad)
+
+    def _still(self, state: State) -> str:
+        if state.phase is Phase.SUSPECT:
+            return f"{state.condition}: given back, the detector is suspected"
+        return f"{state.condition}: a human gave it back; waiting for the condition to pass"
+
+    def _occurrence_over(self, state: State) -> bool:
+        """Whether the occurrence that was cancelled or suspected has passed."""
+        for rule in self.scope.config.rules:
+            if rule.condition != state.condition or state.status not in rule.status:
+                continue
+            sight = self.memory.sights.get(rule.key)
+            if sight is None or sight.reading in (Reading.UNKNOWN, Reading.ABSENT):
+                return False
+            if sight.reading is Reading.BAD:
+                if state.phase is Phase.SUSPECT:
+                    return (state.condition, state.reason) not in self.scope.suspects
+                return sight.status == state.status and int(sight.transition or 0) != (
+                    state.transition
+                )
+        return True
+
+    def _by_rules(self, bad: tuple[tuple[str, str], ...]) -> Assessment:
+        due: float | None = None
+        rejected = ""
+        waiting: tuple[Rule, Sight, float] | None = None
+        for rule in sorted(self.scope.config.rules, key=_severity):
+            sight = self.memory.sights.get(rule.key)
+            if sight is None or sight.reading is not Reading.BAD:
+                continue
+            if stale(rule, self.memory, self.now):
+                rejected = rejected or "stale-heartbeat"
+                continue
+            condition = self.node.conditions[rule.condition]
+            since = self._since(rule, sight)
+            if rule.holds and self._in_wave(rule.condition, condition.reason, since):
+                rejected = "suspected-detector"
+                continue
+            when = self._due(rule)
+            assert when is not None
+            if when <= self.now:
+                return self._act(rule, sight, bad)
+            due = when if due is None else min(due, when)
+            waiting = waiting or (rule, sight, when)
+        if waiting is not None:
+            return self._wait(*waiting, due, bad)
+        return self._nothing(bad, rejected)
+
+    def _act(self, rule: Rule, sight: Sight, bad: tuple[tuple[str, str], ...]) -> Assessment:
+        condition = self.node.conditions[rule.condition]
+        since = self._since(rule, sight)
+        seconds = self.now - since
+        said = f"{rule.condition}={condition.status} ({condition.reason or 'no reason'}) for "
+        why = f"{said}{_span(seconds)}" + (f": {condition.message}" if condition.message else "")
+        if not rule.holds:
+            return self._note(rule, sight, why, bad)
+        recent = self._recent_holds(self.state)
+        state = State(
+            phase=Phase.CORDONED,
+            by=self.scope.owner,
+            condition=rule.condition,
+            status=condition.status,
+            reason=condition.reason,
+            action=rule.action,
+            latched=rule.latched,
+            transition=int(sight.transition or 0),
+            first_seen=int(since),
+            since=int(self.now),
+            boot_id=self.node.boot_id,
+            holds=(*recent, int(self.now)),
+        )
+        wish = self._intent(Kind.HOLD, state, "Cordoned", f"cordoned: {why}")
+        return Assessment(
+            "wants-hold",
+            why,
+            wish=wish,
+            state=self.state,
+            bad=bad,
+            since=since,
+            due_since=since + rule.for_,
+        )
+
+    def _note(
+        self, rule: Rule, sight: Sight, why: str, bad: tuple[tuple[str, str], ...]
+    ) -> Assessment:
+        state = self._seen_state(rule, sight, Phase.NOTED)
+        known = self.state
+        if (
+            known is not None
+            and known.phase is Phase.NOTED
+            and (known.condition, known.status, known.transition)
+            == (state.condition, state.status, state.transition)
+        ):
+            return Assessment("noted", why, state=known, bad=bad)
+        intent = self._intent(Kind.NOTE, state, "ConditionSeen", f"noted: {why}")
+        return Assessment("noted", why, intent=intent, state=known, bad=bad)
+
+    def _wait(
+        self,
+        rule: Rule,
+        sight: Sight,
+        when: float,
+        due: float | None,
+        bad: tuple[tuple[str, str], ...],
+    ) -> Assessment:
+        """A rule's `for` is running; what lasts is written down so that a restart keeps it."""
+        why = f"{rule.condition}={sight.status}, acting in {_span(when - self.now)}"
+        known = self.state
+        noted = (
+            known is not None
+            and known.phase is Phase.SEEN
+            and (known.condition, known.status) == (rule.condition, sight.status)
+            and known.transition == int(sight.transition or 0)
+        )
+        write_at = sight.since + NOTE_AFTER
+        if noted or not rule.holds or when <= write_at:
+            return Assessment("seen", why, due=due, state=known, bad=bad)
+        if write_at > self.now:
+            soonest = write_at if due is None else min(due, write_at)
+            return Assessment("seen", why, due=soonest, state=known, bad=bad)
+        after = self._seen_state(rule, sight, Phase.SEEN)
+        intent = self._intent(Kind.NOTE, after, "ConditionSeen", why)
+        return Assessment("seen", why, intent=intent, due=due, state=known, bad=bad)
+
+    def _seen_state(self, rule: Rule, sight: Sight, phase: Phase) -> State:
+        condition = self.node.conditions[rule.condition]
+        return State(
+            phase=phase,
+            by=self.scope.owner,
+            condition=rule.condition,
+            status=condition.status,
+            reason=condition.reason,
+            action=rule.action,
+            transition=int(sight.transition or 0),
+            first_seen=int(self._since(rule, sight)),
+            since=int(self.now),
+            holds=self._recent_holds(self.state),
+        )
+
+    def _nothing(self, bad: tuple[tuple[str, str], ...], rejected: str) -> Assessment:
+        """No rule asks for anything: an old annotation goes, or stays as the flap count."""
+        state = self.state
+        why = {
+            "stale-heartbeat": "a bad condition whose writer is silent: not believed",
+            "suspected-detector": "many nodes report the same at once: the detector is suspected",
+        }.get(rejected, "")
+        due = self._freshness_due()
+        if state is None:
+            return Assessment("ok" if not bad else "seen", why, due=due, bad=bad, rejected=rejected)
+        if rejected and state.phase is not Phase.HEALED:
+            return Assessment("seen", why, due=due, state=state, bad=bad, rejected=rejected)
+        if self._lost_sight(state):
+            return Assessment("seen", f"{state.condition} cannot be told", state=state, bad=bad)
+        recent = self._recent_holds(state)
+        if recent:
+            ends = recent[0] + self.scope.config.recovery.flap_window
+            if state.phase is Phase.HEALED and recent == state.holds:
+                return Assessment("healed", why, due=ends, state=state, bad=bad, rejected=rejected)
+            after = replace(state, phase=Phase.HEALED, holds=recent)
+            intent = self._intent(Kind.NOTE, after, "", "")
+            return Assessment("healed", why, intent=intent, state=state, bad=bad, rejected=rejected)
+        passed = state.phase in (Phase.SEEN, Phase.NOTED)
+        intent = self._intent(
+            Kind.CLEAR, None, "ConditionPassed" if passed else "", f"{state.condition} passed"
+        )
+        return Assessment("ok", why, intent=intent, state=state, bad=bad, rejected=rejected)
+
+    def _lost_sight(self, state: State) -> bool:
+        """Whether the noted condition is neither bad nor good now (unknown, or gone)."""
+        if state.phase is Phase.HEALED:
+            return False
+        return any(
+            sight is not None and sight.reading in (Reading.UNKNOWN, Reading.ABSENT)
+            for rule in self.scope.config.rules
+            if rule.condition == state.condition
+            for sight in (self.memory.sights.get(rule.key),)
+        )
+
+    def _in_wave(self, condition: str, reason: str, since: float) -> bool:
+        """Whether this came with a wave over many nodes (times are kept in whole seconds)."""
+        began = self.scope.suspects.get((condition, reason))
+        return began is not None and since >= int(began)
+
+    # -- shared -------------------------------------------------------------------------
+
+    def _recent_holds(self, state: State | None) -> tuple[int, ...]:
+        if state is None:
+            return ()
+        oldest = self.now - self.scope.config.recovery.flap_window
+        return tuple(moment for moment in state.holds if moment > oldest)
+
+    def _since(self, rule: Rule, sight: Sight) -> float:
+        state = self.state
+        noted = None
+        if state is not None and state.condition == rule.condition and state.first_seen:
+            in_progress = state.phase in (Phase.SEEN, Phase.NOTED)
+            if in_progress and state.status in rule.status:
+                noted = (state.status, float(state.transition), float(state.first_seen))
+        return first_seen(sight, noted)
+
+    def _due(self, rule: Rule) -> float | None:
+        """When the rule's `for` is over; None while the condition is not bad."""
+        sight = self.memory.sights.get(rule.key)
+        if sight is None or sight.reading is not Reading.BAD or stale(rule, self.memory, self.now):
+            return None
+        return self._since(rule, sight) + rule.for_
+
+    def _freshness_due(self) -> float | None:
+        """When a writer that is alive now would count as silent."""
+        moments = []
+        for rule in self.scope.config.rules:
+            sight = self.memory.sights.get(rule.key)
+            pulse = self.memory.pulses.get(rule.condition)
+            limit = rule.max_heartbeat_age
+            if limit is None or pulse is None or sight is None:
+                continue
+            until = fresh_until(pulse, limit, self.now)
+            if sight.reading is Reading.BAD and until > self.now:
+                moments.append(until)
+        return min(moments, default=None)
+
+    def _bad(self) -> tuple[tuple[str, str], ...]:
+        """(condition, reason) of each rule that finds its condition bad."""
+        found = []
+        for rule in self.scope.config.rules:
+            sight = self.memory.sights.get(rule.key)
+            if sight is not None and sight.reading is Reading.BAD:
+                found.append((rule.condition, self.node.conditions[rule.condition].reason))
+        return tuple(found)
+
+    def _intent(self, kind: Kind, state: State | None, reason: str, message: str) -> Intent:
+        warning = kind in (Kind.HOLD, Kind.DRAIN) or reason == "DetectorSuspected"
+        return Intent(kind, self.node.name, self.node.uid, state, reason, message, warning)
+
+
+def _severity(rule: Rule) -> int:
+    return ("drain", "cordon", "annotate-only").index(rule.action)
+
+
+def _span(seconds: float) -> str:
+    """Seconds for people: 42s, 5m, 2h10m."""
+    whole = round(max(0.0, seconds))
+    if whole < 120:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 120:
+        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if minutes else f"{hours}h"

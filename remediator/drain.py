@@ -1,0 +1,274 @@
+"""Emptying one node: which pods to evict now, what blocks, when to ask again. Pure engine.
+
+The caller feeds in pods (from a watch of the node), disruption budgets and the server's
+answers, and carries out what `step` returns. Nothing is polled: an accepted eviction is over
+when the watch says that the pod is gone; a pod refused by its budget is tried again when the
+budget's status opens, with a slow retry as the net.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from remediator.answers import EvictionResult, Outcome, budget_shortage
+from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
+from remediator.snapshot import Budget, Pod
+
+#: Seconds of the slow retry: first, and longest. Budgets wake a pod up long before.
+FALLBACKS = {
+    Outcome.BUDGET: (15.0, 60.0),
+    Outcome.PROCESSING: (2.0, 30.0),
+    Outcome.SEVERAL_BUDGETS: (60.0, 300.0),
+    Outcome.THROTTLED: (1.0, 10.0),
+    Outcome.NAMESPACE: (5.0, 60.0),
+    Outcome.WEBHOOK: (5.0, 60.0),
+    Outcome.FORBIDDEN: (30.0, 300.0),
+    Outcome.INVALID: (30.0, 300.0),
+    Outcome.UNAVAILABLE: (0.5, 15.0),
+}
+#: Seconds past a pod's deletion time before it counts as stuck.
+STUCK_AFTER = 30.0
+
+
+class Step(Enum):
+    """How far one pod's eviction is."""
+
+    IDLE = "idle"
+    POSTED = "posted"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class Eviction:
+    """One pod that is to go."""
+
+    pod: Pod
+    sorting: Sorting
+    step: Step = Step.IDLE
+    outcome: Outcome | None = None
+    message: str = ""
+    retry_at: float = 0.0
+    refusals: int = 0
+    posts: int = 0
+    refused_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Why pods are still there, grouped: `cause` is a bounded label, `text` is for people."""
+
+    cause: str
+    text: str
+    pods: tuple[str, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What to do now: pods to evict (or, past the deadline, to delete), when to ask again."""
+
+    evict: tuple[Pod, ...] = ()
+    delete: tuple[Pod, ...] = ()
+    done: bool = False
+    wake: float | None = None
+    new_wave: int | None = None
+
+
+@dataclass(slots=True)
+class NodeDrain:
+    """The drain of one node. `deadline` is our clock; `synced` once its pods are known."""
+
+    node: str
+    uid: str
+    started: float
+    deadline: float
+    around: Surroundings
+    synced: bool = False
+    wave: int = -1
+    evictions: dict[str, Eviction] = field(default_factory=dict)
+    others: dict[str, tuple[Pod, Sorting]] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    evicted: int = 0
+    posts: int = 0
+    empty_dirs: int = 0
+    deadline_said: bool = False
+
+    # -- what is known ------------------------------------------------------------------
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """The watch of this node's pods saw something."""
+        if new is None or new.node != self.node:
+            if old is not None:
+                self._gone(old.uid)
+            return
+        sorting = sort_pod(new, self.around)
+        known = self.evictions.get(new.uid)
+        if sorting.fate is not Fate.EVICT:
+            self.evictions.pop(new.uid, None)
+            self.others[new.uid] = (new, sorting)
+            return
+        self.others.pop(new.uid, None)
+        if known is None:
+            self.evictions[new.uid] = Eviction(new, sorting)
+            self.empty_dirs += new.empty_dir
+        else:
+            known.pod, known.sorting = new, sorting
+
+    def surroundings_changed(self, around: Surroundings) -> None:
+        """Something beside the pods became known: sort them again."""
+        self.around = around
+        pods = [item.pod for item in self.evictions.values()]
+        for pod in [*pods, *(pod for pod, _ in self.others.values())]:
+            self.pod_changed(pod, pod)
+
+    def _gone(self, uid: str) -> None:
+        self.others.pop(uid, None)
+        if self.evictions.pop(uid, None) is not None:
+            self.evicted += 1
+
+    def budget_changed(self, budget: Budget, now: float, *, gone: bool = False) -> None:
+        """A budget's status changed: pods that it blocked may be tried again."""
+        if gone:
+            self.budgets.pop(budget.uid, None)
+        else:
+            self.budgets[budget.uid] = budget
+        covered = [item for item in self.evictions.values() if budget.covers(item.pod)]
+        refused = [
+            item
+            for item in covered
+            if item.step is Step.REFUSED
+            and item.outcome in (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS)
+        ]
+        room = len(refused)
+        if not gone:
+            room = budget.allowed - sum(item.step is Step.POSTED for item in covered)
+            if not budget.current:
+                room = 0
+        refused.sort(key=lambda item: (item.refused_since or 0.0, item.pod.name))
+        for item in refused[: max(0, room)]:
+            item.retry_at = now
+
+    def answered(self, uid: str, result: EvictionResult, now: float) -> None:
+        """The server's answer to the eviction of the pod with this uid."""
+        item = self.evictions.get(uid)
+        if item is None:
+            return
+        item.outcome, item.message = result.outcome, result.message
+        if result.outcome.over:
+            item.step = Step.ACCEPTED
+            return
+        item.step = Step.REFUSED
+        item.refusals += 1
+        item.refused_since = item.refused_since if item.refused_since is not None else now
+        first, longest = FALLBACKS[result.outcome]
+        delay = min(longest, first * 2.0 ** min(item.refusals - 1, 10))
+        item.retry_at = now + max(delay, result.retry_after or 0.0)
+        if result.outcome is Outcome.BUDGET and self._has_room(item.pod):
+            # The budget opened between the server's refusal and now: the watch was faster.
+            item.retry_at = now + 0.05 * 2.0 ** min(item.refusals, 8)
+
+    def _has_room(self, pod: Pod) -> bool:
+        covering = [budget for budget in self.budgets.values() if budget.covers(pod)]
+        return bool(covering) and all(b.allowed > 0 and b.current for b in covering)
+
+    # -- what to do ---------------------------------------------------------------------
+
+    def step(self, now: float, *, on_deadline: str = "wait", stopped: bool = False) -> Orders:
+        """Orders for now; the pods in them count as posted. `stopped` = start nothing new."""
+        if not self.synced:
+            return Orders()
+        if not self.evictions:
+            return Orders(done=True)
+        if stopped:
+            return Orders()
+        current = min(item.sorting.wave for item in self.evictions.values())
+        if current > self.wave:
+            # The caller reads the node afresh before a wave begins, then calls `begin_wave`.
+            return Orders(new_wave=current)
+        late = now >= self.deadline
+        if late and on_deadline == "report":
+            return Orders()
+        evict: list[Pod] = []
+        delete: list[Pod] = []
+        wake = None if late else self.deadline
+        for item in self._of_wave(current):
+            if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
+                continue
+            if late and on_deadline == "delete":
+                delete.append(item.pod)
+            elif item.retry_at <= now:
+                evict.append(item.pod)
+            else:
+                wake = item.retry_at if wake is None else min(wake, item.retry_at)
+                continue
+            item.step = Step.POSTED
+            item.posts += 1
+            self.posts += 1
+        return Orders(tuple(evict), tuple(delete), wake=wake)
+
+    def begin_wave(self, wave: int) -> None:
+        """The node was read afresh and is still to be drained."""
+        self.wave = max(self.wave, wave)
+
+    def _of_wave(self, wave: int) -> Iterable[Eviction]:
+        return [item for item in self.evictions.values() if item.sorting.wave <= wave]
+
+    # -- what to say --------------------------------------------------------------------
+
+    @property
+    def staying(self) -> tuple[tuple[Pod, str], ...]:
+        """Pods that should go but may not, each with the reason."""
+        return tuple(
+            (pod, sorting.reason)
+            for pod, sorting in self.others.values()
+            if sorting.fate is Fate.STAY
+        )
+
+    def blockers(self, now: float) -> list[Blocker]:
+        """What keeps the remaining pods here, the largest group first."""
+        groups: dict[tuple[str, str], list[Eviction]] = {}
+        for item in self.evictions.values():
+            what = self._blocked_by(item, now)
+            if what is not None:
+                groups.setdefault(what, []).append(item)
+        found = [
+            Blocker(
+                cause,
+                text,
+                tuple(sorted(item.pod.id for item in items)),
+                min(item.refused_since or now for item in items),
+            )
+            for (cause, text), items in groups.items()
+        ]
+        return sorted(found, key=lambda blocker: -len(blocker.pods))
+
+    def _blocked_by(self, item: Eviction, now: float) -> tuple[str, str] | None:
+        pod = item.pod
+        if pod.deletion is not None:
+            if now <= pod.deletion + STUCK_AFTER:
+                return None
+            held = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+            return ("terminating", f"terminating, overdue{held}")
+        if item.step is not Step.REFUSED or item.outcome is None:
+            return None
+        return (item.outcome.value, self._refusal_text(item, item.outcome))
+
+    def _refusal_text(self, item: Eviction, outcome: Outcome) -> str:
+        names = ", ".join(sorted(b.id for b in self.budgets.values() if b.covers(item.pod)))
+        if outcome is Outcome.SEVERAL_BUDGETS:
+            return f"more than one PDB: {names or item.message}"
+        if outcome in (Outcome.BUDGET, Outcome.PROCESSING):
+            shortage = budget_shortage(item.message)
+            return f"PDB {item.pod.namespace}/{shortage}" if shortage else f"PDB {names}"
+        return item.message[:200] or outcome.value
+
+    def causes(self, now: float) -> Counter[str]:
+        """Number of pods by cause of blocking."""
+        counts: Counter[str] = Counter()
+        for blocker in self.blockers(now):
+            counts[blocker.cause] += len(blocker.pods)
+        return counts

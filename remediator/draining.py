@@ -1,0 +1,390 @@
+"""Carries out drains: one watch of pods per draining node, one of all budgets while needed.
+
+All methods run on the main loop's thread; the threads started here only read from the API and
+hand what they saw to `post`. The decisions are NodeDrain's.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from remediator.annotation import Phase, State, Unreadable
+from remediator.answers import ApiFailure, EvictionResult, NotLeader, Outcome, classify_eviction
+from remediator.decide import read_state
+from remediator.drain import Blocker, NodeDrain, Orders
+from remediator.kubernetes_api import Collection, KubernetesApi
+from remediator.pod_filters import Surroundings
+from remediator.settings import Config
+from remediator.snapshot import (
+    Budget,
+    Change,
+    Json,
+    Pod,
+    Reflector,
+    WatchEvent,
+    budget_from_json,
+    node_from_json,
+    pod_from_json,
+)
+from remediator.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[Callable[[], None]], None]
+DaemonSets = frozenset[tuple[str, str, str]]
+DAEMON_SETS_KEPT = 60.0
+BUDGETS_KEPT = 60.0
+BLOCKED_EVERY = 60.0
+BLOCKED_FIRST = 1.0
+
+
+@dataclass(slots=True)
+class Running:
+    """One drain with its watch."""
+
+    drain: NodeDrain
+    pods: Collection
+    stop: threading.Event = field(default_factory=threading.Event)
+    checking: bool = False
+    ended: bool = False
+    tried: set[str] = field(default_factory=set)
+    blocked_since: float | None = None
+    said_at: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the loop wants to know. `say` takes (node, uid, reason, message, warning)."""
+
+    done: Callable[[NodeDrain], None]
+    say: Callable[[str, str, str, str, bool], None]
+    evicted: Callable[[Outcome], None]
+
+
+class Draining:
+    """The drains under way."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        config: Config,
+        workers: Workers,
+        post: Post,
+        own_uid: str,
+        callbacks: Callbacks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self.config, self._workers, self._post = api, config, workers, post
+        self._own_uid, self._callbacks, self._clock = own_uid, callbacks, clock
+        self.running: dict[str, Running] = {}
+        self._daemon_sets: tuple[float, DaemonSets] | None = None
+        self._daemon_lock = threading.Lock()
+        self._budgets: dict[str, Budget] = {}
+        self._budget_stop: threading.Event | None = None
+        self._budget_source: Collection | None = None
+        self._budgets_unused_since: float | None = None
+
+    # -- beginning and ending -----------------------------------------------------------
+
+    def begin(self, node: str, uid: str, state: State, *, fresh: bool) -> None:
+        """Drain the node; `fresh` = its state was read (or written) in this moment."""
+        if uid in self.running:
+            return
+        drain = NodeDrain(
+            node=node,
+            uid=uid,
+            started=self._clock() if fresh else float(state.drain_started),
+            deadline=state.drain_started + self.config.drain.deadline,
+            around=Surroundings(self.config.drain, self._own_uid),
+        )
+        if fresh:
+            drain.begin_wave(0)
+        for budget in self._budgets.values():
+            drain.budget_changed(budget, self._clock())
+        run = Running(drain, self._api.pods_of(node))
+        self.running[uid] = run
+        threading.Thread(
+            target=self._watch_pods, args=(run,), name=f"pods-{node}", daemon=True
+        ).start()
+
+    def end(self, uid: str) -> None:
+        """Stop at once: done, cancelled, or not ours any more."""
+        run = self.running.pop(uid, None)
+        if run is not None:
+            run.stop.set()
+            run.pods.close()
+
+    def end_all(self) -> None:
+        """Stop every drain; what was asked of the API server goes on there."""
+        for uid in list(self.running):
+            self.end(uid)
+        self._stop_budgets()
+
+    # -- watching -----------------------------------------------------------------------
+
+    def _watch_pods(self, run: Running) -> None:
+        drain = run.drain
+
+        def changed(change: Change[Pod]) -> None:
+            self._post(lambda: drain.pod_changed(change.old, change.new))
+
+        def synced() -> None:
+            if drain.synced:
+                return
+            around = self._surroundings(drain.node, list(reflector.items.values()))
+
+            def ready() -> None:
+                drain.surroundings_changed(around)
+                drain.synced = True
+
+            self._post(ready)
+
+        reflector = Reflector(
+            _CachedFirst(run.pods),
+            pod_from_json,
+            lambda pod: pod.id,
+            changed,
+            synced,
+            lambda failure: log.warning("pods of %s: %s", drain.node, failure),
+            run.stop,
+        )
+        reflector.run()
+
+    def _surroundings(self, node: str, pods: list[Pod]) -> Surroundings:
+        """What sorting the pods needs to know; read once per drain, before it begins."""
+        daemon_sets = None
+        if any(pod.owner_kind == "DaemonSet" for pod in pods):
+            daemon_sets = self._known_daemon_sets()
+        claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
+        local = frozenset(claim for claim in claims if self._is_local(*claim, node))
+        return Surroundings(self.config.drain, self._own_uid, daemon_sets, local)
+
+    def _known_daemon_sets(self) -> DaemonSets | None:
+        with self._daemon_lock:
+            known = self._daemon_sets
+            if known is not None and time.monotonic() - known[0] < DAEMON_SETS_KEPT:
+                return known[1]
+            found = set()
+            try:
+                for raws, _ in self._api.daemon_sets().pages():
+                    for raw in raws:
+                        meta = raw["metadata"]
+                        found.add((meta["namespace"], meta["name"], meta["uid"]))
+            except ApiFailure as failure:
+                log.warning("DaemonSets cannot be listed, all count as existing: %s", failure)
+                return None
+            self._daemon_sets = (time.monotonic(), frozenset(found))
+            return self._daemon_sets[1]
+
+    def _is_local(self, namespace: str, claim: str, node: str) -> bool:
+        """Whether the claim's volume can be used on one host only."""
+        try:
+            return self._api.is_local_claim(namespace, claim)
+        except ApiFailure as failure:
+            log.warning("claim %s/%s on %s: %s", namespace, claim, node, failure)
+            return False
+
+    # -- budgets ------------------------------------------------------------------------
+
+    def _watch_budgets(self) -> None:
+        if self._budget_stop is not None:
+            return
+        self._budget_stop = threading.Event()
+        self._budget_source = self._api.budgets()
+        reflector = Reflector(
+            self._budget_source,
+            budget_from_json,
+            lambda budget: budget.id,
+            lambda change: self._post(lambda: self._budget_changed(change)),
+            lambda: None,
+            lambda failure: log.warning("disruption budgets: %s", failure),
+            self._budget_stop,
+        )
+        threading.Thread(target=reflector.run, name="budgets", daemon=True).start()
+
+    def _budget_changed(self, change: Change[Budget]) -> None:
+        budget = change.new or change.old
+        if budget is None or self._budget_stop is None:
+            return
+        if change.new is None:
+            self._budgets.pop(budget.uid, None)
+        else:
+            self._budgets[budget.uid] = budget
+        for run in self.running.values():
+            run.drain.budget_changed(budget, self._clock(), gone=change.new is None)
+
+    def _stop_budgets(self) -> None:
+        if self._budget_stop is not None and self._budget_source is not None:
+            self._budget_stop.set()
+            self._budget_source.close()
+        self._budget_stop = self._budget_source = None
+        self._budgets.clear()
+
+    # -- acting -------------------------------------------------------------------------
+
+    def advance(self, now: float, *, stopped: bool) -> float | None:
+        """Do what is to be done now; returns when to be called again at the latest."""
+        wake: float | None = None
+        for run in list(self.running.values()):
+            if run.ended:
+                continue
+            orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
+            self._carry_out(run, orders)
+            moments = [orders.wake, self._report(run, now)]
+            wake = min([moment for moment in [wake, *moments] if moment is not None], default=None)
+        self._mind_budgets(now)
+        return wake
+
+    def _carry_out(self, run: Running, orders: Orders) -> None:
+        if orders.done or (self.config.dry_run and self._tried_all(run)):
+            run.ended = True
+            self._callbacks.done(run.drain)
+            return
+        if orders.new_wave is not None and not run.checking:
+            run.checking = True
+            wave = orders.new_wave
+            self._workers.submit(lambda: self._check_node(run, wave))
+        for pod in orders.evict:
+            self._submit(run, pod, delete=False)
+        for pod in orders.delete:
+            self._submit(run, pod, delete=True)
+
+    def _tried_all(self, run: Running) -> bool:
+        """In dry-run nothing leaves: a drain is over when each pod was asked about once."""
+        drain = run.drain
+        return drain.synced and all(
+            uid in run.tried or item.pod.deletion is not None
+            for uid, item in drain.evictions.items()
+        )
+
+    def _submit(self, run: Running, pod: Pod, *, delete: bool) -> None:
+        grace = self.config.drain.grace_period
+
+        def job() -> None:
+            try:
+                ask = self._api.delete_pod if delete else self._api.evict
+                result = classify_eviction(ask(pod.namespace, pod.name, pod.uid, grace))
+            except NotLeader as failure:
+                result = EvictionResult(Outcome.UNAVAILABLE, failure.message)
+            except ApiFailure as failure:
+                result = EvictionResult(Outcome.UNAVAILABLE, str(failure))
+            self._post(lambda: self._answered(run, pod, result))
+
+        self._workers.submit(job)
+
+    def _answered(self, run: Running, pod: Pod, result: EvictionResult) -> None:
+        now = self._clock()
+        self._callbacks.evicted(result.outcome)
+        run.tried.add(pod.uid)
+        run.drain.answered(pod.uid, result, now)
+        if result.outcome in (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS):
+            self._watch_budgets()
+        if not result.outcome.over:
+            log.info("%s not evicted: %s %s", pod.id, result.outcome.value, result.message)
+
+    def _check_node(self, run: Running, wave: int) -> None:
+        """Before a wave the node is read afresh: it must still be ours to drain."""
+        drain = run.drain
+        try:
+            raw = self._api.node(drain.node)
+        except ApiFailure as failure:
+            log.warning("node %s before wave %d: %s", drain.node, wave, failure)
+            gone = failure.status == 404
+            self._post(lambda: self._checked(run, wave, ours=False if gone else None))
+            return
+        ours = self.config.dry_run or still_draining(raw, drain.uid)
+        self._post(lambda: self._checked(run, wave, ours=ours))
+
+    def _checked(self, run: Running, wave: int, *, ours: bool | None) -> None:
+        run.checking = False
+        if ours:
+            run.drain.begin_wave(wave)
+        elif ours is False:
+            log.info("node %s is not ours to drain any more", run.drain.node)
+            self.end(run.drain.uid)
+
+    def _mind_budgets(self, now: float) -> None:
+        if self._budget_stop is None:
+            return
+        if self.running:
+            self._budgets_unused_since = None
+        elif self._budgets_unused_since is None:
+            self._budgets_unused_since = now
+        elif now - self._budgets_unused_since > BUDGETS_KEPT:
+            self._stop_budgets()
+
+    # -- saying -------------------------------------------------------------------------
+
+    def _report(self, run: Running, now: float) -> float | None:
+        """Say who blocks, at most once a minute; returns when to look again."""
+        drain = run.drain
+        if now >= drain.deadline and not drain.deadline_said and not run.ended:
+            drain.deadline_said = True
+            text = describe(drain.blockers(now)) or f"{len(drain.evictions)} pods still terminating"
+            message = (
+                f"not empty after {self.config.drain.deadline:g}s "
+                f"(onDeadline: {self.config.drain.on_deadline}): {text}"
+            )
+            self._callbacks.say(drain.node, drain.uid, "DrainDeadlinePassed", message, True)
+        blockers = drain.blockers(now)
+        if not blockers:
+            run.blocked_since = None
+            return None
+        if run.blocked_since is None:
+            run.blocked_since = now
+        speak_at = max(run.blocked_since + BLOCKED_FIRST, run.said_at + BLOCKED_EVERY)
+        if now < speak_at:
+            return speak_at
+        run.said_at = now
+        self._callbacks.say(drain.node, drain.uid, "DrainBlocked", describe(blockers), True)
+        return now + BLOCKED_EVERY
+
+    def blocked_causes(self, now: float) -> Counter[str]:
+        """Pods that drains wait for, by cause."""
+        counts: Counter[str] = Counter()
+        for run in self.running.values():
+            counts.update(run.drain.causes(now))
+        return counts
+
+
+class _CachedFirst:
+    """Lists from the server's watch cache: every eviction is guarded by the pod's uid."""
+
+    def __init__(self, pods: Collection) -> None:
+        self._pods = pods
+        self._listed = False
+
+    def pages(self) -> Iterator[tuple[list[Json], str]]:
+        cached, self._listed = not self._listed, True
+        return self._pods.pages(cached=cached)
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        return self._pods.watch(version, stop)
+
+
+def describe(blockers: list[Blocker], limit: int = 3) -> str:
+    """The blockers in one line, the largest first: what, how many pods, the first three."""
+    parts = []
+    for blocker in blockers[:limit]:
+        names = ", ".join(blocker.pods[:3]) + (", …" if len(blocker.pods) > 3 else "")
+        parts.append(f"{blocker.text} ({len(blocker.pods)}: {names})")
+    if len(blockers) > limit:
+        parts.append(f"and {len(blockers) - limit} more causes")
+    return "; ".join(parts)
+
+
+def still_draining(raw: Json, uid: str) -> bool:
+    """Whether the node just read is the one (uid) that we are draining."""
+    node = node_from_json(raw)
+    try:
+        state = read_state(node)
+    except Unreadable:
+        return False
+    if node.uid != uid or not node.unschedulable or node.deleting or state is None:
+        return False
+    return state.phase is Phase.DRAINING

@@ -1,0 +1,123 @@
+"""Kubernetes Events on Nodes, best effort: they never fail or delay what they tell about."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from remediator.answers import Answer, ApiFailure
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "selfheal-remediator"
+#: Events about objects without a namespace live here.
+NAMESPACE = "default"
+MAX_MESSAGE = 1000
+SAME_AGAIN_AFTER = 300.0
+QUEUE = 2000
+
+
+class EventApi(Protocol):
+    """What the writer needs of the API (kubernetes_api.KubernetesApi)."""
+
+    def write(
+        self, method: str, path: str, body: object, *, timeout: float = ..., fenced: bool = ...
+    ) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """Something that happened to a node."""
+
+    node: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool
+
+
+class EventWriter:
+    """Writes Events from a thread of its own; the same one again only after five minutes."""
+
+    def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
+        self._api, self._instance, self._count = api, instance, count
+        self._queue: queue.Queue[NodeEvent | None] = queue.Queue(QUEUE)
+        self._said: dict[NodeEvent, float] = {}
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def close(self, seconds: float) -> None:
+        """Write what is waiting, for at most so long."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def say(self, event: NodeEvent) -> None:
+        """Queue one event; dropped (and counted) when too many wait."""
+        now = time.monotonic()
+        if now - self._said.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
+            return
+        if len(self._said) > QUEUE:
+            self._said = {
+                known: when for known, when in self._said.items() if now - when < SAME_AGAIN_AFTER
+            }
+        self._said[event] = now
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self._count("dropped")
+
+    def _run(self) -> None:
+        while (event := self._queue.get()) is not None:
+            try:
+                path = f"/api/v1/namespaces/{NAMESPACE}/events"
+                answer = self._api.write(
+                    "POST", path, self._body(event), timeout=10.0, fenced=False
+                )
+                self._count("written" if answer.ok else "refused")
+                if not answer.ok:
+                    log.debug("event refused: %s", answer.failure())
+            except ApiFailure as failure:
+                self._count("failed")
+                log.debug("event not written: %s", failure)
+
+    def _body(self, event: NodeEvent) -> dict[str, object]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        message = event.message
+        if len(message) > MAX_MESSAGE:
+            message = message[: MAX_MESSAGE - 1] + "…"
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{event.node}.{uuid.uuid4().hex[:16]}",
+                "namespace": NAMESPACE,
+            },
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "name": event.node,
+                "uid": event.uid,
+            },
+            "reason": event.reason,
+            "message": message,
+            "type": "Warning" if event.warning else "Normal",
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._instance[:128],
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }

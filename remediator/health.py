@@ -1,0 +1,57 @@
+"""The HTTP side: /healthz, /readyz, /metrics."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Check = Callable[[], str]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Two processes must not silently share a port.
+    allow_reuse_port = False
+    routes: dict[str, Callable[[], tuple[int, str, bytes]]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+    server: _Server
+
+    def do_GET(self) -> None:
+        route = self.server.routes.get(self.path.partition("?")[0])
+        status, kind, body = route() if route else (404, "text/plain", b"not found\n")
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes are not worth a line each."""
+
+
+def serve(port: int, healthy: Check, ready: Check, metrics: Callable[[], bytes]) -> _Server:
+    """Answer in a thread of its own. A check returns what is wrong, empty = nothing.
+
+    Raises OSError when the port cannot be had.
+    """
+
+    def checked(check: Check) -> Callable[[], tuple[int, str, bytes]]:
+        def answer() -> tuple[int, str, bytes]:
+            wrong = check()
+            return (503 if wrong else 200), "text/plain", f"{wrong or 'ok'}\n".encode()
+
+        return answer
+
+    server = _Server(("", port), _Handler)
+    server.routes = {
+        "/healthz": checked(healthy),
+        "/readyz": checked(ready),
+        "/metrics": lambda: (200, "text/plain; version=0.0.4; charset=utf-8", metrics()),
+    }
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    return server

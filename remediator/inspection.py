@@ -1,0 +1,331 @@
+"""Reads a cluster and says what the remediator makes of it: behind `plan` and `status`.
+
+Read-only, but for dry-run evictions, which change nothing. A dry-run eviction does not use up
+a disruption budget, so budgets are added up here, pod by pod in the order of the drain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from remediator.annotation import Phase, Unreadable
+from remediator.answers import ApiFailure, Outcome, classify_eviction
+from remediator.conditions import Memory, observe
+from remediator.decide import Kind, read_state
+from remediator.drain import STUCK_AFTER
+from remediator.kubernetes_api import KubernetesApi
+from remediator.leader import PAUSE_KEY, LeaseView
+from remediator.planner import Entry, Planner
+from remediator.pod_filters import Fate, Surroundings, sort_pod
+from remediator.settings import Config
+from remediator.snapshot import (
+    Budget,
+    Change,
+    Node,
+    Pod,
+    budget_from_json,
+    node_from_json,
+    pod_from_json,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What a drain would do with one pod. fate: evict, ignore or stay; wave None = never."""
+
+    pod: str
+    fate: str
+    wave: int | None
+    reason: str
+    waits: str = ""
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What would be done to one node. action: cordon, drain, uncordon, annotate or none."""
+
+    node: str
+    state: str
+    action: str
+    why: str
+    brake: str
+    pods: tuple[PodPlan, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """The whole answer of `plan`."""
+
+    mode: str
+    nodes: tuple[NodePlan, ...]
+    brakes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNode:
+    """One node that a remediator holds. Times are seconds since the epoch."""
+
+    node: str
+    phase: str
+    condition: str
+    reason: str
+    since: int
+    first_seen: int
+    drain_started: int
+    pods_left: int
+    blockers: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The whole answer of `status`."""
+
+    lease: str
+    leader: str
+    renewed: str
+    paused: str
+    mode: str
+    nodes: int
+    held: tuple[HeldNode, ...] = ()
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    now: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return asdict(self)
+
+
+# -- plan ----------------------------------------------------------------------------------
+
+
+def plan(
+    api: KubernetesApi,
+    config: Config,
+    owner: str,
+    paused: str,
+    now: float,
+    only: Sequence[str] = (),
+) -> ClusterPlan:
+    """What would be done to the nodes as they are now, and to the pods of those to be drained."""
+    planner = _planner(_nodes(api), config, owner, now)
+    made = planner.plan(now, paused=paused)
+    budgets, notes = _budgets(api)
+    room = {budget.uid: budget.allowed for budget in budgets}
+    chosen = []
+    for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
+        item = _node_plan(entry)
+        if only and item.node not in only:
+            continue
+        drains = item.action == "drain" or (only and item.action == "none")
+        if drains:
+            item = _with_pods(api, config, item, entry.node, budgets, room)
+        chosen.append(item)
+    if paused:
+        notes.append(f"paused: {paused}")
+    return ClusterPlan(config.mode, tuple(chosen), dict(made.engaged), tuple(notes))
+
+
+def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
+    """A planner that believes the nodes' clocks: a single look has no other."""
+    planner = Planner(config, owner, now)
+    for node in nodes:
+        planner.apply(Change(node.name, None, node), now)
+        entry = planner.entries[node.uid]
+        memory = observe(Memory(), None, node, config.rules, now)
+        sights = {
+            key: replace(sight, since=min(now, sight.transition or now))
+            for key, sight in memory.sights.items()
+        }
+        entry.memory = replace(memory, sights=sights)
+    return planner
+
+
+def _node_plan(entry: Entry) -> NodePlan:
+    seen = entry.assessment
+    intent = entry.pending or seen.wish or seen.intent
+    action = "none"
+    if intent is not None and intent.kind in (Kind.HOLD, Kind.DRAIN):
+        state = intent.state
+        action = "drain" if state is not None and state.action == "drain" else "cordon"
+    elif intent is not None and intent.kind is Kind.GIVE_BACK:
+        action = "uncordon"
+    elif intent is not None and intent.message:
+        action = "annotate"
+    brake = f"{entry.blocked.brake}: {entry.blocked.message}" if entry.blocked else ""
+    return NodePlan(entry.node.name, seen.standing, action, seen.why, brake)
+
+
+def _with_pods(
+    api: KubernetesApi,
+    config: Config,
+    item: NodePlan,
+    node: Node,
+    budgets: list[Budget],
+    room: dict[str, int],
+) -> NodePlan:
+    pods = [pod_from_json(raw) for raws, _ in api.pods_of(node.name).pages() for raw in raws]
+    around = surroundings(api, config, pods)
+    plans: list[PodPlan] = []
+    notes: set[str] = set()
+    sorted_pods = sorted(
+        ((sort_pod(pod, around), pod) for pod in pods), key=lambda both: both[0].wave
+    )
+    for sorting, pod in sorted_pods:
+        if sorting.fate is not Fate.EVICT:
+            plans.append(PodPlan(pod.id, sorting.fate.value, None, sorting.reason))
+            continue
+        covering = [budget for budget in budgets if budget.covers(pod)]
+        waits = "" if pod.deletion is not None else _take_room(covering, room)
+        server = "" if pod.deletion is not None else _ask_server(api, pod, notes)
+        plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
+        notes.update(
+            f"PDB {budget.id} keeps pods that are not ready (unhealthyPodEvictionPolicy)"
+            for budget in covering
+            if not budget.always_allow_unhealthy and not pod.ready
+        )
+    return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
+
+
+def _take_room(covering: list[Budget], room: dict[str, int]) -> str:
+    """Use up one disruption of the pod's budget; what it waits for when there is none."""
+    if len(covering) > 1:
+        return "more than one PDB: " + ", ".join(sorted(budget.id for budget in covering))
+    for budget in covering:
+        if room[budget.uid] <= 0:
+            return f"PDB {budget.id} needs {budget.desired}, has {budget.healthy}"
+        room[budget.uid] -= 1
+    return ""
+
+
+def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
+    """What the API server says to a dry-run eviction; empty = it would let the pod go."""
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        "deleteOptions": {"preconditions": {"uid": pod.uid}, "dryRun": ["All"]},
+    }
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
+    result = classify_eviction(api.send("POST", path, {"dryRun": "All"}, body))
+    if result.outcome is Outcome.FORBIDDEN:
+        notes.add("no right to create pods/eviction: the API server was not asked")
+        return ""
+    return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
+
+
+def surroundings(api: KubernetesApi, config: Config, pods: list[Pod]) -> Surroundings:
+    """What sorting pods needs to know; DaemonSets count as existing where they cannot be read."""
+    daemon_sets = None
+    if any(pod.owner_kind == "DaemonSet" for pod in pods):
+        try:
+            daemon_sets = frozenset(
+                (raw["metadata"]["namespace"], raw["metadata"]["name"], raw["metadata"]["uid"])
+                for raws, _ in api.daemon_sets().pages()
+                for raw in raws
+            )
+        except ApiFailure:
+            daemon_sets = None
+    claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
+    local = frozenset(claim for claim in claims if api.is_local_claim(*claim))
+    return Surroundings(config.drain, daemon_sets=daemon_sets, local_claims=local)
+
+
+# -- status --------------------------------------------------------------------------------
+
+
+def status(
+    api: KubernetesApi, config: Config, lease: LeaseView | None, now: float
+) -> ClusterStatus:
+    """What is held now and what keeps the drains from ending."""
+    nodes = _nodes(api)
+    budgets, _ = _budgets(api)
+    held: list[HeldNode] = []
+    others: dict[str, list[str]] = {}
+    for node in sorted(nodes, key=lambda node: node.name):
+        try:
+            state = read_state(node)
+        except Unreadable as error:
+            others.setdefault("unreadable", []).append(f"{node.name} ({error})")
+            continue
+        if state is not None and state.phase.held:
+            held.append(_held(api, config, node, budgets, now))
+        elif state is not None:
+            others.setdefault(state.phase.value, []).append(node.name)
+        elif node.unschedulable:
+            others.setdefault("foreign-cordon", []).append(node.name)
+    return ClusterStatus(
+        lease=f"{lease.namespace}/{lease.name}" if lease else "",
+        leader=lease.holder if lease else "",
+        renewed=lease.renewed if lease else "",
+        paused=lease.annotations.get(PAUSE_KEY, "") if lease else "",
+        mode=config.mode,
+        nodes=len(nodes),
+        held=tuple(held),
+        others={key: tuple(names) for key, names in sorted(others.items())},
+        now=now,
+    )
+
+
+def _held(
+    api: KubernetesApi, config: Config, node: Node, budgets: list[Budget], now: float
+) -> HeldNode:
+    state = read_state(node)
+    assert state is not None
+    left = 0
+    blockers: dict[str, int] = {}
+    if state.phase is Phase.DRAINING:
+        pods = [pod_from_json(raw) for raws, _ in api.pods_of(node.name).pages() for raw in raws]
+        around = surroundings(api, config, pods)
+        for pod in pods:
+            if sort_pod(pod, around).fate is Fate.EVICT:
+                left += 1
+                text = _blocker(pod, budgets, now)
+                if text:
+                    blockers[text] = blockers.get(text, 0) + 1
+    note = "" if node.unschedulable else "uncordoned by somebody else"
+    return HeldNode(
+        node=node.name,
+        phase=state.phase.value,
+        condition=state.condition,
+        reason=state.reason,
+        since=state.since,
+        first_seen=state.first_seen,
+        drain_started=state.drain_started,
+        pods_left=left,
+        blockers=tuple(f"{text} ({count} pods)" for text, count in sorted(blockers.items())),
+        note=note,
+    )
+
+
+def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
+    if pod.deletion is not None:
+        overdue = now > pod.deletion + STUCK_AFTER
+        finalizers = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+        return f"terminating, overdue{finalizers}" if overdue else ""
+    covering = [budget for budget in budgets if budget.covers(pod)]
+    return _take_room(covering, {budget.uid: budget.allowed for budget in covering})
+
+
+# -- shared --------------------------------------------------------------------------------
+
+
+def _nodes(api: KubernetesApi) -> list[Node]:
+    return [node_from_json(raw) for raws, _ in api.nodes().pages() for raw in raws]
+
+
+def _budgets(api: KubernetesApi) -> tuple[list[Budget], list[str]]:
+    try:
+        pages = api.budgets().pages()
+        return [budget_from_json(raw) for raws, _ in pages for raw in raws], []
+    except ApiFailure as failure:
+        return [], [f"disruption budgets cannot be read, so they are not counted: {failure}"]

@@ -1,0 +1,468 @@
+"""The only door to Kubernetes: configuration, authentication, connections, and raw requests.
+
+The `kubernetes` package reads kubeconfig or the pod's service account and keeps tokens fresh;
+requests and watches on the hot path go through its urllib3 pool as raw JSON. One rate budget
+for the whole process, which an API server's 429 with Retry-After slows down; writes are fenced
+by the Lease, and only idempotent requests are repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+from kubernetes.client import Configuration
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+from remediator.answers import Answer, ApiFailure, NotLeader
+from remediator.settings import ApiBudget
+from remediator.snapshot import Json, WatchEvent, tied_to_one_host
+
+FIELD_MANAGER = "selfheal-remediator"
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 30.0
+#: An eviction may be retried inside the server for about 10 s; never give up on it earlier.
+EVICTION_TIMEOUT = 35.0
+#: Bookmarks come about once a minute: longer silence is a dead connection.
+WATCH_SILENCE = 80.0
+WATCH_SECONDS = (240, 300)
+GET_ATTEMPTS = 3
+MAX_PAUSE = 60.0
+PAGE = 250
+
+_PATCH = "application/json-patch+json"
+_JSON = "application/json"
+
+
+class NoCluster(Exception):
+    """No usable cluster configuration; says what was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One thing this process must be allowed to do; namespace empty = in the whole cluster."""
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        group = f".{self.group}" if self.group else ""
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        name = f" {self.name}" if self.name else ""
+        return f"{self.verb} {resource}{group}{name}{where}"
+
+
+class Budget:
+    """A token bucket that a server's Retry-After can close for a while. Thread-safe."""
+
+    def __init__(self, settings: ApiBudget, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._burst, self._clock = settings.qps, float(settings.burst), clock
+        self._lock = threading.Lock()
+        self._tokens, self._filled = self._burst, clock()
+        self._closed_until = 0.0
+
+    def reserve(self) -> float:
+        """Take one token; returns the seconds to wait before the request may be sent."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            self._filled = now
+            self._tokens -= 1.0
+            wait = 0.0 if self._tokens >= 0 else -self._tokens / self._rate
+            return max(wait, self._closed_until - now)
+
+    def close_for(self, seconds: float) -> None:
+        """The server asked to be left alone."""
+        with self._lock:
+            until = self._clock() + min(seconds, MAX_PAUSE)
+            self._closed_until = max(self._closed_until, until)
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds for which the server still wants to be left alone."""
+        with self._lock:
+            return max(0.0, self._closed_until - self._clock())
+
+
+class KubernetesApi:
+    """Requests to one API server. Thread-safe.
+
+    fence: called before each write, raises NotLeader when it must not be sent.
+    on_request: told (verb, code, seconds) of each answer; code 0 = none came.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        namespace: str,
+        budget: ApiBudget,
+        *,
+        dry_run: bool = False,
+        on_request: Callable[[str, int, float], None] | None = None,
+    ) -> None:
+        configuration.connection_pool_maxsize = budget.max_in_flight
+        self._configuration = configuration
+        self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+        self._host = str(configuration.host).rstrip("/")
+        self.namespace = namespace
+        self.dry_run = dry_run
+        self.budget = Budget(budget)
+        self.fence: Callable[[], None] = lambda: None
+        self.on_request = on_request or _ignore
+
+    @property
+    def server(self) -> str:
+        """The API server's address, for people."""
+        return self._host
+
+    # -- plain requests -----------------------------------------------------------------
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        """GET an object, tried again when no answer or a 5xx came. Raises ApiFailure."""
+        for attempt in range(1, GET_ATTEMPTS + 1):
+            try:
+                answer = self.send("GET", path, query)
+                if answer.ok:
+                    return answer.json()
+                failure = answer.failure()
+            except NotLeader:
+                raise
+            except ApiFailure as error:
+                failure = error
+            passing = failure.status in (0, 429) or failure.status >= 500
+            if not passing or attempt == GET_ATTEMPTS:
+                raise failure
+            time.sleep(random.uniform(0.05, 0.1) * 4**attempt)
+        raise AssertionError("unreachable")
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        *,
+        content_type: str = _JSON,
+        timeout: float = READ_TIMEOUT,
+    ) -> Answer:
+        """One request, sent once. Raises ApiFailure with status 0 when no answer came."""
+        wait = self.budget.reserve()
+        if wait > 0:
+            time.sleep(wait)
+        started = time.monotonic()
+        try:
+            response = self._pool.request(
+                method,
+                self._url(path, query),
+                body=None if body is None else json.dumps(body, separators=(",", ":")),
+                headers=self._headers(content_type if body is not None else None),
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
+                retries=False,
+                redirect=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            self.on_request(method, 0, time.monotonic() - started)
+            raise ApiFailure(0, type(error).__name__, str(error)) from error
+        self.on_request(method, response.status, time.monotonic() - started)
+        answer = Answer(response.status, response.data, _retry_after(response.headers))
+        if answer.throttled:
+            self.budget.close_for(answer.retry_after or 1.0)
+        return answer
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        *,
+        content_type: str = _JSON,
+        timeout: float = READ_TIMEOUT,
+        fenced: bool = True,
+        real: bool = False,
+    ) -> Answer:
+        """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
+
+        `real` is for what must happen in dry-run too (our own Lease). Raises NotLeader.
+        """
+        if fenced:
+            self.fence()
+        query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
+        if self.dry_run and not real:
+            query["dryRun"] = "All"
+        return self.send(method, path, query, body, content_type=content_type, timeout=timeout)
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> str:
+        return f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+    def _headers(self, content_type: str | None) -> dict[str, str]:
+        headers = {"Accept": _JSON, "User-Agent": FIELD_MANAGER}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        # Asks each time: the package reads the token file again when it has rotated.
+        token = self._configuration.get_api_key_with_prefix("authorization", alias="BearerToken")
+        if token:
+            headers["Authorization"] = token
+        elif self._configuration.username:
+            headers["Authorization"] = self._configuration.get_basic_auth_token() or ""
+        return headers
+
+    # -- nodes and pods -----------------------------------------------------------------
+
+    def node(self, name: str) -> Json:
+        """The node as it is now (a quorum read)."""
+        return self.get(f"/api/v1/nodes/{quote(name)}")
+
+    def patch_node(self, name: str, patch: list[Json]) -> Answer:
+        """JSON patch of a node."""
+        path = f"/api/v1/nodes/{quote(name)}"
+        return self.write("PATCH", path, patch, content_type=_PATCH, timeout=15.0)
+
+    def evict(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
+        """Ask for the pod's eviction, if it still is the pod with this uid."""
+        options: Json = {"preconditions": {"uid": uid}}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if self.dry_run:
+            options["dryRun"] = ["All"]
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": options,
+        }
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}/eviction"
+        return self.write("POST", path, body, timeout=EVICTION_TIMEOUT)
+
+    def delete_pod(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
+        """Delete the pod with its own grace period (or a shorter one, never 0)."""
+        options: Json = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+        }
+        if grace is not None:
+            options["gracePeriodSeconds"] = max(1, grace)
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}"
+        return self.write("DELETE", path, options)
+
+    def is_local_claim(self, namespace: str, claim: str) -> bool:
+        """Whether the claim's volume can be used on one host only. Raises ApiFailure."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/persistentvolumeclaims/{quote(claim)}"
+        volume = (self.get(path).get("spec") or {}).get("volumeName")
+        if not volume:
+            return False
+        return tied_to_one_host(self.get(f"/api/v1/persistentvolumes/{quote(volume)}"))
+
+    # -- collections --------------------------------------------------------------------
+
+    def nodes(self) -> Collection:
+        """All nodes."""
+        return Collection(self, "/api/v1/nodes")
+
+    def pods_of(self, node: str) -> Collection:
+        """The pods of one node."""
+        return Collection(self, "/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"})
+
+    def pods(self) -> Collection:
+        """All pods that may still need room; read in pages, never kept."""
+        selector = "status.phase!=Succeeded,status.phase!=Failed"
+        return Collection(self, "/api/v1/pods", {"fieldSelector": selector})
+
+    def budgets(self) -> Collection:
+        """All PodDisruptionBudgets."""
+        return Collection(self, "/apis/policy/v1/poddisruptionbudgets")
+
+    def daemon_sets(self) -> Collection:
+        """All DaemonSets."""
+        return Collection(self, "/apis/apps/v1/daemonsets")
+
+    def leases(self, label_selector: str) -> Collection:
+        """Leases of the whole cluster with a label."""
+        path = "/apis/coordination.k8s.io/v1/leases"
+        return Collection(self, path, {"labelSelector": label_selector})
+
+    def lease(self, namespace: str, name: str) -> Collection:
+        """One Lease, to be watched."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+        return Collection(self, path, {"fieldSelector": f"metadata.name={name}"})
+
+    # -- permissions --------------------------------------------------------------------
+
+    def missing(self, permissions: list[Permission]) -> list[Permission]:
+        """Those of the permissions that this account does not have. Raises ApiFailure."""
+        return [item for item in permissions if not self._allowed(item)]
+
+    def _allowed(self, item: Permission) -> bool:
+        attributes = {
+            "verb": item.verb,
+            "group": item.group,
+            "resource": item.resource,
+            "subresource": item.subresource,
+            "namespace": item.namespace,
+            "name": item.name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self.send("POST", path, body=body)
+        if not answer.ok:
+            raise answer.failure()
+        return bool((answer.json().get("status") or {}).get("allowed"))
+
+    def open_watch(self, path: str, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """A streaming GET. Raises ApiFailure (Expired for 410)."""
+        wait = self.budget.reserve()
+        if wait > 0:
+            time.sleep(wait)
+        started = time.monotonic()
+        try:
+            response = self._pool.request(
+                "GET",
+                self._url(path, query),
+                headers=self._headers(None),
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=WATCH_SILENCE),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            self.on_request("WATCH", 0, time.monotonic() - started)
+            raise ApiFailure(0, type(error).__name__, str(error)) from error
+        self.on_request("WATCH", response.status, time.monotonic() - started)
+        if response.status != 200:
+            answer = Answer(response.status, response.read(), _retry_after(response.headers))
+            response.release_conn()
+            if answer.throttled:
+                self.budget.close_for(answer.retry_after or 1.0)
+            raise answer.failure()
+        return response
+
+
+class Collection:
+    """One list endpoint with its selectors: the `Source` of a reflector."""
+
+    def __init__(
+        self, api: KubernetesApi, path: str, selectors: Mapping[str, str] | None = None
+    ) -> None:
+        self._api, self._path, self._selectors = api, path, dict(selectors or {})
+        self._lock = threading.Lock()
+        self._response: urllib3.BaseHTTPResponse | None = None
+
+    def pages(self, *, cached: bool = False) -> Iterator[tuple[list[Json], str]]:
+        """Pages of raw objects and the list's resourceVersion.
+
+        cached: one page, as old as the server's watch cache (resourceVersion=0); only where a
+        later guard makes staleness harmless.
+        """
+        query = dict(self._selectors)
+        if cached:
+            query["resourceVersion"] = "0"
+        else:
+            query["limit"] = str(PAGE)
+        while True:
+            raw = self._api.get(self._path, query)
+            meta = raw.get("metadata") or {}
+            yield raw.get("items") or [], meta.get("resourceVersion", "")
+            token = meta.get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        """Events since `version`, bookmarks included, until the server or `close` ends it."""
+        query = {
+            **self._selectors,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),
+        }
+        response = self._api.open_watch(self._path, query)
+        with self._lock:
+            self._response = response
+        try:
+            for line in _lines(response):
+                if stop.is_set():
+                    return
+                event = json.loads(line)
+                yield WatchEvent(event["type"], event["object"])
+        except (urllib3.exceptions.HTTPError, ValueError, OSError) as error:
+            if stop.is_set():
+                return
+            raise ApiFailure(0, type(error).__name__, f"watch {self._path}: {error}") from error
+        finally:
+            with self._lock:
+                self._response = None
+            response.close()
+
+    def close(self) -> None:
+        """End a watch that runs in another thread."""
+        with self._lock:
+            if self._response is not None:
+                try:
+                    self._response.shutdown()
+                except (OSError, RuntimeError, ValueError):
+                    # It ended by itself in this moment: nothing is left to be closed.
+                    return
+
+
+def _ignore(_verb: str, _code: int, _seconds: float) -> None:
+    """Nobody counts the requests."""
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for chunk in response.stream(65536, decode_content=True):
+        pieces = (rest + chunk).split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            if piece:
+                yield piece
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
+
+
+def load_configuration(
+    kubeconfig: Path | None = None, context: str | None = None
+) -> tuple[Configuration, str]:
+    """Access to a cluster, and the namespace it is used from.
+
+    The given kubeconfig, else the pod's service account, else the default kubeconfig.
+    Raises NoCluster.
+    """
+    configuration = Configuration()
+    service_account = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    try:
+        if kubeconfig is None and context is None and service_account.exists():
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            return configuration, service_account.read_text(encoding="utf-8").strip()
+        load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(kubeconfig) if kubeconfig else None,
+            context=context,
+            client_configuration=configuration,
+        )
+    except (ConfigException, OSError) as error:
+        where = str(kubeconfig) if kubeconfig else "KUBECONFIG, ~/.kube/config or a pod's account"
+        raise NoCluster(f"no cluster to work with ({where}): {error}") from error
+    if not urlsplit(str(configuration.host)).hostname:
+        raise NoCluster(f"the kubeconfig names no server: {configuration.host!r}")
+    return configuration, "default"

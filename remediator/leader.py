@@ -1,0 +1,312 @@
+"""Leader election by a Lease, and the pause that it carries.
+
+Time is measured by our own monotonic clock only; the times inside the Lease are for people. A
+leader may write until `renewDeadline` after the last renewal was sent, which is before the
+Lease can be taken over; a standby takes over when it has seen no renewal for the Lease's
+duration, or at once when the holder let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from remediator.answers import Answer, ApiFailure, NotLeader
+from remediator.settings import LeaseSettings
+from remediator.snapshot import Change, Json, Reflector, Source, timestamp
+
+log = logging.getLogger(__name__)
+
+PAUSE_KEY = "selfheal.dev/paused"
+TRUST_KEY = "selfheal.dev/trust"
+LABEL = "selfheal.dev/remediator"
+_MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """The part of a Lease that an election needs."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: str
+    holder: str
+    renewed: str
+    transitions: int
+    duration: float
+    annotations: Mapping[str, str]
+    created: float | None
+
+
+def lease_from_json(raw: Json) -> LeaseView:
+    """A LeaseView from the API's JSON."""
+    meta, spec = raw["metadata"], raw.get("spec") or {}
+    return LeaseView(
+        name=meta["name"],
+        namespace=meta["namespace"],
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
+        holder=spec.get("holderIdentity") or "",
+        renewed=spec.get("renewTime") or "",
+        transitions=spec.get("leaseTransitions") or 0,
+        duration=float(spec.get("leaseDurationSeconds") or 0),
+        annotations=meta.get("annotations") or {},
+        created=timestamp(meta.get("creationTimestamp")),
+    )
+
+
+class LeaseApi(Protocol):
+    """What the election needs of the API (kubernetes_api.KubernetesApi)."""
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        *,
+        content_type: str = ...,
+        timeout: float = ...,
+        fenced: bool = ...,
+        real: bool = ...,
+    ) -> Answer: ...
+
+
+class Closable(Source, Protocol):
+    """A source whose watch can be ended from another thread."""
+
+    def close(self) -> None: ...
+
+
+class Leader:
+    """Takes part in the election until `stop` is set; see the module.
+
+    on_change(leading) and on_annotations(mapping) are called from the election's threads.
+    """
+
+    def __init__(
+        self,
+        api: LeaseApi,
+        watch: Closable,
+        settings: LeaseSettings,
+        namespace: str,
+        identity: str,
+        on_change: Callable[[bool], None],
+        on_annotations: Callable[[Mapping[str, str]], None],
+    ) -> None:
+        self._api, self._watch, self._settings = api, watch, settings
+        self._namespace, self.identity = namespace, identity
+        self._on_change, self._on_annotations = on_change, on_annotations
+        self._stop = threading.Event()
+        self._news = threading.Event()
+        self._lock = threading.Lock()
+        self._view: LeaseView | None = None
+        self._seen_at = time.monotonic()
+        self._synced = False
+        self._write_until = 0.0
+        self.leading = False
+        self.last_tick = time.monotonic()
+        self._path = (
+            f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases/"
+            f"{quote(settings.name)}"
+        )
+
+    # -- fencing ------------------------------------------------------------------------
+
+    def fence(self) -> None:
+        """Raises NotLeader unless a write may be sent now."""
+        if time.monotonic() >= self._write_until:
+            raise NotLeader
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """The Lease's annotations as last seen."""
+        with self._lock:
+            return self._view.annotations if self._view else {}
+
+    @property
+    def holder(self) -> str:
+        """Who holds the Lease as last seen."""
+        with self._lock:
+            return self._view.holder if self._view else ""
+
+    # -- running ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: one thread watches the Lease, one renews or waits."""
+        reflector: Reflector[LeaseView] = Reflector(
+            self._watch,
+            lease_from_json,
+            lambda view: view.name,
+            self._changed,
+            self._known,
+            lambda failure: log.warning("lease watch: %s", failure),
+            self._stop,
+        )
+        for name, target in (("lease-watch", reflector.run), ("lease", self._run)):
+            threading.Thread(target=target, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop writing, let go of the Lease if we hold it, and end."""
+        self._stop.set()
+        self._news.set()
+        self._watch.close()
+        was_leading, self.leading = self.leading, False
+        self._write_until = 0.0
+        if not was_leading:
+            return
+        ops = [
+            _op("test", "/spec/holderIdentity", self.identity),
+            _op("replace", "/spec/holderIdentity", ""),
+            _op("replace", "/spec/renewTime", _now()),
+        ]
+        try:
+            answer = self._send("PATCH", self._path, ops, _JSON_PATCH)
+            if not answer.ok:
+                log.warning("lease not released: %s", answer.failure())
+        except ApiFailure as failure:
+            log.warning("lease not released: %s", failure)
+
+    def _changed(self, change: Change[LeaseView]) -> None:
+        self._take_in(change.new)
+
+    def _known(self) -> None:
+        self._synced = True
+        self._news.set()
+
+    def _take_in(self, view: LeaseView | None) -> None:
+        with self._lock:
+            old, self._view = self._view, view
+            renewed = view is None or old is None or _fingerprint(old) != _fingerprint(view)
+            if renewed:
+                self._seen_at = time.monotonic()
+        if (view.annotations if view else {}) != (old.annotations if old else {}):
+            self._on_annotations(view.annotations if view else {})
+        if not self.leading:
+            self._news.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.last_tick = time.monotonic()
+            self._news.clear()
+            wait = 0.2
+            try:
+                wait = self._renew() if self.leading else self._try_to_lead()
+            except ApiFailure as failure:
+                log.warning("lease: %s", failure)
+                wait = min(1.0, self._settings.renew_interval / 4)
+            if self.leading and time.monotonic() >= self._write_until:
+                self._lose("it could not be renewed in time")
+            self._news.wait(wait)
+
+    # -- leading ------------------------------------------------------------------------
+
+    def _renew(self) -> float:
+        sent = time.monotonic()
+        ops = [
+            _op("test", "/spec/holderIdentity", self.identity),
+            _op("replace", "/spec/renewTime", _now()),
+        ]
+        answer = self._send("PATCH", self._path, ops, _JSON_PATCH)
+        if self._stop.is_set():
+            return 0.0
+        if answer.ok:
+            self._write_until = sent + self._settings.renew_deadline
+            self._take_in(lease_from_json(answer.json()))
+            return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
+        if answer.status in (404, 422):
+            self._lose("somebody else took it")
+            return 0.0
+        raise answer.failure()
+
+    def _lose(self, why: str) -> None:
+        self._write_until = 0.0
+        self.leading = False
+        log.warning("not the leader any more: %s", why)
+        self._on_change(False)
+
+    # -- standing by --------------------------------------------------------------------
+
+    def _try_to_lead(self) -> float:
+        if not self._synced:
+            return 5.0
+        with self._lock:
+            view, seen_at = self._view, self._seen_at
+        if view is None:
+            self._take(None)
+        elif view.holder in ("", self.identity):
+            self._take(view)
+        else:
+            expires = seen_at + max(view.duration, self._settings.duration)
+            left = expires - time.monotonic()
+            if left > 0:
+                return left
+            log.warning("the leader %s stopped renewing", view.holder)
+            self._take(view)
+        # On a lost race the winner's write arrives by the watch; this is only the net.
+        return 0.0 if self.leading else random.uniform(0.5, 1.0)
+
+    def _take(self, view: LeaseView | None) -> None:
+        sent = time.monotonic()
+        spec = {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": max(1, round(self._settings.duration)),
+            "acquireTime": _now(),
+            "renewTime": _now(),
+            "leaseTransitions": (view.transitions + 1) if view else 0,
+        }
+        meta: dict[str, Any] = {"labels": {LABEL: "true"}}
+        if view is None:
+            meta["name"] = self._settings.name
+            body = {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": meta,
+                "spec": spec,
+            }
+            answer = self._send("POST", self._path.rpartition("/")[0], body, "application/json")
+        else:
+            meta["resourceVersion"] = view.version
+            answer = self._send("PATCH", self._path, {"metadata": meta, "spec": spec}, _MERGE)
+        if answer.status == 409:
+            return
+        if not answer.ok:
+            raise answer.failure()
+        if self._stop.is_set():
+            return
+        self._write_until = sent + self._settings.renew_deadline
+        self.leading = True
+        self._take_in(lease_from_json(answer.json()))
+        log.info("leading as %s", self.identity)
+        self._on_change(True)
+
+    def _send(self, method: str, path: str, body: object, content_type: str) -> Answer:
+        return self._api.write(
+            method,
+            path,
+            body,
+            content_type=content_type,
+            timeout=max(1.0, self._settings.renew_deadline / 2),
+            fenced=False,
+            real=True,
+        )
+
+
+def _fingerprint(view: LeaseView) -> tuple[str, str, int]:
+    return view.holder, view.renewed, view.transitions
+
+
+def _op(op: str, path: str, value: object) -> Json:
+    return {"op": op, "path": path, "value": value}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,426 @@
+"""The main loop: one thread that owns all state, fed by watches, timers and answers.
+
+Everything that changes state arrives as a callable in one inbox. Blocking requests run in
+worker threads and report back through the inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from remediator.annotation import Phase
+from remediator.answers import Answer, ApiFailure, NotLeader, Outcome
+from remediator.conditions import Memory, observe
+from remediator.decide import Intent, Kind, Scope, assess
+from remediator.drain import NodeDrain
+from remediator.draining import Callbacks, Draining
+from remediator.events import EventWriter, NodeEvent
+from remediator.kubernetes_api import KubernetesApi
+from remediator.leader import PAUSE_KEY, Leader
+from remediator.metrics import Metrics, publish
+from remediator.patches import node_patch
+from remediator.planner import Entry, Planner
+from remediator.settings import Config
+from remediator.snapshot import Change, Json, Node, Reflector, node_from_json
+from remediator.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[], None]
+#: The longest sleep of the loop; it ticks at least so often, which /healthz checks.
+LONGEST_SLEEP = 10.0
+STUCK_AFTER = 60.0
+#: With no sign of life of the node watch for so long, nothing new is begun.
+WATCH_LOST = 120.0
+METRICS_EVERY = 1.0
+MAX_BATCH = 500
+
+
+class Clock:
+    """Seconds since the epoch that never jump: the wall clock at the start, then monotonic."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._offset
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are: `owner` names the installation, `pod_uid` this pod (empty outside one)."""
+
+    owner: str
+    pod_uid: str = ""
+
+
+class Remediator:
+    """Wires the parts together; see the module."""
+
+    def __init__(
+        self,
+        config: Config,
+        api: KubernetesApi,
+        leader_of: Callable[[Callable[[bool], None], Callable[[Mapping[str, str]], None]], Leader],
+        events: EventWriter,
+        metrics: Metrics,
+        identity: Identity,
+    ) -> None:
+        self.config, self._api, self._events, self.metrics = config, api, events, metrics
+        self.clock = Clock()
+        self._owner = identity.owner
+        self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._workers = Workers(config.api.max_in_flight)
+        self.leader = leader_of(
+            lambda leading: self.post(lambda: self._lead(leading)),
+            lambda annotations: self.post(lambda: self._lease_says(annotations)),
+        )
+        api.fence = self.leader.fence
+        self.planner = Planner(config, self._owner, self.clock())
+        callbacks = Callbacks(self._drained, self._say, self._count_eviction)
+        self.draining = Draining(
+            api, config, self._workers, self.post, identity.pod_uid, callbacks, self.clock
+        )
+        self._node_source = api.nodes()
+        self._nodes = Reflector(
+            self._node_source,
+            node_from_json,
+            lambda node: node.name,
+            lambda change: self.post(lambda: self._node_changed(change)),
+            lambda: self.post(self._nodes_known),
+            lambda failure: log.warning("nodes: %s", failure),
+            self._stop,
+        )
+        self.synced = False
+        self._leading = False
+        self._paused = ""
+        self._metrics_at = 0.0
+        self._metrics_owed = False
+        self.last_tick = time.monotonic()
+        metrics.watch_age("nodes", self.watch_age)
+
+    # -- life ---------------------------------------------------------------------------
+
+    def post(self, job: Job) -> None:
+        """Have the main loop run this next; callable from any thread."""
+        self._inbox.put(job)
+
+    def watch_age(self) -> float:
+        """Seconds since the node watch's last sign of life."""
+        return time.monotonic() - self._nodes.last_contact
+
+    def healthy(self) -> str:
+        """What is wrong with this process, empty = nothing (never the API server's absence)."""
+        age = time.monotonic() - self.last_tick
+        if age > STUCK_AFTER:
+            return f"the main loop has not ticked for {age:.0f}s"
+        age = time.monotonic() - self.leader.last_tick
+        if age > STUCK_AFTER:
+            return f"the lease thread has not ticked for {age:.0f}s"
+        return ""
+
+    def ready(self) -> str:
+        """What is missing before this process can do its work, empty = nothing."""
+        return "" if self.synced else "the nodes are not known yet"
+
+    def stop(self) -> None:
+        """End soon; callable from any thread and from a signal handler."""
+        self._stop.set()
+        self._inbox.put(lambda: None)
+
+    def run(self) -> None:
+        """Work until `stop` is called, then let go of the Lease."""
+        self._events.start()
+        threading.Thread(target=self._nodes.run, name="nodes", daemon=True).start()
+        self.leader.start()
+        wake = self.clock()
+        while not self._stop.is_set():
+            self._handle(wake)
+            self.last_tick = time.monotonic()
+            wake = self._act()
+        self.leader.close()
+        self.draining.end_all()
+        self._node_source.close()
+        self._events.close(2.0)
+
+    def _handle(self, wake: float) -> None:
+        """Wait for news until `wake`, then take in all that has come."""
+        timeout = min(max(0.0, wake - self.clock()), LONGEST_SLEEP)
+        try:
+            job = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()
+        except queue.Empty:
+            return
+        for _ in range(MAX_BATCH):
+            job()
+            try:
+                job = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+        job()
+
+    def _act(self) -> float:
+        now = self.clock()
+        longest = now + LONGEST_SLEEP
+        if not (self._leading and self.synced):
+            self._publish(now, {})
+            return longest
+        ill = ""
+        if self.watch_age() > WATCH_LOST:
+            ill = f"the node watch is silent for {self.watch_age():.0f}s"
+        elif self._api.budget.closed_for > 1:
+            ill = "the API server asks to be left alone"
+        plan = self.planner.plan(now, paused=self._paused, ill=ill)
+        for intent in plan.intents:
+            self._submit(intent)
+        self._follow_drains()
+        wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
+        self.metrics.tick()
+        self._publish(now, plan.engaged)
+        if self._metrics_owed:
+            wakes.append(self._metrics_at)
+        return min([longest, *(moment for moment in wakes if moment is not None)])
+
+    # -- news ---------------------------------------------------------------------------
+
+    def _node_changed(self, change: Change[Node]) -> None:
+        self.planner.apply(change, self.clock())
+        if change.new is None and change.old is not None:
+            self.draining.end(change.old.uid)
+
+    def _nodes_known(self) -> None:
+        if not self.synced:
+            log.info("%d nodes known", len(self.planner.entries))
+            self._warn_of_unknown_conditions()
+        self.synced = True
+        self.metrics.relists.labels("nodes").inc()
+
+    def _warn_of_unknown_conditions(self) -> None:
+        known = {name for e in self.planner.entries.values() for name in e.node.conditions}
+        missing = sorted({rule.condition for rule in self.config.rules} - known)
+        if missing and known:
+            log.warning(
+                "no node has the conditions %s (of the rules); those that exist: %s",
+                ", ".join(missing),
+                ", ".join(sorted(known)),
+            )
+
+    def _lead(self, leading: bool) -> None:
+        self._leading = leading
+        self.metrics.leader.set(leading)
+        if leading:
+            # What a predecessor did a moment ago may not have come by the watch yet; every
+            # change is made on a fresh read, so this only has to be roughly right.
+            self.planner.forget_pending()
+        else:
+            self.draining.end_all()
+            self.planner.forget_pending()
+
+    def _lease_says(self, annotations: Mapping[str, str]) -> None:
+        paused = annotations.get(PAUSE_KEY, "")
+        if PAUSE_KEY in annotations and not paused:
+            paused = "no reason given"
+        if paused != self._paused:
+            log.warning("paused: %s", paused) if paused else log.warning("resumed")
+        self._paused = paused
+        self.metrics.paused.set(bool(paused))
+
+    def _follow_drains(self) -> None:
+        """Drains follow the nodes' annotations: begin those that are missing, end the others."""
+        wanted = set()
+        for uid, entry in self.planner.entries.items():
+            state = entry.assessment.state
+            if entry.pending is not None or state is None or state.phase is not Phase.DRAINING:
+                continue
+            if entry.assessment.standing in ("draining", "held-foreign"):
+                wanted.add(uid)
+                if uid not in self.draining.running:
+                    log.info("going on with the drain of %s", entry.node.name)
+                    self.draining.begin(entry.node.name, uid, state, fresh=False)
+        for uid in list(self.draining.running):
+            gone = uid not in self.planner.entries
+            if gone or (uid not in wanted and self.planner.entries[uid].pending is None):
+                self.draining.end(uid)
+
+    # -- changing nodes -----------------------------------------------------------------
+
+    def _submit(self, intent: Intent) -> None:
+        entry = self.planner.entries[intent.uid]
+        scope, node, memory = self.planner.scope(), entry.node, entry.memory
+        self._workers.submit(lambda: self._carry_out(intent, scope, node, memory))
+
+    def _carry_out(self, intent: Intent, scope: Scope, known: Node, memory: Memory) -> None:
+        """In a worker: read the node afresh, decide again, change it if it still holds."""
+        try:
+            raw = self._api.node(intent.node)
+            if not self._still_wanted(intent, scope, known, memory, raw):
+                self.post(lambda: self._dropped(intent, raw))
+                return
+            mark = self.config.drain.scale_down_disabled
+            patch = node_patch(intent, raw, scale_down_disabled=mark)
+            answer = self._api.patch_node(intent.node, patch)
+        except NotLeader:
+            self.post(lambda: self.planner.failed(intent, self.clock()))
+            return
+        except ApiFailure as error:
+            failure = error
+            self.post(lambda: self._failed(intent, failure))
+            return
+        self._answered(intent, answer)
+
+    def _answered(self, intent: Intent, answer: Answer) -> None:
+        if answer.ok:
+            self.post(lambda: self._settled(intent, answer.json()))
+        else:
+            self.post(lambda: self._failed(intent, answer.failure(), answer.retry_after))
+
+    def _still_wanted(
+        self, intent: Intent, scope: Scope, known: Node, memory: Memory, raw: Json
+    ) -> bool:
+        fresh = node_from_json(raw)
+        if fresh.uid != intent.uid:
+            return False
+        if scope.config.dry_run:
+            return True  # what is held in dry-run is not on the node
+        if intent.state is not None and intent.state.phase is Phase.DRAINED:
+            return fresh.unschedulable
+        now = self.clock()
+        seen = observe(memory, known, fresh, scope.config.rules, now)
+        again = assess(fresh, seen, scope, now)
+        asked = again.intent or again.wish
+        return asked is not None and asked.kind is intent.kind
+
+    def _settled(self, intent: Intent, raw: Json) -> None:
+        now = self.clock()
+        self.planner.settled(intent, node_from_json(raw), now)
+        self.metrics.actions.labels(intent.kind.value, "done").inc()
+        prefix = "dry-run, would be: " if self.config.dry_run else ""
+        log.info("%s: %s%s", intent.node, prefix, intent.message or intent.kind.value)
+        if intent.reason:
+            message = prefix + intent.message
+            self._say(intent.node, intent.uid, intent.reason, message, intent.warning)
+        state = intent.state
+        if intent.kind is Kind.HOLD and state is not None:
+            self.metrics.to_cordon.labels(state.condition).observe(now - state.first_seen)
+            self.metrics.late.observe(max(0.0, now - self.planner.entries[intent.uid].due_at))
+        if state is not None and state.phase is Phase.DRAINING:
+            if intent.kind is Kind.HOLD:
+                text = f"{prefix}draining for {state.condition}"
+                self._say(intent.node, intent.uid, "DrainStarted", text, False)
+            self.draining.begin(intent.node, intent.uid, state, fresh=True)
+        else:
+            self.draining.end(intent.uid)
+
+    def _dropped(self, intent: Intent, raw: Json) -> None:
+        """The fresh read says otherwise: take it in and let the planner think again."""
+        log.info("%s: %s is not called for any more", intent.node, intent.kind.value)
+        self.metrics.actions.labels(intent.kind.value, "overtaken").inc()
+        now = self.clock()
+        node = node_from_json(raw)
+        self.planner.failed(intent, now)
+        self._reopen(intent)
+        if node.uid == intent.uid:
+            self.planner.apply(Change(node.name, None, node), now)
+
+    def _failed(self, intent: Intent, failure: ApiFailure, delay: float | None = None) -> None:
+        conflict = failure.status in (409, 422)
+        result = "conflict" if conflict else "failed"
+        self.metrics.actions.labels(intent.kind.value, result).inc()
+        log.log(
+            logging.INFO if conflict else logging.WARNING,
+            "%s: %s not done: %s",
+            intent.node,
+            intent.kind.value,
+            failure,
+        )
+        self.planner.failed(intent, self.clock(), delay or 0.0)
+        self._reopen(intent)
+
+    def _reopen(self, intent: Intent) -> None:
+        """A drain whose end could not be written down has not ended."""
+        run = self.draining.running.get(intent.uid)
+        if run is not None:
+            run.ended = False
+
+    # -- drains -------------------------------------------------------------------------
+
+    def _drained(self, drain: NodeDrain) -> None:
+        """The node is empty: write it down."""
+        now = self.clock()
+        entry = self.planner.entries.get(drain.uid)
+        state = entry.state if entry is not None else None
+        if entry is None or state is None or state.phase is not Phase.DRAINING:
+            self.draining.end(drain.uid)
+            return
+        seconds = now - drain.started
+        staying = drain.staying
+        if self.config.dry_run:
+            text = f"dry-run: {len(drain.evictions)} pods would be evicted"
+        else:
+            text = f"empty after {seconds:.0f}s, {drain.evicted} pods went"
+        if staying:
+            names = "; ".join(f"{pod.id}: {why}" for pod, why in staying[:5])
+            more = f"; and {len(staying) - 5} more" if len(staying) > 5 else ""
+            text += f", {len(staying)} stay: {names}{more}"
+        done = replace(state, phase=Phase.DRAINED, since=int(now))
+        intent = Intent(Kind.NOTE, drain.node, drain.uid, done, "DrainSucceeded", text)
+        if not self.planner.request(intent, now):
+            self.draining.running[drain.uid].ended = False  # busy: asked again at the next step
+            return
+        self.metrics.drains.labels("succeeded").observe(max(0.0, seconds))
+        self._submit(intent)
+
+    def _count_eviction(self, outcome: Outcome) -> None:
+        self.metrics.evictions.labels(outcome.value).inc()
+
+    # -- saying -------------------------------------------------------------------------
+
+    def _say(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
+        self._events.say(NodeEvent(node, uid, reason, message, warning))
+
+    def _publish(self, now: float, engaged: Mapping[str, int]) -> None:
+        self._metrics_owed = now < self._metrics_at
+        if self._metrics_owed:
+            return
+        self._metrics_at = now + METRICS_EVERY
+        states: Counter[tuple[str, ...]] = Counter()
+        held: Counter[tuple[str, ...]] = Counter()
+        info: dict[tuple[str, ...], float] = {}
+        rejected: Counter[tuple[str, ...]] = Counter()
+        if self._leading:
+            for entry in self.planner.entries.values():
+                _count(entry, states, held, info, rejected)
+        publish(self.metrics.nodes, states)
+        publish(self.metrics.held, held)
+        publish(self.metrics.held_info, info)
+        publish(self.metrics.rejected, rejected)
+        publish(self.metrics.brakes, {(brake,): count for brake, count in engaged.items()})
+        causes = self.draining.blocked_causes(now)
+        publish(self.metrics.blocked, {(cause,): count for cause, count in causes.items()})
+        drains = [run.drain for run in self.draining.running.values()]
+        self.metrics.draining.set(len(drains))
+        oldest = min((drain.started for drain in drains), default=now)
+        self.metrics.oldest_drain.set(max(0.0, now - oldest))
+
+
+def _count(
+    entry: Entry,
+    states: Counter[tuple[str, ...]],
+    held: Counter[tuple[str, ...]],
+    info: dict[tuple[str, ...], float],
+    rejected: Counter[tuple[str, ...]],
+) -> None:
+    seen = entry.assessment
+    states[(seen.standing,)] += 1
+    if seen.rejected:
+        rejected[(seen.rejected,)] += 1
+    state = entry.state
+    if state is not None and state.phase.held:
+        held[(state.phase.value,)] += 1
+        info[(entry.node.name, state.condition, state.phase.value)] = 1

@@ -1,0 +1,122 @@
+"""What Prometheus can ask. Labels are bounded; only nodes that are held now appear by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_WAITS = (0.05, 0.25, 1, 5, 15, 60, 120, 300, 600, 1800, 3600)
+_DRAINS = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
+
+
+class Metrics:
+    """All metrics of the remediator in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
+        self.held = self._gauge("held_nodes", "Nodes held out of service by us", ["phase"])
+        self.held_info = self._gauge(
+            "held_node_info", "1 for each node held now", ["node", "condition", "phase"]
+        )
+        self.actions = self._counter(
+            "actions", "Changes of nodes by action and result", ["action", "result"]
+        )
+        self.to_cordon = self._histogram(
+            "condition_to_cordon_seconds",
+            "From the condition first seen to the node cordoned",
+            _WAITS,
+            ["condition"],
+        )
+        self.late = self._histogram(
+            "action_delay_seconds",
+            "From the moment a rule's duration was over to the node cordoned",
+            _LATENCY,
+            [],
+        )
+        self.drains = self._histogram(
+            "drain_duration_seconds", "From the start of a drain to its end", _DRAINS, ["result"]
+        )
+        self.draining = self._gauge("draining_nodes", "Nodes being drained now", [])
+        self.oldest_drain = self._gauge(
+            "oldest_drain_seconds", "Age of the oldest unfinished drain, 0 = none", []
+        )
+        self.evictions = self._counter("evictions", "Eviction requests by outcome", ["outcome"])
+        self.blocked = self._gauge(
+            "drain_blocked_pods", "Pods that a drain waits for, by cause", ["cause"]
+        )
+        self.brakes = self._gauge("brake_engaged", "Nodes that wait for a brake", ["brake"])
+        self.rejected = self._gauge(
+            "signal_rejected_nodes", "Nodes with a bad condition that is not believed", ["cause"]
+        )
+        self.leader = self._gauge("leader", "1 while this process holds the Lease", [])
+        self.paused = self._gauge("paused", "1 while remediation is paused", [])
+        self.read_only = self._gauge("read_only", "1 while another remediator comes first", [])
+        self.config_ok = self._gauge(
+            "config_last_reload_successful", "0 when the configuration file cannot be used", []
+        )
+        self.relists = self._counter("watch_relists", "Complete lists of a watch", ["watch"])
+        self.requests = self._counter(
+            "api_requests", "Requests to the API server (code 0: no answer)", ["verb", "code"]
+        )
+        self.request_time = self._histogram(
+            "api_request_duration_seconds", "Duration of requests", _LATENCY, ["verb"]
+        )
+        self.events = self._counter("events", "Kubernetes Events by result", ["result"])
+        self.reconciled = self._gauge(
+            "last_reconcile_timestamp_seconds", "When the plan was last made", []
+        )
+        self.config_ok.set(1)
+
+    def watch_age(self, name: str, age: Callable[[], float]) -> None:
+        """Publish the seconds since a watch gave its last sign of life."""
+        gauge = Gauge(
+            f"selfheal_remediator_{name}_watch_age_seconds",
+            f"Seconds since the last sign of life of the watch of {name}",
+            registry=self.registry,
+        )
+        gauge.set_function(age)
+
+    def request(self, verb: str, code: int, seconds: float) -> None:
+        """Count one answer of the API server."""
+        self.requests.labels(verb, str(code)).inc()
+        self.request_time.labels(verb).observe(seconds)
+
+    def tick(self) -> None:
+        """The plan was made."""
+        self.reconciled.set(time.time())
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
+        return Gauge(f"selfheal_remediator_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(f"selfheal_remediator_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: list[str]
+    ) -> Histogram:
+        return Histogram(
+            f"selfheal_remediator_{name}", text, labels, registry=self.registry, buckets=buckets
+        )
+
+
+def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Set a gauge to exactly these label values; those that went are removed."""
+    gauge.clear()
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)

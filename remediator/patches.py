@@ -1,0 +1,59 @@
+"""JSON patches (RFC 6902) for a Node, each guarded by tests on uid and resourceVersion. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from remediator.annotation import STATE_KEY, State
+from remediator.decide import Intent, Kind
+
+SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
+Json = dict[str, Any]
+
+
+def node_patch(intent: Intent, raw: Json, *, scale_down_disabled: bool) -> list[Json]:
+    """The patch that carries out the intent on the node just read (`raw`).
+
+    The server refuses it (422) when the node is another one or has changed since.
+    """
+    meta = raw["metadata"]
+    annotations: dict[str, str] = meta.get("annotations") or {}
+    ops: list[Json] = [
+        _op("test", "/metadata/uid", intent.uid),
+        _op("test", "/metadata/resourceVersion", meta["resourceVersion"]),
+    ]
+    if not meta.get("annotations"):
+        ops.append(_op("add", "/metadata/annotations", {}))
+    state = intent.state
+    if intent.kind is Kind.HOLD:
+        ops.append(_op("add", "/spec/unschedulable", True))
+        if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
+            ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
+            state = replace(state, scale_down_mark=True)
+    if intent.kind is Kind.GIVE_BACK and (raw.get("spec") or {}).get("unschedulable"):
+        ops.append({"op": "remove", "path": "/spec/unschedulable"})
+    if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL) and _our_mark(annotations):
+        ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
+    return ops + _state_ops(state, annotations)
+
+
+def _state_ops(state: State | None, annotations: dict[str, str]) -> list[Json]:
+    if state is not None:
+        return [_op("add", _annotation(STATE_KEY), state.to_json())]
+    if STATE_KEY in annotations:
+        return [{"op": "remove", "path": _annotation(STATE_KEY)}]
+    return []
+
+
+def _our_mark(annotations: dict[str, str]) -> bool:
+    marked = '"scaleDownMark":true' in annotations.get(STATE_KEY, "")
+    return marked and annotations.get(SCALE_DOWN_KEY) == "true"
+
+
+def _annotation(key: str) -> str:
+    return "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def _op(op: str, path: str, value: object) -> Json:
+    return {"op": op, "path": path, "value": value}

@@ -1,0 +1,396 @@
+"""All nodes together: weighs what each calls for against the brakes. Pure: time is passed in.
+
+The planner remembers what the nodes showed, assesses only those that changed or are due, and
+hands out intents. An intent that was handed out counts as done for the brakes until its
+outcome is told (`settled` or `failed`), because a watch lags behind one's own writes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from remediator.annotation import STATE_KEY, Phase, State
+from remediator.brakes import Engaged, Member, Tally, ask_drain, ask_hold
+from remediator.conditions import Memory, Reading, observe
+from remediator.decide import Assessment, Intent, Kind, Scope, assess, foreign_mark, selected
+from remediator.settings import Config
+from remediator.snapshot import Change, Node
+
+#: Share of not-answering nodes at which the control plane, not the nodes, is suspected
+#: (the node controller's own threshold for a disrupted zone).
+ILL_SHARE = 0.55
+ILL_MINIMUM = 3
+PEAK_WINDOW = 3600.0
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One node (one uid) and what we think of it."""
+
+    node: Node
+    memory: Memory
+    assessment: Assessment = field(default_factory=lambda: Assessment("new"))
+    pending: Intent | None = None
+    floor: int = 0
+    blocked: Engaged | None = None
+    retry_at: float = 0.0
+    failures: int = 0
+    ticket: int = 0
+    #: When the rule that asks (or asked last) for a hold was due.
+    due_at: float = 0.0
+    #: In dry-run: (unschedulable, annotation) as they would be had the writes been real.
+    overlay: tuple[bool, str | None] | None = None
+
+    @property
+    def state(self) -> State | None:
+        """The annotation as it is, or as the write under way will leave it."""
+        return self.pending.state if self.pending is not None else self.assessment.state
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, when to ask again at the latest, and which brakes are engaged."""
+
+    intents: tuple[Intent, ...]
+    wake: float | None
+    engaged: Mapping[str, int]
+
+
+class Planner:
+    """See the module. Not thread-safe: one thread owns it."""
+
+    def __init__(self, config: Config, owner: str, now: float) -> None:
+        self.config = config
+        self.owner = owner
+        self.entries: dict[str, Entry] = {}
+        self.suspects: dict[Key, float] = {}
+        self._names: dict[str, str] = {}
+        self._dirty: set[str] = set()
+        self._due: list[tuple[float, str, int]] = []
+        self._onsets: dict[Key, deque[tuple[float, str]]] = {}
+        self._granted: dict[Key, deque[float]] = {}
+        self._hold_times: deque[float] = deque()
+        self._peaks: deque[tuple[float, int]] = deque()
+        rate = config.brakes.rate
+        if rate is not None:
+            # A new leader does not know what its predecessor did within the window.
+            self._hold_times.extend([now] * rate.count)
+
+    # -- what is known ------------------------------------------------------------------
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on with other rules; what was seen so far of conditions in both is kept."""
+        self.config = config
+        self._dirty.update(self.entries)
+
+    def apply(self, change: Change[Node], now: float) -> None:
+        """A node appeared, changed or went."""
+        if change.new is None:
+            uid = self._names.pop(change.key, None)
+            if uid is not None:
+                self.entries.pop(uid, None)
+                self._dirty.discard(uid)
+            return
+        node = change.new
+        entry = self.entries.get(node.uid)
+        if entry is not None and _version(node) < entry.floor:
+            return  # older than our own last write: the watch has not caught up
+        self._see(node, entry, now)
+
+    def _see(self, node: Node, entry: Entry | None, now: float) -> None:
+        if entry is None:
+            memory = observe(Memory(), None, node, self.config.rules, now)
+            entry = Entry(node, memory)
+            self.entries[node.uid] = entry
+            self._names[node.name] = node.uid
+            self._note_onsets(entry, None, now)
+        else:
+            seen = _overlaid(node, entry.overlay)
+            before = entry.memory
+            entry.memory = observe(before, entry.node, seen, self.config.rules, now)
+            entry.node = seen
+            self._note_onsets(entry, before, now)
+        self._dirty.add(node.uid)
+
+    def _note_onsets(self, entry: Entry, before: Memory | None, now: float) -> None:
+        for rule in self.config.rules:
+            sight = entry.memory.sights[rule.key]
+            if sight.reading is not Reading.BAD or not rule.holds:
+                continue
+            earlier = before.sights.get(rule.key) if before is not None else None
+            if earlier is not None and earlier.reading is Reading.BAD:
+                continue
+            # At first sight of a node only its own clock can say when this began.
+            known_from = sight.transition if before is None else None
+            when = min(now, known_from) if known_from is not None else now
+            key = (rule.condition, entry.node.conditions[rule.condition].reason)
+            self._onsets.setdefault(key, deque()).append((when, entry.node.uid))
+
+    # -- outcomes -----------------------------------------------------------------------
+
+    def settled(self, intent: Intent, node: Node, now: float) -> None:
+        """The intent was carried out; `node` is the server's answer."""
+        entry = self.entries.get(intent.uid)
+        if entry is None:
+            return
+        entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
+        if self.config.dry_run:
+            entry.overlay = (node.unschedulable, node.annotations.get(STATE_KEY))
+            self._see(replace(entry.node, version=node.version), entry, now)
+            return
+        entry.floor = _version(node)
+        self._see(node, entry, now)
+
+    def failed(self, intent: Intent, now: float, delay: float = 0.0) -> None:
+        """The intent was not carried out; the node is looked at again after `delay`."""
+        entry = self.entries.get(intent.uid)
+        if entry is None:
+            return
+        entry.pending = None
+        entry.failures += 1
+        entry.retry_at = now + max(delay, min(60.0, 0.1 * 2.0 ** min(entry.failures, 10)))
+        self._schedule(entry, entry.retry_at)
+
+    def request(self, intent: Intent, now: float) -> bool:
+        """Take up an intent of the drain engine; False when the node is gone or busy."""
+        entry = self.entries.get(intent.uid)
+        if entry is None or entry.pending is not None or entry.retry_at > now:
+            return False
+        entry.pending = intent
+        return True
+
+    def forget_pending(self) -> None:
+        """Leadership was lost: nothing that was handed out counts any more."""
+        for entry in self.entries.values():
+            entry.pending = None
+        self._dirty.update(self.entries)
+
+    def scope(self) -> Scope:
+        """What assessments need; immutable, so other threads may use it for a fresh look."""
+        return Scope(self.config, self.owner, dict(self.suspects))
+
+    # -- the plan -----------------------------------------------------------------------
+
+    def plan(self, now: float, *, paused: str = "", ill: str = "") -> Plan:
+        """What to do now. `paused` or `ill` (a reason) stops what takes capacity away."""
+        self._update_suspects(now)
+        self._reassess(now)
+        intents: list[Intent] = []
+        wishes: list[Entry] = []
+        for entry in self.entries.values():
+            entry.blocked = None
+            if entry.pending is not None or entry.retry_at > now:
+                continue
+            if entry.assessment.intent is not None:
+                entry.pending = entry.assessment.intent
+                intents.append(entry.pending)
+            elif entry.assessment.wish is not None:
+                wishes.append(entry)
+        engaged: Counter[str] = Counter()
+        wake = self._due[0][0] if self._due else None
+        if wishes:
+            stopped = self._stopped(paused, ill)
+            granted, opens = self._weigh(wishes, stopped, now, engaged)
+            intents += granted
+            wake = _earlier(wake, opens)
+        return Plan(tuple(intents), wake, engaged)
+
+    def tally(self, now: float) -> Tally:
+        """The brakes' counts as of now."""
+        while self._peaks and self._peaks[0][0] < now - PEAK_WINDOW:
+            self._peaks.popleft()
+        rate = self.config.brakes.rate
+        oldest = now - max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
+        while self._hold_times and self._hold_times[0] < oldest:
+            self._hold_times.popleft()
+        peak = max((count for _, count in self._peaks), default=0)
+        tally = Tally.of(
+            (member for entry in self.entries.values() for member in self._member(entry, now)),
+            self._hold_times,
+            peak,
+        )
+        if not self._peaks or tally.population != self._peaks[-1][1]:
+            self._peaks.append((now, tally.population))
+        return tally
+
+    def _member(self, entry: Entry, now: float) -> Iterator[Member]:
+        node, state = entry.node, entry.state
+        ours = state is not None and state.phase.held and state.by == self.owner
+        if not ours and not selected(node, self.config):
+            return
+        draining = False
+        if ours and state is not None and state.phase is Phase.DRAINING:
+            # A drain that has outlived its deadline goes on, but frees its place for others.
+            draining = now < state.drain_started + self.config.drain.deadline
+        out = node.unschedulable or not node.ready or node.deleting or bool(foreign_mark(node))
+        yield Member(node.zone, node.control_plane, ours, out and not ours, draining)
+
+    def _stopped(self, paused: str, ill: str) -> Engaged | None:
+        if paused:
+            return Engaged("paused", f"paused: {paused}")
+        ill = ill or self._control_plane_ill()
+        return Engaged("controlPlaneIll", ill) if ill else None
+
+    def _control_plane_ill(self) -> str:
+        """Most nodes silent at once is the control plane's fault (as the node controller says)."""
+        zones: Counter[str] = Counter()
+        silent: Counter[str] = Counter()
+        for entry in self.entries.values():
+            ready = entry.node.conditions.get("Ready")
+            zones[entry.node.zone] += 1
+            silent[entry.node.zone] += ready is not None and ready.status == "Unknown"
+        total, lost = zones.total(), silent.total()
+        if lost >= ILL_MINIMUM and lost >= ILL_SHARE * total:
+            return f"{lost} of {total} nodes do not answer: the control plane is suspected"
+        return ""
+
+    def _weigh(
+        self, wishes: list[Entry], stopped: Engaged | None, now: float, engaged: Counter[str]
+    ) -> tuple[list[Intent], float | None]:
+        granted: list[Intent] = []
+        opens: float | None = None
+        tally = self.tally(now)
+        wishes.sort(key=_urgency)
+        for entry in wishes:
+            wish = entry.assessment.wish
+            assert wish is not None
+            block = stopped or (
+                ask_drain(self.config.brakes, tally)
+                if wish.kind is Kind.DRAIN
+                else self._ask_hold(entry, wish, tally, now)
+            )
+            if block is not None:
+                entry.blocked = block
+                engaged[block.brake] += 1
+                opens = _earlier(opens, block.until)
+                continue
+            if wish.kind is Kind.DRAIN:
+                tally.draining += 1
+            else:
+                wish = self._grant_hold(entry, wish, tally, now)
+            entry.pending = wish
+            granted.append(wish)
+        return granted, opens
+
+    def _ask_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Engaged | None:
+        member = next(self._member(entry, now), Member())
+        block = ask_hold(self.config.brakes, tally, member, now)
+        signal = self.config.signal
+        if block is not None or not signal.enabled or wish.state is None:
+            return block
+        recent = self._granted.setdefault((wish.state.condition, wish.state.reason), deque())
+        while recent and recent[0] <= now - signal.window:
+            recent.popleft()
+        if len(recent) < self._wave_limit():
+            return None
+        message = f"{len(recent)} holds for {wish.state.condition} within {signal.window:g}s"
+        return Engaged("signal", message, recent[0] + signal.window)
+
+    def _grant_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Intent:
+        state = wish.state
+        assert state is not None
+        entry.due_at = entry.assessment.due_since
+        tally.add_hold(next(self._member(entry, now), Member()), now)
+        self._hold_times.append(now)
+        self._granted.setdefault((state.condition, state.reason), deque()).append(now)
+        if state.action == "drain" and ask_drain(self.config.brakes, tally) is None:
+            # One write for both: cordoned and being drained.
+            tally.draining += 1
+            state = replace(state, phase=Phase.DRAINING, drain_started=int(now))
+        return replace(wish, state=state)
+
+    # -- waves ----------------------------------------------------------------------------
+
+    def _wave_limit(self) -> int:
+        signal = self.config.signal
+        return max(signal.max_touched.of(len(self.entries)), signal.floor)
+
+    def _update_suspects(self, now: float) -> None:
+        signal = self.config.signal
+        before = dict(self.suspects)
+        if not signal.enabled:
+            self.suspects.clear()
+        else:
+            for key in [key for key in self.suspects if self._wave_is_over(key)]:
+                del self.suspects[key]
+            for key, onsets in list(self._onsets.items()):
+                while onsets and onsets[0][0] < now - signal.window:
+                    onsets.popleft()
+                if not onsets:
+                    del self._onsets[key]
+                elif key not in self.suspects and self._is_wave(onsets):
+                    self.suspects[key] = min(when for when, _ in onsets)
+        if before != self.suspects:
+            self._dirty.update(self.entries)
+
+    def _is_wave(self, onsets: deque[tuple[float, str]]) -> bool:
+        limit = self._wave_limit()
+        return len(onsets) > limit and len({uid for _, uid in onsets}) > limit
+
+    def _wave_is_over(self, key: Key) -> bool:
+        """So few nodes still say it that it can be believed again."""
+        bad = sum(key in _bad_now(entry, self.config) for entry in self.entries.values())
+        return bad <= self._wave_limit()
+
+    # -- looking again ------------------------------------------------------------------
+
+    def _reassess(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, uid, ticket = heapq.heappop(self._due)
+            entry = self.entries.get(uid)
+            if entry is not None and entry.ticket == ticket:
+                self._dirty.add(uid)
+        scope = self.scope()
+        for uid in self._dirty:
+            entry = self.entries[uid]
+            entry.assessment = assess(entry.node, entry.memory, scope, now)
+            due = entry.assessment.due
+            if entry.retry_at > now:
+                due = _earlier(due, entry.retry_at)
+            if due is not None:
+                self._schedule(entry, max(due, now))
+        self._dirty.clear()
+
+    def _schedule(self, entry: Entry, when: float) -> None:
+        entry.ticket += 1
+        heapq.heappush(self._due, (when, entry.node.uid, entry.ticket))
+
+
+def _bad_now(entry: Entry, config: Config) -> set[Key]:
+    return {
+        (rule.condition, entry.node.conditions[rule.condition].reason)
+        for rule in config.rules
+        if entry.memory.sights[rule.key].reading is Reading.BAD
+    }
+
+
+def _urgency(entry: Entry) -> tuple[int, int, float, str]:
+    """Drains of nodes that are held already, then the worst, then the oldest."""
+    wish = entry.assessment.wish
+    assert wish is not None
+    drains = wish.state is not None and wish.state.action == "drain"
+    return (wish.kind is not Kind.DRAIN, not drains, entry.assessment.since, entry.node.name)
+
+
+def _overlaid(node: Node, overlay: tuple[bool, str | None] | None) -> Node:
+    if overlay is None:
+        return node
+    unschedulable, state = overlay
+    annotations = {key: value for key, value in node.annotations.items() if key != STATE_KEY}
+    if state is not None:
+        annotations[STATE_KEY] = state
+    return replace(node, unschedulable=unschedulable or node.unschedulable, annotations=annotations)
+
+
+def _version(node: Node) -> int:
+    return int(node.version) if node.version.isdigit() else 0
+
+
+def _earlier(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)

@@ -1,0 +1,124 @@
+"""Which pods of a node go, in which wave, and which stay and why. Pure.
+
+The meaning follows `kubectl drain` (mirror, DaemonSet, emptyDir, unmanaged), with one change:
+a pod that may not go is reported and does not stop the others. One predicate, one reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from remediator.settings import Drain
+from remediator.snapshot import Pod
+
+#: PriorityClasses at or above this value are reserved for the system.
+SYSTEM_PRIORITY = 2_000_000_000
+
+
+class Fate(Enum):
+    """What a drain does with a pod; the value is the bounded label for metrics."""
+
+    EVICT = "evict"
+    IGNORE = "ignore"  # belongs to the node, or is over: does not count
+    STAY = "stay"  # should go but may not: reported
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """A pod's fate. wave: 0 = ordinary, 1 = system, 2 = ourselves (last)."""
+
+    fate: Fate
+    reason: str = ""
+    wave: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What must be known beside the pod.
+
+    daemon_sets: (namespace, name, uid) of those that exist, None = not known (then every one
+    counts as existing). local_claims: claims (namespace, name) whose volume is on this node only.
+    """
+
+    drain: Drain
+    own_uid: str = ""
+    daemon_sets: frozenset[tuple[str, str, str]] | None = None
+    local_claims: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+
+
+Predicate = Callable[[Pod, Surroundings], Sorting | None]
+
+
+def _mirror(pod: Pod, _: Surroundings) -> Sorting | None:
+    return Sorting(Fate.IGNORE, "mirror pod of the kubelet") if pod.mirror else None
+
+
+def _finished(pod: Pod, _: Surroundings) -> Sorting | None:
+    return Sorting(Fate.IGNORE, f"finished ({pod.phase})") if pod.finished else None
+
+
+def _daemon(pod: Pod, around: Surroundings) -> Sorting | None:
+    if pod.owner_kind != "DaemonSet" or not pod.owner_api.startswith("apps/"):
+        return None
+    known = around.daemon_sets
+    if known is None or (pod.namespace, pod.owner_name, pod.owner_uid) in known:
+        return Sorting(Fate.IGNORE, f"DaemonSet {pod.owner_name}")
+    return None  # its DaemonSet is gone: nothing would bring it back here
+
+
+def _unmanaged(pod: Pod, around: Surroundings) -> Sorting | None:
+    if pod.owner_kind or around.drain.unmanaged_pods == "evict":
+        return None
+    return Sorting(Fate.STAY, "unmanaged: no controller would replace it")
+
+
+def _kept(pod: Pod, _: Surroundings) -> Sorting | None:
+    return Sorting(Fate.STAY, pod.keep_reason) if pod.keep_reason else None
+
+
+def _empty_dir(pod: Pod, around: Surroundings) -> Sorting | None:
+    if pod.empty_dir and not around.drain.delete_empty_dir:
+        return Sorting(Fate.STAY, "emptyDir data would be lost (drain.deleteEmptyDir: false)")
+    return None
+
+
+def _pinned(pod: Pod, around: Surroundings) -> Sorting | None:
+    if pod.pinned:
+        return Sorting(Fate.STAY, "pinned to this node by its nodeSelector or affinity")
+    for claim in pod.claims:
+        if (pod.namespace, claim) in around.local_claims:
+            return Sorting(Fate.STAY, f"its volume (claim {claim}) is on this node only")
+    return None
+
+
+PREDICATES: tuple[Predicate, ...] = (
+    _mirror,
+    _finished,
+    _daemon,
+    _unmanaged,
+    _kept,
+    _empty_dir,
+    _pinned,
+)
+
+
+def sort_pod(pod: Pod, around: Surroundings) -> Sorting:
+    """The pod's fate: the first predicate that has something to say, else it goes."""
+    if pod.deletion is not None and not pod.mirror:
+        # Already on its way, whoever asked; a DaemonSet's pod still does not count.
+        daemon = _daemon(pod, around)
+        return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
+    for predicate in PREDICATES:
+        verdict = predicate(pod, around)
+        if verdict is not None:
+            return verdict
+    return Sorting(Fate.EVICT, "", wave_of(pod, around))
+
+
+def wave_of(pod: Pod, around: Surroundings) -> int:
+    """Ordinary pods first, the system's next (DNS, CSI, webhooks serve the others), we last."""
+    if around.own_uid and pod.uid == around.own_uid:
+        return 2
+    return 1 if pod.priority >= SYSTEM_PRIORITY else 0

@@ -1,0 +1,169 @@
+"""`selfheal-remediator run`: checks everything that can be checked, then works until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from remediator.commands import Failure
+from remediator.events import EventWriter
+from remediator.health import serve
+from remediator.kubernetes_api import KubernetesApi, Permission, load_configuration
+from remediator.leader import Leader
+from remediator.loop import Identity, Remediator
+from remediator.metrics import Metrics
+from remediator.settings import Config, Environment, load_config
+
+log = logging.getLogger("remediator")
+
+#: How long the start waits for an API server that does not answer.
+API_PATIENCE = 60.0
+_M_ARENA_MAX = -8
+
+
+def permissions(config: Config, namespace: str) -> list[Permission]:
+    """Everything that `run` uses, as the README's and the chart's RBAC grant it."""
+    leases = "coordination.k8s.io"
+    wanted = [Permission(verb, "", "nodes") for verb in ("get", "list", "watch", "patch")]
+    wanted += [Permission(verb, "", "pods") for verb in ("get", "list", "watch")]
+    wanted.append(Permission("create", "", "pods", "eviction"))
+    if config.drain.on_deadline == "delete":
+        wanted.append(Permission("delete", "", "pods"))
+    wanted.append(Permission("get", "", "persistentvolumeclaims"))
+    wanted.append(Permission("get", "", "persistentvolumes"))
+    wanted += [
+        Permission(verb, "policy", "poddisruptionbudgets") for verb in ("get", "list", "watch")
+    ]
+    wanted.append(Permission("list", "apps", "daemonsets"))
+    wanted.append(Permission("list", leases, "leases"))
+    wanted.append(Permission("create", "", "events", namespace="default"))
+    wanted.append(Permission("create", leases, "leases", namespace=namespace))
+    wanted += [
+        Permission(verb, leases, "leases", namespace=namespace, name=config.lease.name)
+        for verb in ("list", "watch", "patch")
+    ]
+    return wanted
+
+
+def run(options: argparse.Namespace) -> int:
+    """Work as a daemon. Returns 0 after a signal; raises Failure when it cannot begin."""
+    _limit_arenas()
+    environment = Environment.read()
+    config = load_config(options.config or environment.config_file)
+    _log_to_stderr(environment)
+    access, default_namespace = load_configuration(options.kubeconfig, options.context)
+    namespace = (
+        options.namespace
+        or config.lease.namespace
+        or environment.pod_namespace
+        or default_namespace
+    )
+    if options.lease:
+        lease = config.lease.model_copy(update={"name": options.lease})
+        config = config.model_copy(update={"lease": lease})
+    metrics = Metrics()
+    api = KubernetesApi(
+        access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.request
+    )
+    _check_permissions(api, config, namespace)
+    identity = _identity(environment)
+    events = EventWriter(api, identity, lambda result: metrics.events.labels(result).inc())
+
+    def leader_of(
+        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
+    ) -> Leader:
+        watch = api.lease(namespace, config.lease.name)
+        return Leader(api, watch, config.lease, namespace, identity, on_change, on_annotations)
+
+    owner = Identity(f"{namespace}/{config.lease.name}", environment.pod_uid)
+    remediator = Remediator(config, api, leader_of, events, metrics, owner)
+    try:
+        server = serve(environment.http_port, remediator.healthy, remediator.ready, metrics.render)
+    except OSError as error:
+        port = environment.http_port
+        raise Failure(f"HTTP_PORT: port {port} cannot be used: {error.strerror}") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: remediator.stop())
+    log.info(
+        "started: mode %s, %d rules, API server %s, lease %s, http port %d",
+        config.mode,
+        len(config.rules),
+        api.server,
+        owner.owner,
+        server.server_port,
+    )
+    remediator.run()
+    log.info("stopped")
+    # Requests under way are the API server's now; their threads are not waited for.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _check_permissions(api: KubernetesApi, config: Config, namespace: str) -> None:
+    """Raises Failure that names each missing permission, or when no API server answers."""
+    wanted = permissions(config, namespace)
+    given_up = time.monotonic() + API_PATIENCE
+    while True:
+        try:
+            missing = api.missing(wanted)
+            break
+        except Exception as error:
+            if time.monotonic() > given_up:
+                message = f"the API server {api.server} does not answer: {error}"
+                raise Failure(message) from error
+            log.warning("the API server %s does not answer yet: %s", api.server, error)
+            time.sleep(2.0)
+    if missing:
+        names = "; ".join(str(item) for item in missing)
+        raise Failure(f"missing permissions (RBAC): {names}", code=3)
+
+
+def _identity(environment: Environment) -> str:
+    """Pod name and uid; outside a pod something as unique."""
+    if environment.pod_name and environment.pod_uid:
+        return f"{environment.pod_name}_{environment.pod_uid}"
+    return f"{socket.gethostname()}_{uuid.uuid4()}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _log_to_stderr(environment: Environment) -> None:
+    handler = logging.StreamHandler()
+    formatter: logging.Formatter
+    if environment.log_format == "json":
+        formatter = _JsonFormatter()
+    else:
+        formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=environment.log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def _limit_arenas() -> None:
+    """Keep glibc from giving each thread a heap of its own: they are many and do little."""
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    except (OSError, AttributeError):
+        log.debug("no mallopt here: memory is left to the C library")

@@ -1,0 +1,386 @@
+"""What a user may set: one YAML file for the behaviour, a few variables for the place.
+
+Everything is read and checked at the start, and every mistake is reported at once with the
+key's path, what was wrong and what is allowed. Durations are seconds (float) once parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "text")
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_AMOUNT = re.compile(r"^(\d+)(%?)$")
+
+
+class SettingsError(ValueError):
+    """The configuration cannot be used; `problems` holds one line per mistake."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(f"{source}: " + "; ".join(problems))
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `90s`, `1m`, `1h30m`, `250ms` or a plain number of seconds.
+
+    Raises ValueError with what is allowed.
+    """
+    allowed = "a duration such as 30s, 5m, 1h30m"
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"{value!r} is not {allowed}")
+    if isinstance(value, int | float):
+        if value < 0:
+            raise ValueError(f"{value!r} is negative; allowed is {allowed}")
+        return float(value)
+    text = str(value).strip()
+    if text == "0":
+        return 0.0
+    pieces = _DURATION.findall(text)
+    if not pieces or "".join(number + unit for number, unit in pieces) != text:
+        raise ValueError(f"{value!r} is not {allowed}")
+    return sum(float(number) * _UNITS[unit] for number, unit in pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A number of nodes, or a percentage of the nodes that the rules look at."""
+
+    number: int
+    percent: bool
+
+    def of(self, population: int) -> int:
+        """Nodes out of `population`; a percentage is rounded down (the floor is set apart)."""
+        return population * self.number // 100 if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}%" if self.percent else str(self.number)
+
+
+def parse_amount(value: object) -> Amount:
+    """An Amount from `3` or `"10%"`. Raises ValueError with what is allowed."""
+    if isinstance(value, Amount):
+        return value
+    found = None if isinstance(value, bool) else _AMOUNT.match(str(value).strip())
+    if found is None:
+        raise ValueError(f'{value!r} is not a number of nodes (3) or a percentage ("10%")')
+    number, percent = int(found[1]), bool(found[2])
+    if percent and number > 100:
+        raise ValueError(f"{value!r} is over 100%")
+    return Amount(number, percent)
+
+
+def _statuses(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _status_text(value: object) -> object:
+    # YAML turns an unquoted True into a boolean; a condition's status is text.
+    if isinstance(value, list):
+        return [("True" if item else "False") if isinstance(item, bool) else item for item in value]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+NodeAmount = Annotated[Amount, BeforeValidator(parse_amount)]
+Status = Literal["True", "False", "Unknown"]
+Statuses = Annotated[
+    tuple[Status, ...],
+    BeforeValidator(_status_text),
+    BeforeValidator(_statuses),
+    Field(min_length=1),
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=False,
+        arbitrary_types_allowed=True,
+    )
+
+
+#: Written by kubelet or the node controller, which have timeouts of their own: no heartbeat check.
+KUBELET_CONDITIONS = frozenset(
+    {"Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"}
+)
+
+
+class Rule(_Strict):
+    """One condition of a node and what to do about it."""
+
+    condition: str = Field(min_length=1, max_length=316)
+    status: Statuses = ("True",)
+    reason: str = ""
+    for_: Duration = Field(default=60.0, alias="for")
+    action: Literal["drain", "cordon", "annotate-only"]
+    latched: bool = False
+    heartbeat: Duration | None = 660.0
+
+    @field_validator("reason")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+        return value
+
+    @property
+    def key(self) -> str:
+        """Stable name of the rule inside one configuration."""
+        parts = [self.condition, "|".join(self.status)]
+        return "/".join([*parts, self.reason] if self.reason else parts)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rule takes a node out of service."""
+        return self.action != "annotate-only"
+
+    @property
+    def max_heartbeat_age(self) -> float | None:
+        """Seconds after which the writer counts as dead; None = not checked."""
+        if self.condition in KUBELET_CONDITIONS and "heartbeat" not in self.model_fields_set:
+            return None
+        return self.heartbeat
+
+    def matches_reason(self, reason: str) -> bool:
+        """Whether the condition's reason is one the rule is about."""
+        return not self.reason or re.search(self.reason, reason) is not None
+
+
+class Rate(_Strict):
+    """At most `count` new holds in any `window` (sliding)."""
+
+    count: int = Field(ge=1)
+    window: Duration
+
+
+class Brakes(_Strict):
+    """How much may be out of service because of us, and how fast."""
+
+    max_held: NodeAmount = Amount(10, True)
+    max_held_floor: int = Field(default=1, ge=0)
+    max_held_ceiling: int | None = Field(default=None, ge=0)
+    max_held_per_zone: NodeAmount | None = None
+    max_draining: int = Field(default=1, ge=0)
+    min_interval: Duration = 0.0
+    rate: Rate | None = None
+
+
+class Signal(_Strict):
+    """When many nodes say the same thing at once, the detector is suspected."""
+
+    enabled: bool = True
+    window: Duration = 30.0
+    max_touched: NodeAmount = Amount(1, True)
+    floor: int = Field(default=3, ge=1)
+
+
+class Recovery(_Strict):
+    """How a node is given back."""
+
+    hold_down: Duration = 300.0
+    reset_hold_down: Duration = 600.0
+    flap_window: Duration = 21600.0
+    max_flaps: int = Field(default=3, ge=1)
+
+
+class Drain(_Strict):
+    """How a node is emptied."""
+
+    deadline: Duration = 1800.0
+    on_deadline: Literal["wait", "report", "delete"] = "wait"
+    grace_period: int | None = Field(default=None, ge=1)
+    delete_empty_dir: bool = True
+    unmanaged_pods: Literal["report", "evict"] = "report"
+    headroom: bool = True
+    scale_down_disabled: bool = True
+
+
+class LeaseSettings(_Strict):
+    """Leader election; the Lease also carries the pause annotation."""
+
+    name: str = Field(default="selfheal-remediator", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    namespace: str | None = None
+    duration: Duration = 15.0
+    renew_interval: Duration = 5.0
+    renew_deadline: Duration = 10.0
+
+    @model_validator(mode="after")
+    def _order(self) -> LeaseSettings:
+        if not self.renew_interval < self.renew_deadline < self.duration:
+            raise ValueError(
+                "renewInterval < renewDeadline < duration must hold, got "
+                f"{self.renew_interval:g}s, {self.renew_deadline:g}s, {self.duration:g}s"
+            )
+        if self.duration < 1:
+            raise ValueError("duration must be at least 1s")
+        return self
+
+
+class ApiBudget(_Strict):
+    """The client's own request rate to the API server."""
+
+    qps: float = Field(default=200.0, gt=0)
+    burst: int = Field(default=400, ge=1)
+    max_in_flight: int = Field(default=48, ge=4, le=256)
+
+
+def default_rules() -> tuple[Rule, ...]:
+    """The rules that hold when the file names none (see README for their reasons)."""
+    drain_now = [("KernelDeadlock", 60, True), ("ReadonlyFilesystem", 60, True)]
+    drain_later = [("KubeletUnhealthy", 300, False), ("ContainerRuntimeUnhealthy", 300, False)]
+    noted = [
+        *("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"),
+        *("FrequentKubeletRestart", "FrequentDockerRestart", "FrequentContainerdRestart"),
+    ]
+    rules: list[dict[str, Any]] = [
+        {"condition": name, "for": seconds, "action": "drain", "latched": latched}
+        for name, seconds, latched in drain_now + drain_later
+    ]
+    rules.append(
+        {"condition": "Ready", "status": ["False", "Unknown"], "for": "10m", "action": "cordon"}
+    )
+    rules += [{"condition": name, "for": "1m", "action": "annotate-only"} for name in noted]
+    return tuple(Rule.model_validate(rule) for rule in rules)
+
+
+class Config(_Strict):
+    """The whole file."""
+
+    mode: Literal["enforce", "dryRun"] = "enforce"
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    exclude_node_selector: dict[str, str] = Field(default_factory=dict)
+    control_plane: bool = False
+    rules: tuple[Rule, ...] = Field(default_factory=default_rules)
+    brakes: Brakes = Field(default_factory=Brakes)
+    signal: Signal = Field(default_factory=Signal)
+    recovery: Recovery = Field(default_factory=Recovery)
+    drain: Drain = Field(default_factory=Drain)
+    lease: LeaseSettings = Field(default_factory=LeaseSettings)
+    api: ApiBudget = Field(default_factory=ApiBudget)
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Config:
+        problems = []
+        for position, rule in enumerate(self.rules):
+            for earlier_position, earlier in enumerate(self.rules[:position]):
+                if (
+                    rule.condition == earlier.condition
+                    and rule.reason == earlier.reason
+                    and set(rule.status) & set(earlier.status)
+                ):
+                    shared = ", ".join(sorted(set(rule.status) & set(earlier.status)))
+                    problems.append(
+                        f"rules[{position}] and rules[{earlier_position}] contradict: both are "
+                        f"about {rule.condition}={shared} with the same reason; keep one"
+                    )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether every write only asks the API server what would happen."""
+        return self.mode == "dryRun"
+
+
+def parse_config(text: str, source: str) -> Config:
+    """The configuration from YAML text. Raises SettingsError with every mistake found."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(source, [f"not YAML: {' '.join(str(error).split())}"]) from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise SettingsError(source, [f"a mapping is expected, found {type(raw).__name__}"])
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(source, [_problem(item) for item in error.errors()]) from error
+
+
+def _problem(item: Any) -> str:
+    where = ""
+    for part in item["loc"]:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{where}: {message}" if where else message
+
+
+def load_config(path: Path) -> Config:
+    """The configuration from a file. Raises SettingsError, also when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    return parse_config(text, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where this process runs. An empty pod name means: outside a cluster."""
+
+    pod_name: str
+    pod_namespace: str
+    pod_uid: str
+    node_name: str
+    config_file: Path
+    http_port: int
+    log_level: str
+    log_format: str
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
+        """From environment variables. Raises SettingsError with every mistake at once."""
+        env = os.environ if variables is None else variables
+        problems = []
+        port = env.get("HTTP_PORT", "8080")
+        if not port.isdigit() or int(port) > 65535:
+            problems.append(f"HTTP_PORT: {port!r} is not a port (0 to 65535; 0 = any free one)")
+        level = env.get("LOG_LEVEL", "info").lower()
+        if level not in LOG_LEVELS:
+            problems.append(f"LOG_LEVEL: {level!r} is not one of {', '.join(LOG_LEVELS)}")
+        layout = env.get("LOG_FORMAT", "json").lower()
+        if layout not in LOG_FORMATS:
+            problems.append(f"LOG_FORMAT: {layout!r} is not one of {', '.join(LOG_FORMATS)}")
+        if problems:
+            raise SettingsError("environment", problems)
+        return cls(
+            pod_name=env.get("POD_NAME", ""),
+            pod_namespace=env.get("POD_NAMESPACE", ""),
+            pod_uid=env.get("POD_UID", ""),
+            node_name=env.get("NODE_NAME", ""),
+            config_file=Path(env.get("CONFIG_FILE", DEFAULT_CONFIG_FILE)),
+            http_port=int(port),
+            log_level=level,
+            log_format=layout,
+        )

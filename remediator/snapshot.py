@@ -1,0 +1,568 @@
+"""Nodes, pods and disruption budgets as small values, and the list-and-watch that keeps them.
+
+The hot path decodes an object straight into a trimmed value: a full Node is 3 to 20 KiB of
+JSON, of which a decision needs a few hundred bytes. Nothing here knows a client library; a
+`Source` lists pages and streams events (see kubernetes_api.Collection).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from remediator.answers import ApiFailure, Expired
+
+Json = dict[str, Any]
+
+ANNOTATION_PREFIX = "selfheal.dev/"
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+CONTROL_PLANE_LABELS = (
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+)
+#: Annotations of other systems that a decision looks at.
+FOREIGN_ANNOTATIONS = (
+    "weave.works/kured-reboot-in-progress",
+    "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+    "cluster.x-k8s.io/remediate-machine",
+)
+
+
+def timestamp(text: str | None) -> float | None:
+    """Seconds since the epoch from an RFC 3339 time; None when absent."""
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One entry of node.status.conditions; times are the writer's clock, seconds since epoch."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    transition: float | None
+    heartbeat: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """One entry of node.spec.taints."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Resources as the scheduler sums them: CPU in millicores, memory in bytes, pods."""
+
+    cpu: int
+    memory: int
+    pods: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The part of a Node that a decision needs."""
+
+    name: str
+    uid: str
+    version: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    unschedulable: bool
+    taints: tuple[Taint, ...]
+    conditions: Mapping[str, Condition]
+    boot_id: str
+    deleting: bool
+    created: float | None
+    allocatable: Capacity
+
+    @property
+    def zone(self) -> str:
+        """Topology zone, empty when the node has none."""
+        return self.labels.get(ZONE_LABEL, "")
+
+    @property
+    def control_plane(self) -> bool:
+        """Whether the node carries a control-plane role label."""
+        return any(label in self.labels for label in CONTROL_PLANE_LABELS)
+
+    @property
+    def ready(self) -> bool:
+        """Whether Ready is True."""
+        condition = self.conditions.get("Ready")
+        return condition is not None and condition.status == "True"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The part of a Pod that a drain needs."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    node: str
+    labels: Mapping[str, str]
+    owner_kind: str
+    owner_name: str
+    owner_uid: str
+    owner_api: str
+    phase: str
+    deletion: float | None
+    grace: int | None
+    finalizers: tuple[str, ...]
+    mirror: bool
+    empty_dir: bool
+    claims: tuple[str, ...]
+    priority: int
+    keep_reason: str
+    pinned: bool
+    ready: bool
+    requests: Capacity
+    node_selector: Mapping[str, str]
+    tolerations: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`, for people."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pod ran to its end."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The part of a PodDisruptionBudget that a drain needs."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    match_labels: Mapping[str, str]
+    match_expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    selects: bool
+    allowed: int
+    healthy: int
+    desired: int
+    expected: int
+    current: bool
+    always_allow_unhealthy: bool
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`, for people."""
+        return f"{self.namespace}/{self.name}"
+
+    def covers(self, pod: Pod) -> bool:
+        """Whether the budget's selector matches the pod (policy/v1: empty selects all)."""
+        if not self.selects or pod.namespace != self.namespace:
+            return False
+        labels = pod.labels
+        if any(labels.get(key) != value for key, value in self.match_labels.items()):
+            return False
+        return all(
+            _expression_matches(labels, key, operator, values)
+            for key, operator, values in self.match_expressions
+        )
+
+
+def _expression_matches(
+    labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]
+) -> bool:
+    match operator:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+        case _:
+            return False
+
+
+_SUFFIXES = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+    "Ei": 2**60,
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+}
+
+
+def quantity(text: object) -> float:
+    """A Kubernetes quantity (`250m`, `1Gi`, `1e3`) as a number; 0 when it cannot be read."""
+    value = str(text)
+    for width in (2, 1):
+        factor = _SUFFIXES.get(value[-width:]) if len(value) > width else None
+        if factor is not None:
+            try:
+                return float(value[:-width]) * factor
+            except ValueError:
+                return 0.0
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
+def _interned(mapping: Mapping[str, str] | None) -> dict[str, str]:
+    return {sys.intern(key): sys.intern(value) for key, value in (mapping or {}).items()}
+
+
+def _capacity(resources: Mapping[str, Any]) -> Capacity:
+    return Capacity(
+        cpu=round(quantity(resources.get("cpu", 0)) * 1000),
+        memory=round(quantity(resources.get("memory", 0))),
+        pods=round(quantity(resources.get("pods", 0))),
+    )
+
+
+def node_from_json(raw: Json) -> Node:
+    """A Node from the API's JSON. Raises KeyError when it has no name or uid."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    annotations = meta.get("annotations") or {}
+    return Node(
+        name=meta["name"],
+        uid=meta["uid"],
+        version=meta.get("resourceVersion", ""),
+        labels=_interned(meta.get("labels")),
+        annotations={
+            key: value
+            for key, value in annotations.items()
+            if key.startswith(ANNOTATION_PREFIX) or key in FOREIGN_ANNOTATIONS
+        },
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(
+            Taint(sys.intern(taint["key"]), taint.get("value") or "", sys.intern(taint["effect"]))
+            for taint in spec.get("taints") or ()
+        ),
+        conditions={
+            sys.intern(item["type"]): _condition(item) for item in status.get("conditions") or ()
+        },
+        boot_id=(status.get("nodeInfo") or {}).get("bootID") or "",
+        deleting="deletionTimestamp" in meta,
+        created=timestamp(meta.get("creationTimestamp")),
+        allocatable=_capacity(status.get("allocatable") or {}),
+    )
+
+
+def _condition(item: Json) -> Condition:
+    return Condition(
+        type=sys.intern(item["type"]),
+        status=sys.intern(item.get("status") or "Unknown"),
+        reason=sys.intern(item.get("reason") or ""),
+        # A healthy message is never shown; a bad one is quoted in Events, shortened there.
+        message=sys.intern((item.get("message") or "")[:200]),
+        transition=timestamp(item.get("lastTransitionTime")),
+        heartbeat=timestamp(item.get("lastHeartbeatTime")),
+    )
+
+
+_KEEP_ANNOTATIONS = (
+    ("selfheal.dev/evict", "false"),
+    ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+    ("karpenter.sh/do-not-disrupt", "true"),
+)
+
+
+def pod_from_json(raw: Json) -> Pod:
+    """A Pod from the API's JSON. Raises KeyError when it has no name or uid."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    annotations = meta.get("annotations") or {}
+    owner: Json = next(
+        (ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), {}
+    )
+    volumes = spec.get("volumes") or ()
+    selector = spec.get("nodeSelector") or {}
+    return Pod(
+        namespace=sys.intern(meta["namespace"]),
+        name=meta["name"],
+        uid=meta["uid"],
+        version=meta.get("resourceVersion", ""),
+        node=spec.get("nodeName") or "",
+        labels=_interned(meta.get("labels")),
+        owner_kind=sys.intern(owner.get("kind", "")),
+        owner_name=sys.intern(owner.get("name", "")),
+        owner_uid=sys.intern(owner.get("uid", "")),
+        owner_api=sys.intern(owner.get("apiVersion", "")),
+        phase=sys.intern(status.get("phase") or "Unknown"),
+        deletion=timestamp(meta.get("deletionTimestamp")),
+        grace=meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds")),
+        finalizers=tuple(meta.get("finalizers") or ()),
+        mirror="kubernetes.io/config.mirror" in annotations,
+        empty_dir=any("emptyDir" in volume for volume in volumes),
+        claims=tuple(
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in volumes
+            if "persistentVolumeClaim" in volume
+        ),
+        priority=spec.get("priority") or 0,
+        keep_reason=next(
+            (
+                f"annotation {key}={value}"
+                for key, value in _KEEP_ANNOTATIONS
+                if annotations.get(key) == value
+            ),
+            "",
+        ),
+        pinned=HOSTNAME_LABEL in selector or _pinned_by_affinity(spec.get("affinity") or {}),
+        ready=any(
+            item.get("type") == "Ready" and item.get("status") == "True"
+            for item in status.get("conditions") or ()
+        ),
+        requests=_pod_requests(spec),
+        node_selector=_interned(selector),
+        tolerations=tuple(
+            (
+                item.get("key") or "",
+                item.get("operator") or "Equal",
+                item.get("value") or "",
+                item.get("effect") or "",
+            )
+            for item in spec.get("tolerations") or ()
+        ),
+    )
+
+
+def _pinned_by_affinity(affinity: Json) -> bool:
+    """Whether every required term names one host: such a pod fits nowhere else."""
+    required = (affinity.get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    terms = required.get("nodeSelectorTerms") or ()
+    return bool(terms) and all(
+        any(_names_one_host(item) for item in (term.get("matchExpressions") or ()))
+        or any(item.get("key") == "metadata.name" for item in term.get("matchFields") or ())
+        for term in terms
+    )
+
+
+def _names_one_host(item: Json) -> bool:
+    return (
+        item.get("key") == HOSTNAME_LABEL
+        and item.get("operator") == "In"
+        and len(item.get("values") or ()) == 1
+    )
+
+
+def tied_to_one_host(volume: Json) -> bool:
+    """Whether a PersistentVolume's node affinity names single hosts only."""
+    spec = volume.get("spec") or {}
+    required = (spec.get("nodeAffinity") or {}).get("required") or {}
+    terms = required.get("nodeSelectorTerms") or ()
+    return bool(terms) and all(
+        any(_names_one_host(item) for item in term.get("matchExpressions") or ()) for term in terms
+    )
+
+
+def _pod_requests(spec: Json) -> Capacity:
+    """Requests as the scheduler sums them: containers and sidecars, or the largest init one."""
+    cpu = memory = 0
+    for container in spec.get("containers") or ():
+        cpu, memory = _add_requests(container, cpu, memory)
+    init_cpu = init_memory = 0
+    for container in spec.get("initContainers") or ():
+        if container.get("restartPolicy") == "Always":
+            cpu, memory = _add_requests(container, cpu, memory)
+        else:
+            one_cpu, one_memory = _add_requests(container, 0, 0)
+            init_cpu, init_memory = max(init_cpu, one_cpu), max(init_memory, one_memory)
+    return Capacity(cpu=max(cpu, init_cpu), memory=max(memory, init_memory), pods=1)
+
+
+def _add_requests(container: Json, cpu: int, memory: int) -> tuple[int, int]:
+    requests = (container.get("resources") or {}).get("requests") or {}
+    return (
+        cpu + round(quantity(requests.get("cpu", 0)) * 1000),
+        memory + round(quantity(requests.get("memory", 0))),
+    )
+
+
+def budget_from_json(raw: Json) -> Budget:
+    """A PodDisruptionBudget from the API's JSON."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    selector = spec.get("selector")
+    return Budget(
+        namespace=sys.intern(meta["namespace"]),
+        name=meta["name"],
+        uid=meta["uid"],
+        version=meta.get("resourceVersion", ""),
+        match_labels=_interned((selector or {}).get("matchLabels")),
+        match_expressions=tuple(
+            (item["key"], item["operator"], tuple(item.get("values") or ()))
+            for item in (selector or {}).get("matchExpressions") or ()
+        ),
+        selects=selector is not None,
+        allowed=status.get("disruptionsAllowed") or 0,
+        healthy=status.get("currentHealthy") or 0,
+        desired=status.get("desiredHealthy") or 0,
+        expected=status.get("expectedPods") or 0,
+        current=(status.get("observedGeneration") or 0) >= (meta.get("generation") or 0),
+        always_allow_unhealthy=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
+    )
+
+
+class Item(Protocol):
+    """What a reflector can keep: something with a uid."""
+
+    @property
+    def uid(self) -> str: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One object changed. `new` None = gone; `old` None = first seen."""
+
+    key: str
+    old: T | None
+    new: T | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One decoded line of a watch; `raw` is the object (for ERROR: a Status)."""
+
+    type: str
+    raw: Json
+
+
+class Source(Protocol):
+    """Where a reflector lists and watches (kubernetes_api.Collection)."""
+
+    def pages(self) -> Iterator[tuple[list[Json], str]]:
+        """Pages of raw objects, each with the list's resourceVersion. Raises ApiFailure."""
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        """Events since `version` until the server ends it. Raises ApiFailure, Expired."""
+
+
+def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T]]:
+    """What a relist changed, deletes included; a same key with another uid is a delete first."""
+    for key, before in old.items():
+        after = new.get(key)
+        if after is None or after.uid != before.uid:
+            yield Change(key, before, None)
+    for key, after in new.items():
+        known = old.get(key)
+        if known is None or known.uid != after.uid:
+            yield Change(key, None, after)
+        elif known != after:
+            yield Change(key, known, after)
+
+
+class Reflector(Generic[T]):
+    """Keeps `items` equal to a collection and tells `on_change` about each difference.
+
+    `on_sync` is called after each complete list. Runs until `stop` is set; every failure is
+    reported to `on_failure` and tried again with jittered backoff (0.2 s to 10 s).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        decode: Callable[[Json], T],
+        key: Callable[[T], str],
+        on_change: Callable[[Change[T]], None],
+        on_sync: Callable[[], None],
+        on_failure: Callable[[ApiFailure], None],
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._decode, self._key = source, decode, key
+        self._on_change, self._on_sync, self._on_failure = on_change, on_sync, on_failure
+        self._stop = stop
+        self.items: dict[str, T] = {}
+        #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
+        self.last_contact = time.monotonic()
+        self.relists = 0
+
+    def run(self) -> None:
+        """List, then watch, for as long as `stop` is not set."""
+        version: str | None = None
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                if version is None:
+                    version = self.relist()
+                version = self._watch(version)
+                failures = 0
+            except Expired:
+                version = None
+            except ApiFailure as failure:
+                self._on_failure(failure)
+                failures += 1
+                self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
+
+    def relist(self) -> str:
+        """Read everything again in pages; returns the resourceVersion to watch from."""
+        fresh: dict[str, T] = {}
+        version = ""
+        for raws, page_version in self._source.pages():
+            version = page_version
+            for raw in raws:
+                item = self._decode(raw)
+                fresh[self._key(item)] = item
+            raws.clear()
+        changes = list(differences(self.items, fresh))
+        self.items = fresh
+        self.relists += 1
+        self.last_contact = time.monotonic()
+        for change in changes:
+            self._on_change(change)
+        self._on_sync()
+        return version
+
+    def _watch(self, version: str) -> str:
+        for event in self._source.watch(version, self._stop):
+            self.last_contact = time.monotonic()
+            if event.type == "ERROR":
+                raise ApiFailure.from_status(event.raw)
+            version = event.raw["metadata"]["resourceVersion"]
+            if event.type != "BOOKMARK":
+                self._apply(event)
+        return version
+
+    def _apply(self, event: WatchEvent) -> None:
+        item = self._decode(event.raw)
+        key = self._key(item)
+        old = self.items.get(key)
+        if event.type == "DELETED":
+            self.items.pop(key, None)
+            if old is not None:
+                self._on_change(Change(key, old, None))
+            return
+        self.items[key] = item
+        if old is not None and old.uid != item.uid:
+            self._on_change(Change(key, old, None))
+            old = None
+        self._on_change(Change(key, old, item))
