@@ -50,9 +50,15 @@ def _build(plan: Plan, left: Sequence[str], progress: Progress) -> None:
         if plan.path.exists():
             return
         tools.need_root(f"building the {plan.name} image")
+        tools.need_space(plan.path.parent, 1, f"the {plan.name} image")
         if "build" in plan.roots:
             tools.need({"buildah": "buildah"})
         ready = catalog.prepare(plan, progress)
         with progress.working(f"image {plan.name}", left), store.whole_file(plan.path) as part:
             plan.make(part, plan.ref, ready)
+            if catalog.plan(plan.name).key != plan.key:
+                # Its content would be kept under the key of another.
+                raise RuntimeError(
+                    f"the sources of {plan.name} changed during its build; run again"
+                )
         store.prune_named(plan.path, _KEEP)

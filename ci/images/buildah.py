@@ -31,7 +31,7 @@ class Storage:
         places = ["--root", str(self.root), "--runroot", str(run_root)]
         settings = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": tempfile.gettempdir()}
         command = ["buildah", *places, "--storage-driver", self.driver, *arguments]
-        return tools.run(command, env=dict(os.environ) | settings)
+        return tools.run_contained(command, env=dict(os.environ) | settings)
 
     def has(self, ref: str) -> bool:
         """Whether an image of that name is in the storage."""

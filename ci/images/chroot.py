@@ -28,12 +28,14 @@ def command(
     env: Mapping[str, str] | None = None,
     cwd: str = "/",
     read_only: bool = True,
+    die_with_parent: bool = False,
 ) -> list[str]:
     """The command line that runs `argv` inside `root` as `user` (uid, gid).
 
     `binds` maps a path inside to a folder or file of the machine (writable, must exist on both
     sides); `tmpfs` are empty writable folders; everything else is read-only unless `read_only` is
-    False. `env` is all the environment there is, with a PATH unless it has one.
+    False. `env` is all the environment there is, with a PATH unless it has one. `die_with_parent`
+    has everything killed when the thread that started the command ends, however it ends.
     """
     inside = {"PATH": PATH, **(env or {})}
     at = shlex.quote(str(root))
@@ -50,7 +52,18 @@ def command(
     program += ["--clear-groups", "--no-new-privs", "--pdeathsig=KILL"]
     program += ["/usr/bin/env", "-i", "-C", cwd, *assignments, *argv]
     script = " && ".join([*steps, f"exec {shlex.join(program)}"])
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", script]
+    with_parent = ["setpriv", "--pdeathsig=KILL"] if die_with_parent else []
+    return [
+        *with_parent,
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child=KILL",
+        "sh",
+        "-c",
+        script,
+    ]
 
 
 def send_signal(unshare_pid: int, number: signal.Signals) -> None:

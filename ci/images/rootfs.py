@@ -114,6 +114,7 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
     with store.locked(cache_root() / "rootfs" / f"{name}.lock"):
         if not final.is_dir():
             tools.need_root(f"making the {name} root file system")
+            tools.need_space(final.parent, 1, f"the {name} root file system")
             tools.need({"debootstrap": "debootstrap"})
             with said.working(f"root file system {name}", []):
                 _make(recipe, parent, final)
@@ -127,7 +128,8 @@ def _make(recipe: Recipe, parent: Path | None, final: Path) -> None:
             tools.run(["cp", "-a", f"{parent}/.", str(part)])
         else:
             _debootstrap(recipe, part)
-        tools.run(["chroot", str(part), "/bin/sh", "-eu"], text=recipe.finish, env=_CHROOT_ENV)
+        shell = ["chroot", str(part), "/bin/sh", "-eu"]
+        tools.run_contained(shell, text=recipe.finish, env=_CHROOT_ENV)
         _check_version(recipe, part)
 
 
@@ -144,7 +146,7 @@ def _debootstrap(recipe: Recipe, target: Path) -> None:
     mirror = mirror or aptsource.debian_mirror(aptsource.machine_sources())
     # Without one (not a Debian machine) debootstrap has a default of its own.
     command += [mirror] if mirror else []
-    tools.run(command, env=dict(os.environ) | _apt_proxy() | {"LC_ALL": "C"})
+    tools.run_contained(command, env=dict(os.environ) | _apt_proxy() | {"LC_ALL": "C"})
 
 
 def _apt_proxy() -> dict[str, str]:

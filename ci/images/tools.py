@@ -31,6 +31,17 @@ def need(packages: Mapping[str, str]) -> None:
         install(missing)
 
 
+def need_space(folder: Path, gibibytes: float, what: str) -> None:
+    """Refuses to start what would not fit on the file system of `folder` (made if missing)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / (1 << 30)
+    if free < gibibytes:
+        raise MissingTools(
+            f"{what} needs about {gibibytes:g} GiB under {folder}, and {free:.1f} GiB are free; "
+            "free some, or choose another cache with SELFHEAL_CACHE"
+        )
+
+
 def install(packages: Sequence[str]) -> None:
     """Installs Debian packages, or says which to install by hand."""
     names = " ".join(packages)
@@ -46,12 +57,26 @@ def install(packages: Sequence[str]) -> None:
         raise MissingTools(f"could not install {names}: {error}") from error
 
 
+# Own processes and mounts, all gone as soon as we are, however we end: a killed build leaves
+# no debootstrap that goes on writing, and nothing mounted.
+_CONTAINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork")
+_KILLED_WITH_US = (*_CONTAINED, "--kill-child=KILL", "--mount-proc")
+
+
+def run_contained(
+    command: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Like `run`, for a command that starts others and mounts things. Needs root."""
+    return run([*_KILLED_WITH_US, *command], text=text, env=env, name=command[0])
+
+
 def run(
     command: Sequence[str],
     *,
     text: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    name: str = "",
 ) -> str:
     """Runs a command and gives its standard output. A failure raises RuntimeError with its end."""
     done = subprocess.run(
@@ -66,5 +91,5 @@ def run(
     )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise RuntimeError(f"{command[0]} failed with status {done.returncode}:\n{tail}")
+        raise RuntimeError(f"{name or command[0]} failed with status {done.returncode}:\n{tail}")
     return done.stdout
