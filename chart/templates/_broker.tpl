@@ -52,7 +52,7 @@
 - {name: AMQP_USERNAME_FILE, value: /etc/selfheal/broker/username}
 - {name: AMQP_PASSWORD_FILE, value: /etc/selfheal/broker/password}
 {{- end }}
-- {name: AMQP_HEARTBEAT, value: {{ .Values.broker.heartbeatSeconds | toJson | quote }}}
+- {name: AMQP_HEARTBEAT, value: {{ include "selfheal.text" .Values.broker.heartbeatSeconds | quote }}}
 {{- with .Values.broker.tls }}
 {{- if .enabled }}
 - {name: AMQP_CA_FILE, value: /etc/selfheal/broker-tls/ca.crt}
@@ -107,17 +107,17 @@
 - {name: DLQ_NAME, value: {{ .deadLetters | default (printf "%s.dead-letters" .name) | quote }}}
 - {name: RESULTS_QUEUE, value: {{ .results | default (printf "%s.results" .name) | quote }}}
 - {name: RETRY_DELAYS, value: {{ include "selfheal.intList" .retryDelays | quote }}}
-- {name: DELIVERY_LIMIT, value: {{ .deliveryLimit | toJson | quote }}}
-- {name: RESULTS_MAX_LENGTH, value: {{ .resultsMaxLength | toJson | quote }}}
-- {name: RESULTS_MAX_AGE, value: {{ .resultsMaxAgeSeconds | toJson | quote }}}
-- {name: DLQ_MAX_LENGTH, value: {{ .deadLettersMaxLength | toJson | quote }}}
-- {name: DLQ_MAX_AGE, value: {{ .deadLettersMaxAgeSeconds | toJson | quote }}}
+- {name: DELIVERY_LIMIT, value: {{ include "selfheal.text" .deliveryLimit | quote }}}
+- {name: RESULTS_MAX_LENGTH, value: {{ include "selfheal.text" .resultsMaxLength | quote }}}
+- {name: RESULTS_MAX_AGE, value: {{ include "selfheal.text" .resultsMaxAgeSeconds | quote }}}
+- {name: DLQ_MAX_LENGTH, value: {{ include "selfheal.text" .deadLettersMaxLength | quote }}}
+- {name: DLQ_MAX_AGE, value: {{ include "selfheal.text" .deadLettersMaxAgeSeconds | quote }}}
 {{- end }}
 {{- end -}}
 
 {{- define "selfheal.intList" -}}
 {{- $out := list -}}
-{{- range . }}{{- $out = append $out (. | toJson) -}}{{- end -}}
+{{- range . }}{{- $out = append $out (include "selfheal.text" .) -}}{{- end -}}
 {{- $out | join "," -}}
 {{- end -}}
 

@@ -161,7 +161,13 @@
 {{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable") .Values.remediator.externalConditions -}}
 {{- if .Values.nodeProblemDetector.enabled -}}
 {{- $known = concat $known (include "selfheal.detector.conditions" . | splitList ",") -}}
+{{- $detected := include "selfheal.detector.conditions" . | splitList "," -}}
+{{- $period := .Values.nodeProblemDetector.heartbeatPeriod -}}
 {{- range $index, $rule := $c.rules -}}
+{{- $heartbeat := hasKey $rule "heartbeat" | ternary $rule.heartbeat "11m" -}}
+{{- if and $heartbeat (has $rule.condition $detected) (le (include "selfheal.seconds" $heartbeat | float64) (include "selfheal.seconds" $period | float64)) -}}
+{{- $p = append $p (printf "nodeProblemDetector.heartbeatPeriod (%s) is not shorter than the heartbeat of remediator.config.rules[%d] on %s (%s), so its signal would always be stale: set the rule's heartbeat to at least twice the period" $period $index $rule.condition $heartbeat) -}}
+{{- end -}}
 {{- if not (has $rule.condition $known) -}}
 {{- $p = append $p (printf "remediator.config.rules[%d] is about the condition %s, which nothing sets: the bundled detector sets %s; add a monitor for it to nodeProblemDetector.customPlugins, or, when something else on your nodes sets it, add it to remediator.externalConditions" $index $rule.condition (include "selfheal.detector.conditions" $ | replace "," ", ")) -}}
 {{- end -}}
@@ -191,4 +197,14 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
+{{- end -}}
+
+{{/* Seconds of a duration such as 1h30m, 90s or 250ms. */}}
+{{- define "selfheal.seconds" -}}
+{{- $units := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(ms|s|m|h)" . -1 -}}
+{{- $sum = addf $sum (mulf (regexFind "[0-9.]+" . | float64) (get $units (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $sum -}}
 {{- end -}}

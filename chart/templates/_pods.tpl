@@ -11,7 +11,7 @@
 {{- if .image.digest -}}
 {{- printf "%s@%s" $repository .image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- printf "%s:%s" $repository (include "selfheal.text" (.image.tag | default .root.Chart.AppVersion)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -73,4 +73,9 @@ topologySpreadConstraints:
     # Pods of an old revision that are on their way out do not count.
     matchLabelKeys: [pod-template-hash]
 {{- end }}
+{{- end -}}
+
+{{/* A number or text as text. A number is never in the form 1e+06, which toString gives. */}}
+{{- define "selfheal.text" -}}
+{{- if kindIs "string" . -}}{{- . -}}{{- else -}}{{- toJson . -}}{{- end -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/* Seconds that a stopping worker gives its messages in flight: by default as long as a model call may take. */}}
 {{- define "selfheal.worker.shutdownGrace" -}}
-{{- .Values.worker.shutdownGraceSeconds | default .Values.model.deadlineSeconds | toJson -}}
+{{- include "selfheal.text" (.Values.worker.shutdownGraceSeconds | default .Values.model.deadlineSeconds) -}}
 {{- end -}}
 
 {{- define "selfheal.worker.terminationGrace" -}}
@@ -14,9 +14,9 @@
 {{- define "selfheal.worker.env" -}}
 {{ include "selfheal.broker.env" . | trim }}
 {{ include "selfheal.queue.env" . | trim }}
-- {name: CONCURRENCY, value: {{ .Values.worker.concurrency | toJson | quote }}}
-- {name: MAX_ATTEMPTS, value: {{ .Values.queue.maxAttempts | toJson | quote }}}
-- {name: MAX_TEXT_BYTES, value: {{ .Values.queue.maxTextBytes | toJson | quote }}}
+- {name: CONCURRENCY, value: {{ include "selfheal.text" .Values.worker.concurrency | quote }}}
+- {name: MAX_ATTEMPTS, value: {{ include "selfheal.text" .Values.queue.maxAttempts | quote }}}
+- {name: MAX_TEXT_BYTES, value: {{ include "selfheal.text" .Values.queue.maxTextBytes | quote }}}
 - {name: SHUTDOWN_GRACE, value: {{ include "selfheal.worker.shutdownGrace" . | quote }}}
 {{- with .Values.model }}
 - {name: MODEL_PROVIDER, value: {{ .provider | quote }}}
@@ -26,8 +26,8 @@
 {{- with .baseUrl }}
 - {name: MODEL_BASE_URL, value: {{ . | quote }}}
 {{- end }}
-- {name: MODEL_TEMPERATURE, value: {{ .temperature | toJson | quote }}}
-- {name: MODEL_DEADLINE, value: {{ .deadlineSeconds | toJson | quote }}}
+- {name: MODEL_TEMPERATURE, value: {{ include "selfheal.text" .temperature | quote }}}
+- {name: MODEL_DEADLINE, value: {{ include "selfheal.text" .deadlineSeconds | quote }}}
 {{- if .existingSecret }}
 - name: MODEL_API_KEY
   valueFrom:
@@ -37,8 +37,8 @@
 - {name: HTTP_PORT, value: "8080"}
 - {name: LOG_LEVEL, value: {{ .Values.worker.logLevel }}}
 - {name: LOG_FORMAT, value: {{ .Values.worker.logFormat }}}
-{{- if .Values.faults.modelDelay }}
-- {name: FAULT_MODEL_DELAY, value: {{ .Values.faults.modelDelay | toJson | quote }}}
+{{- if gt (float64 .Values.faults.modelDelay) 0.0 }}
+- {name: FAULT_MODEL_DELAY, value: {{ include "selfheal.text" .Values.faults.modelDelay | quote }}}
 {{- end }}
 {{- with .Values.worker.extraEnv }}
 {{ toYaml . }}

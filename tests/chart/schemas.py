@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ def problems(manifest: Mapping[str, Any], version: str, crds: Path) -> list[str]
     return list(_problems(json.dumps(manifest), api, kind, version, crds))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _problems(text: str, api: str, kind: str, version: str, crds: Path) -> tuple[str, ...]:
     # Most objects are the same in many cases.
-    validator = _custom(crds, api, kind) if api.startswith("keda.sh/") else _core(version, api, kind)
+    validator = (
+        _custom(crds, api, kind) if api.startswith("keda.sh/") else _core(version, api, kind)
+    )
     manifest = json.loads(text)
     return tuple(
         f"{kind} {manifest['metadata']['name']}: {'.'.join(map(str, e.path))}: {e.message}"
@@ -42,14 +44,14 @@ def _problems(text: str, api: str, kind: str, version: str, crds: Path) -> tuple
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _core(version: str, api: str, kind: str) -> Draft202012Validator:
     stem = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api)
     schema = _load(version, f"{kind.lower()}-{stem}.json")
     return Draft202012Validator(schema, registry=_definitions(version))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _definitions(version: str) -> Registry[Any]:
     document = Resource(contents=_load(version, "_definitions.json"), specification=DRAFT202012)
     return Registry().with_resource("/api/_definitions.json", document)
@@ -60,7 +62,7 @@ def _load(version: str, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _custom(crds: Path, api: str, kind: str) -> Draft202012Validator:
     group, version = api.split("/")
     for definition in _definitions_of(crds):

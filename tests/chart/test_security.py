@@ -128,7 +128,9 @@ def test_a_password_with_odd_characters_is_escaped_in_the_uris(helm: Helm) -> No
 def test_the_monitoring_user_may_only_look(helm: Helm) -> None:
     data = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]["stringData"]
     definitions = json.loads(data["definitions.json"])
-    rights = {p["user"]: (p["configure"], p["write"], p["read"]) for p in definitions["permissions"]}
+    rights = {
+        p["user"]: (p["configure"], p["write"], p["read"]) for p in definitions["permissions"]
+    }
     assert rights == {"selfheal": (".*", ".*", ".*"), "selfheal-monitor": ("^$", "^$", "^$")}
     assert not any("administrator" in user["tags"] for user in definitions["users"])
 

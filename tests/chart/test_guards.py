@@ -1,0 +1,235 @@
+"""States that make no sense do not render, and the message says what is wrong and what to set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import Helm
+
+#: name -> (values, what the message must say: the key at fault, and the way out)
+GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nothing enabled": (
+        {
+            "worker": {"enabled": False},
+            "rabbitmq": {"enabled": False},
+            "remediator": {"enabled": False},
+            "nodeProblemDetector": {"enabled": False},
+        },
+        ["nothing is enabled", "set worker.enabled"],
+    ),
+    "min above max": (
+        {"autoscaling": {"minReplicas": 9, "maxReplicas": 5}},
+        ["autoscaling.minReplicas is 9 and autoscaling.maxReplicas is 5", "must not be above"],
+    ),
+    "scale to zero without KEDA": (
+        {"autoscaling": {"mode": "hpa", "minReplicas": 0}},
+        ["only KEDA scales to zero", "set autoscaling.minReplicas to at least 1"],
+    ),
+    "HPA without a CPU request": (
+        {
+            "autoscaling": {"mode": "hpa", "minReplicas": 1},
+            "worker": {"resources": {"requests": {"cpu": None}}},
+        },
+        ["worker.resources.requests.cpu is not set", "set it"],
+    ),
+    "fallback above max": (
+        {"autoscaling": {"maxReplicas": 3, "keda": {"fallback": {"replicas": 4}}}},
+        ["autoscaling.keda.fallback.replicas is 4", "autoscaling.maxReplicas (3)"],
+    ),
+    "nobody declares the queue": (
+        {"topology": {"enabled": False}},
+        ["topology.enabled is false", "no worker would ever start", "set topology.enabled=true"],
+    ),
+    "KEDA without a management API": (
+        {"rabbitmq": {"enabled": False}, "broker": {"host": "b", "existingSecret": "s"}},
+        ["autoscaling.mode=keda", "set broker.managementUrl"],
+    ),
+    "worker budget that blocks drains": (
+        {"worker": {"podDisruptionBudget": {"maxUnavailable": 0}}},
+        ["worker.podDisruptionBudget.maxUnavailable is 0", "set at least 1"],
+    ),
+    "remediator budget that blocks drains": (
+        {"remediator": {"podDisruptionBudget": {"maxUnavailable": "0%"}}},
+        ["remediator.podDisruptionBudget.maxUnavailable is 0%", "set at least 1"],
+    ),
+    "grace shorter than the model's deadline": (
+        {"worker": {"shutdownGraceSeconds": 10}},
+        ["worker.shutdownGraceSeconds (10)", "model.deadlineSeconds (60)", "leave it null"],
+    ),
+    "killed before the grace is over": (
+        {"worker": {"terminationGracePeriodSeconds": 60}},
+        ["worker.terminationGracePeriodSeconds (60)", "at least 65"],
+    ),
+    "two brokers": (
+        {"broker": {"host": "rabbitmq.example"}},
+        ['broker.host is "rabbitmq.example"', "two brokers", "set rabbitmq.enabled=false"],
+    ),
+    "TLS to the bundled broker": (
+        {"broker": {"tls": {"enabled": True, "existingSecret": "s"}}},
+        ["broker.tls.enabled", "set rabbitmq.enabled=false"],
+    ),
+    "external broker without a secret": (
+        {
+            "rabbitmq": {"enabled": False},
+            "broker": {"host": "b", "managementUrl": "https://b:15671/"},
+        },
+        ["broker.existingSecret is empty", "set it to the name of a Secret"],
+    ),
+    "external broker that is nowhere": (
+        {
+            "rabbitmq": {"enabled": False},
+            "broker": {"existingSecret": "s", "managementUrl": "https://b:15671/"},
+        },
+        ["nothing says where the broker is", "set broker.host"],
+    ),
+    "TLS without certificates": (
+        {
+            "rabbitmq": {"enabled": False},
+            "autoscaling": {"mode": "none"},
+            "broker": {"host": "b", "existingSecret": "s", "tls": {"enabled": True}},
+        },
+        ["broker.tls.existingSecret is empty", "certificate authority"],
+    ),
+    "client certificate without its key": (
+        {
+            "rabbitmq": {"enabled": False},
+            "autoscaling": {"mode": "none"},
+            "broker": {
+                "host": "b",
+                "existingSecret": "s",
+                "tls": {"enabled": True, "existingSecret": "t", "certKey": "tls.crt"},
+            },
+        },
+        ["broker.tls.certKey and broker.tls.keyKey belong together", "set both or neither"],
+    ),
+    "guest": (
+        {"rabbitmq": {"auth": {"username": "guest"}}},
+        ["rabbitmq.auth.username is guest", "set another name"],
+    ),
+    "one user for two jobs": (
+        {"rabbitmq": {"auth": {"monitorUsername": "selfheal"}}},
+        ["rabbitmq.auth.monitorUsername are the same", "set two different users"],
+    ),
+    "two queues with one name": (
+        {"queue": {"name": "q", "results": "q"}},
+        ["must be three different queues", "q, q.dead-letters, q"],
+    ),
+    "retry delays that shrink": (
+        {"queue": {"retryDelays": [5, 1]}},
+        ["queue.retryDelays must grow", "[1, 5, 30, 120]"],
+    ),
+    "provider without a model": (
+        {"model": {"provider": "ollama", "baseUrl": "http://ollama:11434"}},
+        ["model.provider=ollama needs model.name"],
+    ),
+    "provider without a URL": (
+        {"model": {"provider": "openai", "name": "m"}},
+        ["model.provider=openai needs model.baseUrl"],
+    ),
+    "a server for the builtin model": (
+        {"model": {"baseUrl": "http://ollama:11434"}},
+        ["model.provider=builtin uses no server", "leave model.baseUrl empty"],
+    ),
+    "a remediator that may hold most of the cluster": (
+        {"remediator": {"config": {"brakes": {"maxHeld": "80%"}}}},
+        ["remediator.config.brakes.maxHeld is 80%", "set at most 50%"],
+    ),
+    "a remediator that can do nothing": (
+        {"remediator": {"config": {"brakes": {"maxHeld": 0, "maxHeldFloor": 0}}}},
+        ["it could never act", "set maxHeldFloor to at least 1"],
+    ),
+    "a rule on a condition that nothing sets": (
+        {"remediator": {"config": {"rules": [{"condition": "Foo", "action": "cordon"}]}}},
+        [
+            "remediator.config.rules[0] is about the condition Foo, which nothing sets",
+            "KernelDeadlock, ReadonlyFilesystem",
+            "nodeProblemDetector.customPlugins",
+            "remediator.externalConditions",
+        ],
+    ),
+    "a heartbeat that is always too old": (
+        {
+            "nodeProblemDetector": {"heartbeatPeriod": "20m"},
+            "remediator": {
+                "config": {
+                    "rules": [
+                        {"condition": "KernelDeadlock", "action": "drain"},
+                        {"condition": "ReadonlyFilesystem", "action": "drain", "heartbeat": "1h"},
+                        {"condition": "Ready", "status": ["False"], "action": "cordon"},
+                    ]
+                }
+            },
+        },
+        ["nodeProblemDetector.heartbeatPeriod (20m)", "KernelDeadlock", "heartbeat"],
+    ),
+    "a detector that looks at nothing": (
+        {
+            "nodeProblemDetector": {
+                "systemLogMonitors": {"kernel-monitor": None, "readonly-monitor": None}
+            },
+            "remediator": {"enabled": False},
+        },
+        ["has nothing to look at", "nodeProblemDetector.enabled=false"],
+    ),
+    "a plugin with a monitor's name": (
+        {
+            "nodeProblemDetector": {
+                "customPlugins": {
+                    "kernel-monitor": {
+                        "config": {"plugin": "custom", "source": "x", "rules": []},
+                    }
+                }
+            }
+        },
+        ["customPlugins.kernel-monitor has the name of one of systemLogMonitors"],
+    ),
+    "a plugin without its script": (
+        {
+            "nodeProblemDetector": {
+                "customPlugins": {
+                    "clock": {
+                        "config": {
+                            "plugin": "custom",
+                            "source": "clock",
+                            "rules": [
+                                {
+                                    "type": "temporary",
+                                    "reason": "ClockIsWrong",
+                                    "path": "/plugins/clock/chek.sh",
+                                }
+                            ],
+                        },
+                        "scripts": {"check.sh": "exit 0"},
+                    }
+                }
+            }
+        },
+        ["runs /plugins/clock/chek.sh", "scripts have no chek.sh"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_refuses(helm: Helm, name: str) -> None:
+    values, said = GUARDS[name]
+    message = helm.refusal(values=values)
+    problems = [line for line in message.splitlines() if line.startswith("  * ")]
+    assert len(problems) == 1, message
+    for words in said:
+        assert words in problems[0]
+
+
+def test_says_all_that_is_wrong_at_once(helm: Helm) -> None:
+    message = helm.refusal(
+        "autoscaling.minReplicas=9",
+        "model.provider=ollama",
+        "remediator.podDisruptionBudget.maxUnavailable=0",
+    )
+    assert message.count("  * ") == 4
+
+
+def test_a_part_that_is_off_is_not_checked(helm: Helm) -> None:
+    """A second release of the healing alone need not say anything about brokers and models."""
+    helm.template("worker.enabled=false", "rabbitmq.enabled=false", "model.provider=ollama")

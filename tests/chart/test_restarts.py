@@ -1,0 +1,139 @@
+"""What restarts on an upgrade: the pods that read what has changed, and no others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.rendering import (
+    CASES,
+    CHART,
+    FIXED,
+    Helm,
+    by_kind,
+    containers,
+    environment,
+    pod_templates,
+)
+
+
+def changed(helm: Helm, *sets: str) -> set[str]:
+    """Components whose pods restart when these values are set on a default release."""
+    before, after = (
+        pod_templates(helm.template(*FIXED)),
+        pod_templates(helm.template(*FIXED, *sets)),
+    )
+    return {
+        (after.get(name) or before[name])["metadata"]["labels"]["app.kubernetes.io/component"]
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, case: str) -> None:
+    bumped = tmp_path / "selfheal"
+    shutil.copytree(CHART, bumped)
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
+    old = helm.template(*FIXED, files=CASES[case])
+    new = helm.template(*FIXED, files=CASES[case], chart=bumped)
+    assert all("9.9.9" in m["metadata"]["labels"]["helm.sh/chart"] for m in new)
+    assert pod_templates(new) == pod_templates(old)
+    claims = [m["spec"].get("volumeClaimTemplates") for m in new if m["kind"] == "StatefulSet"]
+    assert "9.9.9" not in str(claims)
+
+
+@pytest.mark.parametrize(
+    ("sets", "restarted"),
+    [
+        (["model.provider=ollama", "model.name=m", "model.baseUrl=http://o"], {"worker"}),
+        (["model.deadlineSeconds=30"], {"worker"}),
+        (["faults.modelDelay=0.5"], {"worker"}),
+        (["worker.concurrency=9"], {"worker"}),
+        (["worker.logLevel=debug"], {"worker"}),
+        # The Job's pods are other pods; the Job has another name, and nothing is restarted for it.
+        (["queue.name=tickets"], {"worker", "topology"}),
+        (["worker.image.tag=2"], {"worker", "topology"}),
+        (["remediator.config.mode=dryRun"], {"remediator"}),
+        (["remediator.config.recovery.holdDown=1m"], {"remediator"}),
+        (["remediator.image.tag=2"], {"remediator"}),
+        (["nodeProblemDetector.heartbeatPeriod=1m"], {"node-problem-detector"}),
+        (
+            ["nodeProblemDetector.systemLogMonitors.kernel-monitor.lookback=1m"],
+            {"node-problem-detector"},
+        ),
+        (["rabbitmq.memoryHighWatermark=512MiB"], {"rabbitmq"}),
+        (["rabbitmq.auth.password=other"], {"rabbitmq"}),
+        (["autoscaling.maxReplicas=7"], set()),
+        (["autoscaling.mode=hpa", "autoscaling.minReplicas=1"], set()),
+        (["autoscaling.mode=none"], set()),
+        (["commonLabels.team=a"], set()),
+        (["metrics.podMonitor.enabled=true"], set()),
+        (["worker.podDisruptionBudget.maxUnavailable=2"], set()),
+    ],
+)
+def test_restarts_only_what_reads_the_change(
+    helm: Helm, sets: list[str], restarted: set[str]
+) -> None:
+    assert changed(helm, *sets) == restarted
+
+
+def test_a_changed_plugin_script_restarts_the_detector(helm: Helm) -> None:
+    script = "nodeProblemDetector.customPlugins.clock.scripts.check\\.sh"
+    first = pod_templates(helm.case("custom-plugin", *FIXED))
+    second = pod_templates(helm.case("custom-plugin", *FIXED, f"{script}=exit 0"))
+    assert {name for name in first if first[name] != second[name]} == {
+        "DaemonSet/selfheal-node-problem-detector"
+    }
+
+
+def test_the_topology_job_has_another_name_when_it_does_something_else(helm: Helm) -> None:
+    def job(*sets: str) -> str:
+        [name] = by_kind(helm.template(*FIXED, *sets), "Job")
+        return name
+
+    assert job() == job("model.provider=ollama", "model.name=m", "model.baseUrl=http://o")
+    assert job() == job("autoscaling.maxReplicas=7")
+    assert job() != job("queue.name=tickets")
+    assert job() != job("worker.image.tag=2")
+    assert job() != job("topology.backoffLimit=3")
+
+
+def test_the_topology_job_is_no_hook(helm: Helm) -> None:
+    """A hook would run before the broker is there, or keep `--wait` waiting for ever."""
+    for manifest in helm.template(*FIXED):
+        assert "helm.sh/hook" not in manifest["metadata"].get("annotations", {})
+
+
+def test_job_and_worker_declare_the_same_queues(helm: Helm) -> None:
+    manifests = helm.template(*FIXED, "queue.name=tickets", "queue.deliveryLimit=7")
+    [job] = by_kind(manifests, "Job").values()
+    worker = by_kind(manifests, "Deployment")["selfheal-worker"]
+    said = environment(containers(job["spec"]["template"])[0])
+    meant = environment(containers(worker["spec"]["template"])[0])
+    del said["LOG_FORMAT"]
+    assert said["QUEUE_NAME"] == "tickets"
+    assert said.items() <= meant.items()
+
+
+@pytest.mark.parametrize(
+    ("sets", "shutdown", "kill"),
+    [
+        ([], "60", 70),
+        (["model.deadlineSeconds=300"], "300", 310),
+        (["model.deadlineSeconds=0.5"], "0.5", 11),
+        (["worker.shutdownGraceSeconds=90"], "90", 100),
+        (["worker.terminationGracePeriodSeconds=600"], "60", 600),
+    ],
+)
+def test_grace_is_derived_from_the_deadline(
+    helm: Helm, sets: list[str], shutdown: str, kill: int
+) -> None:
+    worker = by_kind(helm.template(*FIXED, *sets), "Deployment")["selfheal-worker"]
+    spec = worker["spec"]["template"]["spec"]
+    assert environment(spec["containers"][0])["SHUTDOWN_GRACE"] == shutdown
+    assert spec["terminationGracePeriodSeconds"] == kill

@@ -1,0 +1,138 @@
+"""values.yaml, its schema and its table say the same; what is not in them is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ci.chart.__main__ import generated
+from ci.chart.values import ValuesError, read
+from tests.chart.rendering import CHART, Helm, by_kind
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def test_generated_files_are_fresh() -> None:
+    for path, text in generated().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run `python -m ci.chart write`"
+
+
+def test_a_key_without_description_is_an_error() -> None:
+    with pytest.raises(ValuesError, match=r"line 3: a\.b has no"):
+        read("# -- Something.\na:\n  b: 1\n")
+
+
+def test_an_annotation_that_is_no_json_is_an_error() -> None:
+    with pytest.raises(ValuesError, match="the @schema of a is no JSON"):
+        read("# -- Something.\n# @schema {nope\na: 1\n")
+
+
+def _objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object with named properties in the schema, with its path."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict):
+            yield path, schema
+        for key, value in schema.items():
+            yield from _objects(value, f"{path}/{key}")
+    elif isinstance(schema, list):
+        for index, item in enumerate(schema):
+            yield from _objects(item, f"{path}/{index}")
+
+
+def test_every_key_is_described() -> None:
+    for path, schema in _objects(SCHEMA):
+        for key, value in schema["properties"].items():
+            assert value.get("description"), f"{path}: {key}"
+
+
+def test_only_what_belongs_to_others_is_open() -> None:
+    """`global` is shared with other charts; a detector's monitor is documented by the detector."""
+    opened = {
+        path for path, schema in _objects(SCHEMA) if schema.get("additionalProperties") is not False
+    }
+    assert opened == {
+        "/properties/global",
+        "/$defs/monitor",
+        "/properties/nodeProblemDetector/properties/customPlugins",
+    }
+
+
+def _mappings(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield f"{path}{key}."
+            yield from _mappings(value, f"{path}{key}.")
+
+
+def test_an_unknown_key_is_refused_by_name_and_place(helm: Helm) -> None:
+    """At each level that values.yaml has, except in maps of the user's own names."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    maps = (
+        "global.",
+        "nodeProblemDetector.systemLogMonitors.",
+        "nodeProblemDetector.nodeSelector.",
+    )
+    api = ("behavior.", "scaleUp.", "scaleDown.", "requests.", "limits.", "or.securityContext.")
+    strict = ["", *(p for p in _mappings(values) if not p.startswith(maps) and not p.endswith(api))]
+    assert len(strict) > 30
+    message = helm.refusal(values=_nested([f"{place}nope" for place in strict]))
+    for place in strict:
+        pointer = "/" + place.removesuffix(".").replace(".", "/") if place else ""
+        assert f"at '{pointer}': additional properties 'nope' not allowed" in message, place
+
+
+def _nested(paths: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path in paths:
+        here = values
+        *parents, last = path.split(".")
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[last] = {}
+    return values
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("autoscaling.mode=both", "'keda', 'hpa', 'none', 'auto'"),
+        ("worker.image.pullPolicy=Sometimes", "'Always', 'IfNotPresent', 'Never'"),
+        ("worker.image.digest=sha256:12", "/worker/image/digest"),
+        ("worker.concurrency=0", "/worker/concurrency"),
+        ("worker.concurrency=many", "/worker/concurrency"),
+        ("worker.resources.limits.memory=lots", "/worker/resources/limits/memory"),
+        ("remediator.config.recovery.holdDown=5", "/remediator/config/recovery/holdDown"),
+        ("remediator.config.recovery.holdDown=5 minutes", "/remediator/config/recovery/holdDown"),
+        ("remediator.config.rules[0].condition=A", "/remediator/config/rules/0"),
+        ("remediator.config.brakes.maxHeld=120%", "/remediator/config/brakes/maxHeld"),
+        ("rabbitmq.plugins={rabbitmq_prometheus}", "/rabbitmq/plugins"),
+        ("broker.managementUrl=https://user:pw@b:15671", "/broker/managementUrl"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place(helm: Helm, assignment: str, said: str) -> None:
+    assert said in helm.refusal(assignment)
+
+
+def test_works_as_a_dependency(helm: Helm, tmp_path: Path) -> None:
+    """In an umbrella chart, with `condition: selfheal.enabled` and globals of its own."""
+    umbrella = tmp_path / "umbrella"
+    (umbrella / "charts").mkdir(parents=True)
+    (umbrella / "charts" / "selfheal").symlink_to(CHART)
+    (umbrella / "Chart.yaml").write_text(
+        "{apiVersion: v2, name: umbrella, version: 1.0.0, dependencies: "
+        "[{name: selfheal, version: '>=0.0.0', condition: selfheal.enabled}]}"
+    )
+    (umbrella / "values.yaml").write_text(
+        "{global: {company: acme, imageRegistry: registry.acme}, "
+        "selfheal: {enabled: true, queue: {name: acme}}}"
+    )
+    manifests = helm.template(chart=umbrella, release="acme")
+    worker = by_kind(manifests, "Deployment")["acme-selfheal-worker"]
+    image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image.startswith("registry.acme/selfheal-worker:")
+    assert helm.template("selfheal.enabled=false", chart=umbrella, release="acme") == []
