@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +108,7 @@ def _dockerfile(name: str) -> Plan:
         with store.locked(cache_root() / "buildah" / "lock"):
             storage = buildah.storage(base.name.rpartition("-")[2])
             arguments = {
-                argument: _stage_image(storage, root, ready.roots[root])
+                argument: _stage_image(storage, target, ready.roots[root])
                 for argument, root in (("BASE_IMAGE", "base"), ("BUILD_IMAGE", "build"))
             }
             dockerfile = tools.REPOSITORY / name / "Dockerfile"
@@ -121,12 +119,12 @@ def _dockerfile(name: str) -> Plan:
     return Plan(name, key, key, make, roots=("base", "build"))
 
 
-def _stage_image(storage: buildah.Storage, name: str, root: Path) -> str:
+def _stage_image(storage: buildah.Storage, target: Path, root: Path) -> str:
     """The root file system as an image in the storage, loaded there the first time."""
     ref = f"{REGISTRY}/{root.name.replace('-', ':')}"
     if not storage.has(ref):
-        with _layer_folder() as folder:
-            layer, whole = folder / "layer.tar", folder / f"{name}.tar"
+        with store.scratch_folder(target) as folder:
+            layer, whole = folder / "layer.tar", folder / "image.tar"
             archive.layer_of_folder(root, layer)
             archive.write(whole, ref, [layer], Config(env={"PATH": _PATH}, cmd=["bash"]))
             storage.run("pull", f"docker-archive:{whole}")
@@ -145,7 +143,7 @@ def _rabbitmq() -> Plan:
     )
 
     def make(target: Path, ref: str, ready: Ready) -> None:
-        with _layer_folder() as folder:
+        with store.scratch_folder(target) as folder:
             archive.layer_of_folder(ready.roots["rabbitmq"], folder / "layer.tar")
             archive.write(target, ref, [folder / "layer.tar"], config)
 
@@ -170,7 +168,7 @@ def _node_problem_detector() -> Plan:
         for path in sorted(p for p in folder_in.rglob("*") if p.is_file()):
             mode = 0o755 if path.suffix == ".sh" else 0o644
             files[f"/config/{path.relative_to(folder_in).as_posix()}"] = File(path, mode)
-        with _layer_folder() as folder:
+        with store.scratch_folder(target) as folder:
             archive.layer_of_folder(ready.roots["base"], folder / "base.tar")
             archive.layer_of_files(files, folder / "layer.tar")
             archive.write(target, ref, [folder / "base.tar", folder / "layer.tar"], config)
@@ -199,7 +197,7 @@ def _pause() -> Plan:
     config = Config(entrypoint=["/pause"], user="65535:65535")
 
     def make(target: Path, ref: str, _ready: Ready) -> None:
-        with _layer_folder() as folder:
+        with store.scratch_folder(target.with_name("pause-program")) as folder:
             _alone(target, ref, config, "/pause", pause.build(folder))
 
     key = inputs.key_of("pause", pause.sources_digest(), _REVISION)
@@ -214,7 +212,7 @@ def _alone(
     program: Path,
     capability: bytes | None = None,
 ) -> None:
-    with _layer_folder() as folder:
+    with store.scratch_folder(target) as folder:
         files = {path: File(program, 0o755, capability)}
         archive.layer_of_files(files, folder / "layer.tar", {"/tmp": 0o1777})
         archive.write(target, ref, [folder / "layer.tar"], config)
@@ -227,12 +225,3 @@ def _part_key(name: str) -> str:
 
 def _tag_of_part(name: str) -> str:
     return pin("go", RECIPES[name].module).removeprefix("v")
-
-
-@contextmanager
-def _layer_folder() -> Iterator[Path]:
-    """Room for layers where the archives will be: they are large, and /tmp may be memory."""
-    parent = cache_root() / "images"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".layers-", dir=parent) as folder:
-        yield Path(folder)

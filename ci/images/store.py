@@ -49,6 +49,21 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder next to `beside`, gone after the block (and one that a killed build left).
+
+    Large things are put together there: /tmp may be memory. The caller holds the lock of `beside`.
+    """
+    folder = beside.with_name(f".{beside.name}.scratch.part")
+    remove_tree(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+@contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
     """Like `whole_folder`, for one file."""
     final.parent.mkdir(parents=True, exist_ok=True)
