@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+from ci.cluster import Cluster, ClusterError
 from ci.demo import site as sites
 from ci.demo import story
 from ci.demo.console import Console
 from ci.demo.kube import CommandFailed
 from ci.demo.world import NeverHappened
+from ci.images.tools import MissingTools
+from ci.parts.errors import PartsError
 
 RELEASE = NAMESPACE = "selfheal"
+_CANNOT = (CommandFailed, NeverHappened, LookupError, ClusterError, PartsError, MissingTools)
 
 _EPILOG = """environment:
   CLUSTER=local     a real cluster on this machine (the default; needs root or sudo, Linux)
@@ -30,7 +34,7 @@ def main() -> int:
     except sites.NotReady as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    except (CommandFailed, NeverHappened, LookupError) as error:
+    except _CANNOT as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -72,7 +76,7 @@ def _down(console: Console) -> int:
             sites.clear(site, RELEASE, NAMESPACE)
         return 0
     with console.step("Take the local cluster away"):
-        sites.Cluster().down(progress=console.say)
+        Cluster(say=console.say).down()
     return 0
 
 

@@ -63,10 +63,10 @@ def clear(site: Site, release: str, namespace: str) -> None:
 
 def _local(console: Console) -> Site:
     with console.step("A real cluster on this machine: control plane, two nodes, KEDA"):
-        cluster = Cluster()
-        cluster.up(progress=console.say)
+        cluster = Cluster(say=console.say)
+        cluster.up()
     with console.step("Container images"):
-        built = images.ensure(list(_IMAGES), progress=console.say)
+        built = images.ensure(list(_IMAGES))
         for name, image in built.items():
             cluster.load(image.archive)
             console.say(f"{name}: {image.size_bytes / 1e6:.0f} MB, {image.ref}")
