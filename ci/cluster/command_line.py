@@ -25,7 +25,9 @@ Files of a cluster, its logs too: /var/lib/selfheal/NAME. Built parts: SELFHEAL_
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status is in the help's last lines."""
-    options = _parser().parse_args(arguments)
+    own, forwarded = split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
+    options.forwarded = forwarded
     try:
         return int(options.run(options))
     except (ClusterError, PartsError) as error:
@@ -34,6 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ci.cluster: stopped", file=sys.stderr)
         return 130
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and those that go to kubectl as they are: all after `kubectl [--name N]`."""
+    if not arguments or arguments[0] != "kubectl":
+        return list(arguments), []
+    own = 1
+    if arguments[1:2] == ["--name"]:
+        own = 3
+    elif arguments[1:] and (arguments[1].startswith("--name=") or arguments[1] in ("-h", "--help")):
+        own = 2
+    return list(arguments[:own]), list(arguments[own:])
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -66,7 +80,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _kubectl(options: argparse.Namespace) -> int:
     command = Cluster(options.name).kubectl_command()
-    os.execv(command[0], [*command, *options.arguments])
+    os.execv(command[0], [*command, *options.forwarded])
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -124,8 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("text", "json"), default="text")
     status.set_defaults(run=_status)
 
-    kubectl = commands.add_parser("kubectl", parents=[named], help="kubectl with its kubeconfig")
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…")
+    kubectl = commands.add_parser(
+        "kubectl",
+        parents=[named],
+        help="kubectl with its kubeconfig",
+        usage="python -m ci.cluster kubectl [--name NAME] …",
+        description="Everything after the name goes to kubectl.",
+    )
     kubectl.set_defaults(run=_kubectl)
 
     logs = commands.add_parser("logs", parents=[named], help="the log of one part (see status)")
