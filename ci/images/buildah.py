@@ -57,10 +57,13 @@ def storage(key: str) -> Storage:
 
 def build(
     place: Storage, dockerfile: Path, context: Path, arguments: Mapping[str, str], ref: str
-) -> None:
-    """`buildah build` with its layers kept; this machine's pip settings go in as secrets."""
+) -> str:
+    """`buildah build` with its layers kept; this machine's pip settings go in as secrets.
+
+    Gives the image's id.
+    """
     with tempfile.TemporaryDirectory(prefix="selfheal-build-") as folder:
-        place.run(
+        said = place.run(
             "build",
             "--layers",
             "--pull-never",
@@ -71,3 +74,4 @@ def build(
             f"--tag={ref}",
             str(context),
         )
+    return said.split()[-1]

@@ -18,7 +18,7 @@ from ci.versions import cache_root, pin
 REGISTRY = "localhost/selfheal"
 NONROOT = "65532:65532"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_REVISION = "1"
+_REVISION = "2"
 """Raised when the way in which images are put together changes in a way that no key sees."""
 
 
@@ -113,8 +113,9 @@ def _dockerfile(name: str) -> Plan:
             }
             dockerfile = tools.REPOSITORY / name / "Dockerfile"
             local = f"{REGISTRY}/{name}:latest"
-            buildah.build(storage, dockerfile, tools.REPOSITORY, arguments, local)
-            storage.run("push", local, f"docker-archive:{target}:{ref}")
+            made = buildah.build(storage, dockerfile, tools.REPOSITORY, arguments, local)
+            # By its id: pushed by its name, the archive would have that name as well.
+            storage.run("push", made, f"docker-archive:{target}:{ref}")
 
     return Plan(name, key, key, make, roots=("base", "build"))
 

@@ -37,10 +37,11 @@ class Unpacked:
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def unpack(archive: Path, root: Path) -> Unpacked:
+def unpack(image: images.Image, root: Path) -> Unpacked:
     """Applies the layers in order, whiteouts included (image-spec, layer.md)."""
-    with tarfile.open(archive) as outer:
+    with tarfile.open(image.archive) as outer:
         manifest = json.load(outer.extractfile("manifest.json"))[0]
+        assert manifest["RepoTags"] == [image.ref]
         config = json.load(outer.extractfile(manifest["Config"]))["config"]
         for name in manifest["Layers"]:
             with tarfile.open(fileobj=outer.extractfile(name)) as layer:
@@ -69,7 +70,7 @@ def unpacked(
                 image = images.ensure([name])[name]
             except MissingTools as error:
                 unavailable(str(error))
-            made[name] = unpack(image.archive, tmp_path_factory.mktemp(name))
+            made[name] = unpack(image, tmp_path_factory.mktemp(name))
         return made[name]
 
     yield get
