@@ -65,8 +65,8 @@ def test_a_lock_is_held_for_the_block_and_free_after_it(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with path.open("w") as other:
         with store.locked(path), pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_a_full_disk_is_said_before_anything_is_built(tmp_path: Path) -> None:
