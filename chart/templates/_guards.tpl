@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "autoscaling" "budgets" "grace" "broker" "queue" "model" "remediator" "detector" -}}
+{{- range $part := list "release" "cluster" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -9,8 +9,38 @@
 
 {{- define "selfheal.guards.release" -}}
 {{- $p := list -}}
-{{- if not (or .Values.worker.enabled .Values.rabbitmq.enabled .Values.remediator.enabled .Values.nodeProblemDetector.enabled) -}}
+{{- if not (or .Values.worker.enabled .Values.rabbitmq.enabled .Values.ollama.enabled .Values.remediator.enabled .Values.nodeProblemDetector.enabled) -}}
 {{- $p = append $p "nothing is enabled: set worker.enabled, rabbitmq.enabled, remediator.enabled or nodeProblemDetector.enabled" -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* What only a look at the cluster can tell; all of it is silent without one (`helm template`). */}}
+{{- define "selfheal.guards.cluster" -}}
+{{- $p := list -}}
+{{- $seen := lookup "v1" "Namespace" "" "kube-system" -}}
+{{- if $seen -}}
+{{- range $component, $key := dict "remediator" "remediator" "node-problem-detector" "nodeProblemDetector" -}}
+{{- if (get $.Values $key).enabled -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items -}}
+{{- $labels := default dict .metadata.labels -}}
+{{- $owner := default dict .metadata.annotations -}}
+{{- $theirs := printf "%s/%s" (get $owner "meta.helm.sh/release-namespace") (get $owner "meta.helm.sh/release-name") -}}
+{{- if and (eq (get $labels "app.kubernetes.io/name") "selfheal") (eq (get $labels "app.kubernetes.io/component") $component) (ne $theirs (printf "%s/%s" $.Release.Namespace $.Release.Name)) -}}
+{{- $p = append $p (printf "the release %s has the %s of this cluster already, and there can be only one: set %s.enabled=false" $theirs $component $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+{{- $p = append $p "metrics.podMonitor.enabled is true, and this cluster has no Prometheus operator (no API monitoring.coreos.com/v1): install it first, or set metrics.podMonitor.enabled=false" -}}
+{{- end -}}
+{{- if and .Values.verticalPodAutoscaler.enabled (not (.Capabilities.APIVersions.Has "autoscaling.k8s.io/v1")) -}}
+{{- $p = append $p "verticalPodAutoscaler.enabled is true, and this cluster has no vertical pod autoscaler (no API autoscaling.k8s.io/v1): install it first, or set verticalPodAutoscaler.enabled=false" -}}
+{{- end -}}
+{{- if and .Values.worker.enabled (eq .Values.autoscaling.mode "keda") (not (.Capabilities.APIVersions.Has "keda.sh/v1alpha1")) -}}
+{{- $p = append $p "autoscaling.mode=keda, and this cluster has no KEDA (no API keda.sh/v1alpha1): install KEDA first, or set autoscaling.mode=hpa with autoscaling.minReplicas=1, or autoscaling.mode=none" -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $p -}}
 {{- end -}}
@@ -29,9 +59,6 @@
 {{- if and (eq (include "selfheal.autoscaler" .) "hpa") (not (hasKey $requests "cpu")) -}}
 {{- $p = append $p "autoscaling.mode=hpa measures CPU in percent of the request, and worker.resources.requests.cpu is not set: set it" -}}
 {{- end -}}
-{{- if and (eq $a.mode "keda") (lookup "v1" "Namespace" "" "kube-system") (not (.Capabilities.APIVersions.Has "keda.sh/v1alpha1")) -}}
-{{- $p = append $p "autoscaling.mode=keda, and this cluster has no KEDA (no API keda.sh/v1alpha1): install KEDA first, or set autoscaling.mode=hpa with autoscaling.minReplicas=1, or autoscaling.mode=none" -}}
-{{- end -}}
 {{- if and (eq (include "selfheal.autoscaler" .) "keda") (not .Values.rabbitmq.enabled) (not .Values.broker.managementUrl) -}}
 {{- $p = append $p "autoscaling.mode=keda reads the queue's length from RabbitMQ's management API: set broker.managementUrl (such as https://rabbitmq.example:15671/), or autoscaling.mode=hpa" -}}
 {{- end -}}
@@ -47,7 +74,7 @@
 
 {{- define "selfheal.guards.budgets" -}}
 {{- $p := list -}}
-{{- range $component := list "worker" "remediator" -}}
+{{- range $component := list "worker" "remediator" "ollama" -}}
 {{- $values := get $.Values $component -}}
 {{- if and $values.enabled $values.podDisruptionBudget.enabled -}}
 {{- if regexMatch "^0+%?$" (toString $values.podDisruptionBudget.maxUnavailable) -}}
@@ -136,12 +163,47 @@
 {{- if and (has .provider (list "ollama" "openai" "langchain" "llamacpp")) (not .name) -}}
 {{- $p = append $p (printf "model.provider=%s needs model.name: set it to the model's name" .provider) -}}
 {{- end -}}
-{{- if and (has .provider (list "ollama" "openai")) (not .baseUrl) -}}
-{{- $p = append $p (printf "model.provider=%s needs model.baseUrl: set it to the model server's URL" .provider) -}}
+{{- if and (has .provider (list "ollama" "openai")) (not .baseUrl) (not $.Values.ollama.enabled) -}}
+{{- $p = append $p (printf "model.provider=%s needs model.baseUrl: set it to the model server's URL%s" .provider (eq .provider "ollama" | ternary ", or ollama.enabled=true to run one" "")) -}}
 {{- end -}}
 {{- if and (eq .provider "builtin") .baseUrl -}}
 {{- $p = append $p (printf "model.baseUrl is %q and model.provider=builtin uses no server: set model.provider to ollama or openai, or leave model.baseUrl empty" .baseUrl) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.ollama" -}}
+{{- $p := list -}}
+{{- $o := .Values.ollama -}}
+{{- if $o.enabled -}}
+{{- if not $o.models -}}
+{{- $p = append $p "ollama.enabled is true and ollama.models is empty: set it to the models to have ready, such as [smollm2:135m]" -}}
+{{- end -}}
+{{- if .Values.worker.enabled -}}
+{{- if ne .Values.model.provider "ollama" -}}
+{{- $p = append $p (printf "ollama.enabled is true and model.provider is %s, so nobody would use it: set model.provider=ollama, or ollama.enabled=false" .Values.model.provider) -}}
+{{- end -}}
+{{- if .Values.model.baseUrl -}}
+{{- $p = append $p (printf "ollama.enabled is true and model.baseUrl is %q, which is two model servers: leave model.baseUrl empty, or set ollama.enabled=false" .Values.model.baseUrl) -}}
+{{- end -}}
+{{- if and .Values.model.name $o.models (not (has .Values.model.name $o.models)) -}}
+{{- $p = append $p (printf "model.name is %s, which is not one of ollama.models (%s): add it there" .Values.model.name ($o.models | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- $most := $o.autoscaling.enabled | ternary $o.autoscaling.maxReplicas $o.replicas | int -}}
+{{- if and $o.autoscaling.enabled (gt (int $o.autoscaling.minReplicas) $most) -}}
+{{- $p = append $p (printf "ollama.autoscaling.minReplicas is %d and ollama.autoscaling.maxReplicas is %d: the minimum must not be above the maximum" (int $o.autoscaling.minReplicas) $most) -}}
+{{- end -}}
+{{- if and $o.autoscaling.enabled (gt (int $o.gpu.count) 0) -}}
+{{- $p = append $p "ollama.gpu.count is above 0 with ollama.autoscaling.enabled=true, which scales by CPU and a GPU leaves idle: set ollama.autoscaling.enabled=false and ollama.replicas" -}}
+{{- end -}}
+{{- if and $o.autoscaling.enabled (not (hasKey (default dict $o.resources.requests) "cpu")) -}}
+{{- $p = append $p "ollama.autoscaling measures CPU in percent of the request, and ollama.resources.requests.cpu is not set: set it" -}}
+{{- end -}}
+{{- if and $o.persistence.enabled (not $o.persistence.existingClaim) (gt $most 1) (not (has "ReadWriteMany" $o.persistence.accessModes)) -}}
+{{- $p = append $p (printf "ollama.persistence.accessModes is %s for up to %d replicas, which cannot share it: set [ReadWriteMany], or one replica, or ollama.persistence.enabled=false" ($o.persistence.accessModes | join ", ") $most) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}

@@ -23,7 +23,7 @@
 {{- with .name }}
 - {name: MODEL_NAME, value: {{ . | quote }}}
 {{- end }}
-{{- with .baseUrl }}
+{{- with $.Values.ollama.enabled | ternary (printf "http://%s-ollama:11434" (include "selfheal.fullname" $)) .baseUrl }}
 - {name: MODEL_BASE_URL, value: {{ . | quote }}}
 {{- end }}
 - {name: MODEL_TEMPERATURE, value: {{ include "selfheal.text" .temperature | quote }}}

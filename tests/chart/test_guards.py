@@ -126,11 +126,80 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "provider without a URL": (
         {"model": {"provider": "openai", "name": "m"}},
-        ["model.provider=openai needs model.baseUrl"],
+        ["model.provider=openai needs model.baseUrl", "set it to the model server's URL"],
     ),
     "a server for the builtin model": (
         {"model": {"baseUrl": "http://ollama:11434"}},
         ["model.provider=builtin uses no server", "leave model.baseUrl empty"],
+    ),
+    "a model server that nobody uses": (
+        {"ollama": {"enabled": True, "models": ["m"]}},
+        ["model.provider is builtin, so nobody would use it", "set model.provider=ollama"],
+    ),
+    "a model server without a model": (
+        {"ollama": {"enabled": True}, "model": {"provider": "ollama", "name": "m"}},
+        ["ollama.models is empty", "set it to the models to have ready"],
+    ),
+    "two model servers": (
+        {
+            "ollama": {"enabled": True, "models": ["m"]},
+            "model": {"provider": "ollama", "name": "m", "baseUrl": "http://other:11434"},
+        },
+        ["two model servers", "leave model.baseUrl empty"],
+    ),
+    "a model that the server does not have": (
+        {
+            "ollama": {"enabled": True, "models": ["a", "b"]},
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["model.name is m, which is not one of ollama.models (a, b)", "add it there"],
+    ),
+    "a model server's min above max": (
+        {
+            "ollama": {"enabled": True, "models": ["m"], "autoscaling": {"minReplicas": 6}},
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.autoscaling.minReplicas is 6", "ollama.autoscaling.maxReplicas is 5"],
+    ),
+    "GPUs scaled by CPU": (
+        {
+            "ollama": {"enabled": True, "models": ["m"], "gpu": {"count": 1}},
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.gpu.count is above 0", "set ollama.autoscaling.enabled=false"],
+    ),
+    "a model server's HPA without a CPU request": (
+        {
+            "ollama": {
+                "enabled": True,
+                "models": ["m"],
+                "resources": {"requests": {"cpu": None}},
+            },
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.resources.requests.cpu is not set"],
+    ),
+    "a volume that replicas cannot share": (
+        {
+            "ollama": {
+                "enabled": True,
+                "models": ["m"],
+                "persistence": {"enabled": True, "accessModes": ["ReadWriteOnce"]},
+            },
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.persistence.accessModes is ReadWriteOnce for up to 5 replicas", "[ReadWriteMany]"],
+    ),
+    "model server budget that blocks drains": (
+        {
+            "ollama": {
+                "enabled": True,
+                "models": ["m"],
+                "podDisruptionBudget": {"maxUnavailable": 0},
+            },
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.podDisruptionBudget.maxUnavailable is 0", "set at least 1"],
     ),
     "a remediator that may hold most of the cluster": (
         {"remediator": {"config": {"brakes": {"maxHeld": "80%"}}}},

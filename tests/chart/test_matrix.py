@@ -139,6 +139,8 @@ def _selector(manifest: Manifest) -> dict[str, str] | None:
     if manifest["kind"] == "Service":
         selector: dict[str, str] = manifest["spec"]["selector"]
         return selector
+    if manifest["kind"] == "NetworkPolicy":
+        return dict(manifest["spec"]["podSelector"]["matchLabels"])
     chosen = manifest.get("spec", {}).get("selector")
     return chosen["matchLabels"] if isinstance(chosen, dict) else None
 
@@ -156,19 +158,30 @@ def test_services_and_monitors_name_ports_that_exist(helm: Helm, case: str) -> N
         component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
         if manifest["kind"] == "Service":
             assert {p["targetPort"] for p in manifest["spec"]["ports"]} <= ports[component]
+        if manifest["kind"] == "NetworkPolicy":
+            named = {p["port"] for p in _allowed(manifest, "ingress") if isinstance(p["port"], str)}
+            assert named <= ports[component]
         if manifest["kind"] == "PodMonitor":
             wanted = {e["port"] for e in manifest["spec"]["podMetricsEndpoints"]}
             assert wanted <= ports[component]
 
 
+def _allowed(policy: Manifest, way: str) -> list[Manifest]:
+    return [port for rule in policy["spec"].get(way, []) for port in rule["ports"]]
+
+
 @every_case
-def test_at_most_one_autoscaler(helm: Helm, case: str) -> None:
+def test_a_deployment_has_one_autoscaler_or_a_number(helm: Helm, case: str) -> None:
     manifests = helm.case(case)
-    scalers = [*by_kind(manifests, "ScaledObject"), *by_kind(manifests, "HorizontalPodAutoscaler")]
-    assert len(scalers) <= 1
-    worker = by_kind(manifests, "Deployment").get("selfheal-worker")
-    if worker is not None:
-        assert ("replicas" in worker["spec"]) == (not scalers)
+    scaled = [
+        m["spec"]["scaleTargetRef"]["name"]
+        for m in manifests
+        if m["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
+    ]
+    assert len(scaled) == len(set(scaled))
+    for name, deployment in by_kind(manifests, "Deployment").items():
+        assert ("replicas" in deployment["spec"]) == (name not in scaled), name
+    assert set(scaled) <= by_kind(manifests, "Deployment").keys()
 
 
 @every_case
@@ -177,3 +190,73 @@ def test_no_disruption_budget_can_block_a_drain(helm: Helm, case: str) -> None:
         assert "minAvailable" not in budget["spec"]
         assert str(budget["spec"]["maxUnavailable"]) not in {"0", "0%"}
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@pytest.mark.parametrize("case", ["production", "gpu"])
+def test_with_network_policies_every_pod_of_the_release_has_one(helm: Helm, case: str) -> None:
+    manifests = helm.case(case)
+    covered = {
+        p["metadata"]["labels"]["app.kubernetes.io/component"]
+        for p in by_kind(manifests, "NetworkPolicy").values()
+        if p["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    }
+    assert covered == {
+        w["metadata"]["labels"]["app.kubernetes.io/component"]
+        for w in workloads(manifests)
+        if w["metadata"]["namespace"] == "selfheal"
+    }
+
+
+def test_network_policies_let_through_what_must_pass(helm: Helm) -> None:
+    """KEDA to the management API, clients to the broker, Prometheus and remediator to workers."""
+    policies = by_kind(helm.template("networkPolicy.enabled=true"), "NetworkPolicy")
+    assert _who(policies["selfheal-rabbitmq"], "ingress") == {
+        ("worker", "amqp"),
+        ("topology", "amqp"),
+        ("every pod here", "amqp"),
+        ("keda", "management"),
+        ("monitoring", "prometheus"),
+    }
+    assert _who(policies["selfheal-rabbitmq"], "egress") == set()
+    assert _who(policies["selfheal-worker"], "ingress") == {
+        ("monitoring", "http"),
+        ("remediator", "http"),
+    }
+    assert _who(policies["selfheal-worker"], "egress") == {
+        ("kube-system", 53),
+        ("rabbitmq", "amqp"),
+    }
+    assert _who(policies["selfheal-remediator"], "egress") == {
+        ("kube-system", 53),
+        ("anywhere", 443),
+        ("anywhere", 6443),
+        ("worker", "http"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("http://llm:8000/v1", 8000), ("https://llm.example/v1", 443), ("http://llm", 80)],
+)
+def test_workers_may_reach_the_port_of_the_model_server(helm: Helm, url: str, port: int) -> None:
+    model = ("model.provider=openai", "model.name=m", f"model.baseUrl={url}")
+    policies = by_kind(helm.template("networkPolicy.enabled=true", *model), "NetworkPolicy")
+    assert ("anywhere", port) in _who(policies["selfheal-worker"], "egress")
+
+
+def _who(policy: Manifest, way: str) -> set[tuple[str, str | int]]:
+    found = set()
+    for rule in policy["spec"].get(way, []):
+        for peer in rule.get("from" if way == "ingress" else "to", [{}]):
+            for port in rule["ports"]:
+                found.add((_peer(peer), port["port"]))
+    return found
+
+
+def _peer(peer: Manifest) -> str:
+    if "namespaceSelector" in peer:
+        return str(peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+    if "podSelector" in peer:
+        labels = peer["podSelector"].get("matchLabels", {})
+        return str(labels.get("app.kubernetes.io/component", "every pod here"))
+    return "anywhere"

@@ -82,6 +82,14 @@ def test_restarts_only_what_reads_the_change(
     assert changed(helm, *sets) == restarted
 
 
+def test_swapping_the_model_of_a_running_server_restarts_the_worker_only(helm: Helm) -> None:
+    first = pod_templates(helm.case("ollama", *FIXED))
+    second = pod_templates(helm.case("ollama", *FIXED, "model.name=smollm2:360m"))
+    assert {name for name in first.keys() | second.keys() if first[name] != second[name]} == {
+        "Deployment/selfheal-worker"
+    }
+
+
 def test_a_changed_plugin_script_restarts_the_detector(helm: Helm) -> None:
     script = "nodeProblemDetector.customPlugins.clock.scripts.check\\.sh"
     first = pod_templates(helm.case("custom-plugin", *FIXED))

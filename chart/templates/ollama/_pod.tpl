@@ -1,0 +1,31 @@
+{{/* What the init container and the server share. */}}
+{{- define "selfheal.ollama.container" -}}
+image: {{ include "selfheal.image" (dict "root" . "image" .Values.ollama.image) | quote }}
+imagePullPolicy: {{ .Values.ollama.image.pullPolicy }}
+env:
+  - {name: HOME, value: /home/ollama}
+  - {name: OLLAMA_MODELS, value: /models}
+  - {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
+  - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
+  - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
+  {{- with .Values.ollama.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+securityContext:
+  {{- include "selfheal.containerSecurityContext" . | nindent 2 }}
+volumeMounts:
+  - {name: models, mountPath: /models}
+  - {name: home, mountPath: /home/ollama}
+  - {name: tmp, mountPath: /tmp}
+  - {name: scripts, mountPath: /scripts, readOnly: true}
+{{- end -}}
+
+{{- define "selfheal.ollama.resources" -}}
+{{- $resources := deepCopy .Values.ollama.resources -}}
+{{- if gt (int .Values.ollama.gpu.count) 0 -}}
+{{- $limits := default dict $resources.limits -}}
+{{- $_ := set $limits .Values.ollama.gpu.resource (int .Values.ollama.gpu.count) -}}
+{{- $_ := set $resources "limits" $limits -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
