@@ -132,24 +132,30 @@ class NodeDrain:
 
     def budget_changed(self, budget: Budget, now: float, *, gone: bool = False) -> None:
         """A budget's status changed: pods that it blocked may be tried again."""
-        if gone:
-            self.budgets.pop(budget.uid, None)
-        else:
+        before = self.budgets.pop(budget.uid, None)
+        if not gone:
             self.budgets[budget.uid] = budget
+        refused = [item for item in self.evictions.values() if item.step is Step.REFUSED]
+        left_alone = [
+            item
+            for item in refused
+            if before is not None
+            and before.covers(item.pod)
+            and (gone or not budget.covers(item.pod))
+        ]
+        for item in left_alone:
+            item.retry_at = now
+        if gone or not budget.current:
+            return
         covered = [item for item in self.evictions.values() if budget.covers(item.pod)]
-        refused = [
+        room = budget.allowed - sum(item.step is Step.POSTED for item in covered)
+        waiting = [
             item
             for item in covered
-            if item.step is Step.REFUSED
-            and item.outcome in (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS)
+            if item.step is Step.REFUSED and item.outcome in (Outcome.BUDGET, Outcome.PROCESSING)
         ]
-        room = len(refused)
-        if not gone:
-            room = budget.allowed - sum(item.step is Step.POSTED for item in covered)
-            if not budget.current:
-                room = 0
-        refused.sort(key=lambda item: (item.refused_since or 0.0, item.pod.name))
-        for item in refused[: max(0, room)]:
+        waiting.sort(key=lambda item: (item.refused_since or 0.0, item.pod.name))
+        for item in waiting[: max(0, room)]:
             item.retry_at = now
 
     def answered(self, uid: str, result: EvictionResult, now: float) -> None:

@@ -1,0 +1,124 @@
+"""A control plane with two KWOK nodes, KEDA's types, and a namespace that enforces `restricted`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ci.cluster import Cluster, ClusterError, control_plane_only, kwok
+from ci.parts import PartsError, ensure
+
+CHART = Path(__file__).resolve().parents[3] / "chart"
+NAMESPACE = "selfheal"
+
+
+@dataclass
+class Site:
+    """A cluster and a Helm that talks to it."""
+
+    cluster: Cluster
+    helm_binary: Path
+    home: Path
+
+    def helm(self, *arguments: str, fails: bool = False) -> str:
+        """What Helm prints on stdout, or, when it is to fail, on stderr."""
+        done = subprocess.run(
+            [self.helm_binary, *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "KUBECONFIG": str(self.cluster.kubeconfig),
+            },
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
+
+    def apply(self, command: str, *arguments: str, release: str = "selfheal") -> str:
+        """`helm install` or `upgrade` of the chart, waiting until all is ready."""
+        wait = ("--wait", "--timeout", "90s")
+        return self.helm(command, release, str(CHART), "-n", NAMESPACE, *wait, *arguments)
+
+    def get(self, what: str, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+        """Objects of a kind in a namespace."""
+        found: list[dict[str, Any]] = json.loads(
+            self.cluster.kubectl("get", what, "-n", namespace, "-o", "json")
+        )["items"]
+        return found
+
+    def pods(self) -> dict[str, str]:
+        """Every pod that is not on its way out, uid → component."""
+        return {
+            p["metadata"]["uid"]: p["metadata"]["labels"]["app.kubernetes.io/component"]
+            for p in json.loads(self.cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+            if "deletionTimestamp" not in p["metadata"]
+        }
+
+    def password(self) -> str:
+        """The generated password of the broker's user, as it is in the Secret."""
+        [secret] = [s for s in self.get("secret") if s["metadata"]["name"] == "selfheal-rabbitmq"]
+        return str(secret["data"]["password"])
+
+
+@pytest.fixture(scope="module")
+def chart_cluster(unavailable: Callable[[str], None]) -> Iterator[Cluster]:
+    """A control plane with KEDA's types and two nodes whose pods are ready at once."""
+    try:
+        crds = ensure(["keda-config"])["keda-config"] / "crd" / "bases"
+        with control_plane_only("chart-tests", kwok_nodes=0) as cluster:
+            for name in ("node-a", "node-b"):
+                node = kwok.node(name)
+                node["spec"].pop("taints", None)
+                cluster.kubectl("create", "-f", "-", input=json.dumps(node))
+            cluster.kubectl("apply", "--server-side", "-f", str(crds))
+            yield cluster
+    except (ClusterError, PartsError) as error:
+        unavailable(f"no control plane: {error}")
+        raise
+
+
+@pytest.fixture
+def site(
+    chart_cluster: Cluster, tmp_path: Path, unavailable: Callable[[str], None]
+) -> Iterator[Site]:
+    """An empty namespace that enforces Pod Security `restricted`, and a volume for the broker."""
+    chosen = os.environ.get("SELFHEAL_TEST_HELM")
+    site = Site(chart_cluster, Path(chosen) if chosen else ensure(["helm"])["helm"], tmp_path)
+    objects = [_namespace(NAMESPACE), _volume()]
+    for made in objects:
+        chart_cluster.kubectl("create", "-f", "-", input=yaml.safe_dump(made))
+    yield site
+    for release in json.loads(site.helm("list", "-A", "-o", "json")):
+        site.helm("uninstall", release["name"], "-n", release["namespace"], "--wait")
+    for made in objects:
+        chart_cluster.kubectl(
+            "delete", made["kind"], made["metadata"]["name"], "--ignore-not-found"
+        )
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def _volume() -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "chart-tests"},
+        "spec": {
+            "capacity": {"storage": "2Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/nowhere"},
+        },
+    }

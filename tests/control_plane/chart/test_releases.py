@@ -1,0 +1,154 @@
+"""A release's life on a real API server: install, upgrade, rollback, uninstall, with real Helm.
+
+Nodes and pods are KWOK's, so what a pod does is not seen here; which pods come and go is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.control_plane.chart.conftest import CHART, NAMESPACE, Site
+
+pytestmark = pytest.mark.control_plane
+
+CASES = sorted((CHART / "ci").glob("*-values.yaml"))
+#: Types of operators that this cluster does not have.
+WITHOUT_OPERATORS = (
+    "--set=metrics.podMonitor.enabled=false",
+    "--set=verticalPodAutoscaler.enabled=false",
+)
+
+
+def test_installs_with_wait_where_restricted_is_enforced(site: Site) -> None:
+    site.apply("install")
+    assert sorted(site.pods().values()) == [
+        "node-problem-detector",
+        "node-problem-detector",
+        "rabbitmq",
+        "remediator",
+        "remediator",
+        "topology",
+        "worker",
+    ]
+    refused = [e for e in site.get("events") if "violates PodSecurity" in e["message"]]
+    assert refused == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+def test_the_api_server_takes_every_case(site: Site, case: Path) -> None:
+    """The server's own validation and admission, without keeping anything."""
+    site.helm(
+        *("install", "selfheal", str(CHART), "-n", NAMESPACE, "--dry-run=server"),
+        *("-f", str(case), *WITHOUT_OPERATORS),
+    )
+
+
+def test_a_new_chart_version_restarts_no_pod_and_keeps_the_scale(
+    site: Site, tmp_path: Path
+) -> None:
+    site.apply("install")
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", NAMESPACE, "--replicas=3")
+    site.cluster.kubectl("rollout", "status", "deploy/selfheal-worker", "-n", NAMESPACE)
+    before, password = site.pods(), site.password()
+    bumped = tmp_path / "chart"
+    shutil.copytree(CHART, bumped)
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
+    site.helm("upgrade", "selfheal", str(bumped), "-n", NAMESPACE, "--wait")
+    assert site.pods() == before
+    assert site.password() == password
+
+
+def test_a_swapped_model_replaces_the_workers_only(site: Site) -> None:
+    site.apply("install")
+    before = site.pods()
+    other = ("model.provider=openai", "model.name=m", "model.baseUrl=http://llm/v1")
+    site.apply("upgrade", *(f"--set={assignment}" for assignment in other))
+    after = site.pods()
+    assert {before[uid] for uid in before.keys() - after.keys()} == {"worker"}
+    assert {after[uid] for uid in after.keys() - before.keys()} == {"worker"}
+    site.helm("rollback", "selfheal", "1", "-n", NAMESPACE, "--wait")
+    rolled = site.pods()
+    assert {rolled[uid] for uid in rolled.keys() - after.keys()} == {"worker"}
+
+
+def test_a_change_of_the_queues_makes_another_job_and_removes_the_old_one(site: Site) -> None:
+    site.apply("install")
+    [first] = site.get("jobs")
+    site.apply("upgrade", "--set=queue.maxAttempts=4")
+    [same] = site.get("jobs")
+    assert same["metadata"]["uid"] == first["metadata"]["uid"]
+    site.apply("upgrade", "--set=queue.name=tickets")
+    [other] = site.get("jobs")
+    assert other["metadata"]["name"] != first["metadata"]["name"]
+
+
+def test_an_uninstall_leaves_the_volume_and_nothing_else(site: Site) -> None:
+    site.apply("install")
+    first = site.password()
+    site.helm("uninstall", "selfheal", "-n", NAMESPACE, "--wait")
+    kinds = (
+        "all,pdb,secret,configmap,sa,role,rolebinding,lease,scaledobject,triggerauthentication,pvc"
+    )
+    left = {f"{o['kind']}/{o['metadata']['name']}" for o in site.get(kinds)}
+    left -= {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
+    assert left == {"PersistentVolumeClaim/data-selfheal-rabbitmq-0"}
+    for kind in ("clusterrole", "clusterrolebinding", "namespace"):
+        assert not [o for o in site.get(kind) if "selfheal" in o["metadata"]["name"] != NAMESPACE]
+    site.apply("install")
+    assert site.password() != first
+
+
+def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site) -> None:
+    site.apply("install")
+    arguments = ("install", "tickets", str(CHART), "-n", NAMESPACE)
+    said = site.helm(*arguments, fails=True)
+    for component, key in (
+        ("remediator", "remediator"),
+        ("node-problem-detector", "nodeProblemDetector"),
+    ):
+        assert f"the release selfheal/selfheal has the {component} of this cluster already" in said
+        assert f"set {key}.enabled=false" in said
+    site.helm(*arguments, "-f", str(CHART / "ci" / "worker-only-values.yaml"))
+    assert {d["metadata"]["name"] for d in site.get("deployments")} == {
+        "selfheal-worker",
+        "selfheal-remediator",
+        "tickets-selfheal-worker",
+    }
+
+
+def test_says_what_the_cluster_lacks(site: Site) -> None:
+    said = site.helm(
+        *("install", "selfheal", str(CHART), "-n", NAMESPACE),
+        *("--set=metrics.podMonitor.enabled=true", "--set=verticalPodAutoscaler.enabled=true"),
+        fails=True,
+    )
+    assert "no Prometheus operator" in said
+    assert "no vertical pod autoscaler" in said
+    assert json.loads(site.helm("list", "-n", NAMESPACE, "-o", "json")) == []
+
+
+def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
+    """The workers stay as many as they are, except from `none`, which takes its number away."""
+    site.apply("install")
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", NAMESPACE, "--replicas=2")
+    site.apply("upgrade", "--set=autoscaling.mode=hpa", "--set=autoscaling.minReplicas=1")
+    assert _replicas(site) == 2
+    assert len(site.get("hpa")) == 1
+    assert site.get("scaledobject") == []
+    site.apply("upgrade", "--set=autoscaling.mode=none", "--set=worker.replicas=3")
+    assert _replicas(site) == 3
+    assert site.get("hpa") == []
+    site.apply("upgrade")
+    assert _replicas(site) == 1
+    assert len(site.get("scaledobject")) == 1
+
+
+def _replicas(site: Site) -> int:
+    [worker] = [d for d in site.get("deployments") if d["metadata"]["name"] == "selfheal-worker"]
+    return int(worker["spec"]["replicas"])

@@ -1,0 +1,71 @@
+"""A real control plane for the session; a stage of its own for each test."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.cluster import control_plane_only
+from ci.cluster.errors import ClusterError
+from ci.parts import ensure
+from ci.parts.errors import PartsError
+from tests.control_plane.permissions import account_kubeconfig, chart_permissions
+from tests.control_plane.site import Site
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here needs the control plane."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.control_plane)
+
+
+@pytest.fixture(scope="session")
+def cluster(unavailable: Callable[[str], None]) -> Iterator[Any]:
+    """etcd, API server, controller-manager, scheduler, KWOK."""
+    try:
+        with control_plane_only("remediator-tests", kwok_nodes=0) as running:
+            yield running
+    except (ClusterError, PartsError) as error:
+        unavailable(f"no control plane: {error}")
+
+
+@pytest.fixture(scope="session")
+def permissions(unavailable: Callable[[str], None]) -> dict[str, list[dict[str, Any]]]:
+    """The rules that the chart grants, by kind of role."""
+    try:
+        helm = ensure(["helm"])["helm"]
+    except PartsError as error:
+        unavailable(f"no helm: {error}")
+        raise
+    return chart_permissions(helm)
+
+
+_used: set[str] = set()
+
+
+@pytest.fixture
+def site(
+    cluster: Any,
+    permissions: dict[str, list[dict[str, Any]]],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Site]:
+    """Own nodes, namespace, account and remediators."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = words[:36].strip("-")
+    while name in _used:
+        name = f"{name}-x"
+    _used.add(name)
+    account = tmp_path / "account.kubeconfig"
+    stage = Site(cluster.kubeconfig, account, name, tmp_path)
+    account_kubeconfig(stage, permissions, account)
+    try:
+        yield stage
+    finally:
+        for text in stage.logs():
+            print(text)  # noqa: T201 - pytest shows it when the test failed
+        stage.close()

@@ -1,0 +1,70 @@
+"""One leader at a time; what a killed one left behind, the next one goes on with."""
+
+from tests.control_plane.site import Site, until
+
+
+def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 4)
+    site.budget("web-pdb", "web", maxUnavailable=0)
+    config = site.config(recovery={"holdDown": "2s"})
+    first = site.remediator(config)
+    second = site.remediator(config, leading=False)
+    second.says("nodes known")
+    bad = site.busiest()
+    site.condition(bad, "True")
+    until(lambda: site.event_messages(bad, "DrainBlocked"), "the first one drains")
+    assert "leading as" not in second.log
+    first.kill()
+    second.says("leading as")
+    second.says(f"going on with the drain of {bad}")
+    site.change_budget("web-pdb", maxUnavailable=4)
+    until(lambda: site.phase(bad) == "drained", "the second one ends it")
+    site.condition(bad, "False")
+    until(lambda: not site.cordoned(bad), "and gives the node back")
+
+
+def test_a_leader_that_ends_lets_go_at_once(site: Site) -> None:
+    site.nodes(1)
+    config = site.config(
+        lease={
+            "duration": "60s",
+            "renewInterval": "5s",
+            "renewDeadline": "10s",
+            "name": "remediator",
+        }
+    )
+    first = site.remediator(config)
+    second = site.remediator(config, leading=False)
+    second.says("nodes known")
+    assert first.terminate() == 0
+    second.says("leading as", patience=10)
+
+
+def test_the_running_for_outlives_the_process(site: Site) -> None:
+    bad, _ = site.nodes(2)
+    rules = [{"condition": "TestFault", "for": "9s", "action": "cordon"}]
+    config = site.config(rules=rules)
+    first = site.remediator(config)
+    site.condition(bad, "True")
+    until(lambda: site.phase(bad) == "seen", "the condition is noted")
+    seen = site.state(bad)["firstSeen"]
+    first.kill()
+    site.remediator(config)
+    until(lambda: site.cordoned(bad), "cordoned")
+    assert site.state(bad)["firstSeen"] == seen
+
+
+def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type: ignore[no-untyped-def]
+    bad, other = site.nodes(2)
+    process = site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.condition(bad, "True")
+    until(lambda: site.phase(bad) == "drained", "drained")
+    cluster.stop("kube-apiserver", kill=True)
+    process.says("not the leader any more")
+    cluster.start("kube-apiserver")
+    cluster.wait_api()
+    site.condition(bad, "False")
+    site.condition(other, "True")
+    until(lambda: not site.cordoned(bad), "given back", patience=60)
+    until(lambda: site.phase(other) == "drained", "goes on", patience=60)
