@@ -131,6 +131,7 @@ def _make(recipe: Recipe, parent: Path | None, final: Path) -> None:
         shell = ["chroot", str(part), "/bin/sh", "-eu"]
         tools.run_contained(shell, text=recipe.finish, env=_CHROOT_ENV)
         _check_version(recipe, part)
+        tools.run(["sync", "--file-system", str(part)])
 
 
 _CHROOT_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/root"}
@@ -146,7 +147,9 @@ def _debootstrap(recipe: Recipe, target: Path) -> None:
     mirror = mirror or aptsource.debian_mirror(aptsource.machine_sources())
     # Without one (not a Debian machine) debootstrap has a default of its own.
     command += [mirror] if mirror else []
-    tools.run_contained(command, env=dict(os.environ) | _apt_proxy() | {"LC_ALL": "C"})
+    # dpkg syncs each file, which doubles the time; one sync at the end does as well here.
+    settings = {"LC_ALL": "C", "DPKG_FORCE": "unsafe-io"}
+    tools.run_contained(command, env=dict(os.environ) | _apt_proxy() | settings)
 
 
 def _apt_proxy() -> dict[str, str]:
