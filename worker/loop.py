@@ -67,6 +67,7 @@ class Worker:
         self._parked: dict[Work, Callable[[], None]] = {}
         self._hung: set[Work] = set()
         self._warm = False
+        self._model_trouble = ""
         # Not warm yet is the same as open: the first probe warms the model.
         self._breakers = {
             "model": Breaker(breakers.State.OPEN),
@@ -127,9 +128,9 @@ class Worker:
         if self._stops:
             reasons.append("stopping")
         if not self._warm:
-            reasons.append("the model is not warm yet")
+            reasons.append(f"the model is not warm yet{self._model_trouble}")
         elif not self._breakers["model"].closed:
-            reasons.append("the model is away (circuit breaker open)")
+            reasons.append(f"the model is away (circuit breaker open){self._model_trouble}")
         if not self._link.up:
             reasons.append(self._trouble)
         elif not self._breakers["results"].closed:
@@ -145,6 +146,7 @@ class Worker:
     def on_up(self) -> None:
         """Connected."""
         say(logging.INFO, "connected to the broker")
+        self._trouble = ""
         self._steer()
 
     def on_down(self, error: BrokerError) -> None:
@@ -237,6 +239,7 @@ class Worker:
         elif isinstance(error, TransientError | ModelUnavailableError):
             away = isinstance(error, ModelUnavailableError)
             after = breakers.failed(before, time.monotonic(), away=away)
+            self._model_trouble = f": {error}"
             self._change("model", after, str(error))
 
     def _answer(self, work: Work) -> None:
@@ -423,7 +426,8 @@ class Worker:
                 model=self._provider.model,
                 version=self._provider.version,
             )
-        elif not well:
+        if not well:
+            self._model_trouble = f": {why}"
             say(logging.DEBUG, "the model is still away", why=why)
             if not self._warm and not self._breakers["model"].probes:
                 say(logging.WARNING, "the model cannot be reached yet", why=why)

@@ -36,6 +36,9 @@ CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
 # What cannot heal by itself (credentials, vhost, queue arguments) is tried this often at most.
 SLOW_PAUSE = 15.0
+# A connection that lasted this long was a good one: the next is tried without a long pause. One
+# that comes up and falls at once (a broken queue) must not be tried ten times a second.
+STEADY = 10.0
 # Sender-selected distribution, which would send a copy elsewhere, and the broker's own records,
 # which say "this was a loop, drop it" to its dead-lettering when they are sent back to it.
 _NOT_COPIED = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
@@ -392,6 +395,7 @@ class Link:
         self._connection: Any = None
         self._channel: Any = None
         self._attempts = 0
+        self._up_since = 0.0
         self._consumer_tag: str | None = None
         self._next_tag = 1
         self._pending: dict[int, _Pending] = {}
@@ -491,7 +495,7 @@ class Link:
     def _ready(self, epoch: int) -> None:
         if epoch == self.epoch and self._closing is None:
             self.up = True
-            self._attempts = 0
+            self._up_since = time.monotonic()
             self._events.on_up()
 
     def _channel_closed(self, epoch: int, error: Any) -> None:
@@ -515,6 +519,8 @@ class Link:
 
     def _down(self, error: BrokerError) -> None:
         self.epoch += 1  # so that later words of the old connection are not heard
+        if self.up and time.monotonic() - self._up_since >= STEADY:
+            self._attempts = 0
         self.up = self.consuming = self.blocked = False
         self._channel = None
         self._consumer_tag = None

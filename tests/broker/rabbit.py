@@ -201,9 +201,6 @@ class Vhost:
         self.name = name
         self.uri = rabbit.uri(name)
 
-    def delete(self) -> None:
-        self.rabbit.api("DELETE", f"vhosts/{self.name}")
-
     @contextmanager
     def channel(self) -> Iterator[Any]:
         connection = pika.BlockingConnection(pika.URLParameters(self.uri))

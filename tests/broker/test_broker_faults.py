@@ -1,0 +1,201 @@
+"""A broker that goes away, refuses, is full, or lacks a queue."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker.process import command, environment
+from tests.broker.rabbit import Rabbit, available
+from tests.broker.test_delivery import bodies, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.broker.conftest import StartWorker
+    from tests.broker.process import WorkerProcess
+    from tests.broker.rabbit import Vhost
+
+
+def collect(vhost: Vhost, number: int, seconds: float = 60) -> Counter[str]:
+    """Results until there are number of different ids."""
+    seen: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while len(seen) < number:
+        seen.update(json.loads(body)["id"] for body, _ in vhost.take("feedback.results"))
+        assert time.monotonic() < end, f"{len(seen)} of {number}"
+        time.sleep(0.05)
+    return seen
+
+
+def break_while_working(worker: WorkerProcess, vhost: Vhost) -> None:
+    vhost.publish(bodies(120))
+    worker.until(
+        lambda: worker.metric('selfheal_worker_messages_total{outcome="answered"}') > 8,
+        "no work",
+    )
+
+
+def test_a_restarted_and_a_killed_broker(own_rabbit: Rabbit, start_worker: StartWorker) -> None:
+    vhost = own_rabbit.add_vhost("v")
+    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.3).ready()
+    break_while_working(worker, vhost)
+    own_rabbit.stop()
+    worker.wait_event("not connected to the broker")
+    assert worker.get("/readyz")[0] == 503
+    assert worker.get("/healthz")[0] == 200
+    own_rabbit.start()
+    worker.wait_event("connected to the broker", times=2)
+    own_rabbit.kill()
+    worker.wait_event("not connected to the broker", times=2)
+    own_rabbit.start()
+    seen = collect(vhost, 120)
+    assert sum(seen.values()) <= 120 + 2 * 8
+    assert vhost.count("feedback.dead-letters") == 0
+    worker.ready()
+    vhost.wait_count("feedback", 0)
+    assert worker.terminate() == 0
+
+
+def test_wrong_credentials_are_said_once_and_mended_by_rotation(
+    rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("wrong-one\n")
+    worker = start_worker(
+        "",
+        AMQP_HOST="127.0.0.1",
+        AMQP_PORT=rabbit.amqp,
+        AMQP_VHOST=vhost.name,
+        AMQP_USERNAME="selfheal",
+        AMQP_PASSWORD_FILE=password,
+    )
+    said = worker.wait_event("not connected to the broker", why="refused user name or password")
+    assert said["level"] == "error"
+    assert worker.get("/readyz")[0] == 503
+    assert worker.get("/healthz")[0] == 200
+    assert "wrong-one" not in worker.log.read_text()
+    password.write_text("correct-horse\n")
+    worker.ready(40)
+    assert len([1 for line in worker.lines() if line["event"].startswith("not conn")]) == 1
+
+
+def test_a_vhost_that_is_missing_is_said(rabbit: Rabbit, start_worker: StartWorker) -> None:
+    worker = start_worker(rabbit.uri("nowhere"))
+    said = worker.wait_event("not connected to the broker")
+    assert "vhost" in said["why"]
+    assert "nowhere" in said["why"]
+    assert worker.process.poll() is None
+
+
+def test_a_port_that_speaks_another_protocol_is_said(
+    rabbit: Rabbit, start_worker: StartWorker
+) -> None:
+    worker = start_worker(f"amqp://127.0.0.1:{rabbit.management}/")
+    worker.wait_event("not connected to the broker")
+    assert worker.get("/healthz")[0] == 200
+
+
+def test_one_of_several_addresses_is_enough(
+    rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker
+) -> None:
+    worker = start_worker(f"amqp://127.0.0.1:9/,{vhost.uri}").ready()
+    vhost.publish(bodies(1))
+    vhost.take("feedback.results", 1)
+    assert worker.get("/readyz")[0] == 200
+    done = command(environment(f"amqp://127.0.0.1:9/,{vhost.uri}"), "results", "--timeout", "0.1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_results_queue_that_is_missing_keeps_the_messages(
+    vhost: Vhost, start_worker: StartWorker
+) -> None:
+    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=1).ready()
+    vhost.publish(bodies(3))
+    worker.wait_in_flight(3)
+    with vhost.channel() as channel:
+        channel.queue_delete("feedback.results")
+    said = worker.wait_event("circuit breaker", breaker="results", state="open")
+    assert said["why"] == "feedback.results: no queue took it"
+    worker.wait_event("circuit breaker", breaker="results", state="closed")
+    assert ids(vhost.take("feedback.results", 3)) == ["m0", "m1", "m2"]
+    vhost.wait_count("feedback", 0)
+    assert worker.metric('selfheal_worker_messages_total{outcome="answered"}') == 3
+
+
+def test_a_full_results_queue_stops_the_work_until_there_is_room(
+    vhost: Vhost, start_worker: StartWorker
+) -> None:
+    worker = start_worker(vhost.uri, RESULTS_MAX_LENGTH=5, CONCURRENCY=2).ready()
+    vhost.publish(bodies(40))
+    worker.wait_event("circuit breaker", breaker="results", state="open")
+    code, why = worker.get("/readyz")
+    assert code == 503
+    assert "results" in why
+    seen = collect(vhost, 40)
+    assert set(seen.values()) == {1}
+    assert vhost.count("feedback.dead-letters") == 0
+
+
+def test_a_deleted_work_queue_is_declared_again(vhost: Vhost, start_worker: StartWorker) -> None:
+    worker = start_worker(vhost.uri).ready()
+    with vhost.channel() as channel:
+        channel.queue_delete("feedback")
+    worker.wait_event("not connected to the broker", why="cancelled")
+    worker.wait_event("connected to the broker", times=2)
+    worker.ready()
+    vhost.publish(bodies(1))
+    vhost.take("feedback.results", 1)
+
+
+def test_sigterm_while_results_cannot_be_published(vhost: Vhost, start_worker: StartWorker) -> None:
+    worker = start_worker(vhost.uri, RESULTS_MAX_LENGTH=1, CONCURRENCY=2, SHUTDOWN_GRACE=1).ready()
+    vhost.publish(bodies(10))
+    worker.wait_event("circuit breaker", breaker="results", state="open")
+    assert worker.terminate() == 0
+    answered, left = vhost.take("feedback.results"), vhost.take("feedback")
+    assert {json.loads(body)["id"] for body, _ in answered + left} == {f"m{n}" for n in range(10)}
+
+
+def test_a_blocked_connection_holds_and_goes_on(
+    own_rabbit: Rabbit, start_worker: StartWorker
+) -> None:
+    vhost = own_rabbit.add_vhost("v")
+    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.2).ready()
+    vhost.publish(bodies(40))
+    own_rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 1, "never blocked")
+    assert "takes no publishes" in worker.get("/readyz")[1]
+    assert worker.get("/healthz")[0] == 200
+    own_rabbit.ctl("set_vm_memory_high_watermark", "0.6")
+    assert sum(collect(vhost, 40).values()) == 40
+    worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 0, "still blocked")
+    worker.ready()
+
+
+def test_a_channel_closed_by_the_consumer_timeout(
+    tmp_path_factory: pytest.TempPathFactory,
+    unavailable: Callable[[str], None],
+    start_worker: StartWorker,
+) -> None:
+    """The broker takes a message back that was held for too long: the worker lives on."""
+    if why := available():
+        unavailable(why)
+    broker = Rabbit(tmp_path_factory.mktemp("timeout"), extra="consumer_timeout = 10000\n")
+    try:
+        broker.start()
+        broker.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
+        vhost = broker.add_vhost("v")
+        worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=14, CONCURRENCY=1).ready()
+        vhost.publish(bodies(1))
+        worker.wait_event("not connected to the broker", 60, why="timeout")
+        assert worker.terminate() == 0
+        start_worker(vhost.uri).ready()
+        assert ids(vhost.take("feedback.results", 1)) == ["m0"]
+    finally:
+        broker.kill()

@@ -1,0 +1,125 @@
+"""A model that fails: retries by the ladder, the circuit breaker, and nothing burnt."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from tests.broker.fake_ollama import GOOD, Reply
+from tests.broker.test_delivery import bodies, ids
+
+if TYPE_CHECKING:
+    from tests.broker.conftest import StartWorker
+    from tests.broker.fake_ollama import FakeOllama
+    from tests.broker.rabbit import Vhost
+
+
+def test_a_failure_is_tried_again_by_the_ladder(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    failures = {"r 0.": 1, "r 1.": 2}
+
+    def decide(text: str) -> Reply:
+        times = next((n for part, n in failures.items() if part in text), 0)
+        return Reply(status=500 if model.calls[text] <= times else 200)
+
+    model.decide = decide
+    worker = start_worker(vhost.uri, **model.env).ready()
+    began = time.monotonic()
+    vhost.publish(bodies(3))
+    results = {}
+    for body, _ in vhost.take("feedback.results", 3):
+        result = json.loads(body)
+        results[result["id"]] = result["attempts"]
+    assert results == {"m0": 2, "m1": 3, "m2": 1}
+    assert time.monotonic() - began >= 3  # the ladder's 1 s and 2 s were waited
+    assert worker.metric('selfheal_worker_messages_total{outcome="retried"}') == 3
+    assert vhost.count("feedback.dead-letters") == 0
+
+
+def test_bad_output_ends_in_the_dead_letters_with_its_story(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    model.decide = lambda text: Reply("no json at all" if "r 0." in text else GOOD)
+    start_worker(vhost.uri, **model.env, MAX_ATTEMPTS=3).ready()
+    vhost.publish(bodies(2), headers={"traceparent": "t"}, expiration="600000")
+    assert ids(vhost.take("feedback.results", 1)) == ["m1"]
+    ((body, properties),) = vhost.take("feedback.dead-letters", 1)
+    assert json.loads(body)["id"] == "m0"
+    headers = properties.headers
+    assert headers["x-selfheal-reason"] == "retries_exhausted"
+    assert headers["x-selfheal-error-class"] == "BadOutputError"
+    assert headers["x-selfheal-attempts"] == 3
+    assert headers["x-selfheal-first-time"] < headers["x-selfheal-last-time"]
+    assert headers["x-selfheal-original-routing-key"] == "feedback"
+    assert headers["traceparent"] == "t"
+    assert model.calls[json.loads(body)["text"]] == 3
+
+
+def test_a_model_that_goes_away_burns_nothing_and_work_resumes_by_itself(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    worker = start_worker(vhost.uri, **model.env, MAX_ATTEMPTS=2).ready()
+    model.stop()
+    vhost.publish(bodies(30))
+    worker.wait_event("circuit breaker", breaker="model", state="open")
+    vhost.wait_count("feedback", 30)
+    code, why = worker.get("/readyz")
+    assert code == 503
+    assert "the model is away" in why
+    assert worker.get("/healthz")[0] == 200
+    assert worker.progress()["breakers"]["model"] in ("open", "probing")
+    assert worker.metric('selfheal_worker_breaker_state{breaker="model"}') > 0
+    model.start()
+    taken = vhost.take("feedback.results", 30)
+    assert {json.loads(body)["attempts"] for body, _ in taken} == {1}
+    assert ids(taken) == ids([(body, None) for body in bodies(30)])
+    assert vhost.count("feedback.dead-letters") == 0
+    worker.ready()
+    changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
+    assert changes == ["closed", "open", "closed"]
+
+
+def test_a_model_that_answers_only_errors_opens_the_breaker_and_burns_little(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    worker = start_worker(vhost.uri, **model.env, MAX_ATTEMPTS=2, CONCURRENCY=4).ready()
+    model.decide = lambda text: Reply(status=503)
+    vhost.publish(bodies(30))
+    worker.wait_event("circuit breaker", breaker="model", state="open")
+    worker.wait_in_flight(0)
+    model.decide = lambda text: Reply()
+    taken = vhost.take("feedback.results", 30)
+    assert sum(json.loads(body)["attempts"] - 1 for body, _ in taken) <= 4
+    assert vhost.count("feedback.dead-letters") == 0
+
+
+def test_a_model_that_is_away_at_the_start(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    model.stop()
+    worker = start_worker(vhost.uri, **model.env)
+    worker.wait_event("the model cannot be reached yet")
+    worker.wait_event("connected to the broker")
+    vhost.publish(bodies(2))
+    assert worker.get("/healthz")[0] == 200
+    assert "not warm" in worker.get("/readyz")[1]
+    assert vhost.count("feedback") == 2
+    model.start()
+    assert len(vhost.take("feedback.results", 2)) == 2
+
+
+def test_sigterm_while_the_model_is_away(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    worker = start_worker(vhost.uri, **model.env).ready()
+    model.decide = lambda text: Reply(delay=2)
+    vhost.publish(bodies(3))
+    worker.wait_in_flight(3)
+    model.stop()
+    assert worker.terminate() == 0
+    taken = vhost.take("feedback") + vhost.take("feedback.results")
+    # A call that was cut may have gone to the delay ladder: it comes back within its 1 s.
+    taken += vhost.take("feedback", 3 - len(taken))
+    assert ids(taken) == ["m0", "m1", "m2"]
