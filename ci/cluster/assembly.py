@@ -20,6 +20,7 @@ from ci.cluster import (
     kwok,
     network,
     node,
+    processes,
     state,
     volumes,
     waiting,
@@ -62,17 +63,25 @@ class Assembly:
     def start(self) -> None:
         """Starts everything and returns when it serves; raises ClusterError."""
         with ThreadPoolExecutor(self._spec.nodes + 1) as pool:
-            with self._step("network and certificates"):
-                chosen = self._make_ground()
-                self._issue_certificates(chosen)
-            with self._step("control plane"):
-                control_plane.start(self._layout, chosen, self._materials.parts)
-                prepared = [pool.submit(self._prepare_node, chosen, i) for i in self._indexes]
-                control_plane.wait_ready(self._layout, chosen, _CONTROL_PLANE_SECONDS)
-                self._wait_service_accounts()
-            self._start_kwok(chosen)
-            self._start_nodes(chosen, prepared)
-            self._install_addons()
+            try:
+                self._start(pool)
+            except BaseException:
+                # What the threads wait for ends at once, and so do they.
+                cgroups.kill_all(self._layout.cgroup)
+                raise
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        with self._step("network and certificates"):
+            chosen = self._make_ground()
+            self._issue_certificates(chosen)
+        with self._step("control plane"):
+            control_plane.start(self._layout, chosen, self._materials.parts)
+            prepared = [pool.submit(self._prepare_node, chosen, i) for i in self._indexes]
+            control_plane.wait_ready(self._layout, chosen, _CONTROL_PLANE_SECONDS)
+            self._wait_service_accounts()
+        self._start_kwok(chosen)
+        self._start_nodes(chosen, prepared)
+        self._install_addons()
         state.save(self._layout, replace(self._state(chosen), phase=READY))
 
     @property
@@ -85,7 +94,8 @@ class Assembly:
     def _make_ground(self) -> Network:
         """Folders, cgroups, and the network namespace in which the control plane runs."""
         with state.allocation_lock():
-            chosen = network.choose(network.host_routes(), network.reserved())
+            used = [*network.host_routes(), *network.reserved()]
+            chosen = network.choose(network.candidates(), used)
             STATE_ROOT.mkdir(parents=True, exist_ok=True)
             self._layout.root.mkdir()
             state.save(self._layout, self._state(chosen))
@@ -171,8 +181,7 @@ class Assembly:
     def _kubectl(
         self, arguments: list[str], *, input: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        command = [*self._kubectl_prefix, *arguments]
-        done = subprocess.run(command, input=input, capture_output=True, text=True)
+        done = processes.run(self._layout, [*self._kubectl_prefix, *arguments], input=input)
         if check and done.returncode != 0:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done

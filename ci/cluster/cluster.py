@@ -122,7 +122,12 @@ class Cluster:
         command = [*self.kubectl_command(), *arguments]
         try:
             done = subprocess.run(
-                command, input=input, capture_output=True, text=True, timeout=seconds
+                command,
+                input=input,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env=processes.local_environment(),
             )
         except subprocess.TimeoutExpired as error:
             words = f"kubectl {' '.join(arguments)}: no end after {seconds} s"
@@ -150,7 +155,7 @@ class Cluster:
     def start(self, part: str) -> None:
         """Starts a stopped part again, without waiting for it."""
         found = self._require()
-        programs = {name: Path(path) for name, path in found.builds.items()}
+        programs = found.programs()
         if part in control_plane.PARTS:
             control_plane.start_part(self.layout, found.network, programs, part)
         elif part == kwok.PART:
@@ -162,6 +167,14 @@ class Cluster:
     def wait_api(self, seconds: float = 60) -> None:
         """Until the API server is ready, for example after `start`."""
         control_plane.wait_ready(self.layout, self._require().network, seconds)
+
+    def reboot(self, name: str) -> None:
+        """Kills all containers of the node and starts its kubelet with another boot id."""
+        found = self._require()
+        if name not in self.nodes:
+            raise ClusterError(f"no such node: {name}; there are {', '.join(self.nodes)}")
+        index = self.nodes.index(name) + 1
+        node.reboot(self.layout, found.network, found.programs(), index)
 
     def reset_volumes(self) -> None:
         """Makes the volumes whose claims were deleted empty and free again."""
@@ -189,7 +202,10 @@ class Cluster:
         # Only clusters with real nodes need images, and the tools that build them.
         from ci import images
 
-        made = images.ensure(self.spec.images)
+        try:
+            made = images.ensure(self.spec.images)
+        except RuntimeError as error:
+            raise ClusterError(str(error)) from error
         refs = {name: image.ref for name, image in made.items()}
         return Materials(built, refs, {name: image.archive for name, image in made.items()})
 

@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ci.cluster import state
+from ci.cluster import processes, state
 from ci.cluster.cluster import DEFAULT_NAME, Cluster, Status
 from ci.cluster.errors import ClusterError
 from ci.cluster.layout import Layout
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, forwarded = split(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(own)
     options.forwarded = forwarded
+    # As Ctrl-C: what was begun is removed again.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(options.run(options))
     except (ClusterError, PartsError) as error:
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and those that go to kubectl as they are: all after `kubectl [--name N]`."""
+    """Our own arguments, and those for kubectl: all that comes after `kubectl [--name N]`."""
     if not arguments or arguments[0] != "kubectl":
         return list(arguments), []
     own = 1
@@ -80,7 +83,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _kubectl(options: argparse.Namespace) -> int:
     command = Cluster(options.name).kubectl_command()
-    os.execv(command[0], [*command, *options.forwarded])
+    os.execve(command[0], [*command, *options.forwarded], processes.local_environment())
 
 
 def _logs(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ci.cluster.errors import ClusterError
+from ci.cluster.layout import STATE_ROOT
 from ci.cluster.spec import Spec
 
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -33,7 +34,11 @@ _INSTEAD = (
     "Use any other cluster instead: CLUSTER=current takes the one of your kubeconfig"
     " (`kind create cluster` makes one where there is Docker)."
 )
-_MEMORY_PER_NODE = 2 << 30
+_GIB = 1 << 30
+_MEMORY_PER_NODE = 2 * _GIB
+# etcd and logs; and on each node its own copy of every image, packed and unpacked.
+_SPACE = _GIB // 2
+_SPACE_PER_NODE = 2 * _GIB
 
 
 def prepare(spec: Spec, say: Callable[[str], None]) -> None:
@@ -49,6 +54,7 @@ def prepare(spec: Spec, say: Callable[[str], None]) -> None:
             )
     _check_namespaces()
     _check_memory(spec)
+    check_space(spec, shutil.disk_usage(_existing(STATE_ROOT)).free)
 
 
 def check_system(system: str, user: int) -> None:
@@ -62,6 +68,16 @@ def check_system(system: str, user: int) -> None:
         )
     if platform.machine() not in ("x86_64", "aarch64"):
         raise ClusterError(f"no parts are built for {platform.machine()}. {_INSTEAD}")
+
+
+def check_space(spec: Spec, free: int) -> None:
+    """Raises ClusterError when `free` bytes are too few for the cluster's own files."""
+    needed = _SPACE + spec.nodes * _SPACE_PER_NODE
+    if free < needed:
+        raise ClusterError(
+            f"not enough disk space for the cluster under {STATE_ROOT}: needs about"
+            f" {needed / _GIB:.1f} GiB, has {free / _GIB:.1f} GiB"
+        )
 
 
 def check_root() -> None:
@@ -118,9 +134,13 @@ def _check_memory(spec: Spec) -> None:
     has = total_memory()
     if has < needed:
         raise ClusterError(
-            f"{spec.nodes} nodes need {needed >> 30} GiB of memory, and this machine has"
-            f" {has / (1 << 30):.1f} GiB. {_INSTEAD}"
+            f"{spec.nodes} nodes need {needed // _GIB} GiB of memory, and this machine has"
+            f" {has / _GIB:.1f} GiB. {_INSTEAD}"
         )
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
 
 
 def total_memory() -> int:

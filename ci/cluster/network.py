@@ -3,6 +3,7 @@ node have one wire. Only the host's end of its wire is outside; nothing touches 
 """
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterable
@@ -14,20 +15,36 @@ from ci.cluster.errors import ClusterError
 from ci.cluster.layout import POD_NETWORK, SERVICE_NETWORK, Layout, Network
 
 # Where the /24 networks of the clusters are taken from; each takes the first that is free.
-CANDIDATES = IPv4Network("10.213.0.0/16")
+_DEFAULT_CANDIDATES = "10.213.0.0/16"
 
 CONTROL_PLANE = "control-plane"
 _BRIDGE = "machines"
 
 
-def choose(routes: Iterable[IPv4Network], taken: Iterable[IPv4Network] = ()) -> Network:
-    """The first candidate that overlaps no route of the host (the default route does not count)."""
-    used = [route for route in [*routes, *taken] if route.prefixlen > 0]
-    for candidate in CANDIDATES.subnets(new_prefix=24):
-        if not any(candidate.overlaps(network) for network in used):
+def candidates() -> IPv4Network:
+    """`SELFHEAL_NETWORK`, else the default; ClusterError for what is no network of IPv4."""
+    text = os.environ.get("SELFHEAL_NETWORK") or _DEFAULT_CANDIDATES
+    try:
+        found = IPv4Network(text)
+    except ValueError as error:
+        words = f"SELFHEAL_NETWORK: {error} (for example {_DEFAULT_CANDIDATES})"
+        raise ClusterError(words) from error
+    if found.prefixlen > 24:
+        raise ClusterError(f"SELFHEAL_NETWORK: {text} is smaller than a /24")
+    return found
+
+
+def choose(within: IPv4Network, used: Iterable[IPv4Network]) -> Network:
+    """The first /24 `within` that overlaps nothing `used`; the default route does not count."""
+    routes = [route for route in used if route.prefixlen > 0]
+    for candidate in within.subnets(new_prefix=24):
+        if not any(candidate.overlaps(route) for route in routes):
             return Network(candidate)
-    overlapping = ", ".join(str(network) for network in used if network.overlaps(CANDIDATES))
-    raise ClusterError(f"no free network in {CANDIDATES}: this host routes {overlapping}")
+    overlapping = ", ".join(str(route) for route in routes if route.overlaps(within))
+    raise ClusterError(
+        f"no free network in {within} for the cluster: {overlapping} is in use."
+        " SELFHEAL_NETWORK chooses another, for example SELFHEAL_NETWORK=172.29.0.0/16"
+    )
 
 
 def host_routes() -> list[IPv4Network]:
@@ -121,7 +138,7 @@ def reserved() -> list[IPv4Network]:
 
 
 def _hold(layout: Layout, name: str, binds: list[str]) -> None:
-    """Starts a process that owns a network and a mount namespace, and waits until both are set up."""
+    """Starts a process that owns a network and a mount namespace; returns when both are made."""
     ready = layout.processes.parent / f"{name}.ready"
     ready.unlink(missing_ok=True)
     setup = ["set -e", "ip link set lo up", *binds, f"touch {ready}", "exec sleep infinity"]

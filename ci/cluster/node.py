@@ -8,7 +8,6 @@ end with the node's processes.
 import json
 import os
 import shlex
-import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +92,18 @@ def start(layout: Layout, chosen: Network, programs: Mapping[str, Path], index: 
         start_part(layout, chosen, programs, index, part)
 
 
+def reboot(layout: Layout, chosen: Network, programs: Mapping[str, Path], index: int) -> None:
+    """What a reboot looks like from outside: all containers die, and the boot id is another.
+
+    Returns when the kubelet runs again, before it has started the containers again.
+    """
+    node = layout.node_name(index)
+    processes.stop(layout, f"{node}-kubelet")
+    cgroups.kill_all(f"{layout.cgroup}/{node}")
+    write_boot_id(layout, node)
+    start_part(layout, chosen, programs, index, "kubelet")
+
+
 def wait_containerd(layout: Layout, node: str) -> None:
     """Until the node's containerd takes images."""
     part = f"{node}-containerd"
@@ -102,7 +113,7 @@ def wait_containerd(layout: Layout, node: str) -> None:
             raise ClusterError(
                 f"{part} has ended; its last words:\n{waiting.last_words(layout, part)}"
             )
-        return subprocess.run(ctr(layout, node, "version"), capture_output=True).returncode == 0
+        return processes.run(layout, ctr(layout, node, "version")).returncode == 0
 
     waiting.until(f"{part} answers", answers, _CONTAINERD_SECONDS)
 
@@ -110,12 +121,8 @@ def wait_containerd(layout: Layout, node: str) -> None:
 def load(layout: Layout, node: str, archive: Path) -> None:
     """Imports the images of a docker archive into the node's containerd."""
     with archive.open("rb") as content:
-        done = subprocess.run(
-            ctr(layout, node, "images", "import", "-"),
-            stdin=content,
-            capture_output=True,
-            text=True,
-        )
+        importing = ctr(layout, node, "images", "import", "-")
+        done = processes.run(layout, importing, stdin=content.fileno())
     if done.returncode != 0:
         raise ClusterError(f"cannot import {archive} into {node}: {done.stderr.strip()}")
 

@@ -12,10 +12,9 @@ from ci.cluster import cgroups
 from ci.cluster.errors import ClusterError
 from ci.cluster.layout import Layout
 
-# The shell joins first and becomes the program then. When the cgroup is gone (because `down` ran
+# A shell joins first and becomes the program then. When the cgroup is gone (because `down` ran
 # meanwhile) it ends, so no process is ever left outside.
-_JOIN = 'set -e; for file in {files}; do echo 0 > "$file"; done; exec "$@"'
-
+_START_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
 
@@ -28,23 +27,38 @@ def start(
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Starts `command` as the part `part`, with a log of its own, in the namespaces of `inside`."""
-    cgroup = f"{layout.cgroup}/parts"
-    files = " ".join(shlex.quote(str(file)) for file in cgroups.joining(cgroup))
-    script = _JOIN.format(files=files)
+    record = layout.processes / part
+    record.unlink(missing_ok=True)
     entered = [*(enter(layout, inside) if inside else []), *map(str, command)]
     with (layout.logs / f"{part}.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *entered],
+        subprocess.run(
+            ["setsid", "--fork", *_joined(layout, record), *entered],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=_environment(environment),
-            start_new_session=True,
-            close_fds=True,
+            check=True,
         )
-    record = layout.processes / part
-    record.write_text(f"{process.pid} {_start_time(process.pid)}\n")
-    _forget(process)
+    _complete(record, part)
+
+
+def run(
+    layout: Layout, command: Sequence[str], *, input: str | None = None, stdin: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `command` to its end, as one of the cluster's processes: `down` ends it if we cannot."""
+    return subprocess.run(
+        [*_joined(layout), *command],
+        input=input,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        env=local_environment(),
+    )
+
+
+def local_environment() -> dict[str, str]:
+    """This environment for a client of the cluster: no proxy is between it and this machine."""
+    return os.environ | {"NO_PROXY": "*", "no_proxy": "*"}
 
 
 def enter(layout: Layout, holder: str) -> list[str]:
@@ -91,6 +105,27 @@ def stop(layout: Layout, part: str, *, kill: bool = False) -> None:
     (layout.processes / part).unlink(missing_ok=True)
 
 
+def _joined(layout: Layout, record: Path | None = None) -> list[str]:
+    """The command prefix that joins the cluster's cgroup, and then says its process id."""
+    script = ["set -e"]
+    for file in cgroups.joining(f"{layout.cgroup}/parts"):
+        script.append(f"echo 0 > {shlex.quote(str(file))}")
+    if record:
+        script.append(f"echo $$ > {shlex.quote(str(record))}")
+    return ["sh", "-c", "; ".join([*script, 'exec "$@"']), "sh"]
+
+
+def _complete(record: Path, part: str) -> None:
+    """Adds the start time to the process id, which the process itself has written."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not (record.exists() and record.read_text().endswith("\n")):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{part} did not start within {_START_SECONDS:.0f} s")
+        time.sleep(0.005)
+    number = record.read_text().strip()
+    record.write_text(f"{number} {_start_time(int(number))}\n")
+
+
 def _gone(layout: Layout, part: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while find(layout, part) is not None:
@@ -119,12 +154,3 @@ def _start_time(process: int) -> str | None:
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return kept | dict(extra or {})
-
-
-_children: list[subprocess.Popen[bytes]] = []
-
-
-def _forget(process: subprocess.Popen[bytes]) -> None:
-    """Keeps the object alive (it outlives this command) and reaps the children that have ended."""
-    _children[:] = [child for child in _children if child.poll() is None]
-    _children.append(process)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from ci.cluster import spec
@@ -27,6 +28,10 @@ class State:
     network: Network
     builds: dict[str, str]
     phase: str = STARTING
+
+    def programs(self) -> dict[str, Path]:
+        """Where the parts are, by name."""
+        return {name: Path(place) for name, place in self.builds.items()}
 
 
 def save(layout: Layout, state: State) -> None:

@@ -4,8 +4,9 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from ci.versions import cache_root, pin
 
 _GIB = 1 << 30
 # Measured cold: modules, Go's build cache and the programs of each wrapper module.
-_COLD_BYTES = {"kubernetes": 3 * _GIB, "keda": 4 * _GIB}
-_COLD_BYTES_OTHER = 1 * _GIB
+_COLD_BYTES = {"kubernetes": 4 * _GIB, "keda": 5 * _GIB}
+_COLD_BYTES_OTHER = 3 * _GIB // 2
 _TEMPORARY = ".building-"
 
 
@@ -43,7 +44,7 @@ def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, 
         with _lock():
             _remove_leftovers()
             missing = [recipe for recipe in wanted if not places[recipe.name].exists()]
-            check_space(missing)
+            check_space(missing, _file_systems(toolchain))
             _build_all(missing, places, toolchain, progress or Console())
     return {recipe.name: places[recipe.name] for recipe in wanted}
 
@@ -55,24 +56,36 @@ def place(recipe: Recipe, toolchain: Toolchain) -> Path:
     return _parts_root() / recipe.name / folder / recipe.name
 
 
-def check_space(missing: Sequence[Recipe]) -> None:
-    """Raises PartsError when the cache's file system is too full for a cold build of these."""
+def check_space(missing: Sequence[Recipe], free: Mapping[Path, int]) -> None:
+    """Raises PartsError when one of the folders has fewer `free` bytes than a cold build fills."""
     needed = space_needed(missing)
-    root = _parts_root()
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        names = ", ".join(recipe.name for recipe in missing)
-        raise PartsError(
-            f"not enough disk space under {root} to build {names}: needs about"
-            f" {needed / _GIB:.0f} GiB, has {free / _GIB:.1f} GiB."
-            " SELFHEAL_CACHE chooses another folder (and GOCACHE, GOMODCACHE Go's own)."
-        )
+    names = ", ".join(recipe.name for recipe in missing)
+    for folder, has in free.items():
+        if has < needed:
+            raise PartsError(
+                f"not enough disk space under {folder} to build {names}: needs about"
+                f" {needed / _GIB:.0f} GiB, has {has / _GIB:.1f} GiB."
+                " SELFHEAL_CACHE chooses another folder, GOCACHE and GOMODCACHE choose Go's own."
+            )
 
 
 def space_needed(missing: Sequence[Recipe]) -> int:
     """Bytes that a cold build of these parts needs, in all."""
     modules = {recipe.module for recipe in missing}
     return sum(_COLD_BYTES.get(module, _COLD_BYTES_OTHER) for module in modules)
+
+
+def _file_systems(toolchain: Toolchain) -> dict[Path, int]:
+    """Free bytes where a build writes: our cache and Go's two; each disk once."""
+    said = subprocess.run(
+        [toolchain.go, "env", "GOCACHE", "GOMODCACHE"], capture_output=True, text=True, check=True
+    )
+    folders = [_parts_root(), *map(Path, said.stdout.split())]
+    free: dict[int, tuple[Path, int]] = {}
+    for folder in folders:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free.setdefault(there.stat().st_dev, (folder, shutil.disk_usage(there).free))
+    return dict(free.values())
 
 
 def _recipes(names: Sequence[str]) -> list[Recipe]:
@@ -161,7 +174,11 @@ def _parts_root() -> Path:
 @contextmanager
 def _lock() -> Iterator[None]:
     with (_parts_root() / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another build of parts to end", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

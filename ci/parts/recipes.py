@@ -91,7 +91,7 @@ RECIPES: Mapping[str, Recipe] = _table(
 
 
 def link_flags(recipe: Recipe, version: str) -> str:
-    """The linker's flags; Kubernetes programs are told their version, which their clients compare."""
+    """The linker's flags; Kubernetes programs are told their version."""
     if recipe.link != "kubernetes":
         return recipe.link
     major, minor, _ = version.removeprefix("v").split(".", 2)
