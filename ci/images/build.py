@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ci.parts.progress import Console, Progress
 from ci.versions import cache_root
 
 _KEEP = 3
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,36 @@ def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, 
     Raises ValueError for an unknown name, `tools.MissingTools` for what the machine lacks,
     `ci.parts.PartsError` and RuntimeError when a build fails; then nothing half-done is left.
     """
-    plans = [catalog.plan(name) for name in dict.fromkeys(names)]
+    plans = {name: catalog.plan(name) for name in names}
     said = progress or Console()
-    missing = [plan for plan in plans if not plan.path.exists()]
-    for index, plan in enumerate(missing):
-        _build(plan, [later.name for later in missing[index + 1 :]], said)
-    return {plan.name: found(plan) for plan in plans}
+    missing = [name for name, plan in plans.items() if not plan.path.exists()]
+    for index, name in enumerate(missing):
+        plans[name] = _build(name, missing[index + 1 :], said)
+    return {name: found(plan) for name, plan in plans.items()}
 
 
 def found(plan: Plan) -> Image:
     """The built image of a plan; FileNotFoundError when it is not built."""
-    # The newest by use are kept, so using one makes it newer.
-    os.utime(plan.path)
+    # The newest by use are kept, so using one makes it newer (another user's cache stays as it is).
+    with contextlib.suppress(PermissionError):
+        os.utime(plan.path)
     return Image(plan.ref, plan.path, plan.path.stat().st_size)
 
 
-def _build(plan: Plan, left: Sequence[str], progress: Progress) -> None:
+class _SourcesChanged(Exception):
+    """What was built is not what the key says: somebody saved a file meanwhile."""
+
+
+def _build(name: str, left: Sequence[str], progress: Progress) -> Plan:
+    for _ in range(_TRIES):
+        plan = catalog.plan(name)
+        with contextlib.suppress(_SourcesChanged):
+            _build_once(plan, left, progress)
+            return plan
+    raise RuntimeError(f"the sources of {name} changed during each of {_TRIES} builds; run again")
+
+
+def _build_once(plan: Plan, left: Sequence[str], progress: Progress) -> None:
     with store.locked(cache_root() / "images" / f"{plan.name}.lock"):
         if plan.path.exists():
             return
@@ -57,8 +73,5 @@ def _build(plan: Plan, left: Sequence[str], progress: Progress) -> None:
         with progress.working(f"image {plan.name}", left), store.whole_file(plan.path) as part:
             plan.make(part, plan.ref, ready)
             if catalog.plan(plan.name).key != plan.key:
-                # Its content would be kept under the key of another.
-                raise RuntimeError(
-                    f"the sources of {plan.name} changed during its build; run again"
-                )
+                raise _SourcesChanged
         store.prune_named(plan.path, _KEEP)

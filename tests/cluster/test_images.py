@@ -158,3 +158,17 @@ def test_the_broker_runs_as_the_public_image_does(unpacked: Callable[[str], Unpa
     folder = (image.root / "var/lib/rabbitmq").stat()
     assert (folder.st_uid, folder.st_gid) == (999, 999)
     assert not (image.root / "var/lib/rabbitmq/.erlang.cookie").exists()
+
+
+def test_the_detector_has_its_settings_and_a_shell_for_plugins(
+    unpacked: Callable[[str], Unpacked],
+) -> None:
+    image = unpacked("node-problem-detector")
+    root = image.root
+    assert image.config["Entrypoint"][0] == "/node-problem-detector"  # type: ignore[index]
+    for monitor in ("kernel-monitor-filelog.json", "custom-plugin-monitor.json"):
+        assert json.loads((root / "config" / monitor).read_text())["source"]
+    assert os.access(root / "config/plugin/network_problem.sh", os.X_OK)
+    command = chroot.command(root, ["bash", "-c", "/node-problem-detector --help 2>&1"])
+    helped = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "--config.custom-plugin-monitor" in helped.stdout
