@@ -53,9 +53,8 @@ def is_current() -> bool:
 def clear(site: Site, release: str, namespace: str) -> None:
     """Take an earlier demo's release away, with its namespace, volumes and messages."""
     kube = site.kube
-    found = kube.helm("list", "--namespace", namespace, "--all", "--short").split()
-    if release in found:
-        kube.helm("uninstall", release, "--namespace", namespace, "--wait", "--timeout", "5m")
+    gone = ["--ignore-not-found", "--wait", "--timeout", "5m"]
+    kube.helm("uninstall", release, "--namespace", namespace, *gone)
     kube.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
     if site.local:
         site.local.reset_volumes()
