@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ from ci.cluster import Cluster, ClusterError, control_plane_only, kwok
 from ci.parts import PartsError, ensure
 
 CHART = Path(__file__).resolve().parents[3] / "chart"
-NAMESPACE = "selfheal"
+#: Its namespace takes long to go; most tests are not about it.
+NO_DETECTOR = "--set=nodeProblemDetector.enabled=false"
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Site:
     cluster: Cluster
     helm_binary: Path
     home: Path
+    namespace: str
 
     def helm(self, *arguments: str, fails: bool = False) -> str:
         """What Helm prints on stdout, or, when it is to fail, on stderr."""
@@ -44,23 +47,22 @@ class Site:
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stderr if fails else done.stdout
 
-    def apply(self, command: str, *arguments: str, release: str = "selfheal") -> str:
+    def apply(self, command: str, *arguments: str, detector: bool = False) -> str:
         """`helm install` or `upgrade` of the chart, waiting until all is ready."""
-        wait = ("--wait", "--timeout", "90s")
-        return self.helm(command, release, str(CHART), "-n", NAMESPACE, *wait, *arguments)
+        fixed = ["--wait", "--timeout", "90s", *([] if detector else [NO_DETECTOR])]
+        return self.helm(command, "selfheal", str(CHART), "-n", self.namespace, *fixed, *arguments)
 
-    def get(self, what: str, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
-        """Objects of a kind in a namespace."""
-        found: list[dict[str, Any]] = json.loads(
-            self.cluster.kubectl("get", what, "-n", namespace, "-o", "json")
-        )["items"]
+    def get(self, what: str) -> list[dict[str, Any]]:
+        """Objects of a kind, in the release's namespace or of the whole cluster."""
+        text = self.cluster.kubectl("get", what, "-n", self.namespace, "-o", "json")
+        found: list[dict[str, Any]] = json.loads(text)["items"]
         return found
 
     def pods(self) -> dict[str, str]:
-        """Every pod that is not on its way out, uid → component."""
+        """The release's pods that are not on their way out, uid → component."""
         return {
             p["metadata"]["uid"]: p["metadata"]["labels"]["app.kubernetes.io/component"]
-            for p in json.loads(self.cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+            for p in self.get("pods")
             if "deletionTimestamp" not in p["metadata"]
         }
 
@@ -88,22 +90,19 @@ def chart_cluster(unavailable: Callable[[str], None]) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def site(
-    chart_cluster: Cluster, tmp_path: Path, unavailable: Callable[[str], None]
-) -> Iterator[Site]:
-    """An empty namespace that enforces Pod Security `restricted`, and a volume for the broker."""
+def site(chart_cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
+    """A new namespace that enforces Pod Security `restricted`, and a volume for its broker."""
     chosen = os.environ.get("SELFHEAL_TEST_HELM")
-    site = Site(chart_cluster, Path(chosen) if chosen else ensure(["helm"])["helm"], tmp_path)
-    objects = [_namespace(NAMESPACE), _volume()]
-    for made in objects:
+    helm = Path(chosen) if chosen else ensure(["helm"])["helm"]
+    site = Site(chart_cluster, helm, tmp_path, f"chart-{next(_numbers)}")
+    for made in (_namespace(site.namespace), _volume(site.namespace)):
         chart_cluster.kubectl("create", "-f", "-", input=yaml.safe_dump(made))
     yield site
-    for release in json.loads(site.helm("list", "-A", "-o", "json")):
-        site.helm("uninstall", release["name"], "-n", release["namespace"], "--wait")
-    for made in objects:
-        chart_cluster.kubectl(
-            "delete", made["kind"], made["metadata"]["name"], "--ignore-not-found"
-        )
+    for release in json.loads(site.helm("list", "-n", site.namespace, "-o", "json")):
+        site.helm("uninstall", release["name"], "-n", site.namespace)
+
+
+_numbers = itertools.count(1)
 
 
 def _namespace(name: str) -> dict[str, Any]:
@@ -111,11 +110,11 @@ def _namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _volume() -> dict[str, Any]:
+def _volume(name: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": "chart-tests"},
+        "metadata": {"name": name},
         "spec": {
             "capacity": {"storage": "2Gi"},
             "accessModes": ["ReadWriteOnce"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.control_plane.chart.conftest import CHART, NAMESPACE, Site
+from tests.control_plane.chart.conftest import CHART, NO_DETECTOR, Site
 
 pytestmark = pytest.mark.control_plane
 
@@ -27,8 +27,6 @@ WITHOUT_OPERATORS = (
 def test_installs_with_wait_where_restricted_is_enforced(site: Site) -> None:
     site.apply("install")
     assert sorted(site.pods().values()) == [
-        "node-problem-detector",
-        "node-problem-detector",
         "rabbitmq",
         "remediator",
         "remediator",
@@ -43,7 +41,7 @@ def test_installs_with_wait_where_restricted_is_enforced(site: Site) -> None:
 def test_the_api_server_takes_every_case(site: Site, case: Path) -> None:
     """The server's own validation and admission, without keeping anything."""
     site.helm(
-        *("install", "selfheal", str(CHART), "-n", NAMESPACE, "--dry-run=server"),
+        *("install", "selfheal", str(CHART), "-n", site.namespace, "--dry-run=server"),
         *("-f", str(case), *WITHOUT_OPERATORS),
     )
 
@@ -52,14 +50,14 @@ def test_a_new_chart_version_restarts_no_pod_and_keeps_the_scale(
     site: Site, tmp_path: Path
 ) -> None:
     site.apply("install")
-    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", NAMESPACE, "--replicas=3")
-    site.cluster.kubectl("rollout", "status", "deploy/selfheal-worker", "-n", NAMESPACE)
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", site.namespace, "--replicas=3")
+    site.cluster.kubectl("rollout", "status", "deploy/selfheal-worker", "-n", site.namespace)
     before, password = site.pods(), site.password()
     bumped = tmp_path / "chart"
     shutil.copytree(CHART, bumped)
     about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
-    site.helm("upgrade", "selfheal", str(bumped), "-n", NAMESPACE, "--wait")
+    site.helm("upgrade", "selfheal", str(bumped), "-n", site.namespace, "--wait", NO_DETECTOR)
     assert site.pods() == before
     assert site.password() == password
 
@@ -72,7 +70,7 @@ def test_a_swapped_model_replaces_the_workers_only(site: Site) -> None:
     after = site.pods()
     assert {before[uid] for uid in before.keys() - after.keys()} == {"worker"}
     assert {after[uid] for uid in after.keys() - before.keys()} == {"worker"}
-    site.helm("rollback", "selfheal", "1", "-n", NAMESPACE, "--wait")
+    site.helm("rollback", "selfheal", "1", "-n", site.namespace, "--wait")
     rolled = site.pods()
     assert {rolled[uid] for uid in rolled.keys() - after.keys()} == {"worker"}
 
@@ -88,32 +86,32 @@ def test_a_change_of_the_queues_makes_another_job_and_removes_the_old_one(site: 
     assert other["metadata"]["name"] != first["metadata"]["name"]
 
 
-def test_an_uninstall_leaves_the_volume_and_nothing_else(site: Site) -> None:
-    site.apply("install")
+def test_the_whole_of_it_comes_and_goes(site: Site) -> None:
+    """With the detector in its own namespace; only the broker's volume stays."""
+    site.apply("install", detector=True)
+    [detector] = json.loads(
+        site.cluster.kubectl("get", "ds", "-n", "selfheal-node-problem-detector", "-o", "json")
+    )["items"]
+    assert detector["status"]["numberReady"] == 2
     first = site.password()
-    site.helm("uninstall", "selfheal", "-n", NAMESPACE, "--wait")
-    kinds = (
-        "all,pdb,secret,configmap,sa,role,rolebinding,lease,scaledobject,triggerauthentication,pvc"
-    )
+    site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+    kinds = "all,pdb,pvc,secret,configmap,sa,role,rolebinding,scaledobject,triggerauthentication"
     left = {f"{o['kind']}/{o['metadata']['name']}" for o in site.get(kinds)}
     left -= {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
     assert left == {"PersistentVolumeClaim/data-selfheal-rabbitmq-0"}
     for kind in ("clusterrole", "clusterrolebinding", "namespace"):
-        assert not [o for o in site.get(kind) if "selfheal" in o["metadata"]["name"] != NAMESPACE]
+        assert [o for o in site.get(kind) if "selfheal" in o["metadata"]["name"]] == []
     site.apply("install")
     assert site.password() != first
 
 
 def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site) -> None:
     site.apply("install")
-    arguments = ("install", "tickets", str(CHART), "-n", NAMESPACE)
+    arguments = ("install", "tickets", str(CHART), "-n", site.namespace)
     said = site.helm(*arguments, fails=True)
-    for component, key in (
-        ("remediator", "remediator"),
-        ("node-problem-detector", "nodeProblemDetector"),
-    ):
-        assert f"the release selfheal/selfheal has the {component} of this cluster already" in said
-        assert f"set {key}.enabled=false" in said
+    first = f"{site.namespace}/selfheal"
+    assert f"the release {first} has the remediator of this cluster already" in said
+    assert "set remediator.enabled=false" in said
     site.helm(*arguments, "-f", str(CHART / "ci" / "worker-only-values.yaml"))
     assert {d["metadata"]["name"] for d in site.get("deployments")} == {
         "selfheal-worker",
@@ -124,19 +122,19 @@ def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site)
 
 def test_says_what_the_cluster_lacks(site: Site) -> None:
     said = site.helm(
-        *("install", "selfheal", str(CHART), "-n", NAMESPACE),
+        *("install", "selfheal", str(CHART), "-n", site.namespace),
         *("--set=metrics.podMonitor.enabled=true", "--set=verticalPodAutoscaler.enabled=true"),
         fails=True,
     )
     assert "no Prometheus operator" in said
     assert "no vertical pod autoscaler" in said
-    assert json.loads(site.helm("list", "-n", NAMESPACE, "-o", "json")) == []
+    assert json.loads(site.helm("list", "-n", site.namespace, "-o", "json")) == []
 
 
 def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
-    """The workers stay as many as they are, except from `none`, which takes its number away."""
+    """Between autoscalers the workers stay as many as they are."""
     site.apply("install")
-    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", NAMESPACE, "--replicas=2")
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", site.namespace, "--replicas=2")
     site.apply("upgrade", "--set=autoscaling.mode=hpa", "--set=autoscaling.minReplicas=1")
     assert _replicas(site) == 2
     assert len(site.get("hpa")) == 1
@@ -144,6 +142,12 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
     site.apply("upgrade", "--set=autoscaling.mode=none", "--set=worker.replicas=3")
     assert _replicas(site) == 3
     assert site.get("hpa") == []
+
+
+def test_the_number_given_with_no_autoscaler_goes_with_it(site: Site) -> None:
+    """Kubernetes then takes one, which the autoscaler goes on from."""
+    site.apply("install", "--set=autoscaling.mode=none", "--set=worker.replicas=3")
+    assert _replicas(site) == 3
     site.apply("upgrade")
     assert _replicas(site) == 1
     assert len(site.get("scaledobject")) == 1
