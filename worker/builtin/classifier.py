@@ -1,10 +1,10 @@
-"""The built-in model: what a text shows, by adding up the weights of its words.
+"""The built-in model: what a text shows, by adding up what its words weigh.
 
 Each token, each pair of neighbours, and for unknown words each piece of the word, has a row of
 weights: one for each emotion and one for each sentiment. Their sum over the root of the number of
-tokens gives the two heads' scores, which are joined (joy does not go with a negative sentiment)
-and calibrated to a probability. All of it is linear, so every phrase's share in the answer is known
-exactly: the key phrases are those with the largest.
+tokens, and the text's `signals`, give the two heads' scores, which are joined (joy does not go with
+a negative sentiment) and calibrated to a probability. It is nearly linear, so a phrase's share in
+the answer is known: the key phrases are those with the largest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from worker.builtin import features, weights
 from worker.builtin.features import Token
+from worker.builtin.signals import COUNT, KINDS, NEGATED, signals
+from worker.builtin.weights import Row
 
 EMOTIONS = ("Anger", "Disgust", "Fear", "Joy", "Neutral", "Sadness", "Surprise")
 SENTIMENTS = ("Positive", "Negative", "Neutral")
@@ -22,10 +24,22 @@ FILE = Path(__file__).with_name("weights.bin")
 
 MAX_PHRASES = 5
 _MAX_PHRASE_TOKENS = 4
+# What a stem of the answer's emotion adds to a token's share, so that it is among the phrases.
+_STEM_SHARE = 1.0
+_NEUTRAL = EMOTIONS.index("Neutral")
 # Rows of words already seen; natural text is made of few words. Bounded, because texts are not.
 _CACHED_WORDS = 8192
+# With less than this share of its words known, a text is in another language or is none.
+_READABLE = 0.3
 
-Row = tuple[float, ...]
+# What cannot go together, whatever the scores say.
+_FORBIDDEN = {
+    "Joy": "Negative",
+    "Anger": "Positive",
+    "Disgust": "Positive",
+    "Fear": "Positive",
+    "Sadness": "Positive",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +56,46 @@ class Reading:
     phrases: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The rows of a text: of its tokens, and of its pairs (one more)."""
+
+    own: list[Row]
+    pairs: list[Row]
+    known: int
+    """How many of the words have a row of their own."""
+
+
 class Classifier:
     """The model in memory. `read` may be called by several threads at once."""
 
     def __init__(self, table: weights.Table) -> None:
         """Raises `weights.WeightsError` where the table is not of this model's shape."""
-        header = table.header
+        header, size = table.header, len(EMOTIONS) + len(SENTIMENTS)
         if header.get("emotions") != list(EMOTIONS) or header.get("sentiments") != list(SENTIMENTS):
             raise weights.WeightsError(
                 "the weights are for other labels: "
                 f"{header.get('emotions')} and {header.get('sentiments')}"
             )
-        if table.columns != len(EMOTIONS) + len(SENTIMENTS):
-            raise weights.WeightsError(f"the weights have {table.columns} columns")
-        self._table = table
-        self._words: dict[str, Row] = {}
-        self._zero: Row = (0.0,) * table.columns
         try:
             self.version = str(header["version"])
             self._bias: list[float] = header["bias"]
+            self._signals: list[list[float]] = header["signals"]
             self._joint: list[list[float]] = header["joint"]
-            self._sharpness: list[float] = header["sharpness"]
+            self._sharpness: float = header["sharpness"]
             self._pair: float = header["pair"]
             self._piece: float = header["piece"]
         except KeyError as error:
             raise weights.WeightsError(f"the header of the weights lacks {error}") from error
+        shape = (table.columns - 2, len(self._bias), len(self._signals))
+        if shape != (size, size, COUNT):
+            raise weights.WeightsError(
+                f"the weights have the shape {shape}, not {size, size, COUNT}"
+            )
+        self._table = table
+        self._zero = Row((0.0,) * size, 0.0, 0)
+        # Of each word seen: its row, and whether it is one of the file's.
+        self._seen: dict[str, tuple[Row, bool]] = {}
 
     @classmethod
     def load(cls, path: Path = FILE) -> Classifier:
@@ -77,112 +106,165 @@ class Classifier:
         """What text shows. Never raises: any str has an answer."""
         tokens = features.tokens(text)
         parts = self._parts(tokens)
-        emotion, sentiment, confidence = self._decide(self._scores(parts, len(tokens)))
+        readable = parts.known / max(sum(token.end > token.start for token in tokens), 1)
+        if readable < _READABLE:
+            return Reading("Neutral", "Neutral", 1 / len(EMOTIONS), ())
+        emotion, sentiment, confidence = self.decide(self._scores(parts, len(tokens)))
+        # Of what it cannot read, it knows no more than chance.
+        confidence = readable * confidence + (1 - readable) / len(EMOTIONS)
         phrases = _phrases(text, tokens, parts, emotion)
-        return Reading(EMOTIONS[emotion], SENTIMENTS[sentiment], confidence, phrases)
+        return Reading(EMOTIONS[emotion], SENTIMENTS[sentiment], min(confidence, 1.0), phrases)
 
     def scores(self, text: str) -> list[float]:
-        """Both heads' raw scores (emotions, then sentiments), before joining; for evaluation."""
+        """Both heads' scores (emotions, then sentiments), before they are joined."""
         tokens = features.tokens(text)
         return self._scores(self._parts(tokens), len(tokens))
 
-    def _parts(self, tokens: list[Token]) -> list[tuple[Row, Row]]:
-        """Each token's own weights, and those of the pair that it ends; then the last pair."""
-        keys = [token.key for token in tokens]
-        row, zero = self._table.row, self._zero
-        own = [self._word(token) for token in tokens]
-        pairs = [row(key) or zero for key in features.pairs(keys)]
-        return list(zip([*own, zero], pairs, strict=True))
+    def by_emotion(self, text: str) -> list[float]:
+        """The probability of each emotion before it is calibrated; for training."""
+        logs = [_log_sum(row) for row in self._join(self.scores(text))]
+        return [math.exp(value - _log_sum(logs)) for value in logs]
 
-    def _word(self, token: Token) -> Row:
-        key = token.key
-        known = self._words.get(key)
-        if known is None:
-            known = self._table.row(key)
-            if known is None:
-                known = self._unknown(key.removeprefix("!")) if token.is_word else self._zero
-            if len(self._words) >= _CACHED_WORDS:
-                self._words.clear()
-            self._words[key] = known
-        return known
-
-    def _unknown(self, word: str) -> Row:
-        """The weights of a word that has none, from its pieces."""
-        rows = [row for row in map(self._table.row, features.pieces(word)) if row is not None]
-        if not rows:
-            return self._zero
-        factor = self._piece / math.sqrt(len(rows))
-        return tuple([sum(column) * factor for column in zip(*rows, strict=True)])
-
-    def _scores(self, parts: list[tuple[Row, Row]], count: int) -> list[float]:
-        factor = 1 / math.sqrt(count + 1)
-        own = [sum(column) for column in zip(*(own for own, _ in parts), strict=True)]
-        pair = [sum(column) for column in zip(*(pair for _, pair in parts), strict=True)]
-        return [
-            bias + factor * (a + self._pair * b)
-            for bias, a, b in zip(self._bias, own, pair, strict=True)
-        ]
-
-    def _decide(self, scores: list[float]) -> tuple[int, int, float]:
+    def decide(self, scores: list[float]) -> tuple[int, int, float]:
         """Emotion and sentiment (their indexes), and the emotion's calibrated probability."""
-        emotion_sharpness, sentiment_sharpness, final = self._sharpness
-        emotions = [score * emotion_sharpness for score in scores[: len(EMOTIONS)]]
-        sentiments = [score * sentiment_sharpness for score in scores[len(EMOTIONS) :]]
-        joint = [
+        joint = self._join(scores)
+        by_emotion = [_log_sum(row) for row in joint]
+        by_sentiment = [_log_sum(column) for column in zip(*joint, strict=True)]
+        emotion = max(range(len(by_emotion)), key=by_emotion.__getitem__)
+        forbidden = _FORBIDDEN.get(EMOTIONS[emotion])
+        allowed = [at for at, name in enumerate(SENTIMENTS) if name != forbidden]
+        sentiment = max(allowed, key=by_sentiment.__getitem__)
+        calibrated = [value * self._sharpness for value in by_emotion]
+        return emotion, sentiment, math.exp(calibrated[emotion] - _log_sum(calibrated))
+
+    def _join(self, scores: list[float]) -> list[list[float]]:
+        """The score of each emotion (row) together with each sentiment (column)."""
+        emotions, sentiments = scores[: len(EMOTIONS)], scores[len(EMOTIONS) :]
+        return [
             [e + s + agreement for s, agreement in zip(sentiments, row, strict=True)]
             for e, row in zip(emotions, self._joint, strict=True)
         ]
-        marginal = [_log_sum(row) for row in joint]
-        emotion = max(range(len(marginal)), key=marginal.__getitem__)
-        sentiment = max(range(len(SENTIMENTS)), key=joint[emotion].__getitem__)
-        calibrated = [value * final for value in marginal]
-        confidence = math.exp(calibrated[emotion] - _log_sum(calibrated))
-        return emotion, sentiment, min(max(confidence, 0.0), 1.0)
+
+    def _parts(self, tokens: list[Token]) -> _Parts:
+        row, zero = self._table.row, self._zero
+        words = [self._word(token) for token in tokens]
+        pairs = [row(key) or zero for key in features.pairs([token.key for token in tokens])]
+        known = sum(
+            known
+            for (_, known), token in zip(words, tokens, strict=True)
+            if token.end > token.start
+        )
+        return _Parts([own for own, _ in words], pairs, known)
+
+    def _word(self, token: Token) -> tuple[Row, bool]:
+        key = token.key
+        seen = self._seen.get(key)
+        if seen is None:
+            bare = key.removeprefix("!") or key
+            row = self._table.row(key) or self._table.row(bare)
+            seen = (row, True) if row else (self._unknown(token, bare), False)
+            if len(self._seen) >= _CACHED_WORDS:
+                self._seen.clear()
+            self._seen[key] = seen
+        return seen
+
+    def _unknown(self, token: Token, word: str) -> Row:
+        """The weights of a word that has none, from its pieces."""
+        if not token.is_word:
+            return self._zero
+        rows = [row.weights for row in map(self._table.row, features.pieces(word)) if row]
+        if not rows:
+            return self._zero
+        factor = self._piece / math.sqrt(len(rows))
+        summed = [sum(column) * factor for column in zip(*rows, strict=True)]
+        return Row(tuple(summed), 0.0, 0)
+
+    def _scores(self, parts: _Parts, count: int) -> list[float]:
+        factor = 1 / math.sqrt(count + 1)
+        own = [sum(column) for column in zip(*(r.weights for r in parts.own), strict=True)]
+        pairs = [sum(column) for column in zip(*(r.weights for r in parts.pairs), strict=True)]
+        rows = [*parts.own, *parts.pairs]
+        found = signals([r.valence for r in rows], [r.code for r in rows], count)
+        scores = [
+            bias + factor * (a + self._pair * b)
+            for bias, a, b in zip(self._bias, own or self._zero.weights, pairs, strict=True)
+        ]
+        for value, coefficients in zip(found, self._signals, strict=True):
+            if value:
+                scores = [s + value * c for s, c in zip(scores, coefficients, strict=True)]
+        return scores
 
 
-def _log_sum(values: list[float]) -> float:
+def _log_sum(values: list[float] | tuple[float, ...]) -> float:
     top = max(values)
-    return top + math.log(sum(math.exp(value - top) for value in values))
+    return top + math.log(sum([math.exp(value - top) for value in values]))
 
 
-def _phrases(
-    text: str, tokens: list[Token], parts: list[tuple[Row, Row]], emotion: int
-) -> tuple[str, ...]:
+def _phrases(text: str, tokens: list[Token], parts: _Parts, emotion: int) -> tuple[str, ...]:
     """The pieces of text that spoke most for emotion, the weightiest first."""
     shares = _shares(parts, emotion)
-    floor = 0.25 * max(shares, default=0.0)
+    floor = 0.2 * max(shares, default=0.0)
     found: list[tuple[float, int, int]] = []
     at = 0
     while at < len(tokens):
-        end, weight = at, 0.0
+        end = at
         while end < len(tokens) and end - at < _MAX_PHRASE_TOKENS:
             if shares[end] <= floor or _apart(text, tokens, at, end):
                 break
-            weight += shares[end]
             end += 1
-        if end > at:
-            found.append((weight, tokens[at].start, tokens[end - 1].end))
-        at = max(end, at + 1)
+        first, last = _telling(text, tokens, at, end)
+        if last > first:
+            weight = sum(shares[first:last])
+            found.append((weight, tokens[first].start, tokens[last - 1].end))
+        at = max(end, last, at + 1)
     found.sort(key=lambda item: (-item[0], item[1]))
     phrases = dict.fromkeys(text[start:end] for _, start, end in found)
-    return tuple([phrase for phrase in phrases if phrase.strip()][:MAX_PHRASES])
+    return tuple(phrases)[:MAX_PHRASES]
+
+
+def _telling(text: str, tokens: list[Token], first: int, last: int) -> tuple[int, int]:
+    """The part of tokens[first:last] without empty words at its ends.
+
+    A negation is no phrase alone: it takes on the words that it negates, up to the first that says
+    something.
+    """
+    while first < last and tokens[first].key.removeprefix("!") in features.EMPTY:
+        first += 1
+    while first < last and tokens[last - 1].key.removeprefix("!") in features.EMPTY:
+        last -= 1
+    while first < last < len(tokens) and last - first < _MAX_PHRASE_TOKENS:
+        before = tokens[last - 1].key.removeprefix("!")
+        if not (features.negates(before) or (last - first > 1 and before in features.EMPTY)):
+            break
+        if _apart(text, tokens, first, last):
+            break
+        last += 1
+    said = {token.key.removeprefix("!") for token in tokens[first:last]}
+    if all(word in features.EMPTY or features.negates(word) for word in said):
+        return first, first
+    return first, last
 
 
 def _apart(text: str, tokens: list[Token], first: int, last: int) -> bool:
     """Whether tokens[last] cannot go on the phrase that tokens[first] began."""
     token = tokens[last]
-    if token.start == token.end or not any(character.isalnum() for character in token.key):
+    if token.start == token.end or not (token.is_word or token.is_picture):
         return True
     return last > first and text[tokens[last - 1].end : token.start] != " "
 
 
-def _shares(parts: list[tuple[Row, Row]], emotion: int) -> list[float]:
+def _shares(parts: _Parts, emotion: int) -> list[float]:
     """How much each token spoke for emotion, against the mean of the others."""
     count = len(EMOTIONS)
 
     def share(row: Row) -> float:
-        return (row[emotion] * count - sum(row[:count])) / (count - 1)
+        against = (row.weights[emotion] * count - sum(row.weights[:count])) / (count - 1)
+        return against + (_STEM_SHARE if emotion != _NEUTRAL and _speaks_for(row, emotion) else 0)
 
-    pairs = [share(pair) for _, pair in parts]
+    pairs = [share(pair) for pair in parts.pairs]
     # A pair belongs half to each of its two tokens.
-    return [share(own) + (pairs[at] + pairs[at + 1]) / 2 for at, (own, _) in enumerate(parts[:-1])]
+    return [share(own) + (pairs[at] + pairs[at + 1]) / 2 for at, own in enumerate(parts.own)]
+
+
+def _speaks_for(row: Row, emotion: int) -> bool:
+    return 0 < row.code <= NEGATED and KINDS[row.code - 1].rstrip("+") == EMOTIONS[emotion]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# A text of 64 KiB can hold 30,000 tokens. What it is about is decided by its beginning and its end
-# (where people say what they want); reading all of it would cost a second and change nothing.
-MAX_TOKENS = 2000
+# A text of 64 KiB can hold 30,000 tokens. Its beginning and its end, where people say what they
+# want, decide; reading all of it would take a second of CPU.
+MAX_TOKENS = 1000
 # Longer words are identifiers, encoded blobs, or languages written without spaces.
 MAX_WORD = 24
 
@@ -23,6 +23,15 @@ _NEGATIONS = frozenset((
     "barely", "nobody", "nowhere", "lacks", "lacking", "dont", "didnt", "doesnt", "isnt", "wasnt",
     "wont", "cant", "couldnt", "wouldnt", "shouldnt", "arent", "werent", "havent", "hasnt",
     "hadnt", "aint",
+))
+
+# Words that say nothing by themselves: no key phrase begins or ends with one.
+EMPTY = frozenset((
+    "a", "about", "am", "an", "and", "are", "as", "at", "be", "been", "but", "by", "did", "do",
+    "does", "for", "from", "had", "has", "have", "he", "her", "his", "i", "i'm", "if", "in", "is",
+    "it", "it's", "its", "me", "my", "of", "on", "or", "our", "she", "so", "that", "the", "their",
+    "them", "they", "this", "to", "us", "was", "we", "were", "what", "when", "which", "who", "will",
+    "with", "would", "you", "your",
 ))
 # fmt: on
 
@@ -55,6 +64,7 @@ class Token:
     start: int
     end: int
     is_word: bool = False
+    is_picture: bool = False
 
 
 def tokens(text: str) -> list[Token]:
@@ -74,19 +84,25 @@ def tokens(text: str) -> list[Token]:
             short = _ELONGATED.sub(r"\1\1", word)
             elongated = elongated or len(short) < len(word)
             capitals += len(raw) > 2 and raw.isupper()
-            negation = short in _NEGATIONS or short.endswith("n't")
+            negation = negates(short)
             negated = reach > 0 and not negation
             found.append(Token("!" + short if negated else short, start, end, True))
             reach = _NEGATION_REACH if negation else max(reach - 1, 0)
         elif kind == "stop":
             reach = 0
         else:
-            found.append(Token(_other(kind or "", match.group()), start, end))
+            key = _other(kind or "", match.group())
+            found.append(Token(key, start, end, is_picture=kind in ("smile", "emoji")))
     if capitals > 1:
         found.append(Token("<caps>", 0, 0))
     if elongated:
         found.append(Token("<elongated>", 0, 0))
     return found
+
+
+def negates(word: str) -> bool:
+    """Whether a word turns what follows it into its opposite."""
+    return word in _NEGATIONS or word.endswith("n't")
 
 
 def _other(kind: str, raw: str) -> str:

@@ -7,8 +7,9 @@
 
 A row belongs to a key (see `features`) and is found by the CRC-32 of the key's UTF-8. The body
 holds the sorted hashes as differences (uint32 LE, byte planes), then the values column by column,
-one signed byte each: v is decoded as ``sign(v) * (|v| / 127) ** 2 * scale``, which is fine-grained
-where most weights are.
+one signed byte each. The last two columns are the key's valence (in steps of 1/25) and its stem's
+code (see `signals`); in the others v is decoded as ``sign(v) * (|v| / 127) ** 2 * scale``, which is
+fine-grained where most weights are.
 """
 
 from __future__ import annotations
@@ -23,15 +24,24 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MAGIC = b"SHLM"
 FORMAT = 1
+VALENCE_STEP = 1 / 25
 _MAX_HEADER = 1 << 20
 
 
 class WeightsError(Exception):
     """The weights file is missing, damaged, or of another format: which, and why."""
+
+
+class Row(NamedTuple):
+    """What is known of a key. code is 0 where no stem fits."""
+
+    weights: tuple[float, ...]
+    valence: float
+    code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +54,16 @@ class Table:
     columns: int
     decode: tuple[float, ...]
 
-    def row(self, key: str) -> tuple[float, ...] | None:
+    def row(self, key: str) -> Row | None:
         """The weights of key, or None where it is unknown."""
         wanted = key_hash(key)
         at = bisect_left(self.hashes, wanted)
         if at == len(self.hashes) or self.hashes[at] != wanted:
             return None
         decode = self.decode
-        start = at * self.columns
-        return tuple([decode[value] for value in self.values[start : start + self.columns]])
+        *coded, valence, code = self.values[at * self.columns : (at + 1) * self.columns]
+        signed = valence - 256 if valence > 127 else valence
+        return Row(tuple([decode[value] for value in coded]), signed * VALENCE_STEP, code)
 
 
 def key_hash(key: str) -> int:

@@ -1,0 +1,54 @@
+"""What a text's emotion words say together: a few numbers that do not shrink with its length.
+
+The weights of words are averaged over a text; one clear word in a long complaint would drown in
+them. Each row of the weights file therefore also says how pleasant its word is (valence) and which
+of our own emotion stems it belongs to (a code). Here they are counted, and saturate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+# "Joy+" are words that hardly ever mean anything else, "Joy" are those that often go with it.
+KINDS = tuple(
+    emotion + strength
+    for emotion in ("Anger", "Disgust", "Fear", "Joy", "Sadness", "Surprise")
+    for strength in ("+", "")
+)
+# A negated word's code follows those of the plain ones. 0 is none.
+NEGATED = len(KINDS)
+COUNT = 6 + 2 * len(KINDS) + len(KINDS) // 2
+
+_VADER_ALPHA = 15.0  # as in VADER's `normalize`
+_HALF = 4.0  # the sum of valences that counts half
+_LONG = 40  # tokens
+
+
+def signals(valences: Iterable[float], codes: Iterable[int], count: int) -> list[float]:
+    """`COUNT` numbers from the rows of a text of count tokens; all are 0 when there is nothing."""
+    up = down = 0.0
+    for valence in valences:
+        if valence > 0:
+            up += valence
+        else:
+            down -= valence
+    hits = [0] * (2 * len(KINDS))
+    for code in codes:
+        if code:
+            hits[code - 1] += 1
+    total = up - down
+    compound = total / math.sqrt(total * total + _VADER_ALPHA)
+    pleasant, unpleasant = up / (up + _HALF), down / (down + _HALF)
+    plain = [hits[at] + hits[at + 1] for at in range(0, len(KINDS), 2)]
+    every = sum(plain) + 1
+    return [
+        compound,
+        abs(compound),
+        pleasant,
+        unpleasant,
+        pleasant * unpleasant,
+        min(count, _LONG) / _LONG,
+        *[1.5 * hit / (hit + 1) for hit in hits],
+        *[hit / every for hit in plain],
+    ]
