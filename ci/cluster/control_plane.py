@@ -41,7 +41,7 @@ def arguments(layout: Layout, network: Network, part: str) -> list[str]:
     if part == "kube-apiserver":
         return _apiserver(pki, network)
     if part == "kube-controller-manager":
-        return _controller_manager(pki)
+        return _controller_manager(layout)
     return _scheduler(pki)
 
 
@@ -92,7 +92,8 @@ def _apiserver(pki: Path, network: Network) -> list[str]:
     ]
 
 
-def _controller_manager(pki: Path) -> list[str]:
+def _controller_manager(layout: Layout) -> list[str]:
+    pki = layout.certificates
     config = pki / "controller-manager.kubeconfig"
     return [
         f"--kubeconfig={config}",
@@ -107,6 +108,8 @@ def _controller_manager(pki: Path) -> list[str]:
         "--use-service-account-credentials=true",
         f"--cluster-cidr={POD_NETWORK}",
         "--allocate-node-cidrs=false",
+        # It makes this folder; the default is one of the machine's own.
+        f"--flex-volume-plugin-dir={layout.root / 'volume-plugins'}",
         # It is alone: an election would only delay its start.
         "--leader-elect=false",
         "--profiling=false",

@@ -19,6 +19,20 @@ pytestmark = pytest.mark.cluster
 
 NAME = "lifecycle"
 _SECONDS = 60.0
+# Where the parts of a cluster keep their files unless told otherwise.
+FOLDERS = (
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/run/containerd",
+    "/run/netns",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +92,7 @@ def host_settings() -> dict[str, str]:
     found["mounts"] = Path("/proc/self/mountinfo").read_text()
     routes = _said("ip", "route", "show", "table", "all").splitlines()
     found["routes"] = "\n".join(line for line in routes if " dev sh" not in line)
+    found["folders"] = " ".join(str(path) for path in map(Path, FOLDERS) if path.exists())
     found["firewall"] = _said("iptables-save")
     return found
 
