@@ -103,10 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--raw", action="store_true", help="send lines as they are, also those that are no messages"
     )
+    publish.add_argument(
+        "--id-prefix", metavar="P", help="give a line without an id the id P-<line number>"
+    )
     _output(publish)
 
     results = command("results", _results, "take answers from the results queue, as JSON lines")
-    results.add_argument("--expect", type=_count, metavar="N", help="end after N answers")
+    ending = results.add_mutually_exclusive_group()
+    ending.add_argument("--follow", action="store_true", help="do not end: wait for more")
+    ending.add_argument("--expect", type=_count, metavar="N", help="end after N answers")
     results.add_argument(
         "--timeout",
         type=_seconds,
@@ -210,14 +215,26 @@ def _publish(options: argparse.Namespace) -> int:
     settings = load()
     from worker.cli.feed import publish
 
-    return publish(settings, options.file, raw=options.raw, output=options.output)
+    return publish(
+        settings,
+        options.file,
+        raw=options.raw,
+        output=options.output,
+        id_prefix=options.id_prefix,
+    )
 
 
 def _results(options: argparse.Namespace) -> int:
     settings = load()
     from worker.cli.feed import results
 
-    return results(settings, expect=options.expect, timeout=options.timeout, output=options.output)
+    return results(
+        settings,
+        expect=options.expect,
+        timeout=options.timeout,
+        output=options.output,
+        follow=options.follow,
+    )
 
 
 def _model_config(settings: Settings) -> model.ModelConfig:

@@ -70,7 +70,7 @@ class Mailbox:
             )
         if done.returncode:
             raise CommandFailed(f"selfheal-worker dead-letters list: {done.stderr.strip()}")
-        return list(json.loads(done.stdout))
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def answered(self, prefix: str) -> set[str]:
         """Ids answered so far that begin with `prefix`."""

@@ -220,10 +220,8 @@ def _show_emotions(story: Story, texts: list[Feedback]) -> None:
 
 def show_dead_letters(story: Story) -> None:
     letters = story.mailbox.dead_letters()
-    rows = [
-        [str(one["id"]), one["reason"], one["error_class"], str(one["attempts"]), str(one["size"])]
-        for one in letters
-    ]
+    keys = ("message_id", "reason", "error_class", "attempts", "bytes")
+    rows = [[str(one[key]) for key in keys] for one in letters]
     story.console.table(["id", "reason", "error class", "attempts", "bytes"], rows)
     story.facts["dead_letters"] = letters
 
@@ -318,7 +316,7 @@ def count(story: Story) -> Tally:
     account = tally(
         story.published,
         [str(r["id"]) for r in story.mailbox.results],
-        [str(one["id"]) for one in letters],
+        [str(one["message_id"]) for one in letters],
     )
     story.facts["tally"] = asdict(account)
     return account

@@ -60,7 +60,7 @@ def test_workers_came_from_zero_and_went_back(demo):
 
 
 def test_each_poison_message_is_dead_lettered_once_with_its_reason(demo):
-    letters = {one["id"]: one for one in demo["dead_letters"]}
+    letters = {one["message_id"]: one for one in demo["dead_letters"]}
     assert len(demo["dead_letters"]) == len(letters) == 5
     assert {key: (one["reason"], one["attempts"]) for key, one in letters.items()} == {
         "poison-1": ("malformed_json", 1),

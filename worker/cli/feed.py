@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from worker.settings import Settings
 PROGRESS_EACH = 2.0
 
 
-def publish(settings: Settings, file: str, *, raw: bool, output: str) -> int:
+def publish(
+    settings: Settings, file: str, *, raw: bool, output: str, id_prefix: str | None = None
+) -> int:
     """Send each line of file; a bad one ends it before anything is sent, unless raw.
 
-    Messages without an id get one, so that answers can be matched.
+    Messages without an id get one, so that answers can be matched: `id_prefix-<line number>`, or
+    a random one. A raw line gets such an AMQP message_id when there is a prefix, else none.
     """
-    bodies, problems = _read(settings, file, raw)
+    bodies, problems = _read(settings, file, raw, id_prefix)
     if problems:
         for problem in problems[:20]:
             print(f"selfheal-worker: {file}: {problem}", file=sys.stderr)
@@ -58,13 +62,14 @@ def publish(settings: Settings, file: str, *, raw: bool, output: str) -> int:
 
 
 def _read(
-    settings: Settings, file: str, raw: bool
+    settings: Settings, file: str, raw: bool, id_prefix: str | None
 ) -> tuple[list[tuple[str | None, bytes]], list[str]]:
     bodies: list[tuple[str | None, bytes]] = []
     problems: list[str] = []
     for number, line in enumerate(_lines(file), start=1):
+        numbered = None if id_prefix is None else f"{id_prefix}-{number}"
         if raw:
-            bodies.append((None, line))
+            bodies.append((numbered, line))
             continue
         if not line.strip():
             continue
@@ -73,7 +78,7 @@ def _read(
                 line,
                 message_id=None,
                 max_text_bytes=settings.max_text_bytes,
-                fresh_id=lambda: str(uuid.uuid4()),
+                fresh_id=partial(_fresh_id, numbered),
             )
         except PoisonError as error:
             problems.append(f"line {number}: {error.reason}: {error}")
@@ -84,6 +89,10 @@ def _read(
     return bodies, problems
 
 
+def _fresh_id(numbered: str | None) -> str:
+    return numbered or str(uuid.uuid4())
+
+
 def _lines(file: str) -> Iterator[bytes]:
     stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
     with stream:
@@ -91,8 +100,10 @@ def _lines(file: str) -> Iterator[bytes]:
             yield line.rstrip(b"\r\n")
 
 
-def results(settings: Settings, *, expect: int | None, timeout: float, output: str) -> int:
-    """Print answers until expect of them came, or none for timeout seconds.
+def results(
+    settings: Settings, *, expect: int | None, timeout: float, output: str, follow: bool = False
+) -> int:
+    """Print answers until expect of them came, or none for timeout seconds; follow: without end.
 
     An answer is acked after it was printed and flushed. 1 when fewer came than were expected.
     """
@@ -103,6 +114,8 @@ def results(settings: Settings, *, expect: int | None, timeout: float, output: s
             prefetch = 64 if expect is None else max(1, min(64, expect))
             if expect != 0:
                 for delivery in session.deliveries(settings.results_queue, prefetch, timeout):
+                    if delivery is None and follow:
+                        continue
                     if delivery is None:
                         break
                     _print(delivery.body, output)
