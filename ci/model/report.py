@@ -141,6 +141,7 @@ def report(classifier: Classifier, dev: Path, sdist: Path, part: str = "test") -
         ):
             if sentiment is not None:
                 s = sentiment_scores(sentiment, examples)
-                figures = " | ".join(f"{f:.3f}" for f in (s.accuracy, s.macro_f1, *s.f1))
-                lines.append(f"| {name} | {s.count} | {who} | {figures} |")
+                figures = [s.accuracy, s.macro_f1, *s.f1]
+                shown = " | ".join(f"{f:.3f}" for f in figures)
+                lines.append(f"| {name} | {s.count} | {who} | {shown} |")
     return lines

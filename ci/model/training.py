@@ -130,11 +130,9 @@ def even_bias(scores: Floats, examples: Sequence[Example]) -> Floats:
         return float((2 * counts.diagonal() / np.maximum(either, 1)).mean())
 
     for _ in range(3):
-        for label in range(len(EMOTIONS)):
-            step = np.eye(len(EMOTIONS))[label]
-            bias += step * max(
-                _BIAS_STEPS, key=lambda by, step=step: (quality(bias + step * by), -abs(by))
-            )
+        for step in np.eye(len(EMOTIONS)):
+            ranked = [(quality(bias + step * by), -abs(by), by) for by in _BIAS_STEPS]
+            bias += step * max(ranked)[2]
     result: Floats = bias - bias.mean()
     return result
 

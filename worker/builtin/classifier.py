@@ -63,7 +63,7 @@ class _Parts:
     own: list[Row]
     pairs: list[Row]
     known: int
-    """How many of the words have a row of their own."""
+    """How many of the words and pictures have a row of their own."""
 
 
 class Classifier:
@@ -106,7 +106,7 @@ class Classifier:
         """What text shows. Never raises: any str has an answer."""
         tokens = features.tokens(text)
         parts = self._parts(tokens)
-        readable = parts.known / max(sum(token.end > token.start for token in tokens), 1)
+        readable = parts.known / max(sum(map(_says, tokens)), 1)
         if readable < _READABLE:
             return Reading("Neutral", "Neutral", 1 / len(EMOTIONS), ())
         emotion, sentiment, confidence = self.decide(self._scores(parts, len(tokens)))
@@ -149,11 +149,7 @@ class Classifier:
         row, zero = self._table.row, self._zero
         words = [self._word(token) for token in tokens]
         pairs = [row(key) or zero for key in features.pairs([token.key for token in tokens])]
-        known = sum(
-            known
-            for (_, known), token in zip(words, tokens, strict=True)
-            if token.end > token.start
-        )
+        known = sum(known and _says(token) for (_, known), token in zip(words, tokens, strict=True))
         return _Parts([own for own, _ in words], pairs, known)
 
     def _word(self, token: Token) -> tuple[Row, bool]:
@@ -193,6 +189,11 @@ class Classifier:
             if value:
                 scores = [s + value * c for s, c in zip(scores, coefficients, strict=True)]
         return scores
+
+
+def _says(token: Token) -> bool:
+    """Whether a token can say anything by itself: a word, an emoji, an emoticon."""
+    return token.is_word or token.is_picture
 
 
 def _log_sum(values: list[float] | tuple[float, ...]) -> float:
@@ -248,7 +249,7 @@ def _telling(text: str, tokens: list[Token], first: int, last: int) -> tuple[int
 def _apart(text: str, tokens: list[Token], first: int, last: int) -> bool:
     """Whether tokens[last] cannot go on the phrase that tokens[first] began."""
     token = tokens[last]
-    if token.start == token.end or not (token.is_word or token.is_picture):
+    if token.start == token.end or not _says(token):
         return True
     return last > first and text[tokens[last - 1].end : token.start] != " "
 

@@ -107,7 +107,8 @@ def parse(raw: bytes) -> Table:
     """The table in a file's bytes. Raises `WeightsError`."""
     header, start = _header(raw)
     try:
-        rows, columns, scale = header["rows"], header["columns"], float(header["scale"])
+        rows, columns = int(header["rows"]), int(header["columns"])
+        scale = float(header["scale"])
         expected = header["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"the header lacks or garbles {error}") from error
