@@ -311,12 +311,12 @@ def _refused(cause: BaseException | None) -> str | None:
     if isinstance(cause, amqp.ProbableAccessDeniedError):
         return "closed at the vhost; check that it exists and that the user may use it"
     if isinstance(cause, ssl.SSLError):
+        reason = (cause.reason or str(cause)).replace("_", " ").lower()
+        more = getattr(cause, "verify_message", "")
         return (
-            f"failed in TLS: {cause.reason or cause}; check AMQP_CA_FILE, AMQP_CERT_FILE and "
-            "that the port speaks TLS"
+            f"failed in TLS: {reason}{f' ({more})' if more else ''}; check AMQP_CA_FILE, "
+            "AMQP_CERT_FILE and that the port speaks TLS"
         )
-    if isinstance(cause, amqp.IncompatibleProtocolError):
-        return "does not speak AMQP 0-9-1; check port, and amqp or amqps"
     return None
 
 
@@ -345,6 +345,11 @@ def _plain(cause: BaseException | None) -> str:
         return "silent for longer than the heartbeat allows"
     if isinstance(cause, amqp.StreamLostError):
         return "connection lost"
+    if isinstance(cause, amqp.IncompatibleProtocolError):
+        return (
+            "closed before it spoke AMQP; check the port, amqp or amqps, and whether it wants a "
+            "client certificate (AMQP_CERT_FILE)"
+        )
     return str(cause) or type(cause).__name__
 
 
@@ -499,9 +504,9 @@ class Link:
             self._events.on_up()
 
     def _channel_closed(self, epoch: int, error: Any) -> None:
-        if epoch == self.epoch and self._closing is None:
-            text = getattr(error, "reply_text", "") or str(error)
-            self._give_up(epoch, BrokerError(f"the broker closed the channel: {text}"))
+        # When the whole connection goes, its own callback comes next, and knows more.
+        if isinstance(error, amqp.ChannelClosed) and self._closing is None:
+            self._give_up(epoch, BrokerError(f"the broker closed the channel: {error.reply_text}"))
 
     def _give_up(self, epoch: int, error: BrokerError) -> None:
         """Drop a connection that is there but of no use, and start again."""

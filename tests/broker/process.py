@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAIT = 30.0
+PYTHON = (sys.executable, "-m", "worker")
 
 
 def environment(uri: str, **more: Any) -> dict[str, str]:
@@ -40,7 +41,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Run another command of selfheal-worker to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "worker", *argv],
+        [*PYTHON, *argv],
         env=dict(env),
         input=text,
         capture_output=True,
@@ -57,9 +58,7 @@ class WorkerProcess:
         self.log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "dev", "-m", "worker", "run"]
-                if env.get("PYTHONDEVMODE")
-                else [sys.executable, "-m", "worker", "run"],
+                [*PYTHON, "run"],
                 env=dict(env),
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,

@@ -1,0 +1,93 @@
+"""A TCP proxy that breaks the wire: cuts it, stalls it, or leaves it half open."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import struct
+import threading
+
+
+class Proxy:
+    """Listens on a port of its own and passes bytes to the target, while it is told to."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._frozen: set[socket.socket] = set()
+        self._refusing = False
+        self._closed = False
+        self.accepted = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            if self._refusing:
+                _reset(client)
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+            except OSError:
+                _reset(client)
+                continue
+            self._pairs.add((client, server))
+            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            try:
+                while not self._closed:
+                    for key, _ in selector.select(0.05):
+                        if key.fileobj in self._frozen:
+                            selector.unregister(key.fileobj)
+                            continue
+                        data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                        if not data:
+                            return
+                        key.data.sendall(data)
+            except (OSError, ValueError):
+                pass
+            finally:
+                if not {client, server} & self._frozen:
+                    self._pairs.discard((client, server))
+                    client.close()
+                    server.close()
+
+    def cut(self) -> None:
+        """Reset all connections that there are; new ones are welcome."""
+        for client, server in list(self._pairs):
+            self._pairs.discard((client, server))
+            _reset(client)
+            _reset(server)
+
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections that there are, and close none."""
+        for client, server in list(self._pairs):
+            self._frozen |= {client, server}
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Reset new connections at once, or stop doing so."""
+        self._refusing = refusing
+
+    def close(self) -> None:
+        self._closed = True
+        self._listener.close()
+        for client, server in list(self._pairs):
+            client.close()
+            server.close()
+
+
+def _reset(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.close()

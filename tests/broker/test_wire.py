@@ -1,0 +1,193 @@
+"""The wire between worker and broker: cut, half open, refused, and wrapped in TLS."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker.process import PYTHON, command, environment
+from tests.broker.proxy import Proxy
+from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
+from tests.broker.test_broker_faults import collect
+from tests.broker.test_delivery import bodies, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.broker.conftest import StartWorker
+    from tests.broker.rabbit import Vhost
+
+
+@pytest.fixture
+def proxy(rabbit: Rabbit) -> Iterator[Proxy]:
+    made = Proxy(rabbit.amqp)
+    yield made
+    made.close()
+
+
+def through(proxy: Proxy, vhost: Vhost) -> str:
+    return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{proxy.port}/{vhost.name}"
+
+
+def test_a_wire_that_is_cut_again_and_again(
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker
+) -> None:
+    worker = start_worker(through(proxy, vhost), FAULT_MODEL_DELAY=0.1).ready()
+    vhost.publish(bodies(300))
+    answered = 'selfheal_worker_messages_total{outcome="answered"}'
+    cuts = 6
+    for number in range(cuts):
+        worker.until(lambda: worker.metric(answered) >= 20 * (number + 1), "no work")  # noqa: B023
+        proxy.cut()
+        worker.wait_event("not connected to the broker", times=number + 1)
+        worker.wait_event("connected to the broker", times=number + 2)
+    seen = collect(vhost, 300)
+    assert sum(seen.values()) <= 300 + cuts * 8
+    vhost.wait_count("feedback", 0)
+    assert vhost.count("feedback.dead-letters") == 0
+    assert worker.terminate() == 0
+
+
+def test_a_half_open_wire_is_found_by_the_heartbeat(
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker
+) -> None:
+    worker = start_worker(through(proxy, vhost), AMQP_HEARTBEAT=2, FAULT_MODEL_DELAY=1).ready()
+    vhost.publish(bodies(8))
+    worker.wait_in_flight(8)
+    proxy.freeze()
+    worker.wait_event("not connected to the broker", 20, why="silent")
+    assert worker.get("/healthz")[0] == 200
+    worker.wait_event("connected to the broker", times=2)
+    seen = collect(vhost, 8)
+    assert sum(seen.values()) <= 16
+
+
+def test_sigterm_on_a_half_open_wire(vhost: Vhost, proxy: Proxy, start_worker: StartWorker) -> None:
+    worker = start_worker(through(proxy, vhost), FAULT_MODEL_DELAY=0.5, SHUTDOWN_GRACE=2).ready()
+    vhost.publish(bodies(3))
+    worker.wait_in_flight(3)
+    proxy.freeze()
+    assert worker.terminate(15) == 0
+    proxy.cut()
+    start_worker(vhost.uri).ready()
+    assert set(collect(vhost, 3)) == {"m0", "m1", "m2"}
+
+
+def test_a_broker_that_refuses_for_a_while(
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker
+) -> None:
+    worker = start_worker(through(proxy, vhost)).ready()
+    proxy.refuse()
+    proxy.cut()
+    worker.until(lambda: proxy.accepted >= 5, "no tries")
+    assert worker.get("/readyz")[0] == 503
+    proxy.refuse(False)
+    worker.ready()
+    vhost.publish(bodies(1))
+    vhost.take("feedback.results", 1)
+
+
+def test_a_replay_that_is_cut_in_the_middle_loses_nothing(vhost: Vhost, proxy: Proxy) -> None:
+    env = environment(through(proxy, vhost))
+    assert command(environment(vhost.uri), "topology").returncode == 0
+    vhost.publish(bodies(150), queue="feedback.dead-letters")
+    with subprocess.Popen(
+        [*PYTHON, "dead-letters", "replay"], env=env, stderr=subprocess.PIPE, text=True
+    ) as replay:
+        end = time.monotonic() + 20
+        while vhost.count("feedback") < 10 and time.monotonic() < end:
+            time.sleep(0.01)
+        proxy.cut()
+        _, said = replay.communicate(timeout=20)
+    assert replay.returncode == 1
+    assert "Traceback" not in said
+    assert "connection lost" in said
+    assert 0 < vhost.count("feedback") < 150
+    assert command(env, "dead-letters", "replay").returncode == 0
+    replayed = ids(vhost.take("feedback"))
+    assert set(replayed) == {f"m{n}" for n in range(150)}
+    assert len(replayed) <= 151
+    assert vhost.count("feedback.dead-letters") == 0
+
+
+def certificates(folder: Path) -> None:
+    """A CA, and a server's and a client's certificate of it."""
+
+    def openssl(*argv: str) -> None:
+        subprocess.run(["openssl", *argv], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "stranger"):
+        openssl(
+            *(
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                f"/CN={name}",
+            ),
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
+        )
+    for name in ("server", "client"):
+        (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-days", "2", "-extfile", "ext", "-out", f"{name}.pem"),
+        )
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def test_tls_with_a_client_certificate(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    unavailable: Callable[[str], None],
+    start_worker: StartWorker,
+) -> None:
+    if why := available():
+        unavailable(why)
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    certificates(tls)
+    broker = Rabbit(tmp_path_factory.mktemp("tls"), tls=tls)
+    uri = f"amqps://{USER}:{PASSWORD}@127.0.0.1:{broker.amqps}/%2F"
+    good = {
+        "AMQP_CA_FILE": tls / "ca.pem",
+        "AMQP_CERT_FILE": tls / "client.pem",
+        "AMQP_KEY_FILE": tls / "client.key",
+    }
+    try:
+        broker.start()
+        worker = start_worker(uri, **good).ready()
+        env = environment(uri, **good)
+        done = command(env, "publish", "-", text='{"id": "a", "text": "I love it"}')
+        assert done.returncode == 0, done.stderr
+        done = command(env, "results", "--expect", "1")
+        assert done.returncode == 0, done.stderr
+        assert worker.terminate() == 0
+        for wrong, said in (
+            ({"AMQP_CA_FILE": tls / "stranger.pem"}, "certificate verify failed"),
+            ({"AMQP_CA_FILE": tls / "ca.pem"}, "wants a client certificate"),
+            ({"AMQP_CA_FILE": tmp_path / "none"}, "AMQP_CA_FILE"),
+        ):
+            done = command(environment(uri, **wrong), "results", "--timeout", "0.1")
+            assert done.returncode == 1
+            assert said in done.stderr, done.stderr
+            assert "Traceback" not in done.stderr
+            refused = start_worker(uri, **wrong)
+            refused.wait_event("not connected to the broker", why=said)
+            assert refused.get("/healthz")[0] == 200
+            refused.kill()
+    finally:
+        broker.kill()
