@@ -123,6 +123,10 @@ _BUDGET_TEXT = re.compile(
 )
 
 
+#: How webhooks and admission policies say no, or fail to say anything.
+_ADMISSION = ("admission webhook", "failed calling webhook", "ValidatingAdmissionPolicy")
+
+
 def budget_shortage(message: str) -> str | None:
     """`name needs N, has M` from the server's text, None when it says nothing of the kind."""
     found = _BUDGET_TEXT.search(message)
@@ -140,7 +144,7 @@ def classify_eviction(answer: Answer) -> EvictionResult:
 
 
 def _refusal(failure: ApiFailure, text: str) -> Outcome:
-    if "admission webhook" in text or "failed calling webhook" in text:
+    if any(word in text for word in _ADMISSION):
         return Outcome.WEBHOOK
     reasons = {reason for reason, _ in failure.causes}
     match failure.status:

@@ -1,0 +1,67 @@
+"""The annotation: what is written is read again, it stays small, and rubbish is refused."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
+
+TEXT = st.text(max_size=300)
+SECONDS = st.integers(0, 2**40)
+STATES = st.builds(
+    State,
+    phase=st.sampled_from(Phase),
+    by=st.text(max_size=120),
+    condition=st.text(max_size=60),
+    status=st.sampled_from(["True", "False", "Unknown"]),
+    reason=TEXT,
+    action=st.sampled_from(["drain", "cordon", "annotate-only"]),
+    latched=st.booleans(),
+    transition=SECONDS,
+    first_seen=SECONDS,
+    since=SECONDS,
+    drain_started=SECONDS,
+    boot_id=st.text(max_size=40, alphabet="0123456789abcdef-"),
+    scale_down_mark=st.booleans(),
+    holds=st.lists(SECONDS, max_size=40).map(tuple),
+)
+
+
+@given(STATES)
+def test_it_stays_small_and_keeps_what_matters(state: State) -> None:
+    text = state.to_json()
+    read = parse_state(text)
+    assert read.phase is state.phase
+    assert read.boot_id == state.boot_id
+    assert read.first_seen == state.first_seen
+    if len(state.by.encode()) + len(state.condition.encode()) + 2 * len(state.by) < 300:
+        assert len(text.encode()) <= MAX_BYTES or len(json.dumps(state.condition)) > 100
+    if len(state._dump().encode()) <= MAX_BYTES:
+        assert read == state
+
+
+def test_the_newest_holds_are_kept() -> None:
+    state = State(Phase.HEALED, "me", holds=tuple(range(1_700_000_000, 1_700_000_200)))
+    read = parse_state(state.to_json())
+    assert read.holds
+    assert read.holds[-1] == 1_700_000_199
+    assert len(state.to_json().encode()) <= MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "schema version"),
+        ('{"v":2,"phase":"seen"}', "schema version 2"),
+        ('{"v":1,"phase":"dancing"}', "unknown phase 'dancing'"),
+        ('{"v":1,"phase":"seen","since":"now"}', "since"),
+        ('{"v":1,"phase":"seen","since":true}', "since"),
+        ('{"v":1,"phase":"seen","holds":["x"]}', "holds"),
+    ],
+)
+def test_what_cannot_be_read_says_why(text: str, message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        parse_state(text)

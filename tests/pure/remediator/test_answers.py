@@ -1,0 +1,40 @@
+"""Eviction answers, captured from a real API server 1.34, are told apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remediator.answers import Answer, Expired, Outcome, budget_shortage, classify_eviction
+
+CASES = json.loads(Path(__file__).with_name("eviction_answers.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_each_answer_has_its_outcome(case: dict[str, Any]) -> None:
+    body = case["body"]
+    raw = body if isinstance(body, str) else json.dumps(body)
+    answer = Answer(case["status"], raw.encode(), case["retryAfter"])
+    result = classify_eviction(answer)
+    assert result.outcome is Outcome(case["outcome"])
+    assert result.retry_after == case["retryAfter"]
+    # Only flow control slows the whole client down, never a disruption budget.
+    assert answer.throttled == (case["outcome"] == "throttled")
+
+
+def test_the_shortage_is_read_from_the_servers_text() -> None:
+    text = "The disruption budget a-pdb needs 3 healthy pods and has 2 currently"
+    assert budget_shortage(text) == "a-pdb needs 3, has 2"
+    assert budget_shortage("something else") is None
+
+
+@pytest.mark.parametrize("status", [{"code": 410}, {"reason": "Expired"}, {"reason": "Gone"}])
+def test_gone_is_expired_however_it_arrives(status: dict[str, Any]) -> None:
+    assert isinstance(Expired.from_status(status), Expired)
+
+
+def test_an_answer_that_is_not_json_is_quoted() -> None:
+    failure = Answer(502, b"<html>\n bad  gateway</html>").failure()
+    assert failure.status == 502
+    assert failure.message == "<html> bad gateway</html>"

@@ -1,0 +1,145 @@
+"""What a condition is worth: recovery, staleness, restarts of its detector, and clocks."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator.conditions import (
+    Memory,
+    Pulse,
+    Reading,
+    Sight,
+    first_seen,
+    fresh_until,
+    observe,
+    reading,
+    recovery,
+    stale,
+)
+from tests.pure.remediator.things import NOW, condition, node, rule, with_condition
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        ("True", "Why", Reading.BAD),
+        ("True", "Other", Reading.OTHER),
+        ("False", "Why", Reading.GOOD),
+        ("Unknown", "Why", Reading.UNKNOWN),
+        (None, "", Reading.ABSENT),
+    ],
+)
+def test_only_good_is_good(status: str | None, reason: str, expected: Reading) -> None:
+    found = condition(status, reason=reason) if status else None
+    assert reading(rule(reason="^Why$"), found) is expected
+
+
+def test_unknown_may_be_what_a_rule_is_about() -> None:
+    about = rule(condition="Ready", status=["False", "Unknown"])
+    assert reading(about, condition("Unknown", "Ready")) is Reading.BAD
+
+
+def test_a_flip_between_two_looks_is_a_new_occurrence() -> None:
+    about = rule()
+    first = node("n", condition("True", transition=NOW - 50))
+    again = with_condition(first, condition("True", transition=NOW + 10))
+    memory = observe(Memory(), None, first, [about], NOW)
+    assert memory.sights[about.key].since == NOW
+    memory = observe(memory, first, again, [about], NOW + 11)
+    assert memory.sights[about.key].since == NOW + 11
+
+
+def test_from_false_to_unknown_is_the_same_occurrence() -> None:
+    about = rule(condition="Ready", status=["False", "Unknown"])
+    first = node("n", condition("False", "Ready", transition=NOW))
+    later = with_condition(first, condition("Unknown", "Ready", transition=NOW + 40))
+    memory = observe(Memory(), None, first, [about], NOW)
+    memory = observe(memory, first, later, [about], NOW + 40)
+    assert memory.sights[about.key].since == NOW
+
+
+@pytest.mark.parametrize(
+    ("value", "changed", "is_stale"),
+    [
+        (NOW - 10, None, False),
+        (NOW - 700, None, True),
+        (NOW - 700, NOW - 10, False),  # a slow clock that still moves
+        (NOW + 7200, None, True),  # a clock in the future proves nothing
+        (NOW + 7200, NOW - 10, False),
+        (None, None, True),
+    ],
+)
+def test_a_writer_is_alive_by_its_clock_or_by_what_we_saw(
+    value: float | None, changed: float | None, is_stale: bool
+) -> None:
+    memory = Memory(pulses={"Fault": Pulse(value, changed)})
+    assert stale(rule(heartbeat="11m"), memory, NOW) is is_stale
+
+
+def test_no_limit_is_no_check() -> None:
+    memory = Memory(pulses={"Fault": Pulse(None, None)})
+    assert not stale(rule(heartbeat=None), memory, NOW)
+
+
+@given(st.floats(0, 1e6), st.floats(-1e5, 1e5), st.none() | st.floats(-1e5, 0))
+def test_freshness_ends_within_the_limit(limit: float, age: float, changed: float | None) -> None:
+    pulse = Pulse(NOW - age, None if changed is None else NOW + changed)
+    assert fresh_until(pulse, limit, NOW) <= NOW + limit + 60
+
+
+def test_the_note_of_a_predecessor_counts_for_the_same_occurrence() -> None:
+    sight = Sight(Reading.BAD, NOW, "True", NOW - 100)
+    assert first_seen(sight, ("True", float(int(NOW - 100)), NOW - 90)) == NOW - 90
+    assert first_seen(sight, ("True", NOW - 5000, NOW - 4000)) == NOW
+    assert first_seen(sight, None) == NOW
+
+
+def _recovery(about, found, memory, now, **more):  # type: ignore[no-untyped-def]
+    settings = {"hold_down": 60.0, "reset_hold_down": 600.0, "held_boot": "boot-1", "now": now}
+    return recovery(about, found, memory, **{**settings, **more})
+
+
+def test_good_for_the_hold_down_is_a_recovery() -> None:
+    about = rule()
+    found = node("n", condition("False"))
+    memory = observe(Memory(), None, found, [about], NOW)
+    assert _recovery(about, found, memory, NOW).due == NOW + 60
+
+
+@pytest.mark.parametrize("status", ["True", "Unknown", None])
+def test_anything_else_is_none(status: str | None) -> None:
+    about = rule()
+    found = node("n", *([condition(status)] if status else []))
+    memory = observe(Memory(), None, found, [about], NOW)
+    assert _recovery(about, found, memory, NOW).due is None
+
+
+def test_latched_needs_another_boot() -> None:
+    about = rule(latched=True)
+    found = node("n", condition("False"))
+    memory = observe(Memory(), None, found, [about], NOW)
+    assert _recovery(about, found, memory, NOW).due is None
+    assert _recovery(about, replace(found, boot_id=""), memory, NOW).due is None
+    rebooted = replace(found, boot_id="boot-2")
+    assert _recovery(about, rebooted, memory, NOW).due == NOW + 60
+
+
+def test_a_detectors_restart_waits_longer() -> None:
+    """node-problem-detector#304: at its start it writes every condition False, unprobed."""
+    about = rule()
+    other = condition("False", "Another", transition=NOW - 5000)
+    bad = node("n", condition("True"), other)
+    reset = replace(other, transition=NOW + 5)
+    good = with_condition(with_condition(bad, condition("False", transition=NOW + 5)), reset)
+    memory = observe(Memory(), None, bad, [about], NOW)
+    memory = observe(memory, bad, good, [about], NOW + 5)
+    assert memory.reset == NOW + 5
+    assert _recovery(about, good, memory, NOW + 5).due == NOW + 605
+
+
+def test_the_kubelets_own_conditions_say_nothing_about_a_detector() -> None:
+    before = node("n", condition("False", "DiskPressure", transition=NOW - 10))
+    after = with_condition(before, condition("False", "DiskPressure", transition=NOW))
+    assert observe(Memory(), before, after, [rule()], NOW).reset is None

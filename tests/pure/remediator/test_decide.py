@@ -1,0 +1,231 @@
+"""What one node calls for by itself."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remediator.annotation import Phase, State
+from remediator.decide import Kind
+from remediator.settings import Rule
+from remediator.snapshot import Taint
+from tests.pure.remediator.things import (
+    NOW,
+    OWNER,
+    condition,
+    held,
+    look,
+    node,
+    rule,
+    scope,
+)
+
+CORDONED = State(
+    Phase.CORDONED,
+    OWNER,
+    condition="Fault",
+    status="True",
+    reason="Why",
+    action="cordon",
+    transition=int(NOW - 100),
+    first_seen=int(NOW - 90),
+    since=int(NOW - 80),
+    boot_id="boot-1",
+    holds=(int(NOW - 80),),
+)
+BAD = condition("True")
+
+
+def test_a_bad_condition_asks_for_a_hold() -> None:
+    seen = look(node("n", BAD), scope())
+    assert seen.wish is not None
+    assert seen.wish.kind is Kind.HOLD
+    assert seen.wish.state is not None
+    assert (seen.wish.state.action, seen.wish.state.boot_id) == ("drain", "boot-1")
+
+
+def test_for_is_waited_by_our_clock_not_by_the_nodes() -> None:
+    about = scope(rule(**{"for": "1m"}))
+    old = node("n", condition("True", transition=NOW - 9999))
+    seen = look(old, about)
+    assert (seen.wish, seen.standing) == (None, "seen")
+    assert look(old, about, NOW + 60, since=NOW).wish is not None
+
+
+def test_a_running_for_is_noted_so_that_a_restart_keeps_it() -> None:
+    about = scope(rule(**{"for": "1m"}))
+    bad = node("n", BAD)
+    assert look(bad, about).intent is None
+    intent = look(bad, about, NOW + 5, since=NOW).intent
+    assert intent is not None
+    assert intent.kind is Kind.NOTE
+    noted = node("n", BAD, state=intent.state)
+    # Another process sees the node for the first time, 30 s later.
+    seen = look(noted, about, NOW + 30)
+    assert seen.intent is None
+    assert seen.due == pytest.approx(NOW + 60, abs=1)
+
+
+def test_a_blip_leaves_no_trace() -> None:
+    noted = node("n", condition("False"), state=replace(CORDONED, phase=Phase.SEEN, holds=()))
+    intent = look(noted, scope()).intent
+    assert intent is not None
+    assert (intent.kind, intent.state) == (Kind.CLEAR, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "standing"),
+    [
+        ("cordoned by a human", {"unschedulable": True}, "foreign-cordon"),
+        ("deleted", {"deleting": True}, "deleting"),
+        ("opted out", {"labels": {"selfheal.dev/exclude": "true"}}, "not-selected"),
+        ("control plane", {"labels": {"node-role.kubernetes.io/master": ""}}, "not-selected"),
+        ("on hold", {"annotations": {"selfheal.dev/hold": "mine"}}, "on-hold"),
+        ("garbled", {"annotations": {"selfheal.dev/state": "{"}}, "unreadable"),
+        ("other owner", {"state": replace(CORDONED, by="there/x")}, "foreign"),
+        ("kured", {"annotations": {"weave.works/kured-reboot-in-progress": "x"}}, "foreign-mark"),
+        (
+            "cluster-autoscaler",
+            {"taints": (Taint("ToBeDeletedByClusterAutoscaler", "1", "NoSchedule"),)},
+            "foreign-mark",
+        ),
+        (
+            "Karpenter",
+            {"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)},
+            "foreign-mark",
+        ),
+        (
+            "medik8s",
+            {"taints": (Taint("remediation.medik8s.io/x", "", "NoExecute"),)},
+            "foreign-mark",
+        ),
+    ],
+)
+def test_hands_off(name: str, values: dict[str, Any], standing: str) -> None:
+    seen = look(node("n", BAD, **values), scope())
+    assert seen.standing == standing
+    assert seen.wish is None
+    assert seen.intent is None
+    assert seen.why
+
+
+def test_a_stale_signal_is_not_believed() -> None:
+    seen = look(node("n", condition("True", heartbeat=NOW - 3600)), scope())
+    assert (seen.wish, seen.rejected) == (None, "stale-heartbeat")
+
+
+def test_annotate_only_notes_once() -> None:
+    about = scope(rule(action="annotate-only"))
+    intent = look(node("n", BAD), about).intent
+    assert intent is not None
+    assert intent.reason == "ConditionSeen"
+    assert look(node("n", BAD, state=intent.state), about).intent is None
+
+
+def test_the_worst_rule_wins() -> None:
+    rules = (rule(condition="Mild", action="cordon"), rule())
+    seen = look(node("n", BAD, condition("True", "Mild")), scope(*rules))
+    assert seen.wish is not None
+    assert seen.wish.state is not None
+    assert seen.wish.state.condition == "Fault"
+
+
+def test_a_recovered_node_is_given_back_after_the_hold_down() -> None:
+    about = scope(recovery={"holdDown": "1m"})
+    good = held(CORDONED, condition("False"))
+    assert look(good, about).intent is None
+    assert look(good, about).due == NOW + 60
+    intent = look(good, about, NOW + 60, since=NOW).intent
+    assert intent is not None
+    assert intent.kind is Kind.GIVE_BACK
+
+
+@pytest.mark.parametrize("conditions", [[], [condition("Unknown")], [BAD]])
+def test_unknown_absent_or_bad_is_no_recovery(conditions: list[Any]) -> None:
+    seen = look(held(CORDONED, *conditions), scope(), NOW + 9999, since=NOW)
+    assert seen.intent is None
+    assert seen.due is None or seen.due > NOW + 9999
+
+
+def test_another_bad_condition_keeps_the_node() -> None:
+    rules = (rule(), rule(condition="Other", action="cordon"))
+    found = held(CORDONED, condition("False"), condition("True", "Other"))
+    assert look(found, scope(*rules), NOW + 9999, since=NOW).intent is None
+
+
+def test_latched_is_remembered_even_if_the_rule_forgot() -> None:
+    latched = replace(CORDONED, latched=True)
+    now = NOW + 600
+    good = held(latched, condition("False", heartbeat=now))
+    assert look(good, scope(), now, since=NOW).intent is None
+    rebooted = replace(good, boot_id="boot-2")
+    assert look(rebooted, scope(), now, since=NOW).intent is not None
+
+
+def test_a_rule_that_was_dropped_does_not_hold_a_node_for_ever() -> None:
+    found = held(CORDONED)
+    about = scope(rule(condition="Else"))
+    intent = look(found, about, NOW + 400).intent
+    assert intent is not None
+    assert intent.kind is Kind.GIVE_BACK
+
+
+def test_a_human_uncordon_cancels() -> None:
+    found = node("n", BAD, state=CORDONED)
+    intent = look(found, scope()).intent
+    assert intent is not None
+    assert intent.kind is Kind.CANCEL
+    cancelled = node("n", BAD, state=intent.state)
+    assert look(cancelled, scope()).wish is None
+    # A new occurrence is a new decision.
+    again = node("n", condition("True", transition=NOW - 1), state=intent.state)
+    assert look(again, scope()).wish is not None
+
+
+def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown() -> None:
+    cancelled = replace(CORDONED, phase=Phase.CANCELLED, holds=())
+    unknown = look(node("n", condition("Unknown"), state=cancelled), scope())
+    assert unknown.intent is None
+    good = look(node("n", condition("False"), state=cancelled), scope()).intent
+    assert good is not None
+    assert good.state is None
+
+
+def test_too_many_holds_need_a_human() -> None:
+    flapping = replace(CORDONED, holds=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
+    seen = look(held(flapping, condition("False")), scope(), NOW + 9999, since=NOW)
+    assert seen.intent is None
+    assert "a human must release" in seen.why
+
+
+def test_a_held_node_waits_for_a_drain_slot() -> None:
+    waiting = replace(CORDONED, action="drain")
+    seen = look(held(waiting, BAD), scope())
+    assert seen.wish is not None
+    assert seen.wish.kind is Kind.DRAIN
+
+
+def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:
+    rules: tuple[Rule, ...] = (rule(action="cordon"), rule(condition="Worse"))
+    seen = look(held(CORDONED, BAD, condition("True", "Worse")), scope(*rules))
+    assert seen.wish is not None
+    assert seen.wish.kind is Kind.DRAIN
+
+
+def test_a_wave_is_held_back_and_given_back_but_older_cases_stay() -> None:
+    about = replace(scope(), suspects={("Fault", "Why"): NOW - 20})
+    assert look(node("n", BAD), about).rejected == "suspected-detector"
+    touched = replace(CORDONED, first_seen=int(NOW - 10))
+    intent = look(held(touched, BAD), about).intent
+    assert intent is not None
+    assert (intent.kind, intent.reason) == (Kind.GIVE_BACK, "DetectorSuspected")
+    assert look(held(CORDONED, BAD), about).intent is None
+    other = condition("True", reason="Genuine")
+    assert look(node("n", other), about).wish is not None
+
+
+def test_an_excluded_node_is_given_back() -> None:
+    found = held(CORDONED, BAD, labels={"selfheal.dev/exclude": "true"})
+    intent = look(found, scope()).intent
+    assert intent is not None
+    assert intent.kind is Kind.GIVE_BACK

@@ -1,0 +1,266 @@
+"""The drain engine: one POST a pod, budgets wake it up, nothing of another node is touched."""
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from remediator.answers import EvictionResult, Outcome
+from remediator.drain import NodeDrain
+from remediator.pod_filters import Surroundings
+from remediator.settings import Drain
+from remediator.snapshot import Budget, Pod
+from tests.pure.remediator.things import NOW, pod
+
+REFUSED = EvictionResult(
+    Outcome.BUDGET, "The disruption budget b needs 2 healthy pods and has 2 currently"
+)
+ACCEPTED = EvictionResult(Outcome.ACCEPTED)
+
+
+def budget(allowed: int, uid: str = "b", **more: object) -> Budget:
+    """A budget over all pods `app: web`."""
+    values = {
+        "match_labels": {"app": "web"},
+        "match_expressions": (),
+        "selects": True,
+        "healthy": 2,
+        "desired": 2,
+        "expected": 2,
+        "current": True,
+        "always_allow_unhealthy": False,
+    }
+    return Budget("default", uid, uid, "1", allowed=allowed, **{**values, **more})  # type: ignore[arg-type]
+
+
+def drain(*pods: Pod, **more: object) -> NodeDrain:
+    """A drain of node `n` that knows its pods."""
+    around = Surroundings(Drain(), own_uid="uid-me")
+    made = NodeDrain("n", "uid-n", NOW, NOW + 600, around, synced=True)
+    for item in pods:
+        made.pod_changed(None, item)
+    made.begin_wave(0)
+    return made
+
+
+def _names(pods: tuple[Pod, ...]) -> list[str]:
+    return sorted(item.name for item in pods)
+
+
+def test_each_pod_is_asked_once_and_all_at_once() -> None:
+    made = drain(pod("a"), pod("b"))
+    assert _names(made.step(NOW).evict) == ["a", "b"]
+    assert made.step(NOW).evict == ()
+    for name in ("a", "b"):
+        made.answered(f"uid-{name}", ACCEPTED, NOW)
+        assert made.step(NOW + 100).evict == ()
+        made.pod_changed(pod(name), pod(name, deletion=NOW + 30))
+    assert not made.step(NOW + 100).done
+    made.pod_changed(pod("a"), None)
+    made.pod_changed(pod("b"), None)
+    assert made.step(NOW + 100).done
+    assert (made.evicted, made.posts) == (2, 2)
+
+
+def test_nothing_begins_before_the_pods_are_known() -> None:
+    made = drain(pod("a"))
+    made.synced = False
+    assert made.step(NOW).evict == ()
+    assert not made.step(NOW).done
+
+
+def test_a_refused_pod_waits_for_its_budget_not_for_a_poll() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW)
+    orders = made.step(NOW + 1)
+    assert orders.evict == ()
+    assert orders.wake is not None
+    assert orders.wake >= NOW + 10
+    made.budget_changed(budget(0), NOW + 2)
+    assert made.step(NOW + 2).evict == ()
+    made.budget_changed(budget(1), NOW + 3)
+    assert _names(made.step(NOW + 3).evict) == ["a"]
+
+
+def test_only_as_many_are_tried_as_the_budget_allows() -> None:
+    made = drain(*(pod(name) for name in "abc"))
+    made.step(NOW)
+    for name in "abc":
+        made.answered(f"uid-{name}", REFUSED, NOW)
+    made.budget_changed(budget(1), NOW + 1)
+    assert _names(made.step(NOW + 1).evict) == ["a"]
+    # Seen again while the first is on its way: no second one.
+    made.budget_changed(budget(1), NOW + 1)
+    assert made.step(NOW + 1).evict == ()
+    # A budget that the controller has not computed yet opens nothing.
+    made.budget_changed(budget(3, current=False), NOW + 1)
+    assert made.step(NOW + 1).evict == ()
+
+
+def test_without_any_budget_event_the_slow_retry_comes() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW)
+    wake = made.step(NOW).wake
+    assert wake is not None
+    assert _names(made.step(wake).evict) == ["a"]
+
+
+def test_two_budgets_are_tried_again_only_when_one_goes() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", EvictionResult(Outcome.SEVERAL_BUDGETS, "more than one"), NOW)
+    made.budget_changed(budget(5, "one"), NOW)
+    made.budget_changed(budget(5, "two"), NOW)
+    assert made.step(NOW + 1).evict == ()
+    (blocker,) = made.blockers(NOW + 1)
+    assert blocker.text == "more than one PDB: default/one, default/two"
+    made.budget_changed(budget(5, "two"), NOW + 2, gone=True)
+    assert _names(made.step(NOW + 2).evict) == ["a"]
+
+
+def test_the_servers_wish_to_wait_is_kept() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", EvictionResult(Outcome.PROCESSING, "", 10.0), NOW)
+    assert made.step(NOW + 9).evict == ()
+    assert _names(made.step(NOW + 10).evict) == ["a"]
+
+
+def test_waves_wait_for_a_fresh_look_and_for_the_wave_before() -> None:
+    made = drain(pod("web"), pod("dns", priority=2_000_000_000), pod("me"))
+    assert _names(made.step(NOW).evict) == ["web"]
+    made.answered("uid-web", ACCEPTED, NOW)
+    made.pod_changed(pod("web"), None)
+    assert made.step(NOW).new_wave == 1
+    assert made.step(NOW).evict == ()
+    made.begin_wave(1)
+    assert _names(made.step(NOW).evict) == ["dns"]
+    made.pod_changed(pod("dns"), None)
+    made.begin_wave(2)
+    assert _names(made.step(NOW).evict) == ["me"]
+
+
+def test_a_statefulset_pod_that_moved_is_not_followed() -> None:
+    """kubernetes#138229: the same name, on another node, is another pod."""
+    first = pod("db-0", uid="one")
+    made = drain(first)
+    made.step(NOW)
+    made.answered("one", REFUSED, NOW)
+    made.pod_changed(first, None)
+    made.pod_changed(None, pod("db-0", uid="two", node="elsewhere"))
+    made.budget_changed(budget(9), NOW + 1)
+    orders = made.step(NOW + 999)
+    assert orders.evict == ()
+    assert orders.done
+
+
+def test_what_stays_does_not_keep_the_drain_from_ending() -> None:
+    made = drain(pod("alone", owner_kind=""), pod("done", phase="Succeeded"))
+    assert made.step(NOW).done
+    assert [(item.name, why) for item, why in made.staying] == [
+        ("alone", "unmanaged: no controller would replace it")
+    ]
+
+
+def test_past_the_deadline() -> None:
+    def late() -> NodeDrain:
+        made = drain(pod("a"))
+        made.step(NOW)
+        made.answered("uid-a", REFUSED, NOW)
+        return made
+
+    after = NOW + 601
+    assert _names(late().step(after, on_deadline="wait").evict) == ["a"]
+    assert late().step(after, on_deadline="report").evict == ()
+    orders = late().step(after, on_deadline="delete")
+    assert (orders.evict, _names(orders.delete)) == ((), ["a"])
+
+
+def test_a_stop_starts_nothing_new() -> None:
+    assert drain(pod("a")).step(NOW, stopped=True).evict == ()
+
+
+def test_blockers_are_named() -> None:
+    made = drain(pod("a"), pod("b"), pod("c", deletion=NOW - 100, finalizers=("x/y",)))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW)
+    made.answered("uid-b", REFUSED, NOW)
+    texts = [blocker.text for blocker in made.blockers(NOW)]
+    assert texts == ["PDB default/b needs 2, has 2", "terminating, overdue, finalizers x/y"]
+    assert made.causes(NOW) == {"pdb": 2, "terminating": 1}
+
+
+class AgainstABudget(RuleBasedStateMachine):
+    """A server with one budget, replacements that take their time, events late or twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.alive = {f"uid-{name}": pod(name) for name in "abcdef"}
+        self.made = drain(*self.alive.values())
+        self.allowed = 1
+        self.posted: list[str] = []
+        self.accepted: set[str] = set()
+        self.posts = 0
+
+    @rule()
+    def steps(self) -> None:
+        orders = self.made.step(self.now)
+        for item in orders.evict:
+            assert item.uid in self.alive
+            assert item.uid not in self.posted
+            assert item.uid not in self.accepted
+            self.posted.append(item.uid)
+            self.posts += 1
+
+    @rule()
+    def the_server_answers(self) -> None:
+        if not self.posted:
+            return
+        uid = self.posted.pop(0)
+        if self.allowed <= 0:
+            self.made.answered(uid, REFUSED, self.now)
+            return
+        self.allowed -= 1
+        self.accepted.add(uid)
+        self.made.answered(uid, ACCEPTED, self.now)
+        self.made.budget_changed(budget(self.allowed), self.now)
+
+    @rule()
+    def an_accepted_pod_goes(self) -> None:
+        for uid in sorted(self.accepted & set(self.alive)):
+            gone = self.alive.pop(uid)
+            self.made.pod_changed(replace(gone, deletion=self.now), None)
+            break
+
+    @rule()
+    def a_replacement_is_ready(self) -> None:
+        if self.allowed < 1:
+            self.allowed += 1
+        self.made.budget_changed(budget(self.allowed), self.now)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def it_is_over_exactly_when_all_went(self) -> None:
+        assert self.made.step(self.now, stopped=True).done == (not self.alive)
+
+    def teardown(self) -> None:
+        """With the budget reopening again and again the drain ends, in few requests."""
+        for _ in range(100):
+            self.steps()
+            while self.posted:
+                self.the_server_answers()
+            self.an_accepted_pod_goes()
+            self.a_replacement_is_ready()
+        assert not self.alive
+        super().teardown()
+
+
+TestAgainstABudget = AgainstABudget.TestCase
+TestAgainstABudget.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

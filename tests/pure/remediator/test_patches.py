@@ -1,0 +1,69 @@
+"""A patch changes the node that was read, as it was read, or nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remediator.annotation import STATE_KEY, Phase, State, parse_state
+from remediator.decide import Intent, Kind
+from remediator.patches import SCALE_DOWN_KEY, node_patch
+from tests.pure.remediator import json_patch
+from tests.pure.remediator.things import OWNER
+
+STATE = State(Phase.CORDONED, OWNER, condition="Fault")
+
+
+def _raw(**annotations: str) -> dict[str, Any]:
+    meta = {"name": "n", "uid": "u", "resourceVersion": "5", "annotations": annotations}
+    return {"metadata": meta, "spec": {}}
+
+
+def _intent(kind: Kind, state: State | None = STATE) -> Intent:
+    return Intent(kind, "n", "u", state, "", "")
+
+
+def _done(kind: Kind, raw: dict[str, Any], state: State | None = STATE) -> dict[str, Any]:
+    patch = node_patch(_intent(kind, state), raw, scale_down_disabled=True)
+    return json_patch.apply(raw, patch)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("change", [{"uid": "another"}, {"resourceVersion": "6"}])
+def test_another_node_or_a_changed_one_is_refused(kind: Kind, change: dict[str, str]) -> None:
+    patch = node_patch(_intent(kind), _raw(), scale_down_disabled=True)
+    raw = _raw()
+    raw["metadata"].update(change)
+    with pytest.raises(json_patch.TestFailed):
+        json_patch.apply(raw, patch)
+
+
+def test_hold_and_back_leaves_no_trace() -> None:
+    raw = _raw(theirs="x")
+    held = _done(Kind.HOLD, raw)
+    assert held["spec"] == {"unschedulable": True}
+    assert held["metadata"]["annotations"][SCALE_DOWN_KEY] == "true"
+    assert parse_state(held["metadata"]["annotations"][STATE_KEY]) == replace(
+        STATE, scale_down_mark=True
+    )
+    assert _done(Kind.GIVE_BACK, held, None) == {**raw, "spec": {}}
+
+
+def test_a_mark_of_somebody_else_stays() -> None:
+    held = _done(Kind.HOLD, _raw(**{SCALE_DOWN_KEY: "true"}))
+    back = _done(Kind.GIVE_BACK, held, None)
+    assert back["metadata"]["annotations"] == {SCALE_DOWN_KEY: "true"}
+
+
+def test_a_node_without_annotations() -> None:
+    raw = _raw()
+    del raw["metadata"]["annotations"]
+    assert STATE_KEY in _done(Kind.NOTE, raw)["metadata"]["annotations"]
+
+
+def test_cancel_keeps_the_node_as_the_human_left_it() -> None:
+    held = _done(Kind.HOLD, _raw())
+    del held["spec"]["unschedulable"]
+    after = _done(Kind.CANCEL, held, replace(STATE, phase=Phase.CANCELLED))
+    assert after["spec"] == {}
+    assert SCALE_DOWN_KEY not in after["metadata"]["annotations"]

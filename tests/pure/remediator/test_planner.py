@@ -1,0 +1,377 @@
+"""All nodes together: a simulated cluster, in which nothing may ever pass a brake."""
+
+import copy
+import random
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from remediator.annotation import STATE_KEY
+from remediator.brakes import budget
+from remediator.conditions import observe
+from remediator.decide import Intent, Kind, assess, read_state
+from remediator.patches import SCALE_DOWN_KEY, node_patch
+from remediator.planner import Planner
+from remediator.settings import Config
+from remediator.snapshot import Change, Node, node_from_json
+from tests.pure.remediator import json_patch, things
+from tests.pure.remediator.things import NOW, OWNER, READY, condition, node
+
+NAMES = [f"n{number}" for number in range(6)]
+CONFIG = Config.model_validate(
+    {
+        "rules": [
+            {"condition": "Fault", "for": "10s", "action": "drain"},
+            {"condition": "Mild", "for": "0s", "action": "cordon"},
+        ],
+        "brakes": {"maxHeld": 2, "maxHeldFloor": 0, "maxDraining": 1},
+        "recovery": {"holdDown": "30s", "flapWindow": "1h", "maxFlaps": 4},
+        "signal": {"enabled": False},
+    }
+)
+
+
+def raw_node(name: str) -> dict[str, Any]:
+    """A Node as the API server keeps it."""
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": "1"},
+        "spec": {},
+        "status": {"conditions": [_written("Ready", "True", NOW)], "nodeInfo": {"bootID": "b"}},
+    }
+
+
+def _written(kind: str, status: str, now: float) -> dict[str, Any]:
+    text = things.datetime_text(now)
+    return {
+        "type": kind,
+        "status": status,
+        "reason": "Why",
+        "lastTransitionTime": text,
+        "lastHeartbeatTime": text,
+    }
+
+
+class Cluster(RuleBasedStateMachine):
+    """Humans, detectors, crashes and the remediator take turns on six nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.version = 1
+        self.raws = {name: raw_node(name) for name in NAMES}
+        self.humans: set[str] = set()
+        self.flying: list[Intent] = []
+        self.planner = self._started()
+        self.paused = ""
+
+    # -- the world ----------------------------------------------------------------------
+
+    def _started(self) -> Planner:
+        planner = Planner(CONFIG, OWNER, self.now)
+        for raw in self.raws.values():
+            planner.apply(Change(raw["metadata"]["name"], None, node_from_json(raw)), self.now)
+        return planner
+
+    def _changed(self, name: str) -> None:
+        self.version += 1
+        self.raws[name]["metadata"]["resourceVersion"] = str(self.version)
+        found = node_from_json(self.raws[name])
+        self.planner.apply(Change(name, None, found), self.now)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        kind=st.sampled_from(["Fault", "Mild"]),
+        status=st.sampled_from(["True", "False", "Unknown"]),
+    )
+    def detector_writes(self, name: str, kind: str, status: str) -> None:
+        conditions = self.raws[name]["status"]["conditions"]
+        conditions[:] = [item for item in conditions if item["type"] != kind]
+        conditions.append(_written(kind, status, self.now))
+        self._changed(name)
+
+    @rule(
+        names=st.sets(st.sampled_from(NAMES), min_size=3), kind=st.sampled_from(["Fault", "Mild"])
+    )
+    def several_go_bad(self, names: set[str], kind: str) -> None:
+        for name in sorted(names):
+            self.detector_writes(name, kind, "True")
+
+    @rule(name=st.sampled_from(NAMES))
+    def human_cordons(self, name: str) -> None:
+        spec = self.raws[name]["spec"]
+        if not spec.get("unschedulable"):
+            spec["unschedulable"] = True
+            self.humans.add(name)
+            self._changed(name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def human_uncordons(self, name: str) -> None:
+        if self.raws[name]["spec"].pop("unschedulable", None):
+            self.humans.discard(name)
+            self._changed(name)
+
+    @rule(seconds=st.sampled_from([0.5, 5, 11, 40, 4000]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        for raw in self.raws.values():
+            for item in raw["status"]["conditions"]:
+                item["lastHeartbeatTime"] = things.datetime_text(self.now)
+        for name in NAMES:
+            self._changed(name)
+
+    @rule(why=st.sampled_from(["", "tea"]))
+    def human_pauses(self, why: str) -> None:
+        self.paused = why
+
+    @rule()
+    def the_leader_is_replaced(self) -> None:
+        self.flying.clear()
+        self.planner = self._started()
+
+    # -- the remediator -----------------------------------------------------------------
+
+    @rule()
+    def plans(self) -> None:
+        plan = self.planner.plan(self.now, paused=self.paused)
+        if self.paused:
+            assert not any(i.kind in (Kind.HOLD, Kind.DRAIN) for i in plan.intents)
+        self.flying += plan.intents
+
+    @precondition(lambda self: self.flying)
+    @rule(at=st.integers(0, 9), seen=st.booleans())
+    def a_write_arrives(self, at: int, seen: bool) -> None:
+        intent = self.flying.pop(at % len(self.flying))
+        raw = self.raws[intent.node]
+        fresh = node_from_json(raw)
+        entry = self.planner.entries[intent.uid]
+        memory = observe(entry.memory, entry.node, fresh, CONFIG.rules, self.now)
+        again = assess(fresh, memory, self.planner.scope(), self.now)
+        asked = again.intent or again.wish
+        if asked is None or asked.kind is not intent.kind:
+            self.planner.failed(intent, self.now)
+            return
+        after = json_patch.apply(raw, node_patch(intent, raw, scale_down_disabled=True))
+        self.version += 1
+        after["metadata"]["resourceVersion"] = str(self.version)
+        self.raws[intent.node] = after
+        if intent.kind is Kind.GIVE_BACK:
+            assert intent.node not in self.humans, "a foreign cordon was undone"
+        self.planner.settled(intent, node_from_json(after), self.now)
+
+    @precondition(lambda self: self.flying)
+    @rule()
+    def a_write_fails(self) -> None:
+        self.planner.failed(self.flying.pop(), self.now)
+
+    # -- what always holds --------------------------------------------------------------
+
+    def _ours(self) -> list[Node]:
+        found = [node_from_json(raw) for raw in self.raws.values()]
+        return [
+            n for n in found if (state := read_state(n)) and state.phase.held and n.unschedulable
+        ]
+
+    @invariant()
+    def never_over_the_budget(self) -> None:
+        assert len(self._ours()) <= budget(CONFIG.brakes, len(NAMES))
+
+    @invariant()
+    def foreign_cordons_stay(self) -> None:
+        for name in self.humans:
+            assert self.raws[name]["spec"].get("unschedulable"), name
+
+    @invariant()
+    def never_too_many_drains(self) -> None:
+        states = [read_state(n) for n in self._ours()]
+        draining = [s for s in states if s and s.phase.value == "draining"]
+        fresh = [s for s in draining if self.now < s.drain_started + CONFIG.drain.deadline]
+        assert len(fresh) <= CONFIG.brakes.max_draining
+
+    @invariant()
+    def marks_come_and_go_with_holds(self) -> None:
+        for raw in self.raws.values():
+            annotations = raw["metadata"].get("annotations") or {}
+            if SCALE_DOWN_KEY in annotations:
+                assert STATE_KEY in annotations
+
+    def teardown(self) -> None:
+        """In the end all conditions are good: every node that we hold is given back."""
+        self.paused = "even while paused"
+        for name in NAMES:
+            conditions = [_written("Ready", "True", self.now)]
+            conditions += [_written(kind, "False", self.now) for kind in ("Fault", "Mild")]
+            self.raws[name]["status"]["conditions"] = conditions
+            self._changed(name)
+        self.flying.clear()
+        self.planner.forget_pending()
+        # Beyond the flap window: what flapped needs a human only as long as that lasts.
+        for _ in range(4):
+            self.time_passes(4000)
+            self.plans()
+            while self.flying:
+                self.a_write_arrives(0, True)
+        assert self._ours() == []
+        super().teardown()
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# -- single stories ------------------------------------------------------------------------
+
+
+def _planner(count: int, **more: Any) -> Planner:
+    base = {"brakes": {"maxHeld": "100%", "maxDraining": 0}, "recovery": {"holdDown": "10s"}}
+    about = things.config(things.rule(), things.rule(condition="Genuine"), **{**base, **more})
+    planner = Planner(about, OWNER, NOW)
+    for number in range(count):
+        _put(planner, node(f"n{number}", condition("False"), condition("False", "Genuine")))
+    assert planner.plan(NOW).intents == ()
+    return planner
+
+
+def _put(planner: Planner, found: Node, now: float = NOW) -> None:
+    planner.apply(Change(found.name, None, found), now)
+
+
+def _carry_out(planner: Planner, intents: tuple[Intent, ...], now: float) -> None:
+    for intent in intents:
+        entry = planner.entries[intent.uid]
+        raw = {
+            "metadata": {
+                "uid": intent.uid,
+                "resourceVersion": entry.node.version,
+                "annotations": dict(entry.node.annotations),
+            },
+            "spec": {"unschedulable": True} if entry.node.unschedulable else {},
+        }
+        after = json_patch.apply(raw, node_patch(intent, raw, scale_down_disabled=False))
+        done = replace(
+            entry.node,
+            unschedulable=bool(after["spec"].get("unschedulable")),
+            annotations=after["metadata"]["annotations"],
+            version=str(int(entry.node.version) + 1),
+        )
+        planner.settled(intent, done, now)
+
+
+def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
+    """1,000 nodes; 400 get one false condition within seconds, 5 another, genuine one."""
+    planner = _planner(1000)
+    order = random.Random(7).sample(range(1000), 405)
+    genuine = set(order[:5])
+    touched: set[str] = set()
+    at_most = 0
+    now = NOW
+    for number in order:
+        now += 0.02
+        kind = "Genuine" if number in genuine else "Fault"
+        entry = planner.entries[f"uid-n{number}"]
+        bad = condition("True", kind, transition=now, heartbeat=now)
+        _put(planner, things.with_condition(entry.node, bad), now)
+        intents = planner.plan(now).intents
+        touched |= {
+            i.node
+            for i in intents
+            if i.kind is Kind.HOLD and i.state and i.state.condition == "Fault"
+        }
+        _carry_out(planner, intents, now)
+        at_most = max(at_most, _held(planner, "Fault"))
+    assert len(touched) <= 10
+    assert at_most <= 10
+    for _ in range(3):
+        _carry_out(planner, planner.plan(now).intents, now)
+    assert _held(planner, "Fault") == 0
+    assert _held(planner, "Genuine") == 5
+    # The detector is mended: the wave is over, and one node that is bad later is believed.
+    now += 60
+    for entry in list(planner.entries.values()):
+        good = condition("False", transition=now, heartbeat=now)
+        _put(planner, things.with_condition(entry.node, good), now)
+    _carry_out(planner, planner.plan(now).intents, now)
+    assert planner.suspects == {}
+    entry = planner.entries["uid-n999"]
+    bad = condition("True", transition=now + 1, heartbeat=now)
+    _put(planner, things.with_condition(entry.node, bad), now + 1)
+    assert [i.node for i in planner.plan(now + 1).intents if i.kind is Kind.HOLD] == ["n999"]
+
+
+def _held(planner: Planner, kind: str) -> int:
+    states = [read_state(entry.node) for entry in planner.entries.values()]
+    return sum(1 for s in states if s is not None and s.phase.held and s.condition == kind)
+
+
+def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
+    about = things.config(brakes={"maxHeld": "100%"})
+    planner = Planner(about, OWNER, NOW)
+    for number in range(100):
+        long_ago = condition("True", transition=NOW - 5000 - 100 * number)
+        _put(planner, node(f"n{number}", long_ago))
+    planner.plan(NOW)
+    assert planner.suspects == {}
+
+
+def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
+    planner = _planner(10, signal={"enabled": False})
+    lost = replace(READY, status="Unknown")
+    for number in range(6):
+        entry = planner.entries[f"uid-n{number}"]
+        _put(planner, things.with_condition(entry.node, lost), NOW)
+    _put(planner, things.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
+    plan = planner.plan(NOW)
+    assert plan.intents == ()
+    assert plan.engaged == {"controlPlaneIll": 1}
+
+
+def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
+    planner = _planner(3)
+    before = replace(planner.entries["uid-n0"].node, version="5")
+    bad = things.with_condition(before, condition("True"))
+    _put(planner, bad, NOW)
+    (intent,) = planner.plan(NOW).intents
+    _carry_out(planner, (intent,), NOW)
+    _put(planner, replace(bad, version="5"), NOW)
+    assert planner.plan(NOW).intents == ()
+    assert planner.entries["uid-n0"].node.unschedulable
+
+
+def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
+    planner = _planner(3)
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
+    (intent,) = planner.plan(NOW).intents
+    planner.failed(intent, NOW)
+    plan = planner.plan(NOW)
+    assert plan.intents == ()
+    assert plan.wake is not None
+    (again,) = planner.plan(plan.wake).intents
+    assert (again.kind, again.node) == (intent.kind, intent.node)
+
+
+def test_a_new_leader_takes_the_rate_as_used_up() -> None:
+    brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
+    planner = _planner(3, brakes=brakes)
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
+    plan = planner.plan(NOW + 1)
+    assert plan.intents == ()
+    assert plan.engaged == {"rate": 1}
+    assert plan.wake == pytest.approx(NOW + 600)
+
+
+def test_dry_run_remembers_what_it_would_hold() -> None:
+    planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
+    for name in ("uid-n0", "uid-n1"):
+        _put(planner, things.with_condition(planner.entries[name].node, condition("True")), NOW)
+    (intent,) = planner.plan(NOW).intents
+    _carry_out(planner, (intent,), NOW)
+    assert planner.plan(NOW).intents == ()
+    # The watch shows the node as it really is: untouched. That is no human uncordon.
+    real = planner.entries[intent.uid].node
+    shown = replace(real, unschedulable=False, annotations={}, version="9")
+    _put(planner, copy.copy(shown), NOW)
+    assert planner.plan(NOW).intents == ()
+    assert planner.plan(NOW).engaged == {"maxHeld": 1}

@@ -1,0 +1,59 @@
+"""Which pods go, stay, or do not count: kubectl's meaning, but one pod never stops the rest."""
+
+from typing import Any
+
+import pytest
+
+from remediator.pod_filters import Fate, Surroundings, sort_pod
+from remediator.settings import Drain
+from tests.pure.remediator.things import NOW, pod
+
+DAEMON = {"owner_kind": "DaemonSet", "owner_name": "agent", "owner_uid": "ds-uid"}
+BARE = {"owner_kind": "", "owner_api": ""}
+KNOWN = frozenset({("default", "agent", "ds-uid")})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "drain", "fate"),
+    [
+        ("replica", {}, {}, Fate.EVICT),
+        ("pending", {"phase": "Pending"}, {}, Fate.EVICT),
+        ("finished", {"phase": "Succeeded"}, {}, Fate.IGNORE),
+        ("failed", {"phase": "Failed"}, {}, Fate.IGNORE),
+        ("mirror", {"mirror": True, "owner_kind": "Node"}, {}, Fate.IGNORE),
+        ("daemon", DAEMON, {}, Fate.IGNORE),
+        ("daemon of another uid", {**DAEMON, "owner_uid": "old"}, {}, Fate.EVICT),
+        ("daemon-like operator", {**DAEMON, "owner_api": "example.com/v1"}, {}, Fate.EVICT),
+        ("unmanaged", BARE, {}, Fate.STAY),
+        ("unmanaged, by setting", BARE, {"unmanagedPods": "evict"}, Fate.EVICT),
+        ("unmanaged but finished", {**BARE, "phase": "Succeeded"}, {}, Fate.IGNORE),
+        ("asked to stay", {"keep_reason": "annotation x"}, {}, Fate.STAY),
+        ("emptyDir", {"empty_dir": True}, {}, Fate.EVICT),
+        ("emptyDir, by setting", {"empty_dir": True}, {"deleteEmptyDir": False}, Fate.STAY),
+        ("pinned", {"pinned": True}, {}, Fate.STAY),
+        ("local volume", {"claims": ("local",)}, {}, Fate.STAY),
+        ("other volume", {"claims": ("remote",)}, {}, Fate.EVICT),
+        ("terminating", {"deletion": NOW, "keep_reason": "x"}, {}, Fate.EVICT),
+        ("terminating daemon", {**DAEMON, "deletion": NOW}, {}, Fate.IGNORE),
+    ],
+)
+def test_fates(name: str, values: dict[str, Any], drain: dict[str, Any], fate: Fate) -> None:
+    around = Surroundings(
+        Drain.model_validate(drain),
+        daemon_sets=KNOWN,
+        local_claims=frozenset({("default", "local")}),
+    )
+    sorting = sort_pod(pod(**values), around)
+    assert sorting.fate is fate
+    assert sorting.reason or fate is Fate.EVICT
+
+
+def test_unknown_daemon_sets_count_as_existing() -> None:
+    assert sort_pod(pod(**DAEMON), Surroundings(Drain())).fate is Fate.IGNORE
+
+
+def test_waves() -> None:
+    around = Surroundings(Drain(), own_uid="uid-me")
+    assert sort_pod(pod("web"), around).wave == 0
+    assert sort_pod(pod("dns", priority=2_000_000_000), around).wave == 1
+    assert sort_pod(pod("me", priority=2_000_001_000), around).wave == 2

@@ -1,0 +1,122 @@
+"""Every mistake in the file is named at once, with its path and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator.settings import (
+    Config,
+    Environment,
+    SettingsError,
+    load_config,
+    parse_amount,
+    parse_config,
+    parse_duration,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("1h30m", 5400), ("250ms", 0.25), (5, 5), ("0", 0), ("0s", 0), ("1d", 86400)],
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["5x", "", "m5", "-1s", "5 m 3", True, None, -1, "1s2"])
+def test_what_is_no_duration(text: object) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_durations_add_up(hours: int, minutes: int, seconds: int) -> None:
+    assert parse_duration(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
+
+
+@given(st.integers(0, 100), st.integers(0, 10_000))
+def test_a_percentage_is_of_the_population_rounded_down(percent: int, population: int) -> None:
+    assert parse_amount(f"{percent}%").of(population) == population * percent // 100
+
+
+def test_all_mistakes_at_once() -> None:
+    text = """
+mode: enforced
+surprise: 1
+rules:
+  - {condition: A, for: 1x, action: drains, colour: red}
+  - {action: drain}
+brakes: {maxHeld: "110%"}
+lease: {duration: 3s}
+drain: {gracePeriod: 0}
+"""
+    with pytest.raises(SettingsError) as caught:
+        parse_config(text, "here.yaml")
+    problems = "\n".join(caught.value.problems)
+    for piece in (
+        "mode: Input should be 'enforce' or 'dryRun'",
+        "surprise: unknown key",
+        "rules[0].for: '1x' is not a duration",
+        "rules[0].action: Input should be",
+        "rules[0].colour: unknown key",
+        "rules[1].condition: Field required",
+        "brakes.maxHeld: '110%' is over 100%",
+        "lease: renewInterval < renewDeadline < duration",
+        "drain.gracePeriod",
+    ):
+        assert piece in problems
+    assert str(caught.value).startswith("here.yaml")
+
+
+def test_rules_that_contradict() -> None:
+    text = """
+rules:
+  - {condition: A, action: drain}
+  - {condition: A, status: ["True", "Unknown"], action: cordon}
+"""
+    with pytest.raises(SettingsError, match="contradict"):
+        parse_config(text, "f")
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: [", "just words"])
+def test_what_is_no_mapping(text: str) -> None:
+    with pytest.raises(SettingsError):
+        parse_config(text, "f")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert parse_config("", "f") == Config()
+    conditions = {rule.condition: rule for rule in Config().rules}
+    assert conditions["KernelDeadlock"].latched
+    assert conditions["Ready"].action == "cordon"
+
+
+def test_an_unquoted_true_is_a_status() -> None:
+    (rule,) = parse_config("rules: [{condition: A, status: [True], action: cordon}]", "f").rules
+    assert rule.status == ("True",)
+
+
+def test_the_heartbeat_of_kubelets_conditions_is_not_checked_unless_asked() -> None:
+    text = "rules: [{condition: Ready, status: [Unknown], action: cordon, heartbeat: 1m}]"
+    assert parse_config(text, "f").rules[0].max_heartbeat_age == 60
+    text = "rules: [{condition: Ready, status: [Unknown], action: cordon}]"
+    assert parse_config(text, "f").rules[0].max_heartbeat_age is None
+    text = "rules: [{condition: Kernel, action: cordon}]"
+    assert parse_config(text, "f").rules[0].max_heartbeat_age == 660
+
+
+def test_wrong_variables_are_all_named() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Environment.read({"HTTP_PORT": "http", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml"})
+    assert [line.split(":")[0] for line in caught.value.problems] == [
+        "HTTP_PORT",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+    ]

@@ -1,0 +1,204 @@
+"""Decoding, relists with synthesised deletes, and expiry in both of its forms."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator.answers import ApiFailure, Expired
+from remediator.snapshot import (
+    Change,
+    Reflector,
+    WatchEvent,
+    budget_from_json,
+    differences,
+    node_from_json,
+    pod_from_json,
+    quantity,
+)
+from tests.pure.remediator.things import node, pod
+
+NODE: dict[str, Any] = {
+    "metadata": {
+        "name": "a",
+        "uid": "1",
+        "resourceVersion": "7",
+        "labels": {"node-role.kubernetes.io/control-plane": ""},
+        "annotations": {"selfheal.dev/hold": "x", "huge/thing": "y" * 1000},
+    },
+    "spec": {"unschedulable": True, "taints": [{"key": "k", "effect": "NoSchedule"}]},
+    "status": {
+        "nodeInfo": {"bootID": "b"},
+        "allocatable": {"cpu": "1500m", "memory": "2Gi", "pods": "110"},
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "lastHeartbeatTime": None,
+            }
+        ],
+    },
+}
+
+
+def test_a_node_is_trimmed() -> None:
+    found = node_from_json(NODE)
+    assert found.unschedulable
+    assert found.control_plane
+    assert found.ready
+    assert found.annotations == {"selfheal.dev/hold": "x"}
+    assert found.conditions["Ready"].transition == 1767225600.0
+    assert found.conditions["Ready"].heartbeat is None
+    assert (found.allocatable.cpu, found.allocatable.memory) == (1500, 2 * 2**30)
+
+
+def test_an_empty_node_is_a_node() -> None:
+    found = node_from_json({"metadata": {"name": "a", "uid": "1"}})
+    assert not found.ready
+    assert not found.unschedulable
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("250m", 0.25), ("1Gi", 2**30), ("1e3", 1000), ("2", 2), ("1k", 1000), ("x", 0), ("5E", 5e18)],
+)
+def test_quantities(text: str, number: float) -> None:
+    assert quantity(text) == pytest.approx(number)
+
+
+def _pod(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec}
+
+
+def test_requests_are_summed_as_the_scheduler_does() -> None:
+    def container(cpu: str, **more: str) -> dict[str, Any]:
+        return {"resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}, **more}
+
+    found = pod_from_json(
+        _pod(
+            containers=[container("100m"), container("200m")],
+            initContainers=[container("1"), container("50m", restartPolicy="Always")],
+        )
+    )
+    assert found.requests.cpu == 1000
+    assert found.requests.memory == 3 * 2**20
+
+
+def _in(key: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "operator": "In", "values": list(values)}
+
+
+@pytest.mark.parametrize(
+    ("terms", "pinned"),
+    [
+        ([{"matchExpressions": [_in("kubernetes.io/hostname", "a")]}], True),
+        ([{"matchExpressions": [_in("kubernetes.io/hostname", "a", "b")]}], False),
+        ([{"matchExpressions": [_in("zone", "a")]}], False),
+        ([{"matchFields": [_in("metadata.name", "a")]}], True),
+        ([], False),
+    ],
+)
+def test_affinity_to_one_host_is_a_pin(terms: list[dict[str, Any]], pinned: bool) -> None:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    assert pod_from_json(_pod(affinity={"nodeAffinity": required})).pinned is pinned
+
+
+def test_a_budget_covers_by_labels_and_expressions() -> None:
+    def budget(selector: object) -> Any:
+        meta = {"name": "b", "namespace": "default", "uid": "u"}
+        return budget_from_json({"metadata": meta, "spec": {"selector": selector}})
+
+    assert budget({}).covers(pod())
+    assert not budget(None).covers(pod())
+    assert budget({"matchLabels": {"app": "web"}}).covers(pod())
+    assert not budget({"matchLabels": {"app": "web"}}).covers(pod(namespace="other"))
+    expression = {"key": "app", "operator": "NotIn", "values": ["web"]}
+    assert not budget({"matchExpressions": [expression]}).covers(pod())
+
+
+NAMES = st.dictionaries(st.sampled_from("abcde"), st.integers(0, 2), max_size=5)
+
+
+@given(NAMES, NAMES)
+def test_differences_lead_from_the_old_to_the_new(old: dict[str, int], new: dict[str, int]) -> None:
+    before = {name: node(name, uid=f"{uid}") for name, uid in old.items()}
+    after = {name: node(name, uid=f"{uid}", version="2") for name, uid in new.items()}
+    seen = dict(before)
+    for change in differences(before, after):
+        assert seen.get(change.key) == change.old
+        if change.new is None:
+            del seen[change.key]
+        else:
+            assert change.old is None or change.old.uid == change.new.uid
+            seen[change.key] = change.new
+    assert seen == after
+
+
+class Script:
+    """A source that plays lists and watches in turn, then stops the reflector."""
+
+    def __init__(self, stop: threading.Event, lists: list[Any], watches: list[Any]) -> None:
+        self.stop, self.lists, self.watches = stop, lists, watches
+
+    def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        yield [dict(item) for item in self.lists.pop(0)], "1"
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        play = self.watches.pop(0)
+        if not self.watches:
+            self.stop.set()
+        if isinstance(play, Exception):
+            raise play
+        yield from play
+
+
+def _raw(name: str, uid: str = "1", version: str = "2") -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": version}}
+
+
+def _play(lists: list[Any], watches: list[Any]) -> tuple[list[Change[Any]], list[ApiFailure]]:
+    stop = threading.Event()
+    changes: list[Change[Any]] = []
+    failures: list[ApiFailure] = []
+    Reflector(
+        Script(stop, lists, watches),
+        node_from_json,
+        lambda found: found.name,
+        changes.append,
+        lambda: None,
+        failures.append,
+        stop,
+    ).run()
+    return changes, failures
+
+
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        Expired(410, "Expired", "too old"),
+        [WatchEvent("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})],
+    ],
+    ids=["as an answer", "as an event"],
+)
+def test_expiry_is_followed_by_a_list_with_the_deletes_it_hid(expiry: Any) -> None:
+    changes, failures = _play([[_raw("a"), _raw("b")], [_raw("b")]], [expiry, []])
+    gone = [change.key for change in changes if change.new is None]
+    assert gone == ["a"]
+    assert not failures
+
+
+def test_the_same_name_with_another_uid_is_a_delete_first() -> None:
+    event = WatchEvent("MODIFIED", _raw("a", uid="2"))
+    changes, _ = _play([[_raw("a", uid="1")]], [[event]])
+    told = [(c.old and c.old.uid, c.new and c.new.uid) for c in changes]
+    assert told == [(None, "1"), ("1", None), (None, "2")]
+
+
+def test_a_broken_watch_is_reported_and_resumed() -> None:
+    changes, failures = _play([[_raw("a")]], [ApiFailure(0, "Reset", ""), []])
+    assert [failure.reason for failure in failures] == ["Reset"]
+    assert len(changes) == 1
