@@ -58,6 +58,7 @@ class Story:
     mailbox: Mailbox
     facts: dict[str, Any] = field(default_factory=dict)
     published: list[str] = field(default_factory=list)
+    first_published: float = 0.0  # monotonic
     begun: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     def until(
@@ -147,8 +148,12 @@ def settle(story: Story) -> None:
 
     story.until("the parts are ready and no worker runs", settled, show)
     for node in sorted(story.world["nodes"]):
-        here = [p for p in story.world["pods"].values() if pods.node_of(p) == node]
-        story.console.say(f"{node}: {', '.join(sorted(p['metadata']['name'] for p in here))}")
+        here = [
+            part
+            for part in ("rabbitmq", "remediator", "node-problem-detector")
+            if any(pods.node_of(p) == node for p in story.component(part))
+        ]
+        story.console.say(f"{node}: {', '.join(here)}")
 
 
 def publish(story: Story, texts: list[Feedback], wave: str) -> None:
@@ -169,30 +174,31 @@ def until_answered(story: Story, wave: str, texts: list[Feedback]) -> None:
 
 
 def publish_first(story: Story, texts: list[Feedback]) -> None:
+    story.first_published = time.monotonic()
     publish(story, texts, "first")
     story.mailbox.publish(list(_POISON.values()), id_prefix="poison", raw=True)
     story.published += [f"poison-{number}" for number in range(1, len(_POISON) + 1)]
-    story.console.say(f"the broker confirmed {len(story.published)} messages; workers: 0")
+    story.console.say(f"the broker confirmed {len(story.published)} messages")
 
 
 def watch_answers(story: Story, texts: list[Feedback]) -> None:
     most = 0
 
-    def answered() -> bool:
+    def look() -> None:
         nonlocal most
         most = max(most, len(story.workers_ready()))
-        return len(story.mailbox.answered("first-")) >= len(texts)
-
-    def show() -> None:
         story.show_progress("first-", len(texts))
 
-    started = story.until("a worker is ready", lambda: bool(story.workers_ready()), show)
-    story.console.say(f"first worker ready {started:.1f} s after the messages")
+    story.until("a worker is ready", lambda: bool(story.workers_ready()), look)
+    seconds = time.monotonic() - story.first_published
+    story.console.say(f"first worker ready {seconds:.1f} s after the first message")
     story.until(
-        "all are answered", lambda: len(story.mailbox.answered("first")) >= len(texts), show
+        "all of the first wave are answered",
+        lambda: len(story.mailbox.answered("first-")) >= len(texts),
+        look,
     )
     story.console.say(f"all {len(texts)} answered by up to {most} workers")
-    story.facts["scale_from_zero_seconds"] = round(started, 1)
+    story.facts["scale_from_zero_seconds"] = round(seconds, 1)
     story.facts["workers_at_most"] = most
     _show_emotions(story, texts)
 
@@ -283,7 +289,10 @@ def freeze(story: Story, texts: list[Feedback]) -> None:
     def show() -> None:
         story.show_progress("third-", len(texts))
 
-    story.until("a worker answers", lambda: bool(story.mailbox.answered("third-")), show)
+    def busy() -> bool:
+        return bool(story.mailbox.answered("third-")) and bool(story.workers_ready())
+
+    story.until("a worker answers", busy, show)
     frozen = story.workers_ready()[0]["metadata"]["name"]
     before = pods.restarts(story.world["pods"][f"{story.namespace}/{frozen}"])
     _exec(story, f"{story.namespace}/{frozen}", _FREEZE)
