@@ -11,7 +11,8 @@ from enum import Enum
 
 THRESHOLD = 5
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
+# Work resumes so soon after the other side is back; a probe is one short call.
+LONGEST_PAUSE = 4.0
 
 
 class State(Enum):
