@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" -}}
+{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -43,6 +43,20 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.environment" -}}
+{{- $p := list -}}
+{{- if .Values.worker.enabled -}}
+{{- $seen := dict -}}
+{{- range include "selfheal.worker.env" . | fromYamlArray -}}
+{{- if hasKey $seen .name -}}
+{{- $p = append $p (printf "worker.extraEnv sets %s, which is set already: use the value of the chart that it comes from, or give it once" .name) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- end -}}
+{{- toJson (uniq $p) -}}
 {{- end -}}
 
 {{- define "selfheal.guards.autoscaling" -}}

@@ -109,6 +109,15 @@ def workloads(manifests: Sequence[Manifest]) -> Iterator[Manifest]:
             yield manifest
 
 
+def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
+    """Everything that makes pods or is one, with the pods' spec."""
+    for manifest in manifests:
+        if manifest["kind"] == "Pod":
+            yield manifest, manifest["spec"]
+    for manifest in workloads(manifests):
+        yield manifest, manifest["spec"]["template"]["spec"]
+
+
 def pod_templates(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     """The pod templates by `Kind/name`; the topology Job without the hash in its name."""
     return {
@@ -118,7 +127,11 @@ def pod_templates(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
 
 def containers(template: Manifest) -> list[Manifest]:
     """All containers of a pod template, init containers first."""
-    spec = template["spec"]
+    return containers_of(template["spec"])
+
+
+def containers_of(spec: Manifest) -> list[Manifest]:
+    """All containers of a pod's spec, init containers first."""
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 

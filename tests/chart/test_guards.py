@@ -132,6 +132,10 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model": {"baseUrl": "http://ollama:11434"}},
         ["model.provider=builtin uses no server", "leave model.baseUrl empty"],
     ),
+    "a variable given twice": (
+        {"worker": {"extraEnv": [{"name": "QUEUE_NAME", "value": "q"}]}},
+        ["worker.extraEnv sets QUEUE_NAME, which is set already", "use the value of the chart"],
+    ),
     "a model server that nobody uses": (
         {"ollama": {"enabled": True, "models": ["m"]}},
         ["model.provider is builtin, so nobody would use it", "set model.provider=ollama"],

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import CASES, Helm, Manifest, by_kind, containers, workloads
+from tests.chart.rendering import (
+    CASES,
+    Helm,
+    Manifest,
+    by_kind,
+    containers,
+    containers_of,
+    environment,
+    pod_specs,
+    workloads,
+)
 from tests.chart.schemas import problems
 
 KUBERNETES = ["1.31", "1.32", "1.33", "1.34"]
@@ -79,9 +89,8 @@ def test_what_pods_refer_to_is_there(helm: Helm, case: str) -> None:
     manifests = helm.case(case)
     known = {(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in manifests}
     given = " ".join(path.read_text(encoding="utf-8") for path in CASES[case])
-    for workload in workloads(manifests):
-        namespace = workload["metadata"]["namespace"]
-        spec = workload["spec"]["template"]["spec"]
+    for owner, spec in pod_specs(manifests):
+        namespace = owner["metadata"]["namespace"]
         assert ("ServiceAccount", namespace, spec["serviceAccountName"]) in known
         for kind, name in _references(spec):
             assert (kind, namespace, name) in known or (kind == "Secret" and name in given), name
@@ -96,7 +105,7 @@ def _references(spec: Manifest) -> list[tuple[str, str]]:
             if "secret" in source:
                 secret = source["secret"]
                 found.append(("Secret", secret.get("secretName", secret.get("name"))))
-    for container in spec["containers"]:
+    for container in containers_of(spec):
         for variable in container.get("env", []):
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference:
@@ -106,14 +115,13 @@ def _references(spec: Manifest) -> list[tuple[str, str]]:
 
 @every_case
 def test_mounts_and_ports_are_declared(helm: Helm, case: str) -> None:
-    for workload in workloads(helm.case(case)):
-        template = workload["spec"]["template"]
-        claims = workload["spec"].get("volumeClaimTemplates", [])
-        volumes = {v["name"] for v in template["spec"]["volumes"]}
+    for owner, spec in pod_specs(helm.case(case)):
+        claims = owner["spec"].get("volumeClaimTemplates", [])
+        volumes = {v["name"] for v in spec["volumes"]}
         volumes |= {c["metadata"]["name"] for c in claims}
-        for container in containers(template):
+        for container in containers_of(spec):
             assert {m["name"] for m in container["volumeMounts"]} <= volumes
-            ports = {p["name"] for p in container.get("ports", [])}
+            ports = {p["name"] for p in container.get("ports", [])} | {8080}
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 check = container.get(probe, {})
                 for how in ("httpGet", "tcpSocket"):
@@ -213,6 +221,7 @@ def test_network_policies_let_through_what_must_pass(helm: Helm) -> None:
     assert _who(policies["selfheal-rabbitmq"], "ingress") == {
         ("worker", "amqp"),
         ("topology", "amqp"),
+        ("helm-test", "amqp"),
         ("every pod here", "amqp"),
         ("keda", "management"),
         ("monitoring", "prometheus"),
@@ -260,3 +269,23 @@ def _peer(peer: Manifest) -> str:
         labels = peer["podSelector"].get("matchLabels", {})
         return str(labels.get("app.kubernetes.io/component", "every pod here"))
     return "anywhere"
+
+
+@every_case
+def test_no_variable_is_given_twice(helm: Helm, case: str) -> None:
+    """Server-side apply refuses a list with two entries of one name."""
+    for owner, spec in pod_specs(helm.case(case)):
+        for container in containers_of(spec):
+            names = [variable["name"] for variable in container.get("env", [])]
+            assert len(names) == len(set(names)), owner["metadata"]["name"]
+
+
+def test_helm_test_has_queues_of_its_own(helm: Helm) -> None:
+    """It takes nobody's messages and nobody's answers."""
+    manifests = helm.template("queue.name=q", "queue.results=answers", "queue.deadLetters=dead")
+    pod = by_kind(manifests, "Pod")["selfheal-test-pipeline"]
+    for container in containers_of(pod["spec"]):
+        variables = environment(container)
+        assert variables["QUEUE_NAME"] == "q.helm-test"
+        assert variables["RESULTS_QUEUE"] == "q.helm-test.results"
+        assert variables["DLQ_NAME"] == "q.helm-test.dead-letters"

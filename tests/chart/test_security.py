@@ -13,8 +13,9 @@ from tests.chart.rendering import (
     Helm,
     Manifest,
     by_kind,
-    containers,
+    containers_of,
     environment,
+    pod_specs,
     workloads,
 )
 
@@ -23,16 +24,15 @@ every_case = pytest.mark.parametrize("case", CASES)
 
 @every_case
 def test_pods_of_the_release_are_restricted(helm: Helm, case: str) -> None:
-    for workload in workloads(helm.case(case)):
-        spec = workload["spec"]["template"]["spec"]
-        if workload["metadata"]["namespace"] == "selfheal":
-            assert violations(spec) == [], workload["metadata"]["name"]
+    for owner, spec in pod_specs(helm.case(case)):
+        if owner["metadata"]["namespace"] == "selfheal":
+            assert violations(spec) == [], owner["metadata"]["name"]
 
 
 @every_case
 def test_root_file_systems_are_read_only(helm: Helm, case: str) -> None:
-    for workload in workloads(helm.case(case)):
-        for container in containers(workload["spec"]["template"]):
+    for _, spec in pod_specs(helm.case(case)):
+        for container in containers_of(spec):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
@@ -69,11 +69,11 @@ def test_the_check_finds_what_restricted_forbids(helm: Helm, change: object, sai
 def test_only_what_calls_the_api_server_has_a_token(helm: Helm, case: str) -> None:
     manifests = helm.case(case)
     with_token = {
-        w["metadata"]["labels"]["app.kubernetes.io/component"]
-        for w in workloads(manifests)
-        if w["spec"]["template"]["spec"]["automountServiceAccountToken"]
+        owner["metadata"]["name"].removeprefix("selfheal-")
+        for owner, spec in pod_specs(manifests)
+        if spec["automountServiceAccountToken"]
     }
-    assert with_token <= {"remediator", "node-problem-detector"}
+    assert with_token <= {"remediator", "node-problem-detector", "test-remediator"}
     for account in by_kind(manifests, "ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
 

@@ -1,0 +1,19 @@
+{{/* The environment of a worker on queues of its own. dict: root, of (name of the template). */}}
+{{- define "selfheal.tests.env" -}}
+{{- $values := deepCopy .root.Values -}}
+{{- $_ := set $values "queue" (mergeOverwrite $values.queue (dict "name" (printf "%s.helm-test" .root.Values.queue.name))) -}}
+{{- $_ := set $values.queue "deadLetters" "" -}}
+{{- $_ := set $values.queue "results" "" -}}
+{{- include .of (dict "Values" $values "Release" .root.Release "Chart" .root.Chart "Capabilities" .root.Capabilities "Template" .root.Template) -}}
+{{- end -}}
+
+{{- define "selfheal.tests.container" -}}
+resources:
+  requests: {cpu: 50m, memory: 96Mi}
+  limits: {memory: 512Mi}
+securityContext:
+  {{- include "selfheal.containerSecurityContext" . | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- include "selfheal.broker.volumeMounts" . | nindent 2 }}
+{{- end -}}
