@@ -102,7 +102,6 @@ def stop(layout: Layout, part: str, *, kill: bool = False) -> None:
             _signal(found, signal.SIGKILL)
             if not _gone(layout, part, _STOP_SECONDS):
                 raise ClusterError(f"{part} (process {found}) does not end")
-    (layout.processes / part).unlink(missing_ok=True)
 
 
 def _joined(layout: Layout, record: Path | None = None) -> list[str]:

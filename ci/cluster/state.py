@@ -52,16 +52,17 @@ def load(layout: Layout) -> State | None:
     """The state; None when there is none, or one that another version of this program wrote."""
     try:
         document = json.loads(layout.state_file.read_text())
-    except (FileNotFoundError, ValueError):
+        if document.get("version") != _VERSION:
+            return None
+        return State(
+            spec=spec.from_document(document["spec"]),
+            network=Network(IPv4Network(document["machines"])),
+            builds=document["builds"],
+            phase=document["phase"],
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, ClusterError):
+        # What cannot be read is a leftover, which `up` and `down` remove.
         return None
-    if document.get("version") != _VERSION:
-        return None
-    return State(
-        spec=spec.from_document(document["spec"]),
-        network=Network(IPv4Network(document["machines"])),
-        builds=document["builds"],
-        phase=document["phase"],
-    )
 
 
 @contextmanager

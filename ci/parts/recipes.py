@@ -28,6 +28,8 @@ class Recipe:
     """The folder in `ci/parts/modules` and the name of the version in `[go]`."""
     package: str = ""
     link: str = _STRIPPED
+    version_variable: str = ""
+    """The variable that the linker sets to the version, where a release build does that."""
     source_module: str = ""
     folder: str = ""
 
@@ -84,7 +86,12 @@ RECIPES: Mapping[str, Recipe] = _table(
             source_module="k8s.io/node-problem-detector",
             folder="config",
         ),
-        Recipe("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+        Recipe(
+            "helm",
+            "helm",
+            "helm.sh/helm/v4/cmd/helm",
+            version_variable="helm.sh/helm/v4/internal/version.version",
+        ),
         Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
     ]
 )
@@ -92,6 +99,8 @@ RECIPES: Mapping[str, Recipe] = _table(
 
 def link_flags(recipe: Recipe, version: str) -> str:
     """The linker's flags; Kubernetes programs are told their version."""
+    if recipe.version_variable:
+        return f"{recipe.link} -X {recipe.version_variable}={version}"
     if recipe.link != "kubernetes":
         return recipe.link
     major, minor, _ = version.removeprefix("v").split(".", 2)

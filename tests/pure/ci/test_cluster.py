@@ -324,7 +324,9 @@ def test_the_state_is_read_as_it_was_written(
     assert written.programs() == {"etcd": Path("/e")}
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"version": 0}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '{"version": 0}', '{"version": 1, "spec": {"nodes": -1}}']
+)
 def test_a_state_that_cannot_be_read_is_none(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
