@@ -32,6 +32,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if include "selfheal.guards.noStorageClass" . -}}
+{{- $p = append $p "this cluster has no default storage class, so the broker's volume would stay Pending: set rabbitmq.persistence.storageClass (to - for a volume that you made by hand), or rabbitmq.persistence.enabled=false for a broker that forgets" -}}
+{{- end -}}
 {{- if and .Values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $p = append $p "metrics.podMonitor.enabled is true, and this cluster has no Prometheus operator (no API monitoring.coreos.com/v1): install it first, or set metrics.podMonitor.enabled=false" -}}
 {{- end -}}
@@ -43,6 +46,22 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
+{{- end -}}
+
+{{/* Not empty when the broker's claim is still to be made, and nothing would give it a volume. */}}
+{{- define "selfheal.guards.noStorageClass" -}}
+{{- $v := .Values.rabbitmq.persistence -}}
+{{- if and .Values.rabbitmq.enabled $v.enabled (not $v.storageClass) -}}
+{{- if not (lookup "v1" "PersistentVolumeClaim" .Release.Namespace (printf "data-%s-0" (include "selfheal.rabbitmq.fullname" .))) -}}
+{{- $default := false -}}
+{{- range (lookup "storage.k8s.io/v1" "StorageClass" "" "").items -}}
+{{- if eq (get (default dict .metadata.annotations) "storageclass.kubernetes.io/is-default-class") "true" -}}
+{{- $default = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not $default -}}none{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "selfheal.guards.environment" -}}

@@ -18,6 +18,8 @@ from ci.cluster import Cluster, ClusterError, control_plane_only, kwok
 from ci.parts import PartsError, ensure
 
 CHART = Path(__file__).resolve().parents[3] / "chart"
+#: The broker's volume is made by hand here, in no storage class.
+BY_HAND = "--set=rabbitmq.persistence.storageClass=-"
 #: Its namespace takes long to go; most tests are not about it.
 NO_DETECTOR = "--set=nodeProblemDetector.enabled=false"
 
@@ -49,7 +51,7 @@ class Site:
 
     def apply(self, command: str, *arguments: str, detector: bool = False) -> str:
         """`helm install` or `upgrade` of the chart, waiting until all is ready."""
-        fixed = ["--wait", "--timeout", "90s", *([] if detector else [NO_DETECTOR])]
+        fixed = ["--wait", "--timeout", "90s", BY_HAND, *([] if detector else [NO_DETECTOR])]
         return self.helm(command, "selfheal", str(CHART), "-n", self.namespace, *fixed, *arguments)
 
     def get(self, what: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.control_plane.chart.conftest import CHART, NO_DETECTOR, Site
+from tests.control_plane.chart.conftest import BY_HAND, CHART, NO_DETECTOR, Site
 
 pytestmark = pytest.mark.control_plane
 
@@ -42,7 +42,7 @@ def test_the_api_server_takes_every_case(site: Site, case: Path) -> None:
     """The server's own validation and admission, without keeping anything."""
     site.helm(
         *("install", "selfheal", str(CHART), "-n", site.namespace, "--dry-run=server"),
-        *("-f", str(case), *WITHOUT_OPERATORS),
+        *("-f", str(case), BY_HAND, *WITHOUT_OPERATORS),
     )
 
 
@@ -57,7 +57,9 @@ def test_a_new_chart_version_restarts_no_pod_and_keeps_the_scale(
     shutil.copytree(CHART, bumped)
     about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
-    site.helm("upgrade", "selfheal", str(bumped), "-n", site.namespace, "--wait", NO_DETECTOR)
+    site.helm(
+        "upgrade", "selfheal", str(bumped), "-n", site.namespace, "--wait", BY_HAND, NO_DETECTOR
+    )
     assert site.pods() == before
     assert site.password() == password
 
@@ -107,7 +109,7 @@ def test_the_whole_of_it_comes_and_goes(site: Site) -> None:
 
 def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site) -> None:
     site.apply("install")
-    arguments = ("install", "tickets", str(CHART), "-n", site.namespace)
+    arguments = ("install", "tickets", str(CHART), "-n", site.namespace, BY_HAND)
     said = site.helm(*arguments, fails=True)
     first = f"{site.namespace}/selfheal"
     assert f"the release {first} has the remediator of this cluster already" in said
@@ -128,6 +130,8 @@ def test_says_what_the_cluster_lacks(site: Site) -> None:
     )
     assert "no Prometheus operator" in said
     assert "no vertical pod autoscaler" in said
+    assert "no default storage class" in said
+    assert "rabbitmq.persistence.enabled=false" in said
     assert json.loads(site.helm("list", "-n", site.namespace, "-o", "json")) == []
 
 
