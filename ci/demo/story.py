@@ -39,7 +39,7 @@ class Options:
     """How large the story is: texts of each of the three waves; seconds to wait for a step."""
 
     first_wave: int = 500
-    second_wave: int = 300
+    second_wave: int = 500
     third_wave: int = 200
     patience: float = 300.0
     node: str = ""  # the node that gets the fault; empty = one that has workers and not the broker
