@@ -150,7 +150,12 @@ class Assembly:
             for name in volumes.names():
                 volumes.make_folder(self._layout, name)
             self._apply(volumes.manifests(self._layout))
-            waiting.until("all nodes are Ready", self._all_ready, _NODES_SECONDS)
+            ready = "all nodes are Ready"
+            waiting.until(ready, self._all_ready, _NODES_SECONDS, self._kubelets_words)
+
+    def _kubelets_words(self) -> str:
+        parts = [f"{self._layout.node_name(index)}-kubelet" for index in self._indexes]
+        return "\n".join(f"{part}:\n{waiting.last_words(self._layout, part)}" for part in parts)
 
     def _all_ready(self) -> bool:
         listed = json.loads(self._kubectl(["get", "nodes", "-o", "json"]).stdout)["items"]
@@ -171,7 +176,14 @@ class Assembly:
                 self._apply(addons.manifests(addon, parts, refs))
             for addon in self._spec.addons:
                 for proof in addons.proofs(addon):
-                    self._kubectl(["wait", f"--timeout={_ADDONS_SECONDS}s", *proof])
+                    self._wait_addon(addon, proof)
+
+    def _wait_addon(self, addon: str, proof: list[str]) -> None:
+        try:
+            self._kubectl(["wait", f"--timeout={_ADDONS_SECONDS}s", *proof])
+        except ClusterError as error:
+            pods = self._kubectl(["get", "pods", "--all-namespaces", "--output=wide"], check=False)
+            raise ClusterError(f"{addon} does not serve: {error}\n{pods.stdout}") from error
 
     def _apply(self, manifests: str) -> None:
         # Server-side: KEDA's definitions are too large for the client's annotation.

@@ -73,6 +73,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    _end_with_the_reader()
     status = Cluster(options.name).status()
     if options.output == "json":
         print(json.dumps(asdict(status), indent=2))
@@ -92,6 +93,7 @@ def _logs(options: argparse.Namespace) -> int:
     if not path.exists():
         there = ", ".join(sorted(log.stem for log in folder.glob("*.log"))) or "none"
         raise ClusterError(f"no log of {options.part}; there are: {there}")
+    _end_with_the_reader()
     sys.stdout.write(path.read_text(errors="replace"))
     return 0
 
@@ -102,6 +104,11 @@ def _print_status(status: Status) -> None:
         print(f"  {part:<28} {'runs' if runs else 'has ended'}")
     if status.kubeconfig:
         print(f"kubeconfig: {status.kubeconfig}")
+
+
+def _end_with_the_reader() -> None:
+    """Lets `… | head` end this process quietly; only for commands that change nothing."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ _DEFAULT_CANDIDATES = "10.213.0.0/16"
 
 CONTROL_PLANE = "control-plane"
 _BRIDGE = "machines"
+_HOLD_SECONDS = 30
 
 
 def candidates() -> IPv4Network:
@@ -144,7 +145,7 @@ def _hold(layout: Layout, name: str, binds: list[str]) -> None:
     setup = ["set -e", "ip link set lo up", *binds, f"touch {ready}", "exec sleep infinity"]
     unshared = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c"]
     processes.start(layout, name, [*unshared, "\n".join(setup)])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + _HOLD_SECONDS
     while not ready.exists():
         if processes.find(layout, name) is None or time.monotonic() > deadline:
             said = (layout.logs / f"{name}.log").read_text().strip()

@@ -29,7 +29,7 @@ from ci.versions import cache_root
 
 PROGRAMS = ("containerd", "kubelet", "kube-proxy")
 _SOCKET = "unix:///run/containerd/containerd.sock"
-_CONTAINERD_SECONDS = 30
+_CONTAINERD_SECONDS = 60
 # For the machine itself, etcd and the API server.
 _SYSTEM_MEMORY = 3 << 30
 

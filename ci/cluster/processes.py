@@ -14,7 +14,7 @@ from ci.cluster.layout import Layout
 
 # A shell joins first and becomes the program then. When the cgroup is gone (because `down` ran
 # meanwhile) it ends, so no process is ever left outside.
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 
 

@@ -14,12 +14,17 @@ _PAUSE_SECONDS = 0.1
 _LOG_LINES = 15
 
 
-def until(what: str, holds: Callable[[], bool], seconds: float) -> None:
-    """Asks `holds` again and again; ClusterError saying `what` after `seconds`."""
+def until(
+    what: str,
+    holds: Callable[[], bool],
+    seconds: float,
+    explain: Callable[[], str] = lambda: "",
+) -> None:
+    """Asks `holds` again and again; ClusterError with `what` and the explanation after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what}: not within {seconds:.0f} s")
+            raise ClusterError(f"{what}: not within {seconds:.0f} s\n{explain()}".rstrip())
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -32,7 +37,8 @@ def until_answers(layout: Layout, part: str, url: str, seconds: float) -> None:
             raise ClusterError(f"{part} has ended; its last words:\n{last_words(layout, part)}")
         return _status(url, context) == 200
 
-    until(f"{part} at {url} is ready", answers, seconds)
+    words = f"{part} at {url} is ready"
+    until(words, answers, seconds, lambda: last_words(layout, part))
 
 
 def last_words(layout: Layout, part: str) -> str:
