@@ -107,7 +107,7 @@ def opened(
 def tell(story: Story) -> Tally:
     """The whole story, on a release that is installed and has no worker running."""
     options, console = story.options, story.console
-    texts = feedback(options.first_wave + options.second_wave + options.third_wave, "review")
+    texts = feedback(options.first_wave + options.second_wave + options.third_wave)
     first, rest = texts[: options.first_wave], texts[options.first_wave :]
     second, third = rest[: options.second_wave], rest[options.second_wave :]
     with console.step(f"Publish {len(first)} customer reviews and {len(_POISON)} poison messages"):

@@ -4,60 +4,42 @@ They are inside the source distribution of vaderSentiment 3.3.2 (MIT licence), w
 its pinned hash into the user cache; no text of it is kept in this repository.
 """
 
-import io
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ci.model import corpora
 from ci.versions import cache_root, pin
-
-_ARCHIVE = "additional_resources/hutto_ICWSM_2014.tar.gz"
-_REVIEWS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+from worker.builtin.classifier import SENTIMENTS
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """One text, and the mean of its human ratings from -4 (negative) to 4 (positive)."""
+    """One text, and what its human raters said of it: Positive, Negative or Neutral."""
 
     id: str
     text: str
-    rating: float
-
-    @property
-    def sentiment(self) -> str:
-        """Positive, Negative or Neutral: the mean rating's sign, Neutral within half a point."""
-        if self.rating >= 0.5:
-            return "Positive"
-        return "Negative" if self.rating <= -0.5 else "Neutral"
+    sentiment: str
 
 
-def feedback(count: int, prefix: str) -> list[Feedback]:
-    """The first `count` review snippets, ids `prefix-<the snippet's own id>`.
+def feedback(count: int) -> list[Feedback]:
+    """`count` review snippets with ids `review-<number>`.
 
-    Raises ValueError when there are fewer, CalledProcessError when the archive cannot be had.
+    First come those that the embedded model has never seen, so that its agreement with the raters
+    is an honest figure. Raises ValueError when there are fewer, CalledProcessError when the
+    archive cannot be had.
     """
-    with tarfile.open(_sdist()) as sdist:
-        root = sdist.getnames()[0].split("/")[0]
-        inner = sdist.extractfile(f"{root}/{_ARCHIVE}")
-        if inner is None:
-            raise ValueError(f"{_sdist()} has no {_ARCHIVE}")
-        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
-            reviews = archive.extractfile(_REVIEWS)
-            if reviews is None:
-                raise ValueError(f"{_ARCHIVE} has no {_REVIEWS}")
-            lines = reviews.read().decode("utf-8", errors="replace").splitlines()
-    found = [_parse(line, prefix) for line in lines if line.strip()]
+    reviews = [one for one in corpora.rated_texts(_sdist()) if one.source == "reviews"]
+    learnt_from, held_out = corpora.split(reviews, corpora.RATED_HELD_OUT)
+    found = [*held_out, *learnt_from]
     if len(found) < count:
-        raise ValueError(f"{count} texts were asked for, {_REVIEWS} has {len(found)}")
-    return found[:count]
-
-
-def _parse(line: str, prefix: str) -> Feedback:
-    identity, rating, text = line.split("\t", 2)
-    return Feedback(f"{prefix}-{identity}", text.strip(), float(rating))
+        raise ValueError(f"{count} texts were asked for, there are {len(found)}")
+    return [
+        Feedback(f"review-{number}", one.text.strip(), SENTIMENTS[one.sentiment or 0])
+        for number, one in enumerate(found[:count], start=1)
+    ]
 
 
 def _sdist() -> Path:
