@@ -31,7 +31,11 @@ def feedback(count: int) -> list[Feedback]:
     is an honest figure. Raises ValueError when there are fewer, CalledProcessError when the
     archive cannot be had.
     """
-    reviews = [one for one in corpora.rated_texts(_sdist()) if one.source == "reviews"]
+    reviews = [
+        one
+        for one in corpora.rated_texts(_sdist())
+        if one.source == "reviews" and one.sentiment is not None
+    ]
     learnt_from, held_out = corpora.split(reviews, corpora.RATED_HELD_OUT)
     found = [*held_out, *learnt_from]
     if len(found) < count:
