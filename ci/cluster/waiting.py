@@ -20,7 +20,7 @@ def until(
     seconds: float,
     explain: Callable[[], str] = lambda: "",
 ) -> None:
-    """Asks `holds` again and again; ClusterError with `what` and the explanation after `seconds`."""
+    """Asks `holds` again and again; after `seconds` a ClusterError with `what` and `explain()`."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

@@ -11,7 +11,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.cluster import ClusterError, Spec, addons, kubeconfig, machine, node, state, volumes
+from ci.cluster import (
+    ClusterError,
+    Spec,
+    addons,
+    kubeconfig,
+    machine,
+    node,
+    state,
+    volumes,
+    waiting,
+)
 from ci.cluster.certificates import control_plane_certificates, node_certificates
 from ci.cluster.cgroups import parse_mounts
 from ci.cluster.command_line import split
@@ -322,6 +332,12 @@ def test_the_state_is_read_as_it_was_written(
     state.save(layout, written)
     assert state.load(layout) == written
     assert written.programs() == {"etcd": Path("/e")}
+
+
+def test_what_is_awaited_too_long_is_explained() -> None:
+    waiting.until("at once", lambda: True, 0)
+    with pytest.raises(ClusterError, match=r"^the moon: not within 0 s\nit is day$"):
+        waiting.until("the moon", lambda: False, 0, lambda: "it is day")
 
 
 @pytest.mark.parametrize(
