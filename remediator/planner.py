@@ -35,7 +35,6 @@ class Entry:
     memory: Memory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Intent | None = None
-    floor: int = 0
     blocked: Engaged | None = None
     retry_at: float = 0.0
     failures: int = 0
@@ -97,8 +96,8 @@ class Planner:
             return
         node = change.new
         entry = self.entries.get(node.uid)
-        if entry is not None and _version(node) < entry.floor:
-            return  # older than our own last write: the watch has not caught up
+        if entry is not None and _version(node) < _version(entry.node):
+            return  # older than what we know, often from our own write: never back in time
         self._see(node, entry, now)
 
     def _see(self, node: Node, entry: Entry | None, now: float) -> None:
@@ -140,10 +139,11 @@ class Planner:
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
         if self.config.dry_run:
             entry.overlay = (node.unschedulable, node.annotations.get(STATE_KEY))
-            self._see(replace(entry.node, version=node.version), entry, now)
-            return
-        entry.floor = _version(node)
-        self._see(node, entry, now)
+            self._see(entry.node, entry, now)
+        elif _version(node) >= _version(entry.node):
+            self._see(node, entry, now)
+        else:
+            self._dirty.add(intent.uid)  # the watch was faster than the answer
 
     def failed(self, intent: Intent, now: float, delay: float = 0.0) -> None:
         """The intent was not carried out; the node is looked at again after `delay`."""

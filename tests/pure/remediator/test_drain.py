@@ -263,4 +263,4 @@ class AgainstABudget(RuleBasedStateMachine):
 
 
 TestAgainstABudget = AgainstABudget.TestCase
-TestAgainstABudget.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAgainstABudget.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

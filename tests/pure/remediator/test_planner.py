@@ -65,6 +65,8 @@ class Cluster(RuleBasedStateMachine):
         self.raws = {name: raw_node(name) for name in NAMES}
         self.humans: set[str] = set()
         self.flying: list[Intent] = []
+        self.answers: list[tuple[Intent, Node]] = []
+        self.events: list[Node] = []
         self.planner = self._started()
         self.paused = ""
 
@@ -79,8 +81,20 @@ class Cluster(RuleBasedStateMachine):
     def _changed(self, name: str) -> None:
         self.version += 1
         self.raws[name]["metadata"]["resourceVersion"] = str(self.version)
-        found = node_from_json(self.raws[name])
-        self.planner.apply(Change(name, None, found), self.now)
+        self.events.append(node_from_json(self.raws[name]))
+
+    @precondition(lambda self: self.events)
+    @rule(count=st.integers(1, 20))
+    def the_watch_delivers(self, count: int) -> None:
+        for found in self.events[:count]:
+            self.planner.apply(Change(found.name, None, found), self.now)
+        del self.events[:count]
+
+    @precondition(lambda self: self.answers)
+    @rule()
+    def an_answer_is_heard(self) -> None:
+        intent, found = self.answers.pop(0)
+        self.planner.settled(intent, found, self.now)
 
     @rule(
         name=st.sampled_from(NAMES),
@@ -130,6 +144,8 @@ class Cluster(RuleBasedStateMachine):
     @rule()
     def the_leader_is_replaced(self) -> None:
         self.flying.clear()
+        self.answers.clear()
+        self.events.clear()
         self.planner = self._started()
 
     # -- the remediator -----------------------------------------------------------------
@@ -142,8 +158,8 @@ class Cluster(RuleBasedStateMachine):
         self.flying += plan.intents
 
     @precondition(lambda self: self.flying)
-    @rule(at=st.integers(0, 9), seen=st.booleans())
-    def a_write_arrives(self, at: int, seen: bool) -> None:
+    @rule(at=st.integers(0, 9))
+    def a_write_arrives(self, at: int) -> None:
         intent = self.flying.pop(at % len(self.flying))
         raw = self.raws[intent.node]
         fresh = node_from_json(raw)
@@ -160,7 +176,9 @@ class Cluster(RuleBasedStateMachine):
         self.raws[intent.node] = after
         if intent.kind is Kind.GIVE_BACK:
             assert intent.node not in self.humans, "a foreign cordon was undone"
-        self.planner.settled(intent, node_from_json(after), self.now)
+        found = node_from_json(after)
+        self.answers.append((intent, found))
+        self.events.append(found)
 
     @precondition(lambda self: self.flying)
     @rule()
@@ -206,20 +224,24 @@ class Cluster(RuleBasedStateMachine):
             conditions += [_written(kind, "False", self.now) for kind in ("Fault", "Mild")]
             self.raws[name]["status"]["conditions"] = conditions
             self._changed(name)
+        for intent in self.flying:
+            self.planner.failed(intent, self.now)
         self.flying.clear()
-        self.planner.forget_pending()
         # Beyond the flap window: what flapped needs a human only as long as that lasts.
-        for _ in range(4):
+        for _ in range(5):
             self.time_passes(4000)
+            self.the_watch_delivers(999)
             self.plans()
             while self.flying:
-                self.a_write_arrives(0, True)
+                self.a_write_arrives(0)
+            while self.answers:
+                self.an_answer_is_heard()
         assert self._ours() == []
         super().teardown()
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 # -- single stories ------------------------------------------------------------------------
