@@ -39,7 +39,11 @@ def _kubernetes(name: str) -> Recipe:
 
 
 def _table(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
-    return {recipe.name: recipe for recipe in recipes}
+    table: dict[str, Recipe] = {}
+    for recipe in recipes:
+        if table.setdefault(recipe.name, recipe) is not recipe:
+            raise ValueError(f"two recipes for {recipe.name}")
+    return table
 
 
 _KEDA = "github.com/kedacore/keda/v2"
@@ -73,12 +77,6 @@ RECIPES: Mapping[str, Recipe] = _table(
             "node-problem-detector",
             "node-problem-detector",
             "k8s.io/node-problem-detector/cmd/nodeproblemdetector",
-        ),
-        Recipe(
-            "node-problem-detector-config",
-            "node-problem-detector",
-            source_module="k8s.io/node-problem-detector",
-            folder="config",
         ),
         Recipe(
             "node-problem-detector-config",
