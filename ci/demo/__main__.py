@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ci.cluster import Cluster, ClusterError
+from ci.cluster.cluster import DEFAULT_NAME
 from ci.demo import site as sites
 from ci.demo import story
 from ci.demo.console import Console
@@ -30,7 +31,7 @@ def main() -> int:
     options = _arguments()
     console = Console()
     try:
-        return _down(console) if options.down else _demo(console, options)
+        return _down(console, options.cluster) if options.down else _demo(console, options)
     except sites.NotReady as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
@@ -44,7 +45,7 @@ def main() -> int:
 
 def _demo(console: Console, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    site = sites.find(console)
+    site = sites.find(console, options.cluster)
     with console.step("helm install"):
         sites.clear(site, RELEASE, NAMESPACE)
         install(site, console)
@@ -69,14 +70,14 @@ def install(site: sites.Site, console: Console) -> None:
     site.kube.helm(*command)
 
 
-def _down(console: Console) -> int:
+def _down(console: Console, name: str) -> int:
     if sites.is_current():
-        site = sites.find(console)
+        site = sites.find(console, name)
         with console.step("helm uninstall"):
             sites.clear(site, RELEASE, NAMESPACE)
         return 0
     with console.step("Take the local cluster away"):
-        Cluster(say=console.say).down()
+        Cluster(name, say=console.say).down()
     return 0
 
 
@@ -92,6 +93,9 @@ def _arguments() -> argparse.Namespace:
         "--texts", type=int, default=500, metavar="N", help="texts of the first wave (default: 500)"
     )
     parser.add_argument("--node", default="", help="the node that gets the fault")
+    parser.add_argument(
+        "--cluster", default=DEFAULT_NAME, metavar="NAME", help="name of the local cluster (main)"
+    )
     parser.add_argument("--down", action="store_true", help="take everything away again")
     options = parser.parse_args()
     if options.texts < 1:

@@ -34,12 +34,12 @@ class Site:
     local: Cluster | None = None
 
 
-def find(console: Console) -> Site:
-    """The site that the environment chooses: `CLUSTER=current`, or the local cluster.
+def find(console: Console, name: str) -> Site:
+    """The site that the environment chooses: `CLUSTER=current`, or the local cluster `name`.
 
     Raises NotReady.
     """
-    return _current(console) if is_current() else _local(console)
+    return _current(console) if is_current() else _local(console, name)
 
 
 def is_current() -> bool:
@@ -60,18 +60,18 @@ def clear(site: Site, release: str, namespace: str) -> None:
         site.local.reset_volumes()
 
 
-def _local(console: Console) -> Site:
+def _local(console: Console, name: str) -> Site:
     with console.step("A real cluster on this machine: control plane, two nodes, KEDA"):
-        cluster = Cluster(say=console.say)
+        cluster = Cluster(name, say=console.say)
         cluster.up()
     with console.step("Container images"):
         built = images.ensure(list(_IMAGES))
-        for name, image in built.items():
+        for one, image in built.items():
             cluster.load(image.archive)
-            console.say(f"{name}: {image.size_bytes / 1e6:.0f} MB, {image.ref}")
+            console.say(f"{one}: {image.size_bytes / 1e6:.0f} MB, {image.ref}")
     arguments = ["--values", str(_HERE / "values.yaml")]
-    for name, key in _IMAGES.items():
-        repository, _, tag = built[name].ref.rpartition(":")
+    for one, key in _IMAGES.items():
+        repository, _, tag = built[one].ref.rpartition(":")
         arguments += ["--set-string", f"{key}.image.repository={repository}"]
         arguments += ["--set-string", f"{key}.image.tag={tag}"]
     programs = parts.ensure(["kubectl", "helm"])
