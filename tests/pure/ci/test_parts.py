@@ -26,19 +26,10 @@ SOURCES = {"go.mod": b"module x", "go.sum": b"hash"}
 @pytest.mark.parametrize("module", sorted({recipe.module for recipe in RECIPES.values()}))
 def test_the_pinned_version_is_the_one_that_the_module_requires(module: str) -> None:
     text = (MODULES / module / "go.mod").read_text()
-    own = {
-        "kubernetes": "k8s.io/kubernetes",
-        "keda": "github.com/kedacore/keda/v2",
-        "coredns": "github.com/coredns/coredns",
-        "helm": "helm.sh/helm/v4",
-        "kubeconform": "github.com/yannh/kubeconform",
-        "kwok": "sigs.k8s.io/kwok",
-        "metrics-server": "sigs.k8s.io/metrics-server",
-        "node-problem-detector": "k8s.io/node-problem-detector",
-    }[module]
-    required = re.search(rf"^(?:require|\t)\s*{re.escape(own)} (v\S+)", text, re.MULTILINE)
-    assert required is not None
-    assert required[1] == pin("go", module)
+    required = re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE)
+    tools = re.findall(r"^(?:tool |\t)([^\s=]+)$", text, re.MULTILINE)
+    owners = {name: version for name, version in required if f"{tools[0]}/".startswith(f"{name}/")}
+    assert list(owners.values()) == [pin("go", module)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
