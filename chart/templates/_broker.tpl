@@ -133,3 +133,10 @@
 {{- end -}}
 {{- .Values.rabbitmq.auth.generated | toJson -}}
 {{- end -}}
+
+{{/* Not empty when KEDA must be told of the broker's own certificate authority. */}}
+{{- define "selfheal.broker.managementTls" -}}
+{{- if and (not .Values.rabbitmq.enabled) .Values.broker.tls.enabled (hasPrefix "https://" .Values.broker.managementUrl) -}}
+yes
+{{- end -}}
+{{- end -}}
