@@ -1,0 +1,82 @@
+"""Every command of the README: run here on the demo's cluster, or named with the test that runs it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ci import parts
+
+pytestmark = pytest.mark.cluster
+
+_ROOT = Path(__file__).parents[2]
+_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (_ROOT / "README.md").read_text(), re.M | re.S)
+
+# Commands that other tests run, by how they begin.
+_ELSEWHERE = {
+    "make demo-down": "the end of the fixture `demo`",
+    "make demo MODEL=ollama": "tests/models: the same Ollama and model, without the cluster",
+    "make demo": "the fixture `demo`",
+    "make test": "this run",
+    "make venv": "what this run was started with",
+    "docker build": "tests/cluster/test_images.py builds both files with buildah",
+    "docker push": "needs a registry of the user's",
+}
+# Where the reader has something of his own.
+_YOURS = {
+    "helm install selfheal ./chart": "helm template selfheal ./chart",
+    "node-7": "node-1",
+    "ci.cluster status": "ci.cluster status --name demo-test",
+    "port-forward service/selfheal-rabbitmq 5672 &": (
+        "port-forward service/selfheal-rabbitmq 5672 >/dev/null & trap 'kill %1' EXIT;"
+        " until (exec 3<>/dev/tcp/localhost/5672) 2>/dev/null; do sleep 0.2; done"
+    ),
+}
+
+
+def _commands(block):
+    """The commands of a block: one a line, lines that end in a backslash joined, no comments."""
+    lines = re.sub(r"\\\n\s*", "", block).splitlines()
+    return [line.split("   #")[0].rstrip() for line in lines if line.strip()]
+
+
+def _is_elsewhere(command):
+    return any(command == one or command.startswith(f"{one} ") for one in _ELSEWHERE)
+
+
+def _script(block):
+    lines = [command for command in _commands(block) if not _is_elsewhere(command)]
+    script = "\n".join(lines)
+    for theirs, ours in _YOURS.items():
+        script = script.replace(theirs, ours)
+    return script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+
+
+_SCRIPTS = [script for script in map(_script, _BLOCKS) if script]
+
+
+def test_the_readme_has_commands():
+    assert len(_BLOCKS) >= 6
+    assert len(_SCRIPTS) >= 5
+
+
+@pytest.mark.parametrize("script", _SCRIPTS, ids=lambda script: script.splitlines()[0][:60])
+def test_what_the_readme_says_to_type_works(demo, tmp_path, script):
+    programs = parts.ensure(["kubectl", "helm"])
+    for name, program in programs.items():
+        (tmp_path / name).symlink_to(program)
+    config = str(demo.cluster.kubeconfig)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("~/.kube/config", config)],
+        cwd=_ROOT,
+        env=os.environ | {"KUBECONFIG": config, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}"
