@@ -1,4 +1,4 @@
-"""Every command of the README: run here on the demo's cluster, or named with the test that runs it."""
+"""Every command of the README: run here on the demo's cluster, or named with its own test."""
 
 import os
 import re
