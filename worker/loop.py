@@ -38,7 +38,6 @@ from worker.rabbitmq import (
 from worker.retries import DeadLetter, Hold, Retry
 from worker.settings import Settings
 
-TICK = 0.25
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
 # How long after the grace period the hand-back of what is left may take.
@@ -87,7 +86,6 @@ class Worker:
 
     def run(self) -> None:
         """Serve until stopped."""
-        self._tick()
         self._link.run()
         self._provider.close()
 
@@ -457,22 +455,23 @@ class Worker:
 
     # --- time
 
-    def _tick(self) -> None:
-        now = self._last_tick = time.monotonic()
+    def on_tick(self) -> None:
+        """Time has passed."""
+        now = time.monotonic()
         if self._probe_result is not None:
             result, self._probe_result = self._probe_result, None
             self._model_probed(result)
-        if not self._stops:
+        self._collect()
+        if self._stops:
+            self._finish_stopping() if self._stop_by else self._stopping()
+        else:
             if breakers.due(self._breakers["model"], now):
                 self._probe_model()
             if breakers.due(self._breakers["results"], now):
                 self._probe_results()
-        self._find_hung(now)
-        if self._stops:
-            self._finish_stopping()
-        else:
             self._steer()
-        self._link.call_later(TICK, self._tick)
+        self._find_hung(now)
+        self._last_tick = now  # not before all of it went well: /healthz goes by this
 
     def _find_hung(self, now: float) -> None:
         limit = self._settings.model_deadline + HANG_MARGIN

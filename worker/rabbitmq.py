@@ -7,6 +7,7 @@ confirms, and connects again when it is lost. All of it runs in the thread that 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import ssl
@@ -28,12 +29,15 @@ import pika.exceptions as amqp
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.adapters.utils import connection_workflow as workflow
 
+from worker.logs import say
 from worker.retries import backoff
 from worker.settings import Settings
 from worker.topology import Queue, conflict
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
+TICK = 0.25
+RELEASE_PATIENCE = 2.0
 # What cannot heal by itself (credentials, vhost, queue arguments) is tried this often at most.
 SLOW_PAUSE = 15.0
 # A connection that lasted this long was a good one: the next is tried without a long pause. One
@@ -359,6 +363,9 @@ def _plain(cause: BaseException | None) -> str:
 class Events(Protocol):
     """What a `Link` tells; all called in its thread."""
 
+    def on_tick(self) -> None:
+        """Called each `TICK` seconds, connected or not."""
+
     def on_up(self) -> None:
         """Connected, the queues are there, and one may publish and consume."""
 
@@ -415,16 +422,39 @@ class Link:
     def run(self) -> None:
         """Connect, and serve until `close` has ended."""
         self._connect()
-        self._ioloop.start()
+        self._tick()
+        while True:
+            try:
+                self._ioloop.start()
+                break
+            except Exception as error:  # noqa: BLE001 see _recover
+                self._recover(error)
         self._ioloop.close()
 
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Have function called in the link's thread. From any thread."""
-        self._ioloop.add_callback_threadsafe(function)
+    def _recover(self, error: Exception) -> None:
+        """Start over with a new I/O loop after an exception that nobody caught.
 
-    def call_later(self, delay: float, function: Callable[[], None]) -> None:
-        """Have function called in delay seconds."""
-        self._ioloop.call_later(delay, function)
+        pika raises from inside its loop when, for one, a connection is reset just after it was
+        made. The process goes on as after a lost connection; what was in the old loop is gone.
+        """
+        say(logging.ERROR, "the connection's loop broke", error=repr(error)[:500])
+        broken, self._ioloop = self._ioloop, IOLoop()
+        self._connection = None
+        self._down(BrokerError(f"internal error: {type(error).__name__}"))
+        self._tick()
+        with contextlib.suppress(Exception):
+            broken.close()
+
+    def _tick(self) -> None:
+        self._ioloop.call_later(TICK, self._tick)
+        self._events.on_tick()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Have function called in the link's thread. From any thread.
+
+        It is forgotten when the loop breaks just then: `on_tick` looks at what must not be.
+        """
+        self._ioloop.add_callback_threadsafe(function)
 
     def close(self, done: Callable[[], None]) -> None:
         """Close and end `run`; done is called just before. Acks that were given are sent first."""
@@ -706,7 +736,7 @@ class Session:
     """A blocking connection. All methods raise `BrokerError`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._held = 0
         troubles = []
         for one in parameters(settings):
             try:
@@ -787,6 +817,7 @@ class Session:
             raise self._lost(error) from None
         if method is None:
             return None
+        self._held += 1
         return Delivery(
             method.delivery_tag,
             0,
@@ -829,29 +860,27 @@ class Session:
 
     def ack(self, delivery: Delivery) -> None:
         """Settle one message."""
+        self._held -= 1
         try:
             self._channel.basic_ack(delivery.tag)
         except amqp.AMQPError as error:
             raise self._lost(error) from None
 
-    def release(self) -> None:
-        """Give all messages back that were taken and not acked."""
+    def release(self, queue: str) -> None:
+        """Give all messages back that were taken from queue and not acked.
+
+        Waits a moment until they are there again, because the broker does it in its own time, and
+        whoever looks next would find none.
+        """
+        held, self._held = self._held, 0
         try:
             self._channel.close()
             self._open()
         except amqp.AMQPError as error:
             raise self._lost(error) from None
-
-    def purge(self, queue: str) -> int:
-        """Empty a queue; how many messages there were."""
-        try:
-            found: int = self._channel.queue_purge(queue).method.message_count
-        except amqp.ChannelClosed as error:
-            self._open()
-            raise BrokerError(f"queue '{queue}': {error.reply_text}", permanent=True) from None
-        except amqp.AMQPError as error:
-            raise self._lost(error) from None
-        return found
+        end = time.monotonic() + RELEASE_PATIENCE
+        while self.count(queue) < held and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _lost(self, error: amqp.AMQPError) -> BrokerError:
         return BrokerError(f"{self._where}: {_plain(_innermost(error))}")

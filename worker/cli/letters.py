@@ -118,7 +118,7 @@ def _chosen(
 def _list(settings: Settings, options: argparse.Namespace) -> int:
     with Session(settings) as session:
         letters = [letter for _, letter in _chosen(session, settings, options)]
-        session.release()
+        session.release(settings.dlq_name)
     if options.output == "json":
         for letter in letters:
             print(json.dumps(letter))
@@ -140,7 +140,7 @@ def _show(settings: Settings, options: argparse.Namespace) -> int:
             letter | {"body": delivery.body.decode(errors="replace")}
             for delivery, letter in _chosen(session, settings, options)
         ]
-        session.release()
+        session.release(settings.dlq_name)
     for letter in letters:
         if options.output == "json":
             print(json.dumps(letter))
@@ -168,7 +168,7 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
             if time.monotonic() - said > PROGRESS_EACH:
                 said = time.monotonic()
                 print(f"{done} so far", file=sys.stderr)
-        session.release()
+        session.release(settings.dlq_name)
     _total("replayed", done, options)
     return 0
 
@@ -183,7 +183,7 @@ def _purge(settings: Settings, options: argparse.Namespace) -> int:
             if not options.dry_run:
                 session.ack(delivery)
             done += 1
-        session.release()
+        session.release(settings.dlq_name)
     _total("purged", done, options)
     return 0
 

@@ -1,0 +1,60 @@
+"""The lasting connection by itself."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from worker.rabbitmq import Link
+from worker.settings import load
+from worker.topology import queues
+
+if TYPE_CHECKING:
+    from tests.broker.rabbit import Vhost
+    from worker.rabbitmq import BrokerError, Delivery
+
+
+class Clumsy:
+    """Fails at the first delivery, in the connection's thread."""
+
+    def __init__(self, vhost: Vhost) -> None:
+        settings = load({"AMQP_URI": vhost.uri})
+        self.link = Link(settings, queues(settings), self)
+        self.up = threading.Event()
+        self.ended = threading.Event()
+        self.got: list[Delivery] = []
+        self.down: list[str] = []
+
+    def on_tick(self) -> None:
+        if self.up.is_set():
+            self.link.consume()
+
+    def on_up(self) -> None:
+        self.up.set()
+
+    def on_down(self, error: BrokerError) -> None:
+        self.up.clear()
+        self.down.append(str(error))
+
+    def on_cancelled(self) -> None: ...
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        self.got.append(delivery)
+        if len(self.got) == 1:
+            raise KeyError("nobody catches this")
+        self.link.ack(delivery)
+        self.link.close(self.ended.set)
+
+
+def test_an_exception_in_the_loop_is_a_lost_connection_and_no_end(vhost: Vhost) -> None:
+    clumsy = Clumsy(vhost)
+    thread = threading.Thread(target=clumsy.link.run, daemon=True)
+    thread.start()
+    assert clumsy.up.wait(20)
+    vhost.publish([b"x"])
+    assert clumsy.ended.wait(20)
+    thread.join(10)
+    assert [delivery.body for delivery in clumsy.got] == [b"x", b"x"]
+    assert clumsy.got[1].redelivered
+    assert clumsy.down == ["internal error: KeyError"]
+    vhost.wait_count("feedback", 0)
