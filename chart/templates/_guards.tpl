@@ -88,7 +88,7 @@
 {{- if and (eq $a.mode "hpa") (eq (int $a.minReplicas) 0) -}}
 {{- $p = append $p "autoscaling.minReplicas is 0 with autoscaling.mode=hpa: only KEDA scales to zero; set autoscaling.minReplicas to at least 1, or autoscaling.mode=keda" -}}
 {{- end -}}
-{{- $requests := default dict .Values.worker.resources.requests -}}
+{{- $requests := default dict (default dict .Values.worker.resources).requests -}}
 {{- if and (eq (include "selfheal.autoscaler" .) "hpa") (not (hasKey $requests "cpu")) -}}
 {{- $p = append $p "autoscaling.mode=hpa measures CPU in percent of the request, and worker.resources.requests.cpu is not set: set it" -}}
 {{- end -}}
@@ -232,8 +232,11 @@
 {{- if and $o.autoscaling.enabled (gt (int $o.gpu.count) 0) -}}
 {{- $p = append $p "ollama.gpu.count is above 0 with ollama.autoscaling.enabled=true, which scales by CPU and a GPU leaves idle: set ollama.autoscaling.enabled=false and ollama.replicas" -}}
 {{- end -}}
-{{- if and $o.autoscaling.enabled (not (hasKey (default dict $o.resources.requests) "cpu")) -}}
+{{- if and $o.autoscaling.enabled (not (hasKey (default dict (default dict $o.resources).requests) "cpu")) -}}
 {{- $p = append $p "ollama.autoscaling measures CPU in percent of the request, and ollama.resources.requests.cpu is not set: set it" -}}
+{{- end -}}
+{{- if and $o.modelsInImage $o.persistence.enabled -}}
+{{- $p = append $p (printf "ollama.modelsInImage is %s and ollama.persistence.enabled is true, but models are in one place: set ollama.persistence.enabled=false, or leave ollama.modelsInImage empty" $o.modelsInImage) -}}
 {{- end -}}
 {{- if and $o.persistence.enabled (not $o.persistence.existingClaim) (gt $most 1) (not (has "ReadWriteMany" $o.persistence.accessModes)) -}}
 {{- $p = append $p (printf "ollama.persistence.accessModes is %s for up to %d replicas, which cannot share it: set [ReadWriteMany], or one replica, or ollama.persistence.enabled=false" ($o.persistence.accessModes | join ", ") $most) -}}

@@ -194,6 +194,18 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["ollama.persistence.accessModes is ReadWriteOnce for up to 5 replicas", "[ReadWriteMany]"],
     ),
+    "models in the image and on a volume": (
+        {
+            "ollama": {
+                "enabled": True,
+                "models": ["m"],
+                "modelsInImage": "/models",
+                "persistence": {"enabled": True},
+            },
+            "model": {"provider": "ollama", "name": "m"},
+        },
+        ["ollama.modelsInImage is /models and ollama.persistence.enabled is true"],
+    ),
     "model server budget that blocks drains": (
         {
             "ollama": {

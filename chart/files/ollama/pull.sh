@@ -1,5 +1,5 @@
 #!/bin/bash
-# Has every model of the arguments on the volume. What is there already needs no network.
+# Has every model of the arguments on the volume, or in the image. What is there already needs no network.
 set -euo pipefail
 ollama serve &
 server=$!
@@ -11,6 +11,10 @@ done
 for model in "$@"; do
   if ollama show "$model" >/dev/null 2>&1; then
     echo "$model is there"
+  elif [ ! -w "$OLLAMA_MODELS" ]; then
+    echo "$model is not in $OLLAMA_MODELS of the image; there are:" >&2
+    ollama list >&2
+    exit 1
   else
     echo "pulling $model"
     ollama pull "$model"

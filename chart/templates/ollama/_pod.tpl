@@ -4,7 +4,11 @@ image: {{ include "selfheal.image" (dict "root" . "image" .Values.ollama.image) 
 imagePullPolicy: {{ .Values.ollama.image.pullPolicy }}
 env:
   - {name: HOME, value: /home/ollama}
-  - {name: OLLAMA_MODELS, value: /models}
+  - {name: OLLAMA_MODELS, value: {{ .Values.ollama.modelsInImage | default "/models" | quote }}}
+  {{- if .Values.ollama.modelsInImage }}
+  # The folder cannot be written to.
+  - {name: OLLAMA_NOPRUNE, value: "1"}
+  {{- end }}
   - {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
   - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
   - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
@@ -14,14 +18,16 @@ env:
 securityContext:
   {{- include "selfheal.containerSecurityContext" . | nindent 2 }}
 volumeMounts:
+  {{- if not .Values.ollama.modelsInImage }}
   - {name: models, mountPath: /models}
+  {{- end }}
   - {name: home, mountPath: /home/ollama}
   - {name: tmp, mountPath: /tmp}
   - {name: scripts, mountPath: /scripts, readOnly: true}
 {{- end -}}
 
 {{- define "selfheal.ollama.resources" -}}
-{{- $resources := deepCopy .Values.ollama.resources -}}
+{{- $resources := deepCopy (default dict .Values.ollama.resources) -}}
 {{- if gt (int .Values.ollama.gpu.count) 0 -}}
 {{- $limits := default dict $resources.limits -}}
 {{- $_ := set $limits .Values.ollama.gpu.resource (int .Values.ollama.gpu.count) -}}
