@@ -10,6 +10,10 @@ from typing import Any
 from ci.chart.values import Value
 
 DEFINITIONS = Path(__file__).with_name("definitions.json")
+#: What may be dropped with null, as people do who want nothing there.
+DROPPABLE = {
+    f"#/$defs/{name}" for name in ("object", "objects", "resources", "secretNames", "stringMap")
+}
 
 
 def schema(values: Mapping[str, Value]) -> dict[str, Any]:
@@ -26,8 +30,14 @@ def _object(values: Mapping[str, Value]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {key: _property(value) for key, value in values.items()},
+        # Each key has a default, so one can only be missing when it was set to null.
+        "required": [key for key, value in values.items() if not _may_be_null(value)],
         "additionalProperties": False,
     }
+
+
+def _may_be_null(value: Value) -> bool:
+    return value.default is None or value.schema.get("$ref") in DROPPABLE
 
 
 def _property(value: Value) -> dict[str, Any]:

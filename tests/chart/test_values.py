@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from ci.chart.__main__ import generated
 from ci.chart.values import ValuesError, read
 from tests.chart.rendering import CHART, Helm, by_kind
+from tests.chart.schemas import problems
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 
@@ -95,6 +97,35 @@ def _nested(paths: list[str]) -> dict[str, Any]:
             here = here.setdefault(parent, {})
         here[last] = {}
     return values
+
+
+def _dropped(keep: set[str]) -> dict[str, Any]:
+    """Values with null for each key of values.yaml that the schema requires (`required`) or not."""
+    values: dict[str, Any] = {}
+    for top in read((CHART / "values.yaml").read_text(encoding="utf-8")).values():
+        for leaf in top.leaves():
+            *parents, key = leaf.path.split(".")
+            schema, here = SCHEMA, values
+            for parent in parents:
+                schema = schema["properties"][parent]
+            if ("required" if key in schema["required"] else "optional") in keep:
+                for parent in parents:
+                    here = here.setdefault(parent, {})
+                here[key] = None
+    return values
+
+
+def test_what_has_a_default_and_no_meaning_without_cannot_be_dropped(helm: Helm) -> None:
+    message = helm.refusal(values=_dropped({"required"}))
+    for key in ("concurrency", "maxReplicas", "pollingInterval", "username", "holdDown"):
+        assert re.search(rf"missing propert.*'{key}'", message), key
+
+
+def test_what_may_be_dropped_leaves_valid_manifests(helm: Helm, crds: Path) -> None:
+    values = _dropped({"optional"})
+    assert values["worker"]["resources"] is None
+    manifests = helm.template(values=values)
+    assert [p for m in manifests for p in problems(m, "1.34", crds)] == []
 
 
 @pytest.mark.parametrize(
