@@ -439,7 +439,12 @@ class Link:
         """
         say(logging.ERROR, "the connection's loop broke", error=repr(error)[:500])
         broken, self._ioloop = self._ioloop, IOLoop()
-        self._connection = None
+        connection, self._connection = self._connection, None
+        # An orderly close would need the loop that broke. The broker has to see the end at once,
+        # or it would wait for two heartbeats before it gives our messages to others.
+        socket = getattr(getattr(connection, "_transport", None), "_sock", None)
+        if socket is not None:
+            socket.close()
         self._down(BrokerError(f"internal error: {type(error).__name__}"))
         self._tick()
         with contextlib.suppress(Exception):
@@ -589,18 +594,19 @@ class Link:
             self.consuming = True
 
     def _delivered(self, epoch: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        if epoch == self.epoch:
-            self._events.on_delivery(
-                Delivery(
-                    method.delivery_tag,
-                    epoch,
-                    method.redelivered,
-                    method.exchange,
-                    method.routing_key,
-                    body,
-                    properties,
-                )
-            )
+        if epoch != self.epoch:
+            return
+        delivery = Delivery(
+            method.delivery_tag,
+            epoch,
+            method.redelivered,
+            method.exchange,
+            method.routing_key,
+            body,
+            properties,
+        )
+        with _told():
+            self._events.on_delivery(delivery)
 
     def cancel(self) -> None:
         """Take no more messages; those on the way still come, until `on_cancelled`."""
@@ -646,12 +652,12 @@ class Link:
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
         well = isinstance(method, pika.spec.Basic.Ack)
-        if not method.multiple:
-            self._settled(self._pending.pop(method.delivery_tag, None), well)
-            return
-        last = method.delivery_tag
-        for tag in [tag for tag in self._pending if tag <= last]:
-            self._settled(self._pending.pop(tag, None), well)
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._pending if tag <= method.delivery_tag]
+        with _told():
+            for tag in tags:
+                self._settled(self._pending.pop(tag, None), well)
 
     def _settled(self, waiting: _Pending | None, well: bool) -> None:
         if waiting is None:
@@ -672,6 +678,16 @@ class Link:
             ):
                 waiting.returned = True
                 return
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Log an exception of ours before pika makes a lost connection of it, without a word."""
+    try:
+        yield
+    except Exception as error:
+        say(logging.ERROR, "a callback failed", error=type(error).__name__)
+        raise
 
 
 class _Declaration:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from worker.rabbitmq import Link
 from worker.settings import load
 from worker.topology import queues
@@ -15,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Clumsy:
-    """Fails at the first delivery, in the connection's thread."""
+    """Fails once, in the connection's thread: at a delivery, or at a tick."""
 
-    def __init__(self, vhost: Vhost) -> None:
+    def __init__(self, vhost: Vhost, where: str) -> None:
+        self.where = where
         settings = load({"AMQP_URI": vhost.uri})
         self.link = Link(settings, queues(settings), self)
         self.up = threading.Event()
@@ -26,6 +29,9 @@ class Clumsy:
         self.down: list[str] = []
 
     def on_tick(self) -> None:
+        if self.where == "tick" and self.got:
+            self.where = "done"
+            raise KeyError("nobody catches this")
         if self.up.is_set():
             self.link.consume()
 
@@ -40,14 +46,21 @@ class Clumsy:
 
     def on_delivery(self, delivery: Delivery) -> None:
         self.got.append(delivery)
-        if len(self.got) == 1:
+        if len(self.got) == 1 and self.where == "delivery":
             raise KeyError("nobody catches this")
+        if len(self.got) == 1:
+            return
         self.link.ack(delivery)
         self.link.close(self.ended.set)
 
 
-def test_an_exception_in_the_loop_is_a_lost_connection_and_no_end(vhost: Vhost) -> None:
-    clumsy = Clumsy(vhost)
+@pytest.mark.parametrize(
+    ("where", "why"), [("delivery", "connection lost"), ("tick", "internal error: KeyError")]
+)
+def test_an_exception_in_the_loop_is_a_lost_connection_and_no_end(
+    vhost: Vhost, where: str, why: str
+) -> None:
+    clumsy = Clumsy(vhost, where)
     thread = threading.Thread(target=clumsy.link.run, daemon=True)
     thread.start()
     assert clumsy.up.wait(20)
@@ -56,5 +69,6 @@ def test_an_exception_in_the_loop_is_a_lost_connection_and_no_end(vhost: Vhost) 
     thread.join(10)
     assert [delivery.body for delivery in clumsy.got] == [b"x", b"x"]
     assert clumsy.got[1].redelivered
-    assert clumsy.down == ["internal error: KeyError"]
+    (said,) = clumsy.down
+    assert why in said
     vhost.wait_count("feedback", 0)
