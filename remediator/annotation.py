@@ -50,6 +50,7 @@ class State:
     first_seen: int = 0
     since: int = 0
     drain_started: int = 0
+    no_room: int = 0
     boot_id: str = ""
     scale_down_mark: bool = False
     holds: tuple[int, ...] = ()
@@ -87,6 +88,7 @@ _NAMES = {
     "first_seen": "firstSeen",
     "since": "since",
     "drain_started": "drainStarted",
+    "no_room": "noRoom",
     "boot_id": "bootID",
     "scale_down_mark": "scaleDownMark",
     "holds": "holds",
@@ -94,7 +96,7 @@ _NAMES = {
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id"), str),
     **dict.fromkeys(("latched", "scale_down_mark"), bool),
-    **dict.fromkeys(("transition", "first_seen", "since", "drain_started"), int),
+    **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
 }
 
 

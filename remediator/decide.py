@@ -24,6 +24,8 @@ from remediator.settings import Config, Rule
 from remediator.snapshot import Node
 
 OPT_OUT_LABEL = "selfheal.dev/exclude"
+#: Seconds after which it is looked again whether a held node's pods fit elsewhere.
+ROOM_AGAIN_AFTER = 60.0
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
 FOREIGN_TAINTS = (
@@ -167,15 +169,16 @@ class _Look:
         due, why = self._recovery(state)
         if due is not None and due <= self.now:
             return self._give_back(state, "Uncordoned", why)
-        mark = foreign_mark(self.node)
         wish = None
-        if not mark and state.phase is Phase.CORDONED and self._wants_drain(state):
-            after = replace(
-                state, phase=Phase.DRAINING, action="drain", drain_started=int(self.now)
-            )
-            wish = self._intent(
-                Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}"
-            )
+        mark = foreign_mark(self.node)
+        drain_at = self._drain_at(state)
+        if state.phase is Phase.CORDONED and drain_at is not None and not mark:
+            if state.no_room:
+                why = f"{why}; not drained: no room elsewhere for its pods"
+            if drain_at <= self.now:
+                wish = self._drain_wish(state)
+            else:
+                due = drain_at if due is None else min(due, drain_at)
         standing = "held-foreign" if mark else state.phase.value
         return Assessment(
             standing,
@@ -187,17 +190,24 @@ class _Look:
             since=float(state.since),
         )
 
+    def _drain_wish(self, state: State) -> Intent:
+        after = replace(
+            state, phase=Phase.DRAINING, action="drain", drain_started=int(self.now), no_room=0
+        )
+        return self._intent(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
+
+    def _drain_at(self, state: State) -> float | None:
+        """When the held node is to be drained, None = not: for its rule, or a worse one."""
+        if state.action == "drain":
+            return state.no_room + ROOM_AGAIN_AFTER if state.no_room else self.now
+        moments = [self._due(rule) for rule in self.scope.config.rules if rule.action == "drain"]
+        return min((moment for moment in moments if moment is not None), default=None)
+
     def _cancel(self, state: State) -> Assessment:
         after = replace(state, phase=Phase.CANCELLED, scale_down_mark=False)
         message = f"uncordoned by somebody else: this occurrence of {state.condition} is over"
         intent = self._intent(Kind.CANCEL, after, "RemediationCancelled", message)
         return Assessment("cancelled", message, intent=intent, state=state)
-
-    def _wants_drain(self, state: State) -> bool:
-        if state.action == "drain":
-            return True
-        moments = [self._due(rule) for rule in self.scope.config.rules if rule.action == "drain"]
-        return any(moment is not None and moment <= self.now for moment in moments)
 
     def _recovery(self, state: State) -> tuple[float | None, str]:
         """When the node can be given back were nothing to change, and why (not)."""

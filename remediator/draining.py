@@ -17,13 +17,16 @@ from remediator.annotation import Phase, State, Unreadable
 from remediator.answers import ApiFailure, EvictionResult, NotLeader, Outcome, classify_eviction
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders
+from remediator.headroom import Room, autoscaled, place, usable
+from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import Collection, KubernetesApi
-from remediator.pod_filters import Surroundings
+from remediator.pod_filters import Fate, Surroundings, sort_pod
 from remediator.settings import Config
 from remediator.snapshot import (
     Budget,
     Change,
     Json,
+    Node,
     Pod,
     Reflector,
     WatchEvent,
@@ -41,6 +44,11 @@ DAEMON_SETS_KEPT = 60.0
 BUDGETS_KEPT = 60.0
 BLOCKED_EVERY = 60.0
 BLOCKED_FIRST = 1.0
+ROOM_KEPT = 60.0
+#: A drain that was written down so recently has evicted nothing yet.
+JUST_BEGUN = 2.0
+#: An empty node is believed so long after its pods were listed (from a cache that may lag).
+SETTLE = 0.2
 
 
 @dataclass(slots=True)
@@ -49,6 +57,8 @@ class Running:
 
     drain: NodeDrain
     pods: Collection
+    #: The other nodes, when it is to be checked whether the pods fit there; None = not checked.
+    elsewhere: list[Node] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     checking: bool = False
     ended: bool = False
@@ -62,6 +72,8 @@ class Callbacks:
     """What the loop wants to know. `say` takes (node, uid, reason, message, warning)."""
 
     done: Callable[[NodeDrain], None]
+    no_room: Callable[[NodeDrain, str], None]
+    nodes: Callable[[], list[Node]]
     say: Callable[[str, str, str, str, bool], None]
     evicted: Callable[[Outcome], None]
 
@@ -84,6 +96,8 @@ class Draining:
         self.running: dict[str, Running] = {}
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
+        self._rooms: dict[str, tuple[float, Room]] = {}
+        self._room_lock = threading.Lock()
         self._budgets: dict[str, Budget] = {}
         self._budget_stop: threading.Event | None = None
         self._budget_source: Collection | None = None
@@ -106,7 +120,11 @@ class Draining:
             drain.begin_wave(0)
         for budget in self._budgets.values():
             drain.budget_changed(budget, self._clock())
-        run = Running(drain, self._api.pods_of(node))
+        # Only before the first eviction: what was begun is ended, by whichever process.
+        begun = self._clock() - state.drain_started
+        check = self.config.drain.headroom and begun < JUST_BEGUN
+        elsewhere = [item for item in self._callbacks.nodes() if item.uid != uid] if check else None
+        run = Running(drain, self._api.pods_of(node), elsewhere)
         self.running[uid] = run
         threading.Thread(
             target=self._watch_pods, args=(run,), name=f"pods-{node}", daemon=True
@@ -136,11 +154,17 @@ class Draining:
         def synced() -> None:
             if drain.synced:
                 return
-            around = self._surroundings(drain.node, list(reflector.items.values()))
+            pods = list(reflector.items.values())
+            around = self._surroundings(drain.node, pods)
+            crowded = self._no_room(run, pods, around)
 
             def ready() -> None:
+                if crowded:
+                    run.ended = True
+                    self._callbacks.no_room(drain, crowded)
+                    return
                 drain.surroundings_changed(around)
-                drain.synced = True
+                drain.synced, drain.synced_at = True, self._clock()
 
             self._post(ready)
 
@@ -163,6 +187,39 @@ class Draining:
         claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
         local = frozenset(claim for claim in claims if self._is_local(*claim, node))
         return Surroundings(self.config.drain, self._own_uid, daemon_sets, local)
+
+    def _no_room(self, run: Running, pods: list[Pod], around: Surroundings) -> str:
+        """Why the pods cannot go elsewhere, empty when they can (or nobody asked).
+
+        Nodes are looked at one by one, those known already first, until all pods are placed.
+        """
+        left = [
+            pod for pod in pods if pod.deletion is None and sort_pod(pod, around).fate is Fate.EVICT
+        ]
+        if run.elsewhere is None or not left or autoscaled(run.elsewhere):
+            return ""
+        usable_nodes = [node for node in run.elsewhere if usable(node)]
+        with self._room_lock:
+            now = time.monotonic()
+            known = {uid: kept for uid, kept in self._rooms.items() if now - kept[0] < ROOM_KEPT}
+            self._rooms = known
+            for node in sorted(usable_nodes, key=lambda node: node.uid not in known):
+                try:
+                    left = place(left, self._room(node, now))
+                except ApiFailure as failure:
+                    log.warning("room on %s is not known: %s", node.name, failure)
+                    return ""
+                if not left or run.stop.is_set():
+                    return ""
+        return no_room_text(left, len(usable_nodes))
+
+    def _room(self, node: Node, now: float) -> Room:
+        kept = self._rooms.get(node.uid)
+        if kept is None:
+            pages = self._api.pods_of(node.name).pages(cached=True)
+            pods = [pod_from_json(raw) for raws, _ in pages for raw in raws]
+            kept = self._rooms[node.uid] = (now, Room.of(node, pods))
+        return kept[1]
 
     def _known_daemon_sets(self) -> DaemonSets | None:
         with self._daemon_lock:
@@ -236,11 +293,15 @@ class Draining:
             orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
             self._carry_out(run, orders)
             moments = [orders.wake, self._report(run, now)]
+            if orders.done and not run.ended:
+                moments.append(run.drain.synced_at + SETTLE)
             wake = min([moment for moment in [wake, *moments] if moment is not None], default=None)
         self._mind_budgets(now)
         return wake
 
     def _carry_out(self, run: Running, orders: Orders) -> None:
+        if orders.done and self._clock() < run.drain.synced_at + SETTLE:
+            return
         if orders.done or (self.config.dry_run and self._tried_all(run)):
             run.ended = True
             self._callbacks.done(run.drain)

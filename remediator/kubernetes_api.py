@@ -397,7 +397,8 @@ class Collection:
         with self._lock:
             self._response = response
         try:
-            for line in _lines(response):
+            # `close` may have come before there was anything to close.
+            for line in _lines(response) if not stop.is_set() else ():
                 if stop.is_set():
                     return
                 event = json.loads(line)

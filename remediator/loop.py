@@ -22,10 +22,11 @@ from remediator.drain import NodeDrain
 from remediator.draining import Callbacks, Draining
 from remediator.events import EventWriter, NodeEvent
 from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import PAUSE_KEY, Leader
+from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
 from remediator.metrics import Metrics, publish
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
+from remediator.rivals import Rivals
 from remediator.settings import Config
 from remediator.snapshot import Change, Json, Node, Reflector, node_from_json
 from remediator.workers import Workers
@@ -39,6 +40,7 @@ STUCK_AFTER = 60.0
 #: With no sign of life of the node watch for so long, nothing new is begun.
 WATCH_LOST = 120.0
 METRICS_EVERY = 1.0
+RIVALS_EVERY = 30.0
 MAX_BATCH = 500
 
 
@@ -84,7 +86,13 @@ class Remediator:
         )
         api.fence = self.leader.fence
         self.planner = Planner(config, self._owner, self.clock())
-        callbacks = Callbacks(self._drained, self._say, self._count_eviction)
+        callbacks = Callbacks(
+            done=self._drained,
+            no_room=self._no_room,
+            nodes=lambda: [entry.node for entry in self.planner.entries.values()],
+            say=self._say,
+            evicted=self._count_eviction,
+        )
         self.draining = Draining(
             api, config, self._workers, self.post, identity.pod_uid, callbacks, self.clock
         )
@@ -101,6 +109,10 @@ class Remediator:
         self.synced = False
         self._leading = False
         self._paused = ""
+        self._rivals = Rivals(identity.owner)
+        self._rivals_at = 0.0
+        #: Who comes before us; None = not known yet, and then nothing is done.
+        self._first: str | None = None
         self._metrics_at = 0.0
         self._metrics_owed = False
         self.last_tick = time.monotonic()
@@ -171,6 +183,12 @@ class Remediator:
         if not (self._leading and self.synced):
             self._publish(now, {})
             return longest
+        if now >= self._rivals_at:
+            self._rivals_at = now + RIVALS_EVERY
+            self._workers.submit(self._look_for_rivals)
+        if self._first is None or self._first:
+            self._publish(now, {})
+            return min(longest, self._rivals_at)
         ill = ""
         if self.watch_age() > WATCH_LOST:
             ill = f"the node watch is silent for {self.watch_age():.0f}s"
@@ -213,6 +231,7 @@ class Remediator:
 
     def _lead(self, leading: bool) -> None:
         self._leading = leading
+        self._first, self._rivals_at = None, 0.0
         self.metrics.leader.set(leading)
         if leading:
             # What a predecessor did a moment ago may not have come by the watch yet; every
@@ -229,7 +248,50 @@ class Remediator:
         if paused != self._paused:
             log.warning("paused: %s", paused) if paused else log.warning("resumed")
         self._paused = paused
+        trusted = frozenset(annotations.get(TRUST_KEY, "").replace(",", " ").split())
+        if trusted != self.planner.trusted:
+            log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
+            self.planner.trust(trusted)
         self.metrics.paused.set(bool(paused))
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration (callable from any thread)."""
+        self.post(lambda: self._reconfigure(config))
+
+    def _reconfigure(self, config: Config) -> None:
+        if config.lease != self.config.lease or config.api != self.config.api:
+            log.warning("changes of `lease` and `api` take effect at the next start only")
+        if config.dry_run != self.config.dry_run:
+            self.draining.end_all()
+            self._api.dry_run = config.dry_run
+        self.config = self.draining.config = config
+        self.planner.reconfigure(config, self.clock())
+        log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
+        self._warn_of_unknown_conditions()
+
+    def _look_for_rivals(self) -> None:
+        """In a worker: the Leases of all remediators of the cluster."""
+        try:
+            pages = self._api.leases(f"{LABEL}=true").pages()
+            leases = [lease_from_json(raw) for raws, _ in pages for raw in raws]
+        except ApiFailure as failure:
+            log.warning("other remediators cannot be looked for: %s", failure)
+            self.post(self._look_again_soon)
+            return
+        self.post(lambda: self._rivals_seen(leases))
+
+    def _look_again_soon(self) -> None:
+        self._rivals_at = min(self._rivals_at, self.clock() + 2.0)
+
+    def _rivals_seen(self, leases: list[LeaseView]) -> None:
+        first = self._rivals.first(leases, self.clock())
+        if first and first != self._first:
+            log.warning("the remediator %s was here first: this one only looks on", first)
+            self.draining.end_all()
+        elif self._first and not first:
+            log.warning("the other remediator is gone: this one acts from now on")
+        self._first = first
+        self.metrics.read_only.set(bool(first))
 
     def _follow_drains(self) -> None:
         """Drains follow the nodes' annotations: begin those that are missing, end the others."""
@@ -238,7 +300,7 @@ class Remediator:
             state = entry.assessment.state
             if entry.pending is not None or state is None or state.phase is not Phase.DRAINING:
                 continue
-            if entry.assessment.standing in ("draining", "held-foreign"):
+            if entry.assessment.standing == Phase.DRAINING.value:
                 wanted.add(uid)
                 if uid not in self.draining.running:
                     log.info("going on with the drain of %s", entry.node.name)
@@ -288,7 +350,7 @@ class Remediator:
             return False
         if scope.config.dry_run:
             return True  # what is held in dry-run is not on the node
-        if intent.state is not None and intent.state.phase is Phase.DRAINED:
+        if intent.state is not None and intent.kind is Kind.NOTE and intent.state.phase.held:
             return fresh.unschedulable
         now = self.clock()
         seen = observe(memory, known, fresh, scope.config.rules, now)
@@ -345,8 +407,10 @@ class Remediator:
     def _reopen(self, intent: Intent) -> None:
         """A drain whose end could not be written down has not ended."""
         run = self.draining.running.get(intent.uid)
-        if run is not None:
+        if run is not None and run.drain.synced:
             run.ended = False
+        elif run is not None:
+            self.draining.end(intent.uid)
 
     # -- drains -------------------------------------------------------------------------
 
@@ -375,6 +439,23 @@ class Remediator:
             return
         self.metrics.drains.labels("succeeded").observe(max(0.0, seconds))
         self._submit(intent)
+
+    def _no_room(self, drain: NodeDrain, why: str) -> None:
+        """The pods fit nowhere else: the node stays cordoned, and is looked at again later."""
+        now = self.clock()
+        entry = self.planner.entries.get(drain.uid)
+        state = entry.state if entry is not None else None
+        if state is None or state.phase is not Phase.DRAINING:
+            self.draining.end(drain.uid)
+            return
+        back = replace(state, phase=Phase.CORDONED, drain_started=0, no_room=int(now))
+        message = f"cordoned only: {why}"
+        intent = Intent(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
+        if self.planner.request(intent, now):
+            self.metrics.drains.labels("no-room").observe(max(0.0, now - drain.started))
+            self._submit(intent)
+        else:
+            self.draining.end(drain.uid)  # busy: begun again when the node is looked at next
 
     def _count_eviction(self, outcome: Outcome) -> None:
         self.metrics.evictions.labels(outcome.value).inc()

@@ -67,6 +67,7 @@ class Planner:
         self.owner = owner
         self.entries: dict[str, Entry] = {}
         self.suspects: dict[Key, float] = {}
+        self.trusted: frozenset[str] = frozenset()
         self._names: dict[str, str] = {}
         self._dirty: set[str] = set()
         self._due: list[tuple[float, str, int]] = []
@@ -81,10 +82,19 @@ class Planner:
 
     # -- what is known ------------------------------------------------------------------
 
-    def reconfigure(self, config: Config) -> None:
-        """Go on with other rules; what was seen so far of conditions in both is kept."""
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Go on with other rules; what was seen of conditions that are in both is kept."""
+        if config.dry_run != self.config.dry_run:
+            for entry in self.entries.values():
+                entry.overlay = None
         self.config = config
+        for entry in self.entries.values():
+            entry.memory = observe(entry.memory, entry.node, entry.node, config.rules, now)
         self._dirty.update(self.entries)
+
+    def trust(self, conditions: frozenset[str]) -> None:
+        """Conditions that a human vouches for: many of them at once are no detector's fault."""
+        self.trusted = conditions
 
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
@@ -282,6 +292,8 @@ class Planner:
         signal = self.config.signal
         if block is not None or not signal.enabled or wish.state is None:
             return block
+        if wish.state.condition in self.trusted:
+            return None
         recent = self._granted.setdefault((wish.state.condition, wish.state.reason), deque())
         while recent and recent[0] <= now - signal.window:
             recent.popleft()
@@ -322,17 +334,21 @@ class Planner:
                     onsets.popleft()
                 if not onsets:
                     del self._onsets[key]
-                elif key not in self.suspects and self._is_wave(onsets):
+                elif key not in self.suspects and self._is_wave(key, onsets):
                     self.suspects[key] = min(when for when, _ in onsets)
         if before != self.suspects:
             self._dirty.update(self.entries)
 
-    def _is_wave(self, onsets: deque[tuple[float, str]]) -> bool:
+    def _is_wave(self, key: Key, onsets: deque[tuple[float, str]]) -> bool:
+        if key[0] in self.trusted:
+            return False
         limit = self._wave_limit()
         return len(onsets) > limit and len({uid for _, uid in onsets}) > limit
 
     def _wave_is_over(self, key: Key) -> bool:
-        """So few nodes still say it that it can be believed again."""
+        """So few nodes still say it that it can be believed again, or a human vouches for it."""
+        if key[0] in self.trusted:
+            return True
         bad = sum(key in _bad_now(entry, self.config) for entry in self.entries.values())
         return bad <= self._wave_limit()
 

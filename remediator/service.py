@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from remediator.commands import Failure
 from remediator.events import EventWriter
@@ -21,16 +23,18 @@ from remediator.kubernetes_api import KubernetesApi, Permission, load_configurat
 from remediator.leader import Leader
 from remediator.loop import Identity, Remediator
 from remediator.metrics import Metrics
-from remediator.settings import Config, Environment, load_config
+from remediator.settings import Config, Environment, SettingsError, load_config
 
 log = logging.getLogger("remediator")
 
 #: How long the start waits for an API server that does not answer.
 API_PATIENCE = 60.0
 _M_ARENA_MAX = -8
+#: A ConfigMap's change takes up to a minute to arrive in the pod; looking is cheap.
+CONFIG_EVERY = 3.0
 
 
-def permissions(config: Config, namespace: str) -> list[Permission]:
+def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     """Everything that `run` uses, as the README's and the chart's RBAC grant it."""
     leases = "coordination.k8s.io"
     wanted = [Permission(verb, "", "nodes") for verb in ("get", "list", "watch", "patch")]
@@ -48,7 +52,7 @@ def permissions(config: Config, namespace: str) -> list[Permission]:
     wanted.append(Permission("create", "", "events", namespace="default"))
     wanted.append(Permission("create", leases, "leases", namespace=namespace))
     wanted += [
-        Permission(verb, leases, "leases", namespace=namespace, name=config.lease.name)
+        Permission(verb, leases, "leases", namespace=namespace, name=lease)
         for verb in ("list", "watch", "patch")
     ]
     return wanted
@@ -67,24 +71,24 @@ def run(options: argparse.Namespace) -> int:
         or environment.pod_namespace
         or default_namespace
     )
+    lease = config.lease
     if options.lease:
-        lease = config.lease.model_copy(update={"name": options.lease})
-        config = config.model_copy(update={"lease": lease})
+        lease = lease.model_copy(update={"name": options.lease})
     metrics = Metrics()
     api = KubernetesApi(
         access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.request
     )
-    _check_permissions(api, config, namespace)
+    _check_permissions(api, permissions(config, namespace, lease.name))
     identity = _identity(environment)
     events = EventWriter(api, identity, lambda result: metrics.events.labels(result).inc())
 
     def leader_of(
         on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
     ) -> Leader:
-        watch = api.lease(namespace, config.lease.name)
-        return Leader(api, watch, config.lease, namespace, identity, on_change, on_annotations)
+        watch = api.lease(namespace, lease.name)
+        return Leader(api, watch, lease, namespace, identity, on_change, on_annotations)
 
-    owner = Identity(f"{namespace}/{config.lease.name}", environment.pod_uid)
+    owner = Identity(f"{namespace}/{lease.name}", environment.pod_uid)
     remediator = Remediator(config, api, leader_of, events, metrics, owner)
     try:
         server = serve(environment.http_port, remediator.healthy, remediator.ready, metrics.render)
@@ -101,6 +105,11 @@ def run(options: argparse.Namespace) -> int:
         owner.owner,
         server.server_port,
     )
+    path = options.config or environment.config_file
+    follow = threading.Thread(
+        target=_follow_config, args=(path, config, remediator, metrics), daemon=True
+    )
+    follow.start()
     remediator.run()
     log.info("stopped")
     # Requests under way are the API server's now; their threads are not waited for.
@@ -109,9 +118,28 @@ def run(options: argparse.Namespace) -> int:
     os._exit(0)
 
 
-def _check_permissions(api: KubernetesApi, config: Config, namespace: str) -> None:
+def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: Metrics) -> None:
+    """Take up changes of the file; one that cannot be used is reported and not taken."""
+    complaint = ""
+    while True:
+        time.sleep(CONFIG_EVERY)
+        try:
+            fresh = load_config(path)
+        except SettingsError as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                log.error("the new configuration is not taken, the old one stays: %s", error)
+                metrics.config_ok.set(0)
+            continue
+        complaint = ""
+        metrics.config_ok.set(1)
+        if fresh != config:
+            config = fresh
+            remediator.reconfigure(fresh)
+
+
+def _check_permissions(api: KubernetesApi, wanted: list[Permission]) -> None:
     """Raises Failure that names each missing permission, or when no API server answers."""
-    wanted = permissions(config, namespace)
     given_up = time.monotonic() + API_PATIENCE
     while True:
         try:

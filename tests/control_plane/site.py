@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import urllib3
 import yaml
 
 from ci.cluster.kwok import node as kwok_node
@@ -214,6 +215,31 @@ class Site:
         items = self.api.get("/api/v1/namespaces/default/events", query)["items"]
         return [event["message"] for event in items]
 
+    def allow_lease(self, name: str) -> None:
+        """The chart's Role is for one Lease; allow the account another one."""
+        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}/roles"
+        role = f"{path}/{self.name}-remediator"
+        rules = self.api.get(role)["rules"]
+        for rule in rules:
+            if "resourceNames" in rule:
+                rule["resourceNames"].append(name)
+        self.patch(role, {"rules": rules})
+
+    def metric(self, process: Remediator, line: str) -> float:
+        """The value of a metric, named with its labels; 0 when it is not there."""
+        port = process.log.partition("http port ")[2].split()[0]
+        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics")
+        for text in answer.data.decode().splitlines():
+            name, _, value = text.rpartition(" ")
+            if name == f"selfheal_remediator_{line}":
+                return float(value)
+        return 0.0
+
+    def annotate_lease(self, key: str, value: str) -> None:
+        """As `kubectl annotate lease` does."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases/remediator"
+        self.patch(path, {"metadata": {"annotations": {key: value}}})
+
     # -- pods ---------------------------------------------------------------------------
 
     def deployment(self, name: str, replicas: int, **pod_spec: Any) -> None:
@@ -364,6 +390,10 @@ class Site:
         """Leave nothing that another test could see."""
         for process in self._started:
             process.kill()
+        # The Lease of a killed remediator would be a living rival to the next test's.
+        leases = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases"
+        for lease in self.api.get(leases)["items"]:
+            self.delete(f"{leases}/{lease['metadata']['name']}")
         self.delete(f"/api/v1/namespaces/{self.name}")
         for node in self._nodes:
             self.delete(f"/api/v1/nodes/{node}")

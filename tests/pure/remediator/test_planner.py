@@ -362,6 +362,24 @@ def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
     assert planner.entries["uid-n0"].node.unschedulable
 
 
+def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
+    planner = _planner(3)
+    bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
+    _put(planner, bad, NOW)
+    (intent,) = planner.plan(NOW).intents
+    assert intent.state is not None
+    written = replace(
+        bad, version="5", unschedulable=True, annotations={STATE_KEY: intent.state.to_json()}
+    )
+    mended = replace(things.with_condition(written, condition("False")), version="6")
+    _put(planner, mended, NOW)
+    planner.settled(intent, written, NOW)
+    assert planner.entries["uid-n0"].node == mended
+    planner.plan(NOW)
+    (back,) = planner.plan(NOW + 10).intents
+    assert back.kind is Kind.GIVE_BACK
+
+
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     planner = _planner(3)
     _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)

@@ -1,0 +1,45 @@
+"""Other remediators in the cluster, found by their Leases: the oldest one acts. Pure.
+
+A Lease lives while its renewal changes within its own duration by our clock; at first sight it
+counts as alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from remediator.leader import LeaseView
+
+#: Seconds beyond a Lease's duration before it counts as dead: it is looked at only now and then.
+MARGIN = 45.0
+
+
+@dataclass(slots=True)
+class Rivals:
+    """What was seen of other remediators' Leases; `own` is `namespace/name`."""
+
+    own: str
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def first(self, leases: Iterable[LeaseView], now: float) -> str:
+        """The remediator that comes before us, empty = we are the first."""
+        found = {f"{lease.namespace}/{lease.name}": lease for lease in leases}
+        mine = found.get(self.own)
+        before = []
+        for name, lease in found.items():
+            if name == self.own or not lease.holder:
+                continue
+            known = self._seen.get(name)
+            if known is None or known[0] != lease.renewed:
+                self._seen[name] = (lease.renewed, now)
+            elif now - known[1] > lease.duration + MARGIN:
+                continue
+            if mine is None or _age(lease) < _age(mine):
+                before.append(name)
+        self._seen = {name: seen for name, seen in self._seen.items() if name in found}
+        return min(before, default="")
+
+
+def _age(lease: LeaseView) -> tuple[float, str]:
+    return (lease.created or 0.0, f"{lease.namespace}/{lease.name}")

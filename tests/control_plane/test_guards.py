@@ -1,0 +1,137 @@
+"""What keeps the remediator from doing harm: headroom, rivals, waves, itself, bad files."""
+
+import yaml
+
+from tests.control_plane.site import Site, until
+
+BIG = {"containers": [{"name": "main", "image": "x", "resources": {"requests": {"cpu": "20"}}}]}
+
+
+def test_what_fits_nowhere_else_is_not_drained(site: Site) -> None:
+    bad = site.nodes(1)[0]
+    site.deployment("big", 1, **BIG)
+    other = site.node("small")
+    site.patch(
+        f"/api/v1/nodes/{other}/status",
+        {"status": {"allocatable": {"cpu": "10"}, "capacity": {"cpu": "10"}}},
+    )
+    site.remediator(site.config(recovery={"holdDown": "1h"}))
+    site.condition(bad, "True")
+    until(lambda: site.event_messages(bad, "NoHeadroom"), "it says that there is no room")
+    assert site.cordoned(bad)
+    assert site.phase(bad) == "cordoned"
+    assert len(site.pods(bad)) == 1
+    (message,) = site.event_messages(bad, "NoHeadroom")
+    assert "20000m CPU" in message
+
+
+def test_a_second_remediator_looks_on_until_the_first_is_gone(site: Site) -> None:
+    bad, _ = site.nodes(2)
+    first = site.remediator(site.config(rules=[_rule("OtherFault")]))
+    lease = {"name": "younger", "duration": "3s", "renewInterval": "500ms", "renewDeadline": "2s"}
+    site.allow_lease("younger")
+    second = site.remediator(site.config(lease=lease))
+    second.says(f"the remediator {site.name}/remediator was here first")
+    assert site.metric(second, "read_only") == 1
+    site.condition(bad, "True")
+    site.condition(bad, "True", kind="OtherFault")
+    until(lambda: site.phase(bad) == "drained", "the first one acts")
+    assert site.state(bad)["by"] == f"{site.name}/remediator"
+    assert site.state(bad)["condition"] == "OtherFault"
+    assert "cordoned:" not in second.log
+    first.terminate()
+    second.says("the other remediator is gone", patience=60)
+    assert site.state(bad)["by"] == f"{site.name}/remediator"
+
+
+def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
+    nodes = site.nodes(6)
+    signal = {"floor": 2, "window": "20s"}
+    brakes = {"maxHeld": "100%"}
+    process = site.remediator(
+        site.config(signal=signal, brakes=brakes, rules=[_rule("TestFault", action="cordon")])
+    )
+    for node in nodes[:2]:
+        site.condition(node, "True")
+        until(lambda node=node: site.cordoned(node), "the first ones are believed")
+    for node in nodes[2:]:
+        site.condition(node, "True")
+    until(lambda: not any(site.cordoned(node) for node in nodes), "given back")
+    until(lambda: site.event_messages(nodes[0], "DetectorSuspected"), "it is said")
+    until(
+        lambda: site.metric(process, 'signal_rejected_nodes{cause="suspected-detector"}') >= 4,
+        "and counted",
+    )
+    site.annotate_lease("selfheal.dev/trust", "TestFault")
+    until(lambda: all(site.cordoned(node) for node in nodes), "a human vouches for it")
+
+
+def test_its_own_pod_goes_last(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    site.deployment("self", 1)
+    (own,) = site.pods(app="self")
+    node = own["spec"]["nodeName"]
+    site.budget("web-pdb", "web", maxUnavailable=0)
+    web_here = site.pods(node, app="web")
+    config = site.config(recovery={"holdDown": "1h"})
+    site.remediator(
+        config, POD_NAME=own["metadata"]["name"], POD_UID=own["metadata"]["uid"], NODE_NAME=node
+    )
+    site.condition(node, "True")
+    if web_here:
+        until(lambda: site.event_messages(node, "DrainBlocked"), "the others are blocked")
+        assert site.pods(node, app="self")
+    site.change_budget("web-pdb", maxUnavailable=2)
+    until(lambda: site.phase(node) == "drained", "in the end it goes too")
+    assert site.pods(node) == []
+
+
+def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
+    bad, other = site.nodes(2)
+    path = site.config(rules=[_rule("OtherFault")], brakes={"maxHeld": "100%"})
+    process = site.remediator(path)
+    site.condition(bad, "True")
+    good = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**good, "mode": "enforced"}))
+    process.says("the new configuration is not taken")
+    assert site.metric(process, "config_last_reload_successful") == 0
+    site.condition(other, "True", kind="OtherFault")
+    until(lambda: site.phase(other) == "drained", "the old one works on")
+    assert not site.cordoned(bad)
+    path.write_text(yaml.safe_dump({**good, "rules": [_rule("TestFault")]}))
+    until(lambda: site.phase(bad) == "drained", "the new one works")
+
+
+def test_an_unreadable_annotation_is_left_alone_and_said(site: Site) -> None:
+    bad, other = site.nodes(2)
+    body = {"metadata": {"annotations": {"selfheal.dev/state": '{"v": 99}'}}}
+    site.patch(f"/api/v1/nodes/{bad}", body)
+    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.condition(bad, "True")
+    site.condition(other, "True")
+    until(lambda: site.phase(other) == "drained", "another one is served")
+    assert not site.cordoned(bad)
+    assert site.state(bad) == {"v": 99}
+    status = site.command("status").stdout
+    assert f"unreadable: {bad} (schema version 99, this version reads 1)" in status
+
+
+def test_a_node_that_repeats_itself_stays_until_a_human_releases_it(site: Site) -> None:
+    bad = site.nodes(2)[0]
+    site.remediator(site.config(recovery={"holdDown": "100ms", "maxFlaps": 2}))
+    for _ in range(2):
+        site.condition(bad, "True")
+        until(lambda: site.phase(bad) == "drained", "held")
+        site.condition(bad, "False")
+        if len(site.state(bad)["holds"]) < 2:
+            until(lambda: not site.cordoned(bad), "given back the first time")
+    plan = site.command("plan", bad, config=site.config(recovery={"maxFlaps": 2}))
+    assert "a human must release" in plan.stdout, plan.stdout + plan.stderr
+    assert site.cordoned(bad)
+    assert site.command("release", bad).returncode == 0
+    assert not site.cordoned(bad)
+
+
+def _rule(kind: str, action: str = "drain") -> dict[str, str]:
+    return {"condition": kind, "for": "300ms", "action": action}
