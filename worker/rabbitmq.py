@@ -382,6 +382,28 @@ class Events(Protocol):
 Done = Callable[[Outcome], None]
 
 
+class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
+    """Sends what one turn of the loop has to say in one piece.
+
+    pika hands each frame to the socket by itself: four system calls a message, and after each the
+    thread has to win the interpreter back from the handlers. (Measured: a quarter of the time.)
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._unsent: list[bytes] = []
+        super().__init__(*arguments, **named)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._unsent:
+            self.ioloop.call_later(0, self._send_all)
+        self._unsent.append(data)
+
+    def _send_all(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None and unsent:
+            self._transport.write(b"".join(unsent))
+
+
 @dataclass(slots=True)
 class _Pending:
     publication: Publication
@@ -411,6 +433,8 @@ class Link:
         self._consumer_tag: str | None = None
         self._next_tag = 1
         self._pending: dict[int, _Pending] = {}
+        self._unacked: dict[int, None] = {}  # in the order of delivery
+        self._to_ack: set[int] = set()
         self._closing: Callable[[], None] | None = None
         self.epoch = 0
         self.up = False
@@ -491,7 +515,7 @@ class Link:
         one = addresses[self._attempts % len(addresses)]
         self.epoch += 1
         epoch = self.epoch
-        self._connection = SelectConnection(
+        self._connection = _Connection(
             one,
             on_open_callback=partial(self._opened, epoch),
             on_open_error_callback=lambda _, error: self._lost(epoch, explain(error, one)),
@@ -564,6 +588,8 @@ class Link:
         self.up = self.consuming = self.blocked = False
         self._channel = None
         self._consumer_tag = None
+        self._unacked.clear()
+        self._to_ack.clear()
         pending, self._pending = self._pending, {}
         if self._closing is not None:
             self._end()
@@ -605,6 +631,7 @@ class Link:
             body,
             properties,
         )
+        self._unacked[delivery.tag] = None
         with _told():
             self._events.on_delivery(delivery)
 
@@ -622,9 +649,27 @@ class Link:
             self._events.on_cancelled()
 
     def ack(self, delivery: Delivery) -> None:
-        """Settle a message; without effect when its connection is gone."""
+        """Settle a message, from within its `Done`; without effect when its connection is gone."""
         if self.up and delivery.epoch == self.epoch:
-            self._channel.basic_ack(delivery.tag)
+            self._to_ack.add(delivery.tag)
+
+    def _send_acks(self) -> None:
+        """Ack what was settled: all from the oldest on in one frame, the others one by one."""
+        ready, unacked = self._to_ack, self._unacked
+        last = 0
+        for tag in unacked:
+            if tag not in ready:
+                break
+            last = tag
+        if last:
+            self._channel.basic_ack(last, multiple=True)
+            for tag in [tag for tag in unacked if tag <= last]:
+                del unacked[tag]
+                ready.discard(tag)
+        for tag in ready:
+            self._channel.basic_ack(tag)
+            del unacked[tag]
+        ready.clear()
 
     # -- publishing
 
@@ -658,6 +703,8 @@ class Link:
         with _told():
             for tag in tags:
                 self._settled(self._pending.pop(tag, None), well)
+        if self._to_ack:
+            self._send_acks()
 
     def _settled(self, waiting: _Pending | None, well: bool) -> None:
         if waiting is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.rabbitmq import Link
+from worker.rabbitmq import Link, Outcome, Publication, new_properties
 from worker.settings import load
 from worker.topology import queues
 
@@ -50,8 +50,15 @@ class Clumsy:
             raise KeyError("nobody catches this")
         if len(self.got) == 1:
             return
-        self.link.ack(delivery)
-        self.link.close(self.ended.set)
+        properties = new_properties(None)
+        publication = Publication("feedback.results", delivery.body, properties)
+
+        def sent(outcome: Outcome) -> None:
+            assert outcome is Outcome.CONFIRMED
+            self.link.ack(delivery)
+            self.link.call_soon(lambda: self.link.close(self.ended.set))
+
+        self.link.publish(publication, sent)
 
 
 @pytest.mark.parametrize(
