@@ -4,14 +4,12 @@ They are inside the source distribution of vaderSentiment 3.3.2 (MIT licence), w
 its pinned hash into the user cache; no text of it is kept in this repository.
 """
 
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ci import pypi
 from ci.model import corpora
-from ci.versions import cache_root, pin
+from ci.versions import pin
 from worker.builtin.classifier import SENTIMENTS
 
 
@@ -28,8 +26,8 @@ def feedback(count: int) -> list[Feedback]:
     """`count` review snippets with ids `review-<number>`.
 
     First come those that the embedded model has never seen, so that its agreement with the raters
-    is an honest figure. Raises ValueError when there are fewer, CalledProcessError when the
-    archive cannot be had.
+    is an honest figure. Raises ValueError when there are fewer, RuntimeError when the archive
+    cannot be had.
     """
     reviews = [
         one
@@ -48,22 +46,4 @@ def feedback(count: int) -> list[Feedback]:
 
 def _sdist() -> Path:
     version, digest = pin("texts", "vader_sentiment"), pin("texts", "vader_sentiment_sha256")
-    folder = cache_root() / "texts" / digest[:16]
-    sdist = folder / f"vaderSentiment-{version}.tar.gz"
-    if sdist.exists():
-        return sdist
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        wanted = Path(temporary) / "requirements.txt"
-        wanted.write_text(f"vaderSentiment=={version} --hash=sha256:{digest}\n")
-        subprocess.run(
-            [
-                *[sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"],
-                *["--no-binary", ":all:", "--require-hashes", "--dest", temporary],
-                *["--requirement", str(wanted)],
-            ],
-            check=True,
-        )
-        folder.mkdir(exist_ok=True)
-        (Path(temporary) / sdist.name).replace(sdist)
-    return sdist
+    return pypi.fetch("vaderSentiment", version, digest)

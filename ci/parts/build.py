@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ci.parts import native
 from ci.parts.errors import PartsError
 from ci.parts.progress import Console, Progress
 from ci.parts.recipes import (
@@ -121,7 +122,10 @@ def _build(recipe: Recipe, final: Path, toolchain: Toolchain) -> None:
 
 def _compile(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:
     flags = link_flags(recipe, pin("go", recipe.module))
-    _go(recipe, toolchain, "build", "-ldflags", flags, "-o", str(output), recipe.package)
+    arguments = ["build", "-ldflags", flags, "-o", str(output)]
+    if recipe.native:
+        arguments += ["-tags", recipe.native.tags]
+    _go(recipe, toolchain, *arguments, recipe.package)
 
 
 def _copy_sources(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:
@@ -134,11 +138,14 @@ def _copy_sources(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:
 
 
 def _go(recipe: Recipe, toolchain: Toolchain, *arguments: str) -> str:
+    settings = (
+        native.environment(recipe.native, _parts_root()) if recipe.native else BUILD_ENVIRONMENT
+    )
     try:
         done = subprocess.run(
             [toolchain.go, *arguments],
             cwd=MODULES / recipe.module,
-            env=os.environ | BUILD_ENVIRONMENT,
+            env=os.environ | settings,
             capture_output=True,
             text=True,
         )

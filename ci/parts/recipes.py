@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ci.versions import pin
+
 MODULES = Path(__file__).with_name("modules")
 
 # Set for every build, so that the developer's own Go settings change nothing that comes out.
@@ -17,6 +19,19 @@ BUILD_ENVIRONMENT: Mapping[str, str] = {
 }
 
 _STRIPPED = "-s -w"
+# With all libraries inside, so that it runs in an image whatever machine it was built on.
+_STATIC = f"{_STRIPPED} -linkmode external -extldflags -static"
+
+
+@dataclass(frozen=True)
+class Native:
+    """What a program that is partly C and C++ needs besides its module."""
+
+    packages: Mapping[str, str]
+    """A file or program that must be there → the Debian package that brings it."""
+    header: str
+    """A header inside a source distribution from PyPI, as it is included (`<sdist>/<name>.h`)."""
+    tags: str
 
 
 @dataclass(frozen=True)
@@ -30,8 +45,11 @@ class Recipe:
     link: str = _STRIPPED
     version_variable: str = ""
     """The variable that the linker sets to the version, where a release build does that."""
+    version_prefix: str = "v"
+    """What that variable's value begins with."""
     source_module: str = ""
     folder: str = ""
+    native: Native | None = None
 
 
 def _kubernetes(name: str) -> Recipe:
@@ -48,6 +66,7 @@ def _table(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
 
 _KEDA = "github.com/kedacore/keda/v2"
 _METRICS = "sigs.k8s.io/metrics-server"
+_OLLAMA = "github.com/ollama/ollama"
 
 # In the order in which they are built: what the most commands wait for first.
 RECIPES: Mapping[str, Recipe] = _table(
@@ -91,6 +110,23 @@ RECIPES: Mapping[str, Recipe] = _table(
             version_variable="helm.sh/helm/v4/internal/version.version",
         ),
         Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+        Recipe(
+            "ollama",
+            "ollama",
+            _OLLAMA,
+            link=_STATIC,
+            version_variable=f"{_OLLAMA}/version.Version",
+            version_prefix="",
+            native=Native(
+                packages={
+                    "g++": "g++",
+                    "/usr/include/nlohmann/json.hpp": "nlohmann-json3-dev",
+                    "/usr/include/stb/stb_image.h": "libstb-dev",
+                },
+                header="miniaudio/miniaudio.h",
+                tags="netgo,osusergo",
+            ),
+        ),
     ]
 )
 
@@ -98,7 +134,8 @@ RECIPES: Mapping[str, Recipe] = _table(
 def link_flags(recipe: Recipe, version: str) -> str:
     """The linker's flags; Kubernetes programs are told their version."""
     if recipe.version_variable:
-        return f"{recipe.link} -X {recipe.version_variable}={version}"
+        said = f"{recipe.version_prefix}{version.removeprefix('v')}"
+        return f"{recipe.link} -X {recipe.version_variable}={said}"
     if recipe.link != "kubernetes":
         return recipe.link
     major, minor, _ = version.removeprefix("v").split(".", 2)
@@ -125,11 +162,35 @@ def key(recipe: Recipe, version: str, go_version: str, sources: Mapping[str, byt
         f"{platform.system()}/{platform.machine()}",
         *(f"{name}={value}" for name, value in sorted(BUILD_ENVIRONMENT.items())),
     ]
+    if recipe.native:
+        flags = compiler_flags(platform.machine(), cpu_features())
+        facts += [repr(recipe.native), header_digest(recipe.native), flags]
     for fact in facts:
         digest.update(fact.encode() + b"\0")
     for name, content in sorted(sources.items()):
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     return f"{version}-{digest.hexdigest()[:12]}"
+
+
+def compiler_flags(machine: str, features: frozenset[str]) -> str:
+    """For C and C++. Without AVX2, which every x86 server since 2015 has, a model is 10 × slower;
+    Ollama's own releases choose between several builds as they start."""
+    fast = machine == "x86_64" and {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"} <= features
+    return "-O2 -march=x86-64-v3" if fast else "-O2"
+
+
+def cpu_features() -> frozenset[str]:
+    """What this machine's processor can do, by Linux's names; empty where that is not told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def header_digest(native: Native) -> str:
+    """The pinned SHA-256 of the source distribution that has the header."""
+    return pin("headers", f"{Path(native.header).parent}_sha256")
 
 
 def module_sources(module: str) -> dict[str, bytes]:
