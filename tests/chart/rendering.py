@@ -66,6 +66,16 @@ class Helm:
             return str(refused)
         raise AssertionError(f"rendered, and should have been refused: {sets} {values}")
 
+    def notes(self, *sets: str, files: Sequence[Path] = ()) -> str:
+        """What a user reads after the install."""
+        arguments = ["install", "feelings", str(CHART), "--namespace", "ns", "--dry-run=client"]
+        arguments += [part for path in files for part in ("--values", str(path))]
+        arguments += [part for assignment in sets for part in ("--set", assignment)]
+        done = self._call(*arguments)
+        if done.returncode != 0:
+            raise Refused(done.stderr)
+        return done.stdout.partition("\nNOTES:\n")[2]
+
     def lint(self, files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
         """`helm lint --strict`."""
         arguments = [argument for path in files for argument in ("--values", str(path))]

@@ -122,6 +122,18 @@ def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site)
     }
 
 
+def test_two_pipelines_with_brokers_of_their_own_in_two_namespaces(site: Site) -> None:
+    site.apply("install")
+    second = f"{site.namespace}-second"
+    alone = ("--set=remediator.enabled=false", "--set=rabbitmq.persistence.enabled=false")
+    site.helm(
+        *("install", "selfheal", str(CHART), "-n", second, "--create-namespace"),
+        *("--wait", "--timeout", "90s", NO_DETECTOR, *alone),
+    )
+    site.helm("uninstall", "selfheal", "-n", second)
+    assert "remediator" in site.pods().values()
+
+
 def test_says_what_the_cluster_lacks(site: Site) -> None:
     said = site.helm(
         *("install", "selfheal", str(CHART), "-n", site.namespace),

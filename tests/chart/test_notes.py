@@ -1,0 +1,50 @@
+"""What a user reads after the install: short, true, and with this release's names in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.chart.rendering import CASES, Helm
+
+
+@pytest.fixture
+def notes(helm: Helm, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Helm:
+    """A Helm that sees no cluster, whatever the machine has."""
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
+    return helm
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_is_short_and_names_the_release(notes: Helm, case: str) -> None:
+    text = notes.notes(files=CASES[case])
+    assert text.startswith("selfheal 0.1.0 is installed as feelings in ns.")
+    assert len(text.splitlines()) <= 32
+    assert "<no value>" not in text
+    assert "%!" not in text
+    for line in text.splitlines():
+        if "kubectl" in line:
+            assert "kubectl -n ns " in line
+
+
+def test_names_objects_that_exist(notes: Helm) -> None:
+    text = notes.notes()
+    made = notes.template(release="feelings")
+    names = {m["metadata"]["name"] for m in made}
+    for named in re.findall(r"(?:service|secret|scaledobject|deploy)[/ ](feelings[a-z-]*)", text):
+        assert named in names
+
+
+def test_says_what_is_only_for_evaluation_and_what_is_missing(notes: Helm) -> None:
+    text = notes.notes()
+    assert "single node for evaluation" in text
+    assert "worker.image.repository is selfheal-worker, which is on no public registry" in text
+    text = notes.notes("worker.image.repository=registry.example.com/selfheal-worker")
+    assert "worker.image.repository is" not in text
+    assert "lost when its pod moves" in notes.notes("rabbitmq.persistence.enabled=false")
+
+
+def test_says_that_faults_are_on(notes: Helm) -> None:
+    assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
+    assert "faults" not in notes.notes()
