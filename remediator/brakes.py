@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from remediator.settings import Brakes
 
@@ -18,7 +18,8 @@ class Member:
     """One node of the population, as the brakes count it.
 
     held: out of service because of us; unavailable: out of service for whatever other reason
-    (not Ready, cordoned by somebody else, being deleted, about to be removed).
+    (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
+    not answer at all (Ready Unknown).
     """
 
     zone: str = ""
@@ -26,6 +27,7 @@ class Member:
     held: bool = False
     unavailable: bool = False
     draining: bool = False
+    silent: bool = False
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Tally:
     unavailable: int = 0
     draining: int = 0
     control_plane_held: int = 0
+    silent: int = 0
     zones: Counter[str] = field(default_factory=Counter)
     zones_held: Counter[str] = field(default_factory=Counter)
     hold_times: list[float] = field(default_factory=list)
@@ -52,16 +55,31 @@ class Tally:
         """Counts over the population."""
         tally = cls(hold_times=sorted(hold_times), peak=peak)
         for member in members:
-            tally.population += 1
-            tally.zones[member.zone] += 1
-            if member.held:
-                tally.held += 1
-                tally.zones_held[member.zone] += 1
-                tally.control_plane_held += member.control_plane
-            elif member.unavailable:
-                tally.unavailable += 1
-            tally.draining += member.draining
+            tally.count(member, 1)
         return tally
+
+    def count(self, member: Member, sign: int) -> None:
+        """Take a node in (1) or out (-1)."""
+        self.population += sign
+        self.zones[member.zone] += sign
+        if member.held:
+            self.held += sign
+            self.zones_held[member.zone] += sign
+            self.control_plane_held += sign * member.control_plane
+        elif member.unavailable:
+            self.unavailable += sign
+        self.draining += sign * member.draining
+        self.silent += sign * member.silent
+
+    def copy(self, hold_times: Iterable[float], peak: int) -> Tally:
+        """The same counts, to be changed on their own."""
+        return replace(
+            self,
+            zones=self.zones.copy(),
+            zones_held=self.zones_held.copy(),
+            hold_times=list(hold_times),
+            peak=peak,
+        )
 
     def add_hold(self, member: Member, now: float) -> None:
         """Count a hold that was just allowed."""

@@ -130,7 +130,7 @@ def _release_patch(name: str, raw: Json) -> tuple[list[Json], bool]:
         return [], False
     cancelled = replace(state, phase=Phase.CANCELLED, scale_down_mark=False, holds=())
     intent = Intent(Kind.GIVE_BACK, name, node.uid, cancelled, "", "")
-    return node_patch(intent, raw, scale_down_disabled=False), True
+    return node_patch(intent, node, scale_down_disabled=False), True
 
 
 def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:

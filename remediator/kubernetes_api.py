@@ -36,7 +36,7 @@ WATCH_SILENCE = 80.0
 WATCH_SECONDS = (240, 300)
 GET_ATTEMPTS = 3
 MAX_PAUSE = 60.0
-PAGE = 250
+PAGE = 100
 
 _PATCH = "application/json-patch+json"
 _JSON = "application/json"
@@ -120,6 +120,8 @@ class KubernetesApi:
         self.namespace = namespace
         self.dry_run = dry_run
         self.budget = Budget(budget)
+        self._patching = threading.Condition()
+        self._patches = 0
         self.fence: Callable[[], None] = lambda: None
         self.on_request = on_request or _ignore
 
@@ -228,7 +230,19 @@ class KubernetesApi:
     def patch_node(self, name: str, patch: list[Json]) -> Answer:
         """JSON patch of a node."""
         path = f"/api/v1/nodes/{quote(name)}"
-        return self.write("PATCH", path, patch, content_type=_PATCH, timeout=15.0)
+        with self._patching:
+            self._patches += 1
+        try:
+            return self.write("PATCH", path, patch, content_type=_PATCH, timeout=15.0)
+        finally:
+            with self._patching:
+                self._patches -= 1
+                self._patching.notify_all()
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until no node is being changed, for at most so long; whether that came true."""
+        with self._patching:
+            return self._patching.wait_for(lambda: self._patches == 0, seconds)
 
     def evict(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
         """Ask for the pod's eviction, if it still is the pod with this uid."""

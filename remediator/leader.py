@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAUSE_KEY = "selfheal.dev/paused"
 TRUST_KEY = "selfheal.dev/trust"
 LABEL = "selfheal.dev/remediator"
+#: How long an ending leader waits for its last changes of nodes.
+SETTLE_SECONDS = 2.0
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 
@@ -78,6 +80,8 @@ class LeaseApi(Protocol):
         fenced: bool = ...,
         real: bool = ...,
     ) -> Answer: ...
+
+    def settle(self, seconds: float) -> bool: ...
 
 
 class Closable(Source, Protocol):
@@ -161,8 +165,8 @@ class Leader:
         self._watch.close()
         was_leading, self.leading = self.leading, False
         self._write_until = 0.0
-        if not was_leading:
-            return
+        if not was_leading or not self._api.settle(SETTLE_SECONDS):
+            return  # a change may still be under way: the Lease runs out by itself
         ops = [
             _op("test", "/spec/holderIdentity", self.identity),
             _op("replace", "/spec/holderIdentity", ""),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from remediator.annotation import Phase
-from remediator.answers import Answer, ApiFailure, NotLeader, Outcome
+from remediator.answers import ApiFailure, NotLeader, Outcome
 from remediator.conditions import Memory, observe
 from remediator.decide import Intent, Kind, Scope, assess
 from remediator.drain import NodeDrain
@@ -28,7 +28,7 @@ from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
 from remediator.settings import Config
-from remediator.snapshot import Change, Json, Node, Reflector, node_from_json
+from remediator.snapshot import Change, Node, Reflector, node_from_json
 from remediator.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ STUCK_AFTER = 60.0
 WATCH_LOST = 120.0
 METRICS_EVERY = 1.0
 RIVALS_EVERY = 30.0
+#: How often a change is tried on a node that somebody else keeps changing.
+CONFLICTS = 4
 MAX_BATCH = 500
 
 
@@ -107,6 +109,7 @@ class Remediator:
             self._stop,
         )
         self.synced = False
+        self.known_once = False
         self._leading = False
         self._paused = ""
         self._rivals = Rivals(identity.owner)
@@ -140,7 +143,7 @@ class Remediator:
 
     def ready(self) -> str:
         """What is missing before this process can do its work, empty = nothing."""
-        return "" if self.synced else "the nodes are not known yet"
+        return "" if self.known_once else "the nodes are not known yet"
 
     def stop(self) -> None:
         """End soon; callable from any thread and from a signal handler."""
@@ -180,6 +183,9 @@ class Remediator:
     def _act(self) -> float:
         now = self.clock()
         longest = now + LONGEST_SLEEP
+        if self._leading and self._nodes.relist_pending:
+            self._node_source.close()  # the watch may have begun only just now
+            return now + 0.05
         if not (self._leading and self.synced):
             self._publish(now, {})
             return longest
@@ -213,10 +219,11 @@ class Remediator:
             self.draining.end(change.old.uid)
 
     def _nodes_known(self) -> None:
-        if not self.synced:
+        if not self.known_once:
+            self.known_once = True
             log.info("%d nodes known", len(self.planner.entries))
             self._warn_of_unknown_conditions()
-        self.synced = True
+        self.synced = not self._nodes.relist_pending
         self.metrics.relists.labels("nodes").inc()
 
     def _warn_of_unknown_conditions(self) -> None:
@@ -233,13 +240,14 @@ class Remediator:
         self._leading = leading
         self._first, self._rivals_at = None, 0.0
         self.metrics.leader.set(leading)
+        self.planner.forget_pending()
         if leading:
-            # What a predecessor did a moment ago may not have come by the watch yet; every
-            # change is made on a fresh read, so this only has to be roughly right.
-            self.planner.forget_pending()
+            # What a predecessor did a moment ago may not have come by the watch yet, and the
+            # brakes have to count it: read all nodes again before anything is done.
+            self.synced = False
+            self._nodes.ask_relist()
         else:
             self.draining.end_all()
-            self.planner.forget_pending()
 
     def _lease_says(self, annotations: Mapping[str, str]) -> None:
         paused = annotations.get(PAUSE_KEY, "")
@@ -318,34 +326,64 @@ class Remediator:
         self._workers.submit(lambda: self._carry_out(intent, scope, node, memory))
 
     def _carry_out(self, intent: Intent, scope: Scope, known: Node, memory: Memory) -> None:
-        """In a worker: read the node afresh, decide again, change it if it still holds."""
+        """In a worker: change the node if it still is as it was when this was decided.
+
+        Else (422) it is read afresh and decided again. In dry-run what we know is not what the
+        node shows, so it is always read first.
+        """
+        node: Node | None = None if scope.config.dry_run else known
         try:
-            raw = self._api.node(intent.node)
-            if not self._still_wanted(intent, scope, known, memory, raw):
-                self.post(lambda: self._dropped(intent, raw))
-                return
-            mark = self.config.drain.scale_down_disabled
-            patch = node_patch(intent, raw, scale_down_disabled=mark)
-            answer = self._api.patch_node(intent.node, patch)
+            for _ in range(CONFLICTS):
+                if node is None:
+                    node = node_from_json(self._api.node(intent.node))
+                    if not self._still_wanted(intent, scope, known, memory, node):
+                        self._tell(self._dropped, intent, node)
+                        return
+                mark = self.config.drain.scale_down_disabled
+                answer = self._api.patch_node(
+                    intent.node, node_patch(intent, node, scale_down_disabled=mark)
+                )
+                if answer.ok:
+                    self._tell(self._settled, intent, node_from_json(answer.json()))
+                    return
+                if answer.status not in (409, 422):
+                    raise answer.failure()
+                node = None
+            raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
         except NotLeader:
             self.post(lambda: self.planner.failed(intent, self.clock()))
-            return
-        except ApiFailure as error:
-            failure = error
-            self.post(lambda: self._failed(intent, failure))
-            return
-        self._answered(intent, answer)
+        except ApiFailure as failure:
+            self._find_out(intent, failure)
 
-    def _answered(self, intent: Intent, answer: Answer) -> None:
-        if answer.ok:
-            self.post(lambda: self._settled(intent, answer.json()))
-        else:
-            self.post(lambda: self._failed(intent, answer.failure(), answer.retry_after))
+    def _tell(self, what: Callable[[Intent, Node], None], intent: Intent, node: Node) -> None:
+        self.post(lambda: what(intent, node))
+
+    def _find_out(self, intent: Intent, failure: ApiFailure) -> None:
+        """In a worker: a change without an answer may have been made. Look before going on."""
+        pause = 0.5
+        while failure.status == 0 or failure.status >= 500:
+            try:
+                self._api.fence()
+                node = node_from_json(self._api.node(intent.node))
+            except NotLeader:
+                break
+            except ApiFailure as error:
+                if error.status == 404:
+                    break
+                time.sleep(pause)
+                pause = min(10.0, pause * 2)
+                continue
+            self._tell(self._looked_up, intent, node)
+            break
+        self.post(lambda: self._failed(intent, failure))
+
+    def _looked_up(self, intent: Intent, node: Node) -> None:
+        if node.uid == intent.uid:
+            self.planner.apply(Change(node.name, None, node), self.clock())
 
     def _still_wanted(
-        self, intent: Intent, scope: Scope, known: Node, memory: Memory, raw: Json
+        self, intent: Intent, scope: Scope, known: Node, memory: Memory, fresh: Node
     ) -> bool:
-        fresh = node_from_json(raw)
         if fresh.uid != intent.uid:
             return False
         if scope.config.dry_run:
@@ -358,9 +396,9 @@ class Remediator:
         asked = again.intent or again.wish
         return asked is not None and asked.kind is intent.kind
 
-    def _settled(self, intent: Intent, raw: Json) -> None:
+    def _settled(self, intent: Intent, node: Node) -> None:
         now = self.clock()
-        self.planner.settled(intent, node_from_json(raw), now)
+        self.planner.settled(intent, node, now)
         self.metrics.actions.labels(intent.kind.value, "done").inc()
         prefix = "dry-run, would be: " if self.config.dry_run else ""
         log.info("%s: %s%s", intent.node, prefix, intent.message or intent.kind.value)
@@ -379,12 +417,11 @@ class Remediator:
         else:
             self.draining.end(intent.uid)
 
-    def _dropped(self, intent: Intent, raw: Json) -> None:
+    def _dropped(self, intent: Intent, node: Node) -> None:
         """The fresh read says otherwise: take it in and let the planner think again."""
         log.info("%s: %s is not called for any more", intent.node, intent.kind.value)
         self.metrics.actions.labels(intent.kind.value, "overtaken").inc()
         now = self.clock()
-        node = node_from_json(raw)
         self.planner.failed(intent, now)
         self._reopen(intent)
         if node.uid == intent.uid:

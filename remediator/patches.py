@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from remediator.annotation import STATE_KEY, State
 from remediator.decide import Intent, Kind
+from remediator.snapshot import Node
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
 
 
-def node_patch(intent: Intent, raw: Json, *, scale_down_disabled: bool) -> list[Json]:
-    """The patch that carries out the intent on the node just read (`raw`).
+def node_patch(intent: Intent, node: Node, *, scale_down_disabled: bool) -> list[Json]:
+    """The patch that carries out the intent on the node as it was seen.
 
-    The server refuses it (422) when the node is another one or has changed since.
+    The server refuses it (422) when the node is another one or has changed since: what was
+    decided holds for exactly this resourceVersion, so no other fresh read is needed.
     """
-    meta = raw["metadata"]
-    annotations: dict[str, str] = meta.get("annotations") or {}
+    annotations = node.annotations
     ops: list[Json] = [
         _op("test", "/metadata/uid", intent.uid),
-        _op("test", "/metadata/resourceVersion", meta["resourceVersion"]),
+        _op("test", "/metadata/resourceVersion", node.version),
     ]
-    if not meta.get("annotations"):
+    if not node.annotated:
         ops.append(_op("add", "/metadata/annotations", {}))
     state = intent.state
     if intent.kind is Kind.HOLD:
@@ -31,14 +33,14 @@ def node_patch(intent: Intent, raw: Json, *, scale_down_disabled: bool) -> list[
         if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
             ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
             state = replace(state, scale_down_mark=True)
-    if intent.kind is Kind.GIVE_BACK and (raw.get("spec") or {}).get("unschedulable"):
+    if intent.kind is Kind.GIVE_BACK and node.unschedulable:
         ops.append({"op": "remove", "path": "/spec/unschedulable"})
     if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL) and _our_mark(annotations):
         ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
     return ops + _state_ops(state, annotations)
 
 
-def _state_ops(state: State | None, annotations: dict[str, str]) -> list[Json]:
+def _state_ops(state: State | None, annotations: Mapping[str, str]) -> list[Json]:
     if state is not None:
         return [_op("add", _annotation(STATE_KEY), state.to_json())]
     if STATE_KEY in annotations:
@@ -46,7 +48,7 @@ def _state_ops(state: State | None, annotations: dict[str, str]) -> list[Json]:
     return []
 
 
-def _our_mark(annotations: dict[str, str]) -> bool:
+def _our_mark(annotations: Mapping[str, str]) -> bool:
     marked = '"scaleDownMark":true' in annotations.get(STATE_KEY, "")
     return marked and annotations.get(SCALE_DOWN_KEY) == "true"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from remediator.annotation import STATE_KEY, Phase, State
@@ -36,6 +36,7 @@ class Entry:
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Intent | None = None
     blocked: Engaged | None = None
+    member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0
     ticket: int = 0
@@ -48,6 +49,12 @@ class Entry:
     def state(self) -> State | None:
         """The annotation as it is, or as the write under way will leave it."""
         return self.pending.state if self.pending is not None else self.assessment.state
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The annotation as it is and as a write under way will leave it: both may be so."""
+        both = (self.assessment.state, self.pending.state if self.pending is not None else None)
+        return tuple(state for state in both if state is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Planner:
         self.trusted: frozenset[str] = frozenset()
         self._names: dict[str, str] = {}
         self._dirty: set[str] = set()
+        self._asking: set[str] = set()
+        self._counts = Tally()
         self._due: list[tuple[float, str, int]] = []
         self._onsets: dict[Key, deque[tuple[float, str]]] = {}
         self._granted: dict[Key, deque[float]] = {}
@@ -99,10 +108,7 @@ class Planner:
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
         if change.new is None:
-            uid = self._names.pop(change.key, None)
-            if uid is not None:
-                self.entries.pop(uid, None)
-                self._dirty.discard(uid)
+            self._forget(self._names.pop(change.key, ""))
             return
         node = change.new
         entry = self.entries.get(node.uid)
@@ -110,10 +116,20 @@ class Planner:
             return  # older than what we know, often from our own write: never back in time
         self._see(node, entry, now)
 
+    def _forget(self, uid: str) -> None:
+        entry = self.entries.pop(uid, None)
+        if entry is not None and entry.member is not None:
+            self._counts.count(entry.member, -1)
+        self._dirty.discard(uid)
+        self._asking.discard(uid)
+
     def _see(self, node: Node, entry: Entry | None, now: float) -> None:
         if entry is None:
             memory = observe(Memory(), None, node, self.config.rules, now)
             entry = Entry(node, memory)
+            known = self._names.get(node.name)
+            if known is not None:
+                self._forget(known)  # made anew under its name
             self.entries[node.uid] = entry
             self._names[node.name] = node.uid
             self._note_onsets(entry, None, now)
@@ -163,15 +179,20 @@ class Planner:
         entry.pending = None
         entry.failures += 1
         entry.retry_at = now + max(delay, min(60.0, 0.1 * 2.0 ** min(entry.failures, 10)))
-        self._schedule(entry, entry.retry_at)
+        self._dirty.add(intent.uid)
 
     def request(self, intent: Intent, now: float) -> bool:
         """Take up an intent of the drain engine; False when the node is gone or busy."""
         entry = self.entries.get(intent.uid)
         if entry is None or entry.pending is not None or entry.retry_at > now:
             return False
-        entry.pending = intent
+        self._hand_out(entry, intent, now)
         return True
+
+    def _hand_out(self, entry: Entry, intent: Intent, now: float) -> None:
+        entry.pending, entry.blocked = intent, None
+        self._asking.discard(entry.node.uid)
+        self._recount(entry, now)
 
     def forget_pending(self) -> None:
         """Leadership was lost: nothing that was handed out counts any more."""
@@ -191,14 +212,14 @@ class Planner:
         self._reassess(now)
         intents: list[Intent] = []
         wishes: list[Entry] = []
-        for entry in self.entries.values():
-            entry.blocked = None
-            if entry.pending is not None or entry.retry_at > now:
+        for entry in [self.entries[uid] for uid in self._asking]:
+            intent = entry.assessment.intent
+            if entry.retry_at > now:
                 continue
-            if entry.assessment.intent is not None:
-                entry.pending = entry.assessment.intent
-                intents.append(entry.pending)
-            elif entry.assessment.wish is not None:
+            if intent is not None:
+                self._hand_out(entry, intent, now)
+                intents.append(intent)
+            else:
                 wishes.append(entry)
         engaged: Counter[str] = Counter()
         wake = self._due[0][0] if self._due else None
@@ -217,27 +238,40 @@ class Planner:
         oldest = now - max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
         while self._hold_times and self._hold_times[0] < oldest:
             self._hold_times.popleft()
-        peak = max((count for _, count in self._peaks), default=0)
-        tally = Tally.of(
-            (member for entry in self.entries.values() for member in self._member(entry, now)),
-            self._hold_times,
-            peak,
-        )
-        if not self._peaks or tally.population != self._peaks[-1][1]:
-            self._peaks.append((now, tally.population))
-        return tally
+        population = self._counts.population
+        if not self._peaks or population != self._peaks[-1][1]:
+            self._peaks.append((now, population))
+        peak = max(count for _, count in self._peaks)
+        return self._counts.copy(self._hold_times, peak)
 
-    def _member(self, entry: Entry, now: float) -> Iterator[Member]:
-        node, state = entry.node, entry.state
-        ours = state is not None and state.phase.held and state.by == self.owner
-        if not ours and not selected(node, self.config):
+    def _recount(self, entry: Entry, now: float) -> None:
+        member = self._member(entry, now)
+        if member == entry.member:
             return
-        draining = False
-        if ours and state is not None and state.phase is Phase.DRAINING:
-            # A drain that has outlived its deadline goes on, but frees its place for others.
-            draining = now < state.drain_started + self.config.drain.deadline
+        if entry.member is not None:
+            self._counts.count(entry.member, -1)
+        if member is not None:
+            self._counts.count(member, 1)
+        entry.member = member
+
+    def _member(self, entry: Entry, now: float) -> Member | None:
+        node = entry.node
+        ours = [s for s in entry.states if s.phase.held and s.by == self.owner]
+        if not ours and not selected(node, self.config):
+            return None
+        # A drain that has outlived its deadline goes on, but frees its place for others.
+        oldest = now - self.config.drain.deadline
+        draining = any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours)
         out = node.unschedulable or not node.ready or node.deleting or bool(foreign_mark(node))
-        yield Member(node.zone, node.control_plane, ours, out and not ours, draining)
+        ready = node.conditions.get("Ready")
+        return Member(
+            zone=node.zone,
+            control_plane=node.control_plane,
+            held=bool(ours),
+            unavailable=out and not ours,
+            draining=draining,
+            silent=ready is not None and ready.status == "Unknown",
+        )
 
     def _stopped(self, paused: str, ill: str) -> Engaged | None:
         if paused:
@@ -247,13 +281,7 @@ class Planner:
 
     def _control_plane_ill(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""
-        zones: Counter[str] = Counter()
-        silent: Counter[str] = Counter()
-        for entry in self.entries.values():
-            ready = entry.node.conditions.get("Ready")
-            zones[entry.node.zone] += 1
-            silent[entry.node.zone] += ready is not None and ready.status == "Unknown"
-        total, lost = zones.total(), silent.total()
+        total, lost = self._counts.population, self._counts.silent
         if lost >= ILL_MINIMUM and lost >= ILL_SHARE * total:
             return f"{lost} of {total} nodes do not answer: the control plane is suspected"
         return ""
@@ -282,13 +310,12 @@ class Planner:
                 tally.draining += 1
             else:
                 wish = self._grant_hold(entry, wish, tally, now)
-            entry.pending = wish
+            self._hand_out(entry, wish, now)
             granted.append(wish)
         return granted, opens
 
     def _ask_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Engaged | None:
-        member = next(self._member(entry, now), Member())
-        block = ask_hold(self.config.brakes, tally, member, now)
+        block = ask_hold(self.config.brakes, tally, entry.member or Member(), now)
         signal = self.config.signal
         if block is not None or not signal.enabled or wish.state is None:
             return block
@@ -306,7 +333,7 @@ class Planner:
         state = wish.state
         assert state is not None
         entry.due_at = entry.assessment.due_since
-        tally.add_hold(next(self._member(entry, now), Member()), now)
+        tally.add_hold(entry.member or Member(), now)
         self._hold_times.append(now)
         self._granted.setdefault((state.condition, state.reason), deque()).append(now)
         if state.action == "drain" and ask_drain(self.config.brakes, tally) is None:
@@ -363,8 +390,16 @@ class Planner:
         scope = self.scope()
         for uid in self._dirty:
             entry = self.entries[uid]
-            entry.assessment = assess(entry.node, entry.memory, scope, now)
-            due = entry.assessment.due
+            seen = entry.assessment = assess(entry.node, entry.memory, scope, now)
+            entry.blocked = None
+            self._recount(entry, now)
+            if entry.pending is None and (seen.intent is not None or seen.wish is not None):
+                self._asking.add(uid)
+            else:
+                self._asking.discard(uid)
+            due = seen.due
+            if entry.member is not None and entry.member.draining and seen.state is not None:
+                due = _earlier(due, seen.state.drain_started + self.config.drain.deadline)
             if entry.retry_at > now:
                 due = _earlier(due, entry.retry_at)
             if due is not None:

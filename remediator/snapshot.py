@@ -88,6 +88,8 @@ class Node:
     deleting: bool
     created: float | None
     allocatable: Capacity
+    #: Whether it has annotations at all: `annotations` holds only those that matter.
+    annotated: bool = True
 
     @property
     def zone(self) -> str:
@@ -271,6 +273,7 @@ def node_from_json(raw: Json) -> Node:
         deleting="deletionTimestamp" in meta,
         created=timestamp(meta.get("creationTimestamp")),
         allocatable=_capacity(status.get("allocatable") or {}),
+        annotated=bool(annotations),
     )
 
 
@@ -505,6 +508,16 @@ class Reflector(Generic[T]):
         #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
         self.last_contact = time.monotonic()
         self.relists = 0
+        self._again = threading.Event()
+
+    def ask_relist(self) -> None:
+        """Have everything read again; the caller also ends the watch under way."""
+        self._again.set()
+
+    @property
+    def relist_pending(self) -> bool:
+        """Whether a complete read was asked for and has not begun."""
+        return self._again.is_set()
 
     def run(self) -> None:
         """List, then watch, for as long as `stop` is not set."""
@@ -512,13 +525,16 @@ class Reflector(Generic[T]):
         failures = 0
         while not self._stop.is_set():
             try:
-                if version is None:
+                while version is None or self._again.is_set():
+                    self._again.clear()
                     version = self.relist()
                 version = self._watch(version)
                 failures = 0
             except Expired:
                 version = None
             except ApiFailure as failure:
+                if self._again.is_set():
+                    continue  # the watch was ended so that everything is read again
                 self._on_failure(failure)
                 failures += 1
                 self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))

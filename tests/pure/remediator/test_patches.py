@@ -8,6 +8,7 @@ import pytest
 from remediator.annotation import STATE_KEY, Phase, State, parse_state
 from remediator.decide import Intent, Kind
 from remediator.patches import SCALE_DOWN_KEY, node_patch
+from remediator.snapshot import node_from_json
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.things import OWNER
 
@@ -24,14 +25,15 @@ def _intent(kind: Kind, state: State | None = STATE) -> Intent:
 
 
 def _done(kind: Kind, raw: dict[str, Any], state: State | None = STATE) -> dict[str, Any]:
-    patch = node_patch(_intent(kind, state), raw, scale_down_disabled=True)
+    node = node_from_json(raw)
+    patch = node_patch(_intent(kind, state), node, scale_down_disabled=True)
     return json_patch.apply(raw, patch)
 
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("change", [{"uid": "another"}, {"resourceVersion": "6"}])
 def test_another_node_or_a_changed_one_is_refused(kind: Kind, change: dict[str, str]) -> None:
-    patch = node_patch(_intent(kind), _raw(), scale_down_disabled=True)
+    patch = node_patch(_intent(kind), node_from_json(_raw()), scale_down_disabled=True)
     raw = _raw()
     raw["metadata"].update(change)
     with pytest.raises(json_patch.TestFailed):

@@ -164,13 +164,14 @@ class Cluster(RuleBasedStateMachine):
         raw = self.raws[intent.node]
         fresh = node_from_json(raw)
         entry = self.planner.entries[intent.uid]
-        memory = observe(entry.memory, entry.node, fresh, CONFIG.rules, self.now)
-        again = assess(fresh, memory, self.planner.scope(), self.now)
-        asked = again.intent or again.wish
-        if asked is None or asked.kind is not intent.kind:
-            self.planner.failed(intent, self.now)
-            return
-        after = json_patch.apply(raw, node_patch(intent, raw, scale_down_disabled=True))
+        if fresh.version != entry.node.version:
+            memory = observe(entry.memory, entry.node, fresh, CONFIG.rules, self.now)
+            again = assess(fresh, memory, self.planner.scope(), self.now)
+            asked = again.intent or again.wish
+            if asked is None or asked.kind is not intent.kind:
+                self.planner.failed(intent, self.now)
+                return
+        after = json_patch.apply(raw, node_patch(intent, fresh, scale_down_disabled=True))
         self.version += 1
         after["metadata"]["resourceVersion"] = str(self.version)
         self.raws[intent.node] = after
@@ -181,9 +182,19 @@ class Cluster(RuleBasedStateMachine):
         self.events.append(found)
 
     @precondition(lambda self: self.flying)
-    @rule()
-    def a_write_fails(self) -> None:
-        self.planner.failed(self.flying.pop(), self.now)
+    @rule(arrives=st.booleans())
+    def an_answer_is_lost(self, arrives: bool) -> None:
+        """The change was made or not: the remediator looks before it goes on."""
+        if arrives:
+            self.a_write_arrives(0)
+            if not self.answers:
+                return
+            intent, _ = self.answers.pop()
+        else:
+            intent = self.flying.pop()
+        found = node_from_json(self.raws[intent.node])
+        self.planner.apply(Change(found.name, None, found), self.now)
+        self.planner.failed(intent, self.now)
 
     # -- what always holds --------------------------------------------------------------
 
@@ -272,7 +283,8 @@ def _carry_out(planner: Planner, intents: tuple[Intent, ...], now: float) -> Non
             },
             "spec": {"unschedulable": True} if entry.node.unschedulable else {},
         }
-        after = json_patch.apply(raw, node_patch(intent, raw, scale_down_disabled=False))
+        patch = node_patch(intent, entry.node, scale_down_disabled=False)
+        after = json_patch.apply(raw, patch)
         done = replace(
             entry.node,
             unschedulable=bool(after["spec"].get("unschedulable")),
@@ -378,6 +390,23 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner.plan(NOW)
     (back,) = planner.plan(NOW + 10).intents
     assert back.kind is Kind.GIVE_BACK
+
+
+def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
+    planner = _planner(3, brakes={"maxHeld": 1})
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")))
+    (hold,) = planner.plan(NOW).intents
+    _carry_out(planner, (hold,), NOW)
+    good = things.with_condition(planner.entries["uid-n0"].node, condition("False"))
+    _put(planner, good, NOW)
+    _put(planner, things.with_condition(planner.entries["uid-n1"].node, condition("True")))
+    assert planner.plan(NOW).intents == ()
+    (back,) = planner.plan(NOW + 10).intents
+    assert back.kind is Kind.GIVE_BACK
+    assert planner.plan(NOW + 10).intents == ()
+    _carry_out(planner, (back,), NOW + 10)
+    (hold,) = planner.plan(NOW + 10).intents
+    assert (hold.kind, hold.node) == (Kind.HOLD, "n1")
 
 
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
