@@ -86,6 +86,14 @@ def test_the_fallback_and_the_pause_are_values(helm: Helm) -> None:
     assert scaled["metadata"]["annotations"] == {"autoscaling.keda.sh/paused": "true"}
 
 
+def test_polls_only_where_there_may_be_no_worker(helm: Helm) -> None:
+    """KEDA warns of settings that do nothing."""
+    [zero] = by_kind(helm.case("default"), "ScaledObject").values()
+    assert (zero["spec"]["pollingInterval"], zero["spec"]["cooldownPeriod"]) == (10, 120)
+    [one] = by_kind(helm.template("autoscaling.minReplicas=1"), "ScaledObject").values()
+    assert not {"pollingInterval", "cooldownPeriod"} & one["spec"].keys()
+
+
 @pytest.mark.parametrize(
     ("flags", "kind"),
     [(["--api-versions=keda.sh/v1alpha1"], "ScaledObject"), ([], "HorizontalPodAutoscaler")],
