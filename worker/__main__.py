@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        status = command(options)
+        sys.stdout.flush()  # here, where a reader that went away is expected
+        return status
     except SettingsError as error:
         print(f"selfheal-worker: the environment is wrong:\n{error}", file=sys.stderr)
         return EXIT_USAGE

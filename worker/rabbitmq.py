@@ -493,6 +493,8 @@ class Link:
         if self._connection is None or not self._connection.is_open:
             self._end()
             return
+        if self.up:
+            self._send_acks()
         self._connection.close()
         self._ioloop.call_later(CLOSE_TIMEOUT, self._end)
 
