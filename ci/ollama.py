@@ -33,6 +33,10 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
+class OllamaFailed(Exception):
+    """The server, or the model, cannot be had; the message says why."""
+
+
 @dataclass(frozen=True)
 class Server:
     """A running server: where it is, its process, and the last lines that it logged."""
@@ -51,7 +55,7 @@ class Server:
 def serving(program: Path, models: Path, port: int = 0) -> Iterator[Server]:
     """A server on loopback with the folder `models`, gone after the block; port 0 is any free one.
 
-    Raises RuntimeError with the server's last words when it does not start.
+    Raises OllamaFailed with the server's last words when it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="ollama-") as home:
         settings = {
@@ -63,7 +67,8 @@ def serving(program: Path, models: Path, port: int = 0) -> Iterator[Server]:
             "PATH": os.environ["PATH"],
         }
         with subprocess.Popen(
-            [program, "serve"],
+            # With us, however we end; told to, it ends its runners as well.
+            ["setpriv", "--pdeathsig=TERM", program, "serve"],
             env=settings,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -85,7 +90,7 @@ def models_key() -> str:
 def models(progress: Progress | None = None) -> Path:
     """The folder (for OLLAMA_MODELS) that has MODEL; made by the server itself the first time.
 
-    Raises PartsError or RuntimeError when the server, or the model, cannot be had.
+    Raises PartsError, OllamaFailed or FetchFailed when the server, or the model, cannot be had.
     """
     final = cache_root() / "ollama" / f"models-{models_key()}"
     if final.is_dir():
@@ -121,7 +126,7 @@ def _make(program: Path, folder: Path) -> None:
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"ollama create {MODEL} failed: {done.stderr.strip()[-500:]}")
+            raise OllamaFailed(f"ollama create {MODEL} failed: {done.stderr.strip()[-500:]}")
 
 
 def _started(process: subprocess.Popen[str]) -> Server:
@@ -141,7 +146,7 @@ def _started(process: subprocess.Popen[str]) -> Server:
 
     threading.Thread(target=read, daemon=True).start()
     if not listens.wait(_START_SECONDS) or not address:
-        raise RuntimeError("ollama serve did not start:\n  " + "\n  ".join(said))
+        raise OllamaFailed("ollama serve did not start:\n  " + "\n  ".join(said))
     return Server(f"http://{address}", process, said)
 
 

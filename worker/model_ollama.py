@@ -6,6 +6,7 @@ is not used: it takes more than twice the CPU a call, and hides errors that deci
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 import urllib.error
@@ -26,11 +27,17 @@ from worker.model import (
     Usage,
 )
 from worker.prompt import SYSTEM, user_part
-from worker.verdict import SCHEMA
+from worker.verdict import MAX_PHRASE_CHARACTERS, SCHEMA
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 WARM_UP_TEXT = "Thank you, this works very well."
 MAX_OUTPUT_TOKENS = 512
+
+# The server makes a grammar of the schema, which knows lists of values and lengths, but no range of
+# fractions: a small model says 1.5 then, each time that it is asked.
+FORMAT: dict[str, Any] = copy.deepcopy(SCHEMA)
+FORMAT["properties"]["confidence_score"] = {"enum": [step / 20 for step in range(21)]}
+FORMAT["properties"]["key_phrases"]["items"]["maxLength"] = MAX_PHRASE_CHARACTERS
 
 
 class Ollama:
@@ -61,7 +68,7 @@ class Ollama:
             },
         )
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
-        self._chat = chat.bind(format=SCHEMA, stream=False)
+        self._chat = chat.bind(format=FORMAT, stream=False)
 
     def warm_up(self) -> None:
         """Find the model's digest, and have the server load the model."""
