@@ -1,0 +1,1 @@
+"""Grafana dashboards in Python; `python -m alerts write` gives their JSON to the chart."""
