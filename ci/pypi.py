@@ -8,10 +8,14 @@ from pathlib import Path
 from ci.versions import cache_root
 
 
+class FetchFailed(Exception):
+    """pip cannot get a file; the message holds what it said."""
+
+
 def fetch(name: str, version: str, sha256: str, *, wheel: bool = False) -> Path:
     """The source distribution (or wheel) of one project, in the user cache; nothing is installed.
 
-    Raises RuntimeError when pip cannot get it, or gets a file with another hash.
+    Raises FetchFailed when pip cannot get it, or gets a file with another hash.
     """
     folder = cache_root() / "pypi" / sha256[:16]
     if found := list(folder.glob("*")):
@@ -33,7 +37,7 @@ def fetch(name: str, version: str, sha256: str, *, wheel: bool = False) -> Path:
         )
         if done.returncode:
             said = "\n  ".join(done.stderr.strip().splitlines()[-8:])
-            raise RuntimeError(f"pip could not get {name} {version}:\n  {said}")
+            raise FetchFailed(f"pip could not get {name} {version}:\n  {said}")
         try:
             got.rename(folder)
         except OSError:

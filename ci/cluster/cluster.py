@@ -201,10 +201,11 @@ class Cluster:
             return Materials(built, {}, {})
         # Only clusters with real nodes need images, and the tools that build them.
         from ci import images
+        from ci.images.errors import ImagesError
 
         try:
             made = images.ensure(self.spec.images)
-        except RuntimeError as error:
+        except ImagesError as error:
             raise ClusterError(str(error)) from error
         refs = {name: image.ref for name, image in made.items()}
         return Materials(built, refs, {name: image.archive for name, image in made.items()})

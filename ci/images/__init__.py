@@ -4,5 +4,6 @@
 """
 
 from ci.images.build import Image, ensure
+from ci.images.errors import ImagesError
 
-__all__ = ["Image", "ensure"]
+__all__ = ["Image", "ImagesError", "ensure"]

@@ -9,22 +9,33 @@ from collections.abc import Sequence
 
 from ci.images import catalog
 from ci.images.build import Image, ensure, found
-from ci.images.tools import MissingTools
+from ci.images.errors import ImagesError
+from ci.ollama import OllamaFailed
 from ci.parts import PartsError
+from ci.pypi import FetchFailed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 when it succeeded, 1 with a message on stderr when it did not."""
+    """Runs one command; 0 when it succeeded, 1 with a message on stderr when it did not,
+    130 when it was stopped."""
     asked = _parser().parse_args(arguments)
     names = asked.names or list(catalog.NAMES)
+    if unknown := sorted(set(names) - set(catalog.NAMES)):
+        there = ", ".join(catalog.NAMES)
+        named = ", ".join(map(repr, unknown))
+        print(f"ci.images: no image {named}; there are {there}", file=sys.stderr)
+        return 1
     try:
         if asked.command == "build":
             _print(dict(ensure(names)), asked.output)
         else:
             _print({name: _known(name) for name in names}, asked.output)
-    except (MissingTools, PartsError, RuntimeError, OSError, ValueError) as error:
+    except (ImagesError, PartsError, OllamaFailed, FetchFailed, OSError) as error:
         print(f"ci.images: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("ci.images: stopped; what was built is kept", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ci.images import catalog, store, tools
 from ci.images.catalog import Plan
+from ci.images.errors import ImagesError
 from ci.parts.progress import Console, Progress
 from ci.versions import cache_root
 
@@ -30,7 +31,7 @@ def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, 
     """The images `names`, each built only if what it consists of has changed.
 
     Raises ValueError for an unknown name, `tools.MissingTools` for what the machine lacks,
-    `ci.parts.PartsError` and RuntimeError when a build fails; then nothing half-done is left.
+    `ci.parts.PartsError` and ImagesError when a build fails; then nothing half-done is left.
     """
     plans = {name: catalog.plan(name) for name in names}
     said = progress or Console()
@@ -58,7 +59,7 @@ def _build(name: str, left: Sequence[str], progress: Progress) -> Plan:
         with contextlib.suppress(_SourcesChanged):
             _build_once(plan, left, progress)
             return plan
-    raise RuntimeError(f"the sources of {name} changed during each of {_TRIES} builds; run again")
+    raise ImagesError(f"the sources of {name} changed during each of {_TRIES} builds; run again")
 
 
 def _build_once(plan: Plan, left: Sequence[str], progress: Progress) -> None:

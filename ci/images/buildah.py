@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci.images import secrets, store, tools
+from ci.images.errors import ImagesError
 from ci.versions import cache_root
 
 
@@ -25,7 +26,7 @@ class Storage:
     driver: str
 
     def run(self, *arguments: str) -> str:
-        """Runs buildah on this storage; RuntimeError with the end of its output on failure."""
+        """Runs buildah on this storage; ImagesError with the end of its output on failure."""
         # Mounts and locks, which must not outlive a reboot, hence not in the cache.
         run_root = Path("/run/selfheal-buildah") / self.root.name
         places = ["--root", str(self.root), "--runroot", str(run_root)]
@@ -47,7 +48,7 @@ def storage(key: str) -> Storage:
     try:
         # What a killed build left: nobody else uses this storage while the caller holds its lock.
         overlay.run("rm", "--all")
-    except RuntimeError as error:
+    except ImagesError as error:
         # Overlay file systems cannot be stacked everywhere (a cache inside a container).
         if "overlay" not in str(error):
             raise

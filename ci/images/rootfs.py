@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci.images import aptsource, store, tools
+from ci.images.errors import ImagesError
 from ci.parts.progress import Console, Progress
 from ci.versions import cache_root, pin
 
@@ -103,7 +104,7 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
     """The root directory of `name`, made now if the cache has none. Needs root to make one.
 
     Raises `tools.MissingTools` when something it needs is missing and cannot be installed, and
-    `RuntimeError` with the last lines of output when debootstrap fails.
+    `ImagesError` with the last lines of output when debootstrap fails.
     """
     final = path_of(name)
     if final.is_dir():
@@ -171,6 +172,6 @@ def _check_version(recipe: Recipe, root: Path) -> None:
     query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f=${Version}", package]
     found = tools.run(query)
     if not found.startswith(f"{wanted}."):
-        raise RuntimeError(
+        raise ImagesError(
             f"Debian {recipe.suite} has {package} {found}, but ci/versions.toml wants {wanted}"
         )

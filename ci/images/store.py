@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ci.images.errors import ImagesError
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -30,7 +32,7 @@ def remove_tree(path: Path) -> None:
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
     inside = [line.split()[1] for line in mounts.splitlines() if f" {path}/" in line]
     if inside:
-        raise RuntimeError(f"{path} is in use: {', '.join(inside)} is mounted; unmount it first")
+        raise ImagesError(f"{path} is in use: {', '.join(inside)} is mounted; unmount it first")
     shutil.rmtree(path)
 
 

@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ci.images.errors import ImagesError
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class MissingTools(RuntimeError):
+class MissingTools(ImagesError):
     """Something is missing on this machine; the message says what, and how to get it."""
 
 
@@ -53,7 +55,7 @@ def install(packages: Sequence[str]) -> None:
     try:
         run(["apt-get", "update", "-qq"], env=env)
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=env)
-    except RuntimeError as error:
+    except ImagesError as error:
         raise MissingTools(f"could not install {names}: {error}") from error
 
 
@@ -78,7 +80,7 @@ def run(
     cwd: Path | None = None,
     name: str = "",
 ) -> str:
-    """Runs a command and gives its standard output. A failure raises RuntimeError with its end."""
+    """Runs a command and gives its standard output. A failure raises ImagesError with its end."""
     done = subprocess.run(
         list(command),
         input=text if text is not None else "",
@@ -91,5 +93,12 @@ def run(
     )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise RuntimeError(f"{name or command[0]} failed with status {done.returncode}:\n{tail}")
+        raise ImagesError(_failure(name or command[0], done.returncode, tail))
     return done.stdout
+
+
+def _failure(name: str, status: int, tail: str) -> str:
+    # `unshare` gives a killed child's status as a shell does.
+    if status in (-9, 137):
+        return f"{name} was killed, as a machine does that runs out of memory; run again\n{tail}"
+    return f"{name} failed with status {status}:\n{tail}"

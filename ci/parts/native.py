@@ -65,7 +65,7 @@ def _headers(native: Native, folder: Path) -> Path:
     if not final.exists():
         try:
             sdist = pypi.fetch(name, version, digest)
-        except RuntimeError as error:
+        except pypi.FetchFailed as error:
             raise PartsError(str(error)) from error
         with tarfile.open(sdist) as archive:
             member = archive.extractfile(f"{name}-{version}/{native.header}")

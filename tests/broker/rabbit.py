@@ -277,8 +277,10 @@ def available() -> str | None:
         return "a RabbitMQ in a chroot needs root"
     if shutil.which("unshare") is None:
         return "unshare is missing"
+    from ci.images import ImagesError
+
     try:
         root()
-    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (ImagesError, OSError) as error:
         return f"RabbitMQ's root file system cannot be made: {error}"
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.images import build, catalog, tools
+from ci.images import ImagesError, build, catalog, tools
 from ci.images.catalog import Plan, Ready
 
 
@@ -86,7 +86,7 @@ def test_sources_that_never_rest_end_the_build(workshop: Workshop, tmp_path: Pat
         workshop.sources += "x"
 
     workshop.during = save
-    with pytest.raises(RuntimeError, match="the sources of thing changed during each of 3 builds"):
+    with pytest.raises(ImagesError, match="the sources of thing changed during each of 3 builds"):
         ensure()
     assert archives(tmp_path) == ["thing.lock"]
 

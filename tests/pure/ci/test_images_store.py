@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.images import store, tools
+from ci.images import ImagesError, store, tools
 
 
 def _fill_half(final: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_full_disk_is_said_before_anything_is_built(tmp_path: Path) -> None:
 
 
 def test_a_failing_command_says_how_it_ended() -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)sh failed with status 3:\nto stdout\nto stderr"):
+    with pytest.raises(ImagesError, match=r"(?s)sh failed with status 3:\nto stdout\nto stderr"):
         tools.run(["sh", "-c", "echo to stdout; echo to stderr >&2; exit 3"])
 
 

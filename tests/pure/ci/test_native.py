@@ -127,6 +127,6 @@ def test_a_file_is_fetched_once_by_its_hash(fake_pip: Path) -> None:
 
 def test_a_file_that_cannot_be_had_leaves_nothing_and_says_pips_last_words(fake_pip: Path) -> None:
     (fake_pip / "script").write_text("mkdir $dest; echo 'no such version' >&2; exit 1\n")
-    with pytest.raises(RuntimeError, match=r"could not get thing 1:\n  no such version"):
+    with pytest.raises(pypi.FetchFailed, match=r"could not get thing 1:\n  no such version"):
         pypi.fetch("thing", "1", "f" * 64, wheel=True)
     assert list((fake_pip / "cache" / "pypi").iterdir()) == []
