@@ -27,12 +27,19 @@ class Storage:
 
     def run(self, *arguments: str) -> str:
         """Runs buildah on this storage; ImagesError with the end of its output on failure."""
-        # Mounts and locks, which must not outlive a reboot, hence not in the cache.
-        run_root = Path("/run/selfheal-buildah") / self.root.name
-        places = ["--root", str(self.root), "--runroot", str(run_root)]
-        settings = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": tempfile.gettempdir()}
-        command = ["buildah", *places, "--storage-driver", self.driver, *arguments]
-        return tools.run_contained(command, env=dict(os.environ) | settings)
+        # Its mounts and locks end with each command, so nothing of them is kept; and it must not
+        # make the machine's own folder of networks, in which it would leave a lock.
+        with tempfile.TemporaryDirectory(prefix="selfheal-buildah-") as folder:
+            config = Path(folder, "containers.conf")
+            config.write_text(f'[network]\nnetwork_config_dir = "{folder}/networks"\n')
+            settings = {
+                "BUILDAH_ISOLATION": "chroot",
+                "CONTAINERS_CONF": str(config),
+                "TMPDIR": tempfile.gettempdir(),
+            }
+            places = ["--root", str(self.root), "--runroot", f"{folder}/run"]
+            command = ["buildah", *places, "--storage-driver", self.driver, *arguments]
+            return tools.run_contained(command, env=dict(os.environ) | settings)
 
     def has(self, ref: str) -> bool:
         """Whether an image of that name is in the storage."""
