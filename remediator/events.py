@@ -22,6 +22,7 @@ NAMESPACE = "default"
 MAX_MESSAGE = 1000
 SAME_AGAIN_AFTER = 300.0
 QUEUE = 2000
+YIELD = 1.0
 
 
 class EventApi(Protocol):
@@ -30,6 +31,8 @@ class EventApi(Protocol):
     def write(
         self, method: str, path: str, body: object, *, timeout: float = ..., fenced: bool = ...
     ) -> Answer: ...
+
+    def settle(self, seconds: float) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class EventWriter:
 
     def _run(self) -> None:
         while (event := self._queue.get()) is not None:
+            self._api.settle(YIELD)  # changes of nodes go first, talk about them later
             try:
                 path = f"/api/v1/namespaces/{NAMESPACE}/events"
                 answer = self._api.write(

@@ -248,7 +248,7 @@ class ApiBudget(_Strict):
 
     qps: float = Field(default=200.0, gt=0)
     burst: int = Field(default=400, ge=1)
-    max_in_flight: int = Field(default=48, ge=4, le=256)
+    max_in_flight: int = Field(default=32, ge=4, le=256)
 
 
 def default_rules() -> tuple[Rule, ...]:
