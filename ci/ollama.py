@@ -28,7 +28,9 @@ from ci.versions import cache_root, pin
 
 MODEL = "smollm2:135m"
 _LISTENS = re.compile(r"Listening on (127\.0\.0\.1:\d+)")
-_MODELFILE = "FROM ./model.gguf\n"
+# One thread: it is fast enough for so small a model, and several, which wait for each other in a
+# loop, crawl where tests and a cluster use the same cores.
+_MODELFILE = "FROM ./model.gguf\nPARAMETER num_thread 1\n"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ci.parts
+from ci import ollama
 from ci.images import archive, buildah, inputs, pause, rootfs, store, tools
 from ci.images.archive import Config, File
 from ci.parts.build import place
@@ -81,7 +82,14 @@ _PROGRAMS = {
     "metrics-server": _Program("/metrics-server", user="65534"),
 }
 
-NAMES = ("pause", "rabbitmq", "worker", "remediator", "node-problem-detector", *_PROGRAMS)
+# Where the image `ollama` has its model: a value of the chart.
+OLLAMA_MODELS = "/usr/share/ollama/models"
+
+NAMES = (
+    *("pause", "rabbitmq", "worker", "remediator", "node-problem-detector"),
+    *_PROGRAMS,
+    "ollama",
+)
 
 
 def plan(name: str) -> Plan:
@@ -94,6 +102,7 @@ def plan(name: str) -> Plan:
         "rabbitmq": _rabbitmq,
         "node-problem-detector": _node_problem_detector,
         "pause": _pause,
+        "ollama": _ollama,
     }
     if name not in special:
         raise ValueError(f"no image {name!r}; there are {', '.join(NAMES)}")
@@ -178,6 +187,37 @@ def _node_problem_detector() -> Plan:
     facts = [rootfs.path_of("base").name, repr(config), _REVISION]
     key = inputs.key_of(program, *map(_part_key, parts), *facts)
     return Plan(program, _tag_of_part(program), key, make, parts=parts, roots=("base",))
+
+
+def _ollama() -> Plan:
+    # As docker.io/ollama/ollama, and with a small model in it, which a pod there would pull.
+    config = Config(
+        entrypoint=["/bin/ollama"],
+        cmd=["serve"],
+        env={"PATH": _PATH, "OLLAMA_HOST": "0.0.0.0:11434"},
+        exposed=["11434/tcp"],
+        labels={"org.opencontainers.image.title": "ollama"},
+    )
+
+    def make(target: Path, ref: str, ready: Ready) -> None:
+        # Debian's /bin is a link to /usr/bin: a folder /bin in a layer would take its place.
+        files = {"/usr/bin/ollama": File(ready.parts["ollama"], 0o755)}
+        models = ollama.models()
+        inside = {
+            f"{OLLAMA_MODELS}/{path.relative_to(models).as_posix()}": File(path)
+            for path in sorted(models.rglob("*"))
+            if path.is_file()
+        }
+        with store.scratch_folder(target) as folder:
+            layers = [folder / name for name in ("base.tar", "models.tar", "program.tar")]
+            archive.layer_of_folder(ready.roots["base"], layers[0])
+            archive.layer_of_files(inside, layers[1])
+            archive.layer_of_files(files, layers[2])
+            archive.write(target, ref, layers, config)
+
+    facts = [rootfs.path_of("base").name, ollama.models_key(), repr(config), _REVISION]
+    key = inputs.key_of("ollama", _part_key("ollama"), *facts)
+    return Plan("ollama", _tag_of_part("ollama"), key, make, parts=("ollama",), roots=("base",))
 
 
 def _program(name: str, program: _Program) -> Plan:
