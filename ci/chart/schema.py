@@ -41,7 +41,9 @@ def _may_be_null(value: Value) -> bool:
 
 
 def _property(value: Value) -> dict[str, Any]:
-    if value.children or value.default == {}:
+    if "additionalProperties" in value.schema and not value.children:
+        found = {"type": "object"}
+    elif value.children or value.default == {}:
         found = _object(value.children)
     else:
         found = {"type": _type(value)}
