@@ -166,6 +166,7 @@ def _seconds(value: str) -> float:
 
 
 def _run(_: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nothing is in flight yet
     settings = load()
     provider = model.build(_model_config(settings))
     from worker import logs

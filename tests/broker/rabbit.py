@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -22,6 +23,9 @@ import pika
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# It logs an error for each refused try, and refused tries are what these tests are made of.
+logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 USER, PASSWORD = "selfheal", "correct-horse"
 RABBITMQ_UID = 999

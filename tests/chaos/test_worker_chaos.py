@@ -1,0 +1,248 @@
+"""Seeded faults on real workers, a real broker and the wire between them: nothing is lost.
+
+Every message that was published ends as a result or a dead letter. A message may end twice only
+when a fault hit it between its result's confirm and its ack, so duplicates are at most what could
+be in flight at the faults. The seed is printed; `CHAOS_SEED=n CHAOS_FAULTS=n` replays a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+
+from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
+from tests.broker.process import WorkerProcess, environment
+from tests.broker.proxy import Proxy
+from tests.broker.rabbit import PASSWORD, USER, Rabbit, Vhost, available
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [pytest.mark.chaos, pytest.mark.broker]
+
+LONG = bool(os.environ.get("SELFHEAL_LONG"))
+FAULTS = int(os.environ.get("CHAOS_FAULTS", "1000" if LONG else "60"))
+SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+WORKERS = 3
+CONCURRENCY = 8
+# How often each is drawn, of a hundred.
+KINDS = {
+    "cut": 36,
+    "sigkill": 16,
+    "sigterm": 16,
+    "model errors": 12,
+    "model away": 10,
+    "broker kill": 5,
+    "broker restart": 5,
+}
+
+
+class Publisher(threading.Thread):
+    """Publishes numbered messages with confirms, one in fifty of them poison, until stopped."""
+
+    def __init__(self, vhost: Vhost, randomness: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.vhost = vhost
+        self.random = randomness
+        self.published: set[str] = set()
+        self.poison: set[str] = set()
+        self.uncertain = 0
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self.stopping.is_set():
+            try:
+                with self.vhost.channel() as channel:
+                    while not self.stopping.wait(0.01):
+                        self.publish(channel, f"m{number}", poison=number % 50 == 49)
+                        number += 1
+            except (OSError, pika.exceptions.AMQPError):
+                # Its confirm did not come: it may be there or not, and goes once more.
+                self.uncertain += 1
+                time.sleep(0.2)
+
+    def publish(self, channel: Any, name: str, *, poison: bool) -> None:
+        body = "{" if poison else json.dumps({"id": name, "text": f"I love it {name}"})
+        channel.basic_publish(
+            "",
+            "feedback",
+            body.encode(),
+            pika.BasicProperties(delivery_mode=2, message_id=name),
+            mandatory=True,
+        )
+        self.published.add(name)
+        if poison:
+            self.poison.add(name)
+
+
+class Stage:
+    """Broker, proxy, model and workers, and what can be done to them."""
+
+    def __init__(self, folder: Path, randomness: random.Random) -> None:
+        self.random = randomness
+        self.folder = folder
+        self.rabbit = Rabbit(folder / "rabbit")
+        self.model = FakeOllama().start()
+        self.workers: list[WorkerProcess] = []
+        self.started = 0
+        self.statuses: list[int] = []
+        self.doubled = 0  # what may have been between confirm and ack at the faults
+
+    def open(self) -> None:
+        self.rabbit.start()
+        self.vhost = self.rabbit.add_vhost("chaos")
+        self.proxy = Proxy(self.rabbit.amqp)
+        for _ in range(WORKERS):
+            self.start_worker()
+        for worker in self.workers:
+            worker.ready(60)
+
+    def start_worker(self) -> None:
+        uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.proxy.port}/{self.vhost.name}"
+        env = environment(
+            uri,
+            **{**self.model.env, "MODEL_DEADLINE": 3},
+            CONCURRENCY=CONCURRENCY,
+            SHUTDOWN_GRACE=5,
+            LOG_LEVEL="info",
+        )
+        self.started += 1
+        self.workers.append(WorkerProcess(env, self.folder / f"worker-{self.started}.log"))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self.model.stop()
+        self.proxy.close()
+        self.rabbit.kill()
+
+    def fault(self, kind: str) -> None:
+        getattr(self, kind.replace(" ", "_"))()
+
+    def cut(self) -> None:
+        self.doubled += WORKERS * CONCURRENCY
+        self.proxy.cut()
+        time.sleep(self.random.uniform(0.1, 0.8))
+
+    def sigkill(self) -> None:
+        self.doubled += CONCURRENCY
+        self.workers.pop(self.random.randrange(WORKERS)).kill()
+        self.start_worker()
+
+    def sigterm(self) -> None:
+        worker = self.workers.pop(self.random.randrange(WORKERS))
+        worker.wait_event("started")  # before, Python itself has not got far enough to listen
+        worker.process.send_signal(signal.SIGTERM)
+        self.start_worker()
+        self.statuses.append(worker.process.wait(30))
+
+    def model_errors(self) -> None:
+        status = self.random.choice([429, 500, 503])
+        slow = self.random.choice([0.0, 0.0, 4.0])
+        rate = self.random.uniform(0.2, 0.9)
+        self.model.decide = lambda text: (
+            Reply(status=status, delay=slow) if self.random.random() < rate else good(text)
+        )
+        time.sleep(self.random.uniform(0.3, 1.5))
+        self.model.decide = good
+
+    def model_away(self) -> None:
+        self.model.stop()
+        time.sleep(self.random.uniform(0.2, 2.0))
+        self.model.start()
+
+    def broker_kill(self) -> None:
+        self.doubled += WORKERS * CONCURRENCY
+        self.rabbit.kill()
+        self.rabbit.start()
+
+    def broker_restart(self) -> None:
+        self.doubled += WORKERS * CONCURRENCY
+        self.rabbit.stop()
+        self.rabbit.start()
+
+
+def good(text: str) -> Reply:
+    return Reply(GOOD, delay=0.05)
+
+
+def wait_until_settled(vhost: Vhost, seconds: float) -> None:
+    """Until work queue and ladder are empty, unacked messages included."""
+    end = time.monotonic() + seconds
+    while True:
+        queues = vhost.rabbit.api("GET", f"queues/{vhost.name}")
+        left = {
+            one["name"]: one.get("messages", 1)
+            for one in queues
+            if one["name"] == "feedback" or ".retry." in one["name"]
+        }
+        if not any(left.values()) and not any(vhost.count(name) for name in left):
+            return
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.5)
+
+
+def test_seeded_faults_lose_nothing(
+    tmp_path: Path, unavailable: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if why := available():
+        unavailable(why)
+    randomness = random.Random(SEED)
+    stage = Stage(tmp_path, randomness)
+    drawn: Counter[str] = Counter()
+    stage.model.decide = good
+    try:
+        stage.open()
+        publisher = Publisher(stage.vhost, random.Random(SEED))
+        publisher.start()
+        for _ in range(FAULTS):
+            kind = randomness.choices(list(KINDS), list(KINDS.values()))[0]
+            drawn[kind] += 1
+            stage.fault(kind)
+            time.sleep(randomness.uniform(0.0, 0.5))
+        publisher.stopping.set()
+        publisher.join(30)
+        wait_until_settled(stage.vhost, 120)
+        answered = Counter(
+            str(json.loads(body)["id"]) for body, _ in stage.vhost.take("feedback.results")
+        )
+        letters = stage.vhost.take("feedback.dead-letters")
+        dead = Counter(properties.message_id for _, properties in letters)
+        reasons = Counter(
+            (properties.headers or {}).get("x-selfheal-reason", "by the broker")
+            for _, properties in letters
+        )
+        lost = publisher.published - set(answered) - set(dead)
+        ended = answered + dead
+        doubled = sum(ended.values()) - len(ended)
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\nseed {SEED}: {sum(drawn.values())} faults {dict(drawn)}; published "
+                f"{len(publisher.published)} = answered {len(answered)} + dead-lettered "
+                f"{len(set(dead) - set(answered))} {dict(reasons)}, lost {len(lost)}, duplicates "
+                f"{doubled} (allowed {stage.doubled + publisher.uncertain})\n"
+            )
+        assert not lost
+        assert set(ended) == publisher.published
+        assert publisher.poison <= set(dead)
+        assert set(answered).isdisjoint(publisher.poison)
+        assert doubled <= stage.doubled + publisher.uncertain
+        assert set(stage.statuses) <= {0}
+        for worker in stage.workers:
+            assert worker.process.poll() is None, worker.log.read_text()[-2000:]
+            assert worker.get("/healthz")[0] == 200
+    finally:
+        sys.stdout.write(f"seed {SEED}\n")
+        stage.close()
