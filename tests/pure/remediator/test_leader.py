@@ -1,0 +1,187 @@
+"""The election, against a Lease kept in memory with the API server's rules."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from remediator.answers import Answer, NotLeader
+from remediator.leader import Leader, LeaseView, lease_from_json
+from remediator.settings import LeaseSettings
+from remediator.snapshot import WatchEvent
+from tests.pure.remediator import json_patch
+
+SETTINGS = LeaseSettings.model_validate(
+    {"duration": "1s", "renewInterval": "50ms", "renewDeadline": "300ms"}
+)
+
+
+class Server:
+    """One Lease, its watchers, and a wire that can be cut for one identity."""
+
+    def __init__(self) -> None:
+        self.news = threading.Condition()
+        self.raw: dict[str, Any] | None = None
+        self.version = 0
+        self.history: list[dict[str, Any]] = []
+        self.cut: set[int] = set()
+
+    def change(self, raw: dict[str, Any]) -> Answer:
+        """Store it as the next version."""
+        self.version += 1
+        raw["metadata"]["resourceVersion"] = str(self.version)
+        self.raw = raw
+        self.history.append(json.loads(json.dumps(raw)))
+        self.news.notify_all()
+        return Answer(200, json.dumps(raw).encode())
+
+
+class Client:
+    """LeaseApi and the Lease's watch of one process."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.closed = threading.Event()
+        self.down = False
+
+    def settle(self, seconds: float) -> bool:
+        return True
+
+    def write(
+        self, method: str, path: str, body: Any, *, content_type: str = "", **_: Any
+    ) -> Answer:
+        if self.down:
+            return Answer(503, b"")
+        with self.server.news:
+            current = self.server.raw
+            if method == "POST":
+                meta = {**body["metadata"], "namespace": "ns", "uid": "u"}
+                made = {"metadata": meta, "spec": dict(body["spec"])}
+                return Answer(409, b"{}") if current else self.server.change(made)
+            assert current is not None
+            if "json-patch" in content_type:
+                return self._json_patch(current, body)
+            if body["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]:
+                return Answer(409, b"{}")
+            return self.server.change({**current, "spec": {**current["spec"], **body["spec"]}})
+
+    def _json_patch(self, current: dict[str, Any], patch: list[dict[str, Any]]) -> Answer:
+        try:
+            return self.server.change(json_patch.apply(current, patch))
+        except json_patch.TestFailed:
+            return Answer(422, b"{}")
+
+    def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        with self.server.news:
+            items = [json.loads(json.dumps(self.server.raw))] if self.server.raw else []
+            version = str(self.server.version)
+        yield items, version
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        seen = int(version)
+        while not stop.is_set() and not self.closed.is_set():
+            with self.server.news:
+                if self.server.version == seen:
+                    self.server.news.wait(0.05)
+                fresh = self.server.history[seen:]
+                seen = self.server.version
+            if not self.down:
+                yield from (WatchEvent("MODIFIED", raw) for raw in fresh)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Candidate:
+    """One process."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.client = Client(server)
+        self.said: list[bool] = []
+        self.annotations: list[Mapping[str, str]] = []
+        self.leader = Leader(
+            self.client,
+            self.client,
+            SETTINGS,
+            "ns",
+            name,
+            self.said.append,
+            self.annotations.append,
+        )
+
+    @property
+    def may_write(self) -> bool:
+        try:
+            self.leader.fence()
+        except NotLeader:
+            return False
+        return True
+
+
+@pytest.fixture
+def candidates() -> Iterator[tuple[Candidate, Candidate]]:
+    server = Server()
+    both = Candidate(server, "one"), Candidate(server, "two")
+    both[0].leader.start()
+    _until(lambda: both[0].may_write)
+    both[1].leader.start()
+    yield both
+    for candidate in both:
+        candidate.leader.close()
+
+
+def _until(look: Callable[[], bool], patience: float = 20.0) -> None:
+    ends = time.monotonic() + patience
+    while not look():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def test_one_leads_at_a_time_and_a_silent_one_is_replaced(
+    candidates: tuple[Candidate, Candidate],
+) -> None:
+    one, two = candidates
+    assert not two.may_write
+    one.client.down = True
+    _until(lambda: two.may_write or not one.may_write)
+    # The old one has stopped writing before the new one begins.
+    assert not one.may_write
+    _until(lambda: two.may_write)
+    assert one.said == [True, False]
+    one.client.down = False
+    assert two.said == [True]
+
+
+def test_a_clean_end_is_followed_at_once(candidates: tuple[Candidate, Candidate]) -> None:
+    one, two = candidates
+    began = time.monotonic()
+    one.leader.close()
+    assert not one.may_write
+    _until(lambda: two.may_write)
+    raw = two.client.server.raw
+    assert raw is not None
+    assert raw["spec"]["holderIdentity"] == "two"
+    assert raw["spec"]["leaseTransitions"] == 1
+    assert began < time.monotonic()
+
+
+def test_a_pause_on_the_lease_is_heard_by_both(candidates: tuple[Candidate, Candidate]) -> None:
+    one, two = candidates
+    server = one.client.server
+    with server.news:
+        assert server.raw is not None
+        meta = {**server.raw["metadata"], "annotations": {"selfheal.dev/paused": "why"}}
+        server.change({**server.raw, "metadata": meta})
+    for candidate in (one, two):
+        _until(lambda c=candidate: {"selfheal.dev/paused": "why"} in c.annotations)  # type: ignore[misc]
+    assert one.may_write
+
+
+def test_a_lease_is_decoded() -> None:
+    view = lease_from_json(
+        {"metadata": {"name": "n", "namespace": "s", "uid": "u", "resourceVersion": "1"}}
+    )
+    assert view == LeaseView("n", "s", "u", "1", "", "", 0, 0.0, {}, None)

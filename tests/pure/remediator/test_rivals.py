@@ -1,0 +1,40 @@
+"""One remediator acts in a cluster: the oldest whose Lease lives."""
+
+from remediator.leader import LeaseView
+from remediator.rivals import MARGIN, Rivals
+
+
+def lease(name: str, created: float, renewed: str = "1", holder: str = "pod") -> LeaseView:
+    """A Lease of 15 s."""
+    return LeaseView(name, "ns", name, "1", holder, renewed, 0, 15.0, {}, created)
+
+
+MINE = lease("mine", 100)
+
+
+def test_alone_is_first() -> None:
+    assert Rivals("ns/mine").first([MINE], 0) == ""
+
+
+def test_the_older_one_is_first_at_first_sight() -> None:
+    assert Rivals("ns/mine").first([MINE, lease("old", 50)], 0) == "ns/old"
+    assert Rivals("ns/mine").first([MINE, lease("young", 150)], 0) == ""
+
+
+def test_two_of_the_same_second_agree_on_one() -> None:
+    both = [lease("a", 100), lease("b", 100)]
+    assert Rivals("ns/a").first(both, 0) == ""
+    assert Rivals("ns/b").first(both, 0) == "ns/a"
+
+
+def test_one_that_let_go_does_not_count() -> None:
+    assert Rivals("ns/mine").first([MINE, lease("old", 50, holder="")], 0) == ""
+
+
+def test_one_that_stopped_renewing_is_gone_by_our_clock() -> None:
+    rivals = Rivals("ns/mine")
+    old = lease("old", 50)
+    assert rivals.first([MINE, old], 0) == "ns/old"
+    assert rivals.first([MINE, old], 15 + MARGIN) == "ns/old"
+    assert rivals.first([MINE, old], 16 + MARGIN) == ""
+    assert rivals.first([MINE, lease("old", 50, renewed="2")], 17 + MARGIN) == "ns/old"
