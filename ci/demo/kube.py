@@ -1,15 +1,18 @@
 """kubectl and helm as the demo uses them: calls and port-forwards."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Object = dict[str, Any]
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
@@ -19,9 +22,17 @@ class CommandFailed(Exception):
     """A kubectl or helm call ended with an error; the message holds what it printed."""
 
 
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """The command of a helper that runs on until it is stopped. On Linux the kernel kills it when
+    the thread that started it ends, so that not even a SIGKILL of the demo leaves it behind."""
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [*([setpriv, "--pdeathsig=KILL"] if setpriv else []), *command]
+
+
 @dataclass(frozen=True)
 class Kube:
-    """One cluster. `kubeconfig` None means kubectl's own choice (KUBECONFIG or ~/.kube/config)."""
+    """One cluster. `kubeconfig` None means kubectl's own choice (KUBECONFIG or ~/.kube/config);
+    one that is named is of a cluster on this machine."""
 
     kubectl_program: str
     helm_program: str
@@ -48,7 +59,7 @@ class Kube:
         """A port-forward; gives the local port on loopback."""
         command = [self.kubectl_program, "-n", namespace, "port-forward", target, f":{port}"]
         with subprocess.Popen(
-            command,
+            ending_with_us(command),
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,7 +74,7 @@ class Kube:
                     raise CommandFailed(f"port-forward {target}: {process.stderr.read().strip()}")
                 # kubectl prints a line for each connection: unread, a full pipe would stall it.
                 for stream in (process.stdout, process.stderr):
-                    threading.Thread(target=stream.read, daemon=True).start()
+                    threading.Thread(target=_drain, args=(stream,), daemon=True).start()
                 yield int(found[1])
             finally:
                 process.terminate()
@@ -71,7 +82,9 @@ class Kube:
     def environment(self) -> dict[str, str]:
         if self.kubeconfig is None:
             return dict(os.environ)
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        # No proxy of the user's stands between this machine and itself.
+        direct = {"NO_PROXY": "*", "no_proxy": "*"}
+        return {**os.environ, **direct, "KUBECONFIG": str(self.kubeconfig)}
 
     def _run(self, command: list[str], text: str | None) -> str:
         done = subprocess.run(
@@ -81,3 +94,9 @@ class Kube:
             shown = " ".join([Path(command[0]).name, *command[1:]])
             raise CommandFailed(f"{shown}: exit status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
+
+
+def _drain(stream: IO[str]) -> None:
+    # Closed by the port-forward's end, perhaps before the first read.
+    with contextlib.suppress(ValueError):
+        stream.read()

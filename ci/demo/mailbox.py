@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ci.demo.kube import CommandFailed, Kube
+from ci.demo.kube import CommandFailed, Kube, ending_with_us
 
 _WORKER = Path(sys.executable).with_name("selfheal-worker")
 _AMQP_PORT = 5672
@@ -101,14 +101,18 @@ class Mailbox:
 
     def _read_until_broken(self, environment: dict[str, str]) -> None:
         with subprocess.Popen(
-            [str(_WORKER), "results", "--follow", "-o", "json"],
+            ending_with_us([str(_WORKER), "results", "--follow", "-o", "json"]),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         ) as self._reader:
+            if self._stopped.is_set():
+                self._reader.terminate()
             assert self._reader.stdout is not None
             for line in self._reader.stdout:
+                if not line.endswith("\n"):
+                    break  # killed within a line: not acknowledged, so it comes again
                 with self.changed:
                     self.results.append(json.loads(line))
                     self.changed.notify_all()

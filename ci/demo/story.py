@@ -11,11 +11,11 @@ from typing import Any
 
 from ci.demo import pods
 from ci.demo.console import Console
-from ci.demo.kube import Kube
+from ci.demo.kube import CommandFailed, Kube
 from ci.demo.mailbox import Mailbox
 from ci.demo.tally import Tally, tally
-from ci.demo.texts import Feedback, feedback
-from ci.demo.world import World
+from ci.demo.texts import Feedback
+from ci.demo.world import NeverHappened, World
 
 FAULT = "DemoFault"  # the condition of ci/demo/values.yaml's custom plugin
 _FAULT_FILE = "/faults/demo"
@@ -96,6 +96,7 @@ def opened(
         "nodes": ["nodes"],
         "jobs": ["jobs", "-n", namespace],
         "events": ["events", "-n", "default"],
+        "scaledobjects": ["scaledobjects.keda.sh", "-n", namespace],
     }
     with ExitStack() as stack:
         world = stack.enter_context(World(kube, selections))
@@ -104,10 +105,20 @@ def opened(
         yield Story(kube, console, namespace, release, options, world, mailbox)
 
 
-def tell(story: Story) -> Tally:
-    """The whole story, on a release that is installed and has no worker running."""
+def tell(story: Story, texts: list[Feedback]) -> Tally:
+    """The whole story, on a release that is installed and has no worker running.
+
+    `texts` are those of all waves. When a step does not end, NeverHappened has the account so far.
+    """
+    try:
+        _steps(story, texts)
+    except NeverHappened as error:
+        raise NeverHappened(f"{error}\nso far: {_account_so_far(story)}") from None
+    return count(story)
+
+
+def _steps(story: Story, texts: list[Feedback]) -> None:
     options, console = story.options, story.console
-    texts = feedback(options.first_wave + options.second_wave + options.third_wave)
     first, rest = texts[: options.first_wave], texts[options.first_wave :]
     second, third = rest[: options.second_wave], rest[options.second_wave :]
     with console.step(f"Publish {len(first)} customer reviews and {len(_POISON)} poison messages"):
@@ -124,7 +135,13 @@ def tell(story: Story) -> Tally:
         freeze(story, third)
     with console.step("Nothing left to do: scale to zero"):
         scale_to_zero(story)
-    return count(story)
+
+
+def _account_so_far(story: Story) -> str:
+    try:
+        return str(count(story))
+    except CommandFailed as error:
+        return f"{len(story.published)} published; {error}"
 
 
 def settle(story: Story) -> None:
@@ -225,7 +242,13 @@ def _show_emotions(story: Story, texts: list[Feedback]) -> None:
 
 
 def show_dead_letters(story: Story) -> None:
-    letters = story.mailbox.dead_letters()
+    letters: list[dict[str, Any]] = []
+
+    def all_there() -> bool:
+        letters[:] = story.mailbox.dead_letters()
+        return len(letters) >= len(_POISON)
+
+    story.until("every poison message is a dead letter", all_there)
     keys = ("message_id", "reason", "error_class", "attempts", "bytes")
     rows = [[str(one[key]) for key in keys] for one in letters]
     story.console.table(["id", "reason", "error class", "attempts", "bytes"], rows)
@@ -241,9 +264,10 @@ def fault(story: Story, texts: list[Feedback]) -> str:
 
     story.until("a node can be chosen", lambda: bool(_choose(story)), show)
     node = _choose(story)
+    detector = _detector(story, node)
     console = story.console
     console.say(f"{node} gets the fault; workers: {pods.by_node(story.workers_ready())}")
-    _exec(story, _detector(story, node), f"touch {_FAULT_FILE}")
+    _exec(story, detector, f"touch {_FAULT_FILE}")
     seen = story.until(
         f"{FAULT} is True on {node}",
         lambda: pods.condition(story.node(node), FAULT) == "True",
@@ -284,10 +308,14 @@ def recover(story: Story, node: str) -> None:
 
 
 def freeze(story: Story, texts: list[Feedback]) -> None:
+    active = _last_active(story)
     publish(story, texts, "third")
 
     def show() -> None:
         story.show_progress("third-", len(texts))
+
+    # Until KEDA has seen the wave, it may be about to take all workers away after the pause.
+    story.until("KEDA has seen the third wave", lambda: _last_active(story) != active, show)
 
     def busy() -> bool:
         return bool(story.mailbox.answered("third-")) and bool(story.workers_ready())
@@ -303,12 +331,18 @@ def freeze(story: Story, texts: list[Feedback]) -> None:
         return pod is None or pods.restarts(pod) > before
 
     seconds = story.until("the frozen worker is replaced", replaced, show)
-    story.console.say(f"kubelet: liveness probe failed, {frozen} was restarted")
+    restarted = f"{story.namespace}/{frozen}" in story.world["pods"]
+    how = "liveness probe failed, it was restarted" if restarted else "it was taken away"
+    story.console.say(f"kubelet: {frozen}: {how}")
     story.until(
         "all are answered", lambda: len(story.mailbox.answered("third-")) >= len(texts), show
     )
     story.console.say(f"all {len(texts)} messages of the third wave answered")
-    story.facts["frozen"] = {"pod": frozen, "replaced_seconds": round(seconds, 1)}
+    story.facts["frozen"] = {
+        "pod": frozen,
+        "restarted": restarted,
+        "replaced_seconds": round(seconds, 1),
+    }
 
 
 def scale_to_zero(story: Story) -> None:
@@ -344,13 +378,24 @@ def _choose(story: Story) -> str:
     return ""
 
 
+def _last_active(story: Story) -> str:
+    """When KEDA last found messages waiting, as it says at each of its looks that finds some."""
+    scaled = story.world["scaledobjects"].values()
+    return max((str(one.get("status", {}).get("lastActiveTime", "")) for one in scaled), default="")
+
+
 def _detector(story: Story, node: str) -> str:
-    """`namespace/name` of the node-problem-detector's pod on the node."""
-    for name, pod in story.world["pods"].items():
-        found = pods.labelled([pod], story.release, "node-problem-detector")
-        if found and pods.node_of(pod) == node and pods.is_ready(pod):
-            return name
-    raise LookupError(f"no node-problem-detector of release {story.release} is ready on {node}")
+    """`namespace/name` of the node-problem-detector's pod on the node, once it is ready."""
+
+    def found() -> str | None:
+        for name, pod in story.world["pods"].items():
+            ours = pods.labelled([pod], story.release, "node-problem-detector")
+            if ours and pods.node_of(pod) == node and pods.is_ready(pod):
+                return name
+        return None
+
+    what = f"a node-problem-detector of release {story.release} is ready on {node}"
+    return story.world.until(what, found, story.options.patience)
 
 
 def _is_drained(story: Story, node: str) -> bool:

@@ -13,6 +13,10 @@ from ci.versions import pin
 from worker.builtin.classifier import SENTIMENTS
 
 
+class TooFewTexts(Exception):
+    """More texts were asked for than there are."""
+
+
 @dataclass(frozen=True)
 class Feedback:
     """One text, and what its human raters said of it: Positive, Negative or Neutral."""
@@ -26,7 +30,7 @@ def feedback(count: int) -> list[Feedback]:
     """`count` review snippets with ids `review-<number>`.
 
     First come those that the embedded model has never seen, so that its agreement with the raters
-    is an honest figure. Raises ValueError when there are fewer, RuntimeError when the archive
+    is an honest figure. Raises TooFewTexts when there are fewer, FetchFailed when the archive
     cannot be had.
     """
     reviews = [
@@ -37,7 +41,7 @@ def feedback(count: int) -> list[Feedback]:
     learnt_from, held_out = corpora.split(reviews, corpora.RATED_HELD_OUT)
     found = [*held_out, *learnt_from]
     if len(found) < count:
-        raise ValueError(f"{count} texts were asked for, there are {len(found)}")
+        raise TooFewTexts(f"{count} texts in all were asked for, there are {len(found)}")
     return [
         Feedback(f"review-{number}", one.text.strip(), SENTIMENTS[one.sentiment or 0])
         for number, one in enumerate(found[:count], start=1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ci.demo.kube import Kube, Object
+from ci.demo.kube import CommandFailed, Kube, Object, ending_with_us
 
 T = TypeVar("T")
 _AGAIN_SECONDS = 0.5  # before a watch that the API server ended is opened again
@@ -89,9 +89,11 @@ class World:
 
     def _follow(self, kind: str) -> None:
         command = [self.kube.kubectl_program, "get", *self.selections[kind]]
+        watch = ending_with_us([*command, "--watch", "--output-watch-events", "-o", "json"])
+        again = False
         while not self._stopped.is_set():
             with subprocess.Popen(
-                [*command, "--watch", "--output-watch-events", "-o", "json"],
+                watch,
                 env=self.kube.environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -100,28 +102,41 @@ class World:
                 if self._stopped.is_set():
                     process.terminate()
                 assert process.stdout is not None
-                # The new watch lists what there is; what went in between must not stay.
-                with self.changed:
-                    self._objects[kind] = {}
                 for event in decode(process.stdout.fileno()):
+                    if again:
+                        self._forget_the_gone(kind)
+                        again = False
                     self._apply(kind, event)
+            again = True
             self._stopped.wait(_AGAIN_SECONDS)
 
+    def _forget_the_gone(self, kind: str) -> None:
+        """Drops what went while no watch was open; a new one tells only what there is."""
+        try:
+            there = {_name(one) for one in self.kube.items(*self.selections[kind])}
+        except CommandFailed:
+            return  # the API server went again: the next watch looks again
+        with self.changed:
+            for name in self._objects[kind].keys() - there:
+                del self._objects[kind][name]
+            self.changed.notify_all()
+
     def _apply(self, kind: str, event: Object) -> None:
-        metadata = event["object"].get("metadata", {})
-        if "name" not in metadata:
+        if "name" not in event["object"].get("metadata", {}):
             return  # an error status; the watch ends and is opened again
-        name = (
-            f"{metadata['namespace']}/{metadata['name']}"
-            if "namespace" in metadata
-            else metadata["name"]
-        )
+        name = _name(event["object"])
         with self.changed:
             if event["type"] == "DELETED":
                 self._objects[kind].pop(name, None)
             else:
                 self._objects[kind][name] = event["object"]
             self.changed.notify_all()
+
+
+def _name(thing: Object) -> str:
+    """`namespace/name`, or the name of what is in no namespace."""
+    metadata = thing["metadata"]
+    return "/".join(str(metadata[key]) for key in ("namespace", "name") if key in metadata)
 
 
 def decode(descriptor: int) -> Iterator[dict[str, Any]]:
