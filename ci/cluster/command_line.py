@@ -1,6 +1,7 @@
 """Reads the arguments of `python -m ci.cluster` and calls the cluster."""
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ from ci.cluster.errors import ClusterError
 from ci.cluster.layout import Layout
 from ci.cluster.spec import ADDONS, DEFAULT_ADDONS, Spec, parse_with
 from ci.parts import PartsError
+
+# What a disk does, in contrast to a mistake in here.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 _EPILOG = """\
 exit status: 0 done; 1 it could not be done, the reason is said; 2 wrong usage;
@@ -34,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (ClusterError, PartsError) as error:
+        print(f"ci.cluster: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
         print(f"ci.cluster: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -5,8 +5,10 @@ would be on a machine of its own, host paths in pods included, and two nodes nev
 end with the node's processes.
 """
 
+import hashlib
 import json
 import os
+import re
 import shlex
 import uuid
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from ci.versions import cache_root
 PROGRAMS = ("containerd", "kubelet", "kube-proxy")
 _SOCKET = "unix:///run/containerd/containerd.sock"
 _CONTAINERD_SECONDS = 60
+_ARCHIVE_LABEL = "selfheal.dev/archive"
 # For the machine itself, etcd and the API server.
 _SYSTEM_MEMORY = 3 << 30
 
@@ -119,12 +122,26 @@ def wait_containerd(layout: Layout, node: str) -> None:
 
 
 def load(layout: Layout, node: str, archive: Path) -> None:
-    """Imports the images of a docker archive into the node's containerd."""
+    """Imports the images of a docker archive into the node's containerd, unless it has them: they
+    are labelled with the archive's digest."""
+    with archive.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    same = f'labels."{_ARCHIVE_LABEL}"=={digest}'
+    if processes.run(layout, ctr(layout, node, "images", "list", "--quiet", same)).stdout.strip():
+        return
     with archive.open("rb") as content:
         importing = ctr(layout, node, "images", "import", "-")
         done = processes.run(layout, importing, stdin=content.fileno())
     if done.returncode != 0:
         raise ClusterError(f"cannot import {archive} into {node}: {done.stderr.strip()}")
+    for ref in imported(done.stdout):
+        label = ctr(layout, node, "images", "label", ref, f"{_ARCHIVE_LABEL}={digest}")
+        processes.run(layout, label)  # without it, the next time imports it again
+
+
+def imported(said: str) -> list[str]:
+    """The names of the images, from what `ctr images import` prints."""
+    return re.findall(r"^unpacking (\S+) \(sha256:", said, re.MULTILINE)
 
 
 def ctr(layout: Layout, node: str, *arguments: str) -> list[str]:
