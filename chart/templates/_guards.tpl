@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" -}}
+{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -292,6 +292,25 @@
 {{- $p = append $p (printf "nodeProblemDetector.customPlugins.%s runs %s, and its scripts have no %s: add it to nodeProblemDetector.customPlugins.%s.scripts" $name .path $file $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.alerts" -}}
+{{- $p := list -}}
+{{- if .Values.alerts.enabled -}}
+{{- $known := list -}}
+{{- range (.Files.Get "files/alerts/rules.json" | fromJson).groups -}}
+{{- range .rules }}{{- $known = append $known .alert -}}{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.alerts.rules -}}
+{{- if not (has $name $known) -}}
+{{- $p = append $p (printf "alerts.rules.%s changes an alert that there is not: the alerts are %s" $name ($known | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (lookup "v1" "Namespace" "" "kube-system") (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+{{- $p = append $p "alerts.enabled is true, and this cluster has no Prometheus operator (no API monitoring.coreos.com/v1): install it first, or set alerts.enabled=false" -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}

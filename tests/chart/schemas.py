@@ -20,7 +20,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 #: Kinds that neither source knows; what is in them is asserted by hand.
-UNCHECKED = {"PodMonitor", "ServiceMonitor", "VerticalPodAutoscaler"}
+UNCHECKED = {"PodMonitor", "PrometheusRule", "ServiceMonitor", "VerticalPodAutoscaler"}
 
 
 def problems(manifest: Mapping[str, Any], version: str, crds: Path) -> list[str]:

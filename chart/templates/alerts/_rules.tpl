@@ -58,7 +58,7 @@
 {{- $on := hasKey $own "enabled" | ternary $own.enabled true -}}
 {{- range $rule.needs }}{{- if not (has . $.parts) }}{{- $on = false -}}{{- end -}}{{- end -}}
 {{- if $on -}}
-{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (default "" $rule.threshold))) -}}
+{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (get $rule "threshold"))) -}}
 {{- $annotations := dict -}}
 {{- range $key, $text := merge (dict) (default dict $own.annotations) $rule.annotations -}}
 {{- $_ := set $annotations $key (include "selfheal.alerts.fill" (merge (dict "text" $text) $fill)) -}}
@@ -66,7 +66,7 @@
 {{- $_ := set $annotations "runbook_url" (printf "%s%s.md" $v.runbookUrl $rule.alert) -}}
 {{- $_ := set $annotations "dashboard_url" (printf "%s/d/%s?viewPanel=%v&var-namespace=%s&var-release=%s" (trimSuffix "/" $v.grafanaUrl) $rule.dashboard $rule.panel .root.Release.Namespace (include "selfheal.fullname" .root)) -}}
 alert: {{ $rule.alert }}
-expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toJson }}
+expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toRawJson }}
 for: {{ $own.for | default $rule.for }}
 labels:
   {{- $labels := dict "severity" ($own.severity | default $rule.severity) "team" $rule.team "namespace" .root.Release.Namespace "release" (include "selfheal.fullname" .root) }}

@@ -1,0 +1,1 @@
+"""What is watched: the metrics contract, recording rules and alerts, their runbooks."""

@@ -1,0 +1,254 @@
+"""Every metric that alerts and dashboards may name: ours from the code, foreign ones by a list.
+
+Ours are read off the registries of worker and remediator, so that a renamed metric is a failing
+test and not an empty panel. Foreign ones carry the exporter and the version they were looked up in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Metric
+
+from remediator.annotation import Phase
+from remediator.answers import Outcome
+from remediator.decide import Kind
+from remediator.metrics import Metrics as RemediatorMetrics
+from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, OUTCOMES
+from worker.metrics import Metrics as WorkerMetrics
+
+#: What Prometheus itself puts on each series of a pod, by the chart's PodMonitors.
+TARGET_LABELS = frozenset(
+    {"namespace", "pod", "container", "job", "instance", "endpoint", "cluster", "node"}
+)
+_SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+#: Units that a name may end in; everything else counts things.
+_UNITS = ("seconds", "bytes")
+_MODEL = "the name that the provider was configured with"
+_CONDITION = "a condition type of the configured rules"
+_STANDINGS = (
+    *("new", "ok", "seen", "noted", "wants-hold", "healed", "giving-back", "cancelled", "on-hold"),
+    *("foreign", "foreign-cordon", "foreign-mark", "held-foreign", "not-selected", "deleting"),
+    *("unreadable", *(phase.value for phase in Phase if phase.held)),
+)
+#: The values of every label of ours, or, where they are the cluster's, whose they are.
+LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
+    ("selfheal_worker_messages", "outcome"): OUTCOMES,
+    ("selfheal_worker_dead_letters", "reason"): DEAD_LETTER_REASONS,
+    ("selfheal_worker_breaker_state", "breaker"): BREAKERS,
+    ("gen_ai_client_operation_duration_seconds", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
+    ("gen_ai_client_operation_duration_seconds", "gen_ai_request_model"): _MODEL,
+    ("gen_ai_client_operation_duration_seconds", "error_type"): (
+        "empty when the call went well, else the exception's class"
+    ),
+    ("gen_ai_client_token_usage", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
+    ("gen_ai_client_token_usage", "gen_ai_request_model"): _MODEL,
+    ("gen_ai_client_token_usage", "gen_ai_token_type"): ("input", "output"),
+    ("selfheal_remediator_nodes", "state"): _STANDINGS,
+    ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.held),
+    ("selfheal_remediator_held_node_info", "node"): "a node that is held now",
+    ("selfheal_remediator_held_node_info", "condition"): _CONDITION,
+    ("selfheal_remediator_held_node_info", "phase"): tuple(p.value for p in Phase if p.held),
+    ("selfheal_remediator_actions", "action"): tuple(kind.value for kind in Kind),
+    ("selfheal_remediator_actions", "result"): ("done", "overtaken", "conflict", "failed"),
+    ("selfheal_remediator_condition_to_cordon_seconds", "condition"): _CONDITION,
+    ("selfheal_remediator_drain_duration_seconds", "result"): ("succeeded", "no-room"),
+    ("selfheal_remediator_evictions", "outcome"): tuple(outcome.value for outcome in Outcome),
+    ("selfheal_remediator_drain_blocked_pods", "cause"): (
+        *(outcome.value for outcome in Outcome if not outcome.over),
+        "terminating",
+    ),
+    ("selfheal_remediator_brake_engaged", "brake"): (
+        *("maxHeld", "unavailable", "controlPlane", "zone", "minInterval", "rate", "maxDraining"),
+        *("signal", "paused", "controlPlaneIll"),
+    ),
+    ("selfheal_remediator_signal_rejected_nodes", "cause"): (
+        "stale-heartbeat",
+        "suspected-detector",
+    ),
+    ("selfheal_remediator_watch_relists", "watch"): ("nodes",),
+    ("selfheal_remediator_api_requests", "verb"): ("GET", "POST", "PATCH", "DELETE", "WATCH"),
+    ("selfheal_remediator_api_requests", "code"): "the HTTP status, 0 = no answer",
+    ("selfheal_remediator_api_request_duration_seconds", "verb"): (
+        *("GET", "POST", "PATCH", "DELETE", "WATCH"),
+    ),
+    ("selfheal_remediator_events", "result"): ("written", "refused", "failed", "dropped"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: `name` without suffixes, its series' names, its labels beside the target's."""
+
+    name: str
+    kind: str
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What PromQL calls it."""
+        return tuple(f"{self.name}{suffix}" for suffix in _SUFFIXES.get(self.kind, ("",)))
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Metrics of one exporter: name of the series → labels beside the target's."""
+
+    exporter: str
+    metrics: Mapping[str, tuple[str, ...]]
+
+
+_KEDA = ("namespace", "exported_namespace", "metric", "scaledObject", "scaler", "triggerIndex")
+_POD = ("namespace", "pod", "container", "uid", "node")
+FOREIGN = (
+    Foreign(
+        "KEDA operator 2.20.2",
+        {
+            "keda_scaler_metrics_value": _KEDA,
+            "keda_scaler_active": _KEDA,
+            "keda_scaler_detail_errors_total": _KEDA,
+            "keda_scaled_object_paused": ("namespace", "exported_namespace", "scaledObject"),
+        },
+    ),
+    Foreign(
+        "RabbitMQ 4.0.5, /metrics/detailed (families queue_coarse_metrics, queue_consumer_count)",
+        {
+            "rabbitmq_detailed_queue_messages_ready": ("vhost", "queue"),
+            "rabbitmq_detailed_queue_messages_unacked": ("vhost", "queue"),
+            "rabbitmq_detailed_queue_consumers": ("vhost", "queue"),
+        },
+    ),
+    Foreign(
+        "kube-state-metrics 2.20.0",
+        {
+            "kube_pod_container_status_restarts_total": _POD,
+            "kube_pod_container_status_last_terminated_reason": (*_POD, "reason"),
+            "kube_pod_container_resource_requests": (*_POD, "resource", "unit"),
+            "kube_pod_container_resource_limits": (*_POD, "resource", "unit"),
+            "kube_pod_status_unschedulable": _POD,
+            "kube_pod_status_ready": (*_POD, "condition"),
+            "kube_deployment_spec_replicas": ("namespace", "deployment"),
+            "kube_deployment_status_replicas_ready": ("namespace", "deployment"),
+            "kube_deployment_status_observed_generation": ("namespace", "deployment"),
+            "kube_daemonset_status_number_unavailable": ("namespace", "daemonset"),
+            "kube_horizontalpodautoscaler_status_desired_replicas": (
+                "namespace",
+                "horizontalpodautoscaler",
+            ),
+            "kube_horizontalpodautoscaler_spec_max_replicas": (
+                "namespace",
+                "horizontalpodautoscaler",
+            ),
+            "kube_node_spec_unschedulable": ("node",),
+            "kube_node_status_condition": ("node", "condition", "status"),
+        },
+    ),
+    Foreign(
+        "cAdvisor, in the kubelet 1.34",
+        {
+            "container_cpu_usage_seconds_total": (*_POD, "cpu", "image"),
+            "container_memory_working_set_bytes": (*_POD, "image"),
+            "container_cpu_cfs_periods_total": (*_POD, "image"),
+            "container_cpu_cfs_throttled_periods_total": (*_POD, "image"),
+        },
+    ),
+    Foreign(
+        "node-problem-detector 1.36.0",
+        {"problem_gauge": ("type", "reason"), "problem_counter": ("reason",)},
+    ),
+)
+
+
+def families() -> tuple[Family, ...]:
+    """Our metrics, worker first, by name."""
+    remediator = RemediatorMetrics()
+    remediator.watch_age("nodes", lambda: 0.0)
+    registries = (WorkerMetrics("builtin").registry, remediator.registry)
+    return tuple(family for registry in registries for family in _of(registry))
+
+
+def known() -> dict[str, frozenset[str]]:
+    """Every series that may be named → the labels that it may be selected by."""
+    found: dict[str, frozenset[str]] = {"up": TARGET_LABELS}
+    for family in families():
+        for series in family.series:
+            extra = {"le"} if series.endswith("_bucket") else set()
+            found[series] = TARGET_LABELS | {*family.labels, *extra}
+    for foreign in FOREIGN:
+        for name, labels in foreign.metrics.items():
+            found[name] = TARGET_LABELS | set(labels)
+    return found
+
+
+def _of(registry: CollectorRegistry) -> Iterator[Family]:
+    labels = _labels(registry)
+    for metric in sorted(registry.collect(), key=lambda metric: metric.name):
+        yield Family(
+            metric.name,
+            metric.type,
+            _unit(metric),
+            labels.get(metric.name, ()),
+            metric.documentation.rstrip("."),
+        )
+
+
+def _labels(registry: CollectorRegistry) -> dict[str, tuple[str, ...]]:
+    """The label names of each metric, also of those without a series yet."""
+    found = {}
+    for collector in registry._collector_to_names:
+        # The process's own collector describes no labels, and has none.
+        for metric in collector.describe() if hasattr(collector, "describe") else ():
+            found[metric.name] = tuple(getattr(collector, "_labelnames", ()))
+    return found
+
+
+def _unit(metric: Metric) -> str:
+    return next((u for u in _UNITS if metric.name.endswith((f"_{u}", f"_{u}_total"))), "")
+
+
+def page() -> str:
+    """alerts/metrics.md: what is exported, for people."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `python -m alerts write` from the code; a test holds the two together. The series",
+        "of a counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Beside the",
+        "labels below each series has those of its target: `namespace`, `pod`, `job`, `instance`.",
+        "",
+        *_table("Worker and remediator", families()),
+        "## Of others",
+        "",
+        "Alerts and dashboards use these too; without their exporter a panel says so.",
+        "",
+        "| Exporter | Series |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| {foreign.exporter} | {', '.join(f'`{name}`' for name in foreign.metrics)} |"
+        for foreign in FOREIGN
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, rows: Iterable[Family]) -> list[str]:
+    lines = [
+        f"## {title}",
+        "",
+        "| Metric | Type | Unit | Labels | Meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for family in rows:
+        labels = "; ".join(_described(family, label) for label in family.labels)
+        lines.append(
+            f"| `{family.name}` | {family.kind} | {family.unit or 'count'} | {labels} "
+            f"| {family.meaning} |"
+        )
+    return [*lines, ""]
+
+
+def _described(family: Family, label: str) -> str:
+    values = LABELS[family.name, label]
+    return f"`{label}`: " + (values if isinstance(values, str) else ", ".join(values))

@@ -1,0 +1,578 @@
+"""The recording rules and alerts, as data. `python -m alerts write` gives them to the chart.
+
+In an expression `%name%` is filled in by the chart: matchers of this release's series (`%worker%`,
+`%remediator%`, `%pods%` for all its pods), its names (`%namespace%`, `%release%`, `%queue%`,
+`%results%`), its objectives (`%successBudget%`, `%waitBudget%`, `%waitSeconds%`) and the alert's own
+`%threshold%`. All of it, and each whole alert, can be set in values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Windows over which the share of an error budget is looked at: short ones end an alert soon.
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recording rule. `needs`: the parts of the release without which it is left out."""
+
+    name: str
+    expr: str
+    needs: tuple[str, ...] = ("worker",)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert. `panel` is the title of the dashboard's panel that shows it.
+
+    for_: how long the expression must hold, in Prometheus' notation. threshold: the number that
+    the chart puts for `%threshold%`; None when the expression has none. needs: `worker`,
+    `remediator`, `rabbitmq` (the bundled broker), `keda`, `ollama`, `detector`.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    severity: str
+    for_: str
+    expr: str
+    summary: str
+    description: str
+    dashboard: str
+    panel: str
+    threshold: float | None = None
+
+    @property
+    def team(self) -> str:
+        """Who can do something about it: those who run the nodes, or those who run the queue."""
+        return "platform" if {"remediator", "detector"} & set(self.needs) else "pipeline"
+
+
+def _failed(window: str) -> str:
+    lost = (
+        f'rate(selfheal_worker_dead_letters_total{{%worker%,reason="retries_exhausted"}}[{window}])'
+    )
+    well = f'rate(selfheal_worker_messages_total{{%worker%,outcome="answered"}}[{window}])'
+    return f"sum({lost}) / (sum({lost}) + sum({well}))"
+
+
+def _late(window: str) -> str:
+    # Prometheus 2 keeps `60.0` as the client wrote it; other clients write `60`.
+    soon = 'selfheal_worker_queue_wait_seconds_bucket{%worker%,le=~"%waitSeconds%([.]0)?"}'
+    every = "selfheal_worker_queue_wait_seconds_count{%worker%}"
+    return f"1 - sum(rate({soon}[{window}])) / sum(rate({every}[{window}]))"
+
+
+RECORDS = tuple(
+    Record(f"selfheal:{name}:ratio_rate{window}", ratio(window))
+    for name, ratio in (("results_failed", _failed), ("queue_wait_late", _late))
+    for window in WINDOWS
+)
+
+
+def _burn(name: str, budget: str, *pairs: tuple[str, str, str]) -> str:
+    """Both a long and a short window spend the budget `factor` times too fast."""
+    terms = (
+        f"(selfheal:{name}:ratio_rate{long}{{%self%}} > {factor} * %{budget}%"
+        f" and selfheal:{name}:ratio_rate{short}{{%self%}} > {factor} * %{budget}%)"
+        for long, short, factor in pairs
+    )
+    return "\n  or ".join(terms)
+
+
+_FAST = (("1h", "5m", "14.4"), ("6h", "30m", "6"))
+_SLOW = (("1d", "2h", "3"), ("3d", "6h", "1"))
+_WORKER = ("worker",)
+_REMEDIATOR = ("remediator",)
+_BROKER = ("worker", "rabbitmq")
+#: Brakes that only pace: waiting for one of them is the normal way, not a finding.
+_PACES = "minInterval|rate|maxDraining|paused|signal"
+
+_SLO = (
+    Alert(
+        "SelfhealResultsBurnFast",
+        _WORKER,
+        "critical",
+        "2m",
+        _burn("results_failed", "successBudget", *_FAST),
+        "{{ $value | humanizePercentage }} of the messages of %release% fail",
+        "{{ $value | humanizePercentage }} of the messages end as dead letters after all their "
+        "retries; the objective allows {{ %successBudget% | humanizePercentage }} over 30 days. At "
+        "this pace the whole budget is gone within two to five days.",
+        "selfheal-worker",
+        "Failed share against the objective",
+    ),
+    Alert(
+        "SelfhealResultsBurnSlow",
+        _WORKER,
+        "warning",
+        "15m",
+        _burn("results_failed", "successBudget", *_SLOW),
+        "{{ $value | humanizePercentage }} of the messages of %release% fail, for hours",
+        "{{ $value | humanizePercentage }} of the messages end as dead letters after all their "
+        "retries; the objective allows {{ %successBudget% | humanizePercentage }} over 30 days.",
+        "selfheal-worker",
+        "Failed share against the objective",
+    ),
+    Alert(
+        "SelfhealQueueWaitBurnFast",
+        _WORKER,
+        "critical",
+        "2m",
+        _burn("queue_wait_late", "waitBudget", *_FAST),
+        "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s",
+        "{{ $value | humanizePercentage }} of the messages were taken later than %waitSeconds% "
+        "seconds after they were published; the objective allows "
+        "{{ %waitBudget% | humanizePercentage }}.",
+        "selfheal-worker",
+        "Late share against the objective",
+    ),
+    Alert(
+        "SelfhealQueueWaitBurnSlow",
+        _WORKER,
+        "warning",
+        "15m",
+        _burn("queue_wait_late", "waitBudget", *_SLOW),
+        "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s, "
+        "for hours",
+        "{{ $value | humanizePercentage }} of the messages were taken later than %waitSeconds% "
+        "seconds after they were published; the objective allows "
+        "{{ %waitBudget% | humanizePercentage }}.",
+        "selfheal-worker",
+        "Late share against the objective",
+    ),
+)
+
+_WORK = (
+    Alert(
+        "SelfhealDeadLettersGrowing",
+        _WORKER,
+        "warning",
+        "0m",
+        "sum by (reason) (increase(selfheal_worker_dead_letters_total{%worker%}[30m])) > %threshold%",
+        '{{ $value | printf "%.0f" }} dead letters ({{ $labels.reason }}) in 30 minutes',
+        '{{ $value | printf "%.0f" }} messages of the queue %queue% were dead-lettered in the last '
+        "30 minutes as {{ $labels.reason }}, more than %threshold%.",
+        "selfheal-worker",
+        "Dead letters by reason",
+        10,
+    ),
+    Alert(
+        "SelfhealModelBreakerOpen",
+        _WORKER,
+        "critical",
+        "5m",
+        'sum(selfheal_worker_breaker_state{%worker%,breaker="model"} > bool 0) > %threshold%',
+        "{{ $value }} workers of %release% have stopped consuming: the model does not answer",
+        "{{ $value }} workers wait for their model for 5 minutes. Messages stay in the queue %queue% "
+        "and lose no attempt; work goes on by itself once the model answers.",
+        "selfheal-model",
+        "Breaker",
+        0,
+    ),
+    Alert(
+        "SelfhealResultsBreakerOpen",
+        _WORKER,
+        "critical",
+        "5m",
+        'sum(selfheal_worker_breaker_state{%worker%,breaker="results"} > bool 0) > %threshold%',
+        "{{ $value }} workers of %release% cannot publish results",
+        "The broker takes no results for {{ $value }} workers for 5 minutes: the queue %results% is "
+        "missing, full, or refuses them. Nothing is lost; nothing is answered either.",
+        "selfheal-worker",
+        "Breakers",
+        0,
+    ),
+    Alert(
+        "SelfhealModelNotLoading",
+        _WORKER,
+        "warning",
+        "15m",
+        "count((selfheal_worker_ready{%worker%} == 0)"
+        ' and on (pod) (selfheal_worker_messages_total{%worker%,outcome="answered"} == 0))'
+        " > %threshold%",
+        "{{ $value }} workers of %release% have not become ready within 15 minutes",
+        "{{ $value }} workers run, have never answered a message and are not ready: the model does "
+        "not load or the broker is not reached.",
+        "selfheal-model",
+        "Workers without a warm model",
+        0,
+    ),
+    Alert(
+        "SelfhealNoConsumers",
+        _BROKER,
+        "critical",
+        "10m",
+        'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold%'
+        ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%queue%"}) == 0',
+        "{{ $value }} messages wait in %queue%, and nobody consumes",
+        "{{ $value }} messages are ready in the queue %queue% for 10 minutes without one consumer.",
+        "selfheal-overview",
+        "Queue depth",
+        0,
+    ),
+    Alert(
+        "SelfhealResultsNotRead",
+        _BROKER,
+        "warning",
+        "30m",
+        'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%results%"}) > %threshold%'
+        ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%results%"}) == 0',
+        "{{ $value }} results lie in %results%, and nobody reads them",
+        "{{ $value }} results are ready in the queue %results%, more than %threshold%, and it has had "
+        "no consumer for 30 minutes. The broker's disk is finite.",
+        "selfheal-overview",
+        "Queue depth",
+        1000,
+    ),
+    Alert(
+        "SelfhealBrokerUnreachable",
+        _WORKER,
+        "critical",
+        "5m",
+        "count(selfheal_worker_broker_connected{%worker%} == 0) > %threshold%",
+        "{{ $value }} workers of %release% have no connection to the broker",
+        "{{ $value }} workers have been without a connection to RabbitMQ for 5 minutes; they go on "
+        "trying.",
+        "selfheal-worker",
+        "Broker connections",
+        0,
+    ),
+    Alert(
+        "SelfhealBrokerBlocked",
+        _WORKER,
+        "critical",
+        "5m",
+        "count(selfheal_worker_broker_blocked{%worker%} == 1) > %threshold%",
+        "The broker takes nothing from {{ $value }} workers of %release%",
+        "RabbitMQ blocks publishers (its memory or disk alarm) for 5 minutes; {{ $value }} workers "
+        "wait with their results.",
+        "selfheal-worker",
+        "Broker connections",
+        0,
+    ),
+    Alert(
+        "SelfhealHandlersHang",
+        _WORKER,
+        "warning",
+        "0m",
+        "sum(increase(selfheal_worker_handler_hangs_total{%worker%}[30m])) > %threshold%",
+        '{{ $value | printf "%.0f" }} model calls of %release% passed their deadline in 30 minutes',
+        '{{ $value | printf "%.0f" }} calls did not come back by their deadline, more than '
+        "%threshold% in 30 minutes; a worker whose calls all hang fails its liveness probe.",
+        "selfheal-worker",
+        "Hung handlers",
+        3,
+    ),
+    Alert(
+        "SelfhealPodsRestarting",
+        ("pods",),
+        "warning",
+        "0m",
+        "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{%pods%}[1h]))"
+        " > %threshold%",
+        '{{ $labels.pod }} restarted {{ $value | printf "%.0f" }} times in an hour',
+        'The container {{ $labels.container }} of {{ $labels.pod }} restarted {{ $value | printf "%.0f" '
+        "}} times within an hour, more than %threshold%.",
+        "selfheal-overview",
+        "Restarts",
+        3,
+    ),
+    Alert(
+        "SelfhealOutOfMemory",
+        ("pods",),
+        "warning",
+        "0m",
+        "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{%pods%}[30m]))"
+        " > %threshold% and on (pod, container)"
+        ' kube_pod_container_status_last_terminated_reason{%pods%,reason="OOMKilled"} == 1',
+        "{{ $labels.pod }} was killed for its memory",
+        "The container {{ $labels.container }} of {{ $labels.pod }} reached its memory limit; {{ $value "
+        '| printf "%.0f" }} restarts in 30 minutes. Restarts do not heal this: the limit or the load '
+        "must change.",
+        "selfheal-overview",
+        "Memory by pod",
+        0,
+    ),
+    Alert(
+        "SelfhealPodsUnschedulable",
+        ("pods",),
+        "warning",
+        "15m",
+        "sum(kube_pod_status_unschedulable{%pods%}) > %threshold%",
+        "{{ $value }} pods of %release% find no node",
+        "{{ $value }} pods of %release% have been unschedulable for 15 minutes: no node has room for "
+        "their requests, or too many nodes are held.",
+        "selfheal-overview",
+        "Replicas",
+        0,
+    ),
+    Alert(
+        "SelfhealWorkerMetricsMissing",
+        _WORKER,
+        "warning",
+        "15m",
+        'kube_deployment_status_replicas_ready{namespace="%namespace%",deployment="%release%-worker"}'
+        " > %threshold% unless on () count(selfheal_worker_ready{%worker%}) > 0",
+        "{{ $value }} workers of %release% are ready, and none is scraped",
+        "{{ $value }} workers are ready, and Prometheus has no metrics of any for 15 minutes: the other "
+        "alerts on workers cannot fire.",
+        "selfheal-overview",
+        "Replicas",
+        0,
+    ),
+    Alert(
+        "SelfhealScalerFailing",
+        ("worker", "keda"),
+        "warning",
+        "10m",
+        'sum(increase(keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
+        'namespace="%namespace%"}[10m]) or '
+        'increase(keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
+        'exported_namespace="%namespace%"}[10m])) > %threshold%',
+        'KEDA cannot read the length of %queue%: {{ $value | printf "%.0f" }} errors in 10 minutes',
+        'KEDA failed {{ $value | printf "%.0f" }} times in 10 minutes to ask RabbitMQ for the length of '
+        "%queue%; the number of workers is the fallback's.",
+        "selfheal-overview",
+        "Scaler",
+        0,
+    ),
+    Alert(
+        "SelfhealWorkersAtMaximum",
+        ("worker", "keda", "rabbitmq"),
+        "warning",
+        "30m",
+        'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold% and'
+        ' max(kube_horizontalpodautoscaler_status_desired_replicas{namespace="%namespace%",'
+        'horizontalpodautoscaler="keda-hpa-%release%-worker"}) >= '
+        'max(kube_horizontalpodautoscaler_spec_max_replicas{namespace="%namespace%",'
+        'horizontalpodautoscaler="keda-hpa-%release%-worker"})',
+        "{{ $value }} messages wait in %queue% with the most workers allowed",
+        "{{ $value }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
+        "its maximum for 30 minutes.",
+        "selfheal-overview",
+        "Replicas",
+        100,
+    ),
+    Alert(
+        "SelfhealModelServerNotReady",
+        ("ollama",),
+        "critical",
+        "20m",
+        'count(kube_pod_status_ready{namespace="%namespace%",pod=~"%release%-ollama-[^-]+-[^-]+",'
+        'condition="true"} == 0) > %threshold%',
+        "{{ $value }} model servers of %release% are not ready",
+        "{{ $value }} Ollama pods have not been ready for 20 minutes: pulling or loading the model takes "
+        "too long, or fails.",
+        "selfheal-model",
+        "Workers without a warm model",
+        0,
+    ),
+)
+
+_NODES = (
+    Alert(
+        "SelfhealRemediatorNoLeader",
+        _REMEDIATOR,
+        "critical",
+        "5m",
+        "(sum(selfheal_remediator_leader{%remediator%}) or vector(0)) <= %threshold%",
+        "{{ $value }} remediators lead: bad nodes are not looked after",
+        "{{ $value }} replicas of %release%-remediator hold the Lease for 5 minutes, or none is scraped. "
+        "No node is cordoned, drained or given back.",
+        "selfheal-remediation",
+        "Leader",
+        0,
+    ),
+    Alert(
+        "SelfhealRemediatorStale",
+        _REMEDIATOR,
+        "critical",
+        "5m",
+        "max(time() - selfheal_remediator_last_reconcile_timestamp_seconds{%remediator%} and on (pod)"
+        " selfheal_remediator_leader{%remediator%} == 1 unless on (pod)"
+        " selfheal_remediator_read_only{%remediator%} == 1) > %threshold%",
+        "The leading remediator has made no plan for {{ $value | humanizeDuration }}",
+        "The leader of %release%-remediator last made a plan {{ $value | humanizeDuration }} ago, more "
+        "than %threshold% seconds.",
+        "selfheal-remediation",
+        "Age of the last plan",
+        120,
+    ),
+    Alert(
+        "SelfhealNodeWatchSilent",
+        _REMEDIATOR,
+        "critical",
+        "5m",
+        "min(selfheal_remediator_nodes_watch_age_seconds{%remediator%}) > %threshold%",
+        "The remediator has heard nothing of the nodes for {{ $value | humanizeDuration }}",
+        "The node watch of every replica of %release%-remediator is silent for {{ $value | "
+        "humanizeDuration }}, more than %threshold% seconds: while it is, nothing new is cordoned.",
+        "selfheal-remediation",
+        "Age of the last plan",
+        120,
+    ),
+    Alert(
+        "SelfhealRemediationPaused",
+        _REMEDIATOR,
+        "warning",
+        "4h",
+        "max(selfheal_remediator_paused{%remediator%}) == 1",
+        "Remediation has been paused for 4 hours ({{ $value }} = paused)",
+        "Somebody paused %release%-remediator at least 4 hours ago. `selfheal-remediator status` shows "
+        "who and why; bad nodes stay in service.",
+        "selfheal-remediation",
+        "Leader",
+    ),
+    Alert(
+        "SelfhealRemediatorReadOnly",
+        _REMEDIATOR,
+        "warning",
+        "15m",
+        "max(selfheal_remediator_read_only{%remediator%}) == 1",
+        "%release%-remediator only looks on ({{ $value }} = read only): another one was here first",
+        "A second remediator runs in this cluster for 15 minutes. The older acts; %release%-remediator "
+        "does not. Remove one of the two.",
+        "selfheal-remediation",
+        "Leader",
+    ),
+    Alert(
+        "SelfhealConfigurationRejected",
+        _REMEDIATOR,
+        "warning",
+        "5m",
+        "min(selfheal_remediator_config_last_reload_successful{%remediator%}) == 0",
+        "The new configuration of %release%-remediator is not taken ({{ $value }} = refused)",
+        "The configuration file cannot be used; the rules from before are in force. The log names the "
+        "wrong key.",
+        "selfheal-remediation",
+        "Leader",
+    ),
+    Alert(
+        "SelfhealActionsFailing",
+        _REMEDIATOR,
+        "warning",
+        "0m",
+        'sum by (action) (increase(selfheal_remediator_actions_total{%remediator%,result="failed"}[30m]))'
+        " > %threshold%",
+        '{{ $value | printf "%.0f" }} times {{ $labels.action }} failed in 30 minutes',
+        'The API server refused {{ $labels.action }} {{ $value | printf "%.0f" }} times in 30 minutes, '
+        "more than %threshold%.",
+        "selfheal-remediation",
+        "Actions",
+        3,
+    ),
+    Alert(
+        "SelfhealNodeHeldLong",
+        _REMEDIATOR,
+        "warning",
+        "4h",
+        "max by (node, condition) (selfheal_remediator_held_node_info{%remediator%}) == 1",
+        "{{ $labels.node }} has been held for 4 hours ({{ $labels.condition }})",
+        "The remediator holds {{ $labels.node }} out of service for {{ $labels.condition }} for at least "
+        "4 hours. A latched condition is gone only after a reboot.",
+        "selfheal-remediation",
+        "Nodes held",
+    ),
+    Alert(
+        "SelfhealDrainBlocked",
+        _REMEDIATOR,
+        "warning",
+        "15m",
+        "max by (cause) (selfheal_remediator_drain_blocked_pods{%remediator%}) > %threshold%",
+        "{{ $value }} pods block a drain ({{ $labels.cause }})",
+        "{{ $value }} pods cannot leave a node that is being drained, for 15 minutes; cause: "
+        "{{ $labels.cause }}. The node's Events name the pods and the budget.",
+        "selfheal-remediation",
+        "Pods that block a drain",
+        0,
+    ),
+    Alert(
+        "SelfhealDrainTooLong",
+        _REMEDIATOR,
+        "warning",
+        "5m",
+        "max(selfheal_remediator_oldest_drain_seconds{%remediator%}) > %threshold%",
+        "A drain has been going on for {{ $value | humanizeDuration }}",
+        "The oldest unfinished drain is {{ $value | humanizeDuration }} old, more than %threshold% "
+        "seconds.",
+        "selfheal-remediation",
+        "Drains under way",
+        3600,
+    ),
+    Alert(
+        "SelfhealNoHeadroom",
+        _REMEDIATOR,
+        "warning",
+        "0m",
+        'sum(increase(selfheal_remediator_drain_duration_seconds_count{%remediator%,result="no-room"}'
+        "[1h])) > %threshold%",
+        '{{ $value | printf "%.0f" }} drains in an hour found no room for the pods',
+        'The pods of a bad node fit on no other node: {{ $value | printf "%.0f" }} drains in the last '
+        "hour ended with the node cordoned and not emptied.",
+        "selfheal-remediation",
+        "Drains",
+        0,
+    ),
+    Alert(
+        "SelfhealBrakeEngaged",
+        _REMEDIATOR,
+        "warning",
+        "15m",
+        "max by (brake) (selfheal_remediator_brake_engaged{%remediator%,"
+        f'brake!~"{_PACES}"}}) > %threshold%',
+        "{{ $value }} bad nodes wait for the brake {{ $labels.brake }}",
+        "{{ $value }} nodes call for a cordon or drain that the brake {{ $labels.brake }} has held back "
+        "for 15 minutes.",
+        "selfheal-remediation",
+        "Brakes",
+        0,
+    ),
+    Alert(
+        "SelfhealDetectorSuspected",
+        _REMEDIATOR,
+        "critical",
+        "1m",
+        'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="suspected-detector"})'
+        " > %threshold%",
+        "{{ $value }} nodes report the same at once: the detector is suspected",
+        "{{ $value }} nodes went bad with the same condition and reason within seconds. The remediator "
+        "holds it back: either the detector is wrong, or a change has hit many nodes.",
+        "selfheal-remediation",
+        "Signals not believed",
+        0,
+    ),
+    Alert(
+        "SelfhealDetectorSilent",
+        _REMEDIATOR,
+        "warning",
+        "10m",
+        'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="stale-heartbeat"})'
+        " > %threshold%",
+        "{{ $value }} nodes are bad by a signal whose writer is silent",
+        "{{ $value }} nodes carry a bad condition that nobody has confirmed for longer than the rule's "
+        "heartbeat; for 10 minutes it has not been acted on.",
+        "selfheal-remediation",
+        "Signals not believed",
+        0,
+    ),
+    Alert(
+        "SelfhealDetectorDown",
+        ("detector",),
+        "warning",
+        "15m",
+        'sum(kube_daemonset_status_number_unavailable{namespace="%detectorNamespace%",'
+        'daemonset="%release%-node-problem-detector"}) > %threshold%',
+        "{{ $value }} nodes have no working node-problem-detector",
+        "{{ $value }} pods of %release%-node-problem-detector have been unavailable for 15 minutes: what "
+        "happens on their nodes is not seen.",
+        "selfheal-remediation",
+        "Detectors that do not run",
+        0,
+    ),
+)
+
+#: Groups as Prometheus evaluates them, one after the other inside each.
+GROUPS = {"slo": _SLO, "work": _WORK, "nodes": _NODES}
+ALERTS = tuple(alert for group in GROUPS.values() for alert in group)

@@ -1,0 +1,132 @@
+"""How the model answers."""
+
+from __future__ import annotations
+
+from dashboards.panels import WORKER, Board, Panel, Query, Row
+
+_NONE = "no model was called"
+_CALLS = f"gen_ai_client_operation_duration_seconds_count{{{WORKER}}}"
+_BAD = f'gen_ai_client_operation_duration_seconds_count{{{WORKER},error_type!=""}}'
+_BY = "gen_ai_provider_name, gen_ai_request_model"
+_LEGEND = "{{gen_ai_provider_name}} {{gen_ai_request_model}}"
+
+
+def _quantile(share: float) -> Query:
+    return Query(
+        f"histogram_quantile({share}, sum by (le, {_BY}) (rate("
+        f"gen_ai_client_operation_duration_seconds_bucket{{{WORKER}}}[$__rate_interval])))",
+        f"p{round(share * 100)} {_LEGEND}",
+    )
+
+
+_CALLED = Row(
+    "Calls",
+    (
+        Panel(
+            "Calls",
+            "Model calls a second, by provider and model.",
+            "cps",
+            (Query(f"sum by ({_BY}) (rate({_CALLS}[$__rate_interval]))", _LEGEND),),
+            empty=_NONE,
+        ),
+        Panel(
+            "Latency",
+            "Duration of one model call.",
+            "s",
+            (_quantile(0.5), _quantile(0.95), _quantile(0.99)),
+            empty=_NONE,
+        ),
+        Panel(
+            "Errors",
+            "Failed calls a second by the kind of error. ModelUnavailableError opens the breaker; others "
+            "are retried.",
+            "cps",
+            (
+                Query(
+                    f"sum by (error_type) (rate({_BAD}[$__rate_interval])) > 0",
+                    "{{error_type}}",
+                ),
+            ),
+            empty="none",
+        ),
+        Panel(
+            "Error share",
+            "Share of the calls that failed.",
+            "percentunit",
+            (
+                Query(
+                    f"(sum(rate({_BAD}[$__rate_interval])) or vector(0))"
+                    f" / sum(rate({_CALLS}[$__rate_interval]))",
+                    "failed",
+                ),
+            ),
+            empty=_NONE,
+            steps=((None, "green"), (0.05, "orange"), (0.2, "red")),
+        ),
+        Panel(
+            "Tokens",
+            "Tokens a second, as the provider counted them. The builtin model has none.",
+            "short",
+            (
+                Query(
+                    "sum by (gen_ai_request_model, gen_ai_token_type) (rate("
+                    f"gen_ai_client_token_usage_total{{{WORKER}}}[$__rate_interval]))",
+                    "{{gen_ai_request_model}} {{gen_ai_token_type}}",
+                ),
+            ),
+            empty="the provider counts no tokens",
+        ),
+        Panel(
+            "Tokens a call",
+            "Mean number of tokens for one call, by kind.",
+            "short",
+            (
+                Query(
+                    "sum by (gen_ai_token_type) (rate(gen_ai_client_token_usage_total"
+                    f"{{{WORKER}}}[$__rate_interval])) / scalar(sum(rate({_CALLS}[$__rate_interval])))",
+                    "{{gen_ai_token_type}}",
+                ),
+            ),
+            empty="the provider counts no tokens",
+        ),
+    ),
+)
+
+_UP = Row(
+    "State",
+    (
+        Panel(
+            "Breaker",
+            "Open: the model does not answer and this worker does not consume. A probe each few seconds "
+            "closes it.",
+            "short",
+            (
+                Query(
+                    f'max by (pod) (selfheal_worker_breaker_state{{{WORKER},breaker="model"}})',
+                    "{{pod}}",
+                ),
+            ),
+            kind="timeline",
+            empty="no worker runs",
+            steps=((None, "green"), (1, "orange"), (2, "red")),
+            mappings={"0": "closed", "1": "probing", "2": "open"},
+            width=12,
+        ),
+        Panel(
+            "Workers without a warm model",
+            "Workers that run and are not ready.",
+            "short",
+            (Query(f"count(selfheal_worker_ready{{{WORKER}}} == 0)", "not ready"),),
+            empty="none",
+            steps=((None, "green"), (1, "orange")),
+            width=12,
+        ),
+    ),
+)
+
+MODEL = Board(
+    "selfheal-model",
+    "selfheal / Model",
+    "How fast and how well the model answers, by provider and model.",
+    (_CALLED, _UP),
+)

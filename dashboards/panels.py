@@ -1,0 +1,286 @@
+"""The few forms that every panel and dashboard here is made of.
+
+A panel always has a unit, a description and a text for no data. Queries say `$release` and
+`$namespace` by the matchers below, so that every panel follows the variables.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+with warnings.catch_warnings():
+    # The classic schema is the one that Grafana 11 reads; the SDK warns of it when imported.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.builders import common as common_builders
+    from grafana_foundation_sdk.builders import dashboard as builders
+    from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, timeseries
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models import common, dashboard
+    from grafana_foundation_sdk.models.dashboard import (
+        DataSourceRef,
+        Threshold,
+        ThresholdsMode,
+        VariableRefresh,
+        VariableSort,
+    )
+    from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+_TWO = "-[^-]+-[^-]+"
+_PLACE = 'cluster=~"$cluster",namespace="$namespace"'
+#: Matchers of the release's series.
+WORKER = f'{_PLACE},pod=~"$release-worker{_TWO}"'
+REMEDIATOR = f'{_PLACE},pod=~"$release-remediator{_TWO}"'
+BROKER = f'{_PLACE},pod=~"$release-rabbitmq-[0-9]+"'
+PODS = f'{_PLACE},pod=~"$release-(worker|remediator|ollama){_TWO}|$release-rabbitmq-[0-9]+"'
+CLUSTER = 'cluster=~"$cluster"'
+DEPLOYMENT = f'{_PLACE},deployment="$release-worker"'
+#: KEDA's own namespace may have taken the label's place.
+KEDA = 'cluster=~"$cluster",scaledObject="$release-worker"'
+
+LINKS = (
+    ("Overview", "selfheal-overview"),
+    ("Worker", "selfheal-worker"),
+    ("Model", "selfheal-model"),
+    ("Remediation", "selfheal-remediation"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A PromQL expression and its legend."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel. unit: Grafana's id. steps: (from value, colour), the first from minus infinity.
+
+    kind: `graph`, `number`, `timeline` (states over time) or `table` (the newest values).
+    empty: what is said when there is no data, and why that may be.
+    """
+
+    title: str
+    description: str
+    unit: str
+    queries: Sequence[Query]
+    kind: str = "graph"
+    empty: str = "no data"
+    steps: Sequence[tuple[float | None, str]] = ((None, "green"),)
+    width: int = 8
+    height: int = 7
+    minimum: float | None = 0
+    mappings: dict[str, str] = field(default_factory=dict)
+    stack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A heading and the panels under it."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A dashboard: its uid never changes, links point at it."""
+
+    uid: str
+    title: str
+    description: str
+    rows: Sequence[Row]
+
+    def panel_ids(self) -> dict[str, int]:
+        """Title → id. Rows take part in the numbers."""
+        ids: dict[str, int] = {}
+        number = 0
+        for row in self.rows:
+            number += 1
+            for panel in row.panels:
+                number += 1
+                if panel.title in ids:
+                    raise ValueError(f"{self.uid}: two panels are called {panel.title!r}")
+                ids[panel.title] = number
+        return ids
+
+    def queries(self) -> list[tuple[str, str]]:
+        """(panel title, expression) of every query."""
+        return [(p.title, q.expr) for row in self.rows for p in row.panels for q in p.queries]
+
+    def text(self) -> str:
+        """The JSON that Grafana loads."""
+        model = _dashboard(self)
+        return (
+            json.dumps(model, cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        )
+
+
+def _dashboard(board: Board) -> dashboard.Dashboard:
+    build = (
+        builders.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.description)
+        .tags(["selfheal"])
+        .time("now-3h", "now")
+        .refresh("30s")
+        .timezone("browser")
+        .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
+        .readonly()
+    )
+    for variable in _variables():
+        build.with_variable(variable)
+    for title, uid in LINKS:
+        if uid != board.uid:
+            build.link(_link(title, uid))
+    for annotation in _annotations():
+        build.annotation(annotation)
+    ids = board.panel_ids()
+    for number, row in enumerate(board.rows):
+        build.with_row(builders.Row(row.title).id(_row_id(board, number)))
+        for panel in row.panels:
+            build.with_panel(_BUILDERS[panel.kind](panel).id(ids[panel.title]))
+    return build.build()
+
+
+def _row_id(board: Board, number: int) -> int:
+    return 1 + sum(1 + len(row.panels) for row in board.rows[:number])
+
+
+def _link(title: str, uid: str) -> builders.DashboardLink:
+    return (
+        builders.DashboardLink(title)
+        .type(dashboard.DashboardLinkType.LINK)
+        .url(f"/d/{uid}")
+        .include_vars(True)
+        .keep_time(True)
+    )
+
+
+def _variables() -> list[Any]:
+    either = '{__name__=~"selfheal_worker_ready|selfheal_remediator_leader"'
+    return [
+        builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
+        _query_variable("cluster", "Cluster", f"label_values({either}}}, cluster)")
+        .include_all(True)
+        .all_value(".*")
+        .current(dashboard.VariableOption(text="All", value="$__all")),
+        _query_variable(
+            "namespace", "Namespace", f'label_values({either},cluster=~"$cluster"}}, namespace)'
+        ),
+        _query_variable(
+            "release",
+            "Release",
+            f'label_values({either},cluster=~"$cluster",namespace="$namespace"}}, pod)',
+        ).regex(f"/^(.+)-(?:worker|remediator){_TWO}$/"),
+    ]
+
+
+def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable:
+    return (
+        builders.QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query({"query": query, "refId": name})
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+    )
+
+
+def _annotations() -> list[builders.AnnotationQuery]:
+    rollout = f"changes(kube_deployment_status_observed_generation{{{_PLACE}}}[2m]) > 0"
+    action = (
+        f'sum by (action) (increase(selfheal_remediator_actions_total{{{REMEDIATOR},result="done",'
+        'action=~"cordon|drain|uncordon"}[1m])) > 0'
+    )
+    return [
+        _annotation("Deployments", rollout, "{{deployment}} changed", "blue"),
+        _annotation("Remediation", action, "{{action}}", "orange"),
+    ]
+
+
+def _annotation(name: str, expr: str, title: str, colour: str) -> builders.AnnotationQuery:
+    return (
+        builders.AnnotationQuery()
+        .name(name)
+        .datasource(SOURCE)
+        .enable(True)
+        .icon_color(colour)
+        .expr(expr)
+        .title_format(title)
+        .step("1m")
+    )
+
+
+def _targets(panel: Panel) -> list[Any]:
+    instant = panel.kind in ("number", "table")
+    targets = []
+    for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
+        target = prometheus.Dataquery().ref_id(letter).expr(query.expr).datasource(SOURCE)
+        target = target.legend_format(query.legend) if query.legend else target
+        target = target.instant() if instant else target.range()
+        if panel.kind == "table":
+            target = target.format(PromQueryFormat.TABLE)
+        targets.append(target)
+    return targets
+
+
+def _steps(panel: Panel) -> builders.ThresholdsConfig:
+    steps = [Threshold(value=value, color=colour) for value, colour in panel.steps]
+    return builders.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _dress(builder: Any, panel: Panel) -> Any:
+    """What all forms of panels have."""
+    builder = (
+        builder.title(panel.title)
+        .description(panel.description)
+        .unit(panel.unit)
+        .no_value(panel.empty)
+        .datasource(SOURCE)
+        .thresholds(_steps(panel))
+        .targets(_targets(panel))
+        .span(panel.width)
+        .height(panel.height)
+    )
+    if panel.mappings:
+        options = {
+            value: dashboard.ValueMappingResult(text=text) for value, text in panel.mappings.items()
+        }
+        builder = builder.mappings([dashboard.ValueMap(options=options)])
+    return builder
+
+
+def _graph(panel: Panel) -> Any:
+    builder = timeseries.Panel().line_width(1).fill_opacity(10)
+    if panel.minimum is not None:
+        builder = builder.min(panel.minimum)
+    if len(panel.steps) > 1:
+        style = common_builders.GraphThresholdsStyleConfig()
+        builder = builder.thresholds_style(style.mode(common.GraphThresholdsStyleMode.DASHED))
+    if panel.stack:
+        stacking = common_builders.StackingConfig().mode(common.StackingMode.NORMAL)
+        builder = builder.stacking(stacking)
+    return _dress(builder, panel)
+
+
+def _number(panel: Panel) -> Any:
+    reduce = common_builders.ReduceDataOptions().calcs(["lastNotNull"])
+    return _dress(stat.Panel().reduce_options(reduce), panel)
+
+
+def _timeline(panel: Panel) -> Any:
+    return _dress(statetimeline.Panel().merge_values(True), panel)
+
+
+def _table(panel: Panel) -> Any:
+    return _dress(table.Panel(), panel)
+
+
+_BUILDERS = {"graph": _graph, "number": _number, "timeline": _timeline, "table": _table}

@@ -1,0 +1,328 @@
+"""What happens to nodes, and why."""
+
+from __future__ import annotations
+
+from dashboards.panels import CLUSTER, REMEDIATOR, Board, Panel, Query, Row
+
+_OFF = "no remediator in this release"
+
+
+def _mean(metric: str, by: str) -> Query:
+    return Query(
+        f"sum by ({by}) (increase({metric}_sum{{{REMEDIATOR}}}[1h]))"
+        f" / sum by ({by}) (increase({metric}_count{{{REMEDIATOR}}}[1h]))",
+        f"{{{{{by}}}}}",
+    )
+
+
+_NODES = Row(
+    "Nodes",
+    (
+        Panel(
+            "Nodes held",
+            "Each node that is held, for which condition and how far: cordoned, being drained, empty.",
+            "short",
+            (
+                Query(
+                    "max by (node, condition, phase) (selfheal_remediator_held_node_info"
+                    f"{{{REMEDIATOR}}})",
+                    "{{node}} {{condition}} {{phase}}",
+                ),
+            ),
+            kind="timeline",
+            empty="no node is held",
+            steps=((None, "orange"),),
+            mappings={"1": "held"},
+            width=16,
+        ),
+        Panel(
+            "Conditions",
+            "Bad conditions of nodes as the API server has them, whoever set them.",
+            "short",
+            (
+                Query(
+                    "sum by (condition) (kube_node_status_condition"
+                    f'{{{CLUSTER},condition!="Ready",status="true"}}) > 0',
+                    "{{condition}}",
+                ),
+                Query(
+                    f'sum(kube_node_status_condition{{{CLUSTER},condition="Ready",status!="true"}})',
+                    "not Ready",
+                ),
+            ),
+            empty="none, or kube-state-metrics is not scraped",
+        ),
+        Panel(
+            "Standing",
+            "What each node calls for, as the leader sees it.",
+            "short",
+            (Query(f"max by (state) (selfheal_remediator_nodes{{{REMEDIATOR}}})", "{{state}}"),),
+            empty=_OFF,
+            stack=True,
+        ),
+        Panel(
+            "Actions",
+            "Changes of nodes within 5 minutes, by result. `overtaken`: the fresh read said otherwise.",
+            "short",
+            (
+                Query(
+                    "sum by (action, result) (increase(selfheal_remediator_actions_total"
+                    f"{{{REMEDIATOR}}}[5m])) > 0",
+                    "{{action}} {{result}}",
+                ),
+            ),
+            empty="nothing was done",
+        ),
+        Panel(
+            "Problems seen by the detector",
+            "node-problem-detector's own counters: kernel messages and checks, within 5 minutes.",
+            "short",
+            (
+                Query(
+                    f"sum by (reason) (increase(problem_counter{{{CLUSTER}}}[5m])) > 0",
+                    "{{reason}}",
+                ),
+                Query(
+                    f"sum by (type, reason) (problem_gauge{{{CLUSTER}}}) > 0", "{{type}} {{reason}}"
+                ),
+            ),
+            empty="none, or the detector is not scraped",
+        ),
+    ),
+)
+
+_DRAINS = Row(
+    "Drains",
+    (
+        Panel(
+            "Drains under way",
+            "Nodes being drained, and the age of the oldest drain.",
+            "short",
+            (Query(f"max(selfheal_remediator_draining_nodes{{{REMEDIATOR}}})", "draining"),),
+            empty=_OFF,
+        ),
+        Panel(
+            "Oldest drain",
+            "Age of the oldest unfinished drain; 0 = none.",
+            "s",
+            (Query(f"max(selfheal_remediator_oldest_drain_seconds{{{REMEDIATOR}}})", "oldest"),),
+            empty=_OFF,
+            steps=((None, "green"), (1800, "orange"), (3600, "red")),
+        ),
+        Panel(
+            "Pods that block a drain",
+            "Pods that cannot leave, by cause. The node's Events name them and their budget.",
+            "short",
+            (
+                Query(
+                    f"max by (cause) (selfheal_remediator_drain_blocked_pods{{{REMEDIATOR}}})",
+                    "{{cause}}",
+                ),
+            ),
+            empty="none",
+            steps=((None, "green"), (1, "orange")),
+        ),
+        Panel(
+            "Drains",
+            "Drains that ended within an hour: with the node empty, or for want of room.",
+            "short",
+            (
+                Query(
+                    "sum by (result) (increase(selfheal_remediator_drain_duration_seconds_count"
+                    f"{{{REMEDIATOR}}}[1h])) > 0",
+                    "{{result}}",
+                ),
+            ),
+            empty="none",
+        ),
+        Panel(
+            "Duration of drains",
+            "Mean time from a drain's start to its end, over an hour.",
+            "s",
+            (_mean("selfheal_remediator_drain_duration_seconds", "result"),),
+            empty="none",
+        ),
+        Panel(
+            "Evictions",
+            "Answers to eviction requests within 5 minutes. `pdb`: refused by a disruption budget.",
+            "short",
+            (
+                Query(
+                    "sum by (outcome) (increase(selfheal_remediator_evictions_total"
+                    f"{{{REMEDIATOR}}}[5m])) > 0",
+                    "{{outcome}}",
+                ),
+            ),
+            empty="none",
+        ),
+    ),
+)
+
+_SAFETY = Row(
+    "Brakes and signals",
+    (
+        Panel(
+            "Brakes",
+            "Nodes that wait for a brake. minInterval, rate and maxDraining only pace; maxHeld and "
+            "unavailable say that enough is out of service.",
+            "short",
+            (
+                Query(
+                    f"max by (brake) (selfheal_remediator_brake_engaged{{{REMEDIATOR}}})",
+                    "{{brake}}",
+                ),
+            ),
+            empty="none is engaged",
+            steps=((None, "green"), (1, "orange")),
+        ),
+        Panel(
+            "Signals not believed",
+            "Nodes with a bad condition that is not acted on: its writer is silent, or many nodes say "
+            "the same at once.",
+            "short",
+            (
+                Query(
+                    f"max by (cause) (selfheal_remediator_signal_rejected_nodes{{{REMEDIATOR}}})",
+                    "{{cause}}",
+                ),
+            ),
+            empty="none",
+            steps=((None, "green"), (1, "orange")),
+        ),
+        Panel(
+            "From condition to cordon",
+            "Mean time from a condition first seen to the node cordoned, over an hour; the rule's "
+            "duration is part of it.",
+            "s",
+            (_mean("selfheal_remediator_condition_to_cordon_seconds", "condition"),),
+            empty="nothing was cordoned",
+        ),
+        Panel(
+            "Delay of actions",
+            "From the end of a rule's duration to the node cordoned: 99 of 100 within this time.",
+            "s",
+            (
+                Query(
+                    "histogram_quantile(0.99, sum by (le) (increase("
+                    f"selfheal_remediator_action_delay_seconds_bucket{{{REMEDIATOR}}}[1h])))",
+                    "p99",
+                ),
+            ),
+            empty="nothing was cordoned",
+        ),
+        Panel(
+            "Detectors that do not run",
+            "Nodes whose node-problem-detector is not available.",
+            "short",
+            (
+                Query(
+                    "sum(kube_daemonset_status_number_unavailable"
+                    f'{{{CLUSTER},daemonset="$release-node-problem-detector"}})',
+                    "unavailable",
+                ),
+            ),
+            empty="no data: no detector in this release, or kube-state-metrics is not scraped",
+        ),
+    ),
+)
+
+_SELF = Row(
+    "The remediator itself",
+    (
+        Panel(
+            "Leader",
+            "Who leads; whether it is paused, only looks on, or runs with an older configuration.",
+            "short",
+            (
+                Query(
+                    f"max by (pod) (selfheal_remediator_leader{{{REMEDIATOR}}})", "{{pod}} leads"
+                ),
+                Query(f"max(selfheal_remediator_paused{{{REMEDIATOR}}})", "paused"),
+                Query(f"max(selfheal_remediator_read_only{{{REMEDIATOR}}})", "read only"),
+                Query(
+                    f"max(1 - selfheal_remediator_config_last_reload_successful{{{REMEDIATOR}}})",
+                    "configuration refused",
+                ),
+            ),
+            kind="timeline",
+            empty=_OFF,
+            steps=((None, "text"), (1, "blue")),
+            mappings={"0": "no", "1": "yes"},
+        ),
+        Panel(
+            "Age of the last plan",
+            "Seconds since the leader last made a plan, and since the node watch last spoke.",
+            "s",
+            (
+                Query(
+                    "min(time() - (selfheal_remediator_last_reconcile_timestamp_seconds"
+                    f"{{{REMEDIATOR}}} > 0))",
+                    "plan",
+                ),
+                Query(f"max(selfheal_remediator_nodes_watch_age_seconds{{{REMEDIATOR}}})", "watch"),
+            ),
+            empty=_OFF,
+            steps=((None, "green"), (120, "red")),
+        ),
+        Panel(
+            "Requests to the API server",
+            "Requests a second, by verb and answer. Idle is under 0.5.",
+            "reqps",
+            (
+                Query(
+                    "sum by (verb, code) (rate(selfheal_remediator_api_requests_total"
+                    f"{{{REMEDIATOR}}}[$__rate_interval]))",
+                    "{{verb}} {{code}}",
+                ),
+            ),
+            empty=_OFF,
+        ),
+        Panel(
+            "Latency of requests",
+            "95 of 100 answers came within this time. A WATCH counts until it began.",
+            "s",
+            (
+                Query(
+                    "histogram_quantile(0.95, sum by (le, verb) (rate("
+                    "selfheal_remediator_api_request_duration_seconds_bucket"
+                    f"{{{REMEDIATOR}}}[$__rate_interval])))",
+                    "{{verb}}",
+                ),
+            ),
+            empty=_OFF,
+        ),
+        Panel(
+            "Lists of all nodes",
+            "Complete lists within an hour; one at the start, more when watches break.",
+            "short",
+            (
+                Query(
+                    "sum by (pod, watch) (increase(selfheal_remediator_watch_relists_total"
+                    f"{{{REMEDIATOR}}}[1h]))",
+                    "{{watch}} {{pod}}",
+                ),
+            ),
+            empty=_OFF,
+        ),
+        Panel(
+            "Events",
+            "Kubernetes Events within 5 minutes, by result.",
+            "short",
+            (
+                Query(
+                    "sum by (result) (increase(selfheal_remediator_events_total"
+                    f"{{{REMEDIATOR}}}[5m])) > 0",
+                    "{{result}}",
+                ),
+            ),
+            empty="none",
+        ),
+    ),
+)
+
+REMEDIATION = Board(
+    "selfheal-remediation",
+    "selfheal / Remediation",
+    "Which nodes are bad, what is done about them, and what holds it back.",
+    (_NODES, _DRAINS, _SAFETY, _SELF),
+)
