@@ -28,12 +28,19 @@ lock: venv ## lock the requirements again from pyproject.toml, with hashes
 	$(UV_COMPILE) --extra worker --extra remediator --extra test -o requirements/dev.txt pyproject.toml
 	$(UV_COMPILE) --all-extras -o requirements/bench.txt pyproject.toml
 
+# Said before minutes go into an environment that could not be used. ci/demo checks the same.
+.PHONY: able
+able:
+	@if [ "$${CLUSTER:-local}" = local ] && [ "$$(uname -s) $$(id -u)" != "Linux 0" ]; then \
+	  echo "a cluster on this machine needs Linux and root: sudo make $(MAKECMDGOALS);" \
+	    "CLUSTER=current VALUES=<file> takes the cluster of your kubeconfig instead" >&2; exit 2; fi
+
 .PHONY: demo
-demo: venv ## a real cluster, the chart, real messages, a node fault, a hung worker; ends with the count
+demo: able venv ## a real cluster, the chart, real messages, a node fault, a hung worker; ends with the count
 	$(BIN)/python -m ci.demo $(DEMO)
 
 .PHONY: demo-down
-demo-down: venv ## take all of it down again; nothing is left behind
+demo-down: able venv ## take all of it down again; nothing is left behind
 	$(BIN)/python -m ci.demo --down
 
 .PHONY: test
