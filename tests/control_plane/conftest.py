@@ -1,5 +1,6 @@
 """A real control plane for the session; a stage of its own for each test."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from ci.parts.errors import PartsError
 from tests.control_plane.permissions import account_kubeconfig, chart_permissions
 from tests.control_plane.site import Site
 
+#: Another name lets two runs work side by side.
+CLUSTER = os.environ.get("SELFHEAL_TEST_CLUSTER", "remediator-tests")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test here needs the control plane."""
@@ -27,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(unavailable: Callable[[str], None]) -> Iterator[Any]:
     """etcd, API server, controller-manager, scheduler, KWOK."""
     try:
-        with control_plane_only("remediator-tests", kwok_nodes=0) as running:
+        with control_plane_only(CLUSTER, kwok_nodes=0) as running:
             yield running
     except (ClusterError, PartsError) as error:
         unavailable(f"no control plane: {error}")
