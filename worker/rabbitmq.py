@@ -315,7 +315,7 @@ def _refused(cause: BaseException | None) -> str | None:
     if isinstance(cause, amqp.ProbableAccessDeniedError):
         return "closed at the vhost; check that it exists and that the user may use it"
     if isinstance(cause, ssl.SSLError):
-        reason = (cause.reason or str(cause)).replace("_", " ").lower()
+        reason = (getattr(cause, "reason", None) or str(cause)).replace("_", " ").lower()
         more = getattr(cause, "verify_message", "")
         return (
             f"failed in TLS: {reason}{f' ({more})' if more else ''}; check AMQP_CA_FILE, "
@@ -354,7 +354,7 @@ def _plain(cause: BaseException | None) -> str:
             "closed before it spoke AMQP; check the port, amqp or amqps, and whether it wants a "
             "client certificate (AMQP_CERT_FILE)"
         )
-    return str(cause) or type(cause).__name__
+    return "no reason was given" if cause is None else str(cause) or type(cause).__name__
 
 
 # --- the lasting connection
