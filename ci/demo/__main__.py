@@ -69,8 +69,8 @@ def main() -> int:
 
 def _demo(console: Console, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    sites.check()
     model = models.chosen()
+    sites.check()
     first, second, third = model.texts
     wanted = story.Options(options.texts or first, second, third, model.patience, options.node)
     texts = feedback(wanted.first_wave + wanted.second_wave + wanted.third_wave)

@@ -4,6 +4,7 @@ On a terminal the live line is redrawn in place; in a log it is printed when it 
 every few seconds, so that a log stays short and complete.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,9 @@ class Console:
         """What is happening now."""
         if self.interactive:
             self._clear_live()
-            self._live = f"  {self._elapsed()}  {text}"[:200]
+            # A line that wraps could not be taken back.
+            width = shutil.get_terminal_size().columns - 1
+            self._live = f"  {self._elapsed()}  {text}"[:width]
             self.out.write(self._style(_DIM, self._live))
             self.out.flush()
         elif text != self._live and self.clock() - self._live_printed >= _LOG_SECONDS:

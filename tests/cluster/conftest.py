@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ci.cluster import Cluster
+from tests.cluster.traces import machine_folders, processes_with, traces
 
 _ROOT = Path(__file__).parents[2]
 _NAME = "demo-test"
@@ -31,15 +32,21 @@ def demo(request, tmp_path_factory, unavailable):
     if os.geteuid() != 0 or sys.platform != "linux":
         unavailable("the local cluster needs Linux and root")
     report = tmp_path_factory.mktemp("demo") / "report.json"
-    status, out = _run(request, "--report", str(report))
+    temporary = tmp_path_factory.mktemp("temporary")
+    folders = machine_folders()
+    status, out = _run(request, temporary, "--report", str(report))
     assert status == 0, out
     yield Told(out, json.loads(report.read_text()), Cluster(_NAME))
-    status, out = _run(request, "--down")
+    # The demo has ended, and the cluster's processes do not have its environment.
+    assert processes_with(f"TMPDIR={temporary}", "environ") == []
+    status, out = _run(request, temporary, "--down")
     assert status == 0, out
-    assert Cluster(_NAME).status().phase == "absent"
+    assert traces(_NAME) == []
+    assert list(temporary.iterdir()) == []
+    assert machine_folders() == folders
 
 
-def _run(request, *arguments):
+def _run(request, temporary, *arguments):
     """The demo as a user runs it; its lines go to the terminal at once."""
     command = [sys.executable, "-u", "-m", "ci.demo", "--cluster", _NAME, *arguments]
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -47,7 +54,12 @@ def _run(request, *arguments):
     with (
         capture.global_and_fixture_disabled(),
         subprocess.Popen(
-            command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=_ROOT,
+            env=os.environ | {"TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         ) as process,
     ):
         for line in process.stdout:

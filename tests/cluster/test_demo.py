@@ -71,4 +71,5 @@ def test_the_node_was_given_back_only_after_the_hold_down(told):
 
 
 def test_the_frozen_worker_was_replaced(told):
+    assert told["frozen"]["restarted"]
     assert told["frozen"]["replaced_seconds"] > 0

@@ -14,25 +14,12 @@ from ci.cluster import Cluster, ClusterError, Spec, control_plane_only
 from ci.cluster import processes as cluster_processes
 from ci.cluster.machine import check_root
 from ci.cluster.waiting import until
+from tests.cluster.traces import machine_folders, traces
 
 pytestmark = pytest.mark.cluster
 
 NAME = "lifecycle"
 _SECONDS = 60.0
-# Where the parts of a cluster keep their files unless told otherwise.
-FOLDERS = (
-    "/etc/kubernetes",
-    "/opt/cni",
-    "/run/containerd",
-    "/run/netns",
-    "/usr/libexec/kubernetes",
-    "/var/lib/cni",
-    "/var/lib/containerd",
-    "/var/lib/etcd",
-    "/var/lib/kubelet",
-    "/var/log/containers",
-    "/var/log/pods",
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,37 +34,7 @@ def _root(unavailable: Callable[[str], None]) -> None:
 def _nothing_left() -> Iterator[None]:
     yield
     Cluster(NAME).down()
-    assert traces() == []
-
-
-def traces() -> list[str]:
-    """Everything on this machine that belongs to the cluster, found without its own bookkeeping."""
-    link = Cluster(NAME).layout.link
-    found = [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"*/selfheal-{NAME}")]
-    found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"selfheal-{NAME}")]
-    found += [f"interface {path}" for path in Path("/sys/class/net").glob(link)]
-    found += [f"folder {path}" for path in Path("/var/lib/selfheal").glob(f"{NAME}*")]
-    found += [f"lock {path}" for path in Path("/run/lock").glob(f"selfheal-{NAME}*")]
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    found += [f"mount {line}" for line in mounts if f"selfheal/{NAME}" in line]
-    return [*found, *process_traces()]
-
-
-def process_traces() -> list[str]:
-    """Processes whose command line or mounts name the cluster's folder."""
-    needle = f"/var/lib/selfheal/{NAME}/"
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
-            continue
-        try:
-            command = (folder / "cmdline").read_text().replace("\0", " ")
-            mounts = (folder / "mounts").read_text()
-        except OSError:
-            continue
-        if needle in command or needle in mounts:
-            found.append(f"process {folder.name}: {command}")
-    return found
+    assert traces(NAME) == []
 
 
 def host_settings() -> dict[str, str]:
@@ -92,7 +49,7 @@ def host_settings() -> dict[str, str]:
     found["mounts"] = Path("/proc/self/mountinfo").read_text()
     routes = _said("ip", "route", "show", "table", "all").splitlines()
     found["routes"] = "\n".join(line for line in routes if " dev sh" not in line)
-    found["folders"] = " ".join(str(path) for path in map(Path, FOLDERS) if path.exists())
+    found["folders"] = " ".join(machine_folders())
     found["firewall"] = _said("iptables-save")
     return found
 
@@ -157,7 +114,7 @@ def test_a_real_node_leaves_nothing_on_the_machine() -> None:
         changed = f"--for=jsonpath={{.status.nodeInfo.bootID}}={_boot_id(cluster)}"
         cluster.kubectl("wait", "node/node-1", changed, "--timeout=60s")
         assert _boot_id(cluster) != boot
-    assert traces() == []
+    assert traces(NAME) == []
     assert host_settings() == before
 
 
@@ -181,7 +138,7 @@ def test_killed_on_the_way_up_it_leaves_nothing_that_down_does_not_find(after: s
 
     assert Cluster(NAME).status().phase == "broken"
     Cluster(NAME).down()
-    assert traces() == []
+    assert traces(NAME) == []
 
 
 def test_killed_on_the_way_up_the_next_up_starts_anew() -> None:
@@ -218,7 +175,7 @@ def test_terminated_it_cleans_up_itself() -> None:
     up.communicate()
 
     assert up.returncode == 130
-    assert [trace for trace in traces() if not trace.startswith("lock ")] == []
+    assert [trace for trace in traces(NAME) if not trace.startswith("lock ")] == []
 
 
 def test_status_and_kubectl_of_a_cluster_that_is_not_up_say_so() -> None:
