@@ -15,6 +15,8 @@ from remediator.answers import ApiFailure, Outcome, classify_eviction
 from remediator.conditions import Memory, observe
 from remediator.decide import Kind, read_state
 from remediator.drain import STUCK_AFTER
+from remediator.headroom import Room, autoscaled, place, usable
+from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import PAUSE_KEY, LeaseView
 from remediator.planner import Entry, Planner
@@ -45,7 +47,10 @@ class PodPlan:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What would be done to one node. action: cordon, drain, uncordon, annotate or none."""
+    """What would be done to one node. action: cordon, drain, uncordon, annotate or none.
+
+    headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
+    """
 
     node: str
     state: str
@@ -53,6 +58,7 @@ class NodePlan:
     why: str
     brake: str
     pods: tuple[PodPlan, ...] = ()
+    headroom: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -129,6 +135,8 @@ def plan(
         drains = item.action == "drain" or (only and item.action == "none")
         if drains:
             item = _with_pods(api, config, item, entry.node, budgets, room)
+            others = [e.node for e in planner.entries.values() if e is not entry]
+            item = replace(item, headroom=_headroom(api, config, entry.node, others))
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
@@ -173,7 +181,7 @@ def _with_pods(
     budgets: list[Budget],
     room: dict[str, int],
 ) -> NodePlan:
-    pods = [pod_from_json(raw) for raws, _ in api.pods_of(node.name).pages() for raw in raws]
+    pods = _pods_of(api, node.name)
     around = surroundings(api, config, pods)
     plans: list[PodPlan] = []
     notes: set[str] = set()
@@ -194,6 +202,26 @@ def _with_pods(
             if not budget.always_allow_unhealthy and not pod.ready
         )
     return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
+
+
+def _headroom(api: KubernetesApi, config: Config, node: Node, others: list[Node]) -> str:
+    """What fits on no other node, as the drain itself would check it."""
+    if not config.drain.headroom or autoscaled(others):
+        return ""
+    pods = _pods_of(api, node.name)
+    around = surroundings(api, config, pods)
+    left = [pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT]
+    able = [other for other in others if usable(other)]
+    for other in able:
+        if not left:
+            return ""
+        left = place(left, Room.of(other, _pods_of(api, other.name, cached=True)))
+    return no_room_text(left, len(able)) if left else ""
+
+
+def _pods_of(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:
+    pages = api.pods_of(node).pages(cached=cached)
+    return [pod_from_json(raw) for raws, _ in pages for raw in raws]
 
 
 def _take_room(covering: list[Budget], room: dict[str, int]) -> str:
@@ -284,7 +312,7 @@ def _held(
     left = 0
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
-        pods = [pod_from_json(raw) for raws, _ in api.pods_of(node.name).pages() for raw in raws]
+        pods = _pods_of(api, node.name)
         around = surroundings(api, config, pods)
         for pod in pods:
             if sort_pod(pod, around).fate is Fate.EVICT:

@@ -73,6 +73,8 @@ def _pods(item: NodePlan) -> str:
         why = "; ".join(text for text in (pod.reason, pod.waits, pod.server) if text)
         rows.append((pod.pod, what, why or "-"))
     notes = "".join(f"\nnote: {note}" for note in item.notes)
+    if item.headroom:
+        notes += f"\n<red>no headroom</red>: {item.headroom}; it would stay cordoned, not drained"
     title = f"pods of {item.node}, if it is drained:"
     return f"{title}\n{table(('POD', 'WHAT', 'WHY / WAITS FOR'), rows)}{notes}"
 

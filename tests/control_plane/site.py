@@ -26,7 +26,7 @@ from remediator.settings import ApiBudget
 Json = dict[str, Any]
 T = TypeVar("T")
 STATE = "selfheal.dev/state"
-PATIENCE = 30.0
+PATIENCE = 60.0
 POLL = 0.05
 
 

@@ -23,6 +23,8 @@ def test_what_fits_nowhere_else_is_not_drained(site: Site) -> None:
     assert len(site.pods(bad)) == 1
     (message,) = site.event_messages(bad, "NoHeadroom")
     assert "20000m CPU" in message
+    plan = site.command("plan", bad, config=site.config())
+    assert "no headroom: 1 pods" in plan.stdout, plan.stdout + plan.stderr
 
 
 def test_a_second_remediator_looks_on_until_the_first_is_gone(site: Site) -> None:
