@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from worker.health import LOOP_STUCK_AFTER, Server, Status
+
+WELL = Status(
+    in_flight=2,
+    concurrency=8,
+    last_progress=1.5,
+    oldest_age=0.1,
+    tick_age=0.1,
+    hung=0,
+    not_ready=(),
+    breakers={"model": "closed"},
+)
+
+
+class Source:
+    def __init__(self) -> None:
+        self.now = WELL
+
+    def status(self) -> Status:
+        return self.now
+
+    def exposition(self) -> bytes:
+        return b"metric 1\n"
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def server(source: Source) -> Iterator[Server]:
+    made = Server("127.0.0.1", 0, source)
+    yield made
+    made.close()
+
+
+def get(server: Server, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_healthy_and_ready(server: Server) -> None:
+    assert get(server, "/healthz") == (200, "ok\n")
+    assert get(server, "/readyz?verbose") == (200, "ok\n")
+    assert get(server, "/metrics") == (200, "metric 1\n")
+    code, body = get(server, "/progress")
+    assert code == 200
+    progress = json.loads(body)
+    assert (progress["in_flight"], progress["last_progress"], progress["ready"]) == (2, 1.5, True)
+    assert get(server, "/")[0] == 404
+
+
+def test_not_ready_is_not_sick(server: Server, source: Source) -> None:
+    source.now = replace(WELL, not_ready=("the broker is away", "the model is away"))
+    assert get(server, "/healthz")[0] == 200
+    assert get(server, "/readyz") == (503, "the broker is away\nthe model is away\n")
+    assert json.loads(get(server, "/progress")[1])["ready"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (replace(WELL, tick_age=LOOP_STUCK_AFTER + 1), "has not ticked"),
+        (replace(WELL, hung=3), "3 handlers"),
+    ],
+)
+def test_a_stuck_process_is_sick(server: Server, source: Source, status: Status, why: str) -> None:
+    source.now = status
+    code, body = get(server, "/healthz")
+    assert code == 503
+    assert why in body
+
+
+def test_a_port_in_use_is_an_os_error(server: Server, source: Source) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Server("127.0.0.1", server.port, source)
