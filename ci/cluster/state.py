@@ -12,7 +12,7 @@ from typing import Any
 
 from ci.cluster import spec
 from ci.cluster.errors import ClusterError
-from ci.cluster.layout import Layout, Network
+from ci.cluster.layout import LOCK_ROOT, Layout, Network
 from ci.cluster.spec import Spec
 
 STARTING = "starting"
@@ -82,10 +82,13 @@ def lock(layout: Layout) -> Iterator[None]:
 @contextmanager
 def allocation_lock() -> Iterator[None]:
     """Held while a network is chosen and taken, so that two clusters never choose the same."""
-    path = Layout("main").lock.with_name("selfheal-networks.lock")
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    # The folder itself, so that no file of it is left.
+    folder = os.open(LOCK_ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def is_locked(layout: Layout) -> bool:

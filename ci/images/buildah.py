@@ -70,14 +70,15 @@ def build(
 
     Gives the image's id.
     """
-    with tempfile.TemporaryDirectory(prefix="selfheal-build-") as folder:
+    # Found and removed by the next build if this one is killed; the caller holds the lock.
+    with store.scratch_folder(place.root.with_name("secrets")) as folder:
         said = place.run(
             "build",
             "--layers",
             "--pull-never",
             "--format=docker",
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-            *(f"--secret=id={name},src={path}" for name, path in secrets.write(Path(folder))),
+            *(f"--secret=id={name},src={path}" for name, path in secrets.write(folder)),
             f"--file={dockerfile}",
             f"--tag={ref}",
             str(context),
