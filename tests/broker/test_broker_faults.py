@@ -166,14 +166,15 @@ def test_a_blocked_connection_holds_and_goes_on(
     own_rabbit: Rabbit, start_worker: StartWorker
 ) -> None:
     vhost = own_rabbit.add_vhost("v")
-    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.2).ready()
-    vhost.publish(bodies(40))
+    # The broker blocks a connection when it publishes: the results must come after the alarm.
+    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=5).ready()
+    vhost.publish(bodies(16))
     own_rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
     worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 1, "never blocked")
     assert "takes no publishes" in worker.get("/readyz")[1]
     assert worker.get("/healthz")[0] == 200
     own_rabbit.ctl("set_vm_memory_high_watermark", "0.6")
-    assert sum(collect(vhost, 40).values()) == 40
+    assert sum(collect(vhost, 16).values()) == 16
     worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 0, "still blocked")
     worker.ready()
 
