@@ -444,7 +444,7 @@ _NODES = (
         "5m",
         "min(selfheal_remediator_config_last_reload_successful{%remediator%}) == 0",
         "The new configuration of %release%-remediator is not taken ({{ $value }} = refused)",
-        "The configuration file cannot be used; the rules from before are in force. The log names the "
+        "The configuration file has been unusable for 5 minutes; the rules from before are in force. The log names the "
         "wrong key.",
         "selfheal-remediation",
         "Leader",

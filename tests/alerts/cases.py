@@ -1,0 +1,458 @@
+"""For each alert: series on which it fires and recovers, and some on which it must stay quiet.
+
+A value a minute. `at`: it fires; `over`: it fires no more. `quiet` is close to firing: just under
+the threshold, too short, another release's, a counter that began anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Series = Mapping[str, str]
+
+_NS = 'namespace="selfheal"'
+_W1 = f'{_NS},pod="selfheal-worker-7d9f5-x1abc"'
+_W2 = f'{_NS},pod="selfheal-worker-7d9f5-x2abc"'
+#: A second release in the same namespace whose name begins alike, and one in another namespace.
+_LIKE = f'{_NS},pod="selfheal-worker-two-worker-7d9f5-x1abc"'
+_ELSE = 'namespace="other",pod="selfheal-worker-7d9f5-x1abc"'
+_R1 = f'{_NS},pod="selfheal-remediator-5c4b9-aaaaa"'
+_R2 = f'{_NS},pod="selfheal-remediator-5c4b9-bbbbb"'
+_B = f'{_NS},pod="selfheal-rabbitmq-0",vhost="/"'
+_O = f'{_NS},pod="selfheal-ollama-6f7d8-ccccc"'
+_KEDA = 'scaledObject="selfheal-worker",scaler="rabbitMQScaler",metric="s0-rabbitmq-feedback"'
+
+
+@dataclass(frozen=True)
+class Case:
+    """One alert's story. `labels`: what the firing alert must say beside the common labels."""
+
+    alert: str
+    fires: Series
+    at: str
+    over: str
+    quiet: Series
+    labels: Mapping[str, str] = field(default_factory=dict)
+    says: str = ""
+
+
+def _messages(pod: str, answered: str, failed: str) -> Series:
+    return {
+        f'selfheal_worker_messages_total{{{pod},outcome="answered"}}': answered,
+        f'selfheal_worker_dead_letters_total{{{pod},reason="retries_exhausted"}}': failed,
+    }
+
+
+def _waits(pod: str, soon: str, all_: str) -> Series:
+    return {
+        f'selfheal_worker_queue_wait_seconds_bucket{{{pod},le="60.0"}}': soon,
+        f"selfheal_worker_queue_wait_seconds_count{{{pod}}}": all_,
+    }
+
+
+def _worker(metric: str, values: str, extra: str = "", pod: str = _W1) -> Series:
+    return {f"selfheal_worker_{metric}{{{pod}{extra}}}": values}
+
+
+def _remediator(metric: str, values: str, extra: str = "", pod: str = _R1) -> Series:
+    return {f"selfheal_remediator_{metric}{{{pod}{extra}}}": values}
+
+
+def _queue(queue: str, ready: str, consumers: str) -> Series:
+    return {
+        f'rabbitmq_detailed_queue_messages_ready{{{_B},queue="{queue}"}}': ready,
+        f'rabbitmq_detailed_queue_consumers{{{_B},queue="{queue}"}}': consumers,
+    }
+
+
+def _restarts(values: str, why: str = "") -> Series:
+    found = {
+        f'kube_pod_container_status_restarts_total{{{_W1},container="worker",uid="u"}}': values
+    }
+    if why:
+        name = "kube_pod_container_status_last_terminated_reason"
+        found[f'{name}{{{_W1},container="worker",uid="u",reason="{why}"}}'] = "1x120"
+    return found
+
+
+_BURN = (
+    Case(
+        "SelfhealResultsBurnFast",
+        _messages(_W1, "0+60x180", "0+30x20 600x160"),
+        "15m",
+        "120m",
+        # 5 % fail, and the worker restarts; what can never be answered does not count.
+        {
+            **_messages(_W1, "0+95x40 0+95x40", "0+5x40 0+5x40"),
+            f'selfheal_worker_dead_letters_total{{{_W1},reason="malformed_json"}}': "0+500x80",
+        },
+        says="33.33%",
+    ),
+    Case(
+        "SelfhealResultsBurnSlow",
+        _messages(_W1, "0+95x480", "0+5x30 150x450"),
+        "30m",
+        "450m",
+        _messages(_W1, "0+1000x40 0+1000x40", "0+5x40 0+5x40"),
+        says="5%",
+    ),
+    Case(
+        "SelfhealQueueWaitBurnFast",
+        _waits(_W1, "0x20 0+60x160", "0+60x180"),
+        "15m",
+        "150m",
+        _waits(_W1, "0+80x40 0+80x40", "0+100x40 0+100x40"),
+        says="100%",
+    ),
+    Case(
+        "SelfhealQueueWaitBurnSlow",
+        _waits(_W1, "0+80x30 2500+100x600", "0+100x630"),
+        "30m",
+        "500m",
+        _waits(_W1, "0+96x40 0+96x40", "0+100x40 0+100x40"),
+        says="20%",
+    ),
+)
+
+_WORK = (
+    Case(
+        "SelfhealDeadLettersGrowing",
+        _worker("dead_letters_total", "0+1x20 20x60", ',reason="malformed_json"'),
+        "15m",
+        "60m",
+        {
+            **_worker("dead_letters_total", "90x10 0x20 1x20", ',reason="malformed_json"'),
+            **_worker("dead_letters_total", "0+9x60", ',reason="malformed_json"', _ELSE),
+        },
+        {"reason": "malformed_json"},
+    ),
+    Case(
+        "SelfhealModelBreakerOpen",
+        # Open and probing in turn is one outage.
+        {
+            **_worker("breaker_state", "0 2 1 2 2 1 2 2 1 2 2 0x30", ',breaker="model"'),
+            **_worker("breaker_state", "0x40", ',breaker="model"', _W2),
+        },
+        "9m",
+        "20m",
+        {
+            **_worker("breaker_state", "2x3 0x10 2x3 0x10", ',breaker="model"'),
+            **_worker("breaker_state", "2x40", ',breaker="results"'),
+            **_worker("breaker_state", "2x40", ',breaker="model"', _LIKE),
+        },
+        says="1 workers",
+    ),
+    Case(
+        "SelfhealResultsBreakerOpen",
+        _worker("breaker_state", "2x12 0x30", ',breaker="results"'),
+        "10m",
+        "20m",
+        _worker("breaker_state", "2x3 0x10 2x3 0x10", ',breaker="results"'),
+    ),
+    Case(
+        "SelfhealModelNotLoading",
+        {
+            **_worker("ready", "0x30 1x30"),
+            **_worker("messages_total", "0x60", ',outcome="answered"'),
+        },
+        "20m",
+        "40m",
+        {  # It has answered before: then it is the breaker's or the broker's alert.
+            **_worker("ready", "0x60"),
+            **_worker("messages_total", "7x60", ',outcome="answered"'),
+        },
+    ),
+    Case(
+        "SelfhealNoConsumers",
+        _queue("feedback", "5+1x30 0x30", "0x60"),
+        "15m",
+        "40m",
+        {
+            **_queue("feedback", "50x60", "0x8 1x52"),
+            **_queue("feedback.results", "50x60", "0x60"),
+        },
+        says="20 messages",
+    ),
+    Case(
+        "SelfhealResultsNotRead",
+        _queue("feedback.results", "2000x60 2000x30", "0x60 1x30"),
+        "40m",
+        "70m",
+        {**_queue("feedback.results", "900x60", "0x60"), **_queue("feedback", "2000x60", "0x60")},
+        says="2000 results",
+    ),
+    Case(
+        "SelfhealBrokerUnreachable",
+        _worker("broker_connected", "1 0x12 1x20"),
+        "8m",
+        "20m",
+        {
+            **_worker("broker_connected", "1 0x3 1 0x3 1x20"),
+            **_worker("broker_connected", "0x40", "", _ELSE),
+        },
+    ),
+    Case(
+        "SelfhealBrokerBlocked",
+        _worker("broker_blocked", "0 1x12 0x20"),
+        "8m",
+        "20m",
+        _worker("broker_blocked", "0 1x3 0 1x3 0x20"),
+    ),
+    Case(
+        "SelfhealHandlersHang",
+        _worker("handler_hangs_total", "0 1 3 5x60"),
+        "10m",
+        "50m",
+        _worker("handler_hangs_total", "8x10 0 1 2x40"),
+    ),
+    Case(
+        "SelfhealPodsRestarting",
+        _restarts("0+1x5 5x120"),
+        "10m",
+        "100m",
+        _restarts("3x10 0 1 2x60"),
+        {"container": "worker"},
+    ),
+    Case(
+        "SelfhealOutOfMemory",
+        _restarts("0x5 1x100", "OOMKilled"),
+        "10m",
+        "60m",
+        # Another reason; and an old kill without a new restart would be `0x60`.
+        _restarts("0x5 1x100", "Error"),
+        {"container": "worker"},
+    ),
+    Case(
+        "SelfhealPodsUnschedulable",
+        {f'kube_pod_status_unschedulable{{{_W1},uid="u"}}': "1x30 0x20"},
+        "20m",
+        "40m",
+        {f'kube_pod_status_unschedulable{{{_W1},uid="u"}}': "1x10 _x20 1x10"},
+    ),
+    Case(
+        "SelfhealWorkerMetricsMissing",
+        {
+            f'kube_deployment_status_replicas_ready{{{_NS},deployment="selfheal-worker"}}': "2x60",
+            **_worker("ready", "_x30 1x30"),
+        },
+        "20m",
+        "40m",
+        {  # Scaled to zero: no workers and no metrics.
+            f'kube_deployment_status_replicas_ready{{{_NS},deployment="selfheal-worker"}}': "0x60",
+        },
+        says="2 workers",
+    ),
+    Case(
+        "SelfhealScalerFailing",
+        {  # Scraped through KEDA's own pod, whose namespace took the label's place.
+            "keda_scaler_detail_errors_total{"
+            f'namespace="keda",exported_namespace="selfheal",{_KEDA}}}': "0+2x25 50x60"
+        },
+        "20m",
+        "60m",
+        {f"keda_scaler_detail_errors_total{{{_NS},{_KEDA}}}": "50x10 0x20 1 1x30"},
+    ),
+    Case(
+        "SelfhealWorkersAtMaximum",
+        {
+            **_queue("feedback", "500x60 10x30", "5x90"),
+            "kube_horizontalpodautoscaler_status_desired_replicas{"
+            f'{_NS},horizontalpodautoscaler="keda-hpa-selfheal-worker"}}': "5x90",
+            "kube_horizontalpodautoscaler_spec_max_replicas{"
+            f'{_NS},horizontalpodautoscaler="keda-hpa-selfheal-worker"}}': "5x90",
+        },
+        "40m",
+        "70m",
+        {
+            **_queue("feedback", "500x90", "5x90"),
+            "kube_horizontalpodautoscaler_status_desired_replicas{"
+            f'{_NS},horizontalpodautoscaler="keda-hpa-selfheal-worker"}}': "4x90",
+            "kube_horizontalpodautoscaler_spec_max_replicas{"
+            f'{_NS},horizontalpodautoscaler="keda-hpa-selfheal-worker"}}': "5x90",
+        },
+    ),
+    Case(
+        "SelfhealModelServerNotReady",
+        {f'kube_pod_status_ready{{{_O},condition="true",uid="u"}}': "0x40 1x20"},
+        "30m",
+        "50m",
+        {
+            f'kube_pod_status_ready{{{_O},condition="true",uid="u"}}': "0x15 1x40",
+            f'kube_pod_status_ready{{{_O},condition="false",uid="u"}}': "1x15 0x40",
+        },
+    ),
+)
+
+_NODES = (
+    Case(
+        "SelfhealRemediatorNoLeader",
+        {
+            **_remediator("leader", "1x5 0x20 0x30"),
+            **_remediator("leader", "0x5 0x20 1x30", "", _R2),
+        },
+        "15m",
+        "40m",
+        {  # A hand-over of a minute; the first pod is gone after it.
+            **_remediator("leader", "1x10 0 _x40"),
+            **_remediator("leader", "0x11 1x40", "", _R2),
+        },
+    ),
+    Case(
+        "SelfhealRemediatorStale",
+        {
+            **_remediator("last_reconcile_timestamp_seconds", "0+60x5 300x20 1560+60x30"),
+            **_remediator("leader", "1x60"),
+        },
+        "20m",
+        "35m",
+        {  # The standby never makes plans; the leader does.
+            **_remediator("last_reconcile_timestamp_seconds", "0+60x60"),
+            **_remediator("leader", "1x60"),
+            **_remediator("last_reconcile_timestamp_seconds", "0x60", "", _R2),
+            **_remediator("leader", "0x60", "", _R2),
+        },
+        says="15m 0s",
+    ),
+    Case(
+        "SelfhealNodeWatchSilent",
+        {
+            **_remediator("nodes_watch_age_seconds", "5+60x15 5x20"),
+            **_remediator("nodes_watch_age_seconds", "9+60x15 5x20", "", _R2),
+        },
+        "12m",
+        "20m",
+        {  # One of two hears something: it is that one's connection.
+            **_remediator("nodes_watch_age_seconds", "5+60x30"),
+            **_remediator("nodes_watch_age_seconds", "9x30", "", _R2),
+        },
+    ),
+    Case(
+        "SelfhealRemediationPaused",
+        _remediator("paused", "0x10 1x300 0x60"),
+        "260m",
+        "320m",
+        _remediator("paused", "1x200 0x10 1x200"),
+    ),
+    Case(
+        "SelfhealRemediatorReadOnly",
+        _remediator("read_only", "1x30 0x20"),
+        "20m",
+        "40m",
+        _remediator("read_only", "1x10 0x40"),
+    ),
+    Case(
+        "SelfhealConfigurationRejected",
+        _remediator("config_last_reload_successful", "1x5 0x20 1x20"),
+        "15m",
+        "35m",
+        _remediator("config_last_reload_successful", "1x5 0x3 1x20"),
+    ),
+    Case(
+        "SelfhealActionsFailing",
+        _remediator("actions_total", "0 2 4 6x60", ',action="cordon",result="failed"'),
+        "10m",
+        "50m",
+        {
+            **_remediator("actions_total", "9x10 0 2x40", ',action="cordon",result="failed"'),
+            **_remediator("actions_total", "0+9x50", ',action="cordon",result="conflict"'),
+        },
+        {"action": "cordon"},
+    ),
+    Case(
+        "SelfhealNodeHeldLong",
+        {  # Neither a new phase nor a new leader begins the time anew.
+            **_remediator(
+                "held_node_info",
+                "1x60 _x300",
+                ',node="node-2",condition="KernelDeadlock",phase="draining"',
+            ),
+            **_remediator(
+                "held_node_info",
+                "_x60 1x240 _x60",
+                ',node="node-2",condition="KernelDeadlock",phase="drained"',
+                _R2,
+            ),
+        },
+        "250m",
+        "330m",
+        _remediator(
+            "held_node_info",
+            "1x200 _x10 1x200",
+            ',node="node-2",condition="KernelDeadlock",phase="drained"',
+        ),
+        {"node": "node-2", "condition": "KernelDeadlock"},
+        says="node-2",
+    ),
+    Case(
+        "SelfhealDrainBlocked",
+        _remediator("drain_blocked_pods", "2x30 _x20", ',cause="pdb"'),
+        "20m",
+        "45m",
+        _remediator("drain_blocked_pods", "2x10 _x6 1x10 _x30", ',cause="pdb"'),
+        {"cause": "pdb"},
+        says="2 pods",
+    ),
+    Case(
+        "SelfhealDrainTooLong",
+        _remediator("oldest_drain_seconds", "0+60x80 0x20"),
+        "70m",
+        "90m",
+        _remediator("oldest_drain_seconds", "0+60x59 0+60x59"),
+        says="1h 10m 0s",
+    ),
+    Case(
+        "SelfhealNoHeadroom",
+        _remediator("drain_duration_seconds_count", "0x5 1x100", ',result="no-room"'),
+        "10m",
+        "90m",
+        {
+            **_remediator("drain_duration_seconds_count", "0+1x100", ',result="succeeded"'),
+            **_remediator("drain_duration_seconds_count", "4x20 0x80", ',result="no-room"'),
+        },
+    ),
+    Case(
+        "SelfhealBrakeEngaged",
+        _remediator("brake_engaged", "3x30 _x20", ',brake="maxHeld"'),
+        "20m",
+        "45m",
+        _remediator("brake_engaged", "3x60", ',brake="maxDraining"'),
+        {"brake": "maxHeld"},
+        says="3 bad nodes",
+    ),
+    Case(
+        "SelfhealDetectorSuspected",
+        _remediator("signal_rejected_nodes", "_x3 40x10 _x20", ',cause="suspected-detector"'),
+        "8m",
+        "25m",
+        _remediator("signal_rejected_nodes", "40x30", ',cause="stale-heartbeat"'),
+        says="40 nodes",
+    ),
+    Case(
+        "SelfhealDetectorSilent",
+        _remediator("signal_rejected_nodes", "1x30 _x20", ',cause="stale-heartbeat"'),
+        "20m",
+        "45m",
+        _remediator("signal_rejected_nodes", "1x8 _x8 1x8 _x20", ',cause="stale-heartbeat"'),
+    ),
+    Case(
+        "SelfhealDetectorDown",
+        {
+            "kube_daemonset_status_number_unavailable{"
+            'namespace="selfheal-node-problem-detector",'
+            'daemonset="selfheal-node-problem-detector"}': "1x30 0x20"
+        },
+        "20m",
+        "40m",
+        {
+            "kube_daemonset_status_number_unavailable{"
+            'namespace="selfheal-node-problem-detector",'
+            'daemonset="selfheal-node-problem-detector"}': "1x10 0x40",
+            'kube_daemonset_status_number_unavailable{namespace="x",daemonset="y"}': "9x60",
+        },
+    ),
+)
+
+CASES = {case.alert: case for group in (_BURN, _WORK, _NODES) for case in group}
+#: Alerts that fire when there is nothing at all: they are there to see just that.
+FIRE_ON_NOTHING = {"SelfhealRemediatorNoLeader"}

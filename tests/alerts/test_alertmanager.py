@@ -1,0 +1,52 @@
+"""The Alertmanager example: valid, routes as it says, inhibits only alerts that there are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from alerts.__main__ import REPOSITORY
+from alerts.rules import ALERTS
+
+CONFIG = REPOSITORY / "alerts/alertmanager.yaml"
+
+
+def test_amtool_accepts_it() -> None:
+    done = subprocess.run(["amtool", "check-config", str(CONFIG)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (["release=selfheal", "severity=critical", "team=platform"], "platform-pager"),
+        (["release=selfheal", "severity=critical", "team=pipeline"], "pipeline-pager"),
+        (["release=selfheal", "severity=warning", "team=platform"], "platform-tickets"),
+        (["release=selfheal", "severity=warning", "team=pipeline"], "pipeline-tickets"),
+        (["severity=critical"], "tickets"),
+    ],
+)
+def test_routes(labels: list[str], receiver: str) -> None:
+    command = ["amtool", "config", "routes", "test", f"--config.file={CONFIG}"]
+    done = subprocess.run(
+        [*command, f"--verify.receivers={receiver}", *labels], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_inhibition_names_alerts_that_there_are() -> None:
+    names = [alert.name for alert in ALERTS]
+    for rule in yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["inhibit_rules"]:
+        sides = []
+        for side in ("source_matchers", "target_matchers"):
+            [matcher] = rule[side]
+            match = re.fullmatch(r'alertname =(~?) "(.+)"', matcher)
+            assert match, matcher
+            sides.append({name for name in names if re.fullmatch(match[2], name)})
+            assert sides[-1], matcher
+            for one in match[2].split("|") if "(" not in match[2] else ():
+                assert one in names, one
+        assert not sides[0] & sides[1], rule
