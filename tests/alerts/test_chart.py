@@ -1,0 +1,135 @@
+"""What values change in the rules and dashboards that the chart renders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from alerts.rules import ALERTS
+from dashboards.boards import BOARDS
+from tests.alerts.conftest import EVERYTHING
+from tests.chart.rendering import CASES, Helm, by_kind
+
+ON = "alerts.enabled=true"
+
+
+def _alerts(helm: Helm, *sets: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
+    manifest = by_kind(helm.template(*sets, values=values), "PrometheusRule")["selfheal"]
+    rules = [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]
+    return {rule["alert"]: rule for rule in rules if "alert" in rule}
+
+
+def test_every_alert_is_there_with_every_part(helm: Helm) -> None:
+    assert set(_alerts(helm, values=EVERYTHING)) == {alert.name for alert in ALERTS}
+
+
+def test_off_by_default(helm: Helm) -> None:
+    assert not by_kind(helm.case("default"), "PrometheusRule")
+
+
+def test_an_alert_can_be_switched_off_and_changed(helm: Helm) -> None:
+    change = {
+        "SelfhealNoConsumers": {"enabled": False},
+        "SelfhealDeadLettersGrowing": {
+            "threshold": 0,
+            "for": "7m",
+            "severity": "info",
+            "labels": {"team": "other", "more": "x"},
+            "annotations": {"summary": "over %threshold% in %queue%"},
+        },
+        "SelfhealHandlersHang": {"expr": "up{%worker%} > %threshold%"},
+    }
+    found = _alerts(helm, values={"alerts": {"enabled": True, "rules": change}})
+    assert "SelfhealNoConsumers" not in found
+    changed = found["SelfhealDeadLettersGrowing"]
+    assert changed["expr"].endswith("> 0")
+    assert changed["for"] == "7m"
+    assert changed["annotations"]["summary"] == "over 0 in feedback"
+    assert changed["labels"] == {
+        "severity": "info",
+        "team": "other",
+        "more": "x",
+        "namespace": "selfheal",
+        "release": "selfheal",
+    }
+    worker = 'namespace="selfheal",pod=~"selfheal-worker-[^-]+-[^-]+"'
+    assert found["SelfhealHandlersHang"]["expr"] == f"up{{{worker}}} > 3"
+
+
+def test_an_unknown_alert_is_refused_by_name(helm: Helm) -> None:
+    said = helm.refusal(ON, "alerts.rules.SelfhealNoSuch.enabled=false")
+    assert "SelfhealNoSuch" in said
+    assert "SelfhealNoConsumers" in said
+
+
+@pytest.mark.parametrize(
+    ("off", "gone", "kept"),
+    [
+        ("remediator.enabled=false", "SelfhealNodeHeldLong", "SelfhealModelBreakerOpen"),
+        ("nodeProblemDetector.enabled=false", "SelfhealDetectorDown", "SelfhealDetectorSilent"),
+        ("autoscaling.mode=none", "SelfhealScalerFailing", "SelfhealNoConsumers"),
+    ],
+)
+def test_no_alert_on_what_is_not_there(helm: Helm, off: str, gone: str, kept: str) -> None:
+    found = _alerts(helm, ON, off)
+    assert gone not in found
+    assert kept in found
+
+
+def test_a_broker_of_your_own_brings_its_alerts_by_its_matchers(helm: Helm) -> None:
+    files = CASES["external-broker"]
+    for matchers, there in (("", False), ('job="rabbitmq"', True)):
+        values = {"alerts": {"enabled": True, "matchers": {"broker": matchers}}}
+        rule = by_kind(helm.template(files=files, values=values), "PrometheusRule")["selfheal"]
+        assert ("SelfhealNoConsumers" in json.dumps(rule)) is there
+        assert (matchers.replace('"', '\\\\\\"') in json.dumps(json.dumps(rule))) or not there
+
+
+def test_objectives_and_links_are_in_the_rules(helm: Helm) -> None:
+    found = _alerts(
+        helm,
+        ON,
+        "alerts.objectives.success=0.999",
+        "alerts.objectives.queueWaitSeconds=300",
+        "alerts.grafanaUrl=https://g.example/",
+        "alerts.runbookUrl=https://r.example/",
+        "queue.name=tickets",
+    )
+    burn = found["SelfhealResultsBurnFast"]
+    assert "14.4 * 0.001 " in burn["expr"]
+    assert burn["annotations"]["runbook_url"] == "https://r.example/SelfhealResultsBurnFast.md"
+    assert burn["annotations"]["dashboard_url"].startswith("https://g.example/d/selfheal-worker?")
+    assert 'queue="tickets"' in found["SelfhealNoConsumers"]["expr"]
+    assert 'queue="tickets.results"' in found["SelfhealResultsNotRead"]["expr"]
+
+
+def test_dashboards_are_what_the_code_builds(helm: Helm) -> None:
+    maps = by_kind(helm.case("default"), "ConfigMap")
+    for board in BOARDS:
+        found = maps[f"selfheal-dashboard-{board.uid.removeprefix('selfheal-')}"]
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        [text] = found["data"].values()
+        assert json.loads(text) == json.loads(board.text())
+
+
+def test_dashboards_have_fixed_uids_variables_and_links() -> None:
+    uids = {board.uid for board in BOARDS}
+    for board in BOARDS:
+        model = json.loads(board.text())
+        assert model["uid"] == board.uid
+        names = [variable["name"] for variable in model["templating"]["list"]]
+        assert names == ["datasource", "cluster", "namespace", "release"]
+        assert {link["url"].removeprefix("/d/") for link in model["links"]} == uids - {board.uid}
+        panels = [panel for panel in model["panels"] if panel["type"] != "row"]
+        ids = {panel["title"]: panel["id"] for panel in panels}
+        assert ids == board.panel_ids()
+        for panel in panels:
+            assert panel["datasource"]["uid"] == "${datasource}"
+            assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+
+
+def test_dashboards_can_be_switched_off(helm: Helm) -> None:
+    maps = by_kind(helm.template("dashboards.enabled=false"), "ConfigMap")
+    assert not [name for name in maps if "dashboard" in name]
