@@ -12,15 +12,16 @@ judged here.
 import argparse
 import json
 import os
+import queue
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ import yaml
 
 from ci.cluster import control_plane_only
 from ci.cluster.kwok import node as kwok_node
-from remediator.kubernetes_api import KubernetesApi, load_configuration
+from remediator.answers import ApiFailure
+from remediator.kubernetes_api import Collection, KubernetesApi, load_configuration
 from remediator.settings import ApiBudget
 
 CONDITION = "BenchFault"
@@ -141,11 +143,12 @@ class Bench:
             yield process
 
     @contextmanager
-    def remediator(self) -> Iterator[subprocess.Popen[bytes]]:
-        """`selfheal-remediator run` with open brakes, for 0, cordon only."""
+    def remediator(self, action: str = "cordon") -> Iterator[subprocess.Popen[bytes]]:
+        """`selfheal-remediator run` with open brakes, for 0."""
         config = {
-            "rules": [{"condition": CONDITION, "for": 0, "action": "cordon"}],
-            "brakes": {"maxHeld": "100%"},
+            "rules": [{"condition": CONDITION, "for": 0, "action": action}],
+            "brakes": {"maxHeld": "100%", "maxDraining": 1000},
+            "drain": {"headroom": False},
             "signal": {"enabled": False},
             "lease": {"namespace": "default"},
         }
@@ -188,9 +191,10 @@ def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _requests() -> float:
+def _metric(start: str) -> float:
+    """Sum of the metrics whose line begins so."""
     text = urllib3.request("GET", "http://127.0.0.1:18099/metrics").data.decode()
-    lines = [line for line in text.splitlines() if "api_requests_total{" in line]
+    lines = [line for line in text.splitlines() if line.startswith(f"selfheal_remediator_{start}")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
@@ -215,6 +219,87 @@ def at_once(bench: Bench, names: list[str]) -> float:
     return max(observer.cordoned.values()) - max(observer.bad[name] for name in names)
 
 
+def budget_wake(bench: Bench, rounds: int) -> list[float]:
+    """Milliseconds from a budget that opens to the next pod on its way, both seen by watches."""
+    name, place = "wake", "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "none"}]},
+    }
+    bench.api.send(
+        "POST",
+        "/apis/apps/v1/namespaces/default/deployments",
+        body={
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": rounds + 1,
+                "selector": {"matchLabels": {"app": name}},
+                "template": template,
+            },
+        },
+    )
+    selector = {"selector": {"matchLabels": {"app": name}}}
+    body = {"metadata": {"name": name}, "spec": {**selector, "maxUnavailable": 0}}
+    bench.api.send("POST", place, body=body)
+    seen: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+    stop = threading.Event()
+    watches = [bench.api.budgets(), bench.api.pods()]
+    for watch, look in zip(watches, (_opened, _leaving), strict=True):
+        threading.Thread(target=_watch, args=(watch, look, seen, stop), daemon=True).start()
+
+    def running() -> list[dict[str, Any]]:
+        query = {"labelSelector": f"app={name}"}
+        pods = bench.api.get("/api/v1/namespaces/default/pods", query)["items"]
+        return [pod for pod in pods if pod["status"]["phase"] == "Running"]
+
+    while len(running()) < rounds + 1:
+        time.sleep(0.2)
+    time.sleep(3)  # the budget is computed
+    for node in {pod["spec"]["nodeName"] for pod in running()}:
+        bench.write(node, "True")
+    while _metric('evictions_total{outcome="pdb"}') < rounds + 1:
+        time.sleep(0.2)
+    # Opened once by one pod: each replacement that is ready opens it again.
+    kind = "application/merge-patch+json"
+    allow = {"spec": {"maxUnavailable": 1}}
+    bench.api.send("PATCH", f"{place}/{name}", body=allow, content_type=kind)
+    found: list[float] = []
+    opened = None
+    while len(found) < rounds:
+        what, when = seen.get(timeout=60)
+        if what == "opened":
+            opened = when if opened is None else opened
+        elif opened is not None:
+            found.append((when - opened) * 1000)
+            opened = None
+    stop.set()
+    for watch in watches:
+        watch.close()
+    return found
+
+
+def _watch(
+    collection: Collection,
+    look: Callable[[dict[str, Any]], str],
+    seen: "queue.SimpleQueue[tuple[str, float]]",
+    stop: threading.Event,
+) -> None:
+    version = [version for _, version in collection.pages()][-1]
+    with suppress(ApiFailure):  # the server may end while it is watched
+        for event in collection.watch(version, stop):
+            what = look(event.raw)
+            if what:
+                seen.put((what, time.perf_counter()))
+
+
+def _opened(raw: dict[str, Any]) -> str:
+    return "opened" if (raw.get("status") or {}).get("disruptionsAllowed") else ""
+
+
+def _leaving(raw: dict[str, Any]) -> str:
+    return "leaving" if raw["metadata"].get("deletionTimestamp") else ""
+
+
 def _quantiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     return {
@@ -230,9 +315,11 @@ def measure(bench: Bench, samples: int, burst: int, idle: float) -> dict[str, An
         with getattr(bench, tool)() as process:
             numbers: dict[str, Any] = {}
             if tool == "remediator":
-                cpu, requests = _cpu_seconds(process), _requests()
+                cpu, requests = _cpu_seconds(process), _metric("api_requests_total{")
                 time.sleep(idle)
-                numbers["idle_requests_per_second"] = (_requests() - requests) / idle
+                numbers["idle_requests_per_second"] = (
+                    _metric("api_requests_total{") - requests
+                ) / idle
                 numbers["idle_cpu_seconds_per_minute"] = (_cpu_seconds(process) - cpu) * 60 / idle
                 numbers["idle_peak_mib"] = _peak_mib(process)
             numbers["milliseconds"] = _quantiles(one_by_one(bench, bench.names[:samples]))
@@ -241,6 +328,9 @@ def measure(bench: Bench, samples: int, burst: int, idle: float) -> dict[str, An
             found[tool] = numbers
         bench.reset()
         say(f"{tool}: {json.dumps(found[tool])}")
+    with bench.remediator("drain"):
+        found["budget_wake_milliseconds"] = budget_wake(bench, 5)
+    say(f"budget opens to next eviction: {found['budget_wake_milliseconds']} ms")
     bare, ours = found["bare"], found["remediator"]
     found["ratios"] = {
         "p50": ours["milliseconds"]["p50"] / bare["milliseconds"]["p50"],
