@@ -45,11 +45,15 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test lint pure chart broker control_plane cluster
+	ci/test lint pure chart alerts broker control_plane models cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 	ci/test lint pure chart
+
+.PHONY: test-long
+test-long: venv ## seeded chaos at full length: a thousand faults (CHAOS_SEED replays one)
+	SELFHEAL_LONG=1 ci/test chaos
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck

@@ -6,17 +6,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
@@ -26,10 +25,12 @@ class SettingsError(Exception):
     """The environment is wrong; the message has one line for each variable."""
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All settings of the worker. Seconds and bytes, unless a description says otherwise."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        frozen=True, hide_input_in_errors=True, protected_namespaces=()
+    )
 
     amqp_uri: SecretStr | None = Field(
         None, description="amqp(s)://user:password@host:port/vhost; several joined by commas"
@@ -52,7 +53,7 @@ class Settings(BaseModel):
     queue_name: str = Field("feedback", pattern=QUEUE_PATTERN)
     dlq_name: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.dead-letters")
     results_queue: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.results")
-    retry_delays: tuple[int, ...] = Field(
+    retry_delays: Annotated[tuple[int, ...], NoDecode] = Field(
         (1, 5, 30, 120), description="seconds, growing, joined by commas"
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
@@ -141,10 +142,11 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
 
     broker: whether the command needs to know where the broker is.
     """
-    source = os.environ if environ is None else environ
-    known = {
-        name: source[name.upper()] for name in Settings.model_fields if source.get(name.upper())
-    }
+    source = EnvSettingsSource(Settings)
+    variables = os.environ if environ is None else environ
+    # Empty means not set: a chart writes the variables of values that are empty too.
+    source.env_vars = {name.lower(): value for name, value in variables.items() if value}
+    known = source()
     problems: list[str] = []
     settings: Settings | None = None
     try:
@@ -159,7 +161,7 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
     return settings
 
 
-def _explain(loc: tuple[int | str, ...], message: str, known: Mapping[str, str]) -> str:
+def _explain(loc: tuple[int | str, ...], message: str, known: Mapping[str, object]) -> str:
     text = message.removeprefix("Value error, ")
     if not loc:
         return text
