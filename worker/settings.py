@@ -15,7 +15,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
@@ -82,6 +88,19 @@ class Settings(BaseSettings):
     fault_model_delay: float = Field(
         0.0, ge=0, le=3600, description="seconds added to each model call (demos and tests)"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has read: else pydantic would read the environment a second time."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     @field_validator("retry_delays", mode="before")
     @classmethod

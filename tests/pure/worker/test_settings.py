@@ -21,6 +21,14 @@ def test_empty_means_not_set() -> None:
     assert load({"AMQP_URI": URI, "CONCURRENCY": "", "MODEL_NAME": ""}).concurrency == 8
 
 
+def test_only_what_is_given_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCURRENCY", "99")
+    monkeypatch.setenv("AMQP_URI", "")
+    assert load({"AMQP_HOST": "h"}).concurrency == 8
+    assert load(broker=False).concurrency == 99
+    assert load(broker=False).amqp_uri is None
+
+
 def test_names_follow_the_queue_unless_they_are_said() -> None:
     settings = load({"AMQP_URI": URI, "QUEUE_NAME": "q", "DLQ_NAME": "dead"})
     assert (settings.dlq_name, settings.results_queue) == ("dead", "q.results")
