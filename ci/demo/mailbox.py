@@ -44,38 +44,34 @@ class Mailbox:
 
         Raises CommandFailed unless the broker confirmed all of them.
         """
-        with self._broker() as environment:
-            command = [str(_WORKER), "publish", "-", *(["--raw"] if raw else [])]
-            command += ["--id-prefix", id_prefix] if id_prefix else []
-            done = subprocess.run(
-                command,
-                input="".join(f"{line}\n" for line in lines),
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            raise CommandFailed(f"selfheal-worker publish: {done.stderr.strip()}")
+        options = ["--raw"] if raw else []
+        options += ["--id-prefix", id_prefix] if id_prefix else []
+        self._command("publish", "-", *options, lines="".join(f"{line}\n" for line in lines))
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """The dead letters, which stay where they are."""
-        with self._broker() as environment:
-            done = subprocess.run(
-                [str(_WORKER), "dead-letters", "list", "-o", "json"],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            raise CommandFailed(f"selfheal-worker dead-letters list: {done.stderr.strip()}")
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        listed = self._command("dead-letters", "list", "-o", "json")
+        return [json.loads(line) for line in listed.splitlines()]
 
     def answered(self, prefix: str) -> set[str]:
         """Ids answered so far that begin with `prefix`."""
         with self.changed:
             return {str(r["id"]) for r in self.results if str(r["id"]).startswith(prefix)}
+
+    def _command(self, *arguments: str, lines: str | None = None) -> str:
+        """What a worker command prints, given `lines` as its input; raises CommandFailed."""
+        with self._broker() as environment:
+            done = subprocess.run(
+                [str(_WORKER), *arguments],
+                input=lines,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise CommandFailed(f"selfheal-worker {arguments[0]}: {done.stderr.strip()}")
+        return done.stdout
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -11,12 +12,24 @@ from tests.broker.rabbit import Rabbit, Vhost, available
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/broker" in item.path.as_posix():
             item.add_marker(pytest.mark.broker)
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Rabbit]:
+    """A broker with its data in `folder`, killed at the end however far it came."""
+    broker = Rabbit(folder)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +39,8 @@ def rabbit(
     """A broker for all tests that leave it in one piece."""
     if why := available():
         unavailable(why)
-    broker = Rabbit(tmp_path_factory.mktemp("rabbit"))
-    try:
-        broker.start()
+    with _running(tmp_path_factory.mktemp("rabbit")) as broker:
         yield broker
-    finally:
-        broker.kill()
 
 
 @pytest.fixture
@@ -41,12 +50,8 @@ def own_rabbit(
     """A broker for one test that breaks it."""
     if why := available():
         unavailable(why)
-    broker = Rabbit(tmp_path_factory.mktemp("own"))
-    try:
-        broker.start()
+    with _running(tmp_path_factory.mktemp("own")) as broker:
         yield broker
-    finally:
-        broker.kill()
 
 
 @pytest.fixture
