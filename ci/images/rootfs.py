@@ -2,8 +2,9 @@
 
 `build` is Debian with Python and pip (the build stage of the images), `base` the same without pip
 (what images start from), `rabbitmq` Debian 13 with RabbitMQ 4.0 (an image, and the broker that the
-tests start in a chroot). A root file system in the cache is never written to again: whoever runs
-something in one mounts its own folders over it (see `ci.images.chroot`).
+tests start in a chroot), `older-rabbitmq` Debian 12 with 3.10 (for the tests alone: that line is in
+use too). A root file system in the cache is never written to again: whoever runs something in one
+mounts its own folders over it (see `ci.images.chroot`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ echo '[rabbitmq_management,rabbitmq_prometheus].' > /etc/rabbitmq/enabled_plugin
     + _TRIM
 )
 
+# Without it Erlang 25 does not find its own node's host.
+_HOSTS = "echo '127.0.0.1 localhost' > /etc/hosts\n"
+
 _NO_PIP = """
 dpkg --purge python3-pip python3-setuptools python3-wheel python3-pkg-resources python3-distutils \\
   python3-lib2to3
@@ -80,6 +84,13 @@ def recipes() -> dict[str, Recipe]:
             broker,
             finish=_RABBITMQ,
             version_of=("rabbitmq-server", pin("debian", "rabbitmq")),
+        ),
+        Recipe(
+            "older-rabbitmq",
+            pin("debian", "older_broker"),
+            broker,
+            finish=_RABBITMQ + _HOSTS,
+            version_of=("rabbitmq-server", pin("debian", "older_rabbitmq")),
         ),
     ]
     return {recipe.name: recipe for recipe in made}

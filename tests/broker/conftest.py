@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from tests.broker.fake_ollama import FakeOllama
 from tests.broker.process import WorkerProcess, environment
-from tests.broker.rabbit import Rabbit, Vhost, available
+from tests.broker.rabbit import LINE, Rabbit, Vhost, available
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def _running(folder: Path) -> Iterator[Rabbit]:
+def _running(folder: Path, line: str) -> Iterator[Rabbit]:
     """A broker with its data in `folder`, killed at the end however far it came."""
-    broker = Rabbit(folder)
+    broker = Rabbit(folder, line=line)
     try:
         broker.start()
         yield broker
@@ -33,35 +33,53 @@ def _running(folder: Path) -> Iterator[Rabbit]:
 
 
 @pytest.fixture(scope="session")
-def rabbit(
+def brokers(
     tmp_path_factory: pytest.TempPathFactory, unavailable: Callable[[str], None]
-) -> Iterator[Rabbit]:
-    """A broker for all tests that leave it in one piece."""
-    if why := available():
-        unavailable(why)
-    with _running(tmp_path_factory.mktemp("rabbit")) as broker:
+) -> Iterator[Callable[[str], Rabbit]]:
+    """A broker of each line, started when it is asked for, for the tests that leave it whole."""
+    running: dict[str, Rabbit] = {}
+    with ExitStack() as stack:
+
+        def broker(line: str) -> Rabbit:
+            if line not in running:
+                if why := available(line):
+                    unavailable(why)
+                folder = tmp_path_factory.mktemp("rabbit")
+                running[line] = stack.enter_context(_running(folder, line))
+            return running[line]
+
         yield broker
+
+
+@pytest.fixture(scope="session")
+def rabbit(brokers: Callable[[str], Rabbit]) -> Rabbit:
+    """A broker for all tests that leave it in one piece."""
+    return brokers(LINE)
 
 
 @pytest.fixture
 def own_rabbit(
-    tmp_path_factory: pytest.TempPathFactory, unavailable: Callable[[str], None]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    unavailable: Callable[[str], None],
 ) -> Iterator[Rabbit]:
-    """A broker for one test that breaks it."""
-    if why := available():
+    """A broker for one test that breaks it; the parameter is its line."""
+    line = getattr(request, "param", LINE)
+    if why := available(line):
         unavailable(why)
-    with _running(tmp_path_factory.mktemp("own")) as broker:
+    with _running(tmp_path_factory.mktemp("own"), line) as broker:
         yield broker
 
 
 @pytest.fixture
-def vhost(rabbit: Rabbit) -> Vhost:
-    """A virtual host of its own for each test.
+def vhost(request: pytest.FixtureRequest, brokers: Callable[[str], Rabbit]) -> Vhost:
+    """A virtual host of its own for each test; the parameter is its broker's line.
 
     It is not deleted: when a queue goes while it is being declared, RabbitMQ 4.0.5 loses the
     supervisor of its at-least-once dead-lettering, and with it every later test.
     """
-    return rabbit.add_vhost(f"t{uuid.uuid4().hex[:8]}")
+    broker = brokers(getattr(request, "param", LINE))
+    return broker.add_vhost(f"t{uuid.uuid4().hex[:8]}")
 
 
 class StartWorker(Protocol):

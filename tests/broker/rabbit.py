@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 USER, PASSWORD = "selfheal", "correct-horse"
+# Both lines are in use: Debian 13's and Debian 12's. Tests of what may differ run on each.
+LINES = {"4.0": "rabbitmq", "3.10": "older-rabbitmq"}
+LINE = os.environ.get("SELFHEAL_TEST_RABBITMQ", "4.0")
 RABBITMQ_UID = 999
 CONF = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -62,8 +65,11 @@ def free_ports(number: int) -> list[int]:
 class Rabbit:
     """One broker; its data outlives `stop` and `kill`."""
 
-    def __init__(self, folder: Path, *, tls: Path | None = None, extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, line: str = LINE, tls: Path | None = None, extra: str = ""
+    ) -> None:
         self.folder = folder
+        self.line = line
         self.amqp, self.management, prometheus, self._dist, self._epmd, self.amqps = free_ports(6)
         self._process: subprocess.Popen[bytes] | None = None
         self._binds = {
@@ -116,7 +122,7 @@ class Rabbit:
             ),
         }
         return chroot.command(
-            root(),
+            root(self.line),
             argv,
             user=(RABBITMQ_UID, RABBITMQ_UID),
             binds=self._binds,
@@ -267,16 +273,15 @@ class Vhost:
             time.sleep(0.05)
 
 
-def root() -> Path:
-    """The broker's root file system: Debian 13's, or another line's by SELFHEAL_TEST_RABBITMQ."""
+def root(line: str = LINE) -> Path:
+    """The root file system with a broker of this line, made now if the cache has none."""
     from ci.images import rootfs
 
-    other = os.environ.get("SELFHEAL_TEST_RABBITMQ")
-    return Path(other) if other else rootfs.ensure("rabbitmq")
+    return rootfs.ensure(LINES[line])
 
 
-def available() -> str | None:
-    """Why no broker can be started here, or None."""
+def available(line: str = LINE) -> str | None:
+    """Why no broker of this line can be started here, or None."""
     if os.geteuid() != 0:
         return "a RabbitMQ in a chroot needs root"
     if shutil.which("unshare") is None:
@@ -284,7 +289,7 @@ def available() -> str | None:
     from ci.images import ImagesError
 
     try:
-        root()
+        root(line)
     except (ImagesError, OSError) as error:
         return f"RabbitMQ's root file system cannot be made: {error}"
     return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.broker.lines import each_line, each_own_line
 from tests.broker.process import command, environment
 from tests.broker.rabbit import Rabbit, available
 from tests.broker.test_delivery import bodies, ids
@@ -41,6 +42,7 @@ def break_while_working(worker: WorkerProcess, vhost: Vhost) -> None:
     )
 
 
+@each_own_line
 def test_a_restarted_and_a_killed_broker(own_rabbit: Rabbit, start_worker: StartWorker) -> None:
     vhost = own_rabbit.add_vhost("v")
     worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.3).ready()
@@ -112,6 +114,7 @@ def test_one_of_several_addresses_is_enough(
     assert done.returncode == 0, done.stderr
 
 
+@each_line
 def test_a_results_queue_that_is_missing_keeps_the_messages(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_results_queue_that_is_missing_keeps_the_messages(
     assert worker.metric('selfheal_worker_messages_total{outcome="answered"}') == 3
 
 
+@each_line
 def test_a_full_results_queue_stops_the_work_until_there_is_room(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -142,6 +146,7 @@ def test_a_full_results_queue_stops_the_work_until_there_is_room(
     assert vhost.count("feedback.dead-letters") == 0
 
 
+@each_line
 def test_a_deleted_work_queue_is_declared_again(vhost: Vhost, start_worker: StartWorker) -> None:
     worker = start_worker(vhost.uri).ready()
     with vhost.channel() as channel:
@@ -162,6 +167,7 @@ def test_sigterm_while_results_cannot_be_published(vhost: Vhost, start_worker: S
     assert {json.loads(body)["id"] for body, _ in answered + left} == {f"m{n}" for n in range(10)}
 
 
+@each_own_line
 def test_a_blocked_connection_holds_and_goes_on(
     own_rabbit: Rabbit, start_worker: StartWorker
 ) -> None:

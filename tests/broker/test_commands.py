@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.broker.lines import each_line
 from tests.broker.process import WorkerProcess, command, environment
 from tests.broker.rabbit import free_ports
 from worker.__main__ import main
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 GOOD = '{"id": "a", "text": "I love it"}\n{"text": "no id"}\n\n'
 
 
+@each_line
 def test_topology_is_idempotent(vhost: Vhost) -> None:
     env = environment(vhost.uri)
     first = command(env, "topology")
@@ -31,6 +33,7 @@ def test_topology_is_idempotent(vhost: Vhost) -> None:
     assert command(env, "topology").returncode == 0
 
 
+@each_line
 def test_topology_refuses_to_fight_and_names_both_values(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:

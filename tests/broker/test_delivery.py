@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.broker.lines import each_line
 from tests.broker.process import command, environment
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def test_two_hundred_messages_are_answered_once_each(
     assert worker.terminate() == 0
 
 
+@each_line
 def test_a_result_carries_ids_trace_and_unknown_fields(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -108,6 +110,7 @@ POISON = [
 ]
 
 
+@each_line
 def test_poison_goes_to_the_dead_letters_in_one_delivery(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -184,6 +187,7 @@ def test_headers_that_no_client_can_read_do_not_end_the_process(
     assert ids(vhost.take("feedback.results", 1)) == ["m0"]
 
 
+@each_line
 def test_a_message_of_another_user_can_be_retried_and_buried(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:

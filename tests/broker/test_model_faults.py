@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.broker.fake_ollama import GOOD, Reply
+from tests.broker.lines import each_line
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tests.broker.rabbit import Vhost
 
 
+@each_line
 def test_a_failure_is_tried_again_by_the_ladder(
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama
 ) -> None:
@@ -38,6 +40,7 @@ def test_a_failure_is_tried_again_by_the_ladder(
     assert vhost.count("feedback.dead-letters") == 0
 
 
+@each_line
 def test_bad_output_ends_in_the_dead_letters_with_its_story(
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama
 ) -> None:

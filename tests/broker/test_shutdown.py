@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.fake_ollama import Reply
+from tests.broker.lines import each_line
 from tests.broker.process import command, environment
 from tests.broker.test_delivery import bodies, ids
 
@@ -37,6 +38,7 @@ def test_sigterm_finishes_what_is_in_flight(vhost: Vhost, start_worker: StartWor
     assert worker.lines()[-1]["event"] == "stopped"
 
 
+@each_line
 def test_after_the_grace_period_the_rest_is_handed_back_uncounted(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -72,10 +74,11 @@ def test_sigterm_before_there_is_a_broker(start_worker: StartWorker) -> None:
     assert worker.terminate(10) == 0
 
 
-# Ten say the same as fifty, with a limit of three, in a fifth of the time.
-SHUTDOWNS = 50 if os.environ.get("SELFHEAL_LONG") else 10
+# Five say the same as fifty, with a limit of three, in a tenth of the time.
+SHUTDOWNS = 50 if os.environ.get("SELFHEAL_LONG") else 5
 
 
+@each_line
 def test_many_shutdowns_on_one_message_are_survived(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
@@ -112,6 +115,7 @@ def test_sigkill_loses_nothing_and_doubles_at_most_what_was_in_flight(
     assert vhost.count("feedback.dead-letters") == 0
 
 
+@each_line
 def test_a_message_that_kills_workers_ends_in_the_dead_letters(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
