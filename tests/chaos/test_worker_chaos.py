@@ -36,12 +36,16 @@ FAULTS = int(os.environ.get("CHAOS_FAULTS", "1000" if LONG else "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 WORKERS = 3
 CONCURRENCY = 8
+MODEL_SECONDS = 0.15  # so that most of what can be in flight is, at the publishers' rate
+PUBLISHERS = 3
 # How often each is drawn, of a hundred.
 KINDS = {
-    "cut": 36,
+    "cut": 28,
+    "half open": 4,
     "sigkill": 16,
     "sigterm": 16,
-    "model errors": 12,
+    "model errors": 10,
+    "model slow": 6,
     "model away": 10,
     "broker kill": 5,
     "broker restart": 5,
@@ -51,10 +55,11 @@ KINDS = {
 class Publisher(threading.Thread):
     """Publishes numbered messages with confirms, one in fifty of them poison, until stopped."""
 
-    def __init__(self, vhost: Vhost, randomness: random.Random) -> None:
+    def __init__(self, vhost: Vhost, name: str) -> None:
         super().__init__(daemon=True)
         self.vhost = vhost
-        self.random = randomness
+        self.prefix = name
+        self.tried: set[str] = set()
         self.published: set[str] = set()
         self.poison: set[str] = set()
         self.uncertain = 0
@@ -66,7 +71,7 @@ class Publisher(threading.Thread):
             try:
                 with self.vhost.channel() as channel:
                     while not self.stopping.wait(0.01):
-                        self.publish(channel, f"m{number}", poison=number % 50 == 49)
+                        self.publish(channel, f"{self.prefix}{number}", poison=number % 50 == 49)
                         number += 1
             except (OSError, pika.exceptions.AMQPError):
                 # Its confirm did not come: it may be there or not, and goes once more.
@@ -75,6 +80,7 @@ class Publisher(threading.Thread):
 
     def publish(self, channel: Any, name: str, *, poison: bool) -> None:
         body = "{" if poison else json.dumps({"id": name, "text": f"I love it {name}"})
+        self.tried.add(name)
         channel.basic_publish(
             "",
             "feedback",
@@ -116,6 +122,7 @@ class Stage:
             **{**self.model.env, "MODEL_DEADLINE": 3},
             CONCURRENCY=CONCURRENCY,
             SHUTDOWN_GRACE=5,
+            AMQP_HEARTBEAT=4,
             LOG_LEVEL="info",
         )
         self.started += 1
@@ -135,6 +142,17 @@ class Stage:
         self.doubled += WORKERS * CONCURRENCY
         self.proxy.cut()
         time.sleep(self.random.uniform(0.1, 0.8))
+
+    def half_open(self) -> None:
+        """Nothing comes through any more, and nobody is told: the heartbeats have to find it."""
+        self.doubled += WORKERS * CONCURRENCY
+        self.proxy.freeze()
+        for worker in self.workers:
+            worker.until(
+                lambda: worker.get("/readyz")[0] == 503,  # noqa: B023
+                "the half-open wire was not found",
+            )
+        self.proxy.cut()
 
     def sigkill(self) -> None:
         self.doubled += CONCURRENCY
@@ -158,6 +176,12 @@ class Stage:
         time.sleep(self.random.uniform(0.3, 1.5))
         self.model.decide = good
 
+    def model_slow(self) -> None:
+        """Some calls pass their deadline of 3 s."""
+        self.model.decide = lambda text: Reply(GOOD, delay=self.random.uniform(0.5, 4.0))
+        time.sleep(self.random.uniform(0.5, 2.0))
+        self.model.decide = good
+
     def model_away(self) -> None:
         self.model.stop()
         time.sleep(self.random.uniform(0.2, 2.0))
@@ -175,7 +199,23 @@ class Stage:
 
 
 def good(text: str) -> Reply:
-    return Reply(GOOD, delay=0.05)
+    return Reply(GOOD, delay=MODEL_SECONDS)
+
+
+def drain(vhost: Vhost, queue: str) -> list[tuple[bytes, Any]]:
+    """All that is in a queue; many times as fast as taking one by one."""
+    number = vhost.count(queue)
+    taken: list[tuple[bytes, Any]] = []
+    with vhost.channel() as channel:
+        while len(taken) < number:
+            for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=5):
+                if body is None:
+                    raise AssertionError(f"{queue}: {len(taken)} of {number}")
+                taken.append((body, properties))
+                if len(taken) == number:
+                    break
+        channel.cancel()
+    return taken
 
 
 def wait_until_settled(vhost: Vhost, seconds: float) -> None:
@@ -205,40 +245,50 @@ def test_seeded_faults_lose_nothing(
     stage.model.decide = good
     try:
         stage.open()
-        publisher = Publisher(stage.vhost, random.Random(SEED))
-        publisher.start()
-        for _ in range(FAULTS):
+        publishers = [Publisher(stage.vhost, name) for name in "abcdef"[:PUBLISHERS]]
+        for publisher in publishers:
+            publisher.start()
+        for number in range(FAULTS):
             kind = randomness.choices(list(KINDS), list(KINDS.values()))[0]
             drawn[kind] += 1
             stage.fault(kind)
             time.sleep(randomness.uniform(0.0, 0.5))
-        publisher.stopping.set()
-        publisher.join(30)
-        wait_until_settled(stage.vhost, 120)
-        answered = Counter(
-            str(json.loads(body)["id"]) for body, _ in stage.vhost.take("feedback.results")
-        )
-        letters = stage.vhost.take("feedback.dead-letters")
+            if LONG and number % 50 == 49:
+                with capsys.disabled():
+                    sys.stdout.write(f"seed {SEED}: {number + 1} faults\n")
+                    sys.stdout.flush()
+        for publisher in publishers:
+            publisher.stopping.set()
+        for publisher in publishers:
+            publisher.join(30)
+        published = set().union(*(one.published for one in publishers))
+        tried = set().union(*(one.tried for one in publishers))
+        poison = set().union(*(one.poison for one in publishers))
+        uncertain = sum(one.uncertain for one in publishers)
+        wait_until_settled(stage.vhost, 180)
+        results = drain(stage.vhost, "feedback.results")
+        answered = Counter(str(json.loads(body)["id"]) for body, _ in results)
+        letters = drain(stage.vhost, "feedback.dead-letters")
         dead = Counter(properties.message_id for _, properties in letters)
         reasons = Counter(
             (properties.headers or {}).get("x-selfheal-reason", "by the broker")
             for _, properties in letters
         )
-        lost = publisher.published - set(answered) - set(dead)
+        lost = published - set(answered) - set(dead)
         ended = answered + dead
         doubled = sum(ended.values()) - len(ended)
         with capsys.disabled():
             sys.stdout.write(
                 f"\nseed {SEED}: {sum(drawn.values())} faults {dict(drawn)}; published "
-                f"{len(publisher.published)} = answered {len(answered)} + dead-lettered "
+                f"{len(published)} = answered {len(answered)} + dead-lettered "
                 f"{len(set(dead) - set(answered))} {dict(reasons)}, lost {len(lost)}, duplicates "
-                f"{doubled} (allowed {stage.doubled + publisher.uncertain})\n"
+                f"{doubled} (allowed {stage.doubled + uncertain})\n"
             )
         assert not lost
-        assert set(ended) == publisher.published
-        assert publisher.poison <= set(dead)
-        assert set(answered).isdisjoint(publisher.poison)
-        assert doubled <= stage.doubled + publisher.uncertain
+        assert set(ended) <= tried
+        assert poison <= set(dead)
+        assert set(answered).isdisjoint(poison)
+        assert doubled <= stage.doubled + uncertain
         assert set(stage.statuses) <= {0}
         for worker in stage.workers:
             assert worker.process.poll() is None, worker.log.read_text()[-2000:]
