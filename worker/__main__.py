@@ -38,6 +38,7 @@ environment:
   HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
   LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)
   FAULT_MODEL_DELAY       seconds added to each model call, for demos and tests (0)
+  FAULT_MODEL_HANG_FILE   while this file is there, model calls hang, deadline or not
 
 exit status: 0 done; 1 failed, the message says why; 2 wrong usage or wrong environment.
 """

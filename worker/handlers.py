@@ -7,12 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from worker import verdict
 from worker.message import Message
 from worker.model import Answer, BadOutputError, Provider, TransientError
 from worker.rabbitmq import Delivery
 from worker.verdict import BadVerdictError, Verdict
+
+# How soon a call goes on that hung on purpose.
+_HANG_LOOK = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -48,11 +52,13 @@ class Handlers:
         threads: int,
         deadline: float,
         delay: float,
+        hang_file: Path | None,
         finished: Callable[[Work], None],
     ) -> None:
         self._provider = provider
         self._deadline = deadline
         self._delay = delay
+        self._hang_file = hang_file
         self._finished = finished
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         for number in range(threads):
@@ -85,4 +91,7 @@ class Handlers:
             time.sleep(max(0.0, min(self._delay, deadline - time.monotonic())))
             if time.monotonic() >= deadline:
                 raise TransientError("the model did not answer before the deadline")
+        # As a driver or a socket without a time-out would: no deadline ends it.
+        while self._hang_file is not None and self._hang_file.exists():
+            time.sleep(_HANG_LOOK)
         return self._provider.analyse(text, deadline)

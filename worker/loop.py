@@ -58,6 +58,7 @@ class Worker:
             threads=settings.concurrency,
             deadline=settings.model_deadline,
             delay=settings.fault_model_delay,
+            hang_file=settings.fault_model_hang_file,
             finished=self._finished,
         )
         self._work: dict[int, Work] = {}

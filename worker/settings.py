@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     fault_model_delay: float = Field(
         0.0, ge=0, le=3600, description="seconds added to each model call (demos and tests)"
     )
+    fault_model_hang_file: Path | None = Field(
+        None, description="while this file is there, model calls hang (demos and tests)"
+    )
 
     @classmethod
     def settings_customise_sources(

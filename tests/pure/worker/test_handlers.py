@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from pathlib import Path
+
+from worker.handlers import Handlers, Work
+from worker.message import Message
+from worker.model import Answer
+from worker.rabbitmq import Delivery
+
+ANSWER = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+
+
+class Provider:
+    """Answers at once, and says that it was asked."""
+
+    name, model, version = "test", "test", "1"
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def warm_up(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        self.asked.set()
+        return Answer(json.dumps(ANSWER))
+
+
+def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "hang"
+    file.touch()
+    provider = Provider()
+    finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    handlers = Handlers(
+        provider, threads=1, deadline=0.01, delay=0, hang_file=file, finished=finished.put
+    )
+    handlers.submit(_work())
+    assert not provider.asked.wait(0.3)
+    file.unlink()
+    assert finished.get(timeout=10).error is None
+    assert provider.asked.is_set()
+
+
+def _work() -> Work:
+    message = Message(id="1", id_generated=False, text="good", metadata=None, extra={})
+    delivery = Delivery(1, 1, False, "", "feedback", b"{}", None)
+    return Work(delivery, message, attempts=0, received=0.0, received_unix=0.0)
