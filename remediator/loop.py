@@ -27,7 +27,7 @@ from remediator.metrics import Metrics, publish
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
-from remediator.settings import Config
+from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Node, Reflector, node_from_json
 from remediator.workers import Workers
 
@@ -228,7 +228,7 @@ class Remediator:
 
     def _warn_of_unknown_conditions(self) -> None:
         known = {name for e in self.planner.entries.values() for name in e.node.conditions}
-        missing = sorted({rule.condition for rule in self.config.rules} - known)
+        missing = sorted({rule.condition for rule in self.config.rules} - known - {PODS_HUNG})
         if missing and known:
             log.warning(
                 "no node has the conditions %s (of the rules); those that exist: %s",

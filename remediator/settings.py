@@ -130,6 +130,10 @@ KUBELET_CONDITIONS = frozenset(
 )
 
 
+#: Said by ourselves of a node on which pods of several owners are ill (see healing).
+PODS_HUNG = "PodsHung"
+
+
 class Rule(_Strict):
     """One condition of a node and what to do about it."""
 
@@ -164,6 +168,8 @@ class Rule(_Strict):
     @property
     def max_heartbeat_age(self) -> float | None:
         """Seconds after which the writer counts as dead; None = not checked."""
+        if self.condition == PODS_HUNG:
+            return None
         if self.condition in KUBELET_CONDITIONS and "heartbeat" not in self.model_fields_set:
             return None
         return self.heartbeat
@@ -251,10 +257,35 @@ class ApiBudget(_Strict):
     max_in_flight: int = Field(default=32, ge=4, le=256)
 
 
+class Policies(_Strict):
+    """How pods are looked after where a HealingPolicy asks for it."""
+
+    enabled: bool = True
+    #: Namespaces whose policies count; empty = all.
+    namespaces: tuple[str, ...] = ()
+    look_interval: Duration = 10.0
+    progress_timeout: Duration = 2.0
+    progress_concurrency: int = Field(default=8, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _intervals(self) -> Policies:
+        if self.look_interval < 1:
+            raise ValueError(f"lookInterval must be at least 1s, got {self.look_interval:g}s")
+        if not 0.1 <= self.progress_timeout <= 30:
+            raise ValueError(
+                f"progressTimeout must be from 100ms to 30s, got {self.progress_timeout:g}s"
+            )
+        return self
+
+
 def default_rules() -> tuple[Rule, ...]:
     """The rules that hold when the file names none (see README for their reasons)."""
     drain_now = [("KernelDeadlock", 60, True), ("ReadonlyFilesystem", 60, True)]
-    drain_later = [("KubeletUnhealthy", 300, False), ("ContainerRuntimeUnhealthy", 300, False)]
+    drain_later = [
+        ("KubeletUnhealthy", 300, False),
+        ("ContainerRuntimeUnhealthy", 300, False),
+        (PODS_HUNG, 60, False),
+    ]
     noted = [
         *("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"),
         *("FrequentKubeletRestart", "FrequentDockerRestart", "FrequentContainerdRestart"),
@@ -284,6 +315,7 @@ class Config(_Strict):
     drain: Drain = Field(default_factory=Drain)
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     api: ApiBudget = Field(default_factory=ApiBudget)
+    policies: Policies = Field(default_factory=Policies)
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Config:
