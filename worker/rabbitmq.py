@@ -38,6 +38,9 @@ CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
 TICK = 0.25
 RELEASE_PATIENCE = 2.0
+# Publishes of a command that the broker has not confirmed yet: one by one, each would wait for
+# the disk of a majority. A lost connection can leave so many in doubt.
+WINDOW = 100
 # What cannot heal by itself (credentials, vhost, queue arguments) is tried this often at most.
 SLOW_PAUSE = 15.0
 # A connection that lasted this long was a good one: the next is tried without a long pause. One
@@ -554,9 +557,12 @@ class Link:
         )
         self._next_tag = 1
         channel.confirm_delivery(self._confirmed)
-        channel.basic_qos(
-            prefetch_count=self._settings.concurrency, callback=lambda _: self._ready(epoch)
-        )
+        channel.basic_qos(prefetch_count=self._settings.concurrency)
+        # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
+        # the right to publish, each message would be analysed for nothing, again and again.
+        nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
+        self._send(nowhere, mandatory=False)
+        self._await_confirm(nowhere, lambda _: self._ready(epoch))
 
     def _ready(self, epoch: int) -> None:
         if epoch == self.epoch and self._closing is None:
@@ -566,8 +572,13 @@ class Link:
 
     def _channel_closed(self, epoch: int, error: Any) -> None:
         # When the whole connection goes, its own callback comes next, and knows more.
-        if isinstance(error, amqp.ChannelClosed) and self._closing is None:
-            self._give_up(epoch, BrokerError(f"the broker closed the channel: {error.reply_text}"))
+        if not isinstance(error, amqp.ChannelClosed) or self._closing is not None:
+            return
+        why = f"the broker closed the channel: {error.reply_text}"
+        if error.reply_code == 403:
+            self._give_up(epoch, BrokerError(f"{why}; {RIGHTS}", permanent=True))
+        else:
+            self._give_up(epoch, BrokerError(why))
 
     def _give_up(self, epoch: int, error: BrokerError) -> None:
         """Drop a connection that is there but of no use, and start again."""
@@ -688,12 +699,15 @@ class Link:
         except amqp.AMQPError:
             done(Outcome.LOST)
             return
+        self._await_confirm(publication, done)
+
+    def _await_confirm(self, publication: Publication, done: Done) -> None:
         self._pending[self._next_tag] = _Pending(publication, done)
         self._next_tag += 1
 
-    def _send(self, publication: Publication) -> None:
+    def _send(self, publication: Publication, *, mandatory: bool = True) -> None:
         self._channel.basic_publish(
-            "", publication.queue, publication.body, publication.properties, mandatory=True
+            "", publication.queue, publication.body, publication.properties, mandatory=mandatory
         )
 
     def _confirmed(self, frame: Any) -> None:
@@ -739,15 +753,24 @@ def _told() -> Iterator[None]:
         raise
 
 
+# What a user needs who runs the worker on queues that somebody else has declared.
+RIGHTS = "the user needs read on the work queue and write on the default exchange (amq.default)"
+
+
 class _Declaration:
-    """Declares queues one after the other."""
+    """Declares queues one after the other; a user who may not is content when they are there."""
 
     def __init__(
         self, connection: Any, queues: Sequence[Queue], done: Callable[[BrokerError | None], None]
     ) -> None:
+        self._connection = connection
         self._left = deque(queues)
+        self._only_look = False
         self._done: Callable[[BrokerError | None], None] | None = done
-        connection.channel(on_open_callback=self._opened)
+        self._open()
+
+    def _open(self) -> None:
+        self._connection.channel(on_open_callback=self._opened)
 
     def _opened(self, channel: Any) -> None:
         self._channel = channel
@@ -762,6 +785,7 @@ class _Declaration:
         queue = self._left[0]
         self._channel.queue_declare(
             queue.name,
+            passive=self._only_look,
             durable=True,
             arguments=dict(queue.arguments),
             callback=lambda _: self._declared(),
@@ -772,6 +796,11 @@ class _Declaration:
         self._next()
 
     def _closed(self, error: Any) -> None:
+        forbidden = isinstance(error, amqp.ChannelClosed) and error.reply_code == 403
+        if self._left and forbidden and not self._only_look:
+            self._only_look = True
+            self._open()
+            return
         self._finish(refusal(self._left[0] if self._left else None, error))
 
     def _finish(self, error: BrokerError | None) -> None:
@@ -781,11 +810,17 @@ class _Declaration:
 
 
 def refusal(queue: Queue | None, error: Any) -> BrokerError:
-    """Say why a queue could not be declared."""
+    """Say why a queue could not be declared, or, by one who may not declare, not be found."""
     code, text = getattr(error, "reply_code", 0), getattr(error, "reply_text", str(error))
     if queue is not None and code == 406:
         return BrokerError(conflict(queue, text), permanent=True)
     name = queue.name if queue is not None else "?"
+    if code == 404:
+        return BrokerError(
+            f"queue '{name}' does not exist, and this user may not declare it; run "
+            "`selfheal-worker topology` as one who may (configure, write and read)",
+            permanent=True,
+        )
     if code == 403:
         return BrokerError(
             f"queue '{name}' cannot be declared: {text}; the user needs configure, write and read",
@@ -797,11 +832,24 @@ def refusal(queue: Queue | None, error: Any) -> BrokerError:
 # --- the short connection of the commands
 
 
+@dataclass(slots=True)
+class _Sent:
+    publication: Publication
+    done: Callable[[], None]
+    returned: bool = False
+    refused: bool = False
+
+
 class Session:
     """A blocking connection. All methods raise `BrokerError`."""
 
     def __init__(self, settings: Settings) -> None:
         self._held = 0
+        self._out: Any = None
+        self._next_tag = 1
+        self._on_the_way: dict[int, _Sent] = {}
+        self._settled: deque[_Sent] = deque()
+        self._refusal: BrokerError | None = None
         troubles = []
         for one in parameters(settings):
             try:
@@ -819,7 +867,6 @@ class Session:
 
     def _open(self) -> None:
         self._channel = self._connection.channel()
-        self._channel.confirm_delivery()
 
     def __enter__(self) -> Session:
         return self
@@ -854,22 +901,85 @@ class Session:
             raise self._lost(error) from None
         return found
 
-    def publish(self, publication: Publication) -> None:
-        """Send one message and wait until the broker has it."""
+    def send(self, publication: Publication, done: Callable[[], None]) -> None:
+        """Send one message, waiting only while `WINDOW` are on their way.
+
+        done is called when the broker has it, from within a later `send` or `flush`. Raises when
+        the broker refused one, after it has answered for all, or when the connection was lost:
+        whether those that are `in_doubt` arrived is not known then.
+        """
         try:
-            self._channel.basic_publish(
-                "", publication.queue, publication.body, publication.properties, mandatory=True
-            )
-        except amqp.UnroutableError:
-            raise BrokerError(
-                f"queue '{publication.queue}' does not exist; declare it with "
-                "`selfheal-worker topology`",
-                permanent=True,
-            ) from None
-        except amqp.NackError:
-            raise BrokerError(f"queue '{publication.queue}' refused it: it is full") from None
+            self._publish(publication)
         except amqp.AMQPError as error:
             raise self._lost(error) from None
+        self._on_the_way[self._next_tag] = _Sent(publication, done)
+        self._next_tag += 1
+        self._await_confirms(WINDOW - 1)
+
+    def flush(self) -> None:
+        """Wait until the broker has all that was sent."""
+        self._await_confirms(0)
+
+    @property
+    def in_doubt(self) -> int:
+        """How many messages were sent of which the broker has not said that it has them."""
+        return len(self._on_the_way)
+
+    def _publish(self, publication: Publication) -> None:
+        if self._out is None:
+            # pika's blocking channel waits for each confirm; the one beneath it does not.
+            self._out = self._connection.channel()
+            self._out._impl.confirm_delivery(self._confirmed)
+            self._out._impl.add_on_return_callback(self._returned)
+        arguments = ("", publication.queue, publication.body)
+        try:
+            self._out._impl.basic_publish(*arguments, publication.properties, mandatory=True)
+        except (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error):
+            _plain_headers(publication.properties)
+            self._out._impl.basic_publish(*arguments, publication.properties, mandatory=True)
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._on_the_way if tag <= method.delivery_tag]
+        for tag in tags:
+            sent = self._on_the_way.pop(tag)
+            sent.refused = isinstance(method, pika.spec.Basic.Nack)
+            self._settled.append(sent)
+
+    def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        for sent in self._on_the_way.values():
+            if sent.publication.queue == method.routing_key and sent.publication.body == body:
+                sent.returned = True
+                return
+
+    def _await_confirms(self, allowed: int) -> None:
+        """Wait until at most so many are on their way, and tell of those that arrived: not from
+        within pika's callbacks, where nothing may be sent."""
+        while True:
+            while self._settled:
+                self._tell(self._settled.popleft())
+            if len(self._on_the_way) <= (0 if self._refusal else allowed):
+                break
+            try:
+                self._out._flush_output(lambda: bool(self._settled))
+            except amqp.AMQPError as error:
+                raise self._lost(error) from None
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _tell(self, sent: _Sent) -> None:
+        queue = sent.publication.queue
+        if sent.returned:
+            self._refusal = BrokerError(
+                f"queue '{queue}' does not exist; declare it with `selfheal-worker topology`",
+                permanent=True,
+            )
+        elif sent.refused:
+            self._refusal = BrokerError(f"queue '{queue}' refused it: it is full")
+        else:
+            sent.done()
 
     def get(self, queue: str) -> Delivery | None:
         """Take one message without acking it, or None when there is none ready."""

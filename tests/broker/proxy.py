@@ -75,6 +75,11 @@ class Proxy:
         for client, server in list(self._pairs):
             self._frozen |= {client, server}
 
+    def given_up(self) -> bool:
+        """Whether all clients have closed the connections that are frozen."""
+        clients = [client for client, _ in list(self._pairs) if client in self._frozen]
+        return not any(_established(client) for client in clients)
+
     def refuse(self, refusing: bool = True) -> None:
         """Reset new connections at once, or stop doing so."""
         self._refusing = refusing
@@ -91,3 +96,10 @@ def _reset(one: socket.socket) -> None:
     with contextlib.suppress(OSError):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         one.close()
+
+
+def _established(one: socket.socket) -> bool:
+    try:
+        return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1
+    except OSError:
+        return False

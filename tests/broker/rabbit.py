@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -51,15 +52,23 @@ management.load_definitions = /etc/rabbitmq/none
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of the loopback interface that nobody listens on now.
+
+    Below those that the kernel gives to outgoing connections: a broker that is restarted must find
+    its own again, with the connections of a whole test run coming and going meanwhile.
+    """
+    found: list[int] = []
+    while len(found) < number:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 class Rabbit:
@@ -259,6 +268,30 @@ class Vhost:
                 else:
                     time.sleep(0.02)
         return got
+
+    def fill(self, bodies: list[bytes], queue: str = "feedback") -> None:
+        """Publish many, without waiting for each confirm."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.uri))
+        channel = connection.channel()
+        before = channel.queue_declare(queue, passive=True).method.message_count
+        for body in bodies:
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+        connection.close()
+        self.wait_count(queue, before + len(bodies), 120)
+
+    def drain(self, queue: str) -> list[tuple[bytes, Any]]:
+        """Take all that is in a queue; many times as fast as `take`."""
+        number = self.count(queue)
+        taken: list[tuple[bytes, Any]] = []
+        with self.channel() as channel:
+            for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=5):
+                if body is not None:
+                    taken.append((body, properties))
+                if body is None or len(taken) == number:
+                    break
+            channel.cancel()
+        assert len(taken) == number, f"{queue}: {len(taken)} of {number}"
+        return taken
 
     def unacked(self, queue: str = "feedback") -> int:
         """Messages that a consumer holds, by the management API (up to 0.5 s old)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +14,8 @@ from tests.broker.process import PYTHON, command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
 from tests.broker.test_broker_faults import collect
-from tests.broker.test_delivery import bodies, ids
+from tests.broker.test_delivery import bodies
+from worker.rabbitmq import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,27 +94,84 @@ def test_a_broker_that_refuses_for_a_while(
     vhost.take("feedback.results", 1)
 
 
-def test_a_replay_that_is_cut_in_the_middle_loses_nothing(vhost: Vhost, proxy: Proxy) -> None:
-    env = environment(through(proxy, vhost))
+def halfway(vhost: Vhost, *argv: str, uri: str, text: str = "") -> subprocess.Popen[str]:
+    """A command that fills the work queue, when the first messages are there."""
+    running = subprocess.Popen(
+        [*PYTHON, *argv],
+        env=environment(uri),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdin is not None
+    running.stdin.write(text)
+    running.stdin.close()
+    running.stdin = None
+    with vhost.channel() as channel:
+        end = time.monotonic() + 30
+        while not channel.queue_declare("feedback", passive=True).method.message_count:
+            assert time.monotonic() < end, running.communicate(timeout=10)
+    return running
+
+
+MANY = 2000
+NAMES = [f"m{number}" for number in range(MANY)]
+
+
+@pytest.fixture
+def letters(vhost: Vhost) -> Vhost:
+    """Many dead letters."""
     assert command(environment(vhost.uri), "topology").returncode == 0
-    vhost.publish(bodies(150), queue="feedback.dead-letters")
-    with subprocess.Popen(
-        [*PYTHON, "dead-letters", "replay"], env=env, stderr=subprocess.PIPE, text=True
-    ) as replay:
-        end = time.monotonic() + 20
-        while vhost.count("feedback") < 10 and time.monotonic() < end:
-            time.sleep(0.01)
-        proxy.cut()
-        _, said = replay.communicate(timeout=20)
+    vhost.fill(bodies(MANY), "feedback.dead-letters")
+    return vhost
+
+
+def test_a_replay_that_is_cut_in_the_middle_loses_nothing(letters: Vhost, proxy: Proxy) -> None:
+    replay = halfway(letters, "dead-letters", "replay", uri=through(proxy, letters))
+    proxy.cut()
+    _, said = replay.communicate(timeout=20)
     assert replay.returncode == 1
     assert "Traceback" not in said
     assert "connection lost" in said
-    assert 0 < vhost.count("feedback") < 150
-    assert command(env, "dead-letters", "replay").returncode == 0
-    replayed = ids(vhost.take("feedback"))
-    assert set(replayed) == {f"m{n}" for n in range(150)}
-    assert len(replayed) <= 151
-    assert vhost.count("feedback.dead-letters") == 0
+    assert 0 < letters.count("feedback") < MANY
+    assert command(environment(letters.uri), "dead-letters", "replay").returncode == 0
+    replayed = [json.loads(body)["id"] for body, _ in letters.drain("feedback")]
+    assert set(replayed) == set(NAMES)
+    assert len(replayed) <= MANY + WINDOW
+    assert letters.count("feedback.dead-letters") == 0
+
+
+def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(letters: Vhost) -> None:
+    replay = halfway(letters, "dead-letters", "replay", uri=letters.uri)
+    replay.send_signal(signal.SIGTERM)
+    out, said = replay.communicate(timeout=20)
+    assert replay.returncode == 1
+    assert "stopping" in said
+    moved = letters.count("feedback")
+    assert f"replayed {moved} dead letters" in out
+    assert 0 < moved < MANY
+    letters.wait_count("feedback.dead-letters", MANY - moved)
+    assert command(environment(letters.uri), "dead-letters", "replay").returncode == 0
+    replayed = [json.loads(body)["id"] for body, _ in letters.drain("feedback")]
+    assert replayed == NAMES
+
+
+def test_a_publish_that_is_stopped_says_where_to_go_on(vhost: Vhost) -> None:
+    lines = [body.decode() + "\n" for body in bodies(MANY)]
+    assert command(environment(vhost.uri), "topology").returncode == 0
+    publish = halfway(vhost, "publish", "-", uri=vhost.uri, text="".join(lines))
+    publish.send_signal(signal.SIGINT)
+    _, said = publish.communicate(timeout=20)
+    assert publish.returncode == 1
+    sent = vhost.count("feedback")
+    assert 0 < sent < MANY
+    assert f"{sent} of {MANY} were sent and confirmed; the first that was not" in said
+    first = int(said.strip().rpartition(" ")[2])
+    assert first == sent + 1
+    rest = command(environment(vhost.uri), "publish", "-", text="".join(lines[first - 1 :]))
+    assert rest.returncode == 0
+    assert [json.loads(body)["id"] for body, _ in vhost.drain("feedback")] == NAMES
 
 
 def certificates(folder: Path) -> None:

@@ -7,10 +7,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from worker.cli.stop import stoppable
 from worker.message import PoisonError, parse
 from worker.rabbitmq import BrokerError, Publication, Session, new_properties
 from worker.settings import Settings
@@ -26,7 +29,7 @@ def publish(
     Messages without an id get one, so that answers can be matched: `id_prefix-<line number>`, or
     a random one. A raw line gets such an AMQP message_id when there is a prefix, else none.
     """
-    bodies, problems = _read(settings, file, raw, id_prefix)
+    lines, problems = _read(settings, file, raw, id_prefix)
     if problems:
         for problem in problems[:20]:
             print(f"selfheal-worker: {file}: {problem}", file=sys.stderr)
@@ -36,20 +39,23 @@ def publish(
             file=sys.stderr,
         )
         return 1
-    sent = 0
-    began = said = time.monotonic()
+    began = time.monotonic()
+    unconfirmed = {line.number: None for line in lines}
+    trouble, in_doubt = "", 0
     try:
-        with Session(settings) as session:
-            for message_id, body in bodies:
-                properties = new_properties(message_id)
-                session.publish(Publication(settings.queue_name, body, properties))
-                sent += 1
-                if time.monotonic() - said > PROGRESS_EACH:
-                    said = time.monotonic()
-                    print(f"{sent} of {len(bodies)} sent", file=sys.stderr)
+        with Session(settings) as session, stoppable() as stopped:
+            try:
+                _send_all(session, settings.queue_name, lines, unconfirmed, stopped)
+            finally:
+                in_doubt = session.in_doubt
     except BrokerError as error:
+        trouble = str(error)
+    sent = len(lines) - len(unconfirmed)
+    if unconfirmed:
+        doubt = f" ({in_doubt} more may have been)" if in_doubt else ""
         print(
-            f"selfheal-worker: {error}; {sent} of {len(bodies)} were sent and confirmed",
+            f"selfheal-worker: {trouble or 'stopped'}; {sent} of {len(lines)} were sent and "
+            f"confirmed{doubt}; the first that was not is line {next(iter(unconfirmed))}",
             file=sys.stderr,
         )
         return 1
@@ -61,15 +67,42 @@ def publish(
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    message_id: str | None
+    body: bytes
+
+
+def _send_all(
+    session: Session,
+    queue: str,
+    lines: list[_Line],
+    unconfirmed: dict[int, None],
+    stopped: Event,
+) -> None:
+    """Send lines in their order, taking those that the broker has out of `unconfirmed`."""
+    said = time.monotonic()
+    for line in lines:
+        if stopped.is_set():
+            break
+        publication = Publication(queue, line.body, new_properties(line.message_id))
+        session.send(publication, partial(unconfirmed.pop, line.number))
+        if time.monotonic() - said > PROGRESS_EACH:
+            said = time.monotonic()
+            print(f"{len(lines) - len(unconfirmed)} of {len(lines)} sent", file=sys.stderr)
+    session.flush()
+
+
 def _read(
     settings: Settings, file: str, raw: bool, id_prefix: str | None
-) -> tuple[list[tuple[str | None, bytes]], list[str]]:
-    bodies: list[tuple[str | None, bytes]] = []
+) -> tuple[list[_Line], list[str]]:
+    lines: list[_Line] = []
     problems: list[str] = []
     for number, line in enumerate(_lines(file), start=1):
         numbered = None if id_prefix is None else f"{id_prefix}-{number}"
         if raw:
-            bodies.append((numbered, line))
+            lines.append(_Line(number, numbered, line))
             continue
         if not line.strip():
             continue
@@ -85,8 +118,8 @@ def _read(
             continue
         if got.id_generated:
             line = json.dumps(json.loads(line) | {"id": got.id}).encode()
-        bodies.append((str(got.id), line))
-    return bodies, problems
+        lines.append(_Line(number, str(got.id), line))
+    return lines, problems
 
 
 def _fresh_id(numbered: str | None) -> str:

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from worker import dead_letters
+from worker.cli.stop import stoppable
 from worker.rabbitmq import BrokerError, Delivery, Publication, Session, copied_properties
 from worker.settings import Settings, load
 
@@ -152,25 +154,34 @@ def _show(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    """Each letter is in the work queue, confirmed, before it leaves the dead letters: a stop in
-    between can double one message and lose none."""
+    """Each letter is in the work queue, confirmed, before it leaves the dead letters. Stopped in
+    the middle it loses and doubles none; a lost connection can double those on their way."""
     done = 0
     said = time.monotonic()
-    with Session(settings) as session:
+
+    def arrived(session: Session, delivery: Delivery) -> None:
+        nonlocal done
+        session.ack(delivery)
+        done += 1
+
+    with Session(settings) as session, stoppable() as stopped:
         for delivery, letter in _chosen(session, settings, options):
+            if stopped.is_set():
+                break
             if options.dry_run:
                 print(f"would replay {letter['id'] or letter['message_id'] or '-'}")
-            else:
-                properties = copied_properties(delivery, {}, without=dead_letters.OWN_HEADERS)
-                session.publish(Publication(settings.queue_name, delivery.body, properties))
-                session.ack(delivery)
-            done += 1
+                done += 1
+                continue
+            properties = copied_properties(delivery, {}, without=dead_letters.OWN_HEADERS)
+            publication = Publication(settings.queue_name, delivery.body, properties)
+            session.send(publication, partial(arrived, session, delivery))
             if time.monotonic() - said > PROGRESS_EACH:
                 said = time.monotonic()
                 print(f"{done} so far", file=sys.stderr)
+        session.flush()
         session.release(settings.dlq_name)
     _total("replayed", done, options)
-    return 0
+    return 1 if stopped.is_set() else 0
 
 
 def _purge(settings: Settings, options: argparse.Namespace) -> int:

@@ -89,5 +89,5 @@ def test_a_root_file_system_depends_on_its_parent() -> None:
 
 
 def test_an_unknown_root_file_system_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no root file system 'redis'; there are base, build, rab"):
+    with pytest.raises(ValueError, match="no root file system 'redis'; there are base, build, old"):
         rootfs.path_of("redis")
