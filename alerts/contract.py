@@ -15,7 +15,7 @@ from remediator.annotation import Phase
 from remediator.answers import Outcome
 from remediator.decide import Kind
 from remediator.metrics import Metrics as RemediatorMetrics
-from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, OUTCOMES
+from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
 from worker.metrics import Metrics as WorkerMetrics
 
 #: What Prometheus itself puts on each series of a pod, by the chart's PodMonitors.
@@ -37,11 +37,13 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_worker_messages", "outcome"): OUTCOMES,
     ("selfheal_worker_dead_letters", "reason"): DEAD_LETTER_REASONS,
     ("selfheal_worker_breaker_state", "breaker"): BREAKERS,
+    ("gen_ai_client_operation_duration_seconds", "gen_ai_operation_name"): OPERATIONS,
     ("gen_ai_client_operation_duration_seconds", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
     ("gen_ai_client_operation_duration_seconds", "gen_ai_request_model"): _MODEL,
     ("gen_ai_client_operation_duration_seconds", "error_type"): (
-        "empty when the call went well, else the exception's class"
+        f"empty when the call went well, else {', '.join(ERROR_TYPES)}"
     ),
+    ("gen_ai_client_token_usage", "gen_ai_operation_name"): OPERATIONS,
     ("gen_ai_client_token_usage", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
     ("gen_ai_client_token_usage", "gen_ai_request_model"): _MODEL,
     ("gen_ai_client_token_usage", "gen_ai_token_type"): ("input", "output"),

@@ -70,7 +70,7 @@ _CALLED = Row(
             (
                 Query(
                     "sum by (gen_ai_request_model, gen_ai_token_type) (rate("
-                    f"gen_ai_client_token_usage_total{{{WORKER}}}[$__rate_interval]))",
+                    f"gen_ai_client_token_usage_sum{{{WORKER}}}[$__rate_interval]))",
                     "{{gen_ai_request_model}} {{gen_ai_token_type}}",
                 ),
             ),
@@ -78,14 +78,15 @@ _CALLED = Row(
         ),
         Panel(
             "Tokens a call",
-            "Mean number of tokens for one call, by kind.",
+            "Tokens of one call, by kind: the median, and what 95 of 100 stay under.",
             "short",
-            (
+            tuple(
                 Query(
-                    "sum by (gen_ai_token_type) (rate(gen_ai_client_token_usage_total"
-                    f"{{{WORKER}}}[$__rate_interval])) / scalar(sum(rate({_CALLS}[$__rate_interval])))",
-                    "{{gen_ai_token_type}}",
-                ),
+                    f"histogram_quantile({share}, sum by (le, gen_ai_token_type) (rate("
+                    f"gen_ai_client_token_usage_bucket{{{WORKER}}}[$__rate_interval])))",
+                    f"p{round(share * 100)} {{{{gen_ai_token_type}}}}",
+                )
+                for share in (0.5, 0.95)
             ),
             empty="the provider counts no tokens",
         ),

@@ -23,7 +23,7 @@ from remediator.draining import Callbacks, Draining
 from remediator.events import EventWriter, NodeEvent
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
-from remediator.metrics import Metrics, publish
+from remediator.metrics import Metrics, named, publish
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
@@ -516,7 +516,7 @@ class Remediator:
                 _count(entry, states, held, info, rejected)
         publish(self.metrics.nodes, states)
         publish(self.metrics.held, held)
-        publish(self.metrics.held_info, info)
+        publish(self.metrics.held_info, named(info))
         publish(self.metrics.rejected, rejected)
         publish(self.metrics.brakes, {(brake,): count for brake, count in engaged.items()})
         causes = self.draining.blocked_causes(now)
@@ -541,4 +541,4 @@ def _count(
     state = entry.state
     if state is not None and state.phase.held:
         held[(state.phase.value,)] += 1
-        info[(entry.node.name, state.condition, state.phase.value)] = 1
+        info[(entry.node.name, state.condition, state.phase.value)] = state.first_seen

@@ -1,4 +1,4 @@
-"""What Prometheus can ask. Labels are bounded; only nodes that are held now appear by name."""
+"""What Prometheus can ask. Labels are bounded; only nodes that are held appear by name, and few."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from prometheus_client import (
     generate_latest,
 )
 
-_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_WAITS = (0.05, 0.25, 1, 5, 15, 60, 120, 300, 600, 1800, 3600)
-_DRAINS = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
+# Few buckets: all series of a process together are to stay under 300.
+_LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
+_WAITS = (0.25, 1, 5, 15, 60, 120, 300, 600, 1800)
+_DRAINS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14400)
+#: Held nodes that are named: one series each.
+NAMED = 50
 
 
 class Metrics:
@@ -28,7 +31,9 @@ class Metrics:
         self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
         self.held = self._gauge("held_nodes", "Nodes held out of service by us", ["phase"])
         self.held_info = self._gauge(
-            "held_node_info", "1 for each node held now", ["node", "condition", "phase"]
+            "held_node_info",
+            f"1 for each node held now, of more than {NAMED} those held longest",
+            ["node", "condition", "phase"],
         )
         self.actions = self._counter(
             "actions", "Changes of nodes by action and result", ["action", "result"]
@@ -120,3 +125,9 @@ def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
     gauge.clear()
     for labels, value in values.items():
         gauge.labels(*labels).set(value)
+
+
+def named(held: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    """1 for each of the NAMED held longest; `held` says since when, by labels."""
+    first = sorted(held, key=lambda labels: (held[labels], labels))[:NAMED]
+    return dict.fromkeys(first, 1.0)

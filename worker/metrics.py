@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from worker.breaker import State
+from worker.model import BadOutputError, ModelUnavailableError, TransientError
 
 # OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
 _DURATION = tuple(0.01 * 2**n for n in range(14))
+# And for gen_ai.client.token.usage: 4^n, as far as a message of 64 KiB can reach.
+_TOKENS = tuple(4**n for n in range(9))
 _WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 OUTCOMES = ("answered", "retried", "dead_lettered", "handed_back", "lost_connection")
@@ -25,12 +34,22 @@ DEAD_LETTER_REASONS = (
     "retries_exhausted",
 )
 BREAKERS = ("model", "results")
+#: Kinds of errors of model calls; a fixed set, because each is a histogram more.
+OTHER_ERROR = "_OTHER"  # OpenTelemetry's word
+ERROR_TYPES = (
+    *(kind.__name__ for kind in (TransientError, BadOutputError, ModelUnavailableError)),
+    OTHER_ERROR,
+)
+#: gen_ai.operation.name: of language models, and of the one inside the worker.
+OPERATIONS = ("chat", "classify")
+_MODEL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 
 
 class Metrics:
     """One process's metrics, in a registry of their own."""
 
     def __init__(self, provider: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.messages = Counter(
@@ -100,37 +119,39 @@ class Metrics:
         self._operation = Histogram(
             "gen_ai_client_operation_duration_seconds",
             "One model call.",
-            ["gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+            [*_MODEL_LABELS, "error_type"],
             buckets=_DURATION,
             registry=registry,
         )
-        self._tokens = Counter(
+        self._tokens = Histogram(
             "gen_ai_client_token_usage",
-            "Tokens, as the provider counted them.",
-            ["gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+            "Tokens of one model call, as the provider counted them.",
+            [*_MODEL_LABELS, "gen_ai_token_type"],
+            buckets=_TOKENS,
             registry=registry,
         )
-        self._provider = provider
-        self._model = ""
-        self.set_model("")
+        operation = "classify" if provider == "builtin" else "chat"
+        self._model = (operation, provider, "")
+        self._well: Histogram | None = None
 
     def set_model(self, model: str) -> None:
         """Say which model the next calls go to."""
-        self._model = model
-        self._well = self._operation.labels(self._provider, model, "")
+        self._model = (*self._model[:2], model)
+        self._well = self._operation.labels(*self._model, "")
 
     def called(self, seconds: float, error: BaseException | None) -> None:
         """Count one model call."""
         if error is None:
-            self._well.observe(seconds)
+            (self._well or self._operation.labels(*self._model, "")).observe(seconds)
         else:
             name = type(error).__name__
-            self._operation.labels(self._provider, self._model, name).observe(seconds)
+            kind = name if name in ERROR_TYPES else OTHER_ERROR
+            self._operation.labels(*self._model, kind).observe(seconds)
 
     def used(self, input_tokens: int, output_tokens: int) -> None:
-        """Count tokens."""
-        self._tokens.labels(self._provider, self._model, "input").inc(input_tokens)
-        self._tokens.labels(self._provider, self._model, "output").inc(output_tokens)
+        """Count one call's tokens."""
+        self._tokens.labels(*self._model, "input").observe(input_tokens)
+        self._tokens.labels(*self._model, "output").observe(output_tokens)
 
     def breaker(self, name: str, state: State) -> None:
         """Show a breaker's state."""

@@ -1,0 +1,65 @@
+"""How many series a remediator has, and which nodes they name."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+
+from alerts.contract import LABELS
+from remediator.metrics import NAMED, Metrics, named, publish
+
+_BUDGET = 300
+#: Values of the labels that are the cluster's: the default rules that cordon, and a bad day's answers.
+_OPEN = {
+    "condition": ("KernelDeadlock", "ReadonlyFilesystem", "KubeletUnhealthy", "Ready"),
+    "code": ("0", "200", "201", "404", "409", "429", "500"),
+}
+_SEEN_CODES = {("GET", "200"), ("GET", "500"), ("PATCH", "200"), ("PATCH", "409"), ("PATCH", "500")}
+_SEEN_CODES |= {("POST", "201"), ("POST", "404"), ("POST", "429"), ("POST", "500"), ("WATCH", "0")}
+_SEEN_CODES |= {("WATCH", "200"), ("GET", "0"), ("PATCH", "0"), ("POST", "0"), ("WATCH", "500")}
+
+
+def _values(metric: str, label: str) -> tuple[str, ...]:
+    known = LABELS[metric, label]
+    return _OPEN[label] if isinstance(known, str) else known
+
+
+def _samples(metrics: Metrics) -> int:
+    text = metrics.render().decode()
+    return len([line for line in text.splitlines() if not line.startswith("#")])
+
+
+def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series() -> None:
+    metrics = Metrics()
+    metrics.watch_age("nodes", lambda: 0.0)
+    held = {(f"node-{n}", "KernelDeadlock", "draining"): float(n) for n in range(1000)}
+    publish(metrics.held_info, named(held))
+    for collector in list(metrics.registry._collector_to_names):
+        assert isinstance(collector, Counter | Gauge | Histogram)
+        name, labels = collector._name, collector._labelnames
+        if "node" in labels or "policy" in labels:
+            continue  # a series for each, which somebody has chosen
+        if labels == ("verb", "code"):
+            values = _SEEN_CODES
+        else:
+            values = set(product(*(_values(name, label) for label in labels)))
+        for one in values if labels else ():
+            collector.labels(*one)
+    assert _samples(metrics) <= _BUDGET
+    assert NAMED * 2 < _samples(metrics)  # nothing was left out by mistake
+
+
+def test_of_many_held_nodes_those_held_longest_are_named() -> None:
+    held = {(f"n{n:04}", "C", "drained"): float(-n) for n in range(NAMED + 10)}
+    found = named(held)
+    assert len(found) == NAMED
+    assert ("n0009", "C", "drained") not in found
+    assert found[(f"n{NAMED + 9:04}", "C", "drained")] == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, NAMED])
+def test_few_held_nodes_are_all_named(count: int) -> None:
+    held = {(f"n{n}", "C", "drained"): 5.0 for n in range(count)}
+    assert named(held).keys() == held.keys()

@@ -1,0 +1,38 @@
+"""How many series a worker has, whatever goes wrong."""
+
+from __future__ import annotations
+
+from worker.breaker import State
+from worker.metrics import BREAKERS, Metrics
+from worker.model import BadOutputError, ModelUnavailableError, TransientError
+
+_BUDGET = 200
+
+
+def _samples(metrics: Metrics) -> list[str]:
+    text = metrics.exposition().decode()
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_a_worker_has_at_most_200_series() -> None:
+    metrics = Metrics("ollama")
+    metrics.set_model("smollm2:135m")
+    metrics.called(0.1, None)
+    metrics.used(100, 20)
+    for breaker in BREAKERS:
+        metrics.breaker(breaker, State.OPEN)
+    kinds = (TransientError, BadOutputError, ModelUnavailableError, ValueError, KeyError, OSError)
+    for kind in kinds:
+        metrics.called(1.0, kind("x"))
+    metrics.wait.observe(1)
+    metrics.duration.observe(1)
+    assert 150 < len(_samples(metrics)) <= _BUDGET
+
+
+def test_a_kind_of_error_that_nobody_foresaw_makes_no_series_of_its_own() -> None:
+    metrics = Metrics("builtin")
+    metrics.called(1.0, ValueError())
+    before = len(_samples(metrics))
+    metrics.called(1.0, OSError())
+    assert len(_samples(metrics)) == before
+    assert any('error_type="_OTHER"' in line for line in _samples(metrics))
