@@ -46,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     status = commands_.add_parser(
         "status", parents=[access], help="say what is held, since when, why, and who blocks"
     )
+    status.add_argument(
+        *("-w", "--watch"),
+        nargs="?",
+        const=2.0,
+        type=_seconds,
+        metavar="SECONDS",
+        help="look again each so many seconds (2) and show what changes, until Ctrl-C",
+    )
     status.set_defaults(function=commands.status)
 
     pause = commands_.add_parser(
@@ -78,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument("node", metavar="NODE")
     release.set_defaults(function=commands.release)
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: 0.1 to 3600 seconds")
+    return seconds
 
 
 def _access() -> argparse.ArgumentParser:

@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 from remediator import inspection, report
 from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, Unreadable
+from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
+from remediator.inspection import ClusterStatus
 from remediator.kubernetes_api import KubernetesApi, load_configuration
 from remediator.leader import LABEL, PAUSE_KEY, LeaseView, lease_from_json
 from remediator.patches import node_patch
@@ -24,6 +26,7 @@ from remediator.settings import Config, Environment, load_config
 from remediator.snapshot import Json, node_from_json
 
 _MERGE = "application/merge-patch+json"
+_CLEAR = "\033[H\033[J"
 
 
 class Failure(Exception):
@@ -65,10 +68,52 @@ def plan(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Say what is held and how far it is."""
     api, config, namespace = connect(options)
-    lease = _find_lease(api, config, namespace, options.lease, required=False)
-    found = inspection.status(api, config, lease, time.time())
+
+    def look() -> ClusterStatus:
+        lease = _find_lease(api, config, namespace, options.lease, required=False)
+        return inspection.status(api, config, lease, time.time())
+
+    if options.watch is not None:
+        return watch(look, options.watch, as_json=options.output == "json")
+    found = look()
     _print(options, found.to_json(), lambda: report.status_text(found))
     return 0
+
+
+def watch(
+    look: Callable[[], ClusterStatus],
+    seconds: float,
+    *,
+    as_json: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Show what `look` sees, each so many seconds, until Ctrl-C.
+
+    A terminal shows the newest; elsewhere, and as JSON (an object a line), each change is added.
+    An API server that goes away later is waited for; that the first look fails is a failure.
+    """
+    screen = sys.stdout.isatty() and not as_json
+    before: object = None
+    try:
+        while True:
+            try:
+                found = look()
+                seen: object = replace(found, now=0.0, renewed="")
+                text = json.dumps(found.to_json()) if as_json else report.status_text(found)
+            except ApiFailure as error:
+                if before is None:
+                    raise
+                seen = str(error)
+                text = json.dumps({"error": seen}) if as_json else f"<red>API server</red>: {error}"
+            if screen or seen != before:
+                moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z"
+                head = "" if as_json else f"{_CLEAR if screen else ''}<bold>{moment}</bold>\n"
+                sys.stdout.write(report.painted(head + text, color=screen) + "\n")
+                sys.stdout.flush()
+            before = seen
+            sleep(seconds)
+    except KeyboardInterrupt:
+        return 0
 
 
 # -- changing ------------------------------------------------------------------------------

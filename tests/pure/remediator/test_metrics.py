@@ -11,7 +11,7 @@ from alerts.contract import LABELS
 from remediator.metrics import NAMED, Metrics, named, publish
 
 _BUDGET = 300
-#: Values of the labels that are the cluster's: the default rules that cordon, and a bad day's answers.
+#: Of labels whose values are the cluster's: the default rules that cordon, a bad day's answers.
 _OPEN = {
     "condition": ("KernelDeadlock", "ReadonlyFilesystem", "KubeletUnhealthy", "Ready"),
     "code": ("0", "200", "201", "404", "409", "429", "500"),
@@ -48,7 +48,7 @@ def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series(
         for one in values if labels else ():
             collector.labels(*one)
     assert _samples(metrics) <= _BUDGET
-    assert NAMED * 2 < _samples(metrics)  # nothing was left out by mistake
+    assert _samples(metrics) > NAMED * 2  # nothing was left out by mistake
 
 
 def test_of_many_held_nodes_those_held_longest_are_named() -> None:

@@ -1,0 +1,91 @@
+"""`status --watch`: what it shows, and when it shows it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from remediator.__main__ import _parser
+from remediator.answers import ApiFailure
+from remediator.commands import watch
+from remediator.inspection import ClusterStatus
+
+QUIET = ClusterStatus(
+    lease="selfheal/selfheal-remediator",
+    leader="selfheal-remediator-a",
+    renewed="1",
+    paused="",
+    mode="enforce",
+    nodes=3,
+    held=(),
+    others={},
+    now=1.0,
+)
+AWAY = ApiFailure(0, "", "connection refused")
+
+
+def _looks(*found: ClusterStatus | ApiFailure) -> Callable[[], ClusterStatus]:
+    """One after the other; then somebody presses Ctrl-C."""
+    left: Iterator[ClusterStatus | ApiFailure] = iter(found)
+
+    def look() -> ClusterStatus:
+        one = next(left, None)
+        if one is None:
+            raise KeyboardInterrupt
+        if isinstance(one, ApiFailure):
+            raise one
+        return one
+
+    return look
+
+
+def _no_sleep(_: float) -> None: ...
+
+
+def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    later = replace(QUIET, now=3.0, renewed="2")
+    paused = replace(later, paused="maintenance")
+    assert watch(_looks(QUIET, later, paused, paused), 2, sleep=_no_sleep) == 0
+    said = capsys.readouterr().out
+    assert said.count("0 of 3 nodes held") == 2
+    assert said.count("paused: maintenance") == 1
+    assert "\033" not in said
+
+
+def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    looks = _looks(QUIET, AWAY, replace(QUIET, paused="x"))
+    assert watch(looks, 2, as_json=True, sleep=_no_sleep) == 0
+    first, away, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["nodes"] == 3
+    assert "connection refused" in away["error"]
+    assert last["paused"] == "x"
+
+
+def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert watch(_looks(QUIET, AWAY, AWAY, QUIET), 2, sleep=_no_sleep) == 0
+    said = capsys.readouterr().out
+    assert said.count("no answer") == 1
+    assert said.count("0 of 3 nodes held") == 2
+
+
+def test_a_first_look_that_fails_is_a_failure() -> None:
+    with pytest.raises(ApiFailure):
+        watch(_looks(AWAY), 2, sleep=_no_sleep)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [(["status"], None), (["status", "--watch"], 2.0), (["status", "-w", "0.5"], 0.5)],
+)
+def test_how_often(arguments: list[str], seconds: float | None) -> None:
+    assert _parser().parse_args(arguments).watch == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "x", "1e9"])
+def test_what_is_not_a_time_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["status", f"--watch={text}"])
+    assert "allowed: 0.1 to 3600" in capsys.readouterr().err
