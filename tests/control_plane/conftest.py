@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ci.cluster import control_plane_only
 from ci.cluster.errors import ClusterError
 from ci.parts import ensure
 from ci.parts.errors import PartsError
+from tests.control_plane.launcher import Launcher
 from tests.control_plane.permissions import account_kubeconfig, chart_permissions
 from tests.control_plane.site import Site
 
@@ -48,28 +50,58 @@ def permissions(unavailable: Callable[[str], None]) -> dict[str, list[dict[str, 
     return chart_permissions(helm)
 
 
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """Starts remediators."""
+    started = Launcher()
+    try:
+        yield started
+    finally:
+        started.close()
+
+
 _used: set[str] = set()
+Stages = Callable[[str], AbstractContextManager[Site]]
 
 
 @pytest.fixture
-def site(
+def stages(
     cluster: Any,
+    launcher: Launcher,
     permissions: dict[str, list[dict[str, Any]]],
-    request: pytest.FixtureRequest,
     tmp_path: Path,
-) -> Iterator[Site]:
-    """Own nodes, namespace, account and remediators."""
+) -> Stages:
+    """Makes stages: own nodes, namespace, account and remediators each, under this name."""
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Site]:
+        while name in _used:
+            name = f"{name}-x"
+        _used.add(name)
+        folder = tmp_path / name
+        folder.mkdir()
+        account = folder / "account.kubeconfig"
+        made = Site(launcher, cluster.kubeconfig, account, name, folder)
+        account_kubeconfig(made, permissions, account)
+        try:
+            yield made
+        except BaseException:
+            for text in made.logs():
+                print(text)  # noqa: T201 - pytest shows it when the test failed
+            raise
+        finally:
+            made.close()
+
+    return stage
+
+
+@pytest.fixture
+def site(stages: Stages, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A stage named as the test."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    name = words[:36].strip("-")
-    while name in _used:
-        name = f"{name}-x"
-    _used.add(name)
-    account = tmp_path / "account.kubeconfig"
-    stage = Site(cluster.kubeconfig, account, name, tmp_path)
-    account_kubeconfig(stage, permissions, account)
-    try:
-        yield stage
-    finally:
-        for text in stage.logs():
-            print(text)  # noqa: T201 - pytest shows it when the test failed
-        stage.close()
+    with stages(words[:36].strip("-")) as made:
+        try:
+            yield made
+        finally:
+            for text in made.logs():
+                print(text)  # noqa: T201 - pytest shows it when the test failed

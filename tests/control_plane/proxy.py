@@ -12,6 +12,7 @@ from remediator.kubernetes_api import load_configuration
 
 #: Asked once at the start, before anything is done.
 _PREPARATION = "selfsubjectaccessreviews"
+_LEASES = "/apis/coordination.k8s.io/v1/leases?"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,20 +39,23 @@ class _Server(ThreadingHTTPServer):
 class Proxy:
     """Counts the requests that pass; calls `before(n)` and `after(n)` around the n-th one.
 
-    before: nothing has reached the API server yet. after: it has answered, the client has not
-    heard of it. Requests and what they were about are kept in `seen`.
+    before: nothing has reached the API server yet; when it returns False nothing ever will.
+    after: the API server has answered, the client has not heard of it. Requests are kept in
+    `seen`, but for those that say nothing new: permissions asked for, a Lease renewed again.
+    alone: the namespace in which other remediators are looked for, instead of everywhere.
     """
 
     def __init__(
         self,
         kubeconfig: Path,
-        before: Callable[[int], None] = lambda _n: None,
+        before: Callable[[int], bool] = lambda _n: True,
         after: Callable[[int], None] = lambda _n: None,
+        alone: str = "",
     ) -> None:
         configuration, _ = load_configuration(kubeconfig)
         self._upstream = str(configuration.host)
         self._pool = urllib3.PoolManager(ca_certs=configuration.ssl_ca_cert, maxsize=64)
-        self._before, self._after = before, after
+        self._before, self._after, self._alone = before, after, alone
         self._lock = threading.Lock()
         self.seen: list[str] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -76,17 +80,21 @@ class Proxy:
     def pass_on(self, handler: BaseHTTPRequestHandler) -> None:
         """One request there and back."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        number = self._count(f"{handler.command} {handler.path}")
-        if number:
-            self._before(number)
+        number = self._count(f"{handler.command} {handler.path}", body)
+        if number and not self._before(number):
+            handler.close_connection = True
+            return
         headers = {
             key: value
             for key, value in handler.headers.items()
             if key.lower() in ("authorization", "accept", "content-type", "user-agent")
         }
+        path = handler.path
+        if self._alone and path.startswith(_LEASES):
+            path = path.replace("/leases?", f"/namespaces/{self._alone}/leases?")
         answer = self._pool.request(
             handler.command,
-            self._upstream + handler.path,
+            self._upstream + path,
             body=body or None,
             headers=headers,
             preload_content=False,
@@ -100,10 +108,13 @@ class Proxy:
         finally:
             answer.close()
 
-    def _count(self, request: str) -> int:
+    def _count(self, request: str, body: bytes) -> int:
         if _PREPARATION in request:
             return 0
+        renewal = "/leases/" in request and body.startswith(b"[")
         with self._lock:
+            if renewal and request in self.seen:
+                return 0
             self.seen.append(request)
             return len(self.seen)
 

@@ -22,6 +22,7 @@ import yaml
 from ci.cluster.kwok import node as kwok_node
 from remediator.kubernetes_api import KubernetesApi, load_configuration
 from remediator.settings import ApiBudget
+from tests.control_plane.launcher import Launcher
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -50,24 +51,28 @@ def until(look: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
 class Remediator:
     """A running `selfheal-remediator run`."""
 
-    def __init__(self, config: Path, kubeconfig: Path, namespace: str, log: Path, **env: str):
+    def __init__(
+        self,
+        launcher: Launcher,
+        config: Path,
+        kubeconfig: Path,
+        namespace: str,
+        log: Path,
+        **env: str,
+    ) -> None:
         self.log_path = log
-        self._log = log.open("ab")
         variables = {
             **os.environ,
             "CONFIG_FILE": str(config),
-            "KUBECONFIG": str(kubeconfig),
             "POD_NAMESPACE": namespace,
             "HTTP_PORT": "0",
             "LOG_FORMAT": "text",
             **env,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "remediator", "run"],
-            env=variables,
-            stderr=self._log,
-            stdout=self._log,
-        )
+        log.touch()
+        # Not by KUBECONFIG, which the library reads when it is imported.
+        arguments = ["run", "--kubeconfig", str(kubeconfig)]
+        self.process = launcher.start(arguments, variables, log)
 
     @property
     def log(self) -> str:
@@ -97,15 +102,16 @@ class Remediator:
         self._end()
 
     def _end(self) -> int:
-        status = self.process.wait(15)
-        self._log.close()
-        return status
+        return self.process.wait(60)
 
 
 class Site:
     """What one test needs of the cluster."""
 
-    def __init__(self, kubeconfig: Path, account: Path, name: str, folder: Path) -> None:
+    def __init__(
+        self, launcher: Launcher, kubeconfig: Path, account: Path, name: str, folder: Path
+    ) -> None:
+        self._launcher = launcher
         self.kubeconfig, self.account, self.name, self.folder = kubeconfig, account, name, folder
         access, _ = load_configuration(kubeconfig)
         self.api = KubernetesApi(access, name, ApiBudget(qps=1000, burst=1000))
@@ -365,7 +371,9 @@ class Site:
     ) -> Remediator:
         """Start one under the chart's own permissions; with `leading`, wait until it leads."""
         log = self.folder / f"remediator-{len(self._started)}.log"
-        process = Remediator(config or self.config(), self.account, self.name, log, **env)
+        process = Remediator(
+            self._launcher, config or self.config(), self.account, self.name, log, **env
+        )
         self._started.append(process)
         if leading:
             process.says("leading as")
