@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "remediator" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -245,6 +245,47 @@
 {{- toJson $p -}}
 {{- end -}}
 
+{{- define "selfheal.guards.healing" -}}
+{{- $p := list -}}
+{{- range $component := list "worker" "ollama" -}}
+{{- $values := get $.Values $component -}}
+{{- $policy := $values.healingPolicy -}}
+{{- if and $.Values.healingPolicies.enabled $values.enabled $policy.enabled -}}
+{{- $when := merge (dict) $policy.unhealthyWhen -}}
+{{- if eq $component "worker" -}}
+{{- $_ := set $when "noProgressFor" (include "selfheal.worker.noProgressFor" $) -}}
+{{- end -}}
+{{- if not (include "selfheal.healingPolicy.set" $when | fromJson) -}}
+{{- $p = append $p (printf "%s.healingPolicy.unhealthyWhen is empty: no pod would ever count as broken; set one of %s, or %s.healingPolicy.enabled=false" $component (keys $when | sortAlpha | join ", ") $component) -}}
+{{- end -}}
+{{- range $key := list "backoff" "maxBackoff" -}}
+{{- $seconds := include "selfheal.seconds" (get $policy.restart $key) | float64 -}}
+{{- if or (lt $seconds 5.0) (gt $seconds 300.0) -}}
+{{- $p = append $p (printf "%s.healingPolicy.restart.%s is %s: set it to 5s at least and 300s at most" $component $key (get $policy.restart $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (include "selfheal.seconds" $policy.restart.backoff | float64) (include "selfheal.seconds" $policy.restart.maxBackoff | float64) -}}
+{{- $p = append $p (printf "%s.healingPolicy.restart.backoff (%s) is longer than maxBackoff (%s): set it to at most that" $component $policy.restart.backoff $policy.restart.maxBackoff) -}}
+{{- end -}}
+{{- if eq $component "worker" -}}
+{{- $grace := include "selfheal.seconds" $policy.restart.gracePeriod | float64 -}}
+{{- if or (lt $grace 1.0) (gt $grace 10.0) -}}
+{{- $p = append $p (printf "worker.healingPolicy.restart.gracePeriod is %s: set it to 1s at least and 10s at most" $policy.restart.gracePeriod) -}}
+{{- end -}}
+{{- with $when.noProgressFor -}}
+{{- if le (include "selfheal.seconds" . | float64) (float64 $.Values.model.deadlineSeconds) -}}
+{{- $p = append $p (printf "worker.healingPolicy.unhealthyWhen.noProgressFor (%s) is not longer than model.deadlineSeconds (%v), so a worker in the midst of a long call would be taken for hung: set it longer, or leave it null" . $.Values.model.deadlineSeconds) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.healingPolicies.enabled (eq (include "selfheal.healingPolicy.unknown" .) "upgrade") -}}
+{{- $p = append $p "this cluster does not know HealingPolicies, and Helm adds new types only at an install: run `kubectl apply --server-side -f chart/crds/` first, or set healingPolicies.enabled=false" -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
 {{- define "selfheal.guards.remediator" -}}
 {{- $p := list -}}
 {{- if .Values.remediator.enabled -}}
@@ -256,7 +297,14 @@
 {{- if and (regexMatch "^0+%?$" $held) (eq (int $c.brakes.maxHeldFloor) 0) -}}
 {{- $p = append $p "remediator.config.brakes.maxHeld and maxHeldFloor are both 0, so it could never act: set maxHeldFloor to at least 1, or remediator.config.mode=dryRun" -}}
 {{- end -}}
-{{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable") .Values.remediator.externalConditions -}}
+{{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable" "PodsHung") .Values.remediator.externalConditions -}}
+{{- range $key := list "lookInterval" "progressTimeout" -}}
+{{- $seconds := include "selfheal.seconds" (get $c.policies $key) | float64 -}}
+{{- $least := eq $key "lookInterval" | ternary 1.0 0.1 -}}
+{{- if lt $seconds $least -}}
+{{- $p = append $p (printf "remediator.config.policies.%s is %s: set it to %s at least" $key (get $c.policies $key) (eq $key "lookInterval" | ternary "1s" "100ms")) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.nodeProblemDetector.enabled -}}
 {{- $known = concat $known (include "selfheal.detector.conditions" . | splitList ",") -}}
 {{- $detected := include "selfheal.detector.conditions" . | splitList "," -}}

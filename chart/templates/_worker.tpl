@@ -40,6 +40,9 @@
 {{- if gt (float64 .Values.faults.modelDelay) 0.0 }}
 - {name: FAULT_MODEL_DELAY, value: {{ include "selfheal.text" .Values.faults.modelDelay | quote }}}
 {{- end }}
+{{- with .Values.faults.modelHangFile }}
+- {name: FAULT_MODEL_HANG_FILE, value: {{ . | quote }}}
+{{- end }}
 {{- with .Values.worker.extraEnv }}
 {{ toYaml . }}
 {{- end }}

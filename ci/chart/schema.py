@@ -12,7 +12,8 @@ from ci.chart.values import Value
 DEFINITIONS = Path(__file__).with_name("definitions.json")
 #: What may be dropped with null, as people do who want nothing there.
 DROPPABLE = {
-    f"#/$defs/{name}" for name in ("object", "objects", "resources", "secretNames", "stringMap")
+    f"#/$defs/{name}"
+    for name in ("lookedFor", "object", "objects", "resources", "secretNames", "stringMap")
 }
 
 

@@ -1,7 +1,7 @@
-"""What the API server would say: JSON Schemas of Kubernetes' own types and of KEDA's.
+"""What the API server would say: JSON Schemas of Kubernetes' own types, of KEDA's and of ours.
 
 Kubernetes' are the strict ones inside the package kubernetes-validate (unknown fields are refused);
-KEDA's come from its CustomResourceDefinitions and are made strict here.
+KEDA's and ours come from CustomResourceDefinitions and are made strict here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jsonschema.validators import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from tests.chart.rendering import CHART
+
 #: Kinds that neither source knows; what is in them is asserted by hand.
 UNCHECKED = {"PodMonitor", "PrometheusRule", "ServiceMonitor", "VerticalPodAutoscaler"}
 
@@ -34,9 +36,8 @@ def problems(manifest: Mapping[str, Any], version: str, crds: Path) -> list[str]
 @cache
 def _problems(text: str, api: str, kind: str, version: str, crds: Path) -> tuple[str, ...]:
     # Most objects are the same in many cases.
-    validator = (
-        _custom(crds, api, kind) if api.startswith("keda.sh/") else _core(version, api, kind)
-    )
+    custom = {"keda.sh": crds, "selfheal.dev": CHART / "crds"}.get(api.partition("/")[0])
+    validator = _custom(custom, api, kind) if custom else _core(version, api, kind)
     manifest = json.loads(text)
     return tuple(
         f"{kind} {manifest['metadata']['name']}: {'.'.join(map(str, e.path))}: {e.message}"

@@ -217,6 +217,43 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["ollama.podDisruptionBudget.maxUnavailable is 0", "set at least 1"],
     ),
+    "a worker in the midst of a call that counts as hung": (
+        {
+            "model": {"deadlineSeconds": 90},
+            "worker": {"healingPolicy": {"unhealthyWhen": {"noProgressFor": "1m30s"}}},
+        },
+        ["noProgressFor (1m30s) is not longer than model.deadlineSeconds (90)", "leave it null"],
+    ),
+    "a policy for which nothing is broken": (
+        {
+            "worker": {
+                "healingPolicy": {
+                    "unhealthyWhen": {
+                        "noProgressFor": "",
+                        "waitingReasons": [],
+                        "terminatingFor": None,
+                    }
+                }
+            }
+        },
+        [
+            "worker.healingPolicy.unhealthyWhen is empty",
+            "set one of noProgressFor, waitingReasons",
+            "or worker.healingPolicy.enabled=false",
+        ],
+    ),
+    "a policy that restarts too often": (
+        {"worker": {"healingPolicy": {"restart": {"backoff": "1s"}}}},
+        ["worker.healingPolicy.restart.backoff is 1s", "5s at least"],
+    ),
+    "a policy that waits longer than its longest": (
+        {"worker": {"healingPolicy": {"restart": {"backoff": "1m", "maxBackoff": "30s"}}}},
+        ["worker.healingPolicy.restart.backoff (1m) is longer than maxBackoff (30s)"],
+    ),
+    "a hung worker with a long grace": (
+        {"worker": {"healingPolicy": {"restart": {"gracePeriod": "30s"}}}},
+        ["worker.healingPolicy.restart.gracePeriod is 30s", "10s at most"],
+    ),
     "a remediator that may hold most of the cluster": (
         {"remediator": {"config": {"brakes": {"maxHeld": "80%"}}}},
         ["remediator.config.brakes.maxHeld is 80%", "set at most 50%"],

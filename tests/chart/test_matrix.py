@@ -62,6 +62,9 @@ def test_a_wrong_field_is_found(helm: Helm, crds: Path) -> None:
     scaled = dict(by_kind(helm.case("default"), "ScaledObject")["selfheal-worker"])
     scaled["spec"] = {**scaled["spec"], "minReplicas": 1}
     assert "minReplicas" in "".join(problems(scaled, "1.34", crds))
+    policy = dict(by_kind(helm.case("default"), "HealingPolicy")["selfheal-worker"])
+    policy["spec"] = {**policy["spec"], "failureThreshold": 0}
+    assert "failureThreshold" in "".join(problems(policy, "1.34", crds))
 
 
 @every_case
@@ -243,6 +246,51 @@ def test_network_policies_let_through_what_must_pass(helm: Helm) -> None:
     }
 
 
+def test_the_remediator_reaches_workers_of_other_releases(helm: Helm) -> None:
+    """One asks for the progress of all; a release without one lets it in."""
+    both = by_kind(helm.template("networkPolicy.enabled=true"), "NetworkPolicy")
+    [asks] = [
+        peer
+        for rule in both["selfheal-remediator"]["spec"]["egress"]
+        for peer in rule.get("to", [])
+        if "namespaceSelector" in peer and "podSelector" in peer
+    ]
+    second = by_kind(
+        helm.template("networkPolicy.enabled=true", "remediator.enabled=false", release="other"),
+        "NetworkPolicy",
+    )["other-selfheal-worker"]
+    [asked] = [
+        peer for rule in second["spec"]["ingress"] for peer in rule["from"] if "podSelector" in peer
+    ]
+    assert asks["namespaceSelector"] == asked["namespaceSelector"] == {}
+    assert _selects(asks, "worker", "other")
+    assert _selects(asked, "remediator", "selfheal")
+    [own] = [
+        peer
+        for rule in both["selfheal-worker"]["spec"]["ingress"]
+        for peer in rule["from"]
+        if "podSelector" in peer
+    ]
+    assert _selects(own, "remediator", "selfheal")
+    assert not _selects(own, "remediator", "other")
+
+
+def test_the_remediator_may_ask_other_pods_where_values_say_so(helm: Helm) -> None:
+    rule = {"to": [{"podSelector": {"matchLabels": {"app": "batch"}}}], "ports": [{"port": 9000}]}
+    values = {"networkPolicy": {"enabled": True, "progressTo": [rule]}}
+    policies = by_kind(helm.template(values=values), "NetworkPolicy")
+    assert rule in policies["selfheal-remediator"]["spec"]["egress"]
+
+
+def _selects(peer: Manifest, component: str, release: str) -> bool:
+    labels = {
+        "app.kubernetes.io/name": "selfheal",
+        "app.kubernetes.io/instance": release,
+        "app.kubernetes.io/component": component,
+    }
+    return bool(peer["podSelector"]["matchLabels"].items() <= labels.items())
+
+
 @pytest.mark.parametrize(
     ("url", "port"),
     [("http://llm:8000/v1", 8000), ("https://llm.example/v1", 443), ("http://llm", 80)],
@@ -263,7 +311,7 @@ def _who(policy: Manifest, way: str) -> set[tuple[str, str | int]]:
 
 
 def _peer(peer: Manifest) -> str:
-    if "namespaceSelector" in peer:
+    if peer.get("namespaceSelector"):
         return str(peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
     if "podSelector" in peer:
         labels = peer["podSelector"].get("matchLabels", {})

@@ -47,4 +47,5 @@ def test_says_what_is_only_for_evaluation_and_what_is_missing(notes: Helm) -> No
 
 def test_says_that_faults_are_on(notes: Helm) -> None:
     assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
+    assert "while /tmp/hang is there" in notes.notes("faults.modelHangFile=/tmp/hang")
     assert "faults" not in notes.notes()
