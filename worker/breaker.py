@@ -12,7 +12,7 @@ from enum import Enum
 THRESHOLD = 5
 FIRST_PAUSE = 1.0
 # Work resumes so soon after the other side is back; a probe is one short call.
-LONGEST_PAUSE = 4.0
+LONGEST_PAUSE = 3.0
 
 
 class State(Enum):

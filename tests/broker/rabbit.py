@@ -220,6 +220,14 @@ class Vhost:
         self.name = name
         self.uri = rabbit.uri(name)
 
+    def uri_of_user(self, **rights: str) -> str:
+        """The address for a new user who has these rights (regular expressions) and no others."""
+        name = f"u{secrets.token_hex(4)}"
+        self.rabbit.api("PUT", f"users/{name}", {"password": PASSWORD, "tags": ""})
+        nothing = dict.fromkeys(("configure", "write", "read"), "^$")
+        self.rabbit.api("PUT", f"permissions/{self.name}/{name}", nothing | rights)
+        return self.rabbit.uri(self.name, user=name)
+
     @contextmanager
     def channel(self) -> Iterator[Any]:
         connection = pika.BlockingConnection(pika.URLParameters(self.uri))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.broker.fake_ollama import GOOD, Reply
 from tests.broker.lines import each_line
@@ -13,6 +13,7 @@ from tests.broker.test_delivery import bodies, ids
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
     from tests.broker.fake_ollama import FakeOllama
+    from tests.broker.process import WorkerProcess
     from tests.broker.rabbit import Vhost
 
 
@@ -126,3 +127,43 @@ def test_sigterm_while_the_model_is_away(
     # A call that was cut may have gone to the delay ladder: it comes back within its 1 s.
     taken += vhost.take("feedback", 3 - len(taken))
     assert ids(taken) == ["m0", "m1", "m2"]
+
+
+def test_half_an_hour_without_a_model(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    """Scaled down with the ladder, which is climbed in 3 s here and in 156 s by default: gone for
+    good, there but answering with errors, there but silent. The probes' pauses are not scaled."""
+    scaled = {**model.env, "MODEL_DEADLINE": 1, "MAX_ATTEMPTS": 3, "SHUTDOWN_GRACE": 1}
+    worker = start_worker(vhost.uri, **scaled).ready()
+    model.stop()
+    vhost.publish(bodies(50))
+    worker.wait_event("circuit breaker", breaker="model", state="open")
+    away = [None, Reply(status=503), Reply(delay=3)]
+    for phase, reply in enumerate(away):
+        if reply is not None:
+            model.decide = lambda _, reply=reply: reply  # type: ignore[misc]
+            model.start()
+        before = len(probes(worker))
+        worker.until(lambda: len(probes(worker)) >= before + 2, "no probes")  # noqa: B023
+        vhost.publish(bodies(10, first=50 + 10 * phase))
+        assert worker.get("/healthz")[0] == 200
+        assert worker.get("/readyz")[0] == 503
+        if reply is not None:
+            model.stop()
+    model.decide = lambda text: Reply()
+    back = time.time()
+    model.start()
+    taken = vhost.take("feedback.results", 80)
+    first = min(json.loads(body)["timings"]["received"] for body, _ in taken)
+    print(f"work resumed {first - back:.1f} s after the model was back")  # noqa: T201
+    assert first - back <= 5
+    assert ids(taken) == ids([(body, None) for body in bodies(80)])
+    assert vhost.count("feedback.dead-letters") == vhost.count("feedback") == 0
+    assert len([line for line in worker.lines() if line["event"] == "started"]) == 1
+    changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
+    assert changes == ["closed", "open", "closed"]
+
+
+def probes(worker: WorkerProcess) -> list[dict[str, Any]]:
+    return [line for line in worker.lines() if line["event"] == "the model is still away"]
