@@ -113,7 +113,7 @@ class Launcher:
 
 
 def _serve() -> None:
-    from remediator import __main__ as program  # noqa: PLC0415 - imported here, once for all
+    from remediator import __main__ as program
 
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -174,7 +174,7 @@ def _fork(program: Any, order: dict[str, Any], private: tuple[int, int]) -> None
         sys.stdout.flush()
     except SystemExit as end:
         code = int(end.code or 0)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a child must end here, and say why
         traceback.print_exc()
         sys.stderr.flush()
     finally:
