@@ -1,4 +1,4 @@
-"""Kubernetes Events on Nodes, best effort: they never fail or delay what they tell about."""
+"""Kubernetes Events, best effort: they never fail or delay what they tell about."""
 
 from __future__ import annotations
 
@@ -46,13 +46,39 @@ class NodeEvent:
     warning: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """Something that happened to an object in a namespace."""
+
+    api: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool
+
+
+Said = NodeEvent | ObjectEvent
+
+
+def _subject(event: Said) -> ObjectEvent:
+    """The event with its object spelled out; Nodes have no namespace."""
+    if isinstance(event, ObjectEvent):
+        return event
+    return ObjectEvent(
+        "v1", "Node", "", event.node, event.uid, event.reason, event.message, event.warning
+    )
+
+
 class EventWriter:
     """Writes Events from a thread of its own; the same one again only after five minutes."""
 
     def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
         self._api, self._instance, self._count = api, instance, count
-        self._queue: queue.Queue[NodeEvent | None] = queue.Queue(QUEUE)
-        self._said: dict[NodeEvent, float] = {}
+        self._queue: queue.Queue[Said | None] = queue.Queue(QUEUE)
+        self._said: dict[Said, float] = {}
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
@@ -67,7 +93,7 @@ class EventWriter:
             return
         self._thread.join(seconds)
 
-    def say(self, event: NodeEvent) -> None:
+    def say(self, event: Said) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
         now = time.monotonic()
         if now - self._said.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
@@ -86,10 +112,9 @@ class EventWriter:
         while (event := self._queue.get()) is not None:
             self._api.settle(YIELD)  # changes of nodes go first, talk about them later
             try:
-                path = f"/api/v1/namespaces/{NAMESPACE}/events"
-                answer = self._api.write(
-                    "POST", path, self._body(event), timeout=10.0, fenced=False
-                )
+                said = _subject(event)
+                path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
+                answer = self._api.write("POST", path, self._body(said), timeout=10.0, fenced=False)
                 self._count("written" if answer.ok else "refused")
                 if not answer.ok:
                     log.debug("event refused: %s", answer.failure())
@@ -97,7 +122,7 @@ class EventWriter:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
 
-    def _body(self, event: NodeEvent) -> dict[str, object]:
+    def _body(self, event: ObjectEvent) -> dict[str, object]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         message = event.message
         if len(message) > MAX_MESSAGE:
@@ -106,14 +131,15 @@ class EventWriter:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{event.node}.{uuid.uuid4().hex[:16]}",
-                "namespace": NAMESPACE,
+                "name": f"{event.name}.{uuid.uuid4().hex[:16]}",
+                "namespace": event.namespace or NAMESPACE,
             },
             "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "name": event.node,
+                "apiVersion": event.api,
+                "kind": event.kind,
+                "name": event.name,
                 "uid": event.uid,
+                **({"namespace": event.namespace} if event.namespace else {}),
             },
             "reason": event.reason,
             "message": message,

@@ -22,6 +22,7 @@ from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
+from remediator import policies
 from remediator.answers import Answer, ApiFailure, NotLeader
 from remediator.settings import ApiBudget
 from remediator.snapshot import Json, WatchEvent, tied_to_one_host
@@ -39,6 +40,7 @@ MAX_PAUSE = 60.0
 PAGE = 100
 
 _PATCH = "application/json-patch+json"
+_MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 
 
@@ -194,15 +196,17 @@ class KubernetesApi:
         timeout: float = READ_TIMEOUT,
         fenced: bool = True,
         real: bool = False,
+        rehearse: bool = False,
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
-        `real` is for what must happen in dry-run too (our own Lease). Raises NotLeader.
+        `real` is for what must happen in dry-run too (our own Lease), `rehearse` for what is only
+        tried. Raises NotLeader.
         """
         if fenced:
             self.fence()
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
-        if self.dry_run and not real:
+        if rehearse or (self.dry_run and not real):
             query["dryRun"] = "All"
         return self.send(method, path, query, body, content_type=content_type, timeout=timeout)
 
@@ -244,12 +248,17 @@ class KubernetesApi:
         with self._patching:
             return self._patching.wait_for(lambda: self._patches == 0, seconds)
 
-    def evict(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
-        """Ask for the pod's eviction, if it still is the pod with this uid."""
+    def evict(
+        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
+    ) -> Answer:
+        """Ask for the pod's eviction, if it still is the pod with this uid.
+
+        rehearse: only whether it would be let go; uses up no budget.
+        """
         options: Json = {"preconditions": {"uid": uid}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        if self.dry_run:
+        if self.dry_run or rehearse:
             options["dryRun"] = ["All"]
         body = {
             "apiVersion": "policy/v1",
@@ -258,7 +267,7 @@ class KubernetesApi:
             "deleteOptions": options,
         }
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}/eviction"
-        return self.write("POST", path, body, timeout=EVICTION_TIMEOUT)
+        return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, rehearse=rehearse)
 
     def delete_pod(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
         """Delete the pod with its own grace period (or a shorter one, never 0)."""
@@ -280,6 +289,22 @@ class KubernetesApi:
             return False
         return tied_to_one_host(self.get(f"/api/v1/persistentvolumes/{quote(volume)}"))
 
+    # -- policies -----------------------------------------------------------------------
+
+    def controller(self, namespace: str, api: str, plural: str, name: str) -> Json:
+        """A controller of pods. Raises ApiFailure."""
+        return self.get(f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}")
+
+    def policy(self, namespace: str, name: str) -> Json:
+        """One HealingPolicy. Raises ApiFailure."""
+        return self.get(f"{_policies(namespace)}/{quote(name)}")
+
+    def patch_policy_status(self, namespace: str, name: str, version: str, status: Json) -> Answer:
+        """Write a policy's status, if it still is the one of this resourceVersion."""
+        body = {"metadata": {"resourceVersion": version}, "status": status}
+        path = f"{_policies(namespace)}/{quote(name)}/status"
+        return self.write("PATCH", path, body, content_type=_MERGE)
+
     # -- collections --------------------------------------------------------------------
 
     def nodes(self) -> Collection:
@@ -294,6 +319,15 @@ class KubernetesApi:
         """All pods that may still need room; read in pages, never kept."""
         selector = "status.phase!=Succeeded,status.phase!=Failed"
         return Collection(self, "/api/v1/pods", {"fieldSelector": selector})
+
+    def policies(self, namespace: str = "") -> Collection:
+        """All HealingPolicies, or those of a namespace."""
+        return Collection(self, _policies(namespace))
+
+    def pods_labelled(self, namespace: str, selector: str) -> Collection:
+        """The pods of a namespace that a label selector takes."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods"
+        return Collection(self, path, {"labelSelector": selector})
 
     def budgets(self) -> Collection:
         """All PodDisruptionBudgets."""
@@ -435,6 +469,12 @@ class Collection:
                 except (OSError, RuntimeError, ValueError):
                     # It ended by itself in this moment: nothing is left to be closed.
                     return
+
+
+def _policies(namespace: str) -> str:
+    group = f"/apis/{policies.GROUP}/{policies.VERSION}"
+    place = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{group}{place}/{policies.PLURAL}"
 
 
 def _ignore(_verb: str, _code: int, _seconds: float) -> None:

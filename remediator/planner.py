@@ -16,8 +16,8 @@ from remediator.annotation import STATE_KEY, Phase, State
 from remediator.brakes import Engaged, Member, Tally, ask_drain, ask_hold
 from remediator.conditions import Memory, Reading, observe
 from remediator.decide import Assessment, Intent, Kind, Scope, assess, foreign_mark, selected
-from remediator.settings import Config
-from remediator.snapshot import Change, Node
+from remediator.settings import PODS_HUNG, Config
+from remediator.snapshot import Change, Condition, Node
 
 #: Share of not-answering nodes at which the control plane, not the nodes, is suspected
 #: (the node controller's own threshold for a disrupted zone).
@@ -75,6 +75,8 @@ class Planner:
         self.entries: dict[str, Entry] = {}
         self.suspects: dict[Key, float] = {}
         self.trusted: frozenset[str] = frozenset()
+        #: What we say of nodes ourselves, by name: conditions that no object holds.
+        self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
         self._dirty: set[str] = set()
         self._asking: set[str] = set()
@@ -116,6 +118,28 @@ class Planner:
             return  # older than what we know, often from our own write: never back in time
         self._see(node, entry, now)
 
+    def entry_named(self, name: str) -> Entry | None:
+        """The node of this name, as it is known."""
+        return self.entries.get(self._names.get(name, ""))
+
+    def signal(self, signals: Mapping[str, Condition], now: float) -> None:
+        """What we say of nodes ourselves from now on; the rules see it as a condition."""
+        if signals == self.signals:
+            return
+        before, self.signals = self.signals, dict(signals)
+        for name in {*before, *signals}:
+            entry = self.entry_named(name)
+            if entry is not None and before.get(name) != signals.get(name):
+                self._see(entry.node, entry, now)
+
+    def with_signal(self, node: Node) -> Node:
+        """The node with what we say of it. Thread-safe."""
+        said = self.signals.get(node.name)
+        if said is None and PODS_HUNG not in node.conditions:
+            return node
+        others = {kind: item for kind, item in node.conditions.items() if kind != PODS_HUNG}
+        return replace(node, conditions=others if said is None else {**others, said.type: said})
+
     def _forget(self, uid: str) -> None:
         entry = self.entries.pop(uid, None)
         if entry is not None and entry.member is not None:
@@ -124,6 +148,7 @@ class Planner:
         self._asking.discard(uid)
 
     def _see(self, node: Node, entry: Entry | None, now: float) -> None:
+        node = self.with_signal(node)
         if entry is None:
             memory = observe(Memory(), None, node, self.config.rules, now)
             entry = Entry(node, memory)
