@@ -26,7 +26,7 @@ lock: venv ## lock the requirements again from pyproject.toml, with hashes
 	$(UV_COMPILE) --extra worker -o requirements/worker.txt pyproject.toml
 	$(UV_COMPILE) --extra remediator -o requirements/remediator.txt pyproject.toml
 	$(UV_COMPILE) --extra worker --extra remediator --extra test -o requirements/dev.txt pyproject.toml
-	$(UV_COMPILE) --all-extras -o requirements/bench.txt pyproject.toml
+	$(UV_COMPILE) --extra worker --extra remediator --extra test --extra bench -o requirements/bench.txt pyproject.toml
 
 # Said before minutes go into an environment that could not be used. ci/demo checks the same.
 .PHONY: able
@@ -55,6 +55,10 @@ test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 test-long: venv ## seeded chaos at full length: a thousand faults (CHAOS_SEED replays one)
 	SELFHEAL_LONG=1 ci/test chaos
 
+.PHONY: bench-worker
+bench-worker: venv ## the worker beside the bare loop, Celery, Dramatiq and FastStream; BENCH="-o json" for programs
+	@ci/bench tests.benchmarks.worker $(BENCH)
+
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck
 	ci/test lint
@@ -63,6 +67,10 @@ lint: venv ## ruff, mypy, import-linter, shellcheck
 images: venv ## build the images of worker and remediator, print their sizes
 	$(BIN)/python -m ci.images build worker remediator
 	$(BIN)/python -m ci.images sizes
+
+.PHONY: release
+release: venv ## dist/: the chart's package, the wheel, both images' archives, SHA256SUMS
+	$(BIN)/python -m ci.release build
 
 .PHONY: clean
 clean: ## remove what was made in this folder (the build cache stays: see README)

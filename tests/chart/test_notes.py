@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
-from tests.chart.rendering import CASES, Helm
+from tests.chart.rendering import CASES, CHART, Helm
+
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["version"]
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def notes(helm: Helm, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Helm
 @pytest.mark.parametrize("case", CASES)
 def test_is_short_and_names_the_release(notes: Helm, case: str) -> None:
     text = notes.notes(files=CASES[case])
-    assert text.startswith("selfheal 0.1.0 is installed as feelings in ns.")
+    assert text.startswith(f"selfheal {VERSION} is installed as feelings in ns.")
     assert len(text.splitlines()) <= 32
     assert "<no value>" not in text
     assert "%!" not in text
