@@ -21,9 +21,13 @@ from remediator.decide import Intent, Kind, Scope, assess
 from remediator.drain import NodeDrain
 from remediator.draining import Callbacks, Draining
 from remediator.events import EventWriter, NodeEvent
+from remediator.healer import Callbacks as HealingCallbacks
+from remediator.healer import Healer
+from remediator.healing import Order
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
 from remediator.metrics import Metrics, named, publish
+from remediator.node_view import node_path, node_trouble, said_of_nodes
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
@@ -98,6 +102,9 @@ class Remediator:
         self.draining = Draining(
             api, config, self._workers, self.post, identity.pod_uid, callbacks, self.clock
         )
+        self.healer = Healer(
+            api, config, self._workers, self.post, self._healing_calls(), self.clock
+        )
         self._node_source = api.nodes()
         self._nodes = Reflector(
             self._node_source,
@@ -161,6 +168,7 @@ class Remediator:
             self.last_tick = time.monotonic()
             wake = self._act()
         self.leader.close()
+        self.healer.end()
         self.draining.end_all()
         self._node_source.close()
         self._events.close(2.0)
@@ -205,6 +213,7 @@ class Remediator:
             self._submit(intent)
         self._follow_drains()
         wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
+        wakes.append(self._heal_pods(now, ill))
         self.metrics.tick()
         self._publish(now, plan.engaged)
         if self._metrics_owed:
@@ -246,7 +255,9 @@ class Remediator:
             # brakes have to count it: read all nodes again before anything is done.
             self.synced = False
             self._nodes.ask_relist()
+            self.healer.begin()
         else:
+            self.healer.end()
             self.draining.end_all()
 
     def _lease_says(self, annotations: Mapping[str, str]) -> None:
@@ -272,7 +283,10 @@ class Remediator:
         if config.dry_run != self.config.dry_run:
             self.draining.end_all()
             self._api.dry_run = config.dry_run
-        self.config = self.draining.config = config
+        policies_changed = config.policies != self.config.policies
+        self.config = self.draining.config = self.healer.config = config
+        if policies_changed and self._leading:
+            self.healer.begin()
         self.planner.reconfigure(config, self.clock())
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
         self._warn_of_unknown_conditions()
@@ -318,6 +332,39 @@ class Remediator:
             if gone or (uid not in wanted and self.planner.entries[uid].pending is None):
                 self.draining.end(uid)
 
+    # -- pods ---------------------------------------------------------------------------
+
+    def _healing_calls(self) -> HealingCallbacks:
+        metrics = self.metrics
+
+        def restarted(order: Order) -> None:
+            namespace, _, name = order.policy.partition("/")
+            metrics.healing_restarts.labels(namespace, name, order.cause.value).inc()
+
+        return HealingCallbacks(
+            say=self._events.say,
+            node_trouble=lambda name: node_trouble(self.planner.entry_named(name)),
+            node_path=lambda name: node_path(self.planner.entry_named(name), self.config),
+            restarted=restarted,
+            refused=lambda cause: metrics.healing_refused.labels(cause).inc(),
+            asked=lambda result: metrics.progress_looks.labels(result).inc(),
+        )
+
+    def _heal_pods(self, now: float, ill: str) -> float | None:
+        stopped = f"paused: {self._paused}" if self._paused else ill
+        wake = self.healer.advance(now, stopped=stopped)
+        if self.healer.known:
+            held = (
+                entry.node.name
+                for entry in self.planner.entries.values()
+                if entry.state is not None and entry.state.condition == PODS_HUNG
+            )
+            signals = said_of_nodes(self.planner.signals, self.healer.findings, held, now)
+            if signals != self.planner.signals:
+                self.planner.signal(signals, now)
+                return now
+        return wake
+
     # -- changing nodes -----------------------------------------------------------------
 
     def _submit(self, intent: Intent) -> None:
@@ -335,7 +382,7 @@ class Remediator:
         try:
             for _ in range(CONFLICTS):
                 if node is None:
-                    node = node_from_json(self._api.node(intent.node))
+                    node = self.planner.with_signal(node_from_json(self._api.node(intent.node)))
                     if not self._still_wanted(intent, scope, known, memory, node):
                         self._tell(self._dropped, intent, node)
                         return
@@ -502,6 +549,18 @@ class Remediator:
     def _say(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
         self._events.say(NodeEvent(node, uid, reason, message, warning))
 
+    def _publish_policies(self) -> None:
+        pods: dict[tuple[str, ...], float] = {}
+        states: dict[tuple[str, ...], float] = {}
+        for ward in self.healer.healing.wards.values():
+            place = (ward.policy.namespace, ward.policy.name)
+            if ward.status is not None:
+                pods[(*place, "desired")] = ward.desired
+                pods[(*place, "healthy")] = ward.healthy
+                states[(*place, ward.status.state.value)] = 1
+        publish(self.metrics.policy_pods, pods)
+        publish(self.metrics.policy_state, states)
+
     def _publish(self, now: float, engaged: Mapping[str, int]) -> None:
         self._metrics_owed = now < self._metrics_at
         if self._metrics_owed:
@@ -515,6 +574,7 @@ class Remediator:
             for entry in self.planner.entries.values():
                 _count(entry, states, held, info, rejected)
         publish(self.metrics.nodes, states)
+        self._publish_policies()
         publish(self.metrics.held, held)
         publish(self.metrics.held_info, named(info))
         publish(self.metrics.rejected, rejected)

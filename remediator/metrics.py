@@ -71,6 +71,27 @@ class Metrics:
         self.config_ok = self._gauge(
             "config_last_reload_successful", "0 when the configuration file cannot be used", []
         )
+        self.policy_pods = self._gauge(
+            "policy_pods",
+            "Pods of a HealingPolicy: wanted by their owners, and healthy",
+            ["namespace", "policy", "state"],
+        )
+        self.policy_state = self._gauge(
+            "policy_state",
+            "1 for the state that a HealingPolicy is in",
+            ["namespace", "policy", "state"],
+        )
+        self.healing_restarts = self._counter(
+            "healing_restarts",
+            "Pods restarted under a HealingPolicy, by what was wrong",
+            ["namespace", "policy", "cause"],
+        )
+        self.healing_refused = self._counter(
+            "healing_refused", "Restarts of pods that could not be made, by why", ["cause"]
+        )
+        self.progress_looks = self._counter(
+            "progress_looks", "Pods asked how their work goes, by result", ["result"]
+        )
         self.relists = self._counter("watch_relists", "Complete lists of a watch", ["watch"])
         self.requests = self._counter(
             "api_requests", "Requests to the API server (code 0: no answer)", ["verb", "code"]

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from remediator import policies
 from remediator.commands import Failure
 from remediator.events import EventWriter
 from remediator.health import serve
@@ -48,6 +49,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, "policy", "poddisruptionbudgets") for verb in ("get", "list", "watch")
     ]
     wanted.append(Permission("list", "apps", "daemonsets"))
+    if config.policies.enabled:
+        wanted += _for_policies(config.policies.namespaces or ("",))
     wanted.append(Permission("list", leases, "leases"))
     wanted.append(Permission("create", "", "events", namespace="default"))
     wanted.append(Permission("create", leases, "leases", namespace=namespace))
@@ -55,6 +58,21 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, leases, "leases", namespace=namespace, name=lease)
         for verb in ("list", "watch", "patch")
     ]
+    return wanted
+
+
+def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
+    """What pod healing needs beside: policies, their status, what stands behind their pods."""
+    group, apps = policies.GROUP, ("replicasets", "deployments", "statefulsets", "daemonsets")
+    wanted = []
+    for place in namespaces:
+        wanted += [
+            Permission(verb, group, policies.PLURAL, namespace=place)
+            for verb in ("get", "list", "watch")
+        ]
+        wanted.append(Permission("patch", group, policies.PLURAL, "status", namespace=place))
+        wanted += [Permission("get", "apps", resource, namespace=place) for resource in apps]
+        wanted.append(Permission("create", "", "events", namespace=place))
     return wanted
 
 

@@ -1,0 +1,568 @@
+"""Carries out what `healing` decides: watches policies and their pods, asks, evicts, reports.
+
+All methods run on the main loop's thread while this process leads; threads started here only
+talk to the API or to pods and hand what they heard to `post`. Nothing is kept beyond a term of
+leadership: the next leader reads the policies' status.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from remediator.answers import (
+    ApiFailure,
+    Expired,
+    NotLeader,
+    Outcome,
+    budget_shortage,
+    classify_eviction,
+)
+from remediator.events import ObjectEvent
+from remediator.healing import Around, Ask, Block, Finding, Healing, Notice, Order, Owner
+from remediator.kubernetes_api import Collection, KubernetesApi
+from remediator.owners import controller_of, owner_from, where
+from remediator.pod_health import WatchedPod, watched_from_json
+from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
+from remediator.progress import Asker, NoAnswer
+from remediator.settings import Config
+from remediator.snapshot import Change, Json, Reflector, WatchEvent
+from remediator.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[Callable[[], None]], None]
+#: How often it is looked whether the CustomResourceDefinition has been installed.
+INSTALLED_EVERY = 60.0
+#: An owner is read again so long after its pods changed, and at least so often.
+OWNER_SOON = 2.0
+OWNER_EVERY = 300.0
+#: Between two writes of a status in which only numbers changed; else it is written at once.
+STATUS_EVERY = 10.0
+FAILED_AGAIN = 5.0
+#: Writes of a status before an eviction, when somebody else changed the policy meanwhile.
+CONFLICTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the loop lends: who says Events, and what it knows of nodes."""
+
+    say: Callable[[ObjectEvent], None]
+    node_trouble: Callable[[str], str]
+    node_path: Callable[[str], bool]
+    restarted: Callable[[Order], None]
+    refused: Callable[[str], None]
+    asked: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Watch:
+    """The pods of one policy; `stop` ends it."""
+
+    policy: Policy
+    source: Collection
+    reflector: Reflector[WatchedPod]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class Written:
+    """What was last written of a policy's status, and when the next write may be."""
+
+    status: Status | None = None
+    again: float = 0.0
+    busy: bool = False
+
+
+class Healer:
+    """Pod healing under all policies; see the module."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        config: Config,
+        workers: Workers,
+        post: Post,
+        callbacks: Callbacks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self.config, self._workers, self._post = api, config, workers, post
+        self._callbacks, self._clock = callbacks, clock
+        self._askers = Workers(config.policies.progress_concurrency)
+        self._asker = Asker(config.policies.progress_timeout)
+        self.healing = Healing(config.policies.look_interval)
+        #: Counts terms of leadership: what comes from an earlier one is not heard.
+        self._term = 0
+        self._stop = threading.Event()
+        self._sources: list[Collection] = []
+        self._watches: dict[str, Watch] = {}
+        self._written: dict[str, Written] = {}
+        self._refresh: dict[str, float] = {}
+        self._samples: dict[str, WatchedPod] = {}
+        self._looking_up: set[str] = set()
+        self._unlisted = 0
+        self._said_absent = False
+
+    # -- beginning and ending -----------------------------------------------------------
+
+    def begin(self) -> None:
+        """This process leads from now on."""
+        self.end()
+        settings = self.config.policies
+        if not settings.enabled:
+            return
+        self._stop = threading.Event()
+        self._askers = Workers(settings.progress_concurrency)
+        self._asker = Asker(settings.progress_timeout)
+        self.healing = Healing(settings.look_interval)
+        namespaces, term = settings.namespaces or ("",), self._term
+        self._unlisted = len(namespaces)
+        for namespace in namespaces:
+            source = self._api.policies(namespace)
+            self._sources.append(source)
+            reflector = Reflector(
+                _WhenInstalled(source, self._absent),
+                policy_from_json,
+                lambda policy: policy.key,
+                lambda change: self._told_in(term, lambda: self._policy_changed(change)),
+                lambda: self._told_in(term, self._policies_known),
+                lambda failure: log.warning("policies: %s", failure),
+                self._stop,
+            )
+            threading.Thread(target=reflector.run, name="policies", daemon=True).start()
+
+    def end(self) -> None:
+        """Nothing more is done; what was known is forgotten."""
+        self._term += 1
+        self._stop.set()
+        for source in self._sources:
+            source.close()
+        for key in list(self._watches):
+            self._end_watch(key)
+        self._sources.clear()
+        for known in (self._written, self._refresh, self._samples, self._looking_up):
+            known.clear()
+        self.healing = Healing(self.config.policies.look_interval)
+        self._unlisted = 1
+
+    @property
+    def known(self) -> bool:
+        """Whether all policies and their pods have been listed."""
+        return self._unlisted <= 0 and all(ward.known for ward in self.healing.wards.values())
+
+    def _told_in(self, term: int, job: Callable[[], None]) -> None:
+        """Run the job on the main thread, if it is still the same term then."""
+        self._post(lambda: job() if self._term == term else None)
+
+    def _absent(self) -> None:
+        """In the watch's thread: the CustomResourceDefinition is not there."""
+        if not self._said_absent:
+            self._said_absent = True
+            log.warning(
+                "no HealingPolicy can be read: the CustomResourceDefinition healingpolicies.%s is "
+                "not installed (kubectl apply --server-side -f chart/crds); nodes are looked after "
+                "all the same",
+                GROUP,
+            )
+
+    # -- policies and their pods ----------------------------------------------------------
+
+    def _policies_known(self) -> None:
+        self._unlisted -= 1
+
+    def _policy_changed(self, change: Change[Policy]) -> None:
+        policy = change.new
+        if policy is None:
+            if change.key in self.healing.wards:
+                log.info("policy %s is gone", change.key)
+            self.healing.drop(change.key)
+            self._written.pop(change.key, None)
+            self._end_watch(change.key)
+            return
+        known = self.healing.wards.get(policy.key)
+        if known is not None and _number(policy.version) < _number(known.policy.version):
+            return  # older than the answer to our own write
+        self.healing.adopt(policy, self._clock())
+        watch = self._watches.get(policy.key)
+        if watch is not None and (watch.policy.uid, watch.policy.selector) == (
+            policy.uid,
+            policy.selector,
+        ):
+            return
+        self._end_watch(policy.key)
+        if watch is not None:
+            for pod in list(self.healing.wards[policy.key].pods.values()):
+                self.healing.pod_changed(policy.key, Change(pod.name, pod, None))
+        if policy.problem:
+            log.warning("policy %s: %s", policy.key, policy.problem)
+        else:
+            log.info("policy %s looks after the pods %s", policy.key, policy.selector)
+            self._begin_watch(policy)
+
+    def _begin_watch(self, policy: Policy) -> None:
+        stop, key = threading.Event(), policy.key
+        source = self._api.pods_labelled(policy.namespace, policy.selector)
+
+        def on_main(job: Callable[[], None]) -> None:
+            self._post(lambda: job() if self._is_watch(key, stop) else None)
+
+        def failed(failure: ApiFailure) -> None:
+            log.warning("pods of policy %s: %s", key, failure)
+            text = f"its pods cannot be watched: {failure}"
+            on_main(lambda: self.healing.pods_unknown(key, text))
+
+        reflector = Reflector(
+            source,
+            watched_from_json,
+            lambda pod: pod.name,
+            lambda change: on_main(lambda: self._pod_changed(key, change)),
+            lambda: on_main(lambda: self.healing.pods_known(key)),
+            failed,
+            stop,
+        )
+        self._watches[key] = Watch(policy, source, reflector, stop)
+        threading.Thread(target=reflector.run, name="policy-pods", daemon=True).start()
+
+    def _is_watch(self, key: str, stop: threading.Event) -> bool:
+        watch = self._watches.get(key)
+        return watch is not None and watch.stop is stop
+
+    def _end_watch(self, key: str) -> None:
+        watch = self._watches.pop(key, None)
+        if watch is not None:
+            watch.stop.set()
+            watch.source.close()
+
+    def _pod_changed(self, key: str, change: Change[WatchedPod]) -> None:
+        self.healing.pod_changed(key, change)
+        pod = change.new or change.old
+        if pod is not None and pod.owner_uid and (change.old is None or change.new is None):
+            # Pods come and go when their number or their template is changed.
+            soon = self._clock() + OWNER_SOON
+            self._refresh[pod.owner_uid] = min(self._refresh.get(pod.owner_uid, soon), soon)
+            self._samples[pod.owner_uid] = pod
+
+    # -- acting -------------------------------------------------------------------------
+
+    def advance(self, now: float, *, stopped: str) -> float | None:
+        """Look, and start what is called for; returns when to look again."""
+        if not self.config.policies.enabled:
+            return None
+        around = Around(self._callbacks.node_trouble, self._callbacks.node_path, stopped)
+        plan = self.healing.look(now, around)
+        for notice in plan.notices:
+            self._say(notice)
+        for ask in plan.asks:
+            self._ask(ask)
+        for pod in plan.lookups:
+            if pod.owner_uid not in self._refresh and pod.owner_uid not in self._looking_up:
+                self._look_up(pod)
+        for order in plan.orders:
+            self._submit(order)
+        wakes = [plan.wake, self._refresh_owners(now), self._write_statuses(now)]
+        return min((moment for moment in wakes if moment is not None), default=None)
+
+    @property
+    def findings(self) -> Mapping[str, Finding]:
+        """Nodes on which pods of several owners are ill."""
+        return self.healing.findings
+
+    def _ask(self, ask: Ask) -> None:
+        term = self._term
+
+        def job() -> None:
+            asked = self._clock()
+            reading, result = None, "answered"
+            try:
+                reading = self._asker.ask(ask.address, ask.port, ask.path, asked)
+            except NoAnswer as error:
+                result = "silent"
+                log.debug("%s %s: no word of its work: %s", ask.policy, ask.address, error)
+            self._callbacks.asked(result)
+            self._told_in(term, lambda: self.healing.answered(ask.policy, ask.uid, reading, asked))
+
+        self._askers.submit(job)
+
+    # -- owners -------------------------------------------------------------------------
+
+    def _refresh_owners(self, now: float) -> float | None:
+        for uid, when in list(self._refresh.items()):
+            if when <= now and uid not in self._looking_up:
+                del self._refresh[uid]
+                pod = self._samples.get(uid)
+                if pod is not None:
+                    self._look_up(pod)
+        return min(self._refresh.values(), default=None)
+
+    def _look_up(self, pod: WatchedPod) -> None:
+        self._looking_up.add(pod.owner_uid)
+        self._samples[pod.owner_uid] = pod
+        term = self._term
+
+        def job() -> None:
+            owner, failure = None, None
+            try:
+                owner = self._owner_of(pod)
+            except ApiFailure as error:
+                failure = error
+            self._told_in(term, lambda: self._looked_up(pod.owner_uid, owner, failure))
+
+        self._workers.submit(job)
+
+    def _looked_up(self, uid: str, owner: Owner | None, failure: ApiFailure | None) -> None:
+        self._looking_up.discard(uid)
+        if failure is not None:
+            log.warning("the owner of %s cannot be read: %s", self._samples[uid].name, failure)
+            self._refresh[uid] = self._clock() + FAILED_AGAIN
+            return
+        self.healing.owner_known(uid, owner)
+        if owner is not None:
+            again = OWNER_SOON if owner.rolling else OWNER_EVERY
+            self._refresh[uid] = self._clock() + max(again, self.config.policies.look_interval)
+        else:
+            self._samples.pop(uid, None)
+
+    def _owner_of(self, pod: WatchedPod) -> Owner | None:
+        """In a worker: the topmost controller known; None = it is gone. Raises ApiFailure."""
+        step = (pod.owner_kind, pod.owner_api, pod.owner_name, pod.owner_uid)
+        owner: Owner | None = None
+        for _ in range(2):
+            kind, api, name, uid = step
+            place = where(kind, api)
+            if place is None:
+                return owner or Owner(uid, kind, name, api, None)
+            try:
+                raw = self._api.controller(pod.namespace, *place, name)
+            except ApiFailure as failure:
+                if failure.status == 404:
+                    return owner
+                raise
+            if raw["metadata"]["uid"] != uid:
+                return owner
+            owner = owner_from(raw, kind)
+            above = controller_of(raw) if kind == "ReplicaSet" else None
+            if above is None or where(above[0], above[1]) is None:
+                return owner
+            step = above
+        return owner
+
+    # -- restarting -----------------------------------------------------------------------
+
+    def _submit(self, order: Order) -> None:
+        policy = self.healing.wards[order.policy].policy
+        self._written.setdefault(order.policy, Written()).busy = True
+        term = self._term
+
+        def job() -> None:
+            version, block = policy.version, None
+            try:
+                version, block = self._carry_out(order, policy)
+            except NotLeader:
+                block = Block("not-leader", "the lease is not held")
+            except ApiFailure as failure:
+                block = Block("unavailable", str(failure))
+            self._told_in(term, lambda: self._carried_out(order, version, block))
+
+        self._workers.submit(job)
+
+    def _carry_out(self, order: Order, policy: Policy) -> tuple[str, Block | None]:
+        """In a worker: (the policy's resourceVersion, why the pod was surely not evicted).
+
+        First it is asked whether the pod may go; then the restart is written down; then the pod
+        is evicted. Raises ApiFailure when it failed before the eviction was sent.
+        """
+        pod, version = order.pod, policy.version
+        owner = self._owner_of(pod)
+        if owner is None:
+            return version, Block("owner-gone", "its owner is gone")
+        if owner.rolling:
+            return version, Block("rollout", owner.rolling, self._clock() + OWNER_SOON)
+        block = _blocked(self._api, order, rehearse=True)
+        if block is not None:
+            return version, block
+        if self._api.dry_run:
+            text = f"dry-run: {pod.name} would be restarted: {order.why}"
+            return version, Block("dry-run", text, float("inf"))
+        version = self._write_down(order, policy)
+        return version, _blocked(self._api, order, rehearse=False)
+
+    def _write_down(self, order: Order, policy: Policy) -> str:
+        """The restart into the status; returns the new resourceVersion. Raises ApiFailure."""
+        version, status = policy.version, order.status.to_json()
+        for attempt in range(1, CONFLICTS + 1):
+            answer = self._api.patch_policy_status(policy.namespace, policy.name, version, status)
+            if answer.ok:
+                return str(answer.json()["metadata"]["resourceVersion"])
+            if answer.status != 409 or attempt == CONFLICTS:
+                break
+            fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
+            if (fresh.uid, fresh.generation) != (policy.uid, policy.generation):
+                break  # it asks for something else now: decided again at the next look
+            version = fresh.version
+        raise answer.failure()
+
+    def _carried_out(self, order: Order, version: str, block: Block | None) -> None:
+        now = self._clock()
+        written = self._written.get(order.policy)
+        ward = self.healing.wards.get(order.policy)
+        if written is not None:
+            written.busy = False
+        if ward is not None and _number(version) > _number(ward.policy.version):
+            ward.policy = replace(ward.policy, version=version)
+            if written is not None:
+                written.status = order.status
+        if block is None:
+            log.info("%s: restarted %s: %s", order.policy, order.pod.name, order.why)
+            self._callbacks.restarted(order)
+            self.healing.accepted(order, now)
+            return
+        self._callbacks.refused(block.cause)
+        log.info("%s: %s not restarted: %s", order.policy, order.pod.name, block.text)
+        self.healing.refused(order, block, now)
+
+    # -- reporting ------------------------------------------------------------------------
+
+    def _write_statuses(self, now: float) -> float | None:
+        wakes = []
+        for key, ward in self.healing.wards.items():
+            status = ward.status
+            written = self._written.setdefault(key, Written())
+            if status is None or written.busy or ward.pending or status == written.status:
+                continue
+            if _only_numbers(written.status, status) and now < written.again:
+                wakes.append(written.again)
+                continue
+            if now < written.again - STATUS_EVERY + 1.0:
+                wakes.append(written.again - STATUS_EVERY + 1.0)
+                continue
+            written.busy = True
+            self._write_status(ward.policy, status)
+        return min(wakes, default=None)
+
+    def _write_status(self, policy: Policy, status: Status) -> None:
+        term = self._term
+
+        def job() -> None:
+            version, failure = "", None
+            try:
+                answer = self._api.patch_policy_status(
+                    policy.namespace, policy.name, policy.version, status.to_json()
+                )
+                if answer.ok:
+                    version = str(answer.json()["metadata"]["resourceVersion"])
+                else:
+                    failure = answer.failure()
+            except ApiFailure as error:
+                failure = error
+            self._told_in(term, lambda: self._status_written(policy, status, version, failure))
+
+        self._workers.submit(job)
+
+    def _status_written(
+        self, policy: Policy, status: Status, version: str, failure: ApiFailure | None
+    ) -> None:
+        written, ward = self._written.get(policy.key), self.healing.wards.get(policy.key)
+        if written is None or ward is None:
+            return
+        written.busy = False
+        written.again = self._clock() + STATUS_EVERY
+        if failure is None:
+            written.status = status
+            if not self._api.dry_run and _number(version) > _number(ward.policy.version):
+                ward.policy = replace(ward.policy, version=version)
+        elif failure.status != 409:
+            log.warning("the status of policy %s cannot be written: %s", policy.key, failure)
+
+    def _say(self, notice: Notice) -> None:
+        ward = self.healing.wards.get(notice.policy)
+        if ward is None:
+            return
+        policy, owner = ward.policy, notice.owner
+        log.log(
+            logging.WARNING if notice.warning else logging.INFO,
+            "%s: %s: %s",
+            notice.policy,
+            notice.reason,
+            notice.message,
+        )
+        said = (notice.reason, notice.message, notice.warning)
+        api = f"{GROUP}/{VERSION}"
+        self._callbacks.say(
+            ObjectEvent(api, KIND, policy.namespace, policy.name, policy.uid, *said)
+        )
+        if owner is not None:
+            self._callbacks.say(
+                ObjectEvent(owner.api, owner.kind, policy.namespace, owner.name, owner.uid, *said)
+            )
+
+
+class _WhenInstalled:
+    """A collection that counts as empty while its CustomResourceDefinition is not installed."""
+
+    def __init__(self, source: Collection, absent: Callable[[], None]) -> None:
+        self._source, self._say_absent = source, absent
+        self._installed = True
+
+    def pages(self) -> Iterator[tuple[list[Json], str]]:
+        self._installed = True
+        try:
+            yield from self._source.pages()
+        except ApiFailure as failure:
+            if failure.status != 404:
+                raise
+            self._installed = False
+            self._say_absent()
+            yield [], ""
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        if self._installed:
+            yield from self._source.watch(version, stop)
+            return
+        stop.wait(INSTALLED_EVERY)
+        raise Expired(410, "Expired", "to be listed again")
+
+
+def _blocked(api: KubernetesApi, order: Order, *, rehearse: bool) -> Block | None:
+    """Ask for the eviction (or only whether it would be made); why it was surely not made.
+
+    Raises NotLeader; ApiFailure only when nothing but a question was sent: an eviction without an
+    answer may have been made, and counts as made.
+    """
+    pod = order.pod
+    try:
+        answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=rehearse)
+    except NotLeader:
+        raise
+    except ApiFailure:
+        if rehearse:
+            raise
+        return None
+    result = classify_eviction(answer)
+    if result.outcome is Outcome.ACCEPTED or (
+        not rehearse and result.outcome is Outcome.UNAVAILABLE
+    ):
+        return None
+    text = result.message[:300]
+    if result.outcome is Outcome.BUDGET:
+        shortage = budget_shortage(result.message)
+        text = f"PDB {pod.namespace}/{shortage}" if shortage else text
+    return Block(result.outcome.value, text)
+
+
+def _only_numbers(before: Status | None, now: Status) -> bool:
+    """Whether nothing but counts and the list of pods differs."""
+    if before is None:
+        return False
+    return (before.state, before.observed, before.records, before.restarts) == (
+        now.state,
+        now.observed,
+        now.records,
+        now.restarts,
+    )
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0
