@@ -338,8 +338,7 @@ class Remediator:
         metrics = self.metrics
 
         def restarted(order: Order) -> None:
-            namespace, _, name = order.policy.partition("/")
-            metrics.healing_restarts.labels(namespace, name, order.cause.value).inc()
+            metrics.healing_restarts.labels(order.policy, order.cause.value).inc()
 
         return HealingCallbacks(
             say=self._events.say,
@@ -553,11 +552,11 @@ class Remediator:
         pods: dict[tuple[str, ...], float] = {}
         states: dict[tuple[str, ...], float] = {}
         for ward in self.healer.healing.wards.values():
-            place = (ward.policy.namespace, ward.policy.name)
+            key = ward.policy.key
             if ward.status is not None:
-                pods[(*place, "desired")] = ward.desired
-                pods[(*place, "healthy")] = ward.healthy
-                states[(*place, ward.status.state.value)] = 1
+                pods[key, "desired"] = ward.desired
+                pods[key, "healthy"] = ward.healthy
+                states[key, ward.status.state.value] = 1
         publish(self.metrics.policy_pods, pods)
         publish(self.metrics.policy_state, states)
 

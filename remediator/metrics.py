@@ -74,17 +74,17 @@ class Metrics:
         self.policy_pods = self._gauge(
             "policy_pods",
             "Pods of a HealingPolicy: wanted by their owners, and healthy",
-            ["namespace", "policy", "state"],
+            ["policy", "state"],
         )
         self.policy_state = self._gauge(
             "policy_state",
             "1 for the state that a HealingPolicy is in",
-            ["namespace", "policy", "state"],
+            ["policy", "state"],
         )
         self.healing_restarts = self._counter(
             "healing_restarts",
             "Pods restarted under a HealingPolicy, by what was wrong",
-            ["namespace", "policy", "cause"],
+            ["policy", "cause"],
         )
         self.healing_refused = self._counter(
             "healing_refused", "Restarts of pods that could not be made, by why", ["cause"]
