@@ -145,6 +145,7 @@ FOREIGN = (
                 "horizontalpodautoscaler",
             ),
             "kube_node_spec_unschedulable": ("node",),
+            "kube_node_status_allocatable": ("node", "resource", "unit"),
             "kube_node_status_condition": ("node", "condition", "status"),
         },
     ),

@@ -26,6 +26,20 @@ _LOST = (
 )
 _HPA = 'cluster=~"$cluster",namespace="$namespace",horizontalpodautoscaler=~"(keda-hpa-)?$release-worker"'
 
+
+def _by_node(used: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
+    """Of all pods, whoever owns them: the node is shared."""
+    series = f'{used}{{{CLUSTER},container!=""}}'
+    asked = f'kube_pod_container_resource_requests{{{CLUSTER},resource="{resource}"}}'
+    there = f'kube_node_status_allocatable{{{CLUSTER},resource="{resource}"}}'
+    value = f"rate({series}[$__rate_interval])" if rate else series
+    return (
+        Query(f"sum by (node) ({value})", "{{node}} used"),
+        Query(f"sum by (node) ({asked})", "{{node}} requested"),
+        Query(f"max by (node) ({there})", "{{node}} has"),
+    )
+
+
 _WORK = Row(
     "Work",
     (
@@ -267,6 +281,23 @@ _RESOURCES = Row(
                 ),
             ),
             empty="none: no CPU limits are set, or cAdvisor is not scraped",
+        ),
+        Panel(
+            "CPU by node",
+            "CPU that all pods of a node use and request, and what the node has for pods. Requests "
+            "near the line leave no room for a drained node's pods.",
+            "short",
+            _by_node("container_cpu_usage_seconds_total", "cpu", rate=True),
+            empty=_KUBELET,
+            width=12,
+        ),
+        Panel(
+            "Memory by node",
+            "Working set and requests of all pods of a node, and what the node has for pods.",
+            "bytes",
+            _by_node("container_memory_working_set_bytes", "memory", rate=False),
+            empty=_KUBELET,
+            width=12,
         ),
     ),
 )

@@ -53,6 +53,32 @@ _NODES = Row(
             empty="none, or kube-state-metrics is not scraped",
         ),
         Panel(
+            "Conditions by node",
+            "Each node's bad conditions over time, and whether it is cordoned, whoever did it.",
+            "short",
+            (
+                Query(
+                    "max by (node, condition) (kube_node_status_condition"
+                    f'{{{CLUSTER},condition!="Ready",status="true"}}) > 0',
+                    "{{node}} {{condition}}",
+                ),
+                Query(
+                    "max by (node) (kube_node_status_condition"
+                    f'{{{CLUSTER},condition="Ready",status!="true"}}) > 0',
+                    "{{node}} not Ready",
+                ),
+                Query(
+                    f"max by (node) (kube_node_spec_unschedulable{{{CLUSTER}}}) > 0",
+                    "{{node}} cordoned",
+                ),
+            ),
+            kind="timeline",
+            empty="none, or kube-state-metrics is not scraped",
+            steps=((None, "red"),),
+            mappings={"1": "yes"},
+            width=16,
+        ),
+        Panel(
             "Standing",
             "What each node calls for, as the leader sees it.",
             "short",

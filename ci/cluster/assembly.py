@@ -18,6 +18,7 @@ from ci.cluster import (
     control_plane,
     kubeconfig,
     kwok,
+    monitoring,
     network,
     node,
     processes,
@@ -27,7 +28,7 @@ from ci.cluster import (
 )
 from ci.cluster.errors import ClusterError
 from ci.cluster.layout import STATE_ROOT, Layout, Network
-from ci.cluster.spec import Spec
+from ci.cluster.spec import MONITORING, Spec
 from ci.cluster.state import READY, State
 
 _CONTROL_PLANE_SECONDS = 90
@@ -80,8 +81,10 @@ class Assembly:
             control_plane.wait_ready(self._layout, chosen, _CONTROL_PLANE_SECONDS)
             self._wait_service_accounts()
         self._start_kwok(chosen)
+        self._start_monitoring(chosen)
         self._start_nodes(chosen, prepared)
         self._install_addons()
+        self._wait_monitoring(chosen)
         state.save(self._layout, replace(self._state(chosen), phase=READY))
 
     @property
@@ -167,14 +170,25 @@ class Assembly:
         }
         return ready >= {self._layout.node_name(index) for index in self._indexes}
 
+    def _start_monitoring(self, chosen: Network) -> None:
+        """Before the nodes, so that it sees them come."""
+        if MONITORING in self._spec.addons:
+            self._apply(monitoring.rights())
+            monitoring.start(self._layout, chosen, self._materials.parts)
+
+    def _wait_monitoring(self, chosen: Network) -> None:
+        if MONITORING in self._spec.addons:
+            with self._step("Prometheus"):
+                monitoring.wait_ready(self._layout, chosen)
+
     def _install_addons(self) -> None:
-        if not self._spec.addons:
+        if not self._spec.pods:
             return
         with self._step("addons"):
-            for addon in self._spec.addons:
+            for addon in self._spec.pods:
                 parts, refs = self._materials.parts, self._materials.refs
                 self._apply(addons.manifests(addon, parts, refs))
-            for addon in self._spec.addons:
+            for addon in self._spec.pods:
                 for proof in addons.proofs(addon):
                     self._wait_addon(addon, proof)
 

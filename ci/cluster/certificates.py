@@ -54,6 +54,8 @@ def control_plane_certificates(network: Network) -> list[Certificate]:
         Certificate("controller-manager", "system:kube-controller-manager"),
         Certificate("scheduler", "system:kube-scheduler"),
         Certificate("kwok", "selfheal-kwok", "system:masters"),
+        Certificate("prometheus", "selfheal-prometheus"),
+        Certificate("kube-state-metrics", "selfheal-kube-state-metrics", "system:masters"),
         Certificate("front-proxy", "front-proxy-client", authority="front-proxy-ca"),
     ]
 

@@ -8,11 +8,22 @@ from pathlib import Path
 from types import TracebackType
 
 from ci import parts
-from ci.cluster import assembly, control_plane, kwok, machine, node, processes, state, volumes
+from ci.cluster import (
+    assembly,
+    control_plane,
+    kwok,
+    machine,
+    monitoring,
+    node,
+    processes,
+    state,
+    volumes,
+)
 from ci.cluster.assembly import Assembly, Materials
 from ci.cluster.errors import ClusterError
 from ci.cluster.layout import Layout
-from ci.cluster.spec import Spec
+from ci.cluster.prometheus import Prometheus
+from ci.cluster.spec import MONITORING, Spec
 from ci.cluster.state import READY, State
 
 DEFAULT_NAME = "main"
@@ -158,11 +169,23 @@ class Cluster:
         programs = found.programs()
         if part in control_plane.PARTS:
             control_plane.start_part(self.layout, found.network, programs, part)
+        elif part in monitoring.PARTS:
+            monitoring.start_part(self.layout, programs, part)
         elif part == kwok.PART:
             kwok.start(self.layout, found.network, programs)
         else:
             index, program = self._node_part(part)
             node.start_part(self.layout, found.network, programs, index, program)
+
+    @property
+    def prometheus(self) -> Prometheus:
+        """The Prometheus of a cluster that has the addon `monitoring`; ClusterError without."""
+        found = self._require()
+        if MONITORING not in found.spec.addons:
+            raise ClusterError(f"the cluster {self.name} has no Prometheus: --with {MONITORING}")
+        at = monitoring.urls(found.network)
+        rules = monitoring.rules_folder(self.layout)
+        return Prometheus(at["prometheus"], at["alertmanager"], rules)
 
     def wait_api(self, seconds: float = 60) -> None:
         """Until the API server is ready, for example after `start`."""

@@ -8,8 +8,10 @@ from ci.cluster.errors import ClusterError
 from ci.cluster.layout import MAX_NODES
 
 # In the order in which they are installed: KEDA's parts find each other by DNS.
-ADDONS = ("coredns", "metrics-server", "keda")
-DEFAULT_ADDONS = ADDONS
+DEFAULT_ADDONS = ("coredns", "metrics-server", "keda")
+# Not in the cluster but beside it.
+MONITORING = "monitoring"
+ADDONS = (*DEFAULT_ADDONS, MONITORING)
 MAX_KWOK_NODES = 10_000
 
 CONTROL_PLANE_PARTS = (
@@ -24,6 +26,7 @@ KWOK_PARTS = ("kwok", "kwok-stages")
 _ADDON_PARTS: Mapping[str, tuple[str, ...]] = {
     "keda": ("keda-config",),
     "metrics-server": ("metrics-server-manifests",),
+    MONITORING: ("kube-state-metrics", "prometheus", "alertmanager"),
 }
 _ADDON_IMAGES: Mapping[str, tuple[str, ...]] = {
     "coredns": ("coredns",),
@@ -51,8 +54,13 @@ class Spec:
             raise ClusterError(
                 f"no such addon: {', '.join(unknown)}; there are {', '.join(ADDONS)}"
             )
-        if self.addons and self.nodes == 0:
-            raise ClusterError(f"{', '.join(self.addons)} need a real node, and nodes is 0")
+        if self.pods and self.nodes == 0:
+            raise ClusterError(f"{', '.join(self.pods)} need a real node, and nodes is 0")
+
+    @property
+    def pods(self) -> list[str]:
+        """The addons that run in the cluster."""
+        return [addon for addon in self.addons if addon != MONITORING]
 
     @property
     def parts(self) -> list[str]:
@@ -70,7 +78,7 @@ class Spec:
     def images(self) -> list[str]:
         """The names of the images (`ci.images`) that this needs on each node."""
         names = ["pause"] if self.nodes else []
-        for addon in self.addons:
+        for addon in self.pods:
             names += _ADDON_IMAGES[addon]
         return names
 
@@ -94,6 +102,8 @@ def parse_with(text: str) -> tuple[tuple[str, ...], int | None]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         if word == "kwok" or word.startswith("kwok="):
             kwok = _count(word)
+        elif word == MONITORING:
+            chosen.add(word)
         elif word in ADDONS:
             chosen |= {word, "coredns"}
         elif word != "none":

@@ -12,8 +12,8 @@ from pathlib import Path
 from ci.cluster import Cluster, ClusterError
 from ci.cluster.cluster import DEFAULT_NAME
 from ci.demo import model as models
+from ci.demo import seen, story
 from ci.demo import site as sites
-from ci.demo import story
 from ci.demo.console import Console
 from ci.demo.kube import CommandFailed
 from ci.demo.texts import TooFewTexts, feedback
@@ -83,6 +83,10 @@ def _demo(console: Console, options: argparse.Namespace) -> int:
         with console.step("The parts find each other"):
             story.settle(told)
         account = story.tell(told, texts)
+    if site.local:
+        with console.step("What Prometheus saw"):
+            since = told.facts["begun"] = told.begun.timestamp()
+            told.facts["prometheus"] = seen.tell(console, site.local.prometheus, since)
     facts = {**told.facts, "steps_seconds": console.timings}
     facts["seconds"] = round(time.monotonic() - started, 1)
     if options.report:
@@ -98,6 +102,11 @@ def install(site: sites.Site, console: Console) -> None:
     console.say(f"helm install {RELEASE} ./chart --namespace {NAMESPACE} …")
     sites.make_namespace(site, NAMESPACE)
     site.kube.helm(*command)
+    if site.local:
+        arguments = ["--namespace", NAMESPACE, *site.arguments]
+        prometheus = site.local.prometheus
+        count = seen.load_rules(prometheus, site.kube, RELEASE, str(sites.CHART), arguments)
+        console.say(f"Prometheus has the chart's {count} alerts: {prometheus.url}")
 
 
 def _down(console: Console, name: str) -> int:

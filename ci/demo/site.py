@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ci import images, parts
 from ci.cluster import Cluster, Spec
+from ci.cluster.spec import ADDONS
 from ci.demo.console import Console
 from ci.demo.kube import CommandFailed, Kube
 from ci.demo.model import Model
@@ -115,8 +116,8 @@ def current(console: Console) -> Site:
 
 
 def _local(console: Console, name: str, model: Model) -> Site:
-    with console.step("A real cluster on this machine: control plane, two nodes, KEDA"):
-        cluster = Cluster(name, Spec(), say=console.say)
+    with console.step("A real cluster on this machine: control plane, two nodes, KEDA, Prometheus"):
+        cluster = Cluster(name, Spec(addons=ADDONS), say=console.say)
         cluster.up()
     with console.step("Container images"):
         keys = {**_IMAGES, **model.images}

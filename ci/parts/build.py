@@ -123,8 +123,8 @@ def _build(recipe: Recipe, final: Path, toolchain: Toolchain) -> None:
 def _compile(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:
     flags = link_flags(recipe, pin("go", recipe.module))
     arguments = ["build", "-ldflags", flags, "-o", str(output)]
-    if recipe.native:
-        arguments += ["-tags", recipe.native.tags]
+    if tags := recipe.native.tags if recipe.native else recipe.tags:
+        arguments += ["-tags", tags]
     _go(recipe, toolchain, *arguments, recipe.package)
 
 

@@ -50,10 +50,18 @@ class Recipe:
     source_module: str = ""
     folder: str = ""
     native: Native | None = None
+    tags: str = ""
+    """Build tags, where they leave out what is not needed."""
 
 
 def _kubernetes(name: str) -> Recipe:
     return Recipe(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", link="kubernetes")
+
+
+def _prometheus(name: str) -> Recipe:
+    # Only one way to discover targets: the clouds' libraries would be most of the build.
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    return Recipe(name, "prometheus", package, tags="remove_all_sd,enable_kubernetes_sd")
 
 
 def _table(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
@@ -67,6 +75,7 @@ def _table(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
 _KEDA = "github.com/kedacore/keda/v2"
 _METRICS = "sigs.k8s.io/metrics-server"
 _OLLAMA = "github.com/ollama/ollama"
+_ALERTMANAGER = "github.com/prometheus/alertmanager"
 
 # In the order in which they are built: what the most commands wait for first.
 RECIPES: Mapping[str, Recipe] = _table(
@@ -92,6 +101,7 @@ RECIPES: Mapping[str, Recipe] = _table(
             source_module=_METRICS,
             folder="manifests",
         ),
+        Recipe("kube-state-metrics", "kube-state-metrics", "k8s.io/kube-state-metrics/v2"),
         Recipe(
             "node-problem-detector",
             "node-problem-detector",
@@ -109,7 +119,18 @@ RECIPES: Mapping[str, Recipe] = _table(
             "helm.sh/helm/v4/cmd/helm",
             version_variable="helm.sh/helm/v4/internal/version.version",
         ),
+        Recipe(
+            "helm3",
+            "helm3",
+            "helm.sh/helm/v3/cmd/helm",
+            version_variable="helm.sh/helm/v3/internal/version.version",
+        ),
         Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+        Recipe("kube-score", "kube-score", "github.com/zegl/kube-score/cmd/kube-score"),
+        _prometheus("prometheus"),
+        _prometheus("promtool"),
+        Recipe("alertmanager", "alertmanager", f"{_ALERTMANAGER}/cmd/alertmanager"),
+        Recipe("amtool", "alertmanager", f"{_ALERTMANAGER}/cmd/amtool"),
         Recipe(
             "ollama",
             "ollama",
@@ -161,6 +182,7 @@ def key(recipe: Recipe, version: str, go_version: str, sources: Mapping[str, byt
         go_version if recipe.package else "",
         f"{platform.system()}/{platform.machine()}",
         *(f"{name}={value}" for name, value in sorted(BUILD_ENVIRONMENT.items())),
+        *([recipe.tags] if recipe.tags else []),
     ]
     if recipe.native:
         flags = compiler_flags(platform.machine(), cpu_features())

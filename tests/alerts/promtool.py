@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from ci.parts import ensure
+
 _PAIR = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _FIRED = re.compile(r"^ *Labels:\{(.*)\}\n? *Annotations:\{(.*)\}$", re.MULTILINE)
 
@@ -89,12 +91,18 @@ def _pairs(text: str) -> dict[str, str]:
 def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What failed is said on the other stream; together they are in order."""
     return subprocess.run(
-        ["promtool", *arguments],
+        [ensure(["promtool"])["promtool"], *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
+
+
+def check_config(path: Path) -> str:
+    """Empty when Prometheus could read this configuration, else what promtool says."""
+    done = _promtool("check", "config", "--syntax-only", "--lint=all", str(path))
+    return "" if done.returncode == 0 else done.stdout
 
 
 def rule_groups(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ci.cluster import (
     addons,
     kubeconfig,
     machine,
+    monitoring,
     node,
     state,
     volumes,
@@ -29,7 +30,7 @@ from ci.cluster.control_plane import PARTS, arguments
 from ci.cluster.kwok import nodes as kwok_nodes
 from ci.cluster.layout import DNS_ADDRESS, Layout, Network
 from ci.cluster.network import candidates, choose, reserved
-from ci.cluster.spec import ADDONS, parse_with
+from ci.cluster.spec import ADDONS, DEFAULT_ADDONS, parse_with
 
 LAYOUT = Layout("main")
 NETWORK = Network(ipaddress.IPv4Network("10.213.4.0/24"))
@@ -89,7 +90,8 @@ def test_addresses_of_a_cluster_never_meet() -> None:
         ("none", ((), None)),
         ("coredns", (("coredns",), None)),
         ("keda", (("coredns", "keda"), None)),
-        ("keda, metrics-server,kwok=100", (ADDONS, 100)),
+        ("keda, metrics-server,kwok=100", (DEFAULT_ADDONS, 100)),
+        ("monitoring", (("monitoring",), None)),
         ("kwok=0", ((), 0)),
     ],
 )
@@ -103,6 +105,28 @@ def test_addons_are_chosen_by_name_and_bring_what_they_need(
 def test_a_wrong_choice_of_addons_is_refused(text: str) -> None:
     with pytest.raises(ClusterError, match="--with"):
         parse_with(text)
+
+
+def test_monitoring_runs_beside_the_cluster_and_needs_no_node() -> None:
+    beside = Spec(nodes=0, addons=("monitoring",))
+    assert beside.pods == []
+    assert beside.images == []
+    assert {"prometheus", "alertmanager", "kube-state-metrics"} <= set(beside.parts)
+    assert Spec(addons=ADDONS).pods == list(DEFAULT_ADDONS)
+
+
+def test_prometheus_differs_from_the_example_only_in_what_is_different_outside_of_a_pod() -> None:
+    folder = Path(monitoring.__file__).parents[2] / "alerts"
+    example = yaml.safe_load((folder / "prometheus.yaml").read_text())
+    found = monitoring.configuration(example, Layout("x"))
+    assert example == yaml.safe_load((folder / "prometheus.yaml").read_text())
+    for ours, theirs in zip(found["scrape_configs"], example["scrape_configs"], strict=True):
+        different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+        assert different <= {
+            "cadvisor": {"authorization", "tls_config", "kubernetes_sd_configs"},
+            "kube-state-metrics": {"kubernetes_sd_configs", "relabel_configs", "static_configs"},
+        }.get(ours["job_name"], {"kubernetes_sd_configs"})
+    assert found["rule_files"] == example["rule_files"]
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -1,0 +1,53 @@
+"""The Prometheus example: valid, and it scrapes what alerts and dashboards ask for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from alerts.__main__ import REPOSITORY
+from alerts.contract import FOREIGN
+from tests.alerts.promtool import check_config
+from tests.chart.rendering import Helm
+
+CONFIG = REPOSITORY / "alerts/prometheus.yaml"
+
+
+@pytest.fixture(scope="module")
+def jobs() -> dict[str, dict[str, Any]]:
+    """The scrape jobs by name."""
+    found = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["scrape_configs"]
+    return {job["job_name"]: job for job in found}
+
+
+def test_promtool_accepts_it() -> None:
+    assert check_config(CONFIG) == ""
+
+
+def test_what_is_kept_of_the_kubelets_is_what_is_asked_for(jobs: dict[str, dict[str, Any]]) -> None:
+    [kept] = jobs["cadvisor"]["metric_relabel_configs"]
+    [cadvisor] = [foreign for foreign in FOREIGN if foreign.exporter.startswith("cAdvisor")]
+    for name in cadvisor.metrics:
+        assert re.fullmatch(kept["regex"], name), name
+
+
+def test_every_port_with_metrics_of_the_chart_is_a_target(
+    helm: Helm, jobs: dict[str, dict[str, Any]]
+) -> None:
+    """As the PodMonitors have it: the same pods, ports, paths and parameters."""
+    rendered = helm.template("metrics.podMonitor.enabled=true")
+    monitors = [one for one in rendered if one["kind"] == "PodMonitor"]
+    assert len(monitors) == 4
+    chosen = jobs["selfheal"]["relabel_configs"][1]["regex"]
+    for monitor in monitors:
+        component = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            if endpoint["path"] == "/metrics":
+                assert re.fullmatch(chosen, f"{component};{endpoint['port']}"), component
+            else:
+                queues = jobs["selfheal-queues"]
+                assert endpoint["path"] == queues["metrics_path"]
+                assert endpoint["params"] == queues["params"]

@@ -1,0 +1,178 @@
+"""Dashboards and alerts against a real Prometheus that has scraped the demo's real parts.
+
+Every query of a panel, an annotation and a variable, and every selector of a rule, has data, or is
+named in `expected_empty` with the reason.
+"""
+
+import json
+import re
+import sys
+
+import pytest
+
+from alerts.rules import ALERTS, RECORDS
+from dashboards.boards import BOARDS
+from tests.cluster.expected_empty import PANELS, SELECTORS, SOMETIMES
+
+pytestmark = pytest.mark.cluster
+
+_STEP = 5.0  # the local Prometheus scrapes that often
+_VARIABLES = {
+    "$__rate_interval": "20s",
+    "$namespace": "selfheal",
+    "$release": "selfheal",
+    "$cluster": ".*",
+}
+
+
+@pytest.fixture(scope="module")
+def prometheus(demo):
+    """The one that has watched the demo."""
+    return demo.cluster.prometheus
+
+
+@pytest.fixture(scope="module")
+def ask(demo, prometheus):
+    """The series of an expression over the whole demo."""
+    start = demo.report["begun"]
+    end = start + demo.report["seconds"]
+
+    def over_the_demo(expr):
+        for name, value in _VARIABLES.items():
+            expr = expr.replace(name, value)
+        return prometheus.range(expr, start, end, _STEP)
+
+    return over_the_demo
+
+
+@pytest.fixture(scope="module")
+def rules(prometheus):
+    """The rules as Prometheus evaluates them."""
+    return [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
+
+
+def _panel_queries():
+    return [
+        (f"{board.uid} / {panel.title} / {query.legend or number}", query.expr)
+        for board in BOARDS
+        for row in board.rows
+        for panel in row.panels
+        for number, query in enumerate(panel.queries)
+    ]
+
+
+def _judged(found, reasons):
+    """What is empty without a reason, and which reasons are not true."""
+    empty = {name for name, series in found.items() if not series}
+    unexplained = empty - reasons.keys() - SOMETIMES.keys()
+    stale = (reasons.keys() - SOMETIMES.keys()) - empty
+    return sorted(unexplained), sorted(stale)
+
+
+def _say(capsys, text):
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
+
+
+def test_every_query_of_a_panel_has_data_or_a_reason(ask, capsys):
+    queries = dict(_panel_queries())
+    assert len(queries) == len(_panel_queries()), "two queries of one name"
+    found = {name: ask(expr) for name, expr in queries.items()}
+    with_data = sum(map(bool, found.values()))
+    _say(capsys, f"queries of panels with data: {with_data} of {len(found)}")
+    assert _judged(found, PANELS) == ([], [])
+
+
+def test_annotations_mark_deployments_and_actions(ask):
+    for board in BOARDS:
+        marks = json.loads(board.text())["annotations"]["list"]
+        assert [mark["name"] for mark in marks] == ["Deployments", "Remediation"]
+        for mark in marks:
+            assert ask(mark["expr"]), mark["name"]
+
+
+def test_variables_offer_the_release(demo, prometheus):
+    wanted = {"cluster": None, "namespace": "selfheal", "release": "selfheal"}
+    for variable in json.loads(BOARDS[0].text())["templating"]["list"][1:]:
+        query = variable["query"]["query"]
+        selector, label = re.fullmatch(r"label_values\((.*), ?(\w+)\)", query).groups()
+        for name, value in _VARIABLES.items():
+            selector = selector.replace(name, value)
+        series = prometheus.api(
+            "series", **{"match[]": selector, "start": str(demo.report["begun"])}
+        )
+        values = {one.get(label, "") for one in series}
+        if pattern := variable.get("regex"):
+            found = [re.search(pattern.strip("/"), value) for value in values]
+            values = {match[1] for match in found if match}
+        expected = wanted[variable["name"]]
+        assert expected is None or values == {expected}, variable["name"]
+
+
+def test_every_rule_is_evaluated_and_every_series_that_it_asks_for_is_there(
+    ask, rules, prometheus, capsys
+):
+    names = {rule["name"] for rule in rules}
+    # The demo's release has no Ollama.
+    assert {alert.name for alert in ALERTS if "ollama" not in alert.needs} <= names
+    assert {record.name for record in RECORDS} <= names
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+    selectors = {
+        selector
+        for rule in rules
+        for selector in _selectors(prometheus.api("parse_query", query=rule["query"]))
+    }
+    found = {selector: ask(selector) for selector in sorted(selectors)}
+    with_data = sum(map(bool, found.values()))
+    _say(
+        capsys,
+        f"rules evaluated: {len(rules)}; their selectors with data: {with_data} of {len(found)}",
+    )
+    assert _judged(found, SELECTORS) == ([], [])
+
+
+def _selectors(node):
+    """The vector selectors in an expression's tree, as text."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _selectors(one)
+    elif isinstance(node, dict):
+        if node.get("type") in ("vectorSelector", "matrixSelector") and "matchers" in node:
+            yield _text(node["matchers"])
+        for one in node.values():
+            yield from _selectors(one)
+
+
+def _text(matchers):
+    texts = [f"{one['name']}{one['type']}{json.dumps(one['value'])}" for one in matchers]
+    return "{" + ",".join(sorted(texts)) + "}"
+
+
+def test_nothing_fires_after_a_demo_that_went_well(ask):
+    fired = {series["metric"]["alertname"] for series in ask('ALERTS{alertstate="firing"}')}
+    assert fired == set()
+
+
+@pytest.mark.parametrize(
+    "job", ["selfheal", "selfheal-queues", "keda", "kube-state-metrics", "cadvisor"]
+)
+def test_every_job_of_the_example_finds_its_targets(ask, job):
+    series = ask(f'up{{job="{job}"}}')
+    assert series
+    for one in series:
+        # A target that is going away may miss its last scrape.
+        assert "1" in {value for _, value in one["values"]}, one["metric"]
+
+
+@pytest.mark.parametrize(("container", "most"), [("worker", 200), ("remediator", 300)])
+def test_a_process_has_few_series(ask, container, most, capsys):
+    seen = ask(f'max(scrape_samples_scraped{{container="{container}"}})')
+    highest = max(float(value) for one in seen for _, value in one["values"])
+    _say(capsys, f"series of a {container}: {highest:.0f} (at most {most})")
+    assert 0 < highest <= most
+
+
+def test_the_demo_says_what_prometheus_saw_and_where_it_is(demo, prometheus):
+    assert f"Prometheus stays at {prometheus.url}" in demo.out
+    empty = [text for text, value in demo.report["prometheus"].items() if value is None]
+    assert empty == []

@@ -1,0 +1,53 @@
+"""A model server that answers as an Ollama does; runs in a pod, with the worker's Python.
+
+A text with the word `garbled` gets an answer that is no JSON.
+"""
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+GOOD = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The calls of the HTTP API that a worker makes."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._reply({"models": [{"name": "tiny:1b", "digest": "0123456789abcdef"}]})
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        content = "not JSON" if b"garbled" in asked else json.dumps(GOOD)
+        self._reply(
+            {
+                "model": "tiny:1b",
+                "created_at": "2026-01-01T00:00:00Z",
+                "message": {"role": "assistant", "content": content},
+                "done": True,
+                "done_reason": "stop",
+                "prompt_eval_count": 11,
+                "eval_count": 7,
+            }
+        )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _reply(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("", 11434), Handler).serve_forever()

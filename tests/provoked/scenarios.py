@@ -1,0 +1,432 @@
+"""What breaks, which alerts that provokes, and how it is made good again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.provoked.stage import NAMESPACE, RELEASE, Stage, patiently
+
+ONE, TWO = "node-1", "node-2"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`provoke` makes the alerts fire, `undo` lets them resolve within `seconds`."""
+
+    name: str
+    alerts: frozenset[str]
+    provoke: Callable[[Stage], None]
+    undo: Callable[[Stage], None]
+    seconds: float = 240.0
+
+
+def _nothing(_: Stage) -> None:
+    """It passes by itself."""
+
+
+# -- the work ------------------------------------------------------------------------------
+
+
+def _model_goes(stage: Stage) -> None:
+    stage.scale("deploy/model", 0)
+    stage.publish(*(f"text {n}" for n in range(20)))
+    # A worker that was never warm, besides one that has lost its model.
+    stage.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=worker", "--wait=false")
+
+
+def _model_comes(stage: Stage) -> None:
+    stage.scale("deploy/model", 1)
+
+
+def _poison(stage: Stage) -> None:
+    stage.mailbox.publish(['{"text": "the lid'] * 3, id_prefix="poison", raw=True)
+    stage.publish(*(f"garbled {n}" for n in range(20)))
+
+
+def _hang(stage: Stage) -> None:
+    stage.worker("touch /tmp/hang")
+    stage.publish(*(f"hangs {n}" for n in range(4)))
+
+
+def _unhang(stage: Stage) -> None:
+    patiently(lambda: stage.worker("rm -f /tmp/hang"))
+
+
+def _read_results(stage: Stage) -> None:
+    with stage.mailbox.reading():
+        stage.watcher.until_quiet({"SelfhealResultsNotRead"})
+
+
+def _block(stage: Stage) -> None:
+    # In flight before the alarm: a publisher would be blocked as well.
+    stage.worker("touch /tmp/hang")
+    stage.publish("blocked 1", "blocked 2")
+    time.sleep(1)
+    stage.broker("set_vm_memory_high_watermark", "0.00001")
+    stage.worker("rm -f /tmp/hang")
+
+
+def _unblock(stage: Stage) -> None:
+    stage.broker("set_vm_memory_high_watermark", "0.6")
+
+
+def _broker_goes(stage: Stage) -> None:
+    stage.scale("statefulset/selfheal-rabbitmq", 0)
+
+
+def _broker_comes(stage: Stage) -> None:
+    stage.scale("statefulset/selfheal-rabbitmq", 1)
+
+
+def _results_go(stage: Stage) -> None:
+    stage.broker("delete_queue", "feedback.results")
+    stage.publish("has no place to go")
+
+
+def _results_come(stage: Stage) -> None:
+    stage.worker("selfheal-worker topology")
+
+
+def _pods_by_name(**containers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pods that are called as the release's are: what they suffer is real."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"selfheal-{name}-standin-x1"},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": name, "imagePullPolicy": "IfNotPresent", **container}],
+            },
+        }
+        for name, container in containers.items()
+    ]
+
+
+def _crowd(stage: Stage) -> None:
+    image = _worker_image(stage)
+    eats = {
+        "image": image,
+        "command": ["python3", "-c", "x = bytearray(1 << 28)"],
+        "resources": {"limits": {"memory": "48Mi"}},
+    }
+    large = {"image": image, "resources": {"requests": {"cpu": "900"}}}
+    stage.apply(*_pods_by_name(worker=eats, remediator=large))
+
+
+def _uncrowd(stage: Stage) -> None:
+    names = [f"selfheal-{name}-standin-x1" for name in ("worker", "remediator")]
+    stage.kubectl("delete", "pod", *names, "--grace-period=1")
+
+
+def _never_ready(stage: Stage) -> None:
+    unready = {
+        "image": _worker_image(stage),
+        "command": ["sleep", "3600"],
+        "readinessProbe": {"tcpSocket": {"port": 11434}},
+    }
+    stage.apply(*_pods_by_name(ollama=unready))
+
+
+def _ready(stage: Stage) -> None:
+    stage.kubectl("delete", "pod", "selfheal-ollama-standin-x1", "--grace-period=1")
+
+
+def _worker_image(stage: Stage) -> str:
+    found = json.loads(stage.kubectl("get", "deploy/selfheal-worker", "-o", "json"))
+    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+# -- what watches --------------------------------------------------------------------------
+
+
+def _scrape(stage: Stage, jobs: Callable[[str], bool]) -> None:
+    path = stage.cluster.prometheus.rules.parent / "prometheus.yaml"
+    whole = path.with_suffix(".whole")
+    if not whole.exists():
+        whole.write_text(path.read_text())
+    config = yaml.safe_load(whole.read_text())
+    config["scrape_configs"] = [
+        job for job in config["scrape_configs"] if jobs(str(job["job_name"]))
+    ]
+    path.write_text(yaml.safe_dump(config))
+    stage.cluster.prometheus.reload()
+
+
+def _unscraped(stage: Stage) -> None:
+    _scrape(stage, lambda job: job != "selfheal")
+
+
+def _scraped(stage: Stage) -> None:
+    _scrape(stage, lambda _: True)
+
+
+# -- nodes ---------------------------------------------------------------------------------
+
+
+def _pause(stage: Stage) -> None:
+    stage.remediator("pause", "--why", "to see the alert")
+
+
+def _resume(stage: Stage) -> None:
+    stage.remediator("resume")
+
+
+def _misconfigure(stage: Stage) -> None:
+    patch = json.dumps({"data": {"remediator.yaml": "mode: perhaps\n"}})
+    stage.kubectl("patch", "configmap", "selfheal-remediator", "--type=merge", "-p", patch)
+
+
+def _reinstall(stage: Stage) -> None:
+    command = ["upgrade", RELEASE, "chart", "-n", NAMESPACE, *stage.arguments]
+    stage.kube.helm(*command, "--force-conflicts")
+
+
+def _no_rights(stage: Stage) -> None:
+    stage.kubectl("delete", "clusterrolebinding", "selfheal-remediator")
+    stage.fault(ONE)
+
+
+def _rights(stage: Stage) -> None:
+    _reinstall(stage)
+    stage.until_cordoned(ONE)
+    stage.heal(ONE)
+
+
+def _block_drain(stage: Stage) -> None:
+    labels = {"app": "precious"}
+    container = {"name": "c", "image": _worker_image(stage), "command": ["sleep", "3600"]}
+    spec = {"nodeName": ONE, "containers": [container], "terminationGracePeriodSeconds": 1}
+    stage.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "precious"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        },
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "precious"},
+            "spec": {"selector": {"matchLabels": labels}, "minAvailable": 1},
+        },
+    )
+    stage.kubectl("rollout", "status", "deploy/precious", "--timeout=60s")
+    stage.fault(ONE)
+
+
+def _unblock_drain(stage: Stage) -> None:
+    stage.kubectl("delete", "pdb/precious", "deploy/precious")
+    stage.heal(ONE)
+
+
+def _one_too_many(stage: Stage) -> None:
+    stage.fault(ONE)
+    stage.until_cordoned(ONE)
+    time.sleep(6)  # more than signal.window: two at once would be a suspected detector
+    stage.fault(TWO)
+
+
+def _both_well(stage: Stage) -> None:
+    stage.heal(ONE, TWO)
+
+
+def _both_at_once(stage: Stage) -> None:
+    stage.fault(ONE)
+    stage.fault(TWO)
+
+
+def _kill_detectors(stage: Stage) -> None:
+    _one_too_many(stage)
+    _detector_image(stage, "localhost/selfheal/no-such-image:1")
+    # The pods that run already go too: nobody says any more what the nodes are like.
+    stage.kube.kubectl("-n", "selfheal-node-problem-detector", "delete", "pods", "--all")
+
+
+def _revive_detectors(stage: Stage) -> None:
+    _reinstall(stage)
+    stage.kube.kubectl(
+        *("-n", "selfheal-node-problem-detector", "rollout", "status"),
+        *("daemonset/selfheal-node-problem-detector", "--timeout=120s"),
+    )
+    stage.heal(ONE, TWO)
+
+
+def _detector_image(stage: Stage, image: str) -> None:
+    stage.kube.kubectl(
+        *("-n", "selfheal-node-problem-detector", "set", "image"),
+        *("daemonset/selfheal-node-problem-detector", f"*={image}"),
+    )
+
+
+def _no_room(stage: Stage) -> None:
+    labels = {"app": "bulky"}
+    room = json.loads(stage.kubectl("get", "node", ONE, "-o", "json"))["status"]["allocatable"]
+    bytes_ = int(room["memory"].removesuffix("Ki")) * 1024 * 6 // 10
+    container = {
+        "name": "c",
+        "image": _worker_image(stage),
+        "command": ["sleep", "3600"],
+        "resources": {"requests": {"memory": str(bytes_)}},
+    }
+    stage.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "bulky"},
+            "spec": {
+                "replicas": 2,  # one a node: neither fits beside the other
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+                },
+            },
+        }
+    )
+    stage.kubectl("rollout", "status", "deploy/bulky", "--timeout=60s")
+    stage.fault(ONE)
+
+
+def _room(stage: Stage) -> None:
+    stage.kubectl("delete", "deploy/bulky")
+    stage.heal(ONE)
+
+
+def _api_goes(stage: Stage) -> None:
+    stage.cluster.stop("kube-apiserver")
+
+
+def _api_comes(stage: Stage) -> None:
+    stage.cluster.start("kube-apiserver")
+    stage.cluster.wait_api()
+
+
+SECOND = ["worker.enabled=false", "rabbitmq.enabled=false", "dashboards.enabled=false"]
+SECOND += ["nodeProblemDetector.enabled=false", "topology.enabled=false"]
+
+
+def _second(stage: Stage) -> None:
+    sets = [word for one in SECOND for word in ("--set", one)]
+    stage.kube.helm("install", "second", "chart", "-n", NAMESPACE, *stage.arguments, *sets)
+    stage.load_rules(*sets, release="second")
+
+
+def _first_only(stage: Stage) -> None:
+    stage.kube.helm("uninstall", "second", "-n", NAMESPACE, "--wait")
+
+
+def _api_scenario() -> Scenario:
+    alerts = frozenset({"SelfhealNodeWatchSilent"})
+    return Scenario("the API server is away", alerts, _api_goes, _api_comes)
+
+
+SCENARIOS = (
+    Scenario(
+        "the model server goes away",
+        frozenset(
+            {
+                "SelfhealModelBreakerOpen",
+                "SelfhealModelNotLoading",
+                "SelfhealNoConsumers",
+                "SelfhealWorkersAtMaximum",
+            }
+        ),
+        _model_goes,
+        _model_comes,
+    ),
+    Scenario(
+        "poison, and answers that cannot be used",
+        frozenset({"SelfhealDeadLettersGrowing", "SelfhealResultsBurnFast"}),
+        _poison,
+        _nothing,
+        600,
+    ),
+    Scenario(
+        "model calls hang",
+        frozenset({"SelfhealHandlersHang", "SelfhealPodsRestarting"}),
+        _hang,
+        _unhang,
+    ),
+    Scenario(
+        "nobody reads the results", frozenset({"SelfhealResultsNotRead"}), _nothing, _read_results
+    ),
+    Scenario(
+        "too little memory, too large a request",
+        frozenset({"SelfhealOutOfMemory", "SelfhealPodsUnschedulable"}),
+        _crowd,
+        _uncrowd,
+    ),
+    Scenario(
+        "a model server that is never ready",
+        frozenset({"SelfhealModelServerNotReady"}),
+        _never_ready,
+        _ready,
+    ),
+    Scenario("the broker is full", frozenset({"SelfhealBrokerBlocked"}), _block, _unblock),
+    Scenario(
+        "the broker goes away",
+        frozenset({"SelfhealBrokerUnreachable", "SelfhealScalerFailing"}),
+        _broker_goes,
+        _broker_comes,
+    ),
+    Scenario(
+        "the results queue goes",
+        frozenset({"SelfhealResultsBreakerOpen"}),
+        _results_go,
+        _results_come,
+    ),
+    Scenario(
+        "nobody scrapes",
+        frozenset({"SelfhealWorkerMetricsMissing", "SelfhealRemediatorNoLeader"}),
+        _unscraped,
+        _scraped,
+    ),
+    Scenario("remediation is paused", frozenset({"SelfhealRemediationPaused"}), _pause, _resume),
+    Scenario(
+        "a drain is blocked",
+        frozenset({"SelfhealDrainBlocked", "SelfhealDrainTooLong", "SelfhealNodeHeldLong"}),
+        _block_drain,
+        _unblock_drain,
+    ),
+    Scenario("one node too many", frozenset({"SelfhealBrakeEngaged"}), _one_too_many, _both_well),
+    Scenario(
+        "all nodes at once", frozenset({"SelfhealDetectorSuspected"}), _both_at_once, _both_well
+    ),
+    Scenario(
+        "the detectors are killed",
+        frozenset({"SelfhealDetectorDown", "SelfhealDetectorSilent"}),
+        _kill_detectors,
+        _revive_detectors,
+    ),
+    Scenario("no room elsewhere", frozenset({"SelfhealNoHeadroom"}), _no_room, _room),
+    Scenario("no rights", frozenset({"SelfhealActionsFailing"}), _no_rights, _rights),
+    Scenario(
+        "a configuration that cannot be used",
+        frozenset({"SelfhealConfigurationRejected"}),
+        _misconfigure,
+        _reinstall,
+    ),
+    Scenario(
+        "a second remediator", frozenset({"SelfhealRemediatorReadOnly"}), _second, _first_only
+    ),
+    _api_scenario(),
+)
+
+#: Alerts that fire by the way in one of the scenarios, and end with it.
+BY_THE_WAY = frozenset(
+    {"SelfhealResultsBurnSlow", "SelfhealQueueWaitBurnFast", "SelfhealQueueWaitBurnSlow"}
+)
+#: Alerts that nothing here can provoke, and why.
+NOT_PROVOKED = {
+    "SelfhealRemediatorStale": "a leader whose loop stands still is ended by its probe",
+}

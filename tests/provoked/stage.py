@@ -1,0 +1,223 @@
+"""The release, its Prometheus and Alertmanager, and the hands that break things."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ci.cluster import Cluster, ClusterError
+from ci.demo import seen
+from ci.demo import site as sites
+from ci.demo.kube import CommandFailed, Kube
+from ci.demo.mailbox import Mailbox
+from tests.provoked.shortened import rules
+
+HERE = Path(__file__).parent
+NAMESPACE = RELEASE = "selfheal"
+PATIENCE = 240.0
+
+
+@dataclass
+class Watcher:
+    """What fires in Alertmanager, looked at each second; `fired`: what ever did."""
+
+    cluster: Cluster
+    now: set[str] = field(default_factory=set)
+    fired: set[str] = field(default_factory=set)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def running(self) -> Iterator[Watcher]:
+        """Looks for as long as the context lasts."""
+        thread = threading.Thread(target=self._look, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def until_firing(self, names: set[str]) -> None:
+        """Returns when all of `names` have fired since now."""
+        missing = set(names)
+
+        def fired() -> bool:
+            missing.difference_update(self.now)
+            return not missing
+
+        with self._changed:
+            if not self._changed.wait_for(fired, PATIENCE):
+                raise AssertionError(f"did not fire: {sorted(missing)}; fires: {sorted(self.now)}")
+
+    def until_quiet(self, names: set[str], seconds: float = PATIENCE) -> None:
+        """Returns when none of `names` fires."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self.now & names, seconds):
+                raise AssertionError(f"did not resolve: {sorted(self.now & names)}")
+
+    def _look(self) -> None:
+        prometheus = self.cluster.prometheus
+        while not self._stopped.wait(1.0):
+            now = {alert["alertname"] for alert in prometheus.firing()}
+            with self._changed:
+                self.now = now
+                self.fired |= now
+                self._changed.notify_all()
+
+
+@dataclass
+class Stage:
+    """One release on a cluster of its own."""
+
+    cluster: Cluster
+    kube: Kube
+    arguments: list[str]
+    watcher: Watcher
+    mailbox: Mailbox
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:
+        """In the release's namespace."""
+        return self.kube.kubectl("-n", NAMESPACE, *arguments, input=input)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Makes or changes objects."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", input=json.dumps(listed))
+
+    def pod(self, component: str, node: str = "") -> str:
+        """The name of a running pod of a component, of a node if one is said."""
+        where = [f"--field-selector=spec.nodeName={node}"] if node else []
+        selector = f"app.kubernetes.io/component={component}"
+        found = self.kube.items("pods", "-A", "-l", selector, *where)
+        ready = [p for p in found if "deletionTimestamp" not in p["metadata"]]
+        assert ready, f"no pod of {component} {node}"
+        return str(ready[0]["metadata"]["name"])
+
+    def worker(self, script: str) -> None:
+        """Runs a shell script in a worker."""
+        self.kubectl("exec", "deploy/selfheal-worker", "--", "sh", "-c", script)
+
+    def remediator(self, *arguments: str) -> None:
+        """Runs a command of the remediator in its pod."""
+        command = ["exec", "deploy/selfheal-remediator", "--", "selfheal-remediator"]
+        self.kubectl(*command, *arguments)
+
+    def broker(self, *arguments: str) -> None:
+        """Runs rabbitmqctl."""
+        self.kubectl("exec", "selfheal-rabbitmq-0", "--", "rabbitmqctl", *arguments)
+
+    def publish(self, *texts: str) -> None:
+        """One message each."""
+        self.mailbox.publish([json.dumps({"text": text}) for text in texts])
+
+    def fault(self, node: str) -> None:
+        """The condition DemoFault comes true on the node."""
+        self._detector(node, "touch /faults/demo")
+
+    def heal(self, *nodes: str) -> None:
+        """DemoFault is False again, and the nodes are given back."""
+        for node in nodes:
+            self._detector(node, "rm -f /faults/demo")
+        for node in nodes:
+            self.kube.kubectl(
+                *("wait", f"node/{node}", "--for=jsonpath={.spec.unschedulable}!=true"),
+                f"--timeout={PATIENCE:.0f}s",
+            )
+
+    def until_cordoned(self, node: str) -> None:
+        """Returns when the node is unschedulable."""
+        what = "--for=jsonpath={.spec.unschedulable}=true"
+        self.kube.kubectl("wait", f"node/{node}", what, f"--timeout={PATIENCE:.0f}s")
+
+    def _detector(self, node: str, script: str) -> None:
+        pod = self.pod("node-problem-detector", node)
+        space = "selfheal-node-problem-detector"
+        self.kube.kubectl("-n", space, "exec", pod, "--", "sh", "-c", script)
+
+    def scale(self, what: str, replicas: int) -> None:
+        """Scales, and waits until so many are ready."""
+        self.kubectl("scale", what, f"--replicas={replicas}")
+        if replicas:
+            self.kubectl("rollout", "status", what, f"--timeout={PATIENCE:.0f}s")
+
+    def load_rules(self, *more: str, release: str = RELEASE) -> int:
+        """The chart's alerts, shortened, with values `more`."""
+        values = json.dumps(rules())
+        arguments = ["--namespace", NAMESPACE, *self.arguments, *more]
+        return seen.load_rules(
+            self.cluster.prometheus,
+            self.kube,
+            release,
+            str(sites.CHART),
+            [*arguments, "--set-json", f"alerts.rules={values}"],
+        )
+
+
+def patiently(action: Any, seconds: float = 60.0) -> None:
+    """Does it again until it succeeds: things come and go in these tests."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            action()
+        except (CommandFailed, ClusterError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+def model_server(image: str) -> list[dict[str, Any]]:
+    """A Deployment and Service `model` that runs model.py in the worker's image."""
+    labels = {"app": "model"}
+    container = {
+        "name": "model",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "/srv/model.py"],
+        "readinessProbe": {"tcpSocket": {"port": 11434}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "source", "mountPath": "/srv"}],
+    }
+    spec = {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container],
+        "volumes": [{"name": "source", "configMap": {"name": "model"}}],
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "model"},
+            "data": {"model.py": (HERE / "model.py").read_text()},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "model"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "model"},
+            "spec": {"selector": labels, "ports": [{"port": 11434}]},
+        },
+    ]
+
+
+def values_file() -> list[str]:
+    """The arguments of helm with this folder's values, which must be readable as YAML."""
+    yaml.safe_load((HERE / "values.yaml").read_text())
+    return ["--values", str(HERE / "values.yaml")]
