@@ -15,6 +15,8 @@ from remediator.annotation import Phase
 from remediator.answers import Outcome
 from remediator.decide import Kind
 from remediator.metrics import Metrics as RemediatorMetrics
+from remediator.pod_health import Cause
+from remediator.policies import State
 from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
 from worker.metrics import Metrics as WorkerMetrics
 
@@ -27,6 +29,7 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 _UNITS = ("seconds", "bytes")
 _MODEL = "the name that the provider was configured with"
 _CONDITION = "a condition type of the configured rules"
+_POLICY = "a HealingPolicy, as `namespace/name`"
 _STANDINGS = (
     *("new", "ok", "seen", "noted", "wants-hold", "healed", "giving-back", "cancelled", "on-hold"),
     *("foreign", "foreign-cordon", "foreign-mark", "held-foreign", "not-selected", "deleting"),
@@ -69,6 +72,19 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
         "stale-heartbeat",
         "suspected-detector",
     ),
+    ("selfheal_remediator_policy_pods", "policy"): _POLICY,
+    ("selfheal_remediator_policy_pods", "state"): ("desired", "healthy"),
+    ("selfheal_remediator_policy_state", "policy"): _POLICY,
+    ("selfheal_remediator_policy_state", "state"): tuple(state.value for state in State),
+    ("selfheal_remediator_healing_restarts", "policy"): _POLICY,
+    ("selfheal_remediator_healing_restarts", "cause"): tuple(
+        cause.value for cause in Cause if cause.value
+    ),
+    ("selfheal_remediator_healing_refused", "cause"): (
+        *("not-leader", "owner-gone", "rollout", "dry-run"),
+        *(outcome.value for outcome in Outcome if outcome is not Outcome.ACCEPTED),
+    ),
+    ("selfheal_remediator_progress_looks", "result"): ("answered", "silent"),
     ("selfheal_remediator_watch_relists", "watch"): ("nodes",),
     ("selfheal_remediator_api_requests", "verb"): ("GET", "POST", "PATCH", "DELETE", "WATCH"),
     ("selfheal_remediator_api_requests", "code"): "the HTTP status, 0 = no answer",

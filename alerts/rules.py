@@ -89,6 +89,10 @@ _BROKER = ("worker", "rabbitmq")
 #: Brakes that only pace: waiting for one of them is the normal way, not a finding.
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
+#: Of the replicas only the leader looks at policies.
+_LEADS = "and on (pod) selfheal_remediator_leader{%remediator%} == 1"
+_POLICY_PODS = "selfheal_remediator_policy_pods{%remediator%"
+
 _SLO = (
     Alert(
         "SelfhealResultsBurnFast",
@@ -556,6 +560,34 @@ _NODES = (
         "selfheal-remediation",
         "Signals not believed",
         0,
+    ),
+    Alert(
+        "SelfhealPolicyPodsDown",
+        _REMEDIATOR,
+        "critical",
+        "5m",
+        f'max by (policy) ({_POLICY_PODS},state="desired"}} {_LEADS}) > %threshold%'
+        f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
+        "None of the {{ $value }} pods of the HealingPolicy {{ $labels.policy }} is healthy",
+        "Of the {{ $value }} pods that the policy {{ $labels.policy }} looks after none has been healthy "
+        "for 5 minutes. `kubectl get healingpolicies` says whether it heals, waits or gave up.",
+        "selfheal-remediation",
+        "Pods of policies",
+        0,
+    ),
+    Alert(
+        "SelfhealPolicyGaveUp",
+        _REMEDIATOR,
+        "critical",
+        "1m",
+        'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="GaveUp"} '
+        f"{_LEADS}) == 1",
+        "The HealingPolicy {{ $labels.policy }} gave up ({{ $value }} = gave up)",
+        "The restarts that the policy {{ $labels.policy }} allows within 1 hour did not help; nothing is "
+        "restarted any more. It begins again after a rollout, a change of the policy, or 10 minutes "
+        "of health.",
+        "selfheal-remediation",
+        "State of policies",
     ),
     Alert(
         "SelfhealDetectorDown",

@@ -184,6 +184,82 @@ _DRAINS = Row(
     ),
 )
 
+_POLICIES = Row(
+    "Pods that heal",
+    (
+        Panel(
+            "Pods of policies",
+            "For each HealingPolicy: the pods that their owners want, and those that are healthy.",
+            "short",
+            (
+                Query(
+                    f"max by (policy, state) (selfheal_remediator_policy_pods{{{REMEDIATOR}}})",
+                    "{{policy}} {{state}}",
+                ),
+            ),
+            empty="there is no HealingPolicy",
+        ),
+        Panel(
+            "State of policies",
+            "Healing: a restart is under way. Throttled: one is called for and has to wait. GaveUp: "
+            "the hour's restarts did not help. Degraded: ill in a way that a restart cannot heal.",
+            "short",
+            (
+                Query(
+                    "max by (policy, state) (selfheal_remediator_policy_state"
+                    f"{{{REMEDIATOR}}}) == 1",
+                    "{{policy}} {{state}}",
+                ),
+            ),
+            kind="timeline",
+            empty="there is no HealingPolicy",
+            steps=((None, "blue"),),
+            mappings={"1": "yes"},
+            width=16,
+        ),
+        Panel(
+            "Restarts by policies",
+            "Pods restarted within an hour, by what was wrong with them.",
+            "short",
+            (
+                Query(
+                    "sum by (policy, cause) (increase(selfheal_remediator_healing_restarts_total"
+                    f"{{{REMEDIATOR}}}[1h])) > 0",
+                    "{{policy}} {{cause}}",
+                ),
+            ),
+            empty="no pod was restarted",
+        ),
+        Panel(
+            "Restarts that were not made",
+            "Evictions that were asked for and not granted within 5 minutes. `pdb`: refused by a "
+            "disruption budget.",
+            "short",
+            (
+                Query(
+                    "sum by (cause) (increase(selfheal_remediator_healing_refused_total"
+                    f"{{{REMEDIATOR}}}[5m])) > 0",
+                    "{{cause}}",
+                ),
+            ),
+            empty="none",
+        ),
+        Panel(
+            "Questions about progress",
+            "Pods asked each second how their work goes. One that is silent is not taken for hung.",
+            "reqps",
+            (
+                Query(
+                    "sum by (result) (rate(selfheal_remediator_progress_looks_total"
+                    f"{{{REMEDIATOR}}}[$__rate_interval]))",
+                    "{{result}}",
+                ),
+            ),
+            empty="no HealingPolicy asks for progress",
+        ),
+    ),
+)
+
 _SAFETY = Row(
     "Brakes and signals",
     (
@@ -350,5 +426,5 @@ REMEDIATION = Board(
     "selfheal-remediation",
     "selfheal / Remediation",
     "Which nodes are bad, what is done about them, and what holds it back.",
-    (_NODES, _DRAINS, _SAFETY, _SELF),
+    (_NODES, _DRAINS, _POLICIES, _SAFETY, _SELF),
 )

@@ -59,6 +59,14 @@ def _remediator(metric: str, values: str, extra: str = "", pod: str = _R1) -> Se
     return {f"selfheal_remediator_{metric}{{{pod}{extra}}}": values}
 
 
+_GAVE_UP = ',policy="shop/web",state="GaveUp"'
+
+
+def _policy(pod: str, desired: str, healthy: str, policy: str = "shop/web") -> Series:
+    name = f'selfheal_remediator_policy_pods{{{pod},policy="{policy}"'
+    return {f'{name},state="desired"}}': desired, f'{name},state="healthy"}}': healthy}
+
+
 def _queue(queue: str, ready: str, consumers: str) -> Series:
     return {
         f'rabbitmq_detailed_queue_messages_ready{{{_B},queue="{queue}"}}': ready,
@@ -434,6 +442,39 @@ _NODES = (
         "20m",
         "45m",
         _remediator("signal_rejected_nodes", "1x8 _x8 1x8 _x20", ',cause="stale-heartbeat"'),
+    ),
+    Case(
+        "SelfhealPolicyPodsDown",
+        {**_policy(_R1, "3x60", "3x5 0x25 2x30"), **_remediator("leader", "1x60")},
+        "15m",
+        "40m",
+        {  # One with nothing to do, one that heals in time, and what a leader of before last said.
+            **_policy(_R1, "0x60", "0x60", "shop/idle"),
+            **_policy(_R1, "2x60", "2x12 0x4 2x40", "shop/heals"),
+            **_policy(_R1, "2x60", "2x60", "shop/web"),
+            **_policy(_R2, "2x60", "0x60", "shop/web"),
+            **_remediator("leader", "1x60"),
+            **_remediator("leader", "0x60", "", _R2),
+        },
+        {"policy": "shop/web"},
+        says="None of the 3 pods",
+    ),
+    Case(
+        "SelfhealPolicyGaveUp",
+        {
+            **_remediator("policy_state", "_x5 1x20 _x40", _GAVE_UP),
+            **_remediator("leader", "1x60"),
+        },
+        "10m",
+        "40m",
+        {
+            **_remediator("policy_state", "1x60", ',policy="shop/web",state="Throttled"'),
+            **_remediator("leader", "1x60"),
+            **_remediator("policy_state", "1x60", _GAVE_UP, _R2),
+            **_remediator("leader", "0x60", "", _R2),
+        },
+        {"policy": "shop/web"},
+        says="shop/web gave up",
     ),
     Case(
         "SelfhealDetectorDown",
