@@ -342,6 +342,22 @@ class KubernetesApi:
         path = "/apis/coordination.k8s.io/v1/leases"
         return Collection(self, path, {"labelSelector": label_selector})
 
+    def leases_in(self, namespace: str) -> Collection:
+        """All Leases of a namespace (none when there is no such namespace)."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+        return Collection(self, path)
+
+    def machines(self) -> Collection | None:
+        """Cluster API's Machines, None where that API is not served. Raises ApiFailure."""
+        group = "/apis/cluster.x-k8s.io"
+        try:
+            version = self.get(group)["preferredVersion"]["version"]
+        except ApiFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
+        return Collection(self, f"{group}/{version}/machines")
+
     def lease(self, namespace: str, name: str) -> Collection:
         """One Lease, to be watched."""
         path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"

@@ -32,6 +32,7 @@ FOREIGN_ANNOTATIONS = (
     "weave.works/kured-reboot-in-progress",
     "cluster-autoscaler.kubernetes.io/scale-down-disabled",
     "cluster.x-k8s.io/remediate-machine",
+    "cluster.x-k8s.io/machine",
 )
 
 
