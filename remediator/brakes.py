@@ -12,6 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from remediator.settings import Brakes
 
+#: Percentage and number of not-answering nodes at which a whole zone, or the control plane, is
+#: suspected instead of its nodes (the node controller's thresholds for a disrupted zone).
+OUTAGE_PERCENT = 55
+OUTAGE_MINIMUM = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -19,10 +24,11 @@ class Member:
 
     held: out of service because of us; unavailable: out of service for whatever other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
-    not answer at all (Ready Unknown).
+    not answer at all (Ready Unknown); group: the value of the label brakes.groupLabel.
     """
 
     zone: str = ""
+    group: str = ""
     control_plane: bool = False
     held: bool = False
     unavailable: bool = False
@@ -43,10 +49,16 @@ class Tally:
     held: int = 0
     unavailable: int = 0
     draining: int = 0
-    control_plane_held: int = 0
+    #: Control-plane nodes that are out of service, because of us or not.
+    control_plane_out: int = 0
     silent: int = 0
     zones: Counter[str] = field(default_factory=Counter)
     zones_held: Counter[str] = field(default_factory=Counter)
+    zones_draining: Counter[str] = field(default_factory=Counter)
+    zones_silent: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    groups_held: Counter[str] = field(default_factory=Counter)
+    groups_draining: Counter[str] = field(default_factory=Counter)
     hold_times: list[float] = field(default_factory=list)
     peak: int = 0
 
@@ -62,32 +74,47 @@ class Tally:
         """Take a node in (1) or out (-1)."""
         self.population += sign
         self.zones[member.zone] += sign
+        self.groups[member.group] += sign
         if member.held:
-            self.held += sign
-            self.zones_held[member.zone] += sign
-            self.control_plane_held += sign * member.control_plane
+            self._count_held(member, sign)
         elif member.unavailable:
             self.unavailable += sign
-        self.draining += sign * member.draining
-        self.silent += sign * member.silent
+        if member.held or member.unavailable:
+            self.control_plane_out += sign * member.control_plane
+        if member.draining:
+            self.add_drain(member, sign)
+        if member.silent:
+            self.silent += sign
+            self.zones_silent[member.zone] += sign
+
+    def _count_held(self, member: Member, sign: int) -> None:
+        self.held += sign
+        self.zones_held[member.zone] += sign
+        self.groups_held[member.group] += sign
 
     def copy(self, hold_times: Iterable[float], peak: int) -> Tally:
         """The same counts, to be changed on their own."""
-        return replace(
-            self,
-            zones=self.zones.copy(),
-            zones_held=self.zones_held.copy(),
-            hold_times=list(hold_times),
-            peak=peak,
-        )
+        counters = {
+            name: getattr(self, name).copy()
+            for name in self.__slots__
+            if isinstance(getattr(self, name), Counter)
+        }
+        return replace(self, **counters, hold_times=list(hold_times), peak=peak)
 
     def add_hold(self, member: Member, now: float) -> None:
         """Count a hold that was just allowed."""
-        self.held += 1
-        self.zones_held[member.zone] += 1
-        self.control_plane_held += member.control_plane
-        self.unavailable -= member.unavailable
+        self._count_held(member, 1)
+        if member.unavailable:
+            self.unavailable -= 1
+        else:
+            self.control_plane_out += member.control_plane
         self.hold_times.append(now)
+
+    def add_drain(self, member: Member, sign: int = 1) -> None:
+        """Count a drain that was just allowed (or, with -1, one that is over)."""
+        self.draining += sign
+        self.zones_draining[member.zone] += sign
+        self.groups_draining[member.group] += sign
 
 
 def budget(brakes: Brakes, population: int) -> int:
@@ -118,17 +145,47 @@ def ask_hold(brakes: Brakes, tally: Tally, member: Member, now: float) -> Engage
             f"{tally.held} nodes held and {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
         )
-    if member.control_plane and tally.control_plane_held >= 1:
-        return Engaged("controlPlane", "one control-plane node is held already")
-    if brakes.max_held_per_zone is not None:
-        zone_limit = max(brakes.max_held_per_zone.of(tally.zones[member.zone]), 1)
-        if tally.zones_held[member.zone] >= zone_limit:
-            return Engaged(
-                "zone",
-                f"{tally.zones_held[member.zone]} nodes held in zone {member.zone or '(none)'}, "
-                f"allowed {zone_limit}",
-            )
-    return _ask_pace(brakes, tally, now)
+    others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
+    if member.control_plane and others_out >= 1:
+        return Engaged("controlPlane", "one control-plane node is out of service already")
+    return _ask_zone(brakes, tally, member) or _ask_pace(brakes, tally, now)
+
+
+def _ask_zone(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+    """The zone and the group of the node have room, and the zone is not down as a whole."""
+    outage = zone_outage(tally, member.zone)
+    if outage is not None:
+        return outage
+    for limit, brake, what, size, held in (
+        (brakes.max_held_per_zone, "zone", f"zone {member.zone}", tally.zones, tally.zones_held),
+        (
+            brakes.max_held_per_group,
+            "group",
+            f"group {member.group}",
+            tally.groups,
+            tally.groups_held,
+        ),
+    ):
+        key = member.zone if brake == "zone" else member.group
+        if limit is None:
+            continue
+        allowed = max(limit.of(size[key]), 1)
+        if held[key] >= allowed:
+            name = what if key else f"no {brake}"
+            return Engaged(brake, f"{held[key]} nodes held in {name}, allowed {allowed}")
+    return None
+
+
+def zone_outage(tally: Tally, zone: str) -> Engaged | None:
+    """Most of a zone silent at once is the zone's fault (the network's, the power's), not theirs.
+
+    The node controller's rule for a disrupted zone; the other zones go on. Nodes without a zone
+    are judged all together, by the planner.
+    """
+    silent, nodes = tally.zones_silent[zone], tally.zones[zone]
+    if not zone or silent < OUTAGE_MINIMUM or 100 * silent < OUTAGE_PERCENT * nodes:
+        return None
+    return Engaged("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
 
 
 def _ask_pace(brakes: Brakes, tally: Tally, now: float) -> Engaged | None:
@@ -144,8 +201,19 @@ def _ask_pace(brakes: Brakes, tally: Tally, now: float) -> Engaged | None:
     return None
 
 
-def ask_drain(brakes: Brakes, tally: Tally) -> Engaged | None:
+def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
     """None when one more drain may begin now, else the brake that is engaged."""
     if tally.draining >= brakes.max_draining:
         return Engaged("maxDraining", f"{tally.draining} drains, allowed {brakes.max_draining}")
+    outage = zone_outage(tally, member.zone)
+    if outage is not None:
+        return outage
+    for limit, what, key, draining in (
+        (brakes.max_draining_per_zone, "zone", member.zone, tally.zones_draining),
+        (brakes.max_draining_per_group, "group", member.group, tally.groups_draining),
+    ):
+        if limit is not None and draining[key] >= limit:
+            name = f"{what} {key}" if key else f"no {what}"
+            message = f"{draining[key]} drains in {name}, allowed {limit}"
+            return Engaged(f"{what}Draining", message)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 
 from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State, Unreadable, parse_state
 from remediator.conditions import (
@@ -28,6 +29,7 @@ OPT_OUT_LABEL = "selfheal.dev/exclude"
 ROOM_AGAIN_AFTER = 60.0
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
+NO_MARKS: Mapping[str, str] = MappingProxyType({})
 FOREIGN_TAINTS = (
     ("ToBeDeletedByClusterAutoscaler", "cluster-autoscaler removes it"),
     ("karpenter.sh/disrupted", "Karpenter disrupts it"),
@@ -95,6 +97,8 @@ class Scope:
     owner: str
     #: (condition, reason) that came upon many nodes at once -> when the wave began.
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    #: Node names that another system is at work on, as it says elsewhere (see neighbours).
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_state(node: Node) -> State | None:
@@ -116,8 +120,8 @@ def selected(node: Node, config: Config) -> bool:
     return all(labels.get(key) == value for key, value in config.node_selector.items())
 
 
-def foreign_mark(node: Node) -> str:
-    """Which other system is at work on the node; empty when none is."""
+def foreign_mark(node: Node, marks: Mapping[str, str] = NO_MARKS) -> str:
+    """Which other system is at work on the node; empty when none is (see Scope.marks)."""
     for taint in node.taints:
         for key, meaning in FOREIGN_TAINTS:
             if taint.key == key or (key.endswith("/") and taint.key.startswith(key)):
@@ -125,7 +129,7 @@ def foreign_mark(node: Node) -> str:
     for key, meaning in FOREIGN_ANNOTATIONS:
         if key in node.annotations:
             return f"{meaning} (annotation {key})"
-    return ""
+    return marks.get(node.name, "")
 
 
 def assess(node: Node, memory: Memory, scope: Scope, now: float) -> Assessment:
@@ -170,7 +174,7 @@ class _Look:
         if due is not None and due <= self.now:
             return self._give_back(state, "Uncordoned", why)
         wish = None
-        mark = foreign_mark(self.node)
+        mark = foreign_mark(self.node, self.scope.marks)
         drain_at = self._drain_at(state)
         if state.phase is Phase.CORDONED and drain_at is not None and not mark:
             if state.no_room:
@@ -258,7 +262,7 @@ class _Look:
         bad = self._bad()
         if self.node.unschedulable:
             return Assessment("foreign-cordon", "cordoned by somebody else", bad=bad)
-        mark = foreign_mark(self.node)
+        mark = foreign_mark(self.node, self.scope.marks)
         if mark:
             return Assessment("foreign-mark", mark, bad=bad)
         if self.state is not None and self.state.phase in (Phase.CANCELLED, Phase.SUSPECT):

@@ -188,13 +188,24 @@ def _with_pods(
     sorted_pods = sorted(
         ((sort_pod(pod, around), pod) for pod in pods), key=lambda both: both[0].wave
     )
+    blocked: int | None = None
     for sorting, pod in sorted_pods:
         if sorting.fate is not Fate.EVICT:
             plans.append(PodPlan(pod.id, sorting.fate.value, None, sorting.reason))
             continue
+        if pod.deletion is not None:
+            stuck = f"finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+            blocked = sorting.wave if stuck and blocked is None else blocked
+            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, stuck))
+            continue
+        if blocked is not None and blocked < sorting.wave:
+            waits = f"wave {blocked}, which is blocked"
+            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits))
+            continue
         covering = [budget for budget in budgets if budget.covers(pod)]
-        waits = "" if pod.deletion is not None else _take_room(covering, room)
-        server = "" if pod.deletion is not None else _ask_server(api, pod, notes)
+        waits = _take_room(pod, covering, room)
+        server = _ask_server(api, pod, notes)
+        blocked = sorting.wave if (waits or server) and blocked is None else blocked
         plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
         notes.update(
             f"PDB {budget.id} keeps pods that are not ready (unhealthyPodEvictionPolicy)"
@@ -224,11 +235,21 @@ def _pods_of(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod
     return [pod_from_json(raw) for raws, _ in pages for raw in raws]
 
 
-def _take_room(covering: list[Budget], room: dict[str, int]) -> str:
-    """Use up one disruption of the pod's budget; what it waits for when there is none."""
+def _take_room(pod: Pod, covering: list[Budget], room: dict[str, int]) -> str:
+    """Use up one disruption of the pod's budget; what it waits for when there is none.
+
+    The order of checks is the API server's (pkg/registry/core/pod/storage/eviction.go): a pod
+    that never ran passes, one that is not ready may pass without using the budget up.
+    """
+    if pod.phase == "Pending":
+        return ""
     if len(covering) > 1:
         return "more than one PDB: " + ", ".join(sorted(budget.id for budget in covering))
     for budget in covering:
+        if not pod.ready and (
+            budget.always_allow_unhealthy or 0 < budget.desired <= budget.healthy
+        ):
+            return ""
         if room[budget.uid] <= 0:
             return f"PDB {budget.id} needs {budget.desired}, has {budget.healthy}"
         room[budget.uid] -= 1
@@ -341,7 +362,7 @@ def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
         finalizers = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
         return f"terminating, overdue{finalizers}" if overdue else ""
     covering = [budget for budget in budgets if budget.covers(pod)]
-    return _take_room(covering, {budget.uid: budget.allowed for budget in covering})
+    return _take_room(pod, covering, {budget.uid: budget.allowed for budget in covering})
 
 
 # -- shared --------------------------------------------------------------------------------

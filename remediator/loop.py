@@ -24,9 +24,10 @@ from remediator.events import EventWriter, NodeEvent
 from remediator.healer import Callbacks as HealingCallbacks
 from remediator.healer import Healer
 from remediator.healing import Order
-from remediator.kubernetes_api import KubernetesApi
+from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
 from remediator.metrics import Metrics, named, publish
+from remediator.neighbours import LEASE_NAMESPACE, MACHINE_ANNOTATION, leased, machines
 from remediator.node_view import node_path, node_trouble, said_of_nodes
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
@@ -121,6 +122,8 @@ class Remediator:
         self._paused = ""
         self._rivals = Rivals(identity.owner)
         self._rivals_at = 0.0
+        self._machines_wanted = False
+        self._machines_complaint = ""
         #: Who comes before us; None = not known yet, and then nothing is done.
         self._first: str | None = None
         self._metrics_at = 0.0
@@ -199,7 +202,11 @@ class Remediator:
             return longest
         if now >= self._rivals_at:
             self._rivals_at = now + RIVALS_EVERY
-            self._workers.submit(self._look_for_rivals)
+            self._machines_wanted = any(
+                MACHINE_ANNOTATION in entry.node.annotations
+                for entry in self.planner.entries.values()
+            )
+            self._workers.submit(self._look_around)
         if self._first is None or self._first:
             self._publish(now, {})
             return min(longest, self._rivals_at)
@@ -291,21 +298,40 @@ class Remediator:
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
         self._warn_of_unknown_conditions()
 
-    def _look_for_rivals(self) -> None:
-        """In a worker: the Leases of all remediators of the cluster."""
+    def _look_around(self) -> None:
+        """In a worker: other remediators' Leases, and what other systems say of nodes."""
         try:
-            pages = self._api.leases(f"{LABEL}=true").pages()
-            leases = [lease_from_json(raw) for raws, _ in pages for raw in raws]
+            leases = self._leases(self._api.leases(f"{LABEL}=true"))
+            marks = leased(self._leases(self._api.leases_in(LEASE_NAMESPACE)), self.clock())
         except ApiFailure as failure:
             log.warning("other remediators cannot be looked for: %s", failure)
             self.post(self._look_again_soon)
             return
-        self.post(lambda: self._rivals_seen(leases))
+        if self._machines_wanted:
+            marks |= self._machines()
+        self.post(lambda: self._rivals_seen(leases, marks))
+
+    def _leases(self, collection: Collection) -> list[LeaseView]:
+        return [lease_from_json(raw) for raws, _ in collection.pages() for raw in raws]
+
+    def _machines(self) -> dict[str, str]:
+        """Nodes whose machine Cluster API is at work on; none where that cannot be read."""
+        try:
+            collection = self._api.machines()
+            if collection is None:
+                return {}
+            return machines(raw for raws, _ in collection.pages() for raw in raws)
+        except (ApiFailure, LookupError, TypeError, AttributeError) as failure:
+            if str(failure) != self._machines_complaint:
+                self._machines_complaint = str(failure)
+                log.warning("Cluster API's machines cannot be looked at: %s", failure)
+            return {}
 
     def _look_again_soon(self) -> None:
         self._rivals_at = min(self._rivals_at, self.clock() + 2.0)
 
-    def _rivals_seen(self, leases: list[LeaseView]) -> None:
+    def _rivals_seen(self, leases: list[LeaseView], marks: Mapping[str, str]) -> None:
+        self.planner.mark(marks)
         first = self._rivals.first(leases, self.clock())
         if first and first != self._first:
             log.warning("the remediator %s was here first: this one only looks on", first)

@@ -13,18 +13,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from remediator.annotation import STATE_KEY, Phase, State
-from remediator.brakes import Engaged, Member, Tally, ask_drain, ask_hold
+from remediator.brakes import (
+    OUTAGE_MINIMUM,
+    OUTAGE_PERCENT,
+    Engaged,
+    Member,
+    Tally,
+    ask_drain,
+    ask_hold,
+)
 from remediator.conditions import Memory, Reading, observe
-from remediator.decide import Assessment, Intent, Kind, Scope, assess, foreign_mark, selected
+from remediator.decide import (
+    NO_MARKS,
+    Assessment,
+    Intent,
+    Kind,
+    Scope,
+    assess,
+    foreign_mark,
+    selected,
+)
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Condition, Node
 
-#: Share of not-answering nodes at which the control plane, not the nodes, is suspected
-#: (the node controller's own threshold for a disrupted zone).
-ILL_SHARE = 0.55
-ILL_MINIMUM = 3
 PEAK_WINDOW = 3600.0
 Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """A condition came upon a node. rollout: soon after the node's detector began anew."""
+
+    when: float
+    uid: str
+    rollout: bool
 
 
 @dataclass(slots=True)
@@ -75,6 +97,7 @@ class Planner:
         self.entries: dict[str, Entry] = {}
         self.suspects: dict[Key, float] = {}
         self.trusted: frozenset[str] = frozenset()
+        self.marks: Mapping[str, str] = NO_MARKS
         #: What we say of nodes ourselves, by name: conditions that no object holds.
         self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
@@ -82,7 +105,7 @@ class Planner:
         self._asking: set[str] = set()
         self._counts = Tally()
         self._due: list[tuple[float, str, int]] = []
-        self._onsets: dict[Key, deque[tuple[float, str]]] = {}
+        self._onsets: dict[Key, deque[Onset]] = {}
         self._granted: dict[Key, deque[float]] = {}
         self._hold_times: deque[float] = deque()
         self._peaks: deque[tuple[float, int]] = deque()
@@ -106,6 +129,16 @@ class Planner:
     def trust(self, conditions: frozenset[str]) -> None:
         """Conditions that a human vouches for: many of them at once are no detector's fault."""
         self.trusted = conditions
+
+    def mark(self, marks: Mapping[str, str]) -> None:
+        """Which nodes (by name) another system is at work on, said elsewhere than on the node."""
+        changed = {
+            name
+            for name in self.marks.keys() | marks.keys()
+            if self.marks.get(name) != marks.get(name)
+        }
+        self.marks = marks
+        self._dirty.update(self._names[name] for name in changed if name in self._names)
 
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
@@ -178,7 +211,10 @@ class Planner:
             known_from = sight.transition if before is None else None
             when = min(now, known_from) if known_from is not None else now
             key = (rule.condition, entry.node.conditions[rule.condition].reason)
-            self._onsets.setdefault(key, deque()).append((when, entry.node.uid))
+            reset = entry.memory.reset
+            rollout = reset is not None and when - reset < self.config.signal.rollout_window
+            onset = Onset(when, entry.node.uid, rollout)
+            self._onsets.setdefault(key, deque()).append(onset)
 
     # -- outcomes -----------------------------------------------------------------------
 
@@ -227,7 +263,7 @@ class Planner:
 
     def scope(self) -> Scope:
         """What assessments need; immutable, so other threads may use it for a fresh look."""
-        return Scope(self.config, self.owner, dict(self.suspects))
+        return Scope(self.config, self.owner, dict(self.suspects), self.marks)
 
     # -- the plan -----------------------------------------------------------------------
 
@@ -287,10 +323,12 @@ class Planner:
         # A drain that has outlived its deadline goes on, but frees its place for others.
         oldest = now - self.config.drain.deadline
         draining = any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours)
-        out = node.unschedulable or not node.ready or node.deleting or bool(foreign_mark(node))
+        marked = bool(foreign_mark(node, self.marks))
+        out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
         return Member(
             zone=node.zone,
+            group=node.labels.get(self.config.brakes.group_label, ""),
             control_plane=node.control_plane,
             held=bool(ours),
             unavailable=out and not ours,
@@ -307,7 +345,7 @@ class Planner:
     def _control_plane_ill(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""
         total, lost = self._counts.population, self._counts.silent
-        if lost >= ILL_MINIMUM and lost >= ILL_SHARE * total:
+        if lost >= OUTAGE_MINIMUM and 100 * lost >= OUTAGE_PERCENT * total:
             return f"{lost} of {total} nodes do not answer: the control plane is suspected"
         return ""
 
@@ -322,7 +360,7 @@ class Planner:
             wish = entry.assessment.wish
             assert wish is not None
             block = stopped or (
-                ask_drain(self.config.brakes, tally)
+                ask_drain(self.config.brakes, tally, entry.member or Member())
                 if wish.kind is Kind.DRAIN
                 else self._ask_hold(entry, wish, tally, now)
             )
@@ -332,7 +370,7 @@ class Planner:
                 opens = _earlier(opens, block.until)
                 continue
             if wish.kind is Kind.DRAIN:
-                tally.draining += 1
+                tally.add_drain(entry.member or Member())
             else:
                 wish = self._grant_hold(entry, wish, tally, now)
             self._hand_out(entry, wish, now)
@@ -361,9 +399,10 @@ class Planner:
         tally.add_hold(entry.member or Member(), now)
         self._hold_times.append(now)
         self._granted.setdefault((state.condition, state.reason), deque()).append(now)
-        if state.action == "drain" and ask_drain(self.config.brakes, tally) is None:
+        member = entry.member or Member()
+        if state.action == "drain" and ask_drain(self.config.brakes, tally, member) is None:
             # One write for both: cordoned and being drained.
-            tally.draining += 1
+            tally.add_drain(member)
             state = replace(state, phase=Phase.DRAINING, drain_started=int(now))
         return replace(wish, state=state)
 
@@ -381,21 +420,33 @@ class Planner:
         else:
             for key in [key for key in self.suspects if self._wave_is_over(key)]:
                 del self.suspects[key]
+                self._onsets.pop(key, None)
             for key, onsets in list(self._onsets.items()):
-                while onsets and onsets[0][0] < now - signal.window:
+                while onsets and onsets[0].when < now - max(signal.window, signal.rollout_window):
                     onsets.popleft()
+                wave = () if key in self.suspects else self._wave(key, onsets, now)
                 if not onsets:
                     del self._onsets[key]
-                elif key not in self.suspects and self._is_wave(key, onsets):
-                    self.suspects[key] = min(when for when, _ in onsets)
+                elif wave:
+                    self.suspects[key] = min(onset.when for onset in wave)
         if before != self.suspects:
             self._dirty.update(self.entries)
 
-    def _is_wave(self, key: Key, onsets: deque[tuple[float, str]]) -> bool:
-        if key[0] in self.trusted:
-            return False
+    def _wave(self, key: Key, onsets: deque[Onset], now: float) -> tuple[Onset, ...]:
+        """The onsets that make a wave: on many nodes within seconds, or each soon after the
+        node's detector began anew (a rollout goes from node to node, and so does its mistake).
+        """
         limit = self._wave_limit()
-        return len(onsets) > limit and len({uid for _, uid in onsets}) > limit
+        if key[0] in self.trusted or len(onsets) <= limit:
+            return ()
+        signal = self.config.signal
+        for found in (
+            tuple(onset for onset in onsets if onset.when >= now - signal.window),
+            tuple(onset for onset in onsets if onset.rollout),
+        ):
+            if len({onset.uid for onset in found}) > limit:
+                return found
+        return ()
 
     def _wave_is_over(self, key: Key) -> bool:
         """So few nodes still say it that it can be believed again, or a human vouches for it."""

@@ -193,9 +193,26 @@ class Brakes(_Strict):
     max_held_floor: int = Field(default=1, ge=0)
     max_held_ceiling: int | None = Field(default=None, ge=0)
     max_held_per_zone: NodeAmount | None = None
+    group_label: str = ""
+    max_held_per_group: NodeAmount | None = None
     max_draining: int = Field(default=1, ge=0)
+    max_draining_per_zone: int | None = Field(default=None, ge=1)
+    max_draining_per_group: int | None = Field(default=None, ge=1)
     min_interval: Duration = 0.0
     rate: Rate | None = None
+
+    @model_validator(mode="after")
+    def _groups_are_named(self) -> Brakes:
+        limits = {
+            "maxHeldPerGroup": self.max_held_per_group,
+            "maxDrainingPerGroup": self.max_draining_per_group,
+        }
+        missing = [name for name, limit in limits.items() if limit is not None]
+        if missing and not self.group_label:
+            raise ValueError(
+                f"{' and '.join(missing)} need groupLabel, the node label whose value is the group"
+            )
+        return self
 
 
 class Signal(_Strict):
@@ -203,6 +220,7 @@ class Signal(_Strict):
 
     enabled: bool = True
     window: Duration = 30.0
+    rollout_window: Duration = 900.0
     max_touched: NodeAmount = Amount(1, True)
     floor: int = Field(default=3, ge=1)
 

@@ -1,28 +1,34 @@
 """Brakes pace holds: whatever is asked in whatever order, the budget is never passed."""
 
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.brakes import Member, Tally, ask_drain, ask_hold, budget
+from remediator.brakes import Member, Tally, ask_drain, ask_hold, budget, zone_outage
 from remediator.settings import Brakes
 
 MEMBERS = st.builds(
     Member,
     zone=st.sampled_from(["a", "b", ""]),
+    group=st.sampled_from(["g", "h", ""]),
     control_plane=st.booleans(),
     held=st.booleans(),
     unavailable=st.booleans(),
     draining=st.just(False),
 )
 BRAKES = st.builds(
-    lambda amount, floor, ceiling, zone, interval, rate: Brakes.model_validate(
+    lambda amount, floor, ceiling, zone, group, interval, rate: Brakes.model_validate(
         {
             "maxHeld": amount,
             "maxHeldFloor": floor,
             "maxHeldCeiling": ceiling,
             "maxHeldPerZone": zone,
+            "groupLabel": "pool",
+            "maxHeldPerGroup": group,
             "minInterval": interval,
             "rate": rate,
         }
@@ -30,6 +36,7 @@ BRAKES = st.builds(
     st.one_of(st.integers(0, 10), st.integers(0, 100).map(lambda n: f"{n}%")),
     st.integers(0, 3),
     st.none() | st.integers(0, 6),
+    st.none() | st.integers(0, 3),
     st.none() | st.integers(0, 3),
     st.integers(0, 20),
     st.none() | st.fixed_dictionaries({"count": st.integers(1, 3), "window": st.integers(1, 50)}),
@@ -46,17 +53,22 @@ def test_no_sequence_of_holds_passes_a_budget(
     granted: list[float] = []
     for member, pause in zip([m for m in members if not m.held], pauses, strict=False):
         now += pause
-        control_plane_before = tally.control_plane_held
+        out_before = tally.control_plane_out - (member.control_plane and member.unavailable)
         if ask_hold(brakes, tally, member, now) is None:
             tally.add_hold(member, now)
             granted.append(now)
             if member.control_plane:
-                assert control_plane_before == 0
+                assert out_before == 0
     assert tally.held <= max(limit, held_before)
     if brakes.max_held_per_zone is not None and not held_before:
         assert all(
             count <= max(brakes.max_held_per_zone.of(tally.zones[zone]), 1)
             for zone, count in tally.zones_held.items()
+        )
+    if brakes.max_held_per_group is not None and not held_before:
+        assert all(
+            count <= max(brakes.max_held_per_group.of(tally.groups[group]), 1)
+            for group, count in tally.groups_held.items()
         )
     assert all(b - a >= brakes.min_interval for a, b in pairwise(granted))
     if brakes.rate:
@@ -94,7 +106,174 @@ def test_a_pace_says_when_it_opens() -> None:
     assert refused.until == 70
 
 
+def _asked(members: list[Member], member: Member, **brakes: object) -> str:
+    """Which brake is engaged for a hold of `member`, empty = none."""
+    about = Brakes.model_validate({"maxHeld": "100%", **brakes})
+    refused = ask_hold(about, Tally.of(members, (), 0), member, 0)
+    return refused.brake if refused else ""
+
+
+@pytest.mark.parametrize(
+    ("out", "member", "expected"),
+    [
+        (Member(control_plane=True, held=True), Member(control_plane=True), "controlPlane"),
+        (Member(control_plane=True, unavailable=True), Member(control_plane=True), "controlPlane"),
+        (Member(control_plane=True, held=True), Member(), ""),
+        (Member(held=True), Member(control_plane=True), ""),
+        (Member(control_plane=True), Member(control_plane=True), ""),
+    ],
+)
+def test_control_plane_nodes_go_one_at_a_time(out: Member, member: Member, expected: str) -> None:
+    assert _asked([out, member], member) == expected
+
+
+def test_the_control_plane_node_that_is_out_itself_may_be_held() -> None:
+    dead = Member(control_plane=True, unavailable=True)
+    assert _asked([dead, Member(control_plane=True)], dead) == ""
+    assert _asked([dead, replace(dead, held=True)], dead) == "controlPlane"
+
+
+def test_a_control_plane_node_just_allowed_counts() -> None:
+    member, about = Member(control_plane=True), Brakes.model_validate({"maxHeld": "100%"})
+    tally = Tally.of([member, member], (), 0)
+    assert ask_hold(about, tally, member, 0) is None
+    tally.add_hold(member, 0)
+    refused = ask_hold(about, tally, member, 0)
+    assert refused is not None
+    assert refused.brake == "controlPlane"
+
+
+@pytest.mark.parametrize("key", ["zone", "group"])
+def test_each_zone_and_each_group_has_a_limit_of_its_own(key: str) -> None:
+    def member(name: str, **more: bool) -> Member:
+        return replace(Member(**more), **{key: name})
+
+    brakes = {"groupLabel": "pool", f"maxHeldPer{key.title()}": "50%"}
+    members = [member("a", held=True), *[member("a")] * 3, member("b", held=True), member("b")]
+    assert _asked(members, member("a"), **brakes) == ""
+    assert _asked(members, member("b"), **brakes) == key
+    assert _asked([member("a")], member("a"), **brakes) == ""  # never less than one
+
+
+@pytest.mark.parametrize("key", ["zone", "group"])
+def test_drains_are_counted_by_zone_and_group(key: str) -> None:
+    def member(name: str, **more: bool) -> Member:
+        return replace(Member(**more), **{key: name})
+
+    about = Brakes.model_validate(
+        {"maxDraining": 9, "groupLabel": "pool", f"maxDrainingPer{key.title()}": 1}
+    )
+    tally = Tally.of([member("a", held=True, draining=True), member("b")], (), 0)
+    refused = ask_drain(about, tally, member("a"))
+    assert refused is not None
+    assert refused.brake == f"{key}Draining"
+    assert ask_drain(about, tally, member("b")) is None
+    tally.add_drain(member("b"))
+    assert ask_drain(about, tally, member("b")) is not None
+    assert tally.draining == 2
+    tally.add_drain(member("b"), -1)
+    assert ask_drain(about, tally, member("b")) is None
+
+
+@pytest.mark.parametrize(
+    ("silent", "nodes", "down"), [(3, 5, True), (2, 3, False), (3, 6, False), (55, 100, True)]
+)
+def test_a_zone_that_falls_silent_is_left_alone_and_the_others_go_on(
+    silent: int, nodes: int, down: bool
+) -> None:
+    lost = Member(zone="a", unavailable=True, silent=True)
+    there = Member(zone="a")
+    members = [lost] * silent + [there] * (nodes - silent) + [Member(zone="b")] * 200
+    engaged = "zoneOutage" if down else ""
+    assert _asked(members, there) == engaged
+    assert _asked(members, lost) == engaged
+    assert _asked(members, Member(zone="b")) == ""
+    tally = Tally.of(members, (), 0)
+    refused = ask_drain(Brakes(), tally, there)
+    assert (refused.brake if refused else "") == engaged
+    assert ask_drain(Brakes(), tally, Member(zone="b")) is None
+
+
+def test_an_outage_passes() -> None:
+    lost = Member(zone="a", unavailable=True, silent=True)
+    tally = Tally.of([lost] * 4, (), 0)
+    assert zone_outage(tally, "a") is not None
+    for _ in range(2):
+        tally.count(lost, -1)
+        tally.count(Member(zone="a"), 1)
+    assert zone_outage(tally, "a") is None
+    assert (tally.silent, tally.unavailable, tally.population) == (2, 2, 4)
+
+
+def test_nodes_without_a_zone_are_no_zone() -> None:
+    lost = Member(unavailable=True, silent=True)
+    assert _asked([lost] * 4, lost) == ""
+
+
+@given(st.lists(MEMBERS, max_size=20), st.data())
+def test_counts_are_what_a_fresh_count_would_be(members: list[Member], data: st.DataObject) -> None:
+    """Taken in and out in any order, the counters agree with counting afresh."""
+    gone = data.draw(st.sets(st.integers(0, max(0, len(members) - 1))))
+    kept = [member for number, member in enumerate(members) if number not in gone]
+    tally = Tally.of(members, (), 0)
+    for number in sorted(gone & set(range(len(members)))):
+        tally.count(members[number], -1)
+    fresh = Tally.of(kept, (), 0)
+    assert _numbers(tally) == _numbers(fresh)
+    assert fresh.population == len(kept)
+    assert fresh.held == sum(m.held for m in kept)
+    assert fresh.unavailable == sum(m.unavailable and not m.held for m in kept)
+    assert fresh.control_plane_out == sum(
+        m.control_plane and (m.held or m.unavailable) for m in kept
+    )
+
+
+def _numbers(tally: Tally) -> list[object]:
+    return [
+        +value if isinstance(value, Counter) else value
+        for name in Tally.__slots__
+        for value in [getattr(tally, name)]
+    ]
+
+
+def test_a_copy_is_changed_on_its_own() -> None:
+    tally = Tally.of([Member(zone="a", group="g")] * 3, (), 0)
+    copy = tally.copy((), 0)
+    copy.add_hold(Member(zone="a", group="g"), 0)
+    copy.add_drain(Member(zone="a", group="g"))
+    assert _numbers(tally) == _numbers(Tally.of([Member(zone="a", group="g")] * 3, (), 0))
+
+
+def test_a_hold_of_a_node_that_was_out_moves_it() -> None:
+    tally = Tally.of([Member(unavailable=True), Member()], (), 0)
+    tally.add_hold(Member(unavailable=True), 5)
+    assert (tally.held, tally.unavailable, tally.hold_times) == (1, 0, [5])
+
+
+def test_a_pause_between_two_holds_is_kept_and_ends() -> None:
+    brakes = Brakes.model_validate({"maxHeld": 9, "minInterval": "10s"})
+    tally = Tally.of([Member()] * 9, [100], 0)
+    refused = ask_hold(brakes, tally, Member(), 109)
+    assert refused is not None
+    assert (refused.brake, refused.until) == ("minInterval", 110)
+    assert ask_hold(brakes, tally, Member(), 110) is None
+
+
+@pytest.mark.parametrize(
+    ("brakes", "population", "allowed"),
+    [
+        ({"maxHeld": "10%", "maxHeldFloor": 3}, 10, 3),
+        ({"maxHeld": "50%", "maxHeldCeiling": 4}, 100, 4),
+        ({"maxHeld": "50%", "maxHeldFloor": 9, "maxHeldCeiling": 4}, 10, 4),
+        ({"maxHeld": 7}, 3, 7),
+        ({"maxHeld": 0, "maxHeldFloor": 0}, 100, 0),
+    ],
+)
+def test_floor_and_ceiling(brakes: dict[str, object], population: int, allowed: int) -> None:
+    assert budget(Brakes.model_validate(brakes), population) == allowed
+
+
 def test_drains_have_their_own_limit() -> None:
     brakes = Brakes.model_validate({"maxDraining": 1})
-    assert ask_drain(brakes, Tally()) is None
-    assert ask_drain(brakes, Tally(draining=1)) is not None
+    assert ask_drain(brakes, Tally(), Member()) is None
+    assert ask_drain(brakes, Tally(draining=1), Member()) is not None
