@@ -274,6 +274,9 @@ class Healing:
                 known.pop(uid, None)
             ward.asking.discard(uid)
             ward.stuck_said.discard(uid)
+            for group in ward.groups.values():
+                for pods in (group.pods, group.alive, group.ill):
+                    pods[:] = [pod for pod in pods if pod.uid != uid]
         else:
             ward.pods[change.new.uid] = change.new
         ward.dirty = True

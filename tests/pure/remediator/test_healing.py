@@ -1,0 +1,540 @@
+"""Which pod is restarted when: one owner's pods, budgets, nodes, siblings, leaders."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from remediator.healing import FORGIVE_AFTER, Owner
+from remediator.pod_health import Cause, Container
+from remediator.policies import HOUR, State
+from tests.pure.remediator.healing_world import NODES, NOW, Worker, World, around, policy_json
+
+KEY = "ns/web"
+
+
+def world(wanted: int = 3, *, settle: bool = True, **more: Any) -> World:
+    """One Deployment under one policy, up and well."""
+    spec = more.pop("spec", {})
+    made = World({KEY: policy_json("web", **spec)}, {"web": wanted}, **more)
+    if settle:
+        made.run(60)
+        assert state(made) is State.HEALTHY
+    return made
+
+
+def state(made: World, key: str = KEY) -> State:
+    """The policy in one word."""
+    status = made.healing.wards[key].status
+    assert status is not None
+    return status.state
+
+
+def message(made: World, key: str = KEY) -> str:
+    """What the policy's status says."""
+    status = made.healing.wards[key].status
+    assert status is not None
+    return status.message
+
+
+def notices(made: World, seconds: float) -> list[tuple[str, str]]:
+    """(reason, message) of what is said on the policy within so much time."""
+    said = []
+    for _ in range(round(seconds)):
+        said += [(notice.reason, notice.message) for notice in made.tick().notices]
+    return said
+
+
+# -- when ------------------------------------------------------------------------------------
+
+
+def test_a_pod_not_ready_long_enough_is_restarted_once() -> None:
+    made = world()
+    made.break_one("web")
+    made.run(29)
+    assert made.orders == []
+    made.run(25)
+    assert len(made.evicted) == 1
+    made.run(300)
+    assert len(made.evicted) == 1
+    assert state(made) is State.HEALTHY
+
+
+def test_failed_looks_in_a_row_are_needed_unless_too_few_are_well() -> None:
+    patient = world(spec={"failureThreshold": 6})
+    patient.break_one("web")
+    patient.run(45)
+    assert patient.evicted == []
+    patient.run(30)
+    assert len(patient.evicted) == 1
+
+    urgent = world(spec={"failureThreshold": 6, "healthThreshold": "100%"})
+    urgent.break_one("web")
+    urgent.run(45)
+    assert len(urgent.evicted) == 1
+
+
+def test_a_pod_that_recovers_by_itself_is_left_alone() -> None:
+    made = world()
+    for _ in range(20):
+        made.break_one("web")
+        made.run(25)
+        made.break_one("web", broken=False)
+        made.run(10)
+    assert made.orders == []
+
+
+def test_only_a_hung_pod_gets_a_short_grace() -> None:
+    made = world(
+        spec={
+            "unhealthyWhen": {"notReadyFor": "30s", "noProgressFor": "60s"},
+            "progress": {"port": "http"},
+            "restart": {"gracePeriod": "7s"},
+        }
+    )
+    hung = next(iter(made.workers.values()))
+    hung.work, hung.last_progress = (made.now, made.now + 1e9), made.now
+    made.run(80)
+    made.break_one("web", index=2)
+    made.run(120)
+    assert [(order.cause, order.grace) for order in made.orders] == [
+        (Cause.NO_PROGRESS, 7),
+        (Cause.NOT_READY, None),
+    ]
+
+
+def test_a_hung_pod_is_restarted_as_soon_as_its_time_is_over() -> None:
+    made = world(spec={"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": 8080}})
+    begun = made.now
+    hung = next(iter(made.workers.values()))
+    hung.work, hung.last_progress = (begun, begun + 1e9), begun
+    made.run(63)
+    assert len(made.orders) == 1
+    assert made.orders[0].at - begun <= 62
+
+
+def test_below_the_threshold_means_of_the_wanted_pods() -> None:
+    made = world(wanted=2, spec={"healthThreshold": 5})
+    ward = made.healing.wards[KEY]
+    assert made.healing.limit(ward) == 2
+    assert ward.status is not None
+    above = next(c for c in ward.status.conditions if c.type == "ThresholdAboveDesired")
+    assert above.holds
+    assert "5 counts as 2" in above.message
+
+
+def test_zero_wanted_is_idle() -> None:
+    made = world()
+    made.wanted["web"] = 0
+    made.run(60)
+    assert state(made) is State.IDLE
+    assert made.orders == []
+
+
+# -- one at a time, and not for ever ---------------------------------------------------------
+
+
+def test_two_broken_pods_go_one_after_the_other() -> None:
+    made = world(wanted=4)
+    made.break_one("web", index=0)
+    made.break_one("web", index=1)
+    made.run(50)
+    assert len(made.evicted) == 1
+    made.run(300)
+    assert len(made.evicted) == 2
+    first, second = (moment for moment, *_ in made.evicted)
+    assert second - first >= made.grace
+
+
+def _always_broken(made: World, seconds: float) -> None:
+    """One pod is well, all others break as soon as they are up."""
+    keep = min(pod.uid for pod in made.of("web"))
+    for _ in range(round(seconds)):
+        for pod in made.of("web"):
+            made.workers[pod.uid].broken = pod.uid != keep
+        made.tick()
+
+
+def test_the_backoff_doubles_then_it_is_given_up_loudly() -> None:
+    made = world(wanted=2, spec={"restart": {"maxPerHour": 4, "backoff": "60s"}}, grace=1.0)
+    said = []
+    keep = min(pod.uid for pod in made.of("web"))
+    for _ in range(3000):
+        for pod in made.of("web"):
+            made.workers[pod.uid].broken = pod.uid != keep
+        said += [notice.reason for notice in made.tick().notices]
+    moments = [moment for moment, *_ in made.evicted]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    assert len(moments) == 4
+    assert gaps[1] >= 120
+    assert gaps[2] >= 240
+    assert state(made) is State.GAVE_UP
+    assert Counter(said)["HealingGaveUp"] == 1
+    assert "4 restarts within" in message(made)
+
+
+def test_given_up_stays_so_when_the_hour_is_over_and_ends_with_health() -> None:
+    made = world(wanted=2, spec={"restart": {"maxPerHour": 1}})
+    _always_broken(made, 3 * HOUR / 10 + 60)
+    assert len(made.evicted) == 1
+    assert state(made) is State.GAVE_UP
+    _always_broken(made, HOUR)
+    assert len(made.evicted) == 1
+    for worker in made.workers.values():
+        worker.broken = False
+    made.run(FORGIVE_AFTER + 60)
+    assert state(made) is State.HEALTHY
+    made.break_one("web")
+    made.run(90)
+    assert len(made.evicted) == 2
+
+
+def test_a_changed_policy_or_template_is_a_new_chance() -> None:
+    made = world(wanted=2, spec={"restart": {"maxPerHour": 2}})
+    _always_broken(made, 900)
+    assert state(made) is State.GAVE_UP
+    made.documents[KEY]["metadata"]["generation"] = 2
+    made.documents[KEY]["spec"]["restart"] = {"maxPerHour": 3}
+    made.new_leader()
+    _always_broken(made, 600)
+    assert len(made.evicted) == 3
+
+
+def test_a_refused_eviction_uses_nothing_up() -> None:
+    made = world(wanted=3, fate=lambda _: "refused")
+    made.break_one("web")
+    made.run(600)
+    record = made.healing.wards[KEY].records["deploy-web"]
+    assert (record.restarts, record.failures, record.pod) == ((), 0, "")
+    assert made.evicted == []
+    assert 2 < len(made.orders) < 25  # asked again, ever more seldom
+    assert "PDB says no" in message(made)
+    assert state(made) is State.THROTTLED
+    made.fate = lambda _: ""
+    made.run(90)
+    assert len(made.evicted) == 1
+
+
+# -- hands off -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"rolling": "a roll-out is under way"}, "roll-out"),
+        ({"desired": 2}, "scaled in"),
+    ],
+)
+def test_owners_in_the_middle_of_something_are_left_alone(
+    change: dict[str, Any], word: str
+) -> None:
+    made = world()
+    made.owner = lambda name: replace(  # type: ignore[method-assign]
+        Owner(f"deploy-{name}", "Deployment", name, "apps/v1", 3, "", "1"), **change
+    )
+    made.healing.owner_known("rs-web", made.owner("web"))
+    made.break_one("web")
+    made.run(200)
+    assert made.orders == []
+    assert word in message(made)
+
+
+def test_pods_of_a_node_in_trouble_are_left_alone() -> None:
+    made = world(around=around(node_trouble=lambda node: "it is being drained"))
+    made.break_one("web")
+    made.run(200)
+    assert made.orders == []
+    assert "being drained" in message(made)
+
+
+@pytest.mark.parametrize("what", ["policy", "all"])
+def test_paused_means_nothing_is_restarted(what: str) -> None:
+    made = world(
+        settle=False,
+        spec={"paused": what == "policy"},
+        around=around(stopped="paused: for a test" if what == "all" else ""),
+    )
+    made.run(60)
+    made.break_one("web")
+    made.run(200)
+    assert made.orders == []
+    assert state(made) is (State.PAUSED if what == "policy" else State.THROTTLED)
+
+
+def test_a_pod_that_starts_is_not_ill_however_long_its_budget() -> None:
+    made = world(settle=False, start=130.0)
+    made.run(600)
+    assert made.orders == []
+    assert state(made) is State.HEALTHY
+
+
+def test_a_pod_without_a_controller_is_only_reported() -> None:
+    made = world(wanted=1)
+    [pod] = made.of("web")
+    made._change(replace(pod, owner_uid="", owner_kind=""))
+    made.break_one("web")
+    made.run(120)
+    assert made.orders == []
+    assert "no controller would replace it" in message(made)
+
+
+def test_of_two_policies_the_older_one_heals() -> None:
+    younger = policy_json("web")
+    younger["metadata"] |= {"name": "also", "uid": "uid-also"}
+    younger["metadata"]["creationTimestamp"] = "2026-02-01T00:00:00Z"
+    made = world()
+    made.documents["ns/also"] = younger
+    made.new_leader()
+    for pod in made.of("web"):
+        made.healing.pod_changed("ns/also", _arrival(pod))
+    made.break_one("web")
+    made.run(60)
+    assert {order.policy for order in made.orders} == {KEY}
+
+
+def _arrival(pod: Any) -> Any:
+    from remediator.snapshot import Change
+
+    return Change(pod.name, None, pod)
+
+
+# -- several owners --------------------------------------------------------------------------
+
+
+def two_owners(**more: Any) -> World:
+    """`web` and `api`, with a pod of each on every node."""
+    made = World(
+        {KEY: policy_json("web"), "ns/api": policy_json("api")}, {"web": 3, "api": 3}, **more
+    )
+    made.run(60)
+    return made
+
+
+def _break_on(made: World, node: str) -> None:
+    for pod in made.pods.values():
+        if pod.node == node:
+            made.workers[pod.uid].broken = True
+
+
+def test_two_owners_ill_on_one_node_are_a_finding_about_the_node() -> None:
+    made = two_owners()
+    _break_on(made, NODES[0])
+    made.run(120)
+    assert set(made.healing.findings) == {NODES[0]}
+    assert made.orders == []
+    assert "pods of 2 owners" in made.healing.findings[NODES[0]].text
+    for worker in made.workers.values():
+        worker.broken = False
+    made.run(20)
+    assert made.healing.findings == {}
+
+
+def test_where_no_rule_would_empty_the_node_pods_are_healed_one_by_one() -> None:
+    made = two_owners(around=around(node_path=lambda _: False))
+    _break_on(made, NODES[0])
+    made.run(200)
+    assert {owner for _, owner, _ in made.evicted} == {"web", "api"}
+
+
+def test_a_node_that_nobody_empties_does_not_keep_its_pods_ill_for_ever() -> None:
+    made = two_owners()
+    _break_on(made, NODES[0])
+    made.run(900)
+    assert {owner for _, owner, _ in made.evicted} == {"web", "api"}
+
+
+def test_one_owner_alone_is_no_finding() -> None:
+    made = two_owners()
+    made.break_one("web")
+    made.run(100)
+    assert made.healing.findings == {}
+    assert len(made.evicted) == 1
+
+
+def test_siblings_ill_everywhere_are_not_restarted_and_it_is_said_once() -> None:
+    made = world(wanted=3)
+    for worker in made.workers.values():
+        worker.broken = True
+    said = notices(made, 600)
+    assert made.evicted == []
+    assert [reason for reason, _ in said] == ["HealingGaveUp"]
+    assert "on every node" in said[0][1]
+    assert state(made) is State.GAVE_UP
+    made.break_one("web", broken=False)
+    made.run(120)
+    assert len(made.evicted) >= 1  # one is well again: the others are worth a restart
+
+
+# -- leaders ---------------------------------------------------------------------------------
+
+
+def test_a_new_leader_goes_on_with_the_restart_under_way_and_the_budget() -> None:
+    made = world(wanted=4, spec={"restart": {"maxPerHour": 2}})
+    made.fate = lambda _: "died"
+    made.break_one("web", index=0)
+    made.break_one("web", index=1)
+    made.break_one("web", index=2)
+    while not made.evicted:
+        made.tick()
+    made.fate = lambda _: ""
+    made.new_leader()
+    made.run(20)
+    assert len(made.evicted) == 1  # the first is still on its way
+    made.run(600)
+    assert len(made.evicted) == 2
+    assert state(made) is State.GAVE_UP
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    made = world(wanted=2, spec={"restart": {"maxPerHour": 60, "maxBackoff": "5s"}}, grace=1.0)
+    _always_broken(made, 2 * HOUR)
+    status = made.documents[KEY]["status"]
+    [record] = status["owners"]
+    assert 10 < len(record["restarts"]) <= 60
+    made.wanted["web"] = 0
+    made.run(HOUR + 120, step=10)
+    assert made.documents[KEY]["status"]["owners"] == []
+
+
+# -- properties ------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.integers(1, 400)),
+        st.tuples(st.just("break"), st.integers(0, 7)),
+        st.tuples(st.just("mend"), st.integers(0, 7)),
+        st.tuples(st.just("hang"), st.integers(0, 7)),
+        st.tuples(st.just("scale"), st.integers(0, 6)),
+        st.tuples(st.just("leader"), st.just(0)),
+        st.tuples(st.just("fate"), st.integers(0, 2)),
+        st.tuples(st.just("budget"), st.integers(0, 4)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, per_hour=st.integers(1, 6), seed=st.integers(0, 99))
+def test_never_two_at_once_never_over_budget_never_below_what_a_budget_allows(
+    steps: list[tuple[str, int]], per_hour: int, seed: int
+) -> None:
+    made = World(
+        {
+            KEY: policy_json(
+                "web",
+                unhealthyWhen={"notReadyFor": "5s", "noProgressFor": "20s"},
+                progress={"port": 8080},
+                failureThreshold=1,
+                restart={"maxPerHour": per_hour, "maxBackoff": "5s"},
+            )
+        },
+        {"web": 4},
+        min_available=1,
+        seed=seed,
+    )
+    made.run(30)
+    for what, number in steps:
+        if what == "wait":
+            _watched_run(made, number, per_hour)
+        elif what in ("break", "mend"):
+            made.break_one("web", what == "break", number)
+        elif what == "hang" and made.workers:
+            worker = sorted(made.workers.items())[number % len(made.workers)][1]
+            worker.work, worker.last_progress = (made.now, 1e12), made.now
+        elif what == "scale":
+            made.wanted["web"] = number
+        elif what == "leader":
+            made.new_leader()
+        elif what == "fate":
+            fates = ("", "refused", "died")
+            made.fate = lambda _, chosen=fates[number]: chosen
+        elif what == "budget":
+            made.min_available = number
+        _watched_run(made, 3, per_hour)
+
+
+def _watched_run(made: World, seconds: int, per_hour: int) -> None:
+    for _ in range(seconds):
+        ours = {uid for _, _, uid in made.evicted}
+        going = [uid for uid in made.pods if uid in ours]
+        ready = sum(pod.ready and pod.deletion is None for pod in made.of("web"))
+        before = len(made.evicted)
+        made.tick()
+        fresh = made.evicted[before:]
+        assert len(fresh) <= 1
+        if fresh:
+            # Whoever we sent away before is gone, and only then the next one goes.
+            assert [uid for uid in going if uid in made.pods] == []
+            now_ready = sum(pod.ready and pod.deletion is None for pod in made.of("web"))
+            assert now_ready >= min(ready, made.min_available)
+        moments = [moment for moment, *_ in made.evicted if moment > made.now - HOUR]
+        assert len(moments) <= per_hour
+        if fresh and made.fate(made.orders[-1]) == "died":
+            made.new_leader()
+
+
+# -- an hour of healthy load -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_hour_of_healthy_load_restarts_nothing(seed: int) -> None:
+    """Changing speed, idle times, scale-ups and scale-downs to zero, slow starts, a new leader."""
+    made = World(
+        {
+            KEY: policy_json(
+                "web",
+                unhealthyWhen={
+                    "noProgressFor": "60s",
+                    "notReadyFor": "30s",
+                    "waitingReasons": ["CrashLoopBackOff"],
+                },
+                progress={"port": 8080},
+                healthThreshold="100%",
+                failureThreshold=1,
+            )
+        },
+        {"web": 3},
+        start=45.0,
+        seed=seed,
+    )
+    done = 0
+    slowest = 1.0
+    for second in range(3600):
+        if second % 120 == 0:
+            made.wanted["web"] = made.random.choice([0, 1, 2, 5, 8, 12])
+            slowest = made.random.choice([0.5, 5.0, 30.0, 55.0])
+        if second % 900 == 899:
+            made.new_leader()
+        for pod in list(made.pods.values()):
+            done += _work(made, made.workers[pod.uid], pod.ready, slowest)
+        made.tick()
+    assert done > 300
+    assert made.orders == []
+    assert state(made) in (State.HEALTHY, State.DEGRADED, State.IDLE)
+
+
+def _work(made: World, worker: Worker, ready: bool, slowest: float) -> int:
+    """Finish what is due, take the next message, or stay idle for a while."""
+    finished = worker.work is not None and made.now >= worker.work[1]
+    if finished:
+        worker.work, worker.last_progress = None, made.now
+    if worker.work is None and ready and made.random.random() < 0.3:
+        worker.work = (made.now, made.now + made.random.uniform(0.1, slowest))
+    return int(finished)
+
+
+def test_a_crashing_pod_is_restarted_by_its_waiting_reason() -> None:
+    made = world(spec={"unhealthyWhen": {"waitingReasons": ["CrashLoopBackOff"]}})
+    pod = made.of("web")[0]
+    made.workers[pod.uid].broken = True
+    made.run(2)
+    crashing = Container("main", waiting="CrashLoopBackOff", exit_code=1)
+    made._change(replace(made.pods[pod.uid], containers=(crashing,)))
+    made.run(40)
+    assert [(order.pod.uid, order.cause) for order in made.orders] == [(pod.uid, Cause.WAITING)]
+    assert made.now > NOW

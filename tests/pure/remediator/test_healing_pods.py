@@ -1,0 +1,305 @@
+"""What one pod shows, and what is made of several looks at it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remediator.pod_health import (
+    Cause,
+    Container,
+    Health,
+    Reading,
+    Stall,
+    diagnose,
+    see,
+    stalled,
+    watched_from_json,
+)
+from remediator.policies import Symptoms
+from tests.pure.remediator.healing_world import NOW, watched
+
+ALL = Symptoms(
+    not_ready_for=60.0,
+    waiting_reasons=frozenset({"CrashLoopBackOff", "CreateContainerConfigError"}),
+    terminated_non_zero=True,
+    terminating_for=600.0,
+    no_progress_for=60.0,
+)
+NONE = Symptoms()
+
+
+def container(**more: Any) -> Container:
+    """A running one."""
+    return replace(Container("main", running_since=NOW - 3500), **more)
+
+
+def waiting(reason: str, **more: Any) -> Container:
+    """One that waits."""
+    return Container("main", waiting=reason, **more)
+
+
+CASES = [
+    ("well", {}, ALL, Health.WELL, ""),
+    ("not ready", {"ready": False}, ALL, Health.ILL, "NotReady"),
+    ("not ready, not asked for", {"ready": False}, NONE, Health.POOR, "NotReady"),
+    ("finished", {"phase": "Succeeded", "ready": False}, ALL, Health.OVER, "Succeeded"),
+    ("failed", {"phase": "Failed", "ready": False}, ALL, Health.OVER, "Failed"),
+    ("leaving", {"deletion": NOW + 5, "ready": False}, ALL, Health.LEAVING, "Terminating"),
+    (
+        "crashing",
+        {"ready": False, "containers": (waiting("CrashLoopBackOff", exit_code=1),)},
+        ALL,
+        Health.ILL,
+        "CrashLoopBackOff",
+    ),
+    (
+        "crashing, not asked for",
+        {"ready": False, "containers": (waiting("CrashLoopBackOff"),)},
+        NONE,
+        Health.POOR,
+        "CrashLoopBackOff",
+    ),
+    (
+        "no image: a restart brings none",
+        {"phase": "Pending", "ready": False, "containers": (waiting("ImagePullBackOff"),)},
+        ALL,
+        Health.POOR,
+        "ImagePullBackOff",
+    ),
+    (
+        "no image, and listed all the same",
+        {"phase": "Pending", "ready": False, "containers": (waiting("ImagePullBackOff"),)},
+        Symptoms(waiting_reasons=frozenset({"ImagePullBackOff"})),
+        Health.ILL,
+        "ImagePullBackOff",
+    ),
+    (
+        "its configuration is missing",
+        {
+            "phase": "Pending",
+            "ready": False,
+            "containers": (waiting("CreateContainerConfigError"),),
+        },
+        ALL,
+        Health.ILL,
+        "CreateContainerConfigError",
+    ),
+    (
+        "killed for its memory: crashing is not the cause",
+        {
+            "ready": False,
+            "containers": (
+                waiting(
+                    "CrashLoopBackOff", exit_code=137, exit_reason="OOMKilled", memory_limit="64Mi"
+                ),
+            ),
+        },
+        ALL,
+        Health.POOR,
+        "OOMKilled",
+    ),
+    (
+        "ended with an error",
+        {"ready": False, "containers": (Container("main", exit_code=3, exit_reason="Error"),)},
+        ALL,
+        Health.ILL,
+        "ExitCode",
+    ),
+    (
+        "ended well",
+        {"containers": (container(), Container("once", exit_code=0, exit_reason="Completed"))},
+        ALL,
+        Health.WELL,
+        "",
+    ),
+    (
+        "being made",
+        {"phase": "Pending", "ready": False, "containers": (waiting("ContainerCreating"),)},
+        ALL,
+        Health.BEGINNING,
+        "Starting",
+    ),
+    (
+        "its model still loads",
+        {
+            "ready": False,
+            "containers": (
+                container(running_since=NOW - 120, started=False, startup_budget=300.0),
+            ),
+        },
+        ALL,
+        Health.BEGINNING,
+        "Starting",
+    ),
+    (
+        "its startup probe should have ended it",
+        {
+            "ready": False,
+            "containers": (
+                container(running_since=NOW - 400, started=False, startup_budget=300.0),
+            ),
+        },
+        ALL,
+        Health.ILL,
+        "NotReady",
+    ),
+    (
+        "no node for it",
+        {
+            "phase": "Pending",
+            "ready": False,
+            "node": "",
+            "waits_for_node": "0/3 nodes",
+            "containers": (),
+        },
+        ALL,
+        Health.POOR,
+        "Unschedulable",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("pod", "symptoms", "health", "name"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_what_a_pod_shows(
+    pod: dict[str, Any], symptoms: Symptoms, health: Health, name: str
+) -> None:
+    found = diagnose(watched("p", **pod), symptoms, None, NOW)
+    assert (found.health, found.name) == (health, name)
+    assert (found.cause is Cause.NONE) is (health is not Health.ILL)
+
+
+def test_memory_is_reported_with_its_limit() -> None:
+    item = waiting("CrashLoopBackOff", exit_code=137, exit_reason="OOMKilled", memory_limit="64Mi")
+    found = diagnose(watched("p", ready=False, containers=(item,)), ALL, None, NOW)
+    assert "its peak reached its limit of 64Mi" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("age", "ready", "health"),
+    [(59.0, True, Health.WELL), (60.0, True, Health.ILL), (60.0, False, Health.ILL)],
+)
+def test_work_that_stands_still(age: float, ready: bool, health: Health) -> None:
+    stall = Stall(NOW - age, NOW, 4)
+    found = diagnose(watched("p", ready=ready), ALL, stall, NOW + 5)
+    assert found.health is health
+    assert found.cause is Cause.NO_PROGRESS
+
+
+def test_time_without_an_answer_is_no_stall() -> None:
+    stall = Stall(NOW - 59, NOW, 4)  # asked at NOW; since then nobody answered
+    assert diagnose(watched("p"), ALL, stall, NOW + 100).health is Health.WELL
+
+
+@pytest.mark.parametrize(
+    ("before", "mark", "reading", "since"),
+    [
+        # Nothing in flight; waiting for something else.
+        (None, 0.0, Reading(0, 500.0, 7.0), None),
+        (None, 0.0, Reading(3, 500.0, 7.0, 500.0, waits=True), None),
+        # The first message after a long idle night: it is as old as itself.
+        (None, 0.0, Reading(1, 9999.0, 7.0, 2.0), NOW - 2),
+        # Others were finished meanwhile: the last progress counts.
+        (None, 0.0, Reading(8, 3.0, 7.0, 80.0), NOW - 3),
+        # No age told: since it was first seen in flight with this very last progress.
+        (None, 0.0, Reading(1, 9999.0, 7.0), NOW),
+        (Stall(NOW - 50, NOW - 10, 1), 7.0, Reading(1, 9999.0, 7.0), NOW - 50),
+        (Stall(NOW - 50, NOW - 10, 1), 6.0, Reading(1, 5.0, 7.0), NOW),
+    ],
+)
+def test_since_when_work_stands_still(
+    before: Stall | None, mark: float, reading: Reading, since: float | None
+) -> None:
+    found = stalled(before, mark, reading, NOW)
+    assert (found.since if found else None) == since
+
+
+def test_looks_in_a_row_count_and_anything_else_begins_anew() -> None:
+    ill = diagnose(watched("p", ready=False, ready_changed=NOW), ALL, None, NOW)
+    well = diagnose(watched("p"), ALL, None, NOW)
+    sight = see(None, ill, NOW, counts=True)
+    sight = see(sight, ill, NOW + 5, counts=False)  # a change in between is no look
+    sight = see(sight, ill, NOW + 10, counts=True)
+    assert (sight.failed, sight.since) == (2, NOW)
+    assert not sight.certain(2, NOW + 59)
+    assert not sight.certain(3, NOW + 60)
+    assert sight.certain(2, NOW + 60)
+    sight = see(see(sight, well, NOW + 70, counts=False), ill, NOW + 71, counts=True)
+    assert (sight.failed, sight.since) == (1, NOW + 71)
+
+
+def test_progress_between_two_looks_begins_anew() -> None:
+    sight = None
+    for number in range(5):
+        now = NOW + 10 * number
+        found = diagnose(watched("p"), ALL, Stall(now - 8, now, 1), now)
+        sight = see(sight, found, now, counts=True)
+        assert sight.failed == 1
+
+
+def test_a_first_sight_believes_a_predecessors_note_before_the_pods_clock() -> None:
+    ill = diagnose(watched("p", ready=False, ready_changed=NOW - 300), ALL, None, NOW)
+    assert see(None, ill, NOW, counts=True).since == NOW - 300
+    assert see(None, ill, NOW, counts=True, noted=NOW - 40).since == NOW - 40
+    ahead = diagnose(watched("p", ready=False, ready_changed=NOW + 99), ALL, None, NOW)
+    assert see(None, ahead, NOW, counts=True).since == NOW
+
+
+def test_a_pod_is_trimmed_from_what_the_api_says() -> None:
+    probe = {"periodSeconds": 5, "failureThreshold": 60}
+    raw = {
+        "metadata": {
+            "name": "w-1",
+            "namespace": "ns",
+            "uid": "u",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [
+                {
+                    "kind": "ReplicaSet",
+                    "name": "w",
+                    "uid": "r",
+                    "apiVersion": "apps/v1",
+                    "controller": True,
+                }
+            ],
+            "annotations": {"selfheal.dev/evict": "false"},
+        },
+        "spec": {
+            "nodeName": "n",
+            "containers": [
+                {
+                    "name": "main",
+                    "ports": [{"name": "http", "containerPort": 8080}],
+                    "startupProbe": probe,
+                    "resources": {"limits": {"memory": "1Gi"}},
+                }
+            ],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": "10.1.2.3",
+            "conditions": [
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:10Z"}
+            ],
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "started": False,
+                    "state": {"running": {"startedAt": "2026-01-01T00:00:05Z"}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                }
+            ],
+        },
+    }
+    pod = watched_from_json(raw)
+    assert (pod.owner_uid, pod.ports, pod.address, pod.kept) == (
+        "r",
+        {"http": 8080},
+        "10.1.2.3",
+        True,
+    )
+    [item] = pod.containers
+    assert (item.started, item.startup_budget, item.memory_limit) == (False, 300.0, "1Gi")
+    assert (item.waiting, item.exit_code) == ("", None)  # it runs: what was before is over
