@@ -340,6 +340,111 @@ def _held(planner: Planner, kind: str) -> int:
     return sum(1 for s in states if s is not None and s.phase.held and s.condition == kind)
 
 
+def _restarts_and_says(planner: Planner, name: str, now: float, bad: str = "Fault") -> None:
+    """The node's detector begins anew (everything False again), then finds the node bad."""
+    seen = planner.entries[f"uid-{name}"].node
+    for kind in ("Fault", "Genuine"):
+        seen = things.with_condition(seen, condition("False", kind, transition=now, heartbeat=now))
+    _put(planner, seen, now)
+    then = now + 60
+    bad_now = condition("True", bad, transition=then, heartbeat=then)
+    _put(planner, things.with_condition(seen, bad_now), then)
+
+
+def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
+    """One node a minute gets the new detector, which is wrong: no 30 seconds hold many."""
+    planner = _planner(100)
+    at_most, now = 0, NOW
+    for number in range(10):
+        now = NOW + 60 * number
+        _restarts_and_says(planner, f"n{number}", now)
+        _carry_out(planner, planner.plan(now + 60).intents, now + 60)
+        at_most = max(at_most, _held(planner, "Fault"))
+    assert at_most <= 3  # signal.floor
+    for _ in range(2):
+        _carry_out(planner, planner.plan(now + 60).intents, now + 60)
+    assert _held(planner, "Fault") == 0
+    assert planner.suspects.keys() == {("Fault", "Why")}
+
+
+def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> None:
+    planner = _planner(100)
+    for number in range(10):
+        now = NOW + 60 * number
+        seen = planner.entries[f"uid-n{number}"].node
+        bad = condition("True", transition=now, heartbeat=now)
+        _put(planner, things.with_condition(seen, bad), now)
+        _carry_out(planner, planner.plan(now).intents, now)
+    assert _held(planner, "Fault") == 10
+    assert planner.suspects == {}
+
+
+def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
+    planner = _planner(100)
+    for number in range(10):
+        _restarts_and_says(planner, f"n{number}", NOW + number, bad="Other")
+    now = NOW + 1000  # past signal.rolloutWindow
+    for number in range(10):
+        seen = planner.entries[f"uid-n{number}"].node
+        bad = condition("True", transition=now + 60 * number, heartbeat=now + 60 * number)
+        _put(planner, things.with_condition(seen, bad), now + 60 * number)
+        _carry_out(planner, planner.plan(now + 60 * number).intents, now + 60 * number)
+    assert _held(planner, "Fault") == 10
+
+
+def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> None:
+    planner = _planner(4, brakes={"maxHeld": 1})
+    for number in (0, 1):
+        seen = planner.entries[f"uid-n{number}"].node
+        _put(planner, things.with_condition(seen, condition("True")))
+    planner.mark({"n0": "somebody else is at work"})
+    plan = planner.plan(NOW)
+    assert plan.intents == ()
+    assert plan.engaged == {"unavailable": 1}
+    planner.mark({})
+    assert [intent.node for intent in planner.plan(NOW).intents] == ["n0"]
+
+
+def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
+    planner = _planner(0)
+    lost = replace(READY, status="Unknown")
+    for number in range(9):
+        zone = "abc"[number % 3]
+        labels = {"topology.kubernetes.io/zone": zone}
+        _put(planner, node(f"z{number}", *([lost] if zone == "a" else []), labels=labels))
+    for number in (0, 1):  # one in the silent zone, one elsewhere
+        seen = planner.entries[f"uid-z{number}"].node
+        _put(planner, things.with_condition(seen, condition("True")))
+    plan = planner.plan(NOW)
+    assert [intent.node for intent in plan.intents] == ["z1"]
+    assert plan.engaged == {"zoneOutage": 1}
+
+
+def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
+    brakes = {"maxHeld": "100%", "maxDraining": 9, "maxDrainingPerZone": 1}
+    planner = _planner(0, brakes=brakes, signal={"enabled": False})
+    for number in range(4):
+        labels = {"topology.kubernetes.io/zone": "ab"[number % 2]}
+        _put(planner, node(f"d{number}", condition("True"), labels=labels))
+    intents = planner.plan(NOW).intents
+    phases = [intent.state.phase.value for intent in intents if intent.state]
+    assert sorted(phases) == ["cordoned", "cordoned", "draining", "draining"]
+    _carry_out(planner, intents, NOW)
+    plan = planner.plan(NOW)
+    assert plan.intents == ()
+    assert plan.engaged == {"zoneDraining": 2}
+
+
+def test_groups_are_told_by_their_label() -> None:
+    brakes = {"maxHeld": "100%", "maxDraining": 0, "groupLabel": "pool", "maxHeldPerGroup": 1}
+    planner = _planner(0, brakes=brakes)
+    for number in range(4):
+        _put(planner, node(f"g{number}", condition("True"), labels={"pool": "xy"[number % 2]}))
+    plan = planner.plan(NOW)
+    assert sorted(intent.node for intent in plan.intents) == ["g0", "g1"]
+    assert plan.engaged == {"group": 2}
+
+
 def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
     about = things.config(brakes={"maxHeld": "100%"})
     planner = Planner(about, OWNER, NOW)

@@ -1,0 +1,72 @@
+"""Other systems that say elsewhere that they are at work on a node."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remediator.conditions import Memory, observe
+from remediator.decide import Scope, assess
+from remediator.leader import LeaseView
+from remediator.neighbours import leased, machines
+from tests.pure.remediator.things import (
+    NOW,
+    OWNER,
+    condition,
+    config,
+    datetime_text,
+    node,
+)
+
+LEASE = LeaseView(
+    "node-n", "medik8s-leases", "u", "1", "node-maintenance", datetime_text(NOW), 0, 60.0, {}, NOW
+)
+
+
+@pytest.mark.parametrize(
+    ("lease", "held"),
+    [
+        (LEASE, True),
+        (replace(LEASE, holder=""), False),
+        (replace(LEASE, renewed=datetime_text(NOW - 119)), True),  # another machine's clock
+        (replace(LEASE, renewed=datetime_text(NOW - 121)), False),
+        (replace(LEASE, renewed=""), True),
+        (replace(LEASE, name="something-else"), False),
+    ],
+)
+def test_a_maintenance_lease(lease: LeaseView, held: bool) -> None:
+    expected = {"n": "medik8s: node-maintenance holds its maintenance lease"} if held else {}
+    assert leased([lease], NOW) == expected
+
+
+def _machine(**more: Any) -> dict[str, Any]:
+    meta = {"name": "m", **more.pop("metadata", {})}
+    return {"metadata": meta, "status": {"nodeRef": {"name": "n"}, **more}}
+
+
+@pytest.mark.parametrize(
+    ("machine", "what"),
+    [
+        (_machine(), ""),
+        (_machine(metadata={"deletionTimestamp": "x"}), "deletes"),
+        (
+            _machine(metadata={"annotations": {"cluster.x-k8s.io/remediate-machine": ""}}),
+            "remediates",
+        ),
+        (_machine(conditions=[{"type": "OwnerRemediated", "status": "False"}]), "remediates"),
+        (_machine(conditions=[{"type": "OwnerRemediated", "status": "True"}]), ""),
+        (_machine(conditions=[{"type": "Ready", "status": "False"}]), ""),
+        ({"metadata": {"name": "m", "deletionTimestamp": "x"}, "status": {}}, ""),
+    ],
+)
+def test_a_machine(machine: dict[str, Any], what: str) -> None:
+    assert machines([machine]) == ({"n": f"Cluster API {what} its machine m"} if what else {})
+
+
+def test_a_marked_node_is_left_alone() -> None:
+    bad = node("n", condition("True"))
+    about = config()
+    memory = observe(Memory(), None, bad, about.rules, NOW)
+    seen = assess(bad, memory, Scope(about, OWNER, marks={"n": "somebody is at work"}), NOW)
+    assert (seen.standing, seen.why, seen.wish) == ("foreign-mark", "somebody is at work", None)
+    assert assess(bad, memory, Scope(about, OWNER, marks={"other": "x"}), NOW).wish is not None
