@@ -29,6 +29,8 @@ with warnings.catch_warnings():
     )
     from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+#: Of Grafana 11.0. The SDK's own is newer; a newer Grafana brings an older one up to its own.
+_SCHEMA = 39
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _TWO = "-[^-]+-[^-]+"
 _PLACE = 'cluster=~"$cluster",namespace="$namespace"'
@@ -146,7 +148,9 @@ def _dashboard(board: Board) -> dashboard.Dashboard:
         build.with_row(builders.Row(row.title).id(_row_id(board, number)))
         for panel in row.panels:
             build.with_panel(_BUILDERS[panel.kind](panel).id(ids[panel.title]))
-    return build.build()
+    model = build.build()
+    model.schema_version = _SCHEMA
+    return model
 
 
 def _row_id(board: Board, number: int) -> int:

@@ -301,7 +301,8 @@ _SAFETY = Row(
         ),
         Panel(
             "Delay of actions",
-            "From the end of a rule's duration to the node cordoned: 99 of 100 within this time.",
+            "From the end of a rule's duration to the node cordoned: 99 of 100 within this time, over an "
+            "hour.",
             "s",
             (
                 Query(

@@ -19,7 +19,7 @@ _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (0.25, 1, 5, 15, 60, 120, 300, 600, 1800)
 _DRAINS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14400)
 #: Held nodes that are named: one series each.
-NAMED = 50
+NAMED = 25
 
 
 class Metrics:
