@@ -342,16 +342,21 @@ class Remediator:
         self.metrics.read_only.set(bool(first))
 
     def _follow_drains(self) -> None:
-        """Drains follow the nodes' annotations: begin those that are missing, end the others."""
+        """Drains follow the nodes' annotations: begin those that are missing, end the others.
+
+        Nodes that are drained are watched on (but not in dry-run, where nothing left them).
+        """
+        followed = {Phase.DRAINING} if self.config.dry_run else {Phase.DRAINING, Phase.DRAINED}
         wanted = set()
         for uid, entry in self.planner.entries.items():
             state = entry.assessment.state
-            if entry.pending is not None or state is None or state.phase is not Phase.DRAINING:
+            if entry.pending is not None or state is None or state.phase not in followed:
                 continue
-            if entry.assessment.standing == Phase.DRAINING.value:
+            if entry.assessment.standing == state.phase.value:
                 wanted.add(uid)
                 if uid not in self.draining.running:
-                    log.info("going on with the drain of %s", entry.node.name)
+                    if state.phase is Phase.DRAINING:
+                        log.info("going on with the drain of %s", entry.node.name)
                     self.draining.begin(entry.node.name, uid, state, fresh=False)
         for uid in list(self.draining.running):
             gone = uid not in self.planner.entries
@@ -368,8 +373,12 @@ class Remediator:
 
         return HealingCallbacks(
             say=self._events.say,
-            node_trouble=lambda name: node_trouble(self.planner.entry_named(name)),
-            node_path=lambda name: node_path(self.planner.entry_named(name), self.config),
+            node_trouble=lambda name: node_trouble(
+                self.planner.entry_named(name), self.planner.marks
+            ),
+            node_path=lambda name: node_path(
+                self.planner.entry_named(name), self.config, self.planner.marks
+            ),
             restarted=restarted,
             refused=lambda cause: metrics.healing_refused.labels(cause).inc(),
             asked=lambda result: metrics.progress_looks.labels(result).inc(),
@@ -486,6 +495,8 @@ class Remediator:
                 text = f"{prefix}draining for {state.condition}"
                 self._say(intent.node, intent.uid, "DrainStarted", text, False)
             self.draining.begin(intent.node, intent.uid, state, fresh=True)
+        elif state is not None and state.phase is Phase.DRAINED and not self.config.dry_run:
+            self.draining.watch_on(intent.uid)
         else:
             self.draining.end(intent.uid)
 
@@ -606,7 +617,7 @@ class Remediator:
         publish(self.metrics.brakes, {(brake,): count for brake, count in engaged.items()})
         causes = self.draining.blocked_causes(now)
         publish(self.metrics.blocked, {(cause,): count for cause, count in causes.items()})
-        drains = [run.drain for run in self.draining.running.values()]
+        drains = [run.drain for run in self.draining.running.values() if not run.drain.after]
         self.metrics.draining.set(len(drains))
         oldest = min((drain.started for drain in drains), default=now)
         self.metrics.oldest_drain.set(max(0.0, now - oldest))

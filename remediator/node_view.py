@@ -12,8 +12,11 @@ from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Condition
 
 
-def node_trouble(entry: Entry | None) -> str:
-    """Why the pods of the node are left alone, empty = they are not."""
+def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
+    """Why the pods of the node are left alone, empty = they are not.
+
+    marks: who else is at work on a node, by its name (see decide.Scope).
+    """
     if entry is None:
         return "it is gone"
     node, state = entry.node, entry.state
@@ -26,10 +29,10 @@ def node_trouble(entry: Entry | None) -> str:
         return "it is being drained"
     if node.unschedulable and not held:
         return "it was cordoned by somebody else, who may drain it"
-    return foreign_mark(node)
+    return foreign_mark(node, marks)
 
 
-def node_path(entry: Entry | None, config: Config) -> bool:
+def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> bool:
     """Whether the rules would empty the node if many of its pods are ill."""
     if entry is None or HOLD_KEY in entry.node.annotations:
         return False
@@ -37,7 +40,7 @@ def node_path(entry: Entry | None, config: Config) -> bool:
         rule.condition == PODS_HUNG and rule.action == "drain" and "True" in rule.status
         for rule in config.rules
     )
-    return drains and selected(entry.node, config) and not foreign_mark(entry.node)
+    return drains and selected(entry.node, config) and not foreign_mark(entry.node, marks)
 
 
 def said_of_nodes(

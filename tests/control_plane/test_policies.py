@@ -1,0 +1,548 @@
+"""HealingPolicies on a real API server: what it refuses, and what is done to pods."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from remediator.answers import Answer
+from tests.control_plane.site import Json, Site, moment, until
+
+GROUP = "/apis/selfheal.dev/v1alpha1"
+CRD = Path(__file__).parents[2] / "chart" / "crds" / "healingpolicy.yaml"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+QUICK = {"notReadyFor": "1s"}
+
+
+@pytest.fixture
+def site(site: Site) -> Iterator[Site]:
+    """A stage on which HealingPolicies are known."""
+    answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
+    assert answer.ok or answer.status == 409, answer.failure()
+    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    yield site
+    for policy in site.api.get(f"{GROUP}/namespaces/{site.name}/healingpolicies")["items"]:
+        site.delete(f"{GROUP}/namespaces/{site.name}/healingpolicies/{policy['metadata']['name']}")
+
+
+def body(name: str, app: str = "web", **spec: Any) -> Json:
+    """A policy for the pods of an app."""
+    return {
+        "apiVersion": "selfheal.dev/v1alpha1",
+        "kind": "HealingPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": app}},
+            "unhealthyWhen": QUICK,
+            "failureThreshold": 2,
+            **spec,
+        },
+    }
+
+
+def path(site: Site, name: str = "") -> str:
+    """Where the test's policies are."""
+    base = f"{GROUP}/namespaces/{site.name}/healingpolicies"
+    return f"{base}/{name}" if name else base
+
+
+def make(site: Site, name: str = "web", **spec: Any) -> None:
+    """A policy, known to the API server."""
+    site.create(path(site), body(name, **spec))
+
+
+def status(site: Site, name: str = "web") -> Json:
+    """A policy's status, {} as long as it has none."""
+    found: Json = site.api.get(path(site, name)).get("status") or {}
+    return found
+
+
+def state(site: Site, name: str = "web") -> str:
+    """A policy in one word."""
+    return str(status(site, name).get("state", ""))
+
+
+def holds(site: Site, condition: str, name: str = "web") -> str:
+    """A condition's message, empty when it does not hold."""
+    for item in status(site, name).get("conditions", ()):
+        if item["type"] == condition and item["status"] == "True":
+            return str(item["message"] or item["reason"])
+    return ""
+
+
+def config(site: Site, **more: Any) -> Path:
+    """Looks as often as may be."""
+    return site.config(policies={"lookInterval": "1s", **more.pop("policies", {})}, **more)
+
+
+def pods(site: Site, app: str = "web") -> dict[str, str]:
+    """Name and uid of the app's pods that are not on their way out."""
+    found = site.pods(app=app)
+    return {
+        pod["metadata"]["name"]: pod["metadata"]["uid"]
+        for pod in found
+        if not pod["metadata"].get("deletionTimestamp")
+    }
+
+
+def sicken(site: Site, pod: str, ready: str = "False", **container: Any) -> None:
+    """Let the pod's status say that it is not ready; optionally what its container says."""
+    conditions = [
+        {"type": kind, "status": ready, "lastTransitionTime": moment()}
+        for kind in ("Ready", "ContainersReady")
+    ]
+    change: Json = {"conditions": conditions}
+    if container:
+        change["containerStatuses"] = [
+            {
+                "name": "main",
+                "image": "none",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 1,
+                **container,
+            }
+        ]
+    where = f"/api/v1/namespaces/{site.name}/pods/{pod}/status"
+    site.patch(where, {"status": change}, "strategic-merge-patch")
+
+
+def events(site: Site, reason: str) -> list[tuple[str, str]]:
+    """(kind of the object, message) of the Events with this reason."""
+    where = f"/api/v1/namespaces/{site.name}/events"
+    items = site.api.get(where, {"fieldSelector": f"reason={reason}"})["items"]
+    return [(item["involvedObject"]["kind"], item["message"]) for item in items]
+
+
+# -- the schema ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"selector": {}}, "selector must not be empty"),
+        ({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In and NotIn need"),
+        ({"healthThreshold": 0}, "a number of pods of at least 1, or a percentage"),
+        ({"healthThreshold": "many"}, "a number of pods of at least 1, or a percentage"),
+        ({"healthThreshold": "101%"}, "a number of pods of at least 1, or a percentage"),
+        ({"failureThreshold": 0}, "greater than or equal to 1"),
+        ({"unhealthyWhen": {}}, "needs at least one of notReadyFor"),
+        ({"unhealthyWhen": {"terminatedNonZero": False}}, "needs at least one of notReadyFor"),
+        ({"unhealthyWhen": {"notReadyFor": "5 minutes"}}, "from 1s to 24h, such as 5m"),
+        ({"unhealthyWhen": {"notReadyFor": "0s"}}, "from 1s to 24h, such as 5m"),
+        ({"unhealthyWhen": {"noProgressFor": "60s"}}, "noProgressFor needs progress.port"),
+        ({"progress": {"port": 8080}}, "only for unhealthyWhen.noProgressFor"),
+        (
+            {"unhealthyWhen": {"waitingReasons": ["ContainerCreating"]}},
+            "a pod's ordinary beginning",
+        ),
+        ({"restart": {"backoff": "1s"}}, "from 5s to 300s"),
+        ({"restart": {"maxBackoff": "301s"}}, "from 5s to 300s"),
+        ({"restart": {"backoff": "60s", "maxBackoff": "30s"}}, "must not be longer than"),
+        ({"restart": {"gracePeriod": "30s"}}, "from 1s to 10s"),
+        ({"restart": {"maxPerHour": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_policy_is_refused_and_told_what_is_allowed(
+    refusing: Callable[[Json], Answer], change: Json, said: str
+) -> None:
+    answer = refusing(body("wrong", **change))
+    assert answer.status == 422, answer.body
+    assert said in answer.failure().message
+
+
+@pytest.mark.parametrize("port", [0, 65536, "Not A Name", "8080"])
+def test_a_wrong_port_is_refused(refusing: Callable[[Json], Answer], port: int | str) -> None:
+    spec = {"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": port}}
+    answer = refusing(body("wrong", **spec))
+    assert answer.status == 422, answer.body
+    assert "a port number from 1 to 65535 or the name of a container port" in (
+        answer.failure().message
+    )
+
+
+@pytest.fixture(scope="module")
+def refusing(cluster: Any) -> Callable[[Json], Answer]:
+    """Asks the API server for a policy that it may refuse; nothing is kept."""
+    from remediator.kubernetes_api import KubernetesApi, load_configuration
+    from remediator.settings import ApiBudget
+
+    access, _ = load_configuration(cluster.kubeconfig)
+    api = KubernetesApi(access, "default", ApiBudget(qps=1000, burst=1000))
+    answer = api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
+    assert answer.ok or answer.status == 409, answer.failure()
+    where = f"{GROUP}/namespaces/default/healingpolicies"
+    until(lambda: api.send("GET", where).ok, "the type is served")
+    return lambda policy: api.send("POST", where, {"dryRun": "All"}, policy)
+
+
+def test_what_a_policy_leaves_out_has_a_value(refusing: Callable[[Json], Answer]) -> None:
+    spec = refusing(
+        {
+            **body("right"),
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": QUICK},
+        }
+    ).json()["spec"]
+    assert (spec["healthThreshold"], spec["failureThreshold"], spec["paused"]) == (1, 3, False)
+    assert spec["restart"] == {
+        "backoff": "5s",
+        "maxBackoff": "300s",
+        "maxPerHour": 6,
+        "gracePeriod": "10s",
+    }
+
+
+# -- healing ---------------------------------------------------------------------------------
+
+
+def test_a_pod_that_is_not_ready_is_replaced(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 3)
+    make(site)
+    process = site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    before = pods(site)
+    ill = min(before)
+    sicken(site, ill)
+
+    until(lambda: ill not in pods(site), "the pod is gone")
+    until(lambda: state(site) == "Healthy", "well again")
+    now = status(site)
+    assert (now["replicas"], now["healthyReplicas"], now["restarts"]) == (3, 3, 1)
+    assert now["lastHealTime"]
+    assert now["observedGeneration"] == 1
+    assert set(before) - {ill} < set(pods(site))
+    until(lambda: len(events(site, "HealingSucceeded")) == 2, "Events on owner and policy")
+    assert {kind for kind, _ in events(site, "HealingTriggered")} == {"Deployment", "HealingPolicy"}
+    assert site.metric(
+        process,
+        f'healing_restarts_total{{cause="not-ready",policy="{site.name}/web"}}',
+    )
+
+
+def test_a_budget_that_forbids_is_kept_and_named(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    site.budget("strict", "web", minAvailable=2)
+    make(site)
+    site.remediator(config(site))
+    ill = min(pods(site))
+    sicken(site, ill)
+    until(lambda: "strict needs 2, has 1" in holds(site, "Throttled"), "the budget is named")
+    until(lambda: events(site, "HealingThrottled"), "an Event")
+    assert ill in pods(site)
+    assert status(site)["restarts"] == 0
+
+    site.change_budget("strict", minAvailable=1)
+    until(lambda: ill not in pods(site), "restarted as soon as it may be")
+    until(lambda: status(site)["restarts"] == 1, "one restart")
+
+
+def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site, restart={"maxPerHour": 2})
+    process = site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    well = max(pods(site))
+
+    def all_but_one_ill() -> bool:
+        for name in pods(site):
+            if name != well and site.phase_of(name) == "Running":
+                sicken(site, name)
+        return state(site) == "GaveUp"
+
+    until(all_but_one_ill, "given up")
+    assert status(site)["restarts"] == 2
+    assert events(site, "HealingGaveUp")
+    assert "2 restarts within" in holds(site, "GaveUp")
+    left = pods(site)
+
+    # The next leader knows it too.
+    process.kill()
+    another = site.remediator(config(site))
+    given_up = f'policy_state{{policy="{site.name}/web",state="GaveUp"}}'
+    until(lambda: site.metric(another, given_up), "the next leader gave up as well")
+    assert pods(site) == left
+    # A change of the policy is a new chance, within the same budget.
+    site.patch(path(site, "web"), {"spec": {"restart": {"maxPerHour": 3}}})
+    until(lambda: status(site)["restarts"] == 3, "one more")
+
+
+def test_a_new_leader_keeps_the_hourly_budget(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site, restart={"maxPerHour": 1})
+    first = site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    sicken(site, min(pods(site)))
+    until(lambda: status(site)["restarts"] == 1, "a restart")
+    first.kill()
+    until(lambda: site.available("web") == 2, "both are back")
+    sicken(site, min(pods(site)))
+    left = pods(site)
+    site.remediator(config(site))
+    until(lambda: state(site) == "GaveUp", "nothing is left of the budget")
+    assert pods(site) == left
+
+
+def test_a_pod_that_waits_for_its_image_is_reported_only(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]})
+    site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    first, second = sorted(pods(site))
+    sicken(site, first, **waiting)
+    until(lambda: state(site) == "Degraded", "seen")
+    [report] = status(site)["pods"]
+    assert (report["name"], report["cause"]) == (first, "ImagePullBackOff")
+    assert "no such image" in report["detail"]
+
+    crashing = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    sicken(site, second, **crashing)
+    until(lambda: second not in pods(site), "the crashing one is restarted meanwhile")
+    assert first in pods(site)
+
+
+def test_a_roll_out_is_left_alone(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site)
+    process = site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    # A new template whose pods fit nowhere: the roll-out stands still in its middle.
+    template = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "there"}}}}}
+    site.patch(f"/apis/apps/v1/namespaces/{site.name}/deployments/web", template)
+    until(lambda: len(pods(site)) == 3, "a pod of the new template waits for a node")
+    old = min(name for name in pods(site) if site.phase_of(name) == "Running")
+    sicken(site, old)
+    until(lambda: "roll-out" in holds(site, "Throttled"), "it says why it waits")
+    assert old in pods(site)
+    assert status(site)["restarts"] == 0
+    assert "restarted" not in process.log
+
+
+def test_zero_wanted_is_idle_and_too_high_a_threshold_is_said(site: Site) -> None:
+    site.nodes(1)
+    site.deployment("web", 1)
+    make(site, healthThreshold=5)
+    site.remediator(config(site))
+    until(lambda: "counts as 1" in holds(site, "ThresholdAboveDesired"), "it says so")
+    scale = f"/apis/apps/v1/namespaces/{site.name}/deployments/web"
+    site.patch(scale, {"spec": {"replicas": 0}})
+    until(lambda: state(site) == "Idle", "idle")
+    assert status(site)["replicas"] == 0
+    site.patch(scale, {"spec": {"replicas": 1}})
+    until(lambda: state(site) == "Healthy", "at work again")
+
+
+def test_paused_means_hands_off(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site, paused=True)
+    site.remediator(config(site))
+    until(lambda: state(site) == "Paused", "a status")
+    ill = min(pods(site))
+    sicken(site, ill)
+    until(lambda: status(site).get("pods"), "it is reported")
+    site.annotate_lease("selfheal.dev/paused", "maintenance")
+    site.patch(path(site, "web"), {"spec": {"paused": False}})
+    until(lambda: "maintenance" in holds(site, "Throttled"), "the pause of all holds")
+    assert ill in pods(site)
+    assert site.command("resume").returncode == 0
+    until(lambda: ill not in pods(site), "restarted")
+
+
+def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site)
+    process = site.remediator(config(site, mode="dryRun"))
+    process.says("looks after the pods")
+    ill = min(pods(site))
+    sicken(site, ill)
+    process.says(f"dry-run: {ill} would be restarted")
+    assert ill in pods(site)
+    assert status(site) == {}
+
+
+def test_without_the_type_nodes_are_looked_after_all_the_same(site: Site) -> None:
+    site.delete(f"{CRDS}/healingpolicies.selfheal.dev")
+    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").status == 404, "it is gone")
+    bad = site.nodes(2)[0]
+    process = site.remediator(config(site))
+    process.says("is not installed (kubectl apply")
+    site.condition(bad, "True")
+    until(lambda: site.cordoned(bad), "nodes are served")
+    assert process.log.count("is not installed") == 1
+    answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
+    assert answer.ok, answer.failure()
+    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+
+
+def test_a_deleted_policy_leaves_nothing_behind(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site)
+    process = site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    series = f'policy_pods{{policy="{site.name}/web",state="healthy"}}'
+    until(lambda: site.metric(process, series) == 2, "its numbers")
+    assert "finalizers" not in site.api.get(path(site, "web"))["metadata"]
+    site.delete(path(site, "web"))
+    until(lambda: site.api.send("GET", path(site, "web")).status == 404, "it is gone at once")
+    until(lambda: site.metric(process, series) == 0, "so are its numbers")
+    ill = min(pods(site))
+    sicken(site, ill)
+    make(site, "other", app="nothing")
+    until(lambda: state(site, "other") == "Idle", "another policy was looked at meanwhile")
+    assert ill in pods(site)
+
+
+def test_a_pod_that_will_not_go_is_named_never_forced(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    make(site, unhealthyWhen={"terminatingFor": "1s"})
+    site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    held = min(pods(site))
+    where = f"/api/v1/namespaces/{site.name}/pods/{held}"
+    site.patch(where, {"metadata": {"finalizers": ["example.com/kept"]}})
+    site.delete(where)
+    until(lambda: status(site).get("pods"), "it is reported")
+    [report] = status(site)["pods"]
+    assert (report["name"], report["cause"]) == (held, "Terminating")
+    assert "example.com/kept" in report["detail"]
+    until(lambda: events(site, "PodStuck"), "an Event")
+    assert site.api.get(where)["metadata"]["deletionGracePeriodSeconds"] > 0
+    site.patch(where, {"metadata": {"finalizers": None}})
+
+
+# -- progress and correlation ------------------------------------------------------------------
+
+
+class Work:
+    """Answers /progress as a worker would, on an address that KWOK's pods are given."""
+
+    def __init__(self) -> None:
+        self.answer: Json = {"in_flight": 0, "last_progress": 0.0, "ready": True}
+        self.asked = 0
+        work = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                work.asked += 1
+                text = json.dumps(work.answer).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """Where the pods of a test say how their work goes."""
+    found = Work()
+    yield found
+    found.close()
+
+
+def _lives_at(site: Site, pod: str, address: str) -> None:
+    where = f"/api/v1/namespaces/{site.name}/pods/{pod}/status"
+    change = {"podIP": address, "podIPs": [{"ip": address}]}
+    site.patch(where, {"status": change}, "strategic-merge-patch")
+
+
+def test_work_that_stands_still_is_a_hung_pod(site: Site, work: Work) -> None:
+    site.nodes(2)
+    site.deployment("web", 2, terminationGracePeriodSeconds=300)
+    make(
+        site,
+        unhealthyWhen={"noProgressFor": "3s"},
+        progress={"port": work.port},
+        restart={"gracePeriod": "2s"},
+    )
+    silent, hung = sorted(pods(site))
+    _lives_at(site, silent, "127.0.0.2")  # nobody answers there
+    _lives_at(site, hung, "127.0.0.1")
+    site.remediator(config(site))
+    until(lambda: work.asked >= 5, "it is asked")
+    assert state(site) == "Healthy"
+    work.answer = {"in_flight": 3, "last_progress": 0.0, "oldest_age": 9.0, "ready": False}
+    asked = work.asked
+    until(lambda: work.asked >= asked + 5, "it says that it rightly waits")
+    assert hung in pods(site)
+
+    work.answer |= {"ready": True}
+    until(lambda: hung not in pods(site), "restarted")
+    assert silent in pods(site)
+    [message] = {text for kind, text in events(site, "HealingTriggered") if kind == "Deployment"}
+    assert "NoProgress" in message
+    assert "3 in flight" in message
+
+
+def _apart(app: str) -> Json:
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": app}},
+    }
+
+
+def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> None:
+    first, second = site.nodes(2)
+    for app in ("web", "api"):
+        site.deployment(app, 2, topologySpreadConstraints=[_apart(app)])
+    make(site, "web", failureThreshold=3)
+    make(site, "api", app="api", failureThreshold=3)
+    rules = [{"condition": "PodsHung", "for": "1s", "action": "drain"}]
+    site.remediator(config(site, rules=rules, drain={"headroom": False}))
+    until(lambda: state(site, "web") == state(site, "api") == "Healthy", "statuses")
+    for name in site.names(first):
+        sicken(site, name)
+    until(lambda: site.cordoned(first), "the node is held")
+    assert site.state(first)["condition"] == "PodsHung"
+    until(lambda: site.phase(first) == "drained", "and emptied")
+    assert status(site, "web")["restarts"] == status(site, "api")["restarts"] == 0
+    assert not site.cordoned(second)
+    until(lambda: not site.cordoned(first), "given back when nobody is ill there any more")
+
+
+def test_siblings_ill_everywhere_are_the_images_fault(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 4)
+    make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]}, failureThreshold=4)
+    site.remediator(config(site))
+    until(lambda: state(site) == "Healthy", "a status")
+    before = pods(site)
+    site.patch(path(site, "web"), {"spec": {"paused": True}})
+    until(lambda: state(site) == "Paused", "paused")
+    for name in before:
+        sicken(site, name, state={"waiting": {"reason": "CrashLoopBackOff"}})
+    until(lambda: len(status(site).get("pods", ())) == 4, "all are seen")
+    site.patch(path(site, "web"), {"spec": {"paused": False}})
+    until(lambda: state(site) == "GaveUp", "given up")
+    assert "on every node" in holds(site, "GaveUp")
+    until(lambda: events(site, "HealingGaveUp"), "an Event")
+    assert pods(site) == before
+    assert len([kind for kind, _ in events(site, "HealingGaveUp") if kind == "Deployment"]) == 1
