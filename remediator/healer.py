@@ -23,7 +23,7 @@ from remediator.answers import (
 from remediator.events import ObjectEvent
 from remediator.healing import Around, Ask, Block, Finding, Healing, Notice, Order, Owner
 from remediator.kubernetes_api import Collection, KubernetesApi
-from remediator.owners import controller_of, owner_from, where
+from remediator.owners import owner_of
 from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
@@ -326,28 +326,8 @@ class Healer:
             self._samples.pop(uid, None)
 
     def _owner_of(self, pod: WatchedPod) -> Owner | None:
-        """In a worker: the topmost controller known; None = it is gone. Raises ApiFailure."""
-        step = (pod.owner_kind, pod.owner_api, pod.owner_name, pod.owner_uid)
-        owner: Owner | None = None
-        for _ in range(2):
-            kind, api, name, uid = step
-            place = where(kind, api)
-            if place is None:
-                return owner or Owner(uid, kind, name, api, None)
-            try:
-                raw = self._api.controller(pod.namespace, *place, name)
-            except ApiFailure as failure:
-                if failure.status == 404:
-                    return owner
-                raise
-            if raw["metadata"]["uid"] != uid:
-                return owner
-            owner = owner_from(raw, kind)
-            above = controller_of(raw) if kind == "ReplicaSet" else None
-            if above is None or where(above[0], above[1]) is None:
-                return owner
-            step = above
-        return owner
+        """In a worker: what stands behind the pod now; None = it is gone. Raises ApiFailure."""
+        return owner_of(pod, self._api.controller)
 
     # -- restarting -----------------------------------------------------------------------
 

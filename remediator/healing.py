@@ -223,8 +223,9 @@ class Ward:
 class Healing:
     """See the module. Not thread-safe: one thread owns it."""
 
-    def __init__(self, interval: float) -> None:
-        self.interval = interval
+    def __init__(self, interval: float, *, once: bool = False) -> None:
+        """`once`: there will be a single look, which stands for those that were missed."""
+        self.interval, self.once = interval, once
         self.wards: dict[str, Ward] = {}
         #: uid of a pod's controller -> what stands behind it.
         self.owners: dict[str, Owner] = {}
@@ -456,6 +457,9 @@ class Healing:
                 counts=counts,
                 noted=noted.get((pod.name, found.name)),
             )
+            if self.once and sight.failed:
+                missed = int((now - sight.since) / self.interval)
+                ward.sights[pod.uid] = sight = replace(sight, failed=1 + missed)
             owner = self.owners.get(pod.owner_uid)
             if owner is not None:
                 ward.owners[owner.uid] = owner

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from remediator import policy_view
 from remediator.annotation import Phase, Unreadable
 from remediator.answers import ApiFailure, Outcome, classify_eviction
 from remediator.conditions import Memory, observe
@@ -70,6 +71,8 @@ class ClusterPlan:
     nodes: tuple[NodePlan, ...]
     brakes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    policies: int = 0
+    pods: tuple[policy_view.PodPlan, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -105,6 +108,8 @@ class ClusterStatus:
     held: tuple[HeldNode, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     now: float = 0.0
+    policies: tuple[policy_view.PolicyStatus, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -140,7 +145,14 @@ def plan(
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
-    return ClusterPlan(config.mode, tuple(chosen), dict(made.engaged), tuple(notes))
+    pods: tuple[policy_view.PodPlan, ...] = ()
+    policies = 0
+    if not only:
+        try:
+            pods, policies = policy_view.policies_plan(api, config, planner, paused, now)
+        except ApiFailure as failure:
+            notes.append(f"policies for pods cannot be read, so nothing is said of them: {failure}")
+    return ClusterPlan(config.mode, tuple(chosen), dict(made.engaged), tuple(notes), policies, pods)
 
 
 def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
@@ -312,6 +324,12 @@ def status(
             others.setdefault(state.phase.value, []).append(node.name)
         elif node.unschedulable:
             others.setdefault("foreign-cordon", []).append(node.name)
+    notes: tuple[str, ...] = ()
+    policies: tuple[policy_view.PolicyStatus, ...] = ()
+    try:
+        policies = policy_view.policies_status(api, config)
+    except ApiFailure as failure:
+        notes = (f"policies for pods cannot be read: {failure}",)
     return ClusterStatus(
         lease=f"{lease.namespace}/{lease.name}" if lease else "",
         leader=lease.holder if lease else "",
@@ -322,6 +340,8 @@ def status(
         held=tuple(held),
         others={key: tuple(names) for key, names in sorted(others.items())},
         now=now,
+        policies=policies,
+        notes=notes,
     )
 
 

@@ -291,9 +291,14 @@ class KubernetesApi:
 
     # -- policies -----------------------------------------------------------------------
 
-    def controller(self, namespace: str, api: str, plural: str, name: str) -> Json:
-        """A controller of pods. Raises ApiFailure."""
-        return self.get(f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}")
+    def controller(self, namespace: str, api: str, plural: str, name: str) -> Json | None:
+        """A controller of pods, None = there is none of this name. Raises ApiFailure."""
+        try:
+            return self.get(f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}")
+        except ApiFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
 
     def policy(self, namespace: str, name: str) -> Json:
         """One HealingPolicy. Raises ApiFailure."""

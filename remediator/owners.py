@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from remediator.healing import Owner
+from remediator.pod_health import WatchedPod
 from remediator.snapshot import Json
+
+#: Reads a controller by namespace, API version, plural and name; None = it is gone.
+Read = Callable[[str, str, str, str], Json | None]
 
 #: Kinds that can be looked up: (kind, API group) -> (API version, plural).
 LOOKED_UP = {
@@ -93,3 +99,23 @@ def _daemon_set(spec: Json, status: Json) -> str:
         if by_itself and (updated < wanted)
         else ""
     )
+
+
+def owner_of(pod: WatchedPod, read: Read) -> Owner | None:
+    """The topmost controller known of the pod; None = it is gone. Raises what `read` raises."""
+    step = (pod.owner_kind, pod.owner_api, pod.owner_name, pod.owner_uid)
+    owner: Owner | None = None
+    for _ in range(2):
+        kind, api, name, uid = step
+        place = where(kind, api)
+        if place is None:
+            return owner or Owner(uid, kind, name, api, None)
+        raw = read(pod.namespace, *place, name)
+        if raw is None or raw["metadata"]["uid"] != uid:
+            return owner
+        owner = owner_from(raw, kind)
+        above = controller_of(raw) if kind == "ReplicaSet" else None
+        if above is None or where(above[0], above[1]) is None:
+            return owner
+        step = above
+    return owner

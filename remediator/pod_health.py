@@ -79,6 +79,11 @@ class WatchedPod:
     containers: tuple[Container, ...]
 
     @property
+    def id(self) -> str:
+        """`namespace/name`, for people."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
     def finished(self) -> bool:
         """Whether the pod ran to its end."""
         return self.phase in ("Succeeded", "Failed")
@@ -304,7 +309,7 @@ def _stuck(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None) -> Diagnosi
     due = stall.asked - stall.since >= lasting
     if not (due or pod.ready):
         return None
-    detail = f"{stall.in_flight} in flight, none finished"
+    detail = f"{stall.in_flight} in flight, none finished" if stall.in_flight else ""
     health = Health.ILL if due else Health.WELL
     return Diagnosis(health, "NoProgress", detail, Cause.NO_PROGRESS, lasting, since=stall.since)
 

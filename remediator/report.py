@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from remediator.inspection import ClusterPlan, ClusterStatus, HeldNode, NodePlan
+from remediator.policy_view import PolicyStatus
 
 _COLORS = {"red": "31", "yellow": "33", "green": "32", "bold": "1"}
 _MARK = re.compile(r"<(/?)(red|yellow|green|bold)>")
@@ -49,14 +50,28 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     shown = [item for item in found.nodes if detail or item.action != "none" or item.why]
     if not shown:
         parts.append(f"nothing to do: {len(found.nodes)} nodes looked at (mode {found.mode})")
-        return "\n".join(parts)
+        return "\n".join([*parts, *_policies_plan(found)])
     rows = [(item.node, item.state, _action(item), item.brake or "-", item.why) for item in shown]
     parts.append(table(("NODE", "STATE", "ACTION", "BRAKE", "WHY"), rows))
     parts += [_pods(item) for item in shown if item.pods]
     quiet = len(found.nodes) - len(shown)
     if quiet:
         parts.append(f"{quiet} more nodes: nothing to do")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_policies_plan(found)])
+
+
+def _policies_plan(found: ClusterPlan) -> list[str]:
+    """What would become of pods under policies; nothing where there are no policies."""
+    if not found.policies:
+        return []
+    if not found.pods:
+        return [f"no pod to restart: {found.policies} policies looked at"]
+    rows = []
+    for item in found.pods:
+        action = "<red>restart</red>" if item.action == "restart" else "-"
+        waits = " (waits)" if item.waits and item.action == "restart" else ""
+        rows.append((item.policy, item.pod, action + waits, item.why, item.waits or "-"))
+    return [table(("POLICY", "POD", "ACTION", "WHY", "WAITS FOR"), rows)]
 
 
 def _action(item: NodePlan) -> str:
@@ -91,7 +106,24 @@ def status_text(found: ClusterStatus) -> str:
         lines.append(table(head, [_held_row(item, found.now) for item in found.held]))
     for what, names in found.others.items():
         lines.append(f"{what}: {', '.join(names)}")
+    lines += [f"note: {note}" for note in found.notes]
+    if found.policies:
+        head = ("POLICY", "STATE", "HEALTHY", "RESTARTS", "LAST HEAL", "WHAT")
+        lines.append(table(head, [_policy_row(item, found.now) for item in found.policies]))
     return "\n".join(lines)
+
+
+def _policy_row(item: PolicyStatus, now: float) -> tuple[str, ...]:
+    color = {"Healthy": "green", "Idle": "green", "GaveUp": "red"}.get(item.state, "yellow")
+    healed = f"{span(now - item.last_heal)} ago" if item.last_heal else "-"
+    return (
+        item.policy,
+        f"<{color}>{item.state}</{color}>",
+        f"{item.healthy}/{item.desired}",
+        str(item.restarts),
+        healed,
+        item.message or "-",
+    )
 
 
 def _held_row(item: HeldNode, now: float) -> tuple[str, ...]:
