@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Metric
 from remediator.annotation import Phase
 from remediator.answers import Outcome
 from remediator.decide import Kind
+from remediator.metrics import ACTION_RESULTS, DRAIN_RESULTS, EVENT_RESULTS
 from remediator.metrics import Metrics as RemediatorMetrics
 from remediator.pod_health import Cause
 from remediator.policies import State
@@ -56,9 +57,9 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_held_node_info", "condition"): _CONDITION,
     ("selfheal_remediator_held_node_info", "phase"): tuple(p.value for p in Phase if p.held),
     ("selfheal_remediator_actions", "action"): tuple(kind.value for kind in Kind),
-    ("selfheal_remediator_actions", "result"): ("done", "overtaken", "conflict", "failed"),
+    ("selfheal_remediator_actions", "result"): ACTION_RESULTS,
     ("selfheal_remediator_condition_to_cordon_seconds", "condition"): _CONDITION,
-    ("selfheal_remediator_drain_duration_seconds", "result"): ("succeeded", "no-room"),
+    ("selfheal_remediator_drain_duration_seconds", "result"): DRAIN_RESULTS,
     ("selfheal_remediator_evictions", "outcome"): tuple(outcome.value for outcome in Outcome),
     ("selfheal_remediator_drain_blocked_pods", "cause"): (
         *(outcome.value for outcome in Outcome if not outcome.over),
@@ -91,7 +92,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_api_request_duration_seconds", "verb"): (
         *("GET", "POST", "PATCH", "DELETE", "WATCH"),
     ),
-    ("selfheal_remediator_events", "result"): ("written", "refused", "failed", "dropped"),
+    ("selfheal_remediator_events", "result"): EVENT_RESULTS,
 }
 
 
@@ -182,11 +183,12 @@ FOREIGN = (
 
 
 def families() -> tuple[Family, ...]:
-    """Our metrics, worker first, by name."""
+    """Our metrics, worker first, by name; those of the process, which both have, once."""
     remediator = RemediatorMetrics()
     remediator.watch_age("nodes", lambda: 0.0)
     registries = (WorkerMetrics("builtin").registry, remediator.registry)
-    return tuple(family for registry in registries for family in _of(registry))
+    found = {family.name: family for registry in registries for family in _of(registry)}
+    return tuple(found.values())
 
 
 def known() -> dict[str, frozenset[str]]:

@@ -395,6 +395,13 @@ _SELF = Row(
             empty=_OFF,
         ),
         Panel(
+            "Memory",
+            "Resident memory of each remediator's process.",
+            "bytes",
+            (Query(f"max by (pod) (process_resident_memory_bytes{{{REMEDIATOR}}})", "{{pod}}"),),
+            empty=_OFF,
+        ),
+        Panel(
             "Lists of all nodes",
             "Complete lists within an hour; one at the start, more when watches break.",
             "short",

@@ -13,13 +13,20 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.process_collector import ProcessCollector
+
+from remediator.answers import Outcome
+from remediator.decide import Kind
 
 # Few buckets: all series of a process together are to stay under 300.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (0.25, 1, 5, 15, 60, 120, 300, 600, 1800)
 _DRAINS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14400)
 #: Held nodes that are named: one series each.
-NAMED = 25
+NAMED = 20
+ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
+DRAIN_RESULTS = ("succeeded", "no-room")
+EVENT_RESULTS = ("written", "refused", "failed", "dropped")
 
 
 class Metrics:
@@ -28,6 +35,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
         self.held = self._gauge("held_nodes", "Nodes held out of service by us", ["phase"])
         self.held_info = self._gauge(
@@ -104,6 +112,19 @@ class Metrics:
             "last_reconcile_timestamp_seconds", "When the plan was last made", []
         )
         self.config_ok.set(1)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Of a counter that appears with its first event, Prometheus sees no increase."""
+        for kind in Kind:
+            for result in ACTION_RESULTS:
+                self.actions.labels(kind.value, result)
+        for result in DRAIN_RESULTS:
+            self.drains.labels(result)
+        for outcome in Outcome:
+            self.evictions.labels(outcome.value)
+        for result in EVENT_RESULTS:
+            self.events.labels(result)
 
     def watch_age(self, name: str, age: Callable[[], float]) -> None:
         """Publish the seconds since a watch gave its last sign of life."""
