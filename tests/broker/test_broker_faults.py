@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.broker.lines import each_line, each_own_line
 from tests.broker.process import command, environment
-from tests.broker.rabbit import Rabbit, available
+from tests.broker.proxy import Proxy
+from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:
@@ -87,12 +90,47 @@ def test_wrong_credentials_are_said_once_and_mended_by_rotation(
     assert len([1 for line in worker.lines() if line["event"].startswith("not conn")]) == 1
 
 
-def test_a_vhost_that_is_missing_is_said(rabbit: Rabbit, start_worker: StartWorker) -> None:
-    worker = start_worker(rabbit.uri("nowhere"))
+def test_credentials_are_rotated_under_a_worker(
+    vhost: Vhost, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Username and password are in files; after the rotation only the new user may connect."""
+    rabbit = vhost.rabbit
+    old, new = (urlsplit(vhost.uri_of_user(configure=".*", write=".*", read=".*")) for _ in "ab")
+    username, password = tmp_path / "username", tmp_path / "password"
+    username.write_text(f"{old.username}\n")
+    password.write_text(f"{old.password}\n")
+    worker = start_worker(
+        "",
+        AMQP_HOST="127.0.0.1",
+        AMQP_PORT=rabbit.amqp,
+        AMQP_VHOST=vhost.name,
+        AMQP_USERNAME_FILE=username,
+        AMQP_PASSWORD_FILE=password,
+    ).ready()
+    rabbit.api("PUT", f"users/{new.username}", {"password": "rotated", "tags": ""})
+    username.write_text(f"{new.username}\n")
+    password.write_text("rotated\n")
+    rabbit.api("DELETE", f"users/{old.username}")
+    worker.wait_event("not connected to the broker")
+    worker.wait_event("connected to the broker", times=2)
+    vhost.publish(bodies(1))
+    vhost.take("feedback.results", 1)
+    assert "rotated" not in worker.log.read_text()
+
+
+def test_a_vhost_that_is_missing_is_said_until_it_is_there(
+    rabbit: Rabbit, start_worker: StartWorker
+) -> None:
+    name = f"late{uuid.uuid4().hex[:8]}"
+    worker = start_worker(rabbit.uri(name))
     said = worker.wait_event("not connected to the broker")
     assert "vhost" in said["why"]
-    assert "nowhere" in said["why"]
-    assert worker.process.poll() is None
+    assert name in said["why"]
+    assert worker.get("/healthz")[0] == 200
+    assert worker.get("/readyz")[0] == 503
+    rabbit.add_vhost(name)
+    worker.ready(40)
+    assert worker.metric("selfheal_worker_broker_disconnects_total") >= 1
 
 
 def test_a_port_that_speaks_another_protocol_is_said(
@@ -112,6 +150,26 @@ def test_one_of_several_addresses_is_enough(
     assert worker.get("/readyz")[0] == 200
     done = command(environment(f"amqp://127.0.0.1:9/,{vhost.uri}"), "results", "--timeout", "0.1")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_next_address_is_taken_when_one_goes_away(
+    rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker
+) -> None:
+    proxies = [Proxy(rabbit.amqp) for _ in range(2)]
+    try:
+        uris = (f"amqp://{USER}:{PASSWORD}@127.0.0.1:{one.port}/{vhost.name}" for one in proxies)
+        worker = start_worker(",".join(uris), FAULT_MODEL_DELAY=0.2).ready()
+        vhost.publish(bodies(40))
+        worker.wait_in_flight(8)
+        first, second = sorted(proxies, key=lambda one: -one.accepted)
+        first.refuse()
+        first.cut()
+        assert set(collect(vhost, 40)) == {f"m{n}" for n in range(40)}
+        assert second.accepted
+        worker.ready()
+    finally:
+        for one in proxies:
+            one.close()
 
 
 @each_line

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
 
 from tests.broker.lines import each_line
@@ -52,6 +53,25 @@ def test_topology_refuses_to_fight_and_names_both_values(
     assert code == 503
     assert "x-delivery-limit" in why
     assert worker.get("/healthz")[0] == 200
+
+
+@each_line
+def test_what_is_kept_is_bounded_by_number_and_age(vhost: Vhost) -> None:
+    """Of the dead letters the oldest go; a full results queue refuses instead (see the worker)."""
+    env = environment(
+        vhost.uri, DLQ_MAX_LENGTH=3, DLQ_MAX_AGE=2, RESULTS_MAX_LENGTH=3, RESULTS_MAX_AGE=2
+    )
+    for _ in range(2):
+        assert command(env, "topology").returncode == 0
+    vhost.publish([b"%d" % n for n in range(5)], queue="feedback.dead-letters")
+    vhost.wait_count("feedback.dead-letters", 3)
+    done = command(env, "dead-letters", "show", "-o", "json")
+    assert [json.loads(line)["body"] for line in done.stdout.splitlines()] == ["2", "3", "4"]
+    vhost.publish([b"x"] * 3, queue="feedback.results")
+    with pytest.raises(pika.exceptions.NackError):
+        vhost.publish([b"x"] * 5, queue="feedback.results")
+    for queue in ("feedback.dead-letters", "feedback.results"):
+        vhost.wait_count(queue, 0)
 
 
 def test_topology_waits_for_the_broker_and_says_so(tmp_path: Path) -> None:
@@ -252,6 +272,25 @@ class TestDeadLetters:
         assert command(env, "dead-letters", "replay", "--limit", "1").returncode == 0
         assert letters.take("feedback", 1)[0][0] == b'{"id": "m0"}'
 
+    def test_all_filters_choose_what_is_replayed(self, letters: Vhost) -> None:
+        env = environment(letters.uri)
+        replay = ("dead-letters", "replay")
+        assert "replayed 0" in command(env, *replay, "--older-than", "1h").stdout
+        assert "replayed 1" in command(env, *replay, "--id", "m1", "--newer-than", "1h").stdout
+        assert "replayed 2" in command(env, *replay, "--id", "a0", "--limit", "2").stdout
+        found = [(body, properties.message_id) for body, properties in letters.take("feedback", 3)]
+        assert found == [(b'{"id": "m1"}', "a1"), (b'{"id": "m0"}', "a0"), (b"{", "a0")]
+        assert letters.count("feedback.dead-letters") == 3
+
+    def test_long_ones_say_how_far_they_are(
+        self, letters: Vhost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AMQP_URI", letters.uri)
+        monkeypatch.setattr("worker.cli.letters.PROGRESS_EACH", 0.0)
+        for argv in (["list"], ["replay", "--dry-run"], ["purge", "--dry-run"]):
+            assert main(["dead-letters", *argv]) == 0
+            assert "6 of 6 looked at" in capsys.readouterr().err
+
     def test_age_filters(self, letters: Vhost) -> None:
         env = environment(letters.uri)
         assert "0 dead" in command(env, "dead-letters", "list", "--older-than", "1h").stdout
@@ -261,6 +300,7 @@ class TestDeadLetters:
     def test_purge_asks_to_be_sure(self, letters: Vhost) -> None:
         env = environment(letters.uri)
         assert command(env, "dead-letters", "purge").returncode == 2
+        assert "would have purged 6" in command(env, "dead-letters", "purge", "--dry-run").stdout
         assert letters.count("feedback.dead-letters") == 6
         done = command(env, "dead-letters", "purge", "--yes", "--reason", "not_an_object")
         assert "purged 2" in done.stdout

@@ -47,7 +47,7 @@ def test_two_hundred_messages_are_answered_once_each(
 def test_a_result_carries_ids_trace_and_unknown_fields(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
-    start_worker(vhost.uri).ready()
+    worker = start_worker(vhost.uri).ready()
     body = {"id": 7, "text": TEXT, "metadata": {"shop": "Köln"}, "sentiment": "mine", "x": [1]}
     vhost.publish(
         [json.dumps(body).encode()],
@@ -69,6 +69,9 @@ def test_a_result_carries_ids_trace_and_unknown_fields(
     assert result["metadata"] == {"shop": "Köln"}
     assert result["extra"] == {"sentiment": "mine", "x": [1]}
     assert result["timings"]["queue_wait"] > 0
+    assert worker.metric("selfheal_worker_queue_wait_seconds_count") == 1
+    assert worker.metric("selfheal_worker_queue_wait_seconds_sum") > 3600
+    assert worker.metric("selfheal_worker_process_duration_seconds_count") == 1
     assert "text" not in result
     assert "id_generated" not in result
     assert properties.message_id == "7"

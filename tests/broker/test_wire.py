@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.broker.lines import each_line
 from tests.broker.process import PYTHON, command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
@@ -50,6 +51,7 @@ def test_a_wire_that_is_cut_again_and_again(
         worker.wait_event("connected to the broker", times=number + 2)
     seen = collect(vhost, 300)
     assert sum(seen.values()) <= 300 + cuts * 8
+    assert worker.metric("selfheal_worker_broker_disconnects_total") == cuts
     vhost.wait_count("feedback", 0)
     assert vhost.count("feedback.dead-letters") == 0
     assert worker.terminate() == 0
@@ -67,6 +69,31 @@ def test_a_half_open_wire_is_found_by_the_heartbeat(
     worker.wait_event("connected to the broker", times=2)
     seen = collect(vhost, 8)
     assert sum(seen.values()) <= 16
+
+
+@each_line
+def test_the_messages_of_a_frozen_worker_come_back_by_the_heartbeat(
+    vhost: Vhost, start_worker: StartWorker
+) -> None:
+    """And when it thaws, what it thought was its own is not settled twice."""
+    frozen = start_worker(vhost.uri, AMQP_HEARTBEAT=2, FAULT_MODEL_DELAY=0.5, CONCURRENCY=4)
+    frozen.ready()
+    vhost.publish(bodies(4))
+    frozen.wait_in_flight(4)
+    frozen.process.send_signal(signal.SIGSTOP)
+    try:
+        start_worker(vhost.uri).ready()
+        seen = collect(vhost, 4)
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    frozen.wait_event("not connected to the broker")
+    frozen.wait_event("connected to the broker", times=2)
+    frozen.ready()
+    seen.update(json.loads(body)["id"] for body, _ in vhost.take("feedback.results"))
+    assert sum(seen.values()) <= 8
+    assert frozen.get("/healthz")[0] == 200
+    vhost.wait_count("feedback", 0)
+    assert vhost.count("feedback.dead-letters") == 0
 
 
 def test_sigterm_on_a_half_open_wire(vhost: Vhost, proxy: Proxy, start_worker: StartWorker) -> None:

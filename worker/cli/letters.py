@@ -105,11 +105,16 @@ def _chosen(
     """Take the letters that were there at the start, one by one, in order; not acked."""
     now = time.time()
     found = 0
-    for _ in range(session.count(settings.dlq_name)):
+    said = time.monotonic()
+    total = session.count(settings.dlq_name)
+    for seen in range(1, total + 1):
         delivery = session.get(settings.dlq_name)
         if delivery is None:
             return
         letter = dead_letters.describe(delivery)
+        if time.monotonic() - said >= PROGRESS_EACH:
+            said = time.monotonic()
+            print(f"{seen} of {total} looked at", file=sys.stderr)
         if _wanted(letter, options, now):
             yield delivery, letter
             found += 1
@@ -157,7 +162,6 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
     """Each letter is in the work queue, confirmed, before it leaves the dead letters. Stopped in
     the middle it loses and doubles none; a lost connection can double those on their way."""
     done = 0
-    said = time.monotonic()
 
     def arrived(session: Session, delivery: Delivery) -> None:
         nonlocal done
@@ -175,9 +179,6 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
             properties = copied_properties(delivery, {}, without=dead_letters.OWN_HEADERS)
             publication = Publication(settings.queue_name, delivery.body, properties)
             session.send(publication, partial(arrived, session, delivery))
-            if time.monotonic() - said > PROGRESS_EACH:
-                said = time.monotonic()
-                print(f"{done} so far", file=sys.stderr)
         session.flush()
         session.release(settings.dlq_name)
     _total("replayed", done, options)
