@@ -5,6 +5,7 @@ is no longer true (there is data) fails the test too, but for those in SOMETIMES
 """
 
 _CALM = "nothing of the kind happens in a demo that goes well"
+_ALL_PLACED = "kube-state-metrics tells only of pods that are unschedulable, and all have a node"
 _NO_TOKENS = "the builtin model has no tokens"
 _NO_LIMIT = "no container of the release has a CPU limit, by default"
 
@@ -15,12 +16,29 @@ PANELS = {
     "selfheal-model / Tokens / {{gen_ai_request_model}} {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-model / Tokens a call / p50 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-model / Tokens a call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
+    "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Brakes / {{brake}}": "one bad node is under every brake",
     "selfheal-remediation / Conditions by node / {{node}} not Ready": _CALM,
     "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
 }
 
-SELECTORS: dict[str, str] = {}
+_KEDA = 'namespace="selfheal",scaledObject="selfheal-worker"}'
+SELECTORS = {
+    f"keda_scaler_detail_errors_total{{{_KEDA}": (
+        "scraped through KEDA's pod it has the label exported_namespace"
+    ),
+    'kube_pod_container_status_last_terminated_reason{reason="OOMKilled"}': _CALM,
+    "kube_pod_status_unschedulable{}": _ALL_PLACED,
+    'selfheal_remediator_brake_engaged{brake!~"minInterval|rate|maxDraining|paused|signal"}': (
+        "one bad node is under every brake"
+    ),
+    'selfheal_remediator_signal_rejected_nodes{cause="stale-heartbeat"}': _CALM,
+    'selfheal_remediator_signal_rejected_nodes{cause="suspected-detector"}': _CALM,
+}
 
+_NO_ERROR = "KEDA counts its first error, which a demo may not have"
 #: Has data in some demos and not in others, and why.
-SOMETIMES: dict[str, str] = {}
+SOMETIMES = {
+    "selfheal-overview / Scaler / errors": _NO_ERROR,
+    f"keda_scaler_detail_errors_total{{exported_{_KEDA}": _NO_ERROR,
+}
