@@ -692,7 +692,9 @@ class Healing:
         if finding is not None and now < finding.since + NODE_PATIENCE:
             return Block("node-finding", f"node {pod.node}: {finding.text}")
         sight = ward.sights[pod.uid]
-        young = now < sight.due + 2 * self.interval
+        looks = ward.policy.failure_threshold
+        certain_at = max(sight.due, sight.since + looks * self.interval)
+        young = now < certain_at + 2 * self.interval
         if young and _only_here(ward, group, pod.node) and self._suspected(pod.node, group.key):
             return Block("node-finding", f"node {pod.node}: another owner's pod looks ill too")
         return None
