@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Launcher:
         self._started: list[Launched] = []
         self._news = threading.Condition()
         self._known: dict[int, Launched] = {}
+        self._over = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Launched:
@@ -83,8 +85,9 @@ class Launcher:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-            if not self._news.wait_for(lambda: len(self._started) > before, PATIENCE):
-                raise TimeoutError("no process was started")
+            self._news.wait_for(lambda: len(self._started) > before or self._over, PATIENCE)
+            if len(self._started) == before:
+                raise RuntimeError("no process was started: see what the launcher wrote above")
             return self._started[-1]
 
     def close(self) -> None:
@@ -92,7 +95,8 @@ class Launcher:
         for process in self._started:
             process.send_signal(signal.SIGKILL)
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended by itself, and said why
+            self._process.stdin.close()
         self._process.wait(30)
 
     def _listen(self) -> None:
@@ -107,6 +111,9 @@ class Launcher:
                         process = self._known[said["pid"]] = Launched(said["pid"])
                         self._started.append(process)
                     self._news.notify_all()
+        with self._news:
+            self._over = True
+            self._news.notify_all()
 
 
 # -- in the process that forks -------------------------------------------------------------
