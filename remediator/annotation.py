@@ -108,7 +108,7 @@ def parse_state(text: str) -> State:
     """The state from the annotation's text. Raises Unreadable."""
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("v") != SCHEMA_VERSION:
         version = raw.get("v") if isinstance(raw, dict) else None

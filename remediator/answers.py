@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -27,18 +29,41 @@ class ApiFailure(Exception):
     @classmethod
     def from_status(cls, status: Json) -> ApiFailure:
         """From a metav1.Status; 410 becomes Expired."""
-        code = int(status.get("code") or 0)
-        details = status.get("details") or {}
+        code = status.get("code")
+        code = code if isinstance(code, int) else 0
+        reason, details = _text(status.get("reason")), status.get("details")
+        listed = details.get("causes") if isinstance(details, dict) else None
         causes = tuple(
-            (cause.get("reason") or "", cause.get("message") or "")
-            for cause in details.get("causes") or ()
+            (_text(cause.get("reason")), _text(cause.get("message")))
+            for cause in (listed if isinstance(listed, list) else ())
+            if isinstance(cause, dict)
         )
-        kind = Expired if code == 410 or status.get("reason") in ("Expired", "Gone") else cls
-        return kind(code, status.get("reason") or "", status.get("message") or "", causes=causes)
+        kind = Expired if code == 410 or reason in ("Expired", "Gone") else cls
+        return kind(code, reason, _text(status.get("message")), causes=causes)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class Expired(ApiFailure):
     """The resourceVersion is too old (410): list again."""
+
+
+class Malformed(ApiFailure):
+    """An answer that no API server gives, as from a proxy between: nothing is known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "Malformed", message)
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Reading `what` out of JSON: where it is not as the API describes it, Malformed says so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Malformed(f"{what} cannot be read: {error!r}"[:300]) from error
 
 
 class NotLeader(ApiFailure):
@@ -50,11 +75,15 @@ class NotLeader(ApiFailure):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer of the API server; `retry_after` in seconds, None when not given."""
+    """An HTTP answer of the API server; `retry_after` in seconds, None when not given.
+
+    parsed: the body as an object, where somebody has read it already.
+    """
 
     status: int
     body: bytes
     retry_after: float | None = None
+    parsed: Json | None = None
 
     @property
     def ok(self) -> bool:
@@ -63,11 +92,9 @@ class Answer:
 
     def json(self) -> Json:
         """The body as an object; {} when it is not one."""
-        try:
-            value = json.loads(self.body)
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        if self.parsed is not None:
+            return self.parsed
+        return object_from(self.body) or {}
 
     def failure(self) -> ApiFailure:
         """The refusal as an exception."""
@@ -84,6 +111,15 @@ class Answer:
         if self.status != 429:
             return False
         return not any(reason == "DisruptionBudget" for reason, _ in self.failure().causes)
+
+
+def object_from(body: bytes) -> Json | None:
+    """The JSON object that these bytes are; None when they are anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class Outcome(Enum):

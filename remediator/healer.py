@@ -19,6 +19,7 @@ from remediator.answers import (
     Outcome,
     budget_shortage,
     classify_eviction,
+    understood,
 )
 from remediator.events import ObjectEvent
 from remediator.healing import Around, Ask, Block, Finding, Healing, Notice, Order, Owner
@@ -28,7 +29,7 @@ from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
 from remediator.settings import Config
-from remediator.snapshot import Change, Json, Reflector, WatchEvent
+from remediator.snapshot import Change, Json, Reflector, WatchEvent, as_name
 from remediator.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -375,7 +376,8 @@ class Healer:
         for attempt in range(1, CONFLICTS + 1):
             answer = self._api.patch_policy_status(policy.namespace, policy.name, version, status)
             if answer.ok:
-                return str(answer.json()["metadata"]["resourceVersion"])
+                with understood("a HealingPolicy"):
+                    return as_name(answer.json()["metadata"]["resourceVersion"])
             if answer.status != 409 or attempt == CONFLICTS:
                 break
             fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
@@ -432,7 +434,8 @@ class Healer:
                     policy.namespace, policy.name, policy.version, status.to_json()
                 )
                 if answer.ok:
-                    version = str(answer.json()["metadata"]["resourceVersion"])
+                    with understood("a HealingPolicy"):
+                        version = as_name(answer.json()["metadata"]["resourceVersion"])
                 else:
                     failure = answer.failure()
             except ApiFailure as error:

@@ -23,7 +23,7 @@ from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from remediator import policies
-from remediator.answers import Answer, ApiFailure, NotLeader
+from remediator.answers import Answer, ApiFailure, Malformed, NotLeader, object_from, understood
 from remediator.settings import ApiBudget
 from remediator.snapshot import Json, WatchEvent, tied_to_one_host
 
@@ -162,7 +162,11 @@ class KubernetesApi:
         content_type: str = _JSON,
         timeout: float = READ_TIMEOUT,
     ) -> Answer:
-        """One request, sent once. Raises ApiFailure with status 0 when no answer came."""
+        """One request, sent once.
+
+        Raises ApiFailure with status 0 when no answer came, and Malformed for a success without an
+        object in it: a proxy's page is no list of nodes, and no eviction.
+        """
         wait = self.budget.reserve()
         if wait > 0:
             time.sleep(wait)
@@ -184,7 +188,13 @@ class KubernetesApi:
         answer = Answer(response.status, response.data, _retry_after(response.headers))
         if answer.throttled:
             self.budget.close_for(answer.retry_after or 1.0)
-        return answer
+        if not answer.ok:
+            return answer
+        parsed = object_from(answer.body)
+        if parsed is None:
+            said = answer.body[:100].decode("utf-8", "replace")
+            raise Malformed(f"{method} {path}: {answer.status} and no JSON object: {said!r}")
+        return Answer(answer.status, b"", answer.retry_after, parsed)
 
     def write(
         self,
@@ -284,10 +294,11 @@ class KubernetesApi:
     def is_local_claim(self, namespace: str, claim: str) -> bool:
         """Whether the claim's volume can be used on one host only. Raises ApiFailure."""
         path = f"/api/v1/namespaces/{quote(namespace)}/persistentvolumeclaims/{quote(claim)}"
-        volume = (self.get(path).get("spec") or {}).get("volumeName")
-        if not volume:
-            return False
-        return tied_to_one_host(self.get(f"/api/v1/persistentvolumes/{quote(volume)}"))
+        with understood(f"claim {namespace}/{claim}"):
+            volume = (self.get(path).get("spec") or {}).get("volumeName")
+            if not volume:
+                return False
+            return tied_to_one_host(self.get(f"/api/v1/persistentvolumes/{quote(volume)}"))
 
     # -- policies -----------------------------------------------------------------------
 
@@ -392,7 +403,8 @@ class KubernetesApi:
         answer = self.send("POST", path, body=body)
         if not answer.ok:
             raise answer.failure()
-        return bool((answer.json().get("status") or {}).get("allowed"))
+        with understood("the answer to a SelfSubjectAccessReview"):
+            return answer.json()["status"]["allowed"] is True
 
     def open_watch(self, path: str, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """A streaming GET. Raises ApiFailure (Expired for 410)."""
@@ -415,8 +427,13 @@ class KubernetesApi:
             raise ApiFailure(0, type(error).__name__, str(error)) from error
         self.on_request("WATCH", response.status, time.monotonic() - started)
         if response.status != 200:
-            answer = Answer(response.status, response.read(), _retry_after(response.headers))
-            response.release_conn()
+            try:
+                body = response.read()
+            except urllib3.exceptions.HTTPError as error:
+                raise ApiFailure(response.status, type(error).__name__, str(error)) from error
+            finally:
+                response.release_conn()
+            answer = Answer(response.status, body, _retry_after(response.headers))
             if answer.throttled:
                 self.budget.close_for(answer.retry_after or 1.0)
             raise answer.failure()
@@ -446,9 +463,8 @@ class Collection:
             query["limit"] = str(PAGE)
         while True:
             raw = self._api.get(self._path, query)
-            meta = raw.get("metadata") or {}
-            yield raw.get("items") or [], meta.get("resourceVersion", "")
-            token = meta.get("continue")
+            items, version, token = _page(raw, self._path)
+            yield items, version
             if not token:
                 return
             query["continue"] = token
@@ -470,8 +486,7 @@ class Collection:
             for line in _lines(response) if not stop.is_set() else ():
                 if stop.is_set():
                     return
-                event = json.loads(line)
-                yield WatchEvent(event["type"], event["object"])
+                yield _event(line)
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as error:
             if stop.is_set():
                 return
@@ -502,6 +517,28 @@ def _ignore(_verb: str, _code: int, _seconds: float) -> None:
     """Nobody counts the requests."""
 
 
+def _page(raw: Json, path: str) -> tuple[list[Json], str, str]:
+    """Objects, resourceVersion and where to go on (empty = that was all) of a list."""
+    with understood(f"list {path}"):
+        items, meta = raw["items"], raw["metadata"]
+        version, token = meta["resourceVersion"], meta.get("continue") or ""
+        if not isinstance(version, str) or not version or not isinstance(token, str):
+            raise TypeError(f"resourceVersion {version!r}, continue {token!r}")
+        if items is not None and not isinstance(items, list):
+            raise TypeError(f"items is {type(items).__name__}")
+    return items or [], version, token
+
+
+_EVENTS = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR")
+
+
+def _event(line: bytes) -> WatchEvent:
+    raw = object_from(line)
+    if raw is None or raw.get("type") not in _EVENTS or not isinstance(raw.get("object"), dict):
+        raise Malformed(f"an event of a watch: {line[:100].decode('utf-8', 'replace')!r}")
+    return WatchEvent(raw["type"], raw["object"])
+
+
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     rest = b""
     for chunk in response.stream(65536, decode_content=True):
@@ -514,7 +551,7 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return float(value) if value.isascii() and value.isdigit() else None
 
 
 def load_configuration(

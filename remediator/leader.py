@@ -18,9 +18,18 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from remediator.answers import Answer, ApiFailure, NotLeader
+from remediator.answers import Answer, ApiFailure, NotLeader, understood
 from remediator.settings import LeaseSettings
-from remediator.snapshot import Change, Json, Reflector, Source, timestamp
+from remediator.snapshot import (
+    Change,
+    Json,
+    Reflector,
+    Source,
+    as_name,
+    as_text,
+    as_whole,
+    timestamp,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +58,20 @@ class LeaseView:
     created: float | None
 
 
+@understood("a Lease")
 def lease_from_json(raw: Json) -> LeaseView:
-    """A LeaseView from the API's JSON."""
+    """A LeaseView from the API's JSON. Raises Malformed."""
     meta, spec = raw["metadata"], raw.get("spec") or {}
     return LeaseView(
-        name=meta["name"],
-        namespace=meta["namespace"],
-        uid=meta["uid"],
-        version=meta["resourceVersion"],
-        holder=spec.get("holderIdentity") or "",
-        renewed=spec.get("renewTime") or "",
-        transitions=spec.get("leaseTransitions") or 0,
-        duration=float(spec.get("leaseDurationSeconds") or 0),
-        annotations=meta.get("annotations") or {},
+        name=as_name(meta["name"]),
+        namespace=as_name(meta["namespace"]),
+        uid=as_name(meta["uid"]),
+        version=as_name(meta["resourceVersion"]),
+        holder=as_text(spec.get("holderIdentity")),
+        renewed=as_text(spec.get("renewTime")),
+        transitions=as_whole(spec.get("leaseTransitions")),
+        duration=float(as_whole(spec.get("leaseDurationSeconds"))),
+        annotations={key: as_text(value) for key, value in (meta.get("annotations") or {}).items()},
         created=timestamp(meta.get("creationTimestamp")),
     )
 
@@ -223,8 +233,9 @@ class Leader:
         if self._stop.is_set():
             return 0.0
         if answer.ok:
+            renewed = lease_from_json(answer.json())
             self._write_until = sent + self._settings.renew_deadline
-            self._take_in(lease_from_json(answer.json()))
+            self._take_in(renewed)
             return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
         if answer.status in (404, 422):
             self._lose("somebody else took it")
@@ -286,9 +297,10 @@ class Leader:
             raise answer.failure()
         if self._stop.is_set():
             return
+        taken = lease_from_json(answer.json())
         self._write_until = sent + self._settings.renew_deadline
         self.leading = True
-        self._take_in(lease_from_json(answer.json()))
+        self._take_in(taken)
         log.info("leading as %s", self.identity)
         self._on_change(True)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from remediator.answers import understood
 from remediator.policies import Symptoms
-from remediator.snapshot import Json, timestamp
+from remediator.snapshot import Json, as_name, as_text, timestamp
 
 #: Reasons why a container waits that a restart cannot heal.
 IMAGE_REASONS = frozenset(
@@ -89,8 +90,9 @@ class WatchedPod:
         return self.phase in ("Succeeded", "Failed")
 
 
+@understood("a Pod")
 def watched_from_json(raw: Json) -> WatchedPod:
-    """A pod from the API's JSON. Raises KeyError when it has no name or uid."""
+    """A pod from the API's JSON. Raises Malformed."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     owner: Json = next(
         (ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), {}
@@ -103,9 +105,9 @@ def watched_from_json(raw: Json) -> WatchedPod:
     inits = {item["name"]: item for item in spec.get("initContainers") or ()}
     return WatchedPod(
         namespace=sys.intern(meta["namespace"]),
-        name=meta["name"],
-        uid=meta["uid"],
-        version=meta.get("resourceVersion", ""),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
         node=sys.intern(spec.get("nodeName") or ""),
         owner_kind=sys.intern(owner.get("kind", "")),
         owner_name=sys.intern(owner.get("name", "")),

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from remediator.answers import understood
 from remediator.settings import parse_duration
-from remediator.snapshot import Json, timestamp
+from remediator.snapshot import Json, as_name, as_text, timestamp
 
 GROUP = "selfheal.dev"
 VERSION = "v1alpha1"
@@ -157,8 +158,9 @@ class Policy:
         return f"{self.namespace}/{self.name}"
 
 
+@understood("a HealingPolicy")
 def policy_from_json(raw: Json) -> Policy:
-    """A policy from the API's JSON. Raises KeyError when it has no name or uid."""
+    """A policy from the API's JSON. Raises Malformed when even its name cannot be read."""
     meta = raw["metadata"]
     spec = raw.get("spec") or {}
     try:
@@ -176,9 +178,9 @@ def _policy(meta: Json, spec: Json, saved: Saved) -> Policy:
     )
     return Policy(
         namespace=sys.intern(meta["namespace"]),
-        name=meta["name"],
-        uid=meta["uid"],
-        version=meta.get("resourceVersion", ""),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
         generation=int(meta.get("generation") or 0),
         created=timestamp(meta.get("creationTimestamp")) or 0.0,
         selector=selector_text(spec.get("selector") or {}),

@@ -364,7 +364,8 @@ def parse_config(text: str, source: str) -> Config:
     """The configuration from YAML text. Raises SettingsError with every mistake found."""
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date that is none (2026-13-01), which YAML reads by itself.
         raise SettingsError(source, [f"not YAML: {' '.join(str(error).split())}"]) from error
     if raw is None:
         raw = {}
@@ -392,6 +393,8 @@ def load_config(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), [f"not UTF-8 at byte {error.start}"]) from error
     return parse_config(text, str(path))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from remediator.answers import ApiFailure, Expired
+from remediator.answers import ApiFailure, Expired, understood
 
 Json = dict[str, Any]
 
@@ -248,30 +248,61 @@ def _capacity(resources: Mapping[str, Any]) -> Capacity:
     )
 
 
+def as_text(value: object) -> str:
+    """A string of the API, which leaves out empty ones. Raises TypeError for anything else."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is no string")
+    return value or ""
+
+
+def as_name(value: object) -> str:
+    """A string that is always there. Raises TypeError."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r} is no name")
+    return value
+
+
+def as_whole(value: object) -> int:
+    """A whole number of the API, which leaves out zeros. Raises TypeError for anything else."""
+    if value is not None and type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value or 0
+
+
+def as_flag(value: object) -> bool:
+    """A boolean of the API, which leaves out false. Raises TypeError for anything else."""
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{value!r} is no boolean")
+    return value is True
+
+
+@understood("a Node")
 def node_from_json(raw: Json) -> Node:
-    """A Node from the API's JSON. Raises KeyError when it has no name or uid."""
+    """A Node from the API's JSON. Raises Malformed."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     annotations = meta.get("annotations") or {}
     return Node(
-        name=meta["name"],
-        uid=meta["uid"],
-        version=meta.get("resourceVersion", ""),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
         labels=_interned(meta.get("labels")),
         annotations={
-            key: value
+            key: as_text(value)
             for key, value in annotations.items()
             if key.startswith(ANNOTATION_PREFIX) or key in FOREIGN_ANNOTATIONS
         },
-        unschedulable=bool(spec.get("unschedulable")),
+        unschedulable=as_flag(spec.get("unschedulable")),
         taints=tuple(
-            Taint(sys.intern(taint["key"]), taint.get("value") or "", sys.intern(taint["effect"]))
+            Taint(
+                sys.intern(taint["key"]), as_text(taint.get("value")), sys.intern(taint["effect"])
+            )
             for taint in spec.get("taints") or ()
         ),
         conditions={
             sys.intern(item["type"]): _condition(item) for item in status.get("conditions") or ()
         },
-        boot_id=(status.get("nodeInfo") or {}).get("bootID") or "",
-        deleting="deletionTimestamp" in meta,
+        boot_id=as_text((status.get("nodeInfo") or {}).get("bootID")),
+        deleting=meta.get("deletionTimestamp") is not None,
         created=timestamp(meta.get("creationTimestamp")),
         allocatable=_capacity(status.get("allocatable") or {}),
         annotated=bool(annotations),
@@ -297,8 +328,9 @@ _KEEP_ANNOTATIONS = (
 )
 
 
+@understood("a Pod")
 def pod_from_json(raw: Json) -> Pod:
-    """A Pod from the API's JSON. Raises KeyError when it has no name or uid."""
+    """A Pod from the API's JSON. Raises Malformed."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     annotations = meta.get("annotations") or {}
     owner: Json = next(
@@ -307,11 +339,11 @@ def pod_from_json(raw: Json) -> Pod:
     volumes = spec.get("volumes") or ()
     selector = spec.get("nodeSelector") or {}
     return Pod(
-        namespace=sys.intern(meta["namespace"]),
-        name=meta["name"],
-        uid=meta["uid"],
-        version=meta.get("resourceVersion", ""),
-        node=spec.get("nodeName") or "",
+        namespace=sys.intern(as_name(meta["namespace"])),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
+        node=as_text(spec.get("nodeName")),
         labels=_interned(meta.get("labels")),
         owner_kind=sys.intern(owner.get("kind", "")),
         owner_name=sys.intern(owner.get("name", "")),
@@ -319,16 +351,18 @@ def pod_from_json(raw: Json) -> Pod:
         owner_api=sys.intern(owner.get("apiVersion", "")),
         phase=sys.intern(status.get("phase") or "Unknown"),
         deletion=timestamp(meta.get("deletionTimestamp")),
-        grace=meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds")),
-        finalizers=tuple(meta.get("finalizers") or ()),
+        grace=_grace(
+            meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
+        ),
+        finalizers=tuple(as_name(finalizer) for finalizer in meta.get("finalizers") or ()),
         mirror="kubernetes.io/config.mirror" in annotations,
         empty_dir=any("emptyDir" in volume for volume in volumes),
         claims=tuple(
-            volume["persistentVolumeClaim"]["claimName"]
+            as_name(volume["persistentVolumeClaim"]["claimName"])
             for volume in volumes
             if "persistentVolumeClaim" in volume
         ),
-        priority=spec.get("priority") or 0,
+        priority=as_whole(spec.get("priority")),
         keep_reason=next(
             (
                 f"annotation {key}={value}"
@@ -346,14 +380,18 @@ def pod_from_json(raw: Json) -> Pod:
         node_selector=_interned(selector),
         tolerations=tuple(
             (
-                item.get("key") or "",
-                item.get("operator") or "Equal",
-                item.get("value") or "",
-                item.get("effect") or "",
+                as_text(item.get("key")),
+                as_text(item.get("operator")) or "Equal",
+                as_text(item.get("value")),
+                as_text(item.get("effect")),
             )
             for item in spec.get("tolerations") or ()
         ),
     )
+
+
+def _grace(value: object) -> int | None:
+    return None if value is None else as_whole(value)
 
 
 def _pinned_by_affinity(affinity: Json) -> bool:
@@ -410,26 +448,31 @@ def _add_requests(container: Json, cpu: int, memory: int) -> tuple[int, int]:
     )
 
 
+@understood("a PodDisruptionBudget")
 def budget_from_json(raw: Json) -> Budget:
-    """A PodDisruptionBudget from the API's JSON."""
+    """A PodDisruptionBudget from the API's JSON. Raises Malformed."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     selector = spec.get("selector")
     return Budget(
-        namespace=sys.intern(meta["namespace"]),
-        name=meta["name"],
-        uid=meta["uid"],
-        version=meta.get("resourceVersion", ""),
+        namespace=sys.intern(as_name(meta["namespace"])),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
         match_labels=_interned((selector or {}).get("matchLabels")),
         match_expressions=tuple(
-            (item["key"], item["operator"], tuple(item.get("values") or ()))
+            (
+                as_name(item["key"]),
+                as_name(item["operator"]),
+                tuple(as_text(value) for value in item.get("values") or ()),
+            )
             for item in (selector or {}).get("matchExpressions") or ()
         ),
         selects=selector is not None,
-        allowed=status.get("disruptionsAllowed") or 0,
-        healthy=status.get("currentHealthy") or 0,
-        desired=status.get("desiredHealthy") or 0,
-        expected=status.get("expectedPods") or 0,
-        current=(status.get("observedGeneration") or 0) >= (meta.get("generation") or 0),
+        allowed=as_whole(status.get("disruptionsAllowed")),
+        healthy=as_whole(status.get("currentHealthy")),
+        desired=as_whole(status.get("desiredHealthy")),
+        expected=as_whole(status.get("expectedPods")),
+        current=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
         always_allow_unhealthy=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
     )
 
@@ -485,6 +528,10 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
             yield Change(key, known, after)
 
 
+#: A watch that ends sooner (seconds) is tried again with a growing delay.
+SHORTEST_WATCH = 1.0
+
+
 class Reflector(Generic[T]):
     """Keeps `items` equal to a collection and tells `on_change` about each difference.
 
@@ -529,8 +576,14 @@ class Reflector(Generic[T]):
                 while version is None or self._again.is_set():
                     self._again.clear()
                     version = self.relist()
+                begun = time.monotonic()
                 version = self._watch(version)
-                failures = 0
+                if self._again.is_set() or time.monotonic() - begun >= SHORTEST_WATCH:
+                    failures = 0
+                    continue
+                # Ended as soon as it was opened: nothing that a server does twice.
+                failures += 1
+                self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
             except Expired:
                 version = None
             except ApiFailure as failure:
@@ -564,7 +617,8 @@ class Reflector(Generic[T]):
             self.last_contact = time.monotonic()
             if event.type == "ERROR":
                 raise ApiFailure.from_status(event.raw)
-            version = event.raw["metadata"]["resourceVersion"]
+            with understood("an event of a watch"):
+                version = as_name(event.raw["metadata"]["resourceVersion"])
             if event.type != "BOOKMARK":
                 self._apply(event)
         return version

@@ -60,7 +60,7 @@ def image(name: str, archive: Path, version: str, folder: Path) -> Path:
     return target
 
 
-def rename(archive: Path, ref: str, target: IO[bytes]) -> None:
+def rename(archive: Path, ref: str, target: IO[bytes] | gzip.GzipFile) -> None:
     """Copies a docker archive of one image to `target`, which then calls it `ref`."""
     with tarfile.open(archive) as old, tarfile.open(fileobj=target, mode="w|") as new:
         for entry in old:

@@ -1,0 +1,219 @@
+"""What each account of a release may do, and where its secrets are, on a real API server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from ci.cluster import ClusterError
+from tests.control_plane.chart.conftest import BY_HAND, CHART, Site
+
+pytestmark = pytest.mark.control_plane
+
+DETECTOR = "selfheal-node-problem-detector"
+#: Resource (with its group, and a name where it is limited to one) → verbs.
+Rights = dict[str, str]
+
+NODES_AND_PODS: Rights = {
+    "nodes": "get list patch watch",
+    "pods": "get list watch",
+    "pods/eviction": "create",
+    "persistentvolumeclaims": "get",
+    "persistentvolumes": "get",
+    "poddisruptionbudgets.policy": "get list watch",
+    "daemonsets.apps": "list",
+    "leases.coordination.k8s.io": "list",
+    "events": "create patch",
+    "events.events.k8s.io": "create patch",
+}
+POLICIES: Rights = {
+    "healingpolicies.selfheal.dev": "get list watch",
+    "healingpolicies.selfheal.dev/status": "patch",
+    "daemonsets.apps": "get list",
+    "deployments.apps": "get",
+    "replicasets.apps": "get",
+    "statefulsets.apps": "get",
+}
+OWN_LEASE: Rights = {
+    "leases.coordination.k8s.io": "create list",
+    "leases.coordination.k8s.io selfheal-remediator": "get list patch watch",
+}
+#: The API server's own role `system:node-problem-detector`.
+DETECTOR_RIGHTS: Rights = {
+    "nodes": "get",
+    "nodes/status": "patch",
+    "events": "create patch update",
+    "events.events.k8s.io": "create patch update",
+}
+
+
+def rights(site: Site, account: str, namespace: str) -> Rights:
+    """What `kubectl auth can-i --list` says of namespace:name beyond what everybody may."""
+    nobody = _listed(site, f"{site.namespace}:default", namespace)
+    own = _listed(site, account, namespace)
+    assert nobody.items() <= own.items()
+    return {what: verbs for what, verbs in own.items() if nobody.get(what) != verbs}
+
+
+_ROW = re.compile(r"^(\S*)\s+\[(.*?)\]\s+\[(.*?)\]\s+\[(.*?)\]$")
+
+
+def _listed(site: Site, account: str, namespace: str) -> Rights:
+    said = site.cluster.kubectl(
+        *("auth", "can-i", "--list", "-n", namespace, f"--as=system:serviceaccount:{account}")
+    )
+    found: dict[str, set[str]] = {}
+    for line in said.splitlines()[1:]:
+        row = _ROW.match(line.rstrip())
+        assert row, line
+        resource, urls, names, verbs = row.groups()
+        for name in names.split() or [""]:
+            what = f"{resource or urls} {name}".strip()
+            found.setdefault(what, set()).update(verbs.split())
+    return {what: " ".join(sorted(verbs)) for what, verbs in found.items()}
+
+
+@pytest.fixture
+def installed(site: Site) -> Iterator[Site]:
+    """A release with everything that has an account; nobody waits for its pods."""
+    _install(site)
+    yield site
+    site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+
+
+def _install(site: Site, *settings: str) -> None:
+    site.helm(
+        *("install", "selfheal", str(CHART), "-n", site.namespace, BY_HAND),
+        *("-f", str(CHART / "ci/ollama-values.yaml")),
+        *(f"--set={one}" for one in settings),
+    )
+
+
+def test_the_accounts_may_do_what_is_written_here_and_nothing_else(installed: Site) -> None:
+    here, elsewhere = installed.namespace, "kube-system"
+    of_pods = {"worker", "rabbitmq", "ollama", "remediator"}
+    accounts = {a["metadata"]["name"] for a in installed.get("serviceaccounts")} - {"default"}
+    assert accounts == {f"selfheal-{name}" for name in of_pods}
+
+    everywhere = NODES_AND_PODS | POLICIES
+    remediator = f"{here}:selfheal-remediator"
+    assert rights(installed, remediator, here) == everywhere | OWN_LEASE
+    assert rights(installed, remediator, elsewhere) == everywhere
+    for name in sorted(of_pods - {"remediator"}):
+        for namespace in (here, elsewhere):
+            assert rights(installed, f"{here}:selfheal-{name}", namespace) == {}
+    for namespace in (here, elsewhere, DETECTOR):
+        assert rights(installed, f"{DETECTOR}:{DETECTOR}", namespace) == DETECTOR_RIGHTS
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (
+            "remediator.config.drain.onDeadline=delete",
+            NODES_AND_PODS | POLICIES | {"pods": "delete get list watch"},
+        ),
+        ("remediator.config.policies.enabled=false", NODES_AND_PODS),
+        ("remediator.config.mode=dryRun", NODES_AND_PODS | POLICIES),
+    ],
+)
+def test_a_value_gives_and_takes_what_belongs_to_it(
+    site: Site, setting: str, expected: Rights
+) -> None:
+    # The policies of the release are refused without somebody who looks after them.
+    _install(site, setting, "healingPolicies.enabled=false")
+    assert rights(site, f"{site.namespace}:selfheal-remediator", "kube-system") == expected
+
+
+def _privileged(pod: dict[str, Any]) -> None:
+    pod["containers"][0]["securityContext"] = {"privileged": True}
+
+
+def _host_path(pod: dict[str, Any]) -> None:
+    pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
+
+
+def _as_root(pod: dict[str, Any]) -> None:
+    pod["securityContext"] = {"runAsUser": 0, "runAsNonRoot": False}
+
+
+@pytest.mark.parametrize("change", [_privileged, _host_path, _as_root])
+def test_pod_security_takes_the_worker_s_pod_and_refuses_one_with_more(
+    installed: Site, change: Any
+) -> None:
+    [worker] = [d for d in installed.get("deploy") if d["metadata"]["name"] == "selfheal-worker"]
+    template = worker["spec"]["template"]
+    create = ("create", "--dry-run=server", "-f", "-", "-n", installed.namespace)
+
+    def pod() -> str:
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "intruder", "labels": template["metadata"]["labels"]},
+                "spec": template["spec"],
+            }
+        )
+
+    installed.cluster.kubectl(*create, input=pod())
+    change(template["spec"])
+    with pytest.raises(ClusterError, match='violates PodSecurity "restricted'):
+        installed.cluster.kubectl(*create, input=pod())
+
+
+def test_a_generated_password_is_in_the_release_s_secret_and_nowhere_else(installed: Site) -> None:
+    [secret] = [s for s in installed.get("secret") if s["metadata"]["name"] == "selfheal-rabbitmq"]
+    passwords = {
+        base64.b64decode(secret["data"][key]).decode() for key in ("password", "monitor-password")
+    }
+    forms = {form for word in passwords for form in _forms(word)}
+    assert all(len(word) >= 32 for word in passwords)
+
+    def told(*what: str) -> str:
+        return installed.helm("get", *what, "selfheal", "-n", installed.namespace)
+
+    for shown in (told("values", "--all"), told("notes"), told("hooks")):
+        assert not _holds(shown, forms)
+    parts = told("manifest").split("\n---\n")
+    holding = [part for part in parts if _holds(part, forms)]
+    assert [re.findall(r"^kind: (.*)$", part, re.MULTILINE) for part in holding] == [["Secret"]]
+
+    kinds = installed.cluster.kubectl(
+        "api-resources", "--verbs=list", "--namespaced", "--output=name"
+    )
+    others = ",".join(k for k in kinds.split() if k != "secrets" and "metrics" not in k)
+    everything = installed.cluster.kubectl(
+        "get", others, "-n", installed.namespace, "-o", "json", "--show-managed-fields"
+    )
+    assert "selfheal-worker" in everything
+    assert not _holds(everything, forms)
+    secrets = {s["type"] for s in installed.get("secret") if _holds(json.dumps(s), forms)}
+    assert secrets == {"Opaque"}
+
+
+def _forms(word: str) -> set[str]:
+    """The word as it may be written: plain, in a URI, in a Secret's data."""
+    return {word, quote(word, safe=""), base64.b64encode(word.encode()).decode()}
+
+
+def _holds(text: str, forms: set[str]) -> bool:
+    return any(form in text for form in forms)
+
+
+def test_with_a_secret_of_one_s_own_helm_never_sees_a_password(site: Site) -> None:
+    production = Path(CHART / "ci/production-values.yaml")
+    shown = site.helm(
+        *("template", "selfheal", str(CHART), "-n", site.namespace, "-f", str(production)),
+        "--set=metrics.podMonitor.enabled=false",
+    )
+    made = [part for part in yaml.safe_load_all(shown) if part and part["kind"] == "Secret"]
+    # KEDA takes the switch for TLS from a Secret only.
+    assert [secret["stringData"] for secret in made] in ([], [{"tls": "enable"}])
