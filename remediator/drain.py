@@ -29,6 +29,8 @@ FALLBACKS = {
     Outcome.INVALID: (30.0, 300.0),
     Outcome.UNAVAILABLE: (0.5, 15.0),
 }
+#: How often an owner may put its pods on a drained node again before they are left there.
+MAX_RETURNS = 3
 #: Seconds past a pod's deletion time before it counts as stuck.
 STUCK_AFTER = 30.0
 
@@ -96,6 +98,10 @@ class NodeDrain:
     evicted: int = 0
     posts: int = 0
     empty_dirs: int = 0
+    #: It was empty once: what is put on it again is evicted, but not for ever.
+    after: bool = False
+    returned: Counter[str] = field(default_factory=Counter)
+    _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_said: bool = False
 
     # -- what is known ------------------------------------------------------------------
@@ -106,8 +112,10 @@ class NodeDrain:
             if old is not None:
                 self._gone(old.uid)
             return
-        sorting = sort_pod(new, self.around)
         known = self.evictions.get(new.uid)
+        sorting = self._left.get(new.uid) or sort_pod(new, self.around)
+        if self.after and known is None and new.deletion is None and sorting.fate is Fate.EVICT:
+            sorting = self._came_again(new, sorting)
         if sorting.fate is not Fate.EVICT:
             self.evictions.pop(new.uid, None)
             self.others[new.uid] = (new, sorting)
@@ -119,6 +127,22 @@ class NodeDrain:
         else:
             known.pod, known.sorting = new, sorting
 
+    def _came_again(self, pod: Pod, sorting: Sorting) -> Sorting:
+        """Its owner put it here past the cordon; one that goes on doing so is not fought."""
+        owner = f"{pod.namespace}/{pod.owner_kind}/{pod.owner_name or pod.name}"
+        self.returned[owner] += 1
+        if self.returned[owner] <= MAX_RETURNS:
+            return sorting
+        again = Sorting(Fate.STAY, f"put on the drained node again and again by {owner}")
+        self._left[pod.uid] = again
+        return again
+
+    def watch_on(self) -> None:
+        """The node is drained: from now on only what is put on it again is looked after."""
+        self.after = True
+        self.deadline = float("inf")
+        self.wave = -1
+
     def surroundings_changed(self, around: Surroundings) -> None:
         """Something beside the pods became known: sort them again."""
         self.around = around
@@ -128,6 +152,7 @@ class NodeDrain:
 
     def _gone(self, uid: str) -> None:
         self.others.pop(uid, None)
+        self._left.pop(uid, None)
         if self.evictions.pop(uid, None) is not None:
             self.evicted += 1
 
@@ -189,7 +214,7 @@ class NodeDrain:
         if not self.synced:
             return Orders()
         if not self.evictions:
-            return Orders(done=True)
+            return self._empty()
         if stopped:
             return Orders()
         current = min(item.sorting.wave for item in self.evictions.values())
@@ -201,7 +226,7 @@ class NodeDrain:
             return Orders()
         evict: list[Pod] = []
         delete: list[Pod] = []
-        wake = None if late else self.deadline
+        wake = None if late or self.after else self.deadline
         for item in self._of_wave(current):
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
@@ -216,6 +241,11 @@ class NodeDrain:
             item.posts += 1
             self.posts += 1
         return Orders(tuple(evict), tuple(delete), wake=wake)
+
+    def _empty(self) -> Orders:
+        if self.after:
+            self.wave = -1  # whatever comes next needs a fresh look at the node again
+        return Orders(done=not self.after)
 
     def begin_wave(self, wave: int) -> None:
         """The node was read afresh and is still to be drained."""

@@ -65,6 +65,7 @@ class Running:
     tried: set[str] = field(default_factory=set)
     blocked_since: float | None = None
     said_at: float = float("-inf")
+    returned_said_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,10 @@ class Draining:
     # -- beginning and ending -----------------------------------------------------------
 
     def begin(self, node: str, uid: str, state: State, *, fresh: bool) -> None:
-        """Drain the node; `fresh` = its state was read (or written) in this moment."""
+        """Drain the node; `fresh` = its state was read (or written) in this moment.
+
+        One that is drained already is watched: what is put on it again is evicted.
+        """
         if uid in self.running:
             return
         drain = NodeDrain(
@@ -116,19 +120,28 @@ class Draining:
             deadline=state.drain_started + self.config.drain.deadline,
             around=Surroundings(self.config.drain, self._own_uid),
         )
-        if fresh:
+        if state.phase is Phase.DRAINED:
+            drain.watch_on()
+        elif fresh:
             drain.begin_wave(0)
         for budget in self._budgets.values():
             drain.budget_changed(budget, self._clock())
         # Only before the first eviction: what was begun is ended, by whichever process.
         begun = self._clock() - state.drain_started
-        check = self.config.drain.headroom and begun < JUST_BEGUN
+        check = self.config.drain.headroom and begun < JUST_BEGUN and not drain.after
         elsewhere = [item for item in self._callbacks.nodes() if item.uid != uid] if check else None
         run = Running(drain, self._api.pods_of(node), elsewhere)
         self.running[uid] = run
         threading.Thread(
             target=self._watch_pods, args=(run,), name=f"pods-{node}", daemon=True
         ).start()
+
+    def watch_on(self, uid: str) -> None:
+        """The node was drained: go on watching what is put on it."""
+        run = self.running.get(uid)
+        if run is not None:
+            run.drain.watch_on()
+            run.ended = False
 
     def end(self, uid: str) -> None:
         """Stop at once: done, cancelled, or not ours any more."""
@@ -310,6 +323,8 @@ class Draining:
             run.checking = True
             wave = orders.new_wave
             self._workers.submit(lambda: self._check_node(run, wave))
+        if run.drain.after and orders.evict:
+            self._say_returned(run, orders)
         for pod in orders.evict:
             self._submit(run, pod, delete=False)
         for pod in orders.delete:
@@ -372,7 +387,7 @@ class Draining:
     def _mind_budgets(self, now: float) -> None:
         if self._budget_stop is None:
             return
-        if self.running:
+        if any(not run.drain.after or run.drain.evictions for run in self.running.values()):
             self._budgets_unused_since = None
         elif self._budgets_unused_since is None:
             self._budgets_unused_since = now
@@ -404,6 +419,17 @@ class Draining:
         run.said_at = now
         self._callbacks.say(drain.node, drain.uid, "DrainBlocked", describe(blockers), True)
         return now + BLOCKED_EVERY
+
+    def _say_returned(self, run: Running, orders: Orders) -> None:
+        """Say what was put on a drained node, at most once a minute."""
+        now = self._clock()
+        if now < run.returned_said_at + BLOCKED_EVERY:
+            return
+        run.returned_said_at = now
+        names = ", ".join(pod.id for pod in orders.evict[:3])
+        more = f" and {len(orders.evict) - 3} more" if len(orders.evict) > 3 else ""
+        text = f"put on the drained node past its cordon, evicted again: {names}{more}"
+        self._callbacks.say(run.drain.node, run.drain.uid, "PodsOnDrainedNode", text, True)
 
     def blocked_causes(self, now: float) -> Counter[str]:
         """Pods that drains wait for, by cause."""
@@ -440,7 +466,7 @@ def describe(blockers: list[Blocker], limit: int = 3) -> str:
 
 
 def still_draining(raw: Json, uid: str) -> bool:
-    """Whether the node just read is the one (uid) that we are draining."""
+    """Whether the node just read is the one (uid) that we are draining, or have drained."""
     node = node_from_json(raw)
     try:
         state = read_state(node)
@@ -448,4 +474,4 @@ def still_draining(raw: Json, uid: str) -> bool:
         return False
     if node.uid != uid or not node.unschedulable or node.deleting or state is None:
         return False
-    return state.phase is Phase.DRAINING
+    return state.phase in (Phase.DRAINING, Phase.DRAINED)
