@@ -2,7 +2,7 @@
 
 import time
 
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Json, Site, until
 
 KEEP = {"selfheal.dev/evict": "false"}
 
@@ -71,6 +71,33 @@ def test_what_may_not_go_is_reported_and_does_not_stop_the_rest(site: Site) -> N
     assert "2 stay" in message
     assert f"{site.name}/alone: unmanaged" in message
     assert f"{site.name}/kept: annotation selfheal.dev/evict=false" in message
+
+
+def test_a_pod_put_on_a_drained_node_goes_again_also_after_a_restart(site: Site) -> None:
+    bad, _ = site.nodes(2)
+    config = site.config(recovery={"holdDown": "1h"})
+    first = site.remediator(config)
+    site.condition(bad, "True")
+    until(lambda: site.phase(bad) == "drained", "drained")
+    owned: Json = {"ownerReferences": [_owner(site)]}
+    _put(site, "first", bad, owned)  # with spec.nodeName, past the cordon and the scheduler
+    until(lambda: "first" not in site.names(bad), "it goes")
+    until(lambda: "PodsOnDrainedNode" in site.events(bad), "and it is said")
+    assert site.metric(first, "draining_nodes") == 0
+    first.kill()
+    site.remediator(config)
+    _put(site, "second", bad, owned)
+    until(lambda: "second" not in site.names(bad), "it goes too")
+    assert site.phase(bad) == "drained"
+
+
+def _put(site: Site, name: str, node: str, metadata: Json) -> None:
+    """A pod on this node; it may be gone before it runs."""
+    body = {
+        "metadata": {"name": name, **metadata},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "none"}]},
+    }
+    site.create(f"/api/v1/namespaces/{site.name}/pods", body)
 
 
 def test_two_budgets_on_one_pod_are_reported_not_hammered(site: Site) -> None:

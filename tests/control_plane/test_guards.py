@@ -2,7 +2,7 @@
 
 import yaml
 
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site, moment, until
 
 BIG = {"containers": [{"name": "main", "image": "x", "resources": {"requests": {"cpu": "20"}}}]}
 
@@ -66,6 +66,59 @@ def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
     )
     site.annotate_lease("selfheal.dev/trust", "TestFault")
     until(lambda: all(site.cordoned(node) for node in nodes), "a human vouches for it")
+
+
+def test_what_medik8s_and_cluster_api_are_at_work_on_is_left_alone(site: Site) -> None:
+    leased, deleted, other = site.nodes(3)
+    site.create("/api/v1/namespaces", {"metadata": {"name": "medik8s-leases"}})
+    lease = {
+        "holderIdentity": "node-maintenance",
+        "leaseDurationSeconds": 3600,
+        "renewTime": moment().replace("Z", ".000000Z"),
+    }
+    path = "/apis/coordination.k8s.io/v1/namespaces/medik8s-leases/leases"
+    site.create(path, {"metadata": {"name": f"node-{leased}"}, "spec": lease})
+    _machine_being_deleted(site, deleted)
+    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    for node in (leased, deleted, other):
+        site.condition(node, "True")
+    until(lambda: site.phase(other) == "drained", "the third is served")
+    assert not site.cordoned(leased)
+    assert not site.cordoned(deleted)
+    site.delete(f"{path}/node-{leased}")
+    until(lambda: site.cordoned(leased), "the lease is given back", patience=90)
+
+
+def _machine_being_deleted(site: Site, node: str) -> None:
+    """A Machine as Cluster API has them, of a node that it annotated."""
+    names = {"plural": "machines", "singular": "machine", "kind": "Machine", "listKind": "Machines"}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1beta1", "served": True, "storage": True}
+    definition = {
+        "metadata": {"name": "machines.cluster.x-k8s.io"},
+        "spec": {
+            "group": "cluster.x-k8s.io",
+            "names": names,
+            "scope": "Namespaced",
+            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+    site.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    path = f"/apis/cluster.x-k8s.io/v1beta1/namespaces/{site.name}/machines"
+    body = {
+        "apiVersion": "cluster.x-k8s.io/v1beta1",
+        "kind": "Machine",
+        "metadata": {"name": "m", "finalizers": ["machine.cluster.x-k8s.io"]},
+        "status": {"nodeRef": {"name": node}},
+    }
+
+    def served() -> bool:
+        return site.api.send("POST", path, body=body).ok
+
+    until(served, "machines are served")
+    site.delete(f"{path}/m")
+    annotations = {"cluster.x-k8s.io/machine": "m"}
+    site.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": annotations}})
 
 
 def test_its_own_pod_goes_last(site: Site) -> None:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from remediator.answers import EvictionResult, Outcome
-from remediator.drain import NodeDrain
+from remediator.drain import NodeDrain, Orders
 from remediator.pod_filters import Surroundings
 from remediator.settings import Drain
 from remediator.snapshot import Budget, Pod
@@ -191,6 +191,54 @@ def test_blockers_are_named() -> None:
     texts = [blocker.text for blocker in made.blockers(NOW)]
     assert texts == ["PDB default/b needs 2, has 2", "terminating, overdue, finalizers x/y"]
     assert made.causes(NOW) == {"pdb": 2, "terminating": 1}
+
+
+def _drained() -> NodeDrain:
+    made = drain()
+    assert made.step(NOW).done
+    made.watch_on()
+    assert made.step(NOW) == Orders()
+    return made
+
+
+def test_what_is_put_on_a_drained_node_goes_again_after_a_fresh_look() -> None:
+    made = _drained()
+    made.pod_changed(None, pod("tolerant"))
+    assert made.step(NOW + 9999).new_wave == 0  # no deadline any more
+    made.begin_wave(0)
+    assert _names(made.step(NOW + 9999).evict) == ["tolerant"]
+    made.pod_changed(pod("tolerant"), None)
+    assert made.step(NOW + 9999) == Orders()
+    made.pod_changed(None, pod("tolerant", uid="second"))
+    assert made.step(NOW + 9999).new_wave == 0  # each time
+
+
+def test_an_owner_that_insists_is_not_fought_for_ever() -> None:
+    made = _drained()
+    for number in range(5):
+        name = f"tolerant-{number}"
+        made.pod_changed(None, pod(name))
+        made.pod_changed(pod(name), pod(name, version="2"))  # seen again is not put here again
+        made.begin_wave(0)
+        evicted = _names(made.step(NOW).evict)
+        assert evicted == ([name] if number < 3 else [])
+        if evicted:
+            made.pod_changed(pod(name), None)
+    assert [why for _, why in made.staying] == [
+        "put on the drained node again and again by default/ReplicaSet/rs"
+    ] * 2
+    made.pod_changed(None, pod("other", owner_name="else"))
+    made.begin_wave(0)
+    assert _names(made.step(NOW).evict) == ["other"]
+
+
+def test_on_a_drained_node_what_belongs_there_stays() -> None:
+    made = _drained()
+    made.pod_changed(None, pod("agent", owner_kind="DaemonSet"))
+    made.pod_changed(None, pod("going", deletion=NOW))
+    made.begin_wave(0)
+    assert made.step(NOW).evict == ()
+    assert made.returned == {}
 
 
 class AgainstABudget(RuleBasedStateMachine):
