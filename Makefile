@@ -52,8 +52,8 @@ test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 	ci/test lint pure chart
 
 .PHONY: test-long
-test-long: venv ## seeded chaos at full length: a thousand faults (CHAOS_SEED replays one)
-	SELFHEAL_LONG=1 ci/test chaos
+test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), and every alert provoked
+	SELFHEAL_LONG=1 ci/test chaos provoked
 
 .PHONY: bench-worker
 bench-worker: venv ## the worker beside the bare loop, Celery, Dramatiq and FastStream; BENCH="-o json" for programs

@@ -302,6 +302,45 @@ def _room(stage: Stage) -> None:
     stage.heal(ONE)
 
 
+def _hopeless(stage: Stage) -> None:
+    labels = {"app": "hopeless"}
+    # It is ready once, so that the rollout is over: what is being rolled out is not healed.
+    ends = ["sh", "-c", "sleep 15; exit 1"]
+    container = {"name": "c", "image": _worker_image(stage), "command": ends}
+    stage.apply(
+        {
+            "apiVersion": "selfheal.dev/v1alpha1",
+            "kind": "HealingPolicy",
+            "metadata": {"name": "hopeless"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "failureThreshold": 1,
+                "unhealthyWhen": {"terminatedNonZero": True},
+                "restart": {"backoff": "5s", "maxBackoff": "5s", "maxPerHour": 1},
+            },
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "hopeless"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "containers": [container],
+                        "terminationGracePeriodSeconds": 1,
+                    },
+                },
+            },
+        },
+    )
+
+
+def _hope(stage: Stage) -> None:
+    stage.kubectl("delete", "healingpolicy/hopeless", "deploy/hopeless")
+
+
 def _api_goes(stage: Stage) -> None:
     stage.cluster.stop("kube-apiserver")
 
@@ -410,6 +449,12 @@ SCENARIOS = (
     ),
     Scenario("no room elsewhere", frozenset({"SelfhealNoHeadroom"}), _no_room, _room),
     Scenario("no rights", frozenset({"SelfhealActionsFailing"}), _no_rights, _rights),
+    Scenario(
+        "a pod that no restart helps",
+        frozenset({"SelfhealPolicyPodsDown", "SelfhealPolicyGaveUp"}),
+        _hopeless,
+        _hope,
+    ),
     Scenario(
         "a configuration that cannot be used",
         frozenset({"SelfhealConfigurationRejected"}),
