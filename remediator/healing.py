@@ -571,7 +571,7 @@ class Healing:
             findings[node] = Finding(node, before.since if before else now, text)
         self.findings = findings
 
-    def _suspected(self, node: str, owner: str) -> bool:
+    def _suspected(self, node: str, owner: str, now: float) -> bool:
         """Whether another owner's pod on the node begins to look ill too, and only there."""
         for ward in self.wards.values():
             for group in ward.groups.values():
@@ -583,7 +583,7 @@ class Healing:
                     if (
                         pod.node == node
                         and sight.diagnosis.cause is not Cause.NONE
-                        and ward.looked_at >= half
+                        and now >= half
                         and _only_here(ward, group, node)
                     ):
                         return True
@@ -695,7 +695,11 @@ class Healing:
         looks = ward.policy.failure_threshold
         certain_at = max(sight.due, sight.since + looks * self.interval)
         young = now < certain_at + 2 * self.interval
-        if young and _only_here(ward, group, pod.node) and self._suspected(pod.node, group.key):
+        if (
+            young
+            and _only_here(ward, group, pod.node)
+            and self._suspected(pod.node, group.key, now)
+        ):
             return Block("node-finding", f"node {pod.node}: another owner's pod looks ill too")
         return None
 

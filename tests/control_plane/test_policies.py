@@ -497,6 +497,7 @@ def test_work_that_stands_still_is_a_hung_pod(site: Site, work: Work) -> None:
     work.answer |= {"ready": True}
     until(lambda: hung not in pods(site), "restarted")
     assert silent in pods(site)
+    until(lambda: len(events(site, "HealingTriggered")) == 2, "Events on owner and policy")
     [message] = {text for kind, text in events(site, "HealingTriggered") if kind == "Deployment"}
     assert "NoProgress" in message
     assert "3 in flight" in message
