@@ -59,6 +59,10 @@ test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), and every 
 bench-worker: venv ## the worker beside the bare loop, Celery, Dramatiq and FastStream; BENCH="-o json" for programs
 	@ci/bench tests.benchmarks.worker $(BENCH)
 
+.PHONY: chaos
+chaos: able venv ## faults on a real cluster under load, 15 minutes (CHAOS="--seed 7 --minutes 5" replays)
+	$(BIN)/python -m ci.chaos $(CHAOS)
+
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck
 	ci/test lint

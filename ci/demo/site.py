@@ -16,7 +16,7 @@ from ci.demo.model import Model
 
 CHART = Path(__file__).parents[2] / "chart"
 # The chart's values key of each image that is built here.
-_IMAGES = {
+IMAGES = {
     "worker": "worker",
     "remediator": "remediator",
     "rabbitmq": "rabbitmq",
@@ -120,7 +120,7 @@ def _local(console: Console, name: str, model: Model) -> Site:
         cluster = Cluster(name, Spec(addons=ADDONS), say=console.say)
         cluster.up()
     with console.step("Container images"):
-        keys = {**_IMAGES, **model.images}
+        keys = {**IMAGES, **model.images}
         built = images.ensure(list(keys))
         for one, image in built.items():
             cluster.load(image.archive)
