@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ PATIENCE = 240.0
 
 @dataclass
 class Watcher:
-    """What fires in Alertmanager, looked at each second; `fired`: what ever did."""
+    """What fires in Alertmanager, looked at each second; `fired`: what ever did, `fresh`: what did
+    since the scenario began."""
 
     cluster: Cluster
     now: set[str] = field(default_factory=set)
     fired: set[str] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -47,16 +50,11 @@ class Watcher:
             thread.join()
 
     def until_firing(self, names: set[str]) -> None:
-        """Returns when all of `names` have fired since now."""
-        missing = set(names)
-
-        def fired() -> bool:
-            missing.difference_update(self.now)
-            return not missing
-
+        """Returns when all of `names` have fired since the scenario began."""
         with self._changed:
-            if not self._changed.wait_for(fired, PATIENCE):
-                raise AssertionError(f"did not fire: {sorted(missing)}; fires: {sorted(self.now)}")
+            if not self._changed.wait_for(lambda: names <= self.fresh, PATIENCE):
+                missing = sorted(names - self.fresh)
+                raise AssertionError(f"did not fire: {missing}; fires: {sorted(self.now)}")
 
     def until_quiet(self, names: set[str], seconds: float = PATIENCE) -> None:
         """Returns when none of `names` fires."""
@@ -71,6 +69,7 @@ class Watcher:
             with self._changed:
                 self.now = now
                 self.fired |= now
+                self.fresh |= now
                 self._changed.notify_all()
 
 
@@ -83,6 +82,7 @@ class Stage:
     arguments: list[str]
     watcher: Watcher
     mailbox: Mailbox
+    saved: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """In the release's namespace."""
@@ -128,15 +128,16 @@ class Stage:
         for node in nodes:
             self._detector(node, "rm -f /faults/demo")
         for node in nodes:
-            self.kube.kubectl(
-                *("wait", f"node/{node}", "--for=jsonpath={.spec.unschedulable}!=true"),
-                f"--timeout={PATIENCE:.0f}s",
-            )
+            self.until_cordoned(node, "")
 
-    def until_cordoned(self, node: str) -> None:
-        """Returns when the node is unschedulable."""
-        what = "--for=jsonpath={.spec.unschedulable}=true"
-        self.kube.kubectl("wait", f"node/{node}", what, f"--timeout={PATIENCE:.0f}s")
+    def until_cordoned(self, node: str, wanted: str = "true") -> None:
+        """Returns when the node is unschedulable; with an empty `wanted`, when it is not."""
+
+        def look() -> None:
+            path = "jsonpath={.spec.unschedulable}"
+            assert self.kube.kubectl("get", "node", node, "-o", path) == wanted, node
+
+        patiently(look, PATIENCE)
 
     def _detector(self, node: str, script: str) -> None:
         pod = self.pod("node-problem-detector", node)
@@ -148,6 +149,21 @@ class Stage:
         self.kubectl("scale", what, f"--replicas={replicas}")
         if replicas:
             self.kubectl("rollout", "status", what, f"--timeout={PATIENCE:.0f}s")
+
+    def change(self, what: str, how: Callable[[dict[str, Any]], object], space: str) -> None:
+        """Changes an object, and keeps it as it was for `restore`."""
+        found = self.kube.get(what, "-n", space)
+        for key in ("resourceVersion", "managedFields"):
+            found["metadata"].pop(key, None)
+        found.pop("status", None)
+        self.saved[what] = deepcopy(found)
+        how(found)
+        self.kube.kubectl("replace", "-n", space, "-f", "-", input=json.dumps(found))
+
+    def restore(self, what: str) -> None:
+        """As it was before `change`."""
+        text = json.dumps(self.saved.pop(what))
+        self.kube.kubectl("replace", "-f", "-", input=text)
 
     def load_rules(self, *more: str, release: str = RELEASE) -> int:
         """The chart's alerts, shortened, with values `more`."""
@@ -162,7 +178,7 @@ class Stage:
         )
 
 
-def patiently(action: Any, seconds: float = 60.0) -> None:
+def patiently(action: Callable[[], object], seconds: float = 60.0) -> None:
     """Does it again until it succeeds: things come and go in these tests."""
     deadline = time.monotonic() + seconds
     while True:

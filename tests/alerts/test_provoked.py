@@ -1,0 +1,33 @@
+"""Each alert is provoked on a real cluster by the long tests, or it is said why it cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from alerts.rules import ALERTS
+from tests.chart.rendering import Helm, by_kind
+from tests.provoked.scenarios import BY_THE_WAY, NOT_PROVOKED, SCENARIOS
+from tests.provoked.shortened import rules
+
+
+def test_every_alert_has_a_scenario_or_a_reason() -> None:
+    by_scenario = {name for scenario in SCENARIOS for name in scenario.alerts}
+    assert by_scenario | BY_THE_WAY | NOT_PROVOKED.keys() == {alert.name for alert in ALERTS}
+    assert not NOT_PROVOKED.keys() & (by_scenario | BY_THE_WAY)
+
+
+def test_the_chart_takes_the_shortened_alerts(helm: Helm) -> None:
+    rendered = helm.template("alerts.enabled=true", values={"alerts": {"rules": rules()}})
+    text = json.dumps(by_kind(rendered, "PrometheusRule")["selfheal"]["spec"]["groups"][1:])
+    for window in ("[30m]", "[1h]", "%threshold%"):
+        assert window not in text
+
+
+@pytest.mark.parametrize("name", sorted(rules()))
+def test_a_shortened_alert_asks_for_what_the_alert_asks_for(name: str) -> None:
+    [alert] = [alert for alert in ALERTS if alert.name == name]
+    own = rules()[name]["expr"]
+    if "selfheal:" not in own:
+        assert own.split("[")[0] == alert.expr.split("[")[0]
