@@ -333,6 +333,17 @@ def test_two_owners_ill_on_one_node_are_a_finding_about_the_node() -> None:
     assert made.healing.findings == {}
 
 
+def test_the_first_of_two_owners_waits_until_the_second_is_certain() -> None:
+    made = two_owners()
+    for owner, pause in (("web", 12), ("api", 0)):
+        for pod in made.of(owner):
+            made.workers[pod.uid].broken = pod.node == NODES[0]
+        made.run(pause)
+    made.run(60)
+    assert set(made.healing.findings) == {NODES[0]}
+    assert made.orders == []
+
+
 def test_where_no_rule_would_empty_the_node_pods_are_healed_one_by_one() -> None:
     made = two_owners(around=around(node_path=lambda _: False))
     _break_on(made, NODES[0])
