@@ -29,6 +29,7 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 #: Units that a name may end in; everything else counts things.
 _UNITS = ("seconds", "bytes")
 _MODEL = "the name that the provider was configured with"
+_VERSION = "the version that the provider reports, such as a digest's beginning"
 _CONDITION = "a condition type of the configured rules"
 _POLICY = "a HealingPolicy, as `namespace/name`"
 _STANDINGS = (
@@ -42,15 +43,20 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_worker_dead_letters", "reason"): DEAD_LETTER_REASONS,
     ("selfheal_worker_breaker_state", "breaker"): BREAKERS,
     ("gen_ai_client_operation_duration_seconds", "gen_ai_operation_name"): OPERATIONS,
-    ("gen_ai_client_operation_duration_seconds", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
+    ("gen_ai_client_operation_duration_seconds", "gen_ai_provider_name"): "the model's provider",
     ("gen_ai_client_operation_duration_seconds", "gen_ai_request_model"): _MODEL,
+    ("gen_ai_client_operation_duration_seconds", "model_version"): _VERSION,
     ("gen_ai_client_operation_duration_seconds", "error_type"): (
         f"empty when the call went well, else {', '.join(ERROR_TYPES)}"
     ),
     ("gen_ai_client_token_usage", "gen_ai_operation_name"): OPERATIONS,
-    ("gen_ai_client_token_usage", "gen_ai_provider_name"): "`MODEL_PROVIDER`",
+    ("gen_ai_client_token_usage", "gen_ai_provider_name"): "the model's provider",
     ("gen_ai_client_token_usage", "gen_ai_request_model"): _MODEL,
+    ("gen_ai_client_token_usage", "model_version"): _VERSION,
     ("gen_ai_client_token_usage", "gen_ai_token_type"): ("input", "output"),
+    ("selfheal_worker_model_load_seconds", "gen_ai_provider_name"): "the model's provider",
+    ("selfheal_worker_model_load_seconds", "gen_ai_request_model"): _MODEL,
+    ("selfheal_worker_model_load_seconds", "model_version"): _VERSION,
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
     ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.held),
     ("selfheal_remediator_held_node_info", "node"): "a node that is held now",
@@ -186,7 +192,7 @@ def families() -> tuple[Family, ...]:
     """Our metrics, worker first, by name; those of the process, which both have, once."""
     remediator = RemediatorMetrics()
     remediator.watch_age("nodes", lambda: 0.0)
-    registries = (WorkerMetrics("builtin").registry, remediator.registry)
+    registries = (WorkerMetrics().registry, remediator.registry)
     found = {family.name: family for registry in registries for family in _of(registry)}
     return tuple(found.values())
 

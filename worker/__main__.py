@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from worker import model
-from worker.settings import Settings, SettingsError, load
+from worker.settings import SettingsError, load
+from worker.task_file import TaskError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -32,9 +33,19 @@ environment:
   CONCURRENCY             messages in flight (8)
   MAX_TEXT_BYTES          (65536)       MAX_ATTEMPTS  before a dead letter (5)
   SHUTDOWN_GRACE          seconds to finish what is in flight after SIGTERM (30)
-  MODEL_PROVIDER          builtin, ollama, or one that is installed (builtin)
-  MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0)
+  MODEL_PROVIDER          builtin, ollama, openai, langchain, llamacpp, or one that is installed
+                          (builtin)
+  MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0), MODEL_SEED (0)
   MODEL_DEADLINE          seconds for one model call (60)
+  MODEL_MAX_OUTPUT_TOKENS (512)         MODEL_STRUCTURED  auto, schema, tools, json, none (auto)
+  MODEL_CONCURRENCY, MODEL_REQUESTS_PER_MINUTE            limits of the model (none)
+  MODEL_OPTIONS           JSON object, the provider's own options
+  MODEL_CLAMP             true: a number out of range becomes the range's end (false: asked again)
+  MODELS                  JSON object of named models: {"triage": {"provider": "ollama", "name": …}}
+  MODEL_ACTIVE            one of them (empty: what MODEL_PROVIDER and so on say)
+  MODEL_FALLBACK          others of them, or builtin, in order, joined by commas
+  MODEL_API_KEY_<NAME>    key of a named model
+  TASK_FILE               YAML with prompt, schema and examples (empty: the built-in task, emotion)
   HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
   LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)
   FAULT_MODEL_DELAY       seconds added to each model call, for demos and tests (0)
@@ -52,11 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = command(options)
         sys.stdout.flush()  # here, where a reader that went away is expected
         return status
-    except SettingsError as error:
-        print(f"selfheal-worker: the environment is wrong:\n{error}", file=sys.stderr)
-        return EXIT_USAGE
-    except model.ModelConfigError as error:
-        print(f"selfheal-worker: {error}", file=sys.stderr)
+    except (SettingsError, TaskError, model.ModelConfigError) as error:
+        print(f"selfheal-worker: {_wrong(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130
@@ -67,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"selfheal-worker: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _wrong(error: Exception) -> str:
+    if isinstance(error, SettingsError):
+        return f"the environment is wrong:\n{error}"
+    return f"the task file is wrong:\n{error}" if isinstance(error, TaskError) else str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +114,21 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("text", nargs="?", help="one text")
     analyze.add_argument("--input", metavar="FILE", help="JSON lines with 'text' ('-': stdin)")
     _output(analyze)
+
+    evaluate = command("evaluate", _evaluate, "compare models on labelled texts")
+    evaluate.add_argument(
+        "--input", required=True, metavar="FILE", help="JSON lines: text, and the labels wanted"
+    )
+    evaluate.add_argument(
+        "--model",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="named models, or PROVIDER[:NAME] (default: the active one)",
+    )
+    evaluate.add_argument("--field", metavar="F", help="the field to compare (the task's first)")
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="the first N texts alone")
+    _output(evaluate)
 
     publish = command("publish", _publish, "send messages to the queue, with confirms")
     publish.add_argument("file", metavar="FILE", help="JSON lines ('-': stdin)")
@@ -169,14 +198,26 @@ def _seconds(value: str) -> float:
 def _run(_: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nothing is in flight yet
     settings = load()
-    provider = model.build(_model_config(settings))
-    from worker import logs
+    from worker import faults, logs, models, task_file
+    from worker.asking import Call
     from worker.health import Server
     from worker.loop import Worker
     from worker.metrics import Metrics
 
+    metrics = Metrics()
+
+    def observe(call: Call) -> None:
+        metrics.called(call.origin, call.seconds, call.error, call.usage)
+
+    asker = models.chain(
+        settings,
+        task_file.load(settings.task_file),
+        observe=observe,
+        loaded=metrics.loaded,
+        before=faults.before_calls(settings.fault_model_delay, settings.fault_model_hang_file),
+    )
     logs.set_up(settings.log_level, settings.log_format)
-    worker = Worker(settings, provider, Metrics(provider.name))
+    worker = Worker(settings, asker, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:
@@ -208,11 +249,20 @@ def _analyze(options: argparse.Namespace) -> int:
         print("selfheal-worker analyze: give a text, or --input FILE", file=sys.stderr)
         return EXIT_USAGE
     settings = load(broker=False)
-    provider = model.build(_model_config(settings))
+    from worker import models, task_file
     from worker.cli.analyze import analyze
 
-    with contextlib.closing(provider):
-        return analyze(settings, provider, options.text, options.input, options.output)
+    asker = models.chain(settings, task_file.load(settings.task_file))
+    with contextlib.closing(asker):
+        return analyze(settings, asker, options.text, options.input, options.output)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    settings = load(broker=False)
+    from worker import task_file
+    from worker.cli.evaluate import evaluate
+
+    return evaluate(settings, task_file.load(settings.task_file), options)
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -238,19 +288,6 @@ def _results(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         output=options.output,
         follow=options.follow,
-    )
-
-
-def _model_config(settings: Settings) -> model.ModelConfig:
-    key = settings.model_api_key
-    return model.ModelConfig(
-        provider=settings.model_provider,
-        name=settings.model_name,
-        base_url=settings.model_base_url,
-        api_key=key.get_secret_value() if key else None,
-        temperature=settings.model_temperature,
-        deadline=settings.model_deadline,
-        concurrency=settings.concurrency,
     )
 
 

@@ -7,16 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from worker import verdict
+from worker.asking import Asker, Reply
 from worker.message import Message
-from worker.model import Answer, BadOutputError, Provider, TransientError
 from worker.rabbitmq import Delivery
-from worker.verdict import BadVerdictError, Verdict
-
-# How soon a call goes on that hung on purpose.
-_HANG_LOOK = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -37,8 +31,7 @@ class Work:
     given_up: bool = False
     hung: bool = False
     settling: bool = False
-    verdict: Verdict | None = None
-    answer: Answer | None = None
+    reply: Reply | None = None
     error: BaseException | None = None
 
 
@@ -47,18 +40,14 @@ class Handlers:
 
     def __init__(
         self,
-        provider: Provider,
+        asker: Asker,
         *,
         threads: int,
         deadline: float,
-        delay: float,
-        hang_file: Path | None,
         finished: Callable[[Work], None],
     ) -> None:
-        self._provider = provider
+        self._asker = asker
         self._deadline = deadline
-        self._delay = delay
-        self._hang_file = hang_file
         self._finished = finished
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         for number in range(threads):
@@ -75,23 +64,8 @@ class Handlers:
                 continue
             work.started = time.monotonic()
             try:
-                text = work.message.text
-                answer = self._analyse(text, work.started + self._deadline)
-                work.answer = answer
-                work.verdict = verdict.check(answer.content, text)
-            except BadVerdictError as error:
-                work.error = BadOutputError(str(error))
+                work.reply = self._asker.ask(work.message.text, work.started + self._deadline)
             except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()
             self._finished(work)
-
-    def _analyse(self, text: str, deadline: float) -> Answer:
-        if self._delay:
-            time.sleep(max(0.0, min(self._delay, deadline - time.monotonic())))
-            if time.monotonic() >= deadline:
-                raise TransientError("the model did not answer before the deadline")
-        # As a driver or a socket without a time-out would: no deadline ends it.
-        while self._hang_file is not None and self._hang_file.exists():
-            time.sleep(_HANG_LOOK)
-        return self._provider.analyse(text, deadline)

@@ -17,6 +17,7 @@ from typing import Any
 
 from worker import breaker as breakers
 from worker import message, retries, topology
+from worker.asking import Asker
 from worker.breaker import Breaker
 from worker.dead_letters import headers as dead_letter_headers
 from worker.dead_letters import retry_headers
@@ -25,7 +26,7 @@ from worker.health import Status
 from worker.logs import say
 from worker.message import PoisonError
 from worker.metrics import Metrics
-from worker.model import ModelError, ModelUnavailableError, Provider, TransientError
+from worker.model import ModelError, ModelUnavailableError, TransientError
 from worker.rabbitmq import (
     BrokerError,
     Delivery,
@@ -42,23 +43,20 @@ from worker.settings import Settings
 HANG_MARGIN = 5.0
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
-PROBE_TEXT = "The delivery came on time and everything works."
 
 
 class Worker:
     """One queue worker. `run` returns after `stop`."""
 
-    def __init__(self, settings: Settings, provider: Provider, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, asker: Asker, metrics: Metrics) -> None:
         self._settings = settings
-        self._provider = provider
+        self._asker = asker
         self._metrics = metrics
         self._link = Link(settings, topology.queues(settings), self)
         self._handlers = Handlers(
-            provider,
+            asker,
             threads=settings.concurrency,
             deadline=settings.model_deadline,
-            delay=settings.fault_model_delay,
-            hang_file=settings.fault_model_hang_file,
             finished=self._finished,
         )
         self._work: dict[int, Work] = {}
@@ -88,7 +86,7 @@ class Worker:
     def run(self) -> None:
         """Serve until stopped."""
         self._link.run()
-        self._provider.close()
+        self._asker.close()
 
     def stop(self) -> None:
         """Stop taking, finish within the grace period, end `run`. The second time: at once."""
@@ -216,13 +214,9 @@ class Worker:
             self._settle(done.popleft())
 
     def _settle(self, work: Work) -> None:
-        self._metrics.called(work.finished - work.started, work.error)
         if work.hung:
             work.hung = False
             self._hung.discard(work)
-        if work.answer is not None and work.answer.usage is not None:
-            usage = work.answer.usage
-            self._metrics.used(usage.input_tokens, usage.output_tokens)
         self._judge_model(work.error)
         if work.given_up:
             return
@@ -253,18 +247,15 @@ class Worker:
         )
 
     def _result(self, work: Work) -> bytes:
-        assert work.verdict is not None
-        got, provider = work.message, self._provider
+        assert work.reply is not None
+        got, reply = work.message, work.reply
         result: dict[str, Any] = {"id": got.id}
         if got.id_generated:
             result["id_generated"] = True
-        result |= work.verdict.fields()
-        result["model"] = {
-            "provider": provider.name,
-            "name": provider.model,
-            "version": provider.version,
-        }
-        result["degraded"] = False
+        result |= reply.verdict.fields()
+        result["model"] = reply.origin.described()
+        result["task"] = self._asker.task.described()
+        result["degraded"] = reply.degraded
         result["attempts"] = work.attempts + 1
         timings = {
             "received": round(work.received_unix, 3),
@@ -363,6 +354,8 @@ class Worker:
         self._last_progress = time.time()
         if outcome == "answered":
             self._metrics.answered.inc()
+            if work.reply is not None and work.reply.degraded:
+                self._metrics.degraded.inc()
             self._metrics.duration.observe(time.monotonic() - work.received)
         else:
             self._metrics.messages.labels(outcome).inc()
@@ -395,14 +388,10 @@ class Worker:
 
     def _probe_model(self) -> None:
         """In a thread of its own: the handlers may all be waiting for the model."""
-        first = not self._warm
 
         def probe() -> None:
             try:
-                self._provider.warm_up()
-                if not first:
-                    deadline = time.monotonic() + self._settings.model_deadline
-                    self._provider.analyse(PROBE_TEXT, deadline)
+                self._asker.wake(time.monotonic() + self._settings.model_deadline)
                 result = (True, "")
             except ModelError as error:
                 result = (False, str(error))
@@ -417,13 +406,14 @@ class Worker:
         well, why = result
         if well and not self._warm:
             self._warm = True
-            self._metrics.set_model(self._provider.model)
+            active, task = self._asker.active, self._asker.task
             say(
                 logging.INFO,
                 "model is warm",
-                provider=self._provider.name,
-                model=self._provider.model,
-                version=self._provider.version,
+                provider=active.provider,
+                model=active.name,
+                version=active.version,
+                task=f"{task.name} {task.version}",
             )
         if not well:
             self._model_trouble = f": {why}"

@@ -13,7 +13,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from worker.breaker import State
-from worker.model import BadOutputError, ModelUnavailableError, TransientError
+from worker.limits import LimitedError
+from worker.model import BadOutputError, ModelUnavailableError, Origin, TransientError, Usage
 
 # OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
 _DURATION = tuple(0.01 * 2**n for n in range(14))
@@ -42,13 +43,18 @@ ERROR_TYPES = (
 )
 #: gen_ai.operation.name: of language models, and of the one inside the worker.
 OPERATIONS = ("chat", "classify")
-_MODEL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+_MODEL_LABELS = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "model_version",
+)
 
 
 class Metrics:
     """One process's metrics, in a registry of their own."""
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -130,28 +136,43 @@ class Metrics:
             buckets=_TOKENS,
             registry=registry,
         )
-        operation = "classify" if provider == "builtin" else "chat"
-        self._model = (operation, provider, "")
-        self._well: Histogram | None = None
+        self._load = Gauge(
+            "selfheal_worker_model_load_seconds",
+            "What it took to have a model ready, when it was ready first.",
+            _MODEL_LABELS[1:],
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "selfheal_worker_degraded",
+            "Messages answered by another model than the active one.",
+            registry=registry,
+        )
+        self._timers: dict[tuple[Origin, str], Histogram] = {}
 
-    def set_model(self, model: str) -> None:
-        """Say which model the next calls go to."""
-        self._model = (*self._model[:2], model)
-        self._well = self._operation.labels(*self._model, "")
+    def loaded(self, origin: Origin, seconds: float) -> None:
+        """Say that a model is ready, and how long that took."""
+        self._load.labels(*_labels(origin)[1:]).set(seconds)
 
-    def called(self, seconds: float, error: BaseException | None) -> None:
-        """Count one model call."""
-        if error is None:
-            (self._well or self._operation.labels(*self._model, "")).observe(seconds)
-        else:
-            name = type(error).__name__
-            kind = name if name in ERROR_TYPES else OTHER_ERROR
-            self._operation.labels(*self._model, kind).observe(seconds)
-
-    def used(self, input_tokens: int, output_tokens: int) -> None:
-        """Count one call's tokens."""
-        self._tokens.labels(*self._model, "input").observe(input_tokens)
-        self._tokens.labels(*self._model, "output").observe(output_tokens)
+    def called(
+        self,
+        origin: Origin,
+        seconds: float,
+        error: BaseException | None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Count one model call and its tokens; from any thread."""
+        name = "" if error is None else type(error).__name__
+        if isinstance(error, LimitedError):
+            name = TransientError.__name__
+        kind = name if not name or name in ERROR_TYPES else OTHER_ERROR
+        timer = self._timers.get((origin, kind))
+        if timer is None:
+            timer = self._operation.labels(*_labels(origin), kind)
+            self._timers[origin, kind] = timer
+        timer.observe(seconds)
+        if usage is not None:
+            self._tokens.labels(*_labels(origin), "input").observe(usage.input_tokens)
+            self._tokens.labels(*_labels(origin), "output").observe(usage.output_tokens)
 
     def breaker(self, name: str, state: State) -> None:
         """Show a breaker's state."""
@@ -160,3 +181,8 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
+
+
+def _labels(origin: Origin) -> tuple[str, str, str, str]:
+    operation = "classify" if origin.provider == "builtin" else "chat"
+    return (operation, origin.provider, origin.name, origin.version)

@@ -3,16 +3,18 @@
 A provider is built from a `ModelConfig` by a factory. The factories in the box are named in
 `IN_THE_BOX`; any installed package adds one by an entry point in the group `selfheal.providers`
 (``name = "package.module:factory"``). A factory's module is imported only when its name is asked
-for, so that nobody pays for a provider that is not used.
+for, so that nobody pays for a provider that is not used. `docs/providers.md` shows how to add one.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from worker.task import Task
 
 GROUP = "selfheal.providers"
 
@@ -21,25 +23,70 @@ GROUP = "selfheal.providers"
 IN_THE_BOX: Mapping[str, str] = {
     "builtin": "worker.model_builtin:build",
     "ollama": "worker.model_ollama:build",
+    "openai": "worker.model_openai:build",
+    "langchain": "worker.model_langchain:build",
+    "llamacpp": "worker.model_llamacpp:build",
 }
+
+#: The extra of this package that brings what a provider needs.
+EXTRAS: Mapping[str, str] = {
+    "ollama": "worker",
+    "openai": "openai",
+    "langchain": "langchain",
+    "llamacpp": "llamacpp",
+}
+
+
+def _built_in_task() -> Task:
+    from worker import task_file
+
+    return task_file.load()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What the user said about the model.
+    """What the user said about the model, and the task that it is for.
 
     name and base_url are None when they were not set: the provider then takes its own default or
     raises `ModelConfigError`. deadline is in seconds for one call, concurrency the number of
-    threads that call `analyse` at the same time.
+    threads that call `analyse` at the same time. structured says how the answer's shape is asked
+    for: auto, schema, tools, json or none. options are the provider's own; key is the model's name
+    in the list of models, "" for the one that MODEL_PROVIDER and so on describe.
     """
 
     provider: str
     name: str | None = None
     base_url: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     temperature: float = 0.0
     deadline: float = 60.0
     concurrency: int = 8
+    seed: int = 0
+    max_output_tokens: int = 512
+    structured: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = field(default_factory=_built_in_task)
+    key: str = ""
+
+    def setting(self, field_name: str) -> str:
+        """Where the user wrote a field: MODEL_BASE_URL, or models.triage.baseUrl."""
+        if not self.key:
+            return f"MODEL_{field_name.upper()}"
+        first, *rest = field_name.split("_")
+        return f"models.{self.key}.{first}" + "".join(word.capitalize() for word in rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which model said something, for results and metrics."""
+
+    provider: str
+    name: str
+    version: str
+
+    def described(self) -> dict[str, str]:
+        """As results carry it."""
+        return {"provider": self.provider, "name": self.name, "version": self.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +101,7 @@ class Usage:
 class Answer:
     """What the model said about one text, not yet checked: `worker.verdict` does that.
 
-    content is the model's JSON (as text, or already parsed) in the shape of `verdict.SCHEMA`.
+    content is the model's JSON (as text, or already parsed) in the shape of the task's schema.
     """
 
     content: str | Mapping[str, Any]
@@ -117,29 +164,41 @@ class Provider(Protocol):
         """Let go of connections. Calls that are under way may fail with `TransientError`."""
 
 
+@runtime_checkable
+class Mending(Protocol):
+    """A provider that can be told what was wrong with an answer; optional."""
+
+    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        """Ask about text once more: the model said `said`, which was refused for `problem`."""
+
+
 Factory = Callable[[ModelConfig], Provider]
 
 
 def build(config: ModelConfig) -> Provider:
     """Build the provider that config names. Raises `ModelConfigError`."""
     target = IN_THE_BOX.get(config.provider)
-    if target is not None:
-        module, _, attribute = target.partition(":")
-        try:
-            factory: Factory = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            raise ModelConfigError(
-                f"MODEL_PROVIDER={config.provider} needs the Python module {error.name!r}, "
-                "which is not installed"
-            ) from error
-        return factory(config)
-    found = _installed().get(config.provider)
-    if found is None:
-        raise ModelConfigError(
-            f"MODEL_PROVIDER={config.provider}: no such provider; installed: {', '.join(names())}"
-        )
-    loaded: Factory = found.load()
-    return loaded(config)
+    where = f"{config.setting('provider')}={config.provider}"
+    if target is None:
+        found = _installed().get(config.provider)
+        if found is None:
+            raise ModelConfigError(f"{where}: no such provider; installed: {', '.join(names())}")
+        target = found.value
+    module, _, attribute = target.partition(":")
+    try:
+        factory: Factory = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ModelConfigError(f"{where} {missing(error, config.provider)}") from error
+    except (ImportError, AttributeError) as error:
+        raise ModelConfigError(f"{where}: {target} cannot be loaded: {error}") from error
+    return factory(config)
+
+
+def missing(error: ModuleNotFoundError, provider: str) -> str:
+    """What to say of a package that is not there: its name, and how it comes."""
+    extra = EXTRAS.get(provider)
+    how = f"; pip install 'selfheal[{extra}]' brings it" if extra else ""
+    return f"needs the Python module {error.name!r}, which is not installed{how}"
 
 
 def names() -> list[str]:

@@ -7,6 +7,7 @@ from worker.builtin.weights import WeightsError
 from worker.model import Answer, ModelConfig, ModelConfigError, ModelUnavailableError
 
 MODEL = "selfheal-emotions"
+TASK = "emotion"
 
 
 class Builtin:
@@ -54,8 +55,14 @@ class Builtin:
 def build(config: ModelConfig) -> Builtin:
     """The built-in provider. Raises `ModelConfigError` where MODEL_NAME names another model."""
     if config.name not in (None, "", MODEL):
+        name = config.setting("name")
         raise ModelConfigError(
-            f"MODEL_NAME={config.name}: the provider builtin has one model, {MODEL}; "
-            "leave MODEL_NAME empty, or choose another MODEL_PROVIDER"
+            f"{name}={config.name}: the provider builtin has one model, {MODEL}; "
+            f"leave {name} empty, or choose another {config.setting('provider')}"
+        )
+    if config.task.name != TASK:
+        raise ModelConfigError(
+            f"{config.setting('provider')}=builtin knows the task {TASK} alone, and the task file "
+            f"has {config.task.name}: choose another provider, or leave TASK_FILE empty"
         )
     return Builtin()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,11 +28,38 @@ from pydantic_settings import (
 )
 
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
+KEY_PREFIX = "MODEL_API_KEY_"
+#: The model that may be named without being defined.
+BUILT_IN = "builtin"
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
 
 
 class SettingsError(Exception):
     """The environment is wrong; the message has one line for each variable."""
+
+
+Structured = Literal["auto", "schema", "tools", "json", "none"]
+
+
+class NamedModel(BaseModel):
+    """One of the named models, written as in the chart's values. None: as the MODEL_ variable."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, protected_namespaces=()
+    )
+
+    provider: str = Field(min_length=1)
+    name: str | None = None
+    version: str = Field("", max_length=128)
+    base_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
+    temperature: float | None = Field(None, ge=0, le=2)
+    seed: int | None = Field(None, ge=0)
+    max_output_tokens: int | None = Field(None, ge=16, le=32768)
+    structured: Structured | None = None
+    deadline_seconds: float | None = Field(None, gt=0, le=3600)
+    concurrency: int | None = Field(None, ge=1, le=1024)
+    requests_per_minute: float | None = Field(None, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Settings(BaseSettings):
@@ -79,6 +110,24 @@ class Settings(BaseSettings):
     model_api_key: SecretStr | None = None
     model_temperature: float = Field(0.0, ge=0, le=2)
     model_deadline: float = Field(60.0, gt=0, le=3600, description="seconds for one model call")
+    model_seed: int = Field(0, ge=0)
+    model_max_output_tokens: int = Field(512, ge=16, le=32768)
+    model_structured: Structured = "auto"
+    model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
+    model_requests_per_minute: float | None = Field(None, gt=0)
+    model_options: Annotated[dict[str, Any], NoDecode] = Field(
+        default_factory=dict, description="JSON object, the provider's own options"
+    )
+    model_clamp: bool = Field(False, description="take a number out of range for the range's end")
+    models: Annotated[dict[str, NamedModel], NoDecode] = Field(
+        default_factory=dict, description="JSON object of named models"
+    )
+    model_active: str = Field("", description="one of the named models; empty: MODEL_PROVIDER")
+    model_fallback: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="named models (or builtin), joined by commas"
+    )
+    model_api_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    task_file: Path | None = Field(None, description="YAML; empty: the built-in task")
 
     http_host: str = "0.0.0.0"
     http_port: int = Field(8080, ge=0, le=65535, description="0 takes any free port")
@@ -104,6 +153,34 @@ class Settings(BaseSettings):
         """Only what `load` has read: else pydantic would read the environment a second time."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    @field_validator("models", "model_options", mode="before")
+    @classmethod
+    def _read_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except ValueError:
+            raise ValueError("must be a JSON object") from None
+        if not isinstance(found, dict):
+            raise ValueError("must be a JSON object")
+        return found
+
+    @field_validator("models")
+    @classmethod
+    def _good_names(cls, value: dict[str, NamedModel]) -> dict[str, NamedModel]:
+        for name in value:
+            if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
+                raise ValueError(f"{name!r} must be small letters, digits and dashes")
+        return value
+
+    @field_validator("model_fallback", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("retry_delays", mode="before")
     @classmethod
@@ -148,6 +225,19 @@ class Settings(BaseSettings):
             raise ValueError("QUEUE_NAME, DLQ_NAME and RESULTS_QUEUE must differ")
         if (self.amqp_cert_file is None) != (self.amqp_key_file is None):
             raise ValueError("AMQP_CERT_FILE and AMQP_KEY_FILE must be set together")
+        known = {*self.models, BUILT_IN}
+        wanted = [
+            ("MODEL_ACTIVE", self.model_active),
+            *(("MODEL_FALLBACK", name) for name in self.model_fallback),
+        ]
+        for variable, name in wanted:
+            if name and name not in known:
+                raise ValueError(
+                    f"{variable}: no model is named {name!r}; there are {', '.join(sorted(known))}"
+                )
+        chain = [self.model_active, *self.model_fallback]
+        if len(set(chain)) < len(chain):
+            raise ValueError("MODEL_ACTIVE and MODEL_FALLBACK must not name a model twice")
         return self
 
     def has_broker(self) -> bool:
@@ -169,6 +259,12 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
     # Empty means not set: a chart writes the variables of values that are empty too.
     source.env_vars = {name.lower(): value for name, value in variables.items() if value}
     known = source()
+    # A named model's key is a variable of its own: MODEL_API_KEY_TRIAGE for the model triage.
+    known["model_api_keys"] = {
+        name.removeprefix(KEY_PREFIX).lower().replace("_", "-"): value
+        for name, value in variables.items()
+        if name.startswith(KEY_PREFIX) and value
+    }
     problems: list[str] = []
     settings: Settings | None = None
     try:
@@ -188,6 +284,9 @@ def _explain(loc: tuple[int | str, ...], message: str, known: Mapping[str, objec
     if not loc:
         return text
     name = str(loc[0])
+    if len(loc) > 1:  # models.triage.provider
+        inside = ".".join(map(str, loc[1:]))
+        return f"{name.upper()}: {inside}: {text[:1].lower()}{text[1:]}"
     # Only fields without secrets are quoted back.
     secret = name in {"amqp_uri", "amqp_password", "model_api_key"} or name not in known
     got = "" if secret else f" (got {known[name]!r})"

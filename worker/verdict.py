@@ -1,56 +1,25 @@
-"""What a model may say: the schema, and how an answer is brought into it. Pure.
+"""What a model may say: how an answer is brought into a task's schema. Pure.
 
-An answer is data from outside, as the text is: labels come from a fixed set, the confidence is a
-number from 0 to 1, and a phrase that is not in the text is dropped.
+An answer is data from outside, as the text is: labels come from a fixed set, numbers stay in their
+range, and a phrase that is not in the text is dropped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-EMOTIONS = ("Joy", "Sadness", "Anger", "Fear", "Surprise", "Disgust", "Neutral")
-SENTIMENTS = ("Positive", "Negative", "Neutral")
-MAX_PHRASES = 10
-MAX_PHRASE_CHARACTERS = 200
+from worker.task import Field, Flag, Label, Labels, Number, Phrases, Task, Words
 
-SCHEMA: dict[str, Any] = {
-    "title": "Verdict",
-    "type": "object",
-    "properties": {
-        "primary_emotion": {"type": "string", "enum": list(EMOTIONS)},
-        "sentiment": {"type": "string", "enum": list(SENTIMENTS)},
-        "confidence_score": {"type": "number", "minimum": 0, "maximum": 1},
-        "key_phrases": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PHRASES},
-    },
-    "required": ["primary_emotion", "sentiment", "confidence_score", "key_phrases"],
-    "additionalProperties": False,
-}
-
-_EMOTION_WORDS = {
-    "joy": "Joy happiness happy joyful delight delighted love excitement gratitude satisfaction",
-    "sadness": "Sadness sad sorrow grief disappointment disappointed unhappy",
-    "anger": "Anger angry rage frustration frustrated annoyance annoyed irritation furious",
-    "fear": "Fear afraid anxiety anxious worry worried nervousness scared",
-    "surprise": "Surprise surprised astonishment amazement shock shocked",
-    "disgust": "Disgust disgusted revulsion contempt",
-    "neutral": "Neutral none calm indifferent indifference",
-}
-_EMOTION_OF = {
-    word.lower(): words.split()[0] for words in _EMOTION_WORDS.values() for word in words.split()
-}
-_SENTIMENT_OF = {
-    "positive": "Positive",
-    "pos": "Positive",
-    "negative": "Negative",
-    "neg": "Negative",
-    "neutral": "Neutral",
-    "mixed": "Neutral",
-}
-_PERCENT = re.compile(r"^\s*([0-9]{1,3}(?:\.[0-9]+)?)\s*(%?)\s*$")
+_PERCENT = re.compile(r"^\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)\s*$")
+# What a reasoning model says to itself; it may hold braces.
+_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+# A number this low is a mark out of five or ten and no percentage.
+_LEAST_PERCENT = 10
 
 
 class BadVerdictError(ValueError):
@@ -59,90 +28,138 @@ class BadVerdictError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A checked answer: labels of the fixed sets, confidence from 0 to 1, verbatim phrases."""
+    """A checked answer: one value for each of the task's fields."""
 
-    primary_emotion: str
-    sentiment: str
-    confidence_score: float
-    key_phrases: tuple[str, ...]
+    values: Mapping[str, Any]
 
     def fields(self) -> dict[str, Any]:
         """The part of a result that the model is answerable for."""
-        return {
-            "primary_emotion": self.primary_emotion,
-            "sentiment": self.sentiment,
-            "confidence_score": self.confidence_score,
-            "key_phrases": list(self.key_phrases),
-        }
+        return dict(self.values)
 
 
-def check(content: str | Mapping[str, Any], text: str) -> Verdict:
-    """Bring a model's answer about text into the schema. Raises `BadVerdictError`.
+def check(
+    content: str | Mapping[str, Any], text: str, task: Task, *, clamp: bool = False
+) -> Verdict:
+    """Bring a model's answer about text into the task's schema. Raises `BadVerdictError`.
 
-    Letter case, common synonyms, percentages, and a fence or talk around the JSON are mended;
-    a label outside the sets, a confidence out of range or a missing field is not.
+    Letter case, synonyms, percentages, and a fence, thoughts or talk around the JSON are mended; a
+    label outside its set or a missing field is not. A number out of its range is not either, but
+    for clamp: then it becomes the range's nearer end.
     """
-    fields = _object(content) if isinstance(content, str) else content
-    return Verdict(
-        primary_emotion=_label(fields, "primary_emotion", _EMOTION_OF),
-        sentiment=_label(fields, "sentiment", _SENTIMENT_OF),
-        confidence_score=_confidence(fields.get("confidence_score")),
-        key_phrases=_phrases(fields.get("key_phrases"), text),
-    )
+    said = _object(content) if isinstance(content, str) else content
+    values = {one.name: _value(one, said.get(one.name), text, clamp) for one in task.fields}
+    for value in values.values():
+        if isinstance(value, str) and any(secret in value for secret in task.secrets):
+            raise BadVerdictError("the answer repeats the instructions")
+    return Verdict(values)
 
 
 def _object(content: str) -> Mapping[str, Any]:
-    start, end = content.find("{"), content.rfind("}")
-    if start < 0 or end < start:
-        raise BadVerdictError("the answer holds no JSON object")
     try:
-        found = json.loads(content[start : end + 1])
+        found = json.loads(content)
     except (ValueError, RecursionError):
-        raise BadVerdictError("the answer is not JSON") from None
+        found = _talked(_THOUGHT.sub("", content))
     if not isinstance(found, dict):
         raise BadVerdictError("the answer is not a JSON object")
     return found
 
 
-def _label(fields: Mapping[str, Any], name: str, known: Mapping[str, str]) -> str:
-    value = fields.get(name)
+def _talked(content: str) -> Any:
+    """The JSON object in the midst of other words."""
+    start, end = content.find("{"), content.rfind("}")
+    if start < 0 or end < start:
+        raise BadVerdictError("the answer holds no JSON object")
+    try:
+        return json.loads(content[start : end + 1])
+    except (ValueError, RecursionError):
+        raise BadVerdictError("the answer is not JSON") from None
+
+
+def _value(one: Field, value: object, text: str, clamp: bool) -> Any:
+    match one:
+        case Label():
+            return _label(one, value)
+        case Number():
+            return _number(one, value, clamp)
+        case Flag():
+            return _flag(one, value)
+        case Words():
+            return _words(one, value)
+        case Phrases():
+            return _phrases(one, value, text)
+        case Labels():
+            return _labels(one, value)
+
+
+def _label(one: Label, value: object) -> str:
     if not isinstance(value, str):
-        raise BadVerdictError(f"{name} is missing or not a string")
-    label = known.get(value.strip().strip(".!'\"").lower())
+        raise BadVerdictError(f"{one.name} is missing or not a string")
+    label = one.words.get(value.strip().strip(".!'\"").lower())
     if label is None:
-        raise BadVerdictError(f"{name} is not one of {', '.join(dict.fromkeys(known.values()))}")
+        raise BadVerdictError(f"{one.name} is not one of {', '.join(one.labels)}")
     return label
 
 
-def _confidence(value: object) -> float:
+def _labels(one: Labels, value: object) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise BadVerdictError(f"{one.name} is missing or not a list")
+    label = Label(one.name, one.one.labels, one.one.words)
+    return list(dict.fromkeys(_label(label, item) for item in value))[: one.most]
+
+
+def _number(one: Number, value: object, clamp: bool) -> float | int:
     number = value
     if isinstance(value, str) and (match := _PERCENT.match(value)):
-        number = float(match[1]) / (100 if match[2] else 1)
+        number = float(match[1]) / (100 if match[2] and one.is_share else 1)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise BadVerdictError("confidence_score is missing or not a number")
-    if 1 < number <= 100 and float(number).is_integer():
+        raise BadVerdictError(f"{one.name} is missing or not a number")
+    if one.is_share and _LEAST_PERCENT < number <= 100 and float(number).is_integer():
         number = number / 100  # "confidence": 85
-    if not 0 <= number <= 1:  # NaN is not, either
-        raise BadVerdictError("confidence_score is not from 0 to 1")
+    if clamp and not math.isnan(number):
+        number = min(max(number, one.low), one.high)
+    if not one.low <= number <= one.high:  # NaN is not, either
+        raise BadVerdictError(f"{one.name} is not from {one.low:g} to {one.high:g}")
+    if one.whole:
+        if not float(number).is_integer():
+            raise BadVerdictError(f"{one.name} is not a whole number")
+        return int(number)
     return round(float(number), 4)
 
 
-def _phrases(value: object, text: str) -> tuple[str, ...]:
+def _flag(one: Flag, value: object) -> bool:
+    said = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.strip().lower() in said:
+        return said[value.strip().lower()]
+    if not isinstance(value, bool):
+        raise BadVerdictError(f"{one.name} is missing or neither true nor false")
+    return value
+
+
+def _words(one: Words, value: object) -> str:
+    if not isinstance(value, str):
+        raise BadVerdictError(f"{one.name} is missing or not a string")
+    # JSON carries lone surrogates, UTF-8 does not.
+    return value.encode(errors="replace").decode().strip()[: one.longest]
+
+
+def _phrases(one: Phrases, value: object, text: str) -> list[str]:
     if not isinstance(value, list | tuple):
-        return ()
+        return []
     kept: dict[str, None] = {}
     for phrase in value:
-        if isinstance(phrase, str) and (piece := _verbatim(phrase.strip(), text)):
+        if isinstance(phrase, str) and (piece := _phrase(one, phrase.strip(), text)):
             kept.setdefault(piece)
-        if len(kept) == MAX_PHRASES:
+        if len(kept) == one.most:
             break
-    return tuple(kept)
+    return list(kept)
 
 
-def _verbatim(phrase: str, text: str) -> str | None:
-    """The text's own spelling of phrase, or None when the text does not hold it."""
-    if not phrase or len(phrase) > MAX_PHRASE_CHARACTERS:
+def _phrase(one: Phrases, phrase: str, text: str) -> str | None:
+    """The phrase as it may be given back: a verbatim one in the text's own spelling."""
+    if not phrase or len(phrase) > one.longest:
         return None
+    if not one.verbatim:
+        return phrase.encode(errors="replace").decode()
     if phrase in text:
         return phrase
     found = re.search(re.escape(phrase), text, re.IGNORECASE)

@@ -63,7 +63,8 @@ class FakeOllama:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                text = body["messages"][-1]["content"].split("\n", 1)[1].rsplit("\n", 1)[0]
+                fenced = [m["content"] for m in body["messages"] if m["content"][:5] == "-----"]
+                text = fenced[-1].split("\n", 1)[1].rsplit("\n", 1)[0]
                 fake.calls[text] += 1
                 reply = fake.decide(text)
                 time.sleep(reply.delay)

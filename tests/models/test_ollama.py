@@ -10,7 +10,11 @@ from ci import ollama
 from ci.ollama import Server
 from tests.broker.rabbit import Vhost, free_ports
 from tests.models.conftest import Analyze, Serve, StartWorker
-from worker.verdict import EMOTIONS, SENTIMENTS
+from worker import task_file
+
+PROPERTIES = task_file.load().schema["properties"]
+EMOTIONS = PROPERTIES["primary_emotion"]["enum"]
+SENTIMENTS = PROPERTIES["sentiment"]["enum"]
 
 TEXTS = {
     "joy": "I love this radio, it sounds wonderful and it was cheap.",
@@ -49,6 +53,7 @@ def test_every_text_gets_a_verdict_in_shape_and_range(
 ) -> None:
     one = verdicts[key]
     wanted = {"id", "primary_emotion", "sentiment", "confidence_score", "key_phrases", "model"}
+    wanted |= {"task"}
     assert set(one) == wanted
     assert one["primary_emotion"] in EMOTIONS
     assert one["sentiment"] in SENTIMENTS

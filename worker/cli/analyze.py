@@ -10,25 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from worker import verdict
+from worker.asking import Asker
 from worker.message import Message, PoisonError, parse
-from worker.model import ModelError, Provider
+from worker.model import ModelError
 from worker.settings import Settings
-from worker.verdict import BadVerdictError
 
 
 def analyze(
-    settings: Settings, provider: Provider, text: str | None, file: str | None, output: str
+    settings: Settings, asker: Asker, text: str | None, file: str | None, output: str
 ) -> int:
     """Analyse one text or a file of JSON lines; 1 when any line had no answer."""
     try:
-        provider.warm_up()
+        asker.wake(time.monotonic() + settings.model_deadline)
     except ModelError as error:
         print(f"selfheal-worker: the model cannot be used: {error}", file=sys.stderr)
         return 1
     failed = 0
     for number, body in enumerate(_bodies(text, file), start=1):
-        line = _answer(settings, provider, body)
+        line = _answer(settings, asker, body)
         if "error" in line:
             failed += 1
             if file is not None:
@@ -53,7 +52,7 @@ def _bodies(text: str | None, file: str | None) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n")
 
 
-def _answer(settings: Settings, provider: Provider, body: bytes) -> dict[str, Any]:
+def _answer(settings: Settings, asker: Asker, body: bytes) -> dict[str, Any]:
     try:
         got: Message = parse(
             body,
@@ -64,19 +63,17 @@ def _answer(settings: Settings, provider: Provider, body: bytes) -> dict[str, An
     except PoisonError as error:
         return {"error": error.reason, "detail": str(error)}
     try:
-        answer = provider.analyse(got.text, time.monotonic() + settings.model_deadline)
-        said = verdict.check(answer.content, got.text)
-    except (ModelError, BadVerdictError) as error:
+        reply = asker.ask(got.text, time.monotonic() + settings.model_deadline)
+    except ModelError as error:
         return {"id": got.id, "error": type(error).__name__, "detail": str(error)}
     made: dict[str, Any] = {"id": got.id}
     if got.id_generated:
         made["id_generated"] = True
-    made |= said.fields()
-    made["model"] = {
-        "provider": provider.name,
-        "name": provider.model,
-        "version": provider.version,
-    }
+    made |= reply.verdict.fields()
+    made["model"] = reply.origin.described()
+    made["task"] = asker.task.described()
+    if reply.degraded:
+        made["degraded"] = True
     if got.metadata is not None:
         made["metadata"] = got.metadata
     if got.extra:

@@ -5,6 +5,8 @@ import queue
 import threading
 from pathlib import Path
 
+from worker import faults, task_file
+from worker.asking import Asker, Member
 from worker.handlers import Handlers, Work
 from worker.message import Message
 from worker.model import Answer
@@ -40,9 +42,9 @@ def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) 
     file.touch()
     provider = Provider()
     finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    handlers = Handlers(
-        provider, threads=1, deadline=0.01, delay=0, hang_file=file, finished=finished.put
-    )
+    before = faults.before_calls(0, file)
+    asker = Asker([Member(provider)], task_file.load(), before=before)
+    handlers = Handlers(asker, threads=1, deadline=0.01, finished=finished.put)
     handlers.submit(_work())
     assert not provider.asked.wait(0.3)
     file.unlink()

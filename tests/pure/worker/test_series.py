@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from worker.breaker import State
+from worker.limits import LimitedError
 from worker.metrics import BREAKERS, Metrics
-from worker.model import BadOutputError, ModelUnavailableError, TransientError
+from worker.model import (
+    BadOutputError,
+    ModelUnavailableError,
+    Origin,
+    TransientError,
+    Usage,
+)
 
 _BUDGET = 200
+ORIGIN = Origin("ollama", "smollm2:135m", "9077fe9d2ae1")
 
 
 def _samples(metrics: Metrics) -> list[str]:
@@ -15,24 +23,24 @@ def _samples(metrics: Metrics) -> list[str]:
 
 
 def test_a_worker_has_at_most_200_series() -> None:
-    metrics = Metrics("ollama")
-    metrics.set_model("smollm2:135m")
-    metrics.called(0.1, None)
-    metrics.used(100, 20)
+    metrics = Metrics()
+    metrics.loaded(ORIGIN, 1.5)
+    metrics.called(ORIGIN, 0.1, None, Usage(100, 20))
     for breaker in BREAKERS:
         metrics.breaker(breaker, State.OPEN)
+    metrics.called(ORIGIN, 1.0, LimitedError("x"))
     kinds = (TransientError, BadOutputError, ModelUnavailableError, ValueError, KeyError, OSError)
     for kind in kinds:
-        metrics.called(1.0, kind("x"))
+        metrics.called(ORIGIN, 1.0, kind("x"))
     metrics.wait.observe(1)
     metrics.duration.observe(1)
     assert 150 < len(_samples(metrics)) <= _BUDGET
 
 
 def test_a_kind_of_error_that_nobody_foresaw_makes_no_series_of_its_own() -> None:
-    metrics = Metrics("builtin")
-    metrics.called(1.0, ValueError())
+    metrics = Metrics()
+    metrics.called(ORIGIN, 1.0, ValueError())
     before = len(_samples(metrics))
-    metrics.called(1.0, OSError())
+    metrics.called(ORIGIN, 1.0, OSError())
     assert len(_samples(metrics)) == before
     assert any('error_type="_OTHER"' in line for line in _samples(metrics))

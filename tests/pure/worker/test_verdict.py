@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.verdict import EMOTIONS, SCHEMA, SENTIMENTS, BadVerdictError, check
+from worker import task_file, verdict
+from worker.verdict import BadVerdictError, Verdict
+
+TASK = task_file.load()
+PROPERTIES = TASK.schema["properties"]
+EMOTIONS = PROPERTIES["primary_emotion"]["enum"]
+SENTIMENTS = PROPERTIES["sentiment"]["enum"]
+SCHEMA = TASK.schema | {"additionalProperties": False, "required": list(PROPERTIES)}
+
+
+def check(content: Any, text: str) -> Verdict:
+    return verdict.check(content, text, TASK)
+
 
 TEXT = "The PARCEL came two weeks late. I am furious!"
 GOOD = {
@@ -69,6 +81,8 @@ def test_mended(name: str, said: object, meant: object) -> None:
         ("confidence_score", "high"),
         ("confidence_score", -0.1),
         ("confidence_score", 1.7),
+        ("confidence_score", 5.0),
+        ("confidence_score", "150%"),
         ("confidence_score", 101),
         ("confidence_score", float("nan")),
         ("confidence_score", float("inf")),
@@ -91,7 +105,7 @@ def test_refused_without_quoting(name: str, said: object) -> None:
     ],
 )
 def test_talk_around_the_json_is_left_out(content: str) -> None:
-    assert check(content.replace("{}", json.dumps(GOOD)), TEXT).primary_emotion == "Anger"
+    assert check(content.replace("{}", json.dumps(GOOD)), TEXT).values["primary_emotion"] == "Anger"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_whatever_a_model_says_the_result_fits_the_schema_or_is_refused(
     except BadVerdictError:
         return
     jsonschema.validate(said.fields(), SCHEMA)
-    assert all(phrase in text for phrase in said.key_phrases)
+    assert all(phrase in text for phrase in said.values["key_phrases"])
 
 
 @given(st.text(), st.text(min_size=1))

@@ -1,0 +1,336 @@
+"""One text, one answer: which of the models is asked, within which limits, and what if it fails.
+
+The first model is the active one. The others are asked in their order when those before fail, and
+their answers are degraded. A model that keeps failing is left alone and looked at again in the
+background, so that messages do not wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from worker import breaker as breakers
+from worker import verdict
+from worker.breaker import Breaker
+from worker.limits import LimitedError, Limits
+from worker.logs import say
+from worker.model import (
+    Answer,
+    BadOutputError,
+    Mending,
+    ModelError,
+    ModelUnavailableError,
+    Origin,
+    Provider,
+    TransientError,
+    Usage,
+)
+from worker.task import Task
+from worker.verdict import BadVerdictError, Verdict
+
+#: What a model is asked to see whether it is there again.
+PROBE_TEXT = "The delivery came on time and everything works."
+# A server that asks for no pause at all is not asked again at once, all the same.
+_SHORTEST_PAUSE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a model, for the metrics; seconds it took, and how it ended."""
+
+    origin: Origin
+    seconds: float
+    error: BaseException | None
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A checked answer and whose it is; degraded: not the active model's. usage: of all calls."""
+
+    verdict: Verdict
+    origin: Origin
+    degraded: bool = False
+    usage: Usage | None = None
+
+
+def nothing(*_: object) -> None:
+    """What is done where nobody wants to know."""
+
+
+class Member:
+    """One model of the chain.
+
+    deadline: seconds for one call, None where only the message's counts. version: what the model
+    must be (the beginning is enough), or, for models that have none of their own, what it is.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        limits: Limits | None = None,
+        deadline: float | None = None,
+        version: str = "",
+        key: str = "",
+    ) -> None:
+        self.provider = provider
+        self.limits = limits or Limits()
+        self.deadline = deadline
+        self.key = key
+        self.warm = False
+        self.load_seconds = 0.0
+        self.breaker = Breaker()
+        self._version = version
+        self._waking = threading.Lock()
+
+    @property
+    def origin(self) -> Origin:
+        """The model as results and metrics name it; its version is known when it is warm."""
+        provider = self.provider
+        return Origin(provider.name, provider.model, provider.version or self._version)
+
+    def wake(self) -> None:
+        """Warm it up. Raises `ModelError`."""
+        with self._waking:
+            begun = time.monotonic()
+            self.provider.warm_up()
+            found = self.provider.version
+            if self._version and found and not found.startswith(self._version):
+                raise ModelUnavailableError(
+                    f"models.{self.key}.version is {self._version}, but the model has {found}"
+                )
+            if not self.warm:
+                self.load_seconds = time.monotonic() - begun
+                self.warm = True
+
+    def until(self, deadline: float, heirs: int) -> float:
+        """When this model must have answered, so that each of its heirs has a part of the time."""
+        now = time.monotonic()
+        share = now + (deadline - now) / (heirs + 1)
+        return share if self.deadline is None else min(share, now + self.deadline)
+
+
+class Asker:
+    """The chain of models. `ask` is called by many threads at once.
+
+    observe is told of each call, loaded of each model that became warm; both from any thread.
+    before is called before each call that a message caused, with its deadline (faults on purpose).
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        task: Task,
+        *,
+        clamp: bool = False,
+        observe: Callable[[Call], None] = nothing,
+        loaded: Callable[[Origin, float], None] = nothing,
+        before: Callable[[float], None] = nothing,
+    ) -> None:
+        if not members:
+            raise ValueError("a chain needs a model")
+        self.task = task
+        self._members = tuple(members)
+        self._clamp = clamp
+        self._observe = observe
+        self._loaded = loaded
+        self._before = before
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> Origin:
+        """The first model."""
+        return self._members[0].origin
+
+    def wake(self, deadline: float) -> None:
+        """Have at least one model ready and answering. Raises the active one's `ModelError`."""
+        errors: list[Exception] = []
+        for member in self._members:
+            try:
+                self._look(member, deadline)
+            except Exception as error:  # noqa: BLE001 a plug-in's fault is a model that is away
+                errors.append(error)
+            else:
+                break
+        self._warm_the_rest()
+        if len(errors) == len(self._members):
+            raise errors[0]
+
+    def ask(self, text: str, deadline: float) -> Reply:
+        """Have text analysed by time.monotonic() == deadline. Raises `ModelError`."""
+        errors: list[Exception] = []
+        for at, member in enumerate(self._members):
+            heirs = len(self._members) - 1 - at
+            if heirs and not self._usable(member):
+                continue
+            try:
+                reply = self._reply(member, text, member.until(deadline, heirs), at > 0)
+            except Exception as error:
+                if len(self._members) == 1:
+                    raise
+                errors.append(error)
+                self._failed(member, error)
+            else:
+                self._change(member, breakers.succeeded(member.breaker))
+                return reply
+        # What may be this message's own fault counts before a model that is away.
+        raise next((e for e in errors if not isinstance(e, ModelUnavailableError)), errors[-1])
+
+    def close(self) -> None:
+        """Let go of all models; who waits for a turn is told."""
+        for member in self._members:
+            member.limits.close()
+            member.provider.close()
+
+    # --- one model
+
+    def _reply(self, member: Member, text: str, deadline: float, degraded: bool) -> Reply:
+        if not member.warm:
+            self._wake(member)
+        while True:
+            try:
+                with member.limits.turn(deadline):
+                    said, usage = self._answer(member, text, deadline)
+                return Reply(said, member.origin, degraded, usage)
+            except LimitedError:
+                raise
+            except TransientError as error:
+                if error.retry_after is None:
+                    raise
+                pause = max(error.retry_after, _SHORTEST_PAUSE)
+                member.limits.pause(pause)
+                if pause > (deadline - time.monotonic()) / 2:
+                    raise
+
+    def _answer(self, member: Member, text: str, deadline: float) -> tuple[Verdict, Usage | None]:
+        provider = member.provider
+        mending = isinstance(provider, Mending)
+        asked = _Asked(self, member, text, deadline)
+        try:
+            said = asked.once(
+                lambda: provider.analyse(text, deadline), clamp=self._clamp and not mending
+            )
+        except BadVerdictError as error:
+            if not isinstance(provider, Mending) or time.monotonic() >= deadline:
+                raise BadOutputError(str(error)) from None
+            before, problem = asked.content, str(error)
+            try:
+                said = asked.once(
+                    lambda: provider.mend(text, before, problem, deadline), clamp=self._clamp
+                )
+            except BadVerdictError as again:
+                raise BadOutputError(str(again)) from None
+        return said, asked.usage
+
+    def _wake(self, member: Member) -> None:
+        was_warm = member.warm
+        member.wake()
+        if not was_warm:
+            self._loaded(member.origin, member.load_seconds)
+
+    def _look(self, member: Member, deadline: float) -> None:
+        """Whether a model is there: warm, and, where it was warm before, answering."""
+        was_warm = member.warm
+        try:
+            self._wake(member)
+            if was_warm:
+                member.provider.analyse(PROBE_TEXT, deadline)
+        except Exception:
+            self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
+            raise
+        self._change(member, Breaker())
+
+    def _warm_the_rest(self) -> None:
+        for member in self._members[1:]:
+            if not member.warm and member.breaker.closed:
+                self._change(member, Breaker(breakers.State.OPEN))
+                self._usable(member)
+
+    # --- the models' breakers; only a chain has them, the loop has one for all
+
+    def _usable(self, member: Member) -> bool:
+        with self._lock:
+            if member.breaker.closed:
+                return True
+            if not breakers.due(member.breaker, time.monotonic()):
+                return False
+            member.breaker = breakers.probing(member.breaker)
+        threading.Thread(target=self._look_again, args=(member,), daemon=True).start()
+        return False
+
+    def _look_again(self, member: Member) -> None:
+        try:
+            self._look(member, time.monotonic() + (member.deadline or 60.0))
+        except Exception as error:  # noqa: BLE001 said, and tried again when it is due
+            say(logging.DEBUG, "a model is still away", model=member.origin.name, why=_why(error))
+        else:
+            say(logging.INFO, "a model of the chain is ready", model=member.origin.name)
+
+    def _failed(self, member: Member, error: Exception) -> None:
+        away = isinstance(error, ModelUnavailableError)
+        after = breakers.failed(member.breaker, time.monotonic(), away=away)
+        if member.breaker.closed and not after.closed:
+            say(
+                logging.WARNING,
+                "a model fails; the next one of the chain answers",
+                model=member.origin.name,
+                why=_why(error),
+            )
+        self._change(member, after)
+
+    def _change(self, member: Member, after: Breaker) -> None:
+        with self._lock:
+            member.breaker = after
+
+
+class _Asked:
+    """The calls about one text: each is checked, observed, and its tokens added up."""
+
+    def __init__(self, asker: Asker, member: Member, text: str, deadline: float) -> None:
+        self._asker = asker
+        self._member = member
+        self._text = text
+        self._deadline = deadline
+        self.content = ""
+        self.usage: Usage | None = None
+
+    def once(self, call: Callable[[], Answer], *, clamp: bool) -> Verdict:
+        """One call. Raises `ModelError`, `BadVerdictError`."""
+        asker = self._asker
+        begun = time.monotonic()
+        answer: Answer | None = None
+        ended: BaseException | None = None
+        try:
+            asker._before(self._deadline)
+            answer = call()
+            return verdict.check(answer.content, self._text, asker.task, clamp=clamp)
+        except BadVerdictError as error:
+            ended = BadOutputError(str(error))
+            raise
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            if answer is not None:
+                self._note(answer)
+            usage = answer.usage if answer else None
+            seconds = time.monotonic() - begun
+            asker._observe(Call(self._member.origin, seconds, ended, usage))
+
+    def _note(self, answer: Answer) -> None:
+        self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
+        if answer.usage is not None:
+            before = self.usage or Usage(0, 0)
+            self.usage = Usage(
+                before.input_tokens + answer.usage.input_tokens,
+                before.output_tokens + answer.usage.output_tokens,
+            )
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelError) else type(error).__name__

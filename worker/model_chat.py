@@ -1,0 +1,234 @@
+"""What all chat models have in common: how they are asked, and what their failures mean.
+
+LangChain's own structured output is not used: it takes more than twice the CPU a call, and hides
+errors that decide here.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import httpx
+
+from worker import prompt
+from worker.model import (
+    Answer,
+    BadOutputError,
+    ModelConfig,
+    ModelError,
+    ModelUnavailableError,
+    TransientError,
+    Usage,
+)
+
+WARM_UP_TEXT = "Thank you, this works very well."
+_LONGEST_PAUSE = 3600.0
+# A time-out of 0 would be none at all.
+_SHORTEST_WAIT = 0.01
+_LONGEST_CONNECT = 5.0
+
+
+class Model(Protocol):
+    """What is used of a LangChain runnable."""
+
+    def invoke(self, input: Any, /) -> Any:
+        """The model's message in answer to a conversation."""
+
+
+class Call(threading.local):
+    """What the thread's call of the moment must know: its deadline, and what the server asked."""
+
+    deadline: float = 0.0
+    retry_after: float | None = None
+
+
+class Http:
+    """Settings for an httpx client whose time-outs end with the call's deadline."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.call = Call()
+        self.closed = False
+        # As many as there are threads, and some for the probe: httpx's default of 20 kept
+        # connections breaks under more threads than that.
+        connections = config.concurrency + 2
+        self.settings: dict[str, Any] = {
+            "timeout": httpx.Timeout(
+                config.deadline, connect=min(_LONGEST_CONNECT, config.deadline)
+            ),
+            "limits": httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections
+            ),
+            "event_hooks": {"request": [self._asked], "response": [self._answered]},
+        }
+
+    def _asked(self, request: httpx.Request) -> None:
+        if self.closed:
+            raise httpx.RequestError("the worker is stopping", request=request)
+        left = max(_SHORTEST_WAIT, self.call.deadline - time.monotonic())
+        connect = min(_LONGEST_CONNECT, left)
+        request.extensions["timeout"] = httpx.Timeout(left, connect=connect).as_dict()
+
+    def _answered(self, response: httpx.Response) -> None:
+        self.call.retry_after = retry_after(response.headers)
+
+
+class Chat:
+    """A chat model behind LangChain. Subclasses say how it is built, and may know its version."""
+
+    def __init__(
+        self, provider: str, name: str, config: ModelConfig, chat: Model, where: str, http: Http
+    ) -> None:
+        self.name = provider
+        self.model = name
+        self.version = ""
+        self._config = config
+        self._chat = chat
+        self._where = where
+        self._http = http
+
+    def warm_up(self) -> None:
+        """Have the server load the model; its first answer may say which version it is."""
+        self.analyse(WARM_UP_TEXT, time.monotonic() + self._config.deadline)
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        """Ask about text."""
+        return self._ask(prompt.messages(self._config.task, text), deadline)
+
+    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        """Ask again, telling what was wrong with the first answer."""
+        return self._ask(prompt.mending(self._config.task, text, said, problem), deadline)
+
+    def close(self) -> None:
+        """No call begins any more; those under way end with the process."""
+        self._http.closed = True
+
+    def _ask(self, messages: Sequence[prompt.Message], deadline: float) -> Answer:
+        if time.monotonic() >= deadline:
+            raise TransientError("no time is left for the call")
+        self._http.call.deadline = deadline
+        self._http.call.retry_after = None
+        try:
+            reply = self._chat.invoke(list(messages))
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it is, it is told as one of ours
+            raise self._failure(error) from None
+        self._learn(getattr(reply, "response_metadata", None) or {})
+        return Answer(_content(reply), _usage(getattr(reply, "usage_metadata", None)))
+
+    def _learn(self, metadata: Mapping[str, Any]) -> None:
+        """Some servers say in each answer which version it was: gpt-x-2026-01-31 for gpt-x."""
+        said = metadata.get("model_name") or metadata.get("model")
+        if not self.version and isinstance(said, str) and said != self.model:
+            self.version = said
+
+    def _failure(self, error: Exception) -> ModelError:
+        return explain(error, self._where, self.model, self._http.call.retry_after)
+
+
+def explain(error: Exception, where: str, model: str, pause: float | None = None) -> ModelError:
+    """What an exception of a client library means. Never quotes what may hold the text.
+
+    The libraries have no common base; they agree on `status_code`, on `response`, and on raising
+    from httpx's errors.
+    """
+    causes = _causes(error)
+    status = next((s for one in causes if (s := _status(one)) is not None), None)
+    if status is not None:
+        headers = next((h for one in causes if (h := _headers(one)) is not None), {})
+        return _refused(status, where, model, pause if pause is not None else retry_after(headers))
+    return _broken(error, {name for one in causes for name in _kinds(one)}, where)
+
+
+def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
+    """What an exception without a status means; kinds: the names of its and its causes' classes."""
+    if kinds & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError"}:
+        return ModelUnavailableError(f"no answer from {where}")
+    if any("timeout" in kind.lower() for kind in kinds):
+        return TransientError("the model did not answer before the deadline")
+    if kinds & {"HTTPError", "RequestError", "TransportError"}:
+        return TransientError("the call broke off")
+    if "ConnectionError" in kinds:
+        return ModelUnavailableError(f"no answer from {where}")
+    if isinstance(error, ValueError | TypeError | KeyError | AttributeError):
+        # Half an HTTP body, or JSON that is no chat reply.
+        return BadOutputError(f"no chat reply: {type(error).__name__}")
+    return TransientError(f"the call failed: {type(error).__name__}")
+
+
+def _kinds(error: BaseException) -> list[str]:
+    """By name, because there are two httpx in use, and clients of neither."""
+    return [kind.__name__ for kind in type(error).__mro__]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or as a date."""
+    said = headers.get("retry-after") or headers.get("Retry-After")
+    if not said:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), _LONGEST_PAUSE) if seconds == seconds else None
+
+
+def _refused(status: int, where: str, model: str, pause: float | None) -> ModelError:
+    if status == 404:
+        return ModelUnavailableError(f"model '{model}' is not on {where}; pull it there first")
+    if status in (401, 403):
+        return ModelUnavailableError(f"{where} refused the key ({status})")
+    return TransientError(
+        f"{where} answered {status}", retry_after=pause if status in (429, 503) else None
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found and len(found) < 8:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
+
+
+def _status(error: BaseException) -> int | None:
+    for holder in (error, getattr(error, "response", None)):
+        status = getattr(holder, "status_code", None)
+        # Ollama's client says -1 where it had no answer; 200 with half a body is no refusal.
+        if isinstance(status, int) and status >= 400:
+            return status
+    return None
+
+
+def _headers(error: BaseException) -> Mapping[str, str] | None:
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    return headers if isinstance(headers, Mapping) else None
+
+
+def _content(reply: Any) -> str | Mapping[str, Any]:
+    """The answer's JSON: a tool's arguments, else the text without what is no text (reasoning)."""
+    calls = getattr(reply, "tool_calls", None)
+    if calls:
+        arguments: Mapping[str, Any] = calls[0]["args"]
+        return arguments
+    content = getattr(reply, "content", None)
+    if isinstance(content, list):
+        parts = [p if isinstance(p, str) else p.get("text", "") for p in content]
+        content = "".join(part for part in parts if isinstance(part, str))
+    if not isinstance(content, str) or not content.strip():
+        raise BadOutputError("the reply is empty")
+    return content
+
+
+def _usage(metadata: Any) -> Usage | None:
+    if not metadata:
+        return None
+    return Usage(int(metadata["input_tokens"]), int(metadata["output_tokens"]))

@@ -1,0 +1,115 @@
+"""The provider `llamacpp`: a GGUF file in this process, through langchain-community."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError, TransientError
+from worker.model_chat import Chat, Http
+
+with warnings.catch_warnings():
+    # The package says at import that it is no longer maintained; its ChatLlamaCpp has no successor.
+    warnings.filterwarnings(
+        "ignore", message=r".*langchain-community. is being sunset", category=DeprecationWarning
+    )
+    from langchain_community.chat_models.llamacpp import ChatLlamaCpp
+
+_CONTEXT_TOKENS = 4096
+
+
+class LlamaCpp:
+    """One model in memory, one call at a time; its pieces are looked at for the deadline."""
+
+    def __init__(self, config: ModelConfig, file: Path) -> None:
+        self._config = config
+        self._file = file
+        self._turn = threading.Lock()
+        self._http = Http(config)
+        self._chat: Any = None
+
+    def load(self) -> None:
+        """Read the file into memory. Raises `ModelUnavailableError`."""
+        with self._turn:
+            if self._chat is not None:
+                return
+            config = self._config
+            settings: dict[str, Any] = {"n_ctx": _CONTEXT_TOKENS, "verbose": False}
+            try:
+                chat = ChatLlamaCpp(
+                    model_path=str(self._file),
+                    temperature=config.temperature,
+                    seed=config.seed,
+                    max_tokens=config.max_output_tokens,
+                    **(settings | dict(config.options)),
+                )
+            except (ValueError, ImportError) as error:
+                why = " ".join(str(error).split())[:300]
+                raise ModelUnavailableError(f"{self._file} cannot be loaded: {why}") from None
+            asked: dict[str, Any] = {}
+            if config.structured in ("auto", "schema"):
+                asked = {"type": "json_object", "schema": config.task.grammar()}
+            elif config.structured == "json":
+                asked = {"type": "json_object"}
+            self._chat = chat.bind(response_format=asked) if asked else chat
+
+    def invoke(self, messages: Any, /) -> Any:
+        """The whole message, put together from its pieces."""
+        deadline = self._http.call.deadline
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TransientError("the model was busy until the deadline")
+        try:
+            whole: Any = None
+            for piece in self._chat.stream(messages):
+                whole = piece if whole is None else whole + piece
+                if time.monotonic() >= deadline:
+                    raise TransientError("the model did not answer before the deadline")
+            return whole
+        finally:
+            self._turn.release()
+
+    @property
+    def http(self) -> Http:
+        """Carries each thread's deadline; no connection is ever made."""
+        return self._http
+
+
+class LlamaCppChat(Chat):
+    """The model as a provider."""
+
+    def __init__(self, config: ModelConfig, file: Path) -> None:
+        self._llama = LlamaCpp(config, file)
+        self._model_file = file
+        super().__init__("llamacpp", file.name, config, self._llama, str(file), self._llama.http)
+
+    def warm_up(self) -> None:
+        """Load the file, and find its version: the first characters of its SHA-256."""
+        self._llama.load()
+        if not self.version:
+            with self._model_file.open("rb") as stream:
+                digest = sha256()
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+            self.version = digest.hexdigest()[:12]
+        super().warm_up()
+
+
+def build(config: ModelConfig) -> LlamaCppChat:
+    """The llamacpp provider. Raises `ModelConfigError` where the file is not there."""
+    import llama_cpp  # noqa: F401 here, so that its absence is told as that of a package
+
+    file = Path(config.name or "")
+    if not config.name or not file.is_file():
+        raise ModelConfigError(
+            f"{config.setting('name')}={config.name or ''}: no such file; "
+            f"{config.setting('provider')}=llamacpp needs the path of a GGUF file"
+        )
+    if config.structured == "tools":
+        raise ModelConfigError(
+            f"{config.setting('structured')}=tools: llamacpp knows auto, schema, json and none"
+        )
+    return LlamaCppChat(config, file)

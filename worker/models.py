@@ -1,0 +1,112 @@
+"""The chain of models that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from worker import model
+from worker.asking import Asker, Call, Member, nothing
+from worker.limits import Limits
+from worker.model import ModelConfig, Origin
+from worker.settings import BUILT_IN, NamedModel, Settings
+from worker.task import Task
+
+
+def chain(
+    settings: Settings,
+    task: Task,
+    *,
+    observe: Callable[[Call], None] = nothing,
+    loaded: Callable[[Origin, float], None] = nothing,
+    before: Callable[[float], None] = nothing,
+) -> Asker:
+    """The active model and its fallbacks, not yet warm. Raises `model.ModelConfigError`."""
+    names = (settings.model_active, *settings.model_fallback)
+    members: list[Member] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            members.append(member(settings, task, name))
+        except model.ModelConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise model.ModelConfigError("\n".join(problems))
+    return Asker(
+        members,
+        task,
+        clamp=settings.model_clamp,
+        observe=observe,
+        loaded=loaded,
+        before=before,
+    )
+
+
+def member(settings: Settings, task: Task, name: str) -> Member:
+    """One model by its name; "" is the one that MODEL_PROVIDER and so on describe.
+
+    Raises `model.ModelConfigError`.
+    """
+    if not name:
+        return Member(
+            model.build(_plain(settings, task)),
+            limits=Limits(
+                concurrency=settings.model_concurrency,
+                per_minute=settings.model_requests_per_minute,
+            ),
+        )
+    named = settings.models.get(name)
+    if named is None and name == BUILT_IN:
+        named = NamedModel.model_validate({"provider": BUILT_IN})
+    if named is None:
+        raise model.ModelConfigError(
+            f"no model is named {name!r}; there are {', '.join(sorted(settings.models))}"
+        )
+    return Member(
+        model.build(_named(settings, task, name, named)),
+        limits=Limits(concurrency=named.concurrency, per_minute=named.requests_per_minute),
+        deadline=named.deadline_seconds,
+        version=named.version,
+        key=name,
+    )
+
+
+def _plain(settings: Settings, task: Task) -> ModelConfig:
+    key = settings.model_api_key
+    return ModelConfig(
+        provider=settings.model_provider,
+        name=settings.model_name,
+        base_url=settings.model_base_url,
+        api_key=key.get_secret_value() if key else None,
+        temperature=settings.model_temperature,
+        deadline=settings.model_deadline,
+        concurrency=settings.concurrency,
+        seed=settings.model_seed,
+        max_output_tokens=settings.model_max_output_tokens,
+        structured=settings.model_structured,
+        options=settings.model_options,
+        task=task,
+    )
+
+
+def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> ModelConfig:
+    key = settings.model_api_keys.get(name) or settings.model_api_key
+    return ModelConfig(
+        provider=named.provider,
+        name=named.name,
+        base_url=named.base_url,
+        api_key=key.get_secret_value() if key else None,
+        deadline=named.deadline_seconds or settings.model_deadline,
+        concurrency=min(named.concurrency or settings.concurrency, settings.concurrency),
+        options=named.options,
+        task=task,
+        key=name,
+        **dict(_said(settings, named)),
+    )
+
+
+def _said(settings: Settings, named: NamedModel) -> Iterator[tuple[str, Any]]:
+    """What a named model says itself, else what holds for all."""
+    for field in ("temperature", "seed", "max_output_tokens", "structured"):
+        own = getattr(named, field)
+        yield field, getattr(settings, f"model_{field}") if own is None else own
