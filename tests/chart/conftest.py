@@ -1,33 +1,44 @@
-"""A Helm for the chart's tests: the pinned one, or the one that SELFHEAL_TEST_HELM names."""
+"""Both Helms for the chart's tests, the pinned ones."""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ci.parts import PartsError, ensure
-from tests.chart.rendering import Helm
+from tests.chart.rendering import CASES, EVERYWHERE, Helm, Rendering
 
 
 @pytest.fixture(scope="session")
-def helm(unavailable: Callable[[str], None]) -> Helm:
-    """Helm, with a cache of renderings that lasts for the session."""
+def helm(unavailable: Callable[[str], None]) -> Iterator[Helm]:
+    """Helm 4, or the one that SELFHEAL_TEST_HELM names; what most tests ask for is begun with."""
     chosen = os.environ.get("SELFHEAL_TEST_HELM")
-    if chosen:
-        return Helm(Path(chosen))
-    try:
-        return Helm(ensure(["helm"])["helm"])
-    except PartsError as error:
-        unavailable(f"no Helm: {error}")
-        raise
+    with Helm(Path(chosen) if chosen else _part("helm", unavailable)) as found:
+        for case, files in CASES.items():
+            found.ahead(Rendering(files=tuple(files), flags=flags) for flags in EVERYWHERE)
+            found.ahead([Rendering(files=tuple(CASES[case]))])
+        yield found
+
+
+@pytest.fixture(scope="session")
+def helm3(unavailable: Callable[[str], None]) -> Iterator[Helm]:
+    """Helm 3, which many still have."""
+    with Helm(_part("helm3", unavailable)) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
 def crds(unavailable: Callable[[str], None]) -> Path:
     """The folder with KEDA's CustomResourceDefinitions, of the version that the cluster runs."""
+    return _part("keda-config", unavailable) / "crd" / "bases"
+
+
+def _part(name: str, unavailable: Callable[[str], None]) -> Path:
     try:
-        return ensure(["keda-config"])["keda-config"] / "crd" / "bases"
+        return ensure([name])[name]
     except PartsError as error:
-        unavailable(f"no KEDA sources: {error}")
+        unavailable(f"no {name}: {error}")
         raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -23,20 +25,96 @@ CASES = {
 }
 #: Without a cluster Helm takes what it was compiled with; a `go install`ed Helm 3 says 1.20.
 KUBERNETES = "--kube-version=1.34.0"
+VERSIONS = ("1.31", "1.32", "1.33", "1.34")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "no API groups": (),
+    "KEDA and the Prometheus operator": (
+        "--api-versions=keda.sh/v1alpha1",
+        "--api-versions=monitoring.coreos.com/v1",
+    ),
+}
 #: Generated passwords differ between two renderings without a cluster; comparisons fix them.
 FIXED = ("rabbitmq.auth.password=p", "rabbitmq.auth.monitorPassword=m")
+
+
+def flags(version: str, groups: str) -> tuple[str, ...]:
+    """Of a Helm that is told what cluster it renders for."""
+    return (f"--kube-version={version}.0", *GROUPS[groups])
+
+
+#: Version and API groups of the clusters that every case is rendered for.
+CLUSTERS = [
+    *((version, "KEDA and the Prometheus operator") for version in VERSIONS),
+    ("1.34", "no API groups"),
+]
+EVERYWHERE = [flags(version, groups) for version, groups in CLUSTERS]
 
 
 class Refused(Exception):
     """Helm did not render; the message is what it told the user."""
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What Helm is asked to render."""
+
+    sets: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    values: str = ""
+    """More values, as YAML."""
+    chart: Path = CHART
+    release: str = "selfheal"
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | None = None, **others: Any) -> Rendering:
+        """With these values."""
+        return cls(values="" if values is None else yaml.safe_dump(dict(values)), **others)
+
+    def arguments(self) -> list[str]:
+        """Of `helm`, with the values on standard input."""
+        found = ["template", self.release, str(self.chart), "--namespace", "selfheal", KUBERNETES]
+        found += self.flags
+        found += [part for path in self.files for part in ("--values", str(path))]
+        found += [part for assignment in self.sets for part in ("--set", assignment)]
+        return [*found, "--values", "-"] if self.values else found
+
+
 @dataclass
 class Helm:
-    """One Helm binary, and what it has rendered so far."""
+    """One Helm binary, and what it has rendered so far or will."""
 
     binary: Path
-    rendered: dict[tuple[object, ...], list[Manifest]] = field(default_factory=dict)
+    made: dict[Rendering, Future[subprocess.CompletedProcess[str]]] = field(default_factory=dict)
+    #: Helm renders beside the tests that read what it has rendered already.
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def ahead(self, renderings: Iterable[Rendering]) -> None:
+        """Queues what will be asked for."""
+        for one in renderings:
+            if one not in self.made:
+                self.made[one] = self.pool.submit(self._render, one)
+
+    def render(self, rendering: Rendering) -> list[Manifest]:
+        """The manifests, in Helm's order. Raises Refused with Helm's message."""
+        begun = self.made.get(rendering)
+        if begun is None or begun.cancel():
+            # Nobody waits behind what is only queued.
+            begun = self.made[rendering] = Future()
+            begun.set_result(self._render(rendering))
+        done = begun.result()
+        if done.returncode != 0:
+            raise Refused(done.stderr)
+        return _parsed(done.stdout)
+
+    def _render(self, rendering: Rendering) -> subprocess.CompletedProcess[str]:
+        return self._call(*rendering.arguments(), given=rendering.values)
 
     def template(
         self,
@@ -48,20 +126,29 @@ class Helm:
         flags: Sequence[str] = (),
     ) -> list[Manifest]:
         """The manifests, in Helm's order. Raises Refused with Helm's message."""
-        key = (sets, tuple(files), yaml.safe_dump(values), chart, release, tuple(flags))
-        if key not in self.rendered:
-            text = self._run(release, chart, sets, files, values, flags)
-            self.rendered[key] = [part for part in yaml.load_all(text, yaml.CSafeLoader) if part]
-        return self.rendered[key]
+        asked = Rendering.of(
+            values,
+            sets=sets,
+            files=tuple(files),
+            chart=chart,
+            release=release,
+            flags=tuple(flags),
+        )
+        return self.render(asked)
 
     def case(self, name: str, *sets: str, flags: Sequence[str] = ()) -> list[Manifest]:
         """The manifests of a named case: one of chart/ci/, or `default`."""
         return self.template(*sets, files=CASES[name], flags=flags)
 
-    def refusal(self, *sets: str, values: Mapping[str, Any] | None = None) -> str:
+    def refusal(
+        self,
+        *sets: str,
+        values: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
+    ) -> str:
         """The message with which Helm refuses these values."""
         try:
-            self.template(*sets, values=values)
+            self.template(*sets, values=values, flags=flags)
         except Refused as refused:
             return str(refused)
         raise AssertionError(f"rendered, and should have been refused: {sets} {values}")
@@ -81,32 +168,18 @@ class Helm:
         arguments = [argument for path in files for argument in ("--values", str(path))]
         return self._call("lint", "--strict", KUBERNETES, str(CHART), *arguments)
 
-    def _run(
-        self,
-        release: str,
-        chart: Path,
-        sets: Sequence[str],
-        files: Sequence[Path],
-        values: Mapping[str, Any] | None,
-        flags: Sequence[str],
-    ) -> str:
-        arguments = ["template", release, str(chart), "--namespace", "selfheal", KUBERNETES, *flags]
-        for path in files:
-            arguments += ["--values", str(path)]
-        for assignment in sets:
-            arguments += ["--set", assignment]
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            if values is not None:
-                yaml.safe_dump(dict(values), file)
-                file.flush()
-                arguments += ["--values", file.name]
-            done = self._call(*arguments)
-        if done.returncode != 0:
-            raise Refused(done.stderr)
-        return done.stdout
+    def _call(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        # Most of its time such a short process would collect garbage.
+        environment = {**os.environ, "GOGC": "off"}
+        return subprocess.run(
+            [self.binary, *arguments], input=given, env=environment, capture_output=True, text=True
+        )
 
-    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([self.binary, *arguments], capture_output=True, text=True)
+
+@cache
+def _parsed(text: str) -> list[Manifest]:
+    # Many renderings are the same: for another Kubernetes, or by the other Helm.
+    return [part for part in yaml.load_all(text, yaml.CSafeLoader) if part]
 
 
 def by_kind(manifests: Sequence[Manifest], kind: str) -> dict[str, Manifest]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import Helm
+from tests.chart.rendering import Helm, Rendering
 
 #: name -> (values, what the message must say: the key at fault, and the way out)
 GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -333,14 +333,23 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def both(helm: Helm, helm3: Helm) -> tuple[Helm, Helm]:
+    """Both Helms, which have begun to render them all."""
+    for each in (helm, helm3):
+        each.ahead(Rendering.of(values) for values, _ in GUARDS.values())
+    return helm, helm3
+
+
 @pytest.mark.parametrize("name", GUARDS)
-def test_refuses(helm: Helm, name: str) -> None:
+def test_refuses(both: tuple[Helm, Helm], name: str) -> None:
     values, said = GUARDS[name]
-    message = helm.refusal(values=values)
-    problems = [line for line in message.splitlines() if line.startswith("  * ")]
-    assert len(problems) == 1, message
-    for words in said:
-        assert words in problems[0]
+    for helm in both:
+        message = helm.refusal(values=values)
+        problems = [line for line in message.splitlines() if line.startswith("  * ")]
+        assert len(problems) == 1, message
+        for words in said:
+            assert words in problems[0]
 
 
 def test_says_all_that_is_wrong_at_once(helm: Helm) -> None:

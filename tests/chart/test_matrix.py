@@ -9,25 +9,19 @@ import pytest
 
 from tests.chart.rendering import (
     CASES,
+    CLUSTERS,
     Helm,
     Manifest,
     by_kind,
     containers,
     containers_of,
     environment,
+    flags,
     pod_specs,
     workloads,
 )
 from tests.chart.schemas import problems
 
-KUBERNETES = ["1.31", "1.32", "1.33", "1.34"]
-GROUPS = {
-    "no API groups": [],
-    "KEDA and the Prometheus operator": [
-        "--api-versions=keda.sh/v1alpha1",
-        "--api-versions=monitoring.coreos.com/v1",
-    ],
-}
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 every_case = pytest.mark.parametrize("case", CASES)
@@ -40,16 +34,11 @@ def test_lints_without_a_warning(helm: Helm, case: str) -> None:
 
 
 @every_case
-@pytest.mark.parametrize(
-    ("version", "groups"),
-    [(version, "KEDA and the Prometheus operator") for version in KUBERNETES]
-    + [("1.34", "no API groups")],
-)
+@pytest.mark.parametrize(("version", "groups"), CLUSTERS)
 def test_is_what_the_api_server_knows(
     helm: Helm, crds: Path, case: str, version: str, groups: str
 ) -> None:
-    flags = [f"--kube-version={version}.0", *GROUPS[groups]]
-    manifests = helm.case(case, flags=flags)
+    manifests = helm.case(case, flags=flags(version, groups))
     assert manifests
     assert [p for m in manifests for p in problems(m, version, crds)] == []
 
@@ -136,14 +125,17 @@ def test_mounts_and_ports_are_declared(helm: Helm, case: str) -> None:
 def test_selectors_find_their_own_pods_only(helm: Helm, case: str) -> None:
     manifests = helm.case(case)
     pods = [(m, m["spec"]["template"]["metadata"]["labels"]) for m in workloads(manifests)]
+    tests = [(m, m["metadata"]["labels"]) for m in manifests if m["kind"] == "Pod"]
     for manifest in manifests:
         wanted = _selector(manifest)
         if wanted is None:
             continue
-        found = [m for m, labels in pods if wanted.items() <= labels.items()]
-        assert len(found) == 1, f"{manifest['kind']} {manifest['metadata']['name']}"
-        [workload] = found
-        assert workload["metadata"]["namespace"] == manifest["metadata"]["namespace"]
+        found = [m for m, labels in pods + tests if wanted.items() <= labels.items()]
+        kinds = {m["metadata"]["labels"]["app.kubernetes.io/component"] for m in found}
+        assert len(kinds) == 1, f"{manifest['kind']} {manifest['metadata']['name']}"
+        assert len(found) == 1 or kinds == {"helm-test"}
+        for made in found:
+            assert made["metadata"]["namespace"] == manifest["metadata"]["namespace"]
 
 
 def _selector(manifest: Manifest) -> dict[str, str] | None:
@@ -171,7 +163,7 @@ def test_services_and_monitors_name_ports_that_exist(helm: Helm, case: str) -> N
             assert {p["targetPort"] for p in manifest["spec"]["ports"]} <= ports[component]
         if manifest["kind"] == "NetworkPolicy":
             named = {p["port"] for p in _allowed(manifest, "ingress") if isinstance(p["port"], str)}
-            assert named <= ports[component]
+            assert named <= ports.get(component, set())
         if manifest["kind"] == "PodMonitor":
             wanted = {e["port"] for e in manifest["spec"]["podMetricsEndpoints"]}
             assert wanted <= ports[component]
@@ -212,9 +204,9 @@ def test_with_network_policies_every_pod_of_the_release_has_one(helm: Helm, case
         if p["spec"]["policyTypes"] == ["Ingress", "Egress"]
     }
     assert covered == {
-        w["metadata"]["labels"]["app.kubernetes.io/component"]
-        for w in workloads(manifests)
-        if w["metadata"]["namespace"] == "selfheal"
+        owner["metadata"]["labels"]["app.kubernetes.io/component"]
+        for owner, _ in pod_specs(manifests)
+        if owner["metadata"]["namespace"] == "selfheal"
     }
 
 
@@ -237,6 +229,16 @@ def test_network_policies_let_through_what_must_pass(helm: Helm) -> None:
     assert _who(policies["selfheal-worker"], "egress") == {
         ("kube-system", 53),
         ("rabbitmq", "amqp"),
+    }
+    assert _who(policies["selfheal-node-problem-detector"], "ingress") == {
+        ("monitoring", "metrics")
+    }
+    assert _who(policies["selfheal-helm-test"], "ingress") == set()
+    assert _who(policies["selfheal-helm-test"], "egress") == {
+        ("kube-system", 53),
+        ("rabbitmq", "amqp"),
+        ("anywhere", 443),
+        ("anywhere", 6443),
     }
     assert _who(policies["selfheal-remediator"], "egress") == {
         ("kube-system", 53),
