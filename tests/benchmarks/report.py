@@ -1,0 +1,310 @@
+"""One page of all benchmarks: BENCHMARKS.md and, beside it, the numbers and the plots in docs/.
+
+Reads what the last runs kept in build/ (`make bench` runs them); what was not measured is said.
+
+    python -m tests.benchmarks.report
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ci.versions import pin
+
+ROOT = Path(__file__).resolve().parents[2]
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of ours beside others'. `goal`: the ratio to the first peer, or the number
+    itself where there is none, that the design asks for, as `>=0.9` or `<=80`; empty = none."""
+
+    what: str
+    unit: str
+    ours: float
+    peers: Mapping[str, float]
+    ideal: str = ""
+    goal: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours to the first peer."""
+        first = next(iter(self.peers.values()), None)
+        return self.ours / first if first else None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is; None without one."""
+        if not self.goal:
+            return None
+        measured = self.ours if self.ratio is None else self.ratio
+        limit = float(self.goal[2:])
+        return measured >= limit if self.goal.startswith(">=") else measured <= limit
+
+
+# -- growth -----------------------------------------------------------------------------------
+
+
+def exponent(points: Points) -> float:
+    """The k of y = c·x^k that fits best (least squares of the logarithms)."""
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    mean_x = statistics.fmean(x for x, _ in logs)
+    mean_y = statistics.fmean(y for _, y in logs)
+    spread = sum((x - mean_x) ** 2 for x, _ in logs)
+    if not spread:
+        raise ValueError("two different x are needed to see how something grows")
+    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / spread
+
+
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 400, 70, 40, 50
+
+
+def plot(title: str, x_title: str, y_title: str, series: Mapping[str, Points]) -> str:
+    """Lines in a plane with logarithmic axes, as SVG."""
+    every = [point for points in series.values() for point in points]
+    x_low, x_high = _decades([x for x, _ in every])
+    y_low, y_high = _decades([y for _, y in every])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        right, floor = _WIDTH - 160, _HEIGHT - _BOTTOM
+        return (
+            _LEFT + (math.log10(x) - x_low) / (x_high - x_low) * (right - _LEFT),
+            floor - (math.log10(y) - y_low) / (y_high - y_low) * (floor - _TOP),
+        )
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+        ' font-family="sans-serif" font-size="12">',
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+        f'<text x="{_LEFT}" y="20" font-size="14">{_escaped(title)}</text>',
+        f'<text x="{_LEFT}" y="{_HEIGHT - 12}">{_escaped(x_title)}</text>',
+        f'<text x="14" y="{_HEIGHT - _BOTTOM}" transform="rotate(-90 14 {_HEIGHT - _BOTTOM})">'
+        f"{_escaped(y_title)}</text>",
+    ]
+    for power in range(x_low, x_high + 1):
+        (x, low), (_, high) = at(10**power, 10**y_low), at(10**power, 10**y_high)
+        parts.append(_line([(x, low), (x, high)], "#ddd", 1))
+        parts.append(f'<text x="{x:.1f}" y="{low + 16:.1f}" text-anchor="middle">{_short(power)}')
+        parts.append("</text>")
+    for power in range(y_low, y_high + 1):
+        (left, y), (right, _) = at(10**x_low, 10**power), at(10**x_high, 10**power)
+        parts.append(_line([(left, y), (right, y)], "#ddd", 1))
+        parts.append(f'<text x="{left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_short(power)}')
+        parts.append("</text>")
+    for number, (name, points) in enumerate(series.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        places = [at(x, y) for x, y in sorted(points)]
+        parts.append(_line(places, colour, 2))
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        parts.append(
+            f'<text x="{_WIDTH - 150}" y="{_TOP + 18 * number + 12}" fill="{colour}">'
+            f"{_escaped(name)}</text>"
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return low, max(high, low + 1)
+
+
+def _line(places: Sequence[tuple[float, float]], colour: str, width: int) -> str:
+    text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline points="{text}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+
+
+def _short(power: int) -> str:
+    return f"{10**power:,}" if power >= 0 else f"{10.0**power:g}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+# -- what was measured ------------------------------------------------------------------------
+
+
+def worker_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
+    """From build/bench-worker.json."""
+
+    def rates(part: str) -> dict[str, float]:
+        return {name: statistics.median(one["per_second"]) for name, one in kept[part].items()}
+
+    noop, model = rates("noop"), rates("model_50_ms")
+    ours = noop.pop("selfheal")
+    ideal = "the bare loop"
+    yield Row("no-op handler, confirmed publish, ack", "messages/s", ours, noop, ideal, ">=0.9")
+    ours, in_flight = model.pop("selfheal"), kept["in_flight"]
+    ideal = f"{in_flight / 0.05:,.0f}"
+    chain = {"its chain in a bare thread pool": model["pool"], "plain HTTP": model["http"]}
+    what = f"50 ms model, {in_flight} in flight, through LangChain"
+    yield Row(what, "messages/s", ours, chain, ideal, ">=0.85")
+    structured = {"with_structured_output": model["structured"]}
+    yield Row(what, "messages/s", ours, structured, ideal, ">=1.8")
+    started = statistics.median(kept["start_to_ready_seconds"])
+    yield Row("start to ready, embedded model", "s", started, {}, "", "<=1.5")
+    yield Row("memory then, peak", "MiB", max(kept["builtin_peak_mib"]), {}, "", "<=80")
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """As Markdown."""
+    yield "| | ours | beside | ratio | ideal | goal |"
+    yield "|---|---:|---|---:|---|---|"
+    for row in rows:
+        peers = ", ".join(f"{name} {number(value)}" for name, value in row.peers.items())
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        verdict = {None: "", True: ", reached", False: ", **not reached**"}[row.reached]
+        goal = f"{row.goal.replace('>=', '≥').replace('<=', '≤')}{verdict}"
+        cells = (row.what, f"{number(row.ours)} {row.unit}", peers, ratio, row.ideal, goal)
+        yield f"| {' | '.join(cells)} |"
+
+
+def number(value: float) -> str:
+    """Three digits that matter."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were measured on."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo")), 0)
+    return {
+        "processor": f"{os.cpu_count()} × {cpu}",
+        "memory": f"{memory / 2**20:.1f} GiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "kubernetes": pin("go", "kubernetes"),
+        "rabbitmq": pin("debian", "rabbitmq"),
+        "commit": _commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def kept(name: str) -> Any:
+    """What build/bench-<name>.json holds; None when it was not measured."""
+    file = ROOT / f"build/bench-{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]:
+    """BENCHMARKS.md, line by line."""
+    yield "# Benchmarks"
+    yield ""
+    yield "Written by `make bench`; all of it takes half an hour. What stands in one table was"
+    yield "measured in one run, in turns: look at the ratios, the rates are those of this machine."
+    yield "The numbers are in [docs/benchmarks.json](docs/benchmarks.json)."
+    yield ""
+    yield from (f"- {name}: {value}" for name, value in about.items())
+    yield ""
+    yield "## Worker"
+    yield ""
+    if found := measured.get("worker"):
+        yield f"Quorum queues, a real RabbitMQ, {found['in_flight']} in flight, one process;"
+        yield f"load average of the machine {found['load_average']:.1f} on {found['cores']} cores."
+        yield ""
+        yield from table(list(worker_rows(found)))
+    else:
+        yield "Not measured: `make bench-worker`."
+    yield ""
+    yield from _growth(measured.get("growth"))
+    yield "## Remediator"
+    yield ""
+    if found := measured.get("remediator"):
+        yield from found.get("markdown", ["See docs/benchmarks.json."])
+    else:
+        yield "Not measured: `make bench-remediator`."
+    yield ""
+
+
+def _growth(found: Mapping[str, Any] | None) -> Iterator[str]:
+    yield "### How it grows"
+    yield ""
+    if not found:
+        yield "Not measured: `ci/bench tests.benchmarks.growth`."
+        yield ""
+        return
+    flights, processes = found["in_flight"], found["processes"]
+    ideal = [(count, count / found["model_seconds"]) for count, _ in flights]
+    few = [point for point in flights if point[0] <= 16]
+    yield f"Messages a second grow with the calls in flight as n^{exponent(few):.2f} up to 16 and"
+    yield f"as n^{exponent(flights):.2f} up to {flights[-1][0]} (ideal: n^1),"
+    yield f"and with the processes as n^{exponent(processes):.2f} on {found['cores']} cores."
+    yield ""
+    yield "| in flight | messages/s | of the ideal |"
+    yield "|---:|---:|---:|"
+    for (count, rate), (_, most) in zip(flights, ideal, strict=True):
+        yield f"| {count} | {number(rate)} | {rate / most:.0%} |"
+    yield ""
+    yield "![messages a second by calls in flight](docs/growth-in-flight.svg)"
+    yield "![messages a second by processes](docs/growth-processes.svg)"
+    yield ""
+
+
+def plots(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """File name and SVG of each."""
+    if not found:
+        return
+    flights = [(float(x), float(y)) for x, y in found["in_flight"]]
+    ideal = [(x, x / found["model_seconds"]) for x, _ in flights]
+    title = "Worker, a model that takes 50 ms"
+    lines = {"selfheal": flights, "ideal": ideal}
+    yield "growth-in-flight.svg", plot(title, "calls in flight", "messages/s", lines)
+    processes = [(float(x), float(y)) for x, y in found["processes"]]
+    title = "Worker, a handler that does nothing"
+    yield "growth-processes.svg", plot(title, "processes", "messages/s", {"selfheal": processes})
+
+
+def main() -> int:
+    """Writes the page, the numbers and the plots."""
+    measured = {name: kept(name) for name in ("worker", "growth", "remediator", "healing")}
+    measured = {name: found for name, found in measured.items() if found}
+    about = machine()
+    docs = ROOT / "docs"
+    docs.mkdir(exist_ok=True)
+    rows = [asdict(row) for row in worker_rows(measured["worker"])] if "worker" in measured else []
+    everything = {"machine": about, "rows": rows, "measured": measured}
+    (docs / "benchmarks.json").write_text(json.dumps(everything, indent=1) + "\n")
+    for name, text in plots(measured.get("growth")):
+        (docs / name).write_text(text)
+    (ROOT / "BENCHMARKS.md").write_text("\n".join(page(about, measured)))
+    sys.stdout.write(f"BENCHMARKS.md, docs/benchmarks.json; measured: {', '.join(measured)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
