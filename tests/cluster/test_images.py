@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -172,3 +173,20 @@ def test_the_detector_has_its_settings_and_a_shell_for_plugins(
     command = chroot.command(root, ["bash", "-c", "/node-problem-detector --help 2>&1"])
     helped = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "--config.custom-plugin-monitor" in helped.stdout
+
+
+SECRET = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b"
+    rb"|\bglpat-[\w-]{20}|//[^/\s:@]{1,64}:[^/\s:@]{6,64}@(?!host|localhost|example)"
+)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_key_or_password_is_in_what_we_put_into_an_image(
+    unpacked: Callable[[str], Unpacked], name: str
+) -> None:
+    image = unpacked(name)
+    files = list((image.root / "opt/selfheal/application").rglob("*.py"))
+    assert files
+    assert [path for path in files if SECRET.search(path.read_bytes())] == []
+    assert not SECRET.search(json.dumps(image.config).encode())
