@@ -19,6 +19,7 @@ PANELS = {
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Brakes / {{brake}}": "one bad node is under every brake",
     "selfheal-remediation / Conditions by node / {{node}} not Ready": _CALM,
+    "selfheal-remediation / Restarts that were not made / {{cause}}": _CALM,
     "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
 }
 
@@ -32,6 +33,7 @@ SELECTORS = {
     'selfheal_remediator_brake_engaged{brake!~"minInterval|rate|maxDraining|paused|signal"}': (
         "one bad node is under every brake"
     ),
+    'selfheal_remediator_policy_state{state="GaveUp"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="stale-heartbeat"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="suspected-detector"}': _CALM,
 }
@@ -39,6 +41,9 @@ SELECTORS = {
 _NO_ERROR = "KEDA counts its first error, which a demo may not have"
 #: Has data in some demos and not in others, and why.
 SOMETIMES = {
+    "selfheal-remediation / Restarts by policies / {{policy}} {{cause}}": (
+        "the frozen worker is restarted by its probe, before its policy would"
+    ),
     "selfheal-overview / Scaler / errors": _NO_ERROR,
     f"keda_scaler_detail_errors_total{{exported_{_KEDA}": _NO_ERROR,
 }
