@@ -55,6 +55,13 @@ test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), and every alert provoked
 	SELFHEAL_LONG=1 ci/test chaos provoked
 
+.PHONY: bench
+bench: able venv ## all benchmarks, half an hour: BENCHMARKS.md, docs/benchmarks.json, plots
+	ci/bench tests.benchmarks.worker
+	ci/bench tests.benchmarks.growth
+	ci/bench tests.benchmarks.remediator
+	$(BIN)/python -m tests.benchmarks.report
+
 .PHONY: bench-worker
 bench-worker: venv ## the worker beside the bare loop, Celery, Dramatiq and FastStream; BENCH="-o json" for programs
 	@ci/bench tests.benchmarks.worker $(BENCH)

@@ -26,11 +26,12 @@ def test_one_point_does_not_grow() -> None:
 @pytest.mark.parametrize(
     ("row", "ratio", "reached"),
     [
-        (Row("", "", 95, {"bare": 100, "other": 10}, goal=">=0.9"), 0.95, True),
-        (Row("", "", 85, {"bare": 100}, goal=">=0.9"), 0.85, False),
+        (Row("", "", 95, {"bare": 100, "other": 10}, goal=">=0.9x"), 0.95, True),
+        (Row("", "", 85, {"bare": 100}, goal=">=0.9x"), 0.85, False),
         (Row("", "", 1.2, {}, goal="<=1.5"), None, True),
         (Row("", "", 81, {}, goal="<=80"), None, False),
         (Row("", "", 81, {"bare": 90}), 0.9, None),
+        (Row("", "", 81, {"bare": 90}, goal="<=80"), 0.9, False),
     ],
 )
 def test_a_goal_is_of_the_ratio_or_of_the_number(
@@ -41,11 +42,11 @@ def test_a_goal_is_of_the_ratio_or_of_the_number(
 
 
 def test_what_is_not_reached_is_said() -> None:
-    rows = [Row("a", "s", 2.0, {}, goal="<=1.5"), Row("b", "s", 1.0, {"bare": 2.0}, goal="<=1.0")]
+    rows = [Row("a", "s", 2.0, {}, goal="<=1.5"), Row("b", "s", 1.0, {"bare": 2.0}, goal="<=1.0x")]
     lines = list(report.table(rows))
     assert "≤1.5, **not reached**" in lines[2]
     assert "| bare 2 | 0.50 |" in lines[3]
-    assert "≤1.0, reached" in lines[3]
+    assert "≤1.0 ×, reached" in lines[3]
 
 
 points = st.lists(st.tuples(st.floats(0.001, 1e6), st.floats(0.001, 1e6)), min_size=1, max_size=6)
@@ -72,3 +73,20 @@ def test_a_plot_is_well_formed_and_inside_its_frame(series: dict[str, report.Poi
 def test_a_page_without_numbers_says_what_to_run() -> None:
     text = "\n".join(report.page({"date": "2026-01-01"}, {}))
     assert text.count("Not measured: ") == 3
+
+
+def test_the_remediator_s_rows_are_those_that_were_run() -> None:
+    def row(**numbers: float) -> dict[str, object]:
+        return {"tools": {"bare": numbers, "selfheal": {k: 2 * v for k, v in numbers.items()}}}
+
+    found = {"burst-100": row(after_last_s=1.0, from_first_s=1.0), "idle-1000": row(peak_mib=30)}
+    found["burst-500"] = row(after_last_s=5.0, from_first_s=5.0)
+    rows = list(report.remediator_rows(found))
+    assert [(one.unit, one.ours, one.reached) for one in rows] == [
+        ("s", 2.0, False),
+        ("s", 10.0, False),
+        ("MiB", 60, True),
+    ]
+    [(what, along, series)] = report.remediator_growth(found)
+    assert (what, along) == ("s to all cordoned", "nodes bad at once")
+    assert report.exponent(series["selfheal"]) == pytest.approx(1.0)
