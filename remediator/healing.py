@@ -204,6 +204,7 @@ class Ward:
     answers: dict[str, tuple[float, float]] = field(default_factory=dict)
     ask_at: dict[str, float] = field(default_factory=dict)
     asking: set[str] = field(default_factory=set)
+    next_ask: float = 0.0
     known: bool = False
     dirty: bool = True
     looked_at: float = 0.0
@@ -324,15 +325,20 @@ class Healing:
         _, mark = ward.answers.get(uid, (0.0, -1.0))
         found = stalled(ward.stalls.get(uid), mark, reading, asked)
         ward.answers[uid] = (asked, reading.mark)
-        if found is None:
+        limit = ward.policy.symptoms.no_progress_for
+        if found is None or limit is None:
             ward.stalls.pop(uid, None)
-        else:
-            ward.stalls[uid] = found
-            limit = ward.policy.symptoms.no_progress_for
-            if limit is not None and found.since + limit > asked:
-                due = max(found.since + limit + 0.05, asked + SOONEST)
-                ward.ask_at[uid] = min(ward.ask_at.get(uid, due), due)
-        ward.dirty = True
+            sight = ward.sights.get(uid)
+            ward.dirty = ward.dirty or sight is None or sight.diagnosis.health is Health.ILL
+            return
+        ward.stalls[uid] = found
+        due = found.since + limit
+        if due <= asked:
+            ward.dirty = True
+            return
+        # Asked again when it may just be hung, not only in its turn.
+        ward.ask_at[uid] = min(ward.ask_at.get(uid, due), max(due + 0.05, asked + SOONEST))
+        ward.next_ask = min(ward.next_ask, ward.ask_at[uid])
 
     # -- outcomes -----------------------------------------------------------------------
 
@@ -373,21 +379,25 @@ class Healing:
 
     def look(self, now: float, around: Around) -> Plan:
         """Look at what is due or has changed; say what to do."""
-        lookups: dict[str, WatchedPod] = {}
         asks: list[Ask] = []
         orders: list[Order] = []
+        looked = [ward for ward in self.wards.values() if self._wants_look(ward, now)]
+        for ward in looked:
+            self._examine(ward, now)
         for ward in self.wards.values():
-            if self._wants_look(ward, now):
-                self._examine(ward, now)
-            asks += self._asks(ward, now)
-            for pod in ward.pods.values():
-                if pod.owner_uid and pod.owner_uid not in self.owners and not pod.finished:
-                    lookups.setdefault(pod.owner_uid, pod)
-        claims = self._claims()
-        self._correlate(now)
-        for ward in self.wards.values():
-            if ward.known and ward.looked_at == now:
-                orders += self._treat(ward, around, claims, now)
+            if ward.known and now >= ward.next_ask:
+                asks += self._asks(ward, now)
+        lookups = {
+            pod.owner_uid: pod
+            for ward in looked
+            for pod in ward.pods.values()
+            if pod.owner_uid and pod.owner_uid not in self.owners and not pod.finished
+        }
+        if looked:
+            self._correlate(now)
+        claims = self._claims() if any(_ill(ward) for ward in looked) else {}
+        for ward in looked:
+            orders += self._treat(ward, around, claims, now)
         notices, self._notices = tuple(self._notices), []
         return Plan(
             tuple(orders), notices, tuple(asks), tuple(lookups.values()), wake=self._wake(now)
@@ -403,18 +413,18 @@ class Healing:
         for ward in self.wards.values():
             if not ward.known:
                 continue
-            moments.append(ward.next_look)
+            moments += [ward.next_look, ward.next_ask]
             if ward.dirty:
                 moments.append(ward.looked_at + SOONEST)
-            moments += [when for uid, when in ward.ask_at.items() if uid not in ward.asking]
         return max(now, min(moments)) if moments else None
 
     def _asks(self, ward: Ward, now: float) -> Iterable[Ask]:
+        """Whom to ask now: each pod once in an interval, sooner when it may just be hung."""
         progress = ward.policy.progress
-        if progress is None or not ward.known:
-            return []
         found = []
-        for pod in ward.pods.values():
+        ward.next_ask = now + self.interval
+        for pod in ward.pods.values() if progress is not None else ():
+            assert progress is not None
             sight = ward.sights.get(pod.uid)
             if pod.uid in ward.asking or not pod.address or sight is None:
                 continue
@@ -423,15 +433,13 @@ class Healing:
                 continue
             # Spread over the interval by the pod's uid, so that they are not asked all at once.
             first = now + (hash(pod.uid) % 1000) / 1000 * self.interval
-            if now < ward.ask_at.setdefault(pod.uid, first):
-                continue
             port = progress.port if isinstance(progress.port, int) else pod.ports.get(progress.port)
-            if port is None:
+            if now >= ward.ask_at.setdefault(pod.uid, first):
                 ward.ask_at[pod.uid] = now + self.interval
-                continue
-            ward.ask_at[pod.uid] = now + self.interval
-            ward.asking.add(pod.uid)
-            found.append(Ask(ward.policy.key, pod.uid, pod.address, port, progress.path))
+                if port is not None:
+                    ward.asking.add(pod.uid)
+                    found.append(Ask(ward.policy.key, pod.uid, pod.address, port, progress.path))
+            ward.next_ask = min(ward.next_ask, ward.ask_at[pod.uid])
         return found
 
     def _examine(self, ward: Ward, now: float) -> None:
@@ -440,6 +448,7 @@ class Healing:
         while ward.next_look <= now:
             ward.next_look = max(ward.next_look, now - self.interval) + self.interval
         ward.dirty, ward.looked_at = False, now
+        ward.next_ask = min(ward.next_ask, now)  # pods may have come that are to be asked
         symptoms, noted = ward.policy.symptoms, ward.policy.saved.since
         ward.groups = {
             uid: Group(uid, owner) for uid, owner in ward.owners.items() if owner.desired
@@ -609,7 +618,7 @@ class Healing:
                 ward.said.pop(group.key, None)
             elif block is not None:
                 self._say_block(ward, group, block)
-        self._say_stuck(ward, now)
+        self._say_stuck(ward, around, now)
         ward.status = self._status(ward, now)
         return [replace(order, status=ward.status) for order in orders]
 
@@ -762,14 +771,22 @@ class Healing:
         text = f"{pod.name} is ill ({name}) and not restarted: {block.text}"
         self._notices.append(Notice(ward.policy.key, group.owner, reason, text, True))
 
-    def _say_stuck(self, ward: Ward, now: float) -> None:
+    def _say_stuck(self, ward: Ward, around: Around, now: float) -> None:
+        """Pods that should be gone: what holds them. Nothing is forced."""
         for pod, sight in _overdue(ward, now):
-            if pod.uid in ward.stuck_said:
-                continue
-            ward.stuck_said.add(pod.uid)
-            text = f"{pod.name} should be gone: {sight.diagnosis.detail or f'node {pod.node}'}"
-            owner = self.owners.get(pod.owner_uid)
-            self._notices.append(Notice(ward.policy.key, owner, "PodStuck", text, True))
+            held = ", ".join(pod.finalizers)
+            text = f"held by its finalizers {held}" if held else ""
+            trouble = around.node_trouble(pod.node)
+            if not text and trouble:
+                text = f"node {pod.node}: {trouble}"
+            elif not text:
+                text = f"node {pod.node} is well: a process or volume of the pod does not end there"
+            ward.sights[pod.uid] = replace(sight, diagnosis=replace(sight.diagnosis, detail=text))
+            if pod.uid not in ward.stuck_said:
+                ward.stuck_said.add(pod.uid)
+                owner = self.owners.get(pod.owner_uid)
+                said = f"{pod.name} should be gone: {text}"
+                self._notices.append(Notice(ward.policy.key, owner, "PodStuck", said, True))
 
     def _status(self, ward: Ward, now: float) -> Status:
         blocks = [group.block for group in ward.groups.values() if group.block is not None]
@@ -832,6 +849,10 @@ _UNSAID = ("under-way", "leaving", "owner-unknown", "scale-in", "rollout", "back
 def _urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:
     """What holds work first, then the oldest."""
     return (sight.diagnosis.cause is not Cause.NO_PROGRESS, sight.since, pod.name)
+
+
+def _ill(ward: Ward) -> bool:
+    return any(group.ill for group in ward.groups.values())
 
 
 def _well(ward: Ward, pod: WatchedPod) -> bool:
