@@ -427,6 +427,38 @@ def test_a_pod_that_will_not_go_is_named_never_forced(site: Site) -> None:
     site.patch(where, {"metadata": {"finalizers": None}})
 
 
+def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 2)
+    site.budget("strict", "web", minAvailable=2)
+    make(site, failureThreshold=1)
+    ill, well = sorted(pods(site))
+    sicken(site, ill)
+    budget = f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/strict"
+    until(lambda: site.api.get(budget)["status"]["currentHealthy"] == 1, "the budget knows it")
+
+    def planned() -> list[Json]:
+        found = site.command("plan", "-o", "json")
+        assert found.returncode == 0, found.stderr
+        return [item for item in json.loads(found.stdout)["pods"] if site.name in item["pod"]]
+
+    [item] = until(planned, "its time is over")
+    assert (item["pod"], item["action"]) == (f"{site.name}/{ill}", "restart")
+    assert item["why"].startswith("NotReady for")
+    assert "strict needs 2, has 1" in item["waits"]
+    assert f"{site.name}/{ill}  restart (waits)" in site.command("plan").stdout
+    assert "not looked at yet" in site.command("status").stdout
+    assert set(pods(site)) == {ill, well}
+
+    site.change_budget("strict", minAvailable=1)
+    site.remediator(config(site))
+    until(lambda: status(site).get("restarts") == 1 and state(site) == "Healthy", "healed")
+    found = json.loads(site.command("status", "-o", "json").stdout)
+    [mine] = [item for item in found["policies"] if item["policy"] == f"{site.name}/web"]
+    assert (mine["state"], mine["healthy"], mine["restarts"]) == ("Healthy", 2, 1)
+    assert f"{site.name}/web" in site.command("status").stdout
+
+
 # -- progress and correlation ------------------------------------------------------------------
 
 
