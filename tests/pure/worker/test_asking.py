@@ -1,0 +1,272 @@
+"""The chain of models: limits, pauses, fallbacks, and the one round of mending."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from worker import task_file
+from worker.asking import Asker, Call, Member
+from worker.limits import LimitedError, Limits
+from worker.model import (
+    Answer,
+    BadOutputError,
+    ModelError,
+    ModelUnavailableError,
+    TransientError,
+    Usage,
+)
+
+TASK = task_file.load()
+GOOD: dict[str, Any] = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+FAR = 600.0
+
+
+class Model:
+    """Answers as `say` does; counts its calls."""
+
+    name = "test"
+    version = "7"
+
+    def __init__(self, model: str, say: Callable[[int], Any] = lambda n: GOOD) -> None:
+        self.model = model
+        self._say = say
+        self.calls = 0
+        self.closed = False
+
+    def warm_up(self) -> None: ...
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        self.calls += 1
+        said = self._say(self.calls)
+        if isinstance(said, Exception):
+            raise said
+        return Answer(said, Usage(10, 3))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Mender(Model):
+    """Can be told what was wrong."""
+
+    told: tuple[str, str, str] = ("", "", "")
+
+    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        self.told = (text, said, problem)
+        return self.analyse(text, deadline)
+
+
+def _deadline() -> float:
+    return time.monotonic() + FAR
+
+
+def _asker(*models: Model, **more: Any) -> Asker:
+    return Asker([Member(model) for model in models], TASK, **more)
+
+
+def test_an_answer_says_whose_it_is() -> None:
+    reply = _asker(Model("a")).ask("text", _deadline())
+    assert reply.verdict.fields() == GOOD
+    assert reply.origin.described() == {"provider": "test", "name": "a", "version": "7"}
+    assert not reply.degraded
+    assert reply.usage == Usage(10, 3)
+
+
+def test_a_bad_answer_is_mended_once_with_the_error_told() -> None:
+    bad = '{"primary_emotion": "Hunger"}'
+    model = Mender("a", lambda n: bad if n == 1 else GOOD)
+    calls: list[Call] = []
+    reply = _asker(model, observe=calls.append).ask("text", _deadline())
+    assert reply.verdict.fields() == GOOD
+    assert model.told[:2] == ("text", bad)
+    assert model.told[2].startswith("primary_emotion is not one of Joy,")
+    assert reply.usage == Usage(20, 6)
+    assert [type(call.error) for call in calls] == [BadOutputError, type(None)]
+
+
+def test_a_second_bad_answer_is_for_the_retries() -> None:
+    model = Mender("a", lambda n: "no JSON")
+    with pytest.raises(BadOutputError):
+        _asker(model).ask("text", _deadline())
+    assert model.calls == 2
+
+
+@pytest.mark.parametrize("clamp", [False, True])
+def test_a_number_out_of_range_is_asked_again_and_then_clamped_if_that_is_set(clamp: bool) -> None:
+    model = Mender("a", lambda n: GOOD | {"confidence_score": 1.5})
+    asker = _asker(model, clamp=clamp)
+    if clamp:
+        assert asker.ask("text", _deadline()).verdict.values["confidence_score"] == 1.0
+    else:
+        with pytest.raises(BadOutputError, match="confidence_score is not from 0 to 1"):
+            asker.ask("text", _deadline())
+    assert model.calls == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TransientError("x"), BadOutputError("x"), ModelUnavailableError("x"), ZeroDivisionError()],
+)
+def test_the_next_model_answers_where_one_fails_and_says_degraded(error: Exception) -> None:
+    reply = _asker(Model("a", lambda n: error), Model("b")).ask("text", _deadline())
+    assert (reply.origin.name, reply.degraded) == ("b", True)
+
+
+def test_a_model_that_is_away_is_left_alone_until_a_look_finds_it_again() -> None:
+    away = threading.Event()
+    away.set()
+    looked = threading.Event()
+
+    def say(number: int) -> Any:
+        if away.is_set():
+            return ModelUnavailableError("away")
+        looked.set()
+        return GOOD
+
+    first = Model("a", say)
+    asker = _asker(first, Model("b"))
+    asker.wake(_deadline())
+    for _ in range(20):
+        assert asker.ask("text", _deadline()).degraded
+    assert first.calls == 1
+    away.clear()
+    end = time.monotonic() + 60
+    while not looked.is_set() and time.monotonic() < end:
+        asker.ask("text", _deadline())
+        looked.wait(0.05)
+    while asker.ask("text", _deadline()).degraded and time.monotonic() < end:
+        looked.wait(0.05)
+    assert not asker.ask("text", _deadline()).degraded
+
+
+def test_when_all_fail_a_model_that_is_away_excuses_no_message() -> None:
+    def asking(*errors: Exception) -> type[BaseException]:
+        models = [Model("m", lambda n, e=error: e) for error in errors]  # type: ignore[misc]
+        with pytest.raises(ModelError) as caught:
+            _asker(*models).ask("text", _deadline())
+        return caught.type
+
+    away, slow = ModelUnavailableError("away"), TransientError("slow")
+    assert asking(away, away) is ModelUnavailableError
+    assert asking(away, slow) is TransientError
+    assert asking(slow, away) is TransientError
+
+
+def test_a_model_is_ready_when_any_of_the_chain_is() -> None:
+    class Missing(Model):
+        def warm_up(self) -> None:
+            raise ModelUnavailableError("not there")
+
+    asker = _asker(Missing("a"), Model("b"))
+    asker.wake(_deadline())
+    assert asker.ask("text", _deadline()).origin.name == "b"
+    with pytest.raises(ModelUnavailableError, match="not there"):
+        _asker(Missing("a")).wake(_deadline())
+
+
+@pytest.mark.parametrize(("pinned", "fine"), [("", True), ("7", True), ("8", False)])
+def test_a_version_that_is_pinned_must_be_the_models(pinned: str, fine: bool) -> None:
+    asker = Asker([Member(Model("a"), version=pinned, key="triage")], TASK)
+    if fine:
+        asker.wake(_deadline())
+    else:
+        with pytest.raises(ModelUnavailableError, match=r"models\.triage\.version is 8.* has 7"):
+            asker.wake(_deadline())
+
+
+def test_a_model_without_a_version_has_the_one_that_was_given() -> None:
+    model = Model("a")
+    model.version = ""
+    asker = Asker([Member(model, version="2026-01")], TASK)
+    assert asker.ask("text", _deadline()).origin.version == "2026-01"
+
+
+def test_retry_after_is_waited_for_where_it_fits() -> None:
+    model = Model("a", lambda n: TransientError("429", retry_after=0.3) if n == 1 else GOOD)
+    begun = time.monotonic()
+    assert _asker(model).ask("text", _deadline()).verdict.fields() == GOOD
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> None:
+    model = Model("a", lambda n: TransientError("429", retry_after=100.0))
+    asker = _asker(model)
+    for _ in range(3):
+        with pytest.raises(TransientError) as caught:
+            asker.ask("text", time.monotonic() + 10)
+        assert caught.value.retry_after is not None
+        assert 50 < caught.value.retry_after <= 100
+    assert model.calls == 1
+
+
+def test_no_more_calls_at_once_than_the_limit() -> None:
+    limits = Limits(concurrency=2)
+    inside: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+    gate = threading.Semaphore(0)
+
+    def call() -> None:
+        with limits.turn(_deadline()):
+            with lock:
+                inside.append(1)
+                most.append(len(inside))
+            gate.acquire(timeout=60)
+            with lock:
+                inside.pop()
+
+    threads = [threading.Thread(target=call) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        gate.release()
+    for thread in threads:
+        thread.join(60)
+    assert len(most) == 6
+    assert max(most) <= 2
+
+
+def test_no_more_calls_a_minute_than_the_limit() -> None:
+    now = [0.0]
+    limits = Limits(per_minute=6, clock=lambda: now[0])
+    for _ in range(5):
+        with limits.turn(now[0] + 1):
+            pass
+        with pytest.raises(LimitedError) as caught, limits.turn(now[0] + 1):
+            pass
+        assert caught.value.retry_after == pytest.approx(10)
+        now[0] += 10
+
+
+def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
+    model = Model("a")
+    asker = Asker([Member(model, limits=Limits(concurrency=1))], TASK)
+    waits = threading.Event()
+    ended: list[BaseException] = []
+    limits = asker._members[0].limits
+
+    def wait() -> None:
+        waits.set()
+        try:
+            asker.ask("text", _deadline())
+        except TransientError as error:
+            ended.append(error)
+
+    with limits.turn(_deadline()):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waits.wait(60)
+        asker.close()
+        thread.join(60)
+    assert [str(error) for error in ended] == ["the worker is stopping"]
+    assert model.closed
