@@ -7,8 +7,8 @@ from dashboards.panels import WORKER, Board, Panel, Query, Row
 _NONE = "no model was called"
 _CALLS = f"gen_ai_client_operation_duration_seconds_count{{{WORKER}}}"
 _BAD = f'gen_ai_client_operation_duration_seconds_count{{{WORKER},error_type!=""}}'
-_BY = "gen_ai_provider_name, gen_ai_request_model"
-_LEGEND = "{{gen_ai_provider_name}} {{gen_ai_request_model}}"
+_BY = "gen_ai_provider_name, gen_ai_request_model, model_version"
+_LEGEND = "{{gen_ai_provider_name}} {{gen_ai_request_model}} {{model_version}}"
 
 
 def _quantile(share: float) -> Query:
@@ -24,7 +24,7 @@ _CALLED = Row(
     (
         Panel(
             "Calls",
-            "Model calls a second, by provider and model.",
+            "Model calls a second, by provider, model and version.",
             "cps",
             (Query(f"sum by ({_BY}) (rate({_CALLS}[$__rate_interval]))", _LEGEND),),
             empty=_NONE,
@@ -38,13 +38,13 @@ _CALLED = Row(
         ),
         Panel(
             "Errors",
-            "Failed calls a second by the kind of error. ModelUnavailableError opens the breaker; others "
-            "are retried.",
+            "Failed calls a second by model and kind of error. ModelUnavailableError opens the breaker; "
+            "others are retried.",
             "cps",
             (
                 Query(
-                    f"sum by (error_type) (rate({_BAD}[$__rate_interval])) > 0",
-                    "{{error_type}}",
+                    f"sum by ({_BY}, error_type) (rate({_BAD}[$__rate_interval])) > 0",
+                    f"{{{{error_type}}}} {_LEGEND}",
                 ),
             ),
             empty="none",
@@ -69,9 +69,9 @@ _CALLED = Row(
             "short",
             (
                 Query(
-                    "sum by (gen_ai_request_model, gen_ai_token_type) (rate("
+                    f"sum by ({_BY}, gen_ai_token_type) (rate("
                     f"gen_ai_client_token_usage_sum{{{WORKER}}}[$__rate_interval]))",
-                    "{{gen_ai_request_model}} {{gen_ai_token_type}}",
+                    f"{{{{gen_ai_token_type}}}} {_LEGEND}",
                 ),
             ),
             empty="the provider counts no tokens",
@@ -122,12 +122,39 @@ _UP = Row(
             steps=((None, "green"), (1, "orange")),
             width=12,
         ),
+        Panel(
+            "Load time",
+            "What it took a worker to have its model ready, by provider, model and version: the longest.",
+            "s",
+            (
+                Query(
+                    f"max by ({_BY}) (selfheal_worker_model_load_seconds{{{WORKER}}})",
+                    _LEGEND,
+                ),
+            ),
+            empty="no model is ready",
+            width=12,
+        ),
+        Panel(
+            "Answered by a fallback",
+            "Answers a second of another model than the active one; they say `degraded: true`.",
+            "cps",
+            (
+                Query(
+                    f"sum(rate(selfheal_worker_degraded_total{{{WORKER}}}[$__rate_interval]))",
+                    "degraded",
+                ),
+            ),
+            empty="no worker runs",
+            steps=((None, "green"), (0.001, "orange")),
+            width=12,
+        ),
     ),
 )
 
 MODEL = Board(
     "selfheal-model",
     "selfheal / Model",
-    "How fast and how well the model answers, by provider and model.",
+    "How fast and how well models answer, by provider, model and version.",
     (_CALLED, _UP),
 )

@@ -6,14 +6,15 @@ is no longer true (there is data) fails the test too, but for those in SOMETIMES
 
 _CALM = "nothing of the kind happens in a demo that goes well"
 _ALL_PLACED = "kube-state-metrics tells only of pods that are unschedulable, and all have a node"
+_MODEL = "{{gen_ai_provider_name}} {{gen_ai_request_model}} {{model_version}}"
 _NO_TOKENS = "the builtin model has no tokens"
 _NO_LIMIT = "no container of the release has a CPU limit, by default"
 
 PANELS = {
     "selfheal-overview / Killed for memory / {{pod}} {{container}}": _CALM,
     "selfheal-overview / Throttling / {{pod}}": _NO_LIMIT,
-    "selfheal-model / Errors / {{error_type}}": _CALM,
-    "selfheal-model / Tokens / {{gen_ai_request_model}} {{gen_ai_token_type}}": _NO_TOKENS,
+    f"selfheal-model / Errors / {{{{error_type}}}} {_MODEL}": _CALM,
+    f"selfheal-model / Tokens / {{{{gen_ai_token_type}}}} {_MODEL}": _NO_TOKENS,
     "selfheal-model / Tokens a call / p50 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-model / Tokens a call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
