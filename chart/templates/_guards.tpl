@@ -44,6 +44,11 @@
 {{- if and .Values.worker.enabled (eq .Values.autoscaling.mode "keda") (not (.Capabilities.APIVersions.Has "keda.sh/v1alpha1")) -}}
 {{- $p = append $p "autoscaling.mode=keda, and this cluster has no KEDA (no API keda.sh/v1alpha1): install KEDA first, or set autoscaling.mode=hpa with autoscaling.minReplicas=1, or autoscaling.mode=none" -}}
 {{- end -}}
+{{- if and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "keda") -}}
+{{- with lookup "autoscaling/v2" "HorizontalPodAutoscaler" .Release.Namespace (printf "%s-worker" (include "selfheal.fullname" .)) -}}
+{{- $p = append $p (printf "the workers of this release are scaled by its HorizontalPodAutoscaler, and KEDA refuses a second autoscaler: upgrade once with autoscaling.mode=none and worker.replicas=%d (their number now), then with autoscaling.mode=keda" (dig "status" "currentReplicas" 1 . | int)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $p -}}
 {{- end -}}

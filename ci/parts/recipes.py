@@ -126,6 +126,18 @@ RECIPES: Mapping[str, Recipe] = _table(
             version_variable="helm.sh/helm/v3/internal/version.version",
         ),
         Recipe("kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+        Recipe(
+            "prometheus-operator-crds",
+            "prometheus-operator",
+            source_module="github.com/prometheus-operator/prometheus-operator",
+            folder="example/prometheus-operator-crd",
+        ),
+        Recipe(
+            "vertical-pod-autoscaler-crds",
+            "vertical-pod-autoscaler",
+            source_module="k8s.io/autoscaler/vertical-pod-autoscaler",
+            folder="deploy",
+        ),
         Recipe("kube-score", "kube-score", "github.com/zegl/kube-score/cmd/kube-score"),
         _prometheus("prometheus"),
         _prometheus("promtool"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci.parts import PartsError, ensure
-from tests.chart.rendering import CASES, EVERYWHERE, Helm, Rendering
+from tests.chart.rendering import CASES, CHART, EVERYWHERE, Helm, Rendering
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +31,11 @@ def helm3(unavailable: Callable[[str], None]) -> Iterator[Helm]:
 
 
 @pytest.fixture(scope="session")
-def crds(unavailable: Callable[[str], None]) -> Path:
-    """The folder with KEDA's CustomResourceDefinitions, of the version that the cluster runs."""
-    return _part("keda-config", unavailable) / "crd" / "bases"
+def crds(unavailable: Callable[[str], None]) -> tuple[Path, ...]:
+    """Folders with CustomResourceDefinitions: KEDA's of the version that the cluster runs, those of
+    operators that the chart knows, and the chart's own."""
+    operators = ("keda-config", "prometheus-operator-crds", "vertical-pod-autoscaler-crds")
+    return (*(_part(name, unavailable) for name in operators), CHART / "crds")
 
 
 def _part(name: str, unavailable: Callable[[str], None]) -> Path:

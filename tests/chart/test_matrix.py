@@ -36,14 +36,14 @@ def test_lints_without_a_warning(helm: Helm, case: str) -> None:
 @every_case
 @pytest.mark.parametrize(("version", "groups"), CLUSTERS)
 def test_is_what_the_api_server_knows(
-    helm: Helm, crds: Path, case: str, version: str, groups: str
+    helm: Helm, crds: tuple[Path, ...], case: str, version: str, groups: str
 ) -> None:
     manifests = helm.case(case, flags=flags(version, groups))
     assert manifests
     assert [p for m in manifests for p in problems(m, version, crds)] == []
 
 
-def test_a_wrong_field_is_found(helm: Helm, crds: Path) -> None:
+def test_a_wrong_field_is_found(helm: Helm, crds: tuple[Path, ...]) -> None:
     """The checks above can fail."""
     deployment = dict(by_kind(helm.case("default"), "Deployment")["selfheal-worker"])
     deployment["spec"] = {**deployment["spec"], "replica": 1}

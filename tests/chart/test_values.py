@@ -110,7 +110,7 @@ def test_what_has_a_default_and_no_meaning_without_cannot_be_dropped(helm: Helm)
         assert re.search(rf"missing propert.*'{key}'", message), key
 
 
-def test_what_may_be_dropped_leaves_valid_manifests(helm: Helm, crds: Path) -> None:
+def test_what_may_be_dropped_leaves_valid_manifests(helm: Helm, crds: tuple[Path, ...]) -> None:
     values = _dropped({"optional"})
     assert values["worker"]["resources"] is None
     manifests = helm.template(values=values)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ci.parts import ensure
 from tests.control_plane.chart.conftest import BY_HAND, CHART, NO_DETECTOR, Site
 
 pytestmark = pytest.mark.control_plane
@@ -147,6 +149,42 @@ def test_says_what_the_cluster_lacks(site: Site) -> None:
     assert json.loads(site.helm("list", "-n", site.namespace, "-o", "json")) == []
 
 
+@pytest.fixture
+def operators(site: Site) -> Iterator[None]:
+    """The types of the Prometheus operator and of the vertical pod autoscaler."""
+    found = ensure(["prometheus-operator-crds", "vertical-pod-autoscaler-crds"])
+    monitoring = found["prometheus-operator-crds"]
+    files = [
+        monitoring / "monitoring.coreos.com_podmonitors.yaml",
+        monitoring / "monitoring.coreos.com_prometheusrules.yaml",
+        found["vertical-pod-autoscaler-crds"] / "vpa-v1-crd-gen.yaml",
+    ]
+    arguments = [word for file in files for word in ("-f", str(file))]
+    site.cluster.kubectl("apply", "--server-side", *arguments)
+    site.cluster.kubectl("wait", "--for=condition=Established", *arguments)
+    yield
+    site.helm("uninstall", "selfheal", "-n", site.namespace)
+    site.cluster.kubectl("delete", *arguments)
+
+
+@pytest.mark.usefixtures("operators")
+def test_what_is_for_operators_is_made_where_they_are(site: Site) -> None:
+    switches = ("metrics.podMonitor", "verticalPodAutoscaler", "alerts")
+    site.apply("install", *(f"--set={switch}.enabled=true" for switch in switches))
+    made = {
+        f"{one['kind']}/{one['metadata']['name'].removeprefix('selfheal-')}"
+        for one in site.get("podmonitors,prometheusrules,verticalpodautoscalers")
+    }
+    assert made >= {
+        "PodMonitor/worker",
+        "PodMonitor/remediator",
+        "PodMonitor/rabbitmq",
+        "VerticalPodAutoscaler/worker",
+        "VerticalPodAutoscaler/remediator",
+    }
+    assert len([one for one in made if one.startswith("PrometheusRule/")]) == 1
+
+
 def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
     """Between autoscalers the workers stay as many as they are."""
     site.apply("install")
@@ -155,9 +193,15 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
     assert _replicas(site) == 2
     assert len(site.get("hpa")) == 1
     assert site.get("scaledobject") == []
+    back = ("upgrade", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
+    said = site.helm(*back, fails=True)
+    assert "KEDA refuses a second autoscaler" in said
+    assert "upgrade once with autoscaling.mode=none and worker.replicas=" in said
     site.apply("upgrade", "--set=autoscaling.mode=none", "--set=worker.replicas=3")
     assert _replicas(site) == 3
     assert site.get("hpa") == []
+    site.apply("upgrade")
+    assert len(site.get("scaledobject")) == 1
 
 
 def test_the_number_given_with_no_autoscaler_goes_with_it(site: Site) -> None:
