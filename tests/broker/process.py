@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-WAIT = 30.0
+# Generous: nothing waits for as long unless the machine is swamped, and then it is no failure.
+WAIT = 120.0
 PYTHON = (sys.executable, "-m", "worker")
 
 
@@ -130,7 +131,7 @@ class WorkerProcess:
         assert match, name
         return float(match[1])
 
-    def terminate(self, seconds: float = 30) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         """SIGTERM, and the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

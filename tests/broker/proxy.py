@@ -43,9 +43,9 @@ class Proxy:
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(client, selectors.EVENT_READ, server)
-            selector.register(server, selectors.EVENT_READ, client)
             try:
+                selector.register(client, selectors.EVENT_READ, server)
+                selector.register(server, selectors.EVENT_READ, client)
                 while not self._closed:
                     for key, _ in selector.select(0.05):
                         if key.fileobj in self._frozen:

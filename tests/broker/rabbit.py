@@ -151,7 +151,7 @@ class Rabbit:
                 self._command("rabbitmq-server"), stdout=console, stderr=console
             )
 
-    def wait(self, seconds: float = 90) -> None:
+    def wait(self, seconds: float = 300) -> None:
         """Wait until AMQP and management answer."""
         end = time.monotonic() + seconds
         while True:
@@ -256,7 +256,7 @@ class Vhost:
             return int(channel.queue_declare(queue, passive=True).method.message_count)
 
     def take(
-        self, queue: str, number: int | None = None, seconds: float = 30
+        self, queue: str, number: int | None = None, seconds: float = 120
     ) -> list[tuple[bytes, Any]]:
         """Take number messages (waiting for them), or all that are ready."""
         got: list[tuple[bytes, Any]] = []
@@ -306,7 +306,7 @@ class Vhost:
         found = self.rabbit.api("GET", f"queues/{self.name}/{queue}")
         return int(found.get("messages_unacknowledged", 0))
 
-    def wait_count(self, queue: str, number: int, seconds: float = 30) -> None:
+    def wait_count(self, queue: str, number: int, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while (found := self.count(queue)) != number:
             if time.monotonic() > end:

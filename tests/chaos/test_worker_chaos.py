@@ -2,7 +2,8 @@
 
 Every message that was published ends as a result or a dead letter. A message may end twice only
 when a fault hit it between its result's confirm and its ack, so duplicates are at most what could
-be in flight at the faults. The seed is printed; `CHAOS_SEED=n CHAOS_FAULTS=n` replays a run.
+be in flight at the faults. Several brokers, each with its workers, go through their faults at once,
+with seeds of their own; the first is printed, and `CHAOS_SEED=n CHAOS_FAULTS=n` replays a run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -34,6 +37,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.broker]
 LONG = bool(os.environ.get("SELFHEAL_LONG"))
 FAULTS = int(os.environ.get("CHAOS_FAULTS", "1000" if LONG else "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+STAGES = 3 if LONG else 2
 WORKERS = 3
 CONCURRENCY = 8
 MODEL_SECONDS = 0.15  # so that most of what can be in flight is, at the publishers' rate
@@ -99,6 +103,7 @@ class Stage:
     def __init__(self, folder: Path, randomness: random.Random) -> None:
         self.random = randomness
         self.folder = folder
+        folder.mkdir()
         self.rabbit = Rabbit(folder / "rabbit")
         self.model = FakeOllama().start()
         self.workers: list[WorkerProcess] = []
@@ -113,7 +118,7 @@ class Stage:
         for _ in range(WORKERS):
             self.start_worker()
         for worker in self.workers:
-            worker.ready(60)
+            worker.ready()
 
     def start_worker(self) -> None:
         uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.proxy.port}/{self.vhost.name}"
@@ -163,7 +168,7 @@ class Stage:
         worker.wait_event("started")  # before, Python itself has not got far enough to listen
         worker.process.send_signal(signal.SIGTERM)
         self.start_worker()
-        self.statuses.append(worker.process.wait(30))
+        self.statuses.append(worker.process.wait(120))
 
     def model_errors(self) -> None:
         status = self.random.choice([429, 500, 503])
@@ -217,65 +222,111 @@ def wait_until_settled(vhost: Vhost, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def test_seeded_faults_lose_nothing(
-    tmp_path: Path, unavailable: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    if why := available():
-        unavailable(why)
-    randomness = random.Random(SEED)
-    stage = Stage(tmp_path, randomness)
-    drawn: Counter[str] = Counter()
+@dataclass
+class Tally:
+    """What became of the messages of one stage."""
+
+    drawn: Counter[str]
+    tried: set[str]
+    published: set[str]
+    poison: set[str]
+    answered: Counter[str]
+    dead: Counter[str]
+    reasons: Counter[str]
+    allowed: int
+    statuses: list[int]
+    troubles: list[str]
+
+    @property
+    def lost(self) -> set[str]:
+        return self.published - set(self.answered) - set(self.dead)
+
+    @property
+    def duplicates(self) -> int:
+        ended = self.answered + self.dead
+        return ended.total() - len(ended)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.drawn.total()} faults {dict(self.drawn)}; published {len(self.published)} = "
+            f"answered {len(self.answered)} + dead-lettered "
+            f"{len(set(self.dead) - set(self.answered))} {dict(self.reasons)}, lost "
+            f"{len(self.lost)}, duplicates {self.duplicates} (allowed {self.allowed})"
+        )
+
+
+def run_stage(folder: Path, seed: int, faults: int, say: Callable[[str], None]) -> Tally:
+    """So many faults under load on a broker, a model and workers of its own, and the count."""
+    randomness = random.Random(seed)
+    stage = Stage(folder, randomness)
     stage.model.decide = good
+    drawn: Counter[str] = Counter()
     try:
         stage.open()
         publishers = [Publisher(stage.vhost, name) for name in "abcdef"[:PUBLISHERS]]
         for publisher in publishers:
             publisher.start()
-        for number in range(FAULTS):
+        for number in range(1, faults + 1):
             kind = randomness.choices(list(KINDS), list(KINDS.values()))[0]
             drawn[kind] += 1
             stage.fault(kind)
             time.sleep(randomness.uniform(0.0, 0.5))
-            if LONG and number % 50 == 49:
-                with capsys.disabled():
-                    sys.stdout.write(f"seed {SEED}: {number + 1} faults\n")
-                    sys.stdout.flush()
+            if number % 50 == 0:
+                say(f"seed {seed}: {number} of {faults} faults")
         for publisher in publishers:
             publisher.stopping.set()
         for publisher in publishers:
-            publisher.join(30)
-        published = set().union(*(one.published for one in publishers))
-        tried = set().union(*(one.tried for one in publishers))
-        poison = set().union(*(one.poison for one in publishers))
-        uncertain = sum(one.uncertain for one in publishers)
-        wait_until_settled(stage.vhost, 180)
+            publisher.join(60)
+        wait_until_settled(stage.vhost, 300)
         results = stage.vhost.drain("feedback.results")
-        answered = Counter(str(json.loads(body)["id"]) for body, _ in results)
         letters = stage.vhost.drain("feedback.dead-letters")
-        dead = Counter(properties.message_id for _, properties in letters)
-        reasons = Counter(
-            (properties.headers or {}).get("x-selfheal-reason", "by the broker")
-            for _, properties in letters
+        return Tally(
+            drawn=drawn,
+            tried=set().union(*(one.tried for one in publishers)),
+            published=set().union(*(one.published for one in publishers)),
+            poison=set().union(*(one.poison for one in publishers)),
+            answered=Counter(str(json.loads(body)["id"]) for body, _ in results),
+            dead=Counter(properties.message_id for _, properties in letters),
+            reasons=Counter(
+                (properties.headers or {}).get("x-selfheal-reason", "by the broker")
+                for _, properties in letters
+            ),
+            allowed=stage.doubled + sum(one.uncertain for one in publishers),
+            statuses=stage.statuses,
+            troubles=[
+                worker.log.read_text()[-2000:]
+                for worker in stage.workers
+                if worker.process.poll() is not None or worker.get("/healthz")[0] != 200
+            ],
         )
-        lost = published - set(answered) - set(dead)
-        ended = answered + dead
-        doubled = sum(ended.values()) - len(ended)
-        with capsys.disabled():
-            sys.stdout.write(
-                f"\nseed {SEED}: {sum(drawn.values())} faults {dict(drawn)}; published "
-                f"{len(published)} = answered {len(answered)} + dead-lettered "
-                f"{len(set(dead) - set(answered))} {dict(reasons)}, lost {len(lost)}, duplicates "
-                f"{doubled} (allowed {stage.doubled + uncertain})\n"
-            )
-        assert not lost
-        assert set(ended) <= tried
-        assert poison <= set(dead)
-        assert set(answered).isdisjoint(poison)
-        assert doubled <= stage.doubled + uncertain
-        assert set(stage.statuses) <= {0}
-        for worker in stage.workers:
-            assert worker.process.poll() is None, worker.log.read_text()[-2000:]
-            assert worker.get("/healthz")[0] == 200
     finally:
-        sys.stdout.write(f"seed {SEED}\n")
         stage.close()
+
+
+def test_seeded_faults_lose_nothing(
+    tmp_path: Path, unavailable: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if why := available():
+        unavailable(why)
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}")
+            sys.stdout.flush()
+
+    say(f"CHAOS_SEED={SEED} CHAOS_FAULTS={FAULTS}, on {STAGES} brokers at once")
+    each = -(-FAULTS // STAGES)
+    with ThreadPoolExecutor(STAGES) as stages:
+        runs = [
+            stages.submit(run_stage, tmp_path / str(n), SEED + n, each, say) for n in range(STAGES)
+        ]
+    for number, run in enumerate(runs):
+        tally = run.result()
+        say(f"seed {SEED + number}: {tally}\n")
+        assert not tally.lost
+        assert set(tally.answered) | set(tally.dead) <= tally.tried
+        assert tally.poison <= set(tally.dead)
+        assert set(tally.answered).isdisjoint(tally.poison)
+        assert tally.duplicates <= tally.allowed
+        assert set(tally.statuses) <= {0}
+        assert not tally.troubles
