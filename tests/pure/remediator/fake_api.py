@@ -1,0 +1,260 @@
+"""An API server in a hundred lines, over real HTTP, that answers as it should until told not to.
+
+It keeps nodes, pods and Leases, takes JSON and merge patches with their tests, evicts, and serves
+watches. `disturb` is asked for each request what is to go wrong with it, empty = nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.pure.remediator import json_patch
+
+Json = dict[str, Any]
+#: How an answer can be wrong. `lost` is the worst: what was asked for has been done.
+DISTURBANCES = (
+    *("refused", "lost", "truncated", "not json", "a page", "empty", "wrong types", "an array"),
+    *("500", "503", "429", "slow"),
+)
+
+
+class FakeApi:
+    """Objects by path; `did` holds every change that was made, as (verb, path, body)."""
+
+    def __init__(self, disturb: Callable[[str, str], str]) -> None:
+        self.disturb = disturb
+        self.objects: dict[str, Json] = {}
+        self.did: list[tuple[str, str, Json]] = []
+        self._events: list[tuple[int, str, str, Json]] = []
+        self._version = 100
+        self.news = threading.Condition()
+        self.closed = False
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                outer.handle(self)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        """Ends all watches too."""
+        with self.news:
+            self.closed = True
+            self.news.notify_all()
+        self._http.shutdown()
+        self._http.server_close()
+
+    # -- objects ------------------------------------------------------------------------
+
+    def put(self, path: str, raw: Json | None) -> Json:
+        """Store (None: remove) the object, for watchers to see."""
+        with self.news:
+            before = self.objects.get(path)
+            self._version += 1
+            if raw is None:
+                assert before is not None
+                gone = copy.deepcopy(before)
+                gone["metadata"]["resourceVersion"] = str(self._version)
+                del self.objects[path]
+                self._events.append((self._version, path, "DELETED", gone))
+                self.news.notify_all()
+                return gone
+            raw = copy.deepcopy(raw)
+            raw["metadata"]["resourceVersion"] = str(self._version)
+            raw["metadata"].setdefault("uid", f"uid-{path}")
+            self.objects[path] = raw
+            self._events.append((self._version, path, "MODIFIED" if before else "ADDED", raw))
+            self.news.notify_all()
+            return raw
+
+    def get(self, path: str) -> Json:
+        """The object as it is."""
+        with self.news:
+            return copy.deepcopy(self.objects[path])
+
+    # -- requests -----------------------------------------------------------------------
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        url = urlsplit(request.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        trouble = "" if self.closed else self.disturb(request.command, url.path)
+        if trouble == "refused":
+            _cut(request)
+            return
+        if trouble in ("500", "503", "429"):
+            _send(request, int(trouble), b'{"kind":"Status","message":"trouble"}', retry_after="0")
+            return
+        if trouble == "slow":
+            time.sleep(0.2)
+        if "watch" in query:
+            self._watch(request, url.path, query, trouble)
+            return
+        parsed = json.loads(body) if body else {}
+        with self.news:
+            status, answer = self._do(request.command, url.path, query, parsed)
+        if trouble == "lost":
+            _cut(request)
+            return
+        text = _spoilt(json.dumps(answer).encode(), trouble)
+        _send(request, status, text, short=trouble == "truncated")
+
+    def _do(self, verb: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
+        if verb == "GET":
+            return self._read(path, query)
+        if path.endswith("/eviction"):
+            return self._evict(path.removesuffix("/eviction"), body)
+        if path.endswith("/events"):
+            return 201, {"kind": "Event", "metadata": {}}
+        if verb == "POST":
+            name = f"{path}/{body['metadata']['name']}"
+            if name in self.objects:
+                return 409, {"kind": "Status", "code": 409}
+            body["metadata"]["namespace"] = "d"
+            self.did.append((verb, name, body))
+            return 201, self.put(name, body)
+        return self._patch(path, body)
+
+    def _patch(self, path: str, body: Any) -> tuple[int, Json]:
+        if path not in self.objects:
+            return 404, {"kind": "Status", "code": 404}
+        before = self.objects[path]
+        if isinstance(body, dict):
+            version = body["metadata"].get("resourceVersion")
+            if version not in (None, before["metadata"]["resourceVersion"]):
+                return 409, {"kind": "Status", "code": 409}
+            after = copy.deepcopy(before)
+            for part, values in body.items():
+                after.setdefault(part, {}).update(values)
+        else:
+            try:
+                after = json_patch.apply(before, body)
+            except (json_patch.TestFailed, KeyError):
+                return 422, {"kind": "Status", "code": 422}
+        self.did.append(("PATCH", path, after))
+        return 200, self.put(path, after)
+
+    def _evict(self, path: str, body: Json) -> tuple[int, Json]:
+        pod = self.objects.get(path)
+        if pod is None:
+            return 404, {"kind": "Status", "code": 404}
+        if pod["metadata"]["uid"] != body["deleteOptions"]["preconditions"]["uid"]:
+            return 409, {"kind": "Status", "code": 409, "message": "the UID in the precondition"}
+        self.did.append(("EVICT", path, pod))
+        self.put(path, None)
+        return 201, {"kind": "Status", "status": "Success"}
+
+    def _read(self, path: str, query: dict[str, str]) -> tuple[int, Json]:
+        if path in self.objects:
+            return 200, self.objects[path]
+        if not _is_collection(path):
+            return 404, {"kind": "Status", "code": 404}
+        items = [raw for name, raw in self.objects.items() if _belongs(name, raw, path, query)]
+        return 200, {
+            "kind": "List",
+            "metadata": {"resourceVersion": str(self._version)},
+            "items": items,
+        }
+
+    def _watch(
+        self, request: BaseHTTPRequestHandler, path: str, query: dict[str, str], trouble: str
+    ) -> None:
+        seen = int(query["resourceVersion"])
+        request.send_response(200)
+        request.end_headers()
+        request.close_connection = True
+        ends = time.monotonic() + 2.0
+        if trouble and trouble != "slow":
+            request.wfile.write(_spoilt(b'{"type": "MODIFIED", "object": {}}', trouble) + b"\n")
+            return
+        while not self.closed and time.monotonic() < ends:
+            with self.news:
+                fresh = [e for e in self._events if e[0] > seen]
+                if not fresh:
+                    self.news.wait(0.2)
+                    continue
+            for version, name, kind, raw in fresh:
+                seen = version
+                if _belongs(name, raw, path, query):
+                    event = json.dumps({"type": kind, "object": raw}).encode() + b"\n"
+                    try:
+                        request.wfile.write(event)
+                    except OSError:
+                        return
+
+
+def _is_collection(path: str) -> bool:
+    known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets")
+    return path.rsplit("/", 1)[1] in known
+
+
+def _belongs(name: str, raw: Json, path: str, query: dict[str, str]) -> bool:
+    """Whether an object is in a collection: `/api/v1/pods` holds those of all namespaces."""
+    prefix, kind = path.rsplit("/", 1)
+    if f"/{kind}/" not in name or not name.startswith(prefix.partition("/namespaces")[0]):
+        return False
+    field, _, value = query.get("fieldSelector", "").partition("=")
+    if field == "spec.nodeName":
+        return bool(raw["spec"].get("nodeName") == value)
+    return field != "metadata.name" or bool(raw["metadata"]["name"] == value)
+
+
+def _spoilt(text: bytes, trouble: str) -> bytes:
+    wrong = {
+        "not json": text[: len(text) // 2] + b"}",
+        "a page": b"<html>please sign in</html>",
+        "empty": b"{}",
+        "an array": b"[" + text + b"]",
+        "wrong types": text.replace(b'"metadata": {', b'"metadata": ["x"], "y": {')
+        .replace(b'"unschedulable": true', b'"unschedulable": "false"')
+        .replace(b'"items": [', b'"items": "none", "x": ['),
+    }
+    return wrong.get(trouble, text)
+
+
+def _send(
+    request: BaseHTTPRequestHandler,
+    status: int,
+    text: bytes,
+    *,
+    short: bool = False,
+    retry_after: str = "",
+) -> None:
+    try:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(text) + (9 if short else 0)))
+        if retry_after:
+            request.send_header("Retry-After", retry_after)
+        request.end_headers()
+        request.wfile.write(text)
+    except OSError:
+        return
+    if short:
+        request.close_connection = True
+
+
+def _cut(request: BaseHTTPRequestHandler) -> None:
+    """The wire breaks."""
+    request.close_connection = True
+    try:
+        request.connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return

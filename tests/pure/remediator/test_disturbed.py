@@ -1,0 +1,182 @@
+"""The whole remediator against an API server that is disturbed for seconds, by a seed: it does
+what it has to once it can, and in all that time touches nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from kubernetes.client import Configuration
+
+from remediator.annotation import STATE_KEY
+from remediator.events import EventWriter
+from remediator.kubernetes_api import KubernetesApi
+from remediator.leader import Leader
+from remediator.loop import Identity, Remediator
+from remediator.metrics import Metrics
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import DISTURBANCES, FakeApi
+
+CONFIG = Config.model_validate(
+    {
+        "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
+        # Beside the node that is cordoned by somebody else, which counts.
+        "brakes": {"maxHeld": 2, "maxDraining": 1},
+        "recovery": {"holdDown": "200ms", "maxFlaps": 1000},
+        "drain": {"headroom": False},
+        "signal": {"enabled": False},
+        "policies": {"enabled": False},
+        "lease": {"duration": "2s", "renewInterval": "200ms", "renewDeadline": "1s"},
+    }
+)
+PATIENCE = 60.0
+NODES = "/api/v1/nodes"
+PODS = "/api/v1/namespaces/d/pods"
+
+
+def stamp(ago: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ago))
+
+
+def node(name: str, status: str, **spec: Any) -> dict[str, Any]:
+    """A ready node, made a day ago."""
+    told = {"Ready": "True", "Fault": status}
+    conditions = [
+        {"type": k, "status": v, "lastTransitionTime": stamp(3600), "lastHeartbeatTime": stamp(0)}
+        for k, v in told.items()
+    ]
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "creationTimestamp": stamp(86400), "annotations": {"a": "b"}},
+        "spec": spec,
+        "status": {"conditions": conditions, "nodeInfo": {"bootID": "1"}},
+    }
+
+
+def pod(name: str, where: str) -> dict[str, Any]:
+    """A running pod of a ReplicaSet."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r"}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "namespace": "d",
+            "name": name,
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+        "spec": {"nodeName": where, "containers": [{"name": "c"}]},
+        "status": {"phase": "Running"},
+    }
+
+
+class Story:
+    """Node `bad` is bad, `theirs` is bad and cordoned by somebody else, `good` is well."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.troubled = threading.Event()
+        self.seen: Counter[str] = Counter()
+        self.api = FakeApi(self._disturb)
+        for made in (
+            node("bad", "True"),
+            node("good", "False"),
+            node("theirs", "True", unschedulable=True),
+        ):
+            self.api.put(f"{NODES}/{made['metadata']['name']}", made)
+        for where in ("bad", "good", "theirs"):
+            for number in range(4):
+                name = f"{where}-{number}"
+                self.api.put(f"{PODS}/{name}", pod(name, where))
+
+    def _disturb(self, _verb: str, _path: str) -> str:
+        if not self.troubled.is_set() or self.chance.random() > 0.5:
+            return ""
+        trouble = self.chance.choice(DISTURBANCES)
+        self.seen[trouble] += 1
+        return trouble
+
+    def until(self, what: str, well: Callable[[], bool]) -> None:
+        """Wait for it; each change of the server is a reason to look."""
+        ends = time.monotonic() + PATIENCE
+        while not well():
+            assert time.monotonic() < ends, f"{what}: never; {[d[:2] for d in self.api.did[-9:]]}"
+            with self.api.news:
+                self.api.news.wait(0.5)
+
+    def phase(self, name: str) -> str:
+        raw = self.api.get(f"{NODES}/{name}")["metadata"]["annotations"].get(STATE_KEY)
+        return str(json.loads(raw)["phase"]) if raw else ""
+
+    def changed(self) -> dict[str, set[str]]:
+        """Names of what was changed, by kind of change."""
+        found: dict[str, set[str]] = {"EVICT": set(), "nodes": set()}
+        for verb, path, _ in self.api.did:
+            kind, name = path.rsplit("/", 2)[1:]
+            if verb == "EVICT":
+                found["EVICT"].add(name)
+            elif kind == "nodes":
+                found["nodes"].add(name)
+        return found
+
+
+@pytest.fixture(params=[1, 2])
+def story(request: pytest.FixtureRequest) -> Iterator[Story]:
+    made = Story(request.param)
+    yield made
+    made.api.close()
+
+
+@pytest.fixture
+def remediator(story: Story, caplog: pytest.LogCaptureFixture) -> Iterator[Remediator]:
+    """The real thing with real threads, its door open to the story's server."""
+    caplog.set_level(logging.ERROR)
+    access = Configuration()
+    access.host = story.api.url
+    api = KubernetesApi(access, "d", CONFIG.api)
+
+    def leader_of(
+        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
+    ) -> Leader:
+        lease = CONFIG.lease
+        watch = api.lease("d", lease.name)
+        return Leader(api, watch, lease, "d", "me_1", on_change, on_annotations)
+
+    events = EventWriter(api, "me_1", lambda _: None)
+    made = Remediator(CONFIG, api, leader_of, events, Metrics(), Identity("d/selfheal-remediator"))
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    yield made
+    made.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def test_it_does_what_it_has_to_and_nothing_else(story: Story, remediator: Remediator) -> None:
+    story.troubled.set()
+    # As many as a minute brings, and while the node is being worked on.
+    story.until("a good deal of trouble", lambda: sum(story.seen.values()) >= 60)
+    story.troubled.clear()
+    story.until("the bad node is empty", lambda: story.phase("bad") == "drained")
+    assert story.changed() == {"EVICT": {f"bad-{n}" for n in range(4)}, "nodes": {"bad"}}
+    assert story.api.get(f"{NODES}/bad")["spec"]["unschedulable"] is True
+
+    story.troubled.set()
+    before = sum(story.seen.values())
+    well = story.api.get(f"{NODES}/bad")
+    well["status"] = node("bad", "False")["status"]
+    well["status"]["conditions"][1]["lastTransitionTime"] = stamp(0)
+    story.api.put(f"{NODES}/bad", well)
+    story.until("more trouble", lambda: sum(story.seen.values()) >= before + 30)
+    story.troubled.clear()
+    story.until("it is given back", lambda: story.phase("bad") == "healed")
+    assert not story.api.get(f"{NODES}/bad")["spec"].get("unschedulable")
+    assert story.changed() == {"EVICT": {f"bad-{n}" for n in range(4)}, "nodes": {"bad"}}
+    assert remediator.healthy() == ""
