@@ -88,7 +88,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
         cause.value for cause in Cause if cause.value
     ),
     ("selfheal_remediator_healing_refused", "cause"): (
-        *("not-leader", "owner-gone", "rollout", "dry-run"),
+        *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run"),
         *(outcome.value for outcome in Outcome if outcome is not Outcome.ACCEPTED),
     ),
     ("selfheal_remediator_progress_looks", "result"): ("answered", "silent"),

@@ -8,7 +8,9 @@ leadership: the next leader reads the policies' status.
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -43,6 +45,8 @@ OWNER_EVERY = 300.0
 #: Between two writes of a status in which only numbers changed; else it is written at once.
 STATUS_EVERY = 10.0
 FAILED_AGAIN = 5.0
+#: With no sign of life of a watch for so long its pods are not touched.
+WATCH_LOST = 120.0
 #: Writes of a status before an eviction, when somebody else changed the policy meanwhile.
 CONFLICTS = 3
 
@@ -213,7 +217,7 @@ class Healer:
         def failed(failure: ApiFailure) -> None:
             log.warning("pods of policy %s: %s", key, failure)
             text = f"its pods cannot be watched: {failure}"
-            on_main(lambda: self.healing.pods_unknown(key, text))
+            on_main(lambda: self._unlisted_pods(key, text))
 
         reflector = Reflector(
             source,
@@ -226,6 +230,19 @@ class Healer:
         )
         self._watches[key] = Watch(policy, source, reflector, stop)
         threading.Thread(target=reflector.run, name="policy-pods", daemon=True).start()
+
+    def _unlisted_pods(self, key: str, text: str) -> None:
+        ward = self.healing.wards.get(key)
+        if ward is not None and not ward.known:
+            self.healing.pods_unknown(key, text, self._clock())
+
+    def _mind_watches(self, now: float) -> None:
+        """Nothing is restarted by what was seen too long ago."""
+        for key, watch in self._watches.items():
+            if self.healing.wards[key].known:
+                age = time.monotonic() - watch.reflector.last_contact
+                lost = f"the watch of its pods has been silent for {WATCH_LOST:g}s"
+                self.healing.pods_unknown(key, lost if age > WATCH_LOST else "", now)
 
     def _is_watch(self, key: str, stop: threading.Event) -> bool:
         watch = self._watches.get(key)
@@ -252,6 +269,7 @@ class Healer:
         """Look, and start what is called for; returns when to look again."""
         if not self.config.policies.enabled:
             return None
+        self._mind_watches(now)
         around = Around(self._callbacks.node_trouble, self._callbacks.node_path, stopped)
         plan = self.healing.look(now, around)
         for notice in plan.notices:
@@ -321,8 +339,11 @@ class Healer:
             return
         self.healing.owner_known(uid, owner)
         if owner is not None:
-            again = OWNER_SOON if owner.rolling else OWNER_EVERY
-            self._refresh[uid] = self._clock() + max(again, self.config.policies.look_interval)
+            # Spread, so that all that was read at the start is not read again at once.
+            again = OWNER_EVERY * random.uniform(0.7, 1.0)
+            if owner.rolling:
+                again = max(OWNER_SOON, self.config.policies.look_interval)
+            self._refresh[uid] = self._clock() + again
         else:
             self._samples.pop(uid, None)
 
@@ -356,9 +377,12 @@ class Healer:
         is evicted. Raises ApiFailure when it failed before the eviction was sent.
         """
         pod, version = order.pod, policy.version
-        owner = self._owner_of(pod)
+        owner, term = self._owner_of(pod), self._term
         if owner is None:
             return version, Block("owner-gone", "its owner is gone")
+        self._told_in(term, lambda: self.healing.owner_known(pod.owner_uid, owner))
+        if (owner.desired or 0) < (order.owner.desired or 0):
+            return version, Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
         if owner.rolling:
             return version, Block("rollout", owner.rolling, self._clock() + OWNER_SOON)
         block = _blocked(self._api, order, rehearse=True)

@@ -94,7 +94,17 @@ class Block:
 
 #: Every cause of a Block that the engine itself gives (refusals of the server add theirs).
 BLOCKS = (
-    *("paused", "stopped", "other-policy", "unmanaged", "kept", "node", "siblings", "node-finding"),
+    *(
+        "stale",
+        "paused",
+        "stopped",
+        "other-policy",
+        "unmanaged",
+        "kept",
+        "node",
+        "siblings",
+        "node-finding",
+    ),
     *("under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up", "backoff"),
 )
 
@@ -290,11 +300,14 @@ class Healing:
             ward.known = ward.dirty = True
             ward.problem = ""
 
-    def pods_unknown(self, key: str, problem: str) -> None:
-        """The policy's pods cannot be listed or watched just now."""
+    def pods_unknown(self, key: str, problem: str, now: float) -> None:
+        """The policy's pods cannot be listed, or nothing was heard of them; empty = they can."""
         ward = self.wards.get(key)
-        if ward is not None:
-            ward.problem = problem
+        if ward is None or ward.problem == problem:
+            return
+        ward.problem, ward.dirty = problem, True
+        if not ward.known:
+            ward.status = self._status(ward, now)
 
     def owner_known(self, controller: str, owner: Owner | None) -> None:
         """What the API says of a pod's controller; None = it is gone."""
@@ -650,6 +663,7 @@ class Healing:
             if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
         ]
         checks: tuple[tuple[object, str, str], ...] = (
+            (ward.problem, "stale", ward.problem),
             (policy.paused, "paused", "the policy is paused"),
             (around.stopped, "stopped", around.stopped),
             (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
