@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from remediator.annotation import Phase, State, Unreadable
-from remediator.answers import ApiFailure, EvictionResult, NotLeader, Outcome, classify_eviction
+from remediator.answers import (
+    ApiFailure,
+    EvictionResult,
+    NotLeader,
+    Outcome,
+    classify_eviction,
+    understood,
+)
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders
 from remediator.headroom import Room, autoscaled, place, usable
@@ -239,12 +246,14 @@ class Draining:
             known = self._daemon_sets
             if known is not None and time.monotonic() - known[0] < DAEMON_SETS_KEPT:
                 return known[1]
-            found = set()
+            found: set[tuple[str, str, str]] = set()
             try:
                 for raws, _ in self._api.daemon_sets().pages():
-                    for raw in raws:
-                        meta = raw["metadata"]
-                        found.add((meta["namespace"], meta["name"], meta["uid"]))
+                    with understood("a DaemonSet"):
+                        metas = [raw["metadata"] for raw in raws]
+                        found.update(
+                            (meta["namespace"], meta["name"], meta["uid"]) for meta in metas
+                        )
             except ApiFailure as failure:
                 log.warning("DaemonSets cannot be listed, all count as existing: %s", failure)
                 return None
@@ -367,13 +376,12 @@ class Draining:
         """Before a wave the node is read afresh: it must still be ours to drain."""
         drain = run.drain
         try:
-            raw = self._api.node(drain.node)
+            ours = still_draining(self._api.node(drain.node), drain.uid) or self.config.dry_run
         except ApiFailure as failure:
             log.warning("node %s before wave %d: %s", drain.node, wave, failure)
             gone = failure.status == 404
             self._post(lambda: self._checked(run, wave, ours=False if gone else None))
             return
-        ours = self.config.dry_run or still_draining(raw, drain.uid)
         self._post(lambda: self._checked(run, wave, ours=ours))
 
     def _checked(self, run: Running, wave: int, *, ours: bool | None) -> None:
