@@ -203,6 +203,7 @@ class Healer:
                 self.healing.pod_changed(policy.key, Change(pod.name, pod, None))
         if policy.problem:
             log.warning("policy %s: %s", policy.key, policy.problem)
+            self.healing.pods_unknown(policy.key, policy.problem, self._clock())
         else:
             log.info("policy %s looks after the pods %s", policy.key, policy.selector)
             self._begin_watch(policy)
@@ -312,7 +313,9 @@ class Healer:
             if when <= now and uid not in self._looking_up:
                 del self._refresh[uid]
                 pod = self._samples.get(uid)
-                if pod is not None:
+                if self.healing.retire(uid):
+                    self._samples.pop(uid, None)
+                elif pod is not None:
                     self._look_up(pod)
         return min(self._refresh.values(), default=None)
 

@@ -327,6 +327,24 @@ class Healing:
             for ward in self.wards.values():
                 ward.dirty = True
 
+    def retire(self, controller: str) -> bool:
+        """Forget a controller that nobody needs; whether it was.
+
+        An old ReplicaSet has no pods, and its Deployment is known by another; but the last one
+        known of an owner that a policy looks after stays, to tell how many pods it wants.
+        """
+        owner = self.owners.get(controller)
+        wards = [ward for ward in self.wards.values() if owner and owner.uid in ward.owners]
+        if owner is None or any(
+            pod.owner_uid == controller for ward in wards for pod in ward.pods.values()
+        ):
+            return False
+        others = (known for known, one in self.owners.items() if one.uid == owner.uid)
+        if wards and all(known == controller for known in others):
+            return False
+        del self.owners[controller]
+        return True
+
     def answered(self, key: str, uid: str, reading: Reading | None, asked: float) -> None:
         """How the work of a pod goes; None = it did not say."""
         ward = self.wards.get(key)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from remediator.healing import FORGIVE_AFTER, Owner
 from remediator.pod_health import Cause, Container
-from remediator.policies import HOUR, State
+from remediator.policies import HOUR, State, policy_from_json
 from tests.pure.remediator.healing_world import NODES, NOW, Worker, World, around, policy_json
 
 KEY = "ns/web"
@@ -300,6 +300,75 @@ def _arrival(pod: Any) -> Any:
     from remediator.snapshot import Change
 
     return Change(pod.name, None, pod)
+
+
+def test_what_was_seen_too_long_ago_restarts_nothing() -> None:
+    made = world()
+    made.break_one("web")
+    made.run(5)
+    made.healing.pods_unknown(KEY, "the watch of its pods is silent", made.now)
+    made.run(200)
+    assert made.orders == []
+    assert state(made) is State.DEGRADED
+    assert "silent" in message(made)
+    made.healing.pods_unknown(KEY, "", made.now)
+    made.run(30)
+    assert len(made.evicted) == 1
+
+
+def test_pods_that_cannot_be_listed_at_all_are_said() -> None:
+    made = World({}, {})
+    made.documents[KEY] = policy_json("web")
+    made.healing.adopt(policy_from_json(made.documents[KEY]), made.now)
+    made.tick()
+    assert made.healing.wards[KEY].status is None
+    made.healing.pods_unknown(KEY, "403 Forbidden", made.now)
+    assert state(made) is State.DEGRADED
+    assert message(made) == "403 Forbidden"
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "trouble", "word"),
+    [
+        (("example.com/kept",), "", "finalizers example.com/kept"),
+        ((), "it is gone", "it is gone"),
+        ((), "", "does not end there"),
+    ],
+)
+def test_a_pod_that_should_be_gone_is_named_with_what_holds_it(
+    finalizers: tuple[str, ...], trouble: str, word: str
+) -> None:
+    made = world(
+        spec={"unhealthyWhen": {"terminatingFor": "60s"}},
+        around=around(node_trouble=lambda _: trouble),
+        grace=1e9,
+    )
+    pod = made.of("web")[0]
+    made._change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
+    said = []
+    for _ in range(200):
+        held = made.pods.pop(pod.uid)  # the controllers may not take it away
+        said += made.tick().notices
+        made.pods[pod.uid] = held
+    assert [notice.reason for notice in said] == ["PodStuck"]
+    assert word in said[0].message
+    assert made.orders == []
+    status = made.healing.wards[KEY].status
+    assert status is not None
+    assert [(report.name, report.cause) for report in status.pods] == [(pod.name, "Terminating")]
+    assert word in status.pods[0].detail
+
+
+def test_controllers_that_nobody_needs_are_forgotten() -> None:
+    made = world()
+    assert not made.healing.retire("rs-web")  # it has pods
+    made.healing.owner_known("rs-old", made.owner("web"))
+    assert made.healing.retire("rs-old")
+    made.wanted["web"] = 0
+    made.run(60)
+    assert not made.healing.retire("rs-web")  # who else would say that pods are wanted again?
+    made.healing.drop(KEY)
+    assert made.healing.retire("rs-web")
 
 
 # -- several owners --------------------------------------------------------------------------
