@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -187,15 +188,16 @@ def faststream(uri: str, send_one: bool) -> None:
 # --- without a broker
 
 
-def per_second(call: Callable[[], object], calls: int) -> float:
-    """Calls a second of 32 threads, between a tenth and nine tenths of the way."""
+def per_second(call: Callable[[], object], calls: int) -> tuple[float, float]:
+    """Calls a second of 32 threads, and microseconds of processor time for each, between a tenth
+    and nine tenths of the way."""
     left = iter(range(calls))
-    ended: deque[float] = deque()
+    ended: deque[tuple[float, float]] = deque()
 
     def serve() -> None:
         while next(left, None) is not None:
             call()
-            ended.append(time.perf_counter())
+            ended.append((time.perf_counter(), time.process_time()))
 
     threads = [threading.Thread(target=serve) for _ in range(THREADS)]
     for one in threads:
@@ -204,10 +206,12 @@ def per_second(call: Callable[[], object], calls: int) -> float:
         one.join()
     times = sorted(ended)
     first, last = calls // 10, calls * 9 // 10
-    return (last - first) / (times[last] - times[first])
+    number = last - first
+    seconds, cpu = (times[last][which] - times[first][which] for which in (0, 1))
+    return number / seconds, cpu / number * 1e6
 
 
-def http(base_url: str, calls: int) -> float:
+def http(base_url: str, calls: int) -> tuple[float, float]:
     """http.client, a connection a thread."""
     import http.client
     from urllib.parse import urlsplit
@@ -228,7 +232,7 @@ def http(base_url: str, calls: int) -> float:
     return per_second(call, calls)
 
 
-def pool(base_url: str, calls: int) -> float:
+def pool(base_url: str, calls: int) -> tuple[float, float]:
     """The worker's own chain in a thread pool."""
     from worker.model import ModelConfig, build
 
@@ -300,7 +304,8 @@ def main() -> None:
         asyncio.run(serve_model())
     elif name in ("http", "pool"):
         measure = {"http": http, "pool": pool}[name]
-        print(measure(os.environ["MODEL_BASE_URL"], int(more[0])))
+        found = measure(os.environ["MODEL_BASE_URL"], int(more[0]))
+        print(*found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     else:
         peer = {"bare": bare, "celery": celery, "dramatiq": dramatiq, "faststream": faststream}
         peer[name](os.environ["AMQP_URI"], more == ["--send-one"])

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -105,8 +104,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def rate(vhost: Vhost, messages: int) -> float:
-    """Messages a second between a tenth and nine tenths of the way, as the results queue shows."""
+def rate(vhost: Vhost, messages: int, pid: int) -> tuple[float, float]:
+    """Messages a second, and microseconds of the process's processor time for each, between a tenth
+    and nine tenths of the way, as the results queue shows."""
     with vhost.channel() as channel:
 
         def count() -> int:
@@ -119,17 +119,17 @@ def rate(vhost: Vhost, messages: int) -> float:
                 if time.monotonic() > end:
                     raise RuntimeError(f"{found} of {messages} answers in 300 s")
                 time.sleep(0.005)
-            marks.append((time.perf_counter(), found))
-        (began, first), (ended, last) = marks
+            marks.append((time.perf_counter(), found, cpu_seconds(pid)))
+        (began, first, before), (ended, last, after) = marks
         while count() < messages:
             time.sleep(0.01)
-    return (last - first) / (ended - began)
+    return (last - first) / (ended - began), (after - before) / (last - first) * 1e6
 
 
-def children_cpu() -> float:
-    """Seconds of processor time of all processes of ours that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mib(pid: int) -> float:
@@ -195,16 +195,29 @@ class Bench:
 
     def throughput(self, name: str, figures: Figures) -> None:
         """One round of a contestant that has nothing to do for each message."""
-        messages = self.options.messages
-        self.fill(name, messages)
-        before = children_cpu()
+        self.fill(name, self.options.messages)
         if name == "selfheal":
             env = self.environment(MODEL_PROVIDER="noop")
             process: Any = WorkerProcess(env, self.folder / "selfheal.log").process
         else:
             process = self.peer(name)
+        self.watch(process, self.options.messages, figures)
+
+    def through_langchain(self, provider: str, figures: Figures) -> None:
+        """One round of the worker with a model server that takes 50 ms."""
+        self.fill("selfheal", self.options.calls)
+        env = self.environment(
+            MODEL_PROVIDER=provider, MODEL_NAME="tiny:1b", MODEL_BASE_URL=self.model
+        )
+        worker = WorkerProcess(env, self.folder / f"{provider}.log")
+        self.watch(worker.process, self.options.calls, figures)
+
+    def watch(self, process: Any, messages: int, figures: Figures) -> None:
+        """Note what a process does with so many messages, and end it."""
         try:
-            figures.per_second.append(rate(self.vhost, messages))
+            found, cpu = rate(self.vhost, messages, process.pid)
+            figures.per_second.append(found)
+            figures.cpu.append(cpu)
             figures.peak_mib.append(peak_mib(process.pid))
         finally:
             process.terminate()
@@ -213,31 +226,15 @@ class Bench:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
-        figures.cpu.append((children_cpu() - before) / messages * 1e6)
-
-    def through_langchain(self, provider: str, figures: Figures) -> None:
-        """One round of the worker with a model server that takes 50 ms."""
-        calls = self.options.calls
-        self.fill("selfheal", calls)
-        env = self.environment(
-            MODEL_PROVIDER=provider, MODEL_NAME="tiny:1b", MODEL_BASE_URL=self.model
-        )
-        before = children_cpu()
-        worker = WorkerProcess(env, self.folder / f"{provider}.log")
-        try:
-            figures.per_second.append(rate(self.vhost, calls))
-            figures.peak_mib.append(peak_mib(worker.process.pid))
-        finally:
-            worker.terminate()
-        figures.cpu.append((children_cpu() - before) / calls * 1e6)
 
     def without_a_broker(self, name: str, figures: Figures) -> None:
         """One round of a thread pool that only calls the model."""
-        before = children_cpu()
         with self.peer(name, str(self.options.calls)) as process:
             assert process.stdout is not None
-            figures.per_second.append(float(process.stdout.read()))
-        figures.cpu.append((children_cpu() - before) / self.options.calls * 1e6)
+            found, cpu, peak = (float(word) for word in process.stdout.read().split())
+        figures.per_second.append(found)
+        figures.cpu.append(cpu)
+        figures.peak_mib.append(peak)
 
     def start(self) -> tuple[float, float]:
         """Seconds from exec to ready with the embedded model, and peak memory in MiB then."""

@@ -169,6 +169,15 @@ def test_a_replay_that_is_cut_in_the_middle_loses_nothing(letters: Vhost, proxy:
     assert letters.count("feedback.dead-letters") == 0
 
 
+def test_a_letter_leaves_only_when_the_queue_has_it(letters: Vhost) -> None:
+    with letters.channel() as channel:
+        channel.queue_delete("feedback")
+    done = command(environment(letters.uri), "dead-letters", "replay")
+    assert done.returncode == 1
+    assert "queue 'feedback' does not exist" in done.stderr
+    letters.wait_count("feedback.dead-letters", MANY)
+
+
 def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(letters: Vhost) -> None:
     replay = halfway(letters, "dead-letters", "replay", uri=letters.uri)
     replay.send_signal(signal.SIGTERM)
