@@ -10,6 +10,7 @@ import argparse
 import base64
 import contextlib
 import json
+import os
 import random
 import sys
 import time
@@ -59,6 +60,8 @@ def main() -> int:
 
 
 def _chaos(console: Console, options: argparse.Namespace) -> int:
+    # Commands that publish and read find out soon that a wire is dead.
+    os.environ.setdefault("AMQP_HEARTBEAT", "6")
     console.say(f"seed {options.seed} (--seed {options.seed} replays it)")
     cluster = Cluster(options.cluster, Spec(kwok=0), say=console.say)
     with console.step("A real cluster on this machine, and a node that somebody else has cordoned"):

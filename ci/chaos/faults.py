@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from ci.chaos import invariants
 from ci.chaos.stage import Object, Stage
-from ci.cluster import processes
+from ci.cluster import ClusterError, processes
 from ci.cluster.network import CONTROL_PLANE
 from ci.demo import pods
 
@@ -69,7 +69,7 @@ def broker_killed(stage: Stage, chance: random.Random) -> None:
 def broker_disk_full(stage: Stage, chance: random.Random) -> None:
     """The broker's own limit is set above what is free: it blocks every publisher."""
     pod = _one(stage, lambda: stage.component("rabbitmq"), chance)
-    stage.execute(pod, "rabbitmqctl", "set_disk_free_limit", "100TB")
+    stage.execute(pod, "rabbitmqctl", "set_disk_free_limit", "100000GB")
     time.sleep(_LASTS)
     stage.execute(pod, "rabbitmqctl", "set_disk_free_limit", "50MB")
 
@@ -101,8 +101,10 @@ def _stopped(stage: Stage, part: str, *, kill: bool, seconds: float = _LASTS) ->
 def node_cut_off(stage: Stage, chance: random.Random) -> None:
     """The node's wire at the switch: neither API server nor other node is reached."""
     name = _node(stage, chance)
+    # With the longer one the node counts as lost, and its pods are on their way out.
+    seconds = chance.choice([_LASTS, 60.0])
     _link(stage, name, "down")
-    time.sleep(_LASTS)
+    time.sleep(seconds)
     _link(stage, name, "up")
 
 
@@ -111,7 +113,7 @@ def _link(stage: Stage, name: str, state: str) -> None:
     command = [*processes.enter(layout, CONTROL_PLANE), "ip", "link", "set", name, state]
     done = processes.run(layout, command)
     if done.returncode:
-        raise RuntimeError(f"{name} {state}: {done.stderr}")
+        raise ClusterError(f"{name} {state}: {done.stderr}")
 
 
 def condition_of_the_future(stage: Stage, chance: random.Random) -> None:
@@ -187,7 +189,11 @@ def upgraded_and_rolled_back(stage: Stage, _: random.Random) -> None:
 
 
 def _until_node(stage: Stage, name: str, well: Callable[[Object], bool]) -> None:
-    stage.world.until(f"{name} comes so far", lambda: well(stage.world["nodes"][name]), _PATIENCE)
+    stage.world.until(
+        f"{name} comes so far",
+        lambda: name in stage.world["nodes"] and well(stage.world["nodes"][name]),
+        _PATIENCE,
+    )
 
 
 def _again(act: Callable[[], object], seconds: float = 60.0) -> None:

@@ -42,6 +42,8 @@ class Stage:
     by_hand: set[str] = field(default_factory=set)
     seen: list[str] = field(default_factory=list)
     _batches: int = 0
+    _confirmed: int = 0
+    _hurry: threading.Event = field(default_factory=threading.Event)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     # -- what there is ------------------------------------------------------------------
@@ -91,13 +93,15 @@ class Stage:
             yield
         finally:
             self._stopped.set()
+            self._hurry.set()
             for thread in threads:
                 thread.join(60)
 
     def _load(self) -> None:
         while not self._stopped.is_set():
+            self._hurry.clear()
             self.publish()
-            self._stopped.wait(_EVERY)
+            self._hurry.wait(_EVERY)
 
     def publish(self) -> None:
         """One batch, one message of it malformed; tried until the broker has confirmed all."""
@@ -116,6 +120,7 @@ class Stage:
                 continue
             self.published |= {*ids, poison}
             self.poison.add(poison)
+            self._confirmed = self._batches
             return
 
     def _watch(self) -> None:
@@ -132,11 +137,12 @@ class Stage:
         """Seconds until all published before now and a batch of after now are accounted for, and
         every node and pod is back; None and what is missing when that does not come."""
         started = time.monotonic()
-        batch, left = self._batches + 1, ["nothing was published after the fault"]
+        batch, left = self._batches + 1, ["nothing could be published after the fault"]
+        self._hurry.set()
         letters: set[str] = set()
         letters_at = started
         while time.monotonic() - started < patience:
-            left = [] if self._batches > batch else [left[0]]
+            left = [] if self._confirmed >= batch else left[:1]
             open_ = self.published - self.poison - self.mailbox.answered("") - letters
             if not left and open_:
                 left = [f"{len(open_)} messages have no answer, such as {min(open_)}"]
