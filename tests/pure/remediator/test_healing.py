@@ -193,7 +193,21 @@ def test_given_up_stays_so_when_the_hour_is_over_and_ends_with_health() -> None:
     assert len(made.evicted) == 2
 
 
-def test_a_changed_policy_or_template_is_a_new_chance() -> None:
+def test_another_template_is_a_new_chance() -> None:
+    made = world(wanted=2, spec={"restart": {"maxPerHour": 1}})
+    _always_broken(made, 300)
+    assert state(made) is State.GAVE_UP
+    made.now += HOUR  # the hour is over, and it is still given up
+    _always_broken(made, 120)
+    assert len(made.evicted) == 1
+    usual = made.owner
+    made.owner = lambda name: replace(usual(name), template="2")  # type: ignore[method-assign]
+    made.healing.owner_known("rs-web", made.owner("web"))
+    _always_broken(made, 120)
+    assert len(made.evicted) == 2
+
+
+def test_a_changed_policy_is_a_new_chance() -> None:
     made = world(wanted=2, spec={"restart": {"maxPerHour": 2}})
     _always_broken(made, 900)
     assert state(made) is State.GAVE_UP
