@@ -70,6 +70,10 @@ bench-worker: venv ## the worker beside the bare loop, Celery, Dramatiq and Fast
 chaos: able venv ## faults on a real cluster under load, 15 minutes (CHAOS="--seed 7 --minutes 5" replays)
 	$(BIN)/python -m ci.chaos $(CHAOS)
 
+.PHONY: bench-remediator
+bench-remediator: able venv ## the remediator beside a bare watch loop and kubectl; BENCH="latency -o json" for one row
+	@$(BIN)/python -m tests.benchmarks.remediator $(BENCH)
+
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck
 	ci/test lint

@@ -114,6 +114,8 @@ class Assembly:
             wanted += certificates.node_certificates(chosen, index)
         certificates.issue(self._layout.certificates, wanted)
         kubeconfig.write(self._layout, chosen, "admin", self._layout.kubeconfig)
+        if self._spec.audit:
+            control_plane.write_audit_policy(self._layout)
 
     def _prepare_node(self, chosen: Network, index: int) -> None:
         """While the control plane starts, the node takes its images."""

@@ -1,5 +1,6 @@
 """etcd, API server, controller manager and scheduler, all in one network namespace of their own."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def arguments(layout: Layout, network: Network, part: str) -> list[str]:
     if part == "etcd":
         return _etcd(layout)
     if part == "kube-apiserver":
-        return _apiserver(pki, network)
+        return [*_apiserver(pki, network), *_audit(layout)]
     if part == "kube-controller-manager":
         return _controller_manager(layout)
     return _scheduler(pki)
@@ -89,6 +90,28 @@ def _apiserver(pki: Path, network: Network) -> list[str]:
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
         "--profiling=false",
+    ]
+
+
+def write_audit_policy(layout: Layout) -> None:
+    """From its next start on the API server writes down each request, without its content."""
+    policy = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata"}],
+    }
+    layout.audit_policy.write_text(json.dumps(policy))
+
+
+def _audit(layout: Layout) -> list[str]:
+    if not layout.audit_policy.exists():
+        return []
+    return [
+        f"--audit-policy-file={layout.audit_policy}",
+        f"--audit-log-path={layout.audit_log}",
+        "--audit-log-mode=batch",
+        "--audit-log-batch-max-wait=1s",
     ]
 
 

@@ -74,6 +74,16 @@ class Layout:
         return self.root / "logs"
 
     @property
+    def audit_policy(self) -> Path:
+        """What the API server writes down of requests; there only when asked for."""
+        return self.certificates / "audit-policy.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """One line of JSON for each request."""
+        return self.logs / "audit.json"
+
+    @property
     def volumes(self) -> Path:
         """The folders behind the persistent volumes."""
         return self.root / "volumes"

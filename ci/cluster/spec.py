@@ -43,6 +43,8 @@ class Spec:
     addons: tuple[str, ...] = DEFAULT_ADDONS
     kwok: int | None = None
     """None: no KWOK; 0: KWOK runs and looks after the nodes that others make; n: it has n nodes."""
+    audit: bool = False
+    """Whether the API server writes down who asked for what (`Layout.audit_log`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.nodes <= MAX_NODES:
@@ -84,12 +86,22 @@ class Spec:
 
     def document(self) -> dict[str, Any]:
         """As kept in the state file."""
-        return {"nodes": self.nodes, "addons": list(self.addons), "kwok": self.kwok}
+        return {
+            "nodes": self.nodes,
+            "addons": list(self.addons),
+            "kwok": self.kwok,
+            "audit": self.audit,
+        }
 
 
 def from_document(document: Mapping[str, Any]) -> Spec:
     """The inverse of `Spec.document`."""
-    return Spec(document["nodes"], tuple(document["addons"]), document["kwok"])
+    return Spec(
+        document["nodes"],
+        tuple(document["addons"]),
+        document["kwok"],
+        document.get("audit", False),
+    )
 
 
 def parse_with(text: str) -> tuple[tuple[str, ...], int | None]:

@@ -96,13 +96,20 @@ class Observer:
             collection.close()
 
 
+class _Api(KubernetesApi):
+    """Not to be taken for the tool that is measured."""
+
+    def _headers(self, content_type: str | None) -> dict[str, str]:
+        return {**super()._headers(content_type), "User-Agent": "bench"}
+
+
 class Stage:
     """The cluster, with as many ready nodes as a row asks for."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.kubeconfig, self.audit_log = cluster.kubeconfig, cluster.layout.audit_log
         access, _ = load_configuration(cluster.kubeconfig)
-        self.api = KubernetesApi(access, "default", ApiBudget(qps=10000, burst=10000))
+        self.api = _Api(access, "default", ApiBudget(qps=10000, burst=10000))
         self.names: list[str] = []
         self._rows = 0
         owner = self._owner_of_pods()
