@@ -594,6 +594,8 @@ class Healing:
         """Nodes on which pods of two owners are ill whose siblings elsewhere are well."""
         found: dict[str, dict[str, str]] = {}
         for ward in self.wards.values():
+            if ward.policy.paused or ward.problem:
+                continue
             for group in ward.groups.values():
                 for pod in group.ill:
                     if group.owner is not None and _only_here(ward, group, pod.node):

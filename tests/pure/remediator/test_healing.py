@@ -427,6 +427,16 @@ def test_the_first_of_two_owners_waits_until_the_second_is_certain() -> None:
     assert made.orders == []
 
 
+def test_a_paused_policy_tells_nothing_about_nodes() -> None:
+    made = two_owners()
+    ward = made.healing.wards[KEY]
+    ward.policy = replace(ward.policy, paused=True)
+    _break_on(made, NODES[0])
+    made.run(100)
+    assert made.healing.findings == {}
+    assert {owner for _, owner, _ in made.evicted} == {"api"}
+
+
 def test_where_no_rule_would_empty_the_node_pods_are_healed_one_by_one() -> None:
     made = two_owners(around=around(node_path=lambda _: False))
     _break_on(made, NODES[0])
