@@ -198,15 +198,51 @@
 {{- $p := list -}}
 {{- with .Values.model -}}
 {{- if $.Values.worker.enabled -}}
+{{- if not .active -}}
 {{- if and (has .provider (list "ollama" "openai" "langchain" "llamacpp")) (not .name) -}}
 {{- $p = append $p (printf "model.provider=%s needs model.name: set it to the model's name" .provider) -}}
 {{- end -}}
 {{- if and (has .provider (list "ollama" "openai")) (not .baseUrl) (not $.Values.ollama.enabled) -}}
 {{- $p = append $p (printf "model.provider=%s needs model.baseUrl: set it to the model server's URL%s" .provider (eq .provider "ollama" | ternary ", or ollama.enabled=true to run one" "")) -}}
 {{- end -}}
+{{- end -}}
 {{- if and (eq .provider "builtin") .baseUrl -}}
 {{- $p = append $p (printf "model.baseUrl is %q and model.provider=builtin uses no server: set model.provider to ollama or openai, or leave model.baseUrl empty" .baseUrl) -}}
 {{- end -}}
+{{- $p = concat $p (include "selfheal.guards.models" $ | fromJsonArray) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* The named models, and who names them. */}}
+{{- define "selfheal.guards.models" -}}
+{{- $p := list -}}
+{{- $names := keys .Values.models | sortAlpha -}}
+{{- $known := append $names "builtin" -}}
+{{- $active := .Values.model.active -}}
+{{- if and $active (not (has $active $known)) -}}
+{{- $p = append $p (printf "model.active is %s, which is not one of models (%s): add it there" $active ($names | join ", ")) -}}
+{{- end -}}
+{{- range .Values.model.fallback -}}
+{{- if not (has . $known) -}}
+{{- $p = append $p (printf "model.fallback names %s, which is neither builtin nor one of models (%s): add it there" . ($names | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- $chain := append .Values.model.fallback $active -}}
+{{- if ne (len $chain) (len (uniq $chain)) -}}
+{{- $p = append $p (printf "model.active and model.fallback name a model twice (%s): name each once" ($chain | join ", ")) -}}
+{{- end -}}
+{{- $builtin := ternary (eq .Values.model.provider "builtin") (or (eq $active "builtin") (eq (dig $active "provider" "" .Values.models) "builtin")) (empty $active) -}}
+{{- if and .Values.task (or $builtin (has "builtin" .Values.model.fallback)) -}}
+{{- $p = append $p "task is set and the model builtin, which knows emotion analysis alone, would answer: set model.provider (or model.active) and model.fallback to others, or leave task empty" -}}
+{{- end -}}
+{{- range $name, $model := .Values.models -}}
+{{- if and (has $model.provider (list "ollama" "openai" "langchain" "llamacpp")) (not $model.name) -}}
+{{- $p = append $p (printf "models.%s.provider=%s needs models.%s.name: set it to the model's name" $name $model.provider $name) -}}
+{{- end -}}
+{{- if and (eq $model.provider "ollama") (not $model.baseUrl) (not $.Values.ollama.enabled) -}}
+{{- $p = append $p (printf "models.%s.provider=ollama needs models.%s.baseUrl: set it to the model server's URL, or ollama.enabled=true to run one" $name $name) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -220,13 +256,15 @@
 {{- $p = append $p "ollama.enabled is true and ollama.models is empty: set it to the models to have ready, such as [smollm2:135m]" -}}
 {{- end -}}
 {{- if .Values.worker.enabled -}}
-{{- if ne .Values.model.provider "ollama" -}}
+{{- $named := list -}}
+{{- range .Values.models -}}{{- $named = append $named .provider -}}{{- end -}}
+{{- if and (ne .Values.model.provider "ollama") (not (has "ollama" $named)) -}}
 {{- $p = append $p (printf "ollama.enabled is true and model.provider is %s, so nobody would use it: set model.provider=ollama, or ollama.enabled=false" .Values.model.provider) -}}
 {{- end -}}
 {{- if .Values.model.baseUrl -}}
 {{- $p = append $p (printf "ollama.enabled is true and model.baseUrl is %q, which is two model servers: leave model.baseUrl empty, or set ollama.enabled=false" .Values.model.baseUrl) -}}
 {{- end -}}
-{{- if and .Values.model.name $o.models (not (has .Values.model.name $o.models)) -}}
+{{- if and (eq .Values.model.provider "ollama") .Values.model.name $o.models (not (has .Values.model.name $o.models)) -}}
 {{- $p = append $p (printf "model.name is %s, which is not one of ollama.models (%s): add it there" .Values.model.name ($o.models | join ", ")) -}}
 {{- end -}}
 {{- end -}}

@@ -26,7 +26,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Egress rule: the model server, by the port of its URL. */}}
+{{/* Egress rule: the model servers, by the ports of their URLs; of one without a URL it is 443. */}}
 {{- define "selfheal.network.model" -}}
 {{- if .Values.ollama.enabled -}}
 - to:
@@ -35,14 +35,21 @@
           {{- include "selfheal.selectorLabels" (dict "root" . "component" "ollama") | nindent 10 }}
   ports:
     - {port: http}
-{{- else if .Values.model.baseUrl -}}
-{{- $url := urlParse .Values.model.baseUrl -}}
-{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary "443" "80") -}}
+{{- end -}}
+{{- $ports := list -}}
+{{- range append (values .Values.models) .Values.model -}}
+{{- if .baseUrl -}}
+{{- $url := urlParse .baseUrl -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary "443" "80")) -}}
+{{- else if and (ne .provider "builtin") (not (and $.Values.ollama.enabled (eq .provider "ollama"))) -}}
+{{- $ports = append $ports "443" -}}
+{{- end -}}
+{{- end }}
+{{ with uniq $ports | sortAlpha -}}
 - ports:
-    - {port: {{ $port }}}
-{{- else if ne .Values.model.provider "builtin" -}}
-- ports:
-    - {port: 443}
+    {{- range . }}
+    - {port: {{ . }}}
+    {{- end }}
 {{- end -}}
 {{- end -}}
 

@@ -11,6 +11,19 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The named models as the worker reads them; one on the release's own Ollama is told where that is. */}}
+{{- define "selfheal.worker.models" -}}
+{{- $models := dict -}}
+{{- range $name, $model := .Values.models -}}
+{{- $one := omit $model "existingSecret" "secretKey" -}}
+{{- if and $.Values.ollama.enabled (eq $model.provider "ollama") (not $model.baseUrl) -}}
+{{- $one = set $one "baseUrl" (printf "http://%s-ollama:11434" (include "selfheal.fullname" $)) -}}
+{{- end -}}
+{{- $models = set $models $name $one -}}
+{{- end -}}
+{{- toJson $models -}}
+{{- end -}}
+
 {{- define "selfheal.worker.env" -}}
 {{ include "selfheal.broker.env" . | trim }}
 {{ include "selfheal.queue.env" . | trim }}
@@ -33,6 +46,40 @@
   valueFrom:
     secretKeyRef: {name: {{ .existingSecret }}, key: {{ .secretKey }}}
 {{- end }}
+{{- if ne .structured "auto" }}
+- {name: MODEL_STRUCTURED, value: {{ .structured }}}
+{{- end }}
+{{- if .clamp }}
+- {name: MODEL_CLAMP, value: "true"}
+{{- end }}
+{{- with .concurrency }}
+- {name: MODEL_CONCURRENCY, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
+{{- with .requestsPerMinute }}
+- {name: MODEL_REQUESTS_PER_MINUTE, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
+{{- with .options }}
+- {name: MODEL_OPTIONS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .active }}
+- {name: MODEL_ACTIVE, value: {{ . | quote }}}
+{{- end }}
+{{- with .fallback }}
+- {name: MODEL_FALLBACK, value: {{ . | join "," | quote }}}
+{{- end }}
+{{- end }}
+{{- with .Values.models }}
+- {name: MODELS, value: {{ include "selfheal.worker.models" $ | quote }}}
+{{- range $name, $model := . }}
+{{- with $model.existingSecret }}
+- name: MODEL_API_KEY_{{ $name | upper | replace "-" "_" }}
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: {{ $model.secretKey | default "api-key" }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.task }}
+- {name: TASK_FILE, value: /etc/selfheal/task/task.yaml}
 {{- end }}
 - {name: HTTP_PORT, value: "8080"}
 - {name: LOG_LEVEL, value: {{ .Values.worker.logLevel }}}

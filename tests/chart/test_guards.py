@@ -132,6 +132,29 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model": {"baseUrl": "http://ollama:11434"}},
         ["model.provider=builtin uses no server", "leave model.baseUrl empty"],
     ),
+    "an active model that nobody named": (
+        {"model": {"active": "x"}},
+        ["model.active is x, which is not one of models ()", "add it there"],
+    ),
+    "a fallback that nobody named": (
+        {"model": {"fallback": ["builtin", "x"]}, "models": {"own": {"provider": "builtin"}}},
+        ["model.fallback names x, which is neither builtin nor one of models (own)"],
+    ),
+    "a model that falls back on itself": (
+        {
+            "model": {"active": "own", "fallback": ["own"]},
+            "models": {"own": {"provider": "builtin"}},
+        },
+        ["name a model twice (own, own)", "name each once"],
+    ),
+    "a named model without a name": (
+        {"models": {"own": {"provider": "ollama", "baseUrl": "http://ollama:11434"}}},
+        ["models.own.provider=ollama needs models.own.name"],
+    ),
+    "a task for the builtin model": (
+        {"task": "name: x"},
+        ["task is set and the model builtin, which knows emotion analysis alone"],
+    ),
     "a variable given twice": (
         {"worker": {"extraEnv": [{"name": "QUEUE_NAME", "value": "q"}]}},
         ["worker.extraEnv sets QUEUE_NAME, which is set already", "use the value of the chart"],

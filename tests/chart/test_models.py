@@ -1,0 +1,77 @@
+"""Named models, fallbacks and tasks: what the worker is told, and what a change touches."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import CHART, Helm, by_kind, containers, environment
+from worker import task_file
+
+MODELS = CHART / "ci" / "models-values.yaml"
+TASK = CHART / "ci" / "task-values.yaml"
+
+
+def _worker(objects: Any) -> dict[str, Any]:
+    found: dict[str, Any] = by_kind(objects, "Deployment")["selfheal-worker"]
+    return found
+
+
+def _told(objects: Any) -> dict[str, Any]:
+    [container] = containers(_worker(objects)["spec"]["template"])
+    return environment(container)
+
+
+def test_named_models_reach_the_worker_without_their_secrets(helm: Helm) -> None:
+    told = _told(helm.template(files=[MODELS]))
+    assert (told["MODEL_ACTIVE"], told["MODEL_FALLBACK"]) == ("small", "larger,builtin")
+    models = json.loads(told["MODELS"])
+    assert models["small"]["baseUrl"] == "http://selfheal-ollama:11434"
+    assert models["larger"]["requestsPerMinute"] == 120
+    assert "larger-model" not in told["MODELS"]
+    assert "MODEL_API_KEY_LARGER" in told
+
+
+def test_a_swap_of_the_active_model_changes_the_worker_alone(helm: Helm) -> None:
+    before = by_kind(helm.template(files=[MODELS]), "Deployment")
+    after = by_kind(
+        helm.template("model.active=larger", "model.fallback={builtin}", files=[MODELS]),
+        "Deployment",
+    )
+    assert {name for name in before if before[name] != after[name]} == {"selfheal-worker"}
+
+
+def test_a_task_is_a_file_that_the_worker_can_read(helm: Helm) -> None:
+    objects = helm.template(files=[TASK])
+    file = by_kind(objects, "ConfigMap")["selfheal-worker-task"]["data"]["task.yaml"]
+    assert task_file.parse(file.encode(), "task.yaml").name == "ticket-triage"
+    template = _worker(objects)["spec"]["template"]
+    [container] = containers(template)
+    assert environment(container)["TASK_FILE"] == "/etc/selfheal/task/task.yaml"
+    assert {"name": "task", "configMap": {"name": "selfheal-worker-task"}} in (
+        template["spec"]["volumes"]
+    )
+
+
+def test_another_task_restarts_the_worker(helm: Helm) -> None:
+    def annotations(*sets: str) -> Any:
+        template = _worker(helm.template(*sets, files=[TASK]))["spec"]["template"]
+        return template["metadata"]["annotations"]
+
+    assert annotations() != annotations("task=name: other")
+
+
+@pytest.mark.parametrize(
+    ("sets", "ports"), [((), {443}), (("models.larger.baseUrl=http://m.example:8000/v1",), {8000})]
+)
+def test_the_worker_may_reach_the_servers_of_all_models(
+    helm: Helm, sets: tuple[str, ...], ports: set[int]
+) -> None:
+    objects = helm.template("networkPolicy.enabled=true", *sets, files=[MODELS])
+    [policy] = [
+        one for name, one in by_kind(objects, "NetworkPolicy").items() if name.endswith("-worker")
+    ]
+    to_anywhere = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
+    assert {port["port"] for rule in to_anywhere for port in rule["ports"]} == ports

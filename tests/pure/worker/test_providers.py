@@ -1,0 +1,131 @@
+"""Providers: a stranger's is found, an unused one costs nothing, a missing package is named."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker import model
+from worker.model import ModelConfig, ModelConfigError
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "tests" / "models" / "example_provider"
+
+
+def _run(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example package, installed as pip does it."""
+    target = tmp_path_factory.mktemp("target")
+    done = _run(
+        *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"),
+        *("--disable-pip-version-check", "--target", str(target), str(EXAMPLE)),
+        HOME=str(target),
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_a_package_adds_a_provider_and_nothing_here_is_touched(installed: Path) -> None:
+    done = _run(
+        *("-m", "worker", "analyze", "WHERE IS MY PARCEL", "-o", "json"),
+        PYTHONPATH=str(installed),
+        MODEL_PROVIDER="shouting",
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["primary_emotion"] == "Anger"
+    assert answer["key_phrases"] == ["WHERE", "IS", "MY", "PARCEL"]
+    assert answer["model"] == {"provider": "shouting", "name": "capitals", "version": "1.0"}
+
+
+def test_its_own_settings_and_its_own_complaints(installed: Path) -> None:
+    more = {"PYTHONPATH": str(installed), "MODEL_PROVIDER": "shouting"}
+    calm = _run("-m", "worker", "analyze", "a NICE day", **more, MODEL_OPTIONS='{"share": 0.9}')
+    assert calm.stdout.startswith("Neutral")
+    task = str(ROOT / "docs" / "examples" / "ticket-triage.yaml")
+    refused = _run("-m", "worker", "analyze", "a", **more, TASK_FILE=task)
+    assert refused.returncode == 2
+    assert "MODEL_PROVIDER=shouting knows the task emotion alone" in refused.stderr
+
+
+def test_a_provider_that_is_not_there_is_told_with_those_that_are(installed: Path) -> None:
+    done = _run(
+        *("-m", "worker", "analyze", "a"), PYTHONPATH=str(installed), MODEL_PROVIDER="whisper"
+    )
+    assert done.returncode == 2
+    assert "builtin, langchain, llamacpp, ollama, openai, shouting" in done.stderr
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai", "langchain", "llamacpp"])
+def test_a_missing_package_is_named_with_what_brings_it(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = model.IN_THE_BOX[provider].partition(":")[0]
+
+    def importing(name: str) -> Any:
+        assert name == module
+        raise ModuleNotFoundError("No module named 'some_package'", name="some_package")
+
+    monkeypatch.setattr(importlib, "import_module", importing)
+    with pytest.raises(ModelConfigError) as caught:
+        model.build(ModelConfig(provider, name="m", key="triage"))
+    assert str(caught.value) == (
+        f"models.triage.provider={provider} needs the Python module 'some_package', "
+        f"which is not installed; pip install 'selfheal[{model.EXTRAS[provider]}]' brings it"
+    )
+
+
+def test_no_provider_is_imported_that_is_not_used() -> None:
+    script = (
+        "import sys\n"
+        "from worker.__main__ import main\n"
+        "assert main(['analyze', 'I love it']) == 0\n"
+        "import worker.loop, worker.metrics, worker.health\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = _run("-c", script)
+    assert done.returncode == 0, done.stderr
+    loaded = set(eval(done.stdout.splitlines()[-1]))
+    heavy = {"langchain_core", "langchain_ollama", "langchain_openai", "langchain", "openai"}
+    heavy |= {"langchain_community", "ollama", "httpx", "llama_cpp", "numpy"}
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"provider": "openai"}, "MODEL_NAME is not set"),
+        ({"provider": "openai", "name": "m"}, "neither MODEL_BASE_URL nor an API key is set"),
+        ({"provider": "openai", "key": "big"}, r"models\.big\.name is not set"),
+        ({"provider": "langchain"}, "MODEL_NAME is not set"),
+        ({"provider": "langchain", "name": "gpt"}, "needs PROVIDER:MODEL"),
+        ({"provider": "langchain", "name": "nobody:x"}, "nobody"),
+        ({"provider": "langchain", "name": "mistralai:x"}, "langchain-mistralai"),
+        ({"provider": "ollama", "name": "m", "structured": "tools"}, "MODEL_STRUCTURED=tools"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told_at_the_start(
+    config: dict[str, Any], said: str
+) -> None:
+    pytest.importorskip("langchain_openai")
+    with pytest.raises(ModelConfigError, match=said):
+        model.build(ModelConfig(**config))
