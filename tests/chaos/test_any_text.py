@@ -180,6 +180,9 @@ def test_each_is_answered_or_dead_lettered_with_a_reason(
                 reasons[properties.headers["x-selfheal-reason"]] += 1
                 dead[properties.correlation_id] += 1
             memory.append(round(resident_mib(worker), 1))
+            with capsys.disabled():
+                sys.stdout.write(f"\nseed {SEED}: {total} of {MESSAGES}, memory {memory[-1]} MiB")
+                sys.stdout.flush()
         with capsys.disabled():
             sys.stdout.write(
                 f"\nseed {SEED}: {MESSAGES} texts = answered {len(answered)} + dead-lettered "
