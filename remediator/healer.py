@@ -41,7 +41,7 @@ Post = Callable[[Callable[[], None]], None]
 INSTALLED_EVERY = 60.0
 #: An owner is read again so long after its pods changed, and at least so often.
 OWNER_SOON = 2.0
-OWNER_EVERY = 300.0
+OWNER_EVERY = 600.0
 #: Between two writes of a status in which only numbers changed; else it is written at once.
 STATUS_EVERY = 10.0
 FAILED_AGAIN = 5.0
