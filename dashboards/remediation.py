@@ -202,7 +202,7 @@ _POLICIES = Row(
         Panel(
             "State of policies",
             "Healing: a restart is under way. Throttled: one is called for and has to wait. GaveUp: "
-            "the hour's restarts did not help. Degraded: ill in a way that a restart cannot heal.",
+            "the hour's restarts did not help, or all pods are ill. Degraded: no restart can help.",
             "short",
             (
                 Query(
