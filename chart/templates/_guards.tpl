@@ -35,6 +35,16 @@
 {{- if include "selfheal.guards.noStorageClass" . -}}
 {{- $p = append $p "this cluster has no default storage class, so the broker's volume would stay Pending: set rabbitmq.persistence.storageClass (to - for a volume that you made by hand), or rabbitmq.persistence.enabled=false for a broker that forgets" -}}
 {{- end -}}
+{{- if .Values.remediator.enabled -}}
+{{- $brakes := .Values.remediator.config.brakes -}}
+{{- $held := max (hasSuffix "%" (toString $brakes.maxHeld) | ternary 0 $brakes.maxHeld | int) (int $brakes.maxHeldFloor) | int -}}
+{{- if and (gt $held 1) (kindIs "invalid" $brakes.maxHeldCeiling) -}}
+{{- $nodes := len (lookup "v1" "Node" "" "").items -}}
+{{- if ge $held $nodes -}}
+{{- $p = append $p (printf "remediator.config.brakes lets it hold %d nodes (maxHeld, maxHeldFloor), and this cluster has %d: one bad rule could empty all of it; set both lower, or maxHeld to a percentage of at most 50%%" $held $nodes) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $p = append $p "metrics.podMonitor.enabled is true, and this cluster has no Prometheus operator (no API monitoring.coreos.com/v1): install it first, or set metrics.podMonitor.enabled=false" -}}
 {{- end -}}

@@ -48,6 +48,11 @@ def test_says_what_is_only_for_evaluation_and_what_is_missing(notes: Helm) -> No
     assert "lost when its pod moves" in notes.notes("rabbitmq.persistence.enabled=false")
 
 
+def test_the_reader_of_the_first_answer_waits_for_a_worker_from_zero(notes: Helm) -> None:
+    [command] = re.findall(r"selfheal-worker results .*", notes.notes())
+    assert command == "selfheal-worker results --expect 1 --timeout 120"
+
+
 def test_says_that_faults_are_on(notes: Helm) -> None:
     assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
     assert "while /tmp/hang is there" in notes.notes("faults.modelHangFile=/tmp/hang")

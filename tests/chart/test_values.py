@@ -138,7 +138,7 @@ def test_a_wrong_value_is_refused_with_its_place(helm: Helm, assignment: str, sa
     assert said in helm.refusal(assignment)
 
 
-def test_works_as_a_dependency(helm: Helm, tmp_path: Path) -> None:
+def test_works_as_a_dependency(helm: Helm, helm3: Helm, tmp_path: Path) -> None:
     """In an umbrella chart, with `condition: selfheal.enabled` and globals of its own."""
     umbrella = tmp_path / "umbrella"
     (umbrella / "charts").mkdir(parents=True)
@@ -151,8 +151,9 @@ def test_works_as_a_dependency(helm: Helm, tmp_path: Path) -> None:
         "{global: {company: acme, imageRegistry: registry.acme}, "
         "selfheal: {enabled: true, queue: {name: acme}}}"
     )
-    manifests = helm.template(chart=umbrella, release="acme")
-    worker = by_kind(manifests, "Deployment")["acme-selfheal-worker"]
-    image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image.startswith("registry.acme/selfheal-worker:")
-    assert helm.template("selfheal.enabled=false", chart=umbrella, release="acme") == []
+    for each in (helm, helm3):
+        manifests = each.template(chart=umbrella, release="acme")
+        worker = by_kind(manifests, "Deployment")["acme-selfheal-worker"]
+        image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
+        assert image.startswith("registry.acme/selfheal-worker:")
+        assert each.template("selfheal.enabled=false", chart=umbrella, release="acme") == []
