@@ -128,6 +128,7 @@ class Remediator:
         self._first: str | None = None
         self._metrics_at = 0.0
         self._metrics_owed = False
+        self._published = (-1, False)
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
 
@@ -218,7 +219,8 @@ class Remediator:
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
         for intent in plan.intents:
             self._submit(intent)
-        self._follow_drains()
+        if self.draining.running or self.planner.holding:
+            self._follow_drains()
         wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
         wakes.append(self._heal_pods(now, ill))
         self.metrics.tick()
@@ -597,11 +599,7 @@ class Remediator:
         publish(self.metrics.policy_pods, pods)
         publish(self.metrics.policy_state, states)
 
-    def _publish(self, now: float, engaged: Mapping[str, int]) -> None:
-        self._metrics_owed = now < self._metrics_at
-        if self._metrics_owed:
-            return
-        self._metrics_at = now + METRICS_EVERY
+    def _publish_nodes(self) -> None:
         states: Counter[tuple[str, ...]] = Counter()
         held: Counter[tuple[str, ...]] = Counter()
         info: dict[tuple[str, ...], float] = {}
@@ -610,10 +608,21 @@ class Remediator:
             for entry in self.planner.entries.values():
                 _count(entry, states, held, info, rejected)
         publish(self.metrics.nodes, states)
-        self._publish_policies()
         publish(self.metrics.held, held)
         publish(self.metrics.held_info, named(info))
         publish(self.metrics.rejected, rejected)
+
+    def _publish(self, now: float, engaged: Mapping[str, int]) -> None:
+        self._metrics_owed = now < self._metrics_at
+        if self._metrics_owed:
+            return
+        self._metrics_at = now + METRICS_EVERY
+        # Counting all nodes again is most of what an idle process does: only after a change.
+        known = (self.planner.revision, self._leading)
+        if known != self._published:
+            self._published = known
+            self._publish_nodes()
+        self._publish_policies()
         publish(self.metrics.brakes, {(brake,): count for brake, count in engaged.items()})
         causes = self.draining.blocked_causes(now)
         publish(self.metrics.blocked, {(cause,): count for cause, count in causes.items()})

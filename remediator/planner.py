@@ -98,6 +98,8 @@ class Planner:
         self.suspects: dict[Key, float] = {}
         self.trusted: frozenset[str] = frozenset()
         self.marks: Mapping[str, str] = NO_MARKS
+        #: Grows with every change of what is thought of a node or under way with it.
+        self.revision = 0
         #: What we say of nodes ourselves, by name: conditions that no object holds.
         self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
@@ -125,6 +127,11 @@ class Planner:
         for entry in self.entries.values():
             entry.memory = observe(entry.memory, entry.node, entry.node, config.rules, now)
         self._dirty.update(self.entries)
+
+    @property
+    def holding(self) -> bool:
+        """Whether any node is held by us, or about to be."""
+        return self._counts.held > 0
 
     def trust(self, conditions: frozenset[str]) -> None:
         """Conditions that a human vouches for: many of them at once are no detector's fault."""
@@ -175,6 +182,7 @@ class Planner:
 
     def _forget(self, uid: str) -> None:
         entry = self.entries.pop(uid, None)
+        self.revision += 1
         if entry is not None and entry.member is not None:
             self._counts.count(entry.member, -1)
         self._dirty.discard(uid)
@@ -224,6 +232,7 @@ class Planner:
         if entry is None:
             return
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
+        self.revision += 1
         if self.config.dry_run:
             entry.overlay = (node.unschedulable, node.annotations.get(STATE_KEY))
             self._see(entry.node, entry, now)
@@ -238,6 +247,7 @@ class Planner:
         if entry is None:
             return
         entry.pending = None
+        self.revision += 1
         entry.failures += 1
         entry.retry_at = now + max(delay, min(60.0, 0.1 * 2.0 ** min(entry.failures, 10)))
         self._dirty.add(intent.uid)
@@ -252,6 +262,7 @@ class Planner:
 
     def _hand_out(self, entry: Entry, intent: Intent, now: float) -> None:
         entry.pending, entry.blocked = intent, None
+        self.revision += 1
         self._asking.discard(entry.node.uid)
         self._recount(entry, now)
 
@@ -259,6 +270,7 @@ class Planner:
         """Leadership was lost: nothing that was handed out counts any more."""
         for entry in self.entries.values():
             entry.pending = None
+        self.revision += 1
         self._dirty.update(self.entries)
 
     def scope(self) -> Scope:
@@ -466,7 +478,14 @@ class Planner:
         scope = self.scope()
         for uid in self._dirty:
             entry = self.entries[uid]
-            seen = entry.assessment = assess(entry.node, entry.memory, scope, now)
+            before, seen = entry.assessment, assess(entry.node, entry.memory, scope, now)
+            entry.assessment = seen
+            if (before.standing, before.state, before.rejected) != (
+                seen.standing,
+                seen.state,
+                seen.rejected,
+            ):
+                self.revision += 1
             entry.blocked = None
             self._recount(entry, now)
             if entry.pending is None and (seen.intent is not None or seen.wish is not None):
