@@ -3,7 +3,8 @@
 In an expression `%name%` is filled in by the chart: matchers of this release's series (`%worker%`,
 `%remediator%`, `%pods%` for all its pods), its names (`%namespace%`, `%release%`, `%queue%`,
 `%results%`), its objectives (`%successBudget%`, `%waitBudget%`, `%waitSeconds%`) and the alert's own
-`%threshold%`. All of it, and each whole alert, can be set in values.
+`%threshold%` and `%for%` (how long it must hold). All of it, and each whole alert, can be set in
+values.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ _WORK = (
         "5m",
         'sum(selfheal_worker_breaker_state{%worker%,breaker="model"} > bool 0) > %threshold%',
         "{{ $value }} workers of %release% have stopped consuming: the model does not answer",
-        "{{ $value }} workers wait for their model for 5 minutes. Messages stay in the queue %queue% "
+        "{{ $value }} workers wait for their model for %for%. Messages stay in the queue %queue% "
         "and lose no attempt; work goes on by itself once the model answers.",
         "selfheal-model",
         "Breaker",
@@ -182,7 +183,7 @@ _WORK = (
         "5m",
         'sum(selfheal_worker_breaker_state{%worker%,breaker="results"} > bool 0) > %threshold%',
         "{{ $value }} workers of %release% cannot publish results",
-        "The broker takes no results for {{ $value }} workers for 5 minutes: the queue %results% is "
+        "The broker takes no results for {{ $value }} workers for %for%: the queue %results% is "
         "missing, full, or refuses them. Nothing is lost; nothing is answered either.",
         "selfheal-worker",
         "Breakers",
@@ -196,7 +197,7 @@ _WORK = (
         "count((selfheal_worker_ready{%worker%} == 0)"
         ' and on (pod) (selfheal_worker_messages_total{%worker%,outcome="answered"} == 0))'
         " > %threshold%",
-        "{{ $value }} workers of %release% have not become ready within 15 minutes",
+        "{{ $value }} workers of %release% have not become ready within %for%",
         "{{ $value }} workers run, have never answered a message and are not ready: the model does "
         "not load or the broker is not reached.",
         "selfheal-model",
@@ -211,7 +212,7 @@ _WORK = (
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold%'
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%queue%"}) == 0',
         "{{ $value }} messages wait in %queue%, and nobody consumes",
-        "{{ $value }} messages are ready in the queue %queue% for 10 minutes without one consumer.",
+        "{{ $value }} messages are ready in the queue %queue% for %for% without one consumer.",
         "selfheal-overview",
         "Queue depth",
         0,
@@ -225,7 +226,7 @@ _WORK = (
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%results%"}) == 0',
         "{{ $value }} results lie in %results%, and nobody reads them",
         "{{ $value }} results are ready in the queue %results%, more than %threshold%, and it has had "
-        "no consumer for 30 minutes. The broker's disk is finite.",
+        "no consumer for %for%. The broker's disk is finite.",
         "selfheal-overview",
         "Queue depth",
         1000,
@@ -237,7 +238,7 @@ _WORK = (
         "5m",
         "count(selfheal_worker_broker_connected{%worker%} == 0) > %threshold%",
         "{{ $value }} workers of %release% have no connection to the broker",
-        "{{ $value }} workers have been without a connection to RabbitMQ for 5 minutes; they go on "
+        "{{ $value }} workers have been without a connection to RabbitMQ for %for%; they go on "
         "trying.",
         "selfheal-worker",
         "Broker connections",
@@ -250,7 +251,7 @@ _WORK = (
         "5m",
         "count(selfheal_worker_broker_blocked{%worker%} == 1) > %threshold%",
         "The broker takes nothing from {{ $value }} workers of %release%",
-        "RabbitMQ blocks publishers (its memory or disk alarm) for 5 minutes; {{ $value }} workers "
+        "RabbitMQ blocks publishers (its memory or disk alarm) for %for%; {{ $value }} workers "
         "wait with their results.",
         "selfheal-worker",
         "Broker connections",
@@ -291,7 +292,7 @@ _WORK = (
         "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{%pods%}[30m]))"
         " > %threshold% and on (pod, container)"
         ' kube_pod_container_status_last_terminated_reason{%pods%,reason="OOMKilled"} == 1',
-        "{{ $labels.pod }} was killed for its memory",
+        '{{ $labels.pod }} was killed for its memory {{ $value | printf "%.0f" }} times in 30 minutes',
         "The container {{ $labels.container }} of {{ $labels.pod }} reached its memory limit; {{ $value "
         '| printf "%.0f" }} restarts in 30 minutes. Restarts do not heal this: the limit or the load '
         "must change.",
@@ -306,7 +307,7 @@ _WORK = (
         "15m",
         "sum(kube_pod_status_unschedulable{%pods%}) > %threshold%",
         "{{ $value }} pods of %release% find no node",
-        "{{ $value }} pods of %release% have been unschedulable for 15 minutes: no node has room for "
+        "{{ $value }} pods of %release% have been unschedulable for %for%: no node has room for "
         "their requests, or too many nodes are held.",
         "selfheal-overview",
         "Replicas",
@@ -320,7 +321,7 @@ _WORK = (
         'kube_deployment_status_replicas_ready{namespace="%namespace%",deployment="%release%-worker"}'
         " > %threshold% unless on () count(selfheal_worker_ready{%worker%}) > 0",
         "{{ $value }} workers of %release% are ready, and none is scraped",
-        "{{ $value }} workers are ready, and Prometheus has no metrics of any for 15 minutes: the other "
+        "{{ $value }} workers are ready, and Prometheus has no metrics of any for %for%: the other "
         "alerts on workers cannot fire.",
         "selfheal-overview",
         "Replicas",
@@ -354,7 +355,7 @@ _WORK = (
         'horizontalpodautoscaler="keda-hpa-%release%-worker"})',
         "{{ $value }} messages wait in %queue% with the most workers allowed",
         "{{ $value }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
-        "its maximum for 30 minutes.",
+        "its maximum for %for%.",
         "selfheal-overview",
         "Replicas",
         100,
@@ -383,7 +384,7 @@ _NODES = (
         "5m",
         "(sum(selfheal_remediator_leader{%remediator%}) or vector(0)) <= %threshold%",
         "{{ $value }} remediators lead: bad nodes are not looked after",
-        "{{ $value }} replicas of %release%-remediator hold the Lease for 5 minutes, or none is scraped. "
+        "{{ $value }} replicas of %release%-remediator hold the Lease for %for%, or none is scraped. "
         "No node is cordoned, drained or given back.",
         "selfheal-remediation",
         "Leader",
@@ -423,8 +424,8 @@ _NODES = (
         "warning",
         "4h",
         "max(selfheal_remediator_paused{%remediator%}) == 1",
-        "Remediation has been paused for 4 hours ({{ $value }} = paused)",
-        "Somebody paused %release%-remediator at least 4 hours ago. `selfheal-remediator status` shows "
+        "Remediation has been paused for %for% ({{ $value }} = paused)",
+        "Somebody paused %release%-remediator at least %for% ago. `selfheal-remediator status` shows "
         "who and why; bad nodes stay in service.",
         "selfheal-remediation",
         "Leader",
@@ -436,7 +437,7 @@ _NODES = (
         "15m",
         "max(selfheal_remediator_read_only{%remediator%}) == 1",
         "%release%-remediator only looks on ({{ $value }} = read only): another one was here first",
-        "A second remediator runs in this cluster for 15 minutes. The older acts; %release%-remediator "
+        "A second remediator runs in this cluster for %for%. The older acts; %release%-remediator "
         "does not. Remove one of the two.",
         "selfheal-remediation",
         "Leader",
@@ -448,7 +449,7 @@ _NODES = (
         "5m",
         "min(selfheal_remediator_config_last_reload_successful{%remediator%}) == 0",
         "The new configuration of %release%-remediator is not taken ({{ $value }} = refused)",
-        "The configuration file has been unusable for 5 minutes; the rules from before are in force. The log names the "
+        "The configuration file has been unusable for %for%; the rules from before are in force. The log names the "
         "wrong key.",
         "selfheal-remediation",
         "Leader",
@@ -473,9 +474,9 @@ _NODES = (
         "warning",
         "4h",
         "max by (node, condition) (selfheal_remediator_held_node_info{%remediator%}) == 1",
-        "{{ $labels.node }} has been held for 4 hours ({{ $labels.condition }})",
+        "{{ $labels.node }} has been held for %for% ({{ $labels.condition }})",
         "The remediator holds {{ $labels.node }} out of service for {{ $labels.condition }} for at least "
-        "4 hours. A latched condition is gone only after a reboot.",
+        "%for%. A latched condition is gone only after a reboot.",
         "selfheal-remediation",
         "Nodes held",
     ),
@@ -486,7 +487,7 @@ _NODES = (
         "15m",
         "max by (cause) (selfheal_remediator_drain_blocked_pods{%remediator%}) > %threshold%",
         "{{ $value }} pods block a drain ({{ $labels.cause }})",
-        "{{ $value }} pods cannot leave a node that is being drained, for 15 minutes; cause: "
+        "{{ $value }} pods cannot leave a node that is being drained, for %for%; cause: "
         "{{ $labels.cause }}. The node's Events name the pods and the budget.",
         "selfheal-remediation",
         "Pods that block a drain",
@@ -528,7 +529,7 @@ _NODES = (
         f'brake!~"{_PACES}"}}) > %threshold%',
         "{{ $value }} bad nodes wait for the brake {{ $labels.brake }}",
         "{{ $value }} nodes call for a cordon or drain that the brake {{ $labels.brake }} has held back "
-        "for 15 minutes.",
+        "for %for%.",
         "selfheal-remediation",
         "Brakes",
         0,
@@ -556,7 +557,7 @@ _NODES = (
         " > %threshold%",
         "{{ $value }} nodes are bad by a signal whose writer is silent",
         "{{ $value }} nodes carry a bad condition that nobody has confirmed for longer than the rule's "
-        "heartbeat; for 10 minutes it has not been acted on.",
+        "heartbeat; for %for% it has not been acted on.",
         "selfheal-remediation",
         "Signals not believed",
         0,
@@ -570,7 +571,7 @@ _NODES = (
         f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
         "None of the {{ $value }} pods of the HealingPolicy {{ $labels.policy }} is healthy",
         "Of the {{ $value }} pods that the policy {{ $labels.policy }} looks after none has been healthy "
-        "for 5 minutes. `kubectl get healingpolicies` says whether it heals, waits or gave up.",
+        "for %for%. `kubectl get healingpolicies` says whether it heals, waits or gave up.",
         "selfheal-remediation",
         "Pods of policies",
         0,
@@ -583,9 +584,9 @@ _NODES = (
         'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="GaveUp"} '
         f"{_LEADS}) == 1",
         "The HealingPolicy {{ $labels.policy }} gave up ({{ $value }} = gave up)",
-        "The restarts that the policy {{ $labels.policy }} allows within 1 hour did not help; nothing is "
-        "restarted any more. It begins again after a rollout, a change of the policy, or 10 minutes "
-        "of health.",
+        "The policy {{ $labels.policy }} restarts nothing any more: what it allows within 1 hour did not "
+        "help, or its pods are ill on every node, which no restart heals. It begins again after a "
+        "rollout, a change of the policy, or 10 minutes of health.",
         "selfheal-remediation",
         "State of policies",
     ),
@@ -597,7 +598,7 @@ _NODES = (
         'sum(kube_daemonset_status_number_unavailable{namespace="%detectorNamespace%",'
         'daemonset="%release%-node-problem-detector"}) > %threshold%',
         "{{ $value }} nodes have no working node-problem-detector",
-        "{{ $value }} pods of %release%-node-problem-detector have been unavailable for 15 minutes: what "
+        "{{ $value }} pods of %release%-node-problem-detector have been unavailable for %for%: what "
         "happens on their nodes is not seen.",
         "selfheal-remediation",
         "Detectors that do not run",

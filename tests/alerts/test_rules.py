@@ -45,7 +45,8 @@ def test_fires(fired: dict[str, list[Fired]], name: str) -> None:
     for key, text in one.annotations.items():
         assert not BROKEN.search(text), f"{key}: {text}"
     assert case.says in one.annotations["summary"] + one.annotations["description"]
-    assert re.search(r"\d", one.annotations["description"])
+    for key in ("summary", "description"):
+        assert re.search(r"\d", one.annotations[key]), key
 
 
 @every_alert

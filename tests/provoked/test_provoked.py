@@ -46,7 +46,8 @@ def stage(unavailable: Callable[[str], None]) -> Iterator[Stage]:
         command = ["install", RELEASE, str(sites.CHART), "-n", NAMESPACE, *arguments]
         site.kube.helm(*command, "--wait", "--timeout", "5m")
         # The rules of a model server too: a pod of its name will stand in for it.
-        loaded = made.load_rules("--set", "ollama.enabled=true", "--set", "ollama.models={a}")
+        ollama = ["ollama.enabled=true", "ollama.models={tiny:1b}", "model.baseUrl="]
+        loaded = made.load_rules(*(word for one in ollama for word in ("--set", one)))
         assert loaded == len(ALERTS)
         with watcher.running():
             watcher.until_quiet({alert.name for alert in ALERTS})

@@ -41,9 +41,9 @@
 {{- round (subf 1.0 (float64 .)) 6 -}}
 {{- end -}}
 
-{{/* Text with all its %name% put in. dict: text, words, threshold (a text). */}}
+{{/* Text with all its %name% put in. dict: text, words, threshold and for (texts). */}}
 {{- define "selfheal.alerts.fill" -}}
-{{- $text := .text | replace "%threshold%" .threshold -}}
+{{- $text := .text | replace "%threshold%" .threshold | replace "%for%" .for -}}
 {{- range .words -}}
 {{- $text = replace (printf "%%%s%%" (first .)) (last .) $text -}}
 {{- end -}}
@@ -58,7 +58,7 @@
 {{- $on := hasKey $own "enabled" | ternary $own.enabled true -}}
 {{- range $rule.needs }}{{- if not (has . $.parts) }}{{- $on = false -}}{{- end -}}{{- end -}}
 {{- if $on -}}
-{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (get $rule "threshold"))) -}}
+{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (get $rule "threshold"))) "for" ($own.for | default $rule.for) -}}
 {{- $annotations := dict -}}
 {{- range $key, $text := merge (dict) (default dict $own.annotations) $rule.annotations -}}
 {{- $_ := set $annotations $key (include "selfheal.alerts.fill" (merge (dict "text" $text) $fill)) -}}
