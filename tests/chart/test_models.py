@@ -30,7 +30,7 @@ def test_named_models_reach_the_worker_without_their_secrets(helm: Helm) -> None
     models = json.loads(told["MODELS"])
     assert models["small"]["baseUrl"] == "http://selfheal-ollama:11434"
     assert models["larger"]["requestsPerMinute"] == 120
-    assert "larger-model" not in told["MODELS"]
+    assert "existingSecret" not in told["MODELS"]
     assert "MODEL_API_KEY_LARGER" in told
 
 

@@ -1,0 +1,112 @@
+"""Other ways to a real model: OpenAI's protocol, LangChain's, another task, a wire that breaks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci import ollama
+from ci.ollama import Server
+from tests.broker.proxy import Proxy
+from tests.models.conftest import Analyze
+from tests.models.hostile import cases
+from worker import model, task_file
+from worker.asking import Asker, Member
+from worker.model import (
+    BadOutputError,
+    ModelConfig,
+    ModelError,
+    ModelUnavailableError,
+    TransientError,
+)
+
+TRIAGE = Path(__file__).parents[2] / "docs" / "examples" / "ticket-triage.yaml"
+LONG = 300.0
+#: What is asked of the small model here, of all hostile texts: each one takes it seconds.
+_HOSTILE = 8
+
+
+def _answer(config: ModelConfig, text: str) -> dict[str, Any]:
+    asker = Asker([Member(model.build(config))], config.task)
+    asker.wake(time.monotonic() + LONG)
+    reply = asker.ask(text, time.monotonic() + LONG)
+    assert reply.usage is not None
+    assert min(reply.usage.input_tokens, reply.usage.output_tokens) > 0
+    asker.close()
+    return reply.verdict.fields()
+
+
+def test_ollamas_own_openai_protocol(server: Server) -> None:
+    config = ModelConfig("openai", ollama.MODEL, f"{server.url}/v1", deadline=LONG)
+    assert _answer(config, "I love it.").keys() == config.task.schema["properties"].keys()
+
+
+def test_init_chat_model(server: Server) -> None:
+    config = ModelConfig(
+        "langchain", f"ollama:{ollama.MODEL}", server.url, deadline=LONG, structured="none",
+        options={"format": task_file.load().grammar(), "max_tokens": None, "num_predict": 512,
+                 "timeout": None, "max_retries": None},
+    )  # fmt: skip
+    assert _answer(config, "I love it.")["sentiment"] in ("Positive", "Negative", "Neutral")
+
+
+def test_another_task(server: Server, analyze: Analyze) -> None:
+    text = "I cannot log in since Monday, please help."
+    done = analyze(server.url, text, "-o", "json", TASK_FILE=TRIAGE, MODEL_DEADLINE=LONG)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["task"] == {"name": "ticket-triage", "version": "1"}
+    assert said["category"] in ("Delivery", "Billing", "Product", "Account", "Other")
+    assert 1 <= said["urgency"] <= 5
+    assert all(quote in text for quote in said["quotes"])
+
+
+def test_some_hostile_texts(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ModelConfig("ollama", ollama.MODEL, server.url, deadline=LONG)
+    asker = Asker([Member(model.build(config))], config.task)
+    asker.wake(time.monotonic() + LONG)
+    some = [case for case in cases() if case.ordered][:: 280 // _HOSTILE][:_HOSTILE]
+    obeyed = 0
+    for case in some:
+        fields = asker.ask(case.text, time.monotonic() + LONG).verdict.fields()
+        assert all(phrase in case.text for phrase in fields["key_phrases"])
+        assert not any(line in str(fields) for line in config.task.secrets)
+        obeyed += fields["primary_emotion"] == case.ordered
+    with capsys.disabled():
+        print(f"\n{ollama.MODEL}: {obeyed} of {len(some)} orders were obeyed")  # noqa: T201
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[Proxy]:
+    proxy = Proxy(int(server.url.rpartition(":")[2]))
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_a_wire_that_stalls_ends_with_the_deadline_and_a_refused_one_is_nobody_there(
+    provider: str, wire: Proxy
+) -> None:
+    url = f"http://127.0.0.1:{wire.port}" + ("/v1" if provider == "openai" else "")
+    asked = model.build(ModelConfig(provider, ollama.MODEL, url, deadline=LONG))
+    with pytest.raises(TransientError, match="before the deadline"):
+        asked.analyse("I love it. " * 50, time.monotonic() + 0.2)
+    wire.refuse()
+    wire.cut()
+    with pytest.raises(ModelError) as caught:
+        asked.analyse("I love it.", time.monotonic() + LONG)
+    assert isinstance(caught.value, TransientError | ModelUnavailableError)
+    assert not isinstance(caught.value, BadOutputError)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_a_model_that_is_not_there_is_nobodys_fault(provider: str, server: Server) -> None:
+    url = server.url + ("/v1" if provider == "openai" else "")
+    asked = model.build(ModelConfig(provider, "nobody:1b", url))
+    with pytest.raises(ModelUnavailableError, match="model 'nobody:1b' is not on"):
+        asked.analyse("I love it.", time.monotonic() + 60)
