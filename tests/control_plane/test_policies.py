@@ -254,8 +254,9 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
     well = max(pods(site))
 
     def all_but_one_ill() -> bool:
-        for name in pods(site):
-            if name != well and site.phase_of(name) == "Running":
+        for pod in site.pods(app="web"):
+            name = pod["metadata"]["name"]
+            if name != well and pod["status"]["phase"] == "Running":
                 sicken(site, name)
         return state(site) == "GaveUp"
 
@@ -553,7 +554,9 @@ def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> 
     make(site, "web")
     make(site, "api", app="api")
     rules = [{"condition": "PodsHung", "for": "1s", "action": "drain"}]
-    process = site.remediator(config(site, rules=rules, drain={"headroom": False}))
+    # Held for long enough to be seen.
+    slow = {"drain": {"headroom": False}, "recovery": {"holdDown": "15s"}}
+    process = site.remediator(config(site, rules=rules, **slow))
     until(lambda: state(site, "web") == state(site, "api") == "Healthy", "statuses")
     # Both are seen before anything may be done: which is ill first is not what is tested.
     site.annotate_lease("selfheal.dev/paused", "until both are seen")
