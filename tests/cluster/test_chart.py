@@ -1,0 +1,289 @@
+"""A release's life on real nodes, beside the demo's: with both Helms, and messages in flight.
+
+SELFHEAL_TEST_CLUSTER=NAME takes a cluster that is up and has a release `selfheal` in `selfheal`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ci import images, parts
+from ci.cluster import Cluster
+from ci.demo import pods
+from ci.demo.kube import CommandFailed, Kube, Object
+from ci.demo.mailbox import Mailbox
+from ci.demo.world import World
+
+pytestmark = pytest.mark.cluster
+
+CHART = Path(__file__).parents[2] / "chart"
+NAMESPACE = RELEASE = "feelings"
+PREFIX = "feelings-selfheal"
+only_long = pytest.mark.skipif(
+    os.environ.get("SELFHEAL_LONG") != "1", reason="takes a minute: with SELFHEAL_LONG=1"
+)
+_PATIENCE = 240.0
+#: What differs from the defaults: the cluster has its remediator and detector, the embedded model
+#: is too fast to find a message in flight, and two cores are shared with everything else.
+VALUES = {
+    "remediator": {"enabled": False},
+    "nodeProblemDetector": {"enabled": False},
+    "faults": {"modelDelay": 0.5},
+    "worker": {"concurrency": 4, "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}}},
+    "rabbitmq": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
+    # Two from the start, so that nothing comes or goes while restarts are counted.
+    "autoscaling": {"minReplicas": 2, "maxReplicas": 2},
+}
+
+
+@dataclass
+class Lab:
+    """One release of the chart, watched."""
+
+    kube: Kube
+    old_kube: Kube
+    world: World
+    mailbox: Mailbox
+    values: Path
+    published: list[str] = field(default_factory=list)
+
+    def apply(self, command: str, *arguments: str, chart: Path = CHART, old: bool = False) -> None:
+        """`helm install` or `upgrade` with these values, by Helm 4 or by Helm 3."""
+        helm = self.old_kube if old else self.kube
+        release = [RELEASE, str(chart), "--namespace", NAMESPACE, "--values", str(self.values)]
+        helm.helm(command, *release, "--timeout", "4m", *arguments)
+
+    def pods(self, component: str = "") -> dict[str, Object]:
+        """The pods of the release that are not on their way out, by uid, but those of Jobs."""
+        return {
+            pod["metadata"]["uid"]: pod
+            for pod in self.world["pods"].values()
+            if pod["metadata"]["labels"].get("app.kubernetes.io/instance") == RELEASE
+            and pod["metadata"]["labels"]["app.kubernetes.io/component"] != "topology"
+            and component in ("", pod["metadata"]["labels"]["app.kubernetes.io/component"])
+            and not pods.is_leaving(pod)
+        }
+
+    def ready(self, component: str) -> set[str]:
+        """The uids of those that are ready."""
+        return {uid for uid, pod in self.pods(component).items() if pods.is_ready(pod)}
+
+    def restarts(self) -> dict[str, int]:
+        """Restarts of each pod's containers, by uid."""
+        return {uid: pods.restarts(pod) for uid, pod in self.pods().items()}
+
+    def publish(self, wave: str, count: int) -> None:
+        """Publishes texts with ids `wave-1` … and waits until some are answered, others not."""
+        lines = [json.dumps({"id": f"{wave}-{n}", "text": "I love it"}) for n in range(count)]
+        self.mailbox.publish(lines)
+        self.published += [f"{wave}-{n}" for n in range(count)]
+        self.until(f"first answers of {wave}", lambda: self.mailbox.answered(f"{wave}-"))
+        assert len(self.mailbox.answered(f"{wave}-")) < count
+
+    def all_answered(self) -> None:
+        """Waits until everything that was published is answered; nothing is dead-lettered."""
+        ids = set(self.published)
+        self.until("every answer", lambda: ids <= self.mailbox.answered("") or None)
+        assert self.mailbox.answered("") == ids
+        assert self.mailbox.dead_letters() == []
+
+    def until(self, what: str, condition) -> None:
+        self.world.until(what, lambda: condition() or None, _PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def cluster(request) -> Cluster:
+    """The demo's, on which its release is still installed."""
+    name = os.environ.get("SELFHEAL_TEST_CLUSTER")
+    return Cluster(name) if name else request.getfixturevalue("demo").cluster
+
+
+@pytest.fixture(scope="module")
+def lab(cluster, tmp_path_factory) -> Iterator[Lab]:
+    """The release, installed by Helm 3 with --wait where Pod Security `restricted` is enforced."""
+    programs = parts.ensure(["kubectl", "helm", "helm3"])
+    kube, old = (
+        Kube(str(programs["kubectl"]), str(programs[helm]), cluster.kubeconfig)
+        for helm in ("helm", "helm3")
+    )
+    values = tmp_path_factory.mktemp("chart") / "values.yaml"
+    values.write_text(yaml.safe_dump(_with_images(VALUES)))
+    _make_namespace(kube)
+    selections = {"pods": ["pods", "-n", NAMESPACE], "nodes": ["nodes"]}
+    with ExitStack() as stack:
+        stack.callback(_clear, kube, cluster)
+        world = stack.enter_context(World(kube, selections))
+        mailbox = Mailbox(kube, NAMESPACE, PREFIX, world.changed)
+        lab = Lab(kube, old, world, mailbox, values)
+        lab.apply("install", "--wait", old=True)
+        stack.enter_context(mailbox.reading())
+        lab.until("two workers", lambda: len(lab.ready("worker")) == 2)
+        yield lab
+
+
+def _with_images(values: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
+    made = images.ensure(["worker", "rabbitmq"])
+    told = {name: image.ref.rpartition(":") for name, image in made.items()}
+    ours = {
+        name: {"image": {"repository": repository, "tag": tag}}
+        for name, (repository, _, tag) in told.items()
+    }
+    return {key: {**values.get(key, {}), **ours.get(key, {})} for key in {*values, *ours}}
+
+
+def _make_namespace(kube: Kube) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    kube.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", **namespace}))
+
+
+def _clear(kube: Kube, cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        kube.kubectl("uncordon", node)
+    kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found")
+    kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+    cluster.reset_volumes()
+
+
+def test_helm_3_installs_with_wait_where_restricted_is_enforced(lab):
+    assert len(lab.ready("rabbitmq")) == 1
+    assert len(lab.ready("worker")) == 2
+    refused = [
+        e for e in lab.kube.items("events", "-n", NAMESPACE) if e["reason"] == "FailedCreate"
+    ]
+    assert refused == []
+
+
+@pytest.mark.parametrize(("version", "old"), [("8.8.8", True), ("9.9.9", False)])
+def test_a_new_chart_version_restarts_no_pod(lab, tmp_path, version, old):
+    """By Helm 3, and then by Helm 4 on what Helm 3 installed."""
+    before = lab.restarts()
+    bumped = tmp_path / "chart"
+    shutil.copytree(CHART, bumped)
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": version}))
+    lab.apply("upgrade", "--wait", chart=bumped, old=old)
+    assert lab.restarts() == before
+    [worker] = lab.kube.items("deployments", "-n", NAMESPACE)
+    assert worker["metadata"]["labels"]["helm.sh/chart"] == f"selfheal-{version}"
+    assert worker["spec"]["replicas"] == 2
+
+
+def test_the_old_workers_go_on_until_the_new_model_is_there(lab):
+    """A swap to a server that is not there: nothing stops, and a rollback is all it takes."""
+    before = lab.restarts()
+    workers = lab.ready("worker")
+    elsewhere = ["model.provider=ollama", "model.name=m", "model.baseUrl=http://nowhere:11434"]
+    lab.apply("upgrade", *(word for one in elsewhere for word in ("--set", one)))
+    lab.until("a new worker", lambda: lab.pods("worker").keys() - workers)
+    lab.publish("swap", 60)
+    lab.all_answered()
+    assert workers < lab.pods("worker").keys()
+    assert lab.ready("worker") <= workers
+
+    lab.kube.helm("rollback", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "4m")
+    lab.until("the new worker is gone", lambda: lab.pods("worker").keys() == workers)
+    assert lab.restarts() == before
+
+
+def test_a_swapped_model_replaces_the_workers_only_and_loses_nothing(lab):
+    before, workers = lab.pods(), lab.ready("worker")
+    lab.publish("model", 80)
+    lab.apply("upgrade", "--wait", "--set", "model.deadlineSeconds=45")
+    lab.all_answered()
+    lab.until("the new workers", lambda: not lab.pods("worker").keys() & workers)
+    assert before.keys() - lab.pods().keys() == workers
+    assert set(lab.restarts().values()) == {0}
+
+
+@only_long
+def test_helm_3_rolls_back_what_helm_4_upgraded(lab):
+    workers = lab.ready("worker")
+    lab.publish("back", 60)
+    lab.old_kube.helm("rollback", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "4m")
+    lab.all_answered()
+    lab.until("other workers", lambda: not lab.pods("worker").keys() & workers)
+    assert set(lab.restarts().values()) == {0}
+
+
+@pytest.mark.parametrize("node", ["node-1", "node-2"])
+def test_the_drain_of_a_node_loses_no_message(lab, node):
+    """The broker and its volume move as well, whichever of the two nodes it is on."""
+    lab.publish(f"drain-{node}", 120)
+    evicting = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s"]
+    lab.kube.kubectl("drain", node, *evicting)
+    left = pods.to_move(lab.pods().values(), node)
+    assert left == []
+    lab.kube.kubectl("uncordon", node)
+    lab.all_answered()
+
+
+def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(lab):
+    """By both Helms: the demo's release has the remediator and the detector."""
+    alone = ["--namespace", "second", "--create-namespace"]
+    for helm in (lab.kube, lab.old_kube):
+        with pytest.raises(CommandFailed) as refused:
+            helm.helm("install", "second", str(CHART), *alone)
+        for what in ("remediator", "node-problem-detector"):
+            assert f"the release selfheal/selfheal has the {what} of this cluster already" in str(
+                refused.value
+            )
+        assert "set remediator.enabled=false" in str(refused.value)
+    beside = [
+        *("--values", str(CHART / "ci" / "worker-only-values.yaml")),
+        *("--set", f"broker.host={PREFIX}-rabbitmq,broker.existingSecret={PREFIX}-rabbitmq"),
+        *("--set", f"broker.managementUrl=http://{PREFIX}-rabbitmq.{NAMESPACE}.svc:15672/"),
+    ]
+    release = ["tickets", str(CHART), "--namespace", NAMESPACE, "--values", str(lab.values)]
+    lab.kube.helm("install", *release, *beside, "--wait", "--timeout", "4m")
+    lab.kube.helm("uninstall", "tickets", "--namespace", NAMESPACE, "--wait")
+    assert len(lab.pods("worker")) == 2
+
+
+def test_helm_test_of_the_demos_release_passes(lab):
+    """One text goes through, and the remediator says who leads."""
+    said = lab.kube.helm("test", "selfheal", "--namespace", "selfheal", "--timeout", "4m")
+    for pod in ("selfheal-test-pipeline", "selfheal-test-remediator"):
+        assert pod in said
+    assert said.count("Succeeded") >= 2
+
+
+@only_long
+def test_the_mode_of_autoscaling_changes_on_a_live_release(lab):
+    """KEDA refuses workers that another autoscaler has: the chart says how to go."""
+    lab.apply("upgrade", "--wait", "--set", "autoscaling.mode=hpa")
+    lab.kube.kubectl("wait", "--for=delete", f"scaledobject/{PREFIX}-worker", "-n", NAMESPACE)
+    with pytest.raises(CommandFailed, match=r"upgrade once with autoscaling\.mode=none"):
+        lab.apply("upgrade")
+    number = ["--set", "autoscaling.mode=none", "--set", "worker.replicas=2"]
+    lab.apply("upgrade", "--wait", *number)
+    lab.apply("upgrade", "--wait")
+    ready = "--for=condition=Ready"
+    lab.kube.kubectl("wait", ready, f"scaledobject/{PREFIX}-worker", "-n", NAMESPACE)
+    lab.until("two workers", lambda: len(lab.ready("worker")) == 2)
+
+
+def test_an_uninstall_leaves_the_volume_and_nothing_else(lab):
+    claim = f"data-{PREFIX}-rabbitmq-0"
+    lab.kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "4m")
+    kinds = (
+        "deployments,statefulsets,jobs,services,secrets,configmaps,serviceaccounts,"
+        "poddisruptionbudgets,persistentvolumeclaims,scaledobjects,triggerauthentications,"
+        "healingpolicies,horizontalpodautoscalers,roles,rolebindings,networkpolicies"
+    )
+    left = {
+        f"{one['kind']}/{one['metadata']['name']}" for one in lab.kube.items(kinds, "-n", NAMESPACE)
+    }
+    assert left - {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"} == {
+        f"PersistentVolumeClaim/{claim}"
+    }
+    assert lab.kube.get("crd", "healingpolicies.selfheal.dev")
+    for kind in ("clusterroles", "clusterrolebindings"):
+        assert [o for o in lab.kube.items(kind) if RELEASE in o["metadata"]["name"]] == []
