@@ -113,7 +113,7 @@ def ward(demo: Told) -> Iterator[Ward]:
             for release in RELEASES:
                 kube.helm("uninstall", release, "-n", MAIN, "--ignore-not-found")
             kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
-            kube.kubectl("delete", "healingpolicies", "--all", "-n", MAIN)
+            kube.kubectl("delete", "hp", "hung", "frozen", "-n", MAIN, "--ignore-not-found")
             for node in ("node-1", "node-2"):
                 demo.cluster.start(f"{node}-kubelet")
 
