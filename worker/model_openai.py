@@ -31,18 +31,21 @@ def build(config: ModelConfig) -> Chat:
         )
     where = (config.base_url or OPENAI).rstrip("/")
     http = Http(config)
-    chat = ChatOpenAI(
-        model=config.name,
-        base_url=where,
-        api_key=config.api_key or _NO_KEY,
-        temperature=config.temperature,
-        seed=config.seed,
-        max_tokens=config.max_output_tokens,
-        max_retries=0,  # the worker tries again, and counts it
-        use_responses_api=False,
-        http_client=httpx.Client(**http.settings),
-        **config.options,
-    )
+    settings: dict[str, Any] = {
+        "model": config.name,
+        "base_url": where,
+        "api_key": config.api_key or _NO_KEY,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "max_completion_tokens": config.max_output_tokens,
+        "max_retries": 0,  # the worker tries again, and counts it
+        "use_responses_api": False,
+        "http_client": httpx.Client(**http.settings),
+    }
+    if where != OPENAI:
+        # The older name of the limit, which many compatible servers know alone.
+        settings["extra_body"] = {"max_tokens": config.max_output_tokens}
+    chat = ChatOpenAI(**(settings | dict(config.options)))
     return Chat("openai", config.name, config, _shaped(chat, config), where, http)
 
 

@@ -136,8 +136,8 @@ def _offer(one: Field) -> dict[str, Any]:
         case Label(labels=labels):
             return {"type": "string", "enum": list(labels)}
         case Labels(one=label, most=most):
-            items = {"type": "string", "enum": list(label.labels)}
-            return {"type": "array", "items": items, "maxItems": most}
+            listed = {"type": "string", "enum": list(label.labels)}
+            return {"type": "array", "items": listed, "maxItems": most}
         case Number():
             return {"enum": _steps(one)} if _steps(one) else {"type": "integer"}
         case Flag():
@@ -145,7 +145,7 @@ def _offer(one: Field) -> dict[str, Any]:
         case Words(longest=longest):
             return {"type": "string", "maxLength": longest}
         case Phrases(most=most, longest=longest):
-            items = {"type": "string", "maxLength": longest}
+            items: dict[str, Any] = {"type": "string", "maxLength": longest}
             return {"type": "array", "items": items, "maxItems": most}
 
 
