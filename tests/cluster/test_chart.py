@@ -150,6 +150,12 @@ def _clear(kube: Kube, cluster: Cluster) -> None:
     kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found")
     kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
     cluster.reset_volumes()
+    # The drains moved everything, and other modules go on with the demo's release.
+    for namespace in ("kube-system", "keda", "selfheal"):
+        there = ["deployments", "--all", "--namespace", namespace]
+        kube.kubectl("wait", "--for=condition=Available", *there, "--timeout=180s")
+    broker = ["statefulset/selfheal-rabbitmq", "--namespace", "selfheal"]
+    kube.kubectl("rollout", "status", *broker, "--timeout=180s")
 
 
 def test_helm_3_installs_with_wait_where_restricted_is_enforced(lab):
