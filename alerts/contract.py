@@ -73,7 +73,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ),
     ("selfheal_remediator_brake_engaged", "brake"): (
         *("maxHeld", "unavailable", "controlPlane", "zone", "minInterval", "rate", "maxDraining"),
-        *("signal", "paused", "controlPlaneIll"),
+        *("signal", "paused", "controlPlaneIll", "zoneOutage", "group"),
     ),
     ("selfheal_remediator_signal_rejected_nodes", "cause"): (
         "stale-heartbeat",

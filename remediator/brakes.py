@@ -215,5 +215,5 @@ def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
         if limit is not None and draining[key] >= limit:
             name = f"{what} {key}" if key else f"no {what}"
             message = f"{draining[key]} drains in {name}, allowed {limit}"
-            return Engaged(f"{what}Draining", message)
+            return Engaged("maxDraining", message)
     return None

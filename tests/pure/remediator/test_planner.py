@@ -432,7 +432,7 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
     _carry_out(planner, intents, NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
-    assert plan.engaged == {"zoneDraining": 2}
+    assert plan.engaged == {"maxDraining": 2}
 
 
 def test_groups_are_told_by_their_label() -> None:
