@@ -23,7 +23,7 @@ from remediator.kubernetes_api import Collection, KubernetesApi, load_configurat
 from remediator.settings import ApiBudget
 
 CONDITION = "BenchFault"
-PATIENCE = 100.0
+PATIENCE = 600.0
 Json = dict[str, Any]
 _MERGE = "application/merge-patch+json"
 _OURS = ("selfheal.dev/state", "cluster-autoscaler.kubernetes.io/scale-down-disabled")
