@@ -58,7 +58,8 @@ def test_bad_output_ends_in_the_dead_letters_with_its_story(
     assert headers["x-selfheal-first-time"] < headers["x-selfheal-last-time"]
     assert headers["x-selfheal-original-routing-key"] == "feedback"
     assert headers["traceparent"] == "t"
-    assert model.calls[json.loads(body)["text"]] == 3
+    # Each attempt is one call, and one more that tells the model what was wrong.
+    assert model.calls[json.loads(body)["text"]] == 6
 
 
 def test_a_model_that_goes_away_burns_nothing_and_work_resumes_by_itself(
