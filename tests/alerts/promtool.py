@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 
@@ -53,14 +54,17 @@ def firing(rules: Path, questions: Mapping[str, Question], folder: Path) -> dict
             own.write_text(yaml.safe_dump({"groups": _only(question.alert, groups)}))
         files.append(folder / f"{name}.test.yaml")
         files[-1].write_text(yaml.safe_dump(_test_file(own, question)))
-    done = _promtool("test", "rules", *map(str, files))
+    report = folder / "report.xml"
+    done = _promtool("test", "rules", f"--junit={report}", *map(str, files))
+    assert report.exists(), done.stdout
     found = {}
-    sections = done.stdout.split("Unit Testing:  ")[1:]
-    for section in sections:
-        name = Path(section.splitlines()[0]).name.removesuffix(".test.yaml")
-        found[name] = [Fired(_pairs(m[1]), _pairs(m[2])) for m in _FIRED.finditer(section)]
-        if "SUCCESS" not in section and not found[name]:
-            raise AssertionError(f"promtool could not test {name}:\n{section}")
+    for suite in ElementTree.parse(report).getroot():
+        name = Path(suite.attrib["name"]).name.removesuffix(".test.yaml")
+        told = "".join(suite.itertext())
+        found[name] = [Fired(_pairs(m[1]), _pairs(m[2])) for m in _FIRED.finditer(told)]
+        failures = int(suite.attrib["failures"]) + int(suite.attrib["errors"])
+        if failures and not found[name]:
+            raise AssertionError(f"promtool could not test {name}:\n{told}")
     assert found.keys() == questions.keys(), done.stdout
     return found
 
