@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import httpx
@@ -52,6 +52,7 @@ class Http:
     def __init__(self, config: ModelConfig) -> None:
         self.call = Call()
         self.closed = False
+        self.closers: list[Callable[[], None]] = []
         # As many as there are threads, and some for the probe: httpx's default of 20 kept
         # connections breaks under more threads than that.
         connections = config.concurrency + 2
@@ -103,8 +104,10 @@ class Chat:
         return self._ask(prompt.mending(self._config.task, text, said, problem), deadline)
 
     def close(self) -> None:
-        """No call begins any more; those under way end with the process."""
+        """No call begins any more, and the connections of those under way are closed."""
         self._http.closed = True
+        for close in self._http.closers:
+            close()
 
     def _ask(self, messages: Sequence[prompt.Message], deadline: float) -> Answer:
         if time.monotonic() >= deadline:

@@ -36,6 +36,8 @@ class Ollama(Chat):
             client_kwargs=http.settings,
             **settings,
         )
+        if (client := getattr(chat._client, "_client", None)) is not None:
+            http.closers.append(client.close)
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
         asked: dict[str, Any] = {"stream": False}
         if config.structured in ("auto", "schema"):

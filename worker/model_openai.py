@@ -31,6 +31,8 @@ def build(config: ModelConfig) -> Chat:
         )
     where = (config.base_url or OPENAI).rstrip("/")
     http = Http(config)
+    client = httpx.Client(**http.settings)
+    http.closers.append(client.close)
     settings: dict[str, Any] = {
         "model": config.name,
         "base_url": where,
@@ -40,7 +42,7 @@ def build(config: ModelConfig) -> Chat:
         "max_completion_tokens": config.max_output_tokens,
         "max_retries": 0,  # the worker tries again, and counts it
         "use_responses_api": False,
-        "http_client": httpx.Client(**http.settings),
+        "http_client": client,
     }
     if where != OPENAI:
         # The older name of the limit, which many compatible servers know alone.

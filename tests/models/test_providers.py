@@ -46,6 +46,8 @@ def test_ollamas_own_openai_protocol(server: Server) -> None:
     assert _answer(config, "I love it.").keys() == config.task.schema["properties"].keys()
 
 
+# Whatever init_chat_model makes, it has no way to close its connections.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_init_chat_model(server: Server) -> None:
     config = ModelConfig(
         "langchain", f"ollama:{ollama.MODEL}", server.url, deadline=LONG, structured="none",
@@ -77,6 +79,7 @@ def test_some_hostile_texts(server: Server, capsys: pytest.CaptureFixture[str]) 
         assert all(phrase in case.text for phrase in fields["key_phrases"])
         assert not any(line in str(fields) for line in config.task.secrets)
         obeyed += fields["primary_emotion"] == case.ordered
+    asker.close()
     with capsys.disabled():
         print(f"\n{ollama.MODEL}: {obeyed} of {len(some)} orders were obeyed")  # noqa: T201
 
@@ -102,6 +105,7 @@ def test_a_wire_that_stalls_ends_with_the_deadline_and_a_refused_one_is_nobody_t
         asked.analyse("I love it.", time.monotonic() + LONG)
     assert isinstance(caught.value, TransientError | ModelUnavailableError)
     assert not isinstance(caught.value, BadOutputError)
+    asked.close()
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
@@ -110,3 +114,4 @@ def test_a_model_that_is_not_there_is_nobodys_fault(provider: str, server: Serve
     asked = model.build(ModelConfig(provider, "nobody:1b", url))
     with pytest.raises(ModelUnavailableError, match="model 'nobody:1b' is not on"):
         asked.analyse("I love it.", time.monotonic() + 60)
+    asked.close()
