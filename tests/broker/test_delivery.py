@@ -236,10 +236,13 @@ def test_ollama_is_asked_with_the_schema_and_its_tokens_are_counted(
     result = json.loads(body)
     assert result["model"] == {"provider": "ollama", "name": "tiny:1b", "version": "0123456789ab"}
     assert result["primary_emotion"] == "Joy"
+    version = 'model_version="0123456789ab"'
     labels = (
-        'gen_ai_operation_name="chat",gen_ai_provider_name="ollama",'
-        'gen_ai_request_model="tiny:1b",model_version="0123456789ab"'
+        'gen_ai_operation_name="chat",gen_ai_provider_name="ollama",gen_ai_request_model="tiny:1b"'
     )
     assert (
-        worker.metric(f'gen_ai_client_token_usage_sum{{{labels},gen_ai_token_type="input"}}') == 11
+        worker.metric(
+            f'gen_ai_client_token_usage_sum{{{labels},gen_ai_token_type="input",{version}}}'
+        )
+        == 11
     )
