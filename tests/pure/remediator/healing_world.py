@@ -105,6 +105,8 @@ class World:
     workers: dict[str, Worker] = field(default_factory=dict)
     orders: list[Order] = field(default_factory=list)
     evicted: list[tuple[float, str, str]] = field(default_factory=list)
+    #: After each eviction of a ready pod: pods still ready, and how many the budget wanted.
+    left: list[tuple[int, int]] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     #: Decides what becomes of an eviction: "", "refused" or "unanswered".
     fate: Callable[[Order], str] = lambda _: ""
@@ -168,6 +170,9 @@ class World:
         grace = self.grace if order.grace is None else order.grace
         self.evicted.append((self.now, pod.owner_name, pod.uid))
         self._change(replace(pod, deletion=self.now + grace))
+        if pod.ready:
+            well = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
+            self.left.append((len(well), self.min_available))
         if self.fate(order) == "died":
             return  # the process ends here; `new_leader` is the caller's
         self.healing.accepted(order, self.now)

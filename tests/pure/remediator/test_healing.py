@@ -566,7 +566,6 @@ def _watched_run(made: World, seconds: int, per_hour: int) -> None:
     for _ in range(seconds):
         ours = {uid for _, _, uid in made.evicted}
         going = [uid for uid in made.pods if uid in ours]
-        ready = sum(pod.ready and pod.deletion is None for pod in made.of("web"))
         before = len(made.evicted)
         made.tick()
         fresh = made.evicted[before:]
@@ -574,8 +573,7 @@ def _watched_run(made: World, seconds: int, per_hour: int) -> None:
         if fresh:
             # Whoever we sent away before is gone, and only then the next one goes.
             assert [uid for uid in going if uid in made.pods] == []
-            now_ready = sum(pod.ready and pod.deletion is None for pod in made.of("web"))
-            assert now_ready >= min(ready, made.min_available)
+            assert all(left >= wanted for left, wanted in made.left)
         moments = [moment for moment, *_ in made.evicted if moment > made.now - HOUR]
         assert len(moments) <= per_hour
         if fresh and made.fate(made.orders[-1]) == "died":
