@@ -39,9 +39,12 @@ SELECTORS = {
     'selfheal_remediator_signal_rejected_nodes{cause="suspected-detector"}': _CALM,
 }
 
+_AT_ONCE = "the replacement of an evicted worker may be ready before the next worker is asked to go"
 _NO_ERROR = "KEDA counts its first error, which a demo may not have"
 #: Has data in some demos and not in others, and why.
 SOMETIMES = {
+    "selfheal-remediation / Pods that block a drain / {{cause}}": _AT_ONCE,
+    "selfheal_remediator_drain_blocked_pods{}": _AT_ONCE,
     "selfheal-remediation / Restarts by policies / {{policy}} {{cause}}": (
         "the frozen worker is restarted by its probe, before its policy would"
     ),
