@@ -145,10 +145,15 @@ class Stage:
         self.kube.kubectl("-n", space, "exec", pod, "--", "sh", "-c", script)
 
     def scale(self, what: str, replicas: int) -> None:
-        """Scales, and waits until so many are ready."""
+        """Scales, and waits until so many are ready; at 0, until the last pod is gone."""
         self.kubectl("scale", what, f"--replicas={replicas}")
+        timeout = f"--timeout={PATIENCE:.0f}s"
         if replicas:
-            self.kubectl("rollout", "status", what, f"--timeout={PATIENCE:.0f}s")
+            self.kubectl("rollout", "status", what, timeout)
+            return
+        labels = self.kube.get(what, "-n", NAMESPACE)["spec"]["selector"]["matchLabels"]
+        chosen = ",".join(f"{key}={value}" for key, value in labels.items())
+        self.kubectl("wait", "pod", "-l", chosen, "--for=delete", timeout)
 
     def change(self, what: str, how: Callable[[dict[str, Any]], object], space: str) -> None:
         """Changes an object, and keeps it as it was for `restore`."""
