@@ -239,8 +239,9 @@ class Server:
         self._http.server_close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[Server]:
+    """One for each test: a connection that a bad answer left behind is nobody else's."""
     made = Server()
     yield made
     made.close()
@@ -253,6 +254,10 @@ def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
     access = Configuration()
     access.host = server.url
     return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
+
+
+#: The server closes after each answer; said, so that the client opens another in time.
+CLOSE = "Connection: close"
 
 
 def http(status: int, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -358,9 +363,9 @@ def test_a_permission_is_missing_unless_the_server_says_true(
     server: Server, api: KubernetesApi
 ) -> None:
     wanted = [Permission("get", "", "nodes")]
-    server.answers = [http(201, encoded({"status": {"allowed": "false"}}))]
+    server.answers = [http(201, encoded({"status": {"allowed": "false"}}), CLOSE)]
     assert api.missing(wanted) == wanted
-    server.answers = [http(201, encoded({"status": {"allowed": True}}))]
+    server.answers = [http(201, encoded({"status": {"allowed": True}}), CLOSE)]
     assert api.missing(wanted) == []
 
 
