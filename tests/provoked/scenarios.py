@@ -71,6 +71,7 @@ def _read_results(stage: Stage) -> None:
 def _block(stage: Stage) -> None:
     # They wait in the queue before the alarm: who publishes during it is blocked as well.
     stage.scale("deploy/model", 0)
+    stage.publish("finds that the model is away")
     stage.watcher.until_firing({"SelfhealModelBreakerOpen"})
     stage.publish("blocked 1", "blocked 2")
     stage.broker("set_vm_memory_high_watermark", "0.00001")
