@@ -52,8 +52,8 @@ test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 	ci/test lint pure chart
 
 .PHONY: test-long
-test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), and every alert provoked
-	SELFHEAL_LONG=1 ci/test chaos provoked
+test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed
+	SELFHEAL_LONG=1 ci/test chaos provoked control_plane chart cluster
 
 .PHONY: bench
 bench: able venv ## all benchmarks, half an hour: BENCHMARKS.md, docs/benchmarks.json, plots

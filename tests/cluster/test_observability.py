@@ -106,7 +106,8 @@ def test_variables_offer_the_release(demo, prometheus):
             found = [re.search(pattern.strip("/"), value) for value in values]
             values = {match[1] for match in found if match}
         expected = wanted[variable["name"]]
-        assert expected is None or values == {expected}, variable["name"]
+        # Other releases may have been there since.
+        assert expected is None or expected in values, variable["name"]
 
 
 def test_every_rule_is_evaluated_and_every_series_that_it_asks_for_is_there(
