@@ -101,7 +101,8 @@ def site(chart_cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
         chart_cluster.kubectl("create", "-f", "-", input=yaml.safe_dump(made))
     yield site
     for release in json.loads(site.helm("list", "-n", site.namespace, "-o", "json")):
-        site.helm("uninstall", release["name"], "-n", site.namespace)
+        # Its own namespace for the detector must be gone before another release makes it again.
+        site.helm("uninstall", release["name"], "-n", site.namespace, "--wait")
 
 
 _numbers = itertools.count(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -83,11 +82,10 @@ def _listed(site: Site, account: str, namespace: str) -> Rights:
 
 
 @pytest.fixture
-def installed(site: Site) -> Iterator[Site]:
+def installed(site: Site) -> Site:
     """A release with everything that has an account; nobody waits for its pods."""
     _install(site)
-    yield site
-    site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+    return site
 
 
 def _install(site: Site, *settings: str) -> None:
