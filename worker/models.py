@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from worker import model
 from worker.asking import Asker, Call, Member, nothing
@@ -90,23 +90,23 @@ def _plain(settings: Settings, task: Task) -> ModelConfig:
 
 
 def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> ModelConfig:
-    key = settings.model_api_keys.get(name) or settings.model_api_key
-    return ModelConfig(
+    """What a named model says itself, else what holds for all."""
+    common = _plain(settings, task)
+    key = settings.model_api_keys.get(name)
+    said = {
+        field: own
+        for field in ("temperature", "seed", "max_output_tokens", "structured")
+        if (own := getattr(named, field)) is not None
+    }
+    return replace(
+        common,
         provider=named.provider,
         name=named.name,
         base_url=named.base_url,
-        api_key=key.get_secret_value() if key else None,
-        deadline=named.deadline_seconds or settings.model_deadline,
-        concurrency=min(named.concurrency or settings.concurrency, settings.concurrency),
+        api_key=key.get_secret_value() if key else common.api_key,
+        deadline=named.deadline_seconds or common.deadline,
+        concurrency=min(named.concurrency or common.concurrency, common.concurrency),
         options=named.options,
-        task=task,
         key=name,
-        **dict(_said(settings, named)),
+        **said,
     )
-
-
-def _said(settings: Settings, named: NamedModel) -> Iterator[tuple[str, Any]]:
-    """What a named model says itself, else what holds for all."""
-    for field in ("temperature", "seed", "max_output_tokens", "structured"):
-        own = getattr(named, field)
-        yield field, getattr(settings, f"model_{field}") if own is None else own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class _Reader:
             ),
         )
         examples = self._examples(found.get("examples"), task)
-        return None if self.problems else _with_examples(task, examples)
+        return None if self.problems else replace(task, examples=tuple(examples))
 
     def _known(self, found: Mapping[Any, Any], allowed: set[str], where: str) -> None:
         for key in found:
@@ -303,16 +304,3 @@ def _why_odd(name: str, task: Task, answer: Mapping[str, Any]) -> str:
     if isinstance(one, Phrases) and one.verbatim:
         return "must be pieces of the text, letter by letter"
     return f"must be written as the schema has it (got {json.dumps(answer.get(name))[:80]})"
-
-
-def _with_examples(task: Task, examples: list[Example]) -> Task:
-    return Task(
-        name=task.name,
-        version=task.version,
-        subject=task.subject,
-        prompt=task.prompt,
-        schema=task.schema,
-        fields=task.fields,
-        examples=tuple(examples),
-        secrets=task.secrets,
-    )
