@@ -156,24 +156,21 @@ def _ask_zone(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
-    for limit, brake, what, size, held in (
-        (brakes.max_held_per_zone, "zone", f"zone {member.zone}", tally.zones, tally.zones_held),
-        (
-            brakes.max_held_per_group,
-            "group",
-            f"group {member.group}",
-            tally.groups,
-            tally.groups_held,
-        ),
+    for what, key, limit, size, held in (
+        ("zone", member.zone, brakes.max_held_per_zone, tally.zones, tally.zones_held),
+        ("group", member.group, brakes.max_held_per_group, tally.groups, tally.groups_held),
     ):
-        key = member.zone if brake == "zone" else member.group
         if limit is None:
             continue
         allowed = max(limit.of(size[key]), 1)
         if held[key] >= allowed:
-            name = what if key else f"no {brake}"
-            return Engaged(brake, f"{held[key]} nodes held in {name}, allowed {allowed}")
+            place = _place(what, key)
+            return Engaged(what, f"{held[key]} nodes held in {place}, allowed {allowed}")
     return None
+
+
+def _place(what: str, key: str) -> str:
+    return f"{what} {key}" if key else f"no {what}"
 
 
 def zone_outage(tally: Tally, zone: str) -> Engaged | None:
@@ -208,12 +205,11 @@ def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
-    for limit, what, key, draining in (
-        (brakes.max_draining_per_zone, "zone", member.zone, tally.zones_draining),
-        (brakes.max_draining_per_group, "group", member.group, tally.groups_draining),
+    for what, key, limit, draining in (
+        ("zone", member.zone, brakes.max_draining_per_zone, tally.zones_draining),
+        ("group", member.group, brakes.max_draining_per_group, tally.groups_draining),
     ):
         if limit is not None and draining[key] >= limit:
-            name = f"{what} {key}" if key else f"no {what}"
-            message = f"{draining[key]} drains in {name}, allowed {limit}"
+            message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
             return Engaged("maxDraining", message)
     return None

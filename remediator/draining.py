@@ -41,11 +41,10 @@ from remediator.snapshot import (
     node_from_json,
     pod_from_json,
 )
-from remediator.workers import Workers
+from remediator.workers import Post, Workers
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[Callable[[], None]], None]
 DaemonSets = frozenset[tuple[str, str, str]]
 DAEMON_SETS_KEPT = 60.0
 BUDGETS_KEPT = 60.0

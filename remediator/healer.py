@@ -31,12 +31,11 @@ from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
 from remediator.settings import Config
-from remediator.snapshot import Change, Json, Reflector, WatchEvent, as_name
-from remediator.workers import Workers
+from remediator.snapshot import WATCH_LOST, Change, Json, Reflector, WatchEvent, as_name
+from remediator.workers import Post, Workers
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[Callable[[], None]], None]
 #: How often it is looked whether the CustomResourceDefinition has been installed.
 INSTALLED_EVERY = 60.0
 #: An owner is read again so long after its pods changed, and at least so often.
@@ -45,8 +44,6 @@ OWNER_EVERY = 600.0
 #: Between two writes of a status in which only numbers changed; else it is written at once.
 STATUS_EVERY = 10.0
 FAILED_AGAIN = 5.0
-#: With no sign of life of a watch for so long its pods are not touched.
-WATCH_LOST = 120.0
 #: Writes of a status before an eviction, when somebody else changed the policy meanwhile.
 CONFLICTS = 3
 

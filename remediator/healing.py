@@ -452,10 +452,11 @@ class Healing:
     def _asks(self, ward: Ward, now: float) -> Iterable[Ask]:
         """Whom to ask now: each pod once in an interval, sooner when it may just be hung."""
         progress = ward.policy.progress
-        found = []
+        found: list[Ask] = []
         ward.next_ask = now + self.interval
-        for pod in ward.pods.values() if progress is not None else ():
-            assert progress is not None
+        if progress is None:
+            return found
+        for pod in ward.pods.values():
             sight = ward.sights.get(pod.uid)
             if pod.uid in ward.asking or not pod.address or sight is None:
                 continue

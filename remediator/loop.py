@@ -33,17 +33,14 @@ from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
 from remediator.settings import PODS_HUNG, Config
-from remediator.snapshot import Change, Node, Reflector, node_from_json
-from remediator.workers import Workers
+from remediator.snapshot import WATCH_LOST, Change, Node, Reflector, node_from_json
+from remediator.workers import Job, Workers
 
 log = logging.getLogger(__name__)
 
-Job = Callable[[], None]
 #: The longest sleep of the loop; it ticks at least so often, which /healthz checks.
 LONGEST_SLEEP = 10.0
 STUCK_AFTER = 60.0
-#: With no sign of life of the node watch for so long, nothing new is begun.
-WATCH_LOST = 120.0
 METRICS_EVERY = 1.0
 RIVALS_EVERY = 30.0
 #: How often a change is tried on a node that somebody else keeps changing.

@@ -528,6 +528,8 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
             yield Change(key, known, after)
 
 
+#: With no sign of life of a watch for so long (seconds), nothing is begun on what it told.
+WATCH_LOST = 120.0
 #: A watch that ends sooner (seconds) is tried again with a growing delay.
 SHORTEST_WATCH = 1.0
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
+#: Hands a job to the thread that owns all state.
+Post = Callable[[Job], None]
 
 
 class Workers:
