@@ -24,7 +24,7 @@ def fired(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
         questions[f"{name}.fires"] = Question(name, case.fires, case.at)
         questions[f"{name}.over"] = Question(name, case.fires, case.over)
         questions[f"{name}.quiet"] = Question(name, case.quiet, case.at)
-        questions[f"{name}.nothing"] = Question(name, {}, "300m")
+        questions[f"{name}.nothing"] = Question(name, {}, case.at)
     return firing(rules, questions, tmp_path_factory.mktemp("promtool"))
 
 
