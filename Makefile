@@ -45,11 +45,11 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test lint pure chart alerts broker+control_plane models cluster
+	ci/test pure+lint chart+alerts broker+control_plane models cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
-	ci/test lint pure chart
+	ci/test chart+pure+lint
 
 .PHONY: test-long
 test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed
