@@ -55,6 +55,8 @@ class Eviction:
     message: str = ""
     retry_at: float = 0.0
     refusals: int = 0
+    #: Of them in a row: those that came although the budget has room, as its watch says.
+    overtaken: int = 0
     posts: int = 0
     refused_since: float | None = None
 
@@ -201,7 +203,10 @@ class NodeDrain:
         item.retry_at = now + max(delay, result.retry_after or 0.0)
         if result.outcome is Outcome.BUDGET and self._has_room(item.pod):
             # The budget opened between the server's refusal and now: the watch was faster.
-            item.retry_at = now + 0.05 * 2.0 ** min(item.refusals, 8)
+            item.retry_at = now + 0.05 * 2.0 ** min(item.overtaken, 8)
+            item.overtaken += 1
+        else:
+            item.overtaken = 0
 
     def _has_room(self, pod: Pod) -> bool:
         covering = [budget for budget in self.budgets.values() if budget.covers(pod)]

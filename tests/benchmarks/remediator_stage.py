@@ -26,6 +26,8 @@ CONDITION = "BenchFault"
 PATIENCE = 600.0
 Json = dict[str, Any]
 _MERGE = "application/merge-patch+json"
+_PODS = "/api/v1/namespaces/default/pods"
+_BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 _OURS = ("selfheal.dev/state", "cluster-autoscaler.kubernetes.io/scale-down-disabled")
 
 
@@ -41,8 +43,7 @@ class Observer:
         api = stage.api
         self._watches = [(api.nodes(), self._node)]
         if pods:
-            path = "/api/v1/namespaces/default/pods"
-            self._watches.append((Collection(api, path, {"labelSelector": pods}), self._pod))
+            self._watches.append((Collection(api, _PODS, {"labelSelector": pods}), self._pod))
         for collection, look in self._watches:
             version = ""
             for raws, version in collection.pages():  # noqa: B007 - the last page's is wanted
@@ -88,6 +89,62 @@ class Observer:
             if not self._news.wait_for(lambda: seen.keys() >= wanted, PATIENCE):
                 missing = sorted(wanted - seen.keys())
                 raise SystemExit(f"not within {PATIENCE:g}s: {len(missing)} as {missing[:3]}")
+
+    def close(self) -> None:
+        """No more watching."""
+        self._stop.set()
+        for collection, _ in self._watches:
+            collection.close()
+
+
+class Openings:
+    """When a budget's status let a pod go, and when the next one was seen to go from its node."""
+
+    def __init__(self, stage: "Stage", budget: str, label: str, node: str) -> None:
+        self.opened: list[float] = []
+        self.gone: list[float] = []
+        self._budget, self._bad, self._left = budget, node, set[str]()
+        self._news, self._stop = threading.Condition(), threading.Event()
+        budgets = Collection(stage.api, _BUDGETS)
+        pods = Collection(stage.api, _PODS, {"labelSelector": label})
+        self._watches = ((budgets, self._status), (pods, self._pod))
+        for collection, look in self._watches:
+            version = ""
+            for _, version in collection.pages():  # noqa: B007 - the last page's is wanted
+                pass
+            arguments = (collection, look, version)
+            threading.Thread(target=self._run, args=arguments, daemon=True).start()
+
+    def _run(self, watch: Collection, look: Callable[..., None], version: str) -> None:
+        with suppress(ApiFailure):  # it ends with the stage
+            while not self._stop.is_set():
+                for event in watch.watch(version, self._stop):
+                    now = time.perf_counter()
+                    version = event.raw["metadata"]["resourceVersion"]
+                    if event.type != "BOOKMARK":
+                        with self._news:
+                            look(event.raw, now)
+                            self._news.notify_all()
+
+    def _status(self, raw: Json, now: float) -> None:
+        if raw["metadata"]["name"] != self._budget or len(self.opened) > len(self.gone):
+            return
+        if (raw.get("status") or {}).get("disruptionsAllowed", 0) > 0:
+            self.opened.append(now)
+
+    def _pod(self, raw: Json, now: float) -> None:
+        meta = raw["metadata"]
+        if raw["spec"].get("nodeName") != self._bad or "deletionTimestamp" not in meta:
+            return
+        if meta["uid"] not in self._left:
+            self._left.add(meta["uid"])
+            self.gone.append(now)
+
+    def wait(self, count: int) -> None:
+        """Until so many pods went."""
+        with self._news:
+            if not self._news.wait_for(lambda: len(self.gone) >= count, PATIENCE):
+                raise SystemExit(f"the budget opened, but pod {count} did not go")
 
     def close(self) -> None:
         """No more watching."""
@@ -194,26 +251,40 @@ class Stage:
     def fill(self, names: list[str], pods: int) -> str:
         """So many running pods on each node, which nothing replaces; returns their label."""
         self._rows += 1
-        label = f"row={self._rows}"
-        path = "/api/v1/namespaces/default/pods"
+        row = self._rows
+        places = [(node, number) for node in names for number in range(pods)]
+        self.each(lambda place: self.add(row, *place), places, 16)
+        self.until_running(f"row={row}", pods * len(names))
+        return f"row={row}"
 
-        def one(place: tuple[str, int]) -> None:
-            node, number = place
-            meta = {"name": f"{node}-{self._rows}-{number}", "labels": {"row": str(self._rows)}}
-            spec = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
-            spec["terminationGracePeriodSeconds"] = 0
-            meta["ownerReferences"] = [self._owner]
-            self.create(path, {"metadata": meta, "spec": spec})
+    def add(self, row: int, node: str, number: int) -> None:
+        """One more running pod of a row."""
+        meta = {"name": f"{node}-{row}-{number}", "labels": {"row": str(row)}}
+        spec = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
+        spec["terminationGracePeriodSeconds"] = 0
+        meta["ownerReferences"] = [self._owner]
+        self.create(_PODS, {"metadata": meta, "spec": spec})
 
-        self.each(one, [(node, number) for node in names for number in range(pods)], 16)
-        self.until_running(label, pods * len(names))
-        return label
+    def guard(self, label: str, healthy: int) -> str:
+        """A budget by which so many pods with the label must stay; returns its name."""
+        key, _, value = label.partition("=")
+        name = f"guard-{value}"
+        spec = {"selector": {"matchLabels": {key: value}}, "minAvailable": healthy}
+        self.create(_BUDGETS, {"metadata": {"name": name}, "spec": spec})
+        ends = time.monotonic() + PATIENCE
+        while (self.api.get(f"{_BUDGETS}/{name}").get("status") or {}).get("currentHealthy") != (
+            healthy
+        ):
+            if time.monotonic() > ends:
+                raise SystemExit(f"the budget {name} does not see {healthy} pods")
+            time.sleep(0.2)
+        return name
 
     def until_running(self, label: str, count: int) -> None:
         """Until so many pods with the label run."""
         selectors = {"labelSelector": label, "fieldSelector": "status.phase=Running"}
         ends = time.monotonic() + PATIENCE
-        while (found := self.count("/api/v1/namespaces/default/pods", selectors)) < count:
+        while (found := self.count(_PODS, selectors)) < count:
             if time.monotonic() > ends:
                 raise SystemExit(f"{found} of {count} pods with {label} run")
             time.sleep(0.5)

@@ -99,6 +99,26 @@ def test_only_as_many_are_tried_as_the_budget_allows() -> None:
     assert made.step(NOW + 1).evict == ()
 
 
+def test_a_server_that_lags_behind_its_budgets_watch_is_asked_again_at_once() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    for minute in range(5):  # refused rightly, many times
+        made.answered("uid-a", REFUSED, NOW + minute)
+        made.budget_changed(budget(0), NOW + minute)
+    made.budget_changed(budget(1), NOW + 10)
+    assert _names(made.step(NOW + 10).evict) == ["a"]
+    made.answered("uid-a", REFUSED, NOW + 10)
+    wake = made.step(NOW + 10).wake
+    assert wake is not None
+    assert wake <= NOW + 10.1
+    # It does not spin, though: each refusal in a row doubles the wait.
+    made.step(wake)
+    made.answered("uid-a", REFUSED, wake)
+    later = made.step(wake).wake
+    assert later is not None
+    assert later - wake > 0.09
+
+
 def test_without_any_budget_event_the_slow_retry_comes() -> None:
     made = drain(pod("a"))
     made.step(NOW)
