@@ -25,7 +25,10 @@ class Console:
     timings: dict[str, float] = field(default_factory=dict)
     _live: str = ""
     _live_printed: float = float("-inf")
-    _step_started: float = 0.0
+    _step_started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._step_started = self.clock()
 
     @property
     def interactive(self) -> bool:
