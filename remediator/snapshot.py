@@ -577,6 +577,7 @@ class Reflector(Generic[T]):
             try:
                 while version is None or self._again.is_set():
                     self._again.clear()
+                    version = None  # until it is read: a list that fails is tried again
                     version = self.relist()
                 begun = time.monotonic()
                 version = self._watch(version)

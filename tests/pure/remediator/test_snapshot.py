@@ -145,7 +145,10 @@ class Script:
         self.stop, self.lists, self.watches = stop, lists, watches
 
     def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
-        yield [dict(item) for item in self.lists.pop(0)], "1"
+        play = self.lists.pop(0)
+        if isinstance(play, Exception):
+            raise play
+        yield [dict(item) for item in play], "1"
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
         play = self.watches.pop(0)
@@ -196,6 +199,32 @@ def test_the_same_name_with_another_uid_is_a_delete_first() -> None:
     changes, _ = _play([[_raw("a", uid="1")]], [[event]])
     told = [(c.old and c.old.uid, c.new and c.new.uid) for c in changes]
     assert told == [(None, "1"), ("1", None), (None, "2")]
+
+
+def test_a_list_that_was_asked_for_is_tried_until_it_is_read() -> None:
+    """A new leader waits for it before it acts: a failure must not make it wait for ever."""
+    stop = threading.Event()
+    lists = [[_raw("a")], ApiFailure(503, "Unavailable", ""), [_raw("a"), _raw("b")]]
+    source = Script(stop, lists, [[WatchEvent("MODIFIED", _raw("a", version="3"))], []])
+    synced: list[list[str]] = []
+    failures: list[ApiFailure] = []
+
+    def changed(change: Change[Any]) -> None:
+        if change.new is not None and change.new.version == "3":
+            reflector.ask_relist()  # as a process that has just become the leader does
+
+    reflector = Reflector(
+        source,
+        node_from_json,
+        lambda found: found.name,
+        changed,
+        lambda: synced.append(sorted(reflector.items)),
+        failures.append,
+        stop,
+    )
+    reflector.run()
+    assert synced == [["a"], ["a", "b"]]
+    assert [failure.status for failure in failures] == [503]
 
 
 def test_a_broken_watch_is_reported_and_resumed() -> None:
