@@ -1,4 +1,4 @@
-"""The nodes of one stage as a watch shows them: every state that they ever have is seen."""
+"""The nodes (or pods) of one stage as a watch shows them: every state they ever have is seen."""
 
 import threading
 import time
@@ -15,14 +15,20 @@ Check = Callable[[dict[str, Json]], str]
 
 
 class World:
-    """Calls each check after every change; what they complain of is kept in `wrongs`."""
+    """Calls each check after every change; what they complain of is kept in `wrongs`.
 
-    def __init__(self, site: Site, *checks: Check) -> None:
-        self._nodes = Collection(site.api, "/api/v1/nodes", {"labelSelector": f"test={site.name}"})
+    pods: labels of the pods that are looked at, instead of the nodes.
+    """
+
+    def __init__(self, site: Site, *checks: Check, pods: str = "") -> None:
+        path, labels = "/api/v1/nodes", f"test={site.name}"
+        if pods:
+            path, labels = f"/api/v1/namespaces/{site.name}/pods", pods
+        self._source = Collection(site.api, path, {"labelSelector": labels})
         self._checks = checks
         self._stop = threading.Event()
         self._news = threading.Condition()
-        self.nodes: dict[str, Json] = {}
+        self.objects: dict[str, Json] = {}
         self.wrongs: list[str] = []
         self.looks = 0
 
@@ -36,7 +42,7 @@ class World:
             yield
         finally:
             self._stop.set()
-            self._nodes.close()
+            self._source.close()
             thread.join(10)
 
     def notify(self) -> None:
@@ -56,29 +62,33 @@ class World:
 
     def _list(self) -> str:
         version = ""
-        for raws, version in self._nodes.pages():  # noqa: B007 - the last page's is wanted
+        for raws, version in self._source.pages():  # noqa: B007 - the last page's is wanted
             for raw in raws:
-                self.nodes[raw["metadata"]["name"]] = raw
+                self.objects[raw["metadata"]["name"]] = raw
         return version
 
     def _run(self, version: str) -> None:
         while not self._stop.is_set():
             try:
-                for event in self._nodes.watch(version, self._stop):
+                for event in self._source.watch(version, self._stop):
                     version = event.raw["metadata"]["resourceVersion"]
-                    if event.type in ("ADDED", "MODIFIED"):
-                        self._see(event.raw)
+                    if event.type in ("ADDED", "MODIFIED", "DELETED"):
+                        self._see(event.type, event.raw)
             except ApiFailure as failure:
                 if not self._stop.is_set():
                     self.wrongs.append(f"cannot look: {failure}")
                 return
 
-    def _see(self, raw: Json) -> None:
+    def _see(self, kind: str, raw: Json) -> None:
+        name = raw["metadata"]["name"]
         with self._news:
-            self.nodes[raw["metadata"]["name"]] = raw
+            if kind == "DELETED":
+                self.objects.pop(name, None)
+            else:
+                self.objects[name] = raw
             self.looks += 1
             for check in self._checks:
-                wrong = check(self.nodes)
+                wrong = check(self.objects)
                 if wrong:
                     self.wrongs.append(wrong)
             self._news.notify_all()

@@ -1,0 +1,134 @@
+"""kill -9 of a remediator at its n-th API call, and the process that comes after it."""
+
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.control_plane.conftest import Stages
+from tests.control_plane.proxy import Proxy
+from tests.control_plane.site import Remediator, Site
+from tests.control_plane.world import World
+
+LEASE = {"duration": "4s", "renewInterval": "1s", "renewDeadline": "3s", "name": "remediator"}
+LONG = os.environ.get("SELFHEAL_LONG") == "1"
+SIDE_BY_SIDE = 5
+#: Only a hang is longer.
+PATIENCE = 240.0
+#: What became of the call at which the process was killed: it never reached the API server; it
+#: was carried out and the answer not heard; it was carried out only after the next one led.
+WAYS = ("lost", "unheard", "late")
+
+
+class Story:
+    """What is told on a stage of its own while the process is killed at a call, once."""
+
+    world: World
+
+    def __init__(self, site: Site, number: int, way: str) -> None:
+        self.site, self.number, self.way = site, number, way
+        self.wrongs: list[str] = []
+        self.killed_at = ""
+        self._processes: list[Remediator] = []
+        self._successor_leads = threading.Event()
+        self.proxy = Proxy(site.account, self._before, self._after, alone=site.name)
+        site.account = self.proxy.kubeconfig(site.account, site.folder / "proxied.kubeconfig")
+
+    def tell(self) -> None:
+        """All of it. Raises AssertionError when it does not go on."""
+        raise NotImplementedError
+
+    # -- the kill -------------------------------------------------------------------------
+
+    def _before(self, number: int) -> bool:
+        if number != self.number or self.killed_at or self.way == "unheard":
+            return True
+        self._kill()
+        if self.way == "late":
+            self._successor_leads.wait(PATIENCE)
+            return True
+        return False
+
+    def _after(self, number: int) -> None:
+        if number == self.number and not self.killed_at and self.way == "unheard":
+            self._kill()
+
+    def _kill(self) -> None:
+        self.killed_at = self.proxy.seen[self.number - 1].partition("?")[0]
+        self._processes[0].kill()
+        self.world.notify()
+
+    # -- going on -------------------------------------------------------------------------
+
+    def until(self, config: Path, look: Callable[[], Any], what: str) -> Any:
+        """What `look` returns as soon as it is true; a process that was killed is followed."""
+
+        def alive_and_there() -> Any:
+            if self._processes[-1].process.poll() is not None:
+                self.start(config)
+            if len(self._processes) > 1 and "leading as" in self._processes[-1].log:
+                self._successor_leads.set()
+            return look()
+
+        return self.world.until(alive_and_there, what, PATIENCE)
+
+    def start(self, config: Path) -> None:
+        """As a Deployment would: the container again in its pod, or another pod."""
+        assert len(self._processes) < 2, "it ended without being killed"
+        pod = "again" if self.way in ("lost", "late") else f"pod-{len(self._processes)}"
+        made = self.site.remediator(config, leading=False, POD_NAME=pod, POD_UID=f"uid-{pod}")
+        self._processes.append(made)
+
+    def end(self) -> None:
+        """Nobody waits for the successor any more."""
+        self._successor_leads.set()
+
+    @property
+    def calls(self) -> int:
+        """How many calls were counted."""
+        return len(self.proxy.seen)
+
+
+def kill_everywhere(
+    stages: Stages, kind: Callable[[Site, int, str], Story], name: str, short: int, from_: int = 1
+) -> None:
+    """Tell the story once whole, then once for each call at which it is killed, in each way.
+
+    The short form takes `short` of these points, by a seed. Calls before `from_` are left out.
+    """
+    whole = _told(stages, kind, name, 0, "")
+    assert whole.wrongs == [], "\n".join(whole.wrongs)
+    every = [(number, way) for number in range(from_, whole.calls + 1) for way in WAYS]
+    points: Sequence[tuple[int, str]] = every
+    if not LONG:
+        points = sorted(random.Random(20260131).sample(every, short))
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        told = list(pool.map(lambda point: _told(stages, kind, name, *point), points))
+    killed = [one for one in told if one.killed_at]
+    sys.stderr.write(
+        f"\n{name}: {whole.calls} calls; killed at {len(killed)} of {len(points)} points "
+        f"({len({one.number for one in killed})} different calls)\n"
+    )
+    wrong = [f"{one.number} {one.way} ({one.killed_at}): {w}" for one in told for w in one.wrongs]
+    assert wrong == [], "\n".join(wrong)
+    # Timing moves a few calls at the end; nearly all points must have been reached.
+    assert len(killed) >= 0.9 * len(points)
+
+
+def _told(
+    stages: Stages, kind: Callable[[Site, int, str], Story], name: str, number: int, way: str
+) -> Story:
+    with stages(f"{name}-{number}{way and '-'}{way}") as site:
+        story = kind(site, number, way)
+        try:
+            story.tell()
+        except (AssertionError, TimeoutError) as error:
+            story.wrongs += [str(error), *site.logs()]
+        finally:
+            story.end()
+            story.proxy.close()
+        return story

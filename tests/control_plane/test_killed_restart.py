@@ -1,0 +1,108 @@
+"""kill -9 at each API call while two ill pods are restarted: the next process goes on, rightly.
+
+The short form kills at a few seeded calls; SELFHEAL_LONG=1 kills at every one, in each of three
+ways. A kill between the note of a restart and the restart costs one of the hour's budget, no more.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from remediator.snapshot import Json
+from tests.control_plane.conftest import Stages
+from tests.control_plane.killing import LEASE, Story, kill_everywhere
+from tests.control_plane.site import Site, until
+from tests.control_plane.test_policies import CRD, CRDS, GROUP, body, path, sicken, status
+from tests.control_plane.world import World
+
+PODS = 4
+#: Two ill pods, and one that a kill may cost.
+MAX_PER_HOUR = 3
+SHORT = 6
+
+
+def test_killed_at_any_call_of_a_restart_the_next_goes_on(stages: Stages) -> None:
+    kill_everywhere(stages, _Restarts, "restart", SHORT)
+
+
+class _Restarts(Story):
+    """Of four pods two are ill; they are made anew one after the other."""
+
+    def __init__(self, site: Site, number: int, way: str) -> None:
+        super().__init__(site, number, way)
+        self.world = World(site, self._well_ones_stay, self._one_at_a_time, pods="app=web")
+        self._ill: set[str] = set()
+        self._well: set[str] = set()
+        self._went: set[str] = set()
+
+    # -- what must never be seen ----------------------------------------------------------
+
+    def _well_ones_stay(self, pods: dict[str, Json]) -> str:
+        gone = self._well - _there(pods)
+        return f"a pod that was well was restarted: {sorted(gone)}" if gone else ""
+
+    def _one_at_a_time(self, pods: dict[str, Json]) -> str:
+        """When an ill pod goes, all pods but those still ill are there and ready."""
+        gone = self._ill - _there(pods)
+        new, self._went = gone - self._went, gone
+        ready = sum(_ready(pod) and not _leaving(pod) for pod in pods.values())
+        if new and ready < PODS - len(self._ill) + len(gone) - 1:
+            return f"{sorted(new)} went while only {ready} pods were ready"
+        return ""
+
+    # -- the story ------------------------------------------------------------------------
+
+    def tell(self) -> None:
+        site = self.site
+        config = self._scene()
+        _make_policy(site)
+        with self.world.watched():
+            self.start(config)
+            self.until(config, lambda: self._ill <= self._went and self._all_ready(), "made anew")
+            self.until(config, lambda: status(site).get("state") == "Healthy", "well, it says")
+        self.wrongs += self.world.wrongs
+        written = status(site)["restarts"]
+        if not len(self._ill) <= written <= MAX_PER_HOUR:
+            self.wrongs.append(f"{len(self._ill)} restarts, {written} written down")
+
+    def _scene(self) -> Path:
+        site = self.site
+        site.nodes(2)
+        site.deployment("web", PODS)
+        names = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods(app="web")}
+        ill = sorted(names)[:2]
+        self._ill = {names[name] for name in ill}
+        self._well = set(names.values()) - self._ill
+        for name in ill:
+            sicken(site, name)
+        return site.config(
+            rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],
+            # Other stories are told side by side.
+            policies={"lookInterval": "1s", "namespaces": [site.name]},
+            lease=LEASE,
+        )
+
+    def _all_ready(self) -> bool:
+        pods = self.world.objects
+        return sum(_ready(pod) and not _leaving(pod) for pod in pods.values()) == PODS
+
+
+def _make_policy(site: Site) -> None:
+    """A HealingPolicy that does not wait for long."""
+    answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
+    assert answer.ok or answer.status == 409, answer.failure()
+    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    site.create(path(site), body("web", restart={"maxPerHour": MAX_PER_HOUR}))
+
+
+def _there(pods: dict[str, Json]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods.values() if not _leaving(pod)}
+
+
+def _leaving(pod: Json) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _ready(pod: Json) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
