@@ -147,12 +147,20 @@ class Asker:
         """The first model."""
         return self._members[0].origin
 
-    def wake(self, deadline: float) -> None:
-        """Have at least one model ready and answering. Raises the active one's `ModelError`."""
+    @property
+    def loading(self) -> bool:
+        """Whether a model has not been ready yet, which may take it as long as it likes."""
+        return not all(member.warm for member in self._members)
+
+    def wake(self, seconds: float) -> None:
+        """Have at least one model ready and answering, each call within so many seconds.
+
+        Raises the active one's `ModelError`.
+        """
         errors: list[Exception] = []
         for member in self._members:
             try:
-                self._look(member, deadline)
+                self._look(member, seconds)
             except Exception as error:  # noqa: BLE001 a plug-in's fault is a model that is away
                 errors.append(error)
             else:
@@ -233,13 +241,13 @@ class Asker:
         if not was_warm:
             self._loaded(member.origin, member.load_seconds)
 
-    def _look(self, member: Member, deadline: float) -> None:
+    def _look(self, member: Member, seconds: float) -> None:
         """Whether a model is there: warm, and, where it was warm before, answering."""
         was_warm = member.warm
         try:
             self._wake(member)
             if was_warm:
-                member.provider.analyse(PROBE_TEXT, deadline)
+                member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
         except Exception:
             self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
             raise
@@ -265,7 +273,7 @@ class Asker:
 
     def _look_again(self, member: Member) -> None:
         try:
-            self._look(member, time.monotonic() + (member.deadline or 60.0))
+            self._look(member, member.deadline or 60.0)
         except Exception as error:  # noqa: BLE001 said, and tried again when it is due
             say(logging.DEBUG, "a model is still away", model=member.origin.name, why=_why(error))
         else:

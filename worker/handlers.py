@@ -50,22 +50,31 @@ class Handlers:
         self._deadline = deadline
         self._finished = finished
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._running: list[Work | None] = [None] * threads
         for number in range(threads):
-            threading.Thread(target=self._serve, name=f"handler-{number}", daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(number,), name=f"handler-{number}", daemon=True
+            ).start()
 
     def submit(self, work: Work) -> None:
         """Have it analysed; `finished` is called with it, from a handler's thread."""
         self._queue.put(work)
 
-    def _serve(self) -> None:
+    def running(self) -> list[Work]:
+        """What is being analysed now, also what was given up meanwhile. From any thread."""
+        return [work for work in self._running if work is not None]
+
+    def _serve(self, number: int) -> None:
         while True:
             work = self._queue.get()
             if work.given_up:
                 continue
             work.started = time.monotonic()
+            self._running[number] = work
             try:
                 work.reply = self._asker.ask(work.message.text, work.started + self._deadline)
             except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()
+            self._running[number] = None
             self._finished(work)

@@ -25,6 +25,7 @@ class Status:
     tick_age: float
     hung: int
     not_ready: tuple[str, ...]
+    hung_probe: bool = False
     breakers: dict[str, str] = field(default_factory=dict)
 
     def sick(self) -> list[str]:
@@ -34,6 +35,8 @@ class Status:
             reasons.append(f"the loop has not ticked for {self.tick_age:.0f} s")
         if self.hung:
             reasons.append(f"{self.hung} handlers are past their deadline")
+        if self.hung_probe:
+            reasons.append("the look whether the model is back is past its deadline")
         return reasons
 
 

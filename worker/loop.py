@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 import uuid
@@ -41,6 +42,9 @@ from worker.settings import Settings
 
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
+# How many deadlines a look whether the model is back may take: warm-up and call, of each model of
+# a chain, and their name look-ups.
+PROBE_DEADLINES = 10
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
 
@@ -72,6 +76,7 @@ class Worker:
             "results": Breaker(),
         }
         self._probe_result: tuple[bool, str] | None = None
+        self._probe_by = math.inf
         self._stops = 0
         self._stop_by = 0.0
         self._cancelling = False
@@ -89,9 +94,12 @@ class Worker:
         self._asker.close()
 
     def stop(self) -> None:
-        """Stop taking, finish within the grace period, end `run`. The second time: at once."""
+        """Stop taking, finish within the grace period, end `run`. The second time: at once.
+
+        For signal handlers: the next tick sees it. To wake the loop would take a lock, which the
+        thread that the signal came to may hold.
+        """
         self._stops += 1
-        self._link.call_soon(self._stopping)
 
     def status(self) -> Status:
         """One look, from any thread."""
@@ -105,6 +113,7 @@ class Worker:
             tick_age=round(now - self._last_tick, 3),
             hung=len(self._hung),
             not_ready=self._not_ready(),
+            hung_probe=now > self._probe_by,
             breakers={name: one.state.name.lower() for name, one in self._breakers.items()},
         )
 
@@ -163,6 +172,9 @@ class Worker:
         self._work.clear()
         self._parked.clear()
         self._cancelling = False
+        if self._breakers["results"].state is breakers.State.PROBING:
+            # The answer will not come: the queues were asked about on that connection.
+            self._results_probed(well=False, why=str(error))
         self._finish_stopping()
 
     def on_cancelled(self) -> None:
@@ -181,7 +193,10 @@ class Worker:
         )
         self._work[delivery.tag] = work
         if not self._flowing():
-            self._hand_back(work)
+            if self._stops and not self._stop_by:
+                self._stopping()  # not first at the next tick: what goes back would come again
+            if not work.settling:
+                self._hand_back(work)
             return
         if delivery.timestamp is not None and not work.attempts:
             self._metrics.wait.observe(max(0.0, work.received_unix - delivery.timestamp))
@@ -236,15 +251,15 @@ class Worker:
             self._change("model", after, str(error))
 
     def _answer(self, work: Work) -> None:
-        self._send(
-            work,
-            Publication(
-                self._settings.results_queue,
-                self._result(work),
-                result_properties(work.delivery, str(work.message.id)),
-            ),
-            "answered",
-        )
+        result = self._result(work)
+        if len(result) > self._link.largest:
+            # Metadata goes through, and may be longer here than it was: é becomes \\u00e9.
+            letter = DeadLetter("result_too_large", "PoisonError", work.attempts + 1)
+            self._bury(work, letter, f"the result has {len(result)} bytes")
+            return
+        properties = result_properties(work.delivery, str(work.message.id))
+        publication = Publication(self._settings.results_queue, result, properties)
+        self._send(work, publication, "answered")
 
     def _result(self, work: Work) -> bytes:
         assert work.reply is not None
@@ -382,7 +397,7 @@ class Worker:
         """Consume exactly while work may flow."""
         if self._flowing() and not self._cancelling:
             self._link.consume()
-        elif self._link.consuming and not self._flowing():
+        elif self._link.subscribed and not self._flowing():
             self._cancelling = True
             self._link.cancel()
 
@@ -391,7 +406,7 @@ class Worker:
 
         def probe() -> None:
             try:
-                self._asker.wake(time.monotonic() + self._settings.model_deadline)
+                self._asker.wake(self._settings.model_deadline)
                 result = (True, "")
             except ModelError as error:
                 result = (False, str(error))
@@ -399,11 +414,18 @@ class Worker:
                 result = (False, f"{type(error).__name__} in the provider")
             self._probe_result = result
 
+        if not self._asker.loading:
+            patience = PROBE_DEADLINES * self._settings.model_deadline + HANG_MARGIN
+            self._probe_by = time.monotonic() + patience
         self._breakers["model"] = breakers.probing(self._breakers["model"])
-        threading.Thread(target=probe, name="probe", daemon=True).start()
+        try:
+            threading.Thread(target=probe, name="probe", daemon=True).start()
+        except RuntimeError as error:  # the machine has no thread to spare
+            self._probe_result = (False, str(error))
 
     def _model_probed(self, result: tuple[bool, str]) -> None:
         well, why = result
+        self._probe_by = math.inf
         if well and not self._warm:
             self._warm = True
             active, task = self._asker.active, self._asker.task
@@ -429,20 +451,22 @@ class Worker:
             return
         self._breakers["results"] = breakers.probing(self._breakers["results"])
 
+        epoch = self._link.epoch
+
         def declared(error: BrokerError | None) -> None:
-            if error is not None:
-                now = time.monotonic()
-                after = breakers.probed(self._breakers["results"], now, well=False)
-                self._change("results", after, str(error))
+            if epoch != self._link.epoch:
                 return
-            self._change(
-                "results", breakers.probed(self._breakers["results"], 0.0, well=True), "declared"
-            )
-            parked, self._parked = self._parked, {}
-            for again in parked.values():
-                again()
+            self._results_probed(well=error is None, why=str(error or "declared"))
+            if error is None:
+                parked, self._parked = self._parked, {}
+                for again in parked.values():
+                    again()
 
         self._link.declare(declared)
+
+    def _results_probed(self, *, well: bool, why: str) -> None:
+        after = breakers.probed(self._breakers["results"], time.monotonic(), well=well)
+        self._change("results", after, why)
 
     # --- time
 
@@ -454,7 +478,8 @@ class Worker:
             self._model_probed(result)
         self._collect()
         if self._stops:
-            self._finish_stopping() if self._stop_by else self._stopping()
+            if not self._closing:
+                self._stopping()
         else:
             if breakers.due(self._breakers["model"], now):
                 self._probe_model()
@@ -466,25 +491,29 @@ class Worker:
 
     def _find_hung(self, now: float) -> None:
         limit = self._settings.model_deadline + HANG_MARGIN
-        for work in list(self._work.values()):
-            if work.started and not work.settling and now - work.started > limit:
-                work.hung = work.given_up = True
-                self._hung.add(work)
-                self._metrics.hangs.inc()
-                say(logging.ERROR, "a handler is past its deadline", id=work.message.id)
+        for work in self._handlers.running():
+            if work.hung or now - work.started <= limit:
+                continue
+            work.hung = True
+            self._hung.add(work)
+            self._metrics.hangs.inc()
+            say(logging.ERROR, "a handler is past its deadline", id=work.message.id)
+            if not work.given_up:
+                work.given_up = True
                 self._fail(work, TransientError("the handler passed its deadline"))
 
     # --- the end
 
     def _stopping(self) -> None:
-        if self._stops == 1:
+        now = time.monotonic()
+        if not self._stop_by:
             say(logging.INFO, "stopping", in_flight=len(self._work))
-            self._stop_by = time.monotonic() + self._settings.shutdown_grace
+            self._stop_by = now + self._settings.shutdown_grace
             for work in list(self._work.values()):
                 if not work.started and not work.settling:
                     self._hand_back(work)
-        else:
-            self._stop_by = time.monotonic()
+        if self._stops > 1:
+            self._stop_by = min(self._stop_by, now)
         self._steer()
         self._finish_stopping()
 

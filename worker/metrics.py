@@ -32,6 +32,7 @@ DEAD_LETTER_REASONS = (
     "blank_text",
     "text_too_large",
     "bad_id",
+    "result_too_large",
     "retries_exhausted",
 )
 BREAKERS = ("model", "results")

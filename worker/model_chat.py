@@ -7,8 +7,10 @@ errors that decide here.
 from __future__ import annotations
 
 import email.utils
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -30,6 +32,19 @@ _LONGEST_PAUSE = 3600.0
 # A time-out of 0 would be none at all.
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
+# A server that is gone without a word (its node died) is found in seconds, however long a call may
+# take: its kernel does not answer. One that thinks does.
+_SILENCE = 15
+_WATCHED = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, option, value)
+    for name, value in (
+        ("TCP_KEEPIDLE", _SILENCE // 3),
+        ("TCP_KEEPINTVL", _SILENCE // 3),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", _SILENCE * 1000),
+    )
+    if (option := getattr(socket, name, None)) is not None
+]
 
 
 class Model(Protocol):
@@ -56,15 +71,17 @@ class Http:
         # As many as there are threads, and some for the probe: httpx's default of 20 kept
         # connections breaks under more threads than that.
         connections = config.concurrency + 2
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self.settings: dict[str, Any] = {
             "timeout": httpx.Timeout(
                 config.deadline, connect=min(_LONGEST_CONNECT, config.deadline)
             ),
-            "limits": httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections
-            ),
+            "limits": limits,
             "event_hooks": {"request": [self._asked], "response": [self._answered]},
         }
+        # A client with a transport of ours would not look for a proxy.
+        if not set(urllib.request.getproxies()) - {"no"}:
+            self.settings["transport"] = httpx.HTTPTransport(limits=limits, socket_options=_WATCHED)
 
     def _asked(self, request: httpx.Request) -> None:
         if self.closed:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
+import re
 import ssl
 import struct
 import time
@@ -46,6 +48,7 @@ SLOW_PAUSE = 15.0
 # A connection that lasted this long was a good one: the next is tried without a long pause. One
 # that comes up and falls at once (a broken queue) must not be tried ten times a second.
 STEADY = 10.0
+_TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
 # Sender-selected distribution, which would send a copy elsewhere, and the broker's own records,
 # which say "this was a loop, drop it" to its dead-lettering when they are sent back to it.
 _NOT_COPIED = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
@@ -440,6 +443,8 @@ class Link:
         self._to_ack: set[int] = set()
         self._closing: Callable[[], None] | None = None
         self.epoch = 0
+        # Bytes of a body that the broker takes; it does not tell before it refuses one.
+        self.largest: float = math.inf
         self.up = False
         self.consuming = False
         self.blocked = False
@@ -575,6 +580,8 @@ class Link:
         if not isinstance(error, amqp.ChannelClosed) or self._closing is not None:
             return
         why = f"the broker closed the channel: {error.reply_text}"
+        if found := _TOO_LARGE.search(error.reply_text):
+            self.largest = int(found[1])
         if error.reply_code == 403:
             self._give_up(epoch, BrokerError(f"{why}; {RIGHTS}", permanent=True))
         else:
@@ -648,6 +655,11 @@ class Link:
         with _told():
             self._events.on_delivery(delivery)
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether messages come, or will as soon as the broker has heard of it."""
+        return self._consumer_tag is not None
+
     def cancel(self) -> None:
         """Take no more messages; those on the way still come, until `on_cancelled`."""
         if not self.up or self._consumer_tag is None:
@@ -656,6 +668,8 @@ class Link:
         epoch = self.epoch
         self.consuming = False
         self._channel.basic_cancel(tag, callback=lambda _: self._cancelled(epoch))
+        # Else pika itself rejects what is on the way, and each reject counts as a delivery.
+        self._channel._cancelled.discard(tag)
 
     def _cancelled(self, epoch: int) -> None:
         if epoch == self.epoch:

@@ -37,7 +37,8 @@ class Reply:
 class FakeOllama:
     """Counts the calls by text; `decide` says how a call about a text ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         (self.port,) = free_ports(1)
         self.decide: Callable[[str], Reply] = lambda text: Reply()
         self.calls: Counter[str] = Counter()
@@ -48,7 +49,7 @@ class FakeOllama:
         return {
             "MODEL_PROVIDER": "ollama",
             "MODEL_NAME": "tiny:1b",
-            "MODEL_BASE_URL": f"http://127.0.0.1:{self.port}",
+            "MODEL_BASE_URL": f"http://{self.host}:{self.port}",
             "MODEL_DEADLINE": 5,
         }
 
@@ -114,7 +115,7 @@ class FakeOllama:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # the other side went away, or this server was stopped
 
-        self._server = Server(("127.0.0.1", self.port), Handler)
+        self._server = Server((self.host, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

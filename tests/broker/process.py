@@ -116,6 +116,15 @@ class WorkerProcess:
         self.until(lambda: self.get("/readyz")[0] == 200, "never ready", seconds)
         return self
 
+    def ready_now(self) -> bool:
+        """Whether it is ready at this moment; who has not come up yet, or has ended, is not."""
+        try:
+            return any(line["event"] == "started" for line in self.lines()) and (
+                self.get("/readyz")[0] == 200
+            )
+        except OSError:
+            return False
+
     def progress(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/progress")[1])
         return found

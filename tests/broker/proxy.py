@@ -46,7 +46,8 @@ class Proxy:
             try:
                 selector.register(client, selectors.EVENT_READ, server)
                 selector.register(server, selectors.EVENT_READ, client)
-                while not self._closed:
+                # A poller is not told of a socket that was closed on this side, by a cut.
+                while not self._closed and (client, server) in self._pairs:
                     for key, _ in selector.select(0.05):
                         if key.fileobj in self._frozen:
                             selector.unregister(key.fileobj)

@@ -173,7 +173,7 @@ class Rabbit:
 
         if self._process is not None:
             chroot.send_signal(self._process.pid, signal.SIGTERM)
-            self._process.wait(60)
+            self._process.wait(300)
             self._process = None
 
     def kill(self) -> None:
@@ -292,7 +292,7 @@ class Vhost:
         number = self.count(queue)
         taken: list[tuple[bytes, Any]] = []
         with self.channel() as channel:
-            for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=5):
+            for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=60):
                 if body is not None:
                     taken.append((body, properties))
                 if body is None or len(taken) == number:

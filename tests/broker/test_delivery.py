@@ -190,6 +190,22 @@ def test_headers_that_no_client_can_read_do_not_end_the_process(
     assert ids(vhost.take("feedback.results", 1)) == ["m0"]
 
 
+def test_a_result_that_no_broker_takes_is_a_dead_letter(
+    vhost: Vhost, start_worker: StartWorker
+) -> None:
+    """RabbitMQ 4 takes 16 MiB, and says so by closing the channel. Metadata grows on its way: é is
+    six bytes then."""
+    worker = start_worker(vhost.uri).ready()
+    whole = {"id": "m0", "text": "good", "metadata": "é" * 3_000_000}
+    vhost.publish([json.dumps(whole, ensure_ascii=False).encode()])
+    ((body, properties),) = vhost.take("feedback.dead-letters", 1)
+    assert json.loads(body) == whole
+    assert properties.headers["x-selfheal-reason"] == "result_too_large"
+    vhost.publish(bodies(3, first=1))
+    assert ids(vhost.take("feedback.results", 3)) == ["m1", "m2", "m3"]
+    assert worker.metric("selfheal_worker_broker_disconnects_total") == 1
+
+
 @each_line
 def test_a_message_of_another_user_can_be_retried_and_buried(
     vhost: Vhost, start_worker: StartWorker

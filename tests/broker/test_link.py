@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.broker.lines import each_line
 from worker.rabbitmq import Link, Outcome, Publication, new_properties
 from worker.settings import load
 from worker.topology import queues
@@ -59,6 +61,48 @@ class Clumsy:
             self.link.call_soon(lambda: self.link.close(self.ended.set))
 
         self.link.publish(publication, sent)
+
+
+class Hasty(Clumsy):
+    """Cancels at its first delivery, when the others are on the way."""
+
+    def __init__(self, vhost: Vhost) -> None:
+        super().__init__(vhost, "nowhere")
+        self.vhost = vhost
+        self.cancelled = threading.Event()
+
+    def on_tick(self) -> None:
+        if self.up.is_set() and not self.got:
+            self.link.consume()
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        self.got.append(delivery)
+        if len(self.got) == 1:
+            end = time.monotonic() + 60
+            while self.vhost.unacked() < 8 and time.monotonic() < end:
+                time.sleep(0.05)
+            self.link.cancel()
+
+    def on_cancelled(self) -> None:
+        self.cancelled.set()
+
+
+@each_line
+def test_what_is_on_the_way_when_the_consumer_is_cancelled_still_comes(vhost: Vhost) -> None:
+    """pika would reject it, which counts as a delivery: enough of that, and it is a dead letter."""
+    hasty = Hasty(vhost)
+    thread = threading.Thread(target=hasty.link.run, daemon=True)
+    thread.start()
+    assert hasty.up.wait(60)
+    vhost.fill([b"x"] * 20)
+    assert hasty.cancelled.wait(60)
+    assert len(hasty.got) == 8  # the prefetch
+    assert not any(delivery.redelivered for delivery in hasty.got)
+    assert vhost.unacked() == 8
+    hasty.link.call_soon(lambda: hasty.link.close(hasty.ended.set))
+    assert hasty.ended.wait(60)
+    thread.join(60)
+    vhost.wait_count("feedback", 20)
 
 
 @pytest.mark.parametrize(

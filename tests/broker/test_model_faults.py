@@ -6,13 +6,18 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.broker.fake_ollama import GOOD, Reply
+import pytest
+
+from tests.broker import vanishing
+from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
 from tests.broker.lines import each_line
 from tests.broker.test_delivery import bodies, ids
+from tests.broker.vanishing import Elsewhere
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.broker.conftest import StartWorker
-    from tests.broker.fake_ollama import FakeOllama
     from tests.broker.process import WorkerProcess
     from tests.broker.rabbit import Vhost
 
@@ -128,6 +133,47 @@ def test_sigterm_while_the_model_is_away(
     # A call that was cut may have gone to the delay ladder: it comes back within its 1 s.
     taken += vhost.take("feedback", 3 - len(taken))
     assert ids(taken) == ["m0", "m1", "m2"]
+
+
+@pytest.fixture
+def elsewhere(unavailable: Callable[[str], None]) -> Iterator[Elsewhere]:
+    if why := vanishing.available():
+        unavailable(why)
+    made = Elsewhere()
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
+def test_a_model_server_that_vanishes_without_a_word_is_found_long_before_the_deadline(
+    vhost: Vhost, start_worker: StartWorker, elsewhere: Elsewhere
+) -> None:
+    """Its node lost its power: calls under way, connections that were kept, and new ones."""
+    model = FakeOllama(elsewhere.address)
+    with elsewhere.inside():
+        model.start()
+    env = {**model.env, "MODEL_DEADLINE": 3600, "CONCURRENCY": 4}
+    workers = [start_worker(vhost.uri, **env).ready() for _ in range(2)]
+    model.decide = lambda text: Reply(delay=3600)
+    vhost.publish(bodies(4))
+    for worker in workers:
+        worker.until(lambda: worker.progress()["in_flight"] == 2, "not shared")  # noqa: B023
+    elsewhere.vanish()
+    for worker in workers:
+        worker.wait_event("circuit breaker", breaker="model", state="open")
+        worker.until(lambda: worker.get("/readyz")[0] == 503, "still ready")  # noqa: B023
+        assert worker.get("/healthz")[0] == 200
+    vhost.wait_count("feedback", 4)
+    model.decide = lambda text: Reply()
+    elsewhere.come_back()
+    taken = vhost.take("feedback.results", 4)
+    model.stop()
+    assert ids(taken) == ["m0", "m1", "m2", "m3"]
+    # What was under way may have been tried once more before it was sure that nobody is there.
+    assert {json.loads(body)["attempts"] for body, _ in taken} <= {1, 2}
+    assert vhost.count("feedback.dead-letters") == 0
 
 
 def test_half_an_hour_without_a_model(

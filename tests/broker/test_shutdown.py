@@ -14,6 +14,8 @@ import pytest
 from tests.broker.fake_ollama import Reply
 from tests.broker.lines import each_line
 from tests.broker.process import command, environment
+from tests.broker.proxy import Proxy
+from tests.broker.rabbit import PASSWORD, USER
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.broker.conftest import StartWorker
     from tests.broker.fake_ollama import FakeOllama
-    from tests.broker.rabbit import Vhost
+    from tests.broker.rabbit import Rabbit, Vhost
 
 
 def test_sigterm_finishes_what_is_in_flight(vhost: Vhost, start_worker: StartWorker) -> None:
@@ -200,6 +202,24 @@ def test_a_hung_handler_is_counted_and_its_message_tried_elsewhere(
     ((body, properties),) = vhost.take("feedback", 1)
     assert body == b'{"id": "h", "text": "hang"}'
     assert properties.headers["x-selfheal-attempts"] == 1
+
+
+def test_a_handler_that_hung_before_the_wire_was_cut_is_found(
+    vhost: Vhost, start_worker: StartWorker, stubborn: dict[str, str], rabbit: Rabbit
+) -> None:
+    """Its message is somebody else's by then; but its thread is lost."""
+    proxy = Proxy(rabbit.amqp)
+    uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{proxy.port}/{vhost.name}"
+    worker = start_worker(uri, **stubborn, CONCURRENCY=1).ready()
+    vhost.publish([b'{"id": "h", "text": "hang"}'])
+    worker.wait_in_flight(1)
+    proxy.cut()
+    proxy.refuse()
+    worker.wait_event("not connected to the broker")
+    worker.until(lambda: worker.get("/healthz")[0] == 503, "healthy without a thread")
+    assert "1 handlers are past their deadline" in worker.get("/healthz")[1]
+    vhost.wait_count("feedback", 1)
+    proxy.close()
 
 
 def test_a_fault_in_a_provider_ends_in_the_dead_letters_without_the_text(

@@ -71,6 +71,23 @@ def test_a_half_open_wire_is_found_by_the_heartbeat(
     assert sum(seen.values()) <= 16
 
 
+def test_a_wire_that_breaks_while_the_queues_are_asked_about(
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker
+) -> None:
+    """The answer never comes; it consumes again all the same."""
+    worker = start_worker(through(proxy, vhost), AMQP_HEARTBEAT=600).ready()
+    with vhost.channel() as channel:
+        channel.queue_delete("feedback.results")
+    vhost.publish(bodies(3))
+    worker.wait_event("circuit breaker", breaker="results", state="open")
+    proxy.freeze()
+    worker.until(lambda: worker.progress()["breakers"]["results"] == "probing", "no probe")
+    proxy.cut()
+    worker.wait_event("connected to the broker", times=2)
+    assert set(collect(vhost, 3)) == {"m0", "m1", "m2"}
+    worker.ready()
+
+
 @each_line
 def test_the_messages_of_a_frozen_worker_come_back_by_the_heartbeat(
     vhost: Vhost, start_worker: StartWorker

@@ -2,8 +2,9 @@
 
 Every message that was published ends as a result or a dead letter. A message may end twice only
 when a fault hit it between its result's confirm and its ack, so duplicates are at most what could
-be in flight at the faults. Several brokers, each with its workers, go through their faults at once,
-with seeds of their own; the first is printed, and `CHAOS_SEED=n CHAOS_FAULTS=n` replays a run.
+be in flight at the faults. A broker of each line, with workers of its own, goes through its faults
+beside the other, each with a seed of its own; the first is printed, and `CHAOS_SEED=n
+CHAOS_FAULTS=n` replays a run: the same faults in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pytest
 from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
 from tests.broker.process import WorkerProcess, environment
 from tests.broker.proxy import Proxy
-from tests.broker.rabbit import PASSWORD, USER, Rabbit, Vhost, available
+from tests.broker.rabbit import LINES, PASSWORD, USER, Rabbit, Vhost, available
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +38,14 @@ pytestmark = [pytest.mark.chaos, pytest.mark.broker]
 LONG = bool(os.environ.get("SELFHEAL_LONG"))
 FAULTS = int(os.environ.get("CHAOS_FAULTS", "1000" if LONG else "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-STAGES = 3 if LONG else 2
 WORKERS = 3
 CONCURRENCY = 8
-MODEL_SECONDS = 0.15  # so that most of what can be in flight is, at the publishers' rate
+MODEL_SECONDS = 0.4  # so that most of what can be in flight is, and the machine has time for it
 PUBLISHERS = 3
-# How often each is drawn, of a hundred.
+BACKLOG = 150  # messages ready, from which on the publishers wait: the work ends with the faults
+# Nothing waits for as long unless the machine is swamped, and then it is no failure.
+PATIENCE = 600.0
+# How many of each there are, of a hundred.
 KINDS = {
     "cut": 28,
     "half open": 4,
@@ -75,12 +78,18 @@ class Publisher(threading.Thread):
             try:
                 with self.vhost.channel() as channel:
                     while not self.stopping.wait(0.01):
+                        if number % 20 == 0 and self.too_many(channel):
+                            continue
                         self.publish(channel, f"{self.prefix}{number}", poison=number % 50 == 49)
                         number += 1
             except (OSError, pika.exceptions.AMQPError):
                 # Its confirm did not come: it may be there or not, and goes once more.
                 self.uncertain += 1
                 time.sleep(0.2)
+
+    def too_many(self, channel: Any) -> bool:
+        ready = channel.queue_declare("feedback", passive=True).method.message_count
+        return bool(ready >= BACKLOG) and not self.stopping.wait(0.1)
 
     def publish(self, channel: Any, name: str, *, poison: bool) -> None:
         body = "{" if poison else json.dumps({"id": name, "text": f"I love it {name}"})
@@ -100,11 +109,12 @@ class Publisher(threading.Thread):
 class Stage:
     """Broker, proxy, model and workers, and what can be done to them."""
 
-    def __init__(self, folder: Path, randomness: random.Random) -> None:
+    def __init__(self, folder: Path, line: str, randomness: random.Random) -> None:
         self.random = randomness
+        self.of_calls = random.Random(randomness.random())  # drawn from by the model's threads
         self.folder = folder
         folder.mkdir()
-        self.rabbit = Rabbit(folder / "rabbit")
+        self.rabbit = Rabbit(folder / "rabbit", line=line)
         self.model = FakeOllama().start()
         self.workers: list[WorkerProcess] = []
         self.started = 0
@@ -118,7 +128,7 @@ class Stage:
         for _ in range(WORKERS):
             self.start_worker()
         for worker in self.workers:
-            worker.ready()
+            worker.ready(PATIENCE)
 
     def start_worker(self) -> None:
         uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.proxy.port}/{self.vhost.name}"
@@ -141,7 +151,17 @@ class Stage:
         self.rabbit.kill()
 
     def fault(self, kind: str) -> None:
+        # Mostly into the middle of work; else whatever is going on, such as the last one's end.
+        if kind == "half open" or self.random.random() < 0.7:
+            self.wait_until_busy()
         getattr(self, kind.replace(" ", "_"))()
+
+    def wait_until_busy(self) -> None:
+        """Until a worker that is connected has messages in flight."""
+        end = time.monotonic() + PATIENCE
+        while not any(one.ready_now() and one.progress()["in_flight"] for one in self.workers):
+            assert time.monotonic() < end, "nothing is in flight any more"
+            time.sleep(0.1)
 
     def cut(self) -> None:
         self.doubled += WORKERS * CONCURRENCY
@@ -152,7 +172,7 @@ class Stage:
         """Nothing comes through any more, and nobody is told: the heartbeats have to find it."""
         self.doubled += WORKERS * CONCURRENCY
         self.proxy.freeze()
-        end = time.monotonic() + 40
+        end = time.monotonic() + PATIENCE
         while not self.proxy.given_up():
             assert time.monotonic() < end, "a half-open wire was not found"
             time.sleep(0.1)
@@ -165,24 +185,25 @@ class Stage:
 
     def sigterm(self) -> None:
         worker = self.workers.pop(self.random.randrange(WORKERS))
-        worker.wait_event("started")  # before, Python itself has not got far enough to listen
+        # Before, Python itself has not got far enough to listen.
+        worker.wait_event("started", PATIENCE)
         worker.process.send_signal(signal.SIGTERM)
         self.start_worker()
-        self.statuses.append(worker.process.wait(120))
+        self.statuses.append(worker.process.wait(PATIENCE))
 
     def model_errors(self) -> None:
         status = self.random.choice([429, 500, 503])
         slow = self.random.choice([0.0, 0.0, 4.0])
         rate = self.random.uniform(0.2, 0.9)
         self.model.decide = lambda text: (
-            Reply(status=status, delay=slow) if self.random.random() < rate else good(text)
+            Reply(status=status, delay=slow) if self.of_calls.random() < rate else good(text)
         )
         time.sleep(self.random.uniform(0.3, 1.5))
         self.model.decide = good
 
     def model_slow(self) -> None:
         """Some calls pass their deadline of 3 s."""
-        self.model.decide = lambda text: Reply(GOOD, delay=self.random.uniform(0.5, 4.0))
+        self.model.decide = lambda text: Reply(GOOD, delay=self.of_calls.uniform(0.5, 4.0))
         time.sleep(self.random.uniform(0.5, 2.0))
         self.model.decide = good
 
@@ -206,9 +227,20 @@ def good(text: str) -> Reply:
     return Reply(GOOD, delay=MODEL_SECONDS)
 
 
-def wait_until_settled(vhost: Vhost, seconds: float) -> None:
+def deck(randomness: random.Random, faults: int) -> list[str]:
+    """So many faults in random order, of each kind its part: else some runs had many of the slow
+    ones, and others none."""
+    cards = [kind for kind, number in KINDS.items() for _ in range(number)]
+    # Of a part of a hundred each kind has its part, too: every so-manieth of them as they lie.
+    whole, rest = divmod(faults, len(cards))
+    drawn = cards * whole + [cards[at * len(cards) // rest] for at in range(rest)]
+    randomness.shuffle(drawn)
+    return drawn
+
+
+def wait_until_settled(vhost: Vhost) -> None:
     """Until work queue and ladder are empty, unacked messages included."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while True:
         queues = vhost.rabbit.api("GET", f"queues/{vhost.name}")
         left = {
@@ -227,6 +259,7 @@ class Tally:
     """What became of the messages of one stage."""
 
     drawn: Counter[str]
+    seconds: Counter[str]
     tried: set[str]
     published: set[str]
     poison: set[str]
@@ -248,40 +281,45 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.drawn.total()} faults {dict(self.drawn)}; published {len(self.published)} = "
+            f"{self.drawn.total()} faults in {self.seconds.total():.0f} s {dict(self.drawn)}; "
+            f"published {len(self.published)} = "
             f"answered {len(self.answered)} + dead-lettered "
             f"{len(set(self.dead) - set(self.answered))} {dict(self.reasons)}, lost "
             f"{len(self.lost)}, duplicates {self.duplicates} (allowed {self.allowed})"
         )
 
 
-def run_stage(folder: Path, seed: int, faults: int, say: Callable[[str], None]) -> Tally:
+def run_stage(folder: Path, line: str, seed: int, faults: int, say: Callable[[str], None]) -> Tally:
     """So many faults under load on a broker, a model and workers of its own, and the count."""
     randomness = random.Random(seed)
-    stage = Stage(folder, randomness)
+    stage = Stage(folder, line, randomness)
     stage.model.decide = good
     drawn: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
     try:
         stage.open()
         publishers = [Publisher(stage.vhost, name) for name in "abcdef"[:PUBLISHERS]]
         for publisher in publishers:
             publisher.start()
-        for number in range(1, faults + 1):
-            kind = randomness.choices(list(KINDS), list(KINDS.values()))[0]
+        for number, kind in enumerate(deck(randomness, faults), 1):
             drawn[kind] += 1
+            begun = time.monotonic()
             stage.fault(kind)
             time.sleep(randomness.uniform(0.0, 0.5))
-            if number % 50 == 0:
-                say(f"seed {seed}: {number} of {faults} faults")
+            seconds[kind] += time.monotonic() - begun
+            if number % (50 if LONG else 10) == 0:
+                say(f"seed {seed}, RabbitMQ {line}: {number} of {faults} faults")
         for publisher in publishers:
             publisher.stopping.set()
         for publisher in publishers:
-            publisher.join(60)
-        wait_until_settled(stage.vhost, 300)
+            publisher.join(PATIENCE)
+            assert not publisher.is_alive(), "a publisher hangs"
+        wait_until_settled(stage.vhost)
         results = stage.vhost.drain("feedback.results")
         letters = stage.vhost.drain("feedback.dead-letters")
         return Tally(
             drawn=drawn,
+            seconds=seconds,
             tried=set().union(*(one.tried for one in publishers)),
             published=set().union(*(one.published for one in publishers)),
             poison=set().union(*(one.poison for one in publishers)),
@@ -299,30 +337,49 @@ def run_stage(folder: Path, seed: int, faults: int, say: Callable[[str], None]) 
                 if worker.process.poll() is not None or worker.get("/healthz")[0] != 200
             ],
         )
+    except BaseException as error:
+        say(
+            f"seed {seed}, RabbitMQ {line}: ended in {seconds.total():.0f} s after {drawn}: {error}"
+        )
+        raise
     finally:
         stage.close()
+
+
+def test_a_deck_has_its_part_of_each_fault() -> None:
+    assert Counter(deck(random.Random(1), 300)) == Counter({k: 3 * n for k, n in KINDS.items()})
+    short = Counter(deck(random.Random(1), 30))
+    assert short.total() == 30
+    assert all(abs(short[kind] - number * 0.3) <= 1 for kind, number in KINDS.items())
+    assert set(short) == set(KINDS)
 
 
 def test_seeded_faults_lose_nothing(
     tmp_path: Path, unavailable: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if why := available():
-        unavailable(why)
+    for line in LINES:
+        if why := available(line):
+            unavailable(why)
 
     def say(text: str) -> None:
         with capsys.disabled():
             sys.stdout.write(f"\n{text}")
             sys.stdout.flush()
 
-    say(f"CHAOS_SEED={SEED} CHAOS_FAULTS={FAULTS}, on {STAGES} brokers at once")
-    each = -(-FAULTS // STAGES)
-    with ThreadPoolExecutor(STAGES) as stages:
-        runs = [
-            stages.submit(run_stage, tmp_path / str(n), SEED + n, each, say) for n in range(STAGES)
-        ]
-    for number, run in enumerate(runs):
+    say(f"CHAOS_SEED={SEED} CHAOS_FAULTS={FAULTS}, on {len(LINES)} brokers at once")
+    each = -(-FAULTS // len(LINES))
+    with ThreadPoolExecutor(len(LINES)) as stages:
+        runs = {
+            f"seed {SEED + number}, RabbitMQ {line}": stages.submit(
+                run_stage, tmp_path / str(number), line, SEED + number, each, say
+            )
+            for number, line in enumerate(LINES)
+        }
+    for name, run in runs.items():
         tally = run.result()
-        say(f"seed {SEED + number}: {tally}\n")
+        say(f"{name}: {tally}")
+        spent = {kind: round(tally.seconds[kind] / tally.drawn[kind], 1) for kind in tally.drawn}
+        say(f"{name}: seconds a fault {spent}\n")
         assert not tally.lost
         assert set(tally.answered) | set(tally.dead) <= tally.tried
         assert tally.poison <= set(tally.dead)

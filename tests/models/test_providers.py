@@ -34,7 +34,7 @@ _HOSTILE = 8
 
 def _answer(config: ModelConfig, text: str) -> dict[str, Any]:
     asker = Asker([Member(model.build(config))], config.task)
-    asker.wake(time.monotonic() + LONG)
+    asker.wake(LONG)
     reply = asker.ask(text, time.monotonic() + LONG)
     assert reply.usage is not None
     assert min(reply.usage.input_tokens, reply.usage.output_tokens) > 0
@@ -73,7 +73,7 @@ def test_another_task(server: Server, analyze: Analyze) -> None:
 def test_some_hostile_texts(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     config = ModelConfig("ollama", ollama.MODEL, server.url, deadline=LONG)
     asker = Asker([Member(model.build(config))], config.task)
-    asker.wake(time.monotonic() + LONG)
+    asker.wake(LONG)
     some = [case for case in cases() if case.ordered][:: 280 // _HOSTILE][:_HOSTILE]
     obeyed = 0
     for case in some:

@@ -21,7 +21,7 @@ def analyze(
 ) -> int:
     """Analyse one text or a file of JSON lines; 1 when any line had no answer."""
     try:
-        asker.wake(time.monotonic() + settings.model_deadline)
+        asker.wake(settings.model_deadline)
     except ModelError as error:
         print(f"selfheal-worker: the model cannot be used: {error}", file=sys.stderr)
         return 1

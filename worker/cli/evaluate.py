@@ -75,7 +75,7 @@ def evaluate(settings: Settings, task: Task, options: argparse.Namespace) -> int
     for asker in askers:
         with contextlib.closing(asker):
             try:
-                asker.wake(time.monotonic() + settings.model_deadline)
+                asker.wake(settings.model_deadline)
             except ModelError as error:
                 print(f"selfheal-worker: {asker.active.name}: {error}", file=sys.stderr)
                 return 1

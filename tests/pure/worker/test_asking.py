@@ -135,7 +135,7 @@ def test_a_model_that_is_away_is_left_alone_until_a_look_finds_it_again() -> Non
 
     first = Model("a", say)
     asker = _asker(first, Model("b"))
-    asker.wake(_deadline())
+    asker.wake(60)
     for _ in range(20):
         assert asker.ask("text", _deadline()).degraded
     assert first.calls == 1
@@ -168,20 +168,39 @@ def test_a_model_is_ready_when_any_of_the_chain_is() -> None:
             raise ModelUnavailableError("not there")
 
     asker = _asker(Missing("a"), Model("b"))
-    asker.wake(_deadline())
+    asker.wake(60)
     assert asker.ask("text", _deadline()).origin.name == "b"
     with pytest.raises(ModelUnavailableError, match="not there"):
-        _asker(Missing("a")).wake(_deadline())
+        _asker(Missing("a")).wake(60)
+
+
+def test_a_look_at_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> None:
+    """Else a model that takes more than half of a deadline would stay away for ever."""
+
+    class Slow(Model):
+        def warm_up(self) -> None:
+            time.sleep(0.3)
+
+        def analyse(self, text: str, deadline: float) -> Answer:
+            if time.monotonic() + 0.3 > deadline:
+                raise TransientError("no time is left for the call")
+            return super().analyse(text, deadline)
+
+    asker = _asker(Slow("a"))
+    assert asker.loading
+    asker.wake(0.5)
+    assert not asker.loading
+    asker.wake(0.5)
 
 
 @pytest.mark.parametrize(("pinned", "fine"), [("", True), ("7", True), ("8", False)])
 def test_a_version_that_is_pinned_must_be_the_models(pinned: str, fine: bool) -> None:
     asker = Asker([Member(Model("a"), version=pinned, key="triage")], TASK)
     if fine:
-        asker.wake(_deadline())
+        asker.wake(60)
     else:
         with pytest.raises(ModelUnavailableError, match=r"models\.triage\.version is 8.* has 7"):
-            asker.wake(_deadline())
+            asker.wake(60)
 
 
 def test_a_model_without_a_version_has_the_one_that_was_given() -> None:

@@ -52,6 +52,30 @@ def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) 
     assert provider.asked.is_set()
 
 
+def test_what_was_given_up_is_still_running_until_its_thread_is_free(tmp_path: Path) -> None:
+    file = tmp_path / "hang"
+    file.touch()
+    provider = Provider()
+    finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    begun = threading.Event()
+
+    def before(deadline: float) -> None:
+        begun.set()
+        faults.before_calls(0, file)(deadline)
+
+    asker = Asker([Member(provider)], task_file.load(), before=before)
+    handlers = Handlers(asker, threads=2, deadline=60, finished=finished.put)
+    assert handlers.running() == []
+    work = _work()
+    handlers.submit(work)
+    assert begun.wait(10)
+    work.given_up = True
+    assert handlers.running() == [work]
+    file.unlink()
+    assert finished.get(timeout=10) is work
+    assert handlers.running() == []
+
+
 def _work() -> Work:
     message = Message(id="1", id_generated=False, text="good", metadata=None, extra={})
     delivery = Delivery(1, 1, False, "", "feedback", b"{}", None)

@@ -89,3 +89,12 @@ def test_a_stuck_process_is_sick(server: Server, source: Source, status: Status,
 def test_a_port_in_use_is_an_os_error(server: Server, source: Source) -> None:
     with pytest.raises(OSError, match="in use"):
         Server("127.0.0.1", server.port, source)
+
+
+def test_a_look_at_the_model_that_hangs_is_a_process_that_is_stuck(
+    server: Server, source: Source
+) -> None:
+    source.now = replace(WELL, hung_probe=True)
+    code, why = get(server, "/healthz")
+    assert code == 503
+    assert "past its deadline" in why
