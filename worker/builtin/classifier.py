@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from worker.builtin import features, weights
 from worker.builtin.features import Token
-from worker.builtin.signals import COUNT, KINDS, NEGATED, signals
+from worker.builtin.signals import COUNT, KINDS, signals
 from worker.builtin.weights import Row
 
 EMOTIONS = ("Anger", "Disgust", "Fear", "Joy", "Neutral", "Sadness", "Surprise")
@@ -26,11 +28,21 @@ MAX_PHRASES = 5
 _MAX_PHRASE_TOKENS = 4
 # What a stem of the answer's emotion adds to a token's share, so that it is among the phrases.
 _STEM_SHARE = 1.0
-_NEUTRAL = EMOTIONS.index("Neutral")
-# Rows of words already seen; natural text is made of few words. Bounded, because texts are not.
-_CACHED_WORDS = 8192
+# Rows of words, and of known pairs, that were looked up before; natural text is made of few.
+_CACHED_WORDS = 16384
+_CACHED_PAIRS = 16384
 # With less than this share of its words known, a text is in another language or is none.
 _READABLE = 0.3
+
+# The codes of each emotion's stems.
+_STEMS = tuple(
+    frozenset(
+        code
+        for code, kind in enumerate(KINDS, 1)
+        if kind.rstrip("+") == emotion and emotion != "Neutral"
+    )
+    for emotion in EMOTIONS
+)
 
 # What cannot go together, whatever the scores say.
 _FORBIDDEN = {
@@ -56,14 +68,48 @@ class Reading:
     phrases: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The rows of a text: of its tokens, and of its pairs (one more)."""
+class _Row(NamedTuple):
+    """A row of the table, with the sum of its weights for emotions."""
 
-    own: list[Row]
-    pairs: list[Row]
-    known: int
-    """How many of the words and pictures have a row of their own."""
+    weights: tuple[float, ...]
+    valence: float
+    code: int
+    total: float
+
+
+class _Word(NamedTuple):
+    """What is known of a token. bare: as it stands in pairs."""
+
+    row: _Row
+    bare: str
+    known: bool
+    """It has a row of its own."""
+    negates: bool
+    empty: bool
+
+    @property
+    def tells(self) -> bool:
+        """Whether it can be a phrase."""
+        return not (self.empty or self.negates)
+
+
+class _Parts(NamedTuple):
+    """What is known of a text's tokens; of its pairs there is one more."""
+
+    words: list[_Word]
+    own: list[_Row]
+    pairs: list[_Row]
+    said: list[bool]
+    """Which tokens can say anything by themselves: words, emojis, emoticons."""
+
+    @property
+    def readable(self) -> float:
+        """The share of the words and pictures that have a row of their own."""
+        known = [word.known for word, said in zip(self.words, self.said, strict=True) if said]
+        return sum(known) / max(len(known), 1)
+
+
+_SILENT = _Row((0.0,) * (len(EMOTIONS) + len(SENTIMENTS)), 0.0, 0, 0.0)
 
 
 class Classifier:
@@ -81,9 +127,9 @@ class Classifier:
             self.version = str(header["version"])
             self._bias: list[float] = header["bias"]
             self._signals: list[list[float]] = header["signals"]
-            self._joint: list[list[float]] = header["joint"]
+            joint: list[list[float]] = header["joint"]
             self._sharpness: float = header["sharpness"]
-            self._pair: float = header["pair"]
+            self._pair_weight: float = header["pair"]
             self._piece: float = header["piece"]
         except KeyError as error:
             raise weights.WeightsError(f"the header of the weights lacks {error}") from error
@@ -93,9 +139,9 @@ class Classifier:
                 f"the weights have the shape {shape}, not {size, size, COUNT}"
             )
         self._table = table
-        self._zero = Row((0.0,) * size, 0.0, 0)
-        # Of each word seen: its row, and whether it is one of the file's.
-        self._seen: dict[str, tuple[Row, bool]] = {}
+        self._agreement = [[math.exp(value) for value in row] for row in joint]
+        self._seen: dict[str, _Word] = {}
+        self._seen_pairs: dict[str, _Row] = {}
 
     @classmethod
     def load(cls, path: Path = FILE) -> Classifier:
@@ -106,7 +152,7 @@ class Classifier:
         """What text shows. Never raises: any str has an answer."""
         tokens = features.tokens(text)
         parts = self._parts(tokens)
-        readable = parts.known / max(sum(map(_says, tokens)), 1)
+        readable = parts.readable
         if readable < _READABLE:
             return Reading("Neutral", "Neutral", 1 / len(EMOTIONS), ())
         emotion, sentiment, confidence = self.decide(self._scores(parts, len(tokens)))
@@ -122,83 +168,100 @@ class Classifier:
 
     def by_emotion(self, text: str) -> list[float]:
         """The probability of each emotion before it is calibrated; for training."""
-        logs = [_log_sum(row) for row in self._join(self.scores(text))]
-        return [math.exp(value - _log_sum(logs)) for value in logs]
+        by_emotion, _ = self._join(self.scores(text))
+        return [value / sum(by_emotion) for value in by_emotion]
 
     def decide(self, scores: list[float]) -> tuple[int, int, float]:
         """Emotion and sentiment (their indexes), and the emotion's calibrated probability."""
-        joint = self._join(scores)
-        by_emotion = [_log_sum(row) for row in joint]
-        by_sentiment = [_log_sum(column) for column in zip(*joint, strict=True)]
-        emotion = max(range(len(by_emotion)), key=by_emotion.__getitem__)
+        by_emotion, by_sentiment = self._join(scores)
+        emotion = by_emotion.index(max(by_emotion))
         forbidden = _FORBIDDEN.get(EMOTIONS[emotion])
         allowed = [at for at, name in enumerate(SENTIMENTS) if name != forbidden]
         sentiment = max(allowed, key=by_sentiment.__getitem__)
-        calibrated = [value * self._sharpness for value in by_emotion]
-        return emotion, sentiment, math.exp(calibrated[emotion] - _log_sum(calibrated))
+        calibrated = [value**self._sharpness for value in by_emotion]
+        return emotion, sentiment, calibrated[emotion] / sum(calibrated)
 
-    def _join(self, scores: list[float]) -> list[list[float]]:
-        """The score of each emotion (row) together with each sentiment (column)."""
-        emotions, sentiments = scores[: len(EMOTIONS)], scores[len(EMOTIONS) :]
-        return [
-            [e + s + agreement for s, agreement in zip(sentiments, row, strict=True)]
-            for e, row in zip(emotions, self._joint, strict=True)
+    def _join(self, scores: list[float]) -> tuple[list[float], list[float]]:
+        """How likely each emotion and each sentiment is, together; not yet of sum 1."""
+        size = len(EMOTIONS)
+        first, second = max(scores[:size]), max(scores[size:])
+        emotions = [math.exp(score - first) for score in scores[:size]]
+        sentiments = [math.exp(score - second) for score in scores[size:]]
+        both = [
+            [e * s * fit for s, fit in zip(sentiments, row, strict=True)]
+            for e, row in zip(emotions, self._agreement, strict=True)
         ]
+        return [sum(row) for row in both], [sum(column) for column in zip(*both, strict=True)]
 
     def _parts(self, tokens: list[Token]) -> _Parts:
-        row, zero = self._table.row, self._zero
-        words = [self._word(token) for token in tokens]
-        pairs = [row(key) or zero for key in features.pairs([token.key for token in tokens])]
-        known = sum(known and _says(token) for (_, known), token in zip(words, tokens, strict=True))
-        return _Parts([own for own, _ in words], pairs, known)
+        seen, seen_pairs = self._seen, self._seen_pairs
+        words = [seen.get(token.key) or self._word(token) for token in tokens]
+        keys = features.neighbours([word.bare for word in words])
+        return _Parts(
+            words,
+            [word.row for word in words],
+            [seen_pairs.get(key) or self._pair(key) for key in keys],
+            [is_word or is_picture for _, _, _, is_word, is_picture in tokens],
+        )
 
-    def _word(self, token: Token) -> tuple[Row, bool]:
+    def _word(self, token: Token) -> _Word:
         key = token.key
-        seen = self._seen.get(key)
-        if seen is None:
-            bare = key.removeprefix("!") or key
-            row = self._table.row(key) or self._table.row(bare)
-            seen = (row, True) if row else (self._unknown(token, bare), False)
-            if len(self._seen) >= _CACHED_WORDS:
-                self._seen.clear()
-            self._seen[key] = seen
-        return seen
+        bare = key.removeprefix("!") or key
+        row = self._table.row(key) or self._table.row(bare)
+        read = row or self._unknown(token, bare)
+        word = _Word(
+            _weighed(read) if read else _SILENT,
+            features.bare(key),
+            row is not None,
+            features.negates(bare),
+            bare in features.EMPTY,
+        )
+        if len(self._seen) >= _CACHED_WORDS:
+            self._seen.clear()
+        self._seen[key] = word
+        return word
 
-    def _unknown(self, token: Token, word: str) -> Row:
+    def _pair(self, key: str) -> _Row:
+        found = self._table.row(key)
+        if found is None:
+            return _SILENT
+        row = _weighed(found)
+        if len(self._seen_pairs) >= _CACHED_PAIRS:
+            self._seen_pairs.clear()
+        self._seen_pairs[key] = row
+        return row
+
+    def _unknown(self, token: Token, word: str) -> Row | None:
         """The weights of a word that has none, from its pieces."""
         if not token.is_word:
-            return self._zero
+            return None
         rows = [row.weights for row in map(self._table.row, features.pieces(word)) if row]
         if not rows:
-            return self._zero
+            return None
         factor = self._piece / math.sqrt(len(rows))
         summed = [sum(column) * factor for column in zip(*rows, strict=True)]
         return Row(tuple(summed), 0.0, 0)
 
     def _scores(self, parts: _Parts, count: int) -> list[float]:
         factor = 1 / math.sqrt(count + 1)
-        own = [sum(column) for column in zip(*(r.weights for r in parts.own), strict=True)]
-        pairs = [sum(column) for column in zip(*(r.weights for r in parts.pairs), strict=True)]
-        rows = [*parts.own, *parts.pairs]
-        found = signals([r.valence for r in rows], [r.code for r in rows], count)
+        spoken = [row for row in parts.pairs if row is not _SILENT]
+        own = map(sum, zip(*[row.weights for row in [_SILENT, *parts.own]], strict=True))
+        pairs = map(sum, zip(*[row.weights for row in [_SILENT, *spoken]], strict=True))
         scores = [
-            bias + factor * (a + self._pair * b)
-            for bias, a, b in zip(self._bias, own or self._zero.weights, pairs, strict=True)
+            bias + factor * (a + self._pair_weight * b)
+            for bias, a, b in zip(self._bias, own, pairs, strict=True)
         ]
+        rows = [*parts.own, *spoken]
+        valences = [row.valence for row in rows if row.valence]
+        found = signals(valences, [row.code for row in rows if row.code], count)
         for value, coefficients in zip(found, self._signals, strict=True):
             if value:
                 scores = [s + value * c for s, c in zip(scores, coefficients, strict=True)]
         return scores
 
 
-def _says(token: Token) -> bool:
-    """Whether a token can say anything by itself: a word, an emoji, an emoticon."""
-    return token.is_word or token.is_picture
-
-
-def _log_sum(values: list[float] | tuple[float, ...]) -> float:
-    top = max(values)
-    return top + math.log(sum([math.exp(value - top) for value in values]))
+def _weighed(row: Row) -> _Row:
+    return _Row(*row, sum(row.weights[: len(EMOTIONS)]))
 
 
 def _phrases(text: str, tokens: list[Token], parts: _Parts, emotion: int) -> tuple[str, ...]:
@@ -208,64 +271,66 @@ def _phrases(text: str, tokens: list[Token], parts: _Parts, emotion: int) -> tup
     found: list[tuple[float, int, int]] = []
     at = 0
     while at < len(tokens):
-        end = at
+        if shares[at] <= floor or not parts.said[at]:
+            at += 1
+            continue
+        end = at + 1
         while end < len(tokens) and end - at < _MAX_PHRASE_TOKENS:
-            if shares[end] <= floor or _apart(text, tokens, at, end):
+            if shares[end] <= floor or _apart(text, tokens, parts, end):
                 break
             end += 1
-        first, last = _telling(text, tokens, at, end)
+        first, last = _telling(text, tokens, parts, at, end)
         if last > first:
             weight = sum(shares[first:last])
             found.append((weight, tokens[first].start, tokens[last - 1].end))
-        at = max(end, last, at + 1)
+        at = max(end, last)
     found.sort(key=lambda item: (-item[0], item[1]))
     phrases = dict.fromkeys(text[start:end] for _, start, end in found)
     return tuple(phrases)[:MAX_PHRASES]
 
 
-def _telling(text: str, tokens: list[Token], first: int, last: int) -> tuple[int, int]:
+def _telling(
+    text: str, tokens: list[Token], parts: _Parts, first: int, last: int
+) -> tuple[int, int]:
     """The part of tokens[first:last] without empty words at its ends.
 
     A negation is no phrase alone: it takes on the words that it negates, up to the first that says
     something.
     """
-    while first < last and tokens[first].key.removeprefix("!") in features.EMPTY:
+    words = parts.words
+    while first < last and words[first].empty:
         first += 1
-    while first < last and tokens[last - 1].key.removeprefix("!") in features.EMPTY:
+    while first < last and words[last - 1].empty:
         last -= 1
     while first < last < len(tokens) and last - first < _MAX_PHRASE_TOKENS:
-        before = tokens[last - 1].key.removeprefix("!")
-        if not (features.negates(before) or (last - first > 1 and before in features.EMPTY)):
+        before = words[last - 1]
+        if not (before.negates or (last - first > 1 and before.empty)):
             break
-        if _apart(text, tokens, first, last):
+        if _apart(text, tokens, parts, last):
             break
         last += 1
-    said = {token.key.removeprefix("!") for token in tokens[first:last]}
-    if all(word in features.EMPTY or features.negates(word) for word in said):
-        return first, first
-    return first, last
+    if any(word.tells for word in words[first:last]):
+        return first, last
+    return first, first
 
 
-def _apart(text: str, tokens: list[Token], first: int, last: int) -> bool:
-    """Whether tokens[last] cannot go on the phrase that tokens[first] began."""
-    token = tokens[last]
-    if token.start == token.end or not _says(token):
-        return True
-    return last > first and text[tokens[last - 1].end : token.start] != " "
+def _apart(text: str, tokens: list[Token], parts: _Parts, last: int) -> bool:
+    """Whether tokens[last] cannot go on the phrase that ends before it."""
+    return not parts.said[last] or text[tokens[last - 1].end : tokens[last].start] != " "
 
 
 def _shares(parts: _Parts, emotion: int) -> list[float]:
     """How much each token spoke for emotion, against the mean of the others."""
-    count = len(EMOTIONS)
-
-    def share(row: Row) -> float:
-        against = (row.weights[emotion] * count - sum(row.weights[:count])) / (count - 1)
-        return against + (_STEM_SHARE if emotion != _NEUTRAL and _speaks_for(row, emotion) else 0)
-
-    pairs = [share(pair) for pair in parts.pairs]
+    size, stems = len(EMOTIONS), _STEMS[emotion]
+    own, pairs = (
+        [
+            (weights[emotion] * size - total) / (size - 1) + (_STEM_SHARE if code in stems else 0)
+            for weights, _, code, total in rows
+        ]
+        for rows in (parts.own, parts.pairs)
+    )
     # A pair belongs half to each of its two tokens.
-    return [share(own) + (pairs[at] + pairs[at + 1]) / 2 for at, own in enumerate(parts.own)]
-
-
-def _speaks_for(row: Row, emotion: int) -> bool:
-    return 0 < row.code <= NEGATED and KINDS[row.code - 1].rstrip("+") == EMOTIONS[emotion]
+    return [
+        share + (before + after) / 2
+        for share, (before, after) in zip(own, pairwise(pairs), strict=True)
+    ]

@@ -7,7 +7,8 @@ two can never disagree. Only the standard library is used, and any str is accept
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 # A text of 64 KiB can hold 30,000 tokens. Its beginning and its end, where people say what they
 # want, decide; reading all of it would take a second of CPU.
@@ -51,10 +52,12 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _ELONGATED = re.compile(r"(.)\1{2,}", re.DOTALL)
+# Natural text is made of few words. Bounded, because texts are not; nor are longer words kept.
+_CACHED_WORDS = 16384
+_LONGEST_CACHED = 2 * MAX_WORD
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One token: its key, and where it stands in the text (`text[start:end]`).
 
     start == end for what has no place of its own, such as `<caps>`.
@@ -77,17 +80,21 @@ def tokens(text: str) -> list[Token]:
     if len(matches) > MAX_TOKENS:
         matches = matches[: MAX_TOKENS // 2] + matches[-MAX_TOKENS // 2 :]
     for match in matches:
-        kind, start, end = match.lastgroup, match.start(), match.end()
+        kind = match.lastgroup
+        start, end = match.span()
         if kind == "word":
             raw = match.group()
-            word = raw.lower().replace("’", "'")[:MAX_WORD]
-            short = _ELONGATED.sub(r"\1\1", word)
-            elongated = elongated or len(short) < len(word)
-            capitals += len(raw) > 2 and raw.isupper()
-            negation = negates(short)
-            negated = reach > 0 and not negation
-            found.append(Token("!" + short if negated else short, start, end, True))
-            reach = _NEGATION_REACH if negation else max(reach - 1, 0)
+            short, negation, stretched, loud = (
+                _spelt(raw) if len(raw) <= _LONGEST_CACHED else _spelt.__wrapped__(raw)
+            )
+            elongated = elongated or stretched
+            capitals += loud
+            if reach and not negation:
+                found.append(Token("!" + short, start, end, True))
+                reach -= 1
+            else:
+                found.append(Token(short, start, end, True))
+                reach = _NEGATION_REACH if negation else 0
         elif kind == "stop":
             reach = 0
         else:
@@ -98,6 +105,14 @@ def tokens(text: str) -> list[Token]:
     if elongated:
         found.append(Token("<elongated>", 0, 0))
     return found
+
+
+@lru_cache(_CACHED_WORDS)
+def _spelt(raw: str) -> tuple[str, bool, bool, bool]:
+    """A word's key, and whether it negates, was stretched (sooo), and is all capitals."""
+    word = raw.lower().replace("’", "'")[:MAX_WORD]
+    short = _ELONGATED.sub(r"\1\1", word)
+    return short, negates(short), len(short) < len(word), len(raw) > 2 and raw.isupper()
 
 
 def negates(word: str) -> bool:
@@ -118,10 +133,21 @@ def _other(kind: str, raw: str) -> str:
     return raw
 
 
+def bare(key: str) -> str:
+    """A token's key as it stands in pairs: without its negation."""
+    return key.lstrip("!") or key
+
+
 def pairs(keys: list[str]) -> list[str]:
     """The keys of neighbours, the ends of the text included: one more than there are keys."""
-    bare = [key.lstrip("!") or key for key in keys]
-    return [f"{left} {right}" for left, right in zip(["<s>", *bare], [*bare, "</s>"], strict=True)]
+    return neighbours([bare(key) for key in keys])
+
+
+def neighbours(words: list[str]) -> list[str]:
+    """As `pairs`, of bare keys."""
+    return [
+        f"{left} {right}" for left, right in zip(["<s>", *words], [*words, "</s>"], strict=True)
+    ]
 
 
 def pieces(word: str) -> list[str]:

@@ -23,6 +23,7 @@ COUNT = 6 + 2 * len(KINDS) + len(KINDS) // 2
 _VADER_ALPHA = 15.0  # as in VADER's `normalize`
 _HALF = 4.0  # the sum of valences that counts half
 _LONG = 40  # tokens
+_NONE = [0.0] * (2 * len(KINDS) + len(KINDS) // 2)
 
 
 def signals(valences: Iterable[float], codes: Iterable[int], count: int) -> list[float]:
@@ -33,22 +34,27 @@ def signals(valences: Iterable[float], codes: Iterable[int], count: int) -> list
             up += valence
         else:
             down -= valence
-    hits = [0] * (2 * len(KINDS))
-    for code in codes:
-        if code:
-            hits[code - 1] += 1
     total = up - down
     compound = total / math.sqrt(total * total + _VADER_ALPHA)
     pleasant, unpleasant = up / (up + _HALF), down / (down + _HALF)
-    plain = [hits[at] + hits[at + 1] for at in range(0, len(KINDS), 2)]
-    every = sum(plain) + 1
-    return [
+    plain = [
         compound,
         abs(compound),
         pleasant,
         unpleasant,
         pleasant * unpleasant,
         min(count, _LONG) / _LONG,
-        *[1.5 * hit / (hit + 1) for hit in hits],
-        *[hit / every for hit in plain],
     ]
+    return plain + _counted([code for code in codes if code])
+
+
+def _counted(codes: list[int]) -> list[float]:
+    """Each stem's share in what the stems say."""
+    if not codes:
+        return _NONE
+    hits = [0] * (2 * len(KINDS))
+    for code in codes:
+        hits[code - 1] += 1
+    kinds = [hits[at] + hits[at + 1] for at in range(0, len(KINDS), 2)]
+    every = sum(kinds) + 1
+    return [*[1.5 * hit / (hit + 1) for hit in hits], *[hit / every for hit in kinds]]

@@ -21,7 +21,7 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,11 @@ MAGIC = b"SHLM"
 FORMAT = 1
 VALENCE_STEP = 1 / 25
 _MAX_HEADER = 1 << 20
+_SIGNED = [byte - 256 if byte > 127 else byte for byte in range(256)]
+_VALENCES = [value * VALENCE_STEP for value in _SIGNED]
+# Hashes of 32 bits by their first 12.
+_BEGINNINGS = 1 << 12
+_REST = 20
 
 
 class WeightsError(Exception):
@@ -53,17 +58,23 @@ class Table:
     values: bytes
     columns: int
     decode: tuple[float, ...]
+    # Where the hashes of each beginning start: one of them is searched, not all.
+    _starts: list[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        starts = [bisect_left(self.hashes, at << _REST) for at in range(_BEGINNINGS)]
+        object.__setattr__(self, "_starts", [*starts, len(self.hashes)])
 
     def row(self, key: str) -> Row | None:
         """The weights of key, or None where it is unknown."""
         wanted = key_hash(key)
-        at = bisect_left(self.hashes, wanted)
-        if at == len(self.hashes) or self.hashes[at] != wanted:
+        first, last = self._starts[wanted >> _REST], self._starts[(wanted >> _REST) + 1]
+        at = bisect_left(self.hashes, wanted, first, last)
+        if at == last or self.hashes[at] != wanted:
             return None
-        decode = self.decode
-        *coded, valence, code = self.values[at * self.columns : (at + 1) * self.columns]
-        signed = valence - 256 if valence > 127 else valence
-        return Row(tuple([decode[value] for value in coded]), signed * VALENCE_STEP, code)
+        coded = self.values[at * self.columns : (at + 1) * self.columns]
+        decoded = tuple(map(self.decode.__getitem__, coded[:-2]))
+        return Row(decoded, _VALENCES[coded[-2]], coded[-1])
 
 
 def key_hash(key: str) -> int:
@@ -153,5 +164,4 @@ def _header(raw: bytes) -> tuple[dict[str, Any], int]:
 
 def _decoding(scale: float) -> tuple[float, ...]:
     """The value of each unsigned byte."""
-    signed = [byte - 256 if byte > 127 else byte for byte in range(256)]
-    return tuple([(1 if v > 0 else -1) * (v / 127) ** 2 * scale for v in signed])
+    return tuple([(1 if v > 0 else -1) * (v / 127) ** 2 * scale for v in _SIGNED])

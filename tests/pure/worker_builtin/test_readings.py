@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.builtin import features
 from worker.builtin.classifier import EMOTIONS, MAX_PHRASES, SENTIMENTS, Classifier, Reading
 
 
@@ -128,8 +129,22 @@ def test_the_longest_text_has_a_sound_answer(classifier: Classifier, text: str) 
     _sound(text, classifier.read(text))
 
 
-def test_the_memory_of_words_is_bounded(classifier: Classifier) -> None:
+def test_what_is_remembered_is_bounded_and_changes_no_answer(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.builtin.classifier._CACHED_WORDS", 4)
+    monkeypatch.setattr("worker.builtin.classifier._CACHED_PAIRS", 3)
     fresh = Classifier(classifier._table)
-    for start in range(0x4E00, 0x4E00 + 9000, 900):
-        fresh.read(" ".join(chr(start + at) for at in range(900)))
-    assert len(fresh._seen) <= 8192
+    pairs = 0
+    for text, _, _ in CLEAR:
+        assert fresh.read(text) == classifier.read(text)
+        assert len(fresh._seen) <= 4
+        assert len(fresh._seen_pairs) <= 3
+        pairs = max(pairs, len(fresh._seen_pairs))
+    assert pairs == 3
+
+
+def test_words_too_long_to_be_words_are_not_remembered(classifier: Classifier) -> None:
+    before = features._spelt.cache_info().currsize
+    classifier.read("".join(map(chr, range(0x4E00, 0x4E00 + 5000))))
+    assert features._spelt.cache_info().currsize == before
