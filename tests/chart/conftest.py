@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci.parts import PartsError, ensure
-from tests.chart.rendering import CASES, CHART, EVERYWHERE, Helm, Rendering
+from tests.chart.rendering import CASES, CHART, EVERYWHERE, FIXED, Helm, Rendering
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +17,8 @@ def helm(unavailable: Callable[[str], None]) -> Iterator[Helm]:
     """Helm 4, or the one that SELFHEAL_TEST_HELM names; what most tests ask for is begun with."""
     chosen = os.environ.get("SELFHEAL_TEST_HELM")
     with Helm(Path(chosen) if chosen else _part("helm", unavailable)) as found:
-        for case, files in CASES.items():
-            found.ahead(Rendering(files=tuple(files), flags=flags) for flags in EVERYWHERE)
-            found.ahead([Rendering(files=tuple(CASES[case]))])
+        for files in CASES.values():
+            found.ahead(Rendering(FIXED, tuple(files), flags=flags) for flags in EVERYWHERE)
         yield found
 
 

@@ -23,9 +23,16 @@ CASES = {
         for path in sorted((CHART / "ci").glob("*-values.yaml"))
     },
 }
-#: Without a cluster Helm takes what it was compiled with; a `go install`ed Helm 3 says 1.20.
-KUBERNETES = "--kube-version=1.34.0"
 VERSIONS = ("1.31", "1.32", "1.33", "1.34")
+#: Without a cluster Helm takes what it was compiled with; a `go install`ed Helm 3 says 1.20.
+KUBERNETES = f"--kube-version={VERSIONS[-1]}.0"
+#: Whether a template asks which Kubernetes it is for. Where none does, one rendering is that of
+#: every version; with SELFHEAL_LONG each is made all the same.
+VERSION_MATTERS = bool(os.environ.get("SELFHEAL_LONG")) or any(
+    "KubeVersion" in path.read_text(encoding="utf-8")
+    for path in (CHART / "templates").rglob("*")
+    if path.is_file()
+)
 GROUPS: dict[str, tuple[str, ...]] = {
     "no API groups": (),
     "KEDA and the Prometheus operator": (
@@ -33,13 +40,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--api-versions=monitoring.coreos.com/v1",
     ),
 }
-#: Generated passwords differ between two renderings without a cluster; comparisons fix them.
+#: Generated passwords differ between two renderings without a cluster; the cases fix them.
 FIXED = ("rabbitmq.auth.password=p", "rabbitmq.auth.monitorPassword=m")
 
 
 def flags(version: str, groups: str) -> tuple[str, ...]:
-    """Of a Helm that is told what cluster it renders for."""
-    return (f"--kube-version={version}.0", *GROUPS[groups])
+    """Of a Helm that is told what cluster it renders for; the newest need not be said."""
+    told = VERSION_MATTERS and version != VERSIONS[-1]
+    return (*([f"--kube-version={version}.0"] if told else []), *GROUPS[groups])
 
 
 #: Version and API groups of the clusters that every case is rendered for.
@@ -47,7 +55,7 @@ CLUSTERS = [
     *((version, "KEDA and the Prometheus operator") for version in VERSIONS),
     ("1.34", "no API groups"),
 ]
-EVERYWHERE = [flags(version, groups) for version, groups in CLUSTERS]
+EVERYWHERE = {flags(version, groups) for version, groups in CLUSTERS}
 
 
 class Refused(Exception):
@@ -138,7 +146,7 @@ class Helm:
 
     def case(self, name: str, *sets: str, flags: Sequence[str] = ()) -> list[Manifest]:
         """The manifests of a named case: one of chart/ci/, or `default`."""
-        return self.template(*sets, files=CASES[name], flags=flags)
+        return self.template(*FIXED, *sets, files=CASES[name], flags=flags)
 
     def refusal(
         self,

@@ -39,7 +39,7 @@ def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, 
     shutil.copytree(CHART, bumped)
     about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     (bumped / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
-    old = helm.template(*FIXED, files=CASES[case])
+    old = helm.case(case)
     new = helm.template(*FIXED, files=CASES[case], chart=bumped)
     assert all("9.9.9" in m["metadata"]["labels"]["helm.sh/chart"] for m in new)
     assert pod_templates(new) == pod_templates(old)
@@ -83,8 +83,8 @@ def test_restarts_only_what_reads_the_change(
 
 
 def test_swapping_the_model_of_a_running_server_restarts_the_worker_only(helm: Helm) -> None:
-    first = pod_templates(helm.case("ollama", *FIXED))
-    second = pod_templates(helm.case("ollama", *FIXED, "model.name=smollm2:360m"))
+    first = pod_templates(helm.case("ollama"))
+    second = pod_templates(helm.case("ollama", "model.name=smollm2:360m"))
     assert {name for name in first.keys() | second.keys() if first[name] != second[name]} == {
         "Deployment/selfheal-worker"
     }
@@ -92,8 +92,8 @@ def test_swapping_the_model_of_a_running_server_restarts_the_worker_only(helm: H
 
 def test_a_changed_plugin_script_restarts_the_detector(helm: Helm) -> None:
     script = "nodeProblemDetector.customPlugins.clock.scripts.check\\.sh"
-    first = pod_templates(helm.case("custom-plugin", *FIXED))
-    second = pod_templates(helm.case("custom-plugin", *FIXED, f"{script}=exit 0"))
+    first = pod_templates(helm.case("custom-plugin"))
+    second = pod_templates(helm.case("custom-plugin", f"{script}=exit 0"))
     assert {name for name in first if first[name] != second[name]} == {
         "DaemonSet/selfheal-node-problem-detector"
     }

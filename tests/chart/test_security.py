@@ -101,7 +101,7 @@ def test_passwords_are_in_secrets_only(helm: Helm) -> None:
 
 
 def test_generated_passwords_are_one_in_all_places(helm: Helm) -> None:
-    data = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]["stringData"]
+    data = by_kind(helm.template(), "Secret")["selfheal-rabbitmq"]["stringData"]
     users = {u["name"]: u["password"] for u in json.loads(data["definitions.json"])["users"]}
     assert users == {
         data["username"]: data["password"],
@@ -114,7 +114,7 @@ def test_generated_passwords_are_one_in_all_places(helm: Helm) -> None:
 
 
 def test_two_installs_have_two_passwords(helm: Helm) -> None:
-    first = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]
+    first = by_kind(helm.template(), "Secret")["selfheal-rabbitmq"]
     other = by_kind(helm.template(release="selfheal-two"), "Secret")["selfheal-two-rabbitmq"]
     assert first["stringData"]["password"] != other["stringData"]["password"]
 
