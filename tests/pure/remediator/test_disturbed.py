@@ -11,20 +11,15 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-from kubernetes.client import Configuration
 
 from remediator.annotation import STATE_KEY
-from remediator.events import EventWriter
-from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import Leader
-from remediator.loop import Identity, Remediator
-from remediator.metrics import Metrics
+from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import DISTURBANCES, FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp
 
 CONFIG = Config.model_validate(
     {
@@ -45,42 +40,6 @@ pytestmark = pytest.mark.skipif(
 PATIENCE = 120.0
 #: Disturbed requests; sixty take a minute.
 TROUBLES = 60
-NODES = "/api/v1/nodes"
-PODS = "/api/v1/namespaces/d/pods"
-
-
-def stamp(ago: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ago))
-
-
-def node(name: str, status: str, **spec: Any) -> dict[str, Any]:
-    """A ready node, made a day ago."""
-    told = {"Ready": "True", "Fault": status}
-    conditions = [
-        {"type": k, "status": v, "lastTransitionTime": stamp(3600), "lastHeartbeatTime": stamp(0)}
-        for k, v in told.items()
-    ]
-    return {
-        "kind": "Node",
-        "metadata": {"name": name, "creationTimestamp": stamp(86400), "annotations": {"a": "b"}},
-        "spec": spec,
-        "status": {"conditions": conditions, "nodeInfo": {"bootID": "1"}},
-    }
-
-
-def pod(name: str, where: str) -> dict[str, Any]:
-    """A running pod of a ReplicaSet."""
-    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r"}
-    return {
-        "kind": "Pod",
-        "metadata": {
-            "namespace": "d",
-            "name": name,
-            "ownerReferences": [{**owner, "controller": True}],
-        },
-        "spec": {"nodeName": where, "containers": [{"name": "c"}]},
-        "status": {"phase": "Running"},
-    }
 
 
 class Story:
@@ -148,25 +107,8 @@ def remediator(
     # A disturbed watch may fall silent; a real server sends a bookmark a minute, this one none.
     monkeypatch.setattr("remediator.kubernetes_api.WATCH_SILENCE", 3.0)
     caplog.set_level(logging.ERROR)
-    access = Configuration()
-    access.host = story.api.url
-    api = KubernetesApi(access, "d", CONFIG.api)
-
-    def leader_of(
-        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
-    ) -> Leader:
-        lease = CONFIG.lease
-        watch = api.lease("d", lease.name)
-        return Leader(api, watch, lease, "d", "me_1", on_change, on_annotations)
-
-    events = EventWriter(api, "me_1", lambda _: None)
-    made = Remediator(CONFIG, api, leader_of, events, Metrics(), Identity("d/selfheal-remediator"))
-    thread = threading.Thread(target=made.run, daemon=True)
-    thread.start()
-    yield made
-    made.stop()
-    thread.join(30)
-    assert not thread.is_alive()
+    with running(story.api, CONFIG) as made:
+        yield made
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 

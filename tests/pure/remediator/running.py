@@ -1,0 +1,82 @@
+"""The whole remediator, with its threads, against an API server of the tests' own (FakeApi)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kubernetes.client import Configuration
+
+from remediator.events import EventWriter
+from remediator.kubernetes_api import KubernetesApi
+from remediator.leader import Leader
+from remediator.loop import Identity, Remediator
+from remediator.metrics import Metrics
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+
+NODES = "/api/v1/nodes"
+PODS = "/api/v1/namespaces/d/pods"
+
+
+def stamp(ago: float) -> str:
+    """So many seconds ago, as the API writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ago))
+
+
+def node(name: str, status: str, **spec: Any) -> dict[str, Any]:
+    """A ready node, made a day ago, whose condition `Fault` has this status."""
+    told = {"Ready": "True", "Fault": status}
+    conditions = [
+        {"type": k, "status": v, "lastTransitionTime": stamp(3600), "lastHeartbeatTime": stamp(0)}
+        for k, v in told.items()
+    ]
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "creationTimestamp": stamp(86400), "annotations": {"a": "b"}},
+        "spec": spec,
+        "status": {"conditions": conditions, "nodeInfo": {"bootID": "1"}},
+    }
+
+
+def pod(name: str, where: str) -> dict[str, Any]:
+    """A running pod of a ReplicaSet."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r"}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "namespace": "d",
+            "name": name,
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+        "spec": {"nodeName": where, "containers": [{"name": "c"}]},
+        "status": {"phase": "Running"},
+    }
+
+
+@contextmanager
+def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
+    """The real thing, its door open to the server; it must end when it is told to."""
+    access = Configuration()
+    access.host = server.url
+    api = KubernetesApi(access, "d", config.api)
+
+    def leader_of(
+        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
+    ) -> Leader:
+        watch = api.lease("d", config.lease.name)
+        return Leader(api, watch, config.lease, "d", "me_1", on_change, on_annotations)
+
+    events = EventWriter(api, "me_1", lambda _: None)
+    made = Remediator(config, api, leader_of, events, Metrics(), Identity("d/selfheal-remediator"))
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        thread.join(30)
+    assert not thread.is_alive()

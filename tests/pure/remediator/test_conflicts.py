@@ -1,0 +1,145 @@
+"""Somebody changes a node between our decision and our write: it is decided again, on what is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from remediator.annotation import HOLD_KEY, STATE_KEY
+from remediator.loop import Remediator
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, node, running
+
+CONFIG = Config.model_validate(
+    {
+        "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
+        "brakes": {"maxHeld": "100%"},
+        "signal": {"enabled": False},
+        "policies": {"enabled": False},
+    }
+)
+BAD = f"{NODES}/bad"
+#: Only a hang is longer.
+PATIENCE = 60.0
+
+
+class Meanwhile:
+    """Does `what` when the first change of the node has arrived and is not made yet."""
+
+    def __init__(self) -> None:
+        self.what: Callable[[], str] = lambda: ""
+        self.writes = self.reads = 0
+        self.api = FakeApi(self._asked)
+
+    def _asked(self, verb: str, path: str) -> str:
+        if path != BAD:
+            return ""
+        self.reads += verb == "GET"
+        self.writes += verb == "PATCH"
+        return self.what() if (verb, self.writes) == ("PATCH", 1) else ""
+
+    def change(self, edit: Callable[[dict[str, Any]], None]) -> None:
+        raw = self.api.get(BAD)
+        edit(raw)
+        self.api.put(BAD, raw)
+
+    def until(self, what: str, well: Callable[[], bool]) -> None:
+        ends = time.monotonic() + PATIENCE
+        while not well():
+            assert time.monotonic() < ends, f"{what}: never"
+            with self.api.news:
+                self.api.news.wait(0.05)
+
+    @property
+    def cordons(self) -> int:
+        """How often the node was changed into one that is cordoned."""
+        return sum(path == BAD and after["spec"].get("unschedulable", False)
+                   for _, path, after in self.api.did)  # fmt: skip
+
+
+@pytest.fixture
+def meanwhile() -> Any:
+    made = Meanwhile()
+    made.api.put(f"{NODES}/good", node("good", "False"))
+    made.api.put(BAD, node("bad", "True"))
+    yield made
+    made.api.close()
+
+
+def _actions(remediator: Remediator, result: str) -> float:
+    return remediator.metrics.actions.labels("cordon", result)._value.get()
+
+
+def test_what_does_not_matter_is_read_and_the_change_made(meanwhile: Meanwhile) -> None:
+    def label() -> str:
+        meanwhile.change(lambda raw: raw["metadata"].setdefault("labels", {}).update(a="b"))
+        return ""
+
+    meanwhile.what = label
+    with running(meanwhile.api, CONFIG):
+        meanwhile.until("it is cordoned", lambda: meanwhile.cordons == 1)
+    assert (meanwhile.writes, meanwhile.reads) == (2, 1)
+    raw = meanwhile.api.get(BAD)
+    assert raw["metadata"]["labels"] == {"a": "b"}  # theirs is kept
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda raw: raw["metadata"]["annotations"].update({HOLD_KEY: "mine"}),
+        lambda raw: raw["spec"].update(unschedulable=True),
+        lambda raw: raw["metadata"].update(labels={"selfheal.dev/exclude": "true"}),
+        lambda raw: raw["status"]["conditions"][1].update(status="False"),
+        lambda raw: raw["status"]["conditions"][1].update(status="Unknown"),
+        lambda raw: raw["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z"),
+    ],
+    ids=["on hold", "cordoned", "opted out", "well", "unknown", "being deleted"],
+)
+def test_what_speaks_against_it_is_heard(
+    meanwhile: Meanwhile, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    def change() -> str:
+        meanwhile.change(edit)
+        return ""
+
+    meanwhile.what = change
+    with running(meanwhile.api, CONFIG) as remediator:
+        meanwhile.until("it is given up", lambda: _actions(remediator, "overtaken") == 1)
+    assert STATE_KEY not in meanwhile.api.get(BAD)["metadata"]["annotations"]
+    assert [path for _, path, _ in meanwhile.api.did if path == BAD] == []
+
+
+def test_another_node_of_the_same_name_is_judged_by_itself(meanwhile: Meanwhile) -> None:
+    def made_anew() -> str:
+        meanwhile.api.put(BAD, None)
+        anew = node("bad", "False")
+        anew["metadata"]["uid"] = "another"
+        meanwhile.api.put(BAD, anew)
+        return ""
+
+    meanwhile.what = made_anew
+    with running(meanwhile.api, CONFIG) as remediator:
+        meanwhile.until("it is given up", lambda: _actions(remediator, "overtaken") == 1)
+    assert meanwhile.cordons == 0
+
+
+def test_an_answer_that_is_lost_is_looked_for_before_anything_is_sent_again(
+    meanwhile: Meanwhile,
+) -> None:
+    meanwhile.what = lambda: "lost"
+    with running(meanwhile.api, CONFIG) as remediator:
+        meanwhile.until("it is known", lambda: _actions(remediator, "failed") == 1)
+        # A second node is served after it: the first one was looked at again by then.
+        meanwhile.api.put(f"{NODES}/good", node("good", "True"))
+        meanwhile.until(
+            "the other one is cordoned",
+            lambda: bool(meanwhile.api.get(f"{NODES}/good")["spec"].get("unschedulable")),
+        )
+    assert (meanwhile.cordons, meanwhile.writes) == (1, 1)
+    state = json.loads(meanwhile.api.get(BAD)["metadata"]["annotations"][STATE_KEY])
+    assert state["phase"] == "cordoned"

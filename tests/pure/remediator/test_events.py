@@ -1,0 +1,112 @@
+"""Events tell of what was done and never stand in its way."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from remediator.answers import Answer, ApiFailure
+from remediator.events import MAX_MESSAGE, EventWriter, NodeEvent, ObjectEvent
+
+CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
+
+
+class Api:
+    """Takes Events, or fails in the way it is told to."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, Any, bool]] = []
+        self.failing: Answer | ApiFailure | None = None
+
+    def write(
+        self, method: str, path: str, body: object, *, timeout: float = 0, fenced: bool = True
+    ) -> Answer:
+        assert (method, timeout) == ("POST", 10.0)
+        self.written.append((path, body, fenced))
+        if isinstance(self.failing, ApiFailure):
+            raise self.failing
+        return self.failing or Answer(201, b"{}")
+
+    def settle(self, seconds: float) -> bool:
+        return True
+
+
+def told(*events: NodeEvent | ObjectEvent, api: Api | None = None) -> tuple[Api, Counter[str]]:
+    """All of them said, and written or lost."""
+    made, counts = api or Api(), Counter[str]()
+    lock = threading.Lock()
+
+    def count(result: str) -> None:
+        with lock:
+            counts[result] += 1
+
+    writer = EventWriter(made, "pod-1_uid", count)
+    for event in events:
+        writer.say(event)
+    writer.start()
+    writer.close(30.0)
+    return made, counts
+
+
+def test_an_event_names_its_node_by_uid_so_that_describe_finds_it() -> None:
+    api, counts = told(CORDONED)
+    [(path, body, fenced)] = api.written
+    assert path == "/api/v1/namespaces/default/events"
+    about = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "uid-1"}
+    assert body["involvedObject"] == about
+    assert (body["reason"], body["type"]) == ("Cordoned", "Warning")
+    assert body["reportingComponent"] == body["source"]["component"] == "selfheal-remediator"
+    assert body["reportingInstance"] == "pod-1_uid"
+    # What was done is told also by a process that has just lost the Lease.
+    assert fenced is False
+    assert counts == {"written": 1}
+
+
+def test_an_event_about_an_object_is_in_its_namespace() -> None:
+    event = ObjectEvent("apps/v1", "Deployment", "shop", "web", "u", "HealingTriggered", "m", False)
+    api, _ = told(event)
+    [(path, body, _)] = api.written
+    assert path == "/api/v1/namespaces/shop/events"
+    assert body["involvedObject"]["namespace"] == body["metadata"]["namespace"] == "shop"
+    assert body["type"] == "Normal"
+
+
+def test_the_same_is_not_said_twice_and_something_else_is() -> None:
+    other = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: another reason", True)
+    api, _ = told(CORDONED, CORDONED, other, CORDONED)
+    assert [body["message"] for _, body, _ in api.written] == [CORDONED.message, other.message]
+
+
+def test_a_long_message_is_cut_below_what_the_api_takes() -> None:
+    api, _ = told(NodeEvent("n1", "u", "DrainBlocked", "x" * 5000, True))
+    [(_, body, _)] = api.written
+    assert len(body["message"]) == MAX_MESSAGE < 1024
+
+
+@pytest.mark.parametrize(
+    ("failing", "counted"),
+    [
+        (ApiFailure(0, "Reset", "no answer"), "failed"),
+        (Answer(403, b'{"kind":"Status"}'), "refused"),
+    ],
+)
+def test_an_event_that_cannot_be_written_is_counted_and_the_next_one_tried(
+    failing: Answer | ApiFailure, counted: str
+) -> None:
+    api = Api()
+    api.failing = failing
+    other = NodeEvent("n2", "u", "Cordoned", "m", True)
+    _, counts = told(CORDONED, other, api=api)
+    assert counts == {counted: 2}
+
+
+def test_too_many_are_dropped_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remediator.events.QUEUE", 3)
+    counts = Counter[str]()
+    writer = EventWriter(Api(), "me", lambda result: counts.update([result]))
+    for number in range(5):  # nothing writes yet
+        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "m", True))
+    assert counts == {"dropped": 2}
