@@ -547,6 +547,8 @@ class Remediator:
             text = f"dry-run: {len(drain.evictions)} pods would be evicted"
         else:
             text = f"empty after {seconds:.0f}s, {drain.evicted} pods went"
+            if drain.empty_dirs:
+                text += f", {drain.empty_dirs} of them with data in emptyDir volumes"
         if staying:
             names = "; ".join(f"{pod.id}: {why}" for pod, why in staying[:5])
             more = f"; and {len(staying) - 5} more" if len(staying) > 5 else ""

@@ -68,6 +68,7 @@ def test_what_may_not_go_is_reported_and_does_not_stop_the_rest(site: Site) -> N
     assert site.names(bad) == agents | {"alone", "kept", "static"}
     until(lambda: site.event_messages(bad, "DrainSucceeded"), "the event")
     (message,) = site.event_messages(bad, "DrainSucceeded")
+    assert "1 of them with data in emptyDir volumes" in message
     assert "2 stay" in message
     assert f"{site.name}/alone: unmanaged" in message
     assert f"{site.name}/kept: annotation selfheal.dev/evict=false" in message
@@ -162,6 +163,28 @@ def test_a_node_uncordoned_in_mid_drain_keeps_its_pods(site: Site) -> None:
     other = next(node for node in site.all_nodes if node != bad)
     site.uncordon(other)
     assert site.names(bad) == mine
+
+
+def test_a_node_made_anew_in_mid_drain_keeps_its_pods(site: Site) -> None:
+    """They are still bound to its name, and the old one's budget opens: nothing goes."""
+    site.nodes(3)
+    site.deployment("web", 6)
+    site.budget("web-pdb", "web", maxUnavailable=0)
+    site.remediator(site.config(recovery={"holdDown": "1h"}, brakes={"maxHeld": "100%"}))
+    bad = site.busiest()
+    mine = site.names(bad)
+    site.condition(bad, "True")
+    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    site.delete(f"/api/v1/nodes/{bad}")
+    site.node(bad.rpartition("-")[2])
+    assert site.names(bad) == mine
+    site.change_budget("web-pdb", maxUnavailable=6)
+    # Another drain, of pods under the same budget, begins and ends after that.
+    other = next(node for node in site.all_nodes if node != bad and site.pods(node))
+    site.condition(other, "True")
+    until(lambda: site.phase(other) == "drained", "another node is served")
+    assert site.names(bad) >= mine
+    assert not site.cordoned(bad)
 
 
 def _owner(site: Site) -> dict[str, object]:

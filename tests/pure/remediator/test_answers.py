@@ -23,6 +23,19 @@ def test_each_answer_has_its_outcome(case: dict[str, Any]) -> None:
     assert answer.throttled == (case["outcome"] == "throttled")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "pdb disruptions allowed is negative",
+        "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+    ],
+)
+def test_a_budget_with_too_much_under_way_is_waited_for(message: str) -> None:
+    text = f'poddisruptionbudgets.policy "b" is forbidden: {message}'
+    body = json.dumps({"kind": "Status", "code": 403, "reason": "Forbidden", "message": text})
+    assert classify_eviction(Answer(403, body.encode())).outcome is Outcome.PROCESSING
+
+
 def test_the_shortage_is_read_from_the_servers_text() -> None:
     text = "The disruption budget a-pdb needs 3 healthy pods and has 2 currently"
     assert budget_shortage(text) == "a-pdb needs 3, has 2"

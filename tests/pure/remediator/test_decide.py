@@ -52,6 +52,14 @@ def test_for_is_waited_by_our_clock_not_by_the_nodes() -> None:
     assert look(old, about, NOW + 60, since=NOW).wish is not None
 
 
+def test_a_transition_in_the_future_makes_nothing_earlier_or_later() -> None:
+    """The writer's clock is its node's, and may be wrong by hours."""
+    about = scope(rule(**{"for": "1m"}))
+    ahead = node("n", condition("True", transition=NOW + 7200, heartbeat=NOW))
+    assert look(ahead, about, NOW + 59, since=NOW).wish is None
+    assert look(ahead, about, NOW + 60, since=NOW).wish is not None
+
+
 def test_a_running_for_is_noted_so_that_a_restart_keeps_it() -> None:
     about = scope(rule(**{"for": "1m"}))
     bad = node("n", BAD)

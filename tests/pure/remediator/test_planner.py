@@ -549,3 +549,40 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
     _put(planner, copy.copy(shown), NOW)
     assert planner.plan(NOW).intents == ()
     assert planner.plan(NOW).engaged == {"maxHeld": 1}
+
+
+def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> None:
+    planner = _planner(50)
+    revision = planner.revision
+    for number in range(50):
+        entry = planner.entries[f"uid-n{number}"]
+        for kind in ("Fault", "Genuine"):
+            beat = replace(entry.node.conditions[kind], heartbeat=NOW + 300)
+            _put(planner, things.with_condition(entry.node, beat), NOW + 300)
+    assert planner.plan(NOW + 300).intents == ()
+    assert planner.revision == revision
+
+
+def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
+    """Else pods go from one bad node to the next one."""
+    planner = _planner(4, brakes={"maxHeld": "100%", "maxDraining": 1})
+    for number in range(3):
+        entry = planner.entries[f"uid-n{number}"]
+        _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
+    intents = planner.plan(NOW).intents
+    assert {i.node for i in intents if i.kind is Kind.HOLD} == {"n0", "n1", "n2"}
+    phases = sorted(i.state.phase.value for i in intents if i.state is not None)
+    assert phases == ["cordoned", "cordoned", "draining"]
+
+
+def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
+    planner = _planner(3)
+    entry = planner.entries["uid-n0"]
+    _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
+    _carry_out(planner, planner.plan(NOW).intents, NOW)
+    assert _held(planner, "Fault") == 1
+    well = condition("False", transition=NOW + 1, heartbeat=NOW + 1)
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, well), NOW + 1)
+    assert planner.plan(NOW + 2, paused="tea", ill="it does not answer").intents == ()
+    [back] = planner.plan(NOW + 12, paused="tea", ill="it does not answer").intents
+    assert (back.kind, back.node) == (Kind.GIVE_BACK, "n0")

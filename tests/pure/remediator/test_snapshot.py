@@ -18,6 +18,7 @@ from remediator.snapshot import (
     node_from_json,
     pod_from_json,
     quantity,
+    tied_to_one_host,
 )
 from tests.pure.remediator.things import node, pod
 
@@ -105,6 +106,45 @@ def _in(key: str, *values: str) -> dict[str, Any]:
 def test_affinity_to_one_host_is_a_pin(terms: list[dict[str, Any]], pinned: bool) -> None:
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     assert pod_from_json(_pod(affinity={"nodeAffinity": required})).pinned is pinned
+
+
+@pytest.mark.parametrize(
+    ("terms", "tied"),
+    [
+        ([{"matchExpressions": [_in("kubernetes.io/hostname", "a")]}], True),
+        ([{"matchExpressions": [_in("topology.kubernetes.io/zone", "a")]}], False),
+        ([], False),
+    ],
+)
+def test_a_volume_of_one_host_ties_its_pod_to_it(terms: list[dict[str, Any]], tied: bool) -> None:
+    volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}
+    assert tied_to_one_host(volume) is tied
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "kept"),
+    [
+        ("selfheal.dev/evict", "false", True),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false", True),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "true", False),
+        ("karpenter.sh/do-not-disrupt", "true", True),
+        ("karpenter.sh/do-not-disrupt", "false", False),
+    ],
+)
+def test_a_pod_that_asks_to_stay_says_so_by_annotation(
+    annotation: str, value: str, kept: bool
+) -> None:
+    raw = _pod()
+    raw["metadata"]["annotations"] = {annotation: value}
+    assert pod_from_json(raw).keep_reason == (f"annotation {annotation}={value}" if kept else "")
+
+
+def test_a_pod_of_the_kubelets_own_is_known_by_its_annotation_not_by_its_owner() -> None:
+    raw = _pod()
+    raw["metadata"]["ownerReferences"] = [{"kind": "Node", "name": "a", "uid": "u"}]
+    assert not pod_from_json(raw).mirror
+    raw["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+    assert pod_from_json(raw).mirror
 
 
 def test_a_budget_covers_by_labels_and_expressions() -> None:
