@@ -45,7 +45,7 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test pure+lint chart+alerts broker+control_plane models cluster
+	ci/test pure+lint chart+alerts broker+control_plane models+chaos cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
