@@ -15,14 +15,13 @@ from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, running
 
-CONFIG = Config.model_validate(
-    {
-        "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-        "brakes": {"maxHeld": "100%"},
-        "signal": {"enabled": False},
-        "policies": {"enabled": False},
-    }
-)
+VALUES = {
+    "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
+    "brakes": {"maxHeld": "100%"},
+    "signal": {"enabled": False},
+    "policies": {"enabled": False},
+}
+CONFIG = Config.model_validate(VALUES)
 BAD = f"{NODES}/bad"
 #: Only a hang is longer.
 PATIENCE = 60.0
@@ -143,3 +142,14 @@ def test_an_answer_that_is_lost_is_looked_for_before_anything_is_sent_again(
     assert (meanwhile.cordons, meanwhile.writes) == (1, 1)
     state = json.loads(meanwhile.api.get(BAD)["metadata"]["annotations"][STATE_KEY])
     assert state["phase"] == "cordoned"
+
+
+def test_a_rule_about_a_condition_that_no_node_has_is_said_with_those_there_are(
+    meanwhile: Meanwhile, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = [{"condition": "Fautl", "for": 0, "action": "cordon"}]
+    mistyped = Config.model_validate({**VALUES, "rules": rules})
+    with running(meanwhile.api, mistyped) as remediator:
+        meanwhile.until("the nodes are known", lambda: remediator.ready() == "")
+        said = "no node has the conditions Fautl (of the rules); those that exist: Fault, Ready"
+        meanwhile.until("it is said", lambda: said in caplog.text)

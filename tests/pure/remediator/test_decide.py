@@ -237,3 +237,22 @@ def test_an_excluded_node_is_given_back() -> None:
     intent = look(found, scope()).intent
     assert intent is not None
     assert intent.kind is Kind.GIVE_BACK
+
+
+@pytest.mark.parametrize(
+    ("selectors", "labels", "asked"),
+    [
+        ({}, {}, True),
+        ({"nodeSelector": {"pool": "a"}}, {"pool": "a"}, True),
+        ({"nodeSelector": {"pool": "a"}}, {"pool": "b"}, False),
+        ({"nodeSelector": {"pool": "a"}}, {}, False),
+        ({"excludeNodeSelector": {"pool": "a"}}, {"pool": "a"}, False),
+        ({"excludeNodeSelector": {"pool": "a", "spot": "yes"}}, {"pool": "a"}, True),
+        ({"controlPlane": True}, {"node-role.kubernetes.io/control-plane": ""}, True),
+    ],
+)
+def test_which_nodes_are_looked_after(
+    selectors: dict[str, Any], labels: dict[str, str], asked: bool
+) -> None:
+    seen = look(node("n", BAD, labels=labels), scope(**selectors))
+    assert (seen.wish is not None) is asked

@@ -63,6 +63,17 @@ def test_each_pod_is_asked_once_and_all_at_once() -> None:
     assert (made.evicted, made.posts) == (2, 2)
 
 
+def test_a_pod_on_its_way_is_not_gone() -> None:
+    """On a node that is away nobody confirms it: neither asked again nor taken for success."""
+    made = drain(pod("a"), pod("b", deletion=NOW - 3600))
+    assert _names(made.step(NOW).evict) == ["a"]
+    made.answered("uid-a", ACCEPTED, NOW)
+    made.pod_changed(pod("a"), pod("a", deletion=NOW + 30))
+    for later in (1, 599, 999_999):
+        orders = made.step(NOW + later, on_deadline="delete")
+        assert (orders.evict, orders.delete, orders.done) == ((), (), False)
+
+
 def test_nothing_begins_before_the_pods_are_known() -> None:
     made = drain(pod("a"))
     made.synced = False

@@ -586,3 +586,18 @@ def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
     assert planner.plan(NOW + 2, paused="tea", ill="it does not answer").intents == ()
     [back] = planner.plan(NOW + 12, paused="tea", ill="it does not answer").intents
     assert (back.kind, back.node) == (Kind.GIVE_BACK, "n0")
+
+
+def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
+    about = things.config(things.rule(**{"for": "1m"}), brakes={"maxHeld": "100%"})
+    planner = Planner(about, OWNER, NOW)
+    _put(planner, node("n", condition("True", heartbeat=NOW + 50)))
+    plan = planner.plan(NOW)
+    assert plan.wake == NOW + 5  # to write down that it is seen
+    (note,) = planner.plan(NOW + 5).intents
+    assert note.kind is Kind.NOTE
+    _carry_out(planner, (note,), NOW + 5)
+    plan = planner.plan(NOW + 5)
+    assert (plan.intents, plan.wake) == ((), NOW + 60)
+    (hold,) = planner.plan(NOW + 60).intents
+    assert hold.kind is Kind.HOLD
