@@ -368,8 +368,8 @@ _WORK = (
         'count(kube_pod_status_ready{namespace="%namespace%",pod=~"%release%-ollama-[^-]+-[^-]+",'
         'condition="true"} == 0) > %threshold%',
         "{{ $value }} model servers of %release% are not ready",
-        "{{ $value }} Ollama pods have not been ready for 20 minutes: pulling or loading the model takes "
-        "too long, or fails.",
+        "{{ $value }} Ollama pods have not been ready for %for%: pulling or loading the model takes too "
+        "long, or fails.",
         "selfheal-model",
         "Workers without a warm model",
         0,
@@ -467,6 +467,20 @@ _NODES = (
         "selfheal-remediation",
         "Actions",
         3,
+    ),
+    # Nobody is woken by it: it explains the alerts on pods that have no place because of it.
+    Alert(
+        "SelfhealNodesHeld",
+        _REMEDIATOR,
+        "info",
+        "10m",
+        "sum(max by (node) (selfheal_remediator_held_node_info{%remediator%})) > %threshold%",
+        "{{ $value }} nodes are held by %release%-remediator",
+        "{{ $value }} nodes have been out of service for %for%, which is what the remediator is for. "
+        "Pods that find no place and workers that are too few have their cause here.",
+        "selfheal-remediation",
+        "Nodes held",
+        0,
     ),
     Alert(
         "SelfhealNodeHeldLong",

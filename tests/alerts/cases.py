@@ -368,6 +368,30 @@ _NODES = (
         {"action": "cordon"},
     ),
     Case(
+        "SelfhealNodesHeld",
+        {  # Two replicas may name one node, and a phase may follow another.
+            **_remediator(
+                "held_node_info",
+                "1x14 _x60",
+                ',node="node-2",condition="KernelDeadlock",phase="draining"',
+            ),
+            **_remediator(
+                "held_node_info",
+                "_x14 1x16 _x30",
+                ',node="node-2",condition="KernelDeadlock",phase="drained"',
+                _R2,
+            ),
+        },
+        "20m",
+        "45m",
+        _remediator(  # A short repair is over before anything is explained by it.
+            "held_node_info",
+            "_x12 1x8 _x30",
+            ',node="node-2",condition="KernelDeadlock",phase="drained"',
+        ),
+        says="1 nodes",
+    ),
+    Case(
         "SelfhealNodeHeldLong",
         {  # Neither a new phase nor a new leader begins the time anew.
             **_remediator(

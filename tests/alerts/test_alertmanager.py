@@ -27,6 +27,7 @@ def test_amtool_accepts_it() -> None:
         (["release=selfheal", "severity=critical", "team=pipeline"], "pipeline-pager"),
         (["release=selfheal", "severity=warning", "team=platform"], "platform-tickets"),
         (["release=selfheal", "severity=warning", "team=pipeline"], "pipeline-tickets"),
+        (["release=selfheal", "severity=info", "team=platform"], "nobody"),
         (["severity=critical"], "tickets"),
     ],
 )
