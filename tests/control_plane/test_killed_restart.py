@@ -18,7 +18,7 @@ from tests.control_plane.world import World
 PODS = 4
 #: Two ill pods, and one that a kill may cost.
 MAX_PER_HOUR = 3
-SHORT = 6
+SHORT = 5
 
 
 def test_killed_at_any_call_of_a_restart_the_next_goes_on(stages: Stages) -> None:

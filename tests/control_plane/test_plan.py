@@ -17,7 +17,8 @@ from typing import Any
 from remediator.snapshot import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.proxy import Proxy
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site, moment, until
+from tests.control_plane.test_policies import sicken
 
 SEEDS = range(50 if os.environ.get("SELFHEAL_LONG") == "1" else 4)
 SIDE_BY_SIDE = 4
@@ -270,3 +271,24 @@ class _Populace:
 def _ready(pod: Json) -> bool:
     conditions = pod["status"].get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def test_a_budget_that_keeps_pods_that_are_not_ready_is_named(site: Site) -> None:
+    """They serve nobody, and a drain would wait for them; AlwaysAllow lets them go."""
+    site.nodes(2)
+    site.deployment("web", 2)
+    site.budget("web-pdb", "web", maxUnavailable=1)
+    bad = site.busiest()
+    config = site.config()
+    site.condition(bad, "True", lastTransitionTime=moment(600))
+    sicken(site, min(site.names(bad)))
+
+    def said() -> str:
+        told = site.command("plan", bad, config=config)
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
+    keeps = f"PDB {site.name}/web-pdb keeps pods that are not ready (unhealthyPodEvictionPolicy)"
+    assert keeps in said()
+    site.change_budget("web-pdb", unhealthyPodEvictionPolicy="AlwaysAllow")
+    assert "keeps pods that are not ready" not in said()
