@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -154,25 +155,26 @@ def _worker_image(stage: Stage) -> str:
 # -- what watches --------------------------------------------------------------------------
 
 
-def _scrape(stage: Stage, jobs: Callable[[str], bool]) -> None:
-    path = stage.cluster.prometheus.rules.parent / "prometheus.yaml"
-    whole = path.with_suffix(".whole")
-    if not whole.exists():
-        whole.write_text(path.read_text())
-    config = yaml.safe_load(whole.read_text())
-    config["scrape_configs"] = [
-        job for job in config["scrape_configs"] if jobs(str(job["job_name"]))
-    ]
+def _unscraped(stage: Stage) -> None:
+    path = _prometheus(stage)
+    path.with_suffix(".whole").write_text(path.read_text())
+    config = yaml.safe_load(path.read_text())
+    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "selfheal"]
+    # The job stays: of a target that goes Prometheus says so, of a job that goes it does not, and
+    # would show what it had for five minutes.
+    job["relabel_configs"].append({"source_labels": ["__address__"], "action": "drop"})
     path.write_text(yaml.safe_dump(config))
     stage.cluster.prometheus.reload()
 
 
-def _unscraped(stage: Stage) -> None:
-    _scrape(stage, lambda job: job != "selfheal")
-
-
 def _scraped(stage: Stage) -> None:
-    _scrape(stage, lambda _: True)
+    path = _prometheus(stage)
+    path.with_suffix(".whole").rename(path)
+    stage.cluster.prometheus.reload()
+
+
+def _prometheus(stage: Stage) -> Path:
+    return stage.cluster.prometheus.rules.parent / "prometheus.yaml"
 
 
 # -- nodes ---------------------------------------------------------------------------------
