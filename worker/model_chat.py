@@ -136,6 +136,8 @@ class Chat:
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 whatever it is, it is told as one of ours
+            if (cut := _cut_off(error)) is not None:
+                return cut
             raise self._failure(error) from None
         self._learn(getattr(reply, "response_metadata", None) or {})
         return Answer(_content(reply), _usage(getattr(reply, "usage_metadata", None)))
@@ -246,6 +248,16 @@ def _content(reply: Any) -> str | Mapping[str, Any]:
     if not isinstance(content, str) or not content.strip():
         raise BadOutputError("the reply is empty")
     return content
+
+
+def _cut_off(error: Exception) -> Answer | None:
+    """What there is of an answer that met its limit of tokens; OpenAI's client raises it."""
+    completion = getattr(error, "completion", None)
+    usage, choices = (getattr(completion, name, None) for name in ("usage", "choices"))
+    if not usage or not choices:
+        return None
+    counted = Usage(int(usage.prompt_tokens), int(usage.completion_tokens))
+    return Answer(choices[0].message.content or "", counted)
 
 
 def _usage(metadata: Any) -> Usage | None:
