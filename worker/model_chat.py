@@ -145,7 +145,9 @@ class Chat:
     def _learn(self, metadata: Mapping[str, Any]) -> None:
         """Some servers say in each answer which version it was: gpt-x-2026-01-31 for gpt-x."""
         said = metadata.get("model_name") or metadata.get("model")
-        if not self.version and isinstance(said, str) and said != self.model:
+        # LangChain's own names begin with the provider's: ollama:gpt-x.
+        names = (self.model, self.model.partition(":")[2])
+        if not self.version and isinstance(said, str) and said not in names:
             self.version = said
 
     def _failure(self, error: Exception) -> ModelError:

@@ -92,7 +92,8 @@ def stems() -> dict[str, str]:
 
 
 def feedback(part: str) -> list[Example]:
-    """Our own customer feedback texts: `choose` or `test`."""
+    """Customer feedback: `choose` or `test` are our own, `other` is by somebody who knew neither
+    them nor the stems."""
     examples = []
     for line in (HERE / f"feedback_{part}.tsv").read_text("utf-8").splitlines():
         emotion, sentiment, text = line.split("\t")

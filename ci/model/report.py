@@ -131,8 +131,12 @@ def report(classifier: Classifier, dev: Path, sdist: Path, part: str = "test") -
         + " |",
         "|---" * (6 + len(EMOTIONS)) + "|",
     ]
-    own = corpora.feedback(part)
-    for name, examples in (("GoEmotions dev", comments), ("own feedback", own)):
+    own, other = corpora.feedback(part), corpora.feedback("other")
+    for name, examples in (
+        ("GoEmotions dev", comments),
+        ("own feedback", own),
+        ("another's feedback", other),
+    ):
         s = emotion_scores(classifier.read, examples)
         figures = [s.accuracy, s.macro_f1, s.balanced_f1, s.error, *s.f1]
         lines.append(f"| {name} | {s.count} | " + " | ".join(f"{f:.3f}" for f in figures) + " |")
@@ -147,7 +151,7 @@ def report(classifier: Classifier, dev: Path, sdist: Path, part: str = "test") -
         for name in ("tweets", "reviews", "films", "editorials")
     }
     parts["tweets and reviews"] = parts["tweets"] + parts["reviews"]
-    parts["own feedback"] = own
+    parts["own feedback"], parts["another's feedback"] = own, other
     vader = peer()
     for name, examples in parts.items():
         for who, sentiment in (

@@ -6,6 +6,7 @@ SELFHEAL_TEST_CLUSTER=NAME takes a cluster that is up and has a release `selfhea
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ci import images, parts
+from ci import images, ollama, parts
 from ci.cluster import Cluster
 from ci.demo import pods
 from ci.demo.kube import CommandFailed, Kube, Object
 from ci.demo.mailbox import Mailbox
 from ci.demo.world import World
+from ci.images.catalog import OLLAMA_MODELS
 
 pytestmark = pytest.mark.cluster
 
@@ -30,6 +32,8 @@ only_long = pytest.mark.skipif(
     os.environ.get("SELFHEAL_LONG") != "1", reason="takes a minute: with SELFHEAL_LONG=1"
 )
 _PATIENCE = 240.0
+#: A real model takes seconds for a text, on cores that the whole cluster shares.
+_LONG_PATIENCE = 900.0
 #: What differs from the defaults: the cluster has its remediator and detector, the embedded model
 #: is too fast to find a message in flight, and two cores are shared with everything else.
 VALUES = {
@@ -87,10 +91,10 @@ class Lab:
         self.until(f"first answers of {wave}", lambda: self.mailbox.answered(f"{wave}-"))
         assert len(self.mailbox.answered(f"{wave}-")) < count
 
-    def all_answered(self) -> None:
+    def all_answered(self, patience: float = _PATIENCE) -> None:
         """Waits until everything that was published is answered; nothing is dead-lettered."""
         ids = set(self.published)
-        self.until("every answer", lambda: ids <= self.mailbox.answered("") or None)
+        self.world.until("every answer", lambda: ids <= self.mailbox.answered("") or None, patience)
         assert self.mailbox.answered("") == ids
         assert self.mailbox.dead_letters() == []
 
@@ -207,6 +211,68 @@ def test_a_swapped_model_replaces_the_workers_only_and_loses_nothing(lab):
     lab.until("the new workers", lambda: not lab.pods("worker").keys() & workers)
     assert before.keys() - lab.pods().keys() == workers
     assert set(lab.restarts().values()) == {0}
+
+
+@only_long
+def test_a_real_models_server_and_the_embedded_model_swapped_under_load(lab, cluster, capsys):
+    """By `--set` alone, there and back: no other pod is touched, and each text has its answer."""
+    server = _ollama(cluster)
+    lab.apply("upgrade", "--wait", *server)
+    rest = lab.pods().keys() - lab.pods("worker").keys()
+    assert len(rest) == 2, "the broker and the server"
+    swap = ["--set", f"model.provider=ollama,model.name={ollama.MODEL}"]
+    for wave, count, model in (("to-ollama", 60, swap), ("to-builtin", 12, [])):
+        workers = lab.ready("worker")
+        lab.publish(wave, count)
+        lab.apply("upgrade", "--wait", *server, *model)
+        lab.until("the new workers", lambda old=workers: not lab.pods("worker").keys() & old)
+        # What is left of the wave, and one that only the new model can answer.
+        last = [f"{wave}-after-{n}" for n in range(2)]
+        lab.mailbox.publish([json.dumps({"id": name, "text": "I love it"}) for name in last])
+        lab.published += last
+        lab.all_answered(_LONG_PATIENCE)
+        assert lab.pods().keys() - lab.pods("worker").keys() == rest
+        said = _answered_by(lab, wave)
+        assert {said[name] for name in last} == {"ollama" if model else "builtin"}
+        with capsys.disabled():
+            told = Counter(said.values())
+            twice = sum(str(r["id"]).startswith(wave) for r in lab.mailbox.results) - len(said)
+            print(f"\n{wave}: {dict(told)}, lost 0, answered twice {twice}")  # noqa: T201
+    lab.apply("upgrade", "--wait")
+    assert set(lab.restarts().values()) == {0}
+
+
+def _answered_by(lab: Lab, prefix: str) -> dict[str, str]:
+    """The provider that answered each text."""
+    with lab.mailbox.changed:
+        return {
+            str(r["id"]): r["model"]["provider"]
+            for r in lab.mailbox.results
+            if str(r["id"]).startswith(prefix)
+        }
+
+
+def _ollama(cluster: Cluster) -> list[str]:
+    """What adds a real Ollama to the release, and gives it time; the model is in the image."""
+    made = images.ensure(["ollama"])["ollama"]
+    cluster.load(made.archive)
+    repository, _, tag = made.ref.rpartition(":")
+    values = {
+        "ollama.enabled": "true",
+        "ollama.image.repository": repository,
+        "ollama.image.tag": tag,
+        "ollama.models": f"{{{ollama.MODEL}}}",
+        "ollama.modelsInImage": OLLAMA_MODELS,
+        "ollama.autoscaling.enabled": "false",
+        "ollama.resources.requests.cpu": "200m",
+        "ollama.resources.requests.memory": "512Mi",
+        "ollama.extraEnv[0].name": "OLLAMA_CONTEXT_LENGTH",
+        "model.deadlineSeconds": "90",
+        "worker.concurrency": "2",
+        "faults.modelDelay": "1",
+    }
+    given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    return [*given, "--set-string", "ollama.extraEnv[0].value=2048"]
 
 
 @only_long
