@@ -198,12 +198,13 @@ def _seconds(value: str) -> float:
 def _run(_: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nothing is in flight yet
     settings = load()
-    from worker import faults, logs, models, task_file
+    from worker import faults, logs, memory, models, task_file
     from worker.asking import Call
     from worker.health import Server
     from worker.loop import Worker
     from worker.metrics import Metrics
 
+    memory.keep_flat()
     metrics = Metrics()
 
     def observe(call: Call) -> None:
