@@ -79,6 +79,8 @@ class Member:
         key: str = "",
     ) -> None:
         self.provider = provider
+        # Found out once: to ask whether something is of a protocol takes as long as a message does.
+        self.mending = provider if isinstance(provider, Mending) else None
         self.limits = limits or Limits()
         self.deadline = deadline
         self.key = key
@@ -216,20 +218,19 @@ class Asker:
                     raise
 
     def _answer(self, member: Member, text: str, deadline: float) -> tuple[Verdict, Usage | None]:
-        provider = member.provider
-        mending = isinstance(provider, Mending)
+        provider, mending = member.provider, member.mending
         asked = _Asked(self, member, text, deadline)
         try:
             said = asked.once(
-                lambda: provider.analyse(text, deadline), clamp=self._clamp and not mending
+                lambda: provider.analyse(text, deadline), clamp=self._clamp and mending is None
             )
         except BadVerdictError as error:
-            if not isinstance(provider, Mending) or time.monotonic() >= deadline:
+            if mending is None or time.monotonic() >= deadline:
                 raise BadOutputError(str(error)) from None
             before, problem = asked.content, str(error)
             try:
                 said = asked.once(
-                    lambda: provider.mend(text, before, problem, deadline), clamp=self._clamp
+                    lambda: mending.mend(text, before, problem, deadline), clamp=self._clamp
                 )
             except BadVerdictError as again:
                 raise BadOutputError(str(again)) from None

@@ -149,6 +149,7 @@ class Metrics:
             registry=registry,
         )
         self._timers: dict[tuple[Origin, str], Histogram] = {}
+        self._counted: dict[tuple[Origin, str], Histogram] = {}
 
     def loaded(self, origin: Origin, seconds: float) -> None:
         """Say that a model is ready, and how long that took."""
@@ -172,8 +173,15 @@ class Metrics:
             self._timers[origin, kind] = timer
         timer.observe(seconds)
         if usage is not None:
-            self._tokens.labels(*_labels(origin), "input").observe(usage.input_tokens)
-            self._tokens.labels(*_labels(origin), "output").observe(usage.output_tokens)
+            self._counter(origin, "input").observe(usage.input_tokens)
+            self._counter(origin, "output").observe(usage.output_tokens)
+
+    def _counter(self, origin: Origin, kind: str) -> Histogram:
+        counter = self._counted.get((origin, kind))
+        if counter is None:
+            counter = self._tokens.labels(*_labels(origin), kind)
+            self._counted[origin, kind] = counter
+        return counter
 
     def breaker(self, name: str, state: State) -> None:
         """Show a breaker's state."""

@@ -106,6 +106,7 @@ class Chat:
         self._config = config
         self._chat = chat
         self._where = where
+        self._before = prompt.before(config.task)
         self._http = http
 
     def warm_up(self) -> None:
@@ -114,7 +115,7 @@ class Chat:
 
     def analyse(self, text: str, deadline: float) -> Answer:
         """Ask about text."""
-        return self._ask(prompt.messages(self._config.task, text), deadline)
+        return self._ask([*self._before, prompt.question(self._config.task, text)], deadline)
 
     def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
         """Ask again, telling what was wrong with the first answer."""

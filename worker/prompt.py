@@ -16,12 +16,21 @@ Message = tuple[str, str]
 
 def messages(task: Task, text: str) -> list[Message]:
     """The conversation that asks about text: system part, examples, the text in its fence."""
+    return [*before(task), question(task, text)]
+
+
+def before(task: Task) -> list[Message]:
+    """What all conversations of a task begin with: system part, examples."""
     asked: list[Message] = [("system", system(task))]
     for example in task.examples:
         asked.append(("human", fenced(task, example.text)))
         asked.append(("ai", json.dumps(example.answer, ensure_ascii=False)))
-    asked.append(("human", fenced(task, text)))
     return asked
+
+
+def question(task: Task, text: str) -> Message:
+    """The last of a conversation: the text in its fence."""
+    return ("human", fenced(task, text))
 
 
 def mending(task: Task, text: str, said: str, problem: str) -> list[Message]:
