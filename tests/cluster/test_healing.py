@@ -179,6 +179,8 @@ def begun(ward: Ward) -> Begun:
     for release in RELEASES:
         found.others[release] = {pod["metadata"]["uid"] for pod in ward.workers(release)}
     ward.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=0")
+    # Gone, not going: one that still answers would have the messages before anybody misses it.
+    ward.until("the model is gone", lambda: not ward.apps("model", leaving=True))
     found.away_at = time.time()
     # A worker finds out that its model is away when it has something to ask it.
     lines = "".join(json.dumps({"id": f"away-{n}", "text": "good"}) + "\n" for n in range(WAITING))

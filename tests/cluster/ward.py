@@ -174,14 +174,14 @@ class Ward:
         spec = {"selector": {"app": "model"}, "ports": [{"port": 11434}]}
         self.apply("v1", "Service", "model", NAMESPACE, spec)
 
-    def apps(self, name: str) -> list[Object]:
-        """Our pods of that name, without those on their way out."""
+    def apps(self, name: str, *, leaving: bool = False) -> list[Object]:
+        """Our pods of that name; leaving: those on their way out, too."""
         return [
             pod
             for pod in self.world["pods"].values()
             if pod["metadata"]["namespace"] == NAMESPACE
             and pod["metadata"].get("labels", {}).get("app") == name
-            and not pods.is_leaving(pod)
+            and (leaving or not pods.is_leaving(pod))
         ]
 
     def ready_apps(self, name: str) -> list[Object]:
