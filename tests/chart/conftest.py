@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci.parts import PartsError, ensure
-from tests.chart.rendering import CASES, CHART, EVERYWHERE, FIXED, Helm, Rendering
+from tests.chart.rendering import CASES, CHART, CLUSTERS, Helm, on_cluster
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +17,8 @@ def helm(unavailable: Callable[[str], None]) -> Iterator[Helm]:
     """Helm 4, or the one that SELFHEAL_TEST_HELM names; what most tests ask for is begun with."""
     chosen = os.environ.get("SELFHEAL_TEST_HELM")
     with Helm(Path(chosen) if chosen else _part("helm", unavailable)) as found:
-        for files in CASES.values():
-            found.ahead(Rendering(FIXED, tuple(files), flags=flags) for flags in EVERYWHERE)
+        for case in CASES:
+            found.ahead(on_cluster(case, version, groups) for version, groups in CLUSTERS)
         yield found
 
 

@@ -23,39 +23,31 @@ CASES = {
         for path in sorted((CHART / "ci").glob("*-values.yaml"))
     },
 }
+#: Everything is rendered for everybody; else what two ways have in common is rendered once.
+LONG = bool(os.environ.get("SELFHEAL_LONG"))
+#: Cases that together have every part, for what is in the parts and not in the cases.
+PARTS = CASES.keys() if LONG else ("default", "production", "ollama", "custom-plugin")
 VERSIONS = ("1.31", "1.32", "1.33", "1.34")
 #: Without a cluster Helm takes what it was compiled with; a `go install`ed Helm 3 says 1.20.
 KUBERNETES = f"--kube-version={VERSIONS[-1]}.0"
 #: Whether a template asks which Kubernetes it is for. Where none does, one rendering is that of
 #: every version; with SELFHEAL_LONG each is made all the same.
-VERSION_MATTERS = bool(os.environ.get("SELFHEAL_LONG")) or any(
+VERSION_MATTERS = LONG or any(
     "KubeVersion" in path.read_text(encoding="utf-8")
     for path in (CHART / "templates").rglob("*")
     if path.is_file()
 )
+OPERATORS = "KEDA and the Prometheus operator"
 GROUPS: dict[str, tuple[str, ...]] = {
     "no API groups": (),
-    "KEDA and the Prometheus operator": (
-        "--api-versions=keda.sh/v1alpha1",
-        "--api-versions=monitoring.coreos.com/v1",
-    ),
+    OPERATORS: ("--api-versions=keda.sh/v1alpha1", "--api-versions=monitoring.coreos.com/v1"),
 }
 #: Generated passwords differ between two renderings without a cluster; the cases fix them.
 FIXED = ("rabbitmq.auth.password=p", "rabbitmq.auth.monitorPassword=m")
 
 
-def flags(version: str, groups: str) -> tuple[str, ...]:
-    """Of a Helm that is told what cluster it renders for; the newest need not be said."""
-    told = VERSION_MATTERS and version != VERSIONS[-1]
-    return (*([f"--kube-version={version}.0"] if told else []), *GROUPS[groups])
-
-
 #: Version and API groups of the clusters that every case is rendered for.
-CLUSTERS = [
-    *((version, "KEDA and the Prometheus operator") for version in VERSIONS),
-    ("1.34", "no API groups"),
-]
-EVERYWHERE = {flags(version, groups) for version, groups in CLUSTERS}
+CLUSTERS = [*((version, OPERATORS) for version in VERSIONS), (VERSIONS[-1], "no API groups")]
 
 
 class Refused(Exception):
@@ -86,6 +78,16 @@ class Rendering:
         found += [part for path in self.files for part in ("--values", str(path))]
         found += [part for assignment in self.sets for part in ("--set", assignment)]
         return [*found, "--values", "-"] if self.values else found
+
+
+def on_cluster(case: str, version: str, groups: str) -> Rendering:
+    """A case on a cluster; where there are operators there are network policies too."""
+    told = VERSION_MATTERS and version != VERSIONS[-1]
+    return Rendering(
+        (*FIXED, "networkPolicy.enabled=true") if groups == OPERATORS else FIXED,
+        tuple(CASES[case]),
+        flags=(*([f"--kube-version={version}.0"] if told else []), *GROUPS[groups]),
+    )
 
 
 @dataclass

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.chart.rendering import (
     CASES,
-    FIXED,
     GROUPS,
+    LONG,
+    OPERATORS,
+    PARTS,
     VERSIONS,
     Helm,
-    Rendering,
-    flags,
+    on_cluster,
 )
 
 #: Every case on the oldest and the newest, with and without operators; all of it at full length.
 CLUSTERS = (
     [(version, groups) for version in VERSIONS for groups in GROUPS]
-    if os.environ.get("SELFHEAL_LONG")
-    else [("1.31", "no API groups"), ("1.34", "KEDA and the Prometheus operator")]
+    if LONG
+    else [(VERSIONS[0], "no API groups"), (VERSIONS[-1], OPERATORS)]
 )
 
 
@@ -29,12 +28,8 @@ def both(helm: Helm, helm3: Helm) -> tuple[Helm, Helm]:
     """Both Helms, which have begun to render it all."""
     for case in CASES:
         for each in (helm, helm3):
-            each.ahead(_rendering(case, version, groups) for version, groups in CLUSTERS)
+            each.ahead(on_cluster(case, version, groups) for version, groups in CLUSTERS)
     return helm, helm3
-
-
-def _rendering(case: str, version: str, groups: str) -> Rendering:
-    return Rendering(FIXED, tuple(CASES[case]), flags=flags(version, groups))
 
 
 @pytest.mark.parametrize(("version", "groups"), CLUSTERS)
@@ -42,12 +37,12 @@ def _rendering(case: str, version: str, groups: str) -> Rendering:
 def test_both_render_the_same(
     both: tuple[Helm, Helm], case: str, version: str, groups: str
 ) -> None:
-    new, old = (helm.render(_rendering(case, version, groups)) for helm in both)
+    new, old = (helm.render(on_cluster(case, version, groups)) for helm in both)
     assert new
     assert old == new
 
 
-@pytest.mark.parametrize("case", CASES if os.environ.get("SELFHEAL_LONG") else ["production"])
+@pytest.mark.parametrize("case", PARTS)
 def test_helm_3_lints_without_a_warning(helm3: Helm, case: str) -> None:
     done = helm3.lint(CASES[case])
     assert done.returncode == 0, done.stdout + done.stderr

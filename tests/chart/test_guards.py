@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
-from tests.chart.rendering import Helm, Rendering
+from tests.chart.rendering import LONG, Helm, Rendering
 
 #: name -> (values, what the message must say: the key at fault, and the way out)
 GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -361,7 +360,7 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def helms(helm: Helm, request: pytest.FixtureRequest) -> list[Helm]:
     """Helm 4, at full length Helm 3 too; they have begun to render them all."""
     found = [helm]
-    if os.environ.get("SELFHEAL_LONG"):
+    if LONG:
         found.append(request.getfixturevalue("helm3"))
     for each in found:
         each.ahead(Rendering.of(values) for values, _ in GUARDS.values())

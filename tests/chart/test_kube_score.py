@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ci.parts import PartsError, ensure
-from tests.chart.rendering import CASES, FIXED, Helm, Manifest, Rendering, by_kind
+from tests.chart.rendering import CASES, CLUSTERS, Helm, Manifest, by_kind, on_cluster
 
 ALL = "everything"
 #: Check → objects (without the release's name) → why it is right as it is.
@@ -82,12 +82,7 @@ def score(unavailable: Callable[[str], None]) -> Score:
 @pytest.fixture(scope="module")
 def found(helm: Helm, score: Score) -> dict[str, set[tuple[str, str]]]:
     """All that is said of each case, its network policies made."""
-    made = {
-        case: Rendering((*FIXED, "networkPolicy.enabled=true"), tuple(files))
-        for case, files in CASES.items()
-    }
-    helm.ahead(made.values())
-    return {case: set(score(helm.render(one))) for case, one in made.items()}
+    return {case: set(score(helm.render(on_cluster(case, *CLUSTERS[-2])))) for case in CASES}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,13 +10,14 @@ import pytest
 from tests.chart.rendering import (
     CASES,
     CLUSTERS,
+    PARTS,
     Helm,
     Manifest,
     by_kind,
     containers,
     containers_of,
     environment,
-    flags,
+    on_cluster,
     pod_specs,
     workloads,
 )
@@ -27,7 +28,7 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 every_case = pytest.mark.parametrize("case", CASES)
 
 
-@every_case
+@pytest.mark.parametrize("case", PARTS)
 def test_lints_without_a_warning(helm: Helm, case: str) -> None:
     done = helm.lint(CASES[case])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,7 +39,7 @@ def test_lints_without_a_warning(helm: Helm, case: str) -> None:
 def test_is_what_the_api_server_knows(
     helm: Helm, crds: tuple[Path, ...], case: str, version: str, groups: str
 ) -> None:
-    manifests = helm.case(case, flags=flags(version, groups))
+    manifests = helm.render(on_cluster(case, version, groups))
     assert manifests
     assert [p for m in manifests for p in problems(m, version, crds)] == []
 

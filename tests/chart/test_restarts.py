@@ -12,6 +12,7 @@ from tests.chart.rendering import (
     CASES,
     CHART,
     FIXED,
+    PARTS,
     Helm,
     by_kind,
     containers,
@@ -33,7 +34,7 @@ def changed(helm: Helm, *sets: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", PARTS)
 def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, case: str) -> None:
     bumped = tmp_path / "selfheal"
     shutil.copytree(CHART, bumped)
