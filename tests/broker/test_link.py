@@ -69,10 +69,11 @@ class Hasty(Clumsy):
     def __init__(self, vhost: Vhost) -> None:
         super().__init__(vhost, "nowhere")
         self.vhost = vhost
+        self.filled = threading.Event()
         self.cancelled = threading.Event()
 
     def on_tick(self) -> None:
-        if self.up.is_set() and not self.got:
+        if self.filled.is_set() and not self.got:
             self.link.consume()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -95,6 +96,7 @@ def test_what_is_on_the_way_when_the_consumer_is_cancelled_still_comes(vhost: Vh
     thread.start()
     assert hasty.up.wait(60)
     vhost.fill([b"x"] * 20)
+    hasty.filled.set()
     assert hasty.cancelled.wait(60)
     assert len(hasty.got) == 8  # the prefetch
     assert not any(delivery.redelivered for delivery in hasty.got)
