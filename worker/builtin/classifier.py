@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import NamedTuple
 
 from worker.builtin import features, weights
 from worker.builtin.features import Token
-from worker.builtin.signals import COUNT, KINDS, signals
+from worker.builtin.signals import COUNT, GENERAL, KINDS, signals
 from worker.builtin.weights import Row
 
 EMOTIONS = ("Anger", "Disgust", "Fear", "Joy", "Neutral", "Sadness", "Surprise")
@@ -52,6 +53,10 @@ _FORBIDDEN = {
     "Fear": "Positive",
     "Sadness": "Positive",
 }
+_ALLOWED = tuple(
+    tuple(at for at, name in enumerate(SENTIMENTS) if name != _FORBIDDEN.get(emotion))
+    for emotion in EMOTIONS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,9 @@ class Classifier:
                 f"the weights have the shape {shape}, not {size, size, COUNT}"
             )
         self._table = table
-        self._agreement = [[math.exp(value) for value in row] for row in joint]
+        # How well they go together: by emotion, and by sentiment.
+        self._by_emotion = [[math.exp(value) for value in row] for row in joint]
+        self._by_sentiment = list(zip(*self._by_emotion, strict=True))
         self._seen: dict[str, _Word] = {}
         self._seen_pairs: dict[str, _Row] = {}
 
@@ -175,9 +182,7 @@ class Classifier:
         """Emotion and sentiment (their indexes), and the emotion's calibrated probability."""
         by_emotion, by_sentiment = self._join(scores)
         emotion = by_emotion.index(max(by_emotion))
-        forbidden = _FORBIDDEN.get(EMOTIONS[emotion])
-        allowed = [at for at, name in enumerate(SENTIMENTS) if name != forbidden]
-        sentiment = max(allowed, key=by_sentiment.__getitem__)
+        sentiment = max(_ALLOWED[emotion], key=by_sentiment.__getitem__)
         calibrated = [value**self._sharpness for value in by_emotion]
         return emotion, sentiment, calibrated[emotion] / sum(calibrated)
 
@@ -187,11 +192,12 @@ class Classifier:
         first, second = max(scores[:size]), max(scores[size:])
         emotions = [math.exp(score - first) for score in scores[:size]]
         sentiments = [math.exp(score - second) for score in scores[size:]]
-        both = [
-            [e * s * fit for s, fit in zip(sentiments, row, strict=True)]
-            for e, row in zip(emotions, self._agreement, strict=True)
-        ]
-        return [sum(row) for row in both], [sum(column) for column in zip(*both, strict=True)]
+        by_emotion = zip(emotions, self._by_emotion, strict=True)
+        by_sentiment = zip(sentiments, self._by_sentiment, strict=True)
+        return (
+            [value * sum(map(mul, sentiments, fit)) for value, fit in by_emotion],
+            [value * sum(map(mul, emotions, fit)) for value, fit in by_sentiment],
+        )
 
     def _parts(self, tokens: list[Token]) -> _Parts:
         seen, seen_pairs = self._seen, self._seen_pairs
@@ -253,10 +259,19 @@ class Classifier:
         ]
         rows = [*parts.own, *spoken]
         valences = [row.valence for row in rows if row.valence]
-        found = signals(valences, [row.code for row in rows if row.code], count)
-        for value, coefficients in zip(found, self._signals, strict=True):
-            if value:
-                scores = [s + value * c for s, c in zip(scores, coefficients, strict=True)]
+        codes = [row.code for row in rows if row.code]
+        found = signals(valences, codes, count)
+        # Written out, because every text has them.
+        a, b, c, d, e, f = found[:GENERAL]
+        scores = [
+            score + a * p + b * q + c * r + d * s + e * t + f * u
+            for score, p, q, r, s, t, u in zip(scores, *self._signals[:GENERAL], strict=True)
+        ]
+        if codes:
+            counted = zip(found[GENERAL:], self._signals[GENERAL:], strict=True)
+            for value, coefficients in counted:
+                if value:
+                    scores = [s + value * c for s, c in zip(scores, coefficients, strict=True)]
         return scores
 
 

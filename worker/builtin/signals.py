@@ -18,7 +18,9 @@ KINDS = tuple(
 )
 # A negated word's code follows those of the plain ones. 0 is none.
 NEGATED = len(KINDS)
-COUNT = 6 + 2 * len(KINDS) + len(KINDS) // 2
+# The first ones are there in every text, the others where a stem is.
+GENERAL = 6
+COUNT = GENERAL + 2 * len(KINDS) + len(KINDS) // 2
 
 _VADER_ALPHA = 15.0  # as in VADER's `normalize`
 _HALF = 4.0  # the sum of valences that counts half
