@@ -129,6 +129,16 @@ class Stage:
             self.start_worker()
         for worker in self.workers:
             worker.ready(PATIENCE)
+        # RabbitMQ 3.10 that is killed in the second in which a queue is declared leaves it without
+        # a leader for good (`ra:trigger_election` mends it): not what is looked at here.
+        end = time.monotonic() + PATIENCE
+        while not all("messages" in one for one in self.queues().values()):
+            assert time.monotonic() < end, "a queue has no leader"
+            time.sleep(0.5)
+
+    def queues(self) -> dict[str, Any]:
+        """What the broker knows of each queue."""
+        return {one["name"]: one for one in self.rabbit.api("GET", f"queues/{self.vhost.name}")}
 
     def start_worker(self) -> None:
         uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.proxy.port}/{self.vhost.name}"
@@ -238,20 +248,20 @@ def deck(randomness: random.Random, faults: int) -> list[str]:
     return drawn
 
 
-def wait_until_settled(vhost: Vhost) -> None:
-    """Until work queue and ladder are empty, unacked messages included."""
+def wait_until_settled(stage: Stage) -> None:
+    """Until work queue and ladder are empty and no worker has a message, at two looks in a row."""
     end = time.monotonic() + PATIENCE
-    while True:
-        queues = vhost.rabbit.api("GET", f"queues/{vhost.name}")
+    empty = 0
+    while empty < 2:
         left = {
-            one["name"]: one.get("messages", 1)
-            for one in queues
-            if one["name"] == "feedback" or ".retry." in one["name"]
+            name: one.get("messages", 0) or stage.vhost.count(name)
+            for name, one in stage.queues().items()
+            if name == "feedback" or ".retry." in name
         }
-        if not any(left.values()) and not any(vhost.count(name) for name in left):
-            return
-        assert time.monotonic() < end, f"still there: {left}"
-        time.sleep(0.5)
+        held = [worker.progress()["in_flight"] for worker in stage.workers]
+        empty = 0 if any(left.values()) or any(held) else empty + 1
+        assert time.monotonic() < end, f"still there: {left}, in flight {held}"
+        time.sleep(1)  # the broker's own figures are half a second old
 
 
 @dataclass
@@ -314,7 +324,7 @@ def run_stage(folder: Path, line: str, seed: int, faults: int, say: Callable[[st
         for publisher in publishers:
             publisher.join(PATIENCE)
             assert not publisher.is_alive(), "a publisher hangs"
-        wait_until_settled(stage.vhost)
+        wait_until_settled(stage)
         results = stage.vhost.drain("feedback.results")
         letters = stage.vhost.drain("feedback.dead-letters")
         return Tally(
