@@ -53,6 +53,10 @@ BLOCKED_FIRST = 1.0
 ROOM_KEPT = 60.0
 #: A drain that was written down so recently has evicted nothing yet.
 JUST_BEGUN = 2.0
+#: A drain of which nothing is heard is looked at all the same, as a net.
+LOOK_AGAIN = 10.0
+#: What could not be written down because the node is being changed is tried again.
+BUSY_AGAIN = 0.05
 #: An empty node is believed so long after its pods were listed (from a cache that may lag).
 SETTLE = 0.2
 
@@ -72,6 +76,9 @@ class Running:
     blocked_since: float | None = None
     said_at: float = float("-inf")
     returned_said_at: float = float("-inf")
+    #: Something was heard of it since it was last looked at; else it is looked at when due.
+    news: bool = True
+    due: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,9 @@ class Draining:
         self._api, self.config, self._workers, self._post = api, config, workers, post
         self._own_uid, self._callbacks, self._clock = own_uid, callbacks, clock
         self.running: dict[str, Running] = {}
+        #: Grows with every drain that begins or ends.
+        self.revision = 0
+        self._looked_with: tuple[bool, Config] = (False, config)
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
@@ -138,6 +148,7 @@ class Draining:
         elsewhere = [item for item in self._callbacks.nodes() if item.uid != uid] if check else None
         run = Running(drain, self._api.pods_of(node), elsewhere)
         self.running[uid] = run
+        self.revision += 1
         threading.Thread(
             target=self._watch_pods, args=(run,), name=f"pods-{node}", daemon=True
         ).start()
@@ -147,12 +158,19 @@ class Draining:
         run = self.running.get(uid)
         if run is not None:
             run.drain.watch_on()
-            run.ended = False
+        self.reopen(uid)
+
+    def reopen(self, uid: str) -> None:
+        """It has not ended after all."""
+        run = self.running.get(uid)
+        if run is not None:
+            run.ended, run.news = False, True
 
     def end(self, uid: str) -> None:
         """Stop at once: done, cancelled, or not ours any more."""
         run = self.running.pop(uid, None)
         if run is not None:
+            self.revision += 1
             run.stop.set()
             run.pods.close()
 
@@ -168,7 +186,11 @@ class Draining:
         drain = run.drain
 
         def changed(change: Change[Pod]) -> None:
-            self._post(lambda: drain.pod_changed(change.old, change.new))
+            self._post(lambda: heard(change))
+
+        def heard(change: Change[Pod]) -> None:
+            drain.pod_changed(change.old, change.new)
+            run.news = True
 
         def synced() -> None:
             if drain.synced:
@@ -184,6 +206,7 @@ class Draining:
                     return
                 drain.surroundings_changed(around)
                 drain.synced, drain.synced_at = True, self._clock()
+                run.news = True
 
             self._post(ready)
 
@@ -295,6 +318,7 @@ class Draining:
             self._budgets[budget.uid] = budget
         for run in self.running.values():
             run.drain.budget_changed(budget, self._clock(), gone=change.new is None)
+            run.news = True
 
     def _stop_budgets(self) -> None:
         if self._budget_stop is not None and self._budget_source is not None:
@@ -308,17 +332,28 @@ class Draining:
     def advance(self, now: float, *, stopped: bool) -> float | None:
         """Do what is to be done now; returns when to be called again at the latest."""
         wake: float | None = None
+        before, config = self._looked_with
+        everything = stopped is not before or self.config is not config
+        self._looked_with = (stopped, self.config)
         for run in list(self.running.values()):
             if run.ended:
                 continue
-            orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
-            self._carry_out(run, orders)
-            moments = [orders.wake, self._report(run, now)]
-            if orders.done and not run.ended:
-                moments.append(run.drain.synced_at + SETTLE)
-            wake = min([moment for moment in [wake, *moments] if moment is not None], default=None)
+            if everything or run.news or now >= run.due:
+                self._look(run, now, stopped=stopped)
+            if not run.ended:
+                wake = run.due if wake is None else min(wake, run.due)
         self._mind_budgets(now)
         return wake
+
+    def _look(self, run: Running, now: float, *, stopped: bool) -> None:
+        """Do what one drain calls for; only those that changed or are due, for they are many."""
+        run.news = False
+        orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
+        self._carry_out(run, orders)
+        moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
+        if orders.done:
+            moments.append(max(run.drain.synced_at + SETTLE, now + BUSY_AGAIN))
+        run.due = min(moment for moment in moments if moment is not None)
 
     def _carry_out(self, run: Running, orders: Orders) -> None:
         if orders.done and self._clock() < run.drain.synced_at + SETTLE:
@@ -364,6 +399,7 @@ class Draining:
     def _answered(self, run: Running, pod: Pod, result: EvictionResult) -> None:
         now = self._clock()
         self._callbacks.evicted(result.outcome)
+        run.news = True
         run.tried.add(pod.uid)
         run.drain.answered(pod.uid, result, now)
         if result.outcome in (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS):
@@ -384,7 +420,7 @@ class Draining:
         self._post(lambda: self._checked(run, wave, ours=ours))
 
     def _checked(self, run: Running, wave: int, *, ours: bool | None) -> None:
-        run.checking = False
+        run.checking, run.news = False, True
         if ours:
             run.drain.begin_wave(wave)
         elif ours is False:

@@ -115,7 +115,9 @@ class KubernetesApi:
         dry_run: bool = False,
         on_request: Callable[[str, int, float], None] | None = None,
     ) -> None:
-        configuration.connection_pool_maxsize = budget.max_in_flight
+        # Watches are opened beside the requests in flight, and a TLS connection that has to be
+        # made anew costs as much processor time as seven requests.
+        configuration.connection_pool_maxsize = 2 * budget.max_in_flight
         self._configuration = configuration
         self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
         self._host = str(configuration.host).rstrip("/")

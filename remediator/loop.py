@@ -126,6 +126,8 @@ class Remediator:
         self._metrics_at = 0.0
         self._metrics_owed = False
         self._published = (-1, False)
+        #: Of which revisions (planner, drains) the drains have followed the nodes.
+        self._followed = (-1, -1)
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
 
@@ -216,7 +218,9 @@ class Remediator:
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
         for intent in plan.intents:
             self._submit(intent)
-        if self.draining.running or self.planner.holding:
+        follow = (self.planner.revision, self.draining.revision)
+        if follow != self._followed:
+            self._followed = follow
             self._follow_drains()
         wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
         wakes.append(self._heal_pods(now, ill))
@@ -253,7 +257,7 @@ class Remediator:
 
     def _lead(self, leading: bool) -> None:
         self._leading = leading
-        self._first, self._rivals_at = None, 0.0
+        self._first, self._rivals_at, self._followed = None, 0.0, (-1, -1)
         self.metrics.leader.set(leading)
         self.planner.forget_pending()
         if leading:
@@ -291,6 +295,7 @@ class Remediator:
             self._api.dry_run = config.dry_run
         policies_changed = config.policies != self.config.policies
         self.config = self.draining.config = self.healer.config = config
+        self._followed = (-1, -1)
         if policies_changed and self._leading:
             self.healer.begin()
         self.planner.reconfigure(config, self.clock())
@@ -527,7 +532,7 @@ class Remediator:
         """A drain whose end could not be written down has not ended."""
         run = self.draining.running.get(intent.uid)
         if run is not None and run.drain.synced:
-            run.ended = False
+            self.draining.reopen(intent.uid)
         elif run is not None:
             self.draining.end(intent.uid)
 
@@ -556,7 +561,7 @@ class Remediator:
         done = replace(state, phase=Phase.DRAINED, since=int(now))
         intent = Intent(Kind.NOTE, drain.node, drain.uid, done, "DrainSucceeded", text)
         if not self.planner.request(intent, now):
-            self.draining.running[drain.uid].ended = False  # busy: asked again at the next step
+            self.draining.reopen(drain.uid)  # busy: asked again in a moment
             return
         self.metrics.drains.labels("succeeded").observe(max(0.0, seconds))
         self._submit(intent)

@@ -1,0 +1,93 @@
+"""Of many drains only those are looked at that changed or whose time has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remediator.answers import EvictionResult, Outcome
+from remediator.drain import NodeDrain
+from remediator.draining import LOOK_AGAIN, Callbacks, Draining, Running
+from remediator.pod_filters import Surroundings
+from remediator.settings import Drain
+from remediator.workers import Workers
+from tests.pure.remediator import things
+from tests.pure.remediator.things import NOW, pod
+
+COUNT = 50
+
+
+class Looks:
+    """Fifty drains, of one pod each, and which of them are looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = NOW
+        self.seen: list[str] = []
+        self.posted: list[Any] = []
+        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=lambda *_: None,
+                            evicted=lambda _: None)  # fmt: skip
+        workers = Workers(1)
+        monkeypatch.setattr(workers, "submit", self.posted.append)
+        self.made = Draining(
+            None, things.config(), workers, lambda job: job(), "", nothing, lambda: self.now
+        )  # type: ignore[arg-type]
+        step = NodeDrain.step
+
+        def counted(drain: NodeDrain, *args: Any, **options: Any) -> Any:
+            self.seen.append(drain.node)
+            return step(drain, *args, **options)
+
+        monkeypatch.setattr(NodeDrain, "step", counted)
+        for number in range(COUNT):
+            name = f"n{number}"
+            drain = NodeDrain(name, name, NOW, NOW + 600, Surroundings(Drain()), synced=True)
+            drain.pod_changed(None, pod(f"p{number}", node=name))
+            drain.begin_wave(0)
+            self.made.running[name] = Running(drain, None)  # type: ignore[arg-type]
+
+    def advance(self, seconds: float = 0.0, *, stopped: bool = False) -> list[str]:
+        """Which are looked at, that much later."""
+        self.now += seconds
+        self.seen.clear()
+        self.wake = self.made.advance(self.now, stopped=stopped)
+        return list(self.seen)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
+def test_news_of_one_drain_are_no_reason_to_look_at_the_others(looks: Looks) -> None:
+    assert len(looks.advance()) == COUNT
+    assert len(looks.posted) == COUNT
+    assert looks.advance() == []
+    run = looks.made.running["n7"]
+    looks.made._answered(run, pod("p7"), EvictionResult(Outcome.ACCEPTED))
+    assert looks.advance() == ["n7"]
+    assert looks.wake is not None
+    assert looks.advance() == []
+    looks.made.reopen("n9")
+    assert looks.advance() == ["n9"]
+
+
+def test_a_drain_is_looked_at_when_it_is_due_and_as_a_net(looks: Looks) -> None:
+    looks.advance()
+    assert looks.wake == NOW + LOOK_AGAIN
+    run = looks.made.running["n7"]
+    looks.made._answered(run, pod("p7"), EvictionResult(Outcome.UNAVAILABLE, "no answer", None))
+    assert looks.advance() == ["n7"]
+    assert looks.wake == NOW + 0.5
+    assert looks.advance(0.5) == ["n7"]  # to ask again
+    assert len(looks.posted) == COUNT + 1
+    assert len(looks.advance(LOOK_AGAIN)) == COUNT
+
+
+def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
+    looks.advance()
+    assert len(looks.advance(stopped=True)) == COUNT
+    assert looks.advance(stopped=True) == []
+    assert len(looks.advance(stopped=False)) == COUNT
+    looks.made.config = things.config()
+    assert len(looks.advance()) == COUNT
