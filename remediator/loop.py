@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from remediator.annotation import Phase
@@ -126,8 +126,8 @@ class Remediator:
         self._metrics_at = 0.0
         self._metrics_owed = False
         self._published = (-1, False)
-        #: Of which revisions (planner, drains) the drains have followed the nodes.
-        self._followed = (-1, -1)
+        #: The drains' revision at which all nodes were looked through for drains.
+        self._followed = -1
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
 
@@ -218,10 +218,11 @@ class Remediator:
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
         for intent in plan.intents:
             self._submit(intent)
-        follow = (self.planner.revision, self.draining.revision)
-        if follow != self._followed:
-            self._followed = follow
-            self._follow_drains()
+        changed = self.planner.take_changed()
+        if self.draining.revision != self._followed:
+            self._followed = self.draining.revision
+            changed.update(self.planner.entries, self.draining.running)
+        self._follow_drains(changed)
         wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
         wakes.append(self._heal_pods(now, ill))
         self.metrics.tick()
@@ -257,7 +258,7 @@ class Remediator:
 
     def _lead(self, leading: bool) -> None:
         self._leading = leading
-        self._first, self._rivals_at, self._followed = None, 0.0, (-1, -1)
+        self._first, self._rivals_at, self._followed = None, 0.0, -1
         self.metrics.leader.set(leading)
         self.planner.forget_pending()
         if leading:
@@ -295,7 +296,7 @@ class Remediator:
             self._api.dry_run = config.dry_run
         policies_changed = config.policies != self.config.policies
         self.config = self.draining.config = self.healer.config = config
-        self._followed = (-1, -1)
+        self._followed = -1
         if policies_changed and self._leading:
             self.healer.begin()
         self.planner.reconfigure(config, self.clock())
@@ -345,27 +346,30 @@ class Remediator:
         self._first = first
         self.metrics.read_only.set(bool(first))
 
-    def _follow_drains(self) -> None:
-        """Drains follow the nodes' annotations: begin those that are missing, end the others.
+    def _follow_drains(self, uids: Iterable[str]) -> None:
+        """Drains follow these nodes' annotations: begin those that are missing, end the others.
 
         Nodes that are drained are watched on (but not in dry-run, where nothing left them).
         """
         followed = {Phase.DRAINING} if self.config.dry_run else {Phase.DRAINING, Phase.DRAINED}
-        wanted = set()
-        for uid, entry in self.planner.entries.items():
-            state = entry.assessment.state
-            if entry.pending is not None or state is None or state.phase not in followed:
-                continue
-            if entry.assessment.standing == state.phase.value:
-                wanted.add(uid)
-                if uid not in self.draining.running:
-                    if state.phase is Phase.DRAINING:
-                        log.info("going on with the drain of %s", entry.node.name)
-                    self.draining.begin(entry.node.name, uid, state, fresh=False)
-        for uid in list(self.draining.running):
-            gone = uid not in self.planner.entries
-            if gone or (uid not in wanted and self.planner.entries[uid].pending is None):
+        for uid in uids:
+            entry = self.planner.entries.get(uid)
+            if entry is None:
                 self.draining.end(uid)
+                continue
+            state = entry.assessment.state
+            if entry.pending is not None:
+                continue
+            if (
+                state is None
+                or state.phase not in followed
+                or entry.assessment.standing != state.phase.value
+            ):
+                self.draining.end(uid)
+            elif uid not in self.draining.running:
+                if state.phase is Phase.DRAINING:
+                    log.info("going on with the drain of %s", entry.node.name)
+                self.draining.begin(entry.node.name, uid, state, fresh=False)
 
     # -- pods ---------------------------------------------------------------------------
 

@@ -98,8 +98,10 @@ class Planner:
         self.suspects: dict[Key, float] = {}
         self.trusted: frozenset[str] = frozenset()
         self.marks: Mapping[str, str] = NO_MARKS
-        #: Grows with every change of what is thought of a node or under way with it.
+        #: Grows with every change of what is thought of a node or under way with it; which nodes
+        #: (uids) they were is kept until `take_changed`.
         self.revision = 0
+        self._changed: set[str] = set()
         #: What we say of nodes ourselves, by name: conditions that no object holds.
         self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
@@ -180,9 +182,18 @@ class Planner:
         others = {kind: item for kind, item in node.conditions.items() if kind != PODS_HUNG}
         return replace(node, conditions=others if said is None else {**others, said.type: said})
 
+    def take_changed(self) -> set[str]:
+        """Nodes of which anything was thought anew, or begun or ended, since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def _thought_anew(self, uid: str) -> None:
+        self.revision += 1
+        self._changed.add(uid)
+
     def _forget(self, uid: str) -> None:
         entry = self.entries.pop(uid, None)
-        self.revision += 1
+        self._thought_anew(uid)
         if entry is not None and entry.member is not None:
             self._counts.count(entry.member, -1)
         self._dirty.discard(uid)
@@ -232,7 +243,7 @@ class Planner:
         if entry is None:
             return
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
-        self.revision += 1
+        self._thought_anew(intent.uid)
         if self.config.dry_run:
             entry.overlay = (node.unschedulable, node.annotations.get(STATE_KEY))
             self._see(entry.node, entry, now)
@@ -247,7 +258,7 @@ class Planner:
         if entry is None:
             return
         entry.pending = None
-        self.revision += 1
+        self._thought_anew(intent.uid)
         entry.failures += 1
         entry.retry_at = now + max(delay, min(60.0, 0.1 * 2.0 ** min(entry.failures, 10)))
         self._dirty.add(intent.uid)
@@ -262,7 +273,7 @@ class Planner:
 
     def _hand_out(self, entry: Entry, intent: Intent, now: float) -> None:
         entry.pending, entry.blocked = intent, None
-        self.revision += 1
+        self._thought_anew(entry.node.uid)
         self._asking.discard(entry.node.uid)
         self._recount(entry, now)
 
@@ -271,6 +282,7 @@ class Planner:
         for entry in self.entries.values():
             entry.pending = None
         self.revision += 1
+        self._changed.update(self.entries)
         self._dirty.update(self.entries)
 
     def scope(self) -> Scope:
@@ -485,7 +497,7 @@ class Planner:
                 seen.state,
                 seen.rejected,
             ):
-                self.revision += 1
+                self._thought_anew(uid)
             entry.blocked = None
             self._recount(entry, now)
             if entry.pending is None and (seen.intent is not None or seen.wish is not None):

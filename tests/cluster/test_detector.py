@@ -88,7 +88,6 @@ VALUES: Object = {
             ],
             "brakes": {"maxHeld": 2},
             "recovery": {"holdDown": "5s", "resetHoldDown": "5s", "maxFlaps": 1000},
-            # Both nodes may be held at once here, and there are no others.
             "drain": {"headroom": False},
         },
     },
@@ -178,7 +177,7 @@ class Lab:
 def lab(
     unavailable: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
-    """Two nodes, the remediator and the detectors of the chart, and two pods that can move."""
+    """Three nodes, of which two may be held at once, the chart, and two pods that can move."""
     try:
         check_root()
     except ClusterError as error:
@@ -186,7 +185,7 @@ def lab(
     programs = parts.ensure(["kubectl", "helm"])
     values = tmp_path_factory.mktemp("detector") / "values.yaml"
     with ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(NAME, Spec(nodes=2, addons=("coredns",))))
+        cluster = stack.enter_context(Cluster(NAME, Spec(nodes=3, addons=("coredns",))))
         kube = Kube(str(programs["kubectl"]), str(programs["helm"]), cluster.kubeconfig)
         ours = ["--field-selector", "reportingComponent=selfheal-remediator"]
         selections = {
@@ -243,7 +242,7 @@ def _deploy(kube: Kube) -> None:
 def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> None:
     """Nothing ever turns a log-based condition False but its detector's restart, which proves
     nothing."""
-    bad, other = lab.cluster.nodes
+    bad, other, _ = lab.cluster.nodes
     lab.log(bad, HUNG)
     lab.until("the detector has read it", lambda: lab.says(bad, "KernelDeadlock", "True"))
     lab.until(f"{bad} is empty", lambda: lab.phase(bad) == "drained")
@@ -292,10 +291,10 @@ def test_a_node_is_not_given_back_while_its_detector_begins_anew(lab: Lab) -> No
 
 def test_what_a_dead_detector_left_behind_is_not_believed(lab: Lab) -> None:
     """Its condition stays True for ever; nobody stands behind it any more, and that is said."""
-    control, bad = lab.cluster.nodes
+    control, bad, _ = lab.cluster.nodes
     lab.file(bad, "slow").touch()
     lab.until("the detector has seen it", lambda: lab.says(bad, "Slow", "True"))
-    away = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "at all"}}}}}
+    away = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "at-all"}}}}}
     daemon_set = f"daemonset/{DETECTORS}"
     lab.kube.kubectl("patch", daemon_set, "-n", DETECTORS, "-p", json.dumps(away))
     lab.until("no detector lives", lambda: not any(map(lab.detector, lab.cluster.nodes)))
