@@ -43,6 +43,8 @@ STUCK_AFTER = 60.0
 UNSEEN_FOR = 60.0
 #: Seconds for which pods are left to the rules for their node before they are healed one by one.
 NODE_PATIENCE = 600.0
+#: How long (seconds) a node's trouble is remembered after its end; longer than any symptom lasts.
+TROUBLE_KEPT = 86400.0
 #: Answers about progress count for so many looks.
 ANSWER_LOOKS = 3.0
 #: Seconds by which the API server's clock may be behind ours.
@@ -241,6 +243,8 @@ class Healing:
         #: uid of a pod's controller -> what stands behind it.
         self.owners: dict[str, Owner] = {}
         self.findings: dict[str, Finding] = {}
+        #: When each node was last seen in trouble: what its pods show is old news for a while.
+        self._troubled: dict[str, float] = {}
         self._notices: list[Notice] = []
 
     # -- what is known ------------------------------------------------------------------
@@ -425,6 +429,7 @@ class Healing:
             if pod.owner_uid and pod.owner_uid not in self.owners and not pod.finished
         }
         if looked:
+            self._note_trouble(looked, around, now)
             self._correlate(now)
         claims = self._claims() if any(_ill(ward) for ward in looked) else {}
         for ward in looked:
@@ -433,6 +438,25 @@ class Healing:
         return Plan(
             tuple(orders), notices, tuple(asks), tuple(lookups.values()), wake=self._wake(now)
         )
+
+    def _note_trouble(self, looked: Iterable[Ward], around: Around, now: float) -> None:
+        for node in {pod.node for ward in looked for pod in ward.pods.values()}:
+            if around.node_trouble(node):
+                self._troubled[node] = now
+        for node, when in list(self._troubled.items()):
+            if now - when > TROUBLE_KEPT:
+                del self._troubled[node]
+
+    def _settles(self, ward: Ward, pod: WatchedPod, now: float) -> bool:
+        """Whether the pod's node was in trouble so lately that the pod must be looked at anew.
+
+        When a lost node is back its pods still count as unready, for as long as it was away.
+        """
+        until = self._troubled.get(pod.node)
+        if until is None:
+            return False
+        lasting = ward.sights[pod.uid].diagnosis.lasting
+        return now < until + lasting + ward.policy.failure_threshold * self.interval
 
     def _wants_look(self, ward: Ward, now: float) -> bool:
         if not ward.known:
@@ -599,6 +623,8 @@ class Healing:
                 continue
             for group in ward.groups.values():
                 for pod in group.ill:
+                    if pod.node not in self.findings and self._settles(ward, pod, now):
+                        continue
                     if group.owner is not None and _only_here(ward, group, pod.node):
                         name = ward.sights[pod.uid].diagnosis.name
                         found.setdefault(pod.node, {})[group.key] = f"{pod.name} ({name})"
@@ -728,6 +754,8 @@ class Healing:
             why = "annotation selfheal.dev/evict=false" if pod.kept else "it belongs to its node"
             return Block("kept", f"{pod.name}: {why}")
         trouble = around.node_trouble(pod.node)
+        if not trouble and self._settles(ward, pod, now):
+            trouble = "it was in trouble until a moment ago"
         if trouble:
             return Block("node", f"node {pod.node}: {trouble}")
         if not around.node_path(pod.node):

@@ -265,6 +265,20 @@ def test_pods_of_a_node_in_trouble_are_left_alone() -> None:
     assert "being drained" in message(made)
 
 
+def test_what_pods_showed_while_their_node_was_away_is_no_reason_when_it_is_back() -> None:
+    """They count as unready for as long as it was away, until its agent has spoken for them."""
+    trouble = ["it is not ready, so that nothing seen of its pods is sure"]
+    made = world(around=around(node_trouble=lambda _: trouble[0]))
+    made.break_one("web")
+    made.run(300)
+    trouble[0] = ""
+    made.run(20)
+    assert made.orders == []
+    assert "until a moment ago" in message(made)
+    made.run(200)  # it stays so: now it is the pod's own illness
+    assert len(made.evicted) == 1
+
+
 @pytest.mark.parametrize("what", ["policy", "all"])
 def test_paused_means_nothing_is_restarted(what: str) -> None:
     made = world(
