@@ -46,6 +46,16 @@ def demo(request, tmp_path_factory, unavailable):
     assert machine_folders() == folders
 
 
+@pytest.fixture(scope="session")
+def cluster(request) -> Cluster:
+    """The demo's, on which its release is still installed.
+
+    SELFHEAL_TEST_CLUSTER=NAME takes one that is up and has a release `selfheal` in `selfheal`.
+    """
+    name = os.environ.get("SELFHEAL_TEST_CLUSTER")
+    return Cluster(name) if name else request.getfixturevalue("demo").cluster
+
+
 def _run(request, temporary, *arguments):
     """The demo as a user runs it; its lines go to the terminal at once."""
     command = [sys.executable, "-u", "-m", "ci.demo", "--cluster", _NAME, *arguments]

@@ -1,14 +1,16 @@
-"""A release's life on real nodes, beside the demo's: with both Helms, and messages in flight.
+"""A release's life on real nodes, beside the demo's: with both Helms, and messages in flight."""
 
-SELFHEAL_TEST_CLUSTER=NAME takes a cluster that is up and has a release `selfheal` in `selfheal`.
-"""
-
+import itertools
 import json
 import os
 import shutil
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,11 +36,13 @@ only_long = pytest.mark.skipif(
 _PATIENCE = 240.0
 #: A real model takes seconds for a text, on cores that the whole cluster shares.
 _LONG_PATIENCE = 900.0
-#: What differs from the defaults: the cluster has its remediator and detector, the embedded model
-#: is too fast to find a message in flight, and two cores are shared with everything else.
+#: All that the drains' release has beside the defaults and the images: what there can be only one
+#: of in a cluster, the demo's release has.
+SINGLETONS = {"remediator": {"enabled": False}, "nodeProblemDetector": {"enabled": False}}
+#: What differs else: the embedded model is too fast to find a message in flight, and two cores are
+#: shared with everything else.
 VALUES = {
-    "remediator": {"enabled": False},
-    "nodeProblemDetector": {"enabled": False},
+    **SINGLETONS,
     "faults": {"modelDelay": 0.5},
     "worker": {"concurrency": 4, "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}}},
     "rabbitmq": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
@@ -95,6 +99,36 @@ class Lab:
         self.until(f"first answers of {wave}", lambda: self.mailbox.answered(f"{wave}-"))
         assert len(self.mailbox.answered(f"{wave}-")) < count
 
+    @contextmanager
+    def publishing(self, wave: str) -> Iterator[None]:
+        """Publishes `wave-all-1` … all the time; a batch that the broker did not confirm again."""
+        stopped = threading.Event()
+
+        def publish() -> None:
+            for batch in itertools.count():
+                ids = [f"{wave}-all-{50 * batch + n}" for n in range(50)]
+                self.published += ids
+                lines = [json.dumps({"id": one, "text": "I love it"}) for one in ids]
+                deadline = time.monotonic() + _PATIENCE
+                while True:
+                    try:
+                        self.mailbox.publish(lines)
+                        break
+                    except CommandFailed:  # the broker is moving
+                        if time.monotonic() > deadline:
+                            raise
+                        stopped.wait(1.0)
+                if stopped.is_set():
+                    return
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(publish)
+            try:
+                yield
+            finally:
+                stopped.set()
+            done.result()
+
     def all_answered(self, patience: float = _PATIENCE) -> None:
         """Waits until everything that was published is answered; nothing is dead-lettered."""
         ids = set(self.published)
@@ -104,13 +138,6 @@ class Lab:
 
     def until(self, what: str, condition) -> None:
         self.world.until(what, lambda: condition() or None, _PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def cluster(request) -> Cluster:
-    """The demo's, on which its release is still installed."""
-    name = os.environ.get("SELFHEAL_TEST_CLUSTER")
-    return Cluster(name) if name else request.getfixturevalue("demo").cluster
 
 
 @pytest.fixture(scope="module")
@@ -290,18 +317,6 @@ def _ollama(cluster: Cluster) -> list[str]:
     return [*given, "--set-string", "ollama.extraEnv[0].value=2048"]
 
 
-@pytest.mark.parametrize("node", ["node-1", "node-2"])
-def test_the_drain_of_a_node_loses_no_message(lab, node):
-    """The broker and its volume move as well, whichever of the two nodes it is on."""
-    lab.publish(f"drain-{node}", 120)
-    evicting = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s"]
-    lab.kube.kubectl("drain", node, *evicting)
-    left = pods.to_move(lab.pods().values(), node)
-    assert left == []
-    lab.kube.kubectl("uncordon", node)
-    lab.all_answered()
-
-
 def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(lab):
     """By both Helms: the demo's release has the remediator and the detector."""
     alone = ["--namespace", "second", "--create-namespace"]
@@ -345,6 +360,24 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(lab):
     ready = "--for=condition=Ready"
     lab.kube.kubectl("wait", ready, f"scaledobject/{PREFIX}-worker", "-n", NAMESPACE)
     lab.until("two workers", lambda: len(lab.ready("worker")) == 2)
+
+
+@pytest.mark.parametrize("node", ["node-1", "node-2"])
+def test_the_drain_of_a_node_with_default_values_loses_no_message(lab, node, capsys):
+    """The broker and its volume move as well, whichever of the two nodes it is on; messages are
+    published before, during and after it."""
+    lab.values.write_text(yaml.safe_dump(_with_images(SINGLETONS)))
+    lab.apply("upgrade", "--wait")
+    before = len(lab.published)
+    lab.publish(f"drain-{node}", 3000)
+    with lab.publishing(f"drain-{node}"):
+        evicting = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s"]
+        lab.kube.kubectl("drain", node, *evicting)
+    assert pods.to_move(lab.pods().values(), node) == []
+    lab.kube.kubectl("uncordon", node)
+    lab.all_answered()
+    with capsys.disabled():
+        sys.stdout.write(f"\ndrain of {node}: {len(lab.published) - before} published, lost 0\n")
 
 
 def test_an_uninstall_leaves_the_volume_and_nothing_else(lab):
