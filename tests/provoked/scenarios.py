@@ -248,6 +248,7 @@ def _one_too_many(stage: Stage) -> None:
     stage.until_cordoned(ONE)
     stage.until_old(ONE, 21)  # more than signal.window: two at once are a suspected detector
     stage.fault(TWO)
+    stage.until_old(TWO, 1)
 
 
 def _both_well(stage: Stage) -> None:
