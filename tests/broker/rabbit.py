@@ -284,8 +284,9 @@ class Vhost:
         before = channel.queue_declare(queue, passive=True).method.message_count
         for body in bodies:
             channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
-        connection.close()
+        # A channel that closes forgets what a queue without a leader has not taken yet.
         self.wait_count(queue, before + len(bodies), 120)
+        connection.close()
 
     def drain(self, queue: str) -> list[tuple[bytes, Any]]:
         """Take all that is in a queue; many times as fast as `take`."""
