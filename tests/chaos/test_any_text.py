@@ -35,6 +35,9 @@ SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange
 MARK = "PRIVATE-WORDS"
 # What memory may be more at the end than at any time in the first half: the allocator's play.
 FLAT_MIB = 4
+# A run of fewer texts is over before every thread has met its largest one; then all that can be
+# said is that the worker stays below what it may take.
+SETTLED_AFTER, MOST_MIB = 20_000, 80
 
 
 def anything(randomness: random.Random) -> Any:
@@ -194,7 +197,8 @@ def test_each_is_answered_or_dead_lettered_with_a_reason(
         assert (answered + dead).total() == MESSAGES
         assert set(reasons) <= set(DEAD_LETTER_REASONS)
         assert vhost.count("feedback") == 0
-        assert memory[-1] <= max(memory[: PARTS // 2]) + FLAT_MIB
+        settled = MESSAGES >= SETTLED_AFTER
+        assert memory[-1] <= (max(memory[: PARTS // 2]) + FLAT_MIB if settled else MOST_MIB)
         assert worker.get("/healthz")[0] == 200
         assert (
             len([1 for line in worker.lines() if line["event"] == "connected to the broker"]) == 1
