@@ -216,11 +216,13 @@ def http(base_url: str, calls: int) -> tuple[float, float]:
     import http.client
     from urllib.parse import urlsplit
 
-    from worker.prompt import SYSTEM
+    from worker import prompt, task_file
 
     at = urlsplit(base_url)
     local = threading.local()
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": TEXT}]
+    roles = {"system": "system", "human": "user", "ai": "assistant"}
+    asked = prompt.messages(task_file.load(), TEXT)
+    messages = [{"role": roles[role], "content": content} for role, content in asked]
     body = json.dumps({"model": "tiny:1b", "messages": messages, "stream": False})
 
     def call() -> None:

@@ -65,9 +65,8 @@ class Noop:
 STRUCTURED = """
 import httpx
 from langchain_ollama import ChatOllama
+from worker import prompt
 from worker.model import Answer, BadOutputError
-from worker.model_ollama import FORMAT
-from worker.prompt import SYSTEM, user_part
 
 class Structured:
     name, model, version = "structured", "tiny:1b", "1"
@@ -75,12 +74,13 @@ class Structured:
         limits = httpx.Limits(max_connections=34, max_keepalive_connections=34)
         chat = ChatOllama(model="tiny:1b", base_url=config.base_url, temperature=0, reasoning=False,
                           client_kwargs={"timeout": 60, "limits": limits})
-        schema = {"title": "Verdict", "description": "What a text shows.", **FORMAT}
+        self.task = config.task
+        schema = {"title": "Verdict", "description": "What a text shows.", **self.task.grammar()}
         self.chat = chat.with_structured_output(schema, include_raw=True)
     def warm_up(self): pass
     def close(self): pass
     def analyse(self, text, deadline):
-        reply = self.chat.invoke([("system", SYSTEM), ("human", user_part(text))])
+        reply = self.chat.invoke(prompt.messages(self.task, text))
         if reply["parsed"] is None:
             raise BadOutputError("not parsed")
         return Answer(reply["parsed"])
