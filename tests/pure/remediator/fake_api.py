@@ -12,11 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.pure.remediator import json_patch
+from tests.pure.remediator.loopback import LoopbackServer
 
 Json = dict[str, Any]
 #: How an answer can be wrong. `lost` is the worst: what was asked for has been done.
@@ -26,7 +27,7 @@ DISTURBANCES = (
 )
 
 
-class FakeApi:
+class FakeApi(LoopbackServer):
     """Objects by path; `did` holds every change that was made, as (verb, path, body)."""
 
     def __init__(self, disturb: Callable[[str, str], str]) -> None:
@@ -49,18 +50,14 @@ class FakeApi:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        super().__init__(Handler)
 
     def close(self) -> None:
         """Ends all watches too."""
         with self.news:
             self.closed = True
             self.news.notify_all()
-        self._http.shutdown()
-        self._http.server_close()
+        super().close()
 
     # -- objects ------------------------------------------------------------------------
 

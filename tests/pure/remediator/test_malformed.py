@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from remediator.snapshot import (
     pod_from_json,
 )
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json, broken
+from tests.pure.remediator.loopback import LoopbackServer
 from tests.pure.remediator.things import NOW, OWNER, config, rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
@@ -205,7 +206,7 @@ def test_a_configuration_that_is_no_text_is_refused(tmp_path: Path) -> None:
 # -- the door -------------------------------------------------------------------------------
 
 
-class Server:
+class Server(LoopbackServer):
     """Answers each request with the next of `answers`, the last one again and again."""
 
     def __init__(self) -> None:
@@ -229,14 +230,7 @@ class Server:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture

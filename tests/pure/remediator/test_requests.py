@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,9 +16,10 @@ from kubernetes.client import Configuration
 from remediator.answers import ApiFailure, NotLeader
 from remediator.kubernetes_api import PAGE, WATCH_SILENCE, KubernetesApi
 from remediator.settings import ApiBudget
+from tests.pure.remediator.loopback import LoopbackServer
 
 
-class Server:
+class Server(LoopbackServer):
     """Keeps what it was asked; answers each request with what `answer` says: status and body."""
 
     def __init__(self) -> None:
@@ -46,14 +47,7 @@ class Server:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture
