@@ -31,30 +31,30 @@ _BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 _OURS = ("selfheal.dev/state", "cluster-autoscaler.kubernetes.io/scale-down-disabled")
 
 
-class Observer:
-    """Remembers when each node was first seen bad and cordoned, and when its last pod went."""
+Look = Callable[[str, Json, float], None]
 
-    def __init__(self, stage: "Stage", pods: str = "") -> None:
-        self.bad: dict[str, float] = {}
-        self.cordoned: dict[str, float] = {}
-        self.empty: dict[str, float] = {}
-        self._left: dict[str, set[str]] = {}
+
+class _Watching:
+    """Watches collections from their list on, each in a thread of its own, until it is closed."""
+
+    def __init__(self) -> None:
         self._news, self._stop = threading.Condition(), threading.Event()
-        api = stage.api
-        self._watches = [(api.nodes(), self._node)]
-        if pods:
-            self._watches.append((Collection(api, _PODS, {"labelSelector": pods}), self._pod))
-        for collection, look in self._watches:
-            version = ""
-            for raws, version in collection.pages():  # noqa: B007 - the last page's is wanted
-                for raw in raws if look == self._pod else ():
-                    self._left.setdefault(raw["spec"]["nodeName"], set()).add(
-                        raw["metadata"]["uid"]
-                    )
-            arguments = (collection, look, version)
-            threading.Thread(target=self._run, args=arguments, daemon=True).start()
+        self._watched: list[Collection] = []
 
-    def _run(self, watch: Collection, look: Callable[..., None], version: str) -> None:
+    def _watch(
+        self, collection: Collection, look: Look, listed: Callable[[Json], None] | None = None
+    ) -> None:
+        """`listed` gets each object that there is, then `look` the type, object and time of each
+        change."""
+        self._watched.append(collection)
+        version = ""
+        for raws, version in collection.pages():  # noqa: B007 - the last page's is wanted
+            for raw in raws if listed else ():
+                listed(raw)
+        arguments = (collection, look, version)
+        threading.Thread(target=self._run, args=arguments, daemon=True).start()
+
+    def _run(self, watch: Collection, look: Look, version: str) -> None:
         with suppress(ApiFailure):  # it ends with the stage
             while not self._stop.is_set():
                 for event in watch.watch(version, self._stop):
@@ -63,6 +63,30 @@ class Observer:
                     if event.type != "BOOKMARK":
                         with self._news:
                             look(event.type, event.raw, now)
+
+    def close(self) -> None:
+        """No more watching."""
+        self._stop.set()
+        for collection in self._watched:
+            collection.close()
+
+
+class Observer(_Watching):
+    """Remembers when each node was first seen bad and cordoned, and when its last pod went."""
+
+    def __init__(self, stage: "Stage", pods: str = "") -> None:
+        super().__init__()
+        self.bad: dict[str, float] = {}
+        self.cordoned: dict[str, float] = {}
+        self.empty: dict[str, float] = {}
+        self._left: dict[str, set[str]] = {}
+        self._watch(stage.api.nodes(), self._node)
+        if pods:
+            chosen = Collection(stage.api, _PODS, {"labelSelector": pods})
+            self._watch(chosen, self._pod, self._there)
+
+    def _there(self, raw: Json) -> None:
+        self._left.setdefault(raw["spec"]["nodeName"], set()).add(raw["metadata"]["uid"])
 
     def _node(self, _type: str, raw: Json, now: float) -> None:
         name = raw["metadata"]["name"]
@@ -90,67 +114,38 @@ class Observer:
                 missing = sorted(wanted - seen.keys())
                 raise SystemExit(f"not within {PATIENCE:g}s: {len(missing)} as {missing[:3]}")
 
-    def close(self) -> None:
-        """No more watching."""
-        self._stop.set()
-        for collection, _ in self._watches:
-            collection.close()
 
-
-class Openings:
+class Openings(_Watching):
     """When a budget's status let a pod go, and when the next one was seen to go from its node."""
 
     def __init__(self, stage: "Stage", budget: str, label: str, node: str) -> None:
+        super().__init__()
         self.opened: list[float] = []
         self.gone: list[float] = []
         self._budget, self._bad, self._left = budget, node, set[str]()
-        self._news, self._stop = threading.Condition(), threading.Event()
-        budgets = Collection(stage.api, _BUDGETS)
-        pods = Collection(stage.api, _PODS, {"labelSelector": label})
-        self._watches = ((budgets, self._status), (pods, self._pod))
-        for collection, look in self._watches:
-            version = ""
-            for _, version in collection.pages():  # noqa: B007 - the last page's is wanted
-                pass
-            arguments = (collection, look, version)
-            threading.Thread(target=self._run, args=arguments, daemon=True).start()
+        self._watch(Collection(stage.api, _BUDGETS), self._status)
+        self._watch(Collection(stage.api, _PODS, {"labelSelector": label}), self._pod)
 
-    def _run(self, watch: Collection, look: Callable[..., None], version: str) -> None:
-        with suppress(ApiFailure):  # it ends with the stage
-            while not self._stop.is_set():
-                for event in watch.watch(version, self._stop):
-                    now = time.perf_counter()
-                    version = event.raw["metadata"]["resourceVersion"]
-                    if event.type != "BOOKMARK":
-                        with self._news:
-                            look(event.raw, now)
-                            self._news.notify_all()
-
-    def _status(self, raw: Json, now: float) -> None:
+    def _status(self, _type: str, raw: Json, now: float) -> None:
         if raw["metadata"]["name"] != self._budget or len(self.opened) > len(self.gone):
             return
         if (raw.get("status") or {}).get("disruptionsAllowed", 0) > 0:
             self.opened.append(now)
 
-    def _pod(self, raw: Json, now: float) -> None:
+    def _pod(self, _type: str, raw: Json, now: float) -> None:
         meta = raw["metadata"]
         if raw["spec"].get("nodeName") != self._bad or "deletionTimestamp" not in meta:
             return
         if meta["uid"] not in self._left:
             self._left.add(meta["uid"])
             self.gone.append(now)
+            self._news.notify_all()
 
     def wait(self, count: int) -> None:
         """Until so many pods went."""
         with self._news:
             if not self._news.wait_for(lambda: len(self.gone) >= count, PATIENCE):
                 raise SystemExit(f"the budget opened, but pod {count} did not go")
-
-    def close(self) -> None:
-        """No more watching."""
-        self._stop.set()
-        for collection, _ in self._watches:
-            collection.close()
 
 
 class _Api(KubernetesApi):
