@@ -112,7 +112,7 @@ class Assembly:
         wanted = certificates.control_plane_certificates(chosen)
         for index in self._indexes:
             wanted += certificates.node_certificates(chosen, index)
-        certificates.issue(self._layout.certificates, wanted)
+        certificates.issue(self._layout, wanted)
         kubeconfig.write(self._layout, chosen, "admin", self._layout.kubeconfig)
         if self._spec.audit:
             control_plane.write_audit_policy(self._layout)

@@ -1,11 +1,10 @@
 """Keys and certificates of one cluster, by openssl; all end with the cluster's folder."""
 
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
+from ci.cluster import processes
 from ci.cluster.errors import ClusterError
 from ci.cluster.layout import API_SERVICE_ADDRESS, DOMAIN, Layout, Network
 
@@ -70,44 +69,48 @@ def node_certificates(network: Network, index: int) -> list[Certificate]:
     ]
 
 
-def issue(folder: Path, certificates: Sequence[Certificate]) -> None:
+def issue(layout: Layout, certificates: Sequence[Certificate]) -> None:
     """Writes the authorities, the service-account key pair, and `FILE.crt`, `FILE.key` for each."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    layout.certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda name: _authority(folder, name), ("ca", "front-proxy-ca")))
-        service_accounts = pool.submit(_service_account_keys, folder)
-        list(pool.map(lambda certificate: _issue(folder, certificate), certificates))
+        list(pool.map(lambda name: _authority(layout, name), ("ca", "front-proxy-ca")))
+        service_accounts = pool.submit(_service_account_keys, layout)
+        list(pool.map(lambda certificate: _issue(layout, certificate), certificates))
         service_accounts.result()
 
 
-def _authority(folder: Path, name: str) -> None:
-    _request(folder, name, f"/CN=selfheal-{name}", ["-addext", "basicConstraints=critical,CA:TRUE"])
+def _authority(layout: Layout, name: str) -> None:
+    options = ["-addext", "basicConstraints=critical,CA:TRUE"]
+    _request(layout, name, f"/CN=selfheal-{name}", options)
 
 
-def _issue(folder: Path, certificate: Certificate) -> None:
-    authority = folder / certificate.authority
+def _issue(layout: Layout, certificate: Certificate) -> None:
+    authority = layout.certificates / certificate.authority
     options = ["-CA", f"{authority}.crt", "-CAkey", f"{authority}.key"]
     options += ["-addext", "basicConstraints=critical,CA:FALSE"]
     options += ["-addext", f"extendedKeyUsage={certificate.usage}"]
     if certificate.names:
         options += ["-addext", f"subjectAltName={','.join(certificate.names)}"]
-    _request(folder, certificate.file, certificate.subject, options)
+    _request(layout, certificate.file, certificate.subject, options)
 
 
-def _request(folder: Path, name: str, subject: str, options: Sequence[str]) -> None:
-    base = folder / name
+def _request(layout: Layout, name: str, subject: str, options: Sequence[str]) -> None:
+    base = layout.certificates / name
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
     out = ["-keyout", f"{base}.key", "-out", f"{base}.crt"]
-    _openssl("req", "-x509", *curve, "-days", _DAYS, "-subj", subject, *options, *out)
+    _openssl(layout, "req", "-x509", *curve, "-days", _DAYS, "-subj", subject, *options, *out)
 
 
-def _service_account_keys(folder: Path) -> None:
-    key = folder / "service-accounts.key"
-    _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", str(key))
-    _openssl("pkey", "-in", str(key), "-pubout", "-out", str(folder / "service-accounts.pub"))
+def _service_account_keys(layout: Layout) -> None:
+    key = str(layout.certificates / "service-accounts.key")
+    _openssl(
+        layout, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key
+    )
+    public = str(layout.certificates / "service-accounts.pub")
+    _openssl(layout, "pkey", "-in", key, "-pubout", "-out", public)
 
 
-def _openssl(*arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True)
+def _openssl(layout: Layout, *arguments: str) -> None:
+    done = processes.run(layout, ["openssl", *arguments])
     if done.returncode != 0:
         raise ClusterError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")

@@ -50,7 +50,8 @@ def choose(within: IPv4Network, used: Iterable[IPv4Network]) -> Network:
 
 def host_routes() -> list[IPv4Network]:
     """The destinations of the host's IPv4 routes, in all tables."""
-    listed = json.loads(_ip("-json", "-4", "route", "show", "table", "all"))
+    command = ["ip", "-json", "-4", "route", "show", "table", "all"]
+    listed = json.loads(_answer(command, subprocess.run(command, capture_output=True, text=True)))
     found = []
     for route in listed:
         destination = route["dst"]
@@ -64,14 +65,26 @@ def make_control_plane(layout: Layout, network: Network) -> None:
     _hold(layout, CONTROL_PLANE, [])
     holder = processes.pid(layout, CONTROL_PLANE)
     inside = processes.enter(layout, CONTROL_PLANE)
-    _ip("link", "add", _BRIDGE, "type", "bridge", inside=inside)
-    _ip("addr", "add", f"{network.control_plane}/24", "dev", _BRIDGE, inside=inside)
-    _ip("link", "set", _BRIDGE, "up", inside=inside)
+    _ip(layout, "link", "add", _BRIDGE, "type", "bridge", inside=inside)
+    _ip(layout, "addr", "add", f"{network.control_plane}/24", "dev", _BRIDGE, inside=inside)
+    _ip(layout, "link", "set", _BRIDGE, "up", inside=inside)
     # Made with its peer inside already, so that it disappears with the namespace.
-    _ip("link", "add", layout.link, "type", "veth", "peer", "name", "host", "netns", str(holder))
-    _ip("link", "set", "host", "master", _BRIDGE, "up", inside=inside)
-    _ip("addr", "add", f"{network.host}/24", "dev", layout.link)
-    _ip("link", "set", layout.link, "up")
+    _ip(
+        layout,
+        "link",
+        "add",
+        layout.link,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "host",
+        "netns",
+        str(holder),
+    )
+    _ip(layout, "link", "set", "host", "master", _BRIDGE, "up", inside=inside)
+    _ip(layout, "addr", "add", f"{network.host}/24", "dev", layout.link)
+    _ip(layout, "link", "set", layout.link, "up")
 
 
 def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: list[str]) -> None:
@@ -85,6 +98,7 @@ def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: l
     bridge_side = processes.enter(layout, CONTROL_PLANE)
     holder = str(processes.pid(layout, node))
     _ip(
+        layout,
         "link",
         "add",
         node,
@@ -97,8 +111,9 @@ def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: l
         holder,
         inside=bridge_side,
     )
-    _ip("link", "set", node, "master", _BRIDGE, "up", inside=bridge_side)
+    _ip(layout, "link", "set", node, "master", _BRIDGE, "up", inside=bridge_side)
     _ip(
+        layout,
         "route",
         "add",
         str(network.pods(index)),
@@ -106,16 +121,16 @@ def make_node(layout: Layout, network: Network, index: int, nodes: int, binds: l
         str(network.node(index)),
         inside=bridge_side,
     )
-    _ip("addr", "add", f"{network.node(index)}/24", "dev", "eth0", inside=inside)
-    _ip("link", "set", "eth0", "up", inside=inside)
+    _ip(layout, "addr", "add", f"{network.node(index)}/24", "dev", "eth0", inside=inside)
+    _ip(layout, "link", "set", "eth0", "up", inside=inside)
     # kube-proxy redirects service addresses, but the kernel refuses what has no route before that.
     # There is no default route: nothing leaves the machine, and an attempt fails at once.
-    _ip("route", "add", str(SERVICE_NETWORK), "dev", "eth0", inside=inside)
+    _ip(layout, "route", "add", str(SERVICE_NETWORK), "dev", "eth0", inside=inside)
     for other in range(1, nodes + 1):
         if other != index:
             pods, via = str(network.pods(other)), str(network.node(other))
-            _ip("route", "add", pods, "via", via, inside=inside)
-    _run([*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+            _ip(layout, "route", "add", pods, "via", via, inside=inside)
+    _run(layout, [*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
 
 
 def remove(layout: Layout) -> None:
@@ -153,12 +168,15 @@ def _hold(layout: Layout, name: str, binds: list[str]) -> None:
         time.sleep(0.01)
 
 
-def _ip(*arguments: str, inside: list[str] | None = None) -> str:
-    return _run([*(inside or []), "ip", *arguments])
+def _ip(layout: Layout, *arguments: str, inside: list[str] | None = None) -> None:
+    _run(layout, [*(inside or []), "ip", *arguments])
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(layout: Layout, command: list[str]) -> None:
+    _answer(command, processes.run(layout, command))
+
+
+def _answer(command: list[str], done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode != 0:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout
