@@ -117,6 +117,16 @@ def test_a_hung_pod_is_restarted_as_soon_as_its_time_is_over() -> None:
     assert made.orders[0].at - begun <= 62
 
 
+def test_pods_are_asked_in_turn_never_all_at_once() -> None:
+    spec = {"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": 8080}}
+    made = world(wanted=100, spec=spec)
+    asked = [[ask.uid for ask in made.tick().asks] for _ in range(30)]  # three times its interval
+    assert max(map(len, asked)) <= 30
+    often = Counter(uid for uids in asked for uid in uids)
+    assert often.keys() == made.pods.keys()
+    assert set(often.values()) <= {2, 3}
+
+
 def test_below_the_threshold_means_of_the_wanted_pods() -> None:
     made = world(wanted=2, spec={"healthThreshold": 5})
     ward = made.healing.wards[KEY]
