@@ -128,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--field", metavar="F", help="the field to compare (the task's first)")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="the first N texts alone")
+    evaluate.add_argument(
+        "--keep",
+        metavar="FILE",
+        help="write each answer to FILE; the same command then goes on where it was stopped",
+    )
     _output(evaluate)
 
     publish = command("publish", _publish, "send messages to the queue, with confirms")

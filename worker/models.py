@@ -47,14 +47,33 @@ def member(settings: Settings, task: Task, name: str) -> Member:
 
     Raises `model.ModelConfigError`.
     """
+    built = model.build(config(settings, task, name))
     if not name:
         return Member(
-            model.build(_plain(settings, task)),
+            built,
             limits=Limits(
                 concurrency=settings.model_concurrency,
                 per_minute=settings.model_requests_per_minute,
             ),
         )
+    named = _find(settings, name)
+    return Member(
+        built,
+        limits=Limits(concurrency=named.concurrency, per_minute=named.requests_per_minute),
+        deadline=named.deadline_seconds,
+        version=named.version,
+        key=name,
+    )
+
+
+def config(settings: Settings, task: Task, name: str) -> ModelConfig:
+    """What a model is built from, named as for `member`. Raises `model.ModelConfigError`."""
+    if not name:
+        return _plain(settings, task)
+    return _named(settings, task, name, _find(settings, name))
+
+
+def _find(settings: Settings, name: str) -> NamedModel:
     named = settings.models.get(name)
     if named is None and name == BUILT_IN:
         named = NamedModel.model_validate({"provider": BUILT_IN})
@@ -62,13 +81,7 @@ def member(settings: Settings, task: Task, name: str) -> Member:
         raise model.ModelConfigError(
             f"no model is named {name!r}; there are {', '.join(sorted(settings.models))}"
         )
-    return Member(
-        model.build(_named(settings, task, name, named)),
-        limits=Limits(concurrency=named.concurrency, per_minute=named.requests_per_minute),
-        deadline=named.deadline_seconds,
-        version=named.version,
-        key=name,
-    )
+    return named
 
 
 def _plain(settings: Settings, task: Task) -> ModelConfig:

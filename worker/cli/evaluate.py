@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from worker import model, models
 from worker.asking import Asker
-from worker.model import ModelConfigError, ModelError
+from worker.cli.kept import Kept, question
+from worker.cli.stop import stoppable
+from worker.model import ModelConfig, ModelConfigError, ModelError, ModelUnavailableError
 from worker.settings import Settings
 from worker.task import Label, Task
 
+PROGRESS_EACH = 10.0
 _BINS = 15
 _BAD = "(none)"
 
@@ -61,26 +65,40 @@ class Score:
     said: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One of the models that are compared; config: how it is asked."""
+
+    asker: Asker
+    config: ModelConfig
+
+
 def evaluate(settings: Settings, task: Task, options: argparse.Namespace) -> int:
     """Print one column for each model; 1 where a file or a model cannot be used."""
     try:
         one = _field(task, options.field)
         texts = read(Path(options.input), one, options.limit)
+        kept = Kept(Path(options.keep) if options.keep else None)
     except ValueError as error:
         print(f"selfheal-worker evaluate: {error}", file=sys.stderr)
         return 1
     # All of them before the first: a wrong name is told now and not in an hour.
-    askers = [_asker(settings, task, name) for name in options.model]
+    entries = [_entry(settings, task, name) for name in options.model]
     scores: list[Score] = []
-    for asker in askers:
-        with contextlib.closing(asker):
-            try:
-                asker.wake(settings.model_deadline)
-            except ModelError as error:
-                print(f"selfheal-worker: {asker.active.name}: {error}", file=sys.stderr)
-                return 1
-            answers = list(_ask(settings, asker, one, task, texts))
-            scores.append(score(asker.active.described(), one.labels, texts, answers))
+    with contextlib.closing(kept), stoppable() as stopped:
+        for entry in entries:
+            asker = entry.asker
+            with contextlib.closing(asker):
+                try:
+                    asker.wake(settings.model_deadline)
+                    answers = _Asking(settings, entry, one, kept, stopped).all(texts)
+                except ModelError as error:
+                    print(f"selfheal-worker: {asker.active.name}: {error}", file=sys.stderr)
+                    return 1
+                if stopped.is_set():
+                    print(f"{asker.active.name}: stopped at {len(answers)}", file=sys.stderr)
+                    return 1
+                scores.append(score(asker.active.described(), one.labels, texts, answers))
     if options.output == "json":
         print(json.dumps({"field": one.name, "models": [_plain(s) for s in scores]}))
     else:
@@ -88,10 +106,10 @@ def evaluate(settings: Settings, task: Task, options: argparse.Namespace) -> int
     return 0
 
 
-def _asker(settings: Settings, task: Task, name: str) -> Asker:
+def _entry(settings: Settings, task: Task, name: str) -> _Entry:
     """A named model, or PROVIDER[:NAME] of one that is not in the list."""
     if not name or name in settings.models:
-        return Asker([models.member(settings, task, name or settings.model_active)], task)
+        return _built(settings, task, name or settings.model_active)
     provider, _, model_name = name.partition(":")
     if provider not in model.names():
         raise ModelConfigError(
@@ -100,7 +118,12 @@ def _asker(settings: Settings, task: Task, name: str) -> Asker:
             f"providers: {', '.join(model.names())}"
         )
     plain = settings.model_copy(update={"model_provider": provider, "model_name": model_name})
-    return Asker([models.member(plain, task, "")], task)
+    return _built(plain, task, "")
+
+
+def _built(settings: Settings, task: Task, name: str) -> _Entry:
+    member = models.member(settings, task, name)
+    return _Entry(Asker([member], task), models.config(settings, task, name))
 
 
 def _field(task: Task, name: str | None) -> Label:
@@ -144,33 +167,85 @@ def _labelled(line: str, one: Label, where: str) -> Labelled:
     return Labelled(text, tuple(label for label in labels if label))
 
 
-def _ask(
-    settings: Settings, asker: Asker, one: Label, task: Task, texts: Sequence[Labelled]
-) -> Iterator[Said]:
-    """Each text's answer, in their order, CONCURRENCY at once; progress for who watches."""
+class _Asking:
+    """Asks one model about the texts, CONCURRENCY at once; says how far it is, for who watches."""
 
-    def ask(labelled: Labelled) -> Said:
+    def __init__(
+        self, settings: Settings, entry: _Entry, one: Label, kept: Kept, stopped: Event
+    ) -> None:
+        self._settings = settings
+        self._asker = entry.asker
+        self._config = entry.config
+        self._one = one
+        self._kept = kept
+        self._stopped = stopped
+
+    def all(self, texts: Sequence[Labelled]) -> list[Said]:
+        """Each text's answer, in their order; fewer when it is stopped.
+
+        Raises `ModelUnavailableError`: a model that is away has no figures.
+        """
+        begun = said = time.monotonic()
+        asked = [question(self._config, self._asker.active, one.text) for one in texts]
+        known = sum(self._kept.get(one) is not None for one in asked)
+        if known:
+            print(f"{self._name}: {known} of {len(texts)} are answered already", file=sys.stderr)
+        answers: list[Said] = []
+        with ThreadPoolExecutor(self._settings.concurrency) as pool:
+            for answer in pool.map(self._one_text, texts, asked):
+                if answer is None:
+                    break
+                answers.append(answer)
+                fresh = len(answers) - known
+                if fresh > 0 and time.monotonic() - said >= PROGRESS_EACH:
+                    said = time.monotonic()
+                    left = (said - begun) / fresh * (len(texts) - len(answers))
+                    print(
+                        f"{self._name}: {len(answers)} of {len(texts)}, {_about(left)} left",
+                        file=sys.stderr,
+                    )
+        return answers
+
+    @property
+    def _name(self) -> str:
+        return self._asker.active.name
+
+    def _one_text(self, labelled: Labelled, asked: str) -> Said | None:
+        if (before := self._kept.get(asked)) is not None:
+            return self._said(before)
+        if self._stopped.is_set():
+            return None
         begun = time.monotonic()
         try:
-            reply = asker.ask(labelled.text, begun + settings.model_deadline)
+            reply = self._asker.ask(labelled.text, begun + self._settings.model_deadline)
+        except ModelUnavailableError:
+            raise
         except ModelError:
             return Said(None, None, time.monotonic() - begun)
-        values, usage = reply.verdict.values, reply.usage
+        usage, task = reply.usage, self._asker.task
+        short = {one.name for one in task.fields if isinstance(one, Label)} | {task.confidence}
+        answer = {
+            "values": {k: v for k, v in reply.verdict.values.items() if k in short},
+            "seconds": round(time.monotonic() - begun, 6),
+            "input_tokens": usage.input_tokens if usage else 0,
+            "output_tokens": usage.output_tokens if usage else 0,
+        }
+        self._kept.add(asked, answer)
+        return self._said(answer)
+
+    def _said(self, answer: Mapping[str, Any]) -> Said:
+        values, sure = answer["values"], self._asker.task.confidence
         return Said(
-            values[one.name],
-            values[task.confidence] if task.confidence else None,
-            time.monotonic() - begun,
-            usage.input_tokens if usage else 0,
-            usage.output_tokens if usage else 0,
+            values[self._one.name],
+            values[sure] if sure else None,
+            answer["seconds"],
+            answer["input_tokens"],
+            answer["output_tokens"],
         )
 
-    watched = sys.stderr.isatty()
-    with ThreadPoolExecutor(settings.concurrency) as pool:
-        for number, said in enumerate(pool.map(ask, texts), start=1):
-            if watched:
-                end = "\n" if number == len(texts) else ""
-                print(f"\r{asker.active.name}: {number} of {len(texts)}", end=end, file=sys.stderr)
-            yield said
+
+def _about(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
 
 
 def score(
