@@ -5,11 +5,20 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError, TransientError
+import llama_cpp  # noqa: F401 LangChain imports it late; here its absence is told as a package's
+
+from worker.model import (
+    BadOutputError,
+    ModelConfig,
+    ModelConfigError,
+    ModelUnavailableError,
+    TransientError,
+)
 from worker.model_chat import Chat, Http
 
 with warnings.catch_warnings():
@@ -20,10 +29,13 @@ with warnings.catch_warnings():
     from langchain_community.chat_models.llamacpp import ChatLlamaCpp
 
 _CONTEXT_TOKENS = 4096
+# So many tokens of a prompt are read between two looks at the clock. LangChain's own 8 reads a
+# prompt at a fraction of the speed, llama.cpp's 512 takes a large model a minute.
+_BATCH_TOKENS = 64
 
 
 class LlamaCpp:
-    """One model in memory, one call at a time; its pieces are looked at for the deadline."""
+    """One model in memory, one call at a time; the clock is looked at before each token."""
 
     def __init__(self, config: ModelConfig, file: Path) -> None:
         self._config = config
@@ -38,7 +50,12 @@ class LlamaCpp:
             if self._chat is not None:
                 return
             config = self._config
-            settings: dict[str, Any] = {"n_ctx": _CONTEXT_TOKENS, "verbose": False}
+            settings: dict[str, Any] = {
+                "n_ctx": _CONTEXT_TOKENS,
+                "n_batch": _BATCH_TOKENS,
+                "verbose": False,
+                "streaming": False,  # a stream says no number of tokens
+            }
             try:
                 chat = ChatLlamaCpp(
                     model_path=str(self._file),
@@ -50,6 +67,7 @@ class LlamaCpp:
             except (ValueError, ImportError) as error:
                 why = " ".join(str(error).split())[:300]
                 raise ModelUnavailableError(f"{self._file} cannot be loaded: {why}") from None
+            self._watch(chat.client)
             asked: dict[str, Any] = {}
             if config.structured in ("auto", "schema"):
                 asked = {"type": "json_object", "schema": config.task.grammar()}
@@ -58,19 +76,47 @@ class LlamaCpp:
             self._chat = chat.bind(response_format=asked) if asked else chat
 
     def invoke(self, messages: Any, /) -> Any:
-        """The whole message, put together from its pieces."""
+        """The whole message."""
         deadline = self._http.call.deadline
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TransientError("the model was busy until the deadline")
         try:
-            whole: Any = None
-            for piece in self._chat.stream(messages):
-                whole = piece if whole is None else whole + piece
-                if time.monotonic() >= deadline:
-                    raise TransientError("the model did not answer before the deadline")
-            return whole
+            self._check()
+            reply = self._chat.invoke(messages)
+        except ValueError as error:
+            if "exceed context window" in str(error):
+                raise BadOutputError(
+                    "the text does not fit into the model's context; "
+                    f"{self._config.setting('options')}.n_ctx makes it larger"
+                ) from None
+            raise
         finally:
             self._turn.release()
+        counted = reply.response_metadata.get("token_usage") or {}
+        if counted:
+            reply.usage_metadata = {
+                "input_tokens": counted["prompt_tokens"],
+                "output_tokens": counted["completion_tokens"],
+                "total_tokens": counted["total_tokens"],
+            }
+        return reply
+
+    def _watch(self, client: Any) -> None:
+        """Have the clock looked at wherever the model reads: a long prompt takes its time too."""
+        read = client.eval
+
+        def watched(tokens: Sequence[int]) -> None:
+            for at in range(0, len(tokens), client.n_batch):
+                self._check()
+                read(tokens[at : at + client.n_batch])
+
+        client.eval = watched
+
+    def _check(self) -> None:
+        if self._http.closed:
+            raise TransientError("the worker is stopping")
+        if time.monotonic() >= self._http.call.deadline:
+            raise TransientError("the model did not answer before the deadline")
 
     @property
     def http(self) -> Http:
@@ -100,8 +146,6 @@ class LlamaCppChat(Chat):
 
 def build(config: ModelConfig) -> LlamaCppChat:
     """The llamacpp provider. Raises `ModelConfigError` where the file is not there."""
-    import llama_cpp  # noqa: F401 here, so that its absence is told as that of a package
-
     file = Path(config.name or "")
     if not config.name or not file.is_file():
         raise ModelConfigError(

@@ -94,6 +94,23 @@ def test_a_missing_package_is_named_with_what_brings_it(
     )
 
 
+def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> None:
+    module = tmp_path / "langchain_community" / "chat_models"
+    module.mkdir(parents=True)
+    (module / "llamacpp.py").write_text("class ChatLlamaCpp: ...\n")
+    absent = "raise ModuleNotFoundError(\"No module named 'llama_cpp'\", name='llama_cpp')\n"
+    (tmp_path / "llama_cpp.py").write_text(absent)
+    done = _run(
+        *("-m", "worker", "analyze", "a"),
+        PYTHONPATH=str(tmp_path),
+        MODEL_PROVIDER="llamacpp",
+        MODEL_NAME=str(tmp_path / "llama_cpp.py"),
+    )
+    assert done.returncode == 2
+    assert "needs the Python module 'llama_cpp', which is not installed" in done.stderr
+    assert "pip install 'selfheal[llamacpp]'" in done.stderr
+
+
 def test_no_provider_is_imported_that_is_not_used() -> None:
     script = (
         "import sys\n"
