@@ -1,0 +1,158 @@
+"""Messages as they come from the broker and go to it, and the properties they carry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pika
+import pika.data
+
+# Sender-selected distribution, which would send a copy elsewhere, and the broker's own records,
+# which say "this was a loop, drop it" to its dead-lettering when they are sent back to it.
+_NOT_COPIED = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
+_NOT_COPIED_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
+UNREADABLE_HEADERS = "x-selfheal-unreadable-headers"
+
+
+class Outcome(Enum):
+    """What became of a publish."""
+
+    CONFIRMED = "confirmed"
+    RETURNED = "no queue took it"
+    REFUSED = "the broker refused it"
+    LOST = "the connection was lost"
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A message as it came. epoch: which connection's; properties: for the builders below."""
+
+    tag: int
+    epoch: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Any
+
+    @property
+    def message_id(self) -> str | None:
+        """The AMQP message_id, if it is one that text can hold."""
+        value = self.properties.message_id
+        return value if isinstance(value, str) and value else None
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The AMQP headers."""
+        return self.properties.headers or {}
+
+    @property
+    def timestamp(self) -> float | None:
+        """When it was published, in Unix seconds, if the publisher said so."""
+        value = self.properties.timestamp
+        return float(value) if isinstance(value, int) and value > 0 else None
+
+
+@dataclass(slots=True)
+class Publication:
+    """A message to send to a queue through the default exchange."""
+
+    queue: str
+    body: bytes
+    properties: Any
+
+
+def result_properties(delivery: Delivery, message_id: str) -> Any:
+    """Properties of the answer: the ids and the trace headers of what it answers."""
+    got = delivery.properties
+    headers = got.headers
+    trace = None
+    if headers:
+        trace = {k: headers[k] for k in ("traceparent", "tracestate") if k in headers}
+    return pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=2,
+        message_id=message_id,
+        correlation_id=got.correlation_id,
+        timestamp=int(time.time()),
+        headers=trace or None,
+    )
+
+
+def copied_properties(
+    delivery: Delivery,
+    headers: Mapping[str, Any],
+    *,
+    without: Container[str] = (),
+    keep_expiration: bool = False,
+) -> Any:
+    """Properties for sending a message on as it is, with these headers more and those less.
+
+    user_id is left out (the broker would check it against our user), and expiration, unless the
+    message goes back to where it was: it would expire from the dead letters.
+    """
+    got = delivery.properties
+    kept = {
+        name: value
+        for name, value in delivery.headers.items()
+        if name not in _NOT_COPIED
+        and name not in without
+        and not str(name).startswith(_NOT_COPIED_PREFIXES)
+    }
+    return pika.BasicProperties(
+        content_type=got.content_type,
+        content_encoding=got.content_encoding,
+        headers=(kept | dict(headers)) or None,
+        delivery_mode=2,
+        priority=got.priority,
+        correlation_id=got.correlation_id,
+        reply_to=got.reply_to,
+        expiration=got.expiration if keep_expiration else None,
+        message_id=got.message_id,
+        timestamp=got.timestamp,
+        type=got.type,
+        app_id=got.app_id,
+    )
+
+
+def new_properties(message_id: str | None) -> Any:
+    """Properties of a message of our own."""
+    return pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=2,
+        message_id=message_id,
+        timestamp=int(time.time()),
+    )
+
+
+def plain_headers(properties: Any) -> None:
+    """Leave only headers that can surely be encoded; for what pika reads but cannot write."""
+    properties.headers = {
+        name: value
+        for name, value in (properties.headers or {}).items()
+        if isinstance(name, str)
+        and len(name.encode(errors="replace")) <= 255
+        and (
+            isinstance(value, str | bytes | bool)
+            or (isinstance(value, int) and -(2**63) <= value < 2**63)
+        )
+    }
+
+
+def _tolerant_decode_table(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
+    """pika raises, in the connection's thread, on headers with a NaN, an infinite number, a date
+    out of range or an unknown type. A publisher must not be able to end the process with that."""
+    try:
+        table, end = _decode_table(encoded, offset)
+        return table, end
+    except Exception:  # noqa: BLE001 whatever is wrong inside the table, its length is known
+        size = int.from_bytes(encoded[offset : offset + 4], "big")
+        return {UNREADABLE_HEADERS: True}, offset + 4 + size
+
+
+_decode_table = pika.data.decode_table
+pika.data.decode_table = _tolerant_decode_table

@@ -1,0 +1,493 @@
+"""The lasting connection of the worker: it comes back, and consumes and publishes with confirms.
+
+All of it runs in the thread that calls `run`; only `call_soon` may be called from another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import re
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import pika
+import pika.exceptions as amqp
+from pika.adapters.select_connection import IOLoop, SelectConnection
+
+from worker.logs import say
+from worker.rabbitmq.addresses import parameters
+from worker.rabbitmq.deliveries import Delivery, Outcome, Publication, plain_headers
+from worker.rabbitmq.errors import RIGHTS, BrokerError, explain, refusal
+from worker.retries import backoff
+from worker.settings import Settings
+from worker.topology import Queue
+
+CLOSE_TIMEOUT = 3.0
+TICK = 0.25
+# What cannot heal by itself (credentials, vhost, queue arguments) is tried this often at most.
+SLOW_PAUSE = 15.0
+# A connection that lasted this long was a good one: the next is tried without a long pause. One
+# that comes up and falls at once (a broken queue) must not be tried ten times a second.
+STEADY = 10.0
+_TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
+
+
+class Events(Protocol):
+    """What a `Link` tells; all called in its thread."""
+
+    def on_tick(self) -> None:
+        """Called each `TICK` seconds, connected or not."""
+
+    def on_up(self) -> None:
+        """Connected, the queues are there, and one may publish and consume."""
+
+    def on_down(self, error: BrokerError) -> None:
+        """Not connected any more, or still not; all publishes that were under way are LOST."""
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """A message came."""
+
+    def on_cancelled(self) -> None:
+        """No more messages will come, as was asked for."""
+
+
+Done = Callable[[Outcome], None]
+
+
+class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
+    """Sends what one turn of the loop has to say in one piece.
+
+    pika hands each frame to the socket by itself: four system calls a message, and after each the
+    thread has to win the interpreter back from the handlers. (Measured: a quarter of the time.)
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._unsent: list[bytes] = []
+        super().__init__(*arguments, **named)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._unsent:
+            self.ioloop.call_later(0, self._send_all)
+        self._unsent.append(data)
+
+    def _send_all(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None and unsent:
+            self._transport.write(b"".join(unsent))
+
+
+@dataclass(slots=True)
+class _Pending:
+    publication: Publication
+    done: Done
+    returned: bool = False
+
+
+class Link:
+    """One connection to the broker that comes back. See the module's docstring for threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queues: Sequence[Queue],
+        events: Events,
+        randomness: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._events = events
+        self._random = randomness
+        self._ioloop = IOLoop()
+        self._connection: Any = None
+        self._channel: Any = None
+        self._attempts = 0
+        self._up_since = 0.0
+        self._consumer_tag: str | None = None
+        self._next_tag = 1
+        self._pending: dict[int, _Pending] = {}
+        self._unacked: dict[int, None] = {}  # in the order of delivery
+        self._to_ack: set[int] = set()
+        self._closing: Callable[[], None] | None = None
+        self.epoch = 0
+        # Bytes of a body that the broker takes; it does not tell before it refuses one.
+        self.largest: float = math.inf
+        self.up = False
+        self.consuming = False
+        self.blocked = False
+
+    # -- the thread
+
+    def run(self) -> None:
+        """Connect, and serve until `close` has ended."""
+        self._connect()
+        self._tick()
+        while True:
+            try:
+                self._ioloop.start()
+                break
+            except Exception as error:  # noqa: BLE001 see _recover
+                self._recover(error)
+        self._ioloop.close()
+
+    def _recover(self, error: Exception) -> None:
+        """Start over with a new I/O loop after an exception that nobody caught.
+
+        pika raises from inside its loop when, for one, a connection is reset just after it was
+        made. The process goes on as after a lost connection; what was in the old loop is gone.
+        """
+        say(logging.ERROR, "the connection's loop broke", error=repr(error)[:500])
+        broken, self._ioloop = self._ioloop, IOLoop()
+        connection, self._connection = self._connection, None
+        # An orderly close would need the loop that broke. The broker has to see the end at once,
+        # or it would wait for two heartbeats before it gives our messages to others.
+        socket = getattr(getattr(connection, "_transport", None), "_sock", None)
+        if socket is not None:
+            socket.close()
+        self._down(BrokerError(f"internal error: {type(error).__name__}"))
+        self._tick()
+        with contextlib.suppress(Exception):
+            broken.close()
+
+    def _tick(self) -> None:
+        self._ioloop.call_later(TICK, self._tick)
+        self._events.on_tick()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Have function called in the link's thread. From any thread.
+
+        It is forgotten when the loop breaks just then: `on_tick` looks at what must not be.
+        """
+        self._ioloop.add_callback_threadsafe(function)
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Close and end `run`; done is called just before. Acks that were given are sent first."""
+        if self._closing is not None:
+            return
+        self._closing = done
+        if self._connection is None or not self._connection.is_open:
+            self._end()
+            return
+        if self.up:
+            self._send_acks()
+        self._connection.close()
+        self._ioloop.call_later(CLOSE_TIMEOUT, self._end)
+
+    def _end(self) -> None:
+        if self._closing is not None:
+            done, self._closing = self._closing, lambda: None
+            done()
+        self._ioloop.stop()
+
+    # -- connecting
+
+    def _connect(self) -> None:
+        if self._closing is not None:
+            return
+        try:
+            addresses = parameters(self._settings)
+        except BrokerError as error:
+            self._down(error)
+            return
+        one = addresses[self._attempts % len(addresses)]
+        self.epoch += 1
+        epoch = self.epoch
+        self._connection = _Connection(
+            one,
+            on_open_callback=partial(self._opened, epoch),
+            on_open_error_callback=lambda _, error: self._lost(epoch, explain(error, one)),
+            on_close_callback=lambda _, error: self._lost(epoch, explain(error, one)),
+            custom_ioloop=self._ioloop,
+        )
+
+    def _opened(self, epoch: int, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+        self.declare(partial(self._declared, epoch))
+
+    def _set_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+
+    def declare(self, done: Callable[[BrokerError | None], None]) -> None:
+        """Declare all queues, on a channel of its own, because a refusal closes it."""
+        _Declaration(self._connection, self._queues, done)
+
+    def _declared(self, epoch: int, error: BrokerError | None) -> None:
+        if epoch != self.epoch or self._closing is not None:
+            return
+        if error is not None:
+            self._give_up(epoch, error)
+            return
+        self._connection.channel(on_open_callback=partial(self._channel_opened, epoch))
+
+    def _channel_opened(self, epoch: int, channel: Any) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(lambda _, error: self._channel_closed(epoch, error))
+        channel.add_on_return_callback(self._returned)
+        channel.add_on_cancel_callback(
+            lambda _: self._give_up(epoch, BrokerError("the broker cancelled the consumer"))
+        )
+        self._next_tag = 1
+        channel.confirm_delivery(self._confirmed)
+        channel.basic_qos(prefetch_count=self._settings.concurrency)
+        # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
+        # the right to publish, each message would be analysed for nothing, again and again.
+        nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
+        self._send(nowhere, mandatory=False)
+        self._await_confirm(nowhere, lambda _: self._ready(epoch))
+
+    def _ready(self, epoch: int) -> None:
+        if epoch == self.epoch and self._closing is None:
+            self.up = True
+            self._up_since = time.monotonic()
+            self._events.on_up()
+
+    def _channel_closed(self, epoch: int, error: Any) -> None:
+        # When the whole connection goes, its own callback comes next, and knows more.
+        if not isinstance(error, amqp.ChannelClosed) or self._closing is not None:
+            return
+        why = f"the broker closed the channel: {error.reply_text}"
+        if found := _TOO_LARGE.search(error.reply_text):
+            self.largest = int(found[1])
+        if error.reply_code == 403:
+            self._give_up(epoch, BrokerError(f"{why}; {RIGHTS}", permanent=True))
+        else:
+            self._give_up(epoch, BrokerError(why))
+
+    def _give_up(self, epoch: int, error: BrokerError) -> None:
+        """Drop a connection that is there but of no use, and start again."""
+        if epoch != self.epoch:
+            return
+        connection = self._connection
+        self._lost(epoch, error)
+        if connection.is_open:
+            connection.close()
+
+    def _lost(self, epoch: int, error: BrokerError) -> None:
+        if epoch != self.epoch:
+            return
+        self._down(error)
+
+    def _down(self, error: BrokerError) -> None:
+        self.epoch += 1  # so that later words of the old connection are not heard
+        if self.up and time.monotonic() - self._up_since >= STEADY:
+            self._attempts = 0
+        self.up = self.consuming = self.blocked = False
+        self._channel = None
+        self._consumer_tag = None
+        self._unacked.clear()
+        self._to_ack.clear()
+        pending, self._pending = self._pending, {}
+        if self._closing is not None:
+            self._end()
+            return
+        for waiting in pending.values():
+            waiting.done(Outcome.LOST)
+        self._events.on_down(error)
+        pause = backoff(self._attempts, self._random())
+        if error.permanent:
+            pause = max(pause, SLOW_PAUSE * (0.5 + self._random() / 2))
+        self._attempts += 1
+        self._ioloop.call_later(pause, self._connect)
+
+    # -- consuming
+
+    def consume(self) -> None:
+        """Take messages, as many at a time as the prefetch allows."""
+        if self.up and self._consumer_tag is None:
+            epoch = self.epoch
+            self._consumer_tag = self._channel.basic_consume(
+                self._settings.queue_name,
+                partial(self._delivered, epoch),
+                callback=lambda _: self._set_consuming(epoch),
+            )
+
+    def _set_consuming(self, epoch: int) -> None:
+        if epoch == self.epoch and self._consumer_tag is not None:
+            self.consuming = True
+
+    def _delivered(self, epoch: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        if epoch != self.epoch:
+            return
+        delivery = Delivery(
+            method.delivery_tag,
+            epoch,
+            method.redelivered,
+            method.exchange,
+            method.routing_key,
+            body,
+            properties,
+        )
+        self._unacked[delivery.tag] = None
+        with _told():
+            self._events.on_delivery(delivery)
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether messages come, or will as soon as the broker has heard of it."""
+        return self._consumer_tag is not None
+
+    def cancel(self) -> None:
+        """Take no more messages; those on the way still come, until `on_cancelled`."""
+        if not self.up or self._consumer_tag is None:
+            return
+        tag, self._consumer_tag = self._consumer_tag, None
+        epoch = self.epoch
+        self.consuming = False
+        self._channel.basic_cancel(tag, callback=lambda _: self._cancelled(epoch))
+        # Else pika itself rejects what is on the way, and each reject counts as a delivery.
+        self._channel._cancelled.discard(tag)
+
+    def _cancelled(self, epoch: int) -> None:
+        if epoch == self.epoch:
+            self._events.on_cancelled()
+
+    def ack(self, delivery: Delivery) -> None:
+        """Settle a message, from within its `Done`; without effect when its connection is gone."""
+        if self.up and delivery.epoch == self.epoch:
+            self._to_ack.add(delivery.tag)
+
+    def _send_acks(self) -> None:
+        """Ack what was settled: all from the oldest on in one frame, the others one by one."""
+        ready, unacked = self._to_ack, self._unacked
+        last = 0
+        for tag in unacked:
+            if tag not in ready:
+                break
+            last = tag
+        if last:
+            self._channel.basic_ack(last, multiple=True)
+            for tag in [tag for tag in unacked if tag <= last]:
+                del unacked[tag]
+                ready.discard(tag)
+        for tag in ready:
+            self._channel.basic_ack(tag)
+            del unacked[tag]
+        ready.clear()
+
+    # -- publishing
+
+    def publish(self, publication: Publication, done: Done) -> None:
+        """Send with mandatory and confirm; done is called once, with what became of it."""
+        if not self.up:
+            done(Outcome.LOST)
+            return
+        try:
+            self._send(publication)
+        except (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error):
+            plain_headers(publication.properties)
+            self._send(publication)
+        except amqp.AMQPError:
+            done(Outcome.LOST)
+            return
+        self._await_confirm(publication, done)
+
+    def _await_confirm(self, publication: Publication, done: Done) -> None:
+        self._pending[self._next_tag] = _Pending(publication, done)
+        self._next_tag += 1
+
+    def _send(self, publication: Publication, *, mandatory: bool = True) -> None:
+        self._channel.basic_publish(
+            "", publication.queue, publication.body, publication.properties, mandatory=mandatory
+        )
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        well = isinstance(method, pika.spec.Basic.Ack)
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._pending if tag <= method.delivery_tag]
+        with _told():
+            for tag in tags:
+                self._settled(self._pending.pop(tag, None), well)
+        if self._to_ack:
+            self._send_acks()
+
+    def _settled(self, waiting: _Pending | None, well: bool) -> None:
+        if waiting is None:
+            return
+        if waiting.returned:
+            waiting.done(Outcome.RETURNED)
+        else:
+            waiting.done(Outcome.CONFIRMED if well else Outcome.REFUSED)
+
+    def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        """A return comes before the confirm of its message, and names it by nothing but itself."""
+        for waiting in self._pending.values():
+            publication = waiting.publication
+            if (
+                not waiting.returned
+                and publication.queue == method.routing_key
+                and publication.body == body
+            ):
+                waiting.returned = True
+                return
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Log an exception of ours before pika makes a lost connection of it, without a word."""
+    try:
+        yield
+    except Exception as error:
+        say(logging.ERROR, "a callback failed", error=type(error).__name__)
+        raise
+
+
+class _Declaration:
+    """Declares queues one after the other; a user who may not is content when they are there."""
+
+    def __init__(
+        self, connection: Any, queues: Sequence[Queue], done: Callable[[BrokerError | None], None]
+    ) -> None:
+        self._connection = connection
+        self._left = deque(queues)
+        self._only_look = False
+        self._done: Callable[[BrokerError | None], None] | None = done
+        self._open()
+
+    def _open(self) -> None:
+        self._connection.channel(on_open_callback=self._opened)
+
+    def _opened(self, channel: Any) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(lambda _, error: self._closed(error))
+        self._next()
+
+    def _next(self) -> None:
+        if not self._left:
+            self._finish(None)
+            self._channel.close()
+            return
+        queue = self._left[0]
+        self._channel.queue_declare(
+            queue.name,
+            passive=self._only_look,
+            durable=True,
+            arguments=dict(queue.arguments),
+            callback=lambda _: self._declared(),
+        )
+
+    def _declared(self) -> None:
+        self._left.popleft()
+        self._next()
+
+    def _closed(self, error: Any) -> None:
+        forbidden = isinstance(error, amqp.ChannelClosed) and error.reply_code == 403
+        if self._left and forbidden and not self._only_look:
+            self._only_look = True
+            self._open()
+            return
+        self._finish(refusal(self._left[0] if self._left else None, error))
+
+    def _finish(self, error: BrokerError | None) -> None:
+        if self._done is not None:
+            done, self._done = self._done, None
+            done(error)
