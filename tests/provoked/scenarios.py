@@ -17,6 +17,7 @@ from tests.provoked.stage import NAMESPACE, PATIENCE, Stage
 ONE, TWO = "node-1", "node-2"
 DETECTORS = "selfheal-node-problem-detector"
 _CONFIG, _ROLE = "configmap/selfheal-remediator", "clusterrole/selfheal-remediator"
+_LEASE = "lease/selfheal-remediator"
 _DETECTORS = f"daemonset/{DETECTORS}"
 
 
@@ -197,13 +198,17 @@ def _configure(stage: Stage) -> None:
     stage.restore(_CONFIG)
 
 
-def _no_rights(stage: Stage) -> None:
+def _forbid_nodes(stage: Stage, *verbs: str) -> None:
     def forbid(role: dict[str, Any]) -> None:
         for rule in role["rules"]:
             if "nodes" in rule.get("resources", ()):
-                rule["verbs"] = [verb for verb in rule["verbs"] if verb != "patch"]
+                rule["verbs"] = [verb for verb in rule["verbs"] if verb not in verbs]
 
     stage.change(_ROLE, forbid, NAMESPACE)
+
+
+def _no_rights(stage: Stage) -> None:
+    _forbid_nodes(stage, "patch")
     stage.fault(ONE)
 
 
@@ -211,6 +216,18 @@ def _rights(stage: Stage) -> None:
     stage.restore(_ROLE)
     stage.until_cordoned(ONE)
     stage.heal(ONE)
+
+
+def _blind_leader(stage: Stage) -> None:
+    # Who leads goes on with the nodes that it knows; who takes the lead has to read them first.
+    _forbid_nodes(stage, "list", "watch")
+    stage.until_forbidden("list", "nodes")
+    nobody = {"spec": {"holderIdentity": ""}}
+    stage.kubectl("patch", _LEASE, "--type=merge", f"--patch={json.dumps(nobody)}")
+
+
+def _seeing_leader(stage: Stage) -> None:
+    stage.restore(_ROLE)
 
 
 def _block_drain(stage: Stage) -> None:
@@ -385,11 +402,6 @@ def _first_only(stage: Stage) -> None:
     stage.cluster.prometheus.reload()
 
 
-def _api_scenario() -> Scenario:
-    alerts = frozenset({"SelfhealNodeWatchSilent"})
-    return Scenario("the API server is away", alerts, _api_goes, _api_comes)
-
-
 SCENARIOS = (
     Scenario(
         "the model server goes away",
@@ -491,14 +503,18 @@ SCENARIOS = (
     Scenario(
         "a second remediator", frozenset({"SelfhealRemediatorReadOnly"}), _second, _first_only
     ),
-    _api_scenario(),
+    Scenario(
+        "a leader that may not read the nodes",
+        frozenset({"SelfhealRemediatorStale"}),
+        _blind_leader,
+        _seeing_leader,
+    ),
+    Scenario(
+        "the API server is away", frozenset({"SelfhealNodeWatchSilent"}), _api_goes, _api_comes
+    ),
 )
 
 #: Alerts that fire by the way; they look minutes back, and are waited for at the end.
 BY_THE_WAY = frozenset(
     f"Selfheal{what}Burn{pace}" for what in ("Results", "QueueWait") for pace in ("Fast", "Slow")
 )
-#: Alerts that nothing here can provoke, and why.
-NOT_PROVOKED = {
-    "SelfhealRemediatorStale": "a leader whose loop stands still is ended by its probe",
-}

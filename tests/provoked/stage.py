@@ -200,6 +200,23 @@ class Stage:
         text = json.dumps(self.saved.pop(what))
         self.kube.kubectl("replace", "-f", "-", input=text)
 
+    def until_forbidden(self, verb: str, resource: str) -> None:
+        """Returns when the API server has taken in that the remediator may not do it."""
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:serviceaccount:{NAMESPACE}:{RELEASE}-remediator",
+                "resourceAttributes": {"verb": verb, "resource": resource},
+            },
+        }
+
+        def look() -> None:
+            command = ["create", "-f", "-", "-o", "jsonpath={.status.allowed}"]
+            assert self.kube.kubectl(*command, input=json.dumps(review)) != "true", verb
+
+        patiently(look)
+
     def load_rules(self, *more: str, release: str = RELEASE, only: str = "") -> int:
         """The chart's alerts, shortened, with values `more`; or `only` one of them."""
         chosen = rules()
