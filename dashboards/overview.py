@@ -235,7 +235,7 @@ _RESOURCES = Row(
     (
         Panel(
             "CPU by pod",
-            "CPU in use, and what is requested for one pod of its kind.",
+            "CPU in use, what is requested for one container of its kind, and where it is held back.",
             "short",
             (
                 Query(
@@ -248,17 +248,28 @@ _RESOURCES = Row(
                     f'{{{PODS},resource="cpu"}})',
                     "{{container}} requested",
                 ),
+                Query(
+                    "max by (container) (kube_pod_container_resource_limits"
+                    f'{{{PODS},resource="cpu"}})',
+                    "{{container}} limit",
+                ),
             ),
             empty=_KUBELET,
         ),
         Panel(
             "Memory by pod",
-            "Working set, and the limit at which a container is killed.",
+            "Working set, what is requested for one container of its kind, and the limit at which it is "
+            "killed.",
             "bytes",
             (
                 Query(
                     f'sum by (pod) (container_memory_working_set_bytes{{{PODS},container!=""}})',
                     "{{pod}}",
+                ),
+                Query(
+                    "max by (container) (kube_pod_container_resource_requests"
+                    f'{{{PODS},resource="memory"}})',
+                    "{{container}} requested",
                 ),
                 Query(
                     "max by (container) (kube_pod_container_resource_limits"

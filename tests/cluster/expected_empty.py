@@ -12,6 +12,7 @@ _NO_LIMIT = "no container of the release has a CPU limit, by default"
 
 PANELS = {
     "selfheal-overview / Killed for memory / {{pod}} {{container}}": _CALM,
+    "selfheal-overview / CPU by pod / {{container}} limit": _NO_LIMIT,
     "selfheal-overview / Throttling / {{pod}}": _NO_LIMIT,
     f"selfheal-model / Errors / {{{{error_type}}}} {_MODEL}": _CALM,
     f"selfheal-model / Tokens / {{{{gen_ai_token_type}}}} {_MODEL}": _NO_TOKENS,
