@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,12 +67,24 @@ def test_the_states_of_nodes_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_dashboards_name_only_what_is_exported(board: object) -> None:
     exported = known()
-    for title, expr in board.queries():  # type: ignore[attr-defined]
+    marks = json.loads(board.text())["annotations"]["list"]  # type: ignore[attr-defined]
+    of_marks = [(mark["name"], mark["expr"]) for mark in marks]
+    for title, expr in board.queries() + of_marks:  # type: ignore[attr-defined]
         found = list(selectors(expr))
         assert found, f"{title}: {expr}"
         for metric, labels in found:
             assert metric in exported, f"{title}: nothing exports {metric}"
             assert labels <= exported[metric], f"{title}: {metric} has no {labels}"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_variables_ask_only_for_what_is_exported(board: object) -> None:
+    variables = json.loads(board.text())["templating"]["list"]  # type: ignore[attr-defined]
+    asked = [one["query"]["query"] for one in variables if one["type"] == "query"]
+    for query in asked:
+        [names] = re.findall(r'__name__=~"([^"]*)"', query)
+        assert set(names.split("|")) <= known().keys(), query
+    assert asked
 
 
 def test_alerts_name_only_what_is_exported(rules: Path) -> None:
