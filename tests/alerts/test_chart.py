@@ -25,6 +25,16 @@ def test_every_alert_is_there_with_every_part(helm: Helm) -> None:
     assert set(_alerts(helm, values=EVERYTHING)) == {alert.name for alert in ALERTS}
 
 
+def test_every_alert_leads_to_its_panel_and_its_runbook(helm: Helm) -> None:
+    found = _alerts(helm, values=EVERYTHING)
+    panels = {board.uid: board.panel_ids() for board in BOARDS}
+    for alert in ALERTS:
+        said = found[alert.name]["annotations"]
+        number = panels[alert.dashboard][alert.panel]
+        assert f"/d/{alert.dashboard}?viewPanel={number}&" in said["dashboard_url"], alert.name
+        assert said["runbook_url"].endswith(f"alerts/runbooks/{alert.name}.md"), alert.name
+
+
 def test_off_by_default(helm: Helm) -> None:
     assert not by_kind(helm.case("default"), "PrometheusRule")
 
