@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,13 @@ def test_a_helper_ends_with_the_demo_even_when_that_is_killed(tmp_path: Path) ->
 def test_a_new_watch_keeps_what_is_there_and_drops_what_went(tmp_path: Path) -> None:
     added = [json.dumps({"type": "ADDED", "object": pod(name)}) for name in ("stays", "goes")]
     listed = json.dumps({"items": [pod("stays")]})
+    first_seen = tmp_path / "first-seen"
+    os.mkfifo(first_seen)
     kubectl = program(
         tmp_path / "kubectl",
         f"""case "$*" in
 *--watch*)
-  if [ -e {tmp_path}/second ]; then echo '{added[0]}'; exec sleep 1000; fi
+  if [ -e {tmp_path}/second ]; then cat {first_seen}; echo '{added[0]}'; exec sleep 1000; fi
   touch {tmp_path}/second; echo '{added[0]}'; echo '{added[1]}' ;;
 *) echo '{listed}' ;;
 esac""",
@@ -60,15 +63,17 @@ esac""",
     seen: list[set[str]] = []
     with World(Kube(kubectl, "helm"), {"pods": ["pods"]}) as world:
 
-        def only_one() -> bool:
-            seen.append(set(world["pods"]))
-            return seen[-1] == {"n/stays"} and (tmp_path / "second").exists() and both_seen()
+        def shows(*names: str) -> Callable[[], bool]:
+            def look() -> bool:
+                seen.append(set(world["pods"]))
+                return seen[-1] == set(names)
 
-        def both_seen() -> bool:
-            return {"n/stays", "n/goes"} in seen
+            return look
 
-        world.until("the pod that went is dropped", only_one, SECONDS)
-    first = seen.index({"n/stays", "n/goes"})
+        world.until("both pods are there", shows("n/stays", "n/goes"), SECONDS)
+        first = len(seen)
+        first_seen.write_text("")  # the new watch has been opened, and goes on
+        world.until("the pod that went is dropped", shows("n/stays"), SECONDS)
     assert all("n/stays" in names for names in seen[first:])
 
 
