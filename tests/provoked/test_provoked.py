@@ -1,6 +1,6 @@
 """Each alert that can be provoked is: it fires and resolves in a real Prometheus and Alertmanager.
 
-An hour's work for a person, a quarter of one here: only with SELFHEAL_LONG=1.
+Half an hour, on a cluster of its own: only with SELFHEAL_LONG=1.
 """
 
 from __future__ import annotations
