@@ -101,3 +101,5 @@ touch {tmp_path}/second; echo '{whole}'; printf '{again[:9]}'""",
     with mailbox.reading(), changed:
         assert changed.wait_for(lambda: len(mailbox.results) == 2, SECONDS)
     assert [one["id"] for one in mailbox.results] == ["first-1", "first-2"]
+    with mailbox.reading(), changed:  # and whoever reads once more gets what comes then
+        assert changed.wait_for(lambda: len(mailbox.results) == 3, SECONDS)
