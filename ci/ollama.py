@@ -7,6 +7,7 @@ models out of it, once.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -105,6 +106,15 @@ def models(progress: Progress | None = None) -> Path:
                 _make(program, part)
             store.prune_named(final)
     return final
+
+
+def gguf(models: Path) -> Path:
+    """The model's own file in the folder, for what reads GGUF without a server."""
+    name, _, tag = MODEL.partition(":")
+    manifest = models / "manifests" / "registry.ollama.ai" / "library" / name / tag
+    layers = json.loads(manifest.read_text())["layers"]
+    digest = next(one["digest"] for one in layers if one["mediaType"].endswith(".image.model"))
+    return models / "blobs" / str(digest).replace(":", "-")
 
 
 def _make(program: Path, folder: Path) -> None:
