@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -18,8 +18,7 @@
 {{/* What only a look at the cluster can tell; all of it is silent without one (`helm template`). */}}
 {{- define "selfheal.guards.cluster" -}}
 {{- $p := list -}}
-{{- $seen := lookup "v1" "Namespace" "" "kube-system" -}}
-{{- if $seen -}}
+{{- if include "selfheal.seesCluster" . -}}
 {{- range $component, $key := dict "remediator" "remediator" "node-problem-detector" "nodeProblemDetector" -}}
 {{- if (get $.Values $key).enabled -}}
 {{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items -}}
@@ -145,6 +144,15 @@
 {{- if lt $kill (addf $grace 5) -}}
 {{- $p = append $p (printf "worker.terminationGracePeriodSeconds (%v) leaves a worker no time: set it to at least %v (the shutdown grace of %v and 5 more to hand messages back), or leave it null" $kill (addf $grace 5) $grace) -}}
 {{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.priority" -}}
+{{- $p := list -}}
+{{- $value := int .Values.worker.priorityClass.value -}}
+{{- if and (include "selfheal.worker.priorityClass" .) (or (lt $value -10) (gt $value -1)) -}}
+{{- $p = append $p (printf "worker.priorityClass.value is %d: %s; set it to -10 to -1, or worker.priorityClassName to a class of yours" $value (lt $value -10 | ternary "below -10 cluster-autoscaler adds no node for the workers" "workers would take the room of their own broker, which ranks at 0")) -}}
 {{- end -}}
 {{- toJson $p -}}
 {{- end -}}
@@ -410,7 +418,7 @@
 {{- $p = append $p (printf "alerts.rules.%s changes an alert that there is not: the alerts are %s" $name ($known | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (lookup "v1" "Namespace" "" "kube-system") (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+{{- if and (include "selfheal.seesCluster" .) (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $p = append $p "alerts.enabled is true, and this cluster has no Prometheus operator (no API monitoring.coreos.com/v1): install it first, or set alerts.enabled=false" -}}
 {{- end -}}
 {{- end -}}

@@ -12,10 +12,15 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The release; in an umbrella chart that has this one twice, by two aliases, each for itself. */}}
+{{- define "selfheal.instance" -}}
+{{- eq .Chart.Name "selfheal" | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
 {{/* Labels that select a component's pods. dict: root, component. Never changes in a release's life. */}}
 {{- define "selfheal.selectorLabels" -}}
 app.kubernetes.io/name: selfheal
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ include "selfheal.instance" .root }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -30,6 +35,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Not empty when a cluster is there to be asked. Asked for is what whoever installs into a namespace may read: a lookup
+     that is forbidden fails the whole rendering. */}}
+{{- define "selfheal.seesCluster" -}}
+{{- if lookup "v1" "ServiceAccount" .Release.Namespace "" -}}seen{{- end -}}
 {{- end -}}
 
 {{- define "selfheal.detector.namespace" -}}

@@ -11,6 +11,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The priority class that is made for the workers; empty: none. It belongs to the cluster, hence the namespace in its
+     name; Kubernetes never changes a class's value, so another value is another class. */}}
+{{- define "selfheal.worker.priorityClass" -}}
+{{- with .Values.worker -}}
+{{- if and .enabled .priorityClass.create (not .priorityClassName) -}}
+{{- printf "%s-%s-worker-%s" $.Release.Namespace (include "selfheal.fullname" $) (include "selfheal.text" .priorityClass.value | replace "-" "minus-") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The named models as the worker reads them; one on the release's own Ollama is told where that is. */}}
 {{- define "selfheal.worker.models" -}}
 {{- $models := dict -}}

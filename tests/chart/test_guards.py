@@ -62,6 +62,14 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"worker": {"terminationGracePeriodSeconds": 60}},
         ["worker.terminationGracePeriodSeconds (60)", "at least 65"],
     ),
+    "workers that rank with their broker": (
+        {"worker": {"priorityClass": {"value": 0}}},
+        ["worker.priorityClass.value is 0", "their own broker", "set it to -10 to -1"],
+    ),
+    "workers that cluster-autoscaler does not count": (
+        {"worker": {"priorityClass": {"value": -11}}},
+        ["worker.priorityClass.value is -11", "adds no node", "worker.priorityClassName"],
+    ),
     "two brokers": (
         {"broker": {"host": "rabbitmq.example"}},
         ['broker.host is "rabbitmq.example"', "two brokers", "set rabbitmq.enabled=false"],

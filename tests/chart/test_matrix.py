@@ -78,7 +78,8 @@ def test_every_object_says_what_it_belongs_to(helm: Helm, case: str) -> None:
 
 @every_case
 def test_what_pods_refer_to_is_there(helm: Helm, case: str) -> None:
-    """Config maps and accounts are the chart's own; secrets are its own or named in the case."""
+    """Config maps and accounts are the chart's own; secrets and classes are its own or named in
+    the case."""
     manifests = helm.case(case)
     known = {(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in manifests}
     given = " ".join(path.read_text(encoding="utf-8") for path in CASES[case])
@@ -87,6 +88,8 @@ def test_what_pods_refer_to_is_there(helm: Helm, case: str) -> None:
         assert ("ServiceAccount", namespace, spec["serviceAccountName"]) in known
         for kind, name in _references(spec):
             assert (kind, namespace, name) in known or (kind == "Secret" and name in given), name
+        rank = spec.get("priorityClassName", "")
+        assert ("PriorityClass", None, rank) in known or rank in given, rank
 
 
 def _references(spec: Manifest) -> list[tuple[str, str]]:

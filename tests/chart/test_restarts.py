@@ -55,6 +55,7 @@ def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, 
         (["model.deadlineSeconds=30"], {"worker"}),
         (["faults.modelDelay=0.5"], {"worker"}),
         (["worker.concurrency=9"], {"worker"}),
+        (["worker.priorityClass.value=-2"], {"worker"}),
         (["worker.logLevel=debug"], {"worker"}),
         # The Job's pods are other pods; the Job has another name, and nothing is restarted for it.
         (["queue.name=tickets"], {"worker", "topology"}),

@@ -12,7 +12,7 @@ import pytest
 
 from ci.chart.__main__ import generated
 from ci.chart.values import Value, ValuesError, read
-from tests.chart.rendering import CHART, Helm, by_kind
+from tests.chart.rendering import CASES, CHART, Helm, by_kind, workloads
 from tests.chart.schemas import problems
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -138,22 +138,51 @@ def test_a_wrong_value_is_refused_with_its_place(helm: Helm, assignment: str, sa
     assert said in helm.refusal(assignment)
 
 
-def test_works_as_a_dependency(helm: Helm, helm3: Helm, tmp_path: Path) -> None:
-    """In an umbrella chart, with `condition: selfheal.enabled` and globals of its own."""
-    umbrella = tmp_path / "umbrella"
+def test_every_example_is_in_the_table() -> None:
+    rows = (CHART / "README.md").read_text(encoding="utf-8").partition("## Examples")[2]
+    table = rows.partition("## Good to know")[0]
+    assert set(re.findall(r"`([a-z-]+)`[,| ]", table)) >= CASES.keys() - {"default"}
+
+
+def _umbrella(folder: Path, values: dict[str, Any], *dependencies: dict[str, str]) -> Path:
+    """A chart of somebody's that has this one as a dependency, once or more often."""
+    umbrella = folder / "umbrella"
     (umbrella / "charts").mkdir(parents=True)
     (umbrella / "charts" / "selfheal").symlink_to(CHART)
-    (umbrella / "Chart.yaml").write_text(
-        "{apiVersion: v2, name: umbrella, version: 1.0.0, dependencies: "
-        "[{name: selfheal, version: '>=0.0.0', condition: selfheal.enabled}]}"
-    )
-    (umbrella / "values.yaml").write_text(
-        "{global: {company: acme, imageRegistry: registry.acme}, "
-        "selfheal: {enabled: true, queue: {name: acme}}}"
-    )
+    needed = [{"name": "selfheal", "version": ">=0.0.0", **one} for one in dependencies]
+    about = {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0", "dependencies": needed}
+    (umbrella / "Chart.yaml").write_text(json.dumps(about))
+    (umbrella / "values.yaml").write_text(json.dumps(values))
+    return umbrella
+
+
+def test_works_as_a_dependency(helm: Helm, helm3: Helm, tmp_path: Path) -> None:
+    """In an umbrella chart, with `condition: selfheal.enabled` and globals of its own."""
+    values = {
+        "global": {"company": "acme", "imageRegistry": "registry.acme"},
+        "selfheal": {"enabled": True, "queue": {"name": "acme"}},
+    }
+    umbrella = _umbrella(tmp_path, values, {"condition": "selfheal.enabled"})
     for each in (helm, helm3):
         manifests = each.template(chart=umbrella, release="acme")
         worker = by_kind(manifests, "Deployment")["acme-selfheal-worker"]
         image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
         assert image.startswith("registry.acme/selfheal-worker:")
         assert each.template("selfheal.enabled=false", chart=umbrella, release="acme") == []
+
+
+def test_two_pipelines_in_one_umbrella_keep_apart(helm: Helm, tmp_path: Path) -> None:
+    """No selector of one finds pods of the other."""
+    alone = {"remediator": {"enabled": False}, "nodeProblemDetector": {"enabled": False}}
+    aliases = ("reviews", "tickets")
+    umbrella = _umbrella(
+        tmp_path, dict.fromkeys(aliases, alone), *({"alias": alias} for alias in aliases)
+    )
+    manifests = helm.template("tickets.queue.name=tickets", chart=umbrella, release="acme")
+    names = [(m["kind"], m["metadata"]["name"]) for m in manifests]
+    assert len(names) == len(set(names))
+    pods = [m["spec"]["template"]["metadata"]["labels"] for m in workloads(manifests)]
+    assert len(pods) == 2 * len({labels["app.kubernetes.io/component"] for labels in pods})
+    for service in by_kind(manifests, "Service").values():
+        selector = service["spec"]["selector"]
+        assert sum(selector.items() <= labels.items() for labels in pods) == 1

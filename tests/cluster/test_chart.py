@@ -36,11 +36,9 @@ only_long = pytest.mark.skipif(
 _PATIENCE = 240.0
 #: A real model takes seconds for a text, on cores that the whole cluster shares.
 _LONG_PATIENCE = 900.0
-#: What there can be only one of in a cluster, the demo's release has.
+#: All that the drains' release has beside the defaults and the images: what there can be only one
+#: of in a cluster, the demo's release has.
 SINGLETONS = {"remediator": {"enabled": False}, "nodeProblemDetector": {"enabled": False}}
-#: All that the drains' release has beside the defaults and the images. A node has one core here:
-#: five workers that ask for 0.1 each would leave the broker no room on the node that is left.
-DRAINED = {**SINGLETONS, "worker": {"resources": {"requests": {"cpu": "50m"}}}}
 #: What differs else: the embedded model is too fast to find a message in flight, and two cores are
 #: shared with everything else.
 VALUES = {
@@ -368,7 +366,7 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(lab):
 def test_the_drain_of_a_node_with_default_values_loses_no_message(lab, node, capsys):
     """The broker and its volume move as well, whichever of the two nodes it is on; messages are
     published before, during and after it."""
-    lab.values.write_text(yaml.safe_dump(_with_images(DRAINED)))
+    lab.values.write_text(yaml.safe_dump(_with_images(SINGLETONS)))
     lab.apply("upgrade", "--wait")
     before = len(lab.published)
     lab.publish(f"drain-{node}", 3000)
@@ -397,5 +395,5 @@ def test_an_uninstall_leaves_the_volume_and_nothing_else(lab):
         f"PersistentVolumeClaim/{claim}"
     }
     assert lab.kube.get("crd", "healingpolicies.selfheal.dev")
-    for kind in ("clusterroles", "clusterrolebindings"):
+    for kind in ("clusterroles", "clusterrolebindings", "priorityclasses"):
         assert [o for o in lab.kube.items(kind) if RELEASE in o["metadata"]["name"]] == []

@@ -10,7 +10,7 @@
 
 {{/* `install` or `upgrade` when a cluster is there to be asked and does not know the type, else empty. */}}
 {{- define "selfheal.healingPolicy.unknown" -}}
-{{- if and (lookup "v1" "Namespace" "" "kube-system") (not (.Capabilities.APIVersions.Has "selfheal.dev/v1alpha1/HealingPolicy")) -}}
+{{- if and (include "selfheal.seesCluster" .) (not (.Capabilities.APIVersions.Has "selfheal.dev/v1alpha1/HealingPolicy")) -}}
 {{- .Release.IsUpgrade | ternary "upgrade" "install" -}}
 {{- end -}}
 {{- end -}}

@@ -103,7 +103,7 @@ def test_the_whole_of_it_comes_and_goes(site: Site) -> None:
     left = {f"{o['kind']}/{o['metadata']['name']}" for o in site.get(kinds)}
     left -= {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
     assert left == {"PersistentVolumeClaim/data-selfheal-rabbitmq-0"}
-    for kind in ("clusterrole", "clusterrolebinding", "namespace"):
+    for kind in ("clusterrole", "clusterrolebinding", "namespace", "priorityclass"):
         assert [o for o in site.get(kind) if "selfheal" in o["metadata"]["name"]] == []
     site.apply("install")
     assert site.password() != first
@@ -134,6 +134,53 @@ def test_two_pipelines_with_brokers_of_their_own_in_two_namespaces(site: Site) -
     )
     site.helm("uninstall", "selfheal", "-n", second)
     assert "remediator" in site.pods().values()
+
+
+def test_another_rank_is_another_class_and_goes_back(site: Site) -> None:
+    """Kubernetes never changes the value of a class."""
+
+    def now() -> tuple[set[int], set[int]]:
+        """The values of the release's classes, and the priorities of its workers."""
+        of_workers = {
+            p["spec"]["priority"]
+            for p in site.get("pods")
+            if site.pods().get(p["metadata"]["uid"]) == "worker"
+        }
+        classes = [c for c in site.get("priorityclass") if site.namespace in c["metadata"]["name"]]
+        return {c["value"] for c in classes}, of_workers
+
+    site.apply("install")
+    assert now() == ({-1}, {-1})
+    site.apply("upgrade", "--set=worker.priorityClass.value=-5")
+    assert now() == ({-5}, {-5})
+    site.apply("upgrade", "--set=worker.priorityClass.create=false")
+    assert now() == (set(), {0})
+    site.helm("rollback", "selfheal", "1", "-n", site.namespace, "--wait")
+    assert now() == ({-1}, {-1})
+
+
+@pytest.fixture
+def admin(site: Site) -> tuple[str, str]:
+    """Somebody who may do all in the namespace, and nothing elsewhere; as Helm's arguments."""
+    name = f"admin-of-{site.namespace}"
+    binding = ["rolebinding", name, "-n", site.namespace, "--clusterrole=admin", f"--user={name}"]
+    site.cluster.kubectl("create", *binding)
+    return "--kube-as-user", name
+
+
+def test_whoever_has_a_namespace_alone_installs_workers_in_it(
+    site: Site, admin: tuple[str, str]
+) -> None:
+    case = ("-f", str(CHART / "ci" / "namespaced-values.yaml"), "-n", site.namespace, *admin)
+    said = site.helm("install", "selfheal", str(CHART), "-n", site.namespace, *admin, fails=True)
+    assert "forbidden" in said
+    site.helm("install", "selfheal", str(CHART), *case, "--skip-crds", "--wait", "--timeout", "90s")
+    assert sorted(site.pods().values()) == ["topology", "worker"]
+    bundled = ("--set=rabbitmq.enabled=true", "--set=broker.host=", "--set=broker.existingSecret=")
+    site.helm("upgrade", "selfheal", str(CHART), *case, *bundled, BY_HAND, "--wait")
+    assert "rabbitmq" in site.pods().values()
+    site.helm("uninstall", "selfheal", "-n", site.namespace, *admin, "--wait")
+    assert site.pods() == {}
 
 
 def test_says_what_the_cluster_lacks(site: Site) -> None:
