@@ -277,7 +277,7 @@
 {{- $named := list -}}
 {{- range .Values.models -}}{{- $named = append $named .provider -}}{{- end -}}
 {{- if and (ne .Values.model.provider "ollama") (not (has "ollama" $named)) -}}
-{{- $p = append $p (printf "ollama.enabled is true and model.provider is %s, so nobody would use it: set model.provider=ollama, or ollama.enabled=false" .Values.model.provider) -}}
+{{- $p = append $p (printf "ollama.enabled is true and model.provider is %s, so nobody would use it: set model.provider=ollama, or give one of models that provider (to switch to it later with model.active), or set ollama.enabled=false" .Values.model.provider) -}}
 {{- end -}}
 {{- if .Values.model.baseUrl -}}
 {{- $p = append $p (printf "ollama.enabled is true and model.baseUrl is %q, which is two model servers: leave model.baseUrl empty, or set ollama.enabled=false" .Values.model.baseUrl) -}}

@@ -169,7 +169,11 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a model server that nobody uses": (
         {"ollama": {"enabled": True, "models": ["m"]}},
-        ["model.provider is builtin, so nobody would use it", "set model.provider=ollama"],
+        [
+            "model.provider is builtin, so nobody would use it",
+            "set model.provider=ollama",
+            "give one of models that provider",
+        ],
     ),
     "a model server without a model": (
         {"ollama": {"enabled": True}, "model": {"provider": "ollama", "name": "m"}},

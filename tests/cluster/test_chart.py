@@ -68,6 +68,11 @@ class Lab:
         release = [RELEASE, str(chart), "--namespace", NAMESPACE, "--values", str(self.values)]
         helm.helm(command, *release, "--timeout", "4m", *arguments)
 
+    def take_defaults(self) -> None:
+        """The chart's default values from here on, but what there can be only one of."""
+        self.values.write_text(yaml.safe_dump(_with_images(SINGLETONS)))
+        self.apply("upgrade", "--wait")
+
     def pods(self, component: str = "") -> dict[str, Object]:
         """The pods of the release that are not on their way out, by uid, but those of Jobs."""
         return {
@@ -256,12 +261,13 @@ def test_helm_3_rolls_back_what_helm_4_upgraded(lab):
 
 @only_long
 def test_a_real_models_server_and_the_embedded_model_swapped_under_load(lab, cluster, capsys):
-    """By `--set` alone, there and back: no other pod is touched, and each text has its answer."""
+    """By `--set model.active` alone, there and back: no other pod is touched, and each text has its
+    answer. The server is there before anything is asked of it."""
     server = _ollama(cluster)
     lab.apply("upgrade", "--wait", *server)
     rest = lab.pods().keys() - lab.pods("worker").keys()
     assert len(rest) == 2, "the broker and the server"
-    swap = ["--set", f"model.provider=ollama,model.name={ollama.MODEL}"]
+    swap = ["--set", "model.active=served"]
     for wave, count, model in (("to-ollama", 60, swap), ("to-builtin", 12, [])):
         workers = lab.ready("worker")
         lab.publish(wave, count)
@@ -300,6 +306,8 @@ def _ollama(cluster: Cluster) -> list[str]:
     cluster.load(made.archive)
     repository, _, tag = made.ref.rpartition(":")
     values = {
+        "models.served.provider": "ollama",
+        "models.served.name": ollama.MODEL,
         "ollama.enabled": "true",
         "ollama.image.repository": repository,
         "ollama.image.tag": tag,
@@ -366,8 +374,7 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(lab):
 def test_the_drain_of_a_node_with_default_values_loses_no_message(lab, node, capsys):
     """The broker and its volume move as well, whichever of the two nodes it is on; messages are
     published before, during and after it."""
-    lab.values.write_text(yaml.safe_dump(_with_images(SINGLETONS)))
-    lab.apply("upgrade", "--wait")
+    lab.take_defaults()
     before = len(lab.published)
     lab.publish(f"drain-{node}", 3000)
     with lab.publishing(f"drain-{node}"):
@@ -378,6 +385,29 @@ def test_the_drain_of_a_node_with_default_values_loses_no_message(lab, node, cap
     lab.all_answered()
     with capsys.disabled():
         sys.stdout.write(f"\ndrain of {node}: {len(lab.published) - before} published, lost 0\n")
+
+
+def test_on_full_nodes_the_workers_make_room_for_their_broker(lab):
+    """One that asks for as much as the broker finds no room any more, so the broker finds none."""
+    lab.take_defaults()
+    many = ["autoscaling.mode=none", "worker.replicas=10", "worker.resources.requests.cpu=200m"]
+    lab.apply("upgrade", *(word for one in many for word in ("--set", one)))
+    lab.until("full nodes", lambda: any(map(_finds_no_room, lab.pods("worker").values())))
+    [broker] = lab.pods("rabbitmq").values()
+    node = broker["spec"]["nodeName"]
+    lab.publish("full", 3000)
+    lab.kube.kubectl("cordon", node)
+    lab.kube.kubectl("delete", "pod", broker["metadata"]["name"], "-n", NAMESPACE)
+    lab.until("the broker is elsewhere", lambda: lab.ready("rabbitmq"))
+    [broker] = lab.pods("rabbitmq").values()
+    assert broker["spec"]["nodeName"] != node
+    lab.kube.kubectl("uncordon", node)
+    lab.all_answered()
+
+
+def _finds_no_room(pod: Object) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(one.get("reason") == "Unschedulable" for one in conditions)
 
 
 def test_an_uninstall_leaves_the_volume_and_nothing_else(lab):
