@@ -268,7 +268,7 @@ def test_a_real_models_server_and_the_embedded_model_swapped_under_load(lab, clu
     rest = lab.pods().keys() - lab.pods("worker").keys()
     assert len(rest) == 2, "the broker and the server"
     swap = ["--set", "model.active=served"]
-    for wave, count, model in (("to-ollama", 60, swap), ("to-builtin", 12, [])):
+    for wave, count, model in (("to-ollama", 120, swap), ("to-builtin", 24, [])):
         workers = lab.ready("worker")
         lab.publish(wave, count)
         lab.apply("upgrade", "--wait", *server, *model)
