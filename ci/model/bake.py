@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +32,8 @@ def bake(rows: dict[str, Floats], header: dict[str, Any]) -> bytes:
             by_hash[place] = row
     hashes = sorted(by_hash)
     values = np.array([by_hash[place] for place in hashes]).tobytes()
-    digest = hashlib.sha256(values).hexdigest()
+    # The header decides as well: biases, how the two heads are joined.
+    digest = hashlib.sha256(values + json.dumps(header, sort_keys=True).encode()).hexdigest()
     full = {**header, "scale": scale, "version": f"{header['version']}+{digest[:8]}"}
     return weights.pack(full, hashes, values, table.shape[1])
 

@@ -118,6 +118,11 @@ def split(examples: list[Example], held_out: float) -> tuple[list[Example], list
     return parts
 
 
+def fold(example: Example, folds: int) -> int:
+    """Which of so many parts it is in, by its group."""
+    return zlib.crc32(f"fold {example.group}".encode()) % folds
+
+
 def weighted(examples: list[Example], weight: float) -> list[Example]:
     """The same examples, each counting as much as weight says."""
     return [replace(example, weight=weight) for example in examples]

@@ -133,6 +133,7 @@ class Classifier:
             self._bias: list[float] = header["bias"]
             self._signals: list[list[float]] = header["signals"]
             joint: list[list[float]] = header["joint"]
+            lean: list[float] = header["lean"]
             self._sharpness: float = header["sharpness"]
             self._pair_weight: float = header["pair"]
             self._piece: float = header["piece"]
@@ -144,9 +145,13 @@ class Classifier:
                 f"the weights have the shape {shape}, not {size, size, COUNT}"
             )
         self._table = table
-        # How well they go together: by emotion, and by sentiment.
+        # How well they go together: by emotion, and by sentiment. What the sentiments lean to has
+        # no say in the emotion.
         self._by_emotion = [[math.exp(value) for value in row] for row in joint]
-        self._by_sentiment = list(zip(*self._by_emotion, strict=True))
+        self._by_sentiment = [
+            [math.exp(value + towards) for value in column]
+            for column, towards in zip(zip(*joint, strict=True), lean, strict=True)
+        ]
         self._seen: dict[str, _Word] = {}
         self._seen_pairs: dict[str, _Row] = {}
 

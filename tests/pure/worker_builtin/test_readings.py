@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.builtin import features
-from worker.builtin.classifier import EMOTIONS, MAX_PHRASES, SENTIMENTS, Classifier, Reading
+from worker.builtin import features, weights
+from worker.builtin.classifier import (
+    EMOTIONS,
+    FILE,
+    MAX_PHRASES,
+    SENTIMENTS,
+    Classifier,
+    Reading,
+)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +157,20 @@ def test_words_too_long_to_be_words_are_not_remembered(classifier: Classifier) -
     before = features._spelt.cache_info().currsize
     classifier.read("".join(map(chr, range(0x4E00, 0x4E00 + 5000))))
     assert features._spelt.cache_info().currsize == before
+
+
+def test_what_the_sentiments_lean_to_has_no_say_in_the_emotion() -> None:
+    table = weights.read(FILE)
+
+    def read(*lean: float) -> list[Reading]:
+        leaning = Classifier(replace(table, header={**table.header, "lean": lean}))
+        return [leaning.read(text) for text, _, _ in CLEAR]
+
+    level, negative = read(0, 0, 0), read(0, 50, 0)
+    assert [(r.emotion, r.confidence) for r in level] == [
+        (r.emotion, r.confidence) for r in negative
+    ]
+    assert {r.sentiment for r in level} == set(SENTIMENTS)
+    # All that may be: Joy is never Negative.
+    assert {r.sentiment for r in negative if r.emotion != "Joy"} == {"Negative"}
+    assert "Negative" not in {r.sentiment for r in negative if r.emotion == "Joy"}
