@@ -14,9 +14,14 @@ from prometheus_client import CollectorRegistry, Metric
 from remediator.annotation import Phase
 from remediator.answers import Outcome
 from remediator.decide import Kind
-from remediator.metrics import ACTION_RESULTS, DRAIN_RESULTS, EVENT_RESULTS
+from remediator.metrics import (
+    ACTION_RESULTS,
+    DRAIN_RESULTS,
+    EVENT_RESULTS,
+    REFUSED_CAUSES,
+    RESTART_CAUSES,
+)
 from remediator.metrics import Metrics as RemediatorMetrics
-from remediator.pod_health import Cause
 from remediator.policies import State
 from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
 from worker.metrics import Metrics as WorkerMetrics
@@ -84,13 +89,8 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_policy_state", "policy"): _POLICY,
     ("selfheal_remediator_policy_state", "state"): tuple(state.value for state in State),
     ("selfheal_remediator_healing_restarts", "policy"): _POLICY,
-    ("selfheal_remediator_healing_restarts", "cause"): tuple(
-        cause.value for cause in Cause if cause.value
-    ),
-    ("selfheal_remediator_healing_refused", "cause"): (
-        *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run"),
-        *(outcome.value for outcome in Outcome if outcome is not Outcome.ACCEPTED),
-    ),
+    ("selfheal_remediator_healing_restarts", "cause"): RESTART_CAUSES,
+    ("selfheal_remediator_healing_refused", "cause"): REFUSED_CAUSES,
     ("selfheal_remediator_progress_looks", "result"): ("answered", "silent"),
     ("selfheal_remediator_watch_relists", "watch"): ("nodes",),
     ("selfheal_remediator_api_requests", "verb"): ("GET", "POST", "PATCH", "DELETE", "WATCH"),

@@ -130,6 +130,7 @@ class Remediator:
         self._followed = -1
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
+        metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
 
     # -- life ---------------------------------------------------------------------------
 
@@ -300,6 +301,7 @@ class Remediator:
         if policies_changed and self._leading:
             self.healer.begin()
         self.planner.reconfigure(config, self.clock())
+        self.metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
         self._warn_of_unknown_conditions()
 
@@ -600,6 +602,7 @@ class Remediator:
         states: dict[tuple[str, ...], float] = {}
         for ward in self.healer.healing.wards.values():
             key = ward.policy.key
+            self.metrics.looks_after(key)
             if ward.status is not None:
                 pods[key, "desired"] = ward.desired
                 pods[key, "healthy"] = ward.healthy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,16 +17,23 @@ from prometheus_client.process_collector import ProcessCollector
 
 from remediator.answers import Outcome
 from remediator.decide import Kind
+from remediator.pod_health import Cause
 
 # Few buckets: all series of a process together are to stay under 300.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
-_WAITS = (0.25, 1, 5, 15, 60, 120, 300, 600, 1800)
+_WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
 _DRAINS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14400)
 #: Held nodes that are named: one series each.
 NAMED = 20
 ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
 DRAIN_RESULTS = ("succeeded", "no-room")
 EVENT_RESULTS = ("written", "refused", "failed", "dropped")
+#: What is wrong with pods that are restarted, and why an asked restart is not made.
+RESTART_CAUSES = tuple(cause.value for cause in Cause if cause.value)
+REFUSED_CAUSES = (
+    *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run"),
+    *(outcome.value for outcome in Outcome if outcome is not Outcome.ACCEPTED),
+)
 
 
 class Metrics:
@@ -125,6 +132,18 @@ class Metrics:
             self.evictions.labels(outcome.value)
         for result in EVENT_RESULTS:
             self.events.labels(result)
+        for cause in REFUSED_CAUSES:
+            self.healing_refused.labels(cause)
+
+    def may_cordon(self, conditions: Iterable[str]) -> None:
+        """These conditions lead to a cordon by the rules: each is counted from zero."""
+        for condition in conditions:
+            self.to_cordon.labels(condition)
+
+    def looks_after(self, policy: str) -> None:
+        """The restarts under this HealingPolicy are counted from zero."""
+        for cause in RESTART_CAUSES:
+            self.healing_restarts.labels(policy, cause)
 
     def watch_age(self, name: str, age: Callable[[], float]) -> None:
         """Publish the seconds since a watch gave its last sign of life."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
@@ -12,9 +14,11 @@ from alerts.contract import LABELS
 from remediator.metrics import NAMED, Metrics, named, publish
 
 _BUDGET = 300
+_CHART = Path(__file__).parents[3] / "chart" / "values.yaml"
+_RULES = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["remediator"]["config"]["rules"]
 #: Of labels whose values are the cluster's: the default rules that cordon, a bad day's answers.
 _OPEN = {
-    "condition": ("KernelDeadlock", "ReadonlyFilesystem", "KubeletUnhealthy", "Ready"),
+    "condition": tuple(r["condition"] for r in _RULES if r["action"] != "annotate-only"),
     "policy": ("selfheal/selfheal-worker",),
     "code": ("0", "200", "201", "404", "409", "429", "500"),
 }
@@ -56,12 +60,18 @@ def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series(
 
 
 def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen() -> None:
-    said = Metrics().render().decode()
+    metrics = Metrics()
+    metrics.may_cordon(["KernelDeadlock"])
+    metrics.looks_after("shop/web")
+    said = metrics.render().decode()
     for series in (
         'actions_total{action="cordon",result="failed"}',
         'drain_duration_seconds_count{result="no-room"}',
         'evictions_total{outcome="pdb"}',
         'events_total{result="dropped"}',
+        'healing_refused_total{cause="pdb"}',
+        'healing_restarts_total{cause="no-progress",policy="shop/web"}',
+        'condition_to_cordon_seconds_count{condition="KernelDeadlock"}',
     ):
         assert f"selfheal_remediator_{series} 0.0" in said
 
