@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
 
 from ci import parts
+from ci.cluster import Cluster, processes
 from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.mailbox import Mailbox
 from ci.demo.world import World
-from tests.cluster.conftest import Told
 from tests.cluster.ward import MAIN, NAMESPACE, Ward, names, since
 
 pytestmark = pytest.mark.cluster
 
-LONG = os.environ.get("SELFHEAL_LONG") == "1"
+#: Seconds for which workers are without their model.
+AWAY_FOR = 1800.0 if os.environ.get("SELFHEAL_LONG") == "1" else 60.0
+#: Seconds for which pods load theirs.
+LOADS_FOR = 120.0
 NO_PROGRESS_FOR = 20.0
 NOT_READY_FOR = 10.0
 #: From the last progress to the last answer, beside `noProgressFor`: three looks, grace, start.
@@ -85,10 +90,10 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def ward(demo: Told) -> Iterator[Ward]:
+def ward(cluster: Cluster) -> Iterator[Ward]:
     """Pods that are well: three releases of workers, and small ones of our own."""
     programs = parts.ensure(["kubectl", "helm"])
-    kube = Kube(str(programs["kubectl"]), str(programs["helm"]), demo.cluster.kubeconfig)
+    kube = Kube(str(programs["kubectl"]), str(programs["helm"]), cluster.kubeconfig)
     ours = ["--field-selector", "reportingComponent=selfheal-remediator"]
     selections = {
         "pods": ["pods", "--all-namespaces"],
@@ -114,10 +119,6 @@ def ward(demo: Told) -> Iterator[Ward]:
                 kube.helm("uninstall", release, "-n", MAIN, "--ignore-not-found")
             kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
             kube.kubectl("delete", "hp", "hung", "frozen", "-n", MAIN, "--ignore-not-found")
-            running = demo.cluster.status().parts
-            for part in ("node-1-kubelet", "node-2-kubelet"):
-                if not running[part]:
-                    demo.cluster.start(part)
 
 
 def _furnish(ward: Ward) -> None:
@@ -293,7 +294,41 @@ def test_a_pod_that_crashes_again_and_again_is_made_anew(
     assert ward.status(f"{NAMESPACE}/crash")["restarts"] == 1
 
 
-def test_a_pod_that_still_loads_its_model_is_left_alone(begun: Begun) -> None:
+def test_pods_of_a_frozen_node_agent_are_left_to_the_rules_for_nodes(
+    begun: Begun, cluster: Cluster, say: Callable[[str], None]
+) -> None:
+    """A restart there could not be confirmed; the pods are still well when the agent is back."""
+    ward, policy = begun.ward, f"{NAMESPACE}/control"
+    ward.until("what was broken is healed", lambda: _healed(ward))
+    node = _without_broker(ward, ward.ready_apps("control"))
+    there = names([pod for pod in ward.apps("control") if pods.node_of(pod) == node])
+    before, restarts = _looked_after(ward), ward.status(policy)["restarts"]
+    begun_at = time.time()
+    with _frozen(cluster, f"{node}-kubelet"):
+        ward.until(
+            "its pods count as unready", lambda: not there & names(ward.ready_apps("control"))
+        )
+        unready_after = since(begun_at)
+        # They are ill beyond doubt then, and it is their node for which nothing is done.
+        ward.until(
+            "they are left alone",
+            lambda: f"node {node}: it is not ready" in ward.status(policy)["message"],
+        )
+        alone_after = since(begun_at)
+    gone_on_at = time.time()
+    ward.until("all are well again", lambda: _healed(ward))
+    say(
+        f"a frozen node agent: its pods unready after {unready_after:.1f} s, left alone as the"
+        f" node's after {alone_after:.1f} s, well {since(gone_on_at):.1f} s after it went on"
+    )
+    assert _looked_after(ward) == before
+    assert ward.status(policy)["restarts"] == restarts
+    assert "HealingThrottled" in ward.said("Deployment", "control")
+
+
+def test_a_pod_that_still_loads_its_model_is_left_alone(
+    begun: Begun, say: Callable[[str], None]
+) -> None:
     """One that has started and is not ready for as long is replaced; that is the control."""
     ward = begun.ward
     loading = names(ward.apps("loading"))
@@ -302,32 +337,24 @@ def test_a_pod_that_still_loads_its_model_is_left_alone(begun: Begun) -> None:
         "the control is replaced",
         lambda: len(names(ward.ready_apps("control")) - {unready}) == 2,
     )
-    if LONG:
-        _wait_until(begun.ward, time.time() + 120)
+    since_when = max(_running_since(pod) for pod in ward.apps("loading"))
+    _wait_until(ward, since_when + LOADS_FOR)
     assert names(ward.apps("loading")) == loading
     assert ward.status(f"{NAMESPACE}/loading").get("restarts", 0) == 0
     assert sum(pods.restarts(pod) for pod in ward.apps("loading")) == 0
+    say(f"pods that load their model for {since(since_when):.0f} s: 0 restarts")
     for pod in ward.apps("loading"):
         ward.exec(pod, "rm /data/loading")
     ward.until("they have loaded", lambda: len(ward.ready_apps("loading")) == 2)
     assert names(ward.ready_apps("loading")) == loading
 
 
-@pytest.mark.skipif(not LONG, reason="SELFHEAL_LONG=1: without a model for half an hour")
-def test_workers_without_a_model_are_not_restarted_and_hinder_no_drain(
-    begun: Begun, say: Callable[[str], None]
-) -> None:
+def test_workers_without_a_model_hinder_no_drain(begun: Begun, say: Callable[[str], None]) -> None:
     """All are unready, so their budget allows no disruption of ready ones; the drain passes."""
     ward = begun.ward
     ward.until("all are unready", lambda: not ward.ready_workers("away"))
-    assert len(ward.workers("away")) == 2
-    if LONG:
-        _wait_until(ward, begun.away_at + 1800)
-    lasted = since(begun.away_at)
     assert {p["metadata"]["uid"] for p in ward.workers("away")} == begun.others["away"]
-    assert sum(pods.restarts(pod) for pod in ward.workers("away")) == 0
-    say(f"no model for {lasted:.0f} s: 0 restarts")
-    node = _node_to_drain(ward)
+    node = _without_broker(ward, ward.workers("away"))
     begun_at = time.time()
     detector = _detector(ward, node)
     ward.exec(detector, "touch /faults/demo")
@@ -339,20 +366,63 @@ def test_workers_without_a_model_are_not_restarted_and_hinder_no_drain(
     say(f"a node with unready workers: drained {since(begun_at):.1f} s after its fault")
     ward.exec(detector, "rm /faults/demo")
     ward.until(f"{node} is given back", lambda: not pods.is_cordoned(ward.world["nodes"][node]))
+
+
+def test_workers_without_a_model_are_not_restarted(
+    begun: Begun, say: Callable[[str], None]
+) -> None:
+    """Those on the other node have been without it from the beginning."""
+    ward = begun.ward
+    ward.until("both are there", lambda: len(ward.workers("away")) == 2)
+    before = names(ward.workers("away"))
+    _wait_until(ward, begun.away_at + AWAY_FOR)
+    lasted = since(begun.away_at)
+    assert names(ward.workers("away")) == before
+    assert ward.ready_workers("away") == []
+    assert sum(pods.restarts(pod) for pod in ward.workers("away")) == 0
+    assert ward.status(f"{MAIN}/away-selfheal-worker").get("restarts", 0) == 0
+    assert ward.said("Deployment", "away-selfheal-worker") == []
+    say(f"no model for {lasted:.0f} s: 0 restarts")
     ward.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=1")
     ward.until("the model is back, and so are they", lambda: len(ward.ready_workers("away")) == 2)
     read = f"selfheal-worker results --expect {WAITING} --timeout 60 -o json >/dev/null"
     ward.exec(ward.ready_workers("away")[0], read)
-    assert ward.status(f"{MAIN}/away-selfheal-worker").get("restarts", 0) == 0
-    assert ward.said("Deployment", "away-selfheal-worker") == []
 
 
-def _node_to_drain(ward: Ward) -> str:
-    """A node with workers that wait for their model, and without the broker."""
+def _without_broker(ward: Ward, found: list[Object]) -> str:
+    """A node with some of these pods, and without the broker."""
     broker = {
         pods.node_of(pod) for pod in pods.labelled(ward.world["pods"].values(), MAIN, "rabbitmq")
     }
-    return next(n for p in ward.workers("away") if (n := pods.node_of(p)) not in broker)
+    return next(node for pod in found if (node := pods.node_of(pod)) not in broker)
+
+
+def _healed(ward: Ward) -> bool:
+    """Whether the policies say that what was broken is well."""
+    healed = (f"{NAMESPACE}/control", f"{NAMESPACE}/crash", f"{MAIN}/frozen")
+    return all(ward.status(policy).get("state") == "Healthy" for policy in healed)
+
+
+def _looked_after(ward: Ward) -> set[str]:
+    """Pods that count as unready when their node does, by which their policies judge them."""
+    apps = [pod for name in ("control", "crash", "loading") for pod in ward.apps(name)]
+    return names([*apps, *ward.workers("frozen")])
+
+
+def _running_since(pod: Object) -> float:
+    [container] = pod["status"]["containerStatuses"]
+    return datetime.fromisoformat(container["state"]["running"]["startedAt"]).timestamp()
+
+
+@contextmanager
+def _frozen(cluster: Cluster, part: str) -> Iterator[None]:
+    """SIGSTOP: it answers nobody, and goes on afterwards as if nothing had been."""
+    process = processes.pid(cluster.layout, part)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 def _detector(ward: Ward, node: str) -> Object:
@@ -362,27 +432,3 @@ def _detector(ward: Ward, node: str) -> Object:
 
 def _wait_until(ward: Ward, moment: float) -> None:
     ward.until("enough time has passed", lambda: time.time() >= moment, 3600.0)
-
-
-@pytest.mark.skipif(not LONG, reason="SELFHEAL_LONG=1: a node is taken for lost after 50 s")
-def test_pods_of_a_frozen_node_agent_are_left_to_the_rules_for_nodes(
-    begun: Begun, demo: Told
-) -> None:
-    """A restart there could not be confirmed; the pods are still well when the agent is back."""
-    ward = begun.ward
-    ward.until("the pods of control", lambda: len(ward.ready_apps("control")) == 2)
-    before = names(ward.ready_apps("control"))
-    node = _node_to_drain(ward)
-    restarts = ward.status(f"{NAMESPACE}/control").get("restarts", 0)
-    demo.cluster.stop(f"{node}-kubelet")
-    there = names([pod for pod in ward.apps("control") if pods.node_of(pod) == node])
-    assert there
-    ward.until(
-        "its pods count as unready",
-        lambda: not there & names(ward.ready_apps("control")),
-    )
-    _wait_until(ward, time.time() + 60)
-    assert names(ward.apps("control")) == before
-    demo.cluster.start(f"{node}-kubelet")
-    ward.until("they are ready again", lambda: names(ward.ready_apps("control")) == before)
-    assert ward.status(f"{NAMESPACE}/control").get("restarts", 0) == restarts
