@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pika
 import pika.data
@@ -16,6 +16,8 @@ import pika.data
 _NOT_COPIED = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
 _NOT_COPIED_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
 UNREADABLE_HEADERS = "x-selfheal-unreadable-headers"
+
+Told = TypeVar("Told")
 
 
 class Outcome(Enum):
@@ -57,6 +59,19 @@ class Delivery:
         return float(value) if isinstance(value, int) and value > 0 else None
 
 
+def delivery(method: Any, properties: Any, body: bytes, *, epoch: int = 0) -> Delivery:
+    """What pika hands over for one message, as ours."""
+    return Delivery(
+        method.delivery_tag,
+        epoch,
+        method.redelivered,
+        method.exchange,
+        method.routing_key,
+        body,
+        properties,
+    )
+
+
 @dataclass(slots=True)
 class Publication:
     """A message to send to a queue through the default exchange."""
@@ -64,6 +79,57 @@ class Publication:
     queue: str
     body: bytes
     properties: Any
+
+
+@dataclass(slots=True)
+class OnTheWay(Generic[Told]):
+    """A publish that the broker has not confirmed yet; told: whom to tell what became of it."""
+
+    publication: Publication
+    told: Told
+    returned: bool = False
+
+
+class Unconfirmed(Generic[Told]):
+    """The publishes of one channel in confirm mode, by their tags: the broker counts from 1."""
+
+    def __init__(self) -> None:
+        self._next_tag = 1
+        self._waiting: dict[int, OnTheWay[Told]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, publication: Publication, told: Told) -> None:
+        """One was sent."""
+        self._waiting[self._next_tag] = OnTheWay(publication, told)
+        self._next_tag += 1
+
+    def settled(self, method: Any) -> Iterator[OnTheWay[Told]]:
+        """Those that a confirm (or its opposite) speaks of; they wait no longer."""
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._waiting if tag <= method.delivery_tag]
+        for tag in tags:
+            if (one := self._waiting.pop(tag, None)) is not None:
+                yield one
+
+    def returned(self, method: Any, body: bytes) -> None:
+        """A return comes before the confirm of its message, and names it by nothing but itself."""
+        for one in self._waiting.values():
+            publication = one.publication
+            if (
+                not one.returned
+                and publication.queue == method.routing_key
+                and publication.body == body
+            ):
+                one.returned = True
+                return
+
+    def drain(self) -> list[OnTheWay[Told]]:
+        """All that wait, in the order in which they were sent; none waits any longer."""
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
 
 
 def result_properties(delivery: Delivery, message_id: str) -> Any:

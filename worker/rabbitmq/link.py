@@ -14,7 +14,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,8 +22,9 @@ import pika.exceptions as amqp
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from worker.logs import say
+from worker.rabbitmq import deliveries
 from worker.rabbitmq.addresses import parameters
-from worker.rabbitmq.deliveries import Delivery, Outcome, Publication, plain_headers
+from worker.rabbitmq.deliveries import Delivery, Outcome, Publication, Unconfirmed, plain_headers
 from worker.rabbitmq.errors import RIGHTS, BrokerError, explain, refusal
 from worker.retries import backoff
 from worker.settings import Settings
@@ -84,13 +84,6 @@ class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
             self._transport.write(b"".join(unsent))
 
 
-@dataclass(slots=True)
-class _Pending:
-    publication: Publication
-    done: Done
-    returned: bool = False
-
-
 class Link:
     """One connection to the broker that comes back. See the module's docstring for threads."""
 
@@ -111,8 +104,7 @@ class Link:
         self._attempts = 0
         self._up_since = 0.0
         self._consumer_tag: str | None = None
-        self._next_tag = 1
-        self._pending: dict[int, _Pending] = {}
+        self._pending: Unconfirmed[Done] = Unconfirmed()
         self._unacked: dict[int, None] = {}  # in the order of delivery
         self._to_ack: set[int] = set()
         self._closing: Callable[[], None] | None = None
@@ -234,14 +226,14 @@ class Link:
         channel.add_on_cancel_callback(
             lambda _: self._give_up(epoch, BrokerError("the broker cancelled the consumer"))
         )
-        self._next_tag = 1
+        self._pending = Unconfirmed()
         channel.confirm_delivery(self._confirmed)
         channel.basic_qos(prefetch_count=self._settings.concurrency)
         # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
         nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
         self._send(nowhere, mandatory=False)
-        self._await_confirm(nowhere, lambda _: self._ready(epoch))
+        self._pending.add(nowhere, lambda _: self._ready(epoch))
 
     def _ready(self, epoch: int) -> None:
         if epoch == self.epoch and self._closing is None:
@@ -284,12 +276,12 @@ class Link:
         self._consumer_tag = None
         self._unacked.clear()
         self._to_ack.clear()
-        pending, self._pending = self._pending, {}
+        lost = self._pending.drain()
         if self._closing is not None:
             self._end()
             return
-        for waiting in pending.values():
-            waiting.done(Outcome.LOST)
+        for waiting in lost:
+            waiting.told(Outcome.LOST)
         self._events.on_down(error)
         pause = backoff(self._attempts, self._random())
         if error.permanent:
@@ -316,15 +308,7 @@ class Link:
     def _delivered(self, epoch: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
         if epoch != self.epoch:
             return
-        delivery = Delivery(
-            method.delivery_tag,
-            epoch,
-            method.redelivered,
-            method.exchange,
-            method.routing_key,
-            body,
-            properties,
-        )
+        delivery = deliveries.delivery(method, properties, body, epoch=epoch)
         self._unacked[delivery.tag] = None
         with _told():
             self._events.on_delivery(delivery)
@@ -387,11 +371,7 @@ class Link:
         except amqp.AMQPError:
             done(Outcome.LOST)
             return
-        self._await_confirm(publication, done)
-
-    def _await_confirm(self, publication: Publication, done: Done) -> None:
-        self._pending[self._next_tag] = _Pending(publication, done)
-        self._next_tag += 1
+        self._pending.add(publication, done)
 
     def _send(self, publication: Publication, *, mandatory: bool = True) -> None:
         self._channel.basic_publish(
@@ -400,35 +380,18 @@ class Link:
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
-        well = isinstance(method, pika.spec.Basic.Ack)
-        tags = [method.delivery_tag]
-        if method.multiple:
-            tags = [tag for tag in self._pending if tag <= method.delivery_tag]
+        took = isinstance(method, pika.spec.Basic.Ack)
         with _told():
-            for tag in tags:
-                self._settled(self._pending.pop(tag, None), well)
+            for one in self._pending.settled(method):
+                if one.returned:
+                    one.told(Outcome.RETURNED)
+                else:
+                    one.told(Outcome.CONFIRMED if took else Outcome.REFUSED)
         if self._to_ack:
             self._send_acks()
 
-    def _settled(self, waiting: _Pending | None, well: bool) -> None:
-        if waiting is None:
-            return
-        if waiting.returned:
-            waiting.done(Outcome.RETURNED)
-        else:
-            waiting.done(Outcome.CONFIRMED if well else Outcome.REFUSED)
-
     def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        """A return comes before the confirm of its message, and names it by nothing but itself."""
-        for waiting in self._pending.values():
-            publication = waiting.publication
-            if (
-                not waiting.returned
-                and publication.queue == method.routing_key
-                and publication.body == body
-            ):
-                waiting.returned = True
-                return
+        self._pending.returned(method, body)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,14 @@ import pika.exceptions as amqp
 from pika.adapters.utils import connection_workflow as workflow
 
 from worker.rabbitmq.addresses import parameters
-from worker.rabbitmq.deliveries import Delivery, Publication, plain_headers
+from worker.rabbitmq.deliveries import (
+    Delivery,
+    OnTheWay,
+    Publication,
+    Unconfirmed,
+    delivery,
+    plain_headers,
+)
 from worker.rabbitmq.errors import BrokerError, address, explain, innermost, plain, refusal
 from worker.settings import Settings
 from worker.topology import Queue
@@ -26,23 +33,15 @@ WINDOW = 100
 RELEASE_PATIENCE = 2.0
 
 
-@dataclass(slots=True)
-class _Sent:
-    publication: Publication
-    done: Callable[[], None]
-    returned: bool = False
-    refused: bool = False
-
-
 class Session:
     """A blocking connection. All methods raise `BrokerError`."""
 
     def __init__(self, settings: Settings) -> None:
         self._held = 0
         self._out: Any = None
-        self._next_tag = 1
-        self._on_the_way: dict[int, _Sent] = {}
-        self._settled: deque[_Sent] = deque()
+        self._on_the_way: Unconfirmed[Callable[[], None]] = Unconfirmed()
+        # Each with whether the broker took it.
+        self._settled: deque[tuple[OnTheWay[Callable[[], None]], bool]] = deque()
         self._refusal: BrokerError | None = None
         troubles = []
         for one in parameters(settings):
@@ -86,13 +85,8 @@ class Session:
 
     def count(self, queue: str) -> int:
         """How many messages are ready in a queue."""
-        try:
+        with self._about(queue):
             found: int = self._channel.queue_declare(queue, passive=True).method.message_count
-        except amqp.ChannelClosed as error:
-            self._open()
-            raise BrokerError(f"queue '{queue}': {error.reply_text}", permanent=True) from None
-        except amqp.AMQPError as error:
-            raise self._lost(error) from None
         return found
 
     def send(self, publication: Publication, done: Callable[[], None]) -> None:
@@ -106,8 +100,7 @@ class Session:
             self._publish(publication)
         except amqp.AMQPError as error:
             raise self._lost(error) from None
-        self._on_the_way[self._next_tag] = _Sent(publication, done)
-        self._next_tag += 1
+        self._on_the_way.add(publication, done)
         self._await_confirms(WINDOW - 1)
 
     def flush(self) -> None:
@@ -133,27 +126,18 @@ class Session:
             self._out._impl.basic_publish(*arguments, publication.properties, mandatory=True)
 
     def _confirmed(self, frame: Any) -> None:
-        method = frame.method
-        tags = [method.delivery_tag]
-        if method.multiple:
-            tags = [tag for tag in self._on_the_way if tag <= method.delivery_tag]
-        for tag in tags:
-            sent = self._on_the_way.pop(tag)
-            sent.refused = isinstance(method, pika.spec.Basic.Nack)
-            self._settled.append(sent)
+        took = not isinstance(frame.method, pika.spec.Basic.Nack)
+        self._settled.extend((one, took) for one in self._on_the_way.settled(frame.method))
 
     def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        for sent in self._on_the_way.values():
-            if sent.publication.queue == method.routing_key and sent.publication.body == body:
-                sent.returned = True
-                return
+        self._on_the_way.returned(method, body)
 
     def _await_confirms(self, allowed: int) -> None:
         """Wait until at most so many are on their way, and tell of those that arrived: not from
         within pika's callbacks, where nothing may be sent."""
         while True:
             while self._settled:
-                self._tell(self._settled.popleft())
+                self._tell(*self._settled.popleft())
             if len(self._on_the_way) <= (0 if self._refusal else allowed):
                 break
             try:
@@ -163,62 +147,33 @@ class Session:
         if self._refusal is not None:
             raise self._refusal
 
-    def _tell(self, sent: _Sent) -> None:
+    def _tell(self, sent: OnTheWay[Callable[[], None]], took: bool) -> None:
         queue = sent.publication.queue
         if sent.returned:
             self._refusal = BrokerError(
                 f"queue '{queue}' does not exist; declare it with `selfheal-worker topology`",
                 permanent=True,
             )
-        elif sent.refused:
+        elif not took:
             self._refusal = BrokerError(f"queue '{queue}' refused it: it is full")
         else:
-            sent.done()
+            sent.told()
 
     def get(self, queue: str) -> Delivery | None:
         """Take one message without acking it, or None when there is none ready."""
-        try:
+        with self._about(queue):
             method, properties, body = self._channel.basic_get(queue)
-        except amqp.ChannelClosed as error:
-            self._open()
-            raise BrokerError(f"queue '{queue}': {error.reply_text}", permanent=True) from None
-        except amqp.AMQPError as error:
-            raise self._lost(error) from None
         if method is None:
             return None
         self._held += 1
-        return Delivery(
-            method.delivery_tag,
-            0,
-            method.redelivered,
-            method.exchange,
-            method.routing_key,
-            body,
-            properties,
-        )
+        return delivery(method, properties, body)
 
     def deliveries(self, queue: str, prefetch: int, wait: float) -> Iterator[Delivery | None]:
         """Messages as they come, unacked; None after each `wait` seconds without one."""
-        try:
+        with self._about(queue):
             self._channel.basic_qos(prefetch_count=prefetch)
             for method, properties, body in self._channel.consume(queue, inactivity_timeout=wait):
-                if method is None:
-                    yield None
-                else:
-                    yield Delivery(
-                        method.delivery_tag,
-                        0,
-                        method.redelivered,
-                        method.exchange,
-                        method.routing_key,
-                        body,
-                        properties,
-                    )
-        except amqp.ChannelClosed as error:
-            self._open()
-            raise BrokerError(f"queue '{queue}': {error.reply_text}", permanent=True) from None
-        except amqp.AMQPError as error:
-            raise self._lost(error) from None
+                yield None if method is None else delivery(method, properties, body)
 
     def stop_deliveries(self) -> None:
         """End `deliveries`; what it had taken beyond what was yielded goes back."""
@@ -250,6 +205,16 @@ class Session:
         end = time.monotonic() + RELEASE_PATIENCE
         while self.count(queue) < held and time.monotonic() < end:
             time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _about(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except amqp.ChannelClosed as error:
+            self._open()
+            raise BrokerError(f"queue '{queue}': {error.reply_text}", permanent=True) from None
+        except amqp.AMQPError as error:
+            raise self._lost(error) from None
 
     def _lost(self, error: amqp.AMQPError) -> BrokerError:
         return BrokerError(f"{self._where}: {plain(innermost(error))}")

@@ -11,12 +11,14 @@ from worker import dead_letters
 from worker.rabbitmq import (
     BrokerError,
     Delivery,
+    Publication,
     address,
     copied_properties,
     explain,
     parameters,
     result_properties,
 )
+from worker.rabbitmq.deliveries import Unconfirmed
 from worker.retries import DeadLetter
 from worker.settings import load
 
@@ -165,3 +167,27 @@ def test_any_dead_letter_can_be_described(
     assert said["reason"] == reason
     assert said["id"] == ("a" if b'"a"' in body else None)
     assert said["bytes"] == len(body)
+
+
+def test_of_two_alike_each_is_returned_by_a_return_of_its_own() -> None:
+    waiting: Unconfirmed[str] = Unconfirmed()
+    for told in ("first", "second", "third"):
+        waiting.add(Publication("gone", b"the same", None), told)
+    for _ in range(2):
+        waiting.returned(pika.spec.Basic.Return(routing_key="gone"), b"the same")
+    settled = list(waiting.settled(pika.spec.Basic.Ack(3, multiple=True)))
+    assert [(one.told, one.returned) for one in settled] == [
+        ("first", True),
+        ("second", True),
+        ("third", False),
+    ]
+    assert not waiting
+
+
+def test_a_confirm_of_several_leaves_the_later_ones() -> None:
+    waiting: Unconfirmed[int] = Unconfirmed()
+    for tag in range(1, 6):
+        waiting.add(Publication("q", b"", None), tag)
+    assert [one.told for one in waiting.settled(pika.spec.Basic.Ack(3))] == [3]
+    assert [one.told for one in waiting.settled(pika.spec.Basic.Ack(4, multiple=True))] == [1, 2, 4]
+    assert [one.told for one in waiting.drain()] == [5]
