@@ -24,7 +24,8 @@ from remediator.answers import (
     understood,
 )
 from remediator.events import ObjectEvent
-from remediator.healing import Around, Ask, Block, Finding, Healing, Notice, Order, Owner
+from remediator.healing import Healing
+from remediator.healing_plan import Around, Ask, Block, Finding, Notice, Order, Owner
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.owners import owner_of
 from remediator.pod_health import WatchedPod, watched_from_json

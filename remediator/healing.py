@@ -8,229 +8,49 @@ next finds it, and taken back only when the eviction was surely not made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from remediator.healing_brakes import blocked, spent
+from remediator.healing_plan import (
+    Around,
+    Ask,
+    Block,
+    Finding,
+    Notice,
+    Order,
+    Owner,
+    Plan,
+)
+from remediator.healing_status import GIVEN_UP, UNSAID, status
+from remediator.healing_ward import (
+    Group,
+    Refusal,
+    Ward,
+    urgency,
+)
 from remediator.pod_health import (
     Cause,
     Health,
     Reading,
-    Sight,
-    Stall,
     WatchedPod,
     diagnose,
     see,
     stalled,
 )
-from remediator.policies import (
-    MAX_PODS,
-    Condition,
-    PodReport,
-    Policy,
-    Record,
-    State,
-    Status,
-)
+from remediator.policies import Policy, Record, State, Status
 from remediator.snapshot import Change
 
 #: Seconds of being well after which earlier restarts of an owner do not count any more.
 FORGIVE_AFTER = 600.0
-#: Seconds after which a restart counts as over although no well pod came of it.
-RESTART_LIMIT = 600.0
-#: Seconds past its deletion time before a pod counts as stuck: nobody waits for it any more.
-STUCK_AFTER = 60.0
-#: Seconds within which an accepted eviction must have shown on the watch.
-UNSEEN_FOR = 60.0
 #: Seconds for which pods are left to the rules for their node before they are healed one by one.
 NODE_PATIENCE = 600.0
 #: How long (seconds) a node's trouble is remembered after its end; longer than any symptom lasts.
 TROUBLE_KEPT = 86400.0
 #: Answers about progress count for so many looks.
 ANSWER_LOOKS = 3.0
-#: Seconds by which the API server's clock may be behind ours.
-CLOCK_TOLERANCE = 5.0
 #: Between two looks at a policy whose pods change all the time.
 SOONEST = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What stands behind a pod: the topmost controller known (Deployment, StatefulSet, …).
-
-    desired: pods that it wants, None = it has no such number. rolling: why its pods are in the
-    middle of a change, empty = they are not. template: names its present pod template.
-    """
-
-    uid: str
-    kind: str
-    name: str
-    api: str
-    desired: int | None
-    rolling: str = ""
-    template: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What a look needs beside the pods.
-
-    node_trouble: why pods of a node are left alone, empty = they are not. node_path: whether a
-    finding on the node would be acted upon by the rules for nodes. stopped: why nothing may be
-    restarted at all (paused, API server ill), empty = it may.
-    """
-
-    node_trouble: Callable[[str], str]
-    node_path: Callable[[str], bool]
-    stopped: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Why an ill pod is not restarted now. `cause` is a bounded label; `until`: when time alone
-    lifts it."""
-
-    cause: str
-    text: str
-    until: float | None = None
-
-
-#: Every cause of a Block that the engine itself gives (refusals of the server add theirs).
-BLOCKS = (
-    *(
-        "stale",
-        "paused",
-        "stopped",
-        "other-policy",
-        "unmanaged",
-        "kept",
-        "node",
-        "siblings",
-        "node-finding",
-    ),
-    *("under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up", "backoff"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One pod to restart. `status` is written down first; grace in seconds, None = its own."""
-
-    policy: str
-    pod: WatchedPod
-    owner: Owner
-    cause: Cause
-    why: str
-    grace: int | None
-    at: float
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to say as an Event, on the policy and on the owner (None = the policy only)."""
-
-    policy: str
-    owner: Owner | None
-    reason: str
-    message: str
-    warning: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A pod to be asked how its work goes."""
-
-    policy: str
-    uid: str
-    address: str
-    port: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Pods of several owners are ill on one node and well elsewhere."""
-
-    node: str
-    since: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now. lookups: a pod each of controllers of which nothing is known."""
-
-    orders: tuple[Order, ...] = ()
-    notices: tuple[Notice, ...] = ()
-    asks: tuple[Ask, ...] = ()
-    lookups: tuple[WatchedPod, ...] = ()
-    wake: float | None = None
-
-
-@dataclass(slots=True)
-class Group:
-    """The pods of one owner under one policy, as of one look."""
-
-    key: str
-    owner: Owner | None
-    pods: list[WatchedPod] = field(default_factory=list)
-    alive: list[WatchedPod] = field(default_factory=list)
-    ill: list[WatchedPod] = field(default_factory=list)
-    under_way: bool = False
-    everywhere: bool = False
-    block: Block | None = None
-
-    @property
-    def desired(self) -> int:
-        """Pods wanted; of an owner that has no number, those that are there."""
-        if self.owner is not None and self.owner.desired is not None:
-            return self.owner.desired
-        return len(self.alive)
-
-    def name(self) -> str:
-        """For people."""
-        return f"{self.owner.kind} {self.owner.name}" if self.owner else self.pods[0].name
-
-
-@dataclass(slots=True)
-class Refusal:
-    """An owner's last restart was refused."""
-
-    block: Block
-    count: int = 1
-
-
-@dataclass(slots=True)
-class Ward:
-    """One policy and its pods."""
-
-    policy: Policy
-    next_look: float
-    restarts: int
-    last_heal: float | None
-    records: dict[str, Record]
-    conditions: dict[str, tuple[str, float]]
-    pods: dict[str, WatchedPod] = field(default_factory=dict)
-    sights: dict[str, Sight] = field(default_factory=dict)
-    stalls: dict[str, Stall] = field(default_factory=dict)
-    answers: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ask_at: dict[str, float] = field(default_factory=dict)
-    asking: set[str] = field(default_factory=set)
-    next_ask: float = 0.0
-    known: bool = False
-    dirty: bool = True
-    looked_at: float = 0.0
-    groups: dict[str, Group] = field(default_factory=dict)
-    owners: dict[str, Owner] = field(default_factory=dict)
-    pending: dict[str, Order] = field(default_factory=dict)
-    refusals: dict[str, Refusal] = field(default_factory=dict)
-    well_since: dict[str, float] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=dict)
-    stuck_said: set[str] = field(default_factory=set)
-    desired: int = 0
-    healthy: int = 0
-    status: Status | None = None
-    problem: str = ""
 
 
 class Healing:
@@ -263,11 +83,11 @@ class Healing:
                 dict(saved.conditions),
             )
             if saved.observed and saved.observed != policy.generation:
-                _forgive_all(ward)
+                ward.forgive_all()
             return
         before, ward.policy = ward.policy, policy
         if before.generation != policy.generation:
-            _forgive_all(ward)
+            ward.forgive_all()
             ward.refusals.clear()
         if before.symptoms != policy.symptoms:
             ward.sights.clear()
@@ -311,7 +131,7 @@ class Healing:
             return
         ward.problem, ward.dirty = problem, True
         if not ward.known:
-            ward.status = self._status(ward, now)
+            ward.status = status(ward, now)
 
     def owner_known(self, controller: str, owner: Owner | None) -> None:
         """What the API says of a pod's controller; None = it is gone."""
@@ -431,7 +251,7 @@ class Healing:
         if looked:
             self._note_trouble(looked, around, now)
             self._correlate(now)
-        claims = self._claims() if any(_ill(ward) for ward in looked) else {}
+        claims = self._claims() if any(ward.ill for ward in looked) else {}
         for ward in looked:
             orders += self._treat(ward, around, claims, now)
         notices, self._notices = tuple(self._notices), []
@@ -545,7 +365,7 @@ class Healing:
 
     def _judge(self, ward: Ward, group: Group, looks: int, now: float) -> None:
         group.ill = [pod for pod in group.alive if ward.sights[pod.uid].certain(looks, now)]
-        group.ill.sort(key=lambda pod: _urgency(ward.sights[pod.uid], pod))
+        group.ill.sort(key=lambda pod: urgency(ward.sights[pod.uid], pod))
         nodes = {pod.node for pod in group.alive}
         group.everywhere = (
             len(group.alive) >= 2 and len(nodes) >= 2 and len(group.ill) == len(group.alive)
@@ -559,33 +379,15 @@ class Healing:
             if changed:
                 record = replace(record, failures=0, gave_up=None)
             ward.records[group.key] = record
-        group.under_way = record is not None and self._under_way(ward, group, record, now)
+        group.under_way = record is not None and ward.under_way(group, record, now)
         if record is not None and record.pod and not group.under_way:
             self._restart_over(ward, group, record, now)
         self._forgive(ward, group, now)
 
-    def _under_way(self, ward: Ward, group: Group, record: Record, now: float) -> bool:
-        """Whether the owner's last restart is not over: the old pod goes, or the new one comes."""
-        if group.key in ward.pending:
-            return True
-        if not record.pod:
-            return False
-        begun = max(record.restarts, default=now - RESTART_LIMIT)
-        old = ward.pods.get(record.pod)
-        if old is not None and not old.finished:
-            if old.deletion is None:
-                return now - begun < UNSEEN_FOR
-            if now <= max(old.deletion, begun) + STUCK_AFTER:
-                return True
-        comes = len(group.alive) < group.desired or any(
-            _unsettled(ward, group, pod, begun) for pod in group.alive
-        )
-        return comes and now - begun <= RESTART_LIMIT
-
     def _restart_over(self, ward: Ward, group: Group, record: Record, now: float) -> None:
         ward.records[group.key] = replace(record, pod="")
         begun = max(record.restarts, default=now)
-        if group.alive and all(_well(ward, pod) for pod in group.alive):
+        if group.alive and all(ward.well(pod) for pod in group.alive):
             text = f"{group.name()} is well again {now - begun:.0f}s after the restart"
             notice = Notice(ward.policy.key, group.owner, "HealingSucceeded", text, False)
             self._notices.append(notice)
@@ -595,7 +397,7 @@ class Healing:
             bool(group.alive)
             and len(group.alive) >= group.desired
             and not group.under_way
-            and all(_well(ward, pod) for pod in group.alive)
+            and all(ward.well(pod) for pod in group.alive)
         )
         if not well:
             ward.well_since.pop(group.key, None)
@@ -625,7 +427,7 @@ class Healing:
                 for pod in group.ill:
                     if pod.node not in self.findings and self._settles(ward, pod, now):
                         continue
-                    if group.owner is not None and _only_here(ward, group, pod.node):
+                    if group.owner is not None and ward.only_here(group, pod.node):
                         name = ward.sights[pod.uid].diagnosis.name
                         found.setdefault(pod.node, {})[group.key] = f"{pod.name} ({name})"
         findings = {}
@@ -653,7 +455,7 @@ class Healing:
                         pod.node == node
                         and sight.diagnosis.cause is not Cause.NONE
                         and now >= half
-                        and _only_here(ward, group, node)
+                        and ward.only_here(group, node)
                     ):
                         return True
         return False
@@ -679,73 +481,24 @@ class Healing:
             elif block is not None:
                 self._say_block(ward, group, block)
         self._say_stuck(ward, around, now)
-        ward.status = self._status(ward, now)
+        ward.status = status(ward, now)
         return [replace(order, status=ward.status) for order in orders]
 
     def _choose(
         self, ward: Ward, group: Group, around: Around, claims: Mapping[str, str], now: float
     ) -> tuple[WatchedPod | None, Block | None]:
         """The pod to restart now, or why none of the group is."""
-        block = self._blocked_all(ward, group, around, claims, now)
+        block = blocked(ward, group, around, claims, now)
         if block is not None:
             return None, block
         first: Block | None = None
         for pod in group.ill:
             block = self._blocked_one(ward, group, pod, around, now)
             if block is None:
-                return self._within_budget(ward, group, pod, now)
+                block = spent(ward, group, now)
+                return (pod, None) if block is None else (None, block)
             first = first or block
         return None, first
-
-    def _blocked_all(
-        self, ward: Ward, group: Group, around: Around, claims: Mapping[str, str], now: float
-    ) -> Block | None:
-        policy, owner = ward.policy, group.owner
-        claimed = claims.get(group.key, policy.key)
-        refusal = ward.refusals.get(group.key)
-        record = ward.records.get(group.key)
-        leaving = [
-            pod
-            for pod in group.pods
-            if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
-        ]
-        checks: tuple[tuple[object, str, str], ...] = (
-            (ward.problem, "stale", ward.problem),
-            (policy.paused, "paused", "the policy is paused"),
-            (around.stopped, "stopped", around.stopped),
-            (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
-            (
-                not group.ill[0].owner_uid,
-                "unmanaged",
-                "no controller would replace it",
-            ),
-            (owner is None, "owner-unknown", "its owner is not known yet"),
-            (group.under_way, "under-way", "a restart is under way"),
-            (
-                record is not None and record.gave_up,
-                "gave-up",
-                f"{policy.restart.max_per_hour} restarts within an hour did not help",
-            ),
-            (
-                group.everywhere,
-                "siblings",
-                f"all {len(group.alive)} pods are ill, on every node: the image, or something "
-                "that they need, is at fault; none is restarted",
-            ),
-            (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
-            (owner is not None and owner.rolling, "rollout", owner.rolling if owner else ""),
-            (
-                len(group.alive) > group.desired,
-                "scale-in",
-                f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in",
-            ),
-        )
-        for holds, cause, text in checks:
-            if holds:
-                return Block(cause, text)
-        if refusal is not None and (refusal.block.until or 0.0) > now:
-            return refusal.block
-        return None
 
     def _blocked_one(
         self, ward: Ward, group: Group, pod: WatchedPod, around: Around, now: float
@@ -767,30 +520,9 @@ class Healing:
         looks = ward.policy.failure_threshold
         certain_at = max(sight.due, sight.since + looks * self.interval)
         young = now < certain_at + 2 * self.interval
-        if (
-            young
-            and _only_here(ward, group, pod.node)
-            and self._suspected(pod.node, group.key, now)
-        ):
+        if young and ward.only_here(group, pod.node) and self._suspected(pod.node, group.key, now):
             return Block("node-finding", f"node {pod.node}: another owner's pod looks ill too")
         return None
-
-    def _within_budget(
-        self, ward: Ward, group: Group, pod: WatchedPod, now: float
-    ) -> tuple[WatchedPod | None, Block | None]:
-        record = ward.records.get(group.key)
-        if record is None:
-            return pod, None
-        restart = ward.policy.restart
-        recent = record.recent(now)
-        if len(recent) >= restart.max_per_hour:
-            ward.records[group.key] = replace(record, gave_up=now)
-            text = f"{len(recent)} restarts within the hour did not help"
-            return None, Block("gave-up", text)
-        opens = max(record.restarts, default=0.0) + restart.wait(record.failures)
-        if opens > now:
-            return None, Block("backoff", f"{record.failures} restarts did not help", opens)
-        return pod, None
 
     def _order(self, ward: Ward, owner: Owner, pod: WatchedPod, now: float) -> Order:
         sight = ward.sights[pod.uid]
@@ -825,10 +557,10 @@ class Healing:
     # -- saying -------------------------------------------------------------------------
 
     def _say_block(self, ward: Ward, group: Group, block: Block) -> None:
-        if ward.said.get(group.key) == block.cause or block.cause in _UNSAID:
+        if ward.said.get(group.key) == block.cause or block.cause in UNSAID:
             return
         ward.said[group.key] = block.cause
-        reason = "HealingGaveUp" if block.cause in _GIVEN_UP else "HealingThrottled"
+        reason = "HealingGaveUp" if block.cause in GIVEN_UP else "HealingThrottled"
         pod = group.ill[0]
         name = ward.sights[pod.uid].diagnosis.name
         text = f"{pod.name} is ill ({name}) and not restarted: {block.text}"
@@ -836,7 +568,7 @@ class Healing:
 
     def _say_stuck(self, ward: Ward, around: Around, now: float) -> None:
         """Pods that should be gone: what holds them. Nothing is forced."""
-        for pod, sight in _overdue(ward, now):
+        for pod, sight in ward.overdue(now):
             held = ", ".join(pod.finalizers)
             text = f"held by its finalizers {held}" if held else ""
             trouble = around.node_trouble(pod.node)
@@ -851,149 +583,6 @@ class Healing:
                 said = f"{pod.name} should be gone: {text}"
                 self._notices.append(Notice(ward.policy.key, owner, "PodStuck", said, True))
 
-    def _status(self, ward: Ward, now: float) -> Status:
-        blocks = [group.block for group in ward.groups.values() if group.block is not None]
-        given_up = [block for block in blocks if block.cause in _GIVEN_UP]
-        waiting = [block for block in blocks if block.cause not in (*_GIVEN_UP, "under-way")]
-        under_way = [group for group in ward.groups.values() if group.under_way]
-        reports = _reports(ward, now)
-        state, message = State.HEALTHY, ""
-        if ward.problem or ward.policy.problem:
-            state, message = State.DEGRADED, ward.problem or ward.policy.problem
-        elif ward.policy.paused:
-            state = State.PAUSED
-        elif ward.desired == 0 and not any(group.alive for group in ward.groups.values()):
-            state = State.IDLE
-        elif given_up:
-            state, message = State.GAVE_UP, given_up[0].text
-        elif under_way:
-            state = State.HEALING
-            message = ", ".join(f"{group.name()} is being restarted" for group in under_way[:3])
-        elif waiting:
-            state, message = State.THROTTLED, waiting[0].text
-        elif reports or ward.healthy < ward.desired:
-            state = State.DEGRADED
-        if not message and reports:
-            first = reports[0]
-            message = f"{first.name}: {first.cause}" + (f", {first.detail}" if first.detail else "")
-        healthy = state in (State.HEALTHY, State.IDLE) or (
-            state is State.PAUSED and ward.healthy >= ward.desired and not reports
-        )
-        raw = ward.policy.threshold.of(ward.desired)
-        above = 0 < ward.desired < raw
-        above_text = f"healthThreshold {raw} counts as {ward.desired}, the desired number"
-        facts = (
-            ("Healthy", healthy, "AllHealthy" if healthy else "PodsUnhealthy", message),
-            ("Healing", bool(under_way), "Restarting" if under_way else "NothingToDo", ""),
-            ("Throttled", bool(waiting), _reason(waiting), waiting[0].text if waiting else ""),
-            ("GaveUp", bool(given_up), _reason(given_up), given_up[0].text if given_up else ""),
-            ("ThresholdAboveDesired", above, "Above" if above else "Within", above_text * above),
-        )
-        return Status(
-            observed=ward.policy.generation,
-            replicas=ward.desired,
-            healthy=ward.healthy,
-            last_heal=ward.last_heal,
-            restarts=ward.restarts,
-            state=state,
-            message=message,
-            pods=reports,
-            records=_remembered(ward, now),
-            conditions=tuple(_condition(ward, *fact, now=now) for fact in facts),
-        )
 
-
+#: Stands in an order until the look has ended, which writes its status.
 _NOTHING = Status(0, 0, 0, None, 0, State.HEALTHY, "", (), (), ())
-_GIVEN_UP = ("gave-up", "siblings")
-#: Blocks that are no news: the work goes on.
-_UNSAID = ("under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff")
-
-
-def _urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:
-    """What holds work first, then the oldest."""
-    return (sight.diagnosis.cause is not Cause.NO_PROGRESS, sight.since, pod.name)
-
-
-def _ill(ward: Ward) -> bool:
-    return any(group.ill for group in ward.groups.values())
-
-
-def _well(ward: Ward, pod: WatchedPod) -> bool:
-    return ward.sights[pod.uid].diagnosis.health is Health.WELL
-
-
-def _unsettled(ward: Ward, group: Group, pod: WatchedPod, begun: float) -> bool:
-    """Whether a pod that came after a restart has not shown yet what becomes of it."""
-    found = ward.sights[pod.uid].diagnosis
-    if found.health is Health.BEGINNING:
-        return True
-    young = pod.created >= begun - CLOCK_TOLERANCE
-    return young and found.name == "NotReady" and pod not in group.ill
-
-
-def _only_here(ward: Ward, group: Group, node: str) -> bool:
-    """Whether the owner has pods elsewhere, and all of those are well."""
-    elsewhere = [pod for pod in group.alive if pod.node != node]
-    return bool(elsewhere) and all(_well(ward, pod) for pod in elsewhere)
-
-
-def _forgive_all(ward: Ward) -> None:
-    """A changed policy is a new chance, within the same hour's budget."""
-    for uid, record in ward.records.items():
-        ward.records[uid] = replace(record, failures=0, gave_up=None)
-
-
-def _overdue(ward: Ward, now: float) -> list[tuple[WatchedPod, Sight]]:
-    found = []
-    for pod in ward.pods.values():
-        sight = ward.sights.get(pod.uid)
-        if sight is not None and sight.diagnosis.due is not None and sight.diagnosis.due <= now:
-            found.append((pod, sight))
-    return found
-
-
-def _reports(ward: Ward, now: float) -> tuple[PodReport, ...]:
-    """The worst pods: ill ones first, then those merely not well, the oldest first."""
-    overdue = {pod.uid for pod, _ in _overdue(ward, now)}
-    found = []
-    for pod in ward.pods.values():
-        sight = ward.sights.get(pod.uid)
-        if sight is None:
-            continue
-        health = sight.diagnosis.health
-        if health not in (Health.ILL, Health.POOR) and pod.uid not in overdue:
-            continue
-        report = PodReport(pod.name, sight.diagnosis.name, sight.diagnosis.detail, sight.since)
-        found.append((health is not Health.ILL, sight.since, pod.name, report))
-    return tuple(report for *_, report in sorted(found, key=lambda item: item[:3])[:MAX_PODS])
-
-
-def _remembered(ward: Ward, now: float) -> tuple[Record, ...]:
-    """What is worth writing down; owners that are gone are forgotten with their last hour."""
-    kept = []
-    for uid, record in list(ward.records.items()):
-        trimmed = replace(record, restarts=record.recent(now))
-        if uid not in ward.groups and not trimmed.restarts:
-            del ward.records[uid]
-            continue
-        ward.records[uid] = trimmed
-        if not trimmed.idle:
-            kept.append(trimmed)
-    return tuple(sorted(kept, key=lambda record: record.uid))
-
-
-def _condition(
-    ward: Ward, kind: str, holds: bool, reason: str, message: str, *, now: float
-) -> Condition:
-    status = "True" if holds else "False"
-    before = ward.conditions.get(kind)
-    if before is None or before[0] != status:
-        before = ward.conditions[kind] = (status, now)
-    return Condition(kind, holds, reason, message if holds or kind == "Healthy" else "", before[1])
-
-
-def _reason(blocks: list[Block]) -> str:
-    """A block's cause as the API's conditions name reasons."""
-    if not blocks:
-        return "No"
-    return "".join(word.capitalize() for word in blocks[0].cause.split("-"))

@@ -23,7 +23,7 @@ from remediator.draining import Callbacks, Draining
 from remediator.events import EventWriter, NodeEvent
 from remediator.healer import Callbacks as HealingCallbacks
 from remediator.healer import Healer
-from remediator.healing import Order
+from remediator.healing_plan import Order
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
 from remediator.metrics import Metrics, named, publish
@@ -557,7 +557,8 @@ class Remediator:
         if self.config.dry_run:
             text = f"dry-run: {len(drain.evictions)} pods would be evicted"
         else:
-            text = f"empty after {seconds:.0f}s, {drain.evicted} pods went"
+            pods = "1 pod" if drain.evicted == 1 else f"{drain.evicted} pods"
+            text = f"empty after {seconds:.0f}s, {pods} went"
             if drain.empty_dirs:
                 text += f", {drain.empty_dirs} of them with data in emptyDir volumes"
         if staying:

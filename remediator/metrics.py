@@ -116,8 +116,11 @@ class Metrics:
         )
         self.events = self._counter("events", "Kubernetes Events by result", ["result"])
         self.reconciled = self._gauge(
-            "last_reconcile_timestamp_seconds", "When the plan was last made", []
+            "last_reconcile_timestamp_seconds",
+            "When the plan was last made; before the first, when the process began",
+            [],
         )
+        self.reconciled.set(time.time())
         self.config_ok.set(1)
         self._begin_at_zero()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from remediator.annotation import HOLD_KEY, Phase
 from remediator.decide import foreign_mark, selected
-from remediator.healing import Finding
+from remediator.healing_plan import Finding
 from remediator.planner import Entry
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Condition

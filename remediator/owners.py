@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remediator.healing import Owner
+from remediator.healing_plan import Owner
 from remediator.pod_health import WatchedPod
 from remediator.snapshot import Json
 

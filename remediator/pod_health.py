@@ -24,6 +24,8 @@ IMAGE_REASONS = frozenset(
         *("ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed"),
     }
 )
+#: Seconds after its creation when a pod whose containers have not begun is named. No restart helps.
+LONG_START = 600.0
 #: Reasons that belong to a pod's ordinary beginning.
 BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 OOM_KILLED = "OOMKilled"
@@ -300,7 +302,14 @@ def _container_says(item: Container, symptoms: Symptoms) -> Diagnosis | None:
 def _not_begun(pod: WatchedPod, now: float) -> Diagnosis | None:
     if pod.waits_for_node:
         return Diagnosis(Health.POOR, "Unschedulable", pod.waits_for_node, since=pod.created)
-    return Diagnosis(Health.BEGINNING, "Starting") if _beginning(pod, now) else None
+    if not _beginning(pod, now):
+        return None
+    if pod.phase == "Pending" and now - pod.created > LONG_START:
+        why = "its image, volumes, network or init containers are not there"
+        text = f"not begun {LONG_START:.0f}s after it was made: {why}"
+        waiting = next((item.waiting for item in pod.containers if item.waiting), "Pending")
+        return Diagnosis(Health.POOR, waiting, text, since=pod.created)
+    return Diagnosis(Health.BEGINNING, "Starting")
 
 
 def _stuck(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None) -> Diagnosis | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from remediator.answers import ApiFailure, Outcome, budget_shortage, classify_eviction
-from remediator.healing import Around, Healing, Order
+from remediator.healing import Healing
+from remediator.healing_plan import Around, Order
 from remediator.kubernetes_api import KubernetesApi
 from remediator.node_view import node_path, node_trouble
 from remediator.owners import owner_of

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from remediator.healing import Around, Block, Healing, Order, Owner, Plan
+from remediator.healing import Healing
+from remediator.healing_plan import Around, Block, Order, Owner, Plan
 from remediator.pod_health import Container, Reading, WatchedPod
 from remediator.policies import Policy, policy_from_json
 from remediator.snapshot import Change

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remediator.healing import FORGIVE_AFTER, Owner
+from remediator.healing import FORGIVE_AFTER
+from remediator.healing_plan import Owner
 from remediator.pod_health import Cause, Container
 from remediator.policies import HOUR, State, policy_from_json
 from tests.pure.remediator.healing_world import NODES, NOW, Worker, World, around, policy_json

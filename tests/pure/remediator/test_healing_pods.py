@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from remediator.pod_health import (
+    LONG_START,
     Cause,
     Container,
     Health,
@@ -115,10 +116,27 @@ CASES = [
     ),
     (
         "being made",
-        {"phase": "Pending", "ready": False, "containers": (waiting("ContainerCreating"),)},
+        {
+            "phase": "Pending",
+            "ready": False,
+            "containers": (waiting("ContainerCreating"),),
+            "created": NOW - LONG_START,
+        },
         ALL,
         Health.BEGINNING,
         "Starting",
+    ),
+    (
+        "being made for longer than anything takes",
+        {
+            "phase": "Pending",
+            "ready": False,
+            "containers": (waiting("ContainerCreating"),),
+            "created": NOW - LONG_START - 1,
+        },
+        ALL,
+        Health.POOR,
+        "ContainerCreating",
     ),
     (
         "its model still loads",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remediator.annotation import HOLD_KEY, Phase, State
 from remediator.decide import NO_MARKS
-from remediator.healing import Finding
+from remediator.healing_plan import Finding
 from remediator.node_view import node_path, node_trouble, said_of_nodes
 from remediator.owners import owner_from, owner_of
 from remediator.planner import Planner

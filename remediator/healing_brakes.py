@@ -1,0 +1,77 @@
+"""Why an owner's pods are not restarted now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from remediator.healing_plan import Around, Block
+from remediator.healing_ward import STUCK_AFTER, Group, Ward
+
+
+def blocked(
+    ward: Ward, group: Group, around: Around, claims: Mapping[str, str], now: float
+) -> Block | None:
+    """What holds for all pods of the owner; claims: owner -> the policy that looks after it."""
+    policy, owner = ward.policy, group.owner
+    claimed = claims.get(group.key, policy.key)
+    refusal = ward.refusals.get(group.key)
+    record = ward.records.get(group.key)
+    leaving = [
+        pod
+        for pod in group.pods
+        if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
+    ]
+    checks: tuple[tuple[object, str, str], ...] = (
+        (ward.problem, "stale", ward.problem),
+        (policy.paused, "paused", "the policy is paused"),
+        (around.stopped, "stopped", around.stopped),
+        (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
+        (
+            not group.ill[0].owner_uid,
+            "unmanaged",
+            "no controller would replace it",
+        ),
+        (owner is None, "owner-unknown", "its owner is not known yet"),
+        (group.under_way, "under-way", "a restart is under way"),
+        (
+            record is not None and record.gave_up,
+            "gave-up",
+            f"{policy.restart.max_per_hour} restarts within an hour did not help",
+        ),
+        (
+            group.everywhere,
+            "siblings",
+            f"all {len(group.alive)} pods are ill, on every node: the image, or something "
+            "that they need, is at fault; none is restarted",
+        ),
+        (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
+        (owner is not None and owner.rolling, "rollout", owner.rolling if owner else ""),
+        (
+            len(group.alive) > group.desired,
+            "scale-in",
+            f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in",
+        ),
+    )
+    for holds, cause, text in checks:
+        if holds:
+            return Block(cause, text)
+    if refusal is not None and (refusal.block.until or 0.0) > now:
+        return refusal.block
+    return None
+
+
+def spent(ward: Ward, group: Group, now: float) -> Block | None:
+    """Whether the owner's restarts are used up: for the hour (noted, it gives up), or for now."""
+    record = ward.records.get(group.key)
+    if record is None:
+        return None
+    restart = ward.policy.restart
+    recent = record.recent(now)
+    if len(recent) >= restart.max_per_hour:
+        ward.records[group.key] = replace(record, gave_up=now)
+        return Block("gave-up", f"{len(recent)} restarts within the hour did not help")
+    opens = max(record.restarts, default=0.0) + restart.wait(record.failures)
+    if opens > now:
+        return Block("backoff", f"{record.failures} restarts did not help", opens)
+    return None

@@ -1,0 +1,114 @@
+"""What the healing of pods is told, and what it answers: values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from remediator.pod_health import Cause, WatchedPod
+from remediator.policies import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What stands behind a pod: the topmost controller known (Deployment, StatefulSet, …).
+
+    desired: pods that it wants, None = it has no such number. rolling: why its pods are in the
+    middle of a change, empty = they are not. template: names its present pod template.
+    """
+
+    uid: str
+    kind: str
+    name: str
+    api: str
+    desired: int | None
+    rolling: str = ""
+    template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a look needs beside the pods.
+
+    node_trouble: why pods of a node are left alone, empty = they are not. node_path: whether a
+    finding on the node would be acted upon by the rules for nodes. stopped: why nothing may be
+    restarted at all (paused, API server ill), empty = it may.
+    """
+
+    node_trouble: Callable[[str], str]
+    node_path: Callable[[str], bool]
+    stopped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why an ill pod is not restarted now. `cause` is a bounded label; `until`: when time alone
+    lifts it."""
+
+    cause: str
+    text: str
+    until: float | None = None
+
+
+#: Every cause of a Block that the engine itself gives (refusals of the server add theirs).
+BLOCKS = (
+    "stale", "paused", "stopped", "other-policy", "unmanaged", "kept", "node", "siblings",
+    "node-finding", "under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up",
+    "backoff",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One pod to restart. `status` is written down first; grace in seconds, None = its own."""
+
+    policy: str
+    pod: WatchedPod
+    owner: Owner
+    cause: Cause
+    why: str
+    grace: int | None
+    at: float
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to say as an Event, on the policy and on the owner (None = the policy only)."""
+
+    policy: str
+    owner: Owner | None
+    reason: str
+    message: str
+    warning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A pod to be asked how its work goes."""
+
+    policy: str
+    uid: str
+    address: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Pods of several owners are ill on one node and well elsewhere."""
+
+    node: str
+    since: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now. lookups: a pod each of controllers of which nothing is known."""
+
+    orders: tuple[Order, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    lookups: tuple[WatchedPod, ...] = ()
+    wake: float | None = None

@@ -1,0 +1,143 @@
+"""The pods under one policy, by owner, and what can be seen of them alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from remediator.healing_plan import Block, Order, Owner
+from remediator.pod_health import Cause, Health, Sight, Stall, WatchedPod
+from remediator.policies import Policy, Record, Status
+
+#: Seconds after which a restart counts as over although no well pod came of it.
+RESTART_LIMIT = 600.0
+#: Seconds past its deletion time before a pod counts as stuck: nobody waits for it any more.
+STUCK_AFTER = 60.0
+#: Seconds within which an accepted eviction must have shown on the watch.
+UNSEEN_FOR = 60.0
+#: Seconds by which the API server's clock may be behind ours.
+CLOCK_TOLERANCE = 5.0
+
+
+@dataclass(slots=True)
+class Group:
+    """The pods of one owner under one policy, as of one look."""
+
+    key: str
+    owner: Owner | None
+    pods: list[WatchedPod] = field(default_factory=list)
+    alive: list[WatchedPod] = field(default_factory=list)
+    ill: list[WatchedPod] = field(default_factory=list)
+    under_way: bool = False
+    everywhere: bool = False
+    block: Block | None = None
+
+    @property
+    def desired(self) -> int:
+        """Pods wanted; of an owner that has no number, those that are there."""
+        if self.owner is not None and self.owner.desired is not None:
+            return self.owner.desired
+        return len(self.alive)
+
+    def name(self) -> str:
+        """For people."""
+        return f"{self.owner.kind} {self.owner.name}" if self.owner else self.pods[0].name
+
+
+@dataclass(slots=True)
+class Refusal:
+    """An owner's last restart was refused."""
+
+    block: Block
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Ward:
+    """One policy and its pods."""
+
+    policy: Policy
+    next_look: float
+    restarts: int
+    last_heal: float | None
+    records: dict[str, Record]
+    conditions: dict[str, tuple[str, float]]
+    pods: dict[str, WatchedPod] = field(default_factory=dict)
+    sights: dict[str, Sight] = field(default_factory=dict)
+    stalls: dict[str, Stall] = field(default_factory=dict)
+    answers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ask_at: dict[str, float] = field(default_factory=dict)
+    asking: set[str] = field(default_factory=set)
+    next_ask: float = 0.0
+    known: bool = False
+    dirty: bool = True
+    looked_at: float = 0.0
+    groups: dict[str, Group] = field(default_factory=dict)
+    owners: dict[str, Owner] = field(default_factory=dict)
+    pending: dict[str, Order] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    well_since: dict[str, float] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    stuck_said: set[str] = field(default_factory=set)
+    desired: int = 0
+    healthy: int = 0
+    status: Status | None = None
+    problem: str = ""
+
+    @property
+    def ill(self) -> bool:
+        """Whether any pod is surely ill."""
+        return any(group.ill for group in self.groups.values())
+
+    def well(self, pod: WatchedPod) -> bool:
+        """Whether the last look found nothing wrong with the pod."""
+        return self.sights[pod.uid].diagnosis.health is Health.WELL
+
+    def under_way(self, group: Group, record: Record, now: float) -> bool:
+        """Whether the owner's last restart is not over: the old pod goes, or the new one comes."""
+        if group.key in self.pending:
+            return True
+        if not record.pod:
+            return False
+        begun = max(record.restarts, default=now - RESTART_LIMIT)
+        old = self.pods.get(record.pod)
+        if old is not None and not old.finished:
+            if old.deletion is None:
+                return now - begun < UNSEEN_FOR
+            if now <= max(old.deletion, begun) + STUCK_AFTER:
+                return True
+        comes = len(group.alive) < group.desired or any(
+            self.unsettled(group, pod, begun) for pod in group.alive
+        )
+        return comes and now - begun <= RESTART_LIMIT
+
+    def unsettled(self, group: Group, pod: WatchedPod, begun: float) -> bool:
+        """Whether a pod that came after a restart has not shown yet what becomes of it."""
+        found = self.sights[pod.uid].diagnosis
+        if found.health is Health.BEGINNING:
+            return True
+        young = pod.created >= begun - CLOCK_TOLERANCE
+        return young and found.name == "NotReady" and pod not in group.ill
+
+    def only_here(self, group: Group, node: str) -> bool:
+        """Whether the owner has pods elsewhere, and all of those are well."""
+        elsewhere = [pod for pod in group.alive if pod.node != node]
+        return bool(elsewhere) and all(self.well(pod) for pod in elsewhere)
+
+    def overdue(self, now: float) -> list[tuple[WatchedPod, Sight]]:
+        """Pods that should be gone by now."""
+        found = []
+        for pod in self.pods.values():
+            sight = self.sights.get(pod.uid)
+            if sight is not None and sight.diagnosis.due is not None and sight.diagnosis.due <= now:
+                found.append((pod, sight))
+        return found
+
+    def forgive_all(self) -> None:
+        """A changed policy is a new chance, within the same hour's budget."""
+        for uid, record in self.records.items():
+            self.records[uid] = replace(record, failures=0, gave_up=None)
+
+
+def urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:
+    """What holds work first, then the oldest."""
+    return (sight.diagnosis.cause is not Cause.NO_PROGRESS, sight.since, pod.name)
