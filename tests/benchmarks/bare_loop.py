@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from remediator.answers import ApiFailure
 from remediator.kubernetes_api import KubernetesApi, load_configuration
 from remediator.settings import ApiBudget
 
@@ -70,8 +71,14 @@ class Loop:
                 self._pool.submit(self._evict, *pod)
 
     def _evict(self, namespace: str, name: str, uid: str) -> None:
-        answer = self._api.evict(namespace, name, uid, None)
-        if answer.status == 429:
+        try:
+            answer = self._api.evict(namespace, name, uid, None)
+        except ApiFailure:
+            self._pool.submit(self._evict, namespace, name, uid)
+            return
+        if answer.throttled or answer.status >= 500:
+            self._pool.submit(self._evict, namespace, name, uid)
+        elif answer.status == 429:
             self._refused.put((namespace, name, uid))
             if not self._budgets.is_set():
                 self._budgets.set()

@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,14 +137,17 @@ class Bench:
         return max(1, round(number * self.options.scale))
 
     @contextmanager
-    def tool(self, name: str, action: str) -> Iterator[Tool]:
-        """The tool at work."""
+    def tool(self, name: str, action: str, lasting: float = 0) -> Iterator[Tool]:
+        """The tool at work; ours waits until a condition has lasted so many seconds."""
         log = self.folder / f"{name}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
-                self._command(name, action), stdout=subprocess.PIPE, stderr=errors, text=True,
+                self._command(name, action, lasting),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
                 env={**os.environ, "HTTP_PORT": "0", "LOG_FORMAT": "text"},
-            )  # fmt: skip
+            )
         running = Tool(process, log)
         try:
             self._wait_started(name, running)
@@ -153,7 +157,7 @@ class Bench:
             if process.stdout is not None:
                 process.stdout.close()
 
-    def _command(self, name: str, action: str) -> list[str]:
+    def _command(self, name: str, action: str, lasting: float) -> list[str]:
         kubeconfig = str(self.stage.kubeconfig)
         module = [sys.executable, "-m"]
         if name == "bare":
@@ -163,7 +167,7 @@ class Bench:
             loop = "tests.benchmarks.kubectl_loop"
             return [*module, loop, kubectl, kubeconfig, CONDITION, action]
         config = {
-            "rules": [{"condition": CONDITION, "for": 0, "action": action}],
+            "rules": [{"condition": CONDITION, "for": lasting, "action": action}],
             "brakes": {"maxHeld": "100%", "maxDraining": 1000},
             "drain": {"headroom": False},
             "signal": {"enabled": False},
@@ -188,24 +192,64 @@ class Bench:
             time.sleep(0.2)
         time.sleep(2)
 
-    def measured(self, name: str, action: str, work: Callable[[], dict[str, float]]) -> Result:
+    def measured(
+        self, name: str, action: str, work: Callable[[], dict[str, float]], lasting: float = 0
+    ) -> Result:
         """Run the tool, do the work beside it, count what it cost."""
-        with self.tool(name, action) as running:
+        with self.tool(name, action, lasting) as running:
             start, cpu = self.stage.audit_mark(), running.cpu
             numbers = work()
             spent = running.cpu - cpu
             end = self.stage.audit_mark()
             numbers |= {"cpu_s": spent, "peak_mib": running.peak}
-        return Result(name, numbers, dict(self.stage.requests(AGENTS[name], start, end)))
+        requests = self.stage.requests(AGENTS[name], start, end)
+        return Result(name, {**numbers, "calls": requests.total()}, dict(requests))
 
 
 # -- rows ------------------------------------------------------------------------------------
 
 
-def one_by_one(bench: Bench, tool: str) -> Result:
-    """Condition to cordon, one node each half second."""
-    bench.stage.need(bench.scaled(1000))
-    names = bench.stage.names[: bench.options.samples]
+def one_by_one(nodes: int) -> Callable[[Bench, str], Result]:
+    """Condition to cordon, one node each half second, among so many."""
+
+    def row(bench: Bench, tool: str) -> Result:
+        bench.stage.need(bench.scaled(nodes))
+        names = bench.stage.names[: bench.options.samples]
+        times = _cordon_times(bench, tool, names)
+        result = times.result
+        result.numbers |= {"p50_ms": quantile(times.ms, 0.5), "p99_ms": quantile(times.ms, 0.99)}
+        return result
+
+    row.__doc__ = f"Condition to cordon, one node each half second, of {nodes}."
+    return row
+
+
+def lasting(seconds: float) -> Callable[[Bench, str], Result]:
+    """A rule that waits: how much later than that the node is cordoned. Nothing beats meanwhile."""
+
+    def row(bench: Bench, tool: str) -> Result:
+        bench.stage.need(bench.scaled(1000))
+        names = bench.stage.names[: bench.options.samples]
+        times = _cordon_times(bench, tool, names, seconds)
+        late = [one - seconds * 1000 for one in times.ms]
+        result = times.result
+        result.numbers |= {"late_p50_ms": quantile(late, 0.5), "late_p99_ms": quantile(late, 0.99)}
+        return result
+
+    row.__doc__ = f"A rule with `for: {seconds:g}s`: how late it fires, to the cordon."
+    return row
+
+
+@dataclass
+class CordonTimes:
+    """Milliseconds from each condition to its cordon, and what the run cost."""
+
+    result: Result
+    ms: list[float] = field(default_factory=list)
+
+
+def _cordon_times(bench: Bench, tool: str, names: list[str], lasting: float = 0) -> CordonTimes:
+    times: list[float] = []
 
     def work() -> dict[str, float]:
         observer = Observer(bench.stage)
@@ -214,10 +258,11 @@ def one_by_one(bench: Bench, tool: str) -> Result:
             time.sleep(0.5)
         observer.wait(observer.cordoned, names)
         observer.close()
-        times = [(observer.cordoned[n] - observer.bad[n]) * 1000 for n in names]
-        return {"p50_ms": quantile(times, 0.5), "p99_ms": quantile(times, 0.99)}
+        times.extend((observer.cordoned[n] - observer.bad[n]) * 1000 for n in names)
+        return {}
 
-    return _reset_after(bench, names, lambda: bench.measured(tool, "cordon", work))
+    measure = partial(bench.measured, tool, "cordon", work, lasting)
+    return CordonTimes(_reset_after(bench, names, measure), times)
 
 
 def at_once(count: int) -> Callable[[Bench, str], Result]:
@@ -283,6 +328,26 @@ def many_drains(nodes: int, pods: int) -> Callable[[Bench, str], Result]:
         return _per_pod(found, pods * len(names), len(names))
 
     row.__doc__ = f"{nodes} nodes with {nodes * pods} pods bad at once: all empty."
+    return row
+
+
+def pods_a_node(pods: int) -> Callable[[Bench, str], Result]:
+    """One node with so many pods: from the condition to the node empty."""
+
+    def row(bench: Bench, tool: str) -> Result:
+        (name,) = bench.stage.need(max(1, len(bench.stage.names)))[:1]
+        label = bench.stage.fill([name], bench.scaled(pods))
+
+        def work() -> dict[str, float]:
+            observer = Observer(bench.stage, label)
+            bench.stage.write(name, "True")
+            observer.wait(observer.empty, [name])
+            observer.close()
+            return {"empty_s": observer.empty[name] - observer.bad[name]}
+
+        return _reset_after(bench, [name], lambda: bench.measured(tool, "drain", work))
+
+    row.__doc__ = f"One node with {pods} pods: empty."
     return row
 
 
@@ -411,8 +476,15 @@ def _per_pod(found: Result, pods: int, nodes: int) -> Result:
     return found
 
 
+#: In the order of the nodes that they need: those that are there stay.
 ROWS: dict[str, Callable[[Bench, str], Result]] = {
-    "latency": one_by_one,
+    "latency-100": one_by_one(100),
+    "idle-100": idle(100),
+    "pods-10": pods_a_node(10),
+    "pods-50": pods_a_node(50),
+    "pods-200": pods_a_node(200),
+    "latency": one_by_one(1000),
+    "for": lasting(2),
     "burst-100": at_once(100),
     "burst-500": at_once(500),
     "a-second": a_second,
@@ -421,8 +493,11 @@ ROWS: dict[str, Callable[[Bench, str], Result]] = {
     "budget": behind_a_budget,
     "wake-up": woken,
     "idle-1000": idle(1000),
+    "latency-5000": one_by_one(5000),
     "idle-5000": idle(5000),
 }
+#: Rows that only these tools can do.
+ONLY = {"for": ("selfheal",)}
 
 
 # -- saying ----------------------------------------------------------------------------------
@@ -491,8 +566,8 @@ def main() -> None:
     parser.add_argument("--tools", default=",".join(TOOLS), help="which, separated by commas")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
-    rows, tools = options.rows or list(ROWS), options.tools.split(",")
-    wrong = sorted({*rows} - {*ROWS}) + sorted({*tools} - {*TOOLS})
+    asked, tools = options.rows or list(ROWS), options.tools.split(",")
+    wrong = sorted({*asked} - {*ROWS}) + sorted({*tools} - {*TOOLS})
     if wrong:
         parser.error(f"no such row or tool: {', '.join(wrong)}")
     spec = Spec(nodes=0, addons=(), kwok=0, audit=True)
@@ -502,9 +577,10 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         bench = Bench(Stage(cluster), Path(folder), options)
-        for row in rows:
+        for row in (name for name in ROWS if name in asked):
             print(f"{row} …", file=sys.stderr)
-            rounds = [[ROWS[row](bench, tool) for tool in tools] for _ in range(options.repeat)]
+            able = [tool for tool in tools if tool in ONLY.get(row, TOOLS)]
+            rounds = [[ROWS[row](bench, tool) for tool in able] for _ in range(options.repeat)]
             results = [medians(runs) for runs in zip(*rounds, strict=True)]
             found[row] = _document(results)
             _keep(row, results)

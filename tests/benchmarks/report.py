@@ -165,6 +165,10 @@ def worker_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
 _REMEDIATOR = (
     ("latency", "p50_ms", "condition to cordon, one node each 0.5 s, p50", "ms", "<=1.4x"),
     ("latency", "p99_ms", "the same, p99", "ms", "<=1.8x"),
+    ("latency-5000", "p50_ms", "the same of 5,000 nodes, p50", "ms", ""),
+    ("latency-5000", "p99_ms", "the same of 5,000 nodes, p99", "ms", ""),
+    ("for", "late_p50_ms", "a rule with `for: 2s`: cordoned so much later, p50", "ms", "<=50"),
+    ("for", "late_p99_ms", "the same, p99", "ms", ""),
     ("burst-100", "after_last_s", "100 nodes bad at once: the last cordon", "s", "<=1.3x"),
     ("burst-500", "after_last_s", "500 nodes bad at once: the last cordon", "s", "<=1.3x"),
     ("a-second", "p50_s", "a bad node a second, 10 pods each: to empty, p50", "s", "<=1.15x"),
@@ -175,6 +179,8 @@ _REMEDIATOR = (
     ("drain-150", "all_empty_s", "150 nodes with 2,250 pods at once: all empty", "s", "<=1.2x"),
     ("budget", "empty_s", "20 pods behind maxUnavailable 1: empty", "s", "<=1.1x"),
     ("budget", "posts_per_pod", "the same: evictions asked for a pod", "", "<=2"),
+    ("wake-up", "p50_ms", "a budget opens: the next pod goes, p50", "ms", "<=200"),
+    ("wake-up", "p99_ms", "the same, p99", "ms", "<=200"),
     ("idle-1000", "peak_mib", "1,000 nodes: peak memory", "MiB", "<=64"),
     ("idle-1000", "requests_per_s", "1,000 nodes, idle: requests a second", "", "<=0.5"),
     ("idle-1000", "cpu_s_per_minute", "1,000 nodes, idle: processor a minute", "s", "<=1"),
@@ -200,7 +206,11 @@ def remediator_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
 
 
 #: What grows with what: rows, their sizes, the number, what it is.
+_AMONG = {"latency-100": 100, "latency": 1000, "latency-5000": 5000}
+_ON_A_NODE = {"pods-10": 10, "pods-50": 50, "pods-200": 200}
 _GROWTH = (
+    ("nodes", _AMONG, "p50_ms", "ms from condition to cordon"),
+    ("nodes", _AMONG, "calls", "requests while 40 nodes are cordoned"),
     ("nodes", {"idle-100": 100, "idle-1000": 1000, "idle-5000": 5000}, "peak_mib", "MiB, peak"),
     (
         "nodes bad at once",
@@ -208,6 +218,8 @@ _GROWTH = (
         "from_first_s",
         "s to all cordoned",
     ),
+    ("pods on a node", _ON_A_NODE, "empty_s", "s to empty"),
+    ("pods on a node", _ON_A_NODE, "calls", "requests to empty it"),
     ("pods to evict", {"drain-50": 500, "drain-150": 2250}, "all_empty_s", "s to all empty"),
 )
 
