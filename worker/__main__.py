@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _output(publish)
 
-    results = command("results", _results, "take answers from the results queue, as JSON lines")
+    results = command("results", _results, "take answers from the results queue")
     ending = results.add_mutually_exclusive_group()
     ending.add_argument("--follow", action="store_true", help="do not end: wait for more")
     ending.add_argument("--expect", type=_count, metavar="N", help="end after N answers")

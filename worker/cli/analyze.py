@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.asking import Asker
+from worker.cli.answer_line import answer_line
 from worker.message import Message, PoisonError, parse
 from worker.model import ModelError
 from worker.settings import Settings
@@ -88,9 +89,4 @@ def _print(line: dict[str, Any], output: str) -> None:
         where = f"line {line['line']}: " if "line" in line else ""
         print(f"{where}{line['error']}: {line['detail']}")
     else:
-        phrases = ", ".join(repr(phrase) for phrase in line["key_phrases"]) or "none"
-        name = f"{line['id']}: " if "id" in line else ""
-        print(
-            f"{name}{line['primary_emotion']}, {line['sentiment']}, "
-            f"confidence {line['confidence_score']:.2f}, phrases: {phrases}"
-        )
+        print(answer_line(line))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
 
+from worker.cli.answer_line import answer_line
 from worker.cli.stop import stoppable
 from worker.message import PoisonError, parse
 from worker.rabbitmq import BrokerError, Publication, Session, new_properties
@@ -171,14 +171,17 @@ def results(
 
 
 def _print(body: bytes, output: str) -> None:
-    if output == "json":
-        sys.stdout.buffer.write(body + b"\n")
-        return
+    line = body if output == "json" else _line(body)
+    sys.stdout.buffer.write(line + b"\n")
+
+
+def _line(body: bytes) -> bytes:
+    """An answer for people; what is none as it is, for it leaves the queue."""
     try:
-        line: Any = json.loads(body)
-        print(
-            f"{line['id']}: {line['primary_emotion']}, {line['sentiment']}, "
-            f"confidence {line['confidence_score']:.2f}"
-        )
-    except (ValueError, KeyError, TypeError):
-        print(f"a message of {len(body)} bytes that is no answer")
+        found = json.loads(body)
+        if isinstance(found, dict) and "id" in found:
+            return answer_line(found).encode(errors="replace")
+    except (ValueError, RecursionError):
+        pass
+    print(f"selfheal-worker: a message of {len(body)} bytes is no answer", file=sys.stderr)
+    return body
