@@ -208,8 +208,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _refused(status: int, where: str, model: str, pause: float | None) -> ModelError:
     if status == 404:
         return ModelUnavailableError(f"model '{model}' is not on {where}; pull it there first")
-    if status in (401, 403):
-        return ModelUnavailableError(f"{where} refused the key ({status})")
+    if status == 401:
+        return ModelUnavailableError(f"{where} refused the key (401)")
+    if status == 403:
+        # A gateway's moderation or a firewall may mean this text alone, which must count as tried:
+        # held, it would come back for ever. A refused key opens the breaker all the same.
+        return TransientError(f"{where} refused this text, or the key (403)")
     return TransientError(
         f"{where} answered {status}", retry_after=pause if status in (429, 503) else None
     )

@@ -22,6 +22,7 @@ LONG = 300.0
 TEXT = "I love it."
 
 FAULTS: dict[str, tuple[Fault, type[ModelError], str]] = {
+    "403": (refused(403), TransientError, "refused this text, or the key"),
     "429": (refused(429), TransientError, "answered 429"),
     "500": (refused(500), TransientError, "answered 500"),
     "503": (refused(503), TransientError, "answered 503"),
