@@ -75,6 +75,11 @@ class ModelConfig:
         first, *rest = field_name.split("_")
         return f"models.{self.key}.{first}" + "".join(word.capitalize() for word in rest)
 
+    def key_variable(self) -> str:
+        """The variable that holds the API key: MODEL_API_KEY, or MODEL_API_KEY_TRIAGE."""
+        own = f"_{self.key.upper().replace('-', '_')}" if self.key else ""
+        return f"MODEL_API_KEY{own}"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -27,7 +27,7 @@ def build(config: ModelConfig) -> Chat:
         raise ModelConfigError(
             f"neither {config.setting('base_url')} nor an API key is set; "
             f"{config.setting('provider')}=openai needs the URL of a compatible server "
-            "(http://host:port/v1), or OpenAI's key (MODEL_API_KEY)"
+            f"(http://host:port/v1), or OpenAI's key ({config.key_variable()})"
         )
     where = (config.base_url or OPENAI).rstrip("/")
     http = Http(config)

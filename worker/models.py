@@ -105,21 +105,30 @@ def _plain(settings: Settings, task: Task) -> ModelConfig:
 def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> ModelConfig:
     """What a named model says itself, else what holds for all."""
     common = _plain(settings, task)
-    key = settings.model_api_keys.get(name)
     said = {
         field: own
         for field in ("temperature", "seed", "max_output_tokens", "structured")
         if (own := getattr(named, field)) is not None
     }
-    return replace(
+    made = replace(
         common,
         provider=named.provider,
         name=named.name,
         base_url=named.base_url,
-        api_key=key.get_secret_value() if key else common.api_key,
         deadline=named.deadline_seconds or common.deadline,
         concurrency=min(named.concurrency or common.concurrency, common.concurrency),
         options=named.options,
         key=name,
         **said,
     )
+    own = settings.model_api_keys.get(name)
+    if own is not None:
+        return replace(made, api_key=own.get_secret_value())
+    return made if _server(made) == _server(common) else replace(made, api_key=None)
+
+
+def _server(config: ModelConfig) -> tuple[str, str, str]:
+    """Who gets to see a model's key: nobody whom it was not set for."""
+    # LangChain's names begin with whose model it is, and each of them has a server of its own.
+    whose = (config.name or "").partition(":")[0] if config.provider == "langchain" else ""
+    return config.provider, whose, (config.base_url or "").rstrip("/")

@@ -132,6 +132,7 @@ def test_no_provider_is_imported_that_is_not_used() -> None:
     [
         ({"provider": "openai"}, "MODEL_NAME is not set"),
         ({"provider": "openai", "name": "m"}, "neither MODEL_BASE_URL nor an API key is set"),
+        ({"provider": "openai", "name": "m", "key": "a-b"}, r"OpenAI's key \(MODEL_API_KEY_A_B\)"),
         ({"provider": "openai", "key": "big"}, r"models\.big\.name is not set"),
         ({"provider": "langchain"}, "MODEL_NAME is not set"),
         ({"provider": "langchain", "name": "gpt"}, "needs PROVIDER:MODEL"),
