@@ -8,6 +8,7 @@ background, so that messages do not wait for it.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -96,19 +97,38 @@ class Member:
         provider = self.provider
         return Origin(provider.name, provider.model, provider.version or self._version)
 
-    def wake(self) -> None:
-        """Warm it up. Raises `ModelError`."""
-        with self._waking:
+    def wake(self, deadline: float | None = None) -> bool:
+        """Warm it up; whether it has become warm by that. Raises `ModelError`.
+
+        deadline: until when another thread is waited for that is doing it, None for ever.
+        """
+        was_warm = self.warm
+        left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self._waking.acquire(timeout=left):
+            raise self.still_loading()
+        try:
+            if self.warm and not was_warm:
+                return False
             begun = time.monotonic()
             self.provider.warm_up()
-            found = self.provider.version
-            if self._version and found and not found.startswith(self._version):
-                raise ModelUnavailableError(
-                    f"models.{self.key}.version is {self._version}, but the model has {found}"
-                )
-            if not self.warm:
+            self._hold_to_version()
+            if not was_warm:
                 self.load_seconds = time.monotonic() - begun
                 self.warm = True
+            return not was_warm
+        finally:
+            self._waking.release()
+
+    def still_loading(self) -> ModelUnavailableError:
+        """What to raise where nobody waits for it any longer."""
+        return ModelUnavailableError(f"model '{self.provider.model}' is still loading")
+
+    def _hold_to_version(self) -> None:
+        found = self.provider.version
+        if self._version and found and not found.startswith(self._version):
+            raise ModelUnavailableError(
+                f"models.{self.key}.version is {self._version}, but the model has {found}"
+            )
 
     def until(self, deadline: float, heirs: int) -> float:
         """When this model must have answered, so that each of its heirs has a part of the time."""
@@ -151,7 +171,7 @@ class Asker:
 
     @property
     def loading(self) -> bool:
-        """Whether a model has not been ready yet, which may take it as long as it likes."""
+        """Whether a model has not been ready yet: to load it may take longer than any call."""
         return not all(member.warm for member in self._members)
 
     def wake(self, seconds: float) -> None:
@@ -162,11 +182,14 @@ class Asker:
         errors: list[Exception] = []
         for member in self._members:
             try:
-                self._look(member, seconds)
+                self._look_within(member, seconds)
             except Exception as error:  # noqa: BLE001 a plug-in's fault is a model that is away
                 errors.append(error)
             else:
                 break
+        for member in self._members:
+            if not member.warm and member.breaker.closed:
+                self._change(member, Breaker(breakers.State.OPEN))
         self._warm_the_rest()
         if len(errors) == len(self._members):
             raise errors[0]
@@ -174,9 +197,11 @@ class Asker:
     def ask(self, text: str, deadline: float) -> Reply:
         """Have text analysed by time.monotonic() == deadline. Raises `ModelError`."""
         errors: list[Exception] = []
+        self._warm_the_rest()
         for at, member in enumerate(self._members):
             heirs = len(self._members) - 1 - at
-            if heirs and not self._usable(member):
+            # The last one is asked whatever its breaker says, but no message waits for it to load.
+            if (heirs or not member.warm) and not self._usable(member):
                 continue
             try:
                 reply = self._reply(member, text, member.until(deadline, heirs), at > 0)
@@ -188,6 +213,8 @@ class Asker:
             else:
                 self._change(member, breakers.succeeded(member.breaker))
                 return reply
+        if not errors:
+            raise ModelUnavailableError("no model is ready")
         # What may be this message's own fault counts before a model that is away.
         raise next((e for e in errors if not isinstance(e, ModelUnavailableError)), errors[-1])
 
@@ -201,7 +228,7 @@ class Asker:
 
     def _reply(self, member: Member, text: str, deadline: float, degraded: bool) -> Reply:
         if not member.warm:
-            self._wake(member)
+            self._wake(member, deadline)
         while True:
             try:
                 with member.limits.turn(deadline):
@@ -236,10 +263,8 @@ class Asker:
                 raise BadOutputError(str(again)) from None
         return said, asked.usage
 
-    def _wake(self, member: Member) -> None:
-        was_warm = member.warm
-        member.wake()
-        if not was_warm:
+    def _wake(self, member: Member, deadline: float | None = None) -> None:
+        if member.wake(deadline):
             self._loaded(member.origin, member.load_seconds)
 
     def _look(self, member: Member, seconds: float) -> None:
@@ -254,11 +279,43 @@ class Asker:
             raise
         self._change(member, Breaker())
 
-    def _warm_the_rest(self) -> None:
-        for member in self._members[1:]:
-            if not member.warm and member.breaker.closed:
-                self._change(member, Breaker(breakers.State.OPEN))
-                self._usable(member)
+    def _look_within(self, member: Member, seconds: float) -> None:
+        """As `_look`, but a model that loads for longer keeps nobody from asking the others."""
+        if member.warm or len(self._members) == 1:
+            self._look(member, seconds)
+            return
+        with self._lock:
+            if member.breaker.state is breakers.State.PROBING:
+                raise member.still_loading()
+            member.breaker = breakers.probing(member.breaker)
+        try:
+            error = self._look_behind(member, seconds).get(timeout=seconds)
+        except queue.Empty:
+            raise member.still_loading() from None
+        if error is not None:
+            raise error
+
+    def _look_behind(self, member: Member, seconds: float) -> queue.SimpleQueue[Exception | None]:
+        """Look in the background at a model that is marked as looked at; then say how it went."""
+        ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+        def look() -> None:
+            try:
+                self._look(member, seconds)
+            except Exception as error:  # noqa: BLE001 said, and tried again when it is due
+                why = _why(error)
+                say(logging.DEBUG, "a model is still away", model=member.origin.name, why=why)
+                ended.put(error)
+            else:
+                say(logging.INFO, "a model of the chain is ready", model=member.origin.name)
+                ended.put(None)
+
+        try:
+            threading.Thread(target=look, daemon=True).start()
+        except RuntimeError as error:  # the machine has no thread to spare
+            self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
+            ended.put(ModelUnavailableError(f"it could not be looked at: {error}"))
+        return ended
 
     # --- the models' breakers; only a chain has them, the loop has one for all
 
@@ -269,16 +326,14 @@ class Asker:
             if not breakers.due(member.breaker, time.monotonic()):
                 return False
             member.breaker = breakers.probing(member.breaker)
-        threading.Thread(target=self._look_again, args=(member,), daemon=True).start()
+        self._look_behind(member, member.deadline or 60.0)
         return False
 
-    def _look_again(self, member: Member) -> None:
-        try:
-            self._look(member, member.deadline or 60.0)
-        except Exception as error:  # noqa: BLE001 said, and tried again when it is due
-            say(logging.DEBUG, "a model is still away", model=member.origin.name, why=_why(error))
-        else:
-            say(logging.INFO, "a model of the chain is ready", model=member.origin.name)
+    def _warm_the_rest(self) -> None:
+        """Fallbacks that were never ready are looked at while the others answer."""
+        for member in self._members[1:]:
+            if not member.warm:
+                self._usable(member)
 
     def _failed(self, member: Member, error: Exception) -> None:
         away = isinstance(error, ModelUnavailableError)

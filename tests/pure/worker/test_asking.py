@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from worker import task_file
+from worker import asking, task_file
 from worker.asking import Asker, Call, Member
 from worker.limits import LimitedError, Limits
 from worker.model import (
@@ -191,6 +193,152 @@ def test_a_look_at_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> No
     asker.wake(0.5)
     assert not asker.loading
     asker.wake(0.5)
+
+
+class Loading(Model):
+    """A model that cannot be reached while `there` is not set, and loads until `loaded` is."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.there = threading.Event()
+        self.there.set()
+        self.loaded = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.warm_ups = 0
+
+    def warm_up(self) -> None:
+        self.warm_ups += 1
+        self.begun.release()
+        if not self.there.is_set():
+            raise ModelUnavailableError("not there")
+        assert self.loaded.wait(60)
+
+
+class Clock:
+    """Goes by itself, and further when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead = 0.0
+        monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=self))
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def pass_by(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+def _ask_until(done: Callable[[], bool], asker: Asker, clock: Clock) -> set[str]:
+    """Ask and ask, each time later than any pause of a breaker; whose the answers were."""
+    end, whose = time.monotonic() + 60, set[str]()
+    while not done():
+        assert time.monotonic() < end
+        clock.pass_by(5)
+        whose.add(asker.ask("text", clock() + FAR).origin.name)
+    return whose
+
+
+class Together:
+    """Asks from many threads, as the handlers do; what came of each is in `ended`."""
+
+    def __init__(self, asker: Asker, threads: int, deadline: float) -> None:
+        self._asker = asker
+        self._deadline = deadline
+        self.ended: queue.SimpleQueue[object] = queue.SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
+        try:
+            self.ended.put(self._asker.ask("text", self._deadline).origin.name)
+        except ModelError as error:
+            self.ended.put(type(error))
+
+
+def test_a_fallback_that_was_away_at_first_is_warmed_while_the_active_model_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    warm: queue.SimpleQueue[str] = queue.SimpleQueue()
+    fallback = Loading("b")
+    fallback.there.clear()
+    fallback.loaded.set()
+    asker = _asker(Model("a"), fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asker.wake(60)
+    assert fallback.begun.acquire(timeout=60)
+    fallback.there.set()
+    assert _ask_until(lambda: not asker.loading, asker, clock) == {"a"}
+    assert [warm.get(timeout=60) for _ in "ab"] == ["a", "b"]
+    assert fallback.calls == 0
+
+
+def test_no_message_waits_for_a_fallback_that_loads_and_it_is_loaded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    active, fallback = Model("a", lambda n: ModelUnavailableError("away")), Loading("b")
+    warm: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asker = _asker(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asker.wake(60)
+    assert warm.get(timeout=60) == "a"
+    assert fallback.begun.acquire(timeout=60)
+    together = Together(asker, 8, _deadline())
+    assert {together.ended.get(timeout=60) for _ in range(8)} == {ModelUnavailableError}
+    clock.pass_by(FAR)
+    fallback.loaded.set()
+    assert warm.get(timeout=60) == "b"
+    assert asker.ask("text", clock() + FAR).degraded
+    assert fallback.warm_ups == 1
+
+
+def test_who_waited_while_another_loaded_the_model_does_not_load_it_again() -> None:
+    model = Loading("a")
+    warm: list[str] = []
+    asker = _asker(model, loaded=lambda origin, seconds: warm.append(origin.name))
+    together = Together(asker, 8, _deadline())
+    assert model.begun.acquire(timeout=60)
+    with pytest.raises(ModelUnavailableError, match="model 'a' is still loading"):
+        asker.ask("text", time.monotonic())  # no longer than the message's deadline
+    model.loaded.set()
+    assert [together.ended.get(timeout=60) for _ in range(8)] == ["a"] * 8
+    assert (model.warm_ups, warm) == (1, ["a"])
+
+
+def test_an_active_model_that_loads_for_long_does_not_keep_the_others_from_answering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    active, fallback = Loading("a"), Model("b")
+    asker = _asker(active, fallback)
+    for _ in range(2):  # the second time its look is under way
+        asker.wake(0.01)
+        assert asker.ask("text", clock() + FAR).origin.name == "b"
+    active.loaded.set()
+    _ask_until(lambda: active.calls > 0, asker, clock)
+    assert active.warm_ups == 1
+
+
+def test_a_machine_without_a_thread_to_spare_still_answers_and_looks_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    active, fallback = Model("a"), Model("b")
+    asker = _asker(active, fallback)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ModelUnavailableError, match="can't start new thread"):
+            asker.wake(60)
+    asker.wake(60)
+    clock.pass_by(5)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert asker.ask("text", clock() + FAR).origin.name == "a"
+    assert asker.loading
+    assert _ask_until(lambda: not asker.loading, asker, clock) == {"a"}
 
 
 @pytest.mark.parametrize(("pinned", "fine"), [("", True), ("7", True), ("8", False)])
