@@ -1,0 +1,59 @@
+"""How long a chat model's server may take to load the model, before and after its first answer."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.model import ModelConfig, ModelError
+
+pytest.importorskip("httpx")
+
+import httpx
+
+from worker import model_chat
+from worker.model_chat import Chat, Http
+
+
+class Server:
+    """Says how long each request would have been waited for."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.http = Http(config)
+        self.there = True
+        self.waited: list[float] = []
+
+    def invoke(self, _: Any) -> Any:
+        request = httpx.Request("POST", "http://model")
+        for hook in self.http.settings["event_hooks"]["request"]:
+            hook(request)
+        self.waited.append(request.extensions["timeout"]["read"])
+        if not self.there:
+            raise httpx.ConnectError("refused")
+        return SimpleNamespace(content=json.dumps({}), tool_calls=[])
+
+
+@pytest.mark.parametrize(
+    ("deadline", "first"),
+    [(20.0, 600.0), (1800.0, 1800.0)],
+    ids=["short calls", "long calls"],
+)
+def test_the_first_warm_up_may_take_long_the_later_ones_and_messages_a_deadline(
+    deadline: float, first: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(model_chat, "time", SimpleNamespace(monotonic=lambda: now))
+    config = ModelConfig("ollama", "m", deadline=deadline)
+    server = Server(config)
+    chat = Chat("ollama", "m", config, server, "http://model", server.http)
+    server.there = False
+    with pytest.raises(ModelError):
+        chat.warm_up()
+    server.there = True
+    chat.warm_up()
+    chat.warm_up()
+    chat.analyse("text", now + deadline)
+    assert server.waited == [first, first, deadline, deadline]
