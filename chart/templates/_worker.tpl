@@ -104,3 +104,28 @@
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* What a worker reads from files: the broker's Secret, the task, and what the values add. */}}
+{{- define "selfheal.worker.volumeMounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{ include "selfheal.broker.volumeMounts" . }}
+{{- if .Values.task }}
+- {name: task, mountPath: /etc/selfheal/task, readOnly: true}
+{{- end }}
+{{- with .Values.worker.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "selfheal.worker.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{ include "selfheal.broker.volumes" . }}
+{{- if .Values.task }}
+- name: task
+  configMap: {name: {{ include "selfheal.fullname" . }}-worker-task}
+{{- end }}
+{{- with .Values.worker.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -126,6 +126,47 @@ def test_mounts_and_ports_are_declared(helm: Helm, case: str) -> None:
 
 
 @every_case
+def test_every_file_that_a_variable_names_is_mounted(helm: Helm, case: str) -> None:
+    assert _without_a_mount(helm.case(case)) == []
+
+
+def test_a_test_pod_has_what_its_worker_needs(helm: Helm) -> None:
+    """A private certificate authority, a model in the process, the room for it."""
+    volume = {"name": "brought", "persistentVolumeClaim": {"claimName": "models"}}
+    mount = {"name": "brought", "mountPath": "/brought"}
+    resources = {"requests": {"memory": "6Gi"}, "limits": {"memory": "8Gi"}}
+    worker = {
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/brought/ca.crt"}],
+        "extraVolumes": [volume],
+        "extraVolumeMounts": [mount],
+        "resources": resources,
+    }
+    model = {"provider": "llamacpp", "name": "/brought/model.gguf"}
+    manifests = helm.template(values={"model": model, "worker": worker})
+    assert _without_a_mount(manifests) == []
+    spec = by_kind(manifests, "Pod")["selfheal-test-pipeline"]["spec"]
+    [beside] = spec["initContainers"]
+    assert volume in spec["volumes"]
+    assert mount in beside["volumeMounts"]
+    assert beside["resources"] == resources | {"requests": {"cpu": "100m", "memory": "6Gi"}}
+
+
+def _without_a_mount(manifests: list[Manifest]) -> list[str]:
+    """Absolute paths in variables that are under no mount of their container."""
+    found = []
+    for owner, spec in pod_specs(manifests):
+        for container in containers_of(spec):
+            places = [m["mountPath"].rstrip("/") + "/" for m in container["volumeMounts"]]
+            for name, value in environment(container).items():
+                # A virtual host is no path, and a folder of models may be in the image.
+                if name in {"AMQP_VHOST", "OLLAMA_MODELS"} or not str(value).startswith("/"):
+                    continue
+                if not any(f"{value}/".startswith(place) for place in places):
+                    found.append(f"{owner['metadata']['name']}: {name}={value}")
+    return found
+
+
+@every_case
 def test_selectors_find_their_own_pods_only(helm: Helm, case: str) -> None:
     manifests = helm.case(case)
     pods = [(m, m["spec"]["template"]["metadata"]["labels"]) for m in workloads(manifests)]

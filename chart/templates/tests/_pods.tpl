@@ -6,14 +6,3 @@
 {{- $_ := set $values.queue "results" "" -}}
 {{- include .of (dict "Values" $values "Release" .root.Release "Chart" .root.Chart "Capabilities" .root.Capabilities "Template" .root.Template) -}}
 {{- end -}}
-
-{{- define "selfheal.tests.container" -}}
-resources:
-  requests: {cpu: 50m, memory: 96Mi}
-  limits: {memory: 512Mi}
-securityContext:
-  {{- include "selfheal.containerSecurityContext" . | nindent 2 }}
-volumeMounts:
-  - {name: tmp, mountPath: /tmp}
-  {{- include "selfheal.broker.volumeMounts" . | nindent 2 }}
-{{- end -}}
