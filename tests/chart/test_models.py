@@ -75,3 +75,13 @@ def test_the_worker_may_reach_the_servers_of_all_models(
     ]
     to_anywhere = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
     assert {port["port"] for rule in to_anywhere for port in rule["ports"]} == ports
+
+
+@pytest.mark.parametrize(
+    ("case", "prunes"), [("ollama", True), ("gpu", False), ("model-in-image", False)]
+)
+def test_only_a_server_with_a_volume_of_its_own_prunes(helm: Helm, case: str, prunes: bool) -> None:
+    """On a shared one it would remove what another replica is pulling."""
+    server = by_kind(helm.case(case), "Deployment")["selfheal-ollama"]
+    for container in containers(server["spec"]["template"]):
+        assert ("OLLAMA_NOPRUNE" not in environment(container)) == prunes, container["name"]

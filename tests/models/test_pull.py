@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,6 +130,7 @@ class Pod:
         settings = {
             "HOME": str(self.home),
             "OLLAMA_MODELS": str(self.models),
+            "OLLAMA_NOPRUNE": "1",
             "PATH": f"{self.home}:{os.environ['PATH']}",
             "SSL_CERT_FILE": str(self.certificate),
         }
@@ -186,6 +188,24 @@ def test_models_are_pulled_once_and_a_restart_asks_nobody(registry: Registry, po
     ]
     # Its blobs are those of the others.
     assert set(registry.asked) == {"third manifests"}
+
+
+def test_of_two_replicas_on_one_volume_one_pulls(registry: Registry, pod: Pod) -> None:
+    model = f"{registry.host}/library/first"
+    with ThreadPoolExecutor(2) as replicas:
+        both = list(replicas.map(lambda _: pod.pull(model), range(2)))
+    assert [done.returncode for done in both] == [0, 0], [done.stderr for done in both]
+    said = "".join(done.stdout for done in both).splitlines()
+    assert said.count(f"pulling {model}") == 1
+    assert registry.asked.count("first manifests") == 1
+
+
+def test_an_image_without_flock_pulls_all_the_same(registry: Registry, pod: Pod) -> None:
+    (pod.home / "flock").write_text("#!/bin/sh\nexit 127\n")
+    (pod.home / "flock").chmod(0o755)
+    done = pod.pull(f"{registry.host}/library/first")
+    assert done.returncode == 0, done.stderr
+    assert "no lock on" in done.stderr
 
 
 def test_a_model_that_nobody_has_is_named_and_the_step_fails(registry: Registry, pod: Pod) -> None:

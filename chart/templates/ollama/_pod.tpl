@@ -5,8 +5,9 @@ imagePullPolicy: {{ .Values.ollama.image.pullPolicy }}
 env:
   - {name: HOME, value: /home/ollama}
   - {name: OLLAMA_MODELS, value: {{ .Values.ollama.modelsInImage | default "/models" | quote }}}
-  {{- if .Values.ollama.modelsInImage }}
-  # The folder cannot be written to.
+  {{- if or .Values.ollama.modelsInImage .Values.ollama.persistence.enabled }}
+  # A server that starts removes what no model needs yet. A folder of the image cannot be written to, and on a shared
+  # volume that would be what another replica is pulling.
   - {name: OLLAMA_NOPRUNE, value: "1"}
   {{- end }}
   - {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
