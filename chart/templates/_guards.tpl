@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -90,6 +90,19 @@
 {{- end -}}
 {{- end -}}
 {{- toJson (uniq $p) -}}
+{{- end -}}
+
+{{- define "selfheal.guards.labels" -}}
+{{- $p := list -}}
+{{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
+{{- $values := get $.Values $key -}}
+{{- range $label := include "selfheal.selectorLabels" (dict "root" $ "component" "") | fromYaml | keys | sortAlpha -}}
+{{- if and $values.enabled (hasKey (default dict $values.podLabels) $label) -}}
+{{- $p = append $p (printf "%s.podLabels sets %s, by which the pods are found: give them a label of another name" $key $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
 {{- end -}}
 
 {{- define "selfheal.guards.autoscaling" -}}

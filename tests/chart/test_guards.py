@@ -167,6 +167,10 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"worker": {"extraEnv": [{"name": "QUEUE_NAME", "value": "q"}]}},
         ["worker.extraEnv sets QUEUE_NAME, which is set already", "use the value of the chart"],
     ),
+    "a label that selects pods": (
+        {"remediator": {"podLabels": {"team": "a", "app.kubernetes.io/component": "worker"}}},
+        ["remediator.podLabels sets app.kubernetes.io/component", "a label of another name"],
+    ),
     "a model server that nobody uses": (
         {"ollama": {"enabled": True, "models": ["m"]}},
         [
