@@ -148,8 +148,44 @@ def test_no_role_uses_wildcards(helm: Helm) -> None:
                 assert "*" not in json.dumps(role["rules"])
 
 
+AGGREGATED = "rbac.authorization.k8s.io/aggregate-to-"
+
+
+def test_teams_write_policies_where_they_may_edit_and_read_them_where_they_may_view(
+    helm: Helm,
+) -> None:
+    """Policies alone, and never their status."""
+    given: dict[str, set[tuple[str, str]]] = {}
+    for role in by_kind(helm.case("default"), "ClusterRole").values():
+        for label, value in role["metadata"]["labels"].items():
+            if label.startswith(AGGREGATED):
+                assert value == "true"
+                given[label.removeprefix(AGGREGATED)] = _rights(role)
+    read = {("healingpolicies", verb) for verb in ("get", "list", "watch")}
+    writing = ("create", "update", "patch", "delete", "deletecollection")
+    write = {("healingpolicies", verb) for verb in writing}
+    assert given == {"view": read, "edit": read | write, "admin": read | write}
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        "remediator.rbac.aggregateClusterRoles=false",
+        "remediator.config.policies.enabled=false",
+        "remediator.enabled=false",
+    ],
+)
+def test_nobody_is_given_policies_that_are_not_wanted(helm: Helm, off: str) -> None:
+    roles = by_kind(helm.template(off), "ClusterRole")
+    assert roles.keys() <= {"selfheal-remediator"}
+
+
 def _verbs(manifests: list[Manifest]) -> set[tuple[str, str]]:
-    [role] = by_kind(manifests, "ClusterRole").values()
+    role = by_kind(manifests, "ClusterRole")["selfheal-remediator"]
+    return _rights(role)
+
+
+def _rights(role: Manifest) -> set[tuple[str, str]]:
     return {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
 
 

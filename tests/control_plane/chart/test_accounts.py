@@ -14,6 +14,7 @@ import yaml
 
 from ci.cluster import ClusterError
 from tests.control_plane.chart.conftest import BY_HAND, CHART, Site
+from tests.control_plane.site import until
 
 pytestmark = pytest.mark.control_plane
 
@@ -130,6 +131,35 @@ def test_a_value_gives_and_takes_what_belongs_to_it(
     # The policies of the release are refused without somebody who looks after them.
     _install(site, setting, "healingPolicies.enabled=false")
     assert rights(site, f"{site.namespace}:selfheal-remediator", "kube-system") == expected
+
+
+READ_POLICIES = {"healingpolicies.selfheal.dev": "get list watch"}
+WRITE_POLICIES = {
+    "healingpolicies.selfheal.dev": "create delete deletecollection get list patch update watch"
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [("view", READ_POLICIES), ("edit", WRITE_POLICIES), ("admin", WRITE_POLICIES)],
+)
+def test_teams_write_policies_in_their_namespace(
+    installed: Site, role: str, expected: Rights
+) -> None:
+    """By the roles that they have there already; the status is the remediator's."""
+    here, account = installed.namespace, f"{installed.namespace}:{role}"
+    installed.cluster.kubectl(
+        *("create", "rolebinding", role, "-n", here),
+        *(f"--clusterrole={role}", f"--serviceaccount={account}"),
+    )
+
+    def of_policies(namespace: str) -> Rights:
+        found = rights(installed, account, namespace)
+        return {what: verbs for what, verbs in found.items() if "selfheal.dev" in what}
+
+    # The API server's controllers add them to the role a moment after the install.
+    until(lambda: of_policies(here) == expected, f"rights of {role} on policies")
+    assert of_policies("kube-system") == {}
 
 
 def _privileged(pod: dict[str, Any]) -> None:
