@@ -10,6 +10,7 @@ import pytest
 from tests.chart.pod_security import violations
 from tests.chart.rendering import (
     CASES,
+    CHART,
     Helm,
     Manifest,
     by_kind,
@@ -146,6 +147,35 @@ def test_no_role_uses_wildcards(helm: Helm) -> None:
         for kind in ("ClusterRole", "Role"):
             for role in by_kind(helm.case(case), kind).values():
                 assert "*" not in json.dumps(role["rules"])
+
+
+#: What each resource of the remediator's roles is called in SECURITY.md.
+WORDS = {
+    "nodes": "patch nodes",
+    "pods": "pods",
+    "pods/eviction": "evict pods",
+    "persistentvolumeclaims": "claims",
+    "persistentvolumes": "volumes",
+    "poddisruptionbudgets": "disruption budgets",
+    "daemonsets": "DaemonSets",
+    "deployments": "owners of pods",
+    "replicasets": "owners of pods",
+    "statefulsets": "owners of pods",
+    "healingpolicies": "HealingPolicies",
+    "healingpolicies/status": "the status of HealingPolicies",
+    "leases": "Leases",
+    "machines": "machines",
+    "events": "write Events",
+}
+
+
+def test_the_table_of_rights_names_all_that_the_remediator_may_touch(helm: Helm) -> None:
+    text = (CHART.parent / "SECURITY.md").read_text(encoding="utf-8")
+    [row] = [line for line in text.splitlines() if line.startswith("| remediator |")]
+    manifests = helm.case("default")
+    for kind in ("ClusterRole", "Role"):
+        for resource, _ in _rights(by_kind(manifests, kind)["selfheal-remediator"]):
+            assert WORDS[resource] in row.partition("**Not**")[0], resource
 
 
 AGGREGATED = "rbac.authorization.k8s.io/aggregate-to-"
