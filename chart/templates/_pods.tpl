@@ -15,11 +15,20 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The names of the image pull secrets, as JSON. */}}
+{{- define "selfheal.imagePullSecretNames" -}}
+{{- $names := list -}}
+{{- range concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) -}}
+{{- if kindIs "map" . }}{{- $names = append $names .name -}}{{- else }}{{- $names = append $names . -}}{{- end -}}
+{{- end -}}
+{{- uniq $names | toJson -}}
+{{- end -}}
+
 {{- define "selfheal.imagePullSecrets" -}}
-{{- with concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) | uniq }}
+{{- with include "selfheal.imagePullSecretNames" . | fromJsonArray }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
+  - name: {{ . }}
   {{- end }}
 {{- end }}
 {{- end -}}

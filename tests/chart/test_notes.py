@@ -57,3 +57,31 @@ def test_says_that_faults_are_on(notes: Helm) -> None:
     assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
     assert "while /tmp/hang is there" in notes.notes("faults.modelHangFile=/tmp/hang")
     assert "faults" not in notes.notes()
+
+
+@pytest.mark.parametrize("given", ["imagePullSecrets[0].name", "global.imagePullSecrets[0]"])
+def test_says_that_the_detector_needs_the_pull_secret_in_its_own_namespace(
+    notes: Helm, given: str
+) -> None:
+    """Pods there never start without; nothing else in the release shows it."""
+    there = "-n feelings-selfheal-node-problem-detector create secret docker-registry regcred"
+    secret = f"{given}=regcred"
+    assert there in notes.notes(secret)
+    assert "create secret" not in notes.notes()
+    assert "create secret" not in notes.notes(secret, "nodeProblemDetector.enabled=false")
+    assert "create secret" not in notes.notes(secret, "nodeProblemDetector.namespace=ns")
+
+
+@pytest.mark.parametrize("case", ["production", "air-gapped"])
+def test_an_example_with_a_private_registry_says_so_before_the_install(
+    notes: Helm, case: str
+) -> None:
+    [path] = CASES[case]
+    [namespace] = {m["metadata"]["name"] for m in notes.case(case) if m["kind"] == "Namespace"}
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    for text in (path.read_text(encoding="utf-8"), readme):
+        assert f"kubectl create namespace {namespace}" in text
+        assert f"{namespace} pod-security.kubernetes.io/enforce=privileged" in text
+        assert "nodeProblemDetector.createNamespace=false" in text
+    without = notes.case(case, "nodeProblemDetector.createNamespace=false")
+    assert "Namespace" not in {m["kind"] for m in without}
