@@ -113,6 +113,13 @@ def test_the_topology_job_has_another_name_when_it_does_something_else(helm: Hel
     assert job() != job("topology.backoffLimit=3")
 
 
+@pytest.mark.parametrize("seconds", [None, 0, 1_000_000])
+def test_the_topology_job_is_removed_when_the_value_says(helm: Helm, seconds: int | None) -> None:
+    values = {"topology": {"ttlSecondsAfterFinished": seconds}}
+    [job] = by_kind(helm.template(*FIXED, values=values), "Job").values()
+    assert job["spec"].get("ttlSecondsAfterFinished") == seconds
+
+
 def test_the_topology_job_is_no_hook(helm: Helm) -> None:
     """A hook would run before the broker is there, or keep `--wait` waiting for ever."""
     hooks = {
