@@ -24,6 +24,7 @@ venv: $(VENV)/.stamp ## the Python environment, from the locked requirements
 lock: venv ## lock the requirements again from pyproject.toml, with hashes
 	$(BIN)/pip install --quiet uv==$(UV_VERSION)
 	$(UV_COMPILE) --extra worker -o requirements/worker.txt pyproject.toml
+	$(UV_COMPILE) --extra worker --extra openai --extra langchain -o requirements/worker-providers.txt pyproject.toml
 	$(UV_COMPILE) --extra remediator -o requirements/remediator.txt pyproject.toml
 	$(UV_COMPILE) --extra worker --extra remediator --extra test -o requirements/dev.txt pyproject.toml
 	$(UV_COMPILE) --extra worker --extra remediator --extra test --extra bench -o requirements/bench.txt pyproject.toml

@@ -28,13 +28,16 @@ IN_THE_BOX: Mapping[str, str] = {
     "llamacpp": "worker.model_llamacpp:build",
 }
 
-#: The extra of this package that brings what a provider needs.
-EXTRAS: Mapping[str, str] = {
-    "ollama": "worker",
-    "openai": "openai",
+#: The packages that a provider needs, by their names on an index.
+PACKAGES: Mapping[str, str] = {
+    "ollama": "langchain-core langchain-ollama",
+    "openai": "langchain-openai",
     "langchain": "langchain",
-    "llamacpp": "llamacpp",
+    "llamacpp": "langchain-community llama-cpp-python",
 }
+
+#: The image's requirements for the providers that it has only when it is built with them.
+REQUIREMENTS: Mapping[str, str] = {"openai": "worker-providers", "langchain": "worker-providers"}
 
 
 def _built_in_task() -> Task:
@@ -201,9 +204,12 @@ def build(config: ModelConfig) -> Provider:
 
 def missing(error: ModuleNotFoundError, provider: str) -> str:
     """What to say of a package that is not there: its name, and how it comes."""
-    extra = EXTRAS.get(provider)
-    how = f"; pip install 'selfheal[{extra}]' brings it" if extra else ""
-    return f"needs the Python module {error.name!r}, which is not installed{how}"
+    said = f"needs the Python module {error.name!r}, which is not installed"
+    if provider in PACKAGES:
+        said += f"; pip install {PACKAGES[provider]} brings it"
+    if provider in REQUIREMENTS:
+        said += f", in an image the build argument REQUIREMENTS={REQUIREMENTS[provider]}"
+    return said
 
 
 def names() -> list[str]:

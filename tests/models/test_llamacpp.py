@@ -32,9 +32,9 @@ from worker.model import (
 )
 
 pytest.importorskip(
-    "llama_cpp", reason="no llama-cpp-python: pip install 'selfheal[llamacpp]' compiles it"
+    "llama_cpp", reason="no llama-cpp-python: pip install llama-cpp-python compiles it"
 )
-pytest.importorskip("langchain_community", reason="pip install 'selfheal[llamacpp]' brings it")
+pytest.importorskip("langchain_community", reason="pip install langchain-community brings it")
 
 LONG = 300.0
 TASK = task_file.load()

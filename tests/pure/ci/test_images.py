@@ -12,6 +12,7 @@ from ci.images import archive, catalog
 from ci.images.__main__ import main
 from ci.images.archive import Config, File
 from ci.images.tools import REPOSITORY
+from worker import model
 
 
 @pytest.fixture
@@ -114,7 +115,12 @@ def test_dockerfiles_pin_hashes_and_end_as_a_user_without_rights(package: str) -
     assert "\nUSER 65532:65532\n" in final
     assert f'\nENTRYPOINT ["selfheal-{package}"]\nCMD ["run"]\n' in final
     copied = re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE)
-    assert copied == [f"requirements/{package}.txt", package]
+    locked = {"worker": "${REQUIREMENTS}", "remediator": "remediator"}[package]
+    assert copied == [f"requirements/{locked}.txt", package]
+
+
+def test_the_workers_image_has_the_workers_requirements_unless_told() -> None:
+    assert re.findall(r"^ARG REQUIREMENTS=(\S+)$", dockerfile("worker"), re.MULTILINE) == ["worker"]
 
 
 def test_the_client_half_that_the_image_leaves_out_is_imported_nowhere() -> None:
@@ -129,5 +135,5 @@ def test_a_build_sees_only_the_packages_and_their_requirements() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-    packages = ["worker", "remediator"]
-    assert allowed == packages + [f"requirements/{package}.txt" for package in packages]
+    locked = ["worker", *sorted(set(model.REQUIREMENTS.values())), "remediator"]
+    assert allowed == ["worker", "remediator"] + [f"requirements/{name}.txt" for name in locked]

@@ -59,6 +59,9 @@ def test_another_base_changes_the_key(repository: Path) -> None:
 UNSEEN: dict[str, Callable[[Path], object]] = {
     "other package": lambda at: (at / "remediator/__init__.py").write_text("x = 1\n"),
     "other requirements": lambda at: (at / "requirements/remediator.txt").write_text("x==2\n"),
+    "requirements of a build argument": (
+        lambda at: (at / "requirements/worker-providers.txt").write_text("x==2\n")
+    ),
     "bytecode": lambda at: shutil.copytree(at / "worker/inner", at / "worker/__pycache__"),
     "times": lambda at: (at / "worker/__init__.py").touch(),
     "readme": lambda at: (at / "README.md").write_text("x"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +77,18 @@ def test_a_provider_that_is_not_there_is_told_with_those_that_are(installed: Pat
     assert "builtin, langchain, llamacpp, ollama, openai, shouting" in done.stderr
 
 
-@pytest.mark.parametrize("provider", ["ollama", "openai", "langchain", "llamacpp"])
+IN_AN_IMAGE = ", in an image the build argument REQUIREMENTS=worker-providers"
+BRINGING = {
+    "ollama": "pip install langchain-core langchain-ollama brings it",
+    "openai": f"pip install langchain-openai brings it{IN_AN_IMAGE}",
+    "langchain": f"pip install langchain brings it{IN_AN_IMAGE}",
+    "llamacpp": "pip install langchain-community llama-cpp-python brings it",
+}
+
+
+@pytest.mark.parametrize(("provider", "how"), BRINGING.items())
 def test_a_missing_package_is_named_with_what_brings_it(
-    provider: str, monkeypatch: pytest.MonkeyPatch
+    provider: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = model.IN_THE_BOX[provider].partition(":")[0]
 
@@ -90,8 +101,34 @@ def test_a_missing_package_is_named_with_what_brings_it(
         model.build(ModelConfig(provider, name="m", key="triage"))
     assert str(caught.value) == (
         f"models.triage.provider={provider} needs the Python module 'some_package', "
-        f"which is not installed; pip install 'selfheal[{model.EXTRAS[provider]}]' brings it"
+        f"which is not installed; {how}"
     )
+
+
+def test_what_is_said_to_bring_a_provider_is_what_its_extra_has() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        extra: {re.split("[>=]", package)[0] for package in packages}
+        for extra, packages in project["optional-dependencies"].items()
+    }
+    for provider, packages in model.PACKAGES.items():
+        extra = "worker" if provider == "ollama" else provider
+        assert set(packages.split()) <= extras[extra]
+        if extra != "worker":
+            assert set(packages.split()) == extras[extra]
+
+
+@pytest.mark.parametrize(("provider", "requirements"), model.REQUIREMENTS.items())
+def test_the_build_argument_brings_the_packages_and_all_that_the_image_has(
+    provider: str, requirements: str
+) -> None:
+    locked, default = (
+        set(re.findall(r"^(\S+==\S+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        for path in (ROOT / f"requirements/{name}.txt" for name in (requirements, "worker"))
+    )
+    assert default < locked
+    names = {package.partition("==")[0] for package in locked}
+    assert set(model.PACKAGES[provider].split()) <= names
 
 
 def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> None:
@@ -108,7 +145,7 @@ def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> Non
     )
     assert done.returncode == 2
     assert "needs the Python module 'llama_cpp', which is not installed" in done.stderr
-    assert "pip install 'selfheal[llamacpp]'" in done.stderr
+    assert "pip install langchain-community llama-cpp-python" in done.stderr
 
 
 def test_no_provider_is_imported_that_is_not_used() -> None:
