@@ -44,3 +44,23 @@ def test_its_commands_are_understood(path: Path) -> None:
         match = re.search(r"(?:^|-- )selfheal-(worker|remediator) (.*)", command)
         assert match, command
         PARSERS[match[1]]().parse_args(shlex.split(match[2]))  # exits when it does not understand
+
+
+IN_A_WORKER = [path for path in RUNBOOKS if "exec deploy/RELEASE-worker" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", IN_A_WORKER, ids=lambda path: path.stem)
+def test_what_runs_in_a_worker_begins_and_ends_with_one_that_runs(path: Path) -> None:
+    """By default there is none while the queue is empty."""
+    text = path.read_text(encoding="utf-8")
+    start, end = re.findall(r"^(?:-|\d\.) (.*paused-replicas(?:=1|-).*)$", text, re.MULTILINE)
+    assert "paused-replicas=1 --overwrite" in start
+    assert "paused-replicas-`" in end
+    inside = text[text.index(start) : text.index(end)]
+    assert inside.count("exec deploy/RELEASE-worker") == text.count("exec deploy/RELEASE-worker")
+
+
+def test_a_worker_is_started_in_the_same_words_everywhere() -> None:
+    lines = [line for path in IN_A_WORKER for line in path.read_text().splitlines()]
+    steps = [re.sub(r"^\d\. ", "", line) for line in lines if "paused-replicas" in line]
+    assert (len(steps), len(set(steps))) == (2 * len(IN_A_WORKER), 2)

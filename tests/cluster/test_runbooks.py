@@ -30,7 +30,14 @@ _NOT_HERE = {
     "kubectl -n NAMESPACE logs deploy/RELEASE-ollama": "the demo's release has no Ollama",
     "kubectl -n NAMESPACE exec deploy/RELEASE-worker -- selfheal-worker results": "would wait",
 }
-_RUN = [command for command in _COMMANDS if not command.startswith(tuple(_NOT_HERE))]
+# The step that starts a worker where none runs, around all the others.
+_STEP = re.compile(r"paused-replicas|wait deploy/RELEASE-worker")
+_END, *_BEGIN = filter(_STEP.search, _COMMANDS)
+_RUN = [
+    command
+    for command in _COMMANDS
+    if not command.startswith(tuple(_NOT_HERE)) and command not in (*_BEGIN, _END)
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +52,14 @@ def shell(demo):
             [programs[first], *rest], env=environment, capture_output=True, text=True, timeout=120
         )
 
-    paused = "autoscaling.keda.sh/paused-replicas"
-    annotate = "kubectl -n selfheal annotate scaledobject selfheal-worker"
-    assert run(f"{annotate} {paused}=1 --overwrite").returncode == 0
-    demo.cluster.kubectl(
-        *("-n", "selfheal", "wait", "deploy/selfheal-worker", "--timeout=120s"),
-        "--for=jsonpath={.status.readyReplicas}=1",
-        seconds=130,
-    )
+    def named(command):
+        return command.replace("NAMESPACE", "selfheal").replace("RELEASE", "selfheal")
+
+    for command in _BEGIN:
+        done = run(named(command))
+        assert done.returncode == 0, done.stderr
     yield run
-    run(f"{annotate} {paused}-")
+    run(named(_END))
 
 
 @pytest.fixture
