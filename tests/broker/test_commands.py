@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pika
@@ -17,11 +20,10 @@ from tests.broker.rabbit import free_ports
 from worker.__main__ import main
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.broker.conftest import StartWorker
     from tests.broker.rabbit import Rabbit, Vhost
 
+ROOT = Path(__file__).parents[2]
 GOOD = '{"id": "a", "text": "I love it"}\n{"text": "no id"}\n\n'
 
 
@@ -72,6 +74,42 @@ def test_what_is_kept_is_bounded_by_number_and_age(vhost: Vhost) -> None:
         vhost.publish([b"x"] * 5, queue="feedback.results")
     for queue in ("feedback.dead-letters", "feedback.results"):
         vhost.wait_count(queue, 0)
+
+
+def obey(vhost: Vhost, runbook: str, changed: dict[str, int]) -> None:
+    """Set the policy of a runbook, as it stands there but for the numbers."""
+    text = (ROOT / f"alerts/runbooks/{runbook}.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"-- rabbitmqctl set_policy ([^`]+)`", text)
+    name, pattern, definition, *rest = shlex.split(policy)
+    definition = json.dumps(json.loads(definition) | changed)
+    vhost.rabbit.ctl("set_policy", "-p", vhost.name, name, pattern, definition, *rest)
+
+
+@each_line
+def test_the_runbooks_policy_bounds_results_that_are_there_and_those_that_come(
+    vhost: Vhost,
+) -> None:
+    env = environment(vhost.uri)
+    assert command(env, "topology").returncode == 0
+    vhost.publish([b"%d" % n for n in range(6)], queue="feedback.results")
+    obey(vhost, "SelfhealResultsNotRead", {"max-length": 4, "message-ttl": 200})
+    vhost.wait_count("feedback.results", 4)
+    assert [body for body, _ in vhost.take("feedback.results")] == [b"2", b"3", b"4", b"5"]
+    vhost.publish([b"late"], queue="feedback.results")
+    vhost.wait_count("feedback.results", 0)
+    assert command(env, "topology").returncode == 0
+
+
+@each_line
+def test_the_runbooks_policy_lets_the_oldest_go_where_the_queue_refused(vhost: Vhost) -> None:
+    env = environment(vhost.uri, RESULTS_MAX_LENGTH=2)
+    assert command(env, "topology").returncode == 0
+    with pytest.raises(pika.exceptions.NackError):
+        vhost.publish([b"x"] * 5, queue="feedback.results")
+    obey(vhost, "SelfhealResultsBreakerOpen", {})
+    vhost.wait_count("feedback.results", 2)
+    vhost.publish([b"y", b"z"], queue="feedback.results")
+    assert [body for body, _ in vhost.take("feedback.results")] == [b"y", b"z"]
 
 
 def test_topology_waits_for_the_broker_and_says_so(tmp_path: Path) -> None:

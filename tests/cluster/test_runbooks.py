@@ -29,6 +29,8 @@ _NOT_HERE = {
     "kubectl -n POLICY_NAMESPACE logs POD --previous": "needs a container that was restarted",
     "kubectl -n NAMESPACE logs deploy/RELEASE-ollama": "the demo's release has no Ollama",
     "kubectl -n NAMESPACE exec deploy/RELEASE-worker -- selfheal-worker results": "would wait",
+    "kubectl -n NAMESPACE patch pvc": "needs a storage class that expands volumes",
+    "kubectl -n NAMESPACE delete statefulset": "an upgrade must follow it",
 }
 # The step that starts a worker where none runs, around all the others.
 _STEP = re.compile(r"paused-replicas|wait deploy/RELEASE-worker")
@@ -60,6 +62,7 @@ def shell(demo):
         assert done.returncode == 0, done.stderr
     yield run
     run(named(_END))
+    run("kubectl -n selfheal exec selfheal-rabbitmq-0 -- rabbitmqctl clear_policy results")
 
 
 @pytest.fixture
