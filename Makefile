@@ -54,7 +54,7 @@ test-fast: venv ## lint, pure and chart: under a minute, for the inner loop
 
 .PHONY: test-long
 test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed
-	SELFHEAL_LONG=1 ci/test pure chaos provoked models control_plane chart cluster
+	SELFHEAL_LONG=1 ci/test pure broker chaos provoked models control_plane chart cluster
 
 .PHONY: bench
 bench: able venv ## all benchmarks, half an hour: BENCHMARKS.md, docs/benchmarks.json, plots

@@ -44,6 +44,17 @@ def test_values_are_there(page: str) -> None:
                 found = found[part]
 
 
+def test_test_long_has_each_tier_with_a_long_form() -> None:
+    (tiers,) = re.findall(r"SELFHEAL_LONG=1 ci/test (.*)", (ROOT / "Makefile").read_text())
+    long = re.compile(r"environ\.get\(.SELFHEAL_LONG")
+    with_one = {
+        path.relative_to(ROOT / "tests").parts[0]
+        for path in (ROOT / "tests").rglob("*.py")
+        if long.search(path.read_text(encoding="utf-8"))
+    }
+    assert with_one == set(tiers.split())
+
+
 @every_page
 def test_make_has_the_targets(page: str) -> None:
     for words in quoted(page):
