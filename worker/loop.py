@@ -24,6 +24,7 @@ from worker.dead_letters import headers as dead_letter_headers
 from worker.dead_letters import retry_headers
 from worker.handlers import Handlers, Work
 from worker.health import Status
+from worker.limits import LimitedError
 from worker.logs import say
 from worker.message import PoisonError
 from worker.metrics import Metrics
@@ -67,6 +68,9 @@ class Worker:
         self._done: deque[Work] = deque()
         self._woken = False
         self._parked: dict[Work, Callable[[], None]] = {}
+        # What was parked and is sent again as the probe of the results breaker, until told of.
+        self._resent: set[Work] = set()
+        self._resent_well = True
         self._hung: set[Work] = set()
         self._warm = False
         self._model_trouble = ""
@@ -171,6 +175,7 @@ class Worker:
             self._metrics.messages.labels("lost_connection").inc()
         self._work.clear()
         self._parked.clear()
+        self._resent.clear()
         self._cancelling = False
         if self._breakers["results"].state is breakers.State.PROBING:
             # The answer will not come: the queues were asked about on that connection.
@@ -242,6 +247,8 @@ class Worker:
 
     def _judge_model(self, error: BaseException | None) -> None:
         before = self._breakers["model"]
+        if isinstance(error, LimitedError):
+            return  # it was not asked
         if error is None:
             self._change("model", breakers.succeeded(before), "")
         elif isinstance(error, TransientError | ModelUnavailableError):
@@ -347,13 +354,16 @@ class Worker:
         work.settling = True
 
         def sent(result: Outcome) -> None:
+            if result is Outcome.LOST:
+                return
+            why = f"{publication.queue}: {result.value}"
             if result is Outcome.CONFIRMED:
                 self._settled(work, outcome)
-            elif result is not Outcome.LOST:
-                why = f"{publication.queue}: {result.value}"
-                after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
+            else:
                 self._parked[work] = again
+                after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
                 self._change("results", after, why)
+            self._resent_told(work, well=result is Outcome.CONFIRMED, why=why)
 
         def again() -> None:
             self._link.publish(publication, sent)
@@ -394,9 +404,14 @@ class Worker:
             self._steer()
 
     def _steer(self) -> None:
-        """Consume exactly while work may flow."""
+        """Consume exactly while work may flow.
+
+        The broker's prefetch is of each consumer: a new one brings messages beside those that are
+        still worked on, so it waits until some of them are done.
+        """
         if self._flowing() and not self._cancelling:
-            self._link.consume()
+            if len(self._work) < self._settings.concurrency:
+                self._link.consume()
         elif self._link.subscribed and not self._flowing():
             self._cancelling = True
             self._link.cancel()
@@ -446,7 +461,11 @@ class Worker:
         self._change("model", after, why)
 
     def _probe_results(self) -> None:
-        """Declare the queues again (one may have been deleted), and try what could not be sent."""
+        """Declare the queues again (one may have been deleted), and try what could not be sent.
+
+        Only when all of that was taken does work flow again: a queue that is full can be declared,
+        and each new consumer brings as many messages as the prefetch allows.
+        """
         if not self._link.up:
             return
         self._breakers["results"] = breakers.probing(self._breakers["results"])
@@ -456,17 +475,34 @@ class Worker:
         def declared(error: BrokerError | None) -> None:
             if epoch != self._link.epoch:
                 return
-            self._results_probed(well=error is None, why=str(error or "declared"))
-            if error is None:
-                parked, self._parked = self._parked, {}
-                for again in parked.values():
-                    again()
+            if error is not None or not self._parked:
+                self._results_probed(well=error is None, why=str(error or "declared"))
+                return
+            parked, self._parked = self._parked, {}
+            self._resent, self._resent_well = set(parked), True
+            for again in parked.values():
+                again()
 
         self._link.declare(declared)
 
+    def _resent_told(self, work: Work, *, well: bool, why: str) -> None:
+        """What became of one of those that were sent again."""
+        if work not in self._resent:
+            return
+        self._resent.discard(work)
+        self._resent_well = self._resent_well and well
+        if not self._resent:
+            self._results_probed(well=self._resent_well, why=why)
+
     def _results_probed(self, *, well: bool, why: str) -> None:
+        if not well:
+            say(logging.DEBUG, "results are still not taken", why=why)
         after = breakers.probed(self._breakers["results"], time.monotonic(), well=well)
         self._change("results", after, why)
+        if well:
+            parked, self._parked = self._parked, {}  # what was finished during the probe
+            for again in parked.values():
+                again()
 
     # --- time
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.limits import LimitedError
 from worker.model import ModelUnavailableError, TransientError
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
@@ -53,14 +54,15 @@ def decide(
     """Say what to do after one more failure; attempts are those before it.
 
     model_away: the circuit breaker is open, so that a transient failure proves nothing against
-    the message. An error that is no `ModelError` is a fault of ours or of a plug-in: it is
+    the message. A limit of ours that left it no turn does not count as an attempt either: it
+    comes again later. An error that is no `ModelError` is a fault of ours or of a plug-in: it is
     retried too, because the next version may not have it, and it ends in the dead letters.
     """
     if isinstance(error, ModelUnavailableError) or (
         model_away and isinstance(error, TransientError)
     ):
         return Hold()
-    made = attempts + 1
+    made = attempts if isinstance(error, LimitedError) else attempts + 1
     if made >= max_attempts:
         return DeadLetter("retries_exhausted", type(error).__name__, made)
     wanted = getattr(error, "retry_after", None) or 0

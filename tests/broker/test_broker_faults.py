@@ -193,12 +193,17 @@ def test_a_results_queue_that_is_missing_keeps_the_messages(
 def test_a_full_results_queue_stops_the_work_until_there_is_room(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(vhost.uri, RESULTS_MAX_LENGTH=5, CONCURRENCY=2).ready()
+    worker = start_worker(vhost.uri, RESULTS_MAX_LENGTH=5, CONCURRENCY=2, LOG_LEVEL="debug").ready()
     vhost.publish(bodies(40))
     worker.wait_event("circuit breaker", breaker="results", state="open")
     code, why = worker.get("/readyz")
     assert code == 503
     assert "results" in why
+    # A queue that is full can be declared: that alone must not bring more messages each time.
+    worker.wait_event("results are still not taken", times=3)
+    assert worker.progress()["in_flight"] <= 2
+    results = [line for line in worker.lines() if line.get("breaker") == "results"]
+    assert [line["state"] for line in results] == ["open"]
     seen = collect(vhost, 40)
     assert set(seen.values()) == {1}
     assert vhost.count("feedback.dead-letters") == 0

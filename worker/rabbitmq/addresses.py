@@ -15,14 +15,18 @@ CONNECT_TIMEOUT = 10.0
 
 
 def parameters(settings: Settings) -> list[pika.ConnectionParameters]:
-    """All addresses of the broker. Files with secrets are read each time, so that they may be
-    rotated. Raises `BrokerError`."""
+    """All addresses of the broker, at least one. Files with secrets are read each time, so that
+    they may be rotated. Raises `BrokerError`."""
     try:
         uris = _uris(settings)
         made = [pika.URLParameters(uri) for uri in uris]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError) as error:
+        # pika evaluates a URI's options as Python literals, and says nothing of what was wrong.
         what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else "bad value"
         raise BrokerError(f"the broker's address cannot be read: {what}", permanent=True) from None
+    if not made:
+        where = settings.amqp_uri_file or "AMQP_HOST"
+        raise BrokerError(f"{where} is empty: it must name the broker", permanent=True)
     for one in made:
         one.heartbeat = settings.amqp_heartbeat
         one.socket_timeout = CONNECT_TIMEOUT
@@ -65,6 +69,11 @@ def _secret(file: Path | None, value: str | None) -> str | None:
 def _with_credentials(uri: str, user: str | None, password: str | None) -> str:
     parts = urlsplit(uri)
     if user is None and password is None:
+        if parts.username and parts.password is None:
+            raise BrokerError(
+                f"the broker's address names the user '{unquote(parts.username)}' but no password",
+                permanent=True,
+            )
         return uri
     name = user if user is not None else unquote(parts.username or "guest")
     word = password if password is not None else unquote(parts.password or "guest")

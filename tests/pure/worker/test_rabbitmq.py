@@ -72,6 +72,28 @@ def test_files_are_read_each_time(tmp_path: Path) -> None:
     assert caught.value.permanent
 
 
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"AMQP_URI": "amqp://me@broker/"}, "the user 'me' but no password"),
+        ({"AMQP_HOST": " , "}, "AMQP_HOST is empty"),
+        ({"AMQP_URI": "amqps://broker/?ssl_options={"}, "cannot be read: bad value"),
+        ({"AMQP_URI": "amqp://broker:port/"}, "cannot be read: bad value"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_said(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(BrokerError, match=said) as caught:
+        made(**environ)
+    assert caught.value.permanent
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "uri"
+    file.write_text("\n")
+    with pytest.raises(BrokerError, match="uri is empty"):
+        made(AMQP_URI_FILE=str(file))
+
+
 def test_no_address_shows_its_password() -> None:
     (one,) = made(AMQP_URI="amqp://me:hunter2@broker/")
     for error in (None, OSError("x"), amqp.ProbableAuthenticationError("y"), ssl.SSLError("z")):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.limits import LimitedError
 from worker.model import BadOutputError, ModelUnavailableError, TransientError
 from worker.retries import DeadLetter, Decision, Hold, Retry, attempts_of, backoff, decide
 
@@ -37,6 +38,12 @@ def test_one_attempt_means_no_retry() -> None:
 def test_a_model_that_is_away_is_not_the_messages_fault(attempts: int) -> None:
     assert after(ModelUnavailableError("refused"), attempts) == Hold()
     assert after(TransientError("503"), attempts, away=True) == Hold()
+
+
+@pytest.mark.parametrize(("attempts", "most"), [(0, 1), (0, 5), (4, 5)])
+def test_who_got_no_turn_comes_again_without_an_attempt(attempts: int, most: int) -> None:
+    found = after(LimitedError("no turn"), attempts, most=most)
+    assert found == Retry(DELAYS[min(attempts, 3)], attempts)
 
 
 def test_a_fault_of_ours_is_counted_even_when_the_model_is_away() -> None:
