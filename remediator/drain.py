@@ -208,6 +208,15 @@ class NodeDrain:
         else:
             item.overtaken = 0
 
+    def not_asked(self, uid: str) -> None:
+        """The eviction that was ordered was never asked for: it may be ordered again."""
+        item = self.evictions.get(uid)
+        if item is None or item.step is not Step.POSTED:
+            return
+        item.step = Step.REFUSED if item.refusals else Step.IDLE
+        item.posts -= 1
+        self.posts -= 1
+
     def _has_room(self, pod: Pod) -> bool:
         covering = [budget for budget in self.budgets.values() if budget.covers(pod)]
         return bool(covering) and all(b.allowed > 0 and b.current for b in covering)

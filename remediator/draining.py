@@ -111,6 +111,8 @@ class Draining:
         #: Grows with every drain that begins or ends.
         self.revision = 0
         self._looked_with: tuple[bool, Config] = (False, config)
+        #: Read by the workers too: what waits for its turn is not sent any more.
+        self._stopped = False
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
@@ -335,6 +337,7 @@ class Draining:
         before, config = self._looked_with
         everything = stopped is not before or self.config is not config
         self._looked_with = (stopped, self.config)
+        self._stopped = stopped
         for run in list(self.running.values()):
             if run.ended:
                 continue
@@ -382,12 +385,16 @@ class Draining:
         )
 
     def _submit(self, run: Running, pod: Pod, *, delete: bool) -> None:
-        grace = self.config.drain.grace_period
+        grace, rehearse = self.config.drain.grace_period, self.config.dry_run
 
         def job() -> None:
+            if self._stopped or run.stop.is_set():
+                self._post(lambda: self._called_back(run, pod))
+                return
             try:
                 ask = self._api.delete_pod if delete else self._api.evict
-                result = classify_eviction(ask(pod.namespace, pod.name, pod.uid, grace))
+                answer = ask(pod.namespace, pod.name, pod.uid, grace, rehearse=rehearse)
+                result = classify_eviction(answer)
             except NotLeader as failure:
                 result = EvictionResult(Outcome.UNAVAILABLE, failure.message)
             except ApiFailure as failure:
@@ -395,6 +402,10 @@ class Draining:
             self._post(lambda: self._answered(run, pod, result))
 
         self._workers.submit(job)
+
+    def _called_back(self, run: Running, pod: Pod) -> None:
+        run.news = True
+        run.drain.not_asked(pod.uid)
 
     def _answered(self, run: Running, pod: Pod, result: EvictionResult) -> None:
         now = self._clock()

@@ -37,6 +37,8 @@ WATCH_SILENCE = 80.0
 WATCH_SECONDS = (240, 300)
 GET_ATTEMPTS = 3
 MAX_PAUSE = 60.0
+#: Our Lease waits for its turn no longer than this: one write in seconds harms no server.
+URGENT_WAIT = 0.5
 PAGE = 100
 
 _PATCH = "application/json-patch+json"
@@ -163,15 +165,22 @@ class KubernetesApi:
         *,
         content_type: str = _JSON,
         timeout: float = READ_TIMEOUT,
+        fenced: bool = False,
+        urgent: bool = False,
     ) -> Answer:
         """One request, sent once.
 
-        Raises ApiFailure with status 0 when no answer came, and Malformed for a success without an
-        object in it: a proxy's page is no list of nodes, and no eviction.
+        fenced: not after the Lease was lost, which the wait for a turn may outlast. urgent: our
+        Lease, which must not run out because the server slows down everything else.
+
+        Raises ApiFailure with status 0 when no answer came, Malformed for a success without an
+        object in it (a proxy's page is no list of nodes, and no eviction), and NotLeader.
         """
         wait = self.budget.reserve()
         if wait > 0:
-            time.sleep(wait)
+            time.sleep(min(wait, URGENT_WAIT) if urgent else wait)
+        if fenced:
+            self.fence()
         started = time.monotonic()
         try:
             response = self._pool.request(
@@ -216,11 +225,20 @@ class KubernetesApi:
         tried. Raises NotLeader.
         """
         if fenced:
-            self.fence()
+            self.fence()  # before a turn is used up; `send` asks again after the wait for it
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
         if rehearse or (self.dry_run and not real):
             query["dryRun"] = "All"
-        return self.send(method, path, query, body, content_type=content_type, timeout=timeout)
+        return self.send(
+            method,
+            path,
+            query,
+            body,
+            content_type=content_type,
+            timeout=timeout,
+            fenced=fenced,
+            urgent=real,
+        )
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> str:
         return f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -281,7 +299,9 @@ class KubernetesApi:
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}/eviction"
         return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, rehearse=rehearse)
 
-    def delete_pod(self, namespace: str, name: str, uid: str, grace: int | None) -> Answer:
+    def delete_pod(
+        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
+    ) -> Answer:
         """Delete the pod with its own grace period (or a shorter one, never 0)."""
         options: Json = {
             "apiVersion": "v1",
@@ -291,7 +311,7 @@ class KubernetesApi:
         if grace is not None:
             options["gracePeriodSeconds"] = max(1, grace)
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}"
-        return self.write("DELETE", path, options)
+        return self.write("DELETE", path, options, rehearse=rehearse)
 
     def is_local_claim(self, namespace: str, claim: str) -> bool:
         """Whether the claim's volume can be used on one host only. Raises ApiFailure."""

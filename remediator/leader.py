@@ -120,6 +120,15 @@ class Leader:
         self._namespace, self.identity = namespace, identity
         self._on_change, self._on_annotations = on_change, on_annotations
         self._stop = threading.Event()
+        self._reflector: Reflector[LeaseView] = Reflector(
+            watch,
+            lease_from_json,
+            lambda view: view.name,
+            self._changed,
+            self._known,
+            lambda failure: log.warning("lease watch: %s", failure),
+            self._stop,
+        )
         self._news = threading.Event()
         self._lock = threading.Lock()
         self._view: LeaseView | None = None
@@ -156,16 +165,7 @@ class Leader:
 
     def start(self) -> None:
         """Begin: one thread watches the Lease, one renews or waits."""
-        reflector: Reflector[LeaseView] = Reflector(
-            self._watch,
-            lease_from_json,
-            lambda view: view.name,
-            self._changed,
-            self._known,
-            lambda failure: log.warning("lease watch: %s", failure),
-            self._stop,
-        )
-        for name, target in (("lease-watch", reflector.run), ("lease", self._run)):
+        for name, target in (("lease-watch", self._reflector.run), ("lease", self._run)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
     def close(self) -> None:
@@ -193,11 +193,20 @@ class Leader:
         self._take_in(change.new)
 
     def _known(self) -> None:
+        # What was listed counts even when its version is older: etcd may have been restored.
+        self._take_in(next(iter(self._reflector.items.values()), None), listed=True)
         self._synced = True
         self._news.set()
 
-    def _take_in(self, view: LeaseView | None) -> None:
+    def _take_in(self, view: LeaseView | None, *, listed: bool = False) -> None:
+        """The Lease as it is now, from the watch or from the answer to our own write.
+
+        The watch may be behind our write: what it tells then is over, and a pause that it does
+        not know of yet would be lifted for a moment.
+        """
         with self._lock:
+            if not listed and view and self._view and _older(view, self._view):
+                return
             old, self._view = self._view, view
             renewed = view is None or old is None or _fingerprint(old) != _fingerprint(view)
             if renewed:
@@ -314,6 +323,13 @@ class Leader:
             fenced=False,
             real=True,
         )
+
+
+def _older(view: LeaseView, known: LeaseView) -> bool:
+    """Whether it is the same Lease at an earlier time; versions are numbers that grow."""
+    if view.uid != known.uid or not (view.version.isdigit() and known.version.isdigit()):
+        return False
+    return int(view.version) < int(known.version)
 
 
 def _fingerprint(view: LeaseView) -> tuple[str, str, int]:

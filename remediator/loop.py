@@ -117,6 +117,8 @@ class Remediator:
         self.known_once = False
         self._leading = False
         self._paused = ""
+        #: Why nothing new is begun now, beside a pause; empty = it may be.
+        self._ill = ""
         self._rivals = Rivals(identity.owner)
         self._rivals_at = 0.0
         self._machines_wanted = False
@@ -216,6 +218,7 @@ class Remediator:
             ill = f"the node watch is silent for {self.watch_age():.0f}s"
         elif self._api.budget.closed_for > 1:
             ill = "the API server asks to be left alone"
+        self._ill = ill
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
         for intent in plan.intents:
             self._submit(intent)
@@ -430,6 +433,10 @@ class Remediator:
                     if not self._still_wanted(intent, scope, known, memory, node):
                         self._tell(self._dropped, intent, node)
                         return
+                if intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill):
+                    # It waited for its turn, and was stopped meanwhile.
+                    self.post(lambda: self.planner.failed(intent, self.clock()))
+                    return
                 mark = self.config.drain.scale_down_disabled
                 answer = self._api.patch_node(
                     intent.node, node_patch(intent, node, scale_down_disabled=mark)

@@ -559,6 +559,9 @@ class Reflector(Generic[T]):
         self.last_contact = time.monotonic()
         self.relists = 0
         self._again = threading.Event()
+        #: What was taken in last: a watch that broke goes on from there, not from where it began,
+        #: or what is long over would be told as news. None = everything is to be read.
+        self._version: str | None = None
 
     def ask_relist(self) -> None:
         """Have everything read again; the caller also ends the watch under way."""
@@ -571,16 +574,15 @@ class Reflector(Generic[T]):
 
     def run(self) -> None:
         """List, then watch, for as long as `stop` is not set."""
-        version: str | None = None
         failures = 0
         while not self._stop.is_set():
             try:
-                while version is None or self._again.is_set():
+                while self._version is None or self._again.is_set():
                     self._again.clear()
-                    version = None  # until it is read: a list that fails is tried again
-                    version = self.relist()
+                    self._version = None  # until it is read: a list that fails is tried again
+                    self._version = self.relist()
                 begun = time.monotonic()
-                version = self._watch(version)
+                self._watch(self._version)
                 if self._again.is_set() or time.monotonic() - begun >= SHORTEST_WATCH:
                     failures = 0
                     continue
@@ -588,7 +590,7 @@ class Reflector(Generic[T]):
                 failures += 1
                 self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
             except Expired:
-                version = None
+                self._version = None
             except ApiFailure as failure:
                 if self._again.is_set():
                     continue  # the watch was ended so that everything is read again
@@ -615,16 +617,16 @@ class Reflector(Generic[T]):
         self._on_sync()
         return version
 
-    def _watch(self, version: str) -> str:
+    def _watch(self, version: str) -> None:
         for event in self._source.watch(version, self._stop):
             self.last_contact = time.monotonic()
             if event.type == "ERROR":
                 raise ApiFailure.from_status(event.raw)
             with understood("an event of a watch"):
-                version = as_name(event.raw["metadata"]["resourceVersion"])
+                seen = as_name(event.raw["metadata"]["resourceVersion"])
             if event.type != "BOOKMARK":
                 self._apply(event)
-        return version
+            self._version = seen
 
     def _apply(self, event: WatchEvent) -> None:
         item = self._decode(event.raw)

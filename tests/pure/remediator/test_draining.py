@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import EvictionResult, Outcome
+from remediator.answers import Answer, EvictionResult, Outcome
 from remediator.drain import NodeDrain
 from remediator.draining import LOOK_AGAIN, Callbacks, Draining, Running
 from remediator.pod_filters import Surroundings
@@ -91,3 +91,50 @@ def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
     assert len(looks.advance(stopped=False)) == COUNT
     looks.made.config = things.config()
     assert len(looks.advance()) == COUNT
+
+
+class Api:
+    """Counts the evictions that it is asked for, and what they rehearse."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool]] = []
+
+    def evict(
+        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool
+    ) -> Any:
+        self.asked.append((name, rehearse))
+        return Answer(201, b"{}")
+
+
+def test_what_waits_for_its_turn_is_called_back_by_a_pause(looks: Looks) -> None:
+    looks.made._api = api = Api()  # type: ignore[assignment]
+    looks.advance()
+    looks.posted[0]()
+    looks.advance(stopped=True)
+    for job in looks.posted[1:]:
+        job()
+    assert [name for name, _ in api.asked] == ["p0"]
+    looks.posted.clear()
+    looks.advance(stopped=False)
+    for job in looks.posted:
+        job()
+    assert sorted(name for name, _ in api.asked) == sorted(f"p{n}" for n in range(COUNT))
+
+
+def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
+    looks.made._api = api = Api()  # type: ignore[assignment]
+    looks.advance()
+    looks.made.running["n7"].stop.set()
+    for job in looks.posted:
+        job()
+    assert len(api.asked) == COUNT - 1
+    assert ("p7", False) not in api.asked
+
+
+def test_what_was_ordered_in_dry_run_stays_a_rehearsal(looks: Looks) -> None:
+    looks.made._api = api = Api()  # type: ignore[assignment]
+    looks.made.config = things.config(mode="dryRun")
+    looks.advance()
+    looks.made.config = things.config()
+    looks.posted[0]()
+    assert api.asked == [("p0", True)]

@@ -11,7 +11,7 @@ import pytest
 from remediator.answers import Answer, NotLeader
 from remediator.leader import Leader, LeaseView, lease_from_json
 from remediator.settings import LeaseSettings
-from remediator.snapshot import WatchEvent
+from remediator.snapshot import Change, WatchEvent
 from tests.pure.remediator import json_patch
 
 SETTINGS = LeaseSettings.model_validate(
@@ -178,6 +178,22 @@ def test_a_pause_on_the_lease_is_heard_by_both(candidates: tuple[Candidate, Cand
     for candidate in (one, two):
         _until(lambda c=candidate: {"selfheal.dev/paused": "why"} in c.annotations)  # type: ignore[misc]
     assert one.may_write
+
+
+def test_news_that_are_over_do_not_lift_a_pause(candidates: tuple[Candidate, Candidate]) -> None:
+    """A watch that is behind our own renewal, or is told again from where it began."""
+    one, _ = candidates
+    server = one.client.server
+    with server.news:
+        assert server.raw is not None
+        before = server.raw
+        meta = {**before["metadata"], "annotations": {"selfheal.dev/paused": "why"}}
+        server.change({**before, "metadata": meta})
+    _until(lambda: one.leader.annotations == {"selfheal.dev/paused": "why"})
+    said = len(one.annotations)
+    one.leader._changed(Change("l", None, lease_from_json(before)))
+    assert one.leader.annotations == {"selfheal.dev/paused": "why"}
+    assert len(one.annotations) == said
 
 
 def test_a_lease_is_decoded() -> None:

@@ -14,7 +14,7 @@ import urllib3
 from kubernetes.client import Configuration
 
 from remediator.answers import ApiFailure, NotLeader
-from remediator.kubernetes_api import PAGE, WATCH_SILENCE, KubernetesApi
+from remediator.kubernetes_api import PAGE, URGENT_WAIT, WATCH_SILENCE, KubernetesApi
 from remediator.settings import ApiBudget
 from tests.pure.remediator.loopback import LoopbackServer
 
@@ -113,6 +113,41 @@ def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) 
         with pytest.raises(NotLeader):
             change()
     assert server.asked == []
+
+
+def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
+    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = True
+    slept: list[float] = []
+
+    def fence() -> None:
+        if not held:
+            raise NotLeader
+
+    def sleep(seconds: float) -> None:
+        nonlocal held
+        slept.append(seconds)
+        held = False  # it ran out meanwhile
+
+    api.fence = fence
+    monkeypatch.setattr("remediator.kubernetes_api.time.sleep", sleep)
+    api.budget.close_for(32)
+    with pytest.raises(NotLeader):
+        api.evict("d", "p", "u", None)
+    assert server.asked == []
+    assert slept[0] > 30
+
+
+def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
+    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("remediator.kubernetes_api.time.sleep", slept.append)
+    api.budget.close_for(32)
+    assert api.write("PATCH", "/lease", [], fenced=False, real=True).ok
+    assert slept == [URGENT_WAIT]
+    assert len(server.asked) == 1
 
 
 # -- how it is asked ----------------------------------------------------------------------

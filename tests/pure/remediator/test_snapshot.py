@@ -183,6 +183,7 @@ class Script:
 
     def __init__(self, stop: threading.Event, lists: list[Any], watches: list[Any]) -> None:
         self.stop, self.lists, self.watches = stop, lists, watches
+        self.versions: list[str] = []
 
     def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
         play = self.lists.pop(0)
@@ -191,6 +192,7 @@ class Script:
         yield [dict(item) for item in play], "1"
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        self.versions.append(version)
         play = self.watches.pop(0)
         if not self.watches:
             self.stop.set()
@@ -265,6 +267,21 @@ def test_a_list_that_was_asked_for_is_tried_until_it_is_read() -> None:
     reflector.run()
     assert synced == [["a"], ["a", "b"]]
     assert [failure.status for failure in failures] == [503]
+
+
+def test_a_broken_watch_goes_on_after_what_it_told() -> None:
+    """Not from where it began: a pause that is minutes old would be lifted by older news."""
+    stop = threading.Event()
+
+    def broken() -> Iterator[WatchEvent]:
+        yield WatchEvent("MODIFIED", _raw("a", version="3"))
+        yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
+        raise ApiFailure(0, "Reset", "")
+
+    source = Script(stop, [[_raw("a")]], [broken(), []])
+    nothing = (lambda _: None, lambda: None, lambda _: None)
+    Reflector(source, node_from_json, lambda found: found.name, *nothing, stop).run()
+    assert source.versions[1:] == ["9"]
 
 
 def test_a_broken_watch_is_reported_and_resumed() -> None:
