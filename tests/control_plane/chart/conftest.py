@@ -46,8 +46,15 @@ class Site:
             text=True,
             timeout=180,
         )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        well = (done.returncode != 0) == fails
+        assert well, f"{done.stdout}{done.stderr}\n{self._looks()}"
         return done.stderr if fails else done.stdout
+
+    def _looks(self) -> str:
+        """What there is in the namespace, and what was said of it."""
+        kinds = ("pods,pvc,statefulsets,jobs", "events", "pv")
+        commands = [["get", kind, "-n", self.namespace, "-o", "wide"] for kind in kinds]
+        return "\n".join(self.cluster.kubectl(*command) for command in commands)
 
     def apply(self, command: str, *arguments: str, detector: bool = False) -> str:
         """`helm install` or `upgrade` of the chart, waiting until all is ready."""
