@@ -178,6 +178,7 @@ def test_the_table_of_rights_names_all_that_the_remediator_may_touch(helm: Helm)
             assert WORDS[resource] in row.partition("**Not**")[0], resource
 
 
+AGGREGATE = "remediator.rbac.aggregateClusterRoles=true"
 AGGREGATED = "rbac.authorization.k8s.io/aggregate-to-"
 
 
@@ -186,7 +187,7 @@ def test_teams_write_policies_where_they_may_edit_and_read_them_where_they_may_v
 ) -> None:
     """Policies alone, and never their status."""
     given: dict[str, set[tuple[str, str]]] = {}
-    for role in by_kind(helm.case("default"), "ClusterRole").values():
+    for role in by_kind(helm.template(AGGREGATE), "ClusterRole").values():
         for label, value in role["metadata"]["labels"].items():
             if label.startswith(AGGREGATED):
                 assert value == "true"
@@ -198,15 +199,15 @@ def test_teams_write_policies_where_they_may_edit_and_read_them_where_they_may_v
 
 
 @pytest.mark.parametrize(
-    "off",
+    "settings",
     [
-        "remediator.rbac.aggregateClusterRoles=false",
-        "remediator.config.policies.enabled=false",
-        "remediator.enabled=false",
+        [],
+        [AGGREGATE, "remediator.config.policies.enabled=false"],
+        [AGGREGATE, "remediator.enabled=false"],
     ],
 )
-def test_nobody_is_given_policies_that_are_not_wanted(helm: Helm, off: str) -> None:
-    roles = by_kind(helm.template(off), "ClusterRole")
+def test_nobody_is_given_policies_that_are_not_wanted(helm: Helm, settings: list[str]) -> None:
+    roles = by_kind(helm.template(*settings), "ClusterRole")
     assert roles.keys() <= {"selfheal-remediator"}
 
 
