@@ -173,16 +173,17 @@ class _Look:
         due, why = self._recovery(state)
         if due is not None and due <= self.now:
             return self._give_back(state, "Uncordoned", why)
+        recovered = due is not None  # but for the hold-down: not emptied, it is about to go back
         wish = None
         mark = foreign_mark(self.node, self.scope.marks)
         drain_at = self._drain_at(state)
-        if state.phase is Phase.CORDONED and drain_at is not None and not mark:
+        if state.phase is Phase.CORDONED and drain_at is not None and not (mark or recovered):
             if state.no_room:
                 why = f"{why}; not drained: no room elsewhere for its pods"
             if drain_at <= self.now:
                 wish = self._drain_wish(state)
             else:
-                due = drain_at if due is None else min(due, drain_at)
+                due = drain_at
         standing = "held-foreign" if mark else state.phase.value
         return Assessment(
             standing,

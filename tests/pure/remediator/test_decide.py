@@ -3,12 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from remediator.annotation import Phase, State
-from remediator.decide import Kind
+from remediator.conditions import Memory, observe
+from remediator.decide import Kind, assess
 from remediator.settings import Rule
-from remediator.snapshot import Taint
+from remediator.snapshot import Condition, Taint
 from tests.pure.remediator.things import (
     NOW,
     OWNER,
@@ -211,6 +214,53 @@ def test_a_held_node_waits_for_a_drain_slot() -> None:
     seen = look(held(waiting, BAD), scope())
     assert seen.wish is not None
     assert seen.wish.kind is Kind.DRAIN
+
+
+WAITING = replace(CORDONED, action="drain")
+LATCHED = replace(WAITING, latched=True)
+NO_ROOM = replace(WAITING, no_room=int(NOW - 3600))
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "found", "drained"),
+    [
+        ("bad", WAITING, BAD, True),
+        ("good", WAITING, condition("False"), False),
+        ("good, and had no room", NO_ROOM, condition("False"), False),
+        ("bad, and had no room", NO_ROOM, BAD, True),
+        ("latched, not rebooted", LATCHED, condition("False"), True),
+        ("latched, rebooted", replace(LATCHED, boot_id="boot-0"), condition("False"), False),
+        ("good by a silent writer", WAITING, condition("False", heartbeat=NOW - 3600), True),
+        ("unknown", WAITING, condition("Unknown"), True),
+    ],
+)
+def test_a_node_in_its_hold_down_is_not_emptied(
+    name: str, state: State, found: Condition, drained: bool
+) -> None:
+    seen = look(held(state, found), scope(recovery={"holdDown": "5m"}))
+    assert (seen.wish is not None and seen.wish.kind is Kind.DRAIN) is drained
+    assert drained or seen.due == NOW + 300
+
+
+@given(
+    st.sampled_from([WAITING, NO_ROOM]),
+    st.lists(
+        st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.sampled_from([1, 61, 301])),
+        min_size=1,
+    ),
+)
+def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
+    state: State, told: list[tuple[str, int]]
+) -> None:
+    """Not in its hold-down, at whatever moment a place is free; again when it is bad again."""
+    about, now = scope(recovery={"holdDown": "5m"}), NOW
+    before, memory = None, Memory()
+    for status, seconds in told:
+        now += seconds
+        found = held(state, condition(status, transition=None, heartbeat=now))
+        memory = observe(memory, before, found, about.config.rules, now)
+        before, wish = found, assess(found, memory, about, now).wish
+        assert (wish is not None and wish.kind is Kind.DRAIN) is (status != "False")
 
 
 def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:

@@ -119,7 +119,10 @@ class Cluster(RuleBasedStateMachine):
         spec = self.raws[name]["spec"]
         if not spec.get("unschedulable"):
             spec["unschedulable"] = True
-            self.humans.add(name)
+            state = read_state(node_from_json(self.raws[name]))
+            if state is None or not state.phase.held:
+                # Else it was ours, uncordoned unseen: nothing tells their cordon from ours.
+                self.humans.add(name)
             self._changed(name)
 
     @rule(name=st.sampled_from(NAMES))
