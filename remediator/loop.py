@@ -269,6 +269,7 @@ class Remediator:
             # What a predecessor did a moment ago may not have come by the watch yet, and the
             # brakes have to count it: read all nodes again before anything is done.
             self.synced = False
+            self.planner.begin_term(self.clock())
             self._nodes.ask_relist()
             self.healer.begin()
         else:

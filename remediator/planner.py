@@ -113,10 +113,8 @@ class Planner:
         self._granted: dict[Key, deque[float]] = {}
         self._hold_times: deque[float] = deque()
         self._peaks: deque[tuple[float, int]] = deque()
-        rate = config.brakes.rate
-        if rate is not None:
-            # A new leader does not know what its predecessor did within the window.
-            self._hold_times.extend([now] * rate.count)
+        #: Holds from before this moment are not known: the pace counts as used up then.
+        self._holds_known_from = now
 
     # -- what is known ------------------------------------------------------------------
 
@@ -125,10 +123,18 @@ class Planner:
         if config.dry_run != self.config.dry_run:
             for entry in self.entries.values():
                 entry.overlay = None
+        # Other brakes may have to look back further than was kept for those before.
+        self._holds_known_from = max(self._holds_known_from, now - self._pace_window())
+        self._drop_holds_before(self._holds_known_from)
         self.config = config
         for entry in self.entries.values():
             entry.memory = observe(entry.memory, entry.node, entry.node, config.rules, now)
         self._dirty.update(self.entries)
+
+    def begin_term(self, now: float) -> None:
+        """This process leads from now on: what its predecessor did just now it does not know."""
+        self._hold_times.clear()
+        self._holds_known_from = now
 
     @property
     def holding(self) -> bool:
@@ -319,15 +325,23 @@ class Planner:
         """The brakes' counts as of now."""
         while self._peaks and self._peaks[0][0] < now - PEAK_WINDOW:
             self._peaks.popleft()
-        rate = self.config.brakes.rate
-        oldest = now - max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
-        while self._hold_times and self._hold_times[0] < oldest:
-            self._hold_times.popleft()
+        self._drop_holds_before(now - self._pace_window())
         population = self._counts.population
         if not self._peaks or population != self._peaks[-1][1]:
             self._peaks.append((now, population))
         peak = max(count for _, count in self._peaks)
-        return self._counts.copy(self._hold_times, peak)
+        rate = self.config.brakes.rate
+        unknown = [self._holds_known_from] * (rate.count if rate else 1)
+        return self._counts.copy([*unknown, *self._hold_times], peak)
+
+    def _pace_window(self) -> float:
+        """How far back the brakes need to know of holds."""
+        rate = self.config.brakes.rate
+        return max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
+
+    def _drop_holds_before(self, oldest: float) -> None:
+        while self._hold_times and self._hold_times[0] < oldest:
+            self._hold_times.popleft()
 
     def _recount(self, entry: Entry, now: float) -> None:
         member = self._member(entry, now)

@@ -539,6 +539,59 @@ def test_a_new_leader_takes_the_rate_as_used_up() -> None:
     assert plan.wake == pytest.approx(NOW + 600)
 
 
+@pytest.mark.parametrize(
+    ("brake", "pace"),
+    [("rate", {"rate": {"count": 1, "window": "10m"}}), ("minInterval", {"minInterval": "10m"})],
+)
+def test_one_that_leads_after_a_long_wait_takes_the_pace_as_used_up(
+    brake: str, pace: dict[str, Any]
+) -> None:
+    planner = _planner(3, brakes={"maxHeld": "100%", **pace})
+    now = NOW + 7200
+    planner.begin_term(now)
+    _goes_bad(planner, "n0", now)
+    plan = planner.plan(now + 1)
+    assert (plan.intents, plan.engaged) == ((), {brake: 1})
+    assert plan.wake == pytest.approx(now + 600)
+    assert [intent.node for intent in planner.plan(now + 600).intents] == ["n0"]
+
+
+def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
+    planner = _planner(3, brakes={"maxHeld": "100%"})
+    now = NOW + 7200
+    _goes_bad(planner, "n0", now)
+    _carry_out(planner, planner.plan(now).intents, now)
+    _goes_bad(planner, "n1", now + 60)
+    planner.plan(now + 60, paused="tea")
+    brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
+    planner.reconfigure(_with_brakes(planner, brakes), now + 60)
+    plan = planner.plan(now + 60)
+    assert (plan.intents, plan.engaged) == ((), {"rate": 1})
+    assert [intent.node for intent in planner.plan(now + 660).intents] == ["n1"]
+
+
+def test_a_rate_that_is_raised_gives_room_at_once() -> None:
+    planner = _planner(3, brakes={"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}})
+    now = NOW + 7200
+    _goes_bad(planner, "n0", now)
+    _carry_out(planner, planner.plan(now).intents, now)
+    _goes_bad(planner, "n1", now)
+    assert planner.plan(now).engaged == {"rate": 1}
+    brakes = {"maxHeld": "100%", "rate": {"count": 2, "window": "10m"}}
+    planner.reconfigure(_with_brakes(planner, brakes), now + 60)
+    assert [intent.node for intent in planner.plan(now + 60).intents] == ["n1"]
+
+
+def _goes_bad(planner: Planner, name: str, now: float) -> None:
+    bad = condition("True", transition=now, heartbeat=now)
+    _put(planner, things.with_condition(planner.entries[f"uid-{name}"].node, bad), now)
+
+
+def _with_brakes(planner: Planner, brakes: dict[str, Any]) -> Config:
+    made = things.config(brakes=brakes).brakes
+    return planner.config.model_copy(update={"brakes": made})
+
+
 def test_dry_run_remembers_what_it_would_hold() -> None:
     planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
     for name in ("uid-n0", "uid-n1"):

@@ -1,0 +1,79 @@
+"""A standby takes over: what its predecessor did a moment ago is not known, and counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from remediator.loop import Remediator
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, node, running, stamp
+
+BAD = f"{NODES}/bad"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+TWO_HOURS = 7200.0
+#: Only a hang is longer.
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """Two good nodes, and a Lease that another process holds."""
+    made = FakeApi(lambda verb, path: "")
+    made.put(f"{NODES}/good", node("good", "False"))
+    made.put(BAD, node("bad", "False"))
+    _lease_held_by(made, "another_1")
+    yield made
+    made.close()
+
+
+def _lease_held_by(api: FakeApi, holder: str) -> None:
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600}
+    meta = {"name": "selfheal-remediator", "namespace": "d"}
+    api.put(LEASE, {"kind": "Lease", "metadata": meta, "spec": spec})
+
+
+def _goes_bad(api: FakeApi, later: float) -> None:
+    raw = node("bad", "True")
+    for item in raw["status"]["conditions"]:
+        item["lastHeartbeatTime"] = stamp(-later)
+    api.put(BAD, raw)
+
+
+def _until(what: str, well: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not well():
+        assert time.monotonic() < ends, f"{what}: never"
+        time.sleep(0.01)
+
+
+def _engaged(remediator: Remediator, brake: str) -> bool:
+    return bool(remediator.metrics.brakes.labels(brake)._value.get())
+
+
+@pytest.mark.parametrize(
+    ("brake", "pace"),
+    [("rate", {"rate": {"count": 2, "window": "1h"}}), ("minInterval", {"minInterval": "1h"})],
+)
+def test_a_standby_older_than_the_window_takes_the_pace_as_used_up(
+    api: FakeApi, brake: str, pace: dict[str, object]
+) -> None:
+    rule = {"condition": "Fault", "for": 0, "action": "cordon"}
+    values = {
+        "rules": [rule],
+        "brakes": {"maxHeld": "100%", **pace},
+        "policies": {"enabled": False},
+    }
+    with running(api, Config.model_validate(values)) as remediator:
+        _until("it knows the nodes", lambda: remediator.known_once)
+        remediator.clock._offset += TWO_HOURS
+        _goes_bad(api, TWO_HOURS)
+        _lease_held_by(api, "")
+        _until(
+            "it acts or brakes",
+            lambda: _engaged(remediator, brake) or "unschedulable" in api.get(BAD)["spec"],
+        )
+        assert "unschedulable" not in api.get(BAD)["spec"]
