@@ -21,7 +21,7 @@ from remediator.conditions import (
     recovery,
     stale,
 )
-from remediator.settings import Config, Rule
+from remediator.settings import PODS_HUNG, Config, Rule
 from remediator.snapshot import Node
 
 OPT_OUT_LABEL = "selfheal.dev/exclude"
@@ -267,9 +267,10 @@ class _Look:
         if mark:
             return Assessment("foreign-mark", mark, bad=bad)
         if self.state is not None and self.state.phase in (Phase.CANCELLED, Phase.SUSPECT):
-            over = self._occurrence_over(self.state)
+            over, due = self._occurrence_over(self.state)
             if not over:
-                return Assessment(self.state.phase.value, self._still(self.state), bad=bad)
+                why = self._still(self.state)
+                return Assessment(self.state.phase.value, why, due=due, bad=bad)
         return self._by_rules(bad)
 
     def _still(self, state: State) -> str:
@@ -277,21 +278,33 @@ class _Look:
             return f"{state.condition}: given back, the detector is suspected"
         return f"{state.condition}: a human gave it back; waiting for the condition to pass"
 
-    def _occurrence_over(self, state: State) -> bool:
-        """Whether the occurrence that was cancelled or suspected has passed."""
+    def _occurrence_over(self, state: State) -> tuple[bool, float | None]:
+        """Whether the occurrence that was cancelled or suspected has passed; else when it will."""
         for rule in self.scope.config.rules:
             if rule.condition != state.condition or state.status not in rule.status:
                 continue
             sight = self.memory.sights.get(rule.key)
             if sight is None or sight.reading in (Reading.UNKNOWN, Reading.ABSENT):
-                return False
+                return False, None
+            if state.condition == PODS_HUNG and state.phase is Phase.CANCELLED:
+                return self._pods_well(sight)
             if sight.reading is Reading.BAD:
                 if state.phase is Phase.SUSPECT:
-                    return (state.condition, state.reason) not in self.scope.suspects
-                return sight.status == state.status and int(sight.transition or 0) != (
-                    state.transition
-                )
-        return True
+                    return (state.condition, state.reason) not in self.scope.suspects, None
+                flipped = int(sight.transition or 0) != state.transition
+                return sight.status == state.status and flipped, None
+        return True, None
+
+    def _pods_well(self, sight: Sight) -> tuple[bool, float | None]:
+        """Whether nothing was found wrong with the node's pods for the hold-down; else when.
+
+        The condition's times are its leader's own, and a new leader has to look for a while until
+        it finds again what its predecessor knew: neither is another occurrence.
+        """
+        if sight.reading is not Reading.GOOD:
+            return False, None
+        over_at = sight.since + self.scope.config.recovery.hold_down
+        return over_at <= self.now, over_at
 
     def _by_rules(self, bad: tuple[tuple[str, str], ...]) -> Assessment:
         due: float | None = None

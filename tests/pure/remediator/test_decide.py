@@ -9,8 +9,8 @@ from hypothesis import given
 
 from remediator.annotation import Phase, State
 from remediator.conditions import Memory, observe
-from remediator.decide import Kind, assess
-from remediator.settings import Rule
+from remediator.decide import Assessment, Kind, assess
+from remediator.settings import PODS_HUNG, Rule
 from remediator.snapshot import Condition, Taint
 from tests.pure.remediator.things import (
     NOW,
@@ -200,6 +200,37 @@ def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown()
     good = look(node("n", condition("False"), state=cancelled), scope()).intent
     assert good is not None
     assert good.state is None
+
+
+def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> None:
+    """PodsHung is said by the leader itself: by each with times of its own, and not at once."""
+    about = scope(rule(condition=PODS_HUNG), recovery={"holdDown": "5m"})
+    cancelled = replace(CORDONED, phase=Phase.CANCELLED, condition=PODS_HUNG, holds=())
+    before, memory = None, Memory()
+
+    def seen(now: float, *said: Condition) -> Assessment:
+        nonlocal before, memory
+        found = node("n", *said, state=cancelled)
+        memory = observe(memory, before, found, about.config.rules, now)
+        before = found
+        return assess(found, memory, about, now)
+
+    def well(since: float) -> Condition:
+        return condition("False", PODS_HUNG, transition=since, heartbeat=since)
+
+    ill = condition("True", PODS_HUNG, transition=NOW + 30, heartbeat=NOW + 30)
+    for now, said in (
+        (NOW, ()),
+        (NOW + 1, (well(NOW + 1),)),
+        (NOW + 30, (ill,)),
+        (NOW + 99, (ill,)),
+    ):
+        assert (seen(now, *said).standing, seen(now, *said).wish) == ("cancelled", None)
+    # Well for the hold-down it is over, by itself; what comes then is a new decision.
+    assert seen(NOW + 200, well(NOW + 200)).due == NOW + 500
+    over = seen(NOW + 500, well(NOW + 200)).intent
+    assert over is not None
+    assert over.state is None
 
 
 def test_too_many_holds_need_a_human() -> None:
