@@ -58,6 +58,8 @@ class Eviction:
     #: Of them in a row: those that came although the budget has room, as its watch says.
     overtaken: int = 0
     posts: int = 0
+    #: Past the deadline: its deletion was asked for.
+    deleting: bool = False
     refused_since: float | None = None
 
 
@@ -237,20 +239,19 @@ class NodeDrain:
             return Orders(new_wave=current)
         late = now >= self.deadline
         if late and on_deadline == "report":
-            return Orders()
+            return Orders()  # what is still there is left to a human
         evict: list[Pod] = []
         delete: list[Pod] = []
         wake = None if late or self.after else self.deadline
         for item in self._of_wave(current):
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
-            if late and on_deadline == "delete":
-                delete.append(item.pod)
-            elif item.retry_at <= now:
-                evict.append(item.pod)
-            else:
+            first = late and on_deadline == "delete" and not item.deleting
+            if item.retry_at > now and not first:
                 wake = item.retry_at if wake is None else min(wake, item.retry_at)
                 continue
+            item.deleting = late and on_deadline == "delete"
+            (delete if item.deleting else evict).append(item.pod)
             item.step = Step.POSTED
             item.posts += 1
             self.posts += 1

@@ -1,13 +1,15 @@
 """The drain engine: one POST a pod, budgets wake it up, nothing of another node is touched."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from remediator.answers import EvictionResult, Outcome
-from remediator.drain import NodeDrain, Orders
+from remediator.drain import FALLBACKS, NodeDrain, Orders
 from remediator.pod_filters import Surroundings
 from remediator.settings import Drain
 from remediator.snapshot import Budget, Pod
@@ -208,6 +210,38 @@ def test_past_the_deadline() -> None:
     assert late().step(after, on_deadline="report").evict == ()
     orders = late().step(after, on_deadline="delete")
     assert (orders.evict, _names(orders.delete)) == ((), ["a"])
+
+
+def test_what_is_reported_past_the_deadline_is_left_to_a_human() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW)
+    made.budget_changed(budget(1), NOW + 700)
+    assert made.step(NOW + 700, on_deadline="report") == Orders()
+    made.pod_changed(pod("a"), None)
+    assert made.step(NOW + 700, on_deadline="report").done
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o in FALLBACKS])
+def test_a_refused_deletion_is_not_asked_for_again_at_once(outcome: Outcome) -> None:
+    """Long past the deadline, whatever the server answers, and from the first answer on."""
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW + 599)
+    now, asked = NOW + 600, []
+    while len(asked) < 5:
+        orders = made.step(now, on_deadline="delete")
+        assert (orders.evict, _names(orders.delete)) == ((), ["a"])
+        asked.append(now)
+        made.answered("uid-a", EvictionResult(outcome, "no"), now)
+        again = made.step(now, on_deadline="delete")
+        assert (again.evict, again.delete) == ((), ())
+        assert again.wake is not None
+        now = again.wake
+    pauses = [after - before for before, after in pairwise(asked)]
+    first, longest = FALLBACKS[outcome]
+    assert all(first <= pause <= longest for pause in pauses)
+    assert pauses == sorted(pauses)
 
 
 def test_a_stop_starts_nothing_new() -> None:
