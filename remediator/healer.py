@@ -153,8 +153,15 @@ class Healer:
 
     @property
     def known(self) -> bool:
-        """Whether all policies and their pods have been listed."""
-        return self._unlisted <= 0 and all(ward.known for ward in self.healing.wards.values())
+        """Whether all is known that can be: of the policies, and of their pods.
+
+        A policy that cannot be read, or whose pods cannot be listed, does not keep what is known
+        under the others from being said; and where none is looked after, nothing is to be known.
+        """
+        if not self.config.policies.enabled:
+            return True
+        wards = self.healing.wards.values()
+        return self._unlisted <= 0 and all(ward.known or ward.problem for ward in wards)
 
     def _told_in(self, term: int, job: Callable[[], None]) -> None:
         """Run the job on the main thread, if it is still the same term then."""

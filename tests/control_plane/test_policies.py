@@ -45,6 +45,11 @@ def body(name: str, app: str = "web", **spec: Any) -> Json:
     }
 
 
+def selecting(key: str, value: str) -> Json:
+    """The selector of pods whose label has the value."""
+    return {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}
+
+
 def path(site: Site, name: str = "") -> str:
     """Where the test's policies are."""
     base = f"{GROUP}/namespaces/{site.name}/healingpolicies"
@@ -129,6 +134,8 @@ def events(site: Site, reason: str) -> list[tuple[str, str]]:
     [
         ({"selector": {}}, "selector must not be empty"),
         ({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In and NotIn need"),
+        ({"selector": selecting("a", "front end")}, "should match"),
+        ({"selector": selecting("a key", "b")}, "should match"),
         ({"healthThreshold": 0}, "a number of pods of at least 1, or a percentage"),
         ({"healthThreshold": "many"}, "a number of pods of at least 1, or a percentage"),
         ({"healthThreshold": "101%"}, "a number of pods of at least 1, or a percentage"),

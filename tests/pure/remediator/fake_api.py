@@ -199,7 +199,7 @@ class FakeApi(LoopbackServer):
 
 
 def _is_collection(path: str) -> bool:
-    known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets")
+    known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies")
     return path.rsplit("/", 1)[1] in known
 
 

@@ -1,13 +1,16 @@
 """Policies as values, what they remember, and what stands behind their pods."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,6 +223,30 @@ def test_the_topmost_controller_is_the_owner() -> None:
     job = owner_of(watched("p", owner_kind="Job", owner_api="batch/v1"), read)
     assert job is not None
     assert (job.kind, job.desired) == ("Job", None)
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed", "refused"),
+    [
+        (
+            "key",
+            ["a", "app.kubernetes.io/name", "A_b.c-9", "x.y/" + "n" * 63],
+            ["", "a key", "-a", "a/", "/a", "a/b/c", "Up.per/a", "a),b in (c", "n" * 64],
+        ),
+        ("values", ["", "front-end", "1.2_x"], ["front end", "-a", "a,b", "x),app in (y"]),
+    ],
+)
+def test_what_no_label_can_be_is_refused(
+    field: str, allowed: list[str], refused: list[str]
+) -> None:
+    """Else the pods' LIST fails for ever, or takes other pods than the policy names."""
+    crd = yaml.safe_load((Path(__file__).parents[3] / "chart/crds/healingpolicy.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    selector = schema["properties"]["spec"]["properties"]["selector"]["properties"]
+    found = selector["matchExpressions"]["items"]["properties"][field]
+    pattern = found.get("items", found)["pattern"]
+    assert [text for text in allowed if not re.search(pattern, text)] == []
+    assert [text for text in refused if re.search(pattern, text)] == []
 
 
 # -- nodes -----------------------------------------------------------------------------------

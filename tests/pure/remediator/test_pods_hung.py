@@ -1,0 +1,79 @@
+"""A node held because of its pods is given back, whatever the policies of others are worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from remediator.annotation import STATE_KEY, Phase, State
+from remediator.settings import PODS_HUNG, Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, running
+
+POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/theirs"
+SPEC = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1m"}}
+#: Only a hang is longer.
+PATIENCE = 60.0
+
+
+def _policy(**spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "HealingPolicy",
+        "metadata": {"name": "theirs", "namespace": "d", "generation": 1},
+        "spec": {**SPEC, **spec},
+    }
+
+
+def _held() -> dict[str, Any]:
+    ago = int(time.time()) - 600
+    state = State(
+        Phase.CORDONED,
+        "d/selfheal-remediator",
+        condition=PODS_HUNG,
+        status="True",
+        action="cordon",
+        first_seen=ago,
+        since=ago,
+    )
+    raw = node("held", "False", unschedulable=True)
+    raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("policy", "trouble", "enabled"),
+    [
+        (_policy(), "", True),
+        (_policy(), "500", True),  # the list of its pods is refused for ever
+        (_policy(failureThreshold="many"), "", True),  # this version cannot read it
+        (_policy(), "", False),
+    ],
+    ids=["well", "its pods cannot be listed", "it cannot be read", "policies are switched off"],
+)
+def test_a_node_held_for_its_pods_is_given_back(
+    policy: dict[str, Any], trouble: str, enabled: bool
+) -> None:
+    api = FakeApi(lambda verb, path: trouble if (verb, path) == ("GET", PODS) else "")
+    api.put(f"{NODES}/held", _held())
+    api.put(f"{NODES}/other", node("other", "False"))
+    api.put(POLICY, policy)
+    config = Config.model_validate(
+        {
+            "rules": [{"condition": PODS_HUNG, "for": 0, "action": "cordon"}],
+            "recovery": {"holdDown": "0s"},
+            "policies": {"enabled": enabled},
+        }
+    )
+    with running(api, config):
+        _until(lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
+    api.close()
+
+
+def _until(given_back: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not given_back():
+        assert time.monotonic() < ends, "it is held for ever"
+        time.sleep(0.01)
