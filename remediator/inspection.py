@@ -157,7 +157,7 @@ def plan(
 
 def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
     """A planner that believes the nodes' clocks: a single look has no other."""
-    planner = Planner(config, owner, now)
+    planner = Planner(config, owner, 0.0)  # with nothing of the pace used up
     for node in nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
@@ -194,9 +194,9 @@ def _with_pods(
     room: dict[str, int],
 ) -> NodePlan:
     pods = _pods_of(api, node.name)
-    around = surroundings(api, config, pods)
     plans: list[PodPlan] = []
     notes: set[str] = set()
+    around = surroundings(api, config, pods, notes)
     sorted_pods = sorted(
         ((sort_pod(pod, around), pod) for pod in pods), key=lambda both: both[0].wave
     )
@@ -232,7 +232,7 @@ def _headroom(api: KubernetesApi, config: Config, node: Node, others: list[Node]
     if not config.drain.headroom or autoscaled(others):
         return ""
     pods = _pods_of(api, node.name)
-    around = surroundings(api, config, pods)
+    around = surroundings(api, config, pods, set())
     left = [pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT]
     able = [other for other in others if usable(other)]
     for other in able:
@@ -284,8 +284,10 @@ def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
     return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
 
 
-def surroundings(api: KubernetesApi, config: Config, pods: list[Pod]) -> Surroundings:
-    """What sorting pods needs to know; DaemonSets count as existing where they cannot be read."""
+def surroundings(
+    api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str]
+) -> Surroundings:
+    """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
     daemon_sets = None
     if any(pod.owner_kind == "DaemonSet" for pod in pods):
         try:
@@ -294,11 +296,22 @@ def surroundings(api: KubernetesApi, config: Config, pods: list[Pod]) -> Surroun
                 for raws, _ in api.daemon_sets().pages()
                 for raw in raws
             )
-        except ApiFailure:
-            daemon_sets = None
+        except ApiFailure as failure:
+            notes.add(f"DaemonSets cannot be read, so all count as existing: {failure}")
     claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
-    local = frozenset(claim for claim in claims if api.is_local_claim(*claim))
+    local = frozenset(claim for claim in claims if _is_local(api, *claim, notes))
     return Surroundings(config.drain, daemon_sets=daemon_sets, local_claims=local)
+
+
+def _is_local(api: KubernetesApi, namespace: str, claim: str, notes: set[str]) -> bool:
+    """Whether the claim's volume is on one node only; not where nothing of it can be read."""
+    try:
+        return api.is_local_claim(namespace, claim)
+    except ApiFailure as failure:
+        notes.add(
+            f"claim {namespace}/{claim} cannot be read, so it counts as usable elsewhere: {failure}"
+        )
+        return False
 
 
 # -- status --------------------------------------------------------------------------------
@@ -351,17 +364,17 @@ def _held(
     state = read_state(node)
     assert state is not None
     left = 0
+    notes = set() if node.unschedulable else {"uncordoned by somebody else"}
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         pods = _pods_of(api, node.name)
-        around = surroundings(api, config, pods)
+        around = surroundings(api, config, pods, notes)
         for pod in pods:
             if sort_pod(pod, around).fate is Fate.EVICT:
                 left += 1
                 text = _blocker(pod, budgets, now)
                 if text:
                     blockers[text] = blockers.get(text, 0) + 1
-    note = "" if node.unschedulable else "uncordoned by somebody else"
     return HeldNode(
         node=node.name,
         phase=state.phase.value,
@@ -372,7 +385,7 @@ def _held(
         drain_started=state.drain_started,
         pods_left=left,
         blockers=tuple(f"{text} ({count} pods)" for text, count in sorted(blockers.items())),
-        note=note,
+        note="; ".join(sorted(notes)),
     )
 
 

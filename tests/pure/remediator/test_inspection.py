@@ -1,0 +1,75 @@
+"""What `plan` and `status` say where something cannot be read, or is not known to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes.client import Configuration
+
+from remediator.annotation import STATE_KEY, Phase, State
+from remediator.inspection import plan, status
+from remediator.kubernetes_api import KubernetesApi
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, pod
+from tests.pure.remediator.things import OWNER
+
+BRAKES = {"maxHeld": "100%"}
+
+
+def _config(**brakes: Any) -> Config:
+    rule = {"condition": "Fault", "for": 0, "action": "drain"}
+    return Config.model_validate(
+        {"rules": [rule], "brakes": {**BRAKES, **brakes}, "policies": {"enabled": False}}
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[FakeApi]:
+    """A bad node, with a pod whose claim is not there."""
+    made = FakeApi(lambda verb, path: "")
+    with_claim = pod("db", "bad")
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    with_claim["spec"]["volumes"] = [volume]
+    made.put(f"{PODS}/db", with_claim)
+    made.put(f"{NODES}/bad", node("bad", "True"))
+    yield made
+    made.close()
+
+
+def _api(server: FakeApi, config: Config) -> KubernetesApi:
+    access = Configuration()
+    access.host = server.url
+    return KubernetesApi(access, "d", config.api)
+
+
+def test_a_claim_that_cannot_be_read_is_a_note_of_the_plan(server: FakeApi) -> None:
+    [item] = plan(_api(server, _config()), _config(), OWNER, "", time.time()).nodes
+    assert (item.action, [one.fate for one in item.pods]) == ("drain", ["evict"])
+    assert any("claim d/data cannot be read" in note for note in item.notes)
+
+
+def test_and_of_the_status(server: FakeApi) -> None:
+    now = int(time.time())
+    state = State(Phase.DRAINING, OWNER, "Fault", "True", since=now, drain_started=now)
+    raw = node("bad", "True", unschedulable=True)
+    raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    server.put(f"{NODES}/bad", raw)
+    [item] = status(_api(server, _config()), _config(), None, time.time()).held
+    assert item.pods_left == 1
+    assert "claim d/data cannot be read" in item.note
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [{"rate": {"count": 1, "window": "1h"}}, {"minInterval": "1h"}],
+    ids=["rate", "interval"],
+)
+def test_a_plan_takes_nothing_of_the_pace_as_used_up(server: FakeApi, pace: dict[str, Any]) -> None:
+    server.put(f"{NODES}/bad-too", node("bad-too", "True"))
+    config = _config(**pace)
+    found = plan(_api(server, config), config, OWNER, "", time.time())
+    assert len([item for item in found.nodes if not item.brake]) == 1
