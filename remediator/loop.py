@@ -296,14 +296,15 @@ class Remediator:
     def _reconfigure(self, config: Config) -> None:
         if config.lease != self.config.lease or config.api != self.config.api:
             log.warning("changes of `lease` and `api` take effect at the next start only")
-        if config.dry_run != self.config.dry_run:
+        mode_changed = config.dry_run != self.config.dry_run
+        if mode_changed:
             self.draining.end_all()
             self._api.dry_run = config.dry_run
         policies_changed = config.policies != self.config.policies
         self.config = self.draining.config = self.healer.config = config
         self._followed = -1
-        if policies_changed and self._leading:
-            self.healer.begin()
+        if (policies_changed or mode_changed) and self._leading:
+            self.healer.begin()  # what was only rehearsed is decided anew
         self.planner.reconfigure(config, self.clock())
         self.metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))

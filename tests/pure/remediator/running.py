@@ -20,6 +20,8 @@ from tests.pure.remediator.fake_api import FakeApi
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/d/pods"
+#: Only a hang is longer.
+PATIENCE = 60.0
 
 
 def stamp(ago: float) -> str:
@@ -57,12 +59,20 @@ def pod(name: str, where: str) -> dict[str, Any]:
     }
 
 
+def until(what: str, well: Callable[[], bool]) -> None:
+    """Wait for what comes in another thread."""
+    ends = time.monotonic() + PATIENCE
+    while not well():
+        assert time.monotonic() < ends, f"{what}: never"
+        time.sleep(0.01)
+
+
 @contextmanager
 def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
     """The real thing, its door open to the server; it must end when it is told to."""
     access = Configuration()
     access.host = server.url
-    api = KubernetesApi(access, "d", config.api)
+    api = KubernetesApi(access, "d", config.api, dry_run=config.dry_run)
 
     def leader_of(
         on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,12 +10,10 @@ import pytest
 from remediator.annotation import STATE_KEY, Phase, State
 from remediator.settings import PODS_HUNG, Config
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, running
+from tests.pure.remediator.running import NODES, PODS, node, running, until
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/theirs"
 SPEC = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1m"}}
-#: Only a hang is longer.
-PATIENCE = 60.0
 
 
 def _policy(**spec: Any) -> dict[str, Any]:
@@ -68,12 +65,5 @@ def test_a_node_held_for_its_pods_is_given_back(
         }
     )
     with running(api, config):
-        _until(lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
+        until("it is given back", lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
     api.close()
-
-
-def _until(given_back: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not given_back():
-        assert time.monotonic() < ends, "it is held for ever"
-        time.sleep(0.01)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running, stamp
+from tests.pure.remediator.running import NODES, node, running, stamp, until
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 TWO_HOURS = 7200.0
-#: Only a hang is longer.
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -43,13 +40,6 @@ def _goes_bad(api: FakeApi, later: float) -> None:
     api.put(BAD, raw)
 
 
-def _until(what: str, well: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not well():
-        assert time.monotonic() < ends, f"{what}: never"
-        time.sleep(0.01)
-
-
 def _engaged(remediator: Remediator, brake: str) -> bool:
     return bool(remediator.metrics.brakes.labels(brake)._value.get())
 
@@ -68,11 +58,11 @@ def test_a_standby_older_than_the_window_takes_the_pace_as_used_up(
         "policies": {"enabled": False},
     }
     with running(api, Config.model_validate(values)) as remediator:
-        _until("it knows the nodes", lambda: remediator.known_once)
+        until("it knows the nodes", lambda: remediator.known_once)
         remediator.clock._offset += TWO_HOURS
         _goes_bad(api, TWO_HOURS)
         _lease_held_by(api, "")
-        _until(
+        until(
             "it acts or brakes",
             lambda: _engaged(remediator, brake) or "unschedulable" in api.get(BAD)["spec"],
         )

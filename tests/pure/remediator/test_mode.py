@@ -1,0 +1,55 @@
+"""From dryRun to enforce while it runs: what was only rehearsed is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+
+POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+OWNER = "/apis/apps/v1/namespaces/d/replicasets/r"
+
+
+def _config(mode: str) -> Config:
+    return Config.model_validate({"mode": mode, "policies": {"lookInterval": "1s"}})
+
+
+def _pod(name: str, ready: str) -> dict[str, Any]:
+    raw = pod(name, "n")
+    raw["status"]["conditions"] = [
+        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(600)}
+    ]
+    return raw
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """A pod that is well and one that is ill, under a policy."""
+    made = FakeApi(lambda verb, path: "")
+    made.put(f"{NODES}/n", node("n", "False"))
+    owner = {"metadata": {"name": "r", "namespace": "d", "uid": "r"}, "spec": {"replicas": 2}}
+    made.put(OWNER, {"kind": "ReplicaSet", **owner})
+    made.put(f"{PODS}/well", _pod("well", "True"))
+    made.put(f"{PODS}/ill", _pod("ill", "False"))
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1s"}}
+    meta = {"name": "web", "namespace": "d", "generation": 1}
+    made.put(POLICY, {"kind": "HealingPolicy", "metadata": meta, "spec": spec})
+    yield made
+    made.close()
+
+
+def test_a_restart_that_was_rehearsed_is_made(api: FakeApi) -> None:
+    def evicted() -> list[str]:
+        return [path for verb, path, _ in api.did if verb == "EVICT"]
+
+    with running(api, _config("dryRun")) as remediator:
+        rehearsed = remediator.metrics.healing_refused.labels("dry-run")._value
+        until("it is rehearsed", lambda: rehearsed.get() > 0)
+        assert evicted() == []
+        remediator.reconfigure(_config("enforce"))
+        until("it is made", lambda: evicted() == [f"{PODS}/ill"])
