@@ -58,7 +58,7 @@ class Eviction:
     #: Of them in a row: those that came although the budget has room, as its watch says.
     overtaken: int = 0
     posts: int = 0
-    #: Past the deadline: its deletion was asked for.
+    #: Past the deadline its deletion was ordered.
     deleting: bool = False
     refused_since: float | None = None
 
@@ -238,6 +238,7 @@ class NodeDrain:
             # The caller reads the node afresh before a wave begins, then calls `begin_wave`.
             return Orders(new_wave=current)
         late = now >= self.deadline
+        deleting = late and on_deadline == "delete"
         if late and on_deadline == "report":
             return Orders()  # what is still there is left to a human
         evict: list[Pod] = []
@@ -246,12 +247,12 @@ class NodeDrain:
         for item in self._of_wave(current):
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
-            first = late and on_deadline == "delete" and not item.deleting
-            if item.retry_at > now and not first:
+            if deleting and not item.deleting:
+                item.deleting, item.retry_at = True, now  # whatever refused its eviction
+            if item.retry_at > now:
                 wake = item.retry_at if wake is None else min(wake, item.retry_at)
                 continue
-            item.deleting = late and on_deadline == "delete"
-            (delete if item.deleting else evict).append(item.pod)
+            (delete if deleting else evict).append(item.pod)
             item.step = Step.POSTED
             item.posts += 1
             self.posts += 1

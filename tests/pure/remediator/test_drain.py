@@ -244,6 +244,15 @@ def test_a_refused_deletion_is_not_asked_for_again_at_once(outcome: Outcome) -> 
     assert pauses == sorted(pauses)
 
 
+def test_a_deletion_that_was_called_back_is_ordered_again_at_once() -> None:
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW + 599)
+    assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
+    made.not_asked("uid-a")
+    assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
+
+
 def test_a_stop_starts_nothing_new() -> None:
     assert drain(pod("a")).step(NOW, stopped=True).evict == ()
 
