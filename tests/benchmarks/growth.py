@@ -76,10 +76,13 @@ def _run(bench: Bench, processes: int, messages: int, **more: object) -> float:
     bench.fill("selfheal", messages)
     env = bench.environment(MODEL_PROVIDER="noop", **more)
     with ExitStack() as stack:
-        for number in range(processes):
-            worker = WorkerProcess(env, bench.folder / f"growth-{number}.log")
+        workers = [
+            WorkerProcess(env, bench.folder / f"growth-{number}.log") for number in range(processes)
+        ]
+        for worker in workers:
             stack.callback(worker.terminate)
-        return rate(bench.vhost, messages)
+        per_second, _ = rate(bench.vhost, messages, workers[0].process.pid)
+        return per_second
 
 
 if __name__ == "__main__":
