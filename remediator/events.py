@@ -77,7 +77,8 @@ class EventWriter:
 
     def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
         self._api, self._instance, self._count = api, instance, count
-        self._queue: queue.Queue[Said | None] = queue.Queue(QUEUE)
+        #: Each with the time when it was said: it may have to wait for its turn.
+        self._queue: queue.Queue[tuple[Said, datetime] | None] = queue.Queue(QUEUE)
         self._said: dict[Said, float] = {}
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
@@ -104,17 +105,19 @@ class EventWriter:
             }
         self._said[event] = now
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait((event, datetime.now(UTC)))
         except queue.Full:
             self._count("dropped")
 
     def _run(self) -> None:
-        while (event := self._queue.get()) is not None:
-            self._api.settle(YIELD)  # changes of nodes go first, talk about them later
+        while (queued := self._queue.get()) is not None:
+            self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
+            event, when = queued
             try:
                 said = _subject(event)
                 path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
-                answer = self._api.write("POST", path, self._body(said), timeout=10.0, fenced=False)
+                body = self._body(said, when)
+                answer = self._api.write("POST", path, body, timeout=10.0, fenced=False)
                 self._count("written" if answer.ok else "refused")
                 if not answer.ok:
                     log.debug("event refused: %s", answer.failure())
@@ -122,8 +125,8 @@ class EventWriter:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
 
-    def _body(self, event: ObjectEvent) -> dict[str, object]:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _body(self, event: ObjectEvent, when: datetime) -> dict[str, object]:
+        at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
         message = event.message
         if len(message) > MAX_MESSAGE:
             message = message[: MAX_MESSAGE - 1] + "…"
@@ -147,7 +150,7 @@ class EventWriter:
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,
             "reportingInstance": self._instance[:128],
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "firstTimestamp": at,
+            "lastTimestamp": at,
             "count": 1,
         }

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
@@ -126,8 +127,8 @@ class KubernetesApi:
         self.namespace = namespace
         self.dry_run = dry_run
         self.budget = Budget(budget)
-        self._patching = threading.Condition()
-        self._patches = 0
+        self._settled = threading.Condition()
+        self._changes = 0
         self.fence: Callable[[], None] = lambda: None
         self.on_request = on_request or _ignore
 
@@ -264,19 +265,25 @@ class KubernetesApi:
     def patch_node(self, name: str, patch: list[Json]) -> Answer:
         """JSON patch of a node."""
         path = f"/api/v1/nodes/{quote(name)}"
-        with self._patching:
-            self._patches += 1
-        try:
+        with self._changing():
             return self.write("PATCH", path, patch, content_type=_PATCH, timeout=15.0)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._settled:
+            self._changes += 1
+        try:
+            yield
         finally:
-            with self._patching:
-                self._patches -= 1
-                self._patching.notify_all()
+            with self._settled:
+                self._changes -= 1
+                self._settled.notify_all()
 
     def settle(self, seconds: float) -> bool:
-        """Wait until no node is being changed, for at most so long; whether that came true."""
-        with self._patching:
-            return self._patching.wait_for(lambda: self._patches == 0, seconds)
+        """Wait until no node is being changed and no pod evicted, for at most so long; whether
+        that came true."""
+        with self._settled:
+            return self._settled.wait_for(lambda: self._changes == 0, seconds)
 
     def evict(
         self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
@@ -297,7 +304,8 @@ class KubernetesApi:
             "deleteOptions": options,
         }
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}/eviction"
-        return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, rehearse=rehearse)
+        with self._changing():
+            return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, rehearse=rehearse)
 
     def delete_pod(
         self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
@@ -311,7 +319,8 @@ class KubernetesApi:
         if grace is not None:
             options["gracePeriodSeconds"] = max(1, grace)
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}"
-        return self.write("DELETE", path, options, rehearse=rehearse)
+        with self._changing():
+            return self.write("DELETE", path, options, rehearse=rehearse)
 
     def is_local_claim(self, namespace: str, claim: str) -> bool:
         """Whether the claim's volume can be used on one host only. Raises ApiFailure."""

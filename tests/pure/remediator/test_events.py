@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -63,6 +64,33 @@ def test_an_event_names_its_node_by_uid_so_that_describe_finds_it() -> None:
     # What was done is told also by a process that has just lost the Lease.
     assert fenced is False
     assert counts == {"written": 1}
+
+
+def test_an_event_bears_the_time_when_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that when its turn came: cordons and evictions go first."""
+    api = Api()
+    later = threading.Event()
+    monkeypatch.setattr(api, "settle", lambda _: later.wait(30))
+    writer = EventWriter(api, "pod-1_uid", lambda _: None)
+    clock = FakeDatetime
+    monkeypatch.setattr("remediator.events.datetime", clock)
+    writer.start()
+    writer.say(CORDONED)
+    clock.seconds = 60
+    later.set()
+    writer.close(30.0)
+    [(_, body, _)] = api.written
+    assert body["firstTimestamp"] == body["lastTimestamp"] == "2026-01-01T00:00:00Z"
+
+
+class FakeDatetime(datetime):
+    """A clock that stands where it was put."""
+
+    seconds = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime(2026, 1, 1, 0, cls.seconds // 60, tzinfo=tz)
 
 
 def test_an_event_about_an_object_is_in_its_namespace() -> None:

@@ -150,6 +150,24 @@ def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
     assert len(server.asked) == 1
 
 
+def test_it_settles_when_the_eviction_under_way_was_answered(
+    server: Server, api: KubernetesApi
+) -> None:
+    """Events wait for that, and a leader that ends lets go of the Lease only then."""
+    during: list[bool] = []
+
+    def answer(_: Any) -> Any:
+        during.append(api.settle(0.0))
+        return 201, {"kind": "Status", "code": 201}
+
+    server.answer = answer
+    api.evict("d", "p", "u", None)
+    api.delete_pod("d", "p", "u", None)
+    api.patch_node("n", [])
+    assert during == [False] * 3
+    assert api.settle(0.0)
+
+
 # -- how it is asked ----------------------------------------------------------------------
 
 
