@@ -19,7 +19,7 @@ from remediator.snapshot import Budget, Pod
 
 #: Seconds of the slow retry: first, and longest. Budgets wake a pod up long before.
 FALLBACKS = {
-    Outcome.BUDGET: (15.0, 60.0),
+    Outcome.BUDGET: (30.0, 120.0),
     Outcome.PROCESSING: (2.0, 30.0),
     Outcome.SEVERAL_BUDGETS: (60.0, 300.0),
     Outcome.THROTTLED: (1.0, 10.0),
