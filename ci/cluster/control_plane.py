@@ -147,4 +147,7 @@ def _scheduler(pki: Path) -> list[str]:
         f"--authorization-kubeconfig={config}",
         "--leader-elect=false",
         "--profiling=false",
+        # A pod whose claim is bound in the moment in which it is looked at may be woken before the
+        # volumes' cache knows of it; then only this wakes it again, by default after five minutes.
+        "--pod-max-in-unschedulable-pods-duration=10s",
     ]
