@@ -143,18 +143,17 @@ WRITE_POLICIES = {
     ("role", "expected"),
     [("view", READ_POLICIES), ("edit", WRITE_POLICIES), ("admin", WRITE_POLICIES)],
 )
-def test_teams_write_policies_in_their_namespace(
-    installed: Site, role: str, expected: Rights
-) -> None:
+def test_teams_write_policies_in_their_namespace(site: Site, role: str, expected: Rights) -> None:
     """By the roles that they have there already; the status is the remediator's."""
-    here, account = installed.namespace, f"{installed.namespace}:{role}"
-    installed.cluster.kubectl(
+    _install(site, "remediator.rbac.aggregateClusterRoles=true")
+    here, account = site.namespace, f"{site.namespace}:{role}"
+    site.cluster.kubectl(
         *("create", "rolebinding", role, "-n", here),
         *(f"--clusterrole={role}", f"--serviceaccount={account}"),
     )
 
     def of_policies(namespace: str) -> Rights:
-        found = rights(installed, account, namespace)
+        found = rights(site, account, namespace)
         return {what: verbs for what, verbs in found.items() if "selfheal.dev" in what}
 
     # The API server's controllers add them to the role a moment after the install.
