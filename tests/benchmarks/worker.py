@@ -177,6 +177,7 @@ class Bench:
         connection = pika.BlockingConnection(pika.URLParameters(self.vhost.uri))
         channel = connection.channel()
         channel.queue_purge(RESULTS)
+        channel.queue_purge(QUEUES[name])  # what a peer took and did not ack is there again
         for _ in range(messages):
             channel.basic_publish("", QUEUES[name], body, properties)
         connection.close()
