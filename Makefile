@@ -57,7 +57,7 @@ test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every aler
 	SELFHEAL_LONG=1 ci/test pure broker chaos provoked models control_plane chart cluster
 
 .PHONY: bench
-bench: able venv ## all benchmarks, half an hour: BENCHMARKS.md, docs/benchmarks.json, plots
+bench: able venv ## all benchmarks, an hour: BENCHMARKS.md, docs/benchmarks.json, plots
 	ci/bench tests.benchmarks.worker
 	ci/bench tests.benchmarks.growth
 	ci/bench tests.benchmarks.remediator

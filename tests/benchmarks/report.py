@@ -306,9 +306,10 @@ def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]
     """BENCHMARKS.md, line by line."""
     yield "# Benchmarks"
     yield ""
-    yield "Written by `make bench`; all of it takes half an hour. What stands in one table was"
+    yield "Written by `make bench`; all of it takes an hour. What stands in one line was"
     yield "measured in one run, in turns: look at the ratios, the rates are those of this machine."
-    yield "The numbers are in [docs/benchmarks.json](docs/benchmarks.json)."
+    yield "The numbers are in [docs/benchmarks.json](docs/benchmarks.json); why some goals are not"
+    yield "reached is in [docs/performance.md](docs/performance.md)."
     yield ""
     yield from (f"- {name}: {value}" for name, value in about.items())
     yield ""
