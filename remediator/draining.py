@@ -110,9 +110,9 @@ class Draining:
         self.running: dict[str, Running] = {}
         #: Grows with every drain that begins or ends.
         self.revision = 0
-        self._looked_with: tuple[bool, Config] = (False, config)
-        #: Read by the workers too: what waits for its turn is not sent any more.
-        self._stopped = False
+        #: What the drains were last looked at with; the workers read whether all is stopped, too:
+        #: what waits for its turn is not sent any more then.
+        self._looked_with, self._stopped = config, False
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
@@ -334,10 +334,8 @@ class Draining:
     def advance(self, now: float, *, stopped: bool) -> float | None:
         """Do what is to be done now; returns when to be called again at the latest."""
         wake: float | None = None
-        before, config = self._looked_with
-        everything = stopped is not before or self.config is not config
-        self._looked_with = (stopped, self.config)
-        self._stopped = stopped
+        everything = stopped is not self._stopped or self.config is not self._looked_with
+        self._looked_with, self._stopped = self.config, stopped
         for run in list(self.running.values()):
             if run.ended:
                 continue
