@@ -194,11 +194,7 @@ class Stage:
         fresh = [f"bench-{number:04}" for number in range(len(self.names), count)]
         self.each(self._make, fresh)
         self.names += fresh
-        ends = time.monotonic() + PATIENCE
-        while self._ready() < len(self.names):
-            if time.monotonic() > ends:
-                raise SystemExit("the nodes do not become ready")
-            time.sleep(1)
+        _until(lambda: self._ready() >= len(self.names), f"{len(self.names)} nodes are ready")
         return self.names[:count]
 
     def _make(self, name: str) -> None:
@@ -266,23 +262,18 @@ class Stage:
         name = f"guard-{value}"
         spec = {"selector": {"matchLabels": {key: value}}, "minAvailable": healthy}
         self.create(_BUDGETS, {"metadata": {"name": name}, "spec": spec})
-        ends = time.monotonic() + PATIENCE
-        while (self.api.get(f"{_BUDGETS}/{name}").get("status") or {}).get("currentHealthy") != (
-            healthy
-        ):
-            if time.monotonic() > ends:
-                raise SystemExit(f"the budget {name} does not see {healthy} pods")
-            time.sleep(0.2)
+
+        def seen() -> bool:
+            status = self.api.get(f"{_BUDGETS}/{name}").get("status") or {}
+            return bool(status.get("currentHealthy") == healthy)
+
+        _until(seen, f"the budget {name} sees {healthy} pods")
         return name
 
     def until_running(self, label: str, count: int) -> None:
         """Until so many pods with the label run."""
         selectors = {"labelSelector": label, "fieldSelector": "status.phase=Running"}
-        ends = time.monotonic() + PATIENCE
-        while (found := self.count(_PODS, selectors)) < count:
-            if time.monotonic() > ends:
-                raise SystemExit(f"{found} of {count} pods with {label} run")
-            time.sleep(0.5)
+        _until(lambda: self.count(_PODS, selectors) >= count, f"{count} pods with {label} run")
 
     def count(self, path: str, selectors: dict[str, str]) -> int:
         """How many objects there are."""
@@ -306,6 +297,24 @@ class Stage:
                     if item.get("userAgent", "").startswith(agent) and _counts(item):
                         found[_what(item)] += 1
         return found
+
+
+def _until(look: Callable[[], bool], what: str) -> None:
+    """Looks until it holds. To look at thousands of objects is work for the server that is waited
+    for, so four times as long as a look took is left to it.
+
+    Raises:
+        SystemExit: it did not hold within `PATIENCE`.
+    """
+    began = time.monotonic()
+    while True:
+        looked = time.monotonic()
+        if look():
+            return
+        now = time.monotonic()
+        if now > began + PATIENCE:
+            raise SystemExit(f"not within {PATIENCE:g}s: {what}")
+        time.sleep(max(0.2, 4 * (now - looked)))
 
 
 def _conditions(raw: Json) -> list[Json]:
