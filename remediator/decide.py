@@ -75,6 +75,7 @@ class Assessment:
 
     intent: to be done as it is. wish: to be done when the brakes have room. due: when to look
     again although nothing changed. standing: one bounded word for metrics; why: for people.
+    recovering: it is held, and but for its hold-down would be given back.
     """
 
     standing: str
@@ -87,6 +88,7 @@ class Assessment:
     rejected: str = ""
     since: float = 0.0
     due_since: float = 0.0
+    recovering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ class _Look:
             state=state,
             bad=self._bad(),
             since=float(state.since),
+            recovering=recovered,
         )
 
     def _drain_wish(self, state: State) -> Intent:

@@ -72,6 +72,8 @@ class Running:
     stop: threading.Event = field(default_factory=threading.Event)
     checking: bool = False
     ended: bool = False
+    #: Since when its node recovers, so that nothing more is to leave it; None = it does not.
+    resting_since: float | None = None
     tried: set[str] = field(default_factory=set)
     blocked_since: float | None = None
     said_at: float = float("-inf")
@@ -167,6 +169,26 @@ class Draining:
         run = self.running.get(uid)
         if run is not None:
             run.ended, run.news = False, True
+
+    def rest(self, uid: str, why: str) -> None:
+        """Begin nothing more while `why` says that the node recovers; empty = go on.
+
+        Its deadline waits too: pods are deleted after time in which they could have gone.
+        """
+        run = self.running.get(uid)
+        if run is None or bool(why) is (run.resting_since is not None):
+            return
+        now, drain, run.news = self._clock(), run.drain, True
+        if run.resting_since is None:
+            run.resting_since = now
+            text = f"no more pods are evicted for now: {why}"
+        else:
+            drain.deadline += now - run.resting_since
+            run.resting_since = None
+            text = "the condition is bad again: going on"
+        if drain.evictions and not drain.after:
+            reason = "DrainPaused" if why else "DrainResumed"
+            self._callbacks.say(drain.node, uid, reason, text, False)
 
     def end(self, uid: str) -> None:
         """Stop at once: done, cancelled, or not ours any more."""
@@ -349,6 +371,7 @@ class Draining:
     def _look(self, run: Running, now: float, *, stopped: bool) -> None:
         """Do what one drain calls for; only those that changed or are due, for they are many."""
         run.news = False
+        stopped = stopped or run.resting_since is not None
         orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
         self._carry_out(run, orders)
         moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
@@ -386,7 +409,7 @@ class Draining:
         grace, rehearse = self.config.drain.grace_period, self.config.dry_run
 
         def job() -> None:
-            if self._stopped or run.stop.is_set():
+            if self._stopped or run.resting_since is not None or run.stop.is_set():
                 self._post(lambda: self._called_back(run, pod))
                 return
             try:
@@ -451,6 +474,8 @@ class Draining:
     def _report(self, run: Running, now: float) -> float | None:
         """Say who blocks, at most once a minute; returns when to look again."""
         drain = run.drain
+        if run.resting_since is not None:
+            return None
         if now >= drain.deadline and not drain.deadline_said and not run.ended:
             drain.deadline_said = True
             text = describe(drain.blockers(now)) or f"{len(drain.evictions)} pods still terminating"
@@ -487,7 +512,8 @@ class Draining:
         """Pods that drains wait for, by cause."""
         counts: Counter[str] = Counter()
         for run in self.running.values():
-            counts.update(run.drain.causes(now))
+            if run.resting_since is None:
+                counts.update(run.drain.causes(now))
         return counts
 
 

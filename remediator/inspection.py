@@ -22,7 +22,7 @@ from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import PAUSE_KEY, LeaseView
 from remediator.planner import Entry, Planner
 from remediator.pod_filters import Fate, Surroundings, sort_pod
-from remediator.settings import Config
+from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import (
     Budget,
     Change,
@@ -365,6 +365,10 @@ def _held(
     assert state is not None
     left = 0
     notes = set() if node.unschedulable else {"uncordoned by somebody else"}
+    condition = node.conditions.get(state.condition)
+    changed = condition is None or condition.status != state.status
+    if changed and state.condition != PODS_HUNG:  # that one stands on no node
+        notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         pods = _pods_of(api, node.name)

@@ -377,6 +377,8 @@ class Remediator:
                 if state.phase is Phase.DRAINING:
                     log.info("going on with the drain of %s", entry.node.name)
                 self.draining.begin(entry.node.name, uid, state, fresh=False)
+            seen = entry.assessment
+            self.draining.rest(uid, seen.why if seen.recovering else "")
 
     # -- pods ---------------------------------------------------------------------------
 

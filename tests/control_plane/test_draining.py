@@ -49,6 +49,40 @@ def test_a_budget_that_opens_is_answered_at_once(site: Site) -> None:
     assert process.process.poll() is None
 
 
+def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 4)
+    site.budget("web-pdb", "web", maxUnavailable=0)
+    site.remediator(site.config(recovery={"holdDown": "10s"}))
+    bad = site.busiest()
+    site.condition(bad, "True")
+    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    left = site.names(bad)
+    site.condition(bad, "False")
+    until(lambda: site.event_messages(bad, "DrainPaused"), "it is said")
+    (message,) = site.event_messages(bad, "DrainPaused")
+    assert "is good, hold-down" in message
+    site.change_budget("web-pdb", maxUnavailable=4)
+    until(lambda: not site.cordoned(bad), "given back after the hold-down")
+    assert site.names(bad) == left
+
+
+def test_a_node_that_is_bad_again_is_drained_on(site: Site) -> None:
+    site.nodes(2)
+    site.deployment("web", 4)
+    site.budget("web-pdb", "web", maxUnavailable=0)
+    site.remediator(site.config(recovery={"holdDown": "1h"}))
+    bad = site.busiest()
+    site.condition(bad, "True")
+    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    site.condition(bad, "False")
+    until(lambda: site.event_messages(bad, "DrainPaused"), "paused")
+    site.change_budget("web-pdb", maxUnavailable=4)
+    site.condition(bad, "True")
+    until(lambda: site.phase(bad) == "drained", "bad again: it goes on")
+    assert site.event_messages(bad, "DrainResumed")
+
+
 def _less(site: Site, node: str, before: int) -> bool:
     return len(site.pods(node)) < before
 

@@ -271,6 +271,8 @@ def test_a_node_in_its_hold_down_is_not_emptied(
     seen = look(held(state, found), scope(recovery={"holdDown": "5m"}))
     assert (seen.wish is not None and seen.wish.kind is Kind.DRAIN) is drained
     assert drained or seen.due == NOW + 300
+    begun = replace(state, phase=Phase.DRAINING, drain_started=int(NOW), no_room=0)
+    assert look(held(begun, found), scope(recovery={"holdDown": "5m"})).recovering is not drained
 
 
 @given(

@@ -25,7 +25,8 @@ class Looks:
         self.now = NOW
         self.seen: list[str] = []
         self.posted: list[Any] = []
-        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=lambda *_: None,
+        self.said: list[tuple[str, str, str]] = []
+        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._said,
                             evicted=lambda _: None)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", self.posted.append)
@@ -45,6 +46,9 @@ class Looks:
             drain.pod_changed(None, pod(f"p{number}", node=name))
             drain.begin_wave(0)
             self.made.running[name] = Running(drain, None)  # type: ignore[arg-type]
+
+    def _said(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
+        self.said.append((node, reason, message))
 
     def advance(self, seconds: float = 0.0, *, stopped: bool = False) -> list[str]:
         """Which are looked at, that much later."""
@@ -119,6 +123,35 @@ def test_what_waits_for_its_turn_is_called_back_by_a_pause(looks: Looks) -> None
     for job in looks.posted:
         job()
     assert sorted(name for name, _ in api.asked) == sorted(f"p{n}" for n in range(COUNT))
+
+
+def test_while_its_node_recovers_nothing_more_leaves_it(looks: Looks) -> None:
+    looks.made._api = api = Api()  # type: ignore[assignment]
+    looks.advance()
+    looks.made.rest("n7", "Fault is good, hold-down")
+    for job in looks.posted:
+        job()  # also what was ordered before, and waits for its turn
+    assert len(api.asked) == COUNT - 1
+    assert looks.advance() == [f"n{n}" for n in range(COUNT)]  # their answers; and n7's rest
+    assert looks.posted[COUNT:] == []
+    looks.made.rest("n7", "Fault is good, hold-down")
+    assert looks.advance() == []
+    looks.made.rest("n7", "")
+    assert looks.advance() == ["n7"]
+    looks.posted[COUNT]()
+    assert api.asked[-1] == ("p7", False)
+    assert looks.said == [
+        ("n7", "DrainPaused", "no more pods are evicted for now: Fault is good, hold-down"),
+        ("n7", "DrainResumed", "the condition is bad again: going on"),
+    ]
+
+
+def test_the_deadline_waits_while_its_node_recovers(looks: Looks) -> None:
+    run, other = looks.made.running["n7"], looks.made.running["n8"]
+    looks.made.rest("n7", "good")
+    looks.advance(500)
+    looks.made.rest("n7", "")
+    assert run.drain.deadline == other.drain.deadline + 500
 
 
 def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:

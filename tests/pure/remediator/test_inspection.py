@@ -63,6 +63,18 @@ def test_and_of_the_status(server: FakeApi) -> None:
     assert "claim d/data cannot be read" in item.note
 
 
+@pytest.mark.parametrize(("fault", "said"), [("True", ""), ("False", "Fault is False now")])
+def test_the_status_says_when_the_condition_has_changed_meanwhile(
+    server: FakeApi, fault: str, said: str
+) -> None:
+    state = State(Phase.CORDONED, OWNER, "Fault", "True", since=int(time.time()))
+    raw = node("bad", fault, unschedulable=True)
+    raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    server.put(f"{NODES}/bad", raw)
+    [item] = status(_api(server, _config()), _config(), None, time.time()).held
+    assert item.note == said
+
+
 @pytest.mark.parametrize(
     "pace",
     [{"rate": {"count": 1, "window": "1h"}}, {"minInterval": "1h"}],
