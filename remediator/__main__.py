@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as error:
         return _failed(str(error), error.code)
     except ApiFailure as error:
-        return _failed(f"the API server refused: {error}", 1)
+        return _failed(f"the API server refused: {error}", 3 if error.status in (401, 403) else 1)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
 

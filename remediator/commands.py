@@ -193,14 +193,14 @@ def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:
 def _find_lease(
     api: KubernetesApi, config: Config, namespace: str, name: str | None, *, required: bool
 ) -> LeaseView | None:
-    """The remediator's Lease: the one named, else the only one in the cluster."""
+    """The remediator's Lease: the one named, here or in a configuration, else the only one."""
     found = [
         lease_from_json(raw) for raws, _ in api.leases(f"{LABEL}=true").pages() for raw in raws
     ]
     if namespace:
         found = [lease for lease in found if lease.namespace == namespace]
-    if name or len(found) > 1:
-        wanted = name or config.lease.name
+    wanted = name or (config.lease.name if "lease" in config.model_fields_set else None)
+    if wanted and (name or len(found) > 1):
         found = [lease for lease in found if lease.name == wanted] or ([] if name else found)
     if len(found) == 1:
         return found[0]

@@ -1,0 +1,99 @@
+"""The commands for people: of whom they speak, and with which status they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remediator.__main__ import main
+from remediator.leader import LABEL, PAUSE_KEY
+from tests.pure.remediator.fake_api import FakeApi
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}"
+FIRST = LEASES.format("one", "selfheal-remediator")
+SECOND = LEASES.format("two", "other-remediator")
+
+
+class Cluster(FakeApi):
+    """Forbids what it is told to."""
+
+    def __init__(self) -> None:
+        self.forbidden = False
+        super().__init__(lambda *_: "403" if self.forbidden else "")
+
+    def lease(self, path: str) -> None:
+        """A remediator's."""
+        *_, namespace, _, name = path.split("/")
+        meta = {"name": name, "namespace": namespace, "labels": {LABEL: "true"}, "annotations": {}}
+        self.put(path, {"metadata": meta, "spec": {}})
+
+    def paused(self, path: str) -> str | None:
+        """By its Lease."""
+        found: str | None = self.get(path)["metadata"]["annotations"].get(PAUSE_KEY)
+        return found
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    made.lease(FIRST)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def access(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options with which a laptop reaches it."""
+    monkeypatch.delenv("CONFIG_FILE", raising=False)
+    monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    config: dict[str, Any] = {
+        "clusters": [{"name": "c", "cluster": {"server": cluster.url}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return ["--kubeconfig", str(path)]
+
+
+def test_the_only_remediator_is_meant(cluster: Cluster, access: list[str]) -> None:
+    assert main(["pause", "--why", "upgrade", *access]) == 0
+    assert cluster.paused(FIRST) == "upgrade"
+    assert main(["resume", *access]) == 0
+    assert cluster.paused(FIRST) is None
+
+
+def test_of_several_none_is_guessed(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where one has the name that is the default."""
+    cluster.lease(SECOND)
+    assert main(["pause", "--why", "upgrade", *access]) == 2
+    said = capsys.readouterr().err
+    assert "one/selfheal-remediator, two/other-remediator; choose with" in said
+    assert [cluster.paused(one) for one in (FIRST, SECOND)] == [None, None]
+    assert main(["pause", "--why", "upgrade", "--lease", "other-remediator", *access]) == 0
+    assert [cluster.paused(one) for one in (FIRST, SECOND)] == [None, "upgrade"]
+
+
+def test_a_configuration_says_which_one_is_meant(
+    cluster: Cluster, access: list[str], tmp_path: Path
+) -> None:
+    cluster.lease(SECOND)
+    config = tmp_path / "remediator.yaml"
+    config.write_text("lease: {name: other-remediator}")
+    assert main(["pause", "--why", "upgrade", "--config", str(config), *access]) == 0
+    assert [cluster.paused(one) for one in (FIRST, SECOND)] == [None, "upgrade"]
+
+
+def test_a_missing_permission_has_a_status_of_its_own(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.forbidden = True
+    assert main(["hold", "n", "--why", "mine", *access]) == 3
+    assert "403" in capsys.readouterr().err
