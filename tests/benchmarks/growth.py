@@ -18,6 +18,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.benchmarks.report import commit
 from tests.benchmarks.worker import Bench, rate, stage
 from tests.broker.process import WorkerProcess
 from tests.broker.rabbit import available
@@ -42,6 +43,7 @@ def main() -> int:
         Path(name).chmod(0o755)
         with stage(Path(name), options) as bench:
             result = {
+                "commit": commit(),
                 "cores": os.cpu_count(),
                 "load_average": os.getloadavg()[0],
                 "model_seconds": MODEL_SECONDS,

@@ -42,6 +42,7 @@ from tests.benchmarks.remediator_stage import (
     quantile,
     written,
 )
+from tests.benchmarks.report import commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -550,7 +551,8 @@ def _keep(row: str, results: Sequence[Result]) -> None:
 
 def _document(results: Sequence[Result]) -> dict[str, Any]:
     tools = {one.tool: {**one.numbers, "requests": one.requests} for one in results}
-    return {"tools": tools, "ratios": ratios(results), "load": os.getloadavg()[0]}
+    load = os.getloadavg()[0]
+    return {"tools": tools, "ratios": ratios(results), "load": load, "commit": commit()}
 
 
 def main() -> None:

@@ -278,7 +278,7 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "kubernetes": pin("go", "kubernetes"),
         "rabbitmq": pin("debian", "rabbitmq"),
-        "commit": _commit(),
+        "commit": commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
 
@@ -290,7 +290,8 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is measured now."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
@@ -300,6 +301,16 @@ def kept(name: str) -> Any:
     """What build/bench-<name>.json holds; None when it was not measured."""
     file = ROOT / f"build/bench-{name}.json"
     return json.loads(file.read_text()) if file.exists() else None
+
+
+def commits(measured: object) -> Iterator[str]:
+    """All that measurements say of the commit that they are of."""
+    if isinstance(measured, Mapping):
+        for key, value in measured.items():
+            if key == "commit":
+                yield value
+            else:
+                yield from commits(value)
 
 
 def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]:
@@ -390,6 +401,7 @@ def main() -> int:
     measured = {name: kept(name) for name in ("worker", "growth", "remediator", "healing")}
     measured = {name: found for name, found in measured.items() if found}
     about = machine()
+    about["commit"] = ", ".join(sorted({*commits(measured)})) or about["commit"]
     docs = ROOT / "docs"
     docs.mkdir(exist_ok=True)
     rows = [asdict(row) for row in worker_rows(measured["worker"])] if "worker" in measured else []

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import pika
 
 from tests.benchmarks.peers import TEXT, THREADS
+from tests.benchmarks.report import commit
 from tests.broker.process import WorkerProcess, command, environment
 from tests.broker.rabbit import Rabbit, Vhost, available
 
@@ -296,6 +297,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             bench.through_langchain(provider, model[name])
             say(f"round {number + 1}: 50 ms model, {name} {model[name].per_second[-1]:,.0f}/s")
     return {
+        "commit": commit(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "in_flight": THREADS,

@@ -49,6 +49,11 @@ def test_what_is_not_reached_is_said() -> None:
     assert "≤1.0 ×, reached" in lines[3]
 
 
+def test_each_measurement_says_of_which_commit_it_is() -> None:
+    kept = {"worker": {"commit": "b", "rates": [1.0]}, "remediator": {"idle": {"commit": "a"}}}
+    assert sorted(report.commits(kept)) == ["a", "b"]
+
+
 points = st.lists(st.tuples(st.floats(0.001, 1e6), st.floats(0.001, 1e6)), min_size=1, max_size=6)
 
 
