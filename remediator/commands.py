@@ -20,7 +20,7 @@ from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
 from remediator.inspection import ClusterStatus
 from remediator.kubernetes_api import KubernetesApi, load_configuration
-from remediator.leader import LABEL, PAUSE_KEY, LeaseView, lease_from_json
+from remediator.leader import LABEL, PAUSE_KEY, LeaseView, lease_from_json, vouched_for
 from remediator.patches import node_patch
 from remediator.settings import Config, Environment, load_config
 from remediator.snapshot import Json, node_from_json
@@ -57,7 +57,9 @@ def plan(options: argparse.Namespace) -> int:
     lease = _find_lease(api, config, namespace, options.lease, required=False)
     owner = f"{lease.namespace}/{lease.name}" if lease else f"{namespace}/{config.lease.name}"
     paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
-    found = inspection.plan(api, config, owner, paused, time.time(), only=options.nodes)
+    trusted = vouched_for(lease.annotations) if lease else frozenset()
+    now, only = time.time(), options.nodes
+    found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
     unknown = set(options.nodes) - {item.node for item in found.nodes}
     if unknown:
         raise Failure(f"no such node: {', '.join(sorted(unknown))}")

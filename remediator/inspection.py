@@ -19,7 +19,7 @@ from remediator.drain import STUCK_AFTER
 from remediator.headroom import Room, autoscaled, place, usable
 from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import PAUSE_KEY, LeaseView
+from remediator.leader import PAUSE_KEY, LeaseView, vouched_for
 from remediator.planner import Entry, Planner
 from remediator.pod_filters import Fate, Surroundings, sort_pod
 from remediator.settings import PODS_HUNG, Config
@@ -110,6 +110,7 @@ class ClusterStatus:
     now: float = 0.0
     policies: tuple[policy_view.PolicyStatus, ...] = ()
     notes: tuple[str, ...] = ()
+    vouched_for: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -126,9 +127,14 @@ def plan(
     paused: str,
     now: float,
     only: Sequence[str] = (),
+    trusted: frozenset[str] = frozenset(),
 ) -> ClusterPlan:
-    """What would be done to the nodes as they are now, and to the pods of those to be drained."""
+    """What would be done to the nodes as they are now, and to the pods of those to be drained.
+
+    trusted: conditions that a human vouches for.
+    """
     planner = _planner(_nodes(api), config, owner, now)
+    planner.trust(trusted)
     made = planner.plan(now, paused=paused)
     budgets, notes = _budgets(api)
     room = {budget.uid: budget.allowed for budget in budgets}
@@ -355,6 +361,7 @@ def status(
         now=now,
         policies=policies,
         notes=notes,
+        vouched_for=tuple(sorted(vouched_for(lease.annotations))) if lease else (),
     )
 
 

@@ -25,7 +25,7 @@ from remediator.healer import Callbacks as HealingCallbacks
 from remediator.healer import Healer
 from remediator.healing_plan import Order
 from remediator.kubernetes_api import Collection, KubernetesApi
-from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY, Leader, LeaseView, lease_from_json
+from remediator.leader import LABEL, PAUSE_KEY, Leader, LeaseView, lease_from_json, vouched_for
 from remediator.metrics import Metrics, named, publish
 from remediator.neighbours import LEASE_NAMESPACE, MACHINE_ANNOTATION, leased, machines
 from remediator.node_view import node_path, node_trouble, said_of_nodes
@@ -264,6 +264,7 @@ class Remediator:
         self._leading = leading
         self._first, self._rivals_at, self._followed = None, 0.0, -1
         self.metrics.leader.set(leading)
+        self.metrics.read_only.set(False)  # until it is known; who does not lead does not say
         self.planner.forget_pending()
         if leading:
             # What a predecessor did a moment ago may not have come by the watch yet, and the
@@ -283,7 +284,7 @@ class Remediator:
         if paused != self._paused:
             log.warning("paused: %s", paused) if paused else log.warning("resumed")
         self._paused = paused
-        trusted = frozenset(annotations.get(TRUST_KEY, "").replace(",", " ").split())
+        trusted = vouched_for(annotations)
         if trusted != self.planner.trusted:
             log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
             self.planner.trust(trusted)

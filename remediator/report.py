@@ -100,6 +100,8 @@ def status_text(found: ClusterStatus) -> str:
     lines = [f"lease {found.lease or '(none found)'}, held by {leader}, mode {found.mode}"]
     if found.paused:
         lines.append(f"<red>paused</red>: {found.paused}")
+    if found.vouched_for:
+        lines.append(f"<yellow>vouched for</yellow> by a human: {', '.join(found.vouched_for)}")
     lines.append(f"{len(found.held)} of {found.nodes} nodes held")
     if found.held:
         head = ("NODE", "PHASE", "FOR", "CONDITION", "PODS LEFT", "BLOCKED BY")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from remediator.__main__ import main
-from remediator.leader import LABEL, PAUSE_KEY
+from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, node, stamp
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}"
 FIRST = LEASES.format("one", "selfheal-remediator")
@@ -30,6 +31,12 @@ class Cluster(FakeApi):
         *_, namespace, _, name = path.split("/")
         meta = {"name": name, "namespace": namespace, "labels": {LABEL: "true"}, "annotations": {}}
         self.put(path, {"metadata": meta, "spec": {}})
+
+    def vouch(self, path: str, conditions: str) -> None:
+        """A human says that they are true."""
+        raw = self.get(path)
+        raw["metadata"]["annotations"][TRUST_KEY] = conditions
+        self.put(path, raw)
 
     def paused(self, path: str) -> str | None:
         """By its Lease."""
@@ -89,6 +96,36 @@ def test_a_configuration_says_which_one_is_meant(
     config.write_text("lease: {name: other-remediator}")
     assert main(["pause", "--why", "upgrade", "--config", str(config), *access]) == 0
     assert [cluster.paused(one) for one in (FIRST, SECOND)] == [None, "upgrade"]
+
+
+def test_the_status_says_for_what_a_human_vouches(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", *access]) == 0
+    assert "vouched" not in capsys.readouterr().out
+    cluster.vouch(FIRST, "KernelDeadlock, Fault")
+    assert main(["status", *access]) == 0
+    assert "vouched for by a human: Fault, KernelDeadlock" in capsys.readouterr().out
+
+
+def test_a_plan_believes_what_a_human_vouches_for(
+    cluster: Cluster, access: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20):
+        raw = node(f"n{number}", "True")
+        raw["status"]["conditions"][1]["lastTransitionTime"] = stamp(1)
+        cluster.put(f"{NODES}/n{number}", raw)
+    config = tmp_path / "remediator.yaml"
+    config.write_text("rules: [{condition: Fault, for: 0s, action: cordon}]")
+    asked = ["plan", "-o", "json", "--config", str(config), *access]
+
+    def rejected() -> bool:
+        assert main(asked) == 0
+        return "suspected" in capsys.readouterr().out
+
+    assert rejected()
+    cluster.vouch(FIRST, "Fault")
+    assert not rejected()
 
 
 def test_a_missing_permission_has_a_status_of_its_own(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from remediator.leader import LABEL
 from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
@@ -29,7 +30,7 @@ def api() -> Iterator[FakeApi]:
 
 def _lease_held_by(api: FakeApi, holder: str) -> None:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600}
-    meta = {"name": "selfheal-remediator", "namespace": "d"}
+    meta = {"name": "selfheal-remediator", "namespace": "d", "creationTimestamp": stamp(60)}
     api.put(LEASE, {"kind": "Lease", "metadata": meta, "spec": spec})
 
 
@@ -67,3 +68,16 @@ def test_a_standby_older_than_the_window_takes_the_pace_as_used_up(
             lambda: _engaged(remediator, brake) or "unschedulable" in api.get(BAD)["spec"],
         )
         assert "unschedulable" not in api.get(BAD)["spec"]
+
+
+def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi) -> None:
+    """It would say so for ever: only a leader looks whether the other one is still there."""
+    older = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    meta = {"namespace": "d", "labels": {LABEL: "true"}, "creationTimestamp": stamp(86400)}
+    api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
+    _lease_held_by(api, "")
+    with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
+        looks_on = remediator.metrics.read_only._value.get
+        until("it finds the other", looks_on)
+        remediator.post(lambda: remediator._lead(False))
+        until("it says so no more", lambda: not looks_on())
