@@ -195,7 +195,8 @@ class _Look:
             state=state,
             bad=self._bad(),
             since=float(state.since),
-            recovering=recovered,
+            # What hung pods show is over as soon as the first of them have left the node.
+            recovering=recovered and state.condition != PODS_HUNG,
         )
 
     def _drain_wish(self, state: State) -> Intent:
@@ -313,6 +314,7 @@ class _Look:
         due: float | None = None
         rejected = ""
         waiting: tuple[Rule, Sight, float] | None = None
+        noted: tuple[Rule, Sight] | None = None
         for rule in sorted(self.scope.config.rules, key=_severity):
             sight = self.memory.sights.get(rule.key)
             if sight is None or sight.reading is not Reading.BAD:
@@ -327,12 +329,18 @@ class _Look:
                 continue
             when = self._due(rule)
             assert when is not None
-            if when <= self.now:
+            if when <= self.now and rule.holds:
                 return self._act(rule, sight, bad)
+            if when <= self.now:
+                noted = noted or (rule, sight)
+                continue
             due = when if due is None else min(due, when)
             waiting = waiting or (rule, sight, when)
-        if waiting is not None:
+        # The `for` of a worse rule runs on beside what is only to be noted.
+        if waiting is not None and (waiting[0].holds or noted is None):
             return self._wait(*waiting, due, bad)
+        if noted is not None:
+            return replace(self._act(*noted, bad), due=due)
         return self._nothing(bad, rejected)
 
     def _act(self, rule: Rule, sight: Sight, bad: tuple[tuple[str, str], ...]) -> Assessment:

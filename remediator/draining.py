@@ -147,8 +147,8 @@ class Draining:
         for budget in self._budgets.values():
             drain.budget_changed(budget, self._clock())
         # Only before the first eviction: what was begun is ended, by whichever process.
-        begun = self._clock() - state.drain_started
-        check = self.config.drain.headroom and begun < JUST_BEGUN and not drain.after
+        just_begun = fresh or self._clock() - state.drain_started < JUST_BEGUN
+        check = self.config.drain.headroom and just_begun and not drain.after
         elsewhere = [item for item in self._callbacks.nodes() if item.uid != uid] if check else None
         run = Running(drain, self._api.pods_of(node), elsewhere)
         self.running[uid] = run
@@ -171,24 +171,27 @@ class Draining:
             run.ended, run.news = False, True
 
     def rest(self, uid: str, why: str) -> None:
-        """Begin nothing more while `why` says that the node recovers; empty = go on.
+        """Begin nothing more: the node recovers, as `why` says."""
+        run = self.running.get(uid)
+        if run is None or run.resting_since is not None:
+            return
+        run.resting_since, run.news = self._clock(), True
+        if run.drain.evictions and not run.drain.after:
+            text = f"no more pods are evicted for now: {why}"
+            self._callbacks.say(run.drain.node, uid, "DrainPaused", text, False)
 
-        Its deadline waits too: pods are deleted after time in which they could have gone.
+    def go_on(self, uid: str) -> int:
+        """After a rest; returns the seconds that it lasted, 0 = it did not rest.
+
+        Its deadline has waited too: pods are deleted after time in which they could have gone.
         """
         run = self.running.get(uid)
-        if run is None or bool(why) is (run.resting_since is not None):
-            return
-        now, drain, run.news = self._clock(), run.drain, True
-        if run.resting_since is None:
-            run.resting_since = now
-            text = f"no more pods are evicted for now: {why}"
-        else:
-            drain.deadline += now - run.resting_since
-            run.resting_since = None
-            text = "the condition is bad again: going on"
-        if drain.evictions and not drain.after:
-            reason = "DrainPaused" if why else "DrainResumed"
-            self._callbacks.say(drain.node, uid, reason, text, False)
+        if run is None or run.resting_since is None:
+            return 0
+        rested = max(1, round(self._clock() - run.resting_since))
+        run.resting_since, run.news = None, True
+        run.drain.deadline += rested
+        return rested
 
     def end(self, uid: str) -> None:
         """Stop at once: done, cancelled, or not ours any more."""

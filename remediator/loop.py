@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from remediator.annotation import Phase
+from remediator.annotation import Phase, State
 from remediator.answers import ApiFailure, NotLeader, Outcome
 from remediator.conditions import Memory, observe
 from remediator.decide import Intent, Kind, Scope, assess
@@ -374,12 +374,28 @@ class Remediator:
                 or entry.assessment.standing != state.phase.value
             ):
                 self.draining.end(uid)
-            elif uid not in self.draining.running:
+                continue
+            if uid not in self.draining.running:
                 if state.phase is Phase.DRAINING:
                     log.info("going on with the drain of %s", entry.node.name)
                 self.draining.begin(entry.node.name, uid, state, fresh=False)
-            seen = entry.assessment
-            self.draining.rest(uid, seen.why if seen.recovering else "")
+            self._rest(entry, state)
+
+    def _rest(self, entry: Entry, state: State) -> None:
+        """A drain rests while its node recovers. Bad again, it has its deadline so much later, also
+        for who leads next."""
+        node, seen = entry.node, entry.assessment
+        if seen.recovering:
+            self.draining.rest(node.uid, seen.why)
+            return
+        rested = self.draining.go_on(node.uid)
+        if not rested or state.phase is not Phase.DRAINING:
+            return
+        after = replace(state, drain_started=state.drain_started + rested)
+        text = f"{state.condition} is bad again: going on"
+        intent = Intent(Kind.NOTE, node.name, node.uid, after, "DrainResumed", text)
+        if self.planner.request(intent, self.clock()):
+            self._submit(intent)
 
     # -- pods ---------------------------------------------------------------------------
 
@@ -481,7 +497,11 @@ class Remediator:
         self.post(lambda: self._failed(intent, failure))
 
     def _looked_up(self, intent: Intent, node: Node) -> None:
-        if node.uid == intent.uid:
+        self._take_in(intent, node)
+
+    def _take_in(self, intent: Intent, node: Node) -> None:
+        """What was read afresh; not of a node that was deleted since: nothing would remove it."""
+        if node.uid == intent.uid and intent.uid in self.planner.entries:
             self.planner.apply(Change(node.name, None, node), self.clock())
 
     def _still_wanted(
@@ -500,6 +520,8 @@ class Remediator:
         return asked is not None and asked.kind is intent.kind
 
     def _settled(self, intent: Intent, node: Node) -> None:
+        if intent.uid not in self.planner.entries:
+            return  # it was deleted before the answer came
         now = self.clock()
         self.planner.settled(intent, node, now)
         self.metrics.actions.labels(intent.kind.value, "done").inc()
@@ -526,11 +548,9 @@ class Remediator:
         """The fresh read says otherwise: take it in and let the planner think again."""
         log.info("%s: %s is not called for any more", intent.node, intent.kind.value)
         self.metrics.actions.labels(intent.kind.value, "overtaken").inc()
-        now = self.clock()
-        self.planner.failed(intent, now)
+        self.planner.failed(intent, self.clock())
         self._reopen(intent)
-        if node.uid == intent.uid:
-            self.planner.apply(Change(node.name, None, node), now)
+        self._take_in(intent, node)
 
     def _failed(self, intent: Intent, failure: ApiFailure, delay: float | None = None) -> None:
         conflict = failure.status in (409, 422)

@@ -358,8 +358,9 @@ class Planner:
         ours = [s for s in entry.states if s.phase.held and s.by == self.owner]
         if not ours and not selected(node, self.config):
             return None
-        # A drain that has outlived its deadline goes on, but frees its place for others.
-        oldest = now - self.config.drain.deadline
+        # A drain that has outlived its deadline goes on, but frees its place for others. One that
+        # rests keeps it: when it goes on, the time does not count.
+        oldest = float("-inf") if entry.assessment.recovering else now - self.config.drain.deadline
         draining = any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours)
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
@@ -506,11 +507,7 @@ class Planner:
             entry = self.entries[uid]
             before, seen = entry.assessment, assess(entry.node, entry.memory, scope, now)
             entry.assessment = seen
-            if (before.standing, before.state, before.rejected) != (
-                seen.standing,
-                seen.state,
-                seen.rejected,
-            ):
+            if _told(before) != _told(seen):
                 self._thought_anew(uid)
             entry.blocked = None
             self._recount(entry, now)
@@ -530,6 +527,11 @@ class Planner:
     def _schedule(self, entry: Entry, when: float) -> None:
         entry.ticket += 1
         heapq.heappush(self._due, (when, entry.node.uid, entry.ticket))
+
+
+def _told(seen: Assessment) -> tuple[object, ...]:
+    """What others go by; the rest of an assessment is read when it is asked for."""
+    return seen.standing, seen.state, seen.rejected, seen.recovering
 
 
 def _bad_now(entry: Entry, config: Config) -> set[Key]:

@@ -37,6 +37,7 @@ CORDONED = State(
     holds=(int(NOW - 80),),
 )
 BAD = condition("True")
+DRAINING = replace(CORDONED, phase=Phase.DRAINING, action="drain", drain_started=int(NOW))
 
 
 def test_a_bad_condition_asks_for_a_hold() -> None:
@@ -131,6 +132,20 @@ def test_annotate_only_notes_once() -> None:
     assert intent is not None
     assert intent.reason == "ConditionSeen"
     assert look(node("n", BAD, state=intent.state), about).intent is None
+
+
+@pytest.mark.parametrize("action", ["drain", "cordon", "annotate-only"])
+def test_what_is_only_noted_does_not_stop_the_timer_of_another_rule(action: str) -> None:
+    """Also where nothing more is heard of the node."""
+    rules = (rule(condition="Mild", action="annotate-only"), rule(action=action, **{"for": 600}))
+    seen = look(node("n", condition("True", "Mild"), BAD), scope(*rules))
+    assert seen.due is not None
+    assert seen.due <= NOW + 600
+    noted = seen.intent is not None and seen.intent.state is not None
+    assert noted or action != "annotate-only"
+    assert seen.standing == ("noted" if action == "annotate-only" else "seen")
+    later = look(node("n", condition("True", "Mild"), BAD), scope(*rules), NOW + 600, since=NOW)
+    assert (later.wish is not None) is (action != "annotate-only")
 
 
 def test_the_worst_rule_wins() -> None:
@@ -294,6 +309,13 @@ def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
         memory = observe(memory, before, found, about.config.rules, now)
         before, wish = found, assess(found, memory, about, now).wish
         assert (wish is not None and wish.kind is Kind.DRAIN) is (status != "False")
+
+
+def test_a_drain_for_hung_pods_does_not_rest_because_they_have_left() -> None:
+    state = replace(DRAINING, condition=PODS_HUNG)
+    rules = (rule(condition=PODS_HUNG),)
+    assert not look(held(state, condition("False", PODS_HUNG)), scope(*rules)).recovering
+    assert look(held(DRAINING, condition("False")), scope()).recovering
 
 
 def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:

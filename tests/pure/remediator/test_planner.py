@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from remediator.annotation import STATE_KEY
+from remediator.annotation import STATE_KEY, Phase, State
 from remediator.brakes import budget
 from remediator.conditions import observe
 from remediator.decide import Intent, Kind, assess, read_state
@@ -515,6 +515,22 @@ def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
     _carry_out(planner, (back,), NOW + 10)
     (hold,) = planner.plan(NOW + 10).intents
     assert (hold.kind, hold.node) == (Kind.HOLD, "n1")
+
+
+def test_a_drain_that_rests_keeps_its_place() -> None:
+    """When it goes on, it has as much more time: another must not have begun beside it."""
+    planner = _planner(3, recovery={"holdDown": "2h"}, drain={"deadline": "30m"})
+    state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
+    draining = things.node("n0", condition("True"), unschedulable=True, state=state)
+    _put(planner, draining, NOW)
+    planner.plan(NOW)
+    assert planner.tally(NOW + 1801).draining == 1
+    planner.plan(NOW + 1801)
+    assert planner.tally(NOW + 1801).draining == 0
+    good = condition("False", transition=NOW + 1801, heartbeat=NOW + 1801)
+    _put(planner, things.with_condition(draining, good), NOW + 1801)
+    planner.plan(NOW + 1801)
+    assert planner.tally(NOW + 1801).draining == 1
 
 
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
