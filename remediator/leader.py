@@ -58,12 +58,12 @@ class LeaseView:
     created: float | None
 
 
-@understood("a Lease")
 def vouched_for(annotations: Mapping[str, str]) -> frozenset[str]:
     """Conditions that a human says are true on the Lease, however many nodes have them at once."""
     return frozenset(annotations.get(TRUST_KEY, "").replace(",", " ").split())
 
 
+@understood("a Lease")
 def lease_from_json(raw: Json) -> LeaseView:
     """A LeaseView from the API's JSON. Raises Malformed."""
     meta, spec = raw["metadata"], raw.get("spec") or {}
