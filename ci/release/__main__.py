@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
         "build", help="the chart's package, the wheel, the images' archives"
     )
     build.add_argument(
-        "--folder", type=Path, default=ROOT / "dist", help="default: dist/, made anew"
+        "--folder",
+        type=Path,
+        default=ROOT / "dist",
+        help="default: dist/; a release in it is replaced, anything else is refused",
     )
     named = commands.add_parser("version", help="print the version; with one given, write it first")
     named.add_argument("version", nargs="?", help="for example 0.2.0 or 0.2.0-rc.1")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -21,12 +22,38 @@ SUMS = "SHA256SUMS"
 
 
 def build(version: str, folder: Path) -> list[Path]:
-    """All files of the release in `folder`, which is made anew; the sums come last.
+    """All files of the release in `folder`, in place of the release before; the sums come last.
 
-    Raises ReleaseError, ci.parts.PartsError or ci.images.ImagesError.
+    Raises ReleaseError, also for a folder with anything but a release in it; ci.parts.PartsError
+    or ci.images.ImagesError.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = folder.resolve()
+    _refuse_other_files(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new = Path(beside) / folder.name
+        new.mkdir()
+        made = _build(version, new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    return [folder / file.name for file in made]
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """What was released before is in its sums; whatever else lies there is somebody's."""
+    if not folder.exists():
+        return
+    listed = folder / SUMS
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ()
+    ours = {SUMS, *(line.rpartition("  ")[2] for line in lines)}
+    if others := sorted({file.name for file in folder.iterdir()} - ours):
+        raise ReleaseError(
+            f"{folder} has {others[0]}, which no release made: move it, or name another --folder"
+        )
+
+
+def _build(version: str, folder: Path) -> list[Path]:
     made = [wheel(folder), chart(folder)]
     built = images.ensure(IMAGES)
     made += [image(name, built[name].archive, version, folder) for name in IMAGES]

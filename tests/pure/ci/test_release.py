@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,58 @@ def test_an_archive_is_renamed_and_nothing_else(tmp_path: Path) -> None:
         assert tar.extractfile("a.tar").read() == b"layer"  # type: ignore[union-attr]
         [about] = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
     assert about == {**manifest[0], "RepoTags": ["selfheal-worker:0.1.0"]}
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the builders write instead of building: the content of each file by its name."""
+    content = {"selfheal-1.whl": "w", "selfheal-1.tgz": "c"}
+
+    def write(name: str) -> Callable[..., Path]:
+        def builder(folder: Path) -> Path:
+            (folder / name).write_text(content[name])
+            return folder / name
+
+        return builder
+
+    monkeypatch.setattr(artefacts, "IMAGES", ())
+    monkeypatch.setattr(artefacts, "wheel", write("selfheal-1.whl"))
+    monkeypatch.setattr(artefacts, "chart", write("selfheal-1.tgz"))
+    return content
+
+
+def test_a_release_takes_the_place_of_the_one_before(tmp_path: Path, made: dict[str, str]) -> None:
+    folder = tmp_path / "new" / "dist"
+    for content in ("first", "second"):
+        made["selfheal-1.whl"] = content
+        files = artefacts.build("1", folder)
+        assert sorted(files) == sorted(folder.iterdir())
+        assert (folder / "selfheal-1.whl").read_text() == content
+        assert [one.name for one in folder.parent.iterdir()] == ["dist"]
+
+
+def test_a_build_that_fails_leaves_the_one_before(tmp_path: Path, made: dict[str, str]) -> None:
+    before = sorted(artefacts.build("1", tmp_path / "dist"))
+    del made["selfheal-1.tgz"]
+    with pytest.raises(KeyError):
+        artefacts.build("1", tmp_path / "dist")
+    assert sorted((tmp_path / "dist").iterdir()) == before
+    assert [one.name for one in tmp_path.iterdir()] == ["dist"]
+
+
+@pytest.mark.parametrize("kept", ["thesis.txt", "data/thesis.txt"])
+@pytest.mark.parametrize("beside_a_release", [False, True])
+@pytest.mark.usefixtures("made")
+def test_a_folder_with_something_else_is_refused(
+    tmp_path: Path, kept: str, beside_a_release: bool
+) -> None:
+    if beside_a_release:
+        artefacts.build("1", tmp_path)
+    (tmp_path / kept).parent.mkdir(exist_ok=True)
+    (tmp_path / kept).write_text("years of work")
+    with pytest.raises(ReleaseError, match=kept.split("/")[0]):
+        artefacts.build("1", tmp_path)
+    assert (tmp_path / kept).read_text() == "years of work"
 
 
 def test_the_licence_is_apache_2_and_whole() -> None:
