@@ -1,0 +1,74 @@
+"""ci/test: of the runs that start clusters one goes on at a time, because clusters have names."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+#: Succeeds only where another has the lock; leaves a daemon, as a test that is killed may.
+_TIER = """#!/usr/bin/env bash
+[ -e LOCK ] && flock --nonblock LOCK true && exit 3
+sleep 300 <&- >&- 2>&- &
+echo $! >>daemons
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    """A repository with ci/test, three tiers, and a pytest that does nothing."""
+    script = (ROOT / "ci/test").read_text(encoding="utf-8")
+    assert script.count("/run/lock") == 1
+    files = {
+        "ci/test": script.replace("/run/lock", str(tmp_path)),
+        ".venv/bin/pytest": _TIER.replace("LOCK", str(_lock(tmp_path))),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    for tier in ("pure", "broker", "control_plane"):
+        (tmp_path / "tests" / tier).mkdir(parents=True)
+    yield tmp_path
+    for pid in (tmp_path / "daemons").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def _lock(folder: Path) -> Path:
+    return folder / "selfheal.tests.lock"
+
+
+def _run(here: Path, *tiers: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(here / "ci/test"), *tiers],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_lock_is_the_run_s_and_no_daemon_keeps_it(here: Path) -> None:
+    with _run(here, "broker+control_plane", "control_plane") as run:
+        assert run.wait(60) == 0
+    assert len((here / "daemons").read_text().split()) == 3
+    with _lock(here).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_second_run_says_so_and_waits(here: Path) -> None:
+    with _lock(here).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with _run(here, "pure", "control_plane") as run:
+            assert run.stderr is not None
+            assert "waiting" in run.stderr.readline()
+            # What starts no cluster did not wait.
+            assert len((here / "daemons").read_text().split()) == 1
+            # From here on the run has it, and its pytest finds that somebody has.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert run.wait(60) == 0
