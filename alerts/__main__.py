@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from alerts.contract import page
-from alerts.rules import GROUPS, RECORDS, Alert
+from alerts.records import RECORDS
+from alerts.rules import GROUPS, Alert
 from dashboards.boards import BOARDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

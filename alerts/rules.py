@@ -1,4 +1,4 @@
-"""The recording rules and alerts, as data. `python -m alerts write` gives them to the chart.
+"""The alerts, as data. `python -m alerts write` gives them to the chart.
 
 In an expression `%name%` is filled in by the chart: matchers of this release's series (`%worker%`,
 `%remediator%`, `%pods%` for all its pods), its names (`%namespace%`, `%release%`, `%queue%`,
@@ -11,17 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Windows over which the share of an error budget is looked at: short ones end an alert soon.
-WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A recording rule. `needs`: the parts of the release without which it is left out."""
-
-    name: str
-    expr: str
-    needs: tuple[str, ...] = ("worker",)
+from alerts.records import increase
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +40,27 @@ class Alert:
         return "platform" if {"remediator", "detector"} & set(self.needs) else "pipeline"
 
 
-def _failed(window: str) -> str:
-    lost = (
-        f'rate(selfheal_worker_dead_letters_total{{%worker%,reason="retries_exhausted"}}[{window}])'
-    )
-    well = f'rate(selfheal_worker_messages_total{{%worker%,outcome="answered"}}[{window}])'
-    return f"sum({lost}) / (sum({lost}) + sum({well}))"
-
-
-def _late(window: str) -> str:
-    # Prometheus 2 keeps `60.0` as the client wrote it; other clients write `60`.
-    soon = 'selfheal_worker_queue_wait_seconds_bucket{%worker%,le=~"%waitSeconds%([.]0)?"}'
-    every = "selfheal_worker_queue_wait_seconds_count{%worker%}"
-    return f"1 - sum(rate({soon}[{window}])) / sum(rate({every}[{window}]))"
-
-
-RECORDS = tuple(
-    Record(f"selfheal:{name}:ratio_rate{window}", ratio(window))
-    for name, ratio in (("results_failed", _failed), ("queue_wait_late", _late))
-    for window in WINDOWS
-)
-
-
 def _burn(name: str, budget: str, *pairs: tuple[str, str, str]) -> str:
-    """Both a long and a short window spend the budget `factor` times too fast."""
-    terms = (
-        f"(selfheal:{name}:ratio_rate{long}{{%self%}} > {factor} * %{budget}%"
-        f" and selfheal:{name}:ratio_rate{short}{{%self%}} > {factor} * %{budget}%)"
-        for long, short, factor in pairs
-    )
+    """Both a long and a short window spend the budget `factor` times too fast.
+
+    With a large budget that would be more than all of the messages: nine of ten are enough.
+    """
+    terms = []
+    for long, short, factor in pairs:
+        limit = f"scalar(clamp_max(vector({factor} * %{budget}%), 0.9))"
+        terms.append(
+            f"(selfheal:{name}:ratio_rate{long}{{%self%}} > {limit}"
+            f" and selfheal:{name}:ratio_rate{short}{{%self%}} > {limit})"
+        )
     return "\n  or ".join(terms)
 
 
-_FAST = (("1h", "5m", "14.4"), ("6h", "30m", "6"))
+def _burn_fast(name: str, budget: str) -> str:
+    """A person is woken for it: a few messages, of which one is a large share, are too few."""
+    pace = _burn(name, budget, ("1h", "5m", "14.4"), ("6h", "30m", "6"))
+    return f"({pace})\n  and selfheal:{name}:increase6h{{%self%}} > %threshold%"
+
+
 _SLOW = (("1d", "2h", "3"), ("3d", "6h", "1"))
 _WORKER = ("worker",)
 _REMEDIATOR = ("remediator",)
@@ -100,13 +78,14 @@ _SLO = (
         _WORKER,
         "critical",
         "2m",
-        _burn("results_failed", "successBudget", *_FAST),
+        _burn_fast("results_failed", "successBudget"),
         "{{ $value | humanizePercentage }} of the messages of %release% fail",
         "{{ $value | humanizePercentage }} of the messages end as dead letters after all their "
         "retries; the objective allows {{ %successBudget% | humanizePercentage }} over 30 days. At "
         "this pace the whole budget is gone within two to five days.",
         "selfheal-worker",
         "Failed share against the objective",
+        5,
     ),
     Alert(
         "SelfhealResultsBurnSlow",
@@ -125,13 +104,14 @@ _SLO = (
         _WORKER,
         "critical",
         "2m",
-        _burn("queue_wait_late", "waitBudget", *_FAST),
+        _burn_fast("queue_wait_late", "waitBudget"),
         "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s",
         "{{ $value | humanizePercentage }} of the messages were taken later than %waitSeconds% "
         "seconds after they were published; the objective allows "
         "{{ %waitBudget% | humanizePercentage }}.",
         "selfheal-worker",
         "Late share against the objective",
+        5,
     ),
     Alert(
         "SelfhealQueueWaitBurnSlow",
@@ -155,7 +135,8 @@ _WORK = (
         _WORKER,
         "warning",
         "0m",
-        "sum by (reason) (increase(selfheal_worker_dead_letters_total{%worker%}[30m])) > %threshold%",
+        "sum by (reason) ("
+        f"{increase('selfheal_worker_dead_letters_total{%worker%}', '30m')}) > %threshold%",
         '{{ $value | printf "%.0f" }} dead letters ({{ $labels.reason }}) in 30 minutes',
         '{{ $value | printf "%.0f" }} messages of the queue %queue% were dead-lettered in the last '
         "30 minutes as {{ $labels.reason }}, more than %threshold%.",
@@ -262,7 +243,7 @@ _WORK = (
         _WORKER,
         "warning",
         "0m",
-        "sum(increase(selfheal_worker_handler_hangs_total{%worker%}[30m])) > %threshold%",
+        f"sum({increase('selfheal_worker_handler_hangs_total{%worker%}', '30m')}) > %threshold%",
         '{{ $value | printf "%.0f" }} model calls of %release% passed their deadline in 30 minutes',
         '{{ $value | printf "%.0f" }} calls did not come back by their deadline, more than '
         "%threshold% in 30 minutes; a worker whose calls all hang fails its liveness probe.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from alerts.records import failed, increase, late
 from dashboards.panels import WORKER, Board, Panel, Query, Row
 
 _NONE = "no worker runs"
-_LOST = f'selfheal_worker_dead_letters_total{{{WORKER},reason="retries_exhausted"}}'
-_WELL = f'selfheal_worker_messages_total{{{WORKER},outcome="answered"}}'
-_SOON = f'selfheal_worker_queue_wait_seconds_bucket{{{WORKER},le=~"60([.]0)?"}}'
-_ALL = f"selfheal_worker_queue_wait_seconds_count{{{WORKER}}}"
+
+
+def _of_workers(expr: str) -> str:
+    """An expression of the rules, for the release that was chosen and the default objectives."""
+    return expr.replace("%worker%", WORKER).replace("%waitSeconds%", "60")
 
 
 def _quantiles(metric: str) -> tuple[Query, ...]:
@@ -72,8 +74,10 @@ _FLOW = Row(
             "short",
             (
                 Query(
-                    "sum by (reason) (increase(selfheal_worker_dead_letters_total"
-                    f"{{{WORKER}}}[30m])) > 0",
+                    _of_workers(
+                        "sum by (reason) ("
+                        f"{increase('selfheal_worker_dead_letters_total{%worker%}', '30m')}) > 0"
+                    ),
                     "{{reason}}",
                 ),
             ),
@@ -104,14 +108,7 @@ _PROMISES = Row(
             "Share of the messages that fail for good, by the windows of the burn rate alerts. The line "
             "is the default objective (99 %).",
             "percentunit",
-            tuple(
-                Query(
-                    f"sum(rate({_LOST}[{window}])) / "
-                    f"(sum(rate({_LOST}[{window}])) + sum(rate({_WELL}[{window}])))",
-                    window,
-                )
-                for window in ("5m", "1h", "6h")
-            ),
+            tuple(Query(_of_workers(failed(window)), window) for window in ("5m", "1h", "6h")),
             empty="no messages",
             steps=((None, "green"), (0.01, "red")),
             width=12,
@@ -121,10 +118,7 @@ _PROMISES = Row(
             "Share of the messages taken later than 60 s after they were published, by the windows of "
             "the burn rate alerts. The line is the default objective (95 %).",
             "percentunit",
-            tuple(
-                Query(f"1 - sum(rate({_SOON}[{window}])) / sum(rate({_ALL}[{window}]))", window)
-                for window in ("5m", "1h", "6h")
-            ),
+            tuple(Query(_of_workers(late(window)), window) for window in ("5m", "1h", "6h")),
             empty="no messages with a timestamp",
             steps=((None, "green"), (0.05, "red")),
             width=12,
@@ -181,7 +175,9 @@ _STATE = Row(
             (
                 Query(f"sum(selfheal_worker_hung_handlers{{{WORKER}}})", "now"),
                 Query(
-                    f"sum(increase(selfheal_worker_handler_hangs_total{{{WORKER}}}[30m]))",
+                    _of_workers(
+                        f"sum({increase('selfheal_worker_handler_hangs_total{%worker%}', '30m')})"
+                    ),
                     "in 30 minutes",
                 ),
             ),

@@ -26,7 +26,10 @@ _KEDA = 'scaledObject="selfheal-worker",scaler="rabbitMQScaler",metric="s0-rabbi
 
 @dataclass(frozen=True)
 class Case:
-    """One alert's story. `labels`: what the firing alert must say beside the common labels."""
+    """One alert's story. `labels`: what the firing alert must say beside the common labels.
+
+    when: what tells it from the alert's plain story; empty for that one.
+    """
 
     alert: str
     fires: Series
@@ -35,6 +38,12 @@ class Case:
     quiet: Series
     labels: Mapping[str, str] = field(default_factory=dict)
     says: str = ""
+    when: str = ""
+
+    @property
+    def name(self) -> str:
+        """Names it among all."""
+        return f"{self.alert}-{self.when}" if self.when else self.alert
 
 
 def _messages(pod: str, answered: str, failed: str) -> Series:
@@ -53,6 +62,16 @@ def _waits(pod: str, soon: str, all_: str) -> Series:
 
 def _worker(metric: str, values: str, extra: str = "", pod: str = _W1) -> Series:
     return {f"selfheal_worker_{metric}{{{pod}{extra}}}": values}
+
+
+def _began(minute: int, pod: str = _W1) -> Series:
+    """A process that began then and is scraped from minute 10 to 20 and no more."""
+    return {f"process_start_time_seconds{{{pod}}}": f"_x10 {minute * 60}x10 _x200"}
+
+
+def _once(value: int) -> str:
+    """A counter that has all of its value when it is seen first, by the scrapes of `_began`."""
+    return f"_x10 {value}x10 _x200"
 
 
 def _remediator(metric: str, values: str, extra: str = "", pod: str = _R1) -> Series:
@@ -292,6 +311,69 @@ _WORK = (
     ),
 )
 
+#: Workers of a queue that is empty most of the time: their work is done before the first scrape.
+_COLD = (
+    Case(
+        "SelfhealResultsBurnFast",
+        {**_messages(_W1, _once(500), _once(500)), **_began(9)},
+        "15m",
+        "120m",
+        # One of six fails, which is a share beyond every budget and no reason to wake anybody.
+        {**_messages(_W1, _once(5), _once(1)), **_began(9)},
+        says="50%",
+        when="cold",
+    ),
+    Case(
+        "SelfhealQueueWaitBurnFast",
+        {**_waits(_W1, _once(0), _once(500)), **_began(9)},
+        "15m",
+        "120m",
+        {**_waits(_W1, _once(0), _once(3)), **_began(9)},
+        says="100%",
+        when="cold",
+    ),
+    Case(
+        "SelfhealDeadLettersGrowing",
+        {
+            **_worker("dead_letters_total", _once(400), ',reason="malformed_json"'),
+            **_began(9),
+        },
+        "15m",
+        "55m",
+        {  # It ran for long before it was scraped: who knows when these were.
+            **_worker("dead_letters_total", _once(400), ',reason="malformed_json"'),
+            **_began(-120),
+        },
+        {"reason": "malformed_json"},
+        says="400 dead letters",
+        when="cold",
+    ),
+    Case(
+        "SelfhealDeadLettersGrowing",
+        {  # A container that began anew: what was counted before counts too.
+            **_worker("dead_letters_total", "0+4x12 5x10 _x90", ',reason="blank_text"'),
+            f"process_start_time_seconds{{{_W1}}}": "0x12 750x10 _x90",
+        },
+        "15m",
+        "60m",
+        {
+            **_worker("dead_letters_total", "400x12 5x10 _x90", ',reason="blank_text"'),
+            f"process_start_time_seconds{{{_W1}}}": "-3600x12 750x10 _x90",
+        },
+        {"reason": "blank_text"},
+        when="restarted",
+    ),
+    Case(
+        "SelfhealHandlersHang",
+        {**_worker("handler_hangs_total", _once(8)), **_began(9)},
+        "15m",
+        "55m",
+        {**_worker("handler_hangs_total", _once(8)), **_began(-120)},
+        says="8 model calls",
+        when="cold",
+    ),
+)
+
 _NODES = (
     Case(
         "SelfhealRemediatorNoLeader",
@@ -518,6 +600,8 @@ _NODES = (
     ),
 )
 
-CASES = {case.alert: case for group in (_BURN, _WORK, _NODES) for case in group}
+#: Nothing is answered, and nothing is taken in time.
+OUTAGE = {**_messages(_W1, "0x60", "0+30x60"), **_waits(_W1, "0x60", "0+30x60")}
+CASES = {case.name: case for group in (_BURN, _WORK, _COLD, _NODES) for case in group}
 #: Alerts that fire when there is nothing at all: they are there to see just that.
 FIRE_ON_NOTHING = {"SelfhealRemediatorNoLeader"}

@@ -112,7 +112,7 @@ def test_objectives_and_links_are_in_the_rules(helm: Helm) -> None:
         "queue.name=tickets",
     )
     burn = found["SelfhealResultsBurnFast"]
-    assert "14.4 * 0.001 " in burn["expr"]
+    assert "14.4 * 0.001)" in burn["expr"]
     assert burn["annotations"]["runbook_url"] == "https://r.example/SelfhealResultsBurnFast.md"
     assert burn["annotations"]["dashboard_url"].startswith("https://g.example/d/selfheal-worker?")
     assert 'queue="tickets"' in found["SelfhealNoConsumers"]["expr"]

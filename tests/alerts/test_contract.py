@@ -13,7 +13,8 @@ import yaml
 
 from alerts.__main__ import REPOSITORY, generated
 from alerts.contract import LABELS, families, known
-from alerts.rules import ALERTS, RECORDS
+from alerts.records import RECORDS
+from alerts.rules import ALERTS
 from dashboards.boards import BOARDS
 from tests.alerts.promtool import check_rules
 

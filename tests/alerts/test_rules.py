@@ -6,37 +6,40 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from alerts.rules import ALERTS
-from tests.alerts.cases import CASES, FIRE_ON_NOTHING
-from tests.alerts.promtool import Fired, Question, check_rules, firing
+from tests.alerts.cases import CASES, FIRE_ON_NOTHING, OUTAGE
+from tests.alerts.promtool import Fired, Question, check_rules, firing, rule_groups
+from tests.chart.rendering import Helm, by_kind
 
 #: What a template says that could not be filled in.
 BROKEN = re.compile(r"<no value>|<error|%!|%[a-zA-Z]+%|\{\{")
-every_alert = pytest.mark.parametrize("name", [alert.name for alert in ALERTS])
+every_case = pytest.mark.parametrize("name", CASES)
 
 
 @pytest.fixture(scope="module")
 def fired(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fired]]:
-    """What fires, by `alert.question`."""
+    """What fires, by `case.question`."""
     questions = {}
     for name, case in CASES.items():
-        questions[f"{name}.fires"] = Question(name, case.fires, case.at)
-        questions[f"{name}.over"] = Question(name, case.fires, case.over)
-        questions[f"{name}.quiet"] = Question(name, case.quiet, case.at)
-        questions[f"{name}.nothing"] = Question(name, {}, case.at)
+        questions[f"{name}.fires"] = Question(case.alert, case.fires, case.at)
+        questions[f"{name}.over"] = Question(case.alert, case.fires, case.over)
+        questions[f"{name}.quiet"] = Question(case.alert, case.quiet, case.at)
+        questions[f"{name}.nothing"] = Question(case.alert, {}, case.at)
     return firing(rules, questions, tmp_path_factory.mktemp("promtool"))
 
 
 def test_every_alert_has_a_case() -> None:
-    assert set(CASES) == {alert.name for alert in ALERTS}
+    assert {alert.name for alert in ALERTS} <= set(CASES)
+    assert {case.alert for case in CASES.values()} == {alert.name for alert in ALERTS}
 
 
 def test_promtool_accepts_the_rules(rules: Path) -> None:
     assert check_rules(rules) == ""
 
 
-@every_alert
+@every_case
 def test_fires(fired: dict[str, list[Fired]], name: str) -> None:
     case = CASES[name]
     [one] = fired[f"{name}.fires"]
@@ -49,16 +52,30 @@ def test_fires(fired: dict[str, list[Fired]], name: str) -> None:
         assert re.search(r"\d", one.annotations[key]), key
 
 
-@every_alert
+@every_case
 def test_recovers(fired: dict[str, list[Fired]], name: str) -> None:
     assert fired[f"{name}.over"] == []
 
 
-@every_alert
+@every_case
 def test_stays_quiet(fired: dict[str, list[Fired]], name: str) -> None:
     assert fired[f"{name}.quiet"] == []
 
 
-@every_alert
+@every_case
 def test_stays_quiet_without_series(fired: dict[str, list[Fired]], name: str) -> None:
     assert bool(fired[f"{name}.nothing"]) == (name in FIRE_ON_NOTHING)
+
+
+def test_of_an_objective_that_promises_little_an_outage_is_told(helm: Helm, tmp_path: Path) -> None:
+    """14.4 times the budget would be 288 % and 720 % of the messages."""
+    objectives = {"objectives": {"queueWait": 0.8, "success": 0.5}, "enabled": True}
+    manifest = by_kind(helm.template(values={"alerts": objectives}), "PrometheusRule")["selfheal"]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(rule_groups(manifest)), encoding="utf-8")
+    questions = {
+        alert: Question(alert, OUTAGE, "15m")
+        for alert in ("SelfhealResultsBurnFast", "SelfhealQueueWaitBurnFast")
+    }
+    fired = firing(rules, questions, tmp_path)
+    assert {alert: len(found) for alert, found in fired.items()} == dict.fromkeys(questions, 1)

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from alerts.rules import ALERTS, RECORDS
+from alerts.records import RECORDS
+from alerts.rules import ALERTS
 from dashboards.boards import BOARDS
 from tests.cluster.expected_empty import PANELS, SELECTORS, SOMETIMES
 

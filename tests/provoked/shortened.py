@@ -8,6 +8,7 @@ from typing import Any
 from alerts.rules import ALERTS
 
 _WINDOW = re.compile(r"\[(?:10m|30m|1h)\]")
+_AGE = re.compile(r"time\(\) - \d+")
 #: Burn rates look days back; here their shortest window, which is the one that ends an alert.
 _BURN = "selfheal:{}:ratio_rate5m{{%self%}} > {} * %{}%"
 _BURNS = {
@@ -29,7 +30,9 @@ def rules() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for alert in ALERTS:
         own = found[alert.name] = {"for": "5s"}
-        own["expr"] = _BURNS.get(alert.name) or _WINDOW.sub("[1m]", alert.expr)
+        own["expr"] = _BURNS.get(alert.name) or _AGE.sub(
+            "time() - 60", _WINDOW.sub("[1m]", alert.expr)
+        )
         if alert.threshold is not None:
             own["threshold"] = _THRESHOLDS.get(alert.name, 0)
     return found
