@@ -68,6 +68,13 @@ _BROKER = ("worker", "rabbitmq")
 #: Brakes that only pace: waiting for one of them is the normal way, not a finding.
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
+#: A worker begins with its breaker open, and a first pull and load may take as long as
+#: ollama.startupSeconds (20 minutes): one that never had its model counts later.
+_HAD_ITS_MODEL = (
+    "(selfheal_worker_model_load_seconds{%worker%}"
+    " or process_start_time_seconds{%worker%} < time() - 900)"
+)
+
 #: Of the replicas only the leader looks at policies.
 _LEADS = "and on (pod) selfheal_remediator_leader{%remediator%} == 1"
 _POLICY_PODS = "selfheal_remediator_policy_pods{%remediator%"
@@ -149,10 +156,12 @@ _WORK = (
         _WORKER,
         "critical",
         "5m",
-        'sum(selfheal_worker_breaker_state{%worker%,breaker="model"} > bool 0) > %threshold%',
+        'count(selfheal_worker_breaker_state{%worker%,breaker="model"} > 0'
+        f" and on (pod, instance) {_HAD_ITS_MODEL}) > %threshold%",
         "{{ $value }} workers of %release% have stopped consuming: the model does not answer",
-        "{{ $value }} workers wait for their model for %for%. Messages stay in the queue %queue% "
-        "and lose no attempt; work goes on by itself once the model answers.",
+        "{{ $value }} workers wait for their model for %for%, those that never had it for 15 minutes "
+        "more. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
+        "the model answers.",
         "selfheal-model",
         "Breaker",
         0,
@@ -557,11 +566,12 @@ _NODES = (
         "Signals not believed",
         0,
     ),
+    # Later than the alerts on a model or a broker that is away, which inhibit it.
     Alert(
         "SelfhealPolicyPodsDown",
         _REMEDIATOR,
         "critical",
-        "5m",
+        "25m",
         f'max by (policy) ({_POLICY_PODS},state="desired"}} {_LEADS}) > %threshold%'
         f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
         "None of the {{ $value }} pods of the HealingPolicy {{ $labels.policy }} is healthy",

@@ -156,19 +156,38 @@ _WORK = (
     ),
     Case(
         "SelfhealModelBreakerOpen",
-        # Open and probing in turn is one outage.
+        # Open and probing in turn is one outage; `model_load_seconds` says that it was warm once.
         {
             **_worker("breaker_state", "0 2 1 2 2 1 2 2 1 2 2 0x30", ',breaker="model"'),
             **_worker("breaker_state", "0x40", ',breaker="model"', _W2),
+            **_worker("model_load_seconds", "3x40", ',gen_ai_request_model="a"'),
         },
         "9m",
         "20m",
         {
             **_worker("breaker_state", "2x3 0x10 2x3 0x10", ',breaker="model"'),
+            **_worker("model_load_seconds", "3x40", ',gen_ai_request_model="a"'),
             **_worker("breaker_state", "2x40", ',breaker="results"'),
             **_worker("breaker_state", "2x40", ',breaker="model"', _LIKE),
+            # Its first load.
+            **_worker("breaker_state", "2x40", ',breaker="model"', _W2),
+            f"process_start_time_seconds{{{_W2}}}": "0x40",
         },
         says="1 workers",
+    ),
+    Case(
+        "SelfhealModelBreakerOpen",
+        {  # It was never there, and that is no first load any more.
+            **_worker("breaker_state", "2x30 0x30", ',breaker="model"'),
+            f"process_start_time_seconds{{{_W1}}}": "0x60",
+        },
+        "22m",
+        "40m",
+        {
+            **_worker("breaker_state", "_x3 2x50", ',breaker="model"'),
+            f"process_start_time_seconds{{{_W1}}}": "_x3 180x50",
+        },
+        when="never-warm",
     ),
     Case(
         "SelfhealResultsBreakerOpen",
@@ -551,12 +570,12 @@ _NODES = (
     ),
     Case(
         "SelfhealPolicyPodsDown",
-        {**_policy(_R1, "3x60", "3x5 0x25 2x30"), **_remediator("leader", "1x60")},
-        "15m",
-        "40m",
+        {**_policy(_R1, "3x60", "3x5 0x35 2x30"), **_remediator("leader", "1x60")},
+        "35m",
+        "50m",
         {  # One with nothing to do, one that heals in time, and what a leader of before last said.
             **_policy(_R1, "0x60", "0x60", "shop/idle"),
-            **_policy(_R1, "2x60", "2x12 0x4 2x40", "shop/heals"),
+            **_policy(_R1, "2x60", "2x12 0x24 2x30", "shop/heals"),
             **_policy(_R1, "2x60", "2x60", "shop/web"),
             **_policy(_R2, "2x60", "0x60", "shop/web"),
             **_remediator("leader", "1x60"),

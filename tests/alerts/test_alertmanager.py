@@ -42,7 +42,7 @@ def test_inhibition_names_alerts_that_there_are() -> None:
     for rule in yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["inhibit_rules"]:
         sides = []
         for side in ("source_matchers", "target_matchers"):
-            [matcher] = rule[side]
+            matcher, *_ = rule[side]
             match = re.fullmatch(r'alertname =(~?) "(.+)"', matcher)
             assert match, matcher
             sides.append({name for name in names if re.fullmatch(match[2], name)})
@@ -50,6 +50,23 @@ def test_inhibition_names_alerts_that_there_are() -> None:
             for one in match[2].split("|") if "(" not in match[2] else ():
                 assert one in names, one
         assert not sides[0] & sides[1], rule
+
+
+@pytest.mark.parametrize(
+    ("policy", "explained"),
+    [("selfheal/selfheal-worker", True), ("selfheal/selfheal-ollama", True), ("shop/web", False)],
+)
+def test_a_model_or_a_broker_that_is_away_pages_only_those_who_can_help(
+    policy: str, explained: bool
+) -> None:
+    rules = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["inhibit_rules"]
+    [rule] = [rule for rule in rules if "PolicyPodsDown" in rule["target_matchers"][0]]
+    [sources] = rule["source_matchers"]
+    for name in ("ModelServerNotReady", "ModelBreakerOpen", "BrokerUnreachable", "BrokerBlocked"):
+        assert f"Selfheal{name}" in sources
+    match = re.fullmatch(r'policy =~ "(.+)"', rule["target_matchers"][1])
+    assert match
+    assert bool(re.fullmatch(match[1], policy)) is explained
 
 
 def _amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
