@@ -27,6 +27,11 @@ _LOST = (
 _HPA = 'cluster=~"$cluster",namespace="$namespace",horizontalpodautoscaler=~"(keda-hpa-)?$release-worker"'
 
 
+def _keda(metric: str, form: str = "{}") -> str:
+    """What KEDA says of this release: each of its series, in the form."""
+    return " or ".join(form.format(f"{metric}{{{matchers}}}") for matchers in KEDA)
+
+
 def _by_node(used: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
     """Of all pods, whoever owns them: the node is shared."""
     series = f'{used}{{{CLUSTER},container!=""}}'
@@ -40,6 +45,7 @@ def _by_node(used: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
     )
 
 
+_ERRORS = _keda("keda_scaler_detail_errors_total", "increase({}[$__rate_interval])")
 _WORK = Row(
     "Work",
     (
@@ -178,12 +184,9 @@ _SCALE = Row(
             "What KEDA reads from the queue, whether it counts as active, and its errors.",
             "short",
             (
-                Query(f"max(keda_scaler_metrics_value{{{KEDA}}})", "messages"),
-                Query(f"max(keda_scaler_active{{{KEDA}}})", "active"),
-                Query(
-                    f"sum(increase(keda_scaler_detail_errors_total{{{KEDA}}}[$__rate_interval]))",
-                    "errors",
-                ),
+                Query(f"max({_keda('keda_scaler_metrics_value')})", "messages"),
+                Query(f"max({_keda('keda_scaler_active')})", "active"),
+                Query(f"sum({_ERRORS})", "errors"),
             ),
             empty="no data: KEDA is not scraped, or does not scale this release",
         ),

@@ -41,8 +41,15 @@ BROKER = f'{_PLACE},pod=~"$release-rabbitmq-[0-9]+"'
 PODS = f'{_PLACE},pod=~"$release-(worker|remediator|ollama){_TWO}|$release-rabbitmq-[0-9]+"'
 CLUSTER = 'cluster=~"$cluster"'
 DEPLOYMENT = f'{_PLACE},deployment="$release-worker"'
+_SCALED = 'scaledObject="$release-worker"'
 #: KEDA's own namespace may have taken the label's place.
-KEDA = 'cluster=~"$cluster",scaledObject="$release-worker"'
+KEDA = (f"{_PLACE},{_SCALED}", f'{CLUSTER},exported_namespace="$namespace",{_SCALED}')
+#: Series by which releases are found. Of workers at zero replicas KEDA's autoscaler is still there.
+_RELEASES = (
+    '__name__=~"selfheal_worker_ready|selfheal_remediator_leader|'
+    'kube_horizontalpodautoscaler_spec_max_replicas",'
+    'horizontalpodautoscaler=~"(keda-hpa-.+-worker)?"'
+)
 
 LINKS = (
     ("Overview", "selfheal-overview"),
@@ -168,21 +175,24 @@ def _link(title: str, uid: str) -> builders.DashboardLink:
 
 
 def _variables() -> list[Any]:
-    either = '{__name__=~"selfheal_worker_ready|selfheal_remediator_leader"'
     return [
         builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _query_variable("cluster", "Cluster", f"label_values({either}}}, cluster)")
+        _query_variable("cluster", "Cluster", f"label_values({{{_RELEASES}}}, cluster)")
         .include_all(True)
         .all_value(".*")
         .current(dashboard.VariableOption(text="All", value="$__all")),
         _query_variable(
-            "namespace", "Namespace", f'label_values({either},cluster=~"$cluster"}}, namespace)'
+            "namespace", "Namespace", f"label_values({{{_RELEASES},{CLUSTER}}}, namespace)"
         ),
+        # Whole series: the name is in one label or the other.
         _query_variable(
             "release",
             "Release",
-            f'label_values({either},cluster=~"$cluster",namespace="$namespace"}}, pod)',
-        ).regex(f"/^(.+)-(?:worker|remediator){_TWO}$/"),
+            f"query_result(last_over_time({{{_RELEASES},{_PLACE}}}[$__range]))",
+        ).regex(
+            '/[{,](?:pod="|horizontalpodautoscaler="keda-hpa-)'
+            '([^"]+)-(?:worker|remediator)(?:-[^-"]+-[^-"]+)?"/'
+        ),
     ]
 
 

@@ -89,6 +89,8 @@ def test_selectors_follow_the_variables(board: Board) -> None:
         for match in re.finditer(r"(\w+)\{([^}]*)\}", query.expr):
             if match[1] in known():
                 assert 'cluster=~"$cluster"' in match[2], f"{panel.title}: {match[1]}"
+            if match[1].startswith("keda_"):
+                assert 'namespace="$namespace"' in match[2], f"{panel.title}: {match[1]}"
 
 
 @every_board
@@ -143,5 +145,33 @@ def test_each_variable_depends_only_on_those_before_it(board: Board) -> None:
     for variable in _model(board)["templating"]["list"]:
         query = variable["query"]
         used = set(re.findall(r"\$(\w+)", query if isinstance(query, str) else query["query"]))
-        assert used <= before, variable["name"]
+        assert used <= before | {"__range"}, variable["name"]
         before.add(variable["name"])
+
+
+@pytest.mark.parametrize(
+    ("series", "release"),
+    [
+        ('selfheal_worker_ready{namespace="a",pod="b-c-worker-7d9f5-x1abc"} 1 5', "b-c"),
+        ('selfheal_worker_ready{pod="my-worker-worker-7d9f5-x1abc",z="y"} 1 5', "my-worker"),
+        ('selfheal_remediator_leader{pod="b-remediator-7d9f5-x1abc"} 0 5', "b"),
+        # Of workers at zero replicas, as kube-state-metrics' own pod tells it.
+        (
+            "kube_horizontalpodautoscaler_spec_max_replicas"
+            '{pod="state-metrics-7d9f5-x1abc",horizontalpodautoscaler="keda-hpa-b-worker"} 5 5',
+            "b",
+        ),
+    ],
+)
+def test_a_release_is_found_by_its_pods_and_without_any_by_its_autoscaler(
+    series: str, release: str
+) -> None:
+    for variable in (v for board in BOARDS for v in _model(board)["templating"]["list"]):
+        if variable["name"] == "release":
+            # What Grafana makes of a series of query_result, and how it reads a regex.
+            match = re.search(variable["regex"].strip("/"), series)
+            assert match
+            assert match[1] == release
+        elif variable["type"] == "query":
+            [names] = re.findall(r'__name__=~"([^"]*)"', variable["query"]["query"])
+            assert series.split("{")[0] in names.split("|")

@@ -7,6 +7,7 @@ named in `expected_empty` with the reason.
 import json
 import re
 import sys
+import time
 
 import pytest
 
@@ -92,17 +93,24 @@ def test_annotations_mark_deployments_and_actions(ask):
             assert ask(mark["expr"]), mark["name"]
 
 
+def _offered(query, prometheus, since):
+    """What Grafana would choose from: a label's values, or series as text."""
+    for name, value in _VARIABLES.items():
+        query = query.replace(name, value)
+    kind, asked = re.fullmatch(r"(\w+)\((.*)\)", query).groups()
+    if kind == "query_result":
+        found = prometheus.query(asked.replace("$__range", f"{int(time.time() - since) + 1}s"))
+        pairs = [[f'{name}="{value}"' for name, value in one["metric"].items()] for one in found]
+        return {"{" + ",".join(one) + "}" for one in pairs}
+    selector, label = re.fullmatch(r"(.*), ?(\w+)", asked).groups()
+    series = prometheus.api("series", **{"match[]": selector, "start": str(since)})
+    return {one.get(label, "") for one in series}
+
+
 def test_variables_offer_the_release(demo, prometheus):
     wanted = {"cluster": None, "namespace": "selfheal", "release": "selfheal"}
     for variable in json.loads(BOARDS[0].text())["templating"]["list"][1:]:
-        query = variable["query"]["query"]
-        selector, label = re.fullmatch(r"label_values\((.*), ?(\w+)\)", query).groups()
-        for name, value in _VARIABLES.items():
-            selector = selector.replace(name, value)
-        series = prometheus.api(
-            "series", **{"match[]": selector, "start": str(demo.report["begun"])}
-        )
-        values = {one.get(label, "") for one in series}
+        values = _offered(variable["query"]["query"], prometheus, demo.report["begun"])
         if pattern := variable.get("regex"):
             found = [re.search(pattern.strip("/"), value) for value in values]
             values = {match[1] for match in found if match}
