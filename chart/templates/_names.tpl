@@ -1,15 +1,9 @@
-{{/* The prefix of every object's name. */}}
+{{/* The prefix of every object's name. With 35 characters the pods of RELEASE-remediator still have a dash before their
+     random end, by which alerts and dashboards know them: Kubernetes cuts what stands before that end to 58. */}}
 {{- define "selfheal.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
+{{- $own := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- .Values.fullnameOverride | default $own | trunc 35 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* The release; in an umbrella chart that has this one twice, by two aliases, each for itself. */}}
