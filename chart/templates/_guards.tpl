@@ -94,6 +94,11 @@
 
 {{- define "selfheal.guards.labels" -}}
 {{- $p := list -}}
+{{- range $label := include "selfheal.ownLabels" (dict "root" $ "component" "") | fromYaml | keys | sortAlpha -}}
+{{- if hasKey (default dict $.Values.commonLabels) $label -}}
+{{- $p = append $p (printf "commonLabels sets %s, which the chart sets on every object itself: give them a label of another name" $label) -}}
+{{- end -}}
+{{- end -}}
 {{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
 {{- $values := get $.Values $key -}}
 {{- range $label := include "selfheal.selectorLabels" (dict "root" $ "component" "") | fromYaml | keys | sortAlpha -}}

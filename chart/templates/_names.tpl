@@ -18,17 +18,21 @@ app.kubernetes.io/instance: {{ include "selfheal.instance" .root }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Labels of an object. dict: root, component. The chart's version is here and never in a pod template:
-     a new version of the chart alone restarts no pod. */}}
+{{/* Labels of an object. dict: root, component, more (labels by which others select it; may be left out). Each key is there
+     once: what selects it counts most, then the chart's own. */}}
 {{- define "selfheal.labels" -}}
+{{- $own := include "selfheal.ownLabels" . | fromYaml -}}
+{{- merge (dict) (default dict .more) $own (default dict .root.Values.commonLabels) | toYaml -}}
+{{- end -}}
+
+{{/* What the chart itself says of an object. The chart's version is here and never in a pod template: a new version of the
+     chart alone restarts no pod. */}}
+{{- define "selfheal.ownLabels" -}}
 {{ include "selfheal.selectorLabels" . }}
 app.kubernetes.io/part-of: selfheal
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{/* Not empty when a cluster is there to be asked. Asked for is what whoever installs into a namespace may read: a lookup

@@ -189,7 +189,16 @@ class Helm:
 @cache
 def _parsed(text: str) -> list[Manifest]:
     # Many renderings are the same: for another Kubernetes, or by the other Helm.
-    return [part for part in yaml.load_all(text, yaml.CSafeLoader) if part]
+    return [part for part in yaml.load_all(text, _Loader) if part]
+
+
+class _Loader(yaml.CSafeLoader):
+    """Takes no key twice, as YAML says."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is there twice: {sorted(keys)}"
+        return super().construct_mapping(node, deep)
 
 
 def by_kind(manifests: Sequence[Manifest], kind: str) -> dict[str, Manifest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chart.rendering import Helm, Manifest, by_kind, workloads
+from tests.chart.rendering import GROUPS, OPERATORS, Helm, Manifest, by_kind, workloads
 
 OLLAMA = {"enabled": True, "models": ["m"]}
 MODEL = {"provider": "ollama", "name": "m"}
@@ -51,6 +51,19 @@ def test_the_worker_of_helm_test_has_the_labels_of_workers(helm: Helm) -> None:
     assert labels["azure.workload.identity/use"] == "true"
     assert labels["app.kubernetes.io/part-of"] == "selfheal"
     assert labels["app.kubernetes.io/component"] == "helm-test"
+
+
+def test_a_label_that_is_given_twice_is_there_once(helm: Helm) -> None:
+    """YAML allows a key once, and strict readers refuse another. By what selects it, it is found."""
+    monitors = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
+    values = {"commonLabels": {"release": "feelings", "team": "a"}, "metrics": monitors}
+    manifests = helm.template(values=values, flags=GROUPS[OPERATORS])
+    for manifest in manifests:
+        labels = manifest["metadata"]["labels"]
+        selected = manifest["kind"] == "PodMonitor"
+        assert labels["release"] == ("prometheus" if selected else "feelings")
+        assert labels["team"] == "a"
+        assert labels["app.kubernetes.io/part-of"] == "selfheal"
 
 
 @pytest.mark.parametrize("key", ["worker", "ollama", "remediator"])

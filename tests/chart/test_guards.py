@@ -171,6 +171,10 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"remediator": {"podLabels": {"team": "a", "app.kubernetes.io/component": "worker"}}},
         ["remediator.podLabels sets app.kubernetes.io/component", "a label of another name"],
     ),
+    "a label that the chart sets": (
+        {"commonLabels": {"team": "a", "app.kubernetes.io/part-of": "platform"}},
+        ["commonLabels sets app.kubernetes.io/part-of", "a label of another name"],
+    ),
     "a model server that nobody uses": (
         {"ollama": {"enabled": True, "models": ["m"]}},
         [
