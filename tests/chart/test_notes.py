@@ -53,6 +53,11 @@ def test_the_reader_of_the_first_answer_waits_for_a_worker_from_zero(notes: Helm
     assert command == "selfheal-worker results --expect 1 --timeout 120"
 
 
+def test_says_what_to_do_before_an_uninstall(notes: Helm) -> None:
+    assert "Before an uninstall give back what it holds" in notes.notes()
+    assert "uninstall" not in notes.notes("remediator.enabled=false")
+
+
 def test_says_that_faults_are_on(notes: Helm) -> None:
     assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
     assert "while /tmp/hang is there" in notes.notes("faults.modelHangFile=/tmp/hang")
