@@ -58,6 +58,54 @@
 {{- $p = append $p (printf "the workers of this release are scaled by its HorizontalPodAutoscaler, and KEDA refuses a second autoscaler: upgrade once with autoscaling.mode=none and worker.replicas=%d (their number now), then with autoscaling.mode=keda" (dig "status" "currentReplicas" 1 . | int)) -}}
 {{- end -}}
 {{- end -}}
+{{- $p = concat $p (include "selfheal.guards.fromZero" . | fromJsonArray) -}}
+{{- $p = concat $p (include "selfheal.guards.managementKeys" . | fromJsonArray) -}}
+{{- $p = concat $p (include "selfheal.guards.ownNamespace" . | fromJsonArray) -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* Workers that KEDA has taken to zero, and now a HorizontalPodAutoscaler, which never scales from there. One that is there
+     already with workers at zero was switched off like that by hand. */}}
+{{- define "selfheal.guards.fromZero" -}}
+{{- $p := list -}}
+{{- if and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "hpa") -}}
+{{- $name := printf "%s-worker" (include "selfheal.fullname" .) -}}
+{{- $workers := dig "spec" "replicas" 1 (lookup "apps/v1" "Deployment" .Release.Namespace $name) | int -}}
+{{- if and (eq $workers 0) (not (lookup "autoscaling/v2" "HorizontalPodAutoscaler" .Release.Namespace $name)) -}}
+{{- $p = append $p "this release has 0 workers now, and a HorizontalPodAutoscaler leaves 0 as it is: upgrade once with autoscaling.mode=none and worker.replicas=1, then with autoscaling.mode=hpa" -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* A Secret that is there and lacks what KEDA logs in to the management API with. */}}
+{{- define "selfheal.guards.managementKeys" -}}
+{{- $p := list -}}
+{{- $b := .Values.broker -}}
+{{- if and .Values.worker.enabled (not .Values.rabbitmq.enabled) $b.existingSecret (eq (include "selfheal.autoscaler" .) "keda") -}}
+{{- with $secret := lookup "v1" "Secret" .Release.Namespace $b.existingSecret -}}
+{{- range $value := list "managementUsername" "managementPassword" -}}
+{{- $key := get $b.secretKeys $value -}}
+{{- if not (hasKey (default dict $secret.data) $key) -}}
+{{- $p = append $p (printf "the Secret %s has no key %s, and with autoscaling.mode=keda that is what KEDA logs in to broker.managementUrl with: add it, or set broker.secretKeys.%s to the key that it has" $b.existingSecret $key $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* The detector's namespace was made by this very release, and would go with all that is in it. */}}
+{{- define "selfheal.guards.ownNamespace" -}}
+{{- $p := list -}}
+{{- $name := include "selfheal.detector.namespace" . -}}
+{{- if and .Release.IsUpgrade .Values.nodeProblemDetector.enabled (not .Values.nodeProblemDetector.createNamespace) (ne $name .Release.Namespace) -}}
+{{- $owner := default dict (dig "metadata" "annotations" dict (lookup "v1" "Namespace" "" $name)) -}}
+{{- $ours := and (eq (get $owner "meta.helm.sh/release-name") .Release.Name) (eq (get $owner "meta.helm.sh/release-namespace") .Release.Namespace) -}}
+{{- if and $ours (ne (get $owner "helm.sh/resource-policy") "keep") -}}
+{{- $p = append $p (printf "nodeProblemDetector.createNamespace is false, and this release made the namespace %s: Helm would delete it with the detector and all else in it; leave it true (a pull secret can be put there at any time)" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $p -}}
 {{- end -}}
@@ -69,8 +117,10 @@
 {{- if not (lookup "v1" "PersistentVolumeClaim" .Release.Namespace (printf "data-%s-0" (include "selfheal.rabbitmq.fullname" .))) -}}
 {{- $default := false -}}
 {{- range (lookup "storage.k8s.io/v1" "StorageClass" "" "").items -}}
-{{- if eq (get (default dict .metadata.annotations) "storageclass.kubernetes.io/is-default-class") "true" -}}
-{{- $default = true -}}
+{{- $annotations := default dict .metadata.annotations -}}
+{{/* Kubernetes goes by the old one too. */}}
+{{- range list "storageclass.kubernetes.io/is-default-class" "storageclass.beta.kubernetes.io/is-default-class" -}}
+{{- if eq (get $annotations .) "true" }}{{- $default = true -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if not $default -}}none{{- end -}}

@@ -183,6 +183,83 @@ def test_whoever_has_a_namespace_alone_installs_workers_in_it(
     assert site.pods() == {}
 
 
+def test_a_broker_that_never_gets_ready_is_rolled_back(site: Site) -> None:
+    site.apply("install")
+    fixed = ("-n", site.namespace, BY_HAND, NO_DETECTOR, "--set=rabbitmq.nodeSelector.no=node")
+    site.helm("upgrade", "selfheal", str(CHART), *fixed)
+    broker = ("pod/selfheal-rabbitmq-0", "-n", site.namespace)
+    site.cluster.kubectl("wait", *broker, "--for=condition=PodScheduled=false", "--timeout=60s")
+    site.helm("rollback", "selfheal", "1", "-n", site.namespace)
+    site.cluster.kubectl(
+        *("rollout", "status", "statefulset/selfheal-rabbitmq", "-n", site.namespace),
+        "--timeout=60s",
+    )
+
+
+def test_the_namespace_that_a_release_made_is_not_deleted_with_the_detector_in_it(
+    site: Site,
+) -> None:
+    site.apply("install", detector=True)
+    upgrade = ("upgrade", "selfheal", str(CHART), "-n", site.namespace, BY_HAND)
+    theirs = "--set=nodeProblemDetector.createNamespace=false"
+    said = site.helm(*upgrade, theirs, fails=True)
+    assert "this release made the namespace selfheal-node-problem-detector" in said
+    assert "leave it true" in said
+    site.apply("upgrade", detector=True)
+
+
+def test_one_that_is_there_is_used(site: Site) -> None:
+    """The way with a pull secret of one's own."""
+    namespace = "selfheal-node-problem-detector"
+    site.cluster.kubectl("create", "namespace", namespace)
+    label = "pod-security.kubernetes.io/enforce=privileged"
+    site.cluster.kubectl("label", "namespace", namespace, label)
+    try:
+        for command in ("install", "upgrade"):
+            theirs = "--set=nodeProblemDetector.createNamespace=false"
+            site.apply(command, theirs, detector=True)
+        site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+    finally:
+        site.cluster.kubectl("delete", "namespace", namespace)
+
+
+def test_a_secret_without_what_keda_logs_in_with_is_refused(site: Site) -> None:
+    uri = "--from-literal=amqp-uri=amqps://u:p@rabbitmq.example/"
+    secret = ("create", "secret", "generic", "feedback-broker", "-n", site.namespace)
+    site.cluster.kubectl(*secret, uri, "--from-literal=watcher=u")
+    keda = ("autoscaling.mode=keda", "broker.managementUrl=https://rabbitmq.example:15671/")
+    install = (
+        *("install", "selfheal", str(CHART), "-n", site.namespace, NO_DETECTOR, "--dry-run=server"),
+        *("-f", str(CHART / "ci" / "external-broker-uri-values.yaml")),
+    )
+    site.helm(*install)
+    user = "--set=broker.secretKeys.managementUsername=watcher"
+    said = site.helm(*install, *(f"--set={one}" for one in keda), user, fails=True)
+    assert "the Secret feedback-broker has no key password" in said
+    assert "set broker.secretKeys.managementPassword" in said
+    assert said.count("  * ") == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "beta."])
+def test_a_default_storage_class_is_known_by_both_its_names(site: Site, prefix: str) -> None:
+    install = ("install", "selfheal", str(CHART), "-n", site.namespace, NO_DETECTOR)
+    assert "no default storage class" in site.helm(*install, "--dry-run=server", fails=True)
+    made = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "made-here",
+            "annotations": {f"storageclass.{prefix}kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "example.com/none",
+    }
+    site.cluster.kubectl("create", "-f", "-", input=yaml.safe_dump(made))
+    try:
+        site.helm(*install, "--dry-run=server")
+    finally:
+        site.cluster.kubectl("delete", "storageclass", "made-here")
+
+
 def test_says_what_the_cluster_lacks(site: Site) -> None:
     said = site.helm(
         *("install", "selfheal", str(CHART), "-n", site.namespace),
@@ -260,6 +337,24 @@ def test_the_mode_of_autoscaling_changes_on_a_live_release(site: Site) -> None:
     assert site.get("hpa") == []
     site.apply("upgrade")
     assert len(site.get("scaledobject")) == 1
+
+
+def test_workers_that_keda_took_to_zero_are_not_left_there(site: Site) -> None:
+    """A HorizontalPodAutoscaler never scales from zero."""
+    site.apply("install")
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", site.namespace, "--replicas=0")
+    hpa = ("--set=autoscaling.mode=hpa", "--set=autoscaling.minReplicas=1")
+    upgrade = ("upgrade", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
+    said = site.helm(*upgrade, *hpa, fails=True)
+    assert "this release has 0 workers now" in said
+    assert "upgrade once with autoscaling.mode=none and worker.replicas=1" in said
+    site.apply("upgrade", "--set=autoscaling.mode=none", "--set=worker.replicas=1")
+    site.apply("upgrade", *hpa)
+    assert _replicas(site) == 1
+    # By hand this is how an autoscaler is switched off for a while.
+    site.cluster.kubectl("scale", "deploy/selfheal-worker", "-n", site.namespace, "--replicas=0")
+    site.apply("upgrade", *hpa)
+    assert _replicas(site) == 0
 
 
 def test_the_number_given_with_no_autoscaler_goes_with_it(site: Site) -> None:
