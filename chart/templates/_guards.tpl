@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "lease" "rules" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -427,12 +427,17 @@
 {{- $p = append $p "remediator.config.brakes.maxHeld and maxHeldFloor are both 0, so it could never act: set maxHeldFloor to at least 1, or remediator.config.mode=dryRun" -}}
 {{- end -}}
 {{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable" "PodsHung") .Values.remediator.externalConditions -}}
-{{- range $key := list "lookInterval" "progressTimeout" -}}
-{{- $seconds := include "selfheal.seconds" (get $c.policies $key) | float64 -}}
-{{- $least := eq $key "lookInterval" | ternary 1.0 0.1 -}}
-{{- if lt $seconds $least -}}
-{{- $p = append $p (printf "remediator.config.policies.%s is %s: set it to %s at least" $key (get $c.policies $key) (eq $key "lookInterval" | ternary "1s" "100ms")) -}}
+{{- range $key := list "maxHeldPerGroup" "maxDrainingPerGroup" -}}
+{{- if and (regexMatch "^[0-9]" (get $c.brakes $key | toString)) (not $c.brakes.groupLabel) -}}
+{{- $p = append $p (printf "remediator.config.brakes.%s is set and groupLabel is empty, so no node is in a group: set remediator.config.brakes.groupLabel to the node label whose value is the group" $key) -}}
 {{- end -}}
+{{- end -}}
+{{- if lt (include "selfheal.seconds" $c.policies.lookInterval | float64) 1.0 -}}
+{{- $p = append $p (printf "remediator.config.policies.lookInterval is %s: set it to 1s at least" $c.policies.lookInterval) -}}
+{{- end -}}
+{{- $timeout := include "selfheal.seconds" $c.policies.progressTimeout | float64 -}}
+{{- if or (lt $timeout 0.1) (gt $timeout 30.0) -}}
+{{- $p = append $p (printf "remediator.config.policies.progressTimeout is %s: set it to 100ms at least and 30s at most" $c.policies.progressTimeout) -}}
 {{- end -}}
 {{- if .Values.nodeProblemDetector.enabled -}}
 {{- $known = concat $known (include "selfheal.detector.conditions" . | splitList ",") -}}
@@ -445,6 +450,39 @@
 {{- end -}}
 {{- if not (has $rule.condition $known) -}}
 {{- $p = append $p (printf "remediator.config.rules[%d] is about the condition %s, which nothing sets: the bundled detector sets %s; add a monitor for it to nodeProblemDetector.customPlugins, or, when something else on your nodes sets it, add it to remediator.externalConditions" $index $rule.condition (include "selfheal.detector.conditions" $ | replace "," ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{- define "selfheal.guards.lease" -}}
+{{- $p := list -}}
+{{- if .Values.remediator.enabled -}}
+{{- $l := .Values.remediator.config.lease -}}
+{{- $interval := include "selfheal.seconds" $l.renewInterval | float64 -}}
+{{- $deadline := include "selfheal.seconds" $l.renewDeadline | float64 -}}
+{{- $duration := include "selfheal.seconds" $l.duration | float64 -}}
+{{- if not (and (lt $interval $deadline) (lt $deadline $duration) (ge $duration 1.0)) -}}
+{{- $p = append $p (printf "remediator.config.lease has renewInterval %s, renewDeadline %s and duration %s: each must be shorter than the next, and the duration 1s at least" $l.renewInterval $l.renewDeadline $l.duration) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* Rules of which two would say what to do about one thing. */}}
+{{- define "selfheal.guards.rules" -}}
+{{- $p := list -}}
+{{- if .Values.remediator.enabled -}}
+{{- $first := dict -}}
+{{- range $index, $rule := .Values.remediator.config.rules -}}
+{{- range uniq ($rule.status | default (list "True")) -}}
+{{- $what := list $rule.condition . ($rule.reason | default "") | toJson -}}
+{{- if hasKey $first $what -}}
+{{- $p = append $p (printf "remediator.config.rules[%d] and rules[%d] are both about %s=%s with the same reason: keep one, or take the status out of one" (get $first $what) $index $rule.condition .) -}}
+{{- else -}}
+{{- $_ := set $first $what $index -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

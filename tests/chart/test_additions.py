@@ -54,7 +54,7 @@ def test_the_worker_of_helm_test_has_the_labels_of_workers(helm: Helm) -> None:
 
 
 def test_a_label_that_is_given_twice_is_there_once(helm: Helm) -> None:
-    """YAML allows a key once, and strict readers refuse another. By what selects it, it is found."""
+    """Strict readers of YAML refuse a second one. What selects an object finds it."""
     monitors = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
     values = {"commonLabels": {"release": "feelings", "team": "a"}, "metrics": monitors}
     manifests = helm.template(values=values, flags=GROUPS[OPERATORS])

@@ -314,6 +314,56 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "remediator.externalConditions",
         ],
     ),
+    "a limit of groups that are not named": (
+        {"remediator": {"config": {"brakes": {"maxHeldPerGroup": 1}}}},
+        [
+            "remediator.config.brakes.maxHeldPerGroup is set and groupLabel is empty",
+            "set remediator.config.brakes.groupLabel",
+        ],
+    ),
+    "pods that may take too long to answer": (
+        {"remediator": {"config": {"policies": {"progressTimeout": "45s"}}}},
+        ["remediator.config.policies.progressTimeout is 45s", "30s at most"],
+    ),
+    "a leader that is renewed too late": (
+        {"remediator": {"config": {"lease": {"renewInterval": "20s"}}}},
+        ["renewInterval 20s, renewDeadline 10s and duration 15s", "shorter than the next"],
+    ),
+    "a leader for less than a second": (
+        {
+            "remediator": {
+                "config": {
+                    "lease": {
+                        "renewInterval": "100ms",
+                        "renewDeadline": "200ms",
+                        "duration": "500ms",
+                    }
+                }
+            }
+        },
+        ["remediator.config.lease", "1s at least"],
+    ),
+    "two rules on one thing": (
+        {
+            "remediator": {
+                "config": {
+                    "rules": [
+                        {"condition": "Ready", "status": ["False", "Unknown"], "action": "cordon"},
+                        {"condition": "KernelDeadlock", "action": "drain"},
+                        {"condition": "Ready", "status": ["Unknown"], "action": "drain"},
+                        {"condition": "Ready", "status": ["True"], "action": "annotate-only"},
+                        {
+                            "condition": "Ready",
+                            "status": ["Unknown"],
+                            "reason": "NodeStatusUnknown",
+                            "action": "drain",
+                        },
+                    ]
+                }
+            }
+        },
+        ["remediator.config.rules[0] and rules[2] are both about Ready=Unknown", "keep one"],
+    ),
     "a heartbeat that is always too old": (
         {
             "nodeProblemDetector": {"heartbeatPeriod": "20m"},

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import yaml
 
-from remediator.settings import Config, parse_config
-from tests.chart.rendering import CASES, FIXED, Helm, by_kind, containers_of, environment, pod_specs
-from worker.settings import KEY_PREFIX, Settings
+from ci.chart.values import read
+from remediator.settings import Amount, Config, parse_config
+from tests.chart.rendering import (
+    CASES,
+    CHART,
+    FIXED,
+    Helm,
+    Manifest,
+    by_kind,
+    containers_of,
+    environment,
+    pod_specs,
+)
+from worker.settings import KEY_PREFIX, Settings, load
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+#: Keys that the worker and the remediator read; others are for Kubernetes and Helm.
+READ = (
+    *("queue.", "model.", "faults.", "broker.port", "broker.heartbeatSeconds"),
+    *("worker.concurrency", "worker.shutdownGraceSeconds", "remediator.config."),
+)
+#: What stands for any number, where a number has no maximum.
+MANY = 2**31 - 1
 
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -70,3 +94,65 @@ def test_the_worker_takes_every_value(helm: Helm, case: str) -> None:
             plain = {name: value for name, value in given.items() if isinstance(value, str)}
             settings = Settings.model_validate(plain)
             assert settings.shutdown_grace >= settings.model_deadline
+
+
+def test_the_programs_take_the_most_that_the_schema_allows(helm: Helm) -> None:
+    """Helm would install what is refused only when a pod starts."""
+    values = _at_the_limits()
+    manifests = helm.template(*FIXED, values=values)
+    pod = by_kind(manifests, "Deployment")["selfheal-worker"]["spec"]["template"]["spec"]
+    variables = environment(pod["containers"][0])
+    settings = load({name: value for name, value in variables.items() if isinstance(value, str)})
+    assert settings.concurrency == values["worker"]["concurrency"]
+    text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
+    assert parse_config(text, "rendered").brakes.max_held_per_group == Amount(MANY, percent=False)
+
+
+def _at_the_limits() -> Manifest:
+    """Values, each the most that the schema takes."""
+    named = SCHEMA["$defs"]["namedModel"]["properties"]
+    model = {name: most for name, schema in named.items() if (most := _most(schema, name))}
+    condition = _most(SCHEMA["$defs"]["rule"]["properties"]["condition"], "Condition")
+    config = {
+        "brakes": {"groupLabel": "group"},
+        "rules": [{"condition": condition, "action": "drain"}],
+        "policies": {"progressTimeout": "30s"},
+    }
+    values: Manifest = {
+        "models": {"named": {"provider": "builtin", **model}},
+        "remediator": {"externalConditions": [condition], "config": config},
+    }
+    for path, most in _limits():
+        *parents, last = path.split(".")
+        here = values
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[last] = most
+    return values
+
+
+def _limits() -> Iterator[tuple[str, Any]]:
+    """The path and the most of each number, list of numbers and limited text that is read."""
+    for top in read((CHART / "values.yaml").read_text(encoding="utf-8")).values():
+        for leaf in top.leaves():
+            schema = SCHEMA
+            for key in leaf.path.split("."):
+                schema = schema["properties"].get(key, {"properties": {}})
+            most = _most(schema, leaf.path.rpartition(".")[2])
+            if most and leaf.path.startswith(READ):
+                yield leaf.path, most
+
+
+def _most(schema: Manifest, name: str) -> Any:
+    """The most that a schema takes: a number, or a text of its name's first letter; else None."""
+    if "$ref" in schema:
+        return _most(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], name)
+    for key, which in (("anyOf", max), ("allOf", min)):
+        if key in schema:
+            found = [_most(one, name) for one in schema[key]]
+            return which((most for most in found if isinstance(most, int)), default=None)
+    if schema.get("type") == "array" and isinstance(most := _most(schema["items"], name), int):
+        return [1, most]
+    if any(kind in schema.get("type", "") for kind in ("integer", "number")):
+        return schema.get("maximum", MANY)
+    return name[0] * schema["maxLength"] if "maxLength" in schema else None
