@@ -27,6 +27,13 @@ volumeMounts:
   - {name: scripts, mountPath: /scripts, readOnly: true}
 {{- end -}}
 
+{{/* Not empty when replicas may not have the volume at once on two nodes; of a claim of others nobody knows. */}}
+{{- define "selfheal.ollama.ownVolume" -}}
+{{- with .Values.ollama.persistence -}}
+{{- if and .enabled (or .existingClaim (not (has "ReadWriteMany" .accessModes))) -}}own{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "selfheal.ollama.resources" -}}
 {{- $resources := deepCopy (default dict .Values.ollama.resources) -}}
 {{- if gt (int .Values.ollama.gpu.count) 0 -}}
