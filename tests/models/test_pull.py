@@ -234,7 +234,7 @@ def test_ready_is_who_has_answered_one_token(server: Server, tmp_path: Path) -> 
 
 
 def _answers(url: str, folder: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """The startup probe's command, for a server at another port than in a pod."""
+    """What a pod asks its own server with, for one at another port."""
     script = folder / "answers.sh"
     text = (SCRIPTS / "answers.sh").read_text()
     script.write_text(text.replace("11434", url.rpartition(":")[2].rstrip("/")))
