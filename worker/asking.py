@@ -37,6 +37,9 @@ from worker.verdict import BadVerdictError, Verdict
 PROBE_TEXT = "The delivery came on time and everything works."
 # A server that asks for no pause at all is not asked again at once, all the same.
 _SHORTEST_PAUSE = 0.2
+# How many deadlines the look at a model that is warm may take, if its server need not load it:
+# warm-up, name look-up and call.
+_LOOK_DEADLINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,16 +283,20 @@ class Asker:
         self._change(member, Breaker())
 
     def _look_within(self, member: Member, seconds: float) -> None:
-        """As `_look`, but a model that loads for longer keeps nobody from asking the others."""
-        if member.warm or len(self._members) == 1:
+        """As `_look`, but a model that loads for longer keeps nobody from asking the others.
+
+        One that was warm may have to be loaded again by its server.
+        """
+        if len(self._members) == 1:
             self._look(member, seconds)
             return
+        patience = _LOOK_DEADLINES * seconds if member.warm else seconds
         with self._lock:
             if member.breaker.state is breakers.State.PROBING:
                 raise member.still_loading()
             member.breaker = breakers.probing(member.breaker)
         try:
-            error = self._look_behind(member, seconds).get(timeout=seconds)
+            error = self._look_behind(member, seconds).get(timeout=patience)
         except queue.Empty:
             raise member.still_loading() from None
         if error is not None:

@@ -28,7 +28,7 @@ from worker.limits import LimitedError
 from worker.logs import say
 from worker.message import PoisonError
 from worker.metrics import Metrics
-from worker.model import ModelError, ModelUnavailableError, TransientError
+from worker.model import LONGEST_LOAD, ModelError, ModelUnavailableError, TransientError
 from worker.rabbitmq import (
     BrokerError,
     Delivery,
@@ -43,8 +43,8 @@ from worker.settings import Settings
 
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
-# How many deadlines a look whether the model is back may take: warm-up and call, of each model of
-# a chain, and their name look-ups.
+# How many deadlines a look whether the model is back may take, beside the time to load it again:
+# warm-up and call, of each model of a chain, and their name look-ups.
 PROBE_DEADLINES = 10
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
@@ -430,8 +430,8 @@ class Worker:
             self._probe_result = result
 
         if not self._asker.loading:
-            patience = PROBE_DEADLINES * self._settings.model_deadline + HANG_MARGIN
-            self._probe_by = time.monotonic() + patience
+            patience = LONGEST_LOAD + PROBE_DEADLINES * self._settings.model_deadline
+            self._probe_by = time.monotonic() + patience + HANG_MARGIN
         self._breakers["model"] = breakers.probing(self._breakers["model"])
         try:
             threading.Thread(target=probe, name="probe", daemon=True).start()

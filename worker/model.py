@@ -28,6 +28,9 @@ IN_THE_BOX: Mapping[str, str] = {
     "llamacpp": "worker.model_llamacpp:build",
 }
 
+#: How long a model server may take to load its model, seconds; a call's deadline is shorter.
+LONGEST_LOAD = 600.0
+
 #: The packages that a provider needs, by their names on an index.
 PACKAGES: Mapping[str, str] = {
     "ollama": "langchain-core langchain-ollama",

@@ -18,6 +18,7 @@ import httpx
 
 from worker import prompt
 from worker.model import (
+    LONGEST_LOAD,
     Answer,
     BadOutputError,
     ModelConfig,
@@ -32,9 +33,6 @@ _LONGEST_PAUSE = 3600.0
 # A time-out of 0 would be none at all.
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
-# A server such as Ollama gives a load up when its client goes away: with a call's deadline alone a
-# model that loads for longer would never be there. No message waits for it.
-_LONGEST_LOAD = 600.0
 # A server that is gone without a word (its node died) is found in seconds, however long a call may
 # take: its kernel does not answer. One that thinks does.
 _SILENCE = 15
@@ -114,10 +112,16 @@ class Chat:
         self._loaded = False
 
     def warm_up(self) -> None:
-        """Have the server load the model; its first answer may say which version it is."""
+        """Have the server load the model; its first answer may say which version it is.
+
+        A server such as Ollama gives a load up when its client goes away: with a call's deadline
+        alone a model that loads for longer would never be there. No message waits for it. One that
+        did not answer the last time may have to be loaded again.
+        """
+        loaded, self._loaded = self._loaded, False
         seconds = self._config.deadline
-        if not self._loaded:
-            seconds = max(seconds, _LONGEST_LOAD)
+        if not loaded:
+            seconds = max(seconds, LONGEST_LOAD)
         self.analyse(WARM_UP_TEXT, time.monotonic() + seconds)
         self._loaded = True
 

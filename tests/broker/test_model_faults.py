@@ -13,6 +13,7 @@ from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
 from tests.broker.lines import each_line
 from tests.broker.test_delivery import bodies, ids
 from tests.broker.vanishing import Elsewhere
+from worker.model_chat import WARM_UP_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +90,18 @@ def test_a_model_that_goes_away_burns_nothing_and_work_resumes_by_itself(
     worker.ready()
     changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
     assert changes == ["closed", "open", "closed"]
+
+
+def test_a_model_that_loads_for_longer_than_a_call_may_take_is_waited_for_again(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    worker = start_worker(vhost.uri, **model.env | {"MODEL_DEADLINE": 1}).ready()
+    model.stop()
+    vhost.publish(bodies(1))
+    worker.wait_event("circuit breaker", breaker="model", state="open")
+    model.decide = lambda text: Reply(delay=3 if text == WARM_UP_TEXT else 0)
+    model.start()
+    assert ids(vhost.take("feedback.results", 1)) == ["m0"]
 
 
 def test_a_model_that_answers_only_errors_opens_the_breaker_and_burns_little(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -339,6 +340,27 @@ def test_a_machine_without_a_thread_to_spare_still_answers_and_looks_later(
         assert asker.ask("text", clock() + FAR).origin.name == "a"
     assert asker.loading
     assert _ask_until(lambda: not asker.loading, asker, clock) == {"a"}
+
+
+def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() -> None:
+    warm: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asked = threading.Event()
+
+    def say(_: int) -> Any:
+        asked.set()
+        return GOOD
+
+    active, fallback = Loading("a"), Model("b", say)
+    active.loaded.set()
+    asker = _asker(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asker.wake(60)
+    assert {warm.get(timeout=60) for _ in "ab"} == {"a", "b"}
+    active.loaded.clear()
+    with contextlib.suppress(ModelError):  # a look at the fallback that takes its time
+        asker.wake(0.01)
+    assert asked.wait(60)
+    assert active.warm_ups == 2
+    active.loaded.set()
 
 
 @pytest.mark.parametrize(("pinned", "fine"), [("", True), ("7", True), ("8", False)])

@@ -57,3 +57,19 @@ def test_the_first_warm_up_may_take_long_the_later_ones_and_messages_a_deadline(
     chat.warm_up()
     chat.analyse("text", now + deadline)
     assert server.waited == [first, first, deadline, deadline]
+
+
+def test_a_model_that_its_server_must_load_again_has_the_time_of_a_first_load() -> None:
+    """A server that gives a load up with its client would begin it anew for ever."""
+    config = ModelConfig("ollama", "m", deadline=20.0)
+    server = Server(config)
+    chat = Chat("ollama", "m", config, server, "http://model", server.http)
+    chat.warm_up()
+    server.there = False
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            chat.warm_up()
+    server.there = True
+    chat.warm_up()
+    chat.warm_up()
+    assert [round(seconds) for seconds in server.waited] == [600, 20, 600, 600, 20]
