@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from worker import breaker as breakers
 from worker import verdict
 from worker.breaker import Breaker
-from worker.limits import LimitedError, Limits
+from worker.limits import SHORTEST_PAUSE, LimitedError, Limits
 from worker.logs import say
 from worker.model import (
     Answer,
@@ -35,11 +35,9 @@ from worker.verdict import BadVerdictError, Verdict
 
 #: What a model is asked to see whether it is there again.
 PROBE_TEXT = "The delivery came on time and everything works."
-# A server that asks for no pause at all is not asked again at once, all the same.
-_SHORTEST_PAUSE = 0.2
 # How many deadlines the look at a model that is warm may take, if its server need not load it:
-# warm-up, name look-up and call.
-_LOOK_DEADLINES = 3
+# warm-up, name look-up and call, and the turns for them.
+_LOOK_DEADLINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +216,15 @@ class Asker:
                 return reply
         if not errors:
             raise ModelUnavailableError("no model is ready")
-        # What may be this message's own fault counts before a model that is away.
-        raise next((e for e in errors if not isinstance(e, ModelUnavailableError)), errors[-1])
+        # What may be this message's own fault counts before a model that was not asked, and that
+        # before one that is away.
+        asked = [e for e in errors if not isinstance(e, LimitedError | ModelUnavailableError)]
+        limited = [e for e in errors if isinstance(e, LimitedError)]
+        raise [*asked, *limited, errors[-1]][0]
+
+    def patience(self, seconds: float) -> float:
+        """For how long a message that has so many seconds may wait for each of the models."""
+        return min(member.deadline or seconds for member in self._members)
 
     def close(self) -> None:
         """Let go of all models; who waits for a turn is told."""
@@ -242,8 +247,7 @@ class Asker:
             except TransientError as error:
                 if error.retry_after is None:
                     raise
-                pause = max(error.retry_after, _SHORTEST_PAUSE)
-                member.limits.pause(pause)
+                pause = max(error.retry_after, SHORTEST_PAUSE)
                 if pause > (deadline - time.monotonic()) / 2:
                     raise
 
@@ -271,16 +275,29 @@ class Asker:
             self._loaded(member.origin, member.load_seconds)
 
     def _look(self, member: Member, seconds: float) -> None:
-        """Whether a model is there: warm, and, where it was warm before, answering."""
+        """Whether a model is there: warm, and, where it was warm before, answering.
+
+        Its limits hold for that too, and the pause that its server asked for.
+        """
         was_warm = member.warm
         try:
-            self._wake(member)
+            with member.limits.turn(time.monotonic() + seconds):
+                self._wake(member)
             if was_warm:
-                member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
+                self._try(member, seconds)
         except Exception:
             self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
             raise
         self._change(member, Breaker())
+
+    def _try(self, member: Member, seconds: float) -> None:
+        """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
+        try:
+            with member.limits.turn(time.monotonic() + seconds):
+                member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
+        except LimitedError as error:
+            if error.paused:
+                raise
 
     def _look_within(self, member: Member, seconds: float) -> None:
         """As `_look`, but a model that loads for longer keeps nobody from asking the others.
@@ -343,6 +360,8 @@ class Asker:
                 self._usable(member)
 
     def _failed(self, member: Member, error: Exception) -> None:
+        if isinstance(error, LimitedError):
+            return  # it was not asked
         away = isinstance(error, ModelUnavailableError)
         after = breakers.failed(member.breaker, time.monotonic(), away=away)
         if member.breaker.closed and not after.closed:

@@ -24,7 +24,7 @@ from worker.dead_letters import headers as dead_letter_headers
 from worker.dead_letters import retry_headers
 from worker.handlers import Handlers, Work
 from worker.health import Status
-from worker.limits import LimitedError
+from worker.limits import LimitedError, pause_asked
 from worker.logs import say
 from worker.message import PoisonError
 from worker.metrics import Metrics
@@ -237,25 +237,34 @@ class Worker:
         if work.hung:
             work.hung = False
             self._hung.discard(work)
-        self._judge_model(work.error)
+        excused = self._judge_model(work.error)
         if work.given_up:
             return
         if work.error is None:
             self._answer(work)
         else:
-            self._fail(work, work.error)
+            self._fail(work, work.error, excused)
 
-    def _judge_model(self, error: BaseException | None) -> None:
+    def _judge_model(self, error: BaseException | None) -> bool:
+        """Whether the model is away, which excuses this message.
+
+        A model whose server wants a longer pause than a message can wait is away as well, but the
+        text that it was asked about is not excused: it may be too large for the server's quota, and
+        would be held for ever.
+        """
         before = self._breakers["model"]
-        if isinstance(error, LimitedError):
-            return  # it was not asked
         if error is None:
             self._change("model", breakers.succeeded(before), "")
-        elif isinstance(error, TransientError | ModelUnavailableError):
-            away = isinstance(error, ModelUnavailableError)
+            return False
+        paused = pause_asked(error) > self._asker.patience(self._settings.model_deadline)
+        away = paused or isinstance(error, ModelUnavailableError)
+        asked = not isinstance(error, LimitedError)
+        if away or (asked and isinstance(error, TransientError)):
             after = breakers.failed(before, time.monotonic(), away=away)
             self._model_trouble = f": {error}"
             self._change("model", after, str(error))
+        opened = before.closed and paused and asked
+        return not self._breakers["model"].closed and not opened
 
     def _answer(self, work: Work) -> None:
         result = self._result(work)
@@ -293,7 +302,7 @@ class Worker:
             result["extra"] = got.extra
         return json.dumps(result).encode()
 
-    def _fail(self, work: Work, error: BaseException) -> None:
+    def _fail(self, work: Work, error: BaseException, excused: bool) -> None:
         if not isinstance(error, ModelError):
             say(logging.ERROR, "a handler failed", error=type(error).__name__)
         decision = retries.decide(
@@ -301,7 +310,7 @@ class Worker:
             attempts=work.attempts,
             max_attempts=self._settings.max_attempts,
             delays=self._settings.retry_delays,
-            model_away=not self._breakers["model"].closed,
+            model_away=excused,
         )
         detail = str(error) if isinstance(error, ModelError) else ""
         if isinstance(decision, Hold):
@@ -536,7 +545,8 @@ class Worker:
             say(logging.ERROR, "a handler is past its deadline", id=work.message.id)
             if not work.given_up:
                 work.given_up = True
-                self._fail(work, TransientError("the handler passed its deadline"))
+                excused = not self._breakers["model"].closed
+                self._fail(work, TransientError("the handler passed its deadline"), excused)
 
     # --- the end
 

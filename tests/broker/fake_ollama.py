@@ -27,11 +27,12 @@ GOOD = json.dumps(
 
 @dataclass
 class Reply:
-    """status and content of one call, after delay seconds."""
+    """status and content of one call, after delay seconds; retry_after: the server's wish."""
 
     content: str = GOOD
     status: int = 200
     delay: float = 0.0
+    retry_after: str = ""
 
 
 class FakeOllama:
@@ -70,7 +71,7 @@ class FakeOllama:
                 reply = fake.decide(text)
                 time.sleep(reply.delay)
                 if reply.status != 200:
-                    self.reply(reply.status, {"error": "as told"})
+                    self.reply(reply.status, {"error": "as told"}, reply.retry_after)
                     return
                 self.reply(
                     200,
@@ -85,12 +86,13 @@ class FakeOllama:
                     },
                 )
 
-            def reply(self, status: int, content: Any) -> None:
+            def reply(self, status: int, content: Any, retry_after: str = "") -> None:
                 body = json.dumps(content).encode()
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(body)))
+                    self.send_header("Retry-After", retry_after)
                     self.end_headers()
                     self.wfile.write(body)
                 except OSError:

@@ -118,6 +118,25 @@ def test_a_model_that_answers_only_errors_opens_the_breaker_and_burns_little(
     assert vhost.count("feedback.dead-letters") == 0
 
 
+def test_a_server_that_asks_for_a_pause_longer_than_a_call_is_left_alone_for_so_long(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama
+) -> None:
+    worker = start_worker(vhost.uri, **model.env | {"MODEL_DEADLINE": 2}, CONCURRENCY=1).ready()
+    model.decide = lambda text: Reply(status=429, retry_after="8")
+    vhost.publish(bodies(10))
+    worker.wait_event("circuit breaker", breaker="model", state="open")
+    worker.wait_in_flight(0)
+    asked = model.calls.total()
+    model.decide = lambda text: Reply()
+    worker.until(lambda: len(probes(worker)) >= 2, "no probes")
+    assert "asked for a pause" in worker.get("/readyz")[1]
+    assert model.calls.total() == asked
+    taken = vhost.take("feedback.results", 10)
+    # The text that was refused may be too large for the server's quota: it counts as tried.
+    assert sorted(json.loads(body)["attempts"] for body, _ in taken) == [1] * 9 + [2]
+    assert vhost.count("feedback.dead-letters") == 0
+
+
 def test_a_model_that_is_away_at_the_start(
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama
 ) -> None:

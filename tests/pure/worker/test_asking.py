@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from worker import asking, task_file
+from worker import breaker as breakers
 from worker.asking import Asker, Call, Member
 from worker.limits import LimitedError, Limits
 from worker.model import (
@@ -396,6 +397,57 @@ def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> No
         assert caught.value.retry_after is not None
         assert 50 < caught.value.retry_after <= 100
     assert model.calls == 1
+
+
+def test_a_look_asks_nobody_while_the_server_wants_a_pause() -> None:
+    model = Loading("a")
+    model.loaded.set()
+    asker = _asker(model)
+    asker.wake(60)
+    model._say = lambda n: TransientError("429", retry_after=100.0)
+    with pytest.raises(TransientError):
+        asker.wake(10)
+    assert (model.warm_ups, model.calls) == (2, 1)
+    for _ in range(3):
+        with pytest.raises(LimitedError, match="asked for a pause"):
+            asker.wake(10)
+    assert (model.warm_ups, model.calls) == (2, 1)
+
+
+def test_a_look_takes_its_turns_and_no_more() -> None:
+    model = Loading("a")
+    model.loaded.set()
+    asker = Asker([Member(model, limits=Limits(per_minute=1))], TASK)
+    asker.wake(1)
+    with pytest.raises(LimitedError):
+        asker.wake(1)
+    assert (model.warm_ups, model.calls) == (1, 0)
+
+
+def test_a_look_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_a_call() -> None:
+    model = Model("a")
+    asker = Asker([Member(model, limits=Limits(per_minute=1))], TASK)
+    asker._members[0].warm = True
+    asker.wake(1)
+    assert model.calls == 0
+
+
+def test_who_got_no_turn_at_a_model_of_the_chain_has_not_seen_it_fail() -> None:
+    first = Model("a", lambda n: TransientError("429", retry_after=1000.0))
+    asker = _asker(first, Model("b"))
+    for _ in range(breakers.THRESHOLD + 1):
+        assert asker.ask("text", _deadline()).degraded
+    assert first.calls == 1
+    assert asker._members[0].breaker.failures == 1
+
+
+def test_a_limit_does_not_hide_another_models_failure() -> None:
+    first = Model("a", lambda n: TransientError("429", retry_after=1000.0))
+    asker = _asker(first, Model("b", lambda n: BadOutputError("b's")))
+    with pytest.raises(TransientError, match="429"):
+        asker.ask("text", _deadline())
+    with pytest.raises(BadOutputError, match="b's"):
+        asker.ask("text", _deadline())
 
 
 def test_no_more_calls_at_once_than_the_limit() -> None:

@@ -1,0 +1,88 @@
+"""The turns of one model: who gets one, who is told that there is none, and the server's pauses."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict
+
+import pytest
+
+from worker.limits import LimitedError, Limits, pause_asked
+from worker.model import ModelUnavailableError, TransientError
+
+
+class Waiters:
+    """Threads that wait for a turn, each with a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, float] = defaultdict(float)
+        self.looked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self.limits = Limits(concurrency=1, per_minute=6, clock=self._clock)
+
+    def _clock(self) -> float:
+        name = threading.current_thread().name
+        self.looked.put(name)
+        return self.now[name]
+
+    def wait(self, name: str, deadline: float) -> None:
+        """Have one wait; it does when this returns."""
+
+        def wait() -> None:
+            try:
+                with self.limits.turn(deadline):
+                    self.ended.put((name, True))
+            except LimitedError:
+                self.ended.put((name, False))
+
+        threading.Thread(target=wait, name=name, daemon=True).start()
+        while self.looked.get(timeout=60) != name:
+            pass
+        self.limits.pause(0)  # it looks at the clock in a lock that only a waiting one lets go
+
+
+def test_a_turn_that_comes_too_late_for_one_goes_to_the_next() -> None:
+    waiters = Waiters()
+    with waiters.limits.turn(5):
+        waiters.wait("hurried", 5)
+        waiters.wait("patient", 1e6)
+        waiters.now["patient"] = 10
+    assert waiters.ended.get(timeout=60) == ("hurried", False)
+    assert waiters.ended.get(timeout=60) == ("patient", True)
+
+
+def test_who_wakes_past_the_deadline_takes_no_turn() -> None:
+    limits = Limits(clock=lambda: 10.0)
+    with pytest.raises(LimitedError), limits.turn(10.0):
+        pass
+    with limits.turn(10.1):
+        pass
+
+
+def test_a_pause_that_the_server_asked_for_is_told_apart_from_a_limit_of_ours() -> None:
+    limits = Limits(per_minute=1, clock=lambda: 100.0)
+    with limits.turn(101):
+        pass
+    with pytest.raises(LimitedError) as ours, limits.turn(101):
+        pass
+    assert (ours.value.retry_after, pause_asked(ours.value)) == (60.0, 0.0)
+    limits = Limits(clock=lambda: 100.0)
+    with pytest.raises(TransientError), limits.turn(101):
+        raise TransientError("429", retry_after=3600.0)
+    with pytest.raises(LimitedError, match="asked for a pause, 3600 s") as asked, limits.turn(101):
+        pass
+    assert (asked.value.retry_after, pause_asked(asked.value)) == (3600.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "pause"),
+    [
+        (TransientError("429", retry_after=7.0), 7.0),
+        (TransientError("500"), 0.0),
+        (ModelUnavailableError("away"), 0.0),
+        (KeyError(), 0.0),
+    ],
+)
+def test_the_pause_that_an_error_asks_for(error: Exception, pause: float) -> None:
+    assert pause_asked(error) == pause
