@@ -87,12 +87,31 @@ class Http:
     def _asked(self, request: httpx.Request) -> None:
         if self.closed:
             raise httpx.RequestError("the worker is stopping", request=request)
-        left = max(_SHORTEST_WAIT, self.call.deadline - time.monotonic())
+        left = self._left()
         connect = min(_LONGEST_CONNECT, left)
         request.extensions["timeout"] = httpx.Timeout(left, connect=connect).as_dict()
 
     def _answered(self, response: httpx.Response) -> None:
         self.call.retry_after = retry_after(response.headers)
+        stream = response.extensions.get("network_stream")
+        if stream is not None and "read" not in vars(stream):
+            stream.read = self._bounded(stream.read)
+
+    def _bounded(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
+        """A connection's read, ended by the deadline of the call that has the connection.
+
+        httpx's time-out is that of one read: a gateway that sends a blank now and then, to keep its
+        client, would never meet it.
+        """
+
+        def bounded(max_bytes: int, timeout: float | None = None) -> bytes:
+            left = self._left()
+            return read(max_bytes, left if timeout is None else min(left, timeout))
+
+        return bounded
+
+    def _left(self) -> float:
+        return max(_SHORTEST_WAIT, self.call.deadline - time.monotonic())
 
 
 class Chat:
