@@ -9,10 +9,14 @@ for, so that nobody pays for a provider that is not used. `docs/providers.md` sh
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from worker.task import Task
 
@@ -41,6 +45,8 @@ PACKAGES: Mapping[str, str] = {
 
 #: The image's requirements for the providers that it has only when it is built with them.
 REQUIREMENTS: Mapping[str, str] = {"openai": "worker-providers", "langchain": "worker-providers"}
+
+_USERINFO = re.compile(r"(?<=//)[^/?#\s]*@")
 
 
 def _built_in_task() -> Task:
@@ -188,6 +194,7 @@ Factory = Callable[[ModelConfig], Provider]
 
 def build(config: ModelConfig) -> Provider:
     """Build the provider that config names. Raises `ModelConfigError`."""
+    _check_url(config)
     target = IN_THE_BOX.get(config.provider)
     where = f"{config.setting('provider')}={config.provider}"
     if target is None:
@@ -202,7 +209,43 @@ def build(config: ModelConfig) -> Provider:
         raise ModelConfigError(f"{where} {missing(error, config.provider)}") from error
     except (ImportError, AttributeError) as error:
         raise ModelConfigError(f"{where}: {target} cannot be loaded: {error}") from error
-    return factory(config)
+    try:
+        return factory(config)
+    except ModelConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 whatever a client library raises
+        # What a client library says of its settings may quote them, the key too: no traceback.
+        raise ModelConfigError(
+            f"{where} cannot be made from its settings ({config.setting('options')}, "
+            f"{config.setting('base_url')}) or HTTPS_PROXY and the like: "
+            f"{type(error).__name__}: {brief(error, config)}"
+        ) from None
+
+
+def _check_url(config: ModelConfig) -> None:
+    """Some clients take a default where they cannot read the port."""
+    try:
+        _ = urlsplit(config.base_url or "").port
+    except ValueError:
+        raise ModelConfigError(
+            f"{config.setting('base_url')}: host and port cannot be read; "
+            "it must look like http://host:port/path"
+        ) from None
+
+
+def brief(error: Exception, config: ModelConfig) -> str:
+    """What a library says of the settings, in one line, without the secrets that it may quote."""
+    said = str(error)
+    if isinstance(error, ValidationError):
+        parts = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
+        said = "; ".join(f"{name}: {what}" if name else what for name, what in parts)
+    said = without_userinfo(" ".join(said.split()))
+    return (said.replace(config.api_key, "***") if config.api_key else said)[:300]
+
+
+def without_userinfo(text: str) -> str:
+    """A URL, or what quotes one, without the user and the password in it."""
+    return _USERINFO.sub("", text)
 
 
 def missing(error: ModuleNotFoundError, provider: str) -> str:

@@ -26,6 +26,7 @@ from worker.model import (
     ModelUnavailableError,
     TransientError,
     Usage,
+    without_userinfo,
 )
 
 WARM_UP_TEXT = "Thank you, this works very well."
@@ -125,7 +126,7 @@ class Chat:
         self.version = ""
         self._config = config
         self._chat = chat
-        self._where = where
+        self._where = without_userinfo(where)
         self._before = prompt.before(config.task)
         self._http = http
         self._loaded = False

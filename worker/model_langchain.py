@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain.chat_models import init_chat_model
 
-from worker.model import ModelConfig, ModelConfigError
+from worker.model import ModelConfig, ModelConfigError, brief
 from worker.model_chat import Chat, Http
 from worker.task import Task
 
@@ -25,9 +25,8 @@ def build(config: ModelConfig) -> Chat:
     except ImportError as error:
         raise ModelConfigError(f"{where}: {error}") from error
     except (ValueError, TypeError) as error:
-        # What a model's class says of its settings may quote them, the key too.
         raise ModelConfigError(
-            f"{where}: {_brief(error, config)}; {config.setting('options')} may add settings, and "
+            f"{where}: {brief(error, config)}; {config.setting('options')} may add settings, and "
             "take one away with null"
         ) from None
     chain = _shaped(chat, config)
@@ -74,8 +73,3 @@ def _tool(task: Task) -> dict[str, Any]:
     description = f"Give the answer about the {task.subject}."
     made = {"name": task.name, "description": description, "parameters": task.grammar()}
     return {"type": "function", "function": made}
-
-
-def _brief(error: Exception, config: ModelConfig) -> str:
-    said = " ".join(str(error).split())[:300]
-    return said.replace(config.api_key, "***") if config.api_key else said

@@ -5,9 +5,11 @@ The answer is constrained to the task's schema by the server (`format`).
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_ollama import ChatOllama
@@ -23,28 +25,34 @@ class Ollama(Chat):
 
     def __init__(self, config: ModelConfig, model: str) -> None:
         http = Http(config)
-        self._base_url = (config.base_url or DEFAULT_BASE_URL).rstrip("/")
-        settings: dict[str, Any] = {"reasoning": False} | dict(config.options)
+        base_url = (config.base_url or DEFAULT_BASE_URL).rstrip("/")
+        settings: dict[str, Any] = {
+            "reasoning": False,
+            "temperature": config.temperature,
+            "seed": config.seed,
+            "num_predict": config.max_output_tokens,
+        }
         if config.api_key:
             http.settings["headers"] = {"Authorization": f"Bearer {config.api_key}"}
         chat = ChatOllama(
             model=model,
-            base_url=self._base_url,
-            temperature=config.temperature,
-            seed=config.seed,
-            num_predict=config.max_output_tokens,
+            base_url=base_url,
             client_kwargs=http.settings,
-            **settings,
+            **(settings | dict(config.options)),
         )
+        sent: Mapping[str, str] = http.settings.get("headers", {})
         if (client := getattr(chat._client, "_client", None)) is not None:
             http.closers.append(client.close)
+            sent = client.headers
+        # The key, or what the client has made of a user and a password in the URL.
+        self._key = sent.get("Authorization")
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
         asked: dict[str, Any] = {"stream": False}
         if config.structured in ("auto", "schema"):
             asked["format"] = config.task.grammar()
         elif config.structured == "json":
             asked["format"] = "json"
-        super().__init__("ollama", model, config, chat.bind(**asked), self._base_url, http)
+        super().__init__("ollama", model, config, chat.bind(**asked), base_url, http)
 
     def warm_up(self) -> None:
         """Find the model's digest, and have the server load the model."""
@@ -54,20 +62,23 @@ class Ollama(Chat):
     def _digest(self) -> str:
         """The first characters of the model's digest, as `ollama list` shows them."""
         try:
-            with urllib.request.urlopen(f"{self._base_url}/api/tags", timeout=5) as reply:
+            asked = urllib.request.Request(f"{self._where}/api/tags")
+            if self._key:
+                asked.add_unredirected_header("Authorization", self._key)
+            with urllib.request.urlopen(asked, timeout=5) as reply:
                 models = json.load(reply)["models"]
             digests = {one["name"]: str(one["digest"])[:12] for one in models}
         except urllib.error.HTTPError as error:
-            raise TransientError(f"{self._base_url} answered {error.code}") from None
+            raise TransientError(f"{self._where} answered {error.code}") from None
         except OSError:
-            raise ModelUnavailableError(f"no answer from {self._base_url}") from None
-        except (ValueError, KeyError, TypeError):
-            raise ModelUnavailableError(f"{self._base_url} does not speak as Ollama does") from None
+            raise ModelUnavailableError(f"no answer from {self._where}") from None
+        except (ValueError, KeyError, TypeError, http.client.HTTPException):
+            raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
         for name in (self.model, f"{self.model}:latest"):
             if name in digests:
                 return digests[name]
         raise ModelUnavailableError(
-            f"model '{self.model}' is not on {self._base_url}; pull it there first"
+            f"model '{self.model}' is not on {self._where}; pull it there first"
         )
 
 

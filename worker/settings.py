@@ -29,6 +29,17 @@ from pydantic_settings import (
 
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
 KEY_PREFIX = "MODEL_API_KEY_"
+#: Fields that are secrets, or may hold one: a header of a model's options, a password in a URL.
+SECRET = frozenset(
+    {
+        "amqp_uri",
+        "amqp_password",
+        "model_api_key",
+        "model_base_url",
+        "model_options",
+        "models",
+    }
+)
 #: The model that may be named without being defined.
 BUILT_IN = "builtin"
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
@@ -288,6 +299,5 @@ def _explain(loc: tuple[int | str, ...], message: str, known: Mapping[str, objec
         inside = ".".join(map(str, loc[1:]))
         return f"{name.upper()}: {inside}: {text[:1].lower()}{text[1:]}"
     # Only fields without secrets are quoted back.
-    secret = name in {"amqp_uri", "amqp_password", "model_api_key"} or name not in known
-    got = "" if secret else f" (got {known[name]!r})"
+    got = "" if name in SECRET or name not in known else f" (got {known[name]!r})"
     return f"{name.upper()}: {text[:1].lower()}{text[1:]}{got}"

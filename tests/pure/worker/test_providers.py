@@ -164,6 +164,10 @@ def test_no_provider_is_imported_that_is_not_used() -> None:
     assert not loaded & heavy
 
 
+OLLAMA = {"provider": "ollama", "name": "m"}
+OPENAI = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -176,6 +180,13 @@ def test_no_provider_is_imported_that_is_not_used() -> None:
         ({"provider": "langchain", "name": "nobody:x"}, "nobody"),
         ({"provider": "langchain", "name": "mistralai:x"}, "langchain-mistralai"),
         ({"provider": "ollama", "name": "m", "structured": "tools"}, "MODEL_STRUCTURED=tools"),
+        (OLLAMA | {"options": {"num_ctx": "many"}}, r"MODEL_OPTIONS.*num_ctx: .*integer"),
+        (OLLAMA | {"options": {"model": "x"}}, r"MODEL_OPTIONS.*TypeError: .*'model'"),
+        (OLLAMA | {"base_url": "http://h:x"}, "MODEL_BASE_URL: .*port"),
+        (OPENAI | {"options": {"n": 0}}, r"MODEL_PROVIDER=openai.*MODEL_OPTIONS.* n must be"),
+        (OPENAI | {"options": {"reasoning_effort": 5}}, r"MODEL_OPTIONS.*reasoning_effort: "),
+        (OPENAI | {"options": {"api_key": None}}, r"MODEL_OPTIONS.*OpenAIError: "),
+        (OPENAI | {"key": "big", "base_url": "http://[h/v1"}, r"models\.big\.baseUrl: "),
     ],
 )
 def test_settings_that_make_no_sense_are_told_at_the_start(
@@ -184,3 +195,22 @@ def test_settings_that_make_no_sense_are_told_at_the_start(
     pytest.importorskip("langchain_openai")
     with pytest.raises(ModelConfigError, match=said):
         model.build(ModelConfig(**config))
+
+
+@pytest.mark.parametrize("config", [OLLAMA, OPENAI], ids=["ollama", "openai"])
+@pytest.mark.parametrize("proxy", ["foo:bar", "socks5://h:1"])
+def test_a_proxy_that_makes_no_sense_is_told_at_the_start(
+    config: dict[str, Any], proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("langchain_openai")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ModelConfigError, match="HTTPS_PROXY"):
+        model.build(ModelConfig(**config))
+
+
+def test_ollamas_options_go_before_the_settings_for_all() -> None:
+    pytest.importorskip("langchain_ollama")
+    options = {"num_predict": 1024, "temperature": 0.5, "seed": 7, "reasoning": True}
+    asked: Any = model.build(ModelConfig(**OLLAMA, options=options))
+    chat = asked._chat.bound
+    assert {name: getattr(chat, name) for name in options} == options

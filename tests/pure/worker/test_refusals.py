@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 
@@ -76,3 +78,20 @@ def test_a_missing_key_or_model_is_no_messages_fault(
     assert isinstance(error, ModelUnavailableError)
     assert said in str(error)
     assert _becomes(error, ATTEMPTS) == Hold()
+
+
+def test_a_server_that_does_not_speak_http_is_away() -> None:
+    class Hello(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
+            self.request.sendall(b"220 mail.example ESMTP\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Hello) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        asked = model.build(
+            ModelConfig("ollama", "m", f"http://127.0.0.1:{listening.server_address[1]}")
+        )
+        with pytest.raises(ModelUnavailableError, match="does not speak as Ollama does"):
+            asked.warm_up()
+        asked.close()
+        listening.shutdown()

@@ -1,0 +1,110 @@
+"""Keys and passwords of model servers: sent where they belong, and never printed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.models.faults import faulty, refused
+from worker import model
+from worker.model import ModelConfig, ModelConfigError, ModelError
+from worker.settings import SettingsError, load
+
+pytest.importorskip("langchain_ollama")
+pytest.importorskip("langchain_openai")
+SAID = {"message": {"role": "assistant", "content": "{}"}, "done": True, "done_reason": "stop"}
+
+
+@contextmanager
+def _guarded(wanted: str) -> Iterator[str]:
+    """An Ollama that answers those alone who say that in Authorization; its host and port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._reply({"models": [{"name": "m:latest", "digest": "0123456789abcdef"}]})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._reply({"model": "m", "created_at": "2026-01-01T00:00:00Z", **SAID})
+
+        def _reply(self, content: Any) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(200 if self.headers["Authorization"] == wanted else 401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.mark.parametrize("how", ["key", "url"])
+def test_an_ollama_behind_a_proxy_that_wants_a_key_becomes_warm(how: str) -> None:
+    basic = base64.b64encode(b"user:SECRET").decode()
+    with _guarded("Bearer SECRET" if how == "key" else f"Basic {basic}") as address:
+        key, user = ("SECRET", "") if how == "key" else (None, "user:SECRET@")
+        asked = model.build(ModelConfig("ollama", "m", f"http://{user}{address}", key))
+        asked.warm_up()
+        assert asked.version == "0123456789ab"
+        asked.close()
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_no_failure_tells_the_password_in_the_url(provider: str) -> None:
+    with faulty("http://127.0.0.1:9") as gateway:
+        address = gateway.url.removeprefix("http://")
+        url = f"http://user:SECRET@{address}/v1"
+        asked = model.build(ModelConfig(provider, "m", url))
+        gateway.faults.extend([refused(401), refused(404), refused(500)])
+        for _ in range(3):
+            with pytest.raises(ModelError, match=f"http://{address}/v1") as caught:
+                asked.analyse("text", time.monotonic() + 60)
+            assert "SECRET" not in str(caught.value)
+        with pytest.raises(ModelError) as caught:
+            asked.warm_up()
+        assert "SECRET" not in str(caught.value)
+        asked.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "more"),
+    [
+        ("openai", {"api_key": "SECRET", "options": {"default_headers": "Bearer SECRET"}}),
+        ("openai", {"base_url": "http://user:SECRET@host:notaport"}),
+        ("ollama", {"base_url": "http://user:SECRET@host:notaport"}),
+        ("ollama", {"options": {"num_ctx": "SECRET"}}),
+    ],
+)
+def test_settings_that_a_client_refuses_are_not_quoted(provider: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ModelConfigError) as caught:
+        model.build(ModelConfig(provider, "m", **more))
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MODEL_OPTIONS", '{"default_headers": {"Authorization": "Bearer SECRET"},}'),
+        ("MODELS", '{"big": {"provider": "openai", "baseUrl": "http://user:SECRET@gw"},}'),
+        ("MODELS", '{"Big": {"provider": "openai", "options": {"api_key": "SECRET"}}}'),
+        ("MODELS", '{"big": {"provider": "openai", "baseUrl": "htps://user:SECRET@gw"}}'),
+        ("MODEL_BASE_URL", "htps://user:SECRET@gw"),
+    ],
+)
+def test_variables_that_may_hold_a_secret_are_not_quoted(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
+        load({name: value}, broker=False)
+    assert "SECRET" not in str(caught.value)
