@@ -209,17 +209,14 @@ def build(config: ModelConfig) -> Provider:
         raise ModelConfigError(f"{where} {missing(error, config.provider)}") from error
     except (ImportError, AttributeError) as error:
         raise ModelConfigError(f"{where}: {target} cannot be loaded: {error}") from error
+    except Exception as error:  # noqa: BLE001 ollama's own package makes a client when it is imported
+        raise _unfit(error, config) from None
     try:
         return factory(config)
     except ModelConfigError:
         raise
     except Exception as error:  # noqa: BLE001 whatever a client library raises
-        # What a client library says of its settings may quote them, the key too: no traceback.
-        raise ModelConfigError(
-            f"{where} cannot be made from its settings ({config.setting('options')}, "
-            f"{config.setting('base_url')}) or HTTPS_PROXY and the like: "
-            f"{type(error).__name__}: {brief(error, config)}"
-        ) from None
+        raise _unfit(error, config) from None
 
 
 def _check_url(config: ModelConfig) -> None:
@@ -231,6 +228,15 @@ def _check_url(config: ModelConfig) -> None:
             f"{config.setting('base_url')}: host and port cannot be read; "
             "it must look like http://host:port/path"
         ) from None
+
+
+def _unfit(error: Exception, config: ModelConfig) -> ModelConfigError:
+    """What to raise, without a traceback: a client library may quote its settings, the key too."""
+    return ModelConfigError(
+        f"{config.setting('provider')}={config.provider} cannot be made from its settings "
+        f"({config.setting('options')}, {config.setting('base_url')}) or HTTPS_PROXY and the like: "
+        f"{type(error).__name__}: {brief(error, config)}"
+    )
 
 
 def brief(error: Exception, config: ModelConfig) -> str:

@@ -208,6 +208,19 @@ def test_a_proxy_that_makes_no_sense_is_told_at_the_start(
         model.build(ModelConfig(**config))
 
 
+def test_a_proxy_that_makes_no_sense_already_when_a_package_is_imported() -> None:
+    pytest.importorskip("langchain_ollama")
+    done = _run(
+        *("-m", "worker", "analyze", "a"),
+        MODEL_PROVIDER="ollama",
+        MODEL_NAME="m",
+        HTTPS_PROXY="foo:bar",
+    )
+    assert done.returncode == 2
+    assert "MODEL_PROVIDER=ollama cannot be made" in done.stderr
+    assert "HTTPS_PROXY and the like: InvalidURL: Invalid port: 'bar'" in done.stderr
+
+
 def test_ollamas_options_go_before_the_settings_for_all() -> None:
     pytest.importorskip("langchain_ollama")
     options = {"num_predict": 1024, "temperature": 0.5, "seed": 7, "reasoning": True}
