@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 64
 MAX_ID_BYTES = 255  # an AMQP short string: the id is also the result's message_id
 
+# Possessive: else a string of megabytes leaves the engine a way back for each of its characters.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KNOWN = frozenset({"id", "text", "metadata"})
 
@@ -135,7 +137,8 @@ def _id(value: object) -> str | int | None:
 def _depth(content: str) -> int:
     """How deep the brackets outside of strings are nested."""
     deepest = depth = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', content, re.DOTALL):
+    for found in _STRING_OR_BRACKET.finditer(content):
+        bracket = content[found.start()]
         if bracket in "[{":
             depth += 1
             deepest = max(deepest, depth)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import assume, given
@@ -90,6 +91,21 @@ def test_the_largest_text_the_deepest_nesting_and_a_bom_are_taken() -> None:
 
 def test_brackets_in_strings_are_no_nesting() -> None:
     assert read(json.dumps({"text": '[[[\\"{{{' * 50}).encode()).text
+
+
+@pytest.mark.parametrize("piece", ["x", "\\n"])
+def test_a_large_body_takes_memory_by_its_size(piece: str) -> None:
+    """Its brackets are counted before its text is found too large."""
+    text = piece * (500_000 // len(piece))
+    body = f'{{"text":"{text}","a":[{",".join(["[]"] * MAX_DEPTH)}]}}'.encode()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(PoisonError):
+            read(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(body)
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:
