@@ -200,12 +200,13 @@ class Link:
         )
 
     def _opened(self, epoch: int, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
-        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(epoch, True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(epoch, False))
         self.declare(partial(self._declared, epoch))
 
-    def _set_blocked(self, blocked: bool) -> None:
-        self.blocked = blocked
+    def _set_blocked(self, epoch: int, blocked: bool) -> None:
+        if epoch == self.epoch:
+            self.blocked = blocked
 
     def declare(self, done: Callable[[BrokerError | None], None]) -> None:
         """Declare all queues, on a channel of its own, because a refusal closes it."""
@@ -222,12 +223,12 @@ class Link:
     def _channel_opened(self, epoch: int, channel: Any) -> None:
         self._channel = channel
         channel.add_on_close_callback(lambda _, error: self._channel_closed(epoch, error))
-        channel.add_on_return_callback(self._returned)
+        channel.add_on_return_callback(partial(self._returned, epoch))
         channel.add_on_cancel_callback(
             lambda _: self._give_up(epoch, BrokerError("the broker cancelled the consumer"))
         )
         self._pending = Unconfirmed()
-        channel.confirm_delivery(self._confirmed)
+        channel.confirm_delivery(partial(self._confirmed, epoch))
         channel.basic_qos(prefetch_count=self._settings.concurrency)
         # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
@@ -378,7 +379,10 @@ class Link:
             "", publication.queue, publication.body, publication.properties, mandatory=mandatory
         )
 
-    def _confirmed(self, frame: Any) -> None:
+    def _confirmed(self, epoch: int, frame: Any) -> None:
+        # One that was given up speaks until its close is answered, and counts its own tags.
+        if epoch != self.epoch:
+            return
         method = frame.method
         took = isinstance(method, pika.spec.Basic.Ack)
         with _told():
@@ -390,8 +394,9 @@ class Link:
         if self._to_ack:
             self._send_acks()
 
-    def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        self._pending.returned(method, body)
+    def _returned(self, epoch: int, _: Any, method: Any, __: Any, body: bytes) -> None:
+        if epoch == self.epoch:
+            self._pending.returned(method, body)
 
 
 @contextlib.contextmanager
