@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +16,19 @@ class _Server(ThreadingHTTPServer):
     # Two processes must not silently share a port.
     allow_reuse_port = False
     routes: dict[str, Callable[[], tuple[int, str, bytes]]]
+
+    def __init__(self, port: int) -> None:
+        # All addresses, of both families where the machine has them: a pod may have IPv6 alone.
+        dual = socket.has_dualstack_ipv6()
+        self.address_family = socket.AF_INET6 if dual else socket.AF_INET
+        super().__init__(("", port), _Handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's: it asks the name service for our name, and waits when that is away.
+        socketserver.TCPServer.server_bind(self)
+        self.server_port = self.server_address[1]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -47,7 +62,7 @@ def serve(port: int, healthy: Check, ready: Check, metrics: Callable[[], bytes])
 
         return answer
 
-    server = _Server(("", port), _Handler)
+    server = _Server(port)
     server.routes = {
         "/healthz": checked(healthy),
         "/readyz": checked(ready),

@@ -230,8 +230,10 @@ def _run(_: argparse.Namespace) -> int:
     try:
         server = Server(settings.http_host, settings.http_port, worker)
     except OSError as error:
+        host = f" of HTTP_HOST={settings.http_host}" if settings.http_host else ""
         print(
-            f"selfheal-worker: HTTP_PORT={settings.http_port} cannot be had: {error.strerror}",
+            f"selfheal-worker: HTTP_PORT={settings.http_port}{host} cannot be had: "
+            f"{error.strerror}",
             file=sys.stderr,
         )
         return EXIT_FAILED

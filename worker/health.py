@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import socketserver
 import threading
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,16 +52,32 @@ class Source(Protocol):
         """The metrics' text."""
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    """Without a host it listens on all addresses, of both families where the machine has them."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        ipv6 = ":" in host or (not host and socket.has_dualstack_ipv6())
+        self.address_family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's: it asks the name service for our name, and waits when that is away.
+        socketserver.TCPServer.server_bind(self)
+
+
 class Server:
-    """The HTTP server. Raises OSError when the port cannot be had."""
+    """The HTTP server; no host is all addresses. Raises OSError when the port cannot be had."""
 
     def __init__(self, host: str, port: int, source: Source) -> None:
         class Handler(_Handler):
             pass
 
         Handler.source = source
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _HTTPServer(host, port, Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, daemon=True

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     model_api_keys: dict[str, SecretStr] = Field(default_factory=dict)
     task_file: Path | None = Field(None, description="YAML; empty: the built-in task")
 
-    http_host: str = "0.0.0.0"
+    http_host: str = Field("", description="empty: all addresses, of IPv4 and IPv6")
     http_port: int = Field(8080, ge=0, le=65535, description="0 takes any free port")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"

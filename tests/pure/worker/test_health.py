@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from worker.health import LOOP_STUCK_AFTER, Server, Status
+from worker.settings import load
 
 WELL = Status(
     in_flight=2,
@@ -45,9 +47,9 @@ def server(source: Source) -> Iterator[Server]:
     made.close()
 
 
-def get(server: Server, path: str) -> tuple[int, str]:
+def get(server: Server, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{host}:{server.port}{path}", timeout=5) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -89,6 +91,33 @@ def test_a_stuck_process_is_sick(server: Server, source: Source, status: Status,
 def test_a_port_in_use_is_an_os_error(server: Server, source: Source) -> None:
     with pytest.raises(OSError, match="in use"):
         Server("127.0.0.1", server.port, source)
+
+
+@pytest.mark.parametrize("dual", [True, False])
+def test_without_a_host_it_answers_on_all_addresses(
+    source: Source, monkeypatch: pytest.MonkeyPatch, dual: bool
+) -> None:
+    """A pod's only address may be of either family, and IPv6 may be off."""
+    if dual and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: dual)
+    server = Server(load({"AMQP_HOST": "broker"}).http_host, 0, source)
+    try:
+        assert get(server, "/healthz") == (200, "ok\n")
+        if dual:
+            assert get(server, "/healthz", "[::1]") == (200, "ok\n")
+    finally:
+        server.close()
+
+
+def test_an_ipv6_address_is_a_host(source: Source) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = Server("::1", 0, source)
+    try:
+        assert get(server, "/healthz", "[::1]") == (200, "ok\n")
+    finally:
+        server.close()
 
 
 def test_a_look_at_the_model_that_hangs_is_a_process_that_is_stuck(
