@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from worker import model
+from worker.cli.arguments import count, seconds
 from worker.settings import SettingsError, load
 from worker.task_file import TaskError
 
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     topology = command("topology", _topology, "declare the queues, waiting for the broker")
     topology.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=0,
         metavar="S",
         help="give up after S seconds (0: never)",
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         help="named models, or PROVIDER[:NAME] (default: the active one)",
     )
     evaluate.add_argument("--field", metavar="F", help="the field to compare (the task's first)")
-    evaluate.add_argument("--limit", type=_count, metavar="N", help="the first N texts alone")
+    evaluate.add_argument("--limit", type=count, metavar="N", help="the first N texts alone")
     evaluate.add_argument(
         "--keep",
         metavar="FILE",
@@ -149,10 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     results = command("results", _results, "take answers from the results queue")
     ending = results.add_mutually_exclusive_group()
     ending.add_argument("--follow", action="store_true", help="do not end: wait for more")
-    ending.add_argument("--expect", type=_count, metavar="N", help="end after N answers")
+    ending.add_argument("--expect", type=count, metavar="N", help="end after N answers")
     results.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="S",
         help="end after S seconds without an answer (5)",
@@ -182,20 +183,6 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", choices=("text", "json"), default="text", help="for people or programs"
     )
-
-
-def _count(value: str) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError
-    return number
-
-
-def _seconds(value: str) -> float:
-    number = float(value)
-    if not 0 <= number < 1e9:
-        raise ValueError
-    return number
 
 
 # --- commands

@@ -300,6 +300,8 @@ class TestDeadLetters:
         env = environment(letters.uri)
         done = command(env, "dead-letters", "replay", "--dry-run")
         assert "would have replayed 6" in done.stdout
+        done = command(env, "dead-letters", "replay", "--dry-run", "-o", "json")
+        assert json.loads(done.stdout) == {"replayed": 6, "dry_run": True}
         assert letters.count("feedback") == 0
         done = command(env, "dead-letters", "replay", "--reason", "malformed_json", "-o", "json")
         assert json.loads(done.stdout) == {"replayed": 2, "dry_run": False}

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from worker import dead_letters
+from worker.cli.arguments import age, count
 from worker.cli.stop import stoppable
 from worker.rabbitmq import BrokerError, Delivery, Publication, Session, copied_properties
 from worker.settings import Settings, load
@@ -51,19 +52,12 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", help="only those with this reason")
     parser.add_argument("--id", help="only those whose body's id or message_id is this")
     parser.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="such as 90s, 15m, 12h, 7d (last time)"
+        "--older-than", type=age, metavar="AGE", help="such as 90s, 15m, 12h, 7d (last time)"
     )
-    parser.add_argument("--newer-than", type=_age, metavar="AGE", help="likewise")
+    parser.add_argument("--newer-than", type=age, metavar="AGE", help="likewise")
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="at most N of them (0: all)"
+        "--limit", type=count, default=0, metavar="N", help="at most N of them (0: all)"
     )
-
-
-def _age(value: str) -> float:
-    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(value[-1:], 0)
-    if not factor:
-        raise ValueError
-    return float(value[:-1]) * factor
 
 
 def _guarded(
@@ -173,7 +167,8 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
             if stopped.is_set():
                 break
             if options.dry_run:
-                print(f"would replay {letter['id'] or letter['message_id'] or '-'}")
+                if options.output == "text":
+                    print(f"would replay {letter['id'] or letter['message_id'] or '-'}")
                 done += 1
                 continue
             properties = copied_properties(delivery, {}, without=dead_letters.OWN_HEADERS)
