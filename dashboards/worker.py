@@ -51,8 +51,8 @@ _FLOW = Row(
         ),
         Panel(
             "Wait before delivery",
-            "Time from the publisher's timestamp (whole seconds) to the delivery. Messages without a "
-            "timestamp do not count.",
+            "Time from the publisher's timestamp (whole seconds) to the first delivery. Messages "
+            "without a timestamp, and dead letters that were replayed, do not count.",
             "s",
             _quantiles("selfheal_worker_queue_wait_seconds"),
             empty="no messages with a timestamp",

@@ -16,6 +16,8 @@ FIRST_TIME = "x-selfheal-first-time"
 LAST_TIME = "x-selfheal-last-time"
 EXCHANGE = "x-selfheal-original-exchange"
 ROUTING_KEY = "x-selfheal-original-routing-key"
+# On a message that was sent to the queue again: it did not wait there since its timestamp.
+REPLAYED = "x-selfheal-replayed"
 OWN_HEADERS = frozenset(
     {ATTEMPTS_HEADER, REASON, DETAIL, ERROR_CLASS, FIRST_TIME, LAST_TIME, EXCHANGE, ROUTING_KEY}
 )

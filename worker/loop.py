@@ -20,8 +20,8 @@ from worker import breaker as breakers
 from worker import message, retries, topology
 from worker.asking import Asker
 from worker.breaker import Breaker
+from worker.dead_letters import REPLAYED, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
-from worker.dead_letters import retry_headers
 from worker.handlers import Handlers, Work
 from worker.health import Status
 from worker.limits import LimitedError, pause_asked
@@ -203,7 +203,8 @@ class Worker:
             if not work.settling:
                 self._hand_back(work)
             return
-        if delivery.timestamp is not None and not work.attempts:
+        first_time = not work.attempts and REPLAYED not in delivery.headers
+        if delivery.timestamp is not None and first_time:
             self._metrics.wait.observe(max(0.0, work.received_unix - delivery.timestamp))
         try:
             work.message = message.parse(

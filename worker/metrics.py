@@ -84,7 +84,7 @@ class Metrics:
         )
         self.wait = Histogram(
             "selfheal_worker_queue_wait_seconds",
-            "From the publisher's timestamp (whole seconds) to delivery.",
+            "From the publisher's timestamp (whole seconds) to the first delivery.",
             buckets=_WAIT,
             registry=registry,
         )

@@ -308,9 +308,22 @@ class TestDeadLetters:
         assert letters.count("feedback.dead-letters") == 4
         taken = letters.take("feedback", 2)
         assert [properties.message_id for _, properties in taken] == ["a0", "a1"]
-        assert all(properties.headers is None for _, properties in taken)
+        assert all(set(properties.headers) == {"x-selfheal-replayed"} for _, properties in taken)
         assert command(env, "dead-letters", "replay", "--limit", "1").returncode == 0
         assert letters.take("feedback", 1)[0][0] == b'{"id": "m0"}'
+
+    def test_what_is_replayed_was_not_late(self, vhost: Vhost, start_worker: StartWorker) -> None:
+        """Its publisher's timestamp says how long it was a dead letter, not how long it waited."""
+        env = environment(vhost.uri)
+        assert command(env, "topology").returncode == 0
+        vhost.publish([b'{"id": "a", "text": "x"}'], queue="feedback.dead-letters", timestamp=1)
+        assert "replayed 1" in command(env, "dead-letters", "replay").stdout
+        worker = start_worker(vhost.uri).ready()
+        vhost.take("feedback.results", 1)
+        assert worker.metric("selfheal_worker_queue_wait_seconds_count") == 0
+        vhost.publish([b'{"id": "b", "text": "x"}'], timestamp=1)
+        vhost.take("feedback.results", 1)
+        assert worker.metric("selfheal_worker_queue_wait_seconds_count") == 1
 
     def test_all_filters_choose_what_is_replayed(self, letters: Vhost) -> None:
         env = environment(letters.uri)

@@ -171,7 +171,9 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
                     print(f"would replay {letter['id'] or letter['message_id'] or '-'}")
                 done += 1
                 continue
-            properties = copied_properties(delivery, {}, without=dead_letters.OWN_HEADERS)
+            properties = copied_properties(
+                delivery, {dead_letters.REPLAYED: True}, without=dead_letters.OWN_HEADERS
+            )
             publication = Publication(settings.queue_name, delivery.body, properties)
             session.send(publication, partial(arrived, session, delivery))
         session.flush()
