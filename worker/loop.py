@@ -46,6 +46,9 @@ HANG_MARGIN = 5.0
 # How many deadlines a look whether the model is back may take, beside the time to load it again:
 # warm-up and call, of each model of a chain, and their name look-ups.
 PROBE_DEADLINES = 10
+# For how long a message waits, from its delivery on, for its answer to be taken. After 30 minutes
+# the broker takes it back (its consumer timeout) and counts that as one of its deliveries.
+PARKED_LONGEST = 600.0
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
 
@@ -68,6 +71,7 @@ class Worker:
         self._done: deque[Work] = deque()
         self._woken = False
         self._parked: dict[Work, Callable[[], None]] = {}
+        self._refused = False  # by a queue that is full, and has taken nothing since
         # What was parked and is sent again as the probe of the results breaker, until told of.
         self._resent: set[Work] = set()
         self._resent_well = True
@@ -189,6 +193,9 @@ class Worker:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
+        self._take(delivery, wanted=self._flowing())
+
+    def _take(self, delivery: Delivery, *, wanted: bool) -> None:
         work = Work(
             delivery=delivery,
             message=_NOTHING,
@@ -197,7 +204,7 @@ class Worker:
             received_unix=time.time(),
         )
         self._work[delivery.tag] = work
-        if not self._flowing():
+        if not wanted:
             if self._stops and not self._stop_by:
                 self._stopping()  # not first at the next tick: what goes back would come again
             if not work.settling:
@@ -370,7 +377,12 @@ class Worker:
             if result is Outcome.CONFIRMED:
                 self._settled(work, outcome)
             else:
-                self._parked[work] = again
+                self._refused |= result is Outcome.REFUSED
+                age = time.monotonic() - work.received
+                if age > PARKED_LONGEST and outcome != "handed_back":
+                    self._hand_back(work)
+                else:
+                    self._parked[work] = again
                 after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
                 self._change("results", after, why)
             self._resent_told(work, well=result is Outcome.CONFIRMED, why=why)
@@ -474,7 +486,8 @@ class Worker:
         """Declare the queues again (one may have been deleted), and try what could not be sent.
 
         Only when all of that was taken does work flow again: a queue that is full can be declared,
-        and each new consumer brings as many messages as the prefetch allows.
+        and each new consumer brings as many messages as the prefetch allows. Where nothing is left
+        to be tried, the answer to one message is, so that no more are analysed for nothing.
         """
         if not self._link.up:
             return
@@ -485,15 +498,30 @@ class Worker:
         def declared(error: BrokerError | None) -> None:
             if epoch != self._link.epoch:
                 return
-            if error is not None or not self._parked:
-                self._results_probed(well=error is None, why=str(error or "declared"))
-                return
-            parked, self._parked = self._parked, {}
-            self._resent, self._resent_well = set(parked), True
-            for again in parked.values():
-                again()
+            if error is not None:
+                self._results_probed(well=False, why=str(error))
+            elif self._parked:
+                parked, self._parked = self._parked, {}
+                self._resent, self._resent_well = set(parked), True
+                for again in parked.values():
+                    again()
+            elif not self._refused:
+                self._results_probed(well=True, why="declared")
+            elif self._work or not self._may_try():
+                self._results_probed(well=False, why="no answer to try")
+            else:
+                self._link.get(self._tried)
 
         self._link.declare(declared)
+
+    def _may_try(self) -> bool:
+        return not self._stops and self._breakers["model"].closed
+
+    def _tried(self, delivery: Delivery | None) -> None:
+        """The message whose answer the next probe sends; none: nothing waits for room."""
+        if delivery is not None:
+            self._take(delivery, wanted=self._may_try())
+        self._results_probed(well=delivery is None, why="one message is tried")
 
     def _resent_told(self, work: Work, *, well: bool, why: str) -> None:
         """What became of one of those that were sent again."""
@@ -510,6 +538,7 @@ class Worker:
         after = breakers.probed(self._breakers["results"], time.monotonic(), well=well)
         self._change("results", after, why)
         if well:
+            self._refused = False
             parked, self._parked = self._parked, {}  # what was finished during the probe
             for again in parked.values():
                 again()

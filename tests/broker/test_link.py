@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,6 +106,31 @@ def test_what_is_on_the_way_when_the_consumer_is_cancelled_still_comes(vhost: Vh
     assert hasty.ended.wait(60)
     thread.join(60)
     vhost.wait_count("feedback", 20)
+
+
+class Idle(Clumsy):
+    """Does not consume."""
+
+    def on_tick(self) -> None: ...
+
+
+@each_line
+def test_one_message_is_taken_without_a_consumer(vhost: Vhost) -> None:
+    idle = Idle(vhost, "nowhere")
+    thread = threading.Thread(target=idle.link.run, daemon=True)
+    thread.start()
+    assert idle.up.wait(60)
+    taken: SimpleQueue[Delivery | None] = SimpleQueue()
+    for body in (None, b"x", None):
+        if body is not None:
+            vhost.publish([body])
+        idle.link.call_soon(lambda: idle.link.get(taken.put))
+        one = taken.get(timeout=60)
+        assert (one.body if one is not None else None) == body
+    idle.link.call_soon(lambda: idle.link.close(idle.ended.set))
+    assert idle.ended.wait(60)
+    thread.join(60)
+    vhost.wait_count("feedback", 1)
 
 
 @pytest.mark.parametrize(

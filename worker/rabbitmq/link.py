@@ -104,6 +104,7 @@ class Link:
         self._attempts = 0
         self._up_since = 0.0
         self._consumer_tag: str | None = None
+        self._got: Callable[[Delivery | None], None] = lambda _: None
         self._pending: Unconfirmed[Done] = Unconfirmed()
         self._unacked: dict[int, None] = {}  # in the order of delivery
         self._to_ack: set[int] = set()
@@ -227,6 +228,9 @@ class Link:
         channel.add_on_cancel_callback(
             lambda _: self._give_up(epoch, BrokerError("the broker cancelled the consumer"))
         )
+        channel.add_callback(
+            lambda _: self._got_none(epoch), [pika.spec.Basic.GetEmpty], one_shot=False
+        )
         self._pending = Unconfirmed()
         channel.confirm_delivery(partial(self._confirmed, epoch))
         channel.basic_qos(prefetch_count=self._settings.concurrency)
@@ -298,7 +302,7 @@ class Link:
             epoch = self.epoch
             self._consumer_tag = self._channel.basic_consume(
                 self._settings.queue_name,
-                partial(self._delivered, epoch),
+                partial(self._delivered, epoch, self._events.on_delivery),
                 callback=lambda _: self._set_consuming(epoch),
             )
 
@@ -306,13 +310,36 @@ class Link:
         if epoch == self.epoch and self._consumer_tag is not None:
             self.consuming = True
 
-    def _delivered(self, epoch: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
+    def _delivered(
+        self,
+        epoch: int,
+        taken: Callable[[Delivery], None],
+        _: Any,
+        method: Any,
+        properties: Any,
+        body: bytes,
+    ) -> None:
         if epoch != self.epoch:
             return
         delivery = deliveries.delivery(method, properties, body, epoch=epoch)
         self._unacked[delivery.tag] = None
         with _told():
-            self._events.on_delivery(delivery)
+            taken(delivery)
+
+    def get(self, done: Callable[[Delivery | None], None]) -> None:
+        """Take one message without a consumer; done is called with it, or None if none is there.
+
+        One at a time. done is not called when the connection is lost meanwhile.
+        """
+        self._got = done
+        self._channel.basic_get(
+            self._settings.queue_name, partial(self._delivered, self.epoch, done)
+        )
+
+    def _got_none(self, epoch: int) -> None:
+        if epoch == self.epoch:
+            with _told():
+                self._got(None)
 
     @property
     def subscribed(self) -> bool:

@@ -30,6 +30,8 @@ class Channel:
     def add_on_cancel_callback(self, callback: Callable[..., None]) -> None:
         self.call["cancelled"] = callback
 
+    def add_callback(self, *_: Any, **__: Any) -> None: ...
+
     def confirm_delivery(self, callback: Callable[..., None]) -> None:
         self.call["confirmed"] = callback
 
