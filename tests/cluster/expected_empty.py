@@ -20,7 +20,6 @@ PANELS = {
     "selfheal-model / Tokens a call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Brakes / {{brake}}": "one bad node is under every brake",
-    "selfheal-remediation / Conditions by node / {{node}} not Ready": _CALM,
     "selfheal-remediation / Restarts that were not made / {{cause}}": _CALM,
     "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
 }
@@ -50,5 +49,8 @@ SOMETIMES = {
         "the frozen worker is restarted by its probe, before its policy would"
     ),
     "selfheal-overview / Scaler / errors": _NO_ERROR,
+    "selfheal-remediation / Conditions by node / {{node}} not Ready": (
+        "a node is not ready while it joins, and on a busy machine now and then"
+    ),
     f"keda_scaler_detail_errors_total{{exported_{_KEDA}": _NO_ERROR,
 }
