@@ -454,8 +454,9 @@ class Remediator:
                     if not self._still_wanted(intent, scope, known, memory, node):
                         self._tell(self._dropped, intent, node)
                         return
-                if intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill):
-                    # It waited for its turn, and was stopped meanwhile.
+                stopped = intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill)
+                if stopped or scope.config.dry_run is not self._api.dry_run:
+                    # It waited for its turn, and was stopped meanwhile, or the mode changed.
                     self.post(lambda: self.planner.failed(intent, self.clock()))
                     return
                 mark = self.config.drain.scale_down_disabled

@@ -51,9 +51,13 @@ class Onset:
 
 @dataclass(slots=True)
 class Entry:
-    """One node (one uid) and what we think of it."""
+    """One node (one uid) and what we think of it.
+
+    node: as we see it, which in dry-run is with what was only rehearsed; real: as it is.
+    """
 
     node: Node
+    real: Node
     memory: Memory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Intent | None = None
@@ -121,8 +125,9 @@ class Planner:
     def reconfigure(self, config: Config, now: float) -> None:
         """Go on with other rules; what was seen of conditions that are in both is kept."""
         if config.dry_run != self.config.dry_run:
+            self.forget_pending()  # what is answered from now on was asked in the other mode
             for entry in self.entries.values():
-                entry.overlay = None
+                entry.overlay, entry.node = None, entry.real
         # Other brakes may have to look back further than was kept for those before.
         self._holds_known_from = max(self._holds_known_from, now - self._pace_window())
         self._drop_holds_before(self._holds_known_from)
@@ -178,7 +183,7 @@ class Planner:
         for name in {*before, *signals}:
             entry = self.entry_named(name)
             if entry is not None and before.get(name) != signals.get(name):
-                self._see(entry.node, entry, now)
+                self._see(entry.real, entry, now)
 
     def with_signal(self, node: Node) -> Node:
         """The node with what we say of it. Thread-safe."""
@@ -209,7 +214,7 @@ class Planner:
         node = self.with_signal(node)
         if entry is None:
             memory = observe(Memory(), None, node, self.config.rules, now)
-            entry = Entry(node, memory)
+            entry = Entry(node, node, memory)
             known = self._names.get(node.name)
             if known is not None:
                 self._forget(known)  # made anew under its name
@@ -220,7 +225,7 @@ class Planner:
             seen = _overlaid(node, entry.overlay)
             before = entry.memory
             entry.memory = observe(before, entry.node, seen, self.config.rules, now)
-            entry.node = seen
+            entry.node, entry.real = seen, node
             self._note_onsets(entry, before, now)
         self._dirty.add(node.uid)
 
@@ -246,13 +251,15 @@ class Planner:
     def settled(self, intent: Intent, node: Node, now: float) -> None:
         """The intent was carried out; `node` is the server's answer."""
         entry = self.entries.get(intent.uid)
-        if entry is None:
-            return
+        if entry is None or entry.pending is not intent:
+            return  # gone, or forgotten meanwhile: the watch tells what has become of it
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
         self._thought_anew(intent.uid)
         if self.config.dry_run:
-            entry.overlay = (node.unschedulable, node.annotations.get(STATE_KEY))
-            self._see(entry.node, entry, now)
+            # The answer shows what this write alone would do: of a cordon before it, nothing.
+            held = intent.state is not None and intent.state.phase.held
+            entry.overlay = (held, node.annotations.get(STATE_KEY))
+            self._see(entry.real, entry, now)
         elif _version(node) >= _version(entry.node):
             self._see(node, entry, now)
         else:
@@ -261,7 +268,7 @@ class Planner:
     def failed(self, intent: Intent, now: float, delay: float = 0.0) -> None:
         """The intent was not carried out; the node is looked at again after `delay`."""
         entry = self.entries.get(intent.uid)
-        if entry is None:
+        if entry is None or entry.pending is not intent:
             return
         entry.pending = None
         self._thought_anew(intent.uid)
@@ -284,7 +291,7 @@ class Planner:
         self._recount(entry, now)
 
     def forget_pending(self) -> None:
-        """Leadership was lost: nothing that was handed out counts any more."""
+        """Leadership was lost, or the mode changed: nothing handed out counts any more."""
         for entry in self.entries.values():
             entry.pending = None
         self.revision += 1

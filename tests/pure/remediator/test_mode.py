@@ -53,3 +53,27 @@ def test_a_restart_that_was_rehearsed_is_made(api: FakeApi) -> None:
         assert evicted() == []
         remediator.reconfigure(_config("enforce"))
         until("it is made", lambda: evicted() == [f"{PODS}/ill"])
+
+
+def test_a_hold_that_was_rehearsed_is_made(api: FakeApi) -> None:
+    """Nothing is heard of the node meanwhile."""
+    rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
+    base: dict[str, Any] = {
+        "rules": rules,
+        "brakes": {"maxHeld": "100%"},
+        "drain": {"headroom": False},
+        "policies": {"enabled": False},
+    }
+    api.put(f"{NODES}/n", node("n", "True"))
+    api.put(f"{NODES}/other", node("other", "False"))
+    with running(api, Config.model_validate({**base, "mode": "dryRun"})) as remediator:
+
+        def rehearsed() -> bool:
+            entry = remediator.planner.entry_named("n")
+            return entry is not None and entry.assessment.standing == "drained"
+
+        until("it is rehearsed", rehearsed)
+        assert [path for _, path, _ in api.did if path.startswith(NODES)] == []
+        remediator.reconfigure(Config.model_validate({**base, "mode": "enforce"}))
+        until("it is cordoned", lambda: "unschedulable" in api.get(f"{NODES}/n")["spec"])
+        until("it is emptied", lambda: not any(path.startswith(PODS) for path in api.objects))

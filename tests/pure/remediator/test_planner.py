@@ -65,6 +65,8 @@ class Cluster(RuleBasedStateMachine):
         self.raws = {name: raw_node(name) for name in NAMES}
         self.humans: set[str] = set()
         self.flying: list[Intent] = []
+        #: The version of its node that each intent was decided on.
+        self.decided_on: dict[str, str] = {}
         self.answers: list[tuple[Intent, Node]] = []
         self.events: list[Node] = []
         self.planner = self._started()
@@ -159,6 +161,8 @@ class Cluster(RuleBasedStateMachine):
         if self.paused:
             assert not any(i.kind in (Kind.HOLD, Kind.DRAIN) for i in plan.intents)
         self.flying += plan.intents
+        for intent in plan.intents:
+            self.decided_on[intent.uid] = self.planner.entries[intent.uid].node.version
 
     @precondition(lambda self: self.flying)
     @rule(at=st.integers(0, 9))
@@ -167,7 +171,7 @@ class Cluster(RuleBasedStateMachine):
         raw = self.raws[intent.node]
         fresh = node_from_json(raw)
         entry = self.planner.entries[intent.uid]
-        if fresh.version != entry.node.version:
+        if fresh.version != self.decided_on[intent.uid]:
             memory = observe(entry.memory, entry.node, fresh, CONFIG.rules, self.now)
             again = assess(fresh, memory, self.planner.scope(), self.now)
             asked = again.intent or again.wish
@@ -621,6 +625,54 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
     _put(planner, copy.copy(shown), NOW)
     assert planner.plan(NOW).intents == ()
     assert planner.plan(NOW).engaged == {"maxHeld": 1}
+
+
+@pytest.mark.parametrize("phase", [Phase.DRAINED, Phase.CORDONED])
+def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None:
+    """Their answers show the node as it really is, which nobody cordoned."""
+    planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
+    _goes_bad(planner, "n0", NOW)
+    real = replace(planner.entries["uid-n0"].node, version="9")
+    (hold,) = planner.plan(NOW).intents
+    _carry_out(planner, (hold,), NOW)
+    assert hold.state is not None
+    note = replace(hold, kind=Kind.NOTE, state=replace(hold.state, phase=phase, no_room=int(NOW)))
+    assert note.state is not None
+    assert planner.request(note, NOW)
+    answer = replace(real, annotations={STATE_KEY: note.state.to_json()})
+    planner.settled(note, answer, NOW)
+    _put(planner, copy.copy(real), NOW + 1)
+    assert planner.plan(NOW + 1).intents == ()
+    assert planner.entries["uid-n0"].assessment.standing == phase.value
+    assert planner.tally(NOW + 1).held == 1
+    _put(planner, things.with_condition(real, condition("False")), NOW + 1)
+    (back,) = planner.plan(NOW + 11).intents
+    assert back.kind is Kind.GIVE_BACK
+    planner.settled(back, real, NOW + 11)
+    planner.plan(NOW + 11)
+    assert planner.tally(NOW + 11).held == 0
+    assert not planner.entries["uid-n0"].node.unschedulable
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_was_held_in_dry_run_only_is_asked_for_when_it_counts(answered: bool) -> None:
+    """At once: a node of which nothing more is heard is as bad as the others."""
+    planner = _planner(3, mode="dryRun")
+    _goes_bad(planner, "n0", NOW)
+    (rehearsed,) = planner.plan(NOW).intents
+    if answered:
+        _carry_out(planner, (rehearsed,), NOW)
+    planner.reconfigure(planner.config.model_copy(update={"mode": "enforce"}), NOW)
+    (hold,) = planner.plan(NOW).intents
+    assert (hold.kind, hold.node) == (Kind.HOLD, "n0")
+    if not answered:
+        _carry_out(planner, (rehearsed,), NOW)  # the answer to the rehearsal: nothing is held
+        assert not planner.entries["uid-n0"].node.unschedulable
+        planner.failed(rehearsed, NOW)
+        assert planner.plan(NOW).intents == ()  # the write is under way
+    _carry_out(planner, (hold,), NOW)
+    assert planner.entries["uid-n0"].node.unschedulable
+    assert planner.tally(NOW).held == 1
 
 
 def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> None:
