@@ -23,7 +23,7 @@ from remediator.answers import (
     understood,
 )
 from remediator.decide import read_state
-from remediator.drain import Blocker, NodeDrain, Orders
+from remediator.drain import FALLBACKS, Blocker, NodeDrain, Orders
 from remediator.headroom import Room, autoscaled, place, usable
 from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import Collection, KubernetesApi
@@ -71,6 +71,9 @@ class Running:
     elsewhere: list[Node] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     checking: bool = False
+    #: The node is not read again sooner; how often in a row it was read in vain.
+    check_at: float = 0.0
+    checked_in_vain: int = 0
     ended: bool = False
     #: Since when its node recovers, so that nothing more is to leave it; None = it does not.
     resting_since: float | None = None
@@ -85,13 +88,15 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """What the loop wants to know. `say` takes (node, uid, reason, message, warning)."""
+    """What the loop wants to know. `say` takes (node, uid, reason, message, warning); `not_ours`
+    the node as just read, which is not to be drained any more."""
 
     done: Callable[[NodeDrain], None]
     no_room: Callable[[NodeDrain, str], None]
     nodes: Callable[[], list[Node]]
     say: Callable[[str, str, str, str, bool], None]
     evicted: Callable[[Outcome], None]
+    not_ours: Callable[[Node], None]
 
 
 class Draining:
@@ -378,6 +383,8 @@ class Draining:
         orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
         self._carry_out(run, orders)
         moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
+        if orders.new_wave is not None and not run.checking:
+            moments.append(run.check_at)
         if orders.done:
             moments.append(max(run.drain.synced_at + SETTLE, now + BUSY_AGAIN))
         run.due = min(moment for moment in moments if moment is not None)
@@ -389,7 +396,7 @@ class Draining:
             run.ended = True
             self._callbacks.done(run.drain)
             return
-        if orders.new_wave is not None and not run.checking:
+        if orders.new_wave is not None and not run.checking and self._clock() >= run.check_at:
             run.checking = True
             wave = orders.new_wave
             self._workers.submit(lambda: self._check_node(run, wave))
@@ -446,21 +453,32 @@ class Draining:
         """Before a wave the node is read afresh: it must still be ours to drain."""
         drain = run.drain
         try:
-            ours = still_draining(self._api.node(drain.node), drain.uid) or self.config.dry_run
+            raw = self._api.node(drain.node)
+            if self.config.dry_run or still_draining(raw, drain.uid):
+                self._post(lambda: self._begin_wave(run, wave))
+                return
+            fresh = node_from_json(raw)
+            log.info("node %s is not ours to drain any more", drain.node)
+            self._post(lambda: self._callbacks.not_ours(fresh))
         except ApiFailure as failure:
             log.warning("node %s before wave %d: %s", drain.node, wave, failure)
-            gone = failure.status == 404
-            self._post(lambda: self._checked(run, wave, ours=False if gone else None))
-            return
-        self._post(lambda: self._checked(run, wave, ours=ours))
+        self._post(lambda: self._check_later(run))
 
-    def _checked(self, run: Running, wave: int, *, ours: bool | None) -> None:
+    def _begin_wave(self, run: Running, wave: int) -> None:
+        run.checking, run.news, run.checked_in_vain = False, True, 0
+        run.drain.begin_wave(wave)
+
+    def _check_later(self, run: Running) -> None:
+        """Nothing more leaves the node until it was read again, and found to be ours to drain.
+
+        The loop ends the drain when it knows so too. Its watch may be behind, and would begin a
+        drain that is ended here at once anew.
+        """
         run.checking, run.news = False, True
-        if ours:
-            run.drain.begin_wave(wave)
-        elif ours is False:
-            log.info("node %s is not ours to drain any more", run.drain.node)
-            self.end(run.drain.uid)
+        first, longest = FALLBACKS[Outcome.UNAVAILABLE]
+        run.check_at = self._clock() + min(longest, first * 2.0 ** min(run.checked_in_vain, 10))
+        run.checked_in_vain += 1
+        run.drain.wave = -1
 
     def _mind_budgets(self, now: float) -> None:
         if self._budget_stop is None:

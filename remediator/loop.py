@@ -96,6 +96,7 @@ class Remediator:
             nodes=lambda: [entry.node for entry in self.planner.entries.values()],
             say=self._say,
             evicted=self._count_eviction,
+            not_ours=self._take_in,
         )
         self.draining = Draining(
             api, config, self._workers, self.post, identity.pod_uid, callbacks, self.clock
@@ -497,12 +498,12 @@ class Remediator:
             break
         self.post(lambda: self._failed(intent, failure))
 
-    def _looked_up(self, intent: Intent, node: Node) -> None:
-        self._take_in(intent, node)
+    def _looked_up(self, _intent: Intent, node: Node) -> None:
+        self._take_in(node)
 
-    def _take_in(self, intent: Intent, node: Node) -> None:
+    def _take_in(self, node: Node) -> None:
         """What was read afresh; not of a node that was deleted since: nothing would remove it."""
-        if node.uid == intent.uid and intent.uid in self.planner.entries:
+        if node.uid in self.planner.entries:
             self.planner.apply(Change(node.name, None, node), self.clock())
 
     def _still_wanted(
@@ -551,7 +552,7 @@ class Remediator:
         self.metrics.actions.labels(intent.kind.value, "overtaken").inc()
         self.planner.failed(intent, self.clock())
         self._reopen(intent)
-        self._take_in(intent, node)
+        self._take_in(node)
 
     def _failed(self, intent: Intent, failure: ApiFailure, delay: float | None = None) -> None:
         conflict = failure.status in (409, 422)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import HOLD_KEY, STATE_KEY
+from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State
 from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running
+from tests.pure.remediator.running import NODES, PODS, node, pod, running
 
 VALUES = {
     "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
@@ -153,3 +153,28 @@ def test_a_rule_about_a_condition_that_no_node_has_is_said_with_those_there_are(
         meanwhile.until("the nodes are known", lambda: remediator.ready() == "")
         said = "no node has the conditions Fautl (of the rules); those that exist: Fault, Ready"
         meanwhile.until("it is said", lambda: said in caplog.text)
+
+
+def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
+    meanwhile: Meanwhile,
+) -> None:
+    """A human gave the node back, unseen: it is neither drained nor asked about again and again."""
+    state = State(Phase.DRAINING, "d/selfheal-remediator", "Fault", "True", action="drain")
+    raw = node("bad", "True", unschedulable=True)
+    raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    meanwhile.api.put(BAD, raw)
+    meanwhile.api.put(f"{PODS}/p", pod("p", "bad"))
+
+    def uncordoned(verb: str, path: str) -> str:
+        if (verb, path) == ("GET", BAD) and meanwhile.reads == 0:
+            given_back = meanwhile.api.get(BAD)  # of which no watch is told
+            given_back["spec"] = {}
+            given_back["metadata"]["resourceVersion"] = "999"
+            meanwhile.api.objects[BAD] = given_back
+        return meanwhile._asked(verb, path)
+
+    meanwhile.api.disturb = uncordoned
+    with running(meanwhile.api, CONFIG):
+        meanwhile.until("it is known", lambda: "cancelled" in str(meanwhile.api.get(BAD)))
+    assert meanwhile.reads == 1
+    assert [path for verb, path, _ in meanwhile.api.did if verb == "EVICT"] == []

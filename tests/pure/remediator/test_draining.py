@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import Answer, EvictionResult, Outcome
+from remediator.annotation import STATE_KEY, Phase, State
+from remediator.answers import Answer, ApiFailure, EvictionResult, Outcome
 from remediator.drain import NodeDrain
 from remediator.draining import LOOK_AGAIN, Callbacks, Draining, Running
 from remediator.pod_filters import Surroundings
 from remediator.settings import Drain
+from remediator.snapshot import Node
 from remediator.workers import Workers
 from tests.pure.remediator import things
 from tests.pure.remediator.things import NOW, pod
@@ -26,8 +28,9 @@ class Looks:
         self.seen: list[str] = []
         self.posted: list[Any] = []
         self.said: list[tuple[str, str, str]] = []
+        self.not_ours: list[Node] = []
         nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._said,
-                            evicted=lambda _: None)  # fmt: skip
+                            evicted=lambda _: None, not_ours=self.not_ours.append)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", self.posted.append)
         self.made = Draining(
@@ -98,10 +101,16 @@ def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
 
 
 class Api:
-    """Counts the evictions that it is asked for, and what they rehearse."""
+    """Counts the evictions that it is asked for, and what they rehearse; knows one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, raw: dict[str, Any] | int = 404) -> None:
         self.asked: list[tuple[str, bool]] = []
+        self.raw = raw
+
+    def node(self, name: str) -> dict[str, Any]:
+        if isinstance(self.raw, int):
+            raise ApiFailure(self.raw, "", "no")
+        return self.raw
 
     def evict(
         self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool
@@ -170,3 +179,50 @@ def test_what_was_ordered_in_dry_run_stays_a_rehearsal(looks: Looks) -> None:
     looks.made.config = things.config()
     looks.posted[0]()
     assert api.asked == [("p0", True)]
+
+
+RAW = {"metadata": {"name": "n7", "uid": "n7", "resourceVersion": "9"}, "spec": {}, "status": {}}
+OURS = State(Phase.DRAINING, things.OWNER, "Fault", "True").to_json()
+DRAINING = {**RAW, "metadata": {**RAW["metadata"], "annotations": {STATE_KEY: OURS}},
+            "spec": {"unschedulable": True}}  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", [403, 404, 503, RAW], ids=["403", "404", "503", "not ours"])
+def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
+    looks: Looks, raw: dict[str, Any] | int
+) -> None:
+    """And nothing leaves it. What the loop does not know yet, it is told."""
+    run = looks.made.running["n7"]
+    looks.made.running = {"n7": run}
+    looks.made._api = api = Api(raw)  # type: ignore[assignment]
+    run.drain.wave = -1
+    delays = []
+    for _ in range(8):
+        looks.advance()
+        (check,) = looks.posted
+        looks.posted.clear()
+        check()
+        looks.advance()
+        assert looks.posted == []  # not at once
+        assert looks.wake is not None
+        delays.append(run.check_at - looks.now)
+        looks.now = run.check_at
+    assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
+    assert [node.name for node in looks.not_ours] == (["n7"] * 8 if raw is RAW else [])
+    api.raw = DRAINING
+    for _ in range(2):
+        looks.advance()
+        looks.posted.pop()()
+    assert api.asked == [("p7", False)]
+
+
+def test_after_a_look_in_vain_the_next_is_not_missed(looks: Looks) -> None:
+    looks.made.running = {"n7": looks.made.running["n7"]}
+    looks.made._api = Api(503)  # type: ignore[assignment]
+    looks.made.running["n7"].drain.wave = -1
+    looks.advance()
+    looks.posted.pop()()
+    looks.advance()
+    assert looks.wake == NOW + 0.5
+    assert looks.advance(0.5) == ["n7"]
+    assert len(looks.posted) == 1
