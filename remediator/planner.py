@@ -45,7 +45,6 @@ class Onset:
     """A condition came upon a node. rollout: soon after the node's detector began anew."""
 
     when: float
-    uid: str
     rollout: bool
 
 
@@ -113,7 +112,8 @@ class Planner:
         self._asking: set[str] = set()
         self._counts = Tally()
         self._due: list[tuple[float, str, int]] = []
-        self._onsets: dict[Key, deque[Onset]] = {}
+        #: The last one of each node (uid).
+        self._onsets: dict[Key, dict[str, Onset]] = {}
         self._granted: dict[Key, deque[float]] = {}
         self._hold_times: deque[float] = deque()
         self._peaks: deque[tuple[float, int]] = deque()
@@ -243,8 +243,7 @@ class Planner:
             key = (rule.condition, entry.node.conditions[rule.condition].reason)
             reset = entry.memory.reset
             rollout = reset is not None and when - reset < self.config.signal.rollout_window
-            onset = Onset(when, entry.node.uid, rollout)
-            self._onsets.setdefault(key, deque()).append(onset)
+            self._onsets.setdefault(key, {})[entry.node.uid] = Onset(when, rollout)
 
     # -- outcomes -----------------------------------------------------------------------
 
@@ -467,32 +466,41 @@ class Planner:
             for key in [key for key in self.suspects if self._wave_is_over(key)]:
                 del self.suspects[key]
                 self._onsets.pop(key, None)
-            for key, onsets in list(self._onsets.items()):
-                while onsets and onsets[0].when < now - max(signal.window, signal.rollout_window):
-                    onsets.popleft()
-                wave = () if key in self.suspects else self._wave(key, onsets, now)
-                if not onsets:
-                    del self._onsets[key]
-                elif wave:
-                    self.suspects[key] = min(onset.when for onset in wave)
+            for key in self._onsets.keys() - self.suspects.keys():
+                self._drop_onsets(key, now)
+                began = self._wave(key)
+                if began is not None:
+                    self.suspects[key] = began
         if before != self.suspects:
             self._dirty.update(self.entries)
 
-    def _wave(self, key: Key, onsets: deque[Onset], now: float) -> tuple[Onset, ...]:
-        """The onsets that make a wave: on many nodes within seconds, or each soon after the
-        node's detector began anew (a rollout goes from node to node, and so does its mistake).
+    def _drop_onsets(self, key: Key, now: float) -> None:
+        """Those that are over. While its node is bad none is, however long ago it was: who leads
+        from now on has seen or finds what was suspect to its predecessor, too.
         """
-        limit = self._wave_limit()
-        if key[0] in self.trusted or len(onsets) <= limit:
-            return ()
         signal = self.config.signal
-        for found in (
-            tuple(onset for onset in onsets if onset.when >= now - signal.window),
-            tuple(onset for onset in onsets if onset.rollout),
-        ):
-            if len({onset.uid for onset in found}) > limit:
-                return found
-        return ()
+        kept = {
+            uid: onset
+            for uid, onset in self._onsets[key].items()
+            if onset.when >= now - (signal.rollout_window if onset.rollout else signal.window)
+            or (uid in self.entries and key in _bad_now(self.entries[uid], self.config))
+        }
+        if kept and key[0] not in self.trusted:
+            self._onsets[key] = kept
+        else:
+            del self._onsets[key]
+
+    def _wave(self, key: Key) -> float | None:
+        """When the wave began that the onsets make: on many nodes within seconds, or each soon
+        after its detector began anew (a rollout goes from node to node, and so does its mistake).
+        """
+        signal, limit = self.config.signal, self._wave_limit()
+        onsets = self._onsets.get(key, {}).values()
+        found = _crowded([onset.when for onset in onsets], signal.window, limit)
+        if found is not None:
+            return found
+        rollout = [onset.when for onset in onsets if onset.rollout]
+        return _crowded(rollout, max(signal.window, signal.rollout_window), limit)
 
     def _wave_is_over(self, key: Key) -> bool:
         """So few nodes still say it that it can be believed again, or a human vouches for it."""
@@ -539,6 +547,13 @@ class Planner:
 def _told(seen: Assessment) -> tuple[object, ...]:
     """What others go by; the rest of an assessment is read when it is asked for."""
     return seen.standing, seen.state, seen.rejected, seen.recovering
+
+
+def _crowded(moments: list[float], window: float, limit: int) -> float | None:
+    """The first moment after which more than `limit` of them lie within `window` seconds."""
+    ordered = sorted(moments)
+    spans = zip(ordered, ordered[limit:], strict=False)
+    return next((first for first, last in spans if last - first <= window), None)
 
 
 def _bad_now(entry: Entry, config: Config) -> set[Key]:

@@ -444,7 +444,7 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
 
 def test_groups_are_told_by_their_label() -> None:
     brakes = {"maxHeld": "100%", "maxDraining": 0, "groupLabel": "pool", "maxHeldPerGroup": 1}
-    planner = _planner(0, brakes=brakes)
+    planner = _planner(0, brakes=brakes, signal={"enabled": False})
     for number in range(4):
         _put(planner, node(f"g{number}", condition("True"), labels={"pool": "xy"[number % 2]}))
     plan = planner.plan(NOW)
@@ -460,6 +460,62 @@ def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
         _put(planner, node(f"n{number}", long_ago))
     planner.plan(NOW)
     assert planner.suspects == {}
+
+
+def _holds_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
+    """The nodes that are held while nothing more is heard of any."""
+    names = []
+    for second in range(0, 600, 10):
+        intents = planner.plan(begun + second).intents
+        names += [intent.node for intent in intents if intent.kind is Kind.HOLD]
+        _carry_out(planner, intents, begun + second)
+    return names
+
+
+def test_a_new_leader_suspects_the_detector_as_its_predecessor_did() -> None:
+    now = NOW + 3600
+    planner = Planner(things.config(brakes={"maxHeld": "100%"}), OWNER, now)
+    for number in range(100):
+        given_back = State(Phase.SUSPECT, OWNER, "Fault", "True", "Why", transition=int(NOW))
+        bad = condition("True", transition=NOW + number % 10, heartbeat=now)
+        _put(planner, node(f"n{number}", bad, state=given_back if number < 3 else None), now)
+    planner.begin_term(now)
+    assert _holds_in_ten_minutes(planner, now) == []
+    assert planner.suspects == {("Fault", "Why"): NOW}
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_a_standby_that_saw_a_wave_suspects_it_when_it_leads_much_later(rollout: bool) -> None:
+    planner = _planner(100)
+    for number in range(60):
+        if rollout:
+            _restarts_and_says(planner, f"n{number}", NOW + 60 * number)
+        else:
+            _goes_bad(planner, f"n{number}", NOW + number / 10)
+    now = NOW + 60 * 60 + 3600
+    for entry in list(planner.entries.values()):
+        beat = replace(entry.node.conditions["Fault"], heartbeat=now)
+        _put(planner, things.with_condition(entry.node, beat), now)
+    planner.begin_term(now)
+    assert _holds_in_ten_minutes(planner, now) == []
+    for number in range(60):
+        good = condition("False", transition=now, heartbeat=now)
+        _put(planner, things.with_condition(planner.entries[f"uid-n{number}"].node, good), now)
+    _goes_bad(planner, "n99", now)
+    assert _holds_in_ten_minutes(planner, now + 600) == ["n99"]
+
+
+def test_of_a_wave_that_passed_before_it_leads_a_standby_suspects_nothing() -> None:
+    planner = _planner(100)
+    for number in range(10):
+        _goes_bad(planner, f"n{number}", NOW)
+    for number in range(3, 10):
+        good = condition("False", transition=NOW + 9, heartbeat=NOW + 9)
+        entry = planner.entries[f"uid-n{number}"]
+        _put(planner, things.with_condition(entry.node, good), NOW + 9)
+    planner.begin_term(NOW + 60)
+    intents = planner.plan(NOW + 60).intents
+    assert sorted(i.node for i in intents if i.kind is Kind.HOLD) == ["n0", "n1", "n2"]
 
 
 def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
