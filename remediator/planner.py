@@ -34,7 +34,7 @@ from remediator.decide import (
     selected,
 )
 from remediator.settings import PODS_HUNG, Config
-from remediator.snapshot import Change, Condition, Node
+from remediator.snapshot import Change, Condition, Node, version_number
 
 PEAK_WINDOW = 3600.0
 Key = tuple[str, str]
@@ -167,7 +167,10 @@ class Planner:
             return
         node = change.new
         entry = self.entries.get(node.uid)
-        if entry is not None and _version(node) < _version(entry.node):
+        older = entry is not None and version_number(node.version) < version_number(
+            entry.node.version
+        )
+        if older and not change.restored:
             return  # older than what we know, often from our own write: never back in time
         self._see(node, entry, now)
 
@@ -259,7 +262,7 @@ class Planner:
             held = intent.state is not None and intent.state.phase.held
             entry.overlay = (held, node.annotations.get(STATE_KEY))
             self._see(entry.real, entry, now)
-        elif _version(node) >= _version(entry.node):
+        elif version_number(node.version) >= version_number(entry.node.version):
             self._see(node, entry, now)
         else:
             self._dirty.add(intent.uid)  # the watch was faster than the answer
@@ -580,10 +583,6 @@ def _overlaid(node: Node, overlay: tuple[bool, str | None] | None) -> Node:
     if state is not None:
         annotations[STATE_KEY] = state
     return replace(node, unschedulable=unschedulable or node.unschedulable, annotations=annotations)
-
-
-def _version(node: Node) -> int:
-    return int(node.version) if node.version.isdigit() else 0
 
 
 def _earlier(first: float | None, second: float | None) -> float | None:

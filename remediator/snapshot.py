@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -484,16 +484,26 @@ class Item(Protocol):
     def uid(self) -> str: ...
 
 
+def version_number(version: str) -> int:
+    """A resourceVersion for comparing: of one collection the later one is higher."""
+    return int(version) if version.isdigit() else 0
+
+
 T = TypeVar("T", bound=Item)
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """One object changed. `new` None = gone; `old` None = first seen."""
+    """One object changed. `new` None = gone; `old` None = first seen.
+
+    restored: the server itself went back in time (etcd was restored), so `new` counts though its
+    version is lower than one that is known.
+    """
 
     key: str
     old: T | None
     new: T | None
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,6 +572,8 @@ class Reflector(Generic[T]):
         #: What was taken in last: a watch that broke goes on from there, not from where it began,
         #: or what is long over would be told as news. None = everything is to be read.
         self._version: str | None = None
+        #: The last version that was heard of, kept also when everything is to be read.
+        self._heard = ""
 
     def ask_relist(self) -> None:
         """Have everything read again; the caller also ends the watch under way."""
@@ -608,12 +620,14 @@ class Reflector(Generic[T]):
                 item = self._decode(raw)
                 fresh[self._key(item)] = item
             raws.clear()
+        restored = 0 < version_number(version) < version_number(self._heard)
+        self._heard = version
         changes = list(differences(self.items, fresh))
         self.items = fresh
         self.relists += 1
         self.last_contact = time.monotonic()
         for change in changes:
-            self._on_change(change)
+            self._on_change(replace(change, restored=True) if restored else change)
         self._on_sync()
         return version
 
@@ -626,7 +640,7 @@ class Reflector(Generic[T]):
                 seen = as_name(event.raw["metadata"]["resourceVersion"])
             if event.type != "BOOKMARK":
                 self._apply(event)
-            self._version = seen
+            self._version = self._heard = seen
 
     def _apply(self, event: WatchEvent) -> None:
         item = self._decode(event.raw)

@@ -542,6 +542,17 @@ def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
     assert planner.entries["uid-n0"].node.unschedulable
 
 
+def test_when_etcd_was_restored_what_is_listed_counts_though_it_is_older() -> None:
+    planner = _planner(3)
+    _put(planner, replace(planner.entries["uid-n0"].node, version="900"), NOW)
+    bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
+    listed = replace(bad, version="500")
+    planner.apply(Change("n0", None, listed, restored=True), NOW)
+    assert [intent.kind for intent in planner.plan(NOW).intents] == [Kind.HOLD]
+    _put(planner, replace(things.with_condition(bad, condition("False")), version="501"), NOW)
+    assert planner.entries["uid-n0"].node.version == "501"
+
+
 def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner = _planner(3)
     bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))

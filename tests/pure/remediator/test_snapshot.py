@@ -189,7 +189,8 @@ class Script:
         play = self.lists.pop(0)
         if isinstance(play, Exception):
             raise play
-        yield [dict(item) for item in play], "1"
+        version, items = play if isinstance(play, tuple) else ("1", play)
+        yield [dict(item) for item in items], version
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
         self.versions.append(version)
@@ -241,6 +242,23 @@ def test_the_same_name_with_another_uid_is_a_delete_first() -> None:
     changes, _ = _play([[_raw("a", uid="1")]], [[event]])
     told = [(c.old and c.old.uid, c.new and c.new.uid) for c in changes]
     assert told == [(None, "1"), ("1", None), (None, "2")]
+
+
+def test_a_list_older_than_what_was_heard_before_it_goes_back_in_time() -> None:
+    """etcd was restored. What is in it may be older than some write of ours without that."""
+    heard = WatchEvent("BOOKMARK", _raw("", version="50"))
+    expired = WatchEvent("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
+    lists = [("9", "8"), ("50", "40"), ("20", "19"), ("21", "21")]
+    changes, _ = _play(
+        [(at, [_raw("a", version=version)]) for at, version in lists],
+        [[heard, expired], [expired], [expired], []],
+    )
+    assert [(c.new and c.new.version, c.restored) for c in changes] == [
+        ("8", False),
+        ("40", False),
+        ("19", True),
+        ("21", False),
+    ]
 
 
 def test_a_list_that_was_asked_for_is_tried_until_it_is_read() -> None:
