@@ -135,7 +135,7 @@ def test_the_planner_touches_no_node_of_which_nothing_bad_was_said(
     for intent in planner.plan(NOW + 1).intents:
         node = known[intent.uid]
         assert intent.kind is not Kind.HOLD or "Fault" in node.conditions
-        assert not still_held_by_others(node) or intent.kind is not Kind.RELEASE
+        assert not still_held_by_others(node) or intent.kind is not Kind.GIVE_BACK
 
 
 def still_held_by_others(node: Node) -> bool:
