@@ -27,7 +27,6 @@ _NOT_HERE = {
     "kubectl -n NAMESPACE get podmonitor": "needs the Prometheus operator",
     "kubectl -n NAMESPACE logs POD --previous": "needs a container that was restarted",
     "kubectl -n POLICY_NAMESPACE logs POD --previous": "needs a container that was restarted",
-    "kubectl -n NAMESPACE logs deploy/RELEASE-ollama": "the demo's release has no Ollama",
     "kubectl -n NAMESPACE exec deploy/RELEASE-worker -- selfheal-worker results": "would wait",
     "kubectl -n NAMESPACE patch pvc": "needs a storage class that expands volumes",
     "kubectl -n NAMESPACE delete statefulset": "an upgrade must follow it",
