@@ -35,6 +35,12 @@ MAX_RETURNS = 3
 STUCK_AFTER = 30.0
 
 
+def fallback(outcome: Outcome, times: int) -> float:
+    """Seconds until it is tried again after so many refusals in a row, from 1 on."""
+    first, longest = FALLBACKS[outcome]
+    return min(longest, first * 2.0 ** min(times - 1, 10))
+
+
 class Step(Enum):
     """How far one pod's eviction is."""
 
@@ -200,8 +206,7 @@ class NodeDrain:
         item.step = Step.REFUSED
         item.refusals += 1
         item.refused_since = item.refused_since if item.refused_since is not None else now
-        first, longest = FALLBACKS[result.outcome]
-        delay = min(longest, first * 2.0 ** min(item.refusals - 1, 10))
+        delay = fallback(result.outcome, item.refusals)
         item.retry_at = now + max(delay, result.retry_after or 0.0)
         if result.outcome is Outcome.BUDGET and self._has_room(item.pod):
             # The budget opened between the server's refusal and now: the watch was faster.

@@ -23,7 +23,7 @@ from remediator.answers import (
     understood,
 )
 from remediator.decide import read_state
-from remediator.drain import FALLBACKS, Blocker, NodeDrain, Orders
+from remediator.drain import Blocker, NodeDrain, Orders, fallback
 from remediator.headroom import Room, autoscaled, place, usable
 from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import Collection, KubernetesApi
@@ -475,9 +475,8 @@ class Draining:
         drain that is ended here at once anew.
         """
         run.checking, run.news = False, True
-        first, longest = FALLBACKS[Outcome.UNAVAILABLE]
-        run.check_at = self._clock() + min(longest, first * 2.0 ** min(run.checked_in_vain, 10))
         run.checked_in_vain += 1
+        run.check_at = self._clock() + fallback(Outcome.UNAVAILABLE, run.checked_in_vain)
         run.drain.wave = -1
 
     def _mind_budgets(self, now: float) -> None:

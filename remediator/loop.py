@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from remediator.annotation import Phase, State
 from remediator.answers import ApiFailure, NotLeader, Outcome
@@ -494,12 +495,9 @@ class Remediator:
                 time.sleep(pause)
                 pause = min(10.0, pause * 2)
                 continue
-            self._tell(self._looked_up, intent, node)
+            self.post(partial(self._take_in, node))
             break
         self.post(lambda: self._failed(intent, failure))
-
-    def _looked_up(self, _intent: Intent, node: Node) -> None:
-        self._take_in(node)
 
     def _take_in(self, node: Node) -> None:
         """What was read afresh; not of a node that was deleted since: nothing would remove it."""

@@ -49,14 +49,20 @@ def test_a_budget_that_opens_is_answered_at_once(site: Site) -> None:
     assert process.process.poll() is None
 
 
-def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> None:
+def _blocked(site: Site, hold_down: str = "1h") -> str:
+    """The node of two whose drain has begun, with pods that a budget keeps there."""
     site.nodes(2)
     site.deployment("web", 4)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "10s"}))
+    site.remediator(site.config(recovery={"holdDown": hold_down}))
     bad = site.busiest()
     site.condition(bad, "True")
     until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    return bad
+
+
+def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> None:
+    bad = _blocked(site, hold_down="10s")
     left = site.names(bad)
     site.condition(bad, "False")
     until(lambda: site.event_messages(bad, "DrainPaused"), "it is said")
@@ -68,13 +74,7 @@ def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> Non
 
 
 def test_a_node_that_is_bad_again_is_drained_on(site: Site) -> None:
-    site.nodes(2)
-    site.deployment("web", 4)
-    site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "1h"}))
-    bad = site.busiest()
-    site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    bad = _blocked(site)
     site.condition(bad, "False")
     until(lambda: site.event_messages(bad, "DrainPaused"), "paused")
     site.change_budget("web-pdb", maxUnavailable=4)
@@ -181,13 +181,7 @@ def test_the_deadline_is_said_and_the_drain_goes_on(site: Site) -> None:
 
 
 def test_a_node_uncordoned_in_mid_drain_keeps_its_pods(site: Site) -> None:
-    site.nodes(2)
-    site.deployment("web", 4)
-    site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "1h"}))
-    bad = site.busiest()
-    site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    bad = _blocked(site)
     site.uncordon(bad)
     until(lambda: site.phase(bad) == "cancelled", "cancelled")
     mine = site.names(bad)

@@ -121,13 +121,11 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
             return answer
 
         remediator._api.patch_node = changed_and_deleted  # type: ignore[method-assign]
-        looked_up = remediator._looked_up
         cluster.turns("True")
         assert ticked.wait(60)
         late = node_from_json(raw)
-        intent: Any = type("Intent", (), {"uid": late.uid})()
         ticked.clear()
-        remediator.post(lambda: looked_up(intent, late))  # a read from just before
+        remediator.post(lambda: remediator._take_in(late))  # a read from just before
         remediator.post(ticked.set)
         assert ticked.wait(60)
         assert remediator.planner.entry_named("bad") is None
