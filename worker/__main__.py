@@ -33,6 +33,7 @@ environment:
   RESULTS_MAX_LENGTH, RESULTS_MAX_AGE, DLQ_MAX_LENGTH, DLQ_MAX_AGE   messages, seconds (0: none)
   CONCURRENCY             messages in flight (8)
   MAX_TEXT_BYTES          (65536)       MAX_ATTEMPTS  before a dead letter (5)
+  MAX_BODY_BYTES          of a whole message (0: eight times MAX_TEXT_BYTES, at least 524288)
   SHUTDOWN_GRACE          seconds to finish what is in flight after SIGTERM (30)
   MODEL_PROVIDER          builtin, ollama, openai, langchain, llamacpp, or one that is installed
                           (builtin)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.asking import Asker, Reply
 from worker.message import Message
@@ -31,6 +32,10 @@ class Work:
     given_up: bool = False
     hung: bool = False
     settling: bool = False
+    # What makes message of a body that is too large to be decoded in the connection's thread.
+    read: Callable[[], Message] | None = None
+    # Its result's fields that came with the message, in JSON, where read was used.
+    passed_through: bytes = b""
     reply: Reply | None = None
     error: BaseException | None = None
 
@@ -50,6 +55,7 @@ class Handlers:
         self._deadline = deadline
         self._finished = finished
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._reading = threading.Lock()
         self._running: list[Work | None] = [None] * threads
         for number in range(threads):
             threading.Thread(
@@ -72,9 +78,19 @@ class Handlers:
             work.started = time.monotonic()
             self._running[number] = work
             try:
+                if work.read is not None:
+                    self._read(work, work.read)
                 work.reply = self._asker.ask(work.message.text, work.started + self._deadline)
             except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()
             self._running[number] = None
             self._finished(work)
+
+    def _read(self, work: Work, read: Callable[[], Message]) -> None:
+        """Decode a large body; raises `PoisonError`. One at a time, and what is decoded beside the
+        text does not stay: it can take thirty times the body's size."""
+        with self._reading:
+            message = read()
+            work.passed_through = json.dumps(message.passed_through()).encode()
+            work.message = replace(message, metadata=None, extra={})

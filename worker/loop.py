@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from worker import breaker as breakers
@@ -24,6 +25,7 @@ from worker.dead_letters import REPLAYED, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
 from worker.handlers import Handlers, Work
 from worker.health import Status
+from worker.isolation import Isolation, is_suspect
 from worker.limits import LimitedError, pause_asked
 from worker.logs import say
 from worker.message import PoisonError
@@ -70,6 +72,7 @@ class Worker:
         self._work: dict[int, Work] = {}
         self._done: deque[Work] = deque()
         self._woken = False
+        self._isolation = Isolation()
         self._parked: dict[Work, Callable[[], None]] = {}
         self._refused = False  # by a queue that is full, and has taken nothing since
         # What was parked and is sent again as the probe of the results breaker, until told of.
@@ -151,7 +154,7 @@ class Worker:
             reasons.append("results or dead letters cannot be published (circuit breaker open)")
         elif self._link.blocked:
             reasons.append("the broker takes no publishes now (memory or disk alarm)")
-        elif not self._link.consuming and not reasons:
+        elif not self._link.consuming and not reasons and not self._isolation.active:
             reasons.append("the consumer is not registered yet")
         return tuple(reasons)
 
@@ -178,6 +181,7 @@ class Worker:
             work.given_up = True
             self._metrics.messages.labels("lost_connection").inc()
         self._work.clear()
+        self._isolation.clear()
         self._parked.clear()
         self._resent.clear()
         self._cancelling = False
@@ -193,9 +197,33 @@ class Worker:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
-        self._take(delivery, wanted=self._flowing())
+        # A suspect is not given back for another suspect: its count of deliveries would be lost.
+        held = self._isolation.active and is_suspect(delivery.headers)
+        self._take(delivery, wanted=self._open() if held else self._flowing())
 
-    def _take(self, delivery: Delivery, *, wanted: bool) -> None:
+    def on_oversized(self, delivery: Delivery) -> tuple[Publication, Callable[[Outcome], None]]:
+        """A message comes whose body is too large to be held: it goes on to the dead letters."""
+        work = self._begin(delivery)
+        work.settling = True
+        size, most = delivery.oversized, self._settings.max_body_bytes
+        letter = DeadLetter("body_too_large", "PoisonError", work.attempts + 1)
+        detail = f"the body has {size} bytes, at most {most} are allowed"
+        publication = self._letter(work, letter, detail)
+
+        def sent(result: Outcome) -> None:
+            if result is Outcome.CONFIRMED:
+                self._settled(work, "dead_lettered")
+            elif result is not Outcome.LOST:
+                # Its body is not here to be sent again.
+                del self._work[delivery.tag]
+                self._link.requeue(delivery)
+                self._refused |= result is Outcome.REFUSED
+                after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
+                self._change("results", after, f"{publication.queue}: {result.value}")
+
+        return publication, sent
+
+    def _begin(self, delivery: Delivery) -> Work:
         work = Work(
             delivery=delivery,
             message=_NOTHING,
@@ -204,6 +232,12 @@ class Worker:
             received_unix=time.time(),
         )
         self._work[delivery.tag] = work
+        return work
+
+    def _take(self, delivery: Delivery, *, wanted: bool) -> None:
+        if delivery.tag in self._work:
+            return  # oversized, and on its way to the dead letters
+        work = self._begin(delivery)
         if not wanted:
             if self._stops and not self._stop_by:
                 self._stopping()  # not first at the next tick: what goes back would come again
@@ -214,17 +248,48 @@ class Worker:
         if delivery.timestamp is not None and first_time:
             self._metrics.wait.observe(max(0.0, work.received_unix - delivery.timestamp))
         try:
-            work.message = message.parse(
-                delivery.body,
-                message_id=delivery.message_id,
-                max_text_bytes=self._settings.max_text_bytes,
-                fresh_id=lambda: str(uuid.uuid4()),
-            )
+            message.check_size(len(delivery.body), self._settings.max_body_bytes)
+            suspect = is_suspect(delivery.headers)
+            if suspect or len(delivery.body) > message.LARGE_BODY:
+                work.read = partial(self._read, delivery)
+            else:
+                work.message = self._read(delivery)
         except PoisonError as error:
-            letter = DeadLetter(error.reason, error.error_class, work.attempts + 1)
-            self._bury(work, letter, str(error))
+            self._poison(work, error)
             return
-        self._handlers.submit(work)
+        if not suspect:
+            self._handlers.submit(work)
+            return
+        self._isolation.add(work)
+        self._steer()
+        self._try_alone()
+
+    def _try_alone(self) -> None:
+        """Have the next suspect analysed, once nothing else is in flight."""
+        if not self._open():
+            for work in self._isolation.give_up():
+                if not work.settling:
+                    self._hand_back(work)
+        elif (suspect := self._isolation.next(len(self._work))) is not None:
+            say(
+                logging.INFO,
+                "message was redelivered again and again, and is tried alone",
+                message_id=suspect.delivery.message_id,
+                bytes=len(suspect.delivery.body),
+            )
+            self._handlers.submit(suspect)
+
+    def _read(self, delivery: Delivery) -> message.Message:
+        return message.parse(
+            delivery.body,
+            message_id=delivery.message_id,
+            max_text_bytes=self._settings.max_text_bytes,
+            fresh_id=lambda: str(uuid.uuid4()),
+        )
+
+    def _poison(self, work: Work, error: PoisonError) -> None:
+        letter = DeadLetter(error.reason, error.error_class, work.attempts + 1)
+        self._bury(work, letter, str(error))
 
     # --- what handlers bring
 
@@ -245,6 +310,10 @@ class Worker:
         if work.hung:
             work.hung = False
             self._hung.discard(work)
+        if isinstance(work.error, PoisonError):
+            if not work.given_up:
+                self._poison(work, work.error)
+            return
         excused = self._judge_model(work.error)
         if work.given_up:
             return
@@ -304,11 +373,11 @@ class Worker:
         if work.delivery.timestamp is not None:
             timings["queue_wait"] = round(work.received_unix - work.delivery.timestamp, 3)
         result["timings"] = timings
-        if got.metadata is not None:
-            result["metadata"] = got.metadata
-        if got.extra:
-            result["extra"] = got.extra
-        return json.dumps(result).encode()
+        result |= got.passed_through()
+        encoded = json.dumps(result).encode()
+        if len(work.passed_through) > len(b"{}"):
+            return encoded[:-1] + b", " + work.passed_through[1:]
+        return encoded
 
     def _fail(self, work: Work, error: BaseException, excused: bool) -> None:
         if not isinstance(error, ModelError):
@@ -343,6 +412,9 @@ class Worker:
         self._send(work, Publication(queue, work.delivery.body, properties), "retried")
 
     def _bury(self, work: Work, letter: DeadLetter, detail: str) -> None:
+        self._send(work, self._letter(work, letter, detail), "dead_lettered")
+
+    def _letter(self, work: Work, letter: DeadLetter, detail: str) -> Publication:
         say(
             logging.WARNING,
             "message goes to the dead letters",
@@ -350,13 +422,12 @@ class Worker:
             message_id=work.delivery.message_id,
             reason=letter.reason,
             attempts=letter.attempts,
-            bytes=len(work.delivery.body),
+            bytes=work.delivery.oversized or len(work.delivery.body),
         )
         self._metrics.dead_letters.labels(letter.reason).inc()
         more = dead_letter_headers(work.delivery, letter, detail, work.received_unix)
         properties = copied_properties(work.delivery, more)
-        publication = Publication(self._settings.dlq_name, work.delivery.body, properties)
-        self._send(work, publication, "dead_lettered")
+        return Publication(self._settings.dlq_name, work.delivery.body, properties)
 
     def _hand_back(self, work: Work) -> None:
         """Give a message back as it came. Sent anew, not requeued: each requeue would count as a
@@ -398,6 +469,8 @@ class Worker:
     def _settled(self, work: Work, outcome: str) -> None:
         self._link.ack(work.delivery)
         del self._work[work.delivery.tag]
+        self._isolation.settled(work)
+        self._try_alone()
         self._last_progress = time.time()
         if outcome == "answered":
             self._metrics.answered.inc()
@@ -412,6 +485,9 @@ class Worker:
     # --- the breakers
 
     def _flowing(self) -> bool:
+        return self._open() and not self._isolation.active
+
+    def _open(self) -> bool:
         return not self._stops and all(one.closed for one in self._breakers.values())
 
     def _change(self, name: str, after: Breaker, why: str) -> None:
@@ -561,6 +637,7 @@ class Worker:
             if breakers.due(self._breakers["results"], now):
                 self._probe_results()
             self._steer()
+            self._try_alone()
         self._find_hung(now)
         self._last_tick = now  # not before all of it went well: /healthz goes by this
 

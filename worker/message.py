@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
+# A larger body is read by a handler's thread, and one at a time: decoded, it can take thirty times
+# its size.
+LARGE_BODY = 64 * 1024
 MAX_ID_BYTES = 255  # an AMQP short string: the id is also the result's message_id
 
 # Possessive: else a string of megabytes leaves the engine a way back for each of its characters.
@@ -43,6 +46,23 @@ class Message:
     metadata: Any
     extra: dict[str, Any]
 
+    def passed_through(self) -> dict[str, Any]:
+        """The fields that a result repeats as they came."""
+        passed: dict[str, Any] = {}
+        if self.metadata is not None:
+            passed["metadata"] = self.metadata
+        if self.extra:
+            passed["extra"] = self.extra
+        return passed
+
+
+def check_size(size: int, max_body_bytes: int) -> None:
+    """Raises `PoisonError` (body_too_large); to be asked before a body is decoded."""
+    if size > max_body_bytes:
+        raise PoisonError(
+            "body_too_large", f"the body has {size} bytes, at most {max_body_bytes} are allowed"
+        )
+
 
 def parse(
     body: bytes,
@@ -50,13 +70,17 @@ def parse(
     message_id: str | None,
     max_text_bytes: int,
     fresh_id: Callable[[], str],
+    max_body_bytes: int | None = None,
 ) -> Message:
-    """Read a body. Raises `PoisonError` with one of the reasons malformed_json, not_an_object,
-    nested_too_deep, missing_text, text_not_a_string, blank_text, text_too_large, bad_id.
+    """Read a body. Raises `PoisonError` with one of the reasons body_too_large, malformed_json,
+    not_an_object, nested_too_deep, missing_text, text_not_a_string, blank_text, text_too_large,
+    bad_id.
 
     The id is the body's `id`, else the AMQP message_id, else a fresh one; never a hash of the
     text, because two equal texts are two messages.
     """
+    if max_body_bytes is not None:
+        check_size(len(body), max_body_bytes)
     fields = _object(body)
     text = _text(fields, max_text_bytes)
     identity = _id(fields.get("id"))

@@ -24,6 +24,7 @@ _WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 OUTCOMES = ("answered", "retried", "dead_lettered", "handed_back", "lost_connection")
 DEAD_LETTER_REASONS = (
+    "body_too_large",
     "malformed_json",
     "not_an_object",
     "nested_too_deep",

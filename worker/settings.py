@@ -112,6 +112,12 @@ class Settings(BaseSettings):
 
     concurrency: int = Field(8, ge=1, le=1024)
     max_text_bytes: int = Field(65536, ge=1, le=16 * 1024 * 1024)
+    max_body_bytes: int = Field(
+        0,
+        ge=0,
+        le=128 * 1024 * 1024,
+        description="compared before decoding; 0: eight times MAX_TEXT_BYTES, at least 524288",
+    )
     max_attempts: int = Field(5, ge=1, le=1000)
     shutdown_grace: float = Field(30.0, ge=0, le=3600)
 
@@ -232,6 +238,11 @@ class Settings(BaseSettings):
         }
         for name, value in fill.items():
             object.__setattr__(self, name, value)
+        if not self.max_body_bytes:
+            # JSON may write each byte of a text as \u00xx, six bytes; and there is metadata.
+            object.__setattr__(self, "max_body_bytes", max(8 * self.max_text_bytes, 512 * 1024))
+        if self.max_body_bytes < self.max_text_bytes:
+            raise ValueError("MAX_BODY_BYTES must not be below MAX_TEXT_BYTES (0: chosen from it)")
         if len({self.queue_name, self.dlq_name, self.results_queue}) < 3:
             raise ValueError("QUEUE_NAME, DLQ_NAME and RESULTS_QUEUE must differ")
         if (self.amqp_cert_file is None) != (self.amqp_key_file is None):

@@ -40,6 +40,9 @@
 - {name: CONCURRENCY, value: {{ include "selfheal.text" .Values.worker.concurrency | quote }}}
 - {name: MAX_ATTEMPTS, value: {{ include "selfheal.text" .Values.queue.maxAttempts | quote }}}
 - {name: MAX_TEXT_BYTES, value: {{ include "selfheal.text" .Values.queue.maxTextBytes | quote }}}
+{{- with .Values.queue.maxBodyBytes }}
+- {name: MAX_BODY_BYTES, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
 - {name: SHUTDOWN_GRACE, value: {{ include "selfheal.worker.shutdownGrace" . | quote }}}
 {{- with .Values.model }}
 - {name: MODEL_PROVIDER, value: {{ .provider | quote }}}

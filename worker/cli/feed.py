@@ -111,6 +111,7 @@ def _read(
                 line,
                 message_id=None,
                 max_text_bytes=settings.max_text_bytes,
+                max_body_bytes=settings.max_body_bytes,
                 fresh_id=partial(_fresh_id, numbered),
             )
         except PoisonError as error:

@@ -40,6 +40,8 @@ class Delivery:
     routing_key: str
     body: bytes
     properties: Any
+    # Bytes of a body that was too large to be held; body is empty then.
+    oversized: int = 0
 
     @property
     def message_id(self) -> str | None:

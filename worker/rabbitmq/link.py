@@ -22,7 +22,7 @@ import pika.exceptions as amqp
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from worker.logs import say
-from worker.rabbitmq import deliveries
+from worker.rabbitmq import deliveries, oversized
 from worker.rabbitmq.addresses import parameters
 from worker.rabbitmq.deliveries import Delivery, Outcome, Publication, Unconfirmed, plain_headers
 from worker.rabbitmq.errors import RIGHTS, BrokerError, explain, refusal
@@ -37,6 +37,8 @@ SLOW_PAUSE = 15.0
 # A connection that lasted this long was a good one: the next is tried without a long pause. One
 # that comes up and falls at once (a broken queue) must not be tried ten times a second.
 STEADY = 10.0
+# What pika raises for headers that it cannot write.
+_UNENCODABLE = (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error)
 _TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
 
 
@@ -55,6 +57,12 @@ class Events(Protocol):
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
 
+    def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
+        """A message began to come whose body is above the limit, and is not held.
+
+        It is published as this says, with its own body; `on_delivery` follows at its end.
+        """
+
     def on_cancelled(self) -> None:
         """No more messages will come, as was asked for."""
 
@@ -71,7 +79,14 @@ class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._unsent: list[bytes] = []
+        self.reading_held = False
         super().__init__(*arguments, **named)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent."""
+        waiting = sum(map(len, self._unsent))
+        return waiting + (self._transport.get_write_buffer_size() if self._transport else 0)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
@@ -101,6 +116,8 @@ class Link:
         self._ioloop = IOLoop()
         self._connection: Any = None
         self._channel: Any = None
+        self._forwarding: Any = None  # the channel of bodies that are too large to be held
+        self._forwarded: Unconfirmed[Done] = Unconfirmed()
         self._attempts = 0
         self._up_since = 0.0
         self._consumer_tag: str | None = None
@@ -219,12 +236,25 @@ class Link:
         if error is not None:
             self._give_up(epoch, error)
             return
+        self._connection.channel(on_open_callback=partial(self._forwarding_opened, epoch))
+
+    def _forwarding_opened(self, epoch: int, channel: Any) -> None:
+        if epoch != self.epoch:
+            return
+        largest = self._settings.max_body_bytes
+        self._forwarding, self._forwarded = channel, Unconfirmed()
+        channel.add_on_close_callback(lambda _, error: self._channel_closed(epoch, error))
+        channel.add_on_return_callback(partial(self._returned, epoch, self._forwarded))
+        channel._content_assembler = oversized.Assembler(largest, oversized.drop)
+        channel.confirm_delivery(partial(self._confirmed, epoch, self._forwarded))
         self._connection.channel(on_open_callback=partial(self._channel_opened, epoch))
 
     def _channel_opened(self, epoch: int, channel: Any) -> None:
         self._channel = channel
+        channel._content_assembler = oversized.Assembler(
+            self._settings.max_body_bytes, partial(self._oversized, epoch)
+        )
         channel.add_on_close_callback(lambda _, error: self._channel_closed(epoch, error))
-        channel.add_on_return_callback(partial(self._returned, epoch))
         channel.add_on_cancel_callback(
             lambda _: self._give_up(epoch, BrokerError("the broker cancelled the consumer"))
         )
@@ -232,7 +262,8 @@ class Link:
             lambda _: self._got_none(epoch), [pika.spec.Basic.GetEmpty], one_shot=False
         )
         self._pending = Unconfirmed()
-        channel.confirm_delivery(partial(self._confirmed, epoch))
+        channel.add_on_return_callback(partial(self._returned, epoch, self._pending))
+        channel.confirm_delivery(partial(self._confirmed, epoch, self._pending))
         channel.basic_qos(prefetch_count=self._settings.concurrency)
         # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
@@ -281,7 +312,8 @@ class Link:
         self._consumer_tag = None
         self._unacked.clear()
         self._to_ack.clear()
-        lost = self._pending.drain()
+        lost = self._pending.drain() + self._forwarded.drain()
+        self._forwarding = None
         if self._closing is not None:
             self._end()
             return
@@ -326,6 +358,26 @@ class Link:
         with _told():
             taken(delivery)
 
+    def _oversized(self, epoch: int, method: Any, header: Any) -> oversized.Sink:
+        """Send a body on as it comes. For the header of a message above the limit."""
+        if epoch != self.epoch or isinstance(method, pika.spec.Basic.Return):
+            return oversized.drop(method, header)
+        delivery = deliveries.delivery(method, header.properties, b"", epoch=epoch)
+        delivery.oversized = header.body_size
+        self._unacked[delivery.tag] = None
+        with _told():
+            publication, done = self._events.on_oversized(delivery)
+            begin = partial(
+                oversized.forward, self._connection, self._forwarding, publication, header.body_size
+            )
+            try:
+                sink = begin()
+            except _UNENCODABLE:
+                plain_headers(publication.properties)
+                sink = begin()
+        self._forwarded.add(publication, done)
+        return sink
+
     def get(self, done: Callable[[Delivery | None], None]) -> None:
         """Take one message without a consumer; done is called with it, or None if none is there.
 
@@ -366,6 +418,12 @@ class Link:
         if self.up and delivery.epoch == self.epoch:
             self._to_ack.add(delivery.tag)
 
+    def requeue(self, delivery: Delivery) -> None:
+        """Have the broker deliver a message again; it counts that as a delivery."""
+        if self.up and delivery.epoch == self.epoch:
+            self._unacked.pop(delivery.tag, None)
+            self._channel.basic_nack(delivery.tag, requeue=True)
+
     def _send_acks(self) -> None:
         """Ack what was settled: all from the oldest on in one frame, the others one by one."""
         ready, unacked = self._to_ack, self._unacked
@@ -393,7 +451,7 @@ class Link:
             return
         try:
             self._send(publication)
-        except (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error):
+        except _UNENCODABLE:
             plain_headers(publication.properties)
             self._send(publication)
         except amqp.AMQPError:
@@ -406,14 +464,14 @@ class Link:
             "", publication.queue, publication.body, publication.properties, mandatory=mandatory
         )
 
-    def _confirmed(self, epoch: int, frame: Any) -> None:
+    def _confirmed(self, epoch: int, sent: Unconfirmed[Done], frame: Any) -> None:
         # One that was given up speaks until its close is answered, and counts its own tags.
         if epoch != self.epoch:
             return
         method = frame.method
         took = isinstance(method, pika.spec.Basic.Ack)
         with _told():
-            for one in self._pending.settled(method):
+            for one in sent.settled(method):
                 if one.returned:
                     one.told(Outcome.RETURNED)
                 else:
@@ -421,9 +479,11 @@ class Link:
         if self._to_ack:
             self._send_acks()
 
-    def _returned(self, epoch: int, _: Any, method: Any, __: Any, body: bytes) -> None:
+    def _returned(
+        self, epoch: int, sent: Unconfirmed[Done], _: Any, method: Any, __: Any, body: bytes
+    ) -> None:
         if epoch == self.epoch:
-            self._pending.returned(method, body)
+            sent.returned(method, body)
 
 
 @contextlib.contextmanager

@@ -142,3 +142,17 @@ def test_nothing_of_a_good_message_is_lost(fields: dict[str, object], text: str)
     assert got.extra | {"text": text, "id": got.id} | (
         {"metadata": got.metadata} if "metadata" in body else {}
     ) == json.loads(json.dumps(body))
+
+
+@pytest.mark.parametrize("size", [101, 500])
+def test_a_body_above_the_limit_is_refused_before_it_is_decoded(size: int) -> None:
+    body = b"\xff" * size
+    with pytest.raises(PoisonError) as caught:
+        parse(
+            body,
+            message_id=None,
+            max_text_bytes=100,
+            max_body_bytes=100,
+            fresh_id=lambda: "fresh",
+        )
+    assert caught.value.reason == "body_too_large"

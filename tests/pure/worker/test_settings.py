@@ -96,3 +96,21 @@ def test_secrets_are_never_printed(environ: dict[str, str]) -> None:
 def test_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         load({"AMQP_URI": URI, name: value})
+
+
+@pytest.mark.parametrize(
+    ("environ", "most"),
+    [
+        ({}, 524_288),
+        ({"MAX_TEXT_BYTES": "1000"}, 524_288),
+        ({"MAX_TEXT_BYTES": "1000000"}, 8_000_000),
+        ({"MAX_BODY_BYTES": "70000"}, 70_000),
+    ],
+)
+def test_the_longest_body_follows_the_longest_text(environ: dict[str, str], most: int) -> None:
+    assert load(environ, broker=False).max_body_bytes == most
+
+
+def test_a_body_that_cannot_hold_its_text_is_refused() -> None:
+    with pytest.raises(SettingsError, match="MAX_BODY_BYTES must not be below MAX_TEXT_BYTES"):
+        load({"MAX_BODY_BYTES": "1000"}, broker=False)
