@@ -40,6 +40,9 @@ environment:
   MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0), MODEL_SEED (0)
   MODEL_DEADLINE          seconds for one model call (60)
   MODEL_MAX_OUTPUT_TOKENS (512)         MODEL_STRUCTURED  auto, schema, tools, json, none (auto)
+  MODEL_CONTEXT_TOKENS    that the model reads at once (Ollama is asked for 8192 at most)
+  MODEL_TEXT_TOO_LONG     refuse: to the dead letters; shorten: head and tail are read, and the
+                          result says truncated: true (refuse)
   MODEL_CONCURRENCY, MODEL_REQUESTS_PER_MINUTE            limits of the model (none)
   MODEL_OPTIONS           JSON object, the provider's own options
   MODEL_CLAMP             true: a number out of range becomes the range's end (false: asked again)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker import breaker as breakers
-from worker import verdict
+from worker import context, verdict
 from worker.breaker import Breaker
 from worker.limits import SHORTEST_PAUSE, LimitedError, Limits
 from worker.logs import say
@@ -27,6 +27,7 @@ from worker.model import (
     ModelUnavailableError,
     Origin,
     Provider,
+    RefusedTextError,
     TransientError,
     Usage,
 )
@@ -58,6 +59,8 @@ class Reply:
     origin: Origin
     degraded: bool = False
     usage: Usage | None = None
+    # The text did not fit into the model's context: its head and its tail were read.
+    truncated: bool = False
 
 
 def nothing(*_: object) -> None:
@@ -69,6 +72,7 @@ class Member:
 
     deadline: seconds for one call, None where only the message's counts. version: what the model
     must be (the beginning is enough), or, for models that have none of their own, what it is.
+    longest_text: bytes that surely fit into its context, None where that is not known.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Member:
         deadline: float | None = None,
         version: str = "",
         key: str = "",
+        longest_text: int | None = None,
     ) -> None:
+        self.longest_text = longest_text
         self.provider = provider
         # Found out once: to ask whether something is of a protocol takes as long as a message does.
         self.mending = provider if isinstance(provider, Mending) else None
@@ -151,6 +157,7 @@ class Asker:
         task: Task,
         *,
         clamp: bool = False,
+        shorten: bool = False,
         observe: Callable[[Call], None] = nothing,
         loaded: Callable[[Origin, float], None] = nothing,
         before: Callable[[float], None] = nothing,
@@ -160,6 +167,7 @@ class Asker:
         self.task = task
         self._members = tuple(members)
         self._clamp = clamp
+        self._shorten = shorten
         self._observe = observe
         self._loaded = loaded
         self._before = before
@@ -218,7 +226,9 @@ class Asker:
             raise ModelUnavailableError("no model is ready")
         # What may be this message's own fault counts before a model that was not asked, and that
         # before one that is away.
-        asked = [e for e in errors if not isinstance(e, LimitedError | ModelUnavailableError)]
+        kinds = LimitedError | ModelUnavailableError | RefusedTextError
+        asked = [e for e in errors if not isinstance(e, kinds)]
+        asked += [e for e in errors if isinstance(e, RefusedTextError)]
         limited = [e for e in errors if isinstance(e, LimitedError)]
         raise [*asked, *limited, errors[-1]][0]
 
@@ -237,11 +247,16 @@ class Asker:
     def _reply(self, member: Member, text: str, deadline: float, degraded: bool) -> Reply:
         if not member.warm:
             self._wake(member, deadline)
+        sent = context.fitted(text, member.longest_text, shorten=self._shorten)
         while True:
             try:
                 with member.limits.turn(deadline):
-                    said, usage = self._answer(member, text, deadline)
-                return Reply(said, member.origin, degraded, usage)
+                    said, usage = self._answer(member, sent, deadline, text)
+                return Reply(said, member.origin, degraded, usage, truncated=sent is not text)
+            except context.CutError:
+                if not self._shorten:
+                    raise
+                sent = context.halved(text, sent)
             except LimitedError:
                 raise
             except TransientError as error:
@@ -251,12 +266,16 @@ class Asker:
                 if pause > (deadline - time.monotonic()) / 2:
                     raise
 
-    def _answer(self, member: Member, text: str, deadline: float) -> tuple[Verdict, Usage | None]:
-        provider, mending = member.provider, member.mending
-        asked = _Asked(self, member, text, deadline)
+    def _answer(
+        self, member: Member, text: str, deadline: float, whole: str
+    ) -> tuple[Verdict, Usage | None]:
+        """What the model says of text: whole, or what of that fits into its context."""
+        mending = member.mending
+        asked = _Asked(self, member, whole, deadline)
         try:
             said = asked.once(
-                lambda: provider.analyse(text, deadline), clamp=self._clamp and mending is None
+                lambda: _read_in_full(member.provider, text, deadline),
+                clamp=self._clamp and mending is None,
             )
         except BadVerdictError as error:
             if mending is None or time.monotonic() >= deadline:
@@ -360,8 +379,8 @@ class Asker:
                 self._usable(member)
 
     def _failed(self, member: Member, error: Exception) -> None:
-        if isinstance(error, LimitedError):
-            return  # it was not asked
+        if isinstance(error, LimitedError | RefusedTextError):
+            return  # it was not asked, or it is the text
         away = isinstance(error, ModelUnavailableError)
         after = breakers.failed(member.breaker, time.monotonic(), away=away)
         if member.breaker.closed and not after.closed:
@@ -420,6 +439,18 @@ class _Asked:
                 before.input_tokens + answer.usage.input_tokens,
                 before.output_tokens + answer.usage.output_tokens,
             )
+
+
+def _read_in_full(provider: Provider, text: str, deadline: float) -> Answer:
+    """An answer about all of the text. Raises `CutError`, `ModelError`."""
+    answer = provider.analyse(text, deadline)
+    room = getattr(provider, "context_tokens", None)
+    if answer.usage is not None and context.was_cut(text, answer.usage.input_tokens, room):
+        raise context.CutError(
+            f"the model read {answer.usage.input_tokens} tokens, less than the text has; raise the "
+            "server's context (MODEL_CONTEXT_TOKENS), or set MODEL_TEXT_TOO_LONG=shorten"
+        )
+    return answer
 
 
 def _why(error: Exception) -> str:

@@ -364,6 +364,8 @@ class Worker:
         result["model"] = reply.origin.described()
         result["task"] = self._asker.task.described()
         result["degraded"] = reply.degraded
+        if reply.truncated:
+            result["truncated"] = True
         result["attempts"] = work.attempts + 1
         timings = {
             "received": round(work.received_unix, 3),

@@ -34,6 +34,7 @@ DEAD_LETTER_REASONS = (
     "text_too_large",
     "bad_id",
     "result_too_large",
+    "text_too_long",
     "retries_exhausted",
 )
 BREAKERS = ("model", "results")

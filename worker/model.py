@@ -61,7 +61,8 @@ class ModelConfig:
 
     name and base_url are None when they were not set: the provider then takes its own default or
     raises `ModelConfigError`. deadline is in seconds for one call, concurrency the number of
-    threads that call `analyse` at the same time. structured says how the answer's shape is asked
+    threads that call `analyse` at the same time. context_tokens (None: not set) and max_text_bytes
+    say how much is to be read at once. structured says how the answer's shape is asked
     for: auto, schema, tools, json or none. options are the provider's own; key is the model's name
     in the list of models, "" for the one that MODEL_PROVIDER and so on describe.
     """
@@ -75,6 +76,8 @@ class ModelConfig:
     concurrency: int = 8
     seed: int = 0
     max_output_tokens: int = 512
+    context_tokens: int | None = None
+    max_text_bytes: int = 65536
     structured: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     task: Task = field(default_factory=_built_in_task)
@@ -138,6 +141,21 @@ class TransientError(ModelError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RefusedTextError(ModelError):
+    """The server takes no such text (400, 413, 422); another call would end in the same way.
+
+    reason is the dead letter's. The server's own words are not quoted: they may hold the text.
+    """
+
+    reason = "refused_by_model"
+
+
+class TextTooLongError(RefusedTextError):
+    """The text and the prompt do not fit into the model's context, or into the server's quota."""
+
+    reason = "text_too_long"
 
 
 class BadOutputError(TransientError):

@@ -13,10 +13,10 @@ from typing import Any
 import llama_cpp  # noqa: F401 LangChain imports it late; here its absence is told as a package's
 
 from worker.model import (
-    BadOutputError,
     ModelConfig,
     ModelConfigError,
     ModelUnavailableError,
+    TextTooLongError,
     TransientError,
 )
 from worker.model_chat import Chat, Http
@@ -51,7 +51,7 @@ class LlamaCpp:
                 return
             config = self._config
             settings: dict[str, Any] = {
-                "n_ctx": _CONTEXT_TOKENS,
+                "n_ctx": config.context_tokens or _CONTEXT_TOKENS,
                 "n_batch": _BATCH_TOKENS,
                 "verbose": False,
                 "streaming": False,  # a stream says no number of tokens
@@ -85,7 +85,7 @@ class LlamaCpp:
             reply = self._chat.invoke(messages)
         except ValueError as error:
             if "exceed context window" in str(error):
-                raise BadOutputError(
+                raise TextTooLongError(
                     "the text does not fit into the model's context; "
                     f"{self._config.setting('options')}.n_ctx makes it larger"
                 ) from None
@@ -130,6 +130,8 @@ class LlamaCppChat(Chat):
     def __init__(self, config: ModelConfig, file: Path) -> None:
         self._llama = LlamaCpp(config, file)
         self._model_file = file
+        context = config.options.get("n_ctx", config.context_tokens or _CONTEXT_TOKENS)
+        self.context_tokens: int | None = context if isinstance(context, int) else None
         super().__init__("llamacpp", file.name, config, self._llama, str(file), self._llama.http)
 
     def warm_up(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_ollama import ChatOllama
 
+from worker import context, prompt
 from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError, TransientError
 from worker.model_chat import Chat, Http
 
@@ -26,19 +27,29 @@ class Ollama(Chat):
     def __init__(self, config: ModelConfig, model: str) -> None:
         http = Http(config)
         base_url = (config.base_url or DEFAULT_BASE_URL).rstrip("/")
+        wanted = context.tokens_wanted(
+            prompt_bytes=prompt.size(config.task),
+            text_bytes=config.max_text_bytes,
+            output_tokens=config.max_output_tokens,
+        )
         settings: dict[str, Any] = {
+            # Else the server takes 4,096 and cuts what is longer without a word (ollama#3839). The
+            # same for each call: another value would have it load the model again.
+            "num_ctx": min(wanted, config.context_tokens or context.DEFAULT_TOKENS),
             "reasoning": False,
             "temperature": config.temperature,
             "seed": config.seed,
             "num_predict": config.max_output_tokens,
         }
+        settings |= dict(config.options)
+        self.context_tokens: int | None = settings["num_ctx"]
         if config.api_key:
             http.settings["headers"] = {"Authorization": f"Bearer {config.api_key}"}
         chat = ChatOllama(
             model=model,
             base_url=base_url,
             client_kwargs=http.settings,
-            **(settings | dict(config.options)),
+            **settings,
         )
         sent: Mapping[str, str] = http.settings.get("headers", {})
         if (client := getattr(chat._client, "_client", None)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from worker import model
+from worker import context, model, prompt
 from worker.asking import Asker, Call, Member, nothing
 from worker.limits import Limits
 from worker.model import ModelConfig, Origin
@@ -36,6 +36,7 @@ def chain(
         members,
         task,
         clamp=settings.model_clamp,
+        shorten=settings.model_text_too_long == "shorten",
         observe=observe,
         loaded=loaded,
         before=before,
@@ -47,7 +48,9 @@ def member(settings: Settings, task: Task, name: str) -> Member:
 
     Raises `model.ModelConfigError`.
     """
-    built = model.build(config(settings, task, name))
+    how = config(settings, task, name)
+    built = model.build(how)
+    longest = _longest_text(built, how)
     if not name:
         return Member(
             built,
@@ -55,6 +58,7 @@ def member(settings: Settings, task: Task, name: str) -> Member:
                 concurrency=settings.model_concurrency,
                 per_minute=settings.model_requests_per_minute,
             ),
+            longest_text=longest,
         )
     named = _find(settings, name)
     return Member(
@@ -63,6 +67,17 @@ def member(settings: Settings, task: Task, name: str) -> Member:
         deadline=named.deadline_seconds,
         version=named.version,
         key=name,
+        longest_text=longest,
+    )
+
+
+def _longest_text(built: model.Provider, how: ModelConfig) -> int | None:
+    """Bytes of a text that the model reads in full, where its context is known."""
+    tokens = getattr(built, "context_tokens", None) or how.context_tokens
+    if not isinstance(tokens, int) or how.provider == BUILT_IN:
+        return None
+    return context.longest_text(
+        tokens, prompt_bytes=prompt.size(how.task), output_tokens=how.max_output_tokens
     )
 
 
@@ -96,6 +111,8 @@ def _plain(settings: Settings, task: Task) -> ModelConfig:
         concurrency=settings.concurrency,
         seed=settings.model_seed,
         max_output_tokens=settings.model_max_output_tokens,
+        context_tokens=settings.model_context_tokens,
+        max_text_bytes=settings.max_text_bytes,
         structured=settings.model_structured,
         options=settings.model_options,
         task=task,
@@ -107,7 +124,7 @@ def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> Mode
     common = _plain(settings, task)
     said = {
         field: own
-        for field in ("temperature", "seed", "max_output_tokens", "structured")
+        for field in ("temperature", "seed", "max_output_tokens", "context_tokens", "structured")
         if (own := getattr(named, field)) is not None
     }
     made = replace(

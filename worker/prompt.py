@@ -28,6 +28,11 @@ def before(task: Task) -> list[Message]:
     return asked
 
 
+def size(task: Task) -> int:
+    """Bytes of what all conversations of a task begin with."""
+    return sum(len(said.encode(errors="replace")) for _, said in before(task))
+
+
 def question(task: Task, text: str) -> Message:
     """The last of a conversation: the text in its fence."""
     return ("human", fenced(task, text))

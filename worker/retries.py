@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.limits import LimitedError
-from worker.model import ModelUnavailableError, TransientError
+from worker.model import ModelUnavailableError, RefusedTextError, TransientError
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
 
@@ -62,6 +62,8 @@ def decide(
         model_away and isinstance(error, TransientError)
     ):
         return Hold()
+    if isinstance(error, RefusedTextError):
+        return DeadLetter(error.reason, type(error).__name__, attempts + 1)
     made = attempts if isinstance(error, LimitedError) else attempts + 1
     if made >= max_attempts:
         return DeadLetter("retries_exhausted", type(error).__name__, made)

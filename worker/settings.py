@@ -68,6 +68,7 @@ class NamedModel(BaseModel):
     max_output_tokens: int | None = Field(None, ge=16, le=32768)
     structured: Structured | None = None
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
+    context_tokens: int | None = Field(None, ge=512, le=10_000_000)
     concurrency: int | None = Field(None, ge=1, le=1024)
     requests_per_minute: float | None = Field(None, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
@@ -129,6 +130,14 @@ class Settings(BaseSettings):
     model_deadline: float = Field(60.0, gt=0, le=3600, description="seconds for one model call")
     model_seed: int = Field(0, ge=0)
     model_max_output_tokens: int = Field(512, ge=16, le=32768)
+    model_context_tokens: int | None = Field(
+        None,
+        ge=512,
+        le=10_000_000,
+        description="tokens that the model reads at once: Ollama is asked for at most so many "
+        "(8192), and a text that does not fit is not sent",
+    )
+    model_text_too_long: Literal["refuse", "shorten"] = "refuse"
     model_structured: Structured = "auto"
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
     model_requests_per_minute: float | None = Field(None, gt=0)

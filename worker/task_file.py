@@ -47,7 +47,18 @@ _PROPERTY_KEYS = {
 }
 #: What the worker itself writes into a result.
 RESERVED = frozenset(
-    {"id", "id_generated", "model", "task", "degraded", "attempts", "timings", "metadata", "extra"}
+    {
+        "id",
+        "id_generated",
+        "model",
+        "task",
+        "degraded",
+        "truncated",
+        "attempts",
+        "timings",
+        "metadata",
+        "extra",
+    }
 )
 
 

@@ -65,6 +65,12 @@
 {{- if .clamp }}
 - {name: MODEL_CLAMP, value: "true"}
 {{- end }}
+{{- with .contextTokens }}
+- {name: MODEL_CONTEXT_TOKENS, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
+{{- if ne .textTooLong "refuse" }}
+- {name: MODEL_TEXT_TOO_LONG, value: {{ .textTooLong }}}
+{{- end }}
 {{- with .concurrency }}
 - {name: MODEL_CONCURRENCY, value: {{ include "selfheal.text" . | quote }}}
 {{- end }}

@@ -316,13 +316,12 @@ def _ollama(cluster: Cluster) -> list[str]:
         "ollama.autoscaling.enabled": "false",
         "ollama.resources.requests.cpu": "200m",
         "ollama.resources.requests.memory": "512Mi",
-        "ollama.extraEnv[0].name": "OLLAMA_CONTEXT_LENGTH",
+        "model.contextTokens": "2048",
         "model.deadlineSeconds": "90",
         "worker.concurrency": "2",
         "faults.modelDelay": "1",
     }
-    given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
-    return [*given, "--set-string", "ollama.extraEnv[0].value=2048"]
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
 
 
 def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(lab):

@@ -24,10 +24,10 @@ from tests.models.conftest import Analyze
 from worker import model, task_file
 from worker.asking import Asker, Member
 from worker.model import (
-    BadOutputError,
     ModelConfig,
     ModelUnavailableError,
     Provider,
+    TextTooLongError,
     TransientError,
 )
 
@@ -162,7 +162,7 @@ def test_a_call_that_waits_for_the_other_ends_with_its_deadline(warm: Provider) 
 
 
 def test_a_text_that_is_too_long_is_told_without_quoting_it(warm: Provider) -> None:
-    with pytest.raises(BadOutputError, match=r"does not fit .* MODEL_OPTIONS\.n_ctx") as caught:
+    with pytest.raises(TextTooLongError, match=r"does not fit .* MODEL_OPTIONS\.n_ctx") as caught:
         warm.analyse("parcel " * 6000, _later())
     assert "parcel" not in str(caught.value)
 

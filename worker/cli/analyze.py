@@ -75,6 +75,8 @@ def _answer(settings: Settings, asker: Asker, body: bytes) -> dict[str, Any]:
     made["task"] = asker.task.described()
     if reply.degraded:
         made["degraded"] = True
+    if reply.truncated:
+        made["truncated"] = True
     if got.metadata is not None:
         made["metadata"] = got.metadata
     if got.extra:

@@ -13,6 +13,9 @@ env:
   - {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
   - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
   - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
+  {{- with .Values.model.contextTokens }}
+  - {name: OLLAMA_CONTEXT_LENGTH, value: {{ include "selfheal.text" . | quote }}}
+  {{- end }}
   {{- with .Values.ollama.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -227,3 +227,26 @@ def test_ollamas_options_go_before_the_settings_for_all() -> None:
     asked: Any = model.build(ModelConfig(**OLLAMA, options=options))
     chat = asked._chat.bound
     assert {name: getattr(chat, name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [
+        ({}, 8192),
+        ({"max_text_bytes": 3000}, None),  # as many as prompt, text and answer take
+        ({"context_tokens": 2048}, 2048),
+        ({"context_tokens": 32768}, None),
+        ({"options": {"num_ctx": 4096}}, 4096),
+    ],
+)
+def test_ollama_is_asked_for_the_context_that_the_longest_text_takes(
+    more: dict[str, Any], tokens: int | None
+) -> None:
+    pytest.importorskip("langchain_ollama")
+    asked: Any = model.build(ModelConfig(**OLLAMA, **more))
+    assert asked._chat.bound.num_ctx == asked.context_tokens
+    if tokens is not None:
+        assert asked.context_tokens == tokens
+    else:
+        least = (more.get("max_text_bytes") or 65536) // 3 + 512
+        assert least < asked.context_tokens < least + 2000

@@ -1,0 +1,171 @@
+"""A text that a model did not read in full is never answered as if it had been."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import context, task_file
+from worker.asking import Asker, Member
+from worker.context import fewest_tokens, fitted, longest_text, shortened, tokens_wanted, was_cut
+from worker.model import Answer, ModelUnavailableError, TextTooLongError, Usage
+from worker.retries import DeadLetter, decide
+
+ANSWER = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+LONG = "The box was broken, and nobody answers. " * 1600  # 64,000 bytes
+
+
+@dataclass
+class Server:
+    """Reads no more than its context, and says how much that was; a word is a token and a third."""
+
+    context: int
+    counts: bool = True
+    asked: list[str] = field(default_factory=list)
+    name: str = "test"
+    model: str = "test"
+    version: str = "1"
+
+    def warm_up(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        self.asked.append(text)
+        read = min(self.context, 300 + len(text.split()) * 4 // 3)
+        return Answer(json.dumps(ANSWER), Usage(read, 30) if self.counts else None)
+
+
+def asker(*servers: Server, longest: int | None = None, shorten: bool = False) -> Asker:
+    members = [Member(server, longest_text=longest) for server in servers]
+    made = Asker(members, task_file.load(), shorten=shorten)
+    for member in members:
+        member.wake()
+    return made
+
+
+def soon() -> float:
+    return time.monotonic() + 60
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (LONG, 2050),
+        ("word " * 12_900, 2050),
+        ("\n".join(["Zeile für Zeile alles kaputt"] * 2000), 4096),
+        ("这家店的服务很差我再也不会来了" * 2000, 2048),
+        ("".join(chr(97 + n * n % 23) for n in range(64_500)), 2048),
+    ],
+    ids=["sentences", "words", "lines", "chinese", "one word"],
+)
+def test_a_part_of_a_long_text_is_told_from_the_whole(text: str, read: int) -> None:
+    assert was_cut(text, read)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (LONG, 12_000),
+        (LONG, None),  # the server does not say
+        (LONG, 0),  # nor here: old servers count no prompt that is in their cache
+        ("short text", 3),
+        ("-" * 60_000, 900),
+        (" " * 60_000 + "x", 600),
+        ("ab cd " * 200, 20),
+    ],
+    ids=["read", "unknown", "cached", "short", "rule", "blanks", "few words"],
+)
+def test_a_text_that_may_have_been_read_is_not(text: str, read: int | None) -> None:
+    assert not was_cut(text, read)
+
+
+@pytest.mark.parametrize(("read", "cut"), [(2046, False), (2047, True), (2048, True)])
+def test_a_prompt_that_fills_the_context_was_cut(read: int, cut: bool) -> None:
+    assert was_cut("👍🏽 " * 300, read, 2048) is cut
+
+
+@given(st.text())
+def test_no_text_has_more_tokens_at_least_than_bytes(text: str) -> None:
+    assert 0 <= fewest_tokens(text) <= len(text.encode(errors="replace"))
+
+
+@given(st.text(min_size=100), st.integers(min_value=10, max_value=400))
+def test_what_is_shortened_fits_and_is_head_and_tail(text: str, most: int) -> None:
+    text = text.encode(errors="replace").decode()
+    short = shortened(text, most)
+    assert len(short.encode()) <= max(most, 7)
+    head, tail = short.split("\n[…]\n")[0], short.rsplit("\n[…]\n")[-1]
+    assert text.startswith(head)
+    assert text.endswith(tail)
+
+
+def test_the_longest_text_is_what_the_context_leaves() -> None:
+    tokens = tokens_wanted(prompt_bytes=1500, text_bytes=9000, output_tokens=512)
+    fits = longest_text(tokens, prompt_bytes=1500, output_tokens=512)
+    assert 9000 <= fits <= 9003
+    assert fitted("x" * 9000, fits, shorten=False) == "x" * 9000
+
+
+def test_what_the_server_did_not_read_in_full_is_refused_once() -> None:
+    server = Server(context=2050)
+    with pytest.raises(TextTooLongError) as caught:
+        asker(server).ask(LONG, soon())
+    assert len(server.asked) == 1
+    assert decide(
+        caught.value, attempts=0, max_attempts=5, delays=[1], model_away=False
+    ) == DeadLetter("text_too_long", "CutError", 1)
+
+
+def test_what_does_not_fit_is_not_even_sent() -> None:
+    server = Server(context=2050)
+    with pytest.raises(TextTooLongError):
+        asker(server, longest=3000).ask(LONG, soon())
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("longest", [None, 3000])
+def test_or_its_head_and_tail_are_read_and_the_result_says_so(longest: int | None) -> None:
+    server = Server(context=2050)
+    reply = asker(server, longest=longest, shorten=True).ask(LONG, soon())
+    assert reply.truncated
+    assert not was_cut(server.asked[-1], 2050)
+    assert "[…]" in server.asked[-1]
+
+
+def test_a_whole_text_is_not_marked() -> None:
+    for server in (Server(context=100_000), Server(context=2050, counts=False)):
+        reply = asker(server, shorten=True).ask(LONG, soon())
+        assert not reply.truncated
+        assert server.asked == [LONG]
+
+
+def test_a_model_with_more_room_answers_instead_and_no_breaker_opens() -> None:
+    small, large = Server(context=2050), Server(context=100_000)
+    chain = asker(small, large)
+    for _ in range(20):
+        assert chain.ask(LONG, soon()).degraded
+    assert not chain.ask("short", soon()).degraded
+
+
+def test_a_fallback_that_is_away_does_not_hold_the_text() -> None:
+    class Away(Server):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            raise ModelUnavailableError("away")
+
+    with pytest.raises(TextTooLongError):
+        asker(Server(context=2050), Away(context=1)).ask(LONG, soon())
+
+
+def test_the_default_context_is_a_ceiling() -> None:
+    assert context.DEFAULT_TOKENS == 8192
