@@ -53,6 +53,8 @@ class State:
     no_room: int = 0
     boot_id: str = ""
     scale_down_mark: bool = False
+    #: Which rule `first_seen` is about (Rule.mark); empty = not written down.
+    rule: str = ""
     holds: tuple[int, ...] = ()
 
     def to_json(self) -> str:
@@ -91,10 +93,11 @@ _NAMES = {
     "no_room": "noRoom",
     "boot_id": "bootID",
     "scale_down_mark": "scaleDownMark",
+    "rule": "rule",
     "holds": "holds",
 }
 _TYPES: dict[str, type] = {
-    **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id"), str),
+    **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
     **dict.fromkeys(("latched", "scale_down_mark"), bool),
     **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
 }

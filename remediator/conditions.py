@@ -1,8 +1,9 @@
 """What a node's conditions are worth: bad, good, stale, or a detector's restart. Pure.
 
 Two clocks are at work: the writer's (transition and heartbeat times, on the node) and ours
-(`now`, steady within one process). How long something lasts is measured by ours; the writer's
-times only tell one occurrence from another and whether the writer lives.
+(`now`, steady within one process). How long something lasts is measured by ours, and by the
+status alone: a detector moves the transition time also when only the reason or the message
+changes. The writer's times only tell whether the writer lives, and when it began anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from remediator.snapshot import Condition, Node
 
 #: Seconds by which a writer's clock may be ahead before its times count for nothing.
 CLOCK_TOLERANCE = 60.0
+#: So many different reasons of one bad condition are remembered (a detector may write any text).
+MAX_REASONS = 8
+#: A condition that became good at most so long (seconds) before its detector began anew, or
+#: after, became so by that.
+RESET_TOLERANCE = 5.0
 
 
 class Reading(Enum):
@@ -29,6 +35,19 @@ class Reading(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Bad:
+    """A condition while its status is what the rule is about, whatever its reason.
+
+    began: since when by our clock; reasons: those it had since then, oldest first; witnessed:
+    we saw the present reading begin (else it is as old as we know the node, or older).
+    """
+
+    began: float
+    reasons: tuple[str, ...]
+    witnessed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """One rule on one node as we saw it: the reading, and since when by our clock."""
 
@@ -36,6 +55,12 @@ class Sight:
     since: float
     status: str = ""
     transition: float | None = None
+    bad: Bad | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons that the condition had since its status became bad."""
+        return self.bad.reasons if self.bad is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +106,24 @@ def observe(
 
 def _sight(before: Sight | None, rule: Rule, condition: Condition | None, now: float) -> Sight:
     seen = reading(rule, condition)
-    status = condition.status if condition else ""
-    transition = condition.transition if condition else None
-    if before is not None and before.reading is seen:
-        # The same status with another transition time: it flipped in between, unseen.
-        flipped = before.status == status and before.transition != transition
-        since = now if flipped else before.since
-        return Sight(seen, since, status, transition)
-    return Sight(seen, now, status, transition)
+    since = before.since if before is not None and before.reading is seen else now
+    if condition is None:
+        return Sight(seen, since)
+    bad = _bad(before, seen, condition, now) if condition.status in rule.status else None
+    return Sight(seen, since, condition.status, condition.transition, bad)
+
+
+def _bad(before: Sight | None, seen: Reading, condition: Condition, now: float) -> Bad:
+    known = before.bad if before is not None else None
+    if before is None or known is None:
+        return Bad(now, (condition.reason,), before is not None)
+    reasons = known.reasons
+    if condition.reason not in reasons and len(reasons) < MAX_REASONS:
+        reasons = (*reasons, condition.reason)
+    witnessed = known.witnessed or before.reading is not seen
+    if (reasons, witnessed) == (known.reasons, known.witnessed):
+        return known
+    return Bad(known.began, reasons, witnessed)
 
 
 def _pulse(before: Pulse | None, condition: Condition, now: float) -> Pulse:
@@ -99,22 +134,32 @@ def _pulse(before: Pulse | None, condition: Condition, now: float) -> Pulse:
 
 
 def _detector_restarted(old: Node, new: Node) -> bool:
-    """A condition kept its status but got a new transition time: its writer began anew.
+    """A writer began anew: it wrote all of its conditions False, with a new transition time.
 
-    node-problem-detector writes every condition False at its start, without a probe.
+    node-problem-detector does so at its start, without a probe. A transition time that moves
+    while the condition is bad, with the reason or the message, or while another condition of the
+    same write keeps its own, is the detector at work.
     """
+    moved, kept = [], set()
     for name, after in new.conditions.items():
         before = old.conditions.get(name)
-        if (
-            before is not None
-            and name not in KUBELET_CONDITIONS
-            and before.status == after.status
-            and before.transition is not None
-            and after.transition is not None
-            and after.transition > before.transition
-        ):
-            return True
-    return False
+        if before is None or name in KUBELET_CONDITIONS:
+            continue
+        if _newer(before, after):
+            moved.append((before, after))
+        elif before.heartbeat != after.heartbeat:
+            kept.add(after.heartbeat)
+    return any(
+        before.status == after.status == "False"
+        and (before.reason, before.message) == (after.reason, after.message)
+        and (after.heartbeat is None or after.heartbeat not in kept)
+        for before, after in moved
+    )
+
+
+def _newer(before: Condition, after: Condition) -> bool:
+    old, new = before.transition, after.transition
+    return old is not None and new is not None and new > old
 
 
 def stale(rule: Rule, memory: Memory, now: float) -> bool:
@@ -140,18 +185,25 @@ def fresh_until(pulse: Pulse, limit: float, now: float) -> float:
     return until
 
 
-def first_seen(sight: Sight, noted: tuple[str, float | None, float] | None) -> float:
-    """Since when the occurrence lasts, by our clock or a predecessor's note of the same one.
+def first_seen(sight: Sight, noted: float | None) -> float:
+    """Since when the condition is bad: by our clock, or by what was written down on the node.
 
-    `noted` is (status, transition, firstSeen) of the annotation for this condition.
+    noted: the annotation's firstSeen for this rule, None = none. It counts where we did not see
+    the condition become bad ourselves: then it was so before this process knew the node.
     """
-    if noted is None:
+    if noted is None or (sight.bad is not None and sight.bad.witnessed):
         return sight.since
-    status, transition, seen = noted
-    same = transition is None or sight.transition is None or int(sight.transition) == transition
-    if same or (status and status != sight.status):
-        return min(sight.since, seen)
-    return sight.since
+    return min(sight.since, noted)
+
+
+def onsets(rule: Rule, before: Sight | None, sight: Sight) -> tuple[tuple[str, ...], bool]:
+    """Reasons under which the rule's condition is newly bad, and whether it began just now.
+
+    A reason that only alternates is not new: (), as is one that the rule is not about.
+    """
+    known = before.reasons if before is not None else ()
+    fresh = tuple(r for r in sight.reasons if r not in known and rule.matches_reason(r))
+    return fresh, not any(rule.matches_reason(reason) for reason in known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +238,11 @@ def recovery(
     wait = hold_down
     why = f"{rule.condition} is good, hold-down"
     # Good because the detector began anew is no recovery until it had time to look again.
-    if not rule.latched and memory.reset is not None and memory.reset >= sight.since - 5.0:
+    if (
+        not rule.latched
+        and memory.reset is not None
+        and memory.reset >= sight.since - RESET_TOLERANCE
+    ):
         wait = max(hold_down, reset_hold_down)
         why = f"{rule.condition} is good since its detector restarted, hold-down"
         return Recovery(memory.reset + wait, why)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State, Unreadable, parse_state
 from remediator.conditions import (
+    RESET_TOLERANCE,
     Memory,
     Reading,
     Sight,
@@ -169,7 +170,7 @@ class _Look:
             return self._cancel(state)
         if not selected(self.node, self.scope.config):
             return self._give_back(state, "Uncordoned", "it is no longer among the selected nodes")
-        if self._in_wave(state.condition, state.reason, state.first_seen):
+        if self._in_wave(state.condition, self._reasons(state), state.first_seen):
             why = f"many nodes report {state.condition} at once: the detector is suspected"
             return self._give_back(state, "DetectorSuspected", why, phase=Phase.SUSPECT)
         due, why = self._recovery(state)
@@ -293,11 +294,26 @@ class _Look:
             if state.condition == PODS_HUNG and state.phase is Phase.CANCELLED:
                 return self._pods_well(sight)
             if sight.reading is Reading.BAD:
-                if state.phase is Phase.SUSPECT:
-                    return (state.condition, state.reason) not in self.scope.suspects, None
-                flipped = int(sight.transition or 0) != state.transition
-                return sight.status == state.status and flipped, None
+                return state.phase is Phase.SUSPECT and not self._suspected(state), None
+            if sight.reading is Reading.OTHER:  # as bad as it was, for another reason
+                return False, None
+            reset = self.memory.reset
+            if reset is not None and reset >= sight.since - RESET_TOLERANCE:
+                # Good because its detector began anew: it had no time to look yet.
+                over_at = reset + self.scope.config.recovery.reset_hold_down
+                if over_at > self.now:
+                    return False, over_at
         return True, None
+
+    def _suspected(self, state: State) -> bool:
+        reasons = self._reasons(state)
+        return any((state.condition, reason) in self.scope.suspects for reason in reasons)
+
+    def _reasons(self, state: State) -> set[str]:
+        """The reasons that the condition had, as written down and as seen since it is bad."""
+        rules = [rule for rule in self.scope.config.rules if rule.condition == state.condition]
+        sights = [self.memory.sights.get(rule.key) for rule in rules]
+        return {state.reason, *(r for sight in sights if sight is not None for r in sight.reasons)}
 
     def _pods_well(self, sight: Sight) -> tuple[bool, float | None]:
         """Whether nothing was found wrong with the node's pods for the hold-down; else when.
@@ -324,7 +340,8 @@ class _Look:
                 continue
             condition = self.node.conditions[rule.condition]
             since = self._since(rule, sight)
-            if rule.holds and self._in_wave(rule.condition, condition.reason, since):
+            reasons = {condition.reason, *sight.reasons}
+            if rule.holds and self._in_wave(rule.condition, reasons, since):
                 rejected = "suspected-detector"
                 continue
             when = self._due(rule)
@@ -363,6 +380,7 @@ class _Look:
             transition=int(sight.transition or 0),
             first_seen=int(since),
             since=int(self.now),
+            rule=rule.mark,
             boot_id=self.node.boot_id,
             holds=(*recent, int(self.now)),
         )
@@ -380,15 +398,10 @@ class _Look:
     def _note(
         self, rule: Rule, sight: Sight, why: str, bad: tuple[tuple[str, str], ...]
     ) -> Assessment:
-        state = self._seen_state(rule, sight, Phase.NOTED)
         known = self.state
-        if (
-            known is not None
-            and known.phase is Phase.NOTED
-            and (known.condition, known.status, known.transition)
-            == (state.condition, state.status, state.transition)
-        ):
+        if known is not None and self._written_down(known, Phase.NOTED, rule):
             return Assessment("noted", why, state=known, bad=bad)
+        state = self._seen_state(rule, sight, Phase.NOTED)
         intent = self._intent(Kind.NOTE, state, "ConditionSeen", f"noted: {why}")
         return Assessment("noted", why, intent=intent, state=known, bad=bad)
 
@@ -403,12 +416,7 @@ class _Look:
         """A rule's `for` is running; what lasts is written down so that a restart keeps it."""
         why = f"{rule.condition}={sight.status}, acting in {_span(when - self.now)}"
         known = self.state
-        noted = (
-            known is not None
-            and known.phase is Phase.SEEN
-            and (known.condition, known.status) == (rule.condition, sight.status)
-            and known.transition == int(sight.transition or 0)
-        )
+        noted = known is not None and self._written_down(known, Phase.SEEN, rule)
         write_at = sight.since + NOTE_AFTER
         if noted or not rule.holds or when <= write_at:
             return Assessment("seen", why, due=due, state=known, bad=bad)
@@ -418,6 +426,22 @@ class _Look:
         after = self._seen_state(rule, sight, Phase.SEEN)
         intent = self._intent(Kind.NOTE, after, "ConditionSeen", why)
         return Assessment("seen", why, intent=intent, due=due, state=known, bad=bad)
+
+    def _written_down(self, known: State, phase: Phase, rule: Rule) -> bool:
+        """Whether the annotation says so already: of this rule, or of one about the same that is
+        still bad. Written anew at each change of a reason it would be a storm of writes and Events.
+        """
+        if known.phase is not phase or known.condition != rule.condition:
+            return False
+        if not known.rule:
+            return known.status in rule.status and rule.matches_reason(known.reason)
+        return any(
+            sight.reading is Reading.BAD and abs(self._since(other, sight) - known.first_seen) < 2
+            for other in self.scope.config.rules
+            if other.mark == known.rule and other.holds is rule.holds
+            for sight in (self.memory.sights.get(other.key),)
+            if sight is not None
+        )
 
     def _seen_state(self, rule: Rule, sight: Sight, phase: Phase) -> State:
         condition = self.node.conditions[rule.condition]
@@ -431,6 +455,7 @@ class _Look:
             transition=int(sight.transition or 0),
             first_seen=int(self._since(rule, sight)),
             since=int(self.now),
+            rule=rule.mark,
             holds=self._recent_holds(self.state),
         )
 
@@ -473,10 +498,11 @@ class _Look:
             for sight in (self.memory.sights.get(rule.key),)
         )
 
-    def _in_wave(self, condition: str, reason: str, since: float) -> bool:
+    def _in_wave(self, condition: str, reasons: set[str], since: float) -> bool:
         """Whether this came with a wave over many nodes (times are kept in whole seconds)."""
-        began = self.scope.suspects.get((condition, reason))
-        return began is not None and since >= int(began)
+        suspects = self.scope.suspects
+        moments = [suspects[condition, r] for r in reasons if (condition, r) in suspects]
+        return any(since >= int(began) for began in moments)
 
     # -- shared -------------------------------------------------------------------------
 
@@ -488,12 +514,25 @@ class _Look:
 
     def _since(self, rule: Rule, sight: Sight) -> float:
         state = self.state
-        noted = None
-        if state is not None and state.condition == rule.condition and state.first_seen:
-            in_progress = state.phase in (Phase.SEEN, Phase.NOTED)
-            if in_progress and state.status in rule.status:
-                noted = (state.status, float(state.transition), float(state.first_seen))
-        return first_seen(sight, noted)
+        if state is None or not state.first_seen or not self._is_about(state, rule):
+            return sight.since
+        in_progress = state.phase in (Phase.SEEN, Phase.NOTED)
+        return first_seen(sight, float(state.first_seen) if in_progress else None)
+
+    def _is_about(self, state: State, rule: Rule) -> bool:
+        """Whether what was written down of the condition was bad for this rule all the while."""
+        if state.condition != rule.condition:
+            return False
+        if state.rule in ("", rule.mark):
+            return state.status in rule.status and (
+                state.rule != "" or rule.matches_reason(state.reason)
+            )
+        # What is bad for a narrower rule is bad for the wider one.
+        return not rule.reason and any(
+            set(other.status) <= set(rule.status)
+            for other in self.scope.config.rules
+            if other.mark == state.rule
+        )
 
     def _due(self, rule: Rule) -> float | None:
         """When the rule's `for` is over; None while the condition is not bad."""

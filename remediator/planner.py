@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from remediator.annotation import STATE_KEY, Phase, State
+from remediator.annotation import STATE_KEY, Phase, State, Unreadable
 from remediator.brakes import (
     OUTAGE_MINIMUM,
     OUTAGE_PERCENT,
@@ -22,7 +22,7 @@ from remediator.brakes import (
     ask_drain,
     ask_hold,
 )
-from remediator.conditions import Memory, Reading, observe
+from remediator.conditions import Memory, Reading, Sight, observe, onsets
 from remediator.decide import (
     NO_MARKS,
     Assessment,
@@ -31,6 +31,7 @@ from remediator.decide import (
     Scope,
     assess,
     foreign_mark,
+    read_state,
     selected,
 )
 from remediator.settings import PODS_HUNG, Config
@@ -238,15 +239,17 @@ class Planner:
             if sight.reading is not Reading.BAD or not rule.holds:
                 continue
             earlier = before.sights.get(rule.key) if before is not None else None
-            if earlier is not None and earlier.reading is Reading.BAD:
+            reasons, new = onsets(rule, earlier, sight)
+            if not reasons:
                 continue
-            # At first sight of a node only its own clock can say when this began.
-            known_from = sight.transition if before is None else None
-            when = min(now, known_from) if known_from is not None else now
-            key = (rule.condition, entry.node.conditions[rule.condition].reason)
+            when = now if new or sight.bad is None else sight.bad.began
+            if before is None:
+                when = _known_since(entry.node, rule.condition, sight, now)
             reset = entry.memory.reset
             rollout = reset is not None and when - reset < self.config.signal.rollout_window
-            self._onsets.setdefault(key, {})[entry.node.uid] = Onset(when, rollout)
+            for reason in reasons:
+                key = (rule.condition, reason)
+                self._onsets.setdefault(key, {})[entry.node.uid] = Onset(when, rollout)
 
     # -- outcomes -----------------------------------------------------------------------
 
@@ -432,13 +435,14 @@ class Planner:
             return block
         if wish.state.condition in self.trusted:
             return None
-        recent = self._granted.setdefault((wish.state.condition, wish.state.reason), deque())
-        while recent and recent[0] <= now - signal.window:
-            recent.popleft()
-        if len(recent) < self._wave_limit():
-            return None
-        message = f"{len(recent)} holds for {wish.state.condition} within {signal.window:g}s"
-        return Engaged("signal", message, recent[0] + signal.window)
+        for key in _keys(entry, wish.state, self.config):
+            recent = self._granted.setdefault(key, deque())
+            while recent and recent[0] <= now - signal.window:
+                recent.popleft()
+            if len(recent) >= self._wave_limit():
+                message = f"{len(recent)} holds for {key[0]} within {signal.window:g}s"
+                return Engaged("signal", message, recent[0] + signal.window)
+        return None
 
     def _grant_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Intent:
         state = wish.state
@@ -446,7 +450,8 @@ class Planner:
         entry.due_at = entry.assessment.due_since
         tally.add_hold(entry.member or Member(), now)
         self._hold_times.append(now)
-        self._granted.setdefault((state.condition, state.reason), deque()).append(now)
+        for key in _keys(entry, state, self.config):
+            self._granted.setdefault(key, deque()).append(now)
         member = entry.member or Member()
         if state.action == "drain" and ask_drain(self.config.brakes, tally, member) is None:
             # One write for both: cordoned and being drained.
@@ -560,11 +565,34 @@ def _crowded(moments: list[float], window: float, limit: int) -> float | None:
 
 
 def _bad_now(entry: Entry, config: Config) -> set[Key]:
-    return {
-        (rule.condition, entry.node.conditions[rule.condition].reason)
-        for rule in config.rules
-        if entry.memory.sights[rule.key].reading is Reading.BAD
-    }
+    found: set[Key] = set()
+    for rule in config.rules:
+        sight = entry.memory.sights[rule.key]
+        if sight.reading is Reading.BAD:
+            reasons = {entry.node.conditions[rule.condition].reason, *sight.reasons}
+            found.update((rule.condition, r) for r in reasons if rule.matches_reason(r))
+    return found
+
+
+def _known_since(node: Node, condition: str, sight: Sight, now: float) -> float:
+    """At first sight of a node: since when its condition is bad, by its own clock or by what a
+    predecessor wrote down (a transition time moves also with the reason alone)."""
+    moments = [now]
+    if sight.transition is not None:
+        moments.append(sight.transition)
+    try:
+        state = read_state(node)
+    except Unreadable:
+        state = None
+    if state is not None and state.condition == condition and state.first_seen:
+        moments.append(float(state.first_seen))
+    return min(moments)
+
+
+def _keys(entry: Entry, state: State, config: Config) -> set[Key]:
+    """What a hold counts as: its condition with each reason that it has shown since it is bad."""
+    shown = {key for key in _bad_now(entry, config) if key[0] == state.condition}
+    return {(state.condition, state.reason), *shown}
 
 
 def _urgency(entry: Entry) -> tuple[int, int, float, str]:

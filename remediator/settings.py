@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,11 @@ class Rule(_Strict):
         """Stable name of the rule inside one configuration."""
         parts = [self.condition, "|".join(self.status)]
         return "/".join([*parts, self.reason] if self.reason else parts)
+
+    @property
+    def mark(self) -> str:
+        """The key, short enough for a node's annotation."""
+        return f"{zlib.crc32(self.key.encode()):08x}"
 
     @property
     def holds(self) -> bool:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remediator.conditions import (
+    Bad,
     Memory,
     Pulse,
     Reading,
@@ -18,6 +19,7 @@ from remediator.conditions import (
     recovery,
     stale,
 )
+from remediator.snapshot import Condition
 from tests.pure.remediator.things import NOW, condition, node, rule, with_condition
 
 
@@ -41,14 +43,75 @@ def test_unknown_may_be_what_a_rule_is_about() -> None:
     assert reading(about, condition("Unknown", "Ready")) is Reading.BAD
 
 
-def test_a_flip_between_two_looks_is_a_new_occurrence() -> None:
+STEPS = st.lists(
+    st.tuples(st.floats(0.1, 400), st.sampled_from("XYZ"), st.text(max_size=3), st.floats(-9, 9)),
+    max_size=8,
+)
+
+
+@given(STEPS)
+def test_how_long_it_is_bad_depends_on_the_status_alone(
+    steps: list[tuple[float, str, str, float]],
+) -> None:
+    """Whatever the reason, the message and the transition time do in between."""
     about = rule()
-    first = node("n", condition("True", transition=NOW - 50))
-    again = with_condition(first, condition("True", transition=NOW + 10))
-    memory = observe(Memory(), None, first, [about], NOW)
-    assert memory.sights[about.key].since == NOW
-    memory = observe(memory, first, again, [about], NOW + 11)
-    assert memory.sights[about.key].since == NOW + 11
+    now, before = NOW, node("n", condition("True", transition=NOW - 50))
+    memory = observe(Memory(), None, before, [about], now)
+    for seconds, reason, message, moved in steps:
+        now += seconds
+        found = Condition("Fault", "True", reason, message, now + moved, now)
+        seen = with_condition(before, found)
+        memory = observe(memory, before, seen, [about], now)
+        before = seen
+        assert memory.sights[about.key].since == NOW
+        assert memory.reset is None
+
+
+@pytest.mark.parametrize("gap", ["False", "Unknown", None])
+def test_another_status_is_a_new_occurrence(gap: str | None) -> None:
+    about = rule()
+    bad = node("n", condition("True"))
+    between = node("n", *([condition(gap)] if gap else []))
+    memory = observe(Memory(), None, bad, [about], NOW)
+    memory = observe(memory, bad, between, [about], NOW + 5)
+    memory = observe(memory, between, bad, [about], NOW + 6)
+    assert memory.sights[about.key].since == NOW + 6
+
+
+def test_a_reason_that_the_rule_is_not_about_is_a_gap_for_this_rule_only() -> None:
+    narrow, wide = rule(reason="^X$"), rule()
+    memory, before = Memory(), None
+    for second, reason in enumerate("XXYX"):
+        found = node("n", condition("True", reason=reason, transition=NOW + second))
+        memory = observe(memory, before, found, [narrow, wide], NOW + second)
+        before = found
+    assert memory.sights[narrow.key].since == NOW + 3
+    assert memory.sights[wide.key].since == NOW
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("another reason", {"reason": "Else"}),
+        ("another message", {"message": "else"}),
+    ],
+)
+def test_a_transition_that_moves_with_the_text_is_no_restart(
+    name: str, change: dict[str, str]
+) -> None:
+    good = node("n", condition("False"))
+    after = replace(condition("False", transition=NOW + 9), **change)  # type: ignore[arg-type]
+    assert observe(Memory(), good, with_condition(good, after), [rule()], NOW).reset is None
+
+
+def test_a_restart_moves_all_conditions_of_the_writer() -> None:
+    before = node("n", condition("False"), condition("False", "Other"))
+    moved = condition("False", transition=NOW + 9, heartbeat=NOW + 9)
+    kept = condition("False", "Other", heartbeat=NOW + 9)
+    one = with_condition(with_condition(before, moved), kept)
+    assert observe(Memory(), before, one, [rule()], NOW).reset is None
+    both = with_condition(one, replace(kept, transition=NOW + 9))
+    assert observe(Memory(), before, both, [rule()], NOW).reset == NOW
 
 
 def test_from_false_to_unknown_is_the_same_occurrence() -> None:
@@ -89,11 +152,11 @@ def test_freshness_ends_within_the_limit(limit: float, age: float, changed: floa
     assert fresh_until(pulse, limit, NOW) <= NOW + limit + 60
 
 
-def test_the_note_of_a_predecessor_counts_for_the_same_occurrence() -> None:
-    sight = Sight(Reading.BAD, NOW, "True", NOW - 100)
-    assert first_seen(sight, ("True", float(int(NOW - 100)), NOW - 90)) == NOW - 90
-    assert first_seen(sight, ("True", NOW - 5000, NOW - 4000)) == NOW
-    assert first_seen(sight, None) == NOW
+def test_what_a_predecessor_wrote_down_counts_unless_we_saw_it_begin() -> None:
+    known = Sight(Reading.BAD, NOW, "True", NOW - 100)
+    assert first_seen(known, NOW - 90) == NOW - 90
+    assert first_seen(known, None) == NOW
+    assert first_seen(replace(known, bad=Bad(NOW, ("Why",), witnessed=True)), NOW - 90) == NOW
 
 
 def _recovery(about, found, memory, now, **more):  # type: ignore[no-untyped-def]

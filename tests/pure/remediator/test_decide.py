@@ -203,9 +203,50 @@ def test_a_human_uncordon_cancels() -> None:
     assert intent.kind is Kind.CANCEL
     cancelled = node("n", BAD, state=intent.state)
     assert look(cancelled, scope()).wish is None
-    # A new occurrence is a new decision.
-    again = node("n", condition("True", transition=NOW - 1), state=intent.state)
-    assert look(again, scope()).wish is not None
+    # The same one, told with other words and times.
+    for reason, moved in (("Why", NOW - 1), ("Else", NOW - 1), ("Else", NOW - 100)):
+        again = node("n", condition("True", reason=reason, transition=moved), state=intent.state)
+        assert look(again, scope()).wish is None
+        assert look(again, scope(rule(reason="^Why$"))).wish is None
+
+
+@pytest.mark.parametrize("action", ["annotate-only", "drain"])
+def test_a_reason_that_alternates_is_written_down_once(action: str) -> None:
+    about = scope(rule(action=action, **{"for": "10m" if action == "drain" else 0}))
+    found, memory = node("n", BAD), Memory()
+    memory = observe(memory, None, found, about.config.rules, NOW)
+    intent = assess(found, memory, about, NOW + 9).intent
+    assert intent is not None
+    for second in range(10, 300, 10):
+        now = NOW + second
+        told = condition("True", reason="XY"[second % 20 // 10], transition=now, heartbeat=now)
+        after = node("n", told, state=intent.state)
+        memory = observe(memory, found, after, about.config.rules, now)
+        found = after
+        assert assess(found, memory, about, now).intent is None
+    taken_over = look(found, about, NOW + 300)
+    assert taken_over.intent is None
+    if action == "drain":
+        assert taken_over.due == pytest.approx(NOW + 600, abs=1)
+
+
+def test_what_was_written_down_of_one_rule_counts_for_it_only() -> None:
+    narrow, wide = rule(reason="^X$", **{"for": "5m"}), rule(**{"for": "10m"})
+    about = scope(narrow, wide)
+    noted = State(Phase.SEEN, OWNER, "Fault", "True", "X", "drain", first_seen=int(NOW - 400))
+    found = node("n", condition("True", reason="X"), state=replace(noted, rule=wide.mark))
+    assert look(found, about).wish is None
+    assert look(found, about, NOW + 200).wish is not None
+    found = node("n", condition("True", reason="X"), state=replace(noted, rule=narrow.mark))
+    assert look(found, about).wish is not None
+
+
+def test_an_alternating_reason_does_not_escape_a_wave() -> None:
+    about = replace(scope(), suspects={("Fault", "Why"): NOW})
+    first, second = node("n", BAD), node("n", condition("True", reason="Else"))
+    memory = observe(Memory(), None, first, about.config.rules, NOW)
+    memory = observe(memory, first, second, about.config.rules, NOW + 1)
+    assert assess(second, memory, about, NOW + 1).rejected == "suspected-detector"
 
 
 def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown() -> None:
