@@ -400,10 +400,12 @@ _NODES = (
         _REMEDIATOR,
         "critical",
         "5m",
-        "min(selfheal_remediator_nodes_watch_age_seconds{%remediator%}) > %threshold%",
+        "(max(selfheal_remediator_nodes_watch_age_seconds{%remediator%} " + _LEADS + ")"
+        " or min(selfheal_remediator_nodes_watch_age_seconds{%remediator%})) > %threshold%",
         "The remediator has heard nothing of the nodes for {{ $value | humanizeDuration }}",
-        "The node watch of every replica of %release%-remediator is silent for {{ $value | "
-        "humanizeDuration }}, more than %threshold% seconds: while it is, nothing new is cordoned.",
+        "The node watch of the leader of %release%-remediator (of every replica, where none leads) "
+        "is silent for {{ $value | humanizeDuration }}, more than %threshold% seconds: while it is, "
+        "nothing new is cordoned.",
         "selfheal-remediation",
         "Age of the last plan",
         120,

@@ -24,6 +24,8 @@ class ApiFailure(Exception):
         self, status: int, reason: str, message: str, *, causes: tuple[tuple[str, str], ...] = ()
     ) -> None:
         self.status, self.reason, self.message, self.causes = status, reason, message, causes
+        #: Seconds after which the server wants to be asked again; None = it did not say.
+        self.retry_after: float | None = None
         super().__init__(f"{status or 'no answer'} {reason}: {message}".strip())
 
     @classmethod
@@ -103,14 +105,24 @@ class Answer:
             text = self.body.decode("utf-8", "replace").strip()
             status = {"message": " ".join(text.split())[:300]}
         status["code"] = self.status
-        return ApiFailure.from_status(status)
+        failure = ApiFailure.from_status(status)
+        failure.retry_after = self.retry_after
+        return failure
 
     @property
     def throttled(self) -> bool:
-        """429 from the server's own flow control, not from a disruption budget."""
-        if self.status != 429:
+        """429 from the server's own flow control, which asks this client to slow down.
+
+        Its handler (apiserver's pkg/server/filters) answers before anything else looks at the
+        request: always with Retry-After, and with nothing about an object. A 429 with causes (a
+        disruption budget), of an admission plugin or webhook, or of one resource's storage is
+        about that one request.
+        """
+        if self.status != 429 or self.retry_after is None:
             return False
-        return not any(reason == "DisruptionBudget" for reason, _ in self.failure().causes)
+        failure = self.failure()
+        about_one = any(words in failure.message for words in _ABOUT_ONE_REQUEST)
+        return not failure.causes and not about_one
 
 
 def object_from(body: bytes) -> Json | None:
@@ -120,6 +132,19 @@ def object_from(body: bytes) -> Json | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+#: How webhooks and admission policies say no, or fail to say anything.
+_ADMISSION = ("admission webhook", "failed calling webhook", "ValidatingAdmissionPolicy")
+#: 429 of what is no flow control: admission, the EventRateLimit plugin, a cache that fills, and
+#: a disruption budget (whose causes a proxy may have dropped).
+_ABOUT_ONE_REQUEST = (
+    *_ADMISSION,
+    "failed to call webhook",
+    "limit reached on type",
+    "(re)initializing",
+    "disruption budget",
+)
 
 
 class Outcome(Enum):
@@ -157,10 +182,6 @@ _BUDGET_TEXT = re.compile(
     r"The disruption budget (?P<name>\S+) needs (?P<needs>\d+) healthy pods"
     r" and has (?P<has>\d+) currently"
 )
-
-
-#: How webhooks and admission policies say no, or fail to say anything.
-_ADMISSION = ("admission webhook", "failed calling webhook", "ValidatingAdmissionPolicy")
 
 
 def budget_shortage(message: str) -> str | None:

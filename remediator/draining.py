@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from remediator import supervision
 from remediator.annotation import Phase, State, Unreadable
 from remediator.answers import (
     ApiFailure,
@@ -41,7 +42,7 @@ from remediator.snapshot import (
     node_from_json,
     pod_from_json,
 )
-from remediator.workers import Post, Workers
+from remediator.workers import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
@@ -158,9 +159,7 @@ class Draining:
         run = Running(drain, self._api.pods_of(node), elsewhere)
         self.running[uid] = run
         self.revision += 1
-        threading.Thread(
-            target=self._watch_pods, args=(run,), name=f"pods-{node}", daemon=True
-        ).start()
+        supervision.start("pods", lambda: self._watch_pods(run), run.stop, name=f"pods-{node}")
 
     def watch_on(self, uid: str) -> None:
         """The node was drained: go on watching what is put on it."""
@@ -327,23 +326,23 @@ class Draining:
     def _watch_budgets(self) -> None:
         if self._budget_stop is not None:
             return
-        self._budget_stop = threading.Event()
+        stop = self._budget_stop = threading.Event()
         self._budget_source = self._api.budgets()
         reflector = Reflector(
             self._budget_source,
             budget_from_json,
             lambda budget: budget.id,
-            lambda change: self._post(lambda: self._budget_changed(change)),
+            lambda change: self._post(lambda: self._budget_changed(change, stop)),
             lambda: None,
             lambda failure: log.warning("disruption budgets: %s", failure),
-            self._budget_stop,
+            stop,
         )
-        threading.Thread(target=reflector.run, name="budgets", daemon=True).start()
+        supervision.start("budgets", reflector.run, stop)
 
-    def _budget_changed(self, change: Change[Budget]) -> None:
+    def _budget_changed(self, change: Change[Budget], stop: threading.Event) -> None:
         budget = change.new or change.old
-        if budget is None or self._budget_stop is None:
-            return
+        if budget is None or self._budget_stop is not stop:
+            return  # of a watch that was ended: a later one may have told more already
         if change.new is None:
             self._budgets.pop(budget.uid, None)
         else:
@@ -424,15 +423,16 @@ class Draining:
                 return
             try:
                 ask = self._api.delete_pod if delete else self._api.evict
-                answer = ask(pod.namespace, pod.name, pod.uid, grace, rehearse=rehearse)
-                result = classify_eviction(answer)
+                with supervision.expected("worker", f"the eviction of {pod.id}"):
+                    answer = ask(pod.namespace, pod.name, pod.uid, grace, rehearse=rehearse)
+                    result = classify_eviction(answer)
             except NotLeader as failure:
                 result = EvictionResult(Outcome.UNAVAILABLE, failure.message)
             except ApiFailure as failure:
                 result = EvictionResult(Outcome.UNAVAILABLE, str(failure))
             self._post(lambda: self._answered(run, pod, result))
 
-        self._workers.submit(job)
+        self._workers.submit(job, Purpose.EVICTIONS, run.drain.node)
 
     def _called_back(self, run: Running, pod: Pod) -> None:
         run.news = True
@@ -453,11 +453,13 @@ class Draining:
         """Before a wave the node is read afresh: it must still be ours to drain."""
         drain = run.drain
         try:
-            raw = self._api.node(drain.node)
-            if self.config.dry_run or still_draining(raw, drain.uid):
+            with supervision.expected("worker", f"the read of node {drain.node}"):
+                raw = self._api.node(drain.node)
+                ours = self.config.dry_run or still_draining(raw, drain.uid)
+                fresh = node_from_json(raw)
+            if ours:
                 self._post(lambda: self._begin_wave(run, wave))
                 return
-            fresh = node_from_json(raw)
             log.info("node %s is not ours to drain any more", drain.node)
             self._post(lambda: self._callbacks.not_ours(fresh))
         except ApiFailure as failure:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from remediator import supervision
 from remediator.answers import Answer, ApiFailure
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,12 @@ class EventWriter:
         #: Each with the time when it was said: it may have to wait for its turn.
         self._queue: queue.Queue[tuple[Said, datetime] | None] = queue.Queue(QUEUE)
         self._said: dict[Said, float] = {}
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread.start()
+        self._thread = supervision.start("events", self._run, self._stop)
 
     def close(self, seconds: float) -> None:
         """Write what is waiting, for at most so long."""
@@ -92,7 +94,8 @@ class EventWriter:
             self._queue.put_nowait(None)
         except queue.Full:
             return
-        self._thread.join(seconds)
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def say(self, event: Said) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
@@ -114,16 +117,21 @@ class EventWriter:
             self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
             event, when = queued
             try:
-                said = _subject(event)
-                path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
-                body = self._body(said, when)
-                answer = self._api.write("POST", path, body, timeout=10.0, fenced=False)
-                self._count("written" if answer.ok else "refused")
-                if not answer.ok:
-                    log.debug("event refused: %s", answer.failure())
+                with supervision.expected("events", "an Event"):
+                    self._write(event, when)
             except ApiFailure as failure:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
+
+    def _write(self, event: Said, when: datetime) -> None:
+        """Send one Event. Raises ApiFailure."""
+        said = _subject(event)
+        path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
+        body = self._body(said, when)
+        answer = self._api.write("POST", path, body, timeout=10.0, fenced=False)
+        self._count("written" if answer.ok else "refused")
+        if not answer.ok:
+            log.debug("event refused: %s", answer.failure())
 
     def _body(self, event: ObjectEvent, when: datetime) -> dict[str, object]:
         at = when.strftime("%Y-%m-%dT%H:%M:%SZ")

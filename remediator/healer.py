@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from remediator import supervision
 from remediator.answers import (
     ApiFailure,
     Expired,
@@ -33,7 +34,7 @@ from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_fro
 from remediator.progress import Asker, NoAnswer
 from remediator.settings import Config
 from remediator.snapshot import WATCH_LOST, Change, Json, Reflector, WatchEvent, as_name
-from remediator.workers import Post, Workers
+from remediator.workers import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Healer:
                 lambda failure: log.warning("policies: %s", failure),
                 self._stop,
             )
-            threading.Thread(target=reflector.run, name="policies", daemon=True).start()
+            supervision.start("policies", reflector.run, self._stop)
 
     def end(self) -> None:
         """Nothing more is done; what was known is forgotten."""
@@ -235,7 +236,7 @@ class Healer:
             stop,
         )
         self._watches[key] = Watch(policy, source, reflector, stop)
-        threading.Thread(target=reflector.run, name="policy-pods", daemon=True).start()
+        supervision.start("policy-pods", reflector.run, stop)
 
     def _unlisted_pods(self, key: str, text: str) -> None:
         ward = self.healing.wards.get(key)
@@ -302,8 +303,9 @@ class Healer:
             asked = self._clock()
             reading, result = None, "answered"
             try:
-                reading = self._asker.ask(ask.address, ask.port, ask.path, asked)
-            except NoAnswer as error:
+                with supervision.expected("worker", f"the probe of {ask.address}"):
+                    reading = self._asker.ask(ask.address, ask.port, ask.path, asked)
+            except (NoAnswer, ApiFailure) as error:
                 result = "silent"
                 log.debug("%s %s: no word of its work: %s", ask.policy, ask.address, error)
             self._callbacks.asked(result)
@@ -332,12 +334,13 @@ class Healer:
         def job() -> None:
             owner, failure = None, None
             try:
-                owner = self._owner_of(pod)
+                with supervision.expected("worker", f"the read of the owner of {pod.name}"):
+                    owner = self._owner_of(pod)
             except ApiFailure as error:
                 failure = error
             self._told_in(term, lambda: self._looked_up(pod.owner_uid, owner, failure))
 
-        self._workers.submit(job)
+        self._workers.submit(job, Purpose.LOOKUPS)
 
     def _looked_up(self, uid: str, owner: Owner | None, failure: ApiFailure | None) -> None:
         self._looking_up.discard(uid)
@@ -369,14 +372,15 @@ class Healer:
         def job() -> None:
             version, block = policy.version, None
             try:
-                version, block = self._carry_out(order, policy)
+                with supervision.expected("worker", f"the restart of {order.pod.name}"):
+                    version, block = self._carry_out(order, policy)
             except NotLeader:
                 block = Block("not-leader", "the lease is not held")
             except ApiFailure as failure:
                 block = Block("unavailable", str(failure))
             self._told_in(term, lambda: self._carried_out(order, version, block))
 
-        self._workers.submit(job)
+        self._workers.submit(job, Purpose.RESTARTS, order.policy)
 
     def _carry_out(self, order: Order, policy: Policy) -> tuple[str, Block | None]:
         """In a worker: (the policy's resourceVersion, why the pod was surely not evicted).
@@ -462,9 +466,10 @@ class Healer:
         def job() -> None:
             version, failure = "", None
             try:
-                answer = self._api.patch_policy_status(
-                    policy.namespace, policy.name, policy.version, status.to_json()
-                )
+                with supervision.expected("worker", f"the status of policy {policy.key}"):
+                    answer = self._api.patch_policy_status(
+                        policy.namespace, policy.name, policy.version, status.to_json()
+                    )
                 if answer.ok:
                     with understood("a HealingPolicy"):
                         version = as_name(answer.json()["metadata"]["resourceVersion"])
@@ -474,7 +479,7 @@ class Healer:
                 failure = error
             self._told_in(term, lambda: self._status_written(policy, status, version, failure))
 
-        self._workers.submit(job)
+        self._workers.submit(job, Purpose.LOOKUPS)
 
     def _status_written(
         self, policy: Policy, status: Status, version: str, failure: ApiFailure | None

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from remediator import supervision
+
 Check = Callable[[], str]
 
 
@@ -68,5 +70,5 @@ def serve(port: int, healthy: Check, ready: Check, metrics: Callable[[], bytes])
         "/readyz": checked(ready),
         "/metrics": lambda: (200, "text/plain; version=0.0.4; charset=utf-8", metrics()),
     }
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    supervision.start("http", server.serve_forever, threading.Event())
     return server

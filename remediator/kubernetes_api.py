@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -42,6 +43,7 @@ MAX_PAUSE = 60.0
 URGENT_WAIT = 0.5
 PAGE = 100
 
+_NODES = "/api/v1/nodes"
 _PATCH = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
@@ -76,17 +78,24 @@ class Budget:
     def __init__(self, settings: ApiBudget, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = settings.qps, float(settings.burst), clock
         self._lock = threading.Lock()
-        self._tokens, self._filled = self._burst, clock()
+        #: Of all requests, and of those alone that protect.
+        self._tokens, self._protecting, self._filled = self._burst, self._burst, clock()
         self._closed_until = 0.0
 
-    def reserve(self) -> float:
-        """Take one token; returns the seconds to wait before the request may be sent."""
+    def reserve(self, *, protects: bool = False) -> float:
+        """Take one token; returns the seconds to wait before the request may be sent.
+
+        What protects (a cordon, the Lease) waits for requests of its own kind only; what it
+        takes, the others wait for afterwards.
+        """
         with self._lock:
             now = self._clock()
-            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            fresh = (now - self._filled) * self._rate
+            self._tokens = min(self._burst, self._tokens + fresh) - 1.0
+            self._protecting = min(self._burst, self._protecting + fresh) - float(protects)
             self._filled = now
-            self._tokens -= 1.0
-            wait = 0.0 if self._tokens >= 0 else -self._tokens / self._rate
+            tokens = self._protecting if protects else self._tokens
+            wait = 0.0 if tokens >= 0 else -tokens / self._rate
             return max(wait, self._closed_until - now)
 
     def close_for(self, seconds: float) -> None:
@@ -105,7 +114,8 @@ class Budget:
 class KubernetesApi:
     """Requests to one API server. Thread-safe.
 
-    fence: called before each write, raises NotLeader when it must not be sent.
+    fence: called before each write, raises NotLeader when it must not be sent; what it returns
+    names the term of leadership, in which a write has to be sent that was begun in it.
     on_request: told (verb, code, seconds) of each answer; code 0 = none came.
     """
 
@@ -120,7 +130,7 @@ class KubernetesApi:
     ) -> None:
         # Watches are opened beside the requests in flight, and a TLS connection that has to be
         # made anew costs as much processor time as seven requests.
-        configuration.connection_pool_maxsize = 2 * budget.max_in_flight
+        configuration.connection_pool_maxsize = 3 * budget.max_in_flight
         self._configuration = configuration
         self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
         self._host = str(configuration.host).rstrip("/")
@@ -129,7 +139,7 @@ class KubernetesApi:
         self.budget = Budget(budget)
         self._settled = threading.Condition()
         self._changes = 0
-        self.fence: Callable[[], None] = lambda: None
+        self.fence: Callable[[], object] = lambda: None
         self.on_request = on_request or _ignore
 
     @property
@@ -177,11 +187,12 @@ class KubernetesApi:
         Raises ApiFailure with status 0 when no answer came, Malformed for a success without an
         object in it (a proxy's page is no list of nodes, and no eviction), and NotLeader.
         """
-        wait = self.budget.reserve()
+        term = self.fence() if fenced else None
+        wait = self.budget.reserve(protects=urgent or path.startswith(_NODES))
         if wait > 0:
             time.sleep(min(wait, URGENT_WAIT) if urgent else wait)
-        if fenced:
-            self.fence()
+        if fenced and self.fence() != term:
+            raise NotLeader  # it leads again, by what it knows now
         started = time.monotonic()
         try:
             response = self._pool.request(
@@ -193,7 +204,9 @@ class KubernetesApi:
                 retries=False,
                 redirect=False,
             )
-        except urllib3.exceptions.HTTPError as error:
+        except Exception as error:
+            # Not HTTPError alone: the token file may be unreadable while it is being rotated, and
+            # TLS and the operating system have errors of their own.
             self.on_request(method, 0, time.monotonic() - started)
             raise ApiFailure(0, type(error).__name__, str(error)) from error
         self.on_request(method, response.status, time.monotonic() - started)
@@ -225,8 +238,6 @@ class KubernetesApi:
         `real` is for what must happen in dry-run too (our own Lease), `rehearse` for what is only
         tried. Raises NotLeader.
         """
-        if fenced:
-            self.fence()  # before a turn is used up; `send` asks again after the wait for it
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
         if rehearse or (self.dry_run and not real):
             query["dryRun"] = "All"
@@ -439,7 +450,7 @@ class KubernetesApi:
 
     def open_watch(self, path: str, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """A streaming GET. Raises ApiFailure (Expired for 410)."""
-        wait = self.budget.reserve()
+        wait = self.budget.reserve(protects=path.startswith(_NODES))
         if wait > 0:
             time.sleep(wait)
         started = time.monotonic()
@@ -453,14 +464,14 @@ class KubernetesApi:
                 redirect=False,
                 preload_content=False,
             )
-        except urllib3.exceptions.HTTPError as error:
+        except Exception as error:
             self.on_request("WATCH", 0, time.monotonic() - started)
             raise ApiFailure(0, type(error).__name__, str(error)) from error
         self.on_request("WATCH", response.status, time.monotonic() - started)
         if response.status != 200:
             try:
                 body = response.read()
-            except urllib3.exceptions.HTTPError as error:
+            except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise ApiFailure(response.status, type(error).__name__, str(error)) from error
             finally:
                 response.release_conn()
@@ -581,8 +592,22 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdigit() else None
+    """Seconds from Retry-After, in either form of RFC 9110 10.2.3; None where it has neither.
+
+    A date is compared with the answer's own Date where it has one: our clock may be wrong.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    try:
+        now = parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        now = time.time()
+    return max(0.0, at - now)
 
 
 def load_configuration(

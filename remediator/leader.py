@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from remediator import supervision
 from remediator.answers import Answer, ApiFailure, NotLeader, understood
 from remediator.settings import LeaseSettings
 from remediator.snapshot import (
@@ -135,12 +136,19 @@ class Leader:
             self._stop,
         )
         self._news = threading.Event()
-        self._lock = threading.Lock()
+        #: Held while annotations are handed on, too: they arrive in the order of their versions.
+        self._lock = threading.RLock()
         self._view: LeaseView | None = None
-        self._seen_at = time.monotonic()
+        self._seen_at = self._taken_in_at = time.monotonic()
         self._synced = False
         self._write_until = 0.0
         self.leading = False
+        #: Counts terms of leadership; what was begun in one is not written in a later one.
+        self._term = 0
+        #: Why this process could not do a leader's work, empty = it can (set by the loop).
+        self.unfit: Callable[[], str] = lambda: ""
+        self._give_up = ""
+        self._not_before = 0.0
         self.last_tick = time.monotonic()
         self._path = (
             f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases/"
@@ -149,10 +157,11 @@ class Leader:
 
     # -- fencing ------------------------------------------------------------------------
 
-    def fence(self) -> None:
-        """Raises NotLeader unless a write may be sent now."""
+    def fence(self) -> int:
+        """Raises NotLeader unless a write may be sent now; returns the term of leadership."""
         if time.monotonic() >= self._write_until:
             raise NotLeader
+        return self._term
 
     @property
     def annotations(self) -> Mapping[str, str]:
@@ -171,7 +180,15 @@ class Leader:
     def start(self) -> None:
         """Begin: one thread watches the Lease, one renews or waits."""
         for name, target in (("lease-watch", self._reflector.run), ("lease", self._run)):
-            threading.Thread(target=target, name=name, daemon=True).start()
+            supervision.start(name, target, self._stop)
+
+    def give_up(self, why: str) -> None:
+        """Let a standby lead: callable from any thread.
+
+        This process stands by for at least the Lease's duration, and for as long as it is unfit.
+        """
+        self._give_up = why
+        self._news.set()
 
     def close(self) -> None:
         """Stop writing, let go of the Lease if we hold it, and end."""
@@ -180,7 +197,12 @@ class Leader:
         self._watch.close()
         was_leading, self.leading = self.leading, False
         self._write_until = 0.0
-        if not was_leading or not self._api.settle(SETTLE_SECONDS):
+        if was_leading:
+            self._release()
+
+    def _release(self) -> None:
+        """Hand the Lease over at once, when nothing of ours is under way any more."""
+        if not self._api.settle(SETTLE_SECONDS):
             return  # a change may still be under way: the Lease runs out by itself
         ops = [
             _op("test", "/spec/holderIdentity", self.identity),
@@ -188,18 +210,28 @@ class Leader:
             _op("replace", "/spec/renewTime", _now()),
         ]
         try:
-            answer = self._send("PATCH", self._path, ops, _JSON_PATCH)
+            with supervision.expected("lease", "the release of the lease"):
+                answer = self._send("PATCH", self._path, ops, _JSON_PATCH)
             if not answer.ok:
                 log.warning("lease not released: %s", answer.failure())
         except ApiFailure as failure:
             log.warning("lease not released: %s", failure)
 
     def _changed(self, change: Change[LeaseView]) -> None:
-        self._take_in(change.new)
+        with self._lock:
+            known, old = self._view, change.old
+            if change.new is None and known and old and known.uid != old.uid:
+                return  # a Lease of before is gone: the one that is known was made since
+            self._take_in(change.new, listed=change.restored)
 
     def _known(self) -> None:
-        # What was listed counts even when its version is older: etcd may have been restored.
-        self._take_in(next(iter(self._reflector.items.values()), None), listed=True)
+        # What was listed counts even when its version is older: etcd may have been restored. But
+        # not a list that was begun before what is known was heard: it is only late.
+        with self._lock:
+            listed = self._reflector.list_begun > self._taken_in_at
+            view = next(iter(self._reflector.items.values()), None)
+            if view is not None or listed:
+                self._take_in(view, listed=listed)
         self._synced = True
         self._news.set()
 
@@ -213,11 +245,12 @@ class Leader:
             if not listed and view and self._view and _older(view, self._view):
                 return
             old, self._view = self._view, view
+            self._taken_in_at = time.monotonic()
             renewed = view is None or old is None or _fingerprint(old) != _fingerprint(view)
             if renewed:
-                self._seen_at = time.monotonic()
-        if (view.annotations if view else {}) != (old.annotations if old else {}):
-            self._on_annotations(view.annotations if view else {})
+                self._seen_at = self._taken_in_at
+            if (view.annotations if view else {}) != (old.annotations if old else {}):
+                self._on_annotations(view.annotations if view else {})
         if not self.leading:
             self._news.set()
 
@@ -227,7 +260,10 @@ class Leader:
             self._news.clear()
             wait = 0.2
             try:
-                wait = self._renew() if self.leading else self._try_to_lead()
+                if self.leading and self._give_up:
+                    self._hand_over()
+                with supervision.expected("lease", "this attempt to hold the lease"):
+                    wait = self._renew() if self.leading else self._try_to_lead()
             except ApiFailure as failure:
                 log.warning("lease: %s", failure)
                 wait = min(1.0, self._settings.renew_interval / 4)
@@ -262,11 +298,23 @@ class Leader:
         log.warning("not the leader any more: %s", why)
         self._on_change(False)
 
+    def _hand_over(self) -> None:
+        why, self._give_up = self._give_up, ""
+        self._not_before = time.monotonic() + self._settings.duration
+        self._lose(why)
+        self._release()
+
     # -- standing by --------------------------------------------------------------------
 
     def _try_to_lead(self) -> float:
+        self._give_up = ""
         if not self._synced:
             return 5.0
+        left = self._not_before - time.monotonic()
+        if left > 0:
+            return left
+        if self.unfit():
+            return 1.0
         with self._lock:
             view, seen_at = self._view, self._seen_at
         if view is None:
@@ -312,6 +360,7 @@ class Leader:
         if self._stop.is_set():
             return
         taken = lease_from_json(answer.json())
+        self._term += 1
         self._write_until = sent + self._settings.renew_deadline
         self.leading = True
         self._take_in(taken)

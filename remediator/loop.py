@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from remediator import supervision
 from remediator.annotation import Phase, State
 from remediator.answers import ApiFailure, NotLeader, Outcome
 from remediator.conditions import Memory, observe
@@ -35,7 +36,7 @@ from remediator.planner import Entry, Planner
 from remediator.rivals import Rivals
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import WATCH_LOST, Change, Node, Reflector, node_from_json
-from remediator.workers import Job, Workers
+from remediator.workers import Job, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +86,14 @@ class Remediator:
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._workers = Workers(config.api.max_in_flight)
+        #: Counts terms of leadership; what was asked in one is not heard or done in the next.
+        self._term = 0
         self.leader = leader_of(
             lambda leading: self.post(lambda: self._lead(leading)),
             lambda annotations: self.post(lambda: self._lease_says(annotations)),
         )
         api.fence = self.leader.fence
+        self.leader.unfit = self._unfit
         self.planner = Planner(config, self._owner, self.clock())
         callbacks = Callbacks(
             done=self._drained,
@@ -111,18 +115,22 @@ class Remediator:
             node_from_json,
             lambda node: node.name,
             lambda change: self.post(lambda: self._node_changed(change)),
-            lambda: self.post(self._nodes_known),
+            self._nodes_listed,
             lambda failure: log.warning("nodes: %s", failure),
             self._stop,
         )
         self.synced = False
         self.known_once = False
+        #: The request for a list of nodes that has to be answered before anything is done.
+        self._list_wanted = 0
         self._leading = False
         self._paused = ""
         #: Why nothing new is begun now, beside a pause; empty = it may be.
         self._ill = ""
         self._rivals = Rivals(identity.owner)
         self._rivals_at = 0.0
+        #: Looks at other remediators are numbered: a slow one does not undo a later one.
+        self._looks_around = self._last_look_around = 0
         self._machines_wanted = False
         self._machines_complaint = ""
         #: Who comes before us; None = not known yet, and then nothing is done.
@@ -158,7 +166,12 @@ class Remediator:
 
     def ready(self) -> str:
         """What is missing before this process can do its work, empty = nothing."""
-        return "" if self.known_once else "the nodes are not known yet"
+        return self._unfit() if self.known_once else "the nodes are not known yet"
+
+    def _unfit(self) -> str:
+        """Why this process could not do a leader's work, empty = it can; from any thread."""
+        age = self.watch_age()
+        return f"the node watch is silent for {age:.0f}s" if age > WATCH_LOST else ""
 
     def stop(self) -> None:
         """End soon; callable from any thread and from a signal handler."""
@@ -168,7 +181,7 @@ class Remediator:
     def run(self) -> None:
         """Work until `stop` is called, then let go of the Lease."""
         self._events.start()
-        threading.Thread(target=self._nodes.run, name="nodes", daemon=True).start()
+        supervision.start("nodes", self._nodes.run, self._stop)
         self.leader.start()
         wake = self.clock()
         while not self._stop.is_set():
@@ -199,6 +212,8 @@ class Remediator:
     def _act(self) -> float:
         now = self.clock()
         longest = now + LONGEST_SLEEP
+        if self._leading and self._unfit():
+            self.leader.give_up(self._unfit())  # another replica may hear the nodes
         if self._leading and self._nodes.relist_pending:
             self._node_source.close()  # the watch may have begun only just now
             return now + 0.05
@@ -211,14 +226,14 @@ class Remediator:
                 MACHINE_ANNOTATION in entry.node.annotations
                 for entry in self.planner.entries.values()
             )
-            self._workers.submit(self._look_around)
+            self._looks_around += 1
+            look, term = self._looks_around, self._term
+            self._workers.submit(lambda: self._look_around(look, term), Purpose.LOOKUPS)
         if self._first is None or self._first:
             self._publish(now, {})
             return min(longest, self._rivals_at)
-        ill = ""
-        if self.watch_age() > WATCH_LOST:
-            ill = f"the node watch is silent for {self.watch_age():.0f}s"
-        elif self._api.budget.closed_for > 1:
+        ill = self._unfit()
+        if not ill and self._api.budget.closed_for > 1:
             ill = "the API server asks to be left alone"
         self._ill = ill
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
@@ -244,12 +259,18 @@ class Remediator:
         if change.new is None and change.old is not None:
             self.draining.end(change.old.uid)
 
-    def _nodes_known(self) -> None:
+    def _nodes_listed(self) -> None:
+        """In the watch's thread: all nodes were read."""
+        answers = self._nodes.answers
+        self.post(lambda: self._nodes_known(answers))
+
+    def _nodes_known(self, answers: int) -> None:
         if not self.known_once:
             self.known_once = True
             log.info("%d nodes known", len(self.planner.entries))
             self._warn_of_unknown_conditions()
-        self.synced = not self._nodes.relist_pending
+        # A list that was under way at a takeover does not show what the predecessor did last.
+        self.synced = answers >= self._list_wanted
         self.metrics.relists.labels("nodes").inc()
 
     def _warn_of_unknown_conditions(self) -> None:
@@ -264,6 +285,7 @@ class Remediator:
 
     def _lead(self, leading: bool) -> None:
         self._leading = leading
+        self._term += 1
         self._first, self._rivals_at, self._followed = None, 0.0, -1
         self.metrics.leader.set(leading)
         self.metrics.read_only.set(False)  # until it is known; who does not lead does not say
@@ -273,7 +295,7 @@ class Remediator:
             # brakes have to count it: read all nodes again before anything is done.
             self.synced = False
             self.planner.begin_term(self.clock())
-            self._nodes.ask_relist()
+            self._list_wanted = self._nodes.ask_relist()
             self.healer.begin()
         else:
             self.healer.end()
@@ -313,18 +335,25 @@ class Remediator:
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
         self._warn_of_unknown_conditions()
 
-    def _look_around(self) -> None:
+    def _look_around(self, look: int, term: int) -> None:
         """In a worker: other remediators' Leases, and what other systems say of nodes."""
         try:
-            leases = self._leases(self._api.leases(f"{LABEL}=true"))
-            marks = leased(self._leases(self._api.leases_in(LEASE_NAMESPACE)), self.clock())
+            with supervision.expected("worker", "the look for other remediators"):
+                leases = self._leases(self._api.leases(f"{LABEL}=true"))
+                marks = leased(self._leases(self._api.leases_in(LEASE_NAMESPACE)), self.clock())
+                if self._machines_wanted:
+                    marks |= self._machines()
         except ApiFailure as failure:
             log.warning("other remediators cannot be looked for: %s", failure)
             self.post(self._look_again_soon)
             return
-        if self._machines_wanted:
-            marks |= self._machines()
-        self.post(lambda: self._rivals_seen(leases, marks))
+
+        def seen() -> None:
+            if term == self._term and look > self._last_look_around:
+                self._last_look_around = look
+                self._rivals_seen(leases, marks)
+
+        self.post(seen)
 
     def _leases(self, collection: Collection) -> list[LeaseView]:
         return [lease_from_json(raw) for raws, _ in collection.pages() for raw in raws]
@@ -440,42 +469,50 @@ class Remediator:
     def _submit(self, intent: Intent) -> None:
         entry = self.planner.entries[intent.uid]
         scope, node, memory = self.planner.scope(), entry.node, entry.memory
-        self._workers.submit(lambda: self._carry_out(intent, scope, node, memory))
+        term = self._term
+        self._workers.submit(lambda: self._attempt(intent, scope, node, memory, term))
+
+    def _attempt(self, intent: Intent, scope: Scope, node: Node, memory: Memory, term: int) -> None:
+        """In a worker: whatever happens, the intent is settled."""
+        try:
+            if term != self._term:
+                raise NotLeader  # it was asked for in an earlier term of leadership
+            with supervision.expected("worker", f"{intent.kind.value} of node {intent.node}"):
+                self._carry_out(intent, scope, node, memory)
+        except NotLeader:
+            self.post(lambda: self.planner.failed(intent, self.clock()))
+        except ApiFailure as failure:
+            self._find_out(intent, failure)
 
     def _carry_out(self, intent: Intent, scope: Scope, known: Node, memory: Memory) -> None:
         """In a worker: change the node if it still is as it was when this was decided.
 
         Else (422) it is read afresh and decided again. In dry-run what we know is not what the
-        node shows, so it is always read first.
+        node shows, so it is always read first. Raises ApiFailure.
         """
         node: Node | None = None if scope.config.dry_run else known
-        try:
-            for _ in range(CONFLICTS):
-                if node is None:
-                    node = self.planner.with_signal(node_from_json(self._api.node(intent.node)))
-                    if not self._still_wanted(intent, scope, known, memory, node):
-                        self._tell(self._dropped, intent, node)
-                        return
-                stopped = intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill)
-                if stopped or scope.config.dry_run is not self._api.dry_run:
-                    # It waited for its turn, and was stopped meanwhile, or the mode changed.
-                    self.post(lambda: self.planner.failed(intent, self.clock()))
+        for _ in range(CONFLICTS):
+            if node is None:
+                node = self.planner.with_signal(node_from_json(self._api.node(intent.node)))
+                if not self._still_wanted(intent, scope, known, memory, node):
+                    self._tell(self._dropped, intent, node)
                     return
-                mark = self.config.drain.scale_down_disabled
-                answer = self._api.patch_node(
-                    intent.node, node_patch(intent, node, scale_down_disabled=mark)
-                )
-                if answer.ok:
-                    self._tell(self._settled, intent, node_from_json(answer.json()))
-                    return
-                if answer.status not in (409, 422):
-                    raise answer.failure()
-                node = None
-            raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
-        except NotLeader:
-            self.post(lambda: self.planner.failed(intent, self.clock()))
-        except ApiFailure as failure:
-            self._find_out(intent, failure)
+            stopped = intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill)
+            if stopped or scope.config.dry_run is not self._api.dry_run:
+                # It waited for its turn, and was stopped meanwhile, or the mode changed.
+                self.post(lambda: self.planner.failed(intent, self.clock()))
+                return
+            mark = self.config.drain.scale_down_disabled
+            answer = self._api.patch_node(
+                intent.node, node_patch(intent, node, scale_down_disabled=mark)
+            )
+            if answer.ok:
+                self._tell(self._settled, intent, node_from_json(answer.json()))
+                return
+            if answer.status not in (409, 422):
+                raise answer.failure()
+            node = None
+        raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
 
     def _tell(self, what: Callable[[Intent, Node], None], intent: Intent, node: Node) -> None:
         self.post(lambda: what(intent, node))
@@ -486,7 +523,8 @@ class Remediator:
         while failure.status == 0 or failure.status >= 500:
             try:
                 self._api.fence()
-                node = node_from_json(self._api.node(intent.node))
+                with supervision.expected("worker", f"the read of node {intent.node}"):
+                    node = node_from_json(self._api.node(intent.node))
             except NotLeader:
                 break
             except ApiFailure as error:
@@ -563,7 +601,7 @@ class Remediator:
             intent.kind.value,
             failure,
         )
-        self.planner.failed(intent, self.clock(), delay or 0.0)
+        self.planner.failed(intent, self.clock(), delay or failure.retry_after or 0.0)
         self._reopen(intent)
 
     def _reopen(self, intent: Intent) -> None:

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
+from remediator import supervision
 from remediator.answers import Outcome
 from remediator.decide import Kind
 from remediator.pod_health import Cause
@@ -115,6 +116,10 @@ class Metrics:
             "api_request_duration_seconds", "Duration of requests", _LATENCY, ["verb"]
         )
         self.events = self._counter("events", "Kubernetes Events by result", ["result"])
+        self.thread_failures = self._counter(
+            "thread_failures", "Unexpected exceptions in threads, which went on after them", []
+        )
+        self._thread_failures_seen = 0
         self.reconciled = self._gauge(
             "last_reconcile_timestamp_seconds",
             "When the plan was last made; before the first, when the process began",
@@ -168,6 +173,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
+        count = sum(supervision.failures().values())
+        self.thread_failures.inc(max(0, count - self._thread_failures_seen))
+        self._thread_failures_seen = count
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:

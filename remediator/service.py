@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from remediator import policies
+from remediator import policies, supervision
 from remediator.commands import Failure
 from remediator.events import EventWriter
 from remediator.health import serve
@@ -77,7 +77,11 @@ def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Work as a daemon. Returns 0 after a signal; raises Failure when it cannot begin."""
+    """Work as a daemon; raises Failure when it cannot begin.
+
+    After a signal the process ends here with status 0 (the return type is for the commands'
+    table): threads that wait for an answer must not hold it up.
+    """
     _limit_arenas()
     environment = Environment.read()
     config = load_config(options.config or environment.config_file)
@@ -124,15 +128,15 @@ def run(options: argparse.Namespace) -> int:
         server.server_port,
     )
     path = options.config or environment.config_file
-    follow = threading.Thread(
-        target=_follow_config, args=(path, config, remediator, metrics), daemon=True
+    supervision.start(
+        "config", lambda: _follow_config(path, config, remediator, metrics), threading.Event()
     )
-    follow.start()
     remediator.run()
     log.info("stopped")
     # Requests under way are the API server's now; their threads are not waited for.
     logging.shutdown()
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(0)
 
 

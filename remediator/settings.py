@@ -6,6 +6,7 @@ key's path, what was wrong and what is allowed. Durations are seconds (float) on
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zlib
@@ -55,6 +56,8 @@ def parse_duration(value: object) -> float:
     if isinstance(value, int | float):
         if value < 0:
             raise ValueError(f"{value!r} is negative; allowed is {allowed}")
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is not {allowed}")
         return float(value)
     text = str(value).strip()
     if text == "0":
@@ -370,9 +373,14 @@ def parse_config(text: str, source: str) -> Config:
     """The configuration from YAML text. Raises SettingsError with every mistake found."""
     try:
         raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date that is none (2026-13-01), which YAML reads by itself.
+    except yaml.YAMLError as error:
         raise SettingsError(source, [f"not YAML: {' '.join(str(error).split())}"]) from error
+    except Exception as error:
+        # The parser's constructors raise whatever their conversions do: KeyError for `!!bool x`,
+        # IndexError for `!!int ''`, ValueError for a date that is none (2026-13-01).
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        problem = f"not YAML: a tag or value that cannot be read ({said})"
+        raise SettingsError(source, [problem]) from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
@@ -381,6 +389,10 @@ def parse_config(text: str, source: str) -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise SettingsError(source, [_problem(item) for item in error.errors()]) from error
+    except (RecursionError, TypeError, ValueError, OverflowError) as error:
+        # A YAML anchor that contains itself, a number beyond all bounds.
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise SettingsError(source, [f"a value cannot be used ({said})"]) from error
 
 
 def _problem(item: Any) -> str:
@@ -398,9 +410,11 @@ def load_config(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SettingsError(str(path), [f"cannot be read: {error.strerror}"]) from error
+        raise SettingsError(str(path), [f"cannot be read: {error.strerror or error}"]) from error
     except UnicodeDecodeError as error:
         raise SettingsError(str(path), [f"not UTF-8 at byte {error.start}"]) from error
+    except ValueError as error:
+        raise SettingsError(str(path), [f"cannot be read: {error}"]) from error
     return parse_config(text, str(path))
 
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from remediator import supervision
 from remediator.answers import ApiFailure, Expired, understood
+from remediator.supervision import Unexpected
 
 Json = dict[str, Any]
 
@@ -540,6 +542,8 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
 
 #: With no sign of life of a watch for so long (seconds), nothing is begun on what it told.
 WATCH_LOST = 120.0
+#: A version that expires again and again is reported so often (seconds).
+EXPIRED_EVERY = 60.0
 #: A watch that ends sooner (seconds) is tried again with a growing delay.
 SHORTEST_WATCH = 1.0
 
@@ -548,7 +552,8 @@ class Reflector(Generic[T]):
     """Keeps `items` equal to a collection and tells `on_change` about each difference.
 
     `on_sync` is called after each complete list. Runs until `stop` is set; every failure is
-    reported to `on_failure` and tried again with jittered backoff (0.2 s to 10 s).
+    reported to `on_failure` and tried again with jittered backoff (0.2 s to 10 s), also what the
+    callbacks raise. After a 410 all is listed at once, after the next one with backoff.
     """
 
     def __init__(
@@ -568,6 +573,12 @@ class Reflector(Generic[T]):
         #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
         self.last_contact = time.monotonic()
         self.relists = 0
+        #: Monotonic time at which the last complete list was begun.
+        self.list_begun = 0.0
+        #: The last request for a list (see ask_relist) that the last complete list answers.
+        self.answers = 0
+        self._asked = 0
+        self._watching_since = float("inf")
         self._again = threading.Event()
         #: What was taken in last: a watch that broke goes on from there, not from where it began,
         #: or what is long over would be told as news. None = everything is to be read.
@@ -575,9 +586,15 @@ class Reflector(Generic[T]):
         #: The last version that was heard of, kept also when everything is to be read.
         self._heard = ""
 
-    def ask_relist(self) -> None:
-        """Have everything read again; the caller also ends the watch under way."""
+    def ask_relist(self) -> int:
+        """Have everything read again; the caller also ends the watch under way.
+
+        Returns the request's number: it is answered by a list that was begun after it, which
+        `answers` says while on_sync is called. A list that was under way does not answer it.
+        """
+        self._asked += 1
         self._again.set()
+        return self._asked
 
     @property
     def relist_pending(self) -> bool:
@@ -586,34 +603,48 @@ class Reflector(Generic[T]):
 
     def run(self) -> None:
         """List, then watch, for as long as `stop` is not set."""
-        failures = 0
+        failures, told_at = 0, float("-inf")
         while not self._stop.is_set():
-            try:
+            failure = self._list_and_watch()
+            lived = time.monotonic() - self._watching_since >= SHORTEST_WATCH
+            if lived:
+                failures = 0
+            if isinstance(failure, Expired | Unexpected):
+                self._version = None
+            fresh = failure is None or isinstance(failure, Expired)
+            if self._again.is_set() or (lived and fresh):
+                continue  # it was ended for a list, or has ended as every watch does
+            failures += 1
+            if isinstance(failure, Expired):
+                if failures == 1:
+                    continue  # once is how a watch ends; again and again is a broken server
+                if time.monotonic() - told_at >= EXPIRED_EVERY:
+                    told_at = time.monotonic()
+                    self._on_failure(failure)
+            elif failure is not None:
+                self._on_failure(failure)
+            self._stop.wait(min(10.0, 0.2 * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0))
+
+    def _list_and_watch(self) -> ApiFailure | None:
+        """Until the watch ends; returns what ended it or kept it from beginning, None = itself."""
+        self._watching_since = float("inf")
+        try:
+            with supervision.expected("watch", "this list and watch"):
                 while self._version is None or self._again.is_set():
                     self._again.clear()
                     self._version = None  # until it is read: a list that fails is tried again
                     self._version = self.relist()
-                begun = time.monotonic()
+                self._watching_since = time.monotonic()
                 self._watch(self._version)
-                if self._again.is_set() or time.monotonic() - begun >= SHORTEST_WATCH:
-                    failures = 0
-                    continue
-                # Ended as soon as it was opened: nothing that a server does twice.
-                failures += 1
-                self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
-            except Expired:
-                self._version = None
-            except ApiFailure as failure:
-                if self._again.is_set():
-                    continue  # the watch was ended so that everything is read again
-                self._on_failure(failure)
-                failures += 1
-                self._stop.wait(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
+        except ApiFailure as failure:
+            return failure
+        return None
 
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""
         fresh: dict[str, T] = {}
         version = ""
+        begun, asked = time.monotonic(), self._asked
         for raws, page_version in self._source.pages():
             version = page_version
             for raw in raws:
@@ -625,6 +656,7 @@ class Reflector(Generic[T]):
         changes = list(differences(self.items, fresh))
         self.items = fresh
         self.relists += 1
+        self.list_begun, self.answers = begun, asked
         self.last_contact = time.monotonic()
         for change in changes:
             self._on_change(replace(change, restored=True) if restored else change)

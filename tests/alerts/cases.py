@@ -425,15 +425,19 @@ _NODES = (
     ),
     Case(
         "SelfhealNodeWatchSilent",
-        {
+        {  # The leader is deaf; a standby that hears the nodes does not hide it.
             **_remediator("nodes_watch_age_seconds", "5+60x15 5x20"),
-            **_remediator("nodes_watch_age_seconds", "9+60x15 5x20", "", _R2),
+            **_remediator("nodes_watch_age_seconds", "9x40", "", _R2),
+            **_remediator("leader", "1x40"),
+            **_remediator("leader", "0x40", "", _R2),
         },
         "12m",
         "20m",
-        {  # One of two hears something: it is that one's connection.
+        {  # The leader hears something: it is the other one's connection.
             **_remediator("nodes_watch_age_seconds", "5+60x30"),
             **_remediator("nodes_watch_age_seconds", "9x30", "", _R2),
+            **_remediator("leader", "0x30"),
+            **_remediator("leader", "1x30", "", _R2),
         },
     ),
     Case(

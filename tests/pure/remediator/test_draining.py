@@ -32,7 +32,7 @@ class Looks:
         nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._said,
                             evicted=lambda _: None, not_ours=self.not_ours.append)  # fmt: skip
         workers = Workers(1)
-        monkeypatch.setattr(workers, "submit", self.posted.append)
+        monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
         self.made = Draining(
             None, things.config(), workers, lambda job: job(), "", nothing, lambda: self.now
         )  # type: ignore[arg-type]

@@ -120,3 +120,19 @@ def test_wrong_variables_are_all_named() -> None:
         "LOG_LEVEL",
         "LOG_FORMAT",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("mode: !!bool x", "mode: !!int ''", "mode: !!float x", "mode: !!timestamp x"),
+        *("mode: !!python/object:os.system x", "mode: !!binary é", "a: 2026-13-01"),
+        *("nodeSelector: &a {b: *a}", "rules: &a [*a]", "mode:\tx\n\ty", "mode: \0"),
+        *("recovery: {holdDown: .nan}", "recovery: {holdDown: .inf}", "? [a]\n: b"),
+    ],
+)
+def test_whatever_yaml_makes_of_it_is_a_settings_error(text: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_config(text, "the file")
+    assert str(raised.value).startswith("the file: ")
+    assert raised.value.problems

@@ -1,0 +1,210 @@
+"""Nothing that a thread or a job raises ends it silently, and no job waits behind another kind."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from remediator import supervision
+from remediator.answers import Answer, ApiFailure, Expired
+from remediator.kubernetes_api import Budget, KubernetesApi
+from remediator.settings import ApiBudget, Config
+from remediator.snapshot import Reflector, node_from_json
+from remediator.workers import Purpose, Workers
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, node, running, until
+
+CORDON = Config.model_validate(
+    {
+        "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
+        "brakes": {"maxHeld": "100%"},
+        "policies": {"enabled": False},
+    }
+)
+ERRORS = [RuntimeError("a pool of its own"), OSError("token file"), LookupError(), ValueError("{")]
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """One good node."""
+    made = FakeApi(lambda verb, path: "")
+    made.put(f"{NODES}/bad", node("bad", "False"))
+    yield made
+    made.close()
+
+
+def _cordoned(api: FakeApi) -> bool:
+    return bool(api.get(f"{NODES}/bad")["spec"].get("unschedulable"))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("verb", ["PATCH", "GET"])
+def test_a_cordon_whose_request_raises_is_tried_again(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, error: Exception, verb: str
+) -> None:
+    raised, send = threading.Event(), KubernetesApi.send
+
+    def once(self: KubernetesApi, method: str, path: str, *args: Any, **values: Any) -> Answer:
+        first = method == "PATCH" and not raised.is_set()
+        read_after = method == verb == "GET" and raised.is_set() and not again.is_set()
+        if path == f"{NODES}/bad" and (first or read_after):
+            (again if read_after else raised).set()
+            raise error
+        return send(self, method, path, *args, **values)
+
+    again = threading.Event()
+    monkeypatch.setattr(KubernetesApi, "send", once)
+    with running(api, CORDON):
+        api.put(f"{NODES}/bad", node("bad", "True"))
+        until("it is cordoned", lambda: _cordoned(api))
+    assert raised.is_set()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_node_watch_that_cannot_be_opened_goes_on(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    raised, open_watch = threading.Event(), KubernetesApi.open_watch
+
+    def once(self: KubernetesApi, path: str, query: Any) -> Any:
+        if path == NODES and not raised.is_set():
+            raised.set()
+            raise error
+        return open_watch(self, path, query)
+
+    monkeypatch.setattr(KubernetesApi, "open_watch", once)
+    with running(api, CORDON):
+        until("it raised", raised.is_set)
+        api.put(f"{NODES}/bad", node("bad", "True"))
+        until("it is cordoned", lambda: _cordoned(api))
+
+
+def test_a_thread_that_raises_is_started_again_and_counted() -> None:
+    runs: queue.SimpleQueue[int] = queue.SimpleQueue()
+    errors = [SystemExit(1), RuntimeError("x")]
+
+    def target() -> None:
+        runs.put(len(errors))
+        if errors:
+            raise errors.pop()
+
+    before = supervision.failures().get("test", 0)
+    thread = supervision.start("test", target, threading.Event())
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [runs.get_nowait() for _ in range(3)] == [2, 1, 0]
+    assert supervision.failures()["test"] == before + 2
+
+
+def test_a_leader_that_hears_no_nodes_gives_the_lease_up(api: FakeApi) -> None:
+    lease = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+    with running(api, CORDON) as remediator:
+        until("it leads", lambda: remediator.leader.leading and remediator.synced)
+        remediator.watch_age = lambda: 1e6  # type: ignore[method-assign]
+        remediator.post(lambda: None)
+        until("it lets go", lambda: api.get(lease)["spec"]["holderIdentity"] == "")
+        until("it says so", lambda: "silent" in remediator.ready())
+        assert not remediator.leader.leading
+
+
+def test_a_list_under_way_at_a_takeover_is_not_acted_on(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread hears of the old list's end only when the new list has begun."""
+    with running(api, CORDON) as remediator:
+        until("it leads", lambda: remediator.leader.leading and remediator.synced)
+        done = threading.Event()
+
+        def take_over() -> None:
+            old = remediator._nodes.answers
+            remediator._lead(True)
+            remediator._nodes._again.clear()  # the new list begins
+            remediator._nodes_known(old)  # and only now the old one's end is heard
+            assert not remediator.synced
+            remediator._nodes._again.set()
+            remediator._node_source.close()
+            done.set()
+
+        remediator.post(take_over)
+        until("it was taken over", done.is_set)
+        until("the new list is there", lambda: remediator.synced)
+
+
+def test_no_purpose_waits_for_another_and_no_node_for_another_node() -> None:
+    workers, gate = Workers(8), threading.Event()
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for _ in range(100):
+        workers.submit(lambda: gate.wait() and None, Purpose.EVICTIONS, "hangs")
+    try:
+        for purpose in Purpose:
+            workers.submit(lambda name=purpose.value: done.put(name), purpose, "other")  # type: ignore[misc]
+        assert {done.get(timeout=30) for _ in Purpose} == {purpose.value for purpose in Purpose}
+    finally:
+        gate.set()
+
+
+def test_what_protects_waits_for_no_other_requests_turn() -> None:
+    budget = Budget(ApiBudget(qps=1, burst=1), lambda: 0.0)
+    for _ in range(30):
+        budget.reserve()
+    assert budget.reserve(protects=True) <= 0
+    assert budget.reserve() >= 30
+
+
+def test_a_version_that_expires_again_and_again_is_waited_for_and_told() -> None:
+    waits: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            if len(waits) == 4:
+                self.set()
+            return self.is_set()
+
+    class Gone:
+        def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+            raise Expired(410, "Expired", "too old")
+            yield
+
+        def watch(self, version: str, stop: threading.Event) -> Iterator[Any]:
+            raise AssertionError
+
+    told: list[ApiFailure] = []
+    Reflector(
+        Gone(), node_from_json, lambda n: n.name, lambda _: None, lambda: None, told.append, Stop()
+    ).run()
+    assert waits[3] > waits[0] > 0
+    assert len(told) == 1
+
+
+def _status(message: str, causes: str = "") -> bytes:
+    details = f',"details":{{"causes":[{{"reason":"{causes}"}}]}}' if causes else ""
+    text = (
+        f'{{"kind":"Status","code":429,"reason":"TooManyRequests","message":"{message}"{details}}}'
+    )
+    return text.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "retry_after", "throttled"),
+    [
+        (b"Too many requests, please try again later.\n", 1.0, True),
+        (_status("the server has received too many requests"), 1.0, True),
+        (_status("the server has received too many requests"), None, False),
+        (_status("admission webhook 'w' denied the request: later"), 5.0, False),
+        (_status("Cannot evict pod as it would violate the pod's disruption budget."), 10.0, False),
+        (_status("Cannot evict pod", "DisruptionBudget"), 10.0, False),
+        (_status("limit reached on type Namespace for key d"), 1.0, False),
+        (_status("storage is (re)initializing"), 1.0, False),
+    ],
+)
+def test_only_flow_control_is_about_the_client(
+    body: bytes, retry_after: float | None, throttled: bool
+) -> None:
+    answer = Answer(429, body, retry_after)
+    assert answer.throttled is throttled
+    assert answer.failure().retry_after == retry_after
