@@ -316,7 +316,8 @@ def test_any_answer_to_any_request_is_an_answer_or_a_failure(
 
     def listed() -> None:
         for raws, version in api.nodes().pages():
-            assert raws, "a list was empty that nobody called empty"
+            said_empty = b'"items": []' in answer  # the fuzz may draw just that
+            assert raws or said_empty, "a list was empty that nobody called empty"
             assert version
             break
 
