@@ -198,7 +198,7 @@ class Asker:
                 break
         for member in self._members:
             if not member.warm and member.breaker.closed:
-                self._change(member, Breaker(breakers.State.OPEN))
+                self._change(member, _opened)
         self._warm_the_rest()
         if len(errors) == len(self._members):
             raise errors[0]
@@ -220,7 +220,7 @@ class Asker:
                 errors.append(error)
                 self._failed(member, error)
             else:
-                self._change(member, breakers.succeeded(member.breaker))
+                self._change(member, breakers.succeeded)
                 return reply
         if not errors:
             raise ModelUnavailableError("no model is ready")
@@ -305,9 +305,9 @@ class Asker:
             if was_warm:
                 self._try(member, seconds)
         except Exception:
-            self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
+            self._change(member, _probe_failed)
             raise
-        self._change(member, Breaker())
+        self._change(member, lambda _: Breaker())
 
     def _try(self, member: Member, seconds: float) -> None:
         """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
@@ -356,7 +356,7 @@ class Asker:
         try:
             threading.Thread(target=look, daemon=True).start()
         except RuntimeError as error:  # the machine has no thread to spare
-            self._change(member, breakers.probed(member.breaker, time.monotonic(), well=False))
+            self._change(member, _probe_failed)
             ended.put(ModelUnavailableError(f"it could not be looked at: {error}"))
         return ended
 
@@ -382,19 +382,25 @@ class Asker:
         if isinstance(error, LimitedError | RefusedTextError):
             return  # it was not asked, or it is the text
         away = isinstance(error, ModelUnavailableError)
-        after = breakers.failed(member.breaker, time.monotonic(), away=away)
-        if member.breaker.closed and not after.closed:
+        before, after = self._change(
+            member, lambda now: breakers.failed(now, time.monotonic(), away=away)
+        )
+        if before.closed and not after.closed:
             say(
                 logging.WARNING,
                 "a model fails; the next one of the chain answers",
                 model=member.origin.name,
                 why=_why(error),
             )
-        self._change(member, after)
 
-    def _change(self, member: Member, after: Breaker) -> None:
+    def _change(
+        self, member: Member, change: Callable[[Breaker], Breaker]
+    ) -> tuple[Breaker, Breaker]:
+        """Read, change and write a breaker under one lock; its states before and after."""
         with self._lock:
-            member.breaker = after
+            before = member.breaker
+            member.breaker = change(before)
+            return before, member.breaker
 
 
 class _Asked:
@@ -451,6 +457,14 @@ def _read_in_full(provider: Provider, text: str, deadline: float) -> Answer:
             "server's context (MODEL_CONTEXT_TOKENS), or set MODEL_TEXT_TOO_LONG=shorten"
         )
     return answer
+
+
+def _opened(before: Breaker) -> Breaker:
+    return Breaker(breakers.State.OPEN) if before.closed else before
+
+
+def _probe_failed(before: Breaker) -> Breaker:
+    return breakers.probed(before, time.monotonic(), well=False)
 
 
 def _why(error: Exception) -> str:

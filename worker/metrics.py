@@ -14,7 +14,14 @@ from prometheus_client.process_collector import ProcessCollector
 
 from worker.breaker import State
 from worker.limits import LimitedError
-from worker.model import BadOutputError, ModelUnavailableError, Origin, TransientError, Usage
+from worker.model import (
+    BadOutputError,
+    ModelUnavailableError,
+    Origin,
+    OverloadedError,
+    TransientError,
+    Usage,
+)
 
 # OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
 _DURATION = tuple(0.01 * 2**n for n in range(14))
@@ -35,6 +42,8 @@ DEAD_LETTER_REASONS = (
     "bad_id",
     "result_too_large",
     "text_too_long",
+    "refused_by_model",
+    "content_filtered",
     "retries_exhausted",
 )
 BREAKERS = ("model", "results")
@@ -166,7 +175,7 @@ class Metrics:
     ) -> None:
         """Count one model call and its tokens; from any thread."""
         name = "" if error is None else type(error).__name__
-        if isinstance(error, LimitedError):
+        if isinstance(error, LimitedError | OverloadedError):
             name = TransientError.__name__
         kind = name if not name or name in ERROR_TYPES else OTHER_ERROR
         timer = self._timers.get((origin, kind))

@@ -152,10 +152,20 @@ class RefusedTextError(ModelError):
     reason = "refused_by_model"
 
 
+class ContentFilteredError(RefusedTextError):
+    """A moderation refused the text."""
+
+    reason = "content_filtered"
+
+
 class TextTooLongError(RefusedTextError):
     """The text and the prompt do not fit into the model's context, or into the server's quota."""
 
     reason = "text_too_long"
+
+
+class OverloadedError(TransientError):
+    """The server has no room for this call (429, 503, 529): nothing is counted against the text."""
 
 
 class BadOutputError(TransientError):

@@ -6,7 +6,6 @@ errors that decide here.
 
 from __future__ import annotations
 
-import email.utils
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import httpx
 
 from worker import prompt
+from worker.failure_classes import Refusal, explain_refusal
 from worker.model import (
     LONGEST_LOAD,
     Answer,
@@ -28,9 +28,9 @@ from worker.model import (
     Usage,
     without_userinfo,
 )
+from worker.rate_limit_headers import pause_asked
 
 WARM_UP_TEXT = "Thank you, this works very well."
-_LONGEST_PAUSE = 3600.0
 # A time-out of 0 would be none at all.
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
@@ -93,7 +93,7 @@ class Http:
         request.extensions["timeout"] = httpx.Timeout(left, connect=connect).as_dict()
 
     def _answered(self, response: httpx.Response) -> None:
-        self.call.retry_after = retry_after(response.headers)
+        self.call.retry_after = retry_after(response.headers) if response.is_error else None
         stream = response.extensions.get("network_stream")
         if stream is not None and "read" not in vars(stream):
             stream.read = self._bounded(stream.read)
@@ -197,7 +197,9 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
     status = next((s for one in causes if (s := _status(one)) is not None), None)
     if status is not None:
         headers = next((h for one in causes if (h := _headers(one)) is not None), {})
-        return _refused(status, where, model, pause if pause is not None else retry_after(headers))
+        asked = pause if pause is not None else retry_after(headers)
+        body = next((b for one in causes if (b := _body(one)) is not None), None)
+        return explain_refusal(Refusal(status, where, model, asked, body))
     return _broken(error, {name for one in causes for name in _kinds(one)}, where)
 
 
@@ -223,32 +225,8 @@ def _kinds(error: BaseException) -> list[str]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as a date."""
-    said = headers.get("retry-after") or headers.get("Retry-After")
-    if not said:
-        return None
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), _LONGEST_PAUSE) if seconds == seconds else None
-
-
-def _refused(status: int, where: str, model: str, pause: float | None) -> ModelError:
-    if status == 404:
-        return ModelUnavailableError(f"model '{model}' is not on {where}; pull it there first")
-    if status == 401:
-        return ModelUnavailableError(f"{where} refused the key (401)")
-    if status == 403:
-        # A gateway's moderation or a firewall may mean this text alone, which must count as tried:
-        # held, it would come back for ever. A refused key opens the breaker all the same.
-        return TransientError(f"{where} refused this text, or the key (403)")
-    return TransientError(
-        f"{where} answered {status}", retry_after=pause if status in (429, 503) else None
-    )
+    """Seconds that the headers of a refusal ask for."""
+    return pause_asked(headers, time.time(), refused=True)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -272,6 +250,17 @@ def _status(error: BaseException) -> int | None:
 def _headers(error: BaseException) -> Mapping[str, str] | None:
     headers = getattr(getattr(error, "response", None), "headers", None)
     return headers if isinstance(headers, Mapping) else None
+
+
+def _body(error: BaseException) -> object:
+    """What the server said, as the client libraries keep it; for the classification alone."""
+    body = getattr(error, "body", None) or getattr(error, "error", None)
+    if body:
+        return body
+    try:
+        return getattr(getattr(error, "response", None), "content", None)
+    except Exception:  # noqa: BLE001 a response that was not read has no content
+        return None
 
 
 def _content(reply: Any) -> str | Mapping[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.limits import LimitedError
-from worker.model import ModelUnavailableError, RefusedTextError, TransientError
+from worker.model import ModelUnavailableError, OverloadedError, RefusedTextError, TransientError
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
 
@@ -54,9 +54,10 @@ def decide(
     """Say what to do after one more failure; attempts are those before it.
 
     model_away: the circuit breaker is open, so that a transient failure proves nothing against
-    the message. A limit of ours that left it no turn does not count as an attempt either: it
-    comes again later. An error that is no `ModelError` is a fault of ours or of a plug-in: it is
-    retried too, because the next version may not have it, and it ends in the dead letters.
+    the message. A limit of ours that left it no turn does not count as an attempt either, nor does
+    a server that is overloaded: it comes again later. An error that is no `ModelError` is a fault
+    of ours or of a plug-in: it is retried too, because the next version may not have it, and it
+    ends in the dead letters.
     """
     if isinstance(error, ModelUnavailableError) or (
         model_away and isinstance(error, TransientError)
@@ -64,8 +65,9 @@ def decide(
         return Hold()
     if isinstance(error, RefusedTextError):
         return DeadLetter(error.reason, type(error).__name__, attempts + 1)
-    made = attempts if isinstance(error, LimitedError) else attempts + 1
-    if made >= max_attempts:
+    overloaded = isinstance(error, OverloadedError)
+    made = attempts if overloaded or isinstance(error, LimitedError) else attempts + 1
+    if made >= max_attempts and not overloaded:
         return DeadLetter("retries_exhausted", type(error).__name__, made)
     wanted = getattr(error, "retry_after", None) or 0
     rung = min(attempts, len(delays) - 1)

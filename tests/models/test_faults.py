@@ -16,16 +16,23 @@ from tests.models.conftest import StartWorker
 from tests.models.faults import Fault, FaultProxy, broken_off, faulty, garbage, refused, truncated
 from worker import model
 from worker.asking import Asker, Call, Member
-from worker.model import BadOutputError, ModelConfig, ModelError, Provider, TransientError
+from worker.model import (
+    BadOutputError,
+    ModelConfig,
+    ModelError,
+    OverloadedError,
+    Provider,
+    TransientError,
+)
 
 LONG = 300.0
 TEXT = "I love it."
 
 FAULTS: dict[str, tuple[Fault, type[ModelError], str]] = {
     "403": (refused(403), TransientError, "refused this text, or the key"),
-    "429": (refused(429), TransientError, "answered 429"),
+    "429": (refused(429), OverloadedError, "answered 429"),
     "500": (refused(500), TransientError, "answered 500"),
-    "503": (refused(503), TransientError, "answered 503"),
+    "503": (refused(503), OverloadedError, "answered 503"),
     "garbage": (garbage, BadOutputError, "no chat reply"),
     "truncated": (truncated, BadOutputError, "no chat reply"),
     "broken off": (broken_off, TransientError, "broke off"),
@@ -117,12 +124,13 @@ def test_a_worker_answers_all_through_every_fault(
     worker = start_worker(vhost.uri, **env).ready(LONG)
     # One at a time, so that no two faults meet the same message more often than it may be tried.
     numbers = range(len(FAULTS))
-    for number, (fault, _, _) in zip(numbers, FAULTS.values(), strict=True):
+    for number, (fault, kind, _) in zip(numbers, FAULTS.values(), strict=True):
         proxy.faults.append(fault)
         vhost.publish([json.dumps({"id": str(number), "text": TEXT}).encode()])
         ((body, _),) = vhost.take("feedback.results", 1, LONG)
         result = json.loads(body)
-        assert (result["id"], result["attempts"]) == (str(number), 2)
+        attempts = 1 if kind is OverloadedError else 2
+        assert (result["id"], result["attempts"]) == (str(number), attempts)
     assert vhost.count("feedback.dead-letters") == 0
     served = worker.get("/metrics")[1]
     count = r'^gen_ai_client_operation_duration_seconds_count\{.*error_type="(\w*)"'

@@ -511,3 +511,25 @@ def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
         thread.join(60)
     assert [str(error) for error in ended] == ["the worker is stopping"]
     assert model.closed
+
+
+def test_a_failure_that_is_judged_while_a_probe_starts_does_not_undo_the_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads' updates, forced into the order in which one read before the other wrote."""
+    asker = _asker(Model("a"), Model("b"))
+    member = asker._members[0]
+    asker.wake(60)
+    probing = breakers.Breaker(breakers.State.PROBING)
+    real = breakers.failed
+    locked: list[bool] = []
+
+    def failed(before: breakers.Breaker, now: float, *, away: bool) -> breakers.Breaker:
+        locked.append(asker._lock.locked())
+        return real(before, now, away=away)
+
+    monkeypatch.setattr(breakers, "failed", failed)
+    asker._change(member, lambda _: probing)
+    asker._failed(member, ModelUnavailableError("away"))
+    assert member.breaker is probing
+    assert locked == [True]

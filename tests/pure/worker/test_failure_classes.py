@@ -1,0 +1,107 @@
+"""What an error of a model server means: whose fault it is, and what that does to the message."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker import retries
+from worker.failure_classes import Refusal, explain_refusal
+from worker.model import (
+    ContentFilteredError,
+    ModelUnavailableError,
+    OverloadedError,
+    RefusedTextError,
+    TextTooLongError,
+    TransientError,
+)
+from worker.rate_limit_headers import LONGEST_PAUSE, pause_asked
+from worker.retries import DeadLetter, Hold, Retry
+
+NOW = 1_790_000_000.0
+
+
+def _code(code: str) -> object:
+    return {"error": {"message": "secret text", "type": "invalid_request_error", "code": code}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, None, OverloadedError),
+        (503, None, OverloadedError),
+        (529, None, OverloadedError),
+        (500, None, TransientError),
+        (408, None, TransientError),
+        (502, None, ModelUnavailableError),
+        (504, None, ModelUnavailableError),
+        (401, None, ModelUnavailableError),
+        (404, None, ModelUnavailableError),
+        (403, None, TransientError),
+        (403, _code("invalid_api_key"), ModelUnavailableError),
+        (429, _code("insufficient_quota"), ModelUnavailableError),
+        (400, None, RefusedTextError),
+        (422, b'{"detail": "secret text"}', RefusedTextError),
+        (413, None, TextTooLongError),
+        (400, _code("context_length_exceeded"), TextTooLongError),
+        (400, "the request exceeds the available context size, try to increase", TextTooLongError),
+        (400, '{"message": "This model\'s maximum context length is 4096"}', TextTooLongError),
+        (422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 4096"}, TextTooLongError),
+        (400, _code("content_filter"), ContentFilteredError),
+        (
+            400,
+            {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+            ContentFilteredError,
+        ),
+        (403, {"error": "Your input was flagged by the moderation"}, ContentFilteredError),
+    ],
+)
+def test_the_class_of_a_refusal(status: int, body: object, kind: type[Exception]) -> None:
+    error = explain_refusal(Refusal(status, "http://h", "m", None, body))
+    assert type(error) is kind
+    assert "secret text" not in str(error)
+
+
+def test_any_server_error_with_a_pause_is_an_overload() -> None:
+    for status in (500, 502, 503, 504, 529):
+        error = explain_refusal(Refusal(status, "http://h", "m", 7.0))
+        assert isinstance(error, OverloadedError)
+        assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize("attempts", [0, 4, 100])
+def test_an_overload_counts_no_attempt_and_makes_no_dead_letter(attempts: int) -> None:
+    def after(*, away: bool) -> retries.Decision:
+        return retries.decide(
+            OverloadedError("429"), attempts=attempts, max_attempts=5, delays=(1,), model_away=away
+        )
+
+    assert after(away=False) == Retry(1, attempts)
+    assert after(away=True) == Hold()
+
+
+@pytest.mark.parametrize("kind", [RefusedTextError, TextTooLongError, ContentFilteredError])
+def test_a_refused_text_is_a_dead_letter_with_its_reason(kind: type[RefusedTextError]) -> None:
+    found = retries.decide(kind("x"), attempts=0, max_attempts=5, delays=(1,), model_away=True)
+    assert found == DeadLetter(kind.reason, kind.__name__, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "20s"}, None),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW) + 30)}, 30.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW + 30) * 1000)}, 30.0),
+        ({"retry-after": "inf"}, LONGEST_PAUSE),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_pause_that_headers_ask_for(headers: dict[str, str], pause: float | None) -> None:
+    found = pause_asked(headers, NOW, refused=True)
+    assert found == (None if pause is None else pytest.approx(pause))
