@@ -38,7 +38,8 @@ environment:
   MODEL_PROVIDER          builtin, ollama, openai, langchain, llamacpp, or one that is installed
                           (builtin)
   MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0), MODEL_SEED (0)
-  MODEL_DEADLINE          seconds for one model call (60)
+  MODEL_DEADLINE          seconds for one model call (60); above 1200 the broker's consumer timeout
+                          (30 minutes) must be raised too
   MODEL_MAX_OUTPUT_TOKENS (512)         MODEL_STRUCTURED  auto, schema, tools, json, none (auto)
   MODEL_CONTEXT_TOKENS    that the model reads at once (Ollama is asked for 8192 at most)
   MODEL_TEXT_TOO_LONG     refuse: to the dead letters; shorten: head and tail are read, and the
@@ -215,6 +216,8 @@ def _run(_: argparse.Namespace) -> int:
         before=faults.before_calls(settings.fault_model_delay, settings.fault_model_hang_file),
     )
     logs.set_up(settings.log_level, settings.log_format)
+    for warning in settings.warnings():
+        logs.say(30, "a setting may be wrong", why=warning)
     worker = Worker(settings, asker, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

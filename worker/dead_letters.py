@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 from worker.rabbitmq import Delivery
 from worker.retries import ATTEMPTS_HEADER, DeadLetter
 
+# A larger body is not decoded for its id: that takes thirty times its size.
+_MOST_DECODED = 1024 * 1024
 REASON = "x-selfheal-reason"
 DETAIL = "x-selfheal-detail"
 ERROR_CLASS = "x-selfheal-error-class"
@@ -73,10 +76,10 @@ def describe(delivery: Delivery) -> dict[str, Any]:
         reason = got.get("x-last-death-reason") or death.get("reason") or "unknown"
     when = death.get("time")
     stamp = when.isoformat() if isinstance(when, datetime) else None
-    return {
+    known = {
         "id": _body_id(delivery.body),
         "message_id": delivery.message_id,
-        "reason": str(reason),
+        "reason": reason if isinstance(reason, str) else repr(_plain(reason)),
         "detail": got.get(DETAIL),
         "error_class": got.get(ERROR_CLASS),
         "attempts": got.get(ATTEMPTS_HEADER),
@@ -86,6 +89,22 @@ def describe(delivery: Delivery) -> dict[str, Any]:
         "original_routing_key": got.get(ROUTING_KEY) or _first(death.get("routing-keys")),
         "bytes": len(delivery.body),
     }
+    return {name: _plain(value) for name, value in known.items()}
+
+
+def _plain(value: object) -> Any:
+    """Any AMQP value as one of JSON: publishers may have written what they like."""
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case datetime():
+            return value.isoformat()
+        case dict():
+            return {str(_plain(name)): _plain(inside) for name, inside in value.items()}
+        case list():
+            return [_plain(inside) for inside in value]
+    known = value is None or isinstance(value, bool | int | str)
+    return value if known or (isinstance(value, float) and math.isfinite(value)) else str(value)
 
 
 def _first_death(got: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +118,8 @@ def _first(value: object) -> object:
 
 
 def _body_id(body: bytes) -> str | int | None:
+    if len(body) > _MOST_DECODED:
+        return None
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

@@ -26,6 +26,15 @@ def say(level: int, event: str, **fields: Any) -> None:
         LOGGER.log(level, "%s", event, extra={"fields": fields})
 
 
+def printable(value: object) -> str:
+    """A value on one line of text: one with control characters is quoted as in JSON.
+
+    Else a newline in an id would write a line of its own, and an escape sequence to a terminal.
+    """
+    text = str(value)
+    return text if text.isprintable() else json.dumps(text)
+
+
 def _time(record: logging.LogRecord) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{stamp}.{int(record.msecs):03d}Z"
@@ -46,7 +55,7 @@ class _Json(logging.Formatter):
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {k}={v}" for k, v in getattr(record, "fields", {}).items())
+        fields = "".join(f" {k}={printable(v)}" for k, v in getattr(record, "fields", {}).items())
         line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{fields}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

@@ -373,7 +373,8 @@ class Worker:
             "model": round(work.finished - work.started, 4),
         }
         if work.delivery.timestamp is not None:
-            timings["queue_wait"] = round(work.received_unix - work.delivery.timestamp, 3)
+            waited = work.received_unix - work.delivery.timestamp
+            timings["queue_wait"] = round(max(0.0, waited), 3)
         result["timings"] = timings
         result |= got.passed_through()
         encoded = json.dumps(result).encode()
@@ -476,6 +477,8 @@ class Worker:
         self._last_progress = time.time()
         if outcome == "answered":
             self._metrics.answered.inc()
+            if work.reply is not None and work.reply.verdict.dropped:
+                self._metrics.phrases_dropped.inc(work.reply.verdict.dropped)
             if work.reply is not None and work.reply.degraded:
                 self._metrics.degraded.inc()
             self._metrics.duration.observe(time.monotonic() - work.received)

@@ -159,6 +159,11 @@ class Metrics:
             "Messages answered by another model than the active one.",
             registry=registry,
         )
+        self.phrases_dropped = Counter(
+            "selfheal_worker_phrases_dropped",
+            "Phrases of answers that should have been excerpts and were not in the text.",
+            registry=registry,
+        )
         self._timers: dict[tuple[Origin, str], Histogram] = {}
         self._counted: dict[tuple[Origin, str], Histogram] = {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from worker.special_tokens import neutralised
 from worker.task import Field, Flag, Label, Labels, Number, Phrases, Task, Words
 
 Message = tuple[str, str]
@@ -42,7 +43,8 @@ def mending(task: Task, text: str, said: str, problem: str) -> list[Message]:
     """Ask once more, telling the model what was wrong with what it said."""
     return [
         *messages(task, text),
-        ("ai", said),
+        # JSON carries lone surrogates, a request does not.
+        ("ai", neutralised(said.encode(errors="replace").decode())),
         ("human", f"That was refused: {problem}. Answer again, with the JSON object alone."),
     ]
 
@@ -62,7 +64,7 @@ def system(task: Task) -> str:
 def fenced(task: Task, text: str) -> str:
     """The user's message about one text."""
     marker = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
-    return f"----- {task.subject} {marker} -----\n{text}\n----- end {marker} -----"
+    return f"----- {task.subject} {marker} -----\n{neutralised(text)}\n----- end {marker} -----"
 
 
 def _line(one: Field, task: Task) -> str:

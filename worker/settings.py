@@ -27,6 +27,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+# RabbitMQ keeps no time to live above 2**32 - 1 milliseconds.
+_LONGEST_TTL = (2**32 - 1) // 1000
+#: Seconds that the broker waits for an ack (consumer_timeout) unless it is told otherwise, and the
+#: part of them that a message may wait for its result to be taken.
+CONSUMER_TIMEOUT = 1800
+_PARKED = 600
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
 KEY_PREFIX = "MODEL_API_KEY_"
 #: Fields that are secrets, or may hold one: a header of a model's options, a password in a URL.
@@ -107,9 +113,9 @@ class Settings(BaseSettings):
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
     results_max_length: int = Field(0, ge=0, description="messages; 0 is no limit")
-    results_max_age: int = Field(0, ge=0, description="0 is no limit")
+    results_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
     dlq_max_length: int = Field(0, ge=0, description="messages, the oldest go; 0 is no limit")
-    dlq_max_age: int = Field(0, ge=0, description="0 is no limit")
+    dlq_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
 
     concurrency: int = Field(8, ge=1, le=1024)
     max_text_bytes: int = Field(65536, ge=1, le=16 * 1024 * 1024)
@@ -223,6 +229,8 @@ class Settings(BaseSettings):
     def _growing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or value[0] < 1 or list(value) != sorted(set(value)):
             raise ValueError("must be at least 1 and growing, such as 1,5,30,120")
+        if value[-1] > _LONGEST_TTL:
+            raise ValueError(f"must be at most {_LONGEST_TTL} each (RabbitMQ's longest TTL)")
         return value
 
     @field_validator("log_level", "log_format", mode="before")
@@ -270,6 +278,18 @@ class Settings(BaseSettings):
         if len(set(chain)) < len(chain):
             raise ValueError("MODEL_ACTIVE and MODEL_FALLBACK must not name a model twice")
         return self
+
+    def warnings(self) -> list[str]:
+        """What may be meant, but has a price."""
+        found = []
+        if self.model_deadline > CONSUMER_TIMEOUT - _PARKED:
+            found.append(
+                f"MODEL_DEADLINE={self.model_deadline:g}: a message may be in flight for longer "
+                f"than the broker's consumer timeout ({CONSUMER_TIMEOUT} s unless consumer_timeout "
+                "was raised), after which the broker closes the channel and delivers all messages "
+                "in flight again; raise consumer_timeout there, or lower MODEL_DEADLINE"
+            )
+        return found
 
     def has_broker(self) -> bool:
         """Whether any variable says where the broker is."""

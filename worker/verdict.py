@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker import leaks
+from worker.excerpts import Excerpts
 from worker.task import Field, Flag, Label, Labels, Number, Phrases, Task, Words
 
 _PERCENT = re.compile(r"^\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)\s*$")
@@ -20,6 +23,8 @@ _PERCENT = re.compile(r"^\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)\s*$")
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 # A number this low is a mark out of five or ten and no percentage.
 _LEAST_PERCENT = 10
+# Around a label, as a model writes it; or a part of the label itself.
+_MARKS = " .!'\""
 
 
 class BadVerdictError(ValueError):
@@ -31,6 +36,8 @@ class Verdict:
     """A checked answer: one value for each of the task's fields."""
 
     values: Mapping[str, Any]
+    # Phrases that should be verbatim and are not in the text.
+    dropped: int = 0
 
     def fields(self) -> dict[str, Any]:
         """The part of a result that the model is answerable for."""
@@ -48,10 +55,31 @@ def check(
     """
     said = _object(content) if isinstance(content, str) else content
     values = {one.name: _value(one, said.get(one.name), text, clamp) for one in task.fields}
-    for value in values.values():
-        if isinstance(value, str) and any(secret in value for secret in task.secrets):
+    # What was said, not what is left of it: a field may be shorter than a line of the prompt.
+    for one in task.fields:
+        if leaks.repeats(_free_words(one, said.get(one.name)), task.secrets, text):
             raise BadVerdictError("the answer repeats the instructions")
-    return Verdict(values)
+    return Verdict(values, _dropped(said, values, task))
+
+
+def _free_words(one: Field, value: object) -> list[str]:
+    """What of a value is the model's own words."""
+    if isinstance(one, Words) and isinstance(value, str):
+        return [value]
+    if isinstance(one, Phrases) and not one.verbatim and isinstance(value, list | tuple):
+        return [item for item in value if isinstance(item, str)]
+    return []
+
+
+def _dropped(said: Mapping[str, Any], values: Mapping[str, Any], task: Task) -> int:
+    """How many verbatim phrases the answer had that are not in the text, or too long."""
+    lost = 0
+    for one in task.fields:
+        given = said.get(one.name)
+        if isinstance(one, Phrases) and one.verbatim and isinstance(given, list | tuple):
+            different = {item.strip() for item in given if isinstance(item, str)} - {""}
+            lost += max(0, min(len(different), one.most) - len(values[one.name]))
+    return lost
 
 
 def _object(content: str) -> Mapping[str, Any]:
@@ -94,10 +122,25 @@ def _value(one: Field, value: object, text: str, clamp: bool) -> Any:
 def _label(one: Label, value: object) -> str:
     if not isinstance(value, str):
         raise BadVerdictError(f"{one.name} is missing or not a string")
-    label = one.words.get(value.strip().strip(".!'\"").lower())
+    label = _named(one.words, value)
     if label is None:
         raise BadVerdictError(f"{one.name} is not one of {', '.join(one.labels)}")
     return label
+
+
+def _named(words: Mapping[str, str], value: str) -> str | None:
+    """The label that a model means, whose marks around it may be the model's or the label's own."""
+    said = unicodedata.normalize("NFC", value).strip().lower()
+    for form in (said, said.strip("'\""), said.strip(_MARKS)):
+        if form in words:
+            return words[form]
+    bare = said.strip(_MARKS)
+    meant = {
+        label
+        for word, label in words.items()
+        if bare and unicodedata.normalize("NFC", word).strip(_MARKS) == bare
+    }
+    return meant.pop() if len(meant) == 1 else None
 
 
 def _labels(one: Labels, value: object) -> list[str]:
@@ -115,7 +158,7 @@ def _number(one: Number, value: object, clamp: bool) -> float | int:
         raise BadVerdictError(f"{one.name} is missing or not a number")
     if one.is_share and _LEAST_PERCENT < number <= 100 and float(number).is_integer():
         number = number / 100  # "confidence": 85
-    if clamp and not math.isnan(number):
+    if clamp and not (isinstance(number, float) and math.isnan(number)):
         number = min(max(number, one.low), one.high)
     if not one.low <= number <= one.high:  # NaN is not, either
         raise BadVerdictError(f"{one.name} is not from {one.low:g} to {one.high:g}")
@@ -146,21 +189,20 @@ def _phrases(one: Phrases, value: object, text: str) -> list[str]:
     if not isinstance(value, list | tuple):
         return []
     kept: dict[str, None] = {}
+    excerpts = Excerpts(text)
     for phrase in value:
-        if isinstance(phrase, str) and (piece := _phrase(one, phrase.strip(), text)):
+        if isinstance(phrase, str) and (piece := _phrase(one, phrase.strip(), excerpts)):
             kept.setdefault(piece)
         if len(kept) == one.most:
             break
     return list(kept)
 
 
-def _phrase(one: Phrases, phrase: str, text: str) -> str | None:
+def _phrase(one: Phrases, phrase: str, excerpts: Excerpts) -> str | None:
     """The phrase as it may be given back: a verbatim one in the text's own spelling."""
     if not phrase or len(phrase) > one.longest:
         return None
     if not one.verbatim:
         return phrase.encode(errors="replace").decode()
-    if phrase in text:
-        return phrase
-    found = re.search(re.escape(phrase), text, re.IGNORECASE)
-    return found[0] if found else None
+    found = excerpts.find(phrase)
+    return found if found and len(found) <= one.longest else None

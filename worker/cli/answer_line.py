@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from worker.logs import printable
 from worker.task_file import RESERVED
 
 
@@ -17,7 +18,7 @@ def answer_line(answer: Mapping[str, Any]) -> str:
     said = {name: value for name, value in answer.items() if name not in RESERVED}
     if not said:
         raise ValueError("no answer")
-    name = f"{answer['id']}: " if "id" in answer else ""
+    name = f"{printable(answer['id'])}: " if "id" in answer else ""
     return name + (_emotion(said) or ", ".join(f"{one}={_shown(said[one])}" for one in said))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from worker import dead_letters
 from worker.cli.arguments import age, count
 from worker.cli.stop import stoppable
+from worker.logs import printable
 from worker.rabbitmq import BrokerError, Delivery, Publication, Session, copied_properties
 from worker.settings import Settings, load
 
@@ -127,29 +128,35 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
     print(f"{'LAST TIME':25} {'REASON':18} {'ERROR CLASS':20} {'ATTEMPTS':>8} {'BYTES':>8}  ID")
     for letter in letters:
         print(
-            f"{letter['last_time'] or '-':25.25} {letter['reason']:18} "
-            f"{letter['error_class'] or '-':20} {letter['attempts'] or 0:8} "
-            f"{letter['bytes']:8}  {letter['id'] or letter['message_id'] or '-'}"
+            f"{_shown(letter['last_time']):25.25} {_shown(letter['reason']):18} "
+            f"{_shown(letter['error_class']):20} {_shown(letter['attempts'] or 0):>8} "
+            f"{letter['bytes']:8}  {_name(letter)}"
         )
     print(f"{len(letters)} dead letters in '{settings.dlq_name}'")
     return 0
 
 
 def _show(settings: Settings, options: argparse.Namespace) -> int:
+    """One by one: a body may be large."""
     with Session(settings) as session:
-        letters = [
-            letter | {"body": delivery.body.decode(errors="replace")}
-            for delivery, letter in _chosen(session, settings, options)
-        ]
+        for delivery, letter in _chosen(session, settings, options):
+            shown = letter | {"body": delivery.body.decode(errors="replace")}
+            if options.output == "json":
+                print(json.dumps(shown))
+                continue
+            for name, value in shown.items():
+                print(f"{name + ':':22} {printable(value)}")
+            print()
         session.release(settings.dlq_name)
-    for letter in letters:
-        if options.output == "json":
-            print(json.dumps(letter))
-            continue
-        for name, value in letter.items():
-            print(f"{name + ':':22} {value}")
-        print()
     return 0
+
+
+def _shown(value: object) -> str:
+    return printable("-" if value is None or value == "" else value)
+
+
+def _name(letter: dict[str, Any]) -> str:
+    return printable(letter["id"] or letter["message_id"] or "-")
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
@@ -168,7 +175,7 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
                 break
             if options.dry_run:
                 if options.output == "text":
-                    print(f"would replay {letter['id'] or letter['message_id'] or '-'}")
+                    print(f"would replay {_name(letter)}")
                 done += 1
                 continue
             properties = copied_properties(

@@ -9,13 +9,16 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import pika
-import pika.data
+
+from worker.rabbitmq import tables
 
 # Sender-selected distribution, which would send a copy elsewhere, and the broker's own records,
 # which say "this was a loop, drop it" to its dead-lettering when they are sent back to it.
 _NOT_COPIED = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
 _NOT_COPIED_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
-UNREADABLE_HEADERS = "x-selfheal-unreadable-headers"
+
+# A date in seconds that is no date in milliseconds: the year 5138, and March 1973.
+_LATEST = 1e11
 
 Told = TypeVar("Told")
 
@@ -58,7 +61,13 @@ class Delivery:
     def timestamp(self) -> float | None:
         """When it was published, in Unix seconds, if the publisher said so."""
         value = self.properties.timestamp
-        return float(value) if isinstance(value, int) and value > 0 else None
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            return None
+        # AMQP wants seconds; some publishers write milli-, micro- or nanoseconds.
+        seconds = float(value)
+        while seconds >= _LATEST:
+            seconds /= 1000
+        return seconds
 
 
 def delivery(method: Any, properties: Any, body: bytes, *, epoch: int = 0) -> Delivery:
@@ -101,6 +110,11 @@ class Unconfirmed(Generic[Told]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def size(self) -> int:
+        """Bytes of their bodies."""
+        return sum(len(one.publication.body) for one in self._waiting.values())
 
     def add(self, publication: Publication, told: Told) -> None:
         """One was sent."""
@@ -164,18 +178,15 @@ def copied_properties(
     message goes back to where it was: it would expire from the dead letters.
     """
     got = delivery.properties
-    kept = {
-        name: value
-        for name, value in delivery.headers.items()
-        if name not in _NOT_COPIED
-        and name not in without
-        and not str(name).startswith(_NOT_COPIED_PREFIXES)
-    }
+
+    def dropped(name: str) -> bool:
+        return name in _NOT_COPIED or name in without or name.startswith(_NOT_COPIED_PREFIXES)
+
     return pika.BasicProperties(
         content_type=got.content_type,
         content_encoding=got.content_encoding,
-        headers=(kept | dict(headers)) or None,
-        delivery_mode=2,
+        headers=tables.copied(delivery.headers, dropped, headers),
+        delivery_mode=got.delivery_mode if keep_expiration else 2,
         priority=got.priority,
         correlation_id=got.correlation_id,
         reply_to=got.reply_to,
@@ -209,18 +220,3 @@ def plain_headers(properties: Any) -> None:
             or (isinstance(value, int) and -(2**63) <= value < 2**63)
         )
     }
-
-
-def _tolerant_decode_table(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
-    """pika raises, in the connection's thread, on headers with a NaN, an infinite number, a date
-    out of range or an unknown type. A publisher must not be able to end the process with that."""
-    try:
-        table, end = _decode_table(encoded, offset)
-        return table, end
-    except Exception:  # noqa: BLE001 whatever is wrong inside the table, its length is known
-        size = int.from_bytes(encoded[offset : offset + 4], "big")
-        return {UNREADABLE_HEADERS: True}, offset + 4 + size
-
-
-_decode_table = pika.data.decode_table
-pika.data.decode_table = _tolerant_decode_table

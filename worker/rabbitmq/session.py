@@ -30,6 +30,8 @@ from worker.topology import Queue
 # Publishes of a command that the broker has not confirmed yet: one by one, each would wait for
 # the disk of a majority. A lost connection can leave so many in doubt.
 WINDOW = 100
+# And no more bytes than this, or the one that is larger.
+WINDOW_BYTES = 8 * 1024 * 1024
 RELEASE_PATIENCE = 2.0
 
 
@@ -101,7 +103,7 @@ class Session:
         except amqp.AMQPError as error:
             raise self._lost(error) from None
         self._on_the_way.add(publication, done)
-        self._await_confirms(WINDOW - 1)
+        self._await_confirms(WINDOW - 1 if self._on_the_way.size < WINDOW_BYTES else 0)
 
     def flush(self) -> None:
         """Wait until the broker has all that was sent."""

@@ -114,3 +114,26 @@ def test_the_longest_body_follows_the_longest_text(environ: dict[str, str], most
 def test_a_body_that_cannot_hold_its_text_is_refused() -> None:
     with pytest.raises(SettingsError, match="MAX_BODY_BYTES must not be below MAX_TEXT_BYTES"):
         load({"MAX_BODY_BYTES": "1000"}, broker=False)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1,nan", "1,4294968", "9999999", "1.5", "1e3", ""])
+def test_delays_are_what_the_broker_takes(value: str) -> None:
+    if not value:
+        assert load({"RETRY_DELAYS": value}, broker=False).retry_delays == (1, 5, 30, 120)
+        return
+    with pytest.raises(SettingsError, match="RETRY_DELAYS"):
+        load({"RETRY_DELAYS": value}, broker=False)
+    assert load({"RETRY_DELAYS": "1,4294967"}, broker=False).retry_delays[-1] == 4_294_967
+
+
+@pytest.mark.parametrize("name", ["RESULTS_MAX_AGE", "DLQ_MAX_AGE"])
+def test_ages_are_what_the_broker_takes(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load({name: "4294968"}, broker=False)
+
+
+@pytest.mark.parametrize(("deadline", "warned"), [("60", 0), ("1200", 0), ("1201", 1), ("3600", 1)])
+def test_a_deadline_beyond_the_consumer_timeout_is_told(deadline: str, warned: int) -> None:
+    found = load({"MODEL_DEADLINE": deadline}, broker=False).warnings()
+    assert len(found) == warned
+    assert all("consumer_timeout" in one for one in found)

@@ -1,0 +1,112 @@
+"""What publishers write reaches logs and terminals as data."""
+
+from __future__ import annotations
+
+import decimal
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pika
+import pytest
+
+from worker import dead_letters, logs, prompt, task_file
+from worker.cli import letters
+from worker.rabbitmq import Delivery
+
+ODD = [
+    None,
+    True,
+    7,
+    0.75,
+    float("inf"),
+    "text",
+    "two\nlines",
+    b"\xff\x1b[31m",
+    decimal.Decimal("1.50"),
+    datetime(2026, 1, 2, tzinfo=UTC),
+    {"k": [b"\xff", {"d": decimal.Decimal(1)}], b"\xfe": 1},
+    [],
+    ["a", b"b"],
+]
+
+
+def letter(headers: dict[Any, Any], body: bytes = b'{"id": "7", "text": "x"}') -> Delivery:
+    return Delivery(1, 1, False, "", "q", body, pika.BasicProperties(headers=headers))
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(dead_letters.OWN_HEADERS), "x-death", "x-last-death-reason", "x-first-death-queue"],
+)
+def test_headers_of_any_type_are_listed_and_shown(
+    name: str, value: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deaths = [{"reason": value, "exchange": value, "routing-keys": value, "time": value}]
+    found = letter({name: value if name != "x-death" else deaths})
+    waiting = [found]
+
+    class Session:
+        def __init__(self, _: object) -> None: ...
+        def __enter__(self) -> Session:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def count(self, _: str) -> int:
+            return 1
+
+        def get(self, _: str) -> Delivery | None:
+            return waiting[0]
+
+        def release(self, _: str) -> None: ...
+
+    monkeypatch.setattr(letters, "Session", Session)
+    for command in (["list"], ["list", "-o", "json"], ["show"], ["show", "-o", "json"]):
+        from worker.__main__ import main
+
+        monkeypatch.setenv("AMQP_HOST", "h")
+        assert main(["dead-letters", *command]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        if "json" in command:
+            json.loads(out)
+
+
+def test_a_large_dead_letter_is_not_decoded_for_its_id() -> None:
+    body = b'{"id": "7", "text": "' + b"x" * (2 * 1024 * 1024) + b'"}'
+    assert dead_letters.describe(letter({}, body))["id"] is None
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\r\nb", "\x1b[2J", "a\u2028b", "\u202eb", "\ud800"])
+def test_a_line_of_the_log_stays_one(bad: str) -> None:
+    record = logging.LogRecord("n", logging.INFO, "p", 1, "%s", ("event",), None)
+    record.fields = {"id": bad, "why": "no answer"}
+    line = logs._Text().format(record)
+    assert line.isprintable()
+    assert line.encode()
+    assert line.endswith(" why=no answer")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        (1_790_000_000, 1_790_000_000.0),
+        (1_790_000_000_123, 1_790_000_000.123),
+        (1_790_000_000_123_456, 1_790_000_000.123456),
+        (1_790_000_000_123_456_789, 1_790_000_000.1234567),
+        (0, None),
+        (None, None),
+        (True, None),
+    ],
+)
+def test_a_timestamp_in_any_unit(stamp: int | None, seconds: float | None) -> None:
+    properties = pika.BasicProperties(timestamp=stamp)
+    got = Delivery(1, 1, False, "", "q", b"", properties).timestamp
+    assert got == (seconds if seconds is None else pytest.approx(seconds))
+
+
+def test_a_repair_quotes_an_answer_with_lone_surrogates() -> None:
+    for role, content in prompt.mending(task_file.load(), "text", '{"a": "\ud800"}', "bad"):
+        assert content.encode(), role
