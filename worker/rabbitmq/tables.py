@@ -100,7 +100,7 @@ def decode(encoded: bytes, offset: int) -> tuple[Table, int]:
 
 
 def _value(encoded: bytes, offset: int) -> tuple[Any, int]:
-    """Raises where the broker itself could not read it either."""
+    """Raises where the broker or other clients could not read it either."""
     kind, at = encoded[offset : offset + 1], offset + 1
     if (number := _NUMBERS.get(kind)) is not None:
         value = struct.unpack_from(number, encoded, at)[0]
@@ -153,12 +153,9 @@ def _text(content: bytes) -> str | bytes:
         return content
 
 
-def _date(content: bytes) -> datetime | int:
-    seconds = int.from_bytes(content, "big")
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return seconds
+def _date(content: bytes) -> datetime:
+    """Raises for a date out of range: other clients could not read the dead letter either."""
+    return datetime.fromtimestamp(int.from_bytes(content, "big"), UTC)
 
 
 def _decimal(content: bytes) -> decimal.Decimal:
