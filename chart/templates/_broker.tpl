@@ -75,7 +75,7 @@
 {{- $keys := include "selfheal.broker.keys" . | fromJson -}}
 - name: broker
   secret:
-    secretName: {{ include "selfheal.broker.secret" . }}
+    secretName: {{ include "selfheal.broker.secret" . | quote }}
     defaultMode: 0440
     items:
       {{- if $keys.uri }}
@@ -88,7 +88,7 @@
 {{- if .enabled }}
 - name: broker-tls
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
       - {key: {{ .caKey | quote }}, path: ca.crt}

@@ -130,13 +130,15 @@
 
 {{- define "selfheal.guards.environment" -}}
 {{- $p := list -}}
-{{- if .Values.worker.enabled -}}
+{{- range $component := list "worker" "remediator" "ollama" -}}
+{{- if (get $.Values $component).enabled -}}
 {{- $seen := dict -}}
-{{- range include "selfheal.worker.env" . | fromYamlArray -}}
+{{- range include (printf "selfheal.%s.env" $component) $ | fromYamlArray -}}
 {{- if hasKey $seen .name -}}
-{{- $p = append $p (printf "worker.extraEnv sets %s, which is set already: use the value of the chart that it comes from, or give it once" .name) -}}
+{{- $p = append $p (printf "%s.extraEnv sets %s, which is set already: use the value of the chart that it comes from, or give it once" $component .name) -}}
 {{- end -}}
 {{- $_ := set $seen .name true -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson (uniq $p) -}}

@@ -14,7 +14,7 @@
 {{/* Labels that select a component's pods. dict: root, component. Never changes in a release's life. */}}
 {{- define "selfheal.selectorLabels" -}}
 app.kubernetes.io/name: selfheal
-app.kubernetes.io/instance: {{ include "selfheal.instance" .root }}
+app.kubernetes.io/instance: {{ include "selfheal.instance" .root | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 

@@ -28,35 +28,35 @@
 {{- with include "selfheal.imagePullSecretNames" . | fromJsonArray }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* What Pod Security `restricted` asks of a pod. dict: user (uid, also the group's). */}}
-{{- define "selfheal.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: {{ .user }}
-runAsGroup: {{ .user }}
-fsGroup: {{ .user }}
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
+{{/* A component's `podSecurityContext` or `securityContext` as YAML. dict: root, context. A key that is null is left out, and
+     on OpenShift the ids, which its security context constraints assign from the namespace's range. */}}
+{{- define "selfheal.securityContext" -}}
+{{- $context := dict -}}
+{{- $assigned := ternary (list "runAsUser" "runAsGroup" "fsGroup") list (eq (include "selfheal.openshift" .root) "true") -}}
+{{- range $key, $value := .context -}}
+{{- if not (or (kindIs "invalid" $value) (has $key $assigned)) -}}
+{{- $_ := set $context $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end -}}
 
-{{- define "selfheal.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{/* "true" when pods are made for OpenShift. */}}
+{{- define "selfheal.openshift" -}}
+{{- $adapt := .Values.global.compatibility.openshift.adaptSecurityContext -}}
+{{- or (eq $adapt "force") (and (eq $adapt "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
 {{- end -}}
 
 {{/* Where pods may run. dict: root, component, values (a component's values). */}}
 {{- define "selfheal.placement" -}}
-{{- with .values.nodeSelector }}
+{{- /* The images are for Linux only. */}}
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (dict) (default dict .values.nodeSelector) (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
 {{- with .values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
@@ -66,7 +66,7 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- if .values.topologySpreadConstraints }}
 topologySpreadConstraints:

@@ -57,7 +57,7 @@
 {{- if .existingSecret }}
 - name: MODEL_API_KEY
   valueFrom:
-    secretKeyRef: {name: {{ .existingSecret }}, key: {{ .secretKey }}}
+    secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .secretKey | quote }}}
 {{- end }}
 {{- if ne .structured "auto" }}
 - {name: MODEL_STRUCTURED, value: {{ .structured }}}
@@ -93,7 +93,7 @@
 {{- with $model.existingSecret }}
 - name: MODEL_API_KEY_{{ $name | upper | replace "-" "_" }}
   valueFrom:
-    secretKeyRef: {name: {{ . }}, key: {{ $model.secretKey | default "api-key" }}}
+    secretKeyRef: {name: {{ . | quote }}, key: {{ $model.secretKey | default "api-key" | quote }}}
 {{- end }}
 {{- end }}
 {{- end }}

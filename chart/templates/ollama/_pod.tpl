@@ -3,24 +3,9 @@
 image: {{ include "selfheal.image" (dict "root" . "image" .Values.ollama.image) | quote }}
 imagePullPolicy: {{ .Values.ollama.image.pullPolicy }}
 env:
-  - {name: HOME, value: /home/ollama}
-  - {name: OLLAMA_MODELS, value: {{ .Values.ollama.modelsInImage | default "/models" | quote }}}
-  {{- if or .Values.ollama.modelsInImage .Values.ollama.persistence.enabled }}
-  # A server that starts removes what no model needs yet. A folder of the image cannot be written to, and on a shared
-  # volume that would be what another replica is pulling.
-  - {name: OLLAMA_NOPRUNE, value: "1"}
-  {{- end }}
-  - {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
-  - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
-  - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
-  {{- with .Values.model.contextTokens }}
-  - {name: OLLAMA_CONTEXT_LENGTH, value: {{ include "selfheal.text" . | quote }}}
-  {{- end }}
-  {{- with .Values.ollama.extraEnv }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "selfheal.ollama.env" . | trim | nindent 2 }}
 securityContext:
-  {{- include "selfheal.containerSecurityContext" . | nindent 2 }}
+  {{- include "selfheal.securityContext" (dict "root" . "context" .Values.ollama.securityContext) | nindent 2 }}
 volumeMounts:
   {{- if not .Values.ollama.modelsInImage }}
   - {name: models, mountPath: /models}
@@ -45,4 +30,23 @@ volumeMounts:
 {{- $_ := set $resources "limits" $limits -}}
 {{- end -}}
 {{- toYaml $resources -}}
+{{- end -}}
+
+{{- define "selfheal.ollama.env" -}}
+- {name: HOME, value: /home/ollama}
+- {name: OLLAMA_MODELS, value: {{ .Values.ollama.modelsInImage | default "/models" | quote }}}
+{{- if or .Values.ollama.modelsInImage .Values.ollama.persistence.enabled }}
+# A server that starts removes what no model needs yet. A folder of the image cannot be written to, and on a shared
+# volume that would be what another replica is pulling.
+- {name: OLLAMA_NOPRUNE, value: "1"}
+{{- end }}
+- {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
+- {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
+- {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
+{{- with .Values.model.contextTokens }}
+- {name: OLLAMA_CONTEXT_LENGTH, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
+{{- with .Values.ollama.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}

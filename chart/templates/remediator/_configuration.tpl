@@ -10,3 +10,21 @@
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
 {{- toYaml $config -}}
 {{- end -}}
+
+{{- define "selfheal.remediator.env" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: POD_UID
+  valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- {name: CONFIG_FILE, value: /etc/selfheal/remediator.yaml}
+- {name: HTTP_PORT, value: "8080"}
+- {name: LOG_LEVEL, value: {{ .Values.remediator.logLevel }}}
+- {name: LOG_FORMAT, value: {{ .Values.remediator.logFormat }}}
+{{- with .Values.remediator.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

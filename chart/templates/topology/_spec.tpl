@@ -13,15 +13,8 @@ template:
     {{- end }}
     restartPolicy: OnFailure
     securityContext:
-      {{- include "selfheal.podSecurityContext" (dict "user" 65532) | nindent 6 }}
-    {{- with .Values.worker.nodeSelector }}
-    nodeSelector:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
-    {{- with .Values.worker.tolerations }}
-    tolerations:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
+      {{- include "selfheal.securityContext" (dict "root" . "context" .Values.worker.podSecurityContext) | nindent 6 }}
+    {{- include "selfheal.placement" (dict "root" . "component" "topology" "values" (pick .Values.worker "nodeSelector" "tolerations")) | trim | nindent 4 }}
     containers:
       - name: topology
         image: {{ include "selfheal.image" (dict "root" . "image" .Values.worker.image) | quote }}
@@ -34,7 +27,7 @@ template:
         resources:
           {{- toYaml .Values.topology.resources | nindent 10 }}
         securityContext:
-          {{- include "selfheal.containerSecurityContext" . | nindent 10 }}
+          {{- include "selfheal.securityContext" (dict "root" . "context" .Values.worker.securityContext) | nindent 10 }}
         volumeMounts:
           - {name: tmp, mountPath: /tmp}
           {{- include "selfheal.broker.volumeMounts" . | nindent 10 }}
