@@ -195,7 +195,7 @@ def test_a_result_that_no_broker_takes_is_a_dead_letter(
 ) -> None:
     """RabbitMQ 4 takes 16 MiB, and says so by closing the channel. Metadata grows on its way: é is
     six bytes then."""
-    worker = start_worker(vhost.uri).ready()
+    worker = start_worker(vhost.uri, MAX_BODY_BYTES=2**24).ready()
     whole = {"id": "m0", "text": "good", "metadata": "é" * 3_000_000}
     vhost.publish([json.dumps(whole, ensure_ascii=False).encode()])
     ((body, properties),) = vhost.take("feedback.dead-letters", 1)
