@@ -55,20 +55,36 @@ class State:
     scale_down_mark: bool = False
     #: Which rule `first_seen` is about (Rule.mark); empty = not written down.
     rule: str = ""
+    #: When it was reported that nothing but a human can end this, 0 = it was not.
+    reported: int = 0
     holds: tuple[int, ...] = ()
 
     def to_json(self) -> str:
-        """Compact JSON of at most 1 KiB: the reason is shortened, old holds are dropped first."""
-        text = self._dump()
+        """Compact JSON of at most 1 KiB: the reason is shortened, then the oldest holds go.
+
+        The holds are the flap count, by which a node is kept for a human: a detector's text
+        must not push them out.
+        """
         state = self
-        while len(text.encode()) > MAX_BYTES and state.holds:
+        if self._excess(state) > 0:
+            state = self._with_shorter_reason()
+        while self._excess(state) > 0 and state.holds:
             state = replace(state, holds=state.holds[1:])
-            text = state._dump()
-        if len(text.encode()) > MAX_BYTES:
-            text = replace(
-                state, reason=state.reason.encode()[:64].decode("utf-8", "ignore")
-            )._dump()
-        return text
+        return state._dump()
+
+    def _excess(self, state: State) -> int:
+        return len(state._dump().encode()) - MAX_BYTES
+
+    def _with_shorter_reason(self) -> State:
+        """The longest beginning of the reason with which all fits, or none of it."""
+        low, high = 0, len(self.reason)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._excess(replace(self, reason=self.reason[:middle])) > 0:
+                high = middle - 1
+            else:
+                low = middle
+        return replace(self, reason=self.reason[:low])
 
     def _dump(self) -> str:
         raw: dict[str, Any] = {"v": SCHEMA_VERSION, "phase": self.phase.value}
@@ -94,12 +110,14 @@ _NAMES = {
     "boot_id": "bootID",
     "scale_down_mark": "scaleDownMark",
     "rule": "rule",
+    "reported": "reported",
     "holds": "holds",
 }
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
     **dict.fromkeys(("latched", "scale_down_mark"), bool),
     **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
+    "reported": int,
 }
 
 

@@ -149,11 +149,13 @@ def hold(options: argparse.Namespace) -> int:
 
 
 def release(options: argparse.Namespace) -> int:
-    """Take the mark off; what the remediator holds is given back."""
-    api, _, _ = connect(options)
+    """Take the mark off, uncordon what a remediator holds, and void what is written on the node."""
+    api, config, namespace = connect(options)
     raw = api.node(options.node)
     annotations = raw["metadata"].get("annotations") or {}
-    ops, given_back = _release_patch(options.node, raw)
+    owner = _owner(api, config, namespace, options.lease)
+    ops, given_back = release_patch(options.node, raw, owner, time.time())
+    forgotten = bool(ops) and not given_back
     if HOLD_KEY in annotations:
         key = HOLD_KEY.replace("/", "~1")
         ops.append({"op": "remove", "path": f"/metadata/annotations/{key}"})
@@ -163,20 +165,48 @@ def release(options: argparse.Namespace) -> int:
     path = f"/api/v1/nodes/{quote(options.node)}"
     _written(api, "PATCH", path, ops, "application/json-patch+json")
     parts = ["hold removed"] * (HOLD_KEY in annotations) + ["given back"] * given_back
+    parts += [f"annotation {STATE_KEY} removed"] * forgotten
     return _said(options, done, f"{options.node}: {', '.join(parts)}")
 
 
-def _release_patch(name: str, raw: Json) -> tuple[list[Json], bool]:
-    """Uncordon and forget, when the node is held by a remediator."""
+def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:
+    """The remediator that is there, None = none is; empty = who asks may not know."""
+    try:
+        lease = _find_lease(api, config, namespace, name, required=False)
+    except ApiFailure as failure:
+        if failure.status not in (401, 403):
+            raise
+        return ""
+    return f"{lease.namespace}/{lease.name}" if lease is not None else None
+
+
+def release_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[list[Json], bool]:
+    """Uncordon a node that a remediator holds, whichever it was, and whether it does so.
+
+    It is written down for the remediator that is there (`owner`) that this was a human, or it
+    would cordon the node again at once. In any other phase the annotation goes.
+    """
     node = node_from_json(raw)
     try:
         state = read_state(node)
     except Unreadable as error:
         raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
-    if state is None or not state.phase.held:
+    if state is None:
         return [], False
-    cancelled = replace(state, phase=Phase.CANCELLED, scale_down_mark=False, holds=())
-    intent = Intent(Kind.GIVE_BACK, name, node.uid, cancelled, "", "")
+    if not state.phase.held:
+        intent = Intent(Kind.CLEAR, name, node.uid, None, "", "")
+        return node_patch(intent, node, scale_down_disabled=False), False
+    cancelled = replace(
+        state,
+        phase=Phase.CANCELLED,
+        by=owner or state.by,
+        since=int(now),
+        scale_down_mark=False,
+        reported=0,
+        holds=(),
+    )
+    after = None if owner is None else cancelled
+    intent = Intent(Kind.GIVE_BACK, name, node.uid, after, "", "")
     return node_patch(intent, node, scale_down_disabled=False), True
 
 

@@ -24,12 +24,15 @@ from remediator.conditions import (
 )
 from remediator.settings import PODS_HUNG, Config, Rule
 from remediator.snapshot import Node
+from remediator.uncordons import uncordoned_by_controller
 
 OPT_OUT_LABEL = "selfheal.dev/exclude"
 #: Seconds after which it is looked again whether a held node's pods fit elsewhere.
 ROOM_AGAIN_AFTER = 60.0
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
+#: Reasons of Events that somebody must act on.
+_WARNINGS = ("DetectorSuspected", "CordonOrphaned")
 NO_MARKS: Mapping[str, str] = MappingProxyType({})
 FOREIGN_TAINTS = (
     ("ToBeDeletedByClusterAutoscaler", "cluster-autoscaler removes it"),
@@ -102,6 +105,12 @@ class Scope:
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Node names that another system is at work on, as it says elsewhere (see neighbours).
     marks: Mapping[str, str] = field(default_factory=dict)
+    #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
+    live: frozenset[str] | None = None
+
+    def gone(self, owner: str) -> bool:
+        """Whether it is another remediator's name, and that one is known to be there no more."""
+        return owner != self.owner and self.live is not None and owner not in self.live
 
 
 def read_state(node: Node) -> State | None:
@@ -143,14 +152,17 @@ def assess(node: Node, memory: Memory, scope: Scope, now: float) -> Assessment:
         state = read_state(node)
     except Unreadable as error:
         return Assessment("unreadable", f"annotation {STATE_KEY}: {error}; left alone")
-    if state is not None and state.by != scope.owner and state.phase is not Phase.HEALED:
-        return Assessment("foreign", f"in the care of another remediator, {state.by}")
+    if state is not None and state.by != scope.owner:
+        if scope.gone(state.by):
+            held = state.phase.held and node.unschedulable
+            # Else nothing that it says counts any more.
+            state = state if held else State(Phase.HEALED, scope.owner)
+        elif state.phase is not Phase.HEALED:
+            return Assessment("foreign", f"in the care of another remediator, {state.by}")
     if HOLD_KEY in node.annotations:
-        return Assessment("on-hold", f"on hold: {node.annotations[HOLD_KEY]}", state=state)
-    look = _Look(node, memory, scope, state, now)
-    if state is not None and state.phase.held:
-        return look.held(state)
-    return look.free()
+        ours = state if state is not None and state.by == scope.owner else None
+        return Assessment("on-hold", f"on hold: {node.annotations[HOLD_KEY]}", state=ours)
+    return _Look(node, memory, scope, state, now).assessed()
 
 
 @dataclass(slots=True)
@@ -162,6 +174,27 @@ class _Look:
     scope: Scope
     state: State | None
     now: float
+
+    def assessed(self) -> Assessment:
+        """By what was done to the node before."""
+        state = self.state
+        if state is None or not state.phase.held:
+            return self.free()
+        return self.held(state) if state.by == self.scope.owner else self.orphaned(state)
+
+    # -- a node that a remediator held which is gone --------------------------------------
+
+    def orphaned(self, state: State) -> Assessment:
+        """Cordoned by one that has no live Lease: a human says what becomes of it."""
+        why = (
+            f"cordoned for {state.condition} by the remediator {state.by}, which is not there any "
+            f"more: `selfheal-remediator release {self.node.name}` uncordons it"
+        )
+        if state.reported:
+            return Assessment("foreign", why, bad=self._bad())
+        after = replace(state, phase=Phase.CORDONED, drain_started=0, reported=int(self.now))
+        intent = self._intent(Kind.NOTE, after, "CordonOrphaned", why)
+        return Assessment("foreign", why, intent=intent, bad=self._bad())
 
     # -- a node that we hold ------------------------------------------------------------
 
@@ -187,6 +220,8 @@ class _Look:
                 wish = self._drain_wish(state)
             else:
                 due = drain_at
+        silent = self._silent_cause(state)
+        why = silent or why
         standing = "held-foreign" if mark else state.phase.value
         return Assessment(
             standing,
@@ -196,9 +231,27 @@ class _Look:
             state=state,
             bad=self._bad(),
             since=float(state.since),
+            rejected="stale-heartbeat" if silent else "",
             # What hung pods show is over as soon as the first of them have left the node.
             recovering=recovered and state.condition != PODS_HUNG,
         )
+
+    def _silent_cause(self, state: State) -> str:
+        """That what the node is held for is bad by a writer that is silent; empty = it is not.
+
+        It stays held: that nothing is heard of a fault is no recovery.
+        """
+        for rule in self.scope.config.rules:
+            sight = self.memory.sights.get(rule.key)
+            cause = rule.condition == state.condition and state.status in rule.status
+            bad = sight is not None and sight.reading is Reading.BAD
+            if cause and bad and stale(rule, self.memory, self.now):
+                return (
+                    f"{rule.condition} was bad when its detector fell silent, so its recovery "
+                    f"cannot be seen: restart the detector on {self.node.name}, or "
+                    f"`selfheal-remediator release {self.node.name}`"
+                )
+        return ""
 
     def _drain_wish(self, state: State) -> Intent:
         after = replace(
@@ -214,8 +267,18 @@ class _Look:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _cancel(self, state: State) -> Assessment:
-        after = replace(state, phase=Phase.CANCELLED, scale_down_mark=False)
-        message = f"uncordoned by somebody else: this occurrence of {state.condition} is over"
+        controller = uncordoned_by_controller(self.node)
+        flaps = len(self._recent_holds(state))
+        if controller and flaps < self.scope.config.recovery.max_flaps:
+            after = replace(state, phase=Phase.SEEN, drain_started=0, scale_down_mark=False)
+            message = f"uncordoned by {controller}, which is no human: it counts for nothing"
+            intent = self._intent(Kind.CANCEL, after, "UncordonedByController", message)
+            return Assessment("seen", message, intent=intent, state=state)
+        after = replace(state, phase=Phase.CANCELLED, since=int(self.now), scale_down_mark=False)
+        message = (
+            f"uncordoned by {controller or 'somebody else'}: this occurrence of {state.condition} "
+            f"is over; still bad, it counts again in {_span(self.scope.config.recovery.cancel_for)}"
+        )
         intent = self._intent(Kind.CANCEL, after, "RemediationCancelled", message)
         return Assessment("cancelled", message, intent=intent, state=state)
 
@@ -232,8 +295,8 @@ class _Look:
             sight = self.memory.sights.get(rule.key)
             cause = rule.condition == state.condition and state.status in rule.status
             bad = rule.holds and sight is not None and sight.reading is Reading.BAD
-            if not cause and not bad:
-                continue
+            if not cause and (not bad or stale(rule, self.memory, self.now)):
+                continue  # what is not believed for a cordon keeps no node either
             about = about or cause
             verdict = recovery(
                 rule if not cause else rule.model_copy(update={"latched": state.latched}),
@@ -281,10 +344,21 @@ class _Look:
     def _still(self, state: State) -> str:
         if state.phase is Phase.SUSPECT:
             return f"{state.condition}: given back, the detector is suspected"
-        return f"{state.condition}: a human gave it back; waiting for the condition to pass"
+        left = state.since + self.scope.config.recovery.cancel_for - self.now
+        return (
+            f"{state.condition}: a human gave it back; waiting for the condition to pass, "
+            f"for {_span(left)} at most"
+        )
 
     def _occurrence_over(self, state: State) -> tuple[bool, float | None]:
         """Whether the occurrence that was cancelled or suspected has passed; else when it will."""
+        over, due = self._condition_over(state)
+        if over or state.phase is not Phase.CANCELLED:
+            return over, due
+        ends = state.since + self.scope.config.recovery.cancel_for
+        return ends <= self.now, ends if due is None else min(due, ends)
+
+    def _condition_over(self, state: State) -> tuple[bool, float | None]:
         for rule in self.scope.config.rules:
             if rule.condition != state.condition or state.status not in rule.status:
                 continue
@@ -368,6 +442,8 @@ class _Look:
         why = f"{said}{_span(seconds)}" + (f": {condition.message}" if condition.message else "")
         if not rule.holds:
             return self._note(rule, sight, why, bad)
+        if self.state is not None and self.state.phase is Phase.CANCELLED:
+            why += f"; somebody uncordoned it {_span(self.now - self.state.since)} ago"
         recent = self._recent_holds(self.state)
         state = State(
             phase=Phase.CORDONED,
@@ -565,7 +641,7 @@ class _Look:
         return tuple(found)
 
     def _intent(self, kind: Kind, state: State | None, reason: str, message: str) -> Intent:
-        warning = kind in (Kind.HOLD, Kind.DRAIN) or reason == "DetectorSuspected"
+        warning = kind in (Kind.HOLD, Kind.DRAIN) or reason in _WARNINGS
         return Intent(kind, self.node.name, self.node.uid, state, reason, message, warning)
 
 

@@ -377,6 +377,7 @@ class Remediator:
     def _rivals_seen(self, leases: list[LeaseView], marks: Mapping[str, str]) -> None:
         self.planner.mark(marks)
         first = self._rivals.first(leases, self.clock())
+        self.planner.owners_live(self._rivals.live)
         if first and first != self._first:
             log.warning("the remediator %s was here first: this one only looks on", first)
             self.draining.end_all()

@@ -30,12 +30,14 @@ def node_patch(intent: Intent, node: Node, *, scale_down_disabled: bool) -> list
     state = intent.state
     if intent.kind is Kind.HOLD:
         ops.append(_op("add", "/spec/unschedulable", True))
+        if state is not None and _our_mark(annotations):
+            state = replace(state, scale_down_mark=True)  # left by one that is gone: ours now
         if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
             ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
             state = replace(state, scale_down_mark=True)
     if intent.kind is Kind.GIVE_BACK and node.unschedulable:
         ops.append({"op": "remove", "path": "/spec/unschedulable"})
-    if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL) and _our_mark(annotations):
+    if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
         ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
     return ops + _state_ops(state, annotations)
 

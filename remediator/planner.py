@@ -34,6 +34,7 @@ from remediator.decide import (
     read_state,
     selected,
 )
+from remediator.peak import Peak
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Condition, Node, version_number
 
@@ -102,6 +103,8 @@ class Planner:
         self.suspects: dict[Key, float] = {}
         self.trusted: frozenset[str] = frozenset()
         self.marks: Mapping[str, str] = NO_MARKS
+        #: Other remediators whose Lease lives; None = not known yet.
+        self.live: frozenset[str] | None = None
         #: Grows with every change of what is thought of a node or under way with it; which nodes
         #: (uids) they were is kept until `take_changed`.
         self.revision = 0
@@ -117,7 +120,7 @@ class Planner:
         self._onsets: dict[Key, dict[str, Onset]] = {}
         self._granted: dict[Key, deque[float]] = {}
         self._hold_times: deque[float] = deque()
-        self._peaks: deque[tuple[float, int]] = deque()
+        self._peak = Peak(PEAK_WINDOW)
         #: Holds from before this moment are not known: the pace counts as used up then.
         self._holds_known_from = now
 
@@ -161,10 +164,16 @@ class Planner:
         self.marks = marks
         self._dirty.update(self._names[name] for name in changed if name in self._names)
 
+    def owners_live(self, live: frozenset[str]) -> None:
+        """Which other remediators are there: what one that is gone wrote on nodes is void."""
+        if live != self.live:
+            self.live = live
+            self._dirty.update(self.entries)
+
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
         if change.new is None:
-            self._forget(self._names.pop(change.key, ""))
+            self._forget(self._names.pop(change.key, ""), now)
             return
         node = change.new
         entry = self.entries.get(node.uid)
@@ -206,10 +215,11 @@ class Planner:
         self.revision += 1
         self._changed.add(uid)
 
-    def _forget(self, uid: str) -> None:
+    def _forget(self, uid: str, now: float) -> None:
         entry = self.entries.pop(uid, None)
         self._thought_anew(uid)
         if entry is not None and entry.member is not None:
+            self._peak.was(self._counts.population, now)
             self._counts.count(entry.member, -1)
         self._dirty.discard(uid)
         self._asking.discard(uid)
@@ -221,7 +231,7 @@ class Planner:
             entry = Entry(node, node, memory)
             known = self._names.get(node.name)
             if known is not None:
-                self._forget(known)  # made anew under its name
+                self._forget(known, now)  # made anew under its name
             self.entries[node.uid] = entry
             self._names[node.name] = node.uid
             self._note_onsets(entry, None, now)
@@ -305,7 +315,7 @@ class Planner:
 
     def scope(self) -> Scope:
         """What assessments need; immutable, so other threads may use it for a fresh look."""
-        return Scope(self.config, self.owner, dict(self.suspects), self.marks)
+        return Scope(self.config, self.owner, dict(self.suspects), self.marks, self.live)
 
     # -- the plan -----------------------------------------------------------------------
 
@@ -335,13 +345,8 @@ class Planner:
 
     def tally(self, now: float) -> Tally:
         """The brakes' counts as of now."""
-        while self._peaks and self._peaks[0][0] < now - PEAK_WINDOW:
-            self._peaks.popleft()
         self._drop_holds_before(now - self._pace_window())
-        population = self._counts.population
-        if not self._peaks or population != self._peaks[-1][1]:
-            self._peaks.append((now, population))
-        peak = max(count for _, count in self._peaks)
+        peak = self._peak.of(self._counts.population, now)
         rate = self.config.brakes.rate
         unknown = [self._holds_known_from] * (rate.count if rate else 1)
         return self._counts.copy([*unknown, *self._hold_times], peak)
@@ -360,6 +365,8 @@ class Planner:
         if member == entry.member:
             return
         if entry.member is not None:
+            if member is None:
+                self._peak.was(self._counts.population, now)
             self._counts.count(entry.member, -1)
         if member is not None:
             self._counts.count(member, 1)

@@ -20,6 +20,8 @@ class Rivals:
     """What was seen of other remediators' Leases; `own` is `namespace/name`."""
 
     own: str
+    #: Those (beside our own) whose Lease lived when it was looked at last.
+    live: frozenset[str] = frozenset()
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def first(self, leases: Iterable[LeaseView], now: float) -> str:
@@ -27,16 +29,19 @@ class Rivals:
         found = {f"{lease.namespace}/{lease.name}": lease for lease in leases}
         mine = found.get(self.own)
         before = []
+        live = set()
         for name, lease in found.items():
-            if name == self.own or not lease.holder:
+            if name == self.own:
                 continue
             known = self._seen.get(name)
             if known is None or known[0] != lease.renewed:
                 self._seen[name] = (lease.renewed, now)
             elif now - known[1] > lease.duration + MARGIN:
                 continue
-            if mine is None or _age(lease) < _age(mine):
+            live.add(name)
+            if lease.holder and (mine is None or _age(lease) < _age(mine)):
                 before.append(name)
+        self.live = frozenset(live)
         self._seen = {name: seen for name, seen in self._seen.items() if name in found}
         return min(before, default="")
 

@@ -241,6 +241,8 @@ class Recovery(_Strict):
     reset_hold_down: Duration = 600.0
     flap_window: Duration = 21600.0
     max_flaps: int = Field(default=3, ge=1)
+    #: How long a human's uncordon counts while the condition stays bad.
+    cancel_for: Duration = 86400.0
 
 
 class Drain(_Strict):

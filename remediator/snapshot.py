@@ -93,6 +93,8 @@ class Node:
     allocatable: Capacity
     #: Whether it has annotations at all: `annotations` holds only those that matter.
     annotated: bool = True
+    #: The field manager that owns spec.unschedulable, empty = none does.
+    unschedulable_by: str = ""
 
     @property
     def zone(self) -> str:
@@ -308,7 +310,16 @@ def node_from_json(raw: Json) -> Node:
         created=timestamp(meta.get("creationTimestamp")),
         allocatable=_capacity(status.get("allocatable") or {}),
         annotated=bool(annotations),
+        unschedulable_by=_manager_of_unschedulable(meta.get("managedFields") or ()),
     )
+
+
+def _manager_of_unschedulable(entries: Iterable[Json]) -> str:
+    for entry in entries:
+        spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+        if "f:unschedulable" in spec and not entry.get("subresource"):
+            return sys.intern(as_text(entry.get("manager")))
+    return ""
 
 
 def _condition(item: Json) -> Condition:

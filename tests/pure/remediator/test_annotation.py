@@ -65,3 +65,38 @@ def test_the_newest_holds_are_kept() -> None:
 def test_what_cannot_be_read_says_why(text: str, message: str) -> None:
     with pytest.raises(Unreadable, match=message):
         parse_state(text)
+
+
+@given(st.integers(0, 1024), st.integers(1, 20))
+def test_a_long_reason_does_not_drop_the_flap_count(length: int, count: int) -> None:
+    holds = tuple(range(1_700_000_000, 1_700_000_000 + count))
+    state = State(
+        Phase.CORDONED,
+        "a-namespace/selfheal-remediator",
+        "KernelDeadlock",
+        "True",
+        "ü" * length,
+        boot_id="0" * 36,
+        holds=holds,
+    )
+    read = parse_state(state.to_json())
+    assert read.holds == holds
+    assert state.reason.startswith(read.reason)
+    assert len(state.to_json().encode()) <= MAX_BYTES
+
+
+def test_the_longest_names_leave_room_for_the_flap_count() -> None:
+    state = State(
+        Phase.CANCELLED,
+        f"{'n' * 63}/{'l' * 253}",
+        "c" * 316,
+        "Unknown",
+        "r" * 1024,
+        "cordon",
+        boot_id="0" * 36,
+        holds=tuple(range(1_700_000_000, 1_700_000_009)),
+    )
+    read = parse_state(state.to_json())
+    assert len(read.holds) >= 3
+    assert (read.by, read.condition) == (state.by, state.condition)
+    assert len(state.to_json().encode()) <= MAX_BYTES

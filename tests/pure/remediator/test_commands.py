@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from remediator.__main__ import main
+from remediator.annotation import STATE_KEY, Phase, State, parse_state
+from remediator.commands import release_patch
 from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY
+from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp
 
@@ -134,3 +137,25 @@ def test_a_missing_permission_has_a_status_of_its_own(
     cluster.forbidden = True
     assert main(["hold", "n", "--why", "mine", *access]) == 3
     assert "403" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("by", ["one/selfheal-remediator", "gone/renamed"])
+def test_release_clears_any_phase_of_any_remediator(phase: Phase, there: bool, by: str) -> None:
+    state = State(phase, by, condition="Fault", holds=(5,))
+    meta = {"name": "n", "uid": "u", "resourceVersion": "1"}
+    raw = {
+        "metadata": {**meta, "annotations": {STATE_KEY: state.to_json()}},
+        "spec": {"unschedulable": True},
+    }
+    owner = "one/selfheal-remediator" if there else None
+    ops, given_back = release_patch("n", raw, owner, 100.0)
+    after = json_patch.apply(raw, ops)
+    assert given_back is phase.held
+    assert bool(after["spec"].get("unschedulable")) is not phase.held
+    left = after["metadata"]["annotations"].get(STATE_KEY)
+    assert (left is not None) is (phase.held and there)
+    if left is not None:
+        written = parse_state(left)
+        assert (written.phase, written.by, written.since) == (Phase.CANCELLED, owner, 100)

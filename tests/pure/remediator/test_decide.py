@@ -402,3 +402,85 @@ def test_which_nodes_are_looked_after(
 ) -> None:
     seen = look(node("n", BAD, labels=labels), scope(**selectors))
     assert (seen.wish is not None) is asked
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("cordoned", [True, False])
+def test_what_a_remediator_wrote_that_is_gone_counts_for_nothing(
+    phase: Phase, cordoned: bool
+) -> None:
+    """Only what it cordoned stays cordoned, and is reported once, until a human says otherwise."""
+    state = replace(CORDONED, phase=phase, by="there/x")
+    found = node("n", BAD, state=state, unschedulable=cordoned)
+    known = replace(scope(), live=frozenset({"there/x"}))
+    respected = "healed" if phase is Phase.HEALED else "foreign"
+    assert cordoned or look(found, known).standing in (respected, "wants-hold")
+    seen = look(found, replace(scope(), live=frozenset()))
+    if not cordoned:
+        assert seen.wish is not None
+        assert seen.wish.kind is Kind.HOLD
+        good = node("n", condition("False"), state=state)
+        cleared = look(good, replace(scope(), live=frozenset())).intent
+        assert cleared is not None
+        assert (cleared.kind, cleared.state) == (Kind.CLEAR, None)
+        return
+    assert seen.wish is None
+    assert seen.standing == ("foreign" if phase.held else "foreign-cordon")
+    if phase.held:
+        assert seen.intent is not None
+        assert seen.intent.reason == "CordonOrphaned"
+        assert seen.intent.state is not None
+        again = look(
+            replace(found, annotations=node("n", state=seen.intent.state).annotations),
+            replace(scope(), live=frozenset()),
+        )
+        assert (again.intent, again.wish) == (None, None)
+        assert "release n" in again.why
+
+
+def test_a_humans_uncordon_counts_for_a_time_that_is_set() -> None:
+    about = scope(recovery={"cancelFor": "2h"})
+    intent = look(node("n", BAD, state=CORDONED), about).intent
+    assert intent is not None
+    cancelled = node("n", condition("True", heartbeat=NOW + 7100), state=intent.state)
+    assert look(cancelled, about, NOW + 7199).wish is None
+    assert look(cancelled, about, NOW + 7199).due == NOW + 7200
+    again = look(cancelled, about, NOW + 7200).wish
+    assert again is not None
+    assert "somebody uncordoned it 2h ago" in again.message
+
+
+@pytest.mark.parametrize(
+    ("manager", "human"),
+    [("", True), ("kubectl-patch", True), ("Mozilla", True), ("argocd-controller", False)],
+)
+def test_a_controllers_uncordon_is_no_humans(manager: str, human: bool) -> None:
+    found = node("n", BAD, state=replace(CORDONED, rule=rule().mark), unschedulable_by=manager)
+    intent = look(found, scope()).intent
+    assert intent is not None
+    assert intent.state is not None
+    assert intent.kind is Kind.CANCEL
+    assert intent.state.phase is (Phase.CANCELLED if human else Phase.SEEN)
+    after = look(replace(found, annotations=node("n", state=intent.state).annotations), scope())
+    assert (after.wish is None) is human
+
+
+def test_two_controllers_do_not_fight_for_ever() -> None:
+    flapping = replace(CORDONED, holds=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
+    intent = look(node("n", BAD, state=flapping, unschedulable_by="x"), scope()).intent
+    assert intent is not None
+    assert intent.state is not None
+    assert intent.state.phase is Phase.CANCELLED
+
+
+def test_a_silent_detectors_bad_condition_keeps_only_the_node_that_it_cordoned() -> None:
+    rules = (rule(), rule(condition="Other", action="cordon"))
+    silent = condition("True", "Other", heartbeat=NOW - 3600)
+    recovered = held(CORDONED, condition("False"), silent)
+    intent = look(recovered, scope(*rules), NOW + 400, since=NOW).intent
+    assert intent is not None
+    assert intent.kind is Kind.GIVE_BACK
+    cause = held(replace(CORDONED, condition="Other"), condition("False"), silent)
+    seen = look(cause, scope(*rules), NOW + 400, since=NOW)
+    assert seen.intent is None
+    assert (seen.rejected, "restart the detector" in seen.why) == ("stale-heartbeat", True)

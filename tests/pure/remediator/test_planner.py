@@ -616,6 +616,16 @@ def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     assert (again.kind, again.node) == (intent.kind, intent.node)
 
 
+def test_the_peak_is_by_when_the_population_was_last_so_large() -> None:
+    planner = _planner(20)
+    now = NOW + 7200
+    for number in range(1, 20):
+        gone = planner.entries[f"uid-n{number}"].node
+        planner.apply(Change(gone.name, gone, None), now)
+    assert planner.tally(now + 3599).peak == 20
+    assert planner.tally(now + 3601).peak == 1
+
+
 def test_a_new_leader_takes_the_rate_as_used_up() -> None:
     brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
     planner = _planner(3, brakes=brakes)

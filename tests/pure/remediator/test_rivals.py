@@ -38,3 +38,14 @@ def test_one_that_stopped_renewing_is_gone_by_our_clock() -> None:
     assert rivals.first([MINE, old], 15 + MARGIN) == "ns/old"
     assert rivals.first([MINE, old], 16 + MARGIN) == ""
     assert rivals.first([MINE, lease("old", 50, renewed="2")], 17 + MARGIN) == "ns/old"
+
+
+def test_who_is_there_is_whose_lease_lives_also_while_nobody_holds_it_for_a_moment() -> None:
+    rivals = Rivals("ns/mine")
+    others = [lease("young", 150), lease("left", 50, holder="")]
+    rivals.first([MINE, *others], 0)
+    assert rivals.live == {"ns/young", "ns/left"}
+    rivals.first([MINE, lease("young", 150, renewed="2"), others[1]], 16 + MARGIN)
+    assert rivals.live == {"ns/young"}
+    rivals.first([MINE], 17 + MARGIN)
+    assert rivals.live == frozenset()

@@ -306,3 +306,14 @@ def test_a_broken_watch_is_reported_and_resumed() -> None:
     changes, failures = _play([[_raw("a")]], [ApiFailure(0, "Reset", ""), []])
     assert [failure.reason for failure in failures] == ["Reset"]
     assert len(changes) == 1
+
+
+def test_of_the_managed_fields_only_the_cordons_owner_is_kept() -> None:
+    fields = {"f:spec": {"f:unschedulable": {}}}
+    entries = [
+        {"manager": "kubelet", "subresource": "status", "fieldsV1": {"f:status": {}}},
+        {"manager": "argocd", "operation": "Apply", "fieldsV1": fields},
+    ]
+    raw = {"metadata": {"name": "n", "uid": "u", "managedFields": entries}}
+    assert node_from_json(raw).unschedulable_by == "argocd"
+    assert node_from_json({"metadata": {"name": "n", "uid": "u"}}).unschedulable_by == ""

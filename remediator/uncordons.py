@@ -1,0 +1,24 @@
+"""Who uncordoned a node, where the API says so. Pure.
+
+An uncordon takes spec.unschedulable away, and with it its owner in managedFields: kubectl's and
+most clients' patches leave nothing that tells who it was. Only a server-side apply of `false`
+keeps its manager as the owner.
+"""
+
+from __future__ import annotations
+
+from remediator.snapshot import Node
+
+#: How the names of field managers begin behind which a human sits.
+_PEOPLE = (
+    *("kubectl", "oc", "k9s", "lens", "openlens", "freelens", "headlamp", "dashboard"),
+    *("kubernetes-dashboard", "mozilla", "curl", "rancher"),
+)
+
+
+def uncordoned_by_controller(node: Node) -> str:
+    """The field manager that keeps the node uncordoned and is no human's tool, empty = unknown."""
+    manager = node.unschedulable_by
+    if node.unschedulable or not manager or manager.lower().startswith(_PEOPLE):
+        return ""
+    return manager
