@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +21,11 @@ from worker.breaker import Breaker
 from worker.limits import SHORTEST_PAUSE, LimitedError, Limits
 from worker.logs import say
 from worker.model import (
+    LONGEST_LOAD,
     Answer,
     BadOutputError,
     Mending,
+    ModelAccessError,
     ModelError,
     ModelUnavailableError,
     Origin,
@@ -293,7 +296,7 @@ class Asker:
         if member.wake(deadline):
             self._loaded(member.origin, member.load_seconds)
 
-    def _look(self, member: Member, seconds: float) -> None:
+    def _look(self, member: Member, seconds: float, probe: int) -> None:
         """Whether a model is there: warm, and, where it was warm before, answering.
 
         Its limits hold for that too, and the pause that its server asked for.
@@ -301,13 +304,13 @@ class Asker:
         was_warm = member.warm
         try:
             with member.limits.turn(time.monotonic() + seconds):
-                self._wake(member)
+                self._wake(member, time.monotonic() + _probe_seconds(seconds))
             if was_warm:
                 self._try(member, seconds)
-        except Exception:
-            self._change(member, _probe_failed)
+        except BaseException as error:
+            self._probed(member, probe, error)
             raise
-        self._change(member, lambda _: Breaker())
+        self._probed(member, probe, None)
 
     def _try(self, member: Member, seconds: float) -> None:
         """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
@@ -324,27 +327,50 @@ class Asker:
         One that was warm may have to be loaded again by its server.
         """
         if len(self._members) == 1:
-            self._look(member, seconds)
+            self._look(member, seconds, self._begin_probe(member, seconds))
             return
         patience = _LOOK_DEADLINES * seconds if member.warm else seconds
         with self._lock:
-            if member.breaker.state is breakers.State.PROBING:
+            now = time.monotonic()
+            under_way = member.breaker.state is breakers.State.PROBING
+            if under_way and not breakers.due(member.breaker, now):
                 raise member.still_loading()
-            member.breaker = breakers.probing(member.breaker)
+            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
+            probe = member.breaker.probe
         try:
-            error = self._look_behind(member, seconds).get(timeout=patience)
+            error = self._look_behind(member, seconds, probe).get(timeout=patience)
         except queue.Empty:
             raise member.still_loading() from None
         if error is not None:
             raise error
 
-    def _look_behind(self, member: Member, seconds: float) -> queue.SimpleQueue[Exception | None]:
+    def _begin_probe(self, member: Member, seconds: float) -> int:
+        until = time.monotonic() + _probe_seconds(seconds)
+        return self._change(member, lambda before: breakers.probing(before, until))[1].probe
+
+    def _probed(self, member: Member, probe: int, error: BaseException | None) -> None:
+        """A probe ended, well without an error; one that was replaced changes nothing."""
+        self._change(
+            member,
+            lambda before: breakers.probed(
+                before,
+                time.monotonic(),
+                well=error is None,
+                probe=probe,
+                chance=random.random(),
+                access=isinstance(error, ModelAccessError),
+            ),
+        )
+
+    def _look_behind(
+        self, member: Member, seconds: float, probe: int
+    ) -> queue.SimpleQueue[Exception | None]:
         """Look in the background at a model that is marked as looked at; then say how it went."""
         ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
         def look() -> None:
             try:
-                self._look(member, seconds)
+                self._look(member, seconds, probe)
             except Exception as error:  # noqa: BLE001 said, and tried again when it is due
                 why = _why(error)
                 say(logging.DEBUG, "a model is still away", model=member.origin.name, why=why)
@@ -356,7 +382,7 @@ class Asker:
         try:
             threading.Thread(target=look, daemon=True).start()
         except RuntimeError as error:  # the machine has no thread to spare
-            self._change(member, _probe_failed)
+            self._probed(member, probe, error)
             ended.put(ModelUnavailableError(f"it could not be looked at: {error}"))
         return ended
 
@@ -366,10 +392,12 @@ class Asker:
         with self._lock:
             if member.breaker.closed:
                 return True
-            if not breakers.due(member.breaker, time.monotonic()):
+            now, seconds = time.monotonic(), member.deadline or 60.0
+            if not breakers.due(member.breaker, now):
                 return False
-            member.breaker = breakers.probing(member.breaker)
-        self._look_behind(member, member.deadline or 60.0)
+            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
+            probe = member.breaker.probe
+        self._look_behind(member, seconds, probe)
         return False
 
     def _warm_the_rest(self) -> None:
@@ -383,7 +411,8 @@ class Asker:
             return  # it was not asked, or it is the text
         away = isinstance(error, ModelUnavailableError)
         before, after = self._change(
-            member, lambda now: breakers.failed(now, time.monotonic(), away=away)
+            member,
+            lambda now: breakers.failed(now, time.monotonic(), away=away, chance=random.random()),
         )
         if before.closed and not after.closed:
             say(
@@ -460,11 +489,12 @@ def _read_in_full(provider: Provider, text: str, deadline: float) -> Answer:
 
 
 def _opened(before: Breaker) -> Breaker:
-    return Breaker(breakers.State.OPEN) if before.closed else before
+    return Breaker(breakers.State.OPEN, probe=before.probe) if before.closed else before
 
 
-def _probe_failed(before: Breaker) -> Breaker:
-    return breakers.probed(before, time.monotonic(), well=False)
+def _probe_seconds(seconds: float) -> float:
+    """How long a probe may take until it is replaced; seconds: one call's deadline."""
+    return LONGEST_LOAD + _LOOK_DEADLINES * seconds
 
 
 def _why(error: Exception) -> str:

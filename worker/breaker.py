@@ -6,13 +6,19 @@ in a row open it, or a single one that says that the other side is away; only a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 THRESHOLD = 5
 FIRST_PAUSE = 1.0
 # Work resumes so soon after the other side is back; a probe is one short call.
 LONGEST_PAUSE = 3.0
+# After so many probes (a minute) they become rarer: a fleet must not ask for ever at that pace.
+FAST_PROBES = 20
+RARE_PAUSE = 30.0
+# Where somebody must change a key or a quota first.
+ACCESS_PAUSE = 300.0
 
 
 class State(Enum):
@@ -25,12 +31,18 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """failures: in a row. probe_at: when the next probe is due (the caller's clock, seconds)."""
+    """failures: in a row. probe_at: when the next probe is due (the caller's clock, seconds).
+
+    probe: the number of the last probe, which its answer must name. probe_by: when a probe that did
+    not answer is given up.
+    """
 
     state: State = State.CLOSED
     failures: int = 0
     probes: int = 0
     probe_at: float = 0.0
+    probe: int = field(default=0, compare=False)
+    probe_by: float = field(default=math.inf, compare=False)
 
     @property
     def closed(self) -> bool:
@@ -40,33 +52,69 @@ class Breaker:
 
 def succeeded(breaker: Breaker) -> Breaker:
     """One piece of work went well. An open breaker does not trust it: it began before."""
-    return Breaker() if breaker.closed and breaker.failures else breaker
+    if breaker.closed and breaker.failures:
+        return Breaker(probe=breaker.probe)
+    return breaker
 
 
-def failed(breaker: Breaker, now: float, *, away: bool) -> Breaker:
-    """One piece of work failed; away: in a way that says that nobody is there."""
+def failed(breaker: Breaker, now: float, *, away: bool, chance: float = 1.0) -> Breaker:
+    """One piece of work failed; away: in a way that says that nobody is there.
+
+    chance: from 0 to 1, shortens the pause by up to half, so that a fleet does not probe at once.
+    """
     if not breaker.closed:
         return breaker
     failures = breaker.failures + 1
     if away or failures >= THRESHOLD:
-        return Breaker(State.OPEN, failures, 0, now + FIRST_PAUSE)
+        return Breaker(State.OPEN, failures, 0, now + _spread(FIRST_PAUSE, chance), breaker.probe)
     return replace(breaker, failures=failures)
 
 
 def due(breaker: Breaker, now: float) -> bool:
     """Whether a probe should be started now."""
+    if breaker.state is State.PROBING:
+        return now >= breaker.probe_by
     return breaker.state is State.OPEN and now >= breaker.probe_at
 
 
-def probing(breaker: Breaker) -> Breaker:
-    """A probe was started."""
-    return replace(breaker, state=State.PROBING)
+def probing(breaker: Breaker, until: float = math.inf) -> Breaker:
+    """A probe was started, whose number is the new state's `probe`; until: its deadline."""
+    return replace(breaker, state=State.PROBING, probe=breaker.probe + 1, probe_by=until)
 
 
-def probed(breaker: Breaker, now: float, *, well: bool) -> Breaker:
-    """The probe ended: closed again, or open for a pause twice as long, up to the longest."""
+def probed(
+    breaker: Breaker,
+    now: float,
+    *,
+    well: bool,
+    probe: int | None = None,
+    chance: float = 1.0,
+    access: bool = False,
+) -> Breaker:
+    """The probe ended: closed again, or open for a pause twice as long, up to the longest.
+
+    probe: its number; the answer of one that was replaced changes nothing. chance: as for
+    `failed`. access: a key or a quota was refused.
+    """
+    if probe is not None and (breaker.state is not State.PROBING or probe != breaker.probe):
+        return breaker
     if well:
-        return Breaker()
+        return Breaker(probe=breaker.probe)
     probes = breaker.probes + 1
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(probes, 10))
-    return replace(breaker, state=State.OPEN, probes=probes, probe_at=now + pause)
+    pause = _spread(_pause(probes, access=access), chance)
+    return replace(
+        breaker, state=State.OPEN, probes=probes, probe_at=now + pause, probe_by=math.inf
+    )
+
+
+def _pause(probes: int, *, access: bool) -> float:
+    pause: float = FIRST_PAUSE * 2 ** min(probes, 20)
+    if access:
+        return min(ACCESS_PAUSE, pause)
+    if probes <= FAST_PROBES:
+        return min(LONGEST_PAUSE, pause)
+    return float(min(RARE_PAUSE, LONGEST_PAUSE * 1.25 ** min(probes - FAST_PROBES, 20)))
+
+
+def _spread(pause: float, chance: float) -> float:
+    return pause * (0.5 + chance / 2)

@@ -13,6 +13,7 @@ from typing import Any
 
 from worker.model import (
     ContentFilteredError,
+    ModelAccessError,
     ModelError,
     ModelUnavailableError,
     OverloadedError,
@@ -98,9 +99,9 @@ def explain_refusal(refusal: Refusal) -> ModelError:
     codes, words = _codes_and_words(refusal.body)
     status, where = refusal.status, refusal.where
     if status == 402 or codes & _QUOTA_CODES:
-        return ModelUnavailableError(f"{where} says that the account's quota is used up ({status})")
+        return ModelAccessError(f"{where} says that the account's quota is used up ({status})")
     if status == 401:
-        return ModelUnavailableError(f"{where} refused the key (401)")
+        return ModelAccessError(f"{where} refused the key (401)")
     if status <= 500 and (refused := _text_refused(status, where, codes, words)) is not None:
         return refused
     if status == 403:
@@ -118,7 +119,7 @@ def _text_refused(status: int, where: str, codes: set[str], words: str) -> Refus
 
 def _forbidden(where: str, codes: set[str]) -> ModelError:
     if codes & _ACCESS_CODES:
-        return ModelUnavailableError(f"{where} refused the key (403)")
+        return ModelAccessError(f"{where} refused the key (403)")
     # A gateway's moderation or a firewall may mean this text alone, which must count as tried:
     # held, it would come back for ever. A refused key opens the breaker all the same.
     return TransientError(f"{where} refused this text, or the key (403)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import threading
 import time
 import uuid
@@ -30,7 +31,13 @@ from worker.limits import LimitedError, pause_asked
 from worker.logs import say
 from worker.message import PoisonError
 from worker.metrics import Metrics
-from worker.model import LONGEST_LOAD, ModelError, ModelUnavailableError, TransientError
+from worker.model import (
+    LONGEST_LOAD,
+    ModelAccessError,
+    ModelError,
+    ModelUnavailableError,
+    TransientError,
+)
 from worker.rabbitmq import (
     BrokerError,
     Delivery,
@@ -86,7 +93,8 @@ class Worker:
             "model": Breaker(breakers.State.OPEN),
             "results": Breaker(),
         }
-        self._probe_result: tuple[bool, str] | None = None
+        # Whether it went well, why not, and whether a key or a quota was refused.
+        self._probe_result: tuple[bool, str, bool] | None = None
         self._probe_by = math.inf
         self._stops = 0
         self._stop_by = 0.0
@@ -337,7 +345,7 @@ class Worker:
         away = paused or isinstance(error, ModelUnavailableError)
         asked = not isinstance(error, LimitedError)
         if away or (asked and isinstance(error, TransientError)):
-            after = breakers.failed(before, time.monotonic(), away=away)
+            after = breakers.failed(before, time.monotonic(), away=away, chance=random.random())
             self._model_trouble = f": {error}"
             self._change("model", after, str(error))
         opened = before.closed and paused and asked
@@ -525,11 +533,11 @@ class Worker:
         def probe() -> None:
             try:
                 self._asker.wake(self._settings.model_deadline)
-                result = (True, "")
+                result = (True, "", False)
             except ModelError as error:
-                result = (False, str(error))
-            except Exception as error:  # noqa: BLE001 a plug-in's fault must not end the probing
-                result = (False, f"{type(error).__name__} in the provider")
+                result = (False, str(error), isinstance(error, ModelAccessError))
+            except BaseException as error:  # noqa: BLE001 a plug-in's fault must not end the probing
+                result = (False, f"{type(error).__name__} in the provider", False)
             self._probe_result = result
 
         if not self._asker.loading:
@@ -539,10 +547,10 @@ class Worker:
         try:
             threading.Thread(target=probe, name="probe", daemon=True).start()
         except RuntimeError as error:  # the machine has no thread to spare
-            self._probe_result = (False, str(error))
+            self._probe_result = (False, str(error), False)
 
-    def _model_probed(self, result: tuple[bool, str]) -> None:
-        well, why = result
+    def _model_probed(self, result: tuple[bool, str, bool]) -> None:
+        well, why, access = result
         self._probe_by = math.inf
         if well and not self._warm:
             self._warm = True
@@ -560,7 +568,13 @@ class Worker:
             say(logging.DEBUG, "the model is still away", why=why)
             if not self._warm and not self._breakers["model"].probes:
                 say(logging.WARNING, "the model cannot be reached yet", why=why)
-        after = breakers.probed(self._breakers["model"], time.monotonic(), well=well)
+        after = breakers.probed(
+            self._breakers["model"],
+            time.monotonic(),
+            well=well,
+            chance=random.random(),
+            access=access,
+        )
         self._change("model", after, why)
 
     def _probe_results(self) -> None:
@@ -616,7 +630,9 @@ class Worker:
     def _results_probed(self, *, well: bool, why: str) -> None:
         if not well:
             say(logging.DEBUG, "results are still not taken", why=why)
-        after = breakers.probed(self._breakers["results"], time.monotonic(), well=well)
+        after = breakers.probed(
+            self._breakers["results"], time.monotonic(), well=well, chance=random.random()
+        )
         self._change("results", after, why)
         if well:
             self._refused = False

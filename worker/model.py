@@ -176,6 +176,10 @@ class ModelUnavailableError(ModelError):
     """The model itself is away (connection refused, model not there): not the message's fault."""
 
 
+class ModelAccessError(ModelUnavailableError):
+    """Key or quota is refused (401, 402, 403): somebody must change something first."""
+
+
 class ModelConfigError(Exception):
     """The settings of the model are wrong: what is wrong, and what is allowed."""
 

@@ -8,6 +8,7 @@ from worker import retries
 from worker.failure_classes import Refusal, explain_refusal
 from worker.model import (
     ContentFilteredError,
+    ModelAccessError,
     ModelUnavailableError,
     OverloadedError,
     RefusedTextError,
@@ -34,11 +35,11 @@ def _code(code: str) -> object:
         (408, None, TransientError),
         (502, None, ModelUnavailableError),
         (504, None, ModelUnavailableError),
-        (401, None, ModelUnavailableError),
+        (401, None, ModelAccessError),
         (404, None, ModelUnavailableError),
         (403, None, TransientError),
-        (403, _code("invalid_api_key"), ModelUnavailableError),
-        (429, _code("insufficient_quota"), ModelUnavailableError),
+        (403, _code("invalid_api_key"), ModelAccessError),
+        (429, _code("insufficient_quota"), ModelAccessError),
         (400, None, RefusedTextError),
         (422, b'{"detail": "secret text"}', RefusedTextError),
         (413, None, TextTooLongError),
