@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from remediator import supervision
 from remediator.annotation import Phase, State, Unreadable
@@ -23,6 +23,7 @@ from remediator.answers import (
     classify_eviction,
     understood,
 )
+from remediator.claims import autoscaler_runs, read_claims
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders, fallback
 from remediator.headroom import Room, autoscaled, place, usable
@@ -68,8 +69,9 @@ class Running:
 
     drain: NodeDrain
     pods: Collection
-    #: The other nodes, when it is to be checked whether the pods fit there; None = not checked.
-    elsewhere: list[Node] | None = None
+    #: The other nodes, and whether it is to be checked that the pods fit there.
+    others: list[Node] = field(default_factory=list)
+    checked: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     checking: bool = False
     #: The node is not read again sooner; how often in a row it was read in vain.
@@ -124,6 +126,8 @@ class Draining:
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
+        #: Per draining node: where its pods are to fit (node's uid, pod).
+        self._reserved: dict[str, list[tuple[str, Pod]]] = {}
         self._room_lock = threading.Lock()
         self._budgets: dict[str, Budget] = {}
         self._budget_stop: threading.Event | None = None
@@ -155,8 +159,8 @@ class Draining:
         # Only before the first eviction: what was begun is ended, by whichever process.
         just_begun = fresh or self._clock() - state.drain_started < JUST_BEGUN
         check = self.config.drain.headroom and just_begun and not drain.after
-        elsewhere = [item for item in self._callbacks.nodes() if item.uid != uid] if check else None
-        run = Running(drain, self._api.pods_of(node), elsewhere)
+        others = [item for item in self._callbacks.nodes() if item.uid != uid]
+        run = Running(drain, self._api.pods_of(node), others, check)
         self.running[uid] = run
         self.revision += 1
         supervision.start("pods", lambda: self._watch_pods(run), run.stop, name=f"pods-{node}")
@@ -166,6 +170,7 @@ class Draining:
         run = self.running.get(uid)
         if run is not None:
             run.drain.watch_on()
+            self._release_room(uid)
         self.reopen(uid)
 
     def reopen(self, uid: str) -> None:
@@ -203,6 +208,7 @@ class Draining:
         if run is not None:
             self.revision += 1
             run.stop.set()
+            self._release_room(uid)
             run.pods.close()
 
     def end_all(self) -> None:
@@ -227,7 +233,7 @@ class Draining:
             if drain.synced:
                 return
             pods = list(reflector.items.values())
-            around = self._surroundings(drain.node, pods)
+            around = self._surroundings(drain.node, pods, run.others)
             crowded = self._no_room(run, pods, around)
 
             def ready() -> None:
@@ -252,47 +258,92 @@ class Draining:
         )
         reflector.run()
 
-    def _surroundings(self, node: str, pods: list[Pod]) -> Surroundings:
+    def _surroundings(self, node: str, pods: list[Pod], others: list[Node]) -> Surroundings:
         """What sorting the pods needs to know; read once per drain, before it begins."""
         daemon_sets = None
         if any(pod.owner_kind == "DaemonSet" for pod in pods):
             daemon_sets = self._known_daemon_sets()
-        claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
-        local = frozenset(claim for claim in claims if self._is_local(*claim, node))
-        return Surroundings(self.config.drain, self._own_uid, daemon_sets, local)
+        found = read_claims(self._api, pods)
+        for claim, failure in found.failed.items():
+            log.warning("claim %s/%s on %s: %s", *claim, node, failure)
+        return Surroundings(
+            self.config.drain,
+            self._own_uid,
+            daemon_sets,
+            found.local(others),
+            frozenset(found.failed),
+            found.terms,
+        )
 
     def _no_room(self, run: Running, pods: list[Pod], around: Surroundings) -> str:
         """Why the pods cannot go elsewhere, empty when they can (or nobody asked).
 
-        Nodes are looked at one by one, those known already first, until all pods are placed.
+        Nodes are looked at one by one, those known already first, until all pods are placed. Only
+        then is the room reserved, until the drain ends.
         """
         left = [
             pod for pod in pods if pod.deletion is None and sort_pod(pod, around).fate is Fate.EVICT
         ]
-        if run.elsewhere is None or not left or autoscaled(run.elsewhere):
+        if not run.checked or not left or autoscaled(run.others):
             return ""
-        usable_nodes = [node for node in run.elsewhere if usable(node)]
+        usable_nodes = [node for node in run.others if usable(node)]
         with self._room_lock:
-            now = time.monotonic()
-            known = {uid: kept for uid, kept in self._rooms.items() if now - kept[0] < ROOM_KEPT}
-            self._rooms = known
-            for node in sorted(usable_nodes, key=lambda node: node.uid not in known):
-                try:
-                    left = place(left, self._room(node, now))
-                except ApiFailure as failure:
-                    log.warning("room on %s is not known: %s", node.name, failure)
-                    return ""
-                if not left or run.stop.is_set():
-                    return ""
+            placed, left = self._placed(left, usable_nodes, around, run.stop)
+            if not left and not run.stop.is_set():
+                self._reserved[run.drain.uid] = placed
+        if not left or run.stop.is_set() or self._makes_nodes():
+            return ""
         return no_room_text(left, len(usable_nodes))
 
+    def _placed(
+        self, left: list[Pod], nodes: list[Node], around: Surroundings, stop: threading.Event
+    ) -> tuple[list[tuple[str, Pod]], list[Pod]]:
+        """Where the pods fit (node's uid, pod), and those that fit nowhere."""
+        now = time.monotonic()
+        known = {uid: kept for uid, kept in self._rooms.items() if now - kept[0] < ROOM_KEPT}
+        self._rooms = known
+        placed: list[tuple[str, Pod]] = []
+        for node in sorted(nodes, key=lambda node: node.uid not in known):
+            if not left or stop.is_set():
+                break
+            try:
+                room = self._room(node, now)
+            except ApiFailure as failure:
+                log.warning("room on %s is not known, so it counts as full: %s", node.name, failure)
+                continue
+            rest = place(left, room, around.claim_terms)
+            kept = {pod.uid for pod in rest}
+            placed += [(node.uid, pod) for pod in left if pod.uid not in kept]
+            left = rest
+        return placed, left
+
     def _room(self, node: Node, now: float) -> Room:
+        """What is free there beside what other drains are to put there."""
         kept = self._rooms.get(node.uid)
         if kept is None:
             pages = self._api.pods_of(node.name).pages(cached=True)
             pods = [pod_from_json(raw) for raws, _ in pages for raw in raws]
             kept = self._rooms[node.uid] = (now, Room.of(node, pods))
-        return kept[1]
+        room = replace(kept[1].copy(), node=node)  # its labels and taints as they are now
+        for reserved in self._reserved.values():
+            for uid, pod in reserved:
+                if uid == node.uid:
+                    room.take(pod)
+        return room
+
+    def _release_room(self, uid: str) -> None:
+        """The drain is over: what it moved is found where it runs, when the nodes are read next."""
+        with self._room_lock:
+            if self._reserved.pop(uid, None):
+                self._rooms = {}
+
+    def _makes_nodes(self) -> bool:
+        """Whether an autoscaler holds its Lease; asked only when pods fit nowhere."""
+        try:
+            return autoscaler_runs(self._api, self._clock())
+        except ApiFailure as failure:
+            log.warning("Leases cannot be listed, so no autoscaler is assumed: %s", failure)
+            return False
 
     def _known_daemon_sets(self) -> DaemonSets | None:
         with self._daemon_lock:
@@ -312,14 +363,6 @@ class Draining:
                 return None
             self._daemon_sets = (time.monotonic(), frozenset(found))
             return self._daemon_sets[1]
-
-    def _is_local(self, namespace: str, claim: str, node: str) -> bool:
-        """Whether the claim's volume can be used on one host only."""
-        try:
-            return self._api.is_local_claim(namespace, claim)
-        except ApiFailure as failure:
-            log.warning("claim %s/%s on %s: %s", namespace, claim, node, failure)
-            return False
 
     # -- budgets ------------------------------------------------------------------------
 

@@ -1,20 +1,34 @@
 """Whether what must move fits elsewhere: requests against free allocatable. Pure.
 
-A first-fit of the largest pods first, with the scheduler's plainest filters (node selector,
-taints, requests, number of pods). It errs on the side of "does not fit": a drain that could
-not end is worse than one that waits.
+A first-fit of the largest pods first, with the scheduler's filters that can be evaluated from one
+node and its pods (see placement). It errs on the side of "does not fit": a drain that could not
+end is worse than one that waits. A constraint that cannot be evaluated is named in the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from remediator.placement import Placement, Terms, ports_clash, terms_match
 from remediator.snapshot import Capacity, Node, Pod
 
 #: Labels and taints by which a cluster shows that nodes are made when pods need them.
 _AUTOSCALER_LABELS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
-_AUTOSCALER_TAINTS = ("DeletionCandidateOfClusterAutoscaler", "ToBeDeletedByClusterAutoscaler")
+_AUTOSCALER_TAINTS = (
+    "DeletionCandidateOfClusterAutoscaler",
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/disrupted",
+)
+#: Leases of autoscalers, in the namespaces where they stand by default.
+AUTOSCALER_LEASES = frozenset({"cluster-autoscaler", "karpenter-leader-election"})
+AUTOSCALER_NAMESPACES = ("kube-system", "karpenter")
+
+#: Volumes of claims (namespace, name): the nodes that each can be used on, None = any.
+ClaimTerms = Mapping[tuple[str, str], Terms | None]
+_NO_CLAIMS: ClaimTerms = {}
+#: What a pod on a node means for others: its namespace, labels and constraints.
+Neighbour = tuple[str, Mapping[str, str], Placement]
 
 
 @dataclass(slots=True)
@@ -25,35 +39,82 @@ class Room:
     cpu: int
     memory: int
     pods: int
+    others: dict[str, int] = field(default_factory=dict)
+    there: list[Neighbour] = field(default_factory=list)
 
     @classmethod
     def of(cls, node: Node, pods: Iterable[Pod]) -> Room:
         """The node's allocatable less what its unfinished pods request."""
         free = node.allocatable
-        room = cls(node, free.cpu, free.memory, free.pods)
+        room = cls(node, free.cpu, free.memory, free.pods, dict(free.others))
         for pod in pods:
             if not pod.finished:
-                room.take(pod.requests)
+                room.take(pod)
         return room
 
-    def take(self, request: Capacity) -> None:
-        """Something is placed here."""
-        self.cpu -= request.cpu
-        self.memory -= request.memory
-        self.pods -= 1
+    def copy(self) -> Room:
+        """The same room, to place pods in on trial."""
+        return replace(self, others=dict(self.others), there=list(self.there))
 
-    def holds(self, pod: Pod) -> bool:
-        """Whether the pod could be placed here."""
-        request = pod.requests
-        if request.cpu > self.cpu or request.memory > self.memory or self.pods < 1:
-            return False
-        labels = self.node.labels
+    def take(self, pod: Pod) -> None:
+        """The pod is placed here."""
+        self.cpu -= pod.requests.cpu
+        self.memory -= pod.requests.memory
+        self.pods -= 1
+        for name, amount in pod.requests.others:
+            self.others[name] = self.others.get(name, 0) - amount
+        self.there.append((pod.namespace, pod.labels, pod.placement))
+
+    def holds(self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS) -> bool:
+        """Whether the pod could be placed here; no when that cannot be told."""
+        return (
+            self._has(pod.requests)
+            and self._selected(pod, claims)
+            and not pod.placement.unknown
+            and self._beside_others(pod)
+        )
+
+    def _has(self, request: Capacity) -> bool:
+        return (
+            self.pods >= 1
+            and request.cpu <= self.cpu
+            and request.memory <= self.memory
+            and all(amount <= self.others.get(name, 0) for name, amount in request.others)
+        )
+
+    def _selected(self, pod: Pod, claims: ClaimTerms) -> bool:
+        node, labels = self.node, self.node.labels
         if any(labels.get(key) != value for key, value in pod.node_selector.items()):
+            return False
+        wanted = [pod.placement.terms]
+        wanted += [claims.get((pod.namespace, claim)) for claim in pod.claims]
+        if not all(terms_match(terms, labels, node.name) for terms in wanted):
             return False
         return all(
             taint.effect == "PreferNoSchedule"
             or tolerated(pod, taint.key, taint.value, taint.effect)
-            for taint in self.node.taints
+            for taint in node.taints
+        )
+
+    def _beside_others(self, pod: Pod) -> bool:
+        """Whether the pods there and this one allow each other on one host."""
+        place, there = pod.placement, self.there
+        for namespace, labels, theirs in there:
+            if any(peers.include(namespace, labels) for peers in place.apart):
+                return False
+            if any(peers.include(pod.namespace, pod.labels) for peers in theirs.apart):
+                return False
+            if place.ports and ports_clash(place.ports, theirs.ports):
+                return False
+        if not all(
+            any(peers.include(namespace, labels) for namespace, labels, _ in there)
+            for peers in place.beside
+        ):
+            return False
+        # The fewest on any host may be 0: up to maxSkew is allowed whatever the others have.
+        return all(
+            sum(peers.include(namespace, labels) for namespace, labels, _ in there) < most
+            for peers, most in place.spread
         )
 
 
@@ -74,15 +135,46 @@ def usable(node: Node) -> bool:
     return node.ready and not node.unschedulable and not node.deleting
 
 
-def place(pods: Iterable[Pod], room: Room) -> list[Pod]:
+def place(pods: Iterable[Pod], room: Room, claims: ClaimTerms = _NO_CLAIMS) -> list[Pod]:
     """Place what fits, the largest first; returns what is left over."""
     left = []
-    for pod in sorted(pods, key=lambda pod: (-pod.requests.cpu, -pod.requests.memory)):
-        if room.holds(pod):
-            room.take(pod.requests)
+    for pod in sorted(pods, key=_size, reverse=True):
+        if room.holds(pod, claims):
+            room.take(pod)
         else:
             left.append(pod)
     return left
+
+
+def _size(pod: Pod) -> tuple[int, int, int]:
+    """What is hard to place comes first: devices, then CPU, then memory."""
+    devices = sum("/" in name for name, _ in pod.requests.others)
+    return devices, pod.requests.cpu, pod.requests.memory
+
+
+def tied(terms: Terms | None, others: Iterable[Node]) -> bool:
+    """Whether a volume that can be used on these nodes only can be used on none of the others.
+
+    A zone or region that has no other usable node yet gets one where nodes are made on demand.
+    """
+    nodes = list(others)
+    if terms is None or any(
+        usable(node) and terms_match(terms, node.labels, node.name) for node in nodes
+    ):
+        return False
+    zonal = all(term and all(item.key in _ZONAL for item in term) for term in terms)
+    return not (zonal and autoscaled(nodes))
+
+
+_ZONAL = (
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "topology.ebs.csi.aws.com/zone",
+    "topology.gke.io/zone",
+    "topology.disk.csi.azure.com/zone",
+)
 
 
 def autoscaled(nodes: Iterable[Node]) -> bool:
@@ -95,11 +187,24 @@ def autoscaled(nodes: Iterable[Node]) -> bool:
 
 
 def describe(left: list[Pod], looked_at: int) -> str:
-    """What does not fit, for an Event."""
+    """What does not fit or cannot be told, for an Event."""
     names = ", ".join(pod.id for pod in left[:3]) + (", …" if len(left) > 3 else "")
     cpu = sum(pod.requests.cpu for pod in left)
     memory = sum(pod.requests.memory for pod in left) / 2**20
-    return (
-        f"{len(left)} pods ({names}; {cpu}m CPU, {memory:.0f} MiB requested) fit on none of "
+    more: dict[str, int] = {}
+    for pod in left:
+        for name, amount in pod.requests.others:
+            if "/" in name or name.startswith("hugepages-"):
+                more[name] = more.get(name, 0) + amount
+    sums = "".join(f", {amount} {name}" for name, amount in sorted(more.items()))
+    text = (
+        f"{len(left)} pods ({names}; {cpu}m CPU, {memory:.0f} MiB{sums} requested) fit on none of "
         f"{looked_at} usable nodes"
     )
+    unknown = [
+        f"{pod.id}: {', '.join(pod.placement.unknown)}" for pod in left if pod.placement.unknown
+    ]
+    if unknown:
+        shown = "; ".join(unknown[:3]) + ("; …" if len(unknown) > 3 else "")
+        text += f"; cannot tell for {len(unknown)} of them ({shown})"
+    return text

@@ -13,6 +13,7 @@ from typing import Any
 from remediator import policy_view
 from remediator.annotation import Phase, Unreadable
 from remediator.answers import ApiFailure, Outcome, classify_eviction
+from remediator.claims import autoscaler_runs, read_claims
 from remediator.conditions import Memory, observe
 from remediator.decide import Kind, read_state
 from remediator.drain import STUCK_AFTER
@@ -145,9 +146,9 @@ def plan(
             continue
         drains = item.action == "drain" or (only and item.action == "none")
         if drains:
-            item = _with_pods(api, config, item, entry.node, budgets, room)
             others = [e.node for e in planner.entries.values() if e is not entry]
-            item = replace(item, headroom=_headroom(api, config, entry.node, others))
+            item = _with_pods(api, config, item, entry.node, budgets, room, others)
+            item = replace(item, headroom=_headroom(api, config, entry.node, others, now))
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
@@ -198,11 +199,12 @@ def _with_pods(
     node: Node,
     budgets: list[Budget],
     room: dict[str, int],
+    others: list[Node],
 ) -> NodePlan:
     pods = _pods_of(api, node.name)
     plans: list[PodPlan] = []
     notes: set[str] = set()
-    around = surroundings(api, config, pods, notes)
+    around = surroundings(api, config, pods, notes, others)
     sorted_pods = sorted(
         ((sort_pod(pod, around), pod) for pod in pods), key=lambda both: both[0].wave
     )
@@ -233,19 +235,22 @@ def _with_pods(
     return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
 
 
-def _headroom(api: KubernetesApi, config: Config, node: Node, others: list[Node]) -> str:
+def _headroom(
+    api: KubernetesApi, config: Config, node: Node, others: list[Node], now: float
+) -> str:
     """What fits on no other node, as the drain itself would check it."""
     if not config.drain.headroom or autoscaled(others):
         return ""
     pods = _pods_of(api, node.name)
-    around = surroundings(api, config, pods, set())
+    around = surroundings(api, config, pods, set(), others)
     left = [pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT]
     able = [other for other in others if usable(other)]
     for other in able:
         if not left:
             return ""
-        left = place(left, Room.of(other, _pods_of(api, other.name, cached=True)))
-    return no_room_text(left, len(able)) if left else ""
+        room = Room.of(other, _pods_of(api, other.name, cached=True))
+        left = place(left, room, around.claim_terms)
+    return no_room_text(left, len(able)) if left and not autoscaler_runs(api, now) else ""
 
 
 def _pods_of(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:
@@ -291,7 +296,7 @@ def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
 
 
 def surroundings(
-    api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str]
+    api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
 ) -> Surroundings:
     """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
     daemon_sets = None
@@ -304,20 +309,16 @@ def surroundings(
             )
         except ApiFailure as failure:
             notes.add(f"DaemonSets cannot be read, so all count as existing: {failure}")
-    claims = {(pod.namespace, claim) for pod in pods for claim in pod.claims}
-    local = frozenset(claim for claim in claims if _is_local(api, *claim, notes))
-    return Surroundings(config.drain, daemon_sets=daemon_sets, local_claims=local)
-
-
-def _is_local(api: KubernetesApi, namespace: str, claim: str, notes: set[str]) -> bool:
-    """Whether the claim's volume is on one node only; not where nothing of it can be read."""
-    try:
-        return api.is_local_claim(namespace, claim)
-    except ApiFailure as failure:
-        notes.add(
-            f"claim {namespace}/{claim} cannot be read, so it counts as usable elsewhere: {failure}"
-        )
-        return False
+    found = read_claims(api, pods)
+    for (namespace, claim), why in found.failed.items():
+        notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
+    return Surroundings(
+        config.drain,
+        daemon_sets=daemon_sets,
+        local_claims=found.local(others),
+        unknown_claims=frozenset(found.failed),
+        claim_terms=found.terms,
+    )
 
 
 # -- status --------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def status(
             others.setdefault("unreadable", []).append(f"{node.name} ({error})")
             continue
         if state is not None and state.phase.held:
-            held.append(_held(api, config, node, budgets, now))
+            held.append(_held(api, config, node, nodes, budgets, now))
         elif state is not None:
             others.setdefault(state.phase.value, []).append(node.name)
         elif node.unschedulable:
@@ -366,7 +367,12 @@ def status(
 
 
 def _held(
-    api: KubernetesApi, config: Config, node: Node, budgets: list[Budget], now: float
+    api: KubernetesApi,
+    config: Config,
+    node: Node,
+    nodes: list[Node],
+    budgets: list[Budget],
+    now: float,
 ) -> HeldNode:
     state = read_state(node)
     assert state is not None
@@ -379,7 +385,8 @@ def _held(
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         pods = _pods_of(api, node.name)
-        around = surroundings(api, config, pods, notes)
+        others = [other for other in nodes if other.uid != node.uid]
+        around = surroundings(api, config, pods, notes, others)
         for pod in pods:
             if sort_pod(pod, around).fate is Fate.EVICT:
                 left += 1

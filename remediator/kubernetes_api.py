@@ -26,8 +26,9 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 
 from remediator import policies
 from remediator.answers import Answer, ApiFailure, Malformed, NotLeader, object_from, understood
+from remediator.placement import Terms, node_terms
 from remediator.settings import ApiBudget
-from remediator.snapshot import Json, WatchEvent, tied_to_one_host
+from remediator.snapshot import Json, WatchEvent
 
 FIELD_MANAGER = "selfheal-remediator"
 CONNECT_TIMEOUT = 5.0
@@ -333,14 +334,16 @@ class KubernetesApi:
         with self._changing():
             return self.write("DELETE", path, options, rehearse=rehearse)
 
-    def is_local_claim(self, namespace: str, claim: str) -> bool:
-        """Whether the claim's volume can be used on one host only. Raises ApiFailure."""
+    def claim_terms(self, namespace: str, claim: str) -> Terms | None:
+        """The nodes that the claim's volume can be used on; None = any. Raises ApiFailure."""
         path = f"/api/v1/namespaces/{quote(namespace)}/persistentvolumeclaims/{quote(claim)}"
         with understood(f"claim {namespace}/{claim}"):
-            volume = (self.get(path).get("spec") or {}).get("volumeName")
-            if not volume:
-                return False
-            return tied_to_one_host(self.get(f"/api/v1/persistentvolumes/{quote(volume)}"))
+            name = (self.get(path).get("spec") or {}).get("volumeName")
+            if not name:
+                return None  # not bound: its volume is made where the pod goes
+            volume = self.get(f"/api/v1/persistentvolumes/{quote(name)}")
+            affinity = (volume.get("spec") or {}).get("nodeAffinity") or {}
+            return node_terms(affinity.get("required"))
 
     # -- policies -----------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ a pod that may not go is reported and does not stop the others. One predicate, o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from remediator.placement import Terms
 from remediator.settings import Drain
 from remediator.snapshot import Pod
 
@@ -39,13 +40,17 @@ class Surroundings:
     """What must be known beside the pod.
 
     daemon_sets: (namespace, name, uid) of those that exist, None = not known (then every one
-    counts as existing). local_claims: claims (namespace, name) whose volume is on this node only.
+    counts as existing). local_claims: claims (namespace, name) whose volume can be used on no other
+    schedulable node. unknown_claims: those that cannot be read.
     """
 
     drain: Drain
     own_uid: str = ""
     daemon_sets: frozenset[tuple[str, str, str]] | None = None
     local_claims: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    unknown_claims: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    #: Of the claims that were read: the nodes that the volume can be used on, None = any.
+    claim_terms: Mapping[tuple[str, str], Terms | None] = field(default_factory=dict)
 
 
 Predicate = Callable[[Pod, Surroundings], Sorting | None]
@@ -90,6 +95,9 @@ def _pinned(pod: Pod, around: Surroundings) -> Sorting | None:
     for claim in pod.claims:
         if (pod.namespace, claim) in around.local_claims:
             return Sorting(Fate.STAY, f"its volume (claim {claim}) is on this node only")
+        if (pod.namespace, claim) in around.unknown_claims:
+            why = f"its claim {claim} cannot be read: the volume may be on this node only"
+            return Sorting(Fate.STAY, why)
     return None
 
 

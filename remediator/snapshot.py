@@ -8,16 +8,25 @@ JSON, of which a decision needs a few hundred bytes. Nothing here knows a client
 from __future__ import annotations
 
 import random
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from remediator import supervision
 from remediator.answers import ApiFailure, Expired, understood
+from remediator.placement import (
+    ANYWHERE,
+    Placement,
+    allocatable,
+    placement_from_spec,
+    pod_requests,
+)
 from remediator.supervision import Unexpected
 
 Json = dict[str, Any]
@@ -73,6 +82,8 @@ class Capacity:
     cpu: int
     memory: int
     pods: int
+    #: Everything else by name: ephemeral storage in bytes, huge pages, devices.
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,7 @@ class Pod:
     requests: Capacity
     node_selector: Mapping[str, str]
     tolerations: tuple[tuple[str, str, str, str], ...]
+    placement: Placement = ANYWHERE
 
     @property
     def id(self) -> str:
@@ -205,50 +217,27 @@ def _expression_matches(
             return False
 
 
-_SUFFIXES = {
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-    "Pi": 2**50,
-    "Ei": 2**60,
-    "n": 1e-9,
-    "u": 1e-6,
-    "m": 1e-3,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "P": 1e15,
-    "E": 1e18,
-}
-
-
-def quantity(text: object) -> float:
-    """A Kubernetes quantity (`250m`, `1Gi`, `1e3`) as a number; 0 when it cannot be read."""
-    value = str(text)
-    for width in (2, 1):
-        factor = _SUFFIXES.get(value[-width:]) if len(value) > width else None
-        if factor is not None:
-            try:
-                return float(value[:-width]) * factor
-            except ValueError:
-                return 0.0
-    try:
-        return float(value)
-    except ValueError:
-        return 0.0
-
-
 def _interned(mapping: Mapping[str, str] | None) -> dict[str, str]:
     return {sys.intern(key): sys.intern(value) for key, value in (mapping or {}).items()}
 
 
-def _capacity(resources: Mapping[str, Any]) -> Capacity:
+@lru_cache(1024)
+def _shared(others: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """One value for all nodes of a kind: there are thousands."""
+    return others
+
+
+def _capacity(resources: Mapping[str, int], pods: int | None = None) -> Capacity:
+    others = sorted(
+        (sys.intern(name), amount)
+        for name, amount in resources.items()
+        if amount and name not in ("cpu", "memory", "pods")
+    )
     return Capacity(
-        cpu=round(quantity(resources.get("cpu", 0)) * 1000),
-        memory=round(quantity(resources.get("memory", 0))),
-        pods=round(quantity(resources.get("pods", 0))),
+        cpu=resources.get("cpu", 0),
+        memory=resources.get("memory", 0),
+        pods=resources.get("pods", 0) if pods is None else pods,
+        others=_shared(tuple(others)),
     )
 
 
@@ -308,7 +297,7 @@ def node_from_json(raw: Json) -> Node:
         boot_id=as_text((status.get("nodeInfo") or {}).get("bootID")),
         deleting=meta.get("deletionTimestamp") is not None,
         created=timestamp(meta.get("creationTimestamp")),
-        allocatable=_capacity(status.get("allocatable") or {}),
+        allocatable=_capacity(allocatable(status.get("allocatable"))),
         annotated=bool(annotations),
         unschedulable_by=_manager_of_unschedulable(meta.get("managedFields") or ()),
     )
@@ -337,8 +326,23 @@ def _condition(item: Json) -> Condition:
 _KEEP_ANNOTATIONS = (
     ("selfheal.dev/evict", "false"),
     ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
-    ("karpenter.sh/do-not-disrupt", "true"),
 )
+_DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+
+
+def _keep_reason(annotations: Json) -> str:
+    """Why the pod asks to stay; empty = it does not.
+
+    Karpenter's annotation is `true` or a duration. Every value but `false`, none and a zero
+    duration is taken for a request to stay: an unreadable one is rather kept than evicted.
+    """
+    for key, value in _KEEP_ANNOTATIONS:
+        if annotations.get(key) == value:
+            return f"annotation {key}={value}"
+    asked = as_text(annotations.get(_DO_NOT_DISRUPT))
+    if asked in ("", "false") or re.fullmatch(r"(0+(h|m|s|ms|us|ns)?)+", asked):
+        return ""
+    return f"annotation {_DO_NOT_DISRUPT}={asked}"
 
 
 @understood("a Pod")
@@ -376,20 +380,13 @@ def pod_from_json(raw: Json) -> Pod:
             if "persistentVolumeClaim" in volume
         ),
         priority=as_whole(spec.get("priority")),
-        keep_reason=next(
-            (
-                f"annotation {key}={value}"
-                for key, value in _KEEP_ANNOTATIONS
-                if annotations.get(key) == value
-            ),
-            "",
-        ),
+        keep_reason=_keep_reason(annotations),
         pinned=HOSTNAME_LABEL in selector or _pinned_by_affinity(spec.get("affinity") or {}),
         ready=any(
             item.get("type") == "Ready" and item.get("status") == "True"
             for item in status.get("conditions") or ()
         ),
-        requests=_pod_requests(spec),
+        requests=_capacity(pod_requests(spec), pods=1),
         node_selector=_interned(selector),
         tolerations=tuple(
             (
@@ -400,6 +397,7 @@ def pod_from_json(raw: Json) -> Pod:
             )
             for item in spec.get("tolerations") or ()
         ),
+        placement=placement_from_spec(spec, meta["namespace"]),
     )
 
 
@@ -425,39 +423,6 @@ def _names_one_host(item: Json) -> bool:
         item.get("key") == HOSTNAME_LABEL
         and item.get("operator") == "In"
         and len(item.get("values") or ()) == 1
-    )
-
-
-def tied_to_one_host(volume: Json) -> bool:
-    """Whether a PersistentVolume's node affinity names single hosts only."""
-    spec = volume.get("spec") or {}
-    required = (spec.get("nodeAffinity") or {}).get("required") or {}
-    terms = required.get("nodeSelectorTerms") or ()
-    return bool(terms) and all(
-        any(_names_one_host(item) for item in term.get("matchExpressions") or ()) for term in terms
-    )
-
-
-def _pod_requests(spec: Json) -> Capacity:
-    """Requests as the scheduler sums them: containers and sidecars, or the largest init one."""
-    cpu = memory = 0
-    for container in spec.get("containers") or ():
-        cpu, memory = _add_requests(container, cpu, memory)
-    init_cpu = init_memory = 0
-    for container in spec.get("initContainers") or ():
-        if container.get("restartPolicy") == "Always":
-            cpu, memory = _add_requests(container, cpu, memory)
-        else:
-            one_cpu, one_memory = _add_requests(container, 0, 0)
-            init_cpu, init_memory = max(init_cpu, one_cpu), max(init_memory, one_memory)
-    return Capacity(cpu=max(cpu, init_cpu), memory=max(memory, init_memory), pods=1)
-
-
-def _add_requests(container: Json, cpu: int, memory: int) -> tuple[int, int]:
-    requests = (container.get("resources") or {}).get("requests") or {}
-    return (
-        cpu + round(quantity(requests.get("cpu", 0)) * 1000),
-        memory + round(quantity(requests.get("memory", 0))),
     )
 
 

@@ -1,9 +1,13 @@
 """Whether pods fit elsewhere."""
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.headroom import Room, autoscaled, describe, place, tolerated, usable
+from remediator.headroom import Room, autoscaled, describe, place, tied, tolerated, usable
+from remediator.placement import Placement, node_terms, placement_from_spec
 from remediator.snapshot import Capacity, Taint
 from tests.pure.remediator.things import node, pod
 
@@ -67,3 +71,107 @@ def test_the_text_names_pods_and_sums() -> None:
         "5 pods (default/0, default/1, default/2, …; 500m CPU, 5 MiB requested) fit on none of "
         "3 usable nodes"
     )
+
+
+def test_every_resource_is_counted() -> None:
+    gpu = pod(requests=Capacity(100, 0, 1, (("nvidia.com/gpu", 8),)))
+    assert not Room.of(node(), []).holds(gpu)
+    room = Room.of(node(allocatable=Capacity(1000, 2**30, 110, (("nvidia.com/gpu", 8),))), [])
+    assert room.holds(gpu)
+    assert not Room.of(room.node, [gpu]).holds(gpu)
+    assert "8 nvidia.com/gpu" in describe([gpu], 1)
+
+
+def _term(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+
+
+def _asking(**spec: Any) -> Placement:
+    return placement_from_spec(spec, "default")
+
+
+def test_pods_that_must_be_apart_are() -> None:
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    apart = _asking(
+        affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    )
+    one, plain = pod("a", placement=apart), pod("b")
+    assert not Room.of(node(), [plain]).holds(one)
+    assert not Room.of(node(), [one]).holds(plain)
+    assert Room.of(node(), [pod(labels={"app": "db"})]).holds(one)
+    assert Room.of(node(), [pod(namespace="other")]).holds(one)
+    assert place([one, pod("c", placement=apart)], Room.of(node(), []))
+
+
+def test_spread_over_hosts_is_kept_to_the_allowed_skew() -> None:
+    constraint = {
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "maxSkew": 2,
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    spread = _asking(topologySpreadConstraints=[constraint])
+    assert Room.of(node(), [pod("a")]).holds(pod("b", placement=spread))
+    assert not Room.of(node(), [pod("a"), pod("c")]).holds(pod("b", placement=spread))
+    soft = _asking(
+        topologySpreadConstraints=[{**constraint, "whenUnsatisfiable": "ScheduleAnyway"}]
+    )
+    assert soft == Placement()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"resourceClaims": [{"name": "gpu"}]},
+        {"schedulerName": "volcano"},
+        {
+            "affinity": {
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {}}
+                    ]
+                }
+            }
+        },
+    ],
+)
+def test_what_cannot_be_told_is_no_yes_and_is_named(spec: dict[str, Any]) -> None:
+    asking = pod(placement=placement_from_spec(spec, "default"))
+    assert not Room.of(node(), []).holds(asking)
+    assert "cannot tell for 1 of them (default/p: " in describe([asking], 1)
+
+
+def test_host_ports_are_taken_once() -> None:
+    ports = _asking(containers=[{"ports": [{"containerPort": 80, "hostPort": 80}]}])
+    assert not Room.of(node(), [pod("a", placement=ports)]).holds(pod("b", placement=ports))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "kubernetes.io/hostname",
+        "topology.topolvm.io/node",
+        "openebs.io/nodename",
+        "topology.directpv.min.io/node",
+        "linbit.com/hostname",
+        "example.com/anything",
+    ],
+)
+def test_a_volume_that_no_other_node_can_use_ties_its_pod(key: str) -> None:
+    terms = node_terms({"nodeSelectorTerms": [_term(key, "In", "a")]})
+    assert tied(terms, [node("b", labels={key: "b"}), node("c")])
+    assert not tied(terms, [node("b", labels={key: "a"})])
+    assert tied(terms, [node("b", labels={key: "a"}, unschedulable=True)])
+    assert not tied(None, [])
+    claimed = pod(claims=("data",))
+    room = Room.of(node("b", labels={key: "b"}), [])
+    assert not room.holds(claimed, {("default", "data"): terms})
+
+
+def test_a_zone_gets_a_node_where_nodes_are_made() -> None:
+    terms = node_terms({"nodeSelectorTerms": [_term("topology.kubernetes.io/zone", "In", "a")]})
+    assert tied(terms, [node("b")])
+    assert not tied(terms, [node("b", labels={"karpenter.sh/nodepool": "x"})])

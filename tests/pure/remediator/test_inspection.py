@@ -48,7 +48,8 @@ def _api(server: FakeApi, config: Config) -> KubernetesApi:
 
 def test_a_claim_that_cannot_be_read_is_a_note_of_the_plan(server: FakeApi) -> None:
     [item] = plan(_api(server, _config()), _config(), OWNER, "", time.time()).nodes
-    assert (item.action, [one.fate for one in item.pods]) == ("drain", ["evict"])
+    assert (item.action, [one.fate for one in item.pods]) == ("drain", ["stay"])
+    assert "its claim data cannot be read" in item.pods[0].reason
     assert any("claim d/data cannot be read" in note for note in item.notes)
 
 
@@ -59,7 +60,7 @@ def test_and_of_the_status(server: FakeApi) -> None:
     raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
     server.put(f"{NODES}/bad", raw)
     [item] = status(_api(server, _config()), _config(), None, time.time()).held
-    assert item.pods_left == 1
+    assert item.pods_left == 0
     assert "claim d/data cannot be read" in item.note
 
 

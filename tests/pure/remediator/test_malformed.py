@@ -329,7 +329,7 @@ def test_any_answer_to_any_request_is_an_answer_or_a_failure(
         lambda: node_from_json(api.node("n1")),
         listed,
         watched,
-        lambda: api.is_local_claim("d", "c"),
+        lambda: api.claim_terms("d", "c"),
         lambda: lease_from_json(api.patch_node("n1", []).json()),
         lambda: api.missing([Permission("get", "", "nodes")]),
     ]

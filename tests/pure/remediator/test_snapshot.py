@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remediator.answers import ApiFailure, Expired
+from remediator.placement import exact
 from remediator.snapshot import (
     Change,
     Reflector,
@@ -17,8 +18,6 @@ from remediator.snapshot import (
     differences,
     node_from_json,
     pod_from_json,
-    quantity,
-    tied_to_one_host,
 )
 from tests.pure.remediator.things import node, pod
 
@@ -65,10 +64,10 @@ def test_an_empty_node_is_a_node() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("250m", 0.25), ("1Gi", 2**30), ("1e3", 1000), ("2", 2), ("1k", 1000), ("x", 0), ("5E", 5e18)],
+    [("250m", 0.25), ("1Gi", 2**30), ("1e3", 1000), ("2", 2), ("1k", 1000), ("5E", 5e18)],
 )
 def test_quantities(text: str, number: float) -> None:
-    assert quantity(text) == pytest.approx(number)
+    assert exact(text) == pytest.approx(number)
 
 
 def _pod(**spec: Any) -> dict[str, Any]:
@@ -109,25 +108,18 @@ def test_affinity_to_one_host_is_a_pin(terms: list[dict[str, Any]], pinned: bool
 
 
 @pytest.mark.parametrize(
-    ("terms", "tied"),
-    [
-        ([{"matchExpressions": [_in("kubernetes.io/hostname", "a")]}], True),
-        ([{"matchExpressions": [_in("topology.kubernetes.io/zone", "a")]}], False),
-        ([], False),
-    ],
-)
-def test_a_volume_of_one_host_ties_its_pod_to_it(terms: list[dict[str, Any]], tied: bool) -> None:
-    volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}
-    assert tied_to_one_host(volume) is tied
-
-
-@pytest.mark.parametrize(
     ("annotation", "value", "kept"),
     [
         ("selfheal.dev/evict", "false", True),
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false", True),
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "true", False),
         ("karpenter.sh/do-not-disrupt", "true", True),
+        ("karpenter.sh/do-not-disrupt", "4h", True),
+        ("karpenter.sh/do-not-disrupt", "1h30m", True),
+        ("karpenter.sh/do-not-disrupt", "soon", True),
+        ("karpenter.sh/do-not-disrupt", "0s", False),
+        ("karpenter.sh/do-not-disrupt", "0h0m", False),
+        ("karpenter.sh/do-not-disrupt", "", False),
         ("karpenter.sh/do-not-disrupt", "false", False),
     ],
 )
