@@ -26,7 +26,7 @@ from remediator.answers import (
 from remediator.claims import autoscaler_runs, read_claims
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders, fallback
-from remediator.headroom import Room, autoscaled, place, usable
+from remediator.headroom import Room, expected, place, usable
 from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.pod_filters import Fate, Surroundings, sort_pod
@@ -284,14 +284,17 @@ class Draining:
         left = [
             pod for pod in pods if pod.deletion is None and sort_pod(pod, around).fate is Fate.EVICT
         ]
-        if not run.checked or not left or autoscaled(run.others):
+        made = self.config.drain.autoscaler
+        if not run.checked or not left or expected(made, run.others):
             return ""
         usable_nodes = [node for node in run.others if usable(node)]
         with self._room_lock:
             placed, left = self._placed(left, usable_nodes, around, run.stop)
             if not left and not run.stop.is_set():
                 self._reserved[run.drain.uid] = placed
-        if not left or run.stop.is_set() or self._makes_nodes():
+        if not left or run.stop.is_set():
+            return ""
+        if expected(made, run.others, lambda: autoscaler_runs(self._api, self._clock())):
             return ""
         return no_room_text(left, len(usable_nodes))
 
@@ -336,14 +339,6 @@ class Draining:
         with self._room_lock:
             if self._reserved.pop(uid, None):
                 self._rooms = {}
-
-    def _makes_nodes(self) -> bool:
-        """Whether an autoscaler holds its Lease; asked only when pods fit nowhere."""
-        try:
-            return autoscaler_runs(self._api, self._clock())
-        except ApiFailure as failure:
-            log.warning("Leases cannot be listed, so no autoscaler is assumed: %s", failure)
-            return False
 
     def _known_daemon_sets(self) -> DaemonSets | None:
         with self._daemon_lock:

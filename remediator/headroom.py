@@ -7,7 +7,7 @@ end is worse than one that waits. A constraint that cannot be evaluated is named
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from remediator.placement import Placement, Terms, ports_clash, terms_match
@@ -184,6 +184,18 @@ def autoscaled(nodes: Iterable[Node]) -> bool:
         or any(taint.key in _AUTOSCALER_TAINTS for taint in node.taints)
         for node in nodes
     )
+
+
+def expected(
+    setting: str, nodes: Iterable[Node], lease_held: Callable[[], bool] = lambda: False
+) -> bool:
+    """Whether nodes are made for pods that fit nowhere, by `drain.autoscaler`.
+
+    lease_held: whether an autoscaler holds its Lease; asked only when nothing else tells.
+    """
+    if setting != "auto":
+        return setting == "present"
+    return autoscaled(nodes) or lease_held()
 
 
 def describe(left: list[Pod], looked_at: int) -> str:

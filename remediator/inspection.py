@@ -17,7 +17,7 @@ from remediator.claims import autoscaler_runs, read_claims
 from remediator.conditions import Memory, observe
 from remediator.decide import Kind, read_state
 from remediator.drain import STUCK_AFTER
-from remediator.headroom import Room, autoscaled, place, usable
+from remediator.headroom import Room, expected, place, usable
 from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import PAUSE_KEY, LeaseView, vouched_for
@@ -239,7 +239,8 @@ def _headroom(
     api: KubernetesApi, config: Config, node: Node, others: list[Node], now: float
 ) -> str:
     """What fits on no other node, as the drain itself would check it."""
-    if not config.drain.headroom or autoscaled(others):
+    made = config.drain.autoscaler
+    if not config.drain.headroom or expected(made, others):
         return ""
     pods = _pods_of(api, node.name)
     around = surroundings(api, config, pods, set(), others)
@@ -250,7 +251,9 @@ def _headroom(
             return ""
         room = Room.of(other, _pods_of(api, other.name, cached=True))
         left = place(left, room, around.claim_terms)
-    return no_room_text(left, len(able)) if left and not autoscaler_runs(api, now) else ""
+    if not left or expected(made, others, lambda: autoscaler_runs(api, now)):
+        return ""
+    return no_room_text(left, len(able))
 
 
 def _pods_of(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:

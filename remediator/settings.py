@@ -253,6 +253,8 @@ class Drain(_Strict):
     grace_period: int | None = Field(default=None, ge=1)
     delete_empty_dir: bool = True
     unmanaged_pods: Literal["report", "evict"] = "report"
+    #: Whether nodes are made when pods need them; auto = by what the cluster shows.
+    autoscaler: Literal["auto", "present", "absent"] = "auto"
     headroom: bool = True
     scale_down_disabled: bool = True
 

@@ -117,3 +117,18 @@ def test_an_autoscaler_that_renews_its_lease_makes_nodes(
 def test_leases_that_cannot_be_listed_are_no_autoscaler(drains: Draining, api: Api) -> None:
     api.leases = ApiFailure(403, "Forbidden", "no")
     assert _check(drains, "a", _cpu("huge", 5000))
+
+
+@pytest.mark.parametrize(("setting", "made"), [("present", True), ("absent", False)])
+def test_an_autoscaler_can_be_configured(
+    drains: Draining, api: Api, setting: str, made: bool
+) -> None:
+    api.leases = [
+        {
+            "metadata": {"name": "cluster-autoscaler"},
+            "spec": {"holderIdentity": "x", "renewTime": datetime_text(NOW)},
+        }
+    ]
+    drains.config = things.config(drain={"autoscaler": setting})
+    karpenter = [things.node("other", labels={"karpenter.sh/nodepool": "x"})]
+    assert (_check(drains, "a", _cpu("huge", 5000), others=karpenter) == "") is made
