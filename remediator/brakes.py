@@ -24,7 +24,8 @@ class Member:
 
     held: out of service because of us; unavailable: out of service for whatever other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
-    not answer at all (Ready Unknown); group: the value of the label brakes.groupLabel.
+    not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
+    group: the value of the label brakes.groupLabel.
     """
 
     zone: str = ""
@@ -34,6 +35,12 @@ class Member:
     unavailable: bool = False
     draining: bool = False
     silent: bool = False
+    tainted: bool = False
+
+    @property
+    def in_service(self) -> bool:
+        """Whether the scheduler may use it."""
+        return not (self.held or self.unavailable)
 
 
 @dataclass(slots=True)
@@ -52,6 +59,8 @@ class Tally:
     #: Control-plane nodes that are out of service, because of us or not.
     control_plane_out: int = 0
     silent: int = 0
+    #: Nodes that the scheduler may use for any pod.
+    open_to_all: int = 0
     zones: Counter[str] = field(default_factory=Counter)
     zones_held: Counter[str] = field(default_factory=Counter)
     zones_draining: Counter[str] = field(default_factory=Counter)
@@ -73,6 +82,7 @@ class Tally:
     def count(self, member: Member, sign: int) -> None:
         """Take a node in (1) or out (-1)."""
         self.population += sign
+        self.open_to_all += sign * (member.in_service and not member.tainted)
         self.zones[member.zone] += sign
         self.groups[member.group] += sign
         if member.held:
@@ -104,6 +114,7 @@ class Tally:
     def add_hold(self, member: Member, now: float) -> None:
         """Count a hold that was just allowed."""
         self._count_held(member, 1)
+        self.open_to_all -= member.in_service and not member.tainted
         if member.unavailable:
             self.unavailable -= 1
         else:
@@ -145,10 +156,32 @@ def ask_hold(brakes: Brakes, tally: Tally, member: Member, now: float) -> Engage
             f"{tally.held} nodes held and {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
         )
+    last = _ask_last(brakes, tally, member)
+    if last is not None:
+        return last
     others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
     if member.control_plane and others_out >= 1:
         return Engaged("controlPlane", "one control-plane node is out of service already")
     return _ask_zone(brakes, tally, member) or _ask_pace(brakes, tally, now)
+
+
+def _ask_last(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+    """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
+
+    A node that is open to all pods is replaced only by such ones. One that is not ready counts
+    too: it may come back, and would be the only one then.
+    """
+    keep = brakes.keep_schedulable
+    if member.tainted:
+        others = tally.population - tally.held - tally.unavailable - member.in_service
+    else:
+        others = tally.open_to_all - member.in_service
+    if others >= keep:
+        return None
+    return Engaged(
+        "unavailable",
+        f"{others} other nodes are ready and schedulable, {keep} must stay (minSchedulable)",
+    )
 
 
 def _ask_zone(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:

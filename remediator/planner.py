@@ -119,10 +119,12 @@ class Planner:
         #: The last one of each node (uid).
         self._onsets: dict[Key, dict[str, Onset]] = {}
         self._granted: dict[Key, deque[float]] = {}
-        self._hold_times: deque[float] = deque()
+        #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
+        self._holds: dict[tuple[str, int], float] = {}
         self._peak = Peak(PEAK_WINDOW)
-        #: Holds from before this moment are not known: the pace counts as used up then.
-        self._holds_known_from = now
+        #: Holds from before this moment are not known, as an annotation keeps them for the flap
+        #: window only: the pace counts as used up then.
+        self._holds_known_from = now - config.recovery.flap_window
 
     # -- what is known ------------------------------------------------------------------
 
@@ -134,16 +136,15 @@ class Planner:
                 entry.overlay, entry.node = None, entry.real
         # Other brakes may have to look back further than was kept for those before.
         self._holds_known_from = max(self._holds_known_from, now - self._pace_window())
-        self._drop_holds_before(self._holds_known_from)
         self.config = config
         for entry in self.entries.values():
             entry.memory = observe(entry.memory, entry.node, entry.node, config.rules, now)
         self._dirty.update(self.entries)
 
     def begin_term(self, now: float) -> None:
-        """This process leads from now on: what its predecessor did just now it does not know."""
-        self._hold_times.clear()
-        self._holds_known_from = now
+        """This process leads from now on: when its predecessor cordoned is written on the nodes."""
+        self._holds_known_from = now - self.config.recovery.flap_window
+        self._dirty.update(self.entries)
 
     @property
     def holding(self) -> bool:
@@ -349,16 +350,21 @@ class Planner:
         peak = self._peak.of(self._counts.population, now)
         rate = self.config.brakes.rate
         unknown = [self._holds_known_from] * (rate.count if rate else 1)
-        return self._counts.copy([*unknown, *self._hold_times], peak)
+        return self._counts.copy(sorted([*unknown, *self._holds.values()]), peak)
 
     def _pace_window(self) -> float:
-        """How far back the brakes need to know of holds."""
+        """How far back holds are kept: as far as the brakes need, or as annotations do."""
         rate = self.config.brakes.rate
-        return max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
+        window = max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
+        return max(window, self.config.recovery.flap_window)
 
     def _drop_holds_before(self, oldest: float) -> None:
-        while self._hold_times and self._hold_times[0] < oldest:
-            self._hold_times.popleft()
+        self._holds = {key: moment for key, moment in self._holds.items() if moment >= oldest}
+
+    def _take_holds(self, uid: str, state: State | None) -> None:
+        """When the node was cordoned, as its annotation says."""
+        for second in state.holds if state is not None else ():
+            self._holds.setdefault((uid, second), float(second))
 
     def _recount(self, entry: Entry, now: float) -> None:
         member = self._member(entry, now)
@@ -392,6 +398,11 @@ class Planner:
             unavailable=out and not ours,
             draining=draining,
             silent=ready is not None and ready.status == "Unknown",
+            tainted=any(
+                taint.effect in ("NoSchedule", "NoExecute")
+                and not taint.key.startswith("node.kubernetes.io/")
+                for taint in node.taints
+            ),
         )
 
     def _stopped(self, paused: str, ill: str) -> Engaged | None:
@@ -456,7 +467,10 @@ class Planner:
         assert state is not None
         entry.due_at = entry.assessment.due_since
         tally.add_hold(entry.member or Member(), now)
-        self._hold_times.append(now)
+        second = int(now)
+        # It may have waited for the brakes since it was assessed.
+        state = replace(state, since=second, holds=(*state.holds[:-1], second))
+        self._holds[entry.node.uid, second] = now
         for key in _keys(entry, state, self.config):
             self._granted.setdefault(key, deque()).append(now)
         member = entry.member or Member()
@@ -537,6 +551,7 @@ class Planner:
             entry = self.entries[uid]
             before, seen = entry.assessment, assess(entry.node, entry.memory, scope, now)
             entry.assessment = seen
+            self._take_holds(uid, seen.state)
             if _told(before) != _told(seen):
                 self._thought_anew(uid)
             entry.blocked = None

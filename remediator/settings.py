@@ -208,7 +208,16 @@ class Brakes(_Strict):
     max_draining_per_zone: int | None = Field(default=None, ge=1)
     max_draining_per_group: int | None = Field(default=None, ge=1)
     min_interval: Duration = 0.0
+    #: Ready, schedulable nodes that always stay; None = 1, and 0 where maxHeld is 100%.
+    min_schedulable: int | None = Field(default=None, ge=0)
     rate: Rate | None = None
+
+    @property
+    def keep_schedulable(self) -> int:
+        """How many ready, schedulable nodes a cordon must leave."""
+        if self.min_schedulable is not None:
+            return self.min_schedulable
+        return 0 if self.max_held == Amount(100, True) else 1
 
     @model_validator(mode="after")
     def _groups_are_named(self) -> Brakes:

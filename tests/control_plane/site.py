@@ -351,7 +351,7 @@ class Site:
         value: Json = {
             "nodeSelector": {"test": self.name},
             "rules": [{"condition": "TestFault", "for": "300ms", "action": "drain"}],
-            "brakes": {"maxHeld": "50%"},
+            "brakes": {"maxHeld": "50%", "minSchedulable": 0},
             "recovery": {"holdDown": "1s"},
             "lease": {
                 "name": "remediator",

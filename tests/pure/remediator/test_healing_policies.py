@@ -253,7 +253,8 @@ def test_what_no_label_can_be_is_refused(
 
 
 def _known(found: Node) -> Planner:
-    planner = Planner(Config(), OWNER, NOW)
+    alone = Config.model_validate({"brakes": {"minSchedulable": 0}})
+    planner = Planner(alone, OWNER, NOW)
     planner.apply(Change(found.name, None, found), NOW)
     planner.plan(NOW)
     return planner

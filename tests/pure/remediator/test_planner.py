@@ -17,7 +17,7 @@ from remediator.decide import Intent, Kind, assess, read_state
 from remediator.patches import SCALE_DOWN_KEY, node_patch
 from remediator.planner import Planner
 from remediator.settings import Config
-from remediator.snapshot import Change, Node, node_from_json
+from remediator.snapshot import Change, Node, Taint, node_from_json
 from tests.pure.remediator import json_patch, things
 from tests.pure.remediator.things import NOW, OWNER, READY, condition, node
 
@@ -626,31 +626,60 @@ def test_the_peak_is_by_when_the_population_was_last_so_large() -> None:
     assert planner.tally(now + 3601).peak == 1
 
 
-def test_a_new_leader_takes_the_rate_as_used_up() -> None:
-    brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
-    planner = _planner(3, brakes=brakes)
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
-    plan = planner.plan(NOW + 1)
-    assert plan.intents == ()
-    assert plan.engaged == {"rate": 1}
-    assert plan.wake == pytest.approx(NOW + 600)
+RATE = {"rate": {"count": 1, "window": "10m"}}
 
 
 @pytest.mark.parametrize(
-    ("brake", "pace"),
-    [("rate", {"rate": {"count": 1, "window": "10m"}}), ("minInterval", {"minInterval": "10m"})],
+    ("brake", "pace"), [("rate", RATE), ("minInterval", {"minInterval": "10m"})]
 )
-def test_one_that_leads_after_a_long_wait_takes_the_pace_as_used_up(
-    brake: str, pace: dict[str, Any]
+@pytest.mark.parametrize("phase", [Phase.CORDONED, Phase.DRAINED, Phase.HEALED])
+def test_a_new_leader_knows_from_the_nodes_when_the_last_ones_were_cordoned(
+    brake: str, pace: dict[str, Any], phase: Phase
 ) -> None:
     planner = _planner(3, brakes={"maxHeld": "100%", **pace})
     now = NOW + 7200
+    state = State(phase, OWNER, "Fault", "True", "Why", "cordon", holds=(int(now - 400),))
+    found = node("n2", condition("True", heartbeat=now), unschedulable=phase.held, state=state)
+    _put(planner, replace(found, version="2"), now)
     planner.begin_term(now)
     _goes_bad(planner, "n0", now)
-    plan = planner.plan(now + 1)
-    assert (plan.intents, plan.engaged) == ((), {brake: 1})
-    assert plan.wake == pytest.approx(now + 600)
-    assert [intent.node for intent in planner.plan(now + 600).intents] == ["n0"]
+    plan = planner.plan(now)
+    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == []
+    assert plan.engaged[brake] >= 1
+    assert planner.plan(now + 199).engaged[brake] >= 1
+    granted = [i.node for i in planner.plan(now + 200).intents if i.kind is Kind.HOLD]
+    assert len(granted) == 1
+
+
+def test_a_new_leader_is_not_stopped_where_nothing_was_cordoned() -> None:
+    planner = _planner(3, brakes={"maxHeld": "100%", **RATE})
+    planner.begin_term(NOW + 7200)
+    _goes_bad(planner, "n0", NOW + 7200)
+    assert [intent.node for intent in planner.plan(NOW + 7200).intents] == ["n0"]
+
+
+def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> None:
+    planner = _planner(
+        3,
+        brakes={"maxHeld": "100%", "rate": {"count": 1, "window": "10h"}},
+        recovery={"flapWindow": "6h"},
+    )
+    now = NOW + 72000
+    planner.begin_term(now)
+    _goes_bad(planner, "n0", now)
+    plan = planner.plan(now)
+    assert (plan.intents, plan.engaged) == ((), {"rate": 1})
+    assert plan.wake == pytest.approx(now + 4 * 3600)
+
+
+def test_a_cordon_that_waited_for_the_brakes_is_written_with_its_own_time() -> None:
+    planner = _planner(3, brakes={"maxHeld": "100%", "minInterval": "5m"})
+    for name in ("n0", "n1"):
+        _goes_bad(planner, name, NOW)
+    _carry_out(planner, planner.plan(NOW).intents, NOW)
+    (late,) = planner.plan(NOW + 300).intents
+    assert late.state is not None
+    assert late.state.holds == (int(NOW + 300),)
 
 
 def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
@@ -802,3 +831,57 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
     assert (plan.intents, plan.wake) == ((), NOW + 60)
     (hold,) = planner.plan(NOW + 60).intents
     assert hold.kind is Kind.HOLD
+
+
+def _plain(*found: Node) -> Planner:
+    """A planner with the default brakes."""
+    planner = Planner(things.config(), OWNER, NOW)
+    for item in found:
+        _put(planner, item)
+    return planner
+
+
+BAD = condition("True")
+SILENT = replace(READY, status="Unknown")
+TAINTED = {"taints": (Taint("dedicated", "x", "NoSchedule"),)}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "others", "asked"),
+    [
+        ("the only node", node("n", BAD), [], False),
+        ("the only node, not ready", node("n", BAD, SILENT), [], False),
+        ("the other one is cordoned", node("n", BAD), [node("o", unschedulable=True)], False),
+        ("the other one is silent", node("n", BAD), [node("o", SILENT)], False),
+        ("the other one is tainted", node("n", BAD), [node("o", **TAINTED)], False),
+        ("all are tainted", node("n", BAD, **TAINTED), [node("o", **TAINTED)], True),
+        (
+            "the other one is not selected",
+            node("n", BAD),
+            [node("o", labels={"node-role.kubernetes.io/control-plane": ""})],
+            False,
+        ),
+        ("another one is there", node("n", BAD), [node("o")], True),
+    ],
+)
+def test_the_only_schedulable_node_is_never_cordoned(
+    name: str, bad: Node, others: list[Node], asked: bool
+) -> None:
+    plan = _plain(bad, *others).plan(NOW)
+    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == (["n"] if asked else [])
+
+
+def test_two_cordons_of_one_plan_leave_one_node() -> None:
+    planner = _plain(node("a", BAD), node("b", BAD))
+    brakes = planner.config.brakes.model_copy(update={"max_held_floor": 2})
+    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
+    plan = planner.plan(NOW)
+    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == ["a"]
+    assert plan.engaged == {"unavailable": 1}
+
+
+def test_how_many_must_stay_can_be_set() -> None:
+    planner = _plain(node("n", BAD))
+    brakes = things.config(brakes={"minSchedulable": 0}).brakes
+    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
+    assert [intent.kind for intent in planner.plan(NOW).intents] == [Kind.HOLD]
