@@ -85,7 +85,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     release.add_argument("node", metavar="NODE")
     release.set_defaults(function=commands.release)
+    _uncordon(commands_, access)
     return parser
+
+
+def _uncordon(
+    parsers: argparse._SubParsersAction[argparse.ArgumentParser], access: argparse.ArgumentParser
+) -> None:
+    uncordon = parsers.add_parser(
+        "uncordon",
+        parents=[access],
+        help="before an uninstall: uncordon all that the remediator cordoned",
+        description="Has the running remediator change nothing for a while, uncordons each node "
+        "that it cordoned and removes its annotations. Run it before the remediator is removed.",
+    )
+    uncordon.add_argument("--all", action="store_true", required=True, help="all nodes")
+    uncordon.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="give up after (60)"
+    )
+    uncordon.add_argument(
+        "--best-effort", action="store_true", help="exit 0 also where something is left"
+    )
+    uncordon.set_defaults(function=commands.uncordon)
 
 
 def _seconds(text: str) -> float:

@@ -8,13 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from remediator import inspection, report
+from remediator import inspection, report, uninstall
 from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, Unreadable
 from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
@@ -167,6 +167,29 @@ def release(options: argparse.Namespace) -> int:
     parts = ["hold removed"] * (HOLD_KEY in annotations) + ["given back"] * given_back
     parts += [f"annotation {STATE_KEY} removed"] * forgotten
     return _said(options, done, f"{options.node}: {', '.join(parts)}")
+
+
+def uncordon(options: argparse.Namespace) -> int:
+    """Uncordon all that this installation cordoned, and have it change nothing any more."""
+    api, config, namespace = connect(options)
+    try:
+        lease = _find_lease(api, config, namespace, options.lease, required=False)
+        if lease is not None:
+            uninstall.stop(api, lease, options.timeout + uninstall.STOPPED_AFTER)
+            namespace, name = lease.namespace, lease.name
+        else:
+            name = options.lease or config.lease.name
+        found = uninstall.uncordon_all(api, f"{namespace}/{name}", options.timeout)
+        if lease is not None:
+            uninstall.stop(api, lease, uninstall.STOPPED_AFTER)
+    except ApiFailure as failure:
+        if not options.best_effort:
+            raise
+        found = uninstall.Result(left={"(all nodes)": f"the API server refused: {failure}"})
+    parts = [f"{len(found.uncordoned)} nodes uncordoned, {len(found.cleared)} annotations removed"]
+    parts += [f"{node} is left: {why}; uncordon it by hand" for node, why in found.left.items()]
+    _said(options, asdict(found), "\n".join(parts))
+    return 1 if found.left and not options.best_effort else 0
 
 
 def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:

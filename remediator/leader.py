@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_KEY = "selfheal.dev/paused"
 TRUST_KEY = "selfheal.dev/trust"
+#: Until when (RFC 3339) the remediator changes nothing at all: it is being uninstalled.
+STOP_KEY = "selfheal.dev/stopped-until"
 LABEL = "selfheal.dev/remediator"
 #: How long an ending leader waits for its last changes of nodes.
 SETTLE_SECONDS = 2.0
@@ -62,6 +64,17 @@ class LeaseView:
 def vouched_for(annotations: Mapping[str, str]) -> frozenset[str]:
     """Conditions that a human says are true on the Lease, however many nodes have them at once."""
     return frozenset(annotations.get(TRUST_KEY, "").replace(",", " ").split())
+
+
+def stopped_until(annotations: Mapping[str, str]) -> float:
+    """Until when nothing may be changed (seconds since the epoch), 0 = it may.
+
+    It ends by itself, so that one that is installed again does not start stopped.
+    """
+    try:
+        return timestamp(annotations.get(STOP_KEY)) or 0.0
+    except ValueError:
+        return 0.0
 
 
 @understood("a Lease")

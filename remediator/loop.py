@@ -27,7 +27,15 @@ from remediator.healer import Callbacks as HealingCallbacks
 from remediator.healer import Healer
 from remediator.healing_plan import Order
 from remediator.kubernetes_api import Collection, KubernetesApi
-from remediator.leader import LABEL, PAUSE_KEY, Leader, LeaseView, lease_from_json, vouched_for
+from remediator.leader import (
+    LABEL,
+    PAUSE_KEY,
+    Leader,
+    LeaseView,
+    lease_from_json,
+    stopped_until,
+    vouched_for,
+)
 from remediator.metrics import Metrics, named, publish
 from remediator.neighbours import LEASE_NAMESPACE, MACHINE_ANNOTATION, leased, machines
 from remediator.node_view import node_path, node_trouble, said_of_nodes
@@ -125,6 +133,8 @@ class Remediator:
         self._list_wanted = 0
         self._leading = False
         self._paused = ""
+        #: Until when nothing at all is changed: an uninstall is under way.
+        self._stopped_until = 0.0
         #: Why nothing new is begun now, beside a pause; empty = it may be.
         self._ill = ""
         self._rivals = Rivals(identity.owner)
@@ -229,7 +239,7 @@ class Remediator:
             self._looks_around += 1
             look, term = self._looks_around, self._term
             self._workers.submit(lambda: self._look_around(look, term), Purpose.LOOKUPS)
-        if self._first is None or self._first:
+        if self._first is None or self._first or now < self._stopped_until:
             self._publish(now, {})
             return min(longest, self._rivals_at)
         ill = self._unfit()
@@ -308,11 +318,19 @@ class Remediator:
         if paused != self._paused:
             log.warning("paused: %s", paused) if paused else log.warning("resumed")
         self._paused = paused
+        self._stop_until(stopped_until(annotations))
         trusted = vouched_for(annotations)
         if trusted != self.planner.trusted:
             log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
             self.planner.trust(trusted)
         self.metrics.paused.set(bool(paused))
+
+    def _stop_until(self, until: float) -> None:
+        if until != self._stopped_until and until > self.clock():
+            log.warning("stopped until %s: it is being uninstalled", time.ctime(until))
+            self.draining.end_all()
+            self._followed = -1
+        self._stopped_until = until
 
     def reconfigure(self, config: Config) -> None:
         """Go on with another configuration (callable from any thread)."""
@@ -498,7 +516,9 @@ class Remediator:
                 if not self._still_wanted(intent, scope, known, memory, node):
                     self._tell(self._dropped, intent, node)
                     return
-            stopped = intent.kind in (Kind.HOLD, Kind.DRAIN) and (self._paused or self._ill)
+            stopped = self.clock() < self._stopped_until or (
+                intent.kind in (Kind.HOLD, Kind.DRAIN) and bool(self._paused or self._ill)
+            )
             if stopped or scope.config.dry_run is not self._api.dry_run:
                 # It waited for its turn, and was stopped meanwhile, or the mode changed.
                 self.post(lambda: self.planner.failed(intent, self.clock()))

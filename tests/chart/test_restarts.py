@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.chart.rendering import (
     FIXED,
     PARTS,
     Helm,
+    Manifest,
     by_kind,
     containers,
     environment,
@@ -62,7 +64,8 @@ def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, 
         (["worker.image.tag=2"], {"worker", "topology"}),
         (["remediator.config.mode=dryRun"], {"remediator"}),
         (["remediator.config.recovery.holdDown=1m"], {"remediator"}),
-        (["remediator.image.tag=2"], {"remediator"}),
+        # The uninstall's Job runs before an uninstall only.
+        (["remediator.image.tag=2"], {"remediator", "remediator-uninstall"}),
         (["nodeProblemDetector.heartbeatPeriod=1m"], {"node-problem-detector"}),
         (
             ["nodeProblemDetector.systemLogMonitors.kernel-monitor.lookback=1m"],
@@ -101,9 +104,36 @@ def test_a_changed_plugin_script_restarts_the_detector(helm: Helm) -> None:
     }
 
 
+def _topology(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    """The Job that declares the queues, by its name."""
+    jobs = by_kind(manifests, "Job")
+    return {name: job for name, job in jobs.items() if "-topology-" in name}
+
+
+def test_the_uninstall_uncordons_with_the_remediators_account(helm: Helm) -> None:
+    manifests = helm.template(*FIXED, "remediator.uninstall.timeout=90")
+    job = by_kind(manifests, "Job")["selfheal-remediator-uninstall"]
+    spec = job["spec"]["template"]["spec"]
+    assert job["metadata"]["annotations"] == {
+        "helm.sh/hook": "pre-delete",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+    }
+    assert job["spec"]["activeDeadlineSeconds"] == 150
+    [container] = spec["containers"]
+    assert {"uncordon", "--all", "--timeout=90"} <= set(container["args"])
+    remediator = by_kind(manifests, "Deployment")["selfheal-remediator"]["spec"]["template"]
+    assert container["image"] == remediator["spec"]["containers"][0]["image"]
+    assert spec["serviceAccountName"] == remediator["spec"]["serviceAccountName"]
+    # Neither the Deployment nor its disruption budget takes the Job's pod for one of theirs.
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == "remediator-uninstall"
+    without = helm.template(*FIXED, "remediator.uninstall.uncordon=false")
+    assert "remediator-uninstall" not in str(without)
+
+
 def test_the_topology_job_has_another_name_when_it_does_something_else(helm: Helm) -> None:
     def job(*sets: str) -> str:
-        [name] = by_kind(helm.template(*FIXED, *sets), "Job")
+        [name] = _topology(helm.template(*FIXED, *sets))
         return name
 
     assert job() == job("model.provider=ollama", "model.name=m", "model.baseUrl=http://o")
@@ -116,7 +146,7 @@ def test_the_topology_job_has_another_name_when_it_does_something_else(helm: Hel
 @pytest.mark.parametrize("seconds", [None, 0, 1_000_000])
 def test_the_topology_job_is_removed_when_the_value_says(helm: Helm, seconds: int | None) -> None:
     values = {"topology": {"ttlSecondsAfterFinished": seconds}}
-    [job] = by_kind(helm.template(*FIXED, values=values), "Job").values()
+    [job] = _topology(helm.template(*FIXED, values=values)).values()
     assert job["spec"].get("ttlSecondsAfterFinished") == seconds
 
 
@@ -127,12 +157,12 @@ def test_the_topology_job_is_no_hook(helm: Helm) -> None:
         for m in helm.template(*FIXED)
         if "helm.sh/hook" in m["metadata"].get("annotations", {})
     }
-    assert hooks == {("Pod", "test")}
+    assert hooks == {("Pod", "test"), ("Job", "pre-delete")}
 
 
 def test_job_and_worker_declare_the_same_queues(helm: Helm) -> None:
     manifests = helm.template(*FIXED, "queue.name=tickets", "queue.deliveryLimit=7")
-    [job] = by_kind(manifests, "Job").values()
+    [job] = _topology(manifests).values()
     worker = by_kind(manifests, "Deployment")["selfheal-worker"]
     said = environment(containers(job["spec"]["template"])[0])
     meant = environment(containers(worker["spec"]["template"])[0])

@@ -74,7 +74,9 @@ def test_only_what_calls_the_api_server_has_a_token(helm: Helm, case: str) -> No
         for owner, spec in pod_specs(manifests)
         if spec["automountServiceAccountToken"]
     }
-    assert with_token <= {"remediator", "node-problem-detector", "test-remediator"}
+    assert with_token <= {
+        *("remediator", "node-problem-detector", "test-remediator", "remediator-uninstall"),
+    }
     for account in by_kind(manifests, "ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
 

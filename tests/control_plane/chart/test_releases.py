@@ -98,7 +98,7 @@ def test_the_whole_of_it_comes_and_goes(site: Site) -> None:
     )["items"]
     assert detector["status"]["numberReady"] == 2
     first = site.password()
-    site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait")
     kinds = "all,pdb,pvc,secret,configmap,sa,role,rolebinding,scaledobject,triggerauthentication"
     left = {f"{o['kind']}/{o['metadata']['name']}" for o in site.get(kinds)}
     left -= {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
@@ -132,7 +132,7 @@ def test_two_pipelines_with_brokers_of_their_own_in_two_namespaces(site: Site) -
         *("install", "selfheal", str(CHART), "-n", second, "--create-namespace"),
         *("--wait", "--timeout", "90s", NO_DETECTOR, *alone),
     )
-    site.helm("uninstall", "selfheal", "-n", second)
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", second)
     assert "remediator" in site.pods().values()
 
 
@@ -179,7 +179,7 @@ def test_whoever_has_a_namespace_alone_installs_workers_in_it(
     bundled = ("--set=rabbitmq.enabled=true", "--set=broker.host=", "--set=broker.existingSecret=")
     site.helm("upgrade", "selfheal", str(CHART), *case, *bundled, BY_HAND, "--wait")
     assert "rabbitmq" in site.pods().values()
-    site.helm("uninstall", "selfheal", "-n", site.namespace, *admin, "--wait")
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, *admin, "--wait")
     assert site.pods() == {}
 
 
@@ -218,7 +218,7 @@ def test_one_that_is_there_is_used(site: Site) -> None:
         for command in ("install", "upgrade"):
             theirs = "--set=nodeProblemDetector.createNamespace=false"
             site.apply(command, theirs, detector=True)
-        site.helm("uninstall", "selfheal", "-n", site.namespace, "--wait")
+        site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait")
     finally:
         site.cluster.kubectl("delete", "namespace", namespace)
 
@@ -298,7 +298,7 @@ def operators(site: Site) -> Iterator[None]:
     site.cluster.kubectl("apply", "--server-side", *arguments)
     site.cluster.kubectl("wait", "--for=condition=Established", *arguments)
     yield
-    site.helm("uninstall", "selfheal", "-n", site.namespace)
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace)
     site.cluster.kubectl("delete", *arguments)
 
 

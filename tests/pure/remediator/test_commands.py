@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from remediator.__main__ import main
 from remediator.annotation import STATE_KEY, Phase, State, parse_state
 from remediator.commands import release_patch
-from remediator.leader import LABEL, PAUSE_KEY, TRUST_KEY
+from remediator.leader import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp
@@ -159,3 +160,52 @@ def test_release_clears_any_phase_of_any_remediator(phase: Phase, there: bool, b
     if left is not None:
         written = parse_state(left)
         assert (written.phase, written.by, written.since) == (Phase.CANCELLED, owner, 100)
+
+
+def _carries(name: str, state: State, *, cordoned: bool) -> dict[str, Any]:
+    raw = node(name, "True", **({"unschedulable": True} if cordoned else {}))
+    raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    return raw
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    ours, others = "one/selfheal-remediator", "two/other-remediator"
+    for phase in Phase:
+        name = phase.value
+        cluster.put(f"{NODES}/{name}", _carries(name, State(phase, ours), cordoned=phase.held))
+    theirs = _carries("theirs", State(Phase.CORDONED, others), cordoned=True)
+    cluster.put(f"{NODES}/theirs", theirs)
+    cluster.put(f"{NODES}/humans", node("humans", "True", unschedulable=True))
+    arguments = ["uncordon", "--all", "--timeout", "30", "-n", "one", "-o", output, *access]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    for phase in Phase:
+        raw = cluster.get(f"{NODES}/{phase.value}")
+        assert STATE_KEY not in raw["metadata"]["annotations"]
+        assert not raw["spec"].get("unschedulable")
+    for name in ("theirs", "humans"):
+        assert cluster.get(f"{NODES}/{name}")["spec"]["unschedulable"]
+    if output == "json":
+        assert sorted(json.loads(said)["uncordoned"]) == ["cordoned", "drained", "draining"]
+    stopped = stopped_until(cluster.get(FIRST)["metadata"]["annotations"])
+    assert 0 < stopped - time.time() <= 61
+
+
+def test_what_cannot_be_uncordoned_is_said_and_the_status_says_so(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = node("odd", "True", unschedulable=True)
+    raw["metadata"]["annotations"][STATE_KEY] = "{"
+    cluster.put(f"{NODES}/odd", raw)
+    arguments = ["uncordon", "--all", "--timeout", "5", "-n", "one", *access]
+    assert main(arguments) == 1
+    assert "odd is left" in capsys.readouterr().out
+    assert main([*arguments, "--best-effort"]) == 0
+
+
+def test_an_unreadable_stop_stops_nothing() -> None:
+    assert stopped_until({STOP_KEY: "soon"}) == 0.0
+    assert stopped_until({}) == 0.0

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from remediator.leader import LABEL
+from remediator.annotation import STATE_KEY, Phase, State
+from remediator.leader import LABEL, STOP_KEY
 from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
@@ -41,6 +42,11 @@ def _goes_bad(api: FakeApi, later: float) -> None:
     api.put(BAD, raw)
 
 
+def _is_bad(remediator: Remediator) -> bool:
+    entry = remediator.planner.entry_named("bad")
+    return entry is not None and entry.node.conditions["Fault"].status == "True"
+
+
 def _engaged(remediator: Remediator, brake: str) -> bool:
     return bool(remediator.metrics.brakes.labels(brake)._value.get())
 
@@ -49,7 +55,7 @@ def _engaged(remediator: Remediator, brake: str) -> bool:
     ("brake", "pace"),
     [("rate", {"rate": {"count": 2, "window": "1h"}}), ("minInterval", {"minInterval": "1h"})],
 )
-def test_a_standby_older_than_the_window_takes_the_pace_as_used_up(
+def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
     api: FakeApi, brake: str, pace: dict[str, object]
 ) -> None:
     rule = {"condition": "Fault", "for": 0, "action": "cordon"}
@@ -61,6 +67,12 @@ def test_a_standby_older_than_the_window_takes_the_pace_as_used_up(
     with running(api, Config.model_validate(values)) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
         remediator.clock._offset += TWO_HOURS
+        for name in ("good", "other"):  # cordoned by its predecessor, and well again
+            before = remediator.clock() - 600
+            healed = State(Phase.HEALED, "d/selfheal-remediator", holds=(int(before),))
+            raw = node(name, "False")
+            raw["metadata"]["annotations"][STATE_KEY] = healed.to_json()
+            api.put(f"{NODES}/{name}", raw)
         _goes_bad(api, TWO_HOURS)
         _lease_held_by(api, "")
         until(
@@ -81,3 +93,24 @@ def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi)
         until("it finds the other", looks_on)
         remediator.post(lambda: remediator._lead(False))
         until("it says so no more", lambda: not looks_on())
+
+
+def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
+    values = {
+        "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
+        "brakes": {"maxHeld": "100%"},
+        "policies": {"enabled": False},
+    }
+    _lease_held_by(api, "")
+    raw = api.get(LEASE)
+    raw["metadata"]["annotations"] = {STOP_KEY: stamp(-3600)}
+    api.put(LEASE, raw)
+    with running(api, Config.model_validate(values)) as remediator:
+        until("it is stopped", lambda: remediator._stopped_until > 0 and remediator.synced)
+        _goes_bad(api, 0.0)
+        until("it knows", lambda: _is_bad(remediator))
+        assert "unschedulable" not in api.get(BAD)["spec"]
+        raw = api.get(LEASE)
+        raw["metadata"]["annotations"] = {STOP_KEY: stamp(0)}
+        api.put(LEASE, raw)
+        until("it goes on", lambda: "unschedulable" in api.get(BAD)["spec"])
