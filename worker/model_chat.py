@@ -203,6 +203,15 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
     return _broken(error, {name for one in causes for name in _kinds(one)}, where)
 
 
+def refusal_of(error: Exception) -> tuple[int, object] | None:
+    """The status and the body of an HTTP refusal, where an exception is one."""
+    causes = _causes(error)
+    status = next((s for one in causes if (s := _status(one)) is not None), None)
+    if status is None:
+        return None
+    return status, next((b for one in causes if (b := _body(one)) is not None), "")
+
+
 def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
     """What an exception without a status means; kinds: the names of its and its causes' classes."""
     if kinds & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError"}:
