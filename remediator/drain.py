@@ -15,6 +15,7 @@ from enum import Enum
 
 from remediator.answers import EvictionResult, Outcome, budget_shortage
 from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
+from remediator.returns import Returns
 from remediator.snapshot import Budget, Pod
 
 #: Seconds of the slow retry: first, and longest. Budgets wake a pod up long before.
@@ -29,10 +30,10 @@ FALLBACKS = {
     Outcome.INVALID: (30.0, 300.0),
     Outcome.UNAVAILABLE: (0.5, 15.0),
 }
-#: How often an owner may put its pods on a drained node again before they are left there.
-MAX_RETURNS = 3
 #: Seconds past a pod's deletion time before it counts as stuck.
 STUCK_AFTER = 30.0
+#: A pod's grace where its deletion names none (the API's default), in seconds.
+DEFAULT_GRACE = 30
 
 
 def fallback(outcome: Outcome, times: int) -> float:
@@ -67,6 +68,8 @@ class Eviction:
     #: Past the deadline its deletion was ordered.
     deleting: bool = False
     refused_since: float | None = None
+    #: When we first saw it terminating, by our own clock; None = it is not.
+    deletion_seen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,9 @@ class NodeDrain:
     evicted: int = 0
     posts: int = 0
     empty_dirs: int = 0
-    #: It was empty once: what is put on it again is evicted, but not for ever.
+    #: It was empty once, and is watched on.
     after: bool = False
-    returned: Counter[str] = field(default_factory=Counter)
+    returns: Returns = field(default_factory=Returns)
     _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_said: bool = False
 
@@ -124,7 +127,8 @@ class NodeDrain:
             return
         known = self.evictions.get(new.uid)
         sorting = self._left.get(new.uid) or sort_pod(new, self.around)
-        if self.after and known is None and new.deletion is None and sorting.fate is Fate.EVICT:
+        unseen = known is None and new.uid not in self.others and new.deletion is None
+        if unseen and sorting.fate is Fate.EVICT and self._has_returned(new):
             sorting = self._came_again(new, sorting)
         if sorting.fate is not Fate.EVICT:
             self.evictions.pop(new.uid, None)
@@ -136,14 +140,19 @@ class NodeDrain:
             self.empty_dirs += new.empty_dir
         else:
             known.pod, known.sorting = new, sorting
+        if new.deletion is not None:
+            self.returns.lost(new)
+
+    def _has_returned(self, pod: Pod) -> bool:
+        """Whether its owner put it here past the cordon: after another one of its pods left."""
+        return self.after or (self.synced and self.returns.has_lost(pod))
 
     def _came_again(self, pod: Pod, sorting: Sorting) -> Sorting:
         """Its owner put it here past the cordon; one that goes on doing so is not fought."""
-        owner = f"{pod.namespace}/{pod.owner_kind}/{pod.owner_name or pod.name}"
-        self.returned[owner] += 1
-        if self.returned[owner] <= MAX_RETURNS:
+        why = self.returns.refused(pod, self.after)
+        if not why:
             return sorting
-        again = Sorting(Fate.STAY, f"put on the drained node again and again by {owner}")
+        again = Sorting(Fate.STAY, why)
         self._left[pod.uid] = again
         return again
 
@@ -163,7 +172,9 @@ class NodeDrain:
     def _gone(self, uid: str) -> None:
         self.others.pop(uid, None)
         self._left.pop(uid, None)
-        if self.evictions.pop(uid, None) is not None:
+        item = self.evictions.pop(uid, None)
+        if item is not None:
+            self.returns.lost(item.pod)
             self.evicted += 1
 
     def budget_changed(self, budget: Budget, now: float, *, gone: bool = False) -> None:
@@ -238,18 +249,19 @@ class NodeDrain:
             return self._empty()
         if stopped:
             return Orders()
-        current = min(item.sorting.wave for item in self.evictions.values())
+        late = now >= self.deadline
+        current = self._current_wave(now, late)
         if current > self.wave:
             # The caller reads the node afresh before a wave begins, then calls `begin_wave`.
             return Orders(new_wave=current)
-        late = now >= self.deadline
         deleting = late and on_deadline == "delete"
-        if late and on_deadline == "report":
-            return Orders()  # what is still there is left to a human
+        left = late and on_deadline == "report"  # what was asked for is left to a human
         evict: list[Pod] = []
         delete: list[Pod] = []
         wake = None if late or self.after else self.deadline
         for item in self._of_wave(current):
+            if left and item.posts:
+                continue
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
             if deleting and not item.deleting:
@@ -262,6 +274,37 @@ class NodeDrain:
             item.posts += 1
             self.posts += 1
         return Orders(tuple(evict), tuple(delete), wake=wake)
+
+    def _current_wave(self, now: float, late: bool) -> int:
+        """The wave to work on: the next one begins when no pod of those before holds it up."""
+        waves = sorted({item.sorting.wave for item in self.evictions.values()})
+        holding = {
+            item.sorting.wave
+            for item in self.evictions.values()
+            if self._holds_wave(item, now, late)
+        }
+        for wave in waves:
+            if wave > self.wave or wave in holding:
+                return wave
+        return waves[-1]
+
+    def _holds_wave(self, item: Eviction, now: float, late: bool) -> bool:
+        """Whether later waves wait for this pod.
+
+        One that terminates has its own grace and STUCK_AFTER, measured from when we saw it: the
+        server's clock may be another. One that is refused has until the deadline; on a node that
+        is drained already, which has none, nothing waits for it.
+        """
+        if item.pod.deletion is None:
+            return not late and not (self.after and item.step is Step.REFUSED)
+        if item.deletion_seen is None:
+            item.deletion_seen = now
+        return now < self._stuck_at(item, item.deletion_seen)
+
+    @staticmethod
+    def _stuck_at(item: Eviction, seen: float) -> float:
+        grace = DEFAULT_GRACE if item.pod.grace is None else item.pod.grace
+        return seen + grace + STUCK_AFTER
 
     def _empty(self) -> Orders:
         if self.after:
@@ -286,6 +329,11 @@ class NodeDrain:
             if sorting.fate is Fate.STAY
         )
 
+    @property
+    def returned_too_often(self) -> frozenset[str]:
+        """Why pods are left here that their owners put here again and again."""
+        return frozenset(sorting.reason for sorting in self._left.values())
+
     def blockers(self, now: float) -> list[Blocker]:
         """What keeps the remaining pods here, the largest group first."""
         groups: dict[tuple[str, str], list[Eviction]] = {}
@@ -307,7 +355,9 @@ class NodeDrain:
     def _blocked_by(self, item: Eviction, now: float) -> tuple[str, str] | None:
         pod = item.pod
         if pod.deletion is not None:
-            if now <= pod.deletion + STUCK_AFTER:
+            seen = item.deletion_seen
+            overdue = seen is not None and now >= self._stuck_at(item, seen)
+            if not overdue and now <= pod.deletion + STUCK_AFTER:
                 return None
             held = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
             return ("terminating", f"terminating, overdue{held}")

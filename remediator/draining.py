@@ -84,6 +84,7 @@ class Running:
     blocked_since: float | None = None
     said_at: float = float("-inf")
     returned_said_at: float = float("-inf")
+    left_said: frozenset[str] = frozenset()
     #: Something was heard of it since it was last looked at; else it is looked at when due.
     news: bool = True
     due: float = 0.0
@@ -534,6 +535,11 @@ class Draining:
     def _report(self, run: Running, now: float) -> float | None:
         """Say who blocks, at most once a minute; returns when to look again."""
         drain = run.drain
+        for text in sorted(drain.returned_too_often - run.left_said):
+            self._callbacks.say(
+                drain.node, drain.uid, "PodsLeftOnNode", f"not evicted: {text}", True
+            )
+        run.left_said = drain.returned_too_often
         if run.resting_since is not None:
             return None
         if now >= drain.deadline and not drain.deadline_said and not run.ended:

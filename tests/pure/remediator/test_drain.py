@@ -1,11 +1,14 @@
 """The drain engine: one POST a pod, budgets wake it up, nothing of another node is touched."""
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from remediator.answers import EvictionResult, Outcome
@@ -312,7 +315,95 @@ def test_on_a_drained_node_what_belongs_there_stays() -> None:
     made.pod_changed(None, pod("going", deletion=NOW))
     made.begin_wave(0)
     assert made.step(NOW).evict == ()
-    assert made.returned == {}
+    assert made.returns.counts == {}
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        lambda n: {"owner_kind": "ReplicaSet", "owner_uid": f"rs-{n}"},
+        lambda n: {"owner_name": f"web-h{n}", "labels": {"pod-template-hash": f"h{n}"}},
+        lambda _: {"owner_kind": "StatefulSet", "name": "db-0"},
+        lambda n: {"owner_kind": "Job", "owner_name": f"report-2938475{n}"},
+        lambda n: {"owner_kind": "Custom", "owner_api": "x/v1", "owner_uid": f"c-{n}"},
+    ],
+    ids=["ReplicaSet anew", "Deployment", "StatefulSet", "CronJob", "custom"],
+)
+def test_returns_are_limited_while_the_drain_runs(owner: Callable[[int], dict[str, Any]]) -> None:
+    made = drain(pod("blocked", owner_name="else"))
+    made.step(NOW)
+    made.answered("uid-blocked", REFUSED, NOW)
+    evicted = 0
+    tolerations = (("", "Exists", "", ""),)
+    for number in range(9):
+        values = {"name": f"p-{number}", "uid": f"u-{number}", **owner(number)}
+        item = pod(values.pop("name"), tolerations=tolerations, **values)
+        made.pod_changed(None, item)
+        if made.step(NOW).evict:
+            evicted += 1
+            made.answered(item.uid, ACCEPTED, NOW)
+            made.pod_changed(item, replace(item, deletion=NOW))
+            made.pod_changed(item, None)
+    assert evicted == 1 + 3
+    assert len(made.staying) == 5
+    assert all("cordoned node again and again" in why for _, why in made.staying)
+    assert all("tolerates the cordon" in why for _, why in made.staying)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=40))
+def test_no_owner_is_evicted_more_often_than_its_pods_and_the_limit(
+    arrivals: list[tuple[str, bool]],
+) -> None:
+    """Over every order of arrivals, before and after the node was empty."""
+    made = drain(pod("first-a", owner_name="a"), pod("first-b", owner_name="b"))
+    evicted: Counter[str] = Counter()
+    for number, (owner, empties) in enumerate([("", False), *arrivals]):
+        if owner:
+            made.pod_changed(None, pod(f"{owner}-{number}", owner_name=owner))
+        if empties and not made.evictions:
+            made.watch_on()
+        made.begin_wave(0)
+        for item in made.step(NOW).evict:
+            evicted[item.owner_name] += 1
+            made.pod_changed(item, None)
+    assert all(count <= 1 + 3 for count in evicted.values())
+
+
+@pytest.mark.parametrize("on_deadline", ["wait", "report", "delete"])
+@pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
+def test_a_pod_stuck_terminating_does_not_stop_the_later_waves(
+    on_deadline: str, skew: float
+) -> None:
+    stuck = pod("stuck", deletion=NOW + skew, grace=60, finalizers=("x/y",))
+    made = drain(stuck, pod("dns", priority=2_000_000_000), pod("me"))
+    assert made.step(NOW, on_deadline=on_deadline) == Orders(wake=NOW + 600)
+    assert made.step(NOW + 89, on_deadline=on_deadline).new_wave is None
+    assert made.step(NOW + 90, on_deadline=on_deadline).new_wave == 1
+    made.begin_wave(1)
+    assert _names(made.step(NOW + 90, on_deadline=on_deadline).evict) == ["dns"]
+    made.pod_changed(pod("dns"), None)
+    assert made.step(NOW + 90, on_deadline=on_deadline).new_wave == 2
+    made.begin_wave(2)
+    assert _names(made.step(NOW + 90, on_deadline=on_deadline).evict) == ["me"]
+    texts = [blocker.text for blocker in made.blockers(NOW + 90)]
+    assert texts == ["terminating, overdue, finalizers x/y"]
+    made.pod_changed(pod("me"), None)
+    assert not made.step(NOW + 9999, on_deadline=on_deadline).done
+
+
+@pytest.mark.parametrize("on_deadline", ["wait", "report", "delete"])
+def test_a_refused_pod_holds_up_the_later_waves_only_until_the_deadline(on_deadline: str) -> None:
+    made = drain(pod("web"), pod("dns", priority=2_000_000_000))
+    made.step(NOW)
+    made.answered("uid-web", REFUSED, NOW)
+    assert made.step(NOW + 599, on_deadline=on_deadline).new_wave is None
+    assert made.step(NOW + 600, on_deadline=on_deadline).new_wave == 1
+    made.begin_wave(1)
+    orders = made.step(NOW + 600, on_deadline=on_deadline)
+    assert "dns" in _names(orders.evict) + _names(orders.delete)
+    made.answered("uid-web", REFUSED, NOW + 600)
+    web = made.step(NOW + 700, on_deadline=on_deadline)
+    assert ("web" in _names(web.evict) + _names(web.delete)) is (on_deadline != "report")
 
 
 class AgainstABudget(RuleBasedStateMachine):

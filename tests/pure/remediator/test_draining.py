@@ -226,3 +226,18 @@ def test_after_a_look_in_vain_the_next_is_not_missed(looks: Looks) -> None:
     assert looks.wake == NOW + 0.5
     assert looks.advance(0.5) == ["n7"]
     assert len(looks.posted) == 1
+
+
+def test_an_owner_whose_pods_are_left_is_reported_once(looks: Looks) -> None:
+    drain = looks.made.running["n7"].drain
+    drain.pod_changed(pod("p7", node="n7"), None)
+    for number in range(4):
+        item = pod(f"again-{number}", node="n7")
+        drain.pod_changed(None, item)
+        if number < 3:
+            drain.pod_changed(item, None)
+    looks.advance()
+    looks.advance(LOOK_AGAIN)
+    text = "not evicted: put on the cordoned node again and again by default/ReplicaSet/rs"
+    assert ("n7", "PodsLeftOnNode", text) in looks.said
+    assert len(looks.said) == 1
