@@ -23,7 +23,7 @@ from remediator.conditions import (
     stale,
 )
 from remediator.settings import PODS_HUNG, Config, Rule
-from remediator.snapshot import Node
+from remediator.snapshot import FOREIGN_ANNOTATIONS, Node
 from remediator.uncordons import uncordoned_by_controller
 
 OPT_OUT_LABEL = "selfheal.dev/exclude"
@@ -42,10 +42,6 @@ FOREIGN_TAINTS = (
     ("remediation.medik8s.io/", "medik8s remediates it"),
     ("medik8s.io/drain", "medik8s drains it"),
     ("node.kubernetes.io/out-of-service", "it is marked out of service"),
-)
-FOREIGN_ANNOTATIONS = (
-    ("weave.works/kured-reboot-in-progress", "kured reboots it"),
-    ("cluster.x-k8s.io/remediate-machine", "Cluster API remediates it"),
 )
 
 
@@ -138,8 +134,8 @@ def foreign_mark(node: Node, marks: Mapping[str, str] = NO_MARKS) -> str:
         for key, meaning in FOREIGN_TAINTS:
             if taint.key == key or (key.endswith("/") and taint.key.startswith(key)):
                 return f"{meaning} (taint {taint.key})"
-    for key, meaning in FOREIGN_ANNOTATIONS:
-        if key in node.annotations:
+    for key, meaning in FOREIGN_ANNOTATIONS.items():
+        if meaning and key in node.annotations:
             return f"{meaning} (annotation {key})"
     return marks.get(node.name, "")
 

@@ -38,13 +38,14 @@ CONTROL_PLANE_LABELS = (
     "node-role.kubernetes.io/control-plane",
     "node-role.kubernetes.io/master",
 )
-#: Annotations of other systems that a decision looks at.
-FOREIGN_ANNOTATIONS = (
-    "weave.works/kured-reboot-in-progress",
-    "cluster-autoscaler.kubernetes.io/scale-down-disabled",
-    "cluster.x-k8s.io/remediate-machine",
-    "cluster.x-k8s.io/machine",
-)
+#: Annotations of other systems that a decision looks at: what they say of a node that is to be left
+#: alone; empty = it need not be.
+FOREIGN_ANNOTATIONS: Mapping[str, str] = {
+    "weave.works/kured-reboot-in-progress": "kured reboots it",
+    "cluster.x-k8s.io/remediate-machine": "Cluster API remediates it",
+    "cluster.x-k8s.io/machine": "",
+    "cluster-autoscaler.kubernetes.io/scale-down-disabled": "",
+}
 
 
 def timestamp(text: str | None) -> float | None:
