@@ -34,6 +34,7 @@ from worker.model import (
     TransientError,
     Usage,
 )
+from worker.refusals import Refusals
 from worker.task import Task
 from worker.verdict import BadVerdictError, Verdict
 
@@ -98,6 +99,7 @@ class Member:
         self.warm = False
         self.load_seconds = 0.0
         self.breaker = Breaker()
+        self.refusals = Refusals()
         self._version = version
         self._waking = threading.Lock()
 
@@ -252,14 +254,22 @@ class Asker:
             self._wake(member, deadline)
         sent = context.fitted(text, member.longest_text, shorten=self._shorten)
         while True:
+            begun = time.monotonic()
             try:
                 with member.limits.turn(deadline):
+                    begun = time.monotonic()
                     said, usage = self._answer(member, sent, deadline, text)
+                member.refusals.taken(begun)
                 return Reply(said, member.origin, degraded, usage, truncated=sent is not text)
             except context.CutError:
                 if not self._shorten:
                     raise
                 sent = context.halved(text, sent)
+            except RefusedTextError as error:
+                member.refusals.confirm(
+                    error, begun, deadline, lambda: self._send_ours(member, deadline)
+                )
+                raise
             except LimitedError:
                 raise
             except TransientError as error:
@@ -291,6 +301,10 @@ class Asker:
             except BadVerdictError as again:
                 raise BadOutputError(str(again)) from None
         return said, asked.usage
+
+    def _send_ours(self, member: Member, deadline: float) -> None:
+        with member.limits.turn(deadline):
+            member.provider.analyse(PROBE_TEXT, deadline)
 
     def _wake(self, member: Member, deadline: float | None = None) -> None:
         if member.wake(deadline):
