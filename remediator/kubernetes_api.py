@@ -474,7 +474,7 @@ class KubernetesApi:
         if response.status != 200:
             try:
                 body = response.read()
-            except (urllib3.exceptions.HTTPError, OSError) as error:
+            except Exception as error:  # urllib3 raises a ValueError for some chunk sizes
                 raise ApiFailure(response.status, type(error).__name__, str(error)) from error
             finally:
                 response.release_conn()

@@ -505,3 +505,12 @@ def test_an_error_whose_text_breaks_off_is_an_error_of_the_watch(
     server.answers = [http(503, b"half", length=50)]
     with pytest.raises(ApiFailure):
         next(api.nodes().watch("1", threading.Event()))
+
+
+@pytest.mark.parametrize("size", [b"-2", b"-0", b"x"])
+def test_an_error_in_chunks_of_a_senseless_size_is_an_error_of_the_watch(
+    server: Server, api: KubernetesApi, size: bytes
+) -> None:
+    server.answers = [http(503, size + b"\r\nhalf", "Transfer-Encoding: chunked")]
+    with pytest.raises(ApiFailure):
+        next(api.nodes().watch("1", threading.Event()))
