@@ -7,7 +7,6 @@ JSON, of which a decision needs a few hundred bytes. Nothing here knows a client
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 import threading
@@ -600,7 +599,7 @@ class Reflector(Generic[T]):
                     self._on_failure(failure)
             elif failure is not None:
                 self._on_failure(failure)
-            self._stop.wait(min(10.0, 0.2 * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0))
+            self._stop.wait(supervision.backoff(failures))
 
     def _list_and_watch(self) -> ApiFailure | None:
         """Until the watch ends; returns what ended it or kept it from beginning, None = itself."""

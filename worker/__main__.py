@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -217,7 +218,7 @@ def _run(_: argparse.Namespace) -> int:
     )
     logs.set_up(settings.log_level, settings.log_format)
     for warning in settings.warnings():
-        logs.say(30, "a setting may be wrong", why=warning)
+        logs.say(logging.WARNING, "a setting may be wrong", why=warning)
     worker = Worker(settings, asker, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from worker import asking, retries, task_file
+from tests.pure.worker.test_asking import GOOD, TASK
+from worker import asking, retries
 from worker.asking import Asker, Member
 from worker.model import (
     Answer,
@@ -23,13 +23,6 @@ from worker.model import (
 )
 from worker.retries import DeadLetter, Hold
 
-TASK = task_file.load()
-GOOD: dict[str, Any] = {
-    "primary_emotion": "Joy",
-    "sentiment": "Positive",
-    "confidence_score": 0.9,
-    "key_phrases": [],
-}
 CAUSES = [RefusedTextError, TextTooLongError, ContentFilteredError]
 causes = pytest.mark.parametrize("cause", CAUSES)
 
