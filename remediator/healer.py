@@ -26,9 +26,19 @@ from remediator.answers import (
 )
 from remediator.events import ObjectEvent
 from remediator.healing import Healing
-from remediator.healing_plan import Around, Ask, Block, Finding, Notice, Order, Owner
+from remediator.healing_plan import (
+    RECALLED,
+    Around,
+    Ask,
+    Block,
+    Finding,
+    Notice,
+    Order,
+    Owner,
+)
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.owners import owner_of
+from remediator.permits import Permit
 from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
@@ -81,6 +91,17 @@ class Written:
     busy: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A restart on its way, with all of the main thread's state that it needs."""
+
+    order: Order
+    policy: Policy
+    permit: Permit
+    term: int
+    dry_run: bool
+
+
 class Healer:
     """Pod healing under all policies; see the module."""
 
@@ -107,6 +128,8 @@ class Healer:
         self._refresh: dict[str, float] = {}
         self._samples: dict[str, WatchedPod] = {}
         self._looking_up: set[str] = set()
+        #: Restarts on their way, by policy, owner and moment.
+        self._permits: dict[tuple[str, str, float], Permit] = {}
         self._unlisted = 0
         self._said_absent = False
 
@@ -142,6 +165,7 @@ class Healer:
         """Nothing more is done; what was known is forgotten."""
         self._term += 1
         self._stop.set()
+        self._recall("", "it was ordered in an earlier term of leadership or configuration")
         for source in self._sources:
             source.close()
         for key in list(self._watches):
@@ -189,6 +213,7 @@ class Healer:
         if policy is None:
             if change.key in self.healing.wards:
                 log.info("policy %s is gone", change.key)
+            self._recall(change.key, "its policy is gone")
             self.healing.drop(change.key)
             self._written.pop(change.key, None)
             self._end_watch(change.key)
@@ -205,8 +230,7 @@ class Healer:
             return
         self._end_watch(policy.key)
         if watch is not None:
-            for pod in list(self.healing.wards[policy.key].pods.values()):
-                self.healing.pod_changed(policy.key, Change(pod.name, pod, None))
+            self.healing.selector_changed(policy.key, self._clock())
         if policy.problem:
             log.warning("policy %s: %s", policy.key, policy.problem)
             self.healing.pods_unknown(policy.key, policy.problem, self._clock())
@@ -277,8 +301,11 @@ class Healer:
         if not self.config.policies.enabled:
             return None
         self._mind_watches(now)
-        around = Around(self._callbacks.node_trouble, self._callbacks.node_path, stopped)
-        plan = self.healing.look(now, around)
+        trouble, path = self._callbacks.node_trouble, self._callbacks.node_path
+        plan = self.healing.look(now, Around(trouble, path, stopped, self._unlisted <= 0))
+        for order, block in plan.recalls:
+            if self._permits[_key(order)].recall(block):
+                log.debug("%s: %s is called back: %s", order.policy, order.pod.name, block.text)
         for notice in plan.notices:
             self._say(notice)
         for ask in plan.asks:
@@ -297,14 +324,14 @@ class Healer:
         return self.healing.findings
 
     def _ask(self, ask: Ask) -> None:
-        term = self._term
+        term, asker = self._term, self._asker
 
         def job() -> None:
             asked = self._clock()
             reading, result = None, "answered"
             try:
                 with supervision.expected("worker", f"the probe of {ask.address}"):
-                    reading = self._asker.ask(ask.address, ask.port, ask.path, asked)
+                    reading = asker.ask(ask.address, ask.port, ask.path, asked)
             except (NoAnswer, ApiFailure) as error:
                 result = "silent"
                 log.debug("%s %s: no word of its work: %s", ask.policy, ask.address, error)
@@ -367,44 +394,62 @@ class Healer:
     def _submit(self, order: Order) -> None:
         policy = self.healing.wards[order.policy].policy
         self._written.setdefault(order.policy, Written()).busy = True
-        term = self._term
+        errand = Errand(order, policy, Permit(), self._term, self._api.dry_run)
+        self._permits[_key(order)] = errand.permit
 
         def job() -> None:
             version, block = policy.version, None
             try:
                 with supervision.expected("worker", f"the restart of {order.pod.name}"):
-                    version, block = self._carry_out(order, policy)
+                    version, block = self._carry_out(errand)
             except NotLeader:
                 block = Block("not-leader", "the lease is not held")
             except ApiFailure as failure:
                 block = Block("unavailable", str(failure))
-            self._told_in(term, lambda: self._carried_out(order, version, block))
+            self._told_in(errand.term, lambda: self._carried_out(order, version, block))
 
         self._workers.submit(job, Purpose.RESTARTS, order.policy)
 
-    def _carry_out(self, order: Order, policy: Policy) -> tuple[str, Block | None]:
+    def _carry_out(self, errand: Errand) -> tuple[str, Block | None]:
         """In a worker: (the policy's resourceVersion, why the pod was surely not evicted).
 
-        First it is asked whether the pod may go; then the restart is written down; then the pod
-        is evicted. Raises ApiFailure when it failed before the eviction was sent.
+        First it is asked whether the pod may go; then the restart is written down; then, unless it
+        was called back meanwhile, the pod is evicted. Raises ApiFailure when it failed before the
+        eviction was sent.
         """
+        order, policy, permit = errand.order, errand.policy, errand.permit
         pod, version = order.pod, policy.version
-        owner, term = self._owner_of(pod), self._term
+        if permit.recalled is not None:
+            return version, permit.recalled
+        owner = self._owner_of(pod)
         if owner is None:
             return version, Block("owner-gone", "its owner is gone")
-        self._told_in(term, lambda: self.healing.owner_known(pod.owner_uid, owner))
-        if (owner.desired or 0) < (order.owner.desired or 0):
-            return version, Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
-        if owner.rolling:
-            return version, Block("rollout", owner.rolling, self._clock() + OWNER_SOON)
-        block = _blocked(self._api, order, rehearse=True)
+        self._told_in(errand.term, lambda: self.healing.owner_known(pod.owner_uid, owner))
+        block = self._changed(order, owner) or _blocked(self._api, order, rehearse=True)
+        if block is None and errand.dry_run:
+            text = f"dry-run: {pod.name} would be restarted: {order.why}"
+            block = Block("dry-run", text, float("inf"))
+        block = block or permit.recalled
         if block is not None:
             return version, block
-        if self._api.dry_run:
-            text = f"dry-run: {pod.name} would be restarted: {order.why}"
-            return version, Block("dry-run", text, float("inf"))
         version = self._write_down(order, policy)
-        return version, _blocked(self._api, order, rehearse=False)
+        return version, permit.take() or _blocked(self._api, order, rehearse=False)
+
+    def _changed(self, order: Order, owner: Owner) -> Block | None:
+        """What the owner, read afresh, says against the restart."""
+        if (owner.desired or 0) < (order.owner.desired or 0):
+            return Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
+        if owner.rolling:
+            return Block("rollout", owner.rolling, self._clock() + OWNER_SOON)
+        return None
+
+    def _recall(self, policy: str, why: str) -> None:
+        """Call back what is on its way under the policy, empty = under all."""
+        for (key, *_), permit in self._permits.items():
+            if not policy or key == policy:
+                permit.recall(Block(RECALLED, why))
+        if not policy:
+            self._permits.clear()
 
     def _write_down(self, order: Order, policy: Policy) -> str:
         """The restart into the status; returns the new resourceVersion. Raises ApiFailure."""
@@ -424,6 +469,7 @@ class Healer:
 
     def _carried_out(self, order: Order, version: str, block: Block | None) -> None:
         now = self._clock()
+        self._permits.pop(_key(order), None)
         written = self._written.get(order.policy)
         ward = self.healing.wards.get(order.policy)
         if written is not None:
@@ -437,7 +483,8 @@ class Healer:
             self._callbacks.restarted(order)
             self.healing.accepted(order, now)
             return
-        self._callbacks.refused(block.cause)
+        if block.cause != RECALLED:
+            self._callbacks.refused(block.cause)
         log.info("%s: %s not restarted: %s", order.policy, order.pod.name, block.text)
         self.healing.refused(order, block, now)
 
@@ -582,6 +629,10 @@ def _only_numbers(before: Status | None, now: Status) -> bool:
         now.records,
         now.restarts,
     )
+
+
+def _key(order: Order) -> tuple[str, str, float]:
+    return order.policy, order.owner.uid, order.at
 
 
 def _number(version: str) -> int:

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from remediator.correlation import correlate
 from remediator.healing_brakes import blocked, spent
 from remediator.healing_plan import (
+    RECALLED,
     Around,
     Ask,
     Block,
@@ -29,6 +31,7 @@ from remediator.healing_ward import (
     Ward,
     urgency,
 )
+from remediator.node_evidence import complete, observations, unasked, undecided, unlisted
 from remediator.pod_health import (
     Cause,
     Health,
@@ -65,6 +68,9 @@ class Healing:
         self.findings: dict[str, Finding] = {}
         #: When each node was last seen in trouble: what its pods show is old news for a while.
         self._troubled: dict[str, float] = {}
+        #: When everything was last stopped; since when the policies are waited for.
+        self._stopped_at = float("-inf")
+        self._unlisted_since: float | None = None
         self._notices: list[Notice] = []
 
     # -- what is known ------------------------------------------------------------------
@@ -81,6 +87,7 @@ class Healing:
                 saved.last_heal,
                 {record.uid: record for record in saved.records},
                 dict(saved.conditions),
+                unlisted_at=now,
             )
             if saved.observed and saved.observed != policy.generation:
                 ward.forgive_all()
@@ -90,8 +97,10 @@ class Healing:
             ward.forgive_all()
             ward.refusals.clear()
         if before.symptoms != policy.symptoms:
-            ward.sights.clear()
-            ward.stalls.clear()
+            for known in (ward.sights, ward.stalls, ward.answers, ward.seen_at):
+                known.clear()
+            ward.groups.clear()  # until they are evaluated by the new symptoms
+            ward.dirty = True
         ward.dirty = ward.dirty or before.generation != policy.generation
 
     def drop(self, key: str) -> None:
@@ -106,16 +115,19 @@ class Healing:
         if change.new is None:
             assert change.old is not None
             uid = change.old.uid
-            for known in (ward.pods, ward.sights, ward.stalls, ward.answers, ward.ask_at):
-                known.pop(uid, None)
-            ward.asking.discard(uid)
-            ward.stuck_said.discard(uid)
-            for group in ward.groups.values():
-                for pods in (group.pods, group.alive, group.ill):
-                    pods[:] = [pod for pod in pods if pod.uid != uid]
+            ward.forget(uid)
         else:
             ward.pods[change.new.uid] = change.new
         ward.dirty = True
+
+    def selector_changed(self, key: str, now: float) -> None:
+        """The policy asks for other pods, of which nothing is known until they are listed."""
+        ward = self.wards.get(key)
+        if ward is None:
+            return
+        for uid in list(ward.pods):
+            ward.forget(uid)
+        ward.known, ward.unlisted_at, ward.dirty = False, now, True
 
     def pods_known(self, key: str) -> None:
         """The policy's pods were listed completely."""
@@ -202,7 +214,8 @@ class Healing:
         ward = self.wards.get(order.policy)
         if ward is None:
             return
-        ward.pending.pop(order.owner.uid, None)
+        if ward.ordered(order):
+            del ward.pending[order.owner.uid]
         ward.refusals.pop(order.owner.uid, None)
         ward.last_heal = now
         ward.dirty = True
@@ -212,8 +225,9 @@ class Healing:
     def refused(self, order: Order, block: Block, now: float) -> None:
         """The eviction was surely not made: nothing was spent."""
         ward = self.wards.get(order.policy)
-        if ward is None or ward.pending.pop(order.owner.uid, None) is None:
+        if ward is None or not ward.ordered(order):
             return
+        del ward.pending[order.owner.uid]
         record = ward.records[order.owner.uid]
         ward.records[order.owner.uid] = replace(
             record,
@@ -222,13 +236,16 @@ class Healing:
             pod="",
         )
         ward.restarts -= 1
+        ward.dirty = True
+        ward.status = status(ward, now)  # before the one that counts the restart is written
+        if block.cause == RECALLED:
+            return  # what called it back holds by itself, for as long as it does
         before = ward.refusals.get(order.owner.uid)
         count = before.count + 1 if before is not None else 1
         until = block.until
         if until is None:
             until = now + min(60.0, self.interval * 2.0 ** min(count - 1, 6))
         ward.refusals[order.owner.uid] = Refusal(replace(block, until=until), count)
-        ward.dirty = True
 
     # -- the look -----------------------------------------------------------------------
 
@@ -236,9 +253,13 @@ class Healing:
         """Look at what is due or has changed; say what to do."""
         asks: list[Ask] = []
         orders: list[Order] = []
-        looked = [ward for ward in self.wards.values() if self._wants_look(ward, now)]
-        for ward in looked:
-            self._examine(ward, now)
+        if around.stopped:
+            self._stopped_at = now
+        if around.listed:
+            self._unlisted_since = None
+        elif self._unlisted_since is None:
+            self._unlisted_since = now
+        looked = self._examine_due(now)
         for ward in self.wards.values():
             if ward.known and now >= ward.next_ask:
                 asks += self._asks(ward, now)
@@ -250,14 +271,60 @@ class Healing:
         }
         if looked:
             self._note_trouble(looked, around, now)
-            self._correlate(now)
+            self._correlate(around, now)
+        recalls = self._recalls(around, now)
         claims = self._claims() if any(ward.ill for ward in looked) else {}
         for ward in looked:
             orders += self._treat(ward, around, claims, now)
         notices, self._notices = tuple(self._notices), []
         return Plan(
-            tuple(orders), notices, tuple(asks), tuple(lookups.values()), wake=self._wake(now)
+            tuple(orders),
+            recalls,
+            notices,
+            tuple(asks),
+            tuple(lookups.values()),
+            wake=self._wake(now),
         )
+
+    def _examine_due(self, now: float) -> list[Ward]:
+        """Evaluate the policies that are due; all of them when something may be restarted.
+
+        Whether a node is at fault is told from the pods of all policies at one moment.
+        """
+        due = [ward for ward in self.wards.values() if self._wants_look(ward, now)]
+        for ward in due:
+            self._examine(ward, now)
+        if due and (self.findings or self._in_flight or any(ward.ill for ward in due)):
+            for ward in self.wards.values():
+                if ward.known and ward not in due:
+                    self._examine(ward, now)
+            return [ward for ward in self.wards.values() if ward.known]
+        return due
+
+    @property
+    def _in_flight(self) -> bool:
+        return any(ward.pending for ward in self.wards.values())
+
+    def _recalls(self, around: Around, now: float) -> tuple[tuple[Order, Block], ...]:
+        """Restarts that were ordered, and would not be ordered now."""
+        found = []
+        for ward in self.wards.values():
+            for order in ward.pending.values():
+                why = self._recalled(ward, order, around, now)
+                if why:
+                    found.append((order, Block(RECALLED, why)))
+        return tuple(found)
+
+    def _recalled(self, ward: Ward, order: Order, around: Around, now: float) -> str:
+        if around.stopped or ward.policy.paused or ward.problem:
+            return around.stopped or ward.problem or "the policy is paused"
+        group, pod = ward.groups.get(order.owner.uid), ward.pods.get(order.pod.uid)
+        if not ward.known or group is None or pod is None:
+            return f"{order.pod.name} is not one of the policy's pods any more"
+        if pod not in group.ill:
+            return f"{pod.name} is not unhealthy any more" if ward.well(pod) else ""
+        block = self._blocked_one(ward, group, pod, around, now)
+        return block.text if block is not None else ""
 
     def _note_trouble(self, looked: Iterable[Ward], around: Around, now: float) -> None:
         for node in {pod.node for ward in looked for pod in ward.pods.values()}:
@@ -281,7 +348,9 @@ class Healing:
     def _wants_look(self, ward: Ward, now: float) -> bool:
         if not ward.known:
             return False
-        return now >= ward.next_look or (ward.dirty and now >= ward.looked_at + SOONEST)
+        # News may call a restart back that is on its way: it is looked at at once.
+        soonest = 0.0 if self._in_flight else SOONEST
+        return now >= ward.next_look or (ward.dirty and now >= ward.looked_at + soonest)
 
     def _wake(self, now: float) -> float | None:
         moments = []
@@ -290,7 +359,7 @@ class Healing:
                 continue
             moments += [ward.next_look, ward.next_ask]
             if ward.dirty:
-                moments.append(ward.looked_at + SOONEST)
+                moments.append(ward.looked_at + (0.0 if self._in_flight else SOONEST))
         return max(now, min(moments)) if moments else None
 
     def _asks(self, ward: Ward, now: float) -> Iterable[Ask]:
@@ -335,6 +404,7 @@ class Healing:
                 del ward.stalls[pod.uid]  # it does not answer: nothing is known
                 stall = None
             found = diagnose(pod, symptoms, stall, now)
+            ward.seen_at.setdefault(pod.uid, now)
             sight = ward.sights[pod.uid] = see(
                 ward.sights.get(pod.uid),
                 found,
@@ -417,48 +487,20 @@ class Healing:
                 claims.setdefault(key, ward.policy.key)
         return claims
 
-    def _correlate(self, now: float) -> None:
-        """Nodes on which pods of two owners are ill whose siblings elsewhere are well."""
-        found: dict[str, dict[str, str]] = {}
-        for ward in self.wards.values():
-            if ward.policy.paused or ward.problem:
-                continue
-            for group in ward.groups.values():
-                for pod in group.ill:
-                    if pod.node not in self.findings and self._settles(ward, pod, now):
-                        continue
-                    if group.owner is not None and ward.only_here(group, pod.node):
-                        name = ward.sights[pod.uid].diagnosis.name
-                        found.setdefault(pod.node, {})[group.key] = f"{pod.name} ({name})"
-        findings = {}
-        for node, owners in found.items():
-            if len(owners) < 2:
-                continue
-            before = self.findings.get(node)
-            text = (
-                f"pods of {len(owners)} owners are ill here and well elsewhere: "
-                f"{', '.join(sorted(owners.values())[:5])}"
-            )
-            findings[node] = Finding(node, before.since if before else now, text)
-        self.findings = findings
-
-    def _suspected(self, node: str, owner: str, now: float) -> bool:
-        """Whether another owner's pod on the node begins to look ill too, and only there."""
-        for ward in self.wards.values():
-            for group in ward.groups.values():
-                if group.key == owner or group.owner is None:
-                    continue
-                for pod in group.alive:
-                    sight = ward.sights[pod.uid]
-                    half = sight.since + sight.diagnosis.lasting / 2
-                    if (
-                        pod.node == node
-                        and sight.diagnosis.cause is not Cause.NONE
-                        and now >= half
-                        and ward.only_here(group, node)
-                    ):
-                        return True
-        return False
+    def _correlate(self, around: Around, now: float) -> None:
+        """Nodes on which pods of several owners are ill whose siblings elsewhere are well."""
+        wards = self.wards.values()
+        self.findings = correlate(
+            self.findings,
+            observations(
+                wards,
+                self.findings,
+                lambda ward, pod: self._settles(ward, pod, now),
+                lambda ward, pod: unasked(ward, pod, now, self.interval),
+            ),
+            now,
+            complete=around.listed and complete(wards, now),
+        )
 
     # -- treating -----------------------------------------------------------------------
 
@@ -490,13 +532,19 @@ class Healing:
         """The pod to restart now, or why none of the group is."""
         block = blocked(ward, group, around, claims, now)
         if block is not None:
+            if block.cause != "under-way":
+                for pod in group.pods:
+                    ward.free_since.pop(pod.uid, None)
             return None, block
         first: Block | None = None
         for pod in group.ill:
             block = self._blocked_one(ward, group, pod, around, now)
             if block is None:
                 block = spent(ward, group, now)
-                return (pod, None) if block is None else (None, block)
+                if block is None:
+                    return pod, None
+                ward.free_since.pop(pod.uid, None)
+                return None, block
             first = first or block
         return None, first
 
@@ -514,15 +562,16 @@ class Healing:
         if not around.node_path(pod.node):
             return None
         finding = self.findings.get(pod.node)
-        if finding is not None and now < finding.since + NODE_PATIENCE:
+        if finding is not None and now < max(finding.since, self._stopped_at) + NODE_PATIENCE:
             return Block("node-finding", f"node {pod.node}: {finding.text}")
-        sight = ward.sights[pod.uid]
-        looks = ward.policy.failure_threshold
-        certain_at = max(sight.due, sight.since + looks * self.interval)
-        young = now < certain_at + 2 * self.interval
-        if young and ward.only_here(group, pod.node) and self._suspected(pod.node, group.key, now):
-            return Block("node-finding", f"node {pod.node}: another owner's pod looks ill too")
-        return None
+        if finding is not None or self.once:
+            return None
+        since = ward.free_since.setdefault(pod.uid, now)
+        wards = self.wards.values()
+        text = unlisted(wards, around, now, self._unlisted_since or now) or undecided(
+            wards, group, pod.node, now, since, self.interval
+        )
+        return Block("unobserved", f"node {pod.node}: {text}") if text else None
 
     def _order(self, ward: Ward, owner: Owner, pod: WatchedPod, now: float) -> Order:
         sight = ward.sights[pod.uid]

@@ -32,12 +32,14 @@ class Around:
 
     node_trouble: why pods of a node are left alone, empty = they are not. node_path: whether a
     finding on the node would be acted upon by the rules for nodes. stopped: why nothing may be
-    restarted at all (paused, API server ill), empty = it may.
+    restarted at all (paused, API server ill), empty = it may. listed: whether all policies are
+    known.
     """
 
     node_trouble: Callable[[str], str]
     node_path: Callable[[str], bool]
     stopped: str = ""
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,10 @@ class Block:
 BLOCKS = (
     "stale", "paused", "stopped", "other-policy", "unmanaged", "kept", "node", "siblings",
     "node-finding", "under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up",
-    "backoff",
+    "backoff", "unobserved",
 )  # fmt: skip
+#: An ordered restart was called back before it was sent.
+RECALLED = "recalled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now. lookups: a pod each of controllers of which nothing is known."""
+    """What to do now. lookups: a pod each of controllers of which nothing is known.
+
+    recalls: orders of earlier that must not be sent any more, and why.
+    """
 
     orders: tuple[Order, ...] = ()
+    recalls: tuple[tuple[Order, Block], ...] = ()
     notices: tuple[Notice, ...] = ()
     asks: tuple[Ask, ...] = ()
     lookups: tuple[WatchedPod, ...] = ()

@@ -12,7 +12,7 @@ from remediator.policies import MAX_PODS, Condition, PodReport, Record, State, S
 #: Causes of blocks that only a person or a change lifts.
 GIVEN_UP = ("gave-up", "siblings")
 #: Blocks that are no news: the work goes on.
-UNSAID = ("under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff")
+UNSAID = ("under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff", "unobserved")
 
 
 def status(ward: Ward, now: float) -> Status:

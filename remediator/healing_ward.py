@@ -69,6 +69,11 @@ class Ward:
     asking: set[str] = field(default_factory=set)
     next_ask: float = 0.0
     known: bool = False
+    #: Since when its pods are not known (as long as they are not).
+    unlisted_at: float = 0.0
+    #: When each pod was first evaluated, and since when it could have been restarted.
+    seen_at: dict[str, float] = field(default_factory=dict)
+    free_since: dict[str, float] = field(default_factory=dict)
     dirty: bool = True
     looked_at: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
@@ -131,6 +136,24 @@ class Ward:
             if sight is not None and sight.diagnosis.due is not None and sight.diagnosis.due <= now:
                 found.append((pod, sight))
         return found
+
+    def ordered(self, order: Order) -> bool:
+        """Whether it is this very restart that is on its way."""
+        known = self.pending.get(order.owner.uid)
+        return known is not None and (known.pod.uid, known.at) == (order.pod.uid, order.at)
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone, or is not one of the policy's any more."""
+        for known in (
+            *(self.pods, self.sights, self.stalls, self.answers, self.ask_at),
+            *(self.seen_at, self.free_since),
+        ):
+            known.pop(uid, None)
+        self.asking.discard(uid)
+        self.stuck_said.discard(uid)
+        for group in self.groups.values():
+            for pods in (group.pods, group.alive, group.ill):
+                pods[:] = [pod for pod in pods if pod.uid != uid]
 
     def forgive_all(self) -> None:
         """A changed policy is a new chance, within the same hour's budget."""

@@ -471,16 +471,16 @@ class Remediator:
     def _heal_pods(self, now: float, ill: str) -> float | None:
         stopped = f"paused: {self._paused}" if self._paused else ill
         wake = self.healer.advance(now, stopped=stopped)
-        if self.healer.known:
-            held = (
-                entry.node.name
-                for entry in self.planner.entries.values()
-                if entry.state is not None and entry.state.condition == PODS_HUNG
-            )
-            signals = said_of_nodes(self.planner.signals, self.healer.findings, held, now)
-            if signals != self.planner.signals:
-                self.planner.signal(signals, now)
-                return now
+        held = (
+            entry.node.name
+            for entry in self.planner.entries.values()
+            if entry.state is not None and entry.state.condition == PODS_HUNG
+        )
+        known = self.healer.known
+        signals = said_of_nodes(self.planner.signals, self.healer.findings, held, now, known=known)
+        if signals != self.planner.signals:
+            self.planner.signal(signals, now)
+            return now
         return wake
 
     # -- changing nodes -----------------------------------------------------------------

@@ -48,17 +48,22 @@ def said_of_nodes(
     findings: Mapping[str, Finding],
     held: Iterable[str],
     now: float,
+    *,
+    known: bool = True,
 ) -> dict[str, Condition]:
     """The condition PodsHung by node: True with a finding, False where there was one.
 
     `held`: nodes that are held because of it; a new leader must be able to say that it is over.
+    known: whether all is known that can be; else nothing is said to be over.
     """
     said = {}
     for name in {*before, *findings, *held}:
-        finding, known = findings.get(name), before.get(name)
+        finding, last = findings.get(name), before.get(name)
         status = "True" if finding is not None else "False"
-        if known is not None and known.status == status:
-            said[name] = known
+        if last is not None and (last.status == status or (finding is None and not known)):
+            said[name] = last
+            continue
+        if finding is None and not known:
             continue
         text = finding.text if finding is not None else "no pods of several owners are ill here"
         reason = "IllHereWellElsewhere" if finding is not None else "PodsWell"

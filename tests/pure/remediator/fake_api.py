@@ -211,6 +211,11 @@ def _belongs(name: str, raw: Json, path: str, query: dict[str, str]) -> bool:
     prefix, kind = path.rsplit("/", 1)
     if f"/{kind}/" not in name or not name.startswith(prefix.partition("/namespaces")[0]):
         return False
+    labels = raw["metadata"].get("labels")  # what has none belongs to every selector
+    for wanted in filter(None, query.get("labelSelector", "").split(",")):
+        key, _, value = wanted.partition("=")
+        if labels and labels.get(key) != value:
+            return False
     field, _, value = query.get("fieldSelector", "").partition("=")
     if field == "spec.nodeName":
         return bool(raw["spec"].get("nodeName") == value)

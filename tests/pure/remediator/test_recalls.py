@@ -1,0 +1,145 @@
+"""Restarts that are on their way when their reason is gone, against an API server of our own."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from remediator.healing_plan import Block
+from remediator.permits import Permit
+from remediator.settings import PODS_HUNG, Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
+
+POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
+
+
+def _policy(app: str) -> dict[str, Any]:
+    return {
+        "kind": "HealingPolicy",
+        "metadata": {"name": app, "namespace": "d", "generation": 1},
+        "spec": {
+            "selector": {"matchLabels": {"app": app}},
+            "unhealthyWhen": {"notReadyFor": "1s"},
+            "failureThreshold": 1,
+        },
+    }
+
+
+def _pod(app: str, where: str, ready: str) -> dict[str, Any]:
+    """A pod of a controller that is not looked up."""
+    raw = pod(f"{app}-{where}", where)
+    raw["metadata"] |= {
+        "labels": {"app": app},
+        "creationTimestamp": stamp(3600),
+        "ownerReferences": [
+            {"apiVersion": "x/v1", "kind": "Set", "name": app, "uid": app, "controller": True}
+        ],
+    }
+    raw["status"]["conditions"] = [
+        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(60)}
+    ]
+    return raw
+
+
+class Stage:
+    """Two owners with a pod each on two nodes; the first request about an eviction is held up."""
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.api = FakeApi(self._disturb)
+        for name in ("bad", "good"):
+            self.api.put(f"{NODES}/{name}", node(name, "False"))
+            for app in ("web", "api"):
+                self.ready(app, name, "True")
+        for app in ("web", "api"):
+            self.api.put(f"{POLICIES}/{app}", _policy(app))
+        self.ready("web", "bad", "False")
+
+    def ready(self, app: str, where: str, status: str) -> None:
+        self.api.put(f"{PODS}/{app}-{where}", _pod(app, where, status))
+
+    def _disturb(self, verb: str, path: str) -> str:
+        if verb == "POST" and path.endswith("/eviction"):
+            self.asked.set()
+            assert self.go_on.wait(PATIENCE)
+        return ""
+
+    @property
+    def evicted(self) -> list[str]:
+        return [path for verb, path, _ in self.api.did if verb == "EVICT"]
+
+
+def _config(**more: Any) -> Config:
+    rules = [{"condition": PODS_HUNG, "for": 0, "action": "drain"}]
+    return Config.model_validate(
+        {"rules": rules, "policies": {"lookInterval": "1s"}, "drain": {"headroom": False}, **more}
+    )
+
+
+def test_a_restart_on_its_way_is_called_back_by_a_finding_and_the_node_is_cordoned() -> None:
+    stage = Stage()
+    with running(stage.api, _config()) as made:
+        until("a restart is on its way", stage.asked.is_set)
+        # Had they been drained already, the restart would be found out by the pod's absence.
+        made.planner.signal = lambda *_: None  # type: ignore[method-assign]
+        stage.ready("api", "bad", "False")
+        until("the node is at fault", lambda: "bad" in made.healer.findings)
+        stage.go_on.set()
+        permits = made.healer._permits
+        until("it is called back", lambda: not permits)
+        del made.planner.signal  # type: ignore[method-assign]
+        assert stage.evicted == []
+        until(
+            "the node is cordoned",
+            lambda: bool(stage.api.get(f"{NODES}/bad")["spec"].get("unschedulable")),
+        )
+        for app in ("web", "api"):
+            status = stage.api.get(f"{POLICIES}/{app}").get("status") or {}
+            assert status.get("restarts", 0) == 0
+    stage.api.close()
+
+
+@pytest.mark.parametrize("what", ["paused", "deleted", "reconfigured", "pod is healthy"])
+def test_a_restart_on_its_way_is_called_back_when_its_reason_is_gone(what: str) -> None:
+    stage = Stage()
+    with running(stage.api, _config()) as made:
+        until("a restart is on its way", stage.asked.is_set)
+        healing = made.healer.healing
+        if what == "paused":
+            raw = stage.api.get(f"{POLICIES}/web")
+            raw["spec"]["paused"] = True
+            raw["metadata"]["generation"] = 2
+            stage.api.put(f"{POLICIES}/web", raw)
+            until("it is known", lambda: healing.wards["d/web"].policy.paused)
+        elif what == "deleted":
+            stage.api.put(f"{POLICIES}/web", None)
+            until("it is known", lambda: "d/web" not in healing.wards)
+        elif what == "reconfigured":
+            made.reconfigure(_config(policies={"lookInterval": "2s"}))
+            until("it is known", lambda: made.healer.healing is not healing)
+        else:
+            stage.ready("web", "bad", "True")
+            until("it is known", lambda: healing.wards["d/web"].healthy == 2)
+        # The job is held up by the server: what the main loop decides now is decided before it.
+        handled = threading.Event()
+        made.post(lambda: made.post(handled.set))
+        assert handled.wait(PATIENCE)
+        stage.ready("web", "bad", "True")
+        permits = made.healer._permits
+        stage.go_on.set()
+        until("the job has ended", lambda: not permits)
+        assert stage.evicted == []
+    stage.api.close()
+
+
+def test_a_permit_is_taken_or_recalled_never_both() -> None:
+    taken, recalled = Permit(), Permit()
+    assert taken.take() is None
+    assert not taken.recall(Block("recalled", "too late"))
+    assert taken.recalled is None
+    assert recalled.recall(Block("recalled", "first"))
+    assert recalled.recall(Block("recalled", "second"))
+    assert recalled.take() == recalled.recalled == Block("recalled", "first")
