@@ -16,15 +16,19 @@
 
 {{- define "selfheal.broker.secret" -}}
 {{- if .Values.rabbitmq.enabled -}}
-{{- include "selfheal.rabbitmq.fullname" . -}}
+{{- .Values.rabbitmq.auth.existingSecret | default (include "selfheal.rabbitmq.fullname" .) -}}
 {{- else -}}
 {{- .Values.broker.existingSecret -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The keys of that Secret, as JSON: the bundled broker's are fixed. */}}
+{{/* The keys of that Secret, as JSON: those of the one that the chart makes are fixed. */}}
 {{- define "selfheal.broker.keys" -}}
-{{- if .Values.rabbitmq.enabled -}}
+{{- if and .Values.rabbitmq.enabled .Values.rabbitmq.auth.existingSecret -}}
+{{- with .Values.rabbitmq.auth.secretKeys -}}
+{{- dict "uri" "" "username" .username "password" .password "managementUsername" .monitorUsername "managementPassword" .monitorPassword | toJson -}}
+{{- end -}}
+{{- else if .Values.rabbitmq.enabled -}}
 {{- dict "uri" "" "username" "username" "password" "password" "managementUsername" "monitor-username" "managementPassword" "monitor-password" | toJson -}}
 {{- else -}}
 {{- .Values.broker.secretKeys | toJson -}}
@@ -121,17 +125,37 @@
 {{- $out | join "," -}}
 {{- end -}}
 
-{{/* The bundled broker's Secret, as JSON: what a release has already is kept; what is missing is made once in a
-     rendering and remembered in .Values, because several files need the same. */}}
+{{/* The bundled broker's passwords, as JSON: what a release has already is kept; what is missing is made once in a rendering
+     and remembered in .Values, because several files need the same. Without a cluster nothing is made, because each
+     rendering would make another one: what is missing is empty then, and a Job makes it. */}}
 {{- define "selfheal.rabbitmq.credentials" -}}
 {{- if not (hasKey .Values.rabbitmq.auth "generated") -}}
 {{- $auth := .Values.rabbitmq.auth -}}
 {{- $live := (lookup "v1" "Secret" .Release.Namespace (include "selfheal.rabbitmq.fullname" .)).data | default dict -}}
-{{- $password := $auth.password | default (get $live "password" | b64dec) | default (randAlphaNum 32) -}}
-{{- $monitor := $auth.monitorPassword | default (get $live "monitor-password" | b64dec) | default (randAlphaNum 32) -}}
+{{- $made := include "selfheal.seesCluster" . -}}
+{{- $password := $auth.password | default (get $live "password" | b64dec) | default (and $made (randAlphaNum 32)) -}}
+{{- $monitor := $auth.monitorPassword | default (get $live "monitor-password" | b64dec) | default (and $made (randAlphaNum 32)) -}}
 {{- $_ := set $auth "generated" (dict "password" $password "monitorPassword" $monitor) -}}
 {{- end -}}
 {{- .Values.rabbitmq.auth.generated | toJson -}}
+{{- end -}}
+
+{{/* Not empty when a Job makes the bundled broker's passwords. */}}
+{{- define "selfheal.rabbitmq.passwordsByJob" -}}
+{{- if and .Values.rabbitmq.enabled (not .Values.rabbitmq.auth.existingSecret) -}}
+{{- $known := include "selfheal.rabbitmq.credentials" . | fromJson -}}
+{{- if not (and $known.password $known.monitorPassword) -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The URIs by which others reach the bundled broker, as JSON. dict: root, user, password, monitorUser, monitorPassword (all
+     as they stand in a URI). */}}
+{{- define "selfheal.rabbitmq.uris" -}}
+{{- $host := printf "%s.%s.svc" (include "selfheal.rabbitmq.fullname" .root) .root.Release.Namespace -}}
+{{- $vhost := .root.Values.broker.vhost | urlquery | replace "+" "%20" -}}
+{{- dict
+  "amqp-uri" (printf "amqp://%s:%s@%s:5672/%s" .user .password $host $vhost)
+  "http-uri" (printf "http://%s:%s@%s:15672/%s" .monitorUser .monitorPassword $host $vhost) | toJson -}}
 {{- end -}}
 
 {{/* Not empty when KEDA must be told of the broker's own certificate authority. */}}

@@ -60,6 +60,7 @@
 {{- end -}}
 {{- $p = concat $p (include "selfheal.guards.fromZero" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.managementKeys" . | fromJsonArray) -}}
+{{- $p = concat $p (include "selfheal.guards.brokerKeys" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.ownNamespace" . | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -74,6 +75,22 @@
 {{- $workers := dig "spec" "replicas" 1 (lookup "apps/v1" "Deployment" .Release.Namespace $name) | int -}}
 {{- if and (eq $workers 0) (not (lookup "autoscaling/v2" "HorizontalPodAutoscaler" .Release.Namespace $name)) -}}
 {{- $p = append $p "this release has 0 workers now, and a HorizontalPodAutoscaler leaves 0 as it is: upgrade once with autoscaling.mode=none and worker.replicas=1, then with autoscaling.mode=hpa" -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* A Secret for the bundled broker that is there and lacks a key. */}}
+{{- define "selfheal.guards.brokerKeys" -}}
+{{- $p := list -}}
+{{- $auth := .Values.rabbitmq.auth -}}
+{{- if and .Values.rabbitmq.enabled $auth.existingSecret -}}
+{{- with $secret := lookup "v1" "Secret" .Release.Namespace $auth.existingSecret -}}
+{{- range $value, $key := $auth.secretKeys -}}
+{{- if not (get (default dict $secret.data) $key) -}}
+{{- $p = append $p (printf "the Secret %s has no key %s, which the broker needs: add it, or set rabbitmq.auth.secretKeys.%s to the key that it has" $auth.existingSecret $key $value) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -238,6 +255,11 @@
 {{- end -}}
 {{- if $b.tls.enabled -}}
 {{- $p = append $p "broker.tls.enabled is for a broker of yours: set rabbitmq.enabled=false with it (the bundled one, for evaluation, speaks plain AMQP)" -}}
+{{- end -}}
+{{- with .Values.rabbitmq.auth -}}
+{{- if and .existingSecret (or .password .monitorPassword) -}}
+{{- $p = append $p "rabbitmq.auth.existingSecret names a Secret with the passwords, and rabbitmq.auth.password or monitorPassword gives one too: put it into the Secret, or leave existingSecret empty" -}}
+{{- end -}}
 {{- end -}}
 {{- range $key := list "username" "monitorUsername" -}}
 {{- if eq (get $.Values.rabbitmq.auth $key) "guest" -}}

@@ -36,9 +36,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{/* Not empty when a cluster is there to be asked. Asked for is what whoever installs into a namespace may read: a lookup
-     that is forbidden fails the whole rendering. */}}
+     that is forbidden fails the whole rendering. A namespace that Helm is still to make (`--create-namespace`) has nothing in
+     it to be seen: who may make one may read kube-system, and only a cluster tells kinds beside groups. */}}
 {{- define "selfheal.seesCluster" -}}
-{{- if lookup "v1" "ServiceAccount" .Release.Namespace "" -}}seen{{- end -}}
+{{- if lookup "v1" "ServiceAccount" .Release.Namespace "" -}}
+seen
+{{- else if .Capabilities.APIVersions.Has "v1/Secret" -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" -}}seen{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "selfheal.detector.namespace" -}}

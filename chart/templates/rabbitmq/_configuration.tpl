@@ -7,7 +7,7 @@ log.file = false
 vm_memory_high_watermark.absolute = {{ .Values.rabbitmq.memoryHighWatermark }}
 disk_free_limit.absolute = {{ .Values.rabbitmq.diskFreeLimit }}
 definitions.import_backend = local_filesystem
-definitions.local.path = /etc/rabbitmq/definitions.json
+definitions.local.path = {{ empty .Values.rabbitmq.auth.existingSecret | not | ternary "/etc/selfheal/definitions" "/etc/rabbitmq" }}/definitions.json
 {{- with .Values.rabbitmq.extraConfig }}
 {{ . }}
 {{- end }}

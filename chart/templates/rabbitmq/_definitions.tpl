@@ -1,15 +1,30 @@
 {{/* Users and rights, imported at each start of the broker: the password in the Secret is always the one that works,
-     also with an old volume. There is no guest. */}}
+     also with an old volume. There is no guest. dict: root, user and monitor (each with name, and password or what says
+     where it is). */}}
 {{- define "selfheal.rabbitmq.definitions" -}}
-{{- $auth := .Values.rabbitmq.auth -}}
-{{- $generated := include "selfheal.rabbitmq.credentials" . | fromJson -}}
+{{- $vhost := .root.Values.broker.vhost -}}
 {{- dict
   "users" (list
-    (dict "name" $auth.username "password" $generated.password "tags" (list "management"))
-    (dict "name" $auth.monitorUsername "password" $generated.monitorPassword "tags" (list "monitoring")))
-  "vhosts" (list (dict "name" .Values.broker.vhost))
+    (merge (dict "tags" (list "management")) .user)
+    (merge (dict "tags" (list "monitoring")) .monitor))
+  "vhosts" (list (dict "name" $vhost))
   "permissions" (list
-    (dict "user" $auth.username "vhost" .Values.broker.vhost "configure" ".*" "write" ".*" "read" ".*")
-    (dict "user" $auth.monitorUsername "vhost" .Values.broker.vhost "configure" "^$" "write" "^$" "read" "^$"))
+    (dict "user" .user.name "vhost" $vhost "configure" ".*" "write" ".*" "read" ".*")
+    (dict "user" .monitor.name "vhost" $vhost "configure" "^$" "write" "^$" "read" "^$"))
   | toPrettyJson -}}
+{{- end -}}
+
+{{/* The same for whoever fills the passwords in: the Job, which finds them in the Secret by `passwordKey`. */}}
+{{- define "selfheal.rabbitmq.definitions.byKey" -}}
+{{- $auth := .Values.rabbitmq.auth -}}
+{{- include "selfheal.rabbitmq.definitions" (dict "root" .
+  "user" (dict "name" $auth.username "passwordKey" "password")
+  "monitor" (dict "name" $auth.monitorUsername "passwordKey" "monitor-password")) -}}
+{{- end -}}
+
+{{/* The same for a Secret of the user's, of which only the pod knows what is in it: see files/rabbitmq/definitions.sh. */}}
+{{- define "selfheal.rabbitmq.definitions.ofSecret" -}}
+{{- include "selfheal.rabbitmq.definitions" (dict "root" .
+  "user" (dict "name" "@username@" "password" "@password@")
+  "monitor" (dict "name" "@monitor-username@" "password" "@monitor-password@")) -}}
 {{- end -}}
