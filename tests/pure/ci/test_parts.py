@@ -1,5 +1,6 @@
 """What parts are built from, when they are built again, and what a failed build leaves."""
 
+import io
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from ci.parts import PartsError, ensure
 from ci.parts.build import check_space, space_needed
-from ci.parts.progress import done_line, progress_line
+from ci.parts.progress import Console, Durations, begin_line, done_line
 from ci.parts.recipes import MODULES, RECIPES, key, link_flags, module_sources
 from ci.parts.toolchain import is_older
 from ci.versions import pin
@@ -95,10 +96,44 @@ def test_a_toolchain_is_compared_by_its_numbers(version: str, oldest: str, older
     assert is_older(version, oldest) is older
 
 
-def test_progress_says_what_how_long_and_what_is_left() -> None:
-    assert progress_line("etcd", 3.2, []) == "building etcd: 3 s so far"
-    assert progress_line("a", 60, ["b", "c"]) == "building a: 60 s so far; then b, c"
+def test_progress_says_what_how_many_are_left_and_how_long_it_took_last_time() -> None:
+    assert begin_line("etcd", 0, None) == "building etcd"
+    assert begin_line("a", 2, 61.2) == "building a (2 more to build, took 61 s last time)"
     assert done_line("etcd", 7.4) == "built etcd in 7 s"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_log_each_part_has_one_line_also_one_that_fails(tmp_path: Path) -> None:
+    log, durations = io.StringIO(), Durations(tmp_path / "durations.json")
+    console = Console(log, durations)
+    with console.working("etcd", ["kubelet"]):
+        pass
+    with pytest.raises(PartsError), console.working("kubelet", []):
+        raise PartsError("no compiler")
+    assert log.getvalue().splitlines() == [
+        "building etcd (1 more to build) ... done in 0 s",
+        "building kubelet ... failed after 0 s",
+    ]
+    assert durations.read().keys() == {"etcd"}
+
+
+def test_on_a_terminal_the_line_is_rewritten_and_ends_as_one(tmp_path: Path) -> None:
+    terminal, durations = _Terminal(), Durations(tmp_path / "durations.json")
+    durations.note("etcd", 41.2)
+    with Console(terminal, durations).working("etcd", []):
+        assert terminal.getvalue().endswith("building etcd (took 41 s last time)")
+    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().endswith("built etcd in 0 s\n")
+
+
+def test_a_file_of_durations_that_cannot_be_read_costs_the_note_alone(tmp_path: Path) -> None:
+    for content in ("[]", "{", '{"etcd": "x"}', "\x00"):
+        (tmp_path / "durations.json").write_text(content)
+        assert Durations(tmp_path / "durations.json").read() == {}
 
 
 def test_space_is_needed_once_a_module_and_a_full_disk_is_named_with_both_numbers() -> None:
