@@ -26,6 +26,7 @@ from remediator.answers import (
 )
 from remediator.events import ObjectEvent
 from remediator.healing import Healing
+from remediator.healing_brakes import changed
 from remediator.healing_plan import (
     RECALLED,
     Around,
@@ -118,7 +119,7 @@ class Healer:
         self._callbacks, self._clock = callbacks, clock
         self._askers = Workers(config.policies.progress_concurrency)
         self._asker = Asker(config.policies.progress_timeout)
-        self.healing = Healing(config.policies.look_interval)
+        self.healing = self._made()
         #: Counts terms of leadership: what comes from an earlier one is not heard.
         self._term = 0
         self._stop = threading.Event()
@@ -144,7 +145,7 @@ class Healer:
         self._stop = threading.Event()
         self._askers = Workers(settings.progress_concurrency)
         self._asker = Asker(settings.progress_timeout)
-        self.healing = Healing(settings.look_interval)
+        self.healing = self._made()
         namespaces, term = settings.namespaces or ("",), self._term
         self._unlisted = len(namespaces)
         for namespace in namespaces:
@@ -173,7 +174,7 @@ class Healer:
         self._sources.clear()
         for known in (self._written, self._refresh, self._samples, self._looking_up):
             known.clear()
-        self.healing = Healing(self.config.policies.look_interval)
+        self.healing = self._made()
         self._unlisted = 1
 
     @property
@@ -187,6 +188,10 @@ class Healer:
             return True
         wards = self.healing.wards.values()
         return self._unlisted <= 0 and all(ward.known or ward.problem for ward in wards)
+
+    def _made(self) -> Healing:
+        settings = self.config.policies
+        return Healing(settings.look_interval, rollout_deadline=settings.rollout_deadline)
 
     def _told_in(self, term: int, job: Callable[[], None]) -> None:
         """Run the job on the main thread, if it is still the same term then."""
@@ -379,7 +384,7 @@ class Healer:
         if owner is not None:
             # Spread, so that all that was read at the start is not read again at once.
             again = OWNER_EVERY * random.uniform(0.7, 1.0)
-            if owner.rolling:
+            if owner.rolling or owner.stopped:
                 again = max(OWNER_SOON, self.config.policies.look_interval)
             self._refresh[uid] = self._clock() + again
         else:
@@ -425,7 +430,7 @@ class Healer:
         if owner is None:
             return version, Block("owner-gone", "its owner is gone")
         self._told_in(errand.term, lambda: self.healing.owner_known(pod.owner_uid, owner))
-        block = self._changed(order, owner) or _blocked(self._api, order, rehearse=True)
+        block = changed(order, owner, self._clock()) or _blocked(self._api, order, rehearse=True)
         if block is None and errand.dry_run:
             text = f"dry-run: {pod.name} would be restarted: {order.why}"
             block = Block("dry-run", text, float("inf"))
@@ -434,14 +439,6 @@ class Healer:
             return version, block
         version = self._write_down(order, policy)
         return version, permit.take() or _blocked(self._api, order, rehearse=False)
-
-    def _changed(self, order: Order, owner: Owner) -> Block | None:
-        """What the owner, read afresh, says against the restart."""
-        if (owner.desired or 0) < (order.owner.desired or 0):
-            return Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
-        if owner.rolling:
-            return Block("rollout", owner.rolling, self._clock() + OWNER_SOON)
-        return None
 
     def _recall(self, policy: str, why: str) -> None:
         """Call back what is on its way under the policy, empty = under all."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from remediator.correlation import correlate
-from remediator.healing_brakes import blocked, spent
+from remediator.healing_brakes import blocked, spent, stuck
 from remediator.healing_plan import (
     RECALLED,
     Around,
@@ -38,10 +38,12 @@ from remediator.pod_health import (
     Reading,
     WatchedPod,
     diagnose,
+    renewed,
     see,
     stalled,
 )
 from remediator.policies import Policy, Record, State, Status
+from remediator.rollouts import advance
 from remediator.snapshot import Change
 
 #: Seconds of being well after which earlier restarts of an owner do not count any more.
@@ -59,9 +61,14 @@ SOONEST = 1.0
 class Healing:
     """See the module. Not thread-safe: one thread owns it."""
 
-    def __init__(self, interval: float, *, once: bool = False) -> None:
-        """`once`: there will be a single look, which stands for those that were missed."""
-        self.interval, self.once = interval, once
+    def __init__(
+        self, interval: float, *, rollout_deadline: float = 600.0, once: bool = False
+    ) -> None:
+        """`once`: there will be a single look, which stands for those that were missed.
+
+        rollout_deadline: seconds after which a roll-out without progress keeps nothing back.
+        """
+        self.interval, self.once, self.rollout_deadline = interval, once, rollout_deadline
         self.wards: dict[str, Ward] = {}
         #: uid of a pod's controller -> what stands behind it.
         self.owners: dict[str, Owner] = {}
@@ -404,6 +411,9 @@ class Healing:
                 del ward.stalls[pod.uid]  # it does not answer: nothing is known
                 stall = None
             found = diagnose(pod, symptoms, stall, now)
+            owner = self.owners.get(pod.owner_uid)
+            if owner is not None and owner.renews and pod.revision not in ("", owner.renews):
+                found = renewed(found, symptoms)
             ward.seen_at.setdefault(pod.uid, now)
             sight = ward.sights[pod.uid] = see(
                 ward.sights.get(pod.uid),
@@ -415,7 +425,6 @@ class Healing:
             if self.once and sight.failed:
                 missed = int((now - sight.since) / self.interval)
                 ward.sights[pod.uid] = sight = replace(sight, failed=1 + missed)
-            owner = self.owners.get(pod.owner_uid)
             if owner is not None:
                 ward.owners[owner.uid] = owner
             key = owner.uid if owner is not None else pod.owner_uid or pod.uid
@@ -449,25 +458,51 @@ class Healing:
             if changed:
                 record = replace(record, failures=0, gave_up=None)
             ward.records[group.key] = record
+        record = self._follow_rollout(ward, group, record, now)
         group.under_way = record is not None and ward.under_way(group, record, now)
         if record is not None and record.pod and not group.under_way:
             self._restart_over(ward, group, record, now)
         self._forgive(ward, group, now)
 
+    def _follow_rollout(
+        self, ward: Ward, group: Group, record: Record | None, now: float
+    ) -> Record | None:
+        """Note how far a change of the owner's pods has come, and whether it goes on."""
+        owner = group.owner
+        if owner is not None:
+            before = record.rollout if record is not None else None
+            rollout = advance(before, owner.rolling, owner.template, owner.progress, now)
+            if rollout != before:
+                known = record or Record(owner.uid, template=owner.template)
+                record = replace(known, kind=owner.kind, name=owner.name, rollout=rollout)
+                ward.records[group.key] = record
+            group.stuck = stuck(owner, rollout, self.rollout_deadline, now)
+        if len(group.alive) > group.desired:
+            since = ward.surplus_since.setdefault(group.key, now)
+            group.shrinking = now - since < self.rollout_deadline
+        else:
+            ward.surplus_since.pop(group.key, None)
+        return record
+
     def _restart_over(self, ward: Ward, group: Group, record: Record, now: float) -> None:
         ward.records[group.key] = replace(record, pod="")
         begun = max(record.restarts, default=now)
-        if group.alive and all(ward.well(pod) for pod in group.alive):
+        if self._all_well(ward, group, now):
             text = f"{group.name()} is well again {now - begun:.0f}s after the restart"
             notice = Notice(ward.policy.key, group.owner, "HealingSucceeded", text, False)
             self._notices.append(notice)
 
+    def _all_well(self, ward: Ward, group: Group, now: float) -> bool:
+        """Whether the owner's pods are well, those apart whose node is in trouble."""
+        lately = now - 2 * self.interval
+        told = [pod for pod in group.alive if self._troubled.get(pod.node, 0.0) < lately]
+        return bool(told) and all(ward.well(pod) for pod in told)
+
     def _forgive(self, ward: Ward, group: Group, now: float) -> None:
         well = (
-            bool(group.alive)
-            and len(group.alive) >= group.desired
+            len(group.alive) + ward.occupied(group, now) >= group.desired
             and not group.under_way
-            and all(ward.well(pod) for pod in group.alive)
+            and self._all_well(ward, group, now)
         )
         if not well:
             ward.well_since.pop(group.key, None)
@@ -510,6 +545,7 @@ class Healing:
         orders = []
         for group in ward.groups.values():
             group.block = None
+            self._say_rollout(ward, group)
             if not group.ill:
                 ward.said.pop(group.key, None)
                 ward.refusals.pop(group.key, None)
@@ -517,7 +553,8 @@ class Healing:
             pod, block = self._choose(ward, group, around, claims, now)
             group.block = block
             if block is None and pod is not None and group.owner is not None:
-                orders.append(self._order(ward, group.owner, pod, now))
+                order = self._order(ward, group.owner, pod, now)
+                orders.append(replace(order, stuck=group.stuck))
                 group.under_way = True
                 ward.said.pop(group.key, None)
             elif block is not None:
@@ -614,6 +651,19 @@ class Healing:
         name = ward.sights[pod.uid].diagnosis.name
         text = f"{pod.name} is ill ({name}) and not restarted: {block.text}"
         self._notices.append(Notice(ward.policy.key, group.owner, reason, text, True))
+
+    def _say_rollout(self, ward: Ward, group: Group) -> None:
+        """Once for each template: its roll-out has stopped, with pods that are not well."""
+        owner = group.owner
+        whole = len(group.alive) >= group.desired and all(ward.well(pod) for pod in group.alive)
+        if owner is None or not group.stuck or owner.unseen or whole:
+            if not group.stuck:
+                ward.rollouts_said.pop(group.key, None)
+            return
+        if ward.rollouts_said.get(group.key) != owner.template:
+            ward.rollouts_said[group.key] = owner.template
+            text = f"{group.stuck}: its pods are restarted all the same when they are ill"
+            self._notices.append(Notice(ward.policy.key, owner, "RolloutStuck", text, True))
 
     def _say_stuck(self, ward: Ward, around: Around, now: float) -> None:
         """Pods that should be gone: what holds them. Nothing is forced."""

@@ -5,8 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from remediator.healing_plan import Around, Block
+from remediator.healing_plan import Around, Block, Order, Owner
 from remediator.healing_ward import STUCK_AFTER, Group, Ward
+from remediator.rollouts import Rollout, exceeds
+
+#: An owner is read again so long (seconds) after its roll-out kept a pod from being restarted.
+ROLLING_AGAIN = 2.0
+
+
+def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float) -> str:
+    """Why a change of the owner's pods does not go on, empty = it does, or there is none.
+
+    rollout: its progress so far; limit: seconds without, where the owner has no own deadline.
+    """
+    if owner is None or owner.stopped or rollout is None:
+        return owner.stopped if owner is not None else ""
+    deadline = owner.deadline if owner.deadline is not None else limit + owner.patience
+    if now - rollout.since < deadline:
+        return ""
+    return f"{owner.rolling}, without progress for {now - rollout.since:.0f}s"
+
+
+def changed(order: Order, owner: Owner, now: float) -> Block | None:
+    """What the owner, read afresh, says against the restart."""
+    if (owner.desired or 0) < (order.owner.desired or 0):
+        return Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
+    same = owner.template == order.owner.template and not owner.unseen
+    halted = order.stuck and same and not exceeds(owner.progress, order.owner.progress)
+    if owner.rolling and not halted:
+        return Block("rollout", owner.rolling, now + ROLLING_AGAIN)
+    return None
 
 
 def blocked(
@@ -46,9 +74,18 @@ def blocked(
             "that they need, is at fault; none is restarted",
         ),
         (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
-        (owner is not None and owner.rolling, "rollout", owner.rolling if owner else ""),
         (
-            len(group.alive) > group.desired,
+            owner is not None and owner.unseen and group.stuck,
+            "controller",
+            f"{group.stuck}: nothing would replace the pod; is kube-controller-manager running?",
+        ),
+        (
+            owner is not None and owner.rolling and not group.stuck,
+            "rollout",
+            owner.rolling if owner else "",
+        ),
+        (
+            group.shrinking and not group.stuck,
             "scale-in",
             f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in",
         ),

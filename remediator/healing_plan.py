@@ -15,6 +15,11 @@ class Owner:
 
     desired: pods that it wants, None = it has no such number. rolling: why its pods are in the
     middle of a change, empty = they are not. template: names its present pod template.
+    stopped: why a change of its pods does not go on, by its own word, empty = it says nothing.
+    unseen: its controller has not seen its last change: nothing replaces its pods meanwhile.
+    progress: counts that grow while its pods are changed. deadline: seconds that it allows
+    without progress, None = it does not say; patience: seconds that each step may take beside.
+    renews: the revision that a restarted pod has, empty = not known.
     """
 
     uid: str
@@ -24,6 +29,12 @@ class Owner:
     desired: int | None
     rolling: str = ""
     template: str = ""
+    stopped: str = ""
+    unseen: bool = False
+    progress: tuple[int, ...] = ()
+    deadline: float | None = None
+    patience: float = 0.0
+    renews: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Block:
 BLOCKS = (
     "stale", "paused", "stopped", "other-policy", "unmanaged", "kept", "node", "siblings",
     "node-finding", "under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up",
-    "backoff", "unobserved",
+    "backoff", "unobserved", "controller",
 )  # fmt: skip
 #: An ordered restart was called back before it was sent.
 RECALLED = "recalled"
@@ -64,7 +75,10 @@ RECALLED = "recalled"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One pod to restart. `status` is written down first; grace in seconds, None = its own."""
+    """One pod to restart. `status` is written down first; grace in seconds, None = its own.
+
+    stuck: why it is restarted although its owner is being rolled out, empty = it is not.
+    """
 
     policy: str
     pod: WatchedPod
@@ -74,6 +88,7 @@ class Order:
     grace: int | None
     at: float
     status: Status
+    stuck: str = ""
 
 
 @dataclass(frozen=True, slots=True)

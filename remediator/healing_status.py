@@ -21,6 +21,7 @@ def status(ward: Ward, now: float) -> Status:
     given_up = [block for block in blocks if block.cause in GIVEN_UP]
     waiting = [block for block in blocks if block.cause not in (*GIVEN_UP, "under-way")]
     under_way = [group for group in ward.groups.values() if group.under_way]
+    stuck = [group.stuck for group in ward.groups.values() if group.stuck]
     reports = _reports(ward, now)
     state, message = State.HEALTHY, ""
     if ward.problem or ward.policy.problem:
@@ -52,6 +53,7 @@ def status(ward: Ward, now: float) -> Status:
         ("Healing", bool(under_way), "Restarting" if under_way else "NothingToDo", ""),
         ("Throttled", bool(waiting), _reason(waiting), waiting[0].text if waiting else ""),
         ("GaveUp", bool(given_up), _reason(given_up), given_up[0].text if given_up else ""),
+        ("RolloutStuck", bool(stuck), "NoProgress" if stuck else "No", stuck[0] if stuck else ""),
         ("ThresholdAboveDesired", above, "Above" if above else "Within", above_text * above),
     )
     return Status(
@@ -87,9 +89,12 @@ def _reports(ward: Ward, now: float) -> tuple[PodReport, ...]:
 def _remembered(ward: Ward, now: float) -> tuple[Record, ...]:
     """What is worth writing down; owners that are gone are forgotten with their last hour."""
     kept = []
+    unread = not ward.known or any(
+        group.owner is None and group.pods[0].owner_uid for group in ward.groups.values()
+    )
     for uid, record in list(ward.records.items()):
         trimmed = replace(record, restarts=record.recent(now))
-        if uid not in ward.groups and not trimmed.restarts:
+        if uid not in ward.groups and not trimmed.restarts and not unread:
             del ward.records[uid]
             continue
         ward.records[uid] = trimmed

@@ -29,6 +29,10 @@ class Group:
     ill: list[WatchedPod] = field(default_factory=list)
     under_way: bool = False
     everywhere: bool = False
+    #: It has more pods than it wants, and not for longer than a roll-out may stand still.
+    shrinking: bool = False
+    #: Why a change of its pods does not go on, empty = it does, or there is none.
+    stuck: str = ""
     block: Block | None = None
 
     @property
@@ -83,6 +87,10 @@ class Ward:
     well_since: dict[str, float] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
     stuck_said: set[str] = field(default_factory=set)
+    #: Owners that are said to be stuck, with the template that is rolled out.
+    rollouts_said: dict[str, str] = field(default_factory=dict)
+    #: Since when each owner has had more pods than it wants.
+    surplus_since: dict[str, float] = field(default_factory=dict)
     desired: int = 0
     healthy: int = 0
     status: Status | None = None
@@ -110,10 +118,19 @@ class Ward:
                 return now - begun < UNSEEN_FOR
             if now <= max(old.deletion, begun) + STUCK_AFTER:
                 return True
-        comes = len(group.alive) < group.desired or any(
+        comes = len(group.alive) + self.occupied(group, now) < group.desired or any(
             self.unsettled(group, pod, begun) for pod in group.alive
         )
         return comes and now - begun <= RESTART_LIMIT
+
+    def occupied(self, group: Group, now: float) -> int:
+        """Places in which no pod can come, because the old one cannot go: its node is dead."""
+        if group.owner is None or group.owner.kind not in ("StatefulSet", "DaemonSet"):
+            return 0  # others put the new pod elsewhere
+        return sum(
+            pod.deletion is not None and not pod.finished and now > pod.deletion + STUCK_AFTER
+            for pod in group.pods
+        )
 
     def unsettled(self, group: Group, pod: WatchedPod, begun: float) -> bool:
         """Whether a pod that came after a restart has not shown yet what becomes of it."""

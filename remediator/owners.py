@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from remediator.healing_plan import Owner
 from remediator.pod_health import WatchedPod
@@ -19,6 +20,10 @@ LOOKED_UP = {
     ("DaemonSet", "apps"): ("apps/v1", "daemonsets"),
 }
 REVISION = "deployment.kubernetes.io/revision"
+#: Set by the API server: grows with each change of a DaemonSet's pod template.
+GENERATION = "deprecated.daemonset.template.generation"
+#: Stands for no progressDeadlineSeconds (the greatest int32).
+NO_DEADLINE = 2**31 - 1
 
 
 def where(kind: str, api: str) -> tuple[str, str] | None:
@@ -37,67 +42,84 @@ def controller_of(raw: Json) -> tuple[str, str, str, str] | None:
 def owner_from(raw: Json, kind: str) -> Owner:
     """The owner from its JSON."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    desired = spec.get("replicas", 1)
-    if kind == "DaemonSet":
-        desired = status.get("desiredNumberScheduled") or 0
-    behind = (status.get("observedGeneration") or 0) < (meta.get("generation") or 0)
-    rolling, template = "", ""
-    if kind == "Deployment":
-        rolling = _deployment(status)
-        template = (meta.get("annotations") or {}).get(REVISION, "")
-    elif kind == "StatefulSet":
-        rolling = _stateful_set(spec, status)
-        template = status.get("updateRevision") or ""
-    elif kind == "DaemonSet":
-        rolling = _daemon_set(spec, status)
-    if behind:
-        rolling = "its controller has not seen its last change yet"
     name = meta["name"]
-    return Owner(
-        uid=meta["uid"],
-        kind=kind,
-        name=name,
-        api="apps/v1",
-        desired=desired,
-        rolling=f"{kind} {name}: {rolling}" if rolling else "",
-        template=template,
+    owner = Owner(meta["uid"], kind, name, "apps/v1", spec.get("replicas", 1))
+    if kind == "Deployment":
+        owner = _deployment(owner, meta, spec, status)
+    elif kind == "StatefulSet":
+        owner = _stateful_set(owner, spec, status)
+    elif kind == "DaemonSet":
+        owner = _daemon_set(owner, meta, spec, status)
+    if (status.get("observedGeneration") or 0) < (meta.get("generation") or 0):
+        rolling = "its controller has not seen its last change yet"
+        owner = replace(owner, rolling=rolling, stopped="", unseen=True)
+    return replace(
+        owner,
+        rolling=owner.rolling and f"{kind} {name}: {owner.rolling}",
+        stopped=owner.stopped and f"{kind} {name}: {owner.stopped}",
     )
 
 
-def _deployment(status: Json) -> str:
-    """Why it is being rolled out. A roll-out that has failed (its deadline passed) is over."""
-    progressing = next(
-        (item for item in status.get("conditions") or () if item["type"] == "Progressing"), None
-    )
-    if progressing is not None and progressing["status"] == "False":
-        return ""
+def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
+    deadline = spec.get("progressDeadlineSeconds")
     there, updated = status.get("replicas") or 0, status.get("updatedReplicas") or 0
+    rolling, stopped = _rolled_out(spec, status, there, updated)
+    return replace(
+        owner,
+        rolling=rolling,
+        stopped=stopped,
+        template=(meta.get("annotations") or {}).get(REVISION, ""),
+        progress=(updated, updated - there, status.get("availableReplicas") or 0),
+        deadline=None if deadline in (None, NO_DEADLINE) else float(deadline),
+    )
+
+
+def _rolled_out(spec: Json, status: Json, there: int, updated: int) -> tuple[str, str]:
+    """Why a Deployment is being rolled out, or why its roll-out does not go on."""
+    progressing: Json = next(
+        (item for item in status.get("conditions") or () if item["type"] == "Progressing"), {}
+    )
+    state, reason = progressing.get("status"), progressing.get("reason") or ""
+    if state == "False":
+        return "", f"its roll-out has failed ({reason})"
     if updated < there:
-        return f"a roll-out is under way ({updated} of {there} pods are new)"
-    known = progressing is not None and progressing["status"] == "True"
-    if known and progressing is not None and progressing["reason"] != "NewReplicaSetAvailable":
-        return "a roll-out is under way (its first pods are not available yet)"
-    return ""
+        if spec.get("paused"):
+            return "", f"its roll-out is paused ({updated} of {there} pods are new)"
+        return f"a roll-out is under way ({updated} of {there} pods are new)", ""
+    if state == "True" and reason != "NewReplicaSetAvailable" and not spec.get("paused"):
+        return "a roll-out is under way (its first pods are not available yet)", ""
+    return "", ""
 
 
-def _stateful_set(spec: Json, status: Json) -> str:
+def _stateful_set(owner: Owner, spec: Json, status: Json) -> Owner:
     strategy = spec.get("updateStrategy") or {}
     by_itself = strategy.get("type") != "OnDelete"
     partition = (strategy.get("rollingUpdate") or {}).get("partition") or 0
     current, update = status.get("currentRevision"), status.get("updateRevision")
-    if by_itself and not partition and update and current != update:
-        return "a roll-out is under way"
-    return ""
+    whole = by_itself and not partition
+    rolls = whole and update and current != update
+    return replace(
+        owner,
+        rolling="a roll-out is under way" if rolls else "",
+        template=update or "",
+        progress=(status.get("updatedReplicas") or 0,),
+        patience=float(spec.get("minReadySeconds") or 0),
+        renews=update or "" if whole else "",
+    )
 
 
-def _daemon_set(spec: Json, status: Json) -> str:
+def _daemon_set(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
     by_itself = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
     wanted = status.get("desiredNumberScheduled") or 0
     updated = status.get("updatedNumberScheduled") or 0
-    return (
-        f"a roll-out is under way ({updated} of {wanted})"
-        if by_itself and (updated < wanted)
-        else ""
+    rolls = by_itself and updated < wanted
+    return replace(
+        owner,
+        desired=wanted,
+        rolling=f"a roll-out is under way ({updated} of {wanted})" if rolls else "",
+        template=str((meta.get("annotations") or {}).get(GENERATION, "")),
+        progress=(updated, status.get("numberAvailable") or 0),
+        patience=float(spec.get("minReadySeconds") or 0),
     )
 
 

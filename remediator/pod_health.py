@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -33,6 +33,7 @@ OOM_KILLED = "OOMKilled"
 STARTUP_MARGIN = 30.0
 #: Seconds by which two answers about the same last progress may differ (their clock's grain).
 ANSWER_TOLERANCE = 2.0
+REVISION_LABEL = "controller-revision-hash"
 _KEEP = ("selfheal.dev/evict", "false")
 
 
@@ -80,6 +81,8 @@ class WatchedPod:
     address: str
     ports: Mapping[str, int]
     containers: tuple[Container, ...]
+    #: Which of its StatefulSet's or DaemonSet's templates it was made from, empty = not told.
+    revision: str = ""
 
     @property
     def id(self) -> str:
@@ -137,6 +140,7 @@ def watched_from_json(raw: Json) -> WatchedPod:
             *_containers(status.get("initContainerStatuses"), inits),
             *_containers(status.get("containerStatuses"), specs),
         ),
+        revision=sys.intern((meta.get("labels") or {}).get(REVISION_LABEL, "")),
     )
 
 
@@ -260,6 +264,19 @@ def diagnose(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None, now: floa
     if found is None:
         found = WELL if pod.ready else _not_ready(pod, symptoms)
     return found
+
+
+def renewed(found: Diagnosis, symptoms: Symptoms) -> Diagnosis:
+    """The diagnosis of a pod made from a template that its owner does not want any more.
+
+    What no restart of the same pod heals (its image, what it requests) a restart heals here. A
+    StatefulSet waits for such a pod for ever (kubernetes/kubernetes#67250).
+    """
+    if found.health is not Health.POOR or symptoms.not_ready_for is None:
+        return found
+    lasting = symptoms.not_ready_for
+    text = f"{found.detail}; a restart brings its owner's present template".lstrip("; ")
+    return replace(found, health=Health.ILL, detail=text, cause=Cause.NOT_READY, lasting=lasting)
 
 
 def _leaving(pod: WatchedPod, deletion: float, symptoms: Symptoms) -> Diagnosis:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from remediator.answers import understood
+from remediator.rollouts import Rollout, rollout_from, rollout_json
 from remediator.settings import parse_duration
 from remediator.snapshot import Json, as_name, as_text, timestamp
 
@@ -96,7 +97,7 @@ class Record:
     restarts: when its pods were restarted within the last hour, the oldest first. failures:
     restarts in a row since it was last well for long. pod: uid of the pod whose restart is under
     way, empty = none. gave_up: since when it is left alone. template: the pod template that this
-    is about; another one deserves a new chance.
+    is about; another one deserves a new chance. rollout: how far the roll-out under way has come.
     """
 
     uid: str
@@ -107,6 +108,7 @@ class Record:
     pod: str = ""
     gave_up: float | None = None
     template: str = ""
+    rollout: Rollout | None = None
 
     def recent(self, now: float) -> tuple[float, ...]:
         """The restarts that count against the hourly budget."""
@@ -115,7 +117,7 @@ class Record:
     @property
     def idle(self) -> bool:
         """Whether nothing of it has to be remembered."""
-        return not (self.restarts or self.failures or self.pod or self.gave_up)
+        return not (self.restarts or self.failures or self.pod or self.gave_up or self.rollout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,7 @@ def _record(item: Json) -> Record:
         pod=item.get("pod", ""),
         gave_up=timestamp(item.get("gaveUp")),
         template=item.get("template", ""),
+        rollout=rollout_from(item.get("rollout")),
     )
 
 
@@ -357,6 +360,8 @@ def _record_json(record: Record) -> Json:
         found["gaveUp"] = time_text(record.gave_up)
     if record.template:
         found["template"] = record.template
+    if record.rollout is not None:
+        found["rollout"] = rollout_json(record.rollout, time_text(record.rollout.since))
     return found
 
 

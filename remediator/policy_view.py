@@ -79,7 +79,11 @@ def policies_plan(
 
     Pods are not asked how their work goes: for that the policies' status counts. Raises ApiFailure.
     """
-    healing = Healing(config.policies.look_interval, once=True)
+    healing = Healing(
+        config.policies.look_interval,
+        rollout_deadline=config.policies.rollout_deadline,
+        once=True,
+    )
     policies = [policy_from_json(raw) for raw in _raws(api, config)]
     for policy in policies:
         if not policy.problem:

@@ -306,11 +306,16 @@ class Policies(_Strict):
     look_interval: Duration = 10.0
     progress_timeout: Duration = 2.0
     progress_concurrency: int = Field(default=8, ge=1, le=64)
+    #: A roll-out without progress for so long keeps no pod from being restarted any more, where
+    #: its owner has no own deadline.
+    rollout_deadline: Duration = 600.0
 
     @model_validator(mode="after")
     def _intervals(self) -> Policies:
         if self.look_interval < 1:
             raise ValueError(f"lookInterval must be at least 1s, got {self.look_interval:g}s")
+        if self.rollout_deadline < 1:
+            raise ValueError(f"rolloutDeadline must be at least 1s, got {self.rollout_deadline:g}s")
         if not 0.1 <= self.progress_timeout <= 30:
             raise ValueError(
                 f"progressTimeout must be from 100ms to 30s, got {self.progress_timeout:g}s"

@@ -459,6 +459,9 @@
 {{- if lt (include "selfheal.seconds" $c.policies.lookInterval | float64) 1.0 -}}
 {{- $p = append $p (printf "remediator.config.policies.lookInterval is %s: set it to 1s at least" $c.policies.lookInterval) -}}
 {{- end -}}
+{{- if lt (include "selfheal.seconds" $c.policies.rolloutDeadline | float64) 1.0 -}}
+{{- $p = append $p (printf "remediator.config.policies.rolloutDeadline is %s: set it to 1s at least" $c.policies.rolloutDeadline) -}}
+{{- end -}}
 {{- $timeout := include "selfheal.seconds" $c.policies.progressTimeout | float64 -}}
 {{- if or (lt $timeout 0.1) (gt $timeout 30.0) -}}
 {{- $p = append $p (printf "remediator.config.policies.progressTimeout is %s: set it to 100ms at least and 30s at most" $c.policies.progressTimeout) -}}

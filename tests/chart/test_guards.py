@@ -321,6 +321,10 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "set remediator.config.brakes.groupLabel",
         ],
     ),
+    "roll-outs that may not stand still at all": (
+        {"remediator": {"config": {"policies": {"rolloutDeadline": "500ms"}}}},
+        ["remediator.config.policies.rolloutDeadline is 500ms", "1s at least"],
+    ),
     "pods that may take too long to answer": (
         {"remediator": {"config": {"policies": {"progressTimeout": "45s"}}}},
         ["remediator.config.policies.progressTimeout is 45s", "30s at most"],

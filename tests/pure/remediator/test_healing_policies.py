@@ -331,6 +331,7 @@ def test_a_new_leader_can_say_that_it_is_over() -> None:
     [
         ("policies: {lookInterval: 100ms}", "at least 1s"),
         ("policies: {progressTimeout: 0s}", "from 100ms to 30s"),
+        ("policies: {rolloutDeadline: 500ms}", "rolloutDeadline must be at least 1s"),
         ("policies: {progressConcurrency: 0}", "progressConcurrency"),
         ("policies: {colour: blue}", "policies.colour: unknown key"),
     ],
