@@ -1,22 +1,17 @@
-"""What the API says about pods' volumes and about autoscalers, for a drain and for `plan`."""
+"""What the API says about pods' volumes, for a drain and for `plan`."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from remediator.answers import ApiFailure, understood
-from remediator.headroom import AUTOSCALER_LEASES, AUTOSCALER_NAMESPACES, tied
+from remediator.answers import ApiFailure
+from remediator.headroom import tied
 from remediator.kubernetes_api import KubernetesApi
 from remediator.placement import Terms
-from remediator.snapshot import Node, Pod, timestamp
-
-log = logging.getLogger(__name__)
+from remediator.snapshot import Node, Pod
 
 Claim = tuple[str, str]
-#: A Lease renewed so lately (seconds) is held by a running process, whatever the clocks differ.
-RENEWED_WITHIN = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +36,3 @@ def read_claims(api: KubernetesApi, pods: Iterable[Pod]) -> Claims:
         except ApiFailure as failure:
             found.failed[claim] = failure
     return found
-
-
-def autoscaler_runs(api: KubernetesApi, now: float) -> bool:
-    """Whether a cluster-autoscaler or Karpenter renews its Lease; no when that cannot be read."""
-    try:
-        return any(_lease_held(api, namespace, now) for namespace in AUTOSCALER_NAMESPACES)
-    except ApiFailure as failure:
-        log.warning(
-            "Leases cannot be listed, so no autoscaler is assumed (see drain.autoscaler): %s",
-            failure,
-        )
-        return False
-
-
-def _lease_held(api: KubernetesApi, namespace: str, now: float) -> bool:
-    for raws, _ in api.leases_in(namespace).pages():
-        for raw in raws:
-            with understood("a Lease"):
-                name, spec = raw["metadata"]["name"], raw.get("spec") or {}
-                renewed = timestamp(spec.get("renewTime"))
-            lately = renewed is not None and now - renewed < RENEWED_WITHIN
-            if name in AUTOSCALER_LEASES and spec.get("holderIdentity") and lately:
-                return True
-    return False

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from remediator import supervision
 from remediator.annotation import Phase, State, Unreadable
@@ -23,13 +23,12 @@ from remediator.answers import (
     classify_eviction,
     understood,
 )
-from remediator.claims import autoscaler_runs, read_claims
+from remediator.claims import read_claims
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders, fallback
-from remediator.headroom import Room, expected, place, usable
-from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.pod_filters import Fate, Surroundings, sort_pod
+from remediator.rooms import Move, Rooms
 from remediator.settings import Config
 from remediator.snapshot import (
     Budget,
@@ -52,7 +51,6 @@ DAEMON_SETS_KEPT = 60.0
 BUDGETS_KEPT = 60.0
 BLOCKED_EVERY = 60.0
 BLOCKED_FIRST = 1.0
-ROOM_KEPT = 60.0
 #: A drain that was written down so recently has evicted nothing yet.
 JUST_BEGUN = 2.0
 #: A drain of which nothing is heard is looked at all the same, as a net.
@@ -69,8 +67,8 @@ class Running:
 
     drain: NodeDrain
     pods: Collection
-    #: The other nodes, and whether it is to be checked that the pods fit there.
-    others: list[Node] = field(default_factory=list)
+    #: All nodes, and whether it is to be checked that the pods fit on the others.
+    nodes: list[Node] = field(default_factory=list)
     checked: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     checking: bool = False
@@ -88,6 +86,11 @@ class Running:
     #: Something was heard of it since it was last looked at; else it is looked at when due.
     news: bool = True
     due: float = 0.0
+
+    @property
+    def others(self) -> list[Node]:
+        """All nodes but the one that is drained."""
+        return [node for node in self.nodes if node.uid != self.drain.uid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,7 @@ class Draining:
         self._looked_with, self._stopped = config, False
         self._daemon_sets: tuple[float, DaemonSets] | None = None
         self._daemon_lock = threading.Lock()
-        self._rooms: dict[str, tuple[float, Room]] = {}
-        #: Per draining node: where its pods are to fit (node's uid, pod).
-        self._reserved: dict[str, list[tuple[str, Pod]]] = {}
-        self._room_lock = threading.Lock()
+        self._rooms = Rooms(api)
         self._budgets: dict[str, Budget] = {}
         self._budget_stop: threading.Event | None = None
         self._budget_source: Collection | None = None
@@ -160,8 +160,7 @@ class Draining:
         # Only before the first eviction: what was begun is ended, by whichever process.
         just_begun = fresh or self._clock() - state.drain_started < JUST_BEGUN
         check = self.config.drain.headroom and just_begun and not drain.after
-        others = [item for item in self._callbacks.nodes() if item.uid != uid]
-        run = Running(drain, self._api.pods_of(node), others, check)
+        run = Running(drain, self._api.pods_of(node), self._callbacks.nodes(), check)
         self.running[uid] = run
         self.revision += 1
         supervision.start("pods", lambda: self._watch_pods(run), run.stop, name=f"pods-{node}")
@@ -171,7 +170,7 @@ class Draining:
         run = self.running.get(uid)
         if run is not None:
             run.drain.watch_on()
-            self._release_room(uid)
+            self._rooms.release(uid)
         self.reopen(uid)
 
     def reopen(self, uid: str) -> None:
@@ -209,7 +208,7 @@ class Draining:
         if run is not None:
             self.revision += 1
             run.stop.set()
-            self._release_room(uid)
+            self._rooms.release(uid)
             run.pods.close()
 
     def end_all(self) -> None:
@@ -228,6 +227,8 @@ class Draining:
 
         def heard(change: Change[Pod]) -> None:
             drain.pod_changed(change.old, change.new)
+            if change.new is None and change.old is not None:
+                self._rooms.left(drain.uid, change.old.uid)
             run.news = True
 
         def synced() -> None:
@@ -277,69 +278,14 @@ class Draining:
         )
 
     def _no_room(self, run: Running, pods: list[Pod], around: Surroundings) -> str:
-        """Why the pods cannot go elsewhere, empty when they can (or nobody asked).
-
-        Nodes are looked at one by one, those known already first, until all pods are placed. Only
-        then is the room reserved, until the drain ends.
-        """
-        left = [
+        """Why the pods cannot go elsewhere, empty when they can (or nobody asked)."""
+        if not run.checked:
+            return ""
+        going = tuple(
             pod for pod in pods if pod.deletion is None and sort_pod(pod, around).fate is Fate.EVICT
-        ]
-        made = self.config.drain.autoscaler
-        if not run.checked or not left or expected(made, run.others):
-            return ""
-        usable_nodes = [node for node in run.others if usable(node)]
-        with self._room_lock:
-            placed, left = self._placed(left, usable_nodes, around, run.stop)
-            if not left and not run.stop.is_set():
-                self._reserved[run.drain.uid] = placed
-        if not left or run.stop.is_set():
-            return ""
-        if expected(made, run.others, lambda: autoscaler_runs(self._api, self._clock())):
-            return ""
-        return no_room_text(left, len(usable_nodes))
-
-    def _placed(
-        self, left: list[Pod], nodes: list[Node], around: Surroundings, stop: threading.Event
-    ) -> tuple[list[tuple[str, Pod]], list[Pod]]:
-        """Where the pods fit (node's uid, pod), and those that fit nowhere."""
-        now = time.monotonic()
-        known = {uid: kept for uid, kept in self._rooms.items() if now - kept[0] < ROOM_KEPT}
-        self._rooms = known
-        placed: list[tuple[str, Pod]] = []
-        for node in sorted(nodes, key=lambda node: node.uid not in known):
-            if not left or stop.is_set():
-                break
-            try:
-                room = self._room(node, now)
-            except ApiFailure as failure:
-                log.warning("room on %s is not known, so it counts as full: %s", node.name, failure)
-                continue
-            rest = place(left, room, around.claim_terms)
-            kept = {pod.uid for pod in rest}
-            placed += [(node.uid, pod) for pod in left if pod.uid not in kept]
-            left = rest
-        return placed, left
-
-    def _room(self, node: Node, now: float) -> Room:
-        """What is free there beside what other drains are to put there."""
-        kept = self._rooms.get(node.uid)
-        if kept is None:
-            pages = self._api.pods_of(node.name).pages(cached=True)
-            pods = [pod_from_json(raw) for raws, _ in pages for raw in raws]
-            kept = self._rooms[node.uid] = (now, Room.of(node, pods))
-        room = replace(kept[1].copy(), node=node)  # its labels and taints as they are now
-        for reserved in self._reserved.values():
-            for uid, pod in reserved:
-                if uid == node.uid:
-                    room.take(pod)
-        return room
-
-    def _release_room(self, uid: str) -> None:
-        """The drain is over: what it moved is found where it runs, when the nodes are read next."""
-        with self._room_lock:
-            if self._reserved.pop(uid, None):
-                self._rooms = {}
+        )
+        move = Move(run.drain.uid, going, tuple(run.nodes), around.claim_terms)
+        return self._rooms.check(move, self.config.drain.autoscaler, self._clock(), run.stop)
 
     def _known_daemon_sets(self) -> DaemonSets | None:
         with self._daemon_lock:

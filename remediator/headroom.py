@@ -20,9 +20,6 @@ _AUTOSCALER_TAINTS = (
     "ToBeDeletedByClusterAutoscaler",
     "karpenter.sh/disrupted",
 )
-#: Leases of autoscalers, in the namespaces where they stand by default.
-AUTOSCALER_LEASES = frozenset({"cluster-autoscaler", "karpenter-leader-election"})
-AUTOSCALER_NAMESPACES = ("kube-system", "karpenter")
 
 #: Volumes of claims (namespace, name): the nodes that each can be used on, None = any.
 ClaimTerms = Mapping[tuple[str, str], Terms | None]
@@ -186,16 +183,14 @@ def autoscaled(nodes: Iterable[Node]) -> bool:
     )
 
 
-def expected(
-    setting: str, nodes: Iterable[Node], lease_held: Callable[[], bool] = lambda: False
-) -> bool:
+def expected(setting: str, nodes: Iterable[Node], seen: Callable[[], bool] = lambda: False) -> bool:
     """Whether nodes are made for pods that fit nowhere, by `drain.autoscaler`.
 
-    lease_held: whether an autoscaler holds its Lease; asked only when nothing else tells.
+    seen: whether an autoscaler is seen at work; asked only when nothing else tells.
     """
     if setting != "auto":
         return setting == "present"
-    return autoscaled(nodes) or lease_held()
+    return autoscaled(nodes) or seen()
 
 
 def describe(left: list[Pod], looked_at: int) -> str:

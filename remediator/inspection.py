@@ -6,6 +6,7 @@ a disruption budget, so budgets are added up here, pod by pod in the order of th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,16 +14,15 @@ from typing import Any
 from remediator import policy_view
 from remediator.annotation import Phase, Unreadable
 from remediator.answers import ApiFailure, Outcome, classify_eviction
-from remediator.claims import autoscaler_runs, read_claims
+from remediator.claims import read_claims
 from remediator.conditions import Memory, observe
 from remediator.decide import Kind, read_state
 from remediator.drain import STUCK_AFTER
-from remediator.headroom import Room, expected, place, usable
-from remediator.headroom import describe as no_room_text
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import PAUSE_KEY, LeaseView, vouched_for
 from remediator.planner import Entry, Planner
 from remediator.pod_filters import Fate, Surroundings, sort_pod
+from remediator.rooms import Move, Rooms
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import (
     Budget,
@@ -139,6 +139,7 @@ def plan(
     made = planner.plan(now, paused=paused)
     budgets, notes = _budgets(api)
     room = {budget.uid: budget.allowed for budget in budgets}
+    rooms = Rooms(api)
     chosen = []
     for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
         item = _node_plan(entry)
@@ -148,7 +149,7 @@ def plan(
         if drains:
             others = [e.node for e in planner.entries.values() if e is not entry]
             item = _with_pods(api, config, item, entry.node, budgets, room, others)
-            item = replace(item, headroom=_headroom(api, config, entry.node, others, now))
+            item = replace(item, headroom=_headroom(api, config, entry.node, others, rooms, now))
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
@@ -236,29 +237,24 @@ def _with_pods(
 
 
 def _headroom(
-    api: KubernetesApi, config: Config, node: Node, others: list[Node], now: float
+    api: KubernetesApi, config: Config, node: Node, others: list[Node], rooms: Rooms, now: float
 ) -> str:
     """What fits on no other node, as the drain itself would check it."""
-    made = config.drain.autoscaler
-    if not config.drain.headroom or expected(made, others):
+    if not config.drain.headroom:
         return ""
     pods = _pods_of(api, node.name)
     around = surroundings(api, config, pods, set(), others)
-    left = [pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT]
-    able = [other for other in others if usable(other)]
-    for other in able:
-        if not left:
-            return ""
-        room = Room.of(other, _pods_of(api, other.name, cached=True))
-        left = place(left, room, around.claim_terms)
-    if not left or expected(made, others, lambda: autoscaler_runs(api, now)):
-        return ""
-    return no_room_text(left, len(able))
+    going = tuple(
+        pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT
+    )
+    move = Move(node.uid, going, (node, *others), around.claim_terms)
+    crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
+    rooms.release(node.uid)  # each node is looked at as if it were the only one
+    return crowded
 
 
-def _pods_of(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:
-    pages = api.pods_of(node).pages(cached=cached)
-    return [pod_from_json(raw) for raws, _ in pages for raw in raws]
+def _pods_of(api: KubernetesApi, node: str) -> list[Pod]:
+    return [pod_from_json(raw) for raws, _ in api.pods_of(node).pages() for raw in raws]
 
 
 def _take_room(pod: Pod, covering: list[Budget], room: dict[str, int]) -> str:

@@ -345,16 +345,26 @@ class KubernetesApi:
             affinity = (volume.get("spec") or {}).get("nodeAffinity") or {}
             return node_terms(affinity.get("required"))
 
-    # -- policies -----------------------------------------------------------------------
+    def config_map(self, namespace: str, name: str) -> Json | None:
+        """A ConfigMap, None = there is none of this name. Raises ApiFailure."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/configmaps/{quote(name)}"
+        return self._get_if_there(path)
 
-    def controller(self, namespace: str, api: str, plural: str, name: str) -> Json | None:
-        """A controller of pods, None = there is none of this name. Raises ApiFailure."""
+    def _get_if_there(self, path: str) -> Json | None:
         try:
-            return self.get(f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}")
+            return self.get(path)
         except ApiFailure as failure:
             if failure.status == 404:
                 return None
             raise
+
+    # -- policies -----------------------------------------------------------------------
+
+    def controller(self, namespace: str, api: str, plural: str, name: str) -> Json | None:
+        """A controller of pods, None = there is none of this name. Raises ApiFailure."""
+        return self._get_if_there(
+            f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}"
+        )
 
     def policy(self, namespace: str, name: str) -> Json:
         """One HealingPolicy. Raises ApiFailure."""

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from remediator import policies, supervision
+from remediator import autoscaler, policies, supervision
 from remediator.commands import Failure
 from remediator.events import EventWriter
 from remediator.health import serve
@@ -52,6 +52,9 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
     wanted.append(Permission("list", leases, "leases"))
+    if config.drain.headroom and config.drain.autoscaler == "auto":
+        status = {"namespace": autoscaler.STATUS_NAMESPACE, "name": autoscaler.STATUS_NAME}
+        wanted.append(Permission("get", "", "configmaps", **status))
     wanted.append(Permission("create", "", "events", namespace="default"))
     wanted.append(Permission("create", leases, "leases", namespace=namespace))
     wanted += [

@@ -160,6 +160,7 @@ WORDS = {
     "persistentvolumeclaims": "claims",
     "persistentvolumes": "volumes",
     "poddisruptionbudgets": "disruption budgets",
+    "configmaps": "the ConfigMap `cluster-autoscaler-status`",
     "daemonsets": "DaemonSets",
     "deployments": "owners of pods",
     "replicasets": "owners of pods",

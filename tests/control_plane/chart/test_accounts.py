@@ -31,6 +31,7 @@ NODES_AND_PODS: Rights = {
     "poddisruptionbudgets.policy": "get list watch",
     "daemonsets.apps": "list",
     "leases.coordination.k8s.io": "list",
+    "configmaps cluster-autoscaler-status": "get",
     "machines.cluster.x-k8s.io": "list",
     "events": "create patch",
     "events.events.k8s.io": "create patch",

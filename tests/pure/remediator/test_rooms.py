@@ -1,4 +1,4 @@
-"""What one drain's check of the room leaves to the next one's."""
+"""What one drain's check of the room leaves to the next one's, and signs of an autoscaler."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from remediator.answers import ApiFailure
-from remediator.drain import NodeDrain
-from remediator.draining import Callbacks, Draining, Running
-from remediator.pod_filters import Surroundings
-from remediator.settings import Drain
+from remediator.rooms import ARRIVES_WITHIN, ROOM_KEPT, Move, Rooms
 from remediator.snapshot import Capacity, Node, Pod
-from remediator.workers import Workers
 from tests.pure.remediator import things
+from tests.pure.remediator.running import pod as pod_json
 from tests.pure.remediator.things import NOW, datetime_text, pod
 
 
@@ -30,71 +27,133 @@ class _Pages:
 
 
 class Api:
-    """Nodes without pods, and the Leases of kube-system."""
+    """Nodes with these pods, the Leases of kube-system, and cluster-autoscaler's status."""
 
     def __init__(self) -> None:
         self.leases: list[Any] | ApiFailure = []
         self.pods: list[Any] | ApiFailure = []
+        self.status: dict[str, Any] | ApiFailure | None = None
+        self.read = 0
 
     def pods_of(self, node: str) -> _Pages:
+        self.read += 1
         return _Pages(self.pods)
 
     def leases_in(self, namespace: str) -> _Pages:
         return _Pages(self.leases if namespace == "kube-system" else [])
 
+    def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+        assert (namespace, name) == ("kube-system", "cluster-autoscaler-status")
+        if isinstance(self.status, ApiFailure):
+            raise self.status
+        return self.status
+
+
+class World:
+    """Rooms at a time that the test sets."""
+
+    def __init__(self) -> None:
+        self.api, self.now = Api(), 1000.0
+        self.rooms = Rooms(self.api, lambda: self.now)  # type: ignore[arg-type]
+        self.autoscaler = "auto"
+
+    def check(self, uid: str, *pods: Pod, others: list[Node] | None = None) -> str:
+        """What keeps the pods of that node where they are; its drain goes on."""
+        nodes = (things.node(uid, uid=uid), *(others or [things.node("other")]))
+        move = Move(uid, pods, nodes, {})
+        return self.rooms.check(move, self.autoscaler, NOW, threading.Event())
+
 
 @pytest.fixture
-def api() -> Api:
-    return Api()
-
-
-@pytest.fixture
-def drains(api: Api) -> Draining:
-    nothing = Callbacks(*[lambda *_: None] * 6)  # type: ignore[arg-type]
-    return Draining(
-        api,  # type: ignore[arg-type]
-        things.config(),
-        Workers(1),
-        lambda job: job(),
-        "",
-        nothing,
-        lambda: NOW,
-    )
-
-
-AROUND = Surroundings(Drain())
-OTHERS = [things.node("other")]
-
-
-def _check(drains: Draining, name: str, *pods: Pod, others: list[Node] = OTHERS) -> str:
-    """What keeps the pods of that node where they are; its drain goes on."""
-    drain = NodeDrain(name, name, NOW, NOW + 600, AROUND)
-    closed = threading.Event()
-    source: Any = type("Source", (), {"close": lambda _: closed.set()})()
-    run = Running(drain, source, others, checked=True)
-    drains.running[name] = run
-    return drains._no_room(run, list(pods), AROUND)
+def world() -> World:
+    return World()
 
 
 def _cpu(name: str, milli: int) -> Pod:
     return pod(name, requests=Capacity(milli, 0, 1))
 
 
-def test_a_check_that_failed_uses_up_nothing(drains: Draining) -> None:
-    assert "default/huge" in _check(drains, "a", _cpu("small", 900), _cpu("huge", 5000))
-    assert _check(drains, "b", _cpu("web", 800)) == ""
+def _there(name: str, milli: int) -> dict[str, Any]:
+    raw = pod_json(name, "other")
+    raw["metadata"]["uid"] = f"uid-{name}"
+    raw["spec"]["containers"][0]["resources"] = {"requests": {"cpu": f"{milli}m"}}
+    return raw
 
 
-def test_room_is_kept_for_a_drain_until_it_ends(drains: Draining) -> None:
-    assert _check(drains, "a", _cpu("one", 900)) == ""
-    assert _check(drains, "b", _cpu("two", 900))
-    drains.end("a")
-    assert _check(drains, "c", _cpu("two", 900)) == ""
+def test_a_check_that_failed_uses_up_nothing(world: World) -> None:
+    assert "default/huge" in world.check("a", _cpu("small", 900), _cpu("huge", 5000))
+    assert world.check("b", _cpu("web", 800)) == ""
 
 
-def test_room_that_cannot_be_read_is_none(drains: Draining, api: Api) -> None:
-    api.pods = ApiFailure(500, "InternalError", "etcd")
-    assert _check(drains, "a", _cpu("one", 1))
+def test_room_is_kept_for_a_drain_until_it_ends(world: World) -> None:
+    assert world.check("a", _cpu("one", 900)) == ""
+    assert world.check("b", _cpu("two", 900))
+    world.rooms.release("a")
+    assert world.check("c", _cpu("two", 900)) == ""
+
+
+def test_room_that_cannot_be_read_is_none(world: World) -> None:
+    world.api.pods = ApiFailure(500, "InternalError", "etcd")
+    assert world.check("a", _cpu("one", 1))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("later", [ARRIVES_WITHIN, ROOM_KEPT + 1])
+def test_a_pod_that_has_arrived_is_counted_once(world: World, later: float, ended: bool) -> None:
+    assert world.check("a", _cpu("one", 500)) == ""
+    world.rooms.left("a", "uid-one")
+    world.api.pods = [_there("one-again", 500)]
+    if ended:
+        world.rooms.release("a")
+    world.now += later
+    assert world.check("b", _cpu("two", 500)) == ""
+    assert world.check("c", _cpu("three", 1))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_pod_that_has_left_and_not_arrived_keeps_its_room(world: World, ended: bool) -> None:
+    """A StatefulSet's successor is made only when its predecessor is gone."""
+    assert world.check("a", _cpu("one", 500)) == ""
+    world.rooms.left("a", "uid-one")
+    if ended:
+        world.rooms.release("a")
+    world.now += ARRIVES_WITHIN / 2
+    assert world.check("b", _cpu("two", 600))
+
+
+def test_a_pod_that_has_not_left_keeps_its_room_however_long_it_takes(world: World) -> None:
+    assert world.check("a", _cpu("one", 500), _cpu("slow", 300)) == ""
+    world.rooms.left("a", "uid-one")
+    world.api.pods = [_there("one-again", 500)]
+    world.now += 10 * ROOM_KEPT
+    assert world.check("b", _cpu("two", 201))
+    assert world.check("b", _cpu("two", 200)) == ""
+
+
+def test_a_pod_that_arrived_elsewhere_than_expected_is_counted_there(world: World) -> None:
+    others = [things.node("x"), things.node("y")]
+    assert world.check("a", _cpu("filler", 1), others=[others[1]]) == ""  # y is known
+    world.rooms.release("a")
+    assert world.check("a", _cpu("one", 900), others=others) == ""
+    world.rooms.left("a", "uid-one")
+    world.rooms.release("a")
+    world.now += ARRIVES_WITHIN
+    world.api.pods = [_there("one-again", 900)]  # on both, as far as is read
+    assert world.check("b", _cpu("two", 900), others=others)
+
+
+def test_the_end_of_a_drain_does_not_wait_for_a_check(world: World) -> None:
+    """The main loop ends drains; reads of the API may take long."""
+    ended = threading.Event()
+
+    def hangs(node: str) -> _Pages:
+        end = threading.Thread(target=lambda: (world.rooms.release("z"), ended.set()), daemon=True)
+        end.start()
+        assert ended.wait(30)
+        return _Pages([])
+
+    world.api.pods_of = hangs  # type: ignore[method-assign]
+    assert world.check("a", _cpu("one", 1)) == ""
 
 
 @pytest.mark.parametrize(
@@ -107,28 +166,66 @@ def test_room_that_cannot_be_read_is_none(drains: Draining, api: Api) -> None:
     ],
 )
 def test_an_autoscaler_that_renews_its_lease_makes_nodes(
-    drains: Draining, api: Api, name: str, ago: int, made: bool
+    world: World, name: str, ago: int, made: bool
 ) -> None:
     spec = {"holderIdentity": "x", "renewTime": datetime_text(NOW - ago)}
-    api.leases = [{"metadata": {"name": name}, "spec": spec}]
-    assert (_check(drains, "a", _cpu("huge", 5000)) == "") is made
+    world.api.leases = [{"metadata": {"name": name}, "spec": spec}]
+    assert (world.check("a", _cpu("huge", 5000)) == "") is made
 
 
-def test_leases_that_cannot_be_listed_are_no_autoscaler(drains: Draining, api: Api) -> None:
-    api.leases = ApiFailure(403, "Forbidden", "no")
-    assert _check(drains, "a", _cpu("huge", 5000))
+def _go_time(ago: float) -> str:
+    return datetime_text(NOW - ago).replace("T", " ").replace("Z", ".354884346 +0000 UTC")
+
+
+def _status(annotation: str = "", heading: str = "") -> dict[str, Any]:
+    annotations = {"cluster-autoscaler.kubernetes.io/last-updated": annotation}
+    meta: dict[str, Any] = {"name": "cluster-autoscaler-status"}
+    if annotation:
+        meta["annotations"] = annotations
+    return {"metadata": meta, "data": {"status": heading}} if heading else {"metadata": meta}
+
+
+@pytest.mark.parametrize(
+    ("status", "made"),
+    [
+        (_status(_go_time(12)), True),
+        (_status(_go_time(12).replace("+0000", "-0700")), True),  # ahead of us, as clocks may be
+        (_status(heading=f"Cluster-autoscaler status at {_go_time(12)}:\nCluster-wide:\n"), True),
+        (_status(heading=f"time: {_go_time(12)}\nautoscalerStatus: Running\n"), True),
+        (_status(heading=f'time: "{datetime_text(NOW - 12)}"\n'), True),
+        (_status(_go_time(86400)), False),  # it was taken out of the cluster
+        (_status(_go_time(86400), f"time: {_go_time(86400)}\n"), False),
+        (_status(heading=f"  lastProbeTime: {_go_time(12)}\n"), False),
+        (_status("soon"), False),
+        (_status("2026-13-45 99:99:99 +0000 UTC"), False),
+        (_status(), False),
+        (None, False),
+        (ApiFailure(403, "Forbidden", "no"), False),
+    ],
+)
+def test_an_autoscaler_that_writes_its_status_makes_nodes(
+    world: World, status: dict[str, Any] | ApiFailure | None, made: bool
+) -> None:
+    """Where the cloud runs it, its Lease is not in the cluster."""
+    world.api.status = status
+    assert (world.check("a", _cpu("huge", 5000)) == "") is made
+
+
+def test_leases_that_cannot_be_listed_are_no_autoscaler(world: World) -> None:
+    world.api.leases = ApiFailure(403, "Forbidden", "no")
+    assert world.check("a", _cpu("huge", 5000))
+    world.api.status = _status(_go_time(1))
+    assert world.check("a", _cpu("huge", 5000)) == ""
 
 
 @pytest.mark.parametrize(("setting", "made"), [("present", True), ("absent", False)])
-def test_an_autoscaler_can_be_configured(
-    drains: Draining, api: Api, setting: str, made: bool
-) -> None:
-    api.leases = [
+def test_an_autoscaler_can_be_configured(world: World, setting: str, made: bool) -> None:
+    world.api.leases = [
         {
             "metadata": {"name": "cluster-autoscaler"},
             "spec": {"holderIdentity": "x", "renewTime": datetime_text(NOW)},
         }
     ]
-    drains.config = things.config(drain={"autoscaler": setting})
+    world.autoscaler = setting
     karpenter = [things.node("other", labels={"karpenter.sh/nodepool": "x"})]
-    assert (_check(drains, "a", _cpu("huge", 5000), others=karpenter) == "") is made
+    assert (world.check("a", _cpu("huge", 5000), others=karpenter) == "") is made
