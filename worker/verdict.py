@@ -6,7 +6,6 @@ range, and a phrase that is not in the text is dropped.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
@@ -14,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker import leaks
+from worker import answer_json, leaks
 from worker.excerpts import Excerpts
 from worker.task import Field, Flag, Label, Labels, Number, Phrases, Task, Words
 
 _PERCENT = re.compile(r"^\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)\s*$")
-# What a reasoning model says to itself; it may hold braces.
-_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 # A number this low is a mark out of five or ten and no percentage.
 _LEAST_PERCENT = 10
 # Around a label, as a model writes it; or a part of the label itself.
@@ -53,7 +50,7 @@ def check(
     label outside its set or a missing field is not. A number out of its range is not either, but
     for clamp: then it becomes the range's nearer end.
     """
-    said = _object(content) if isinstance(content, str) else content
+    said = _object(content, task)
     values = {one.name: _value(one, said.get(one.name), text, clamp) for one in task.fields}
     # What was said, not what is left of it: a field may be shorter than a line of the prompt.
     for one in task.fields:
@@ -82,25 +79,21 @@ def _dropped(said: Mapping[str, Any], values: Mapping[str, Any], task: Task) -> 
     return lost
 
 
-def _object(content: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        found = _talked(_THOUGHT.sub("", content))
-    if not isinstance(found, dict):
-        raise BadVerdictError("the answer is not a JSON object")
+def _object(content: str | Mapping[str, Any], task: Task) -> Mapping[str, Any]:
+    wanted = _wanted(task)
+    if not isinstance(content, str):
+        return answer_json.unwrapped(content, wanted)
+    found = answer_json.find(content, wanted)
+    if found is None:
+        raise BadVerdictError("the answer holds no JSON object")
     return found
 
 
-def _talked(content: str) -> Any:
-    """The JSON object in the midst of other words."""
-    start, end = content.find("{"), content.rfind("}")
-    if start < 0 or end < start:
-        raise BadVerdictError("the answer holds no JSON object")
-    try:
-        return json.loads(content[start : end + 1])
-    except (ValueError, RecursionError):
-        raise BadVerdictError("the answer is not JSON") from None
+def _wanted(task: Task) -> answer_json.Wanted:
+    names = frozenset(one.name for one in task.fields)
+    # An answer may do without phrases, as `_phrases` does.
+    optional = {one.name for one in task.fields if isinstance(one, Phrases)}
+    return answer_json.Wanted(names, names - optional or names)
 
 
 def _value(one: Field, value: object, text: str, clamp: bool) -> Any:
