@@ -154,7 +154,6 @@ FOREIGN = (
             "kube_pod_container_resource_requests": (*_POD, "resource", "unit"),
             "kube_pod_container_resource_limits": (*_POD, "resource", "unit"),
             "kube_pod_status_unschedulable": _POD,
-            "kube_pod_status_ready": (*_POD, "condition"),
             "kube_deployment_spec_replicas": ("namespace", "deployment"),
             "kube_deployment_status_replicas_ready": ("namespace", "deployment"),
             "kube_deployment_status_observed_generation": ("namespace", "deployment"),

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 #: Windows over which the share of an error budget is looked at: short ones end an alert soon.
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
-_LOST = 'selfheal_worker_dead_letters_total{%worker%,reason="retries_exhausted"}'
+#: Reasons for which no model could have answered: the publisher's faults. Every other one counts
+#: as a failure, one that is added later too.
+UNANSWERABLE = (
+    *("body_too_large", "malformed_json", "not_an_object", "nested_too_deep", "missing_text"),
+    *("text_not_a_string", "blank_text", "text_too_large", "bad_id"),
+)
+#: Matchers of the dead letters that the objective counts.
+FAILED = f'reason!~"{"|".join(UNANSWERABLE)}"'
+_LOST = f"selfheal_worker_dead_letters_total{{%worker%,{FAILED}}}"
 _ANSWERED = 'selfheal_worker_messages_total{%worker%,outcome="answered"}'
 # Prometheus 2 keeps `60.0` as the client wrote it; other clients write `60`.
 _SOON = 'selfheal_worker_queue_wait_seconds_bucket{%worker%,le=~"%waitSeconds%([.]0)?"}'
@@ -40,13 +48,16 @@ def increase(counter: str, window: str) -> str:
 
 def failed(window: str) -> str:
     """The share of the messages that failed for good, of those that could be answered."""
-    # lost / (lost + answered), with each of them asked for once.
-    return f"1 / (1 + sum({increase(_ANSWERED, window)}) / sum({increase(_LOST, window)}))"
+    # lost / (lost + answered), with each of them asked for once. NaN, of no messages, is not >= 0.
+    return f"1 / (1 + sum({increase(_ANSWERED, window)}) / sum({increase(_LOST, window)})) >= 0"
 
 
 def late(window: str) -> str:
     """The share of the messages that were taken later than promised."""
-    return f"1 - sum({increase(_SOON, window)}) / sum({increase(_TAKEN, window)})"
+    # Clamped: at the edge of a window the two counters may be a sample apart.
+    return (
+        f"clamp_min(1 - sum({increase(_SOON, window)}) / sum({increase(_TAKEN, window)}), 0) >= 0"
+    )
 
 
 RECORDS = (

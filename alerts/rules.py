@@ -20,7 +20,8 @@ class Alert:
 
     for_: how long the expression must hold, in Prometheus' notation. threshold: the number that
     the chart puts for `%threshold%`; None when the expression has none. needs: `worker`,
-    `remediator`, `rabbitmq` (the bundled broker), `keda`, `ollama`, `detector`.
+    `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
+    `detector`, `deployments` (any of worker, remediator, ollama), `pods` (always there).
     """
 
     name: str
@@ -65,6 +66,8 @@ _SLOW = (("1d", "2h", "3"), ("3d", "6h", "1"))
 _WORKER = ("worker",)
 _REMEDIATOR = ("remediator",)
 _BROKER = ("worker", "rabbitmq")
+_OLLAMA = 'namespace="%namespace%",deployment="%release%-ollama"'
+_REMEDIATORS = 'namespace="%namespace%",deployment="%release%-remediator"'
 #: Brakes that only pace: waiting for one of them is the normal way, not a finding.
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
@@ -144,8 +147,8 @@ _WORK = (
         "0m",
         "sum by (reason) ("
         f"{increase('selfheal_worker_dead_letters_total{%worker%}', '30m')}) > %threshold%",
-        '{{ $value | printf "%.0f" }} dead letters ({{ $labels.reason }}) in 30 minutes',
-        '{{ $value | printf "%.0f" }} messages of the queue %queue% were dead-lettered in the last '
+        '{{ $value | printf "%.0f" | humanize }} dead letters ({{ $labels.reason }}) in 30 minutes',
+        '{{ $value | printf "%.0f" | humanize }} messages of the queue %queue% were dead-lettered in the last '
         "30 minutes as {{ $labels.reason }}, more than %threshold%.",
         "selfheal-worker",
         "Dead letters by reason",
@@ -158,8 +161,8 @@ _WORK = (
         "5m",
         'count(selfheal_worker_breaker_state{%worker%,breaker="model"} > 0'
         f" and on (pod, instance) {_HAD_ITS_MODEL}) > %threshold%",
-        "{{ $value }} workers of %release% have stopped consuming: the model does not answer",
-        "{{ $value }} workers wait for their model for %for%, those that never had it for 15 minutes "
+        "{{ $value | humanize }} workers of %release% have stopped consuming: the model does not answer",
+        "{{ $value | humanize }} workers wait for their model for %for%, those that never had it for 15 minutes "
         "more. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
         "the model answers.",
         "selfheal-model",
@@ -172,8 +175,8 @@ _WORK = (
         "critical",
         "5m",
         'sum(selfheal_worker_breaker_state{%worker%,breaker="results"} > bool 0) > %threshold%',
-        "{{ $value }} workers of %release% cannot publish results",
-        "The broker takes no results for {{ $value }} workers for %for%: the queue %results% is "
+        "{{ $value | humanize }} workers of %release% cannot publish results",
+        "The broker takes no results for {{ $value | humanize }} workers for %for%: the queue %results% is "
         "missing, full, or refuses them. Nothing is lost; nothing is answered either.",
         "selfheal-worker",
         "Breakers",
@@ -187,8 +190,8 @@ _WORK = (
         "count((selfheal_worker_ready{%worker%} == 0)"
         ' and on (pod) (selfheal_worker_messages_total{%worker%,outcome="answered"} == 0))'
         " > %threshold%",
-        "{{ $value }} workers of %release% have not become ready within %for%",
-        "{{ $value }} workers run, have never answered a message and are not ready: the model does "
+        "{{ $value | humanize }} workers of %release% have not become ready within %for%",
+        "{{ $value | humanize }} workers run, have never answered a message and are not ready: the model does "
         "not load or the broker is not reached.",
         "selfheal-model",
         "Workers without a warm model",
@@ -201,8 +204,8 @@ _WORK = (
         "10m",
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold%'
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%queue%"}) == 0',
-        "{{ $value }} messages wait in %queue%, and nobody consumes",
-        "{{ $value }} messages are ready in the queue %queue% for %for% without one consumer.",
+        "{{ $value | humanize }} messages wait in %queue%, and nobody consumes",
+        "{{ $value | humanize }} messages are ready in the queue %queue% for %for% without one consumer.",
         "selfheal-overview",
         "Queue depth",
         0,
@@ -214,8 +217,8 @@ _WORK = (
         "30m",
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%results%"}) > %threshold%'
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%results%"}) == 0',
-        "{{ $value }} results lie in %results%, and nobody reads them",
-        "{{ $value }} results are ready in the queue %results%, more than %threshold%, and it has had "
+        "{{ $value | humanize }} results lie in %results%, and nobody reads them",
+        "{{ $value | humanize }} results are ready in the queue %results%, more than %threshold%, and it has had "
         "no consumer for %for%. The broker's disk is finite.",
         "selfheal-overview",
         "Queue depth",
@@ -227,8 +230,8 @@ _WORK = (
         "critical",
         "5m",
         "count(selfheal_worker_broker_connected{%worker%} == 0) > %threshold%",
-        "{{ $value }} workers of %release% have no connection to the broker",
-        "{{ $value }} workers have been without a connection to RabbitMQ for %for%; they go on "
+        "{{ $value | humanize }} workers of %release% have no connection to the broker",
+        "{{ $value | humanize }} workers have been without a connection to RabbitMQ for %for%; they go on "
         "trying.",
         "selfheal-worker",
         "Broker connections",
@@ -240,8 +243,8 @@ _WORK = (
         "critical",
         "5m",
         "count(selfheal_worker_broker_blocked{%worker%} == 1) > %threshold%",
-        "The broker takes nothing from {{ $value }} workers of %release%",
-        "RabbitMQ blocks publishers (its memory or disk alarm) for %for%; {{ $value }} workers "
+        "The broker takes nothing from {{ $value | humanize }} workers of %release%",
+        "RabbitMQ blocks publishers (its memory or disk alarm) for %for%; {{ $value | humanize }} workers "
         "wait with their results.",
         "selfheal-worker",
         "Broker connections",
@@ -253,8 +256,8 @@ _WORK = (
         "warning",
         "0m",
         f"sum({increase('selfheal_worker_handler_hangs_total{%worker%}', '30m')}) > %threshold%",
-        '{{ $value | printf "%.0f" }} model calls of %release% passed their deadline in 30 minutes',
-        '{{ $value | printf "%.0f" }} calls did not come back by their deadline, more than '
+        '{{ $value | printf "%.0f" | humanize }} model calls of %release% passed their deadline in 30 minutes',
+        '{{ $value | printf "%.0f" | humanize }} calls did not come back by their deadline, more than '
         "%threshold% in 30 minutes; a worker whose calls all hang fails its liveness probe.",
         "selfheal-worker",
         "Hung handlers",
@@ -267,9 +270,9 @@ _WORK = (
         "0m",
         "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{%pods%}[1h]))"
         " > %threshold%",
-        '{{ $labels.pod }} restarted {{ $value | printf "%.0f" }} times in an hour',
-        'The container {{ $labels.container }} of {{ $labels.pod }} restarted {{ $value | printf "%.0f" '
-        "}} times within an hour, more than %threshold%.",
+        '{{ $labels.pod }} restarted {{ $value | printf "%.0f" | humanize }} times in an hour',
+        "The container {{ $labels.container }} of {{ $labels.pod }} restarted {{ $value "
+        '| printf "%.0f" | humanize }} times within an hour, more than %threshold%.',
         "selfheal-overview",
         "Restarts",
         3,
@@ -282,9 +285,9 @@ _WORK = (
         "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{%pods%}[30m]))"
         " > %threshold% and on (pod, container)"
         ' kube_pod_container_status_last_terminated_reason{%pods%,reason="OOMKilled"} == 1',
-        '{{ $labels.pod }} was killed for its memory {{ $value | printf "%.0f" }} times in 30 minutes',
+        '{{ $labels.pod }} was killed for its memory {{ $value | printf "%.0f" | humanize }} times in 30 minutes',
         "The container {{ $labels.container }} of {{ $labels.pod }} reached its memory limit; {{ $value "
-        '| printf "%.0f" }} restarts in 30 minutes. Restarts do not heal this: the limit or the load '
+        '| printf "%.0f" | humanize }} restarts in 30 minutes. Restarts do not heal this: the limit or the load '
         "must change.",
         "selfheal-overview",
         "Memory by pod",
@@ -296,8 +299,8 @@ _WORK = (
         "warning",
         "15m",
         "sum(kube_pod_status_unschedulable{%pods%}) > %threshold%",
-        "{{ $value }} pods of %release% find no node",
-        "{{ $value }} pods of %release% have been unschedulable for %for%: no node has room for "
+        "{{ $value | humanize }} pods of %release% find no node",
+        "{{ $value | humanize }} pods of %release% have been unschedulable for %for%: no node has room for "
         "their requests, or too many nodes are held.",
         "selfheal-overview",
         "Replicas",
@@ -310,12 +313,25 @@ _WORK = (
         "15m",
         'kube_deployment_status_replicas_ready{namespace="%namespace%",deployment="%release%-worker"}'
         " > %threshold% unless on () count(selfheal_worker_ready{%worker%}) > 0",
-        "{{ $value }} workers of %release% are ready, and none is scraped",
-        "{{ $value }} workers are ready, and Prometheus has no metrics of any for %for%: the other "
+        "{{ $value | humanize }} workers of %release% are ready, and none is scraped",
+        "{{ $value | humanize }} workers are ready, and Prometheus has no metrics of any for %for%: the other "
         "alerts on workers cannot fire.",
         "selfheal-overview",
         "Replicas",
         0,
+    ),
+    Alert(
+        "SelfhealStateMetricsMissing",
+        ("deployments",),
+        "warning",
+        "15m",
+        'absent(kube_deployment_spec_replicas{namespace="%namespace%",'
+        'deployment=~"%release%-(worker|remediator|ollama)"})',
+        "1 source of metrics is missing: kube-state-metrics",
+        "Prometheus has had nothing of kube-state-metrics about the Deployments of %release% for %for%: "
+        "the alerts on pods, replicas and the autoscaler cannot fire.",
+        "selfheal-overview",
+        "Replicas",
     ),
     Alert(
         "SelfhealScalerFailing",
@@ -326,8 +342,8 @@ _WORK = (
         'namespace="%namespace%"}[10m]) or '
         'increase(keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
         'exported_namespace="%namespace%"}[10m])) > %threshold%',
-        'KEDA cannot read the length of %queue%: {{ $value | printf "%.0f" }} errors in 10 minutes',
-        'KEDA failed {{ $value | printf "%.0f" }} times in 10 minutes to ask RabbitMQ for the length of '
+        'KEDA cannot read the length of %queue%: {{ $value | printf "%.0f" | humanize }} errors in 10 minutes',
+        'KEDA failed {{ $value | printf "%.0f" | humanize }} times in 10 minutes to ask RabbitMQ for the length of '
         "%queue%; the number of workers is the fallback's.",
         "selfheal-overview",
         "Scaler",
@@ -343,8 +359,8 @@ _WORK = (
         'horizontalpodautoscaler="keda-hpa-%release%-worker"}) >= '
         'max(kube_horizontalpodautoscaler_spec_max_replicas{namespace="%namespace%",'
         'horizontalpodautoscaler="keda-hpa-%release%-worker"})',
-        "{{ $value }} messages wait in %queue% with the most workers allowed",
-        "{{ $value }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
+        "{{ $value | humanize }} messages wait in %queue% with the most workers allowed",
+        "{{ $value | humanize }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
         "its maximum for %for%.",
         "selfheal-overview",
         "Replicas",
@@ -355,11 +371,12 @@ _WORK = (
         ("ollama",),
         "critical",
         "20m",
-        'count(kube_pod_status_ready{namespace="%namespace%",pod=~"%release%-ollama-[^-]+-[^-]+",'
-        'condition="true"} == 0) > %threshold%',
-        "{{ $value }} model servers of %release% are not ready",
-        "{{ $value }} Ollama pods have not been ready for %for%: pulling or loading the model takes too "
-        "long, or fails.",
+        # By the Deployment: pods that were evicted or have failed stay behind, not ready for ever.
+        f"max(kube_deployment_status_replicas_ready{{{_OLLAMA}}}) <= %threshold%"
+        f" and max(kube_deployment_spec_replicas{{{_OLLAMA}}}) > 0",
+        "{{ $value | humanize }} model servers of %release% are ready",
+        "Of the Ollama pods of %release% {{ $value | humanize }} have been ready for %for%: pulling or loading "
+        "the model takes too long, or fails.",
         "selfheal-model",
         "Workers without a warm model",
         0,
@@ -372,13 +389,27 @@ _NODES = (
         _REMEDIATOR,
         "critical",
         "5m",
-        "(sum(selfheal_remediator_leader{%remediator%}) or vector(0)) <= %threshold%",
-        "{{ $value }} remediators lead: bad nodes are not looked after",
-        "{{ $value }} replicas of %release%-remediator hold the Lease for %for%, or none is scraped. "
-        "No node is cordoned, drained or given back.",
+        # That it is not scraped says nothing of who leads: SelfhealRemediatorMetricsMissing.
+        "sum(selfheal_remediator_leader{%remediator%}) <= %threshold%"
+        f" or max(kube_deployment_status_replicas_ready{{{_REMEDIATORS}}}) <= %threshold%",
+        "{{ $value | humanize }} remediators lead: bad nodes are not looked after",
+        "{{ $value | humanize }} replicas of %release%-remediator hold the Lease, or are ready at all, for "
+        "%for%. No node is cordoned, drained or uncordoned.",
         "selfheal-remediation",
         "Leader",
         0,
+    ),
+    Alert(
+        "SelfhealRemediatorMetricsMissing",
+        _REMEDIATOR,
+        "warning",
+        "15m",
+        "absent(selfheal_remediator_leader{%remediator%})",
+        "1 source of metrics is missing: the pods of %release%-remediator",
+        "Prometheus has had no metrics of %release%-remediator for %for%: the other alerts on nodes "
+        "cannot fire, and whether it leads is not known here.",
+        "selfheal-remediation",
+        "Leader",
     ),
     Alert(
         "SelfhealRemediatorStale",
@@ -416,7 +447,7 @@ _NODES = (
         "warning",
         "4h",
         "max(selfheal_remediator_paused{%remediator%}) == 1",
-        "Remediation has been paused for %for% ({{ $value }} = paused)",
+        "Remediation has been paused for %for% ({{ $value | humanize }} = paused)",
         "Somebody paused %release%-remediator at least %for% ago. `selfheal-remediator status` shows "
         "who and why; bad nodes stay in service.",
         "selfheal-remediation",
@@ -428,7 +459,7 @@ _NODES = (
         "warning",
         "15m",
         "max(selfheal_remediator_read_only{%remediator%}) == 1",
-        "%release%-remediator only looks on ({{ $value }} = read only): another one was here first",
+        "%release%-remediator only looks on ({{ $value | humanize }} = read only): another one was here first",
         "A second remediator runs in this cluster for %for%. The older acts; %release%-remediator "
         "does not. Remove one of the two.",
         "selfheal-remediation",
@@ -440,7 +471,7 @@ _NODES = (
         "warning",
         "5m",
         "min(selfheal_remediator_config_last_reload_successful{%remediator%}) == 0",
-        "The new configuration of %release%-remediator is not taken ({{ $value }} = refused)",
+        "The new configuration of %release%-remediator is not taken ({{ $value | humanize }} = refused)",
         "The configuration file has been unusable for %for%; the rules from before are in force. The log names the "
         "wrong key.",
         "selfheal-remediation",
@@ -453,8 +484,8 @@ _NODES = (
         "0m",
         'sum by (action) (increase(selfheal_remediator_actions_total{%remediator%,result="failed"}[30m]))'
         " > %threshold%",
-        '{{ $value | printf "%.0f" }} times {{ $labels.action }} failed in 30 minutes',
-        'The API server refused {{ $labels.action }} {{ $value | printf "%.0f" }} times in 30 minutes, '
+        '{{ $value | printf "%.0f" | humanize }} times {{ $labels.action }} failed in 30 minutes',
+        'The API server refused {{ $labels.action }} {{ $value | printf "%.0f" | humanize }} times in 30 minutes, '
         "more than %threshold%.",
         "selfheal-remediation",
         "Actions",
@@ -467,8 +498,8 @@ _NODES = (
         "info",
         "10m",
         "sum(max by (node) (selfheal_remediator_held_node_info{%remediator%})) > %threshold%",
-        "{{ $value }} nodes are held by %release%-remediator",
-        "{{ $value }} nodes have been out of service for %for%, which is what the remediator is for. "
+        "{{ $value | humanize }} nodes are held by %release%-remediator",
+        "{{ $value | humanize }} nodes have been out of service for %for%, which is what the remediator is for. "
         "Pods that find no place and workers that are too few have their cause here.",
         "selfheal-remediation",
         "Nodes held",
@@ -492,8 +523,8 @@ _NODES = (
         "warning",
         "15m",
         "max by (cause) (selfheal_remediator_drain_blocked_pods{%remediator%}) > %threshold%",
-        "{{ $value }} pods block a drain ({{ $labels.cause }})",
-        "{{ $value }} pods cannot leave a node that is being drained, for %for%; cause: "
+        "{{ $value | humanize }} pods block a drain ({{ $labels.cause }})",
+        "{{ $value | humanize }} pods cannot leave a node that is being drained, for %for%; cause: "
         "{{ $labels.cause }}. The node's Events name the pods and the budget.",
         "selfheal-remediation",
         "Pods that block a drain",
@@ -519,8 +550,8 @@ _NODES = (
         "0m",
         'sum(increase(selfheal_remediator_drain_duration_seconds_count{%remediator%,result="no-room"}'
         "[1h])) > %threshold%",
-        '{{ $value | printf "%.0f" }} drains in an hour found no room for the pods',
-        'The pods of a bad node fit on no other node: {{ $value | printf "%.0f" }} drains in the last '
+        '{{ $value | printf "%.0f" | humanize }} drains in an hour found no room for the pods',
+        'The pods of a bad node fit on no other node: {{ $value | printf "%.0f" | humanize }} drains in the last '
         "hour ended with the node cordoned and not emptied.",
         "selfheal-remediation",
         "Drains",
@@ -533,8 +564,8 @@ _NODES = (
         "15m",
         "max by (brake) (selfheal_remediator_brake_engaged{%remediator%,"
         f'brake!~"{_PACES}"}}) > %threshold%',
-        "{{ $value }} bad nodes wait for the brake {{ $labels.brake }}",
-        "{{ $value }} nodes call for a cordon or drain that the brake {{ $labels.brake }} has held back "
+        "{{ $value | humanize }} bad nodes wait for the brake {{ $labels.brake }}",
+        "{{ $value | humanize }} nodes call for a cordon or drain that the brake {{ $labels.brake }} has held back "
         "for %for%.",
         "selfheal-remediation",
         "Brakes",
@@ -547,8 +578,8 @@ _NODES = (
         "1m",
         'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="suspected-detector"})'
         " > %threshold%",
-        "{{ $value }} nodes report the same at once: the detector is suspected",
-        "{{ $value }} nodes went bad with the same condition and reason within seconds. The remediator "
+        "{{ $value | humanize }} nodes report the same at once: the detector is suspected",
+        "{{ $value | humanize }} nodes went bad with the same condition and reason within seconds. The remediator "
         "holds it back: either the detector is wrong, or a change has hit many nodes.",
         "selfheal-remediation",
         "Signals not believed",
@@ -561,8 +592,8 @@ _NODES = (
         "10m",
         'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="stale-heartbeat"})'
         " > %threshold%",
-        "{{ $value }} nodes are bad by a signal whose writer is silent",
-        "{{ $value }} nodes carry a bad condition that nobody has confirmed for longer than the rule's "
+        "{{ $value | humanize }} nodes are bad by a signal whose writer is silent",
+        "{{ $value | humanize }} nodes carry a bad condition that nobody has confirmed for longer than the rule's "
         "heartbeat; for %for% it has not been acted on.",
         "selfheal-remediation",
         "Signals not believed",
@@ -576,8 +607,8 @@ _NODES = (
         "25m",
         f'max by (policy) ({_POLICY_PODS},state="desired"}} {_LEADS}) > %threshold%'
         f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
-        "None of the {{ $value }} pods of the HealingPolicy {{ $labels.policy }} is healthy",
-        "Of the {{ $value }} pods that the policy {{ $labels.policy }} looks after none has been healthy "
+        "None of the {{ $value | humanize }} pods of the HealingPolicy {{ $labels.policy }} is healthy",
+        "Of the {{ $value | humanize }} pods that the policy {{ $labels.policy }} looks after none has been healthy "
         "for %for%. `kubectl get healingpolicies` says whether it heals, waits or gave up.",
         "selfheal-remediation",
         "Pods of policies",
@@ -590,7 +621,7 @@ _NODES = (
         "1m",
         'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="GaveUp"} '
         f"{_LEADS}) == 1",
-        "The HealingPolicy {{ $labels.policy }} gave up ({{ $value }} = gave up)",
+        "The HealingPolicy {{ $labels.policy }} gave up ({{ $value | humanize }} = gave up)",
         "The policy {{ $labels.policy }} restarts nothing any more: what it allows within 1 hour did not "
         "help, or its pods are ill on every node, which no restart heals. It begins again after a "
         "rollout, a change of the policy, or 10 minutes of health.",
@@ -604,8 +635,8 @@ _NODES = (
         "15m",
         'sum(kube_daemonset_status_number_unavailable{namespace="%detectorNamespace%",'
         'daemonset="%release%-node-problem-detector"}) > %threshold%',
-        "{{ $value }} nodes have no working node-problem-detector",
-        "{{ $value }} pods of %release%-node-problem-detector have been unavailable for %for%: what "
+        "{{ $value | humanize }} nodes have no working node-problem-detector",
+        "{{ $value | humanize }} pods of %release%-node-problem-detector have been unavailable for %for%: what "
         "happens on their nodes is not seen.",
         "selfheal-remediation",
         "Detectors that do not run",

@@ -14,7 +14,7 @@ _LEGEND = "{{gen_ai_provider_name}} {{gen_ai_request_model}} {{model_version}}"
 def _quantile(share: float) -> Query:
     return Query(
         f"histogram_quantile({share}, sum by (le, {_BY}) (rate("
-        f"gen_ai_client_operation_duration_seconds_bucket{{{WORKER}}}[$__rate_interval])))",
+        f"gen_ai_client_operation_duration_seconds_bucket{{{WORKER}}}[$__rate_interval]))) >= 0",
         f"p{round(share * 100)} {_LEGEND}",
     )
 
@@ -56,7 +56,7 @@ _CALLED = Row(
             (
                 Query(
                     f"(sum(rate({_BAD}[$__rate_interval])) or vector(0))"
-                    f" / sum(rate({_CALLS}[$__rate_interval]))",
+                    f" / sum(rate({_CALLS}[$__rate_interval])) >= 0",
                     "failed",
                 ),
             ),
@@ -83,7 +83,7 @@ _CALLED = Row(
             tuple(
                 Query(
                     f"histogram_quantile({share}, sum by (le, gen_ai_token_type) (rate("
-                    f"gen_ai_client_token_usage_bucket{{{WORKER}}}[$__rate_interval])))",
+                    f"gen_ai_client_token_usage_bucket{{{WORKER}}}[$__rate_interval]))) >= 0",
                     f"p{round(share * 100)} {{{{gen_ai_token_type}}}}",
                 )
                 for share in (0.5, 0.95)

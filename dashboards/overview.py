@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alerts.records import FAILED
 from dashboards.panels import (
     BROKER,
     CLUSTER,
@@ -20,10 +21,7 @@ _STATE_METRICS = "no data: kube-state-metrics is not scraped"
 _KUBELET = "no data: the kubelet's cAdvisor is not scraped"
 _QUEUES = "no data: RabbitMQ's /metrics/detailed is not scraped"
 _ANSWERED = f'rate(selfheal_worker_messages_total{{{WORKER},outcome="answered"}}[$__rate_interval])'
-_LOST = (
-    f"rate(selfheal_worker_dead_letters_total{{{WORKER},"
-    'reason="retries_exhausted"}[$__rate_interval])'
-)
+_LOST = f"rate(selfheal_worker_dead_letters_total{{{WORKER},{FAILED}}}[$__rate_interval])"
 _HPA = 'cluster=~"$cluster",namespace="$namespace",horizontalpodautoscaler=~"(keda-hpa-)?$release-worker"'
 
 
@@ -63,7 +61,7 @@ _WORK = Row(
             "Success",
             "Share of the messages that could be answered and were. Malformed ones do not count.",
             "percentunit",
-            (Query(f"sum({_ANSWERED}) / (sum({_ANSWERED}) + sum({_LOST}))"),),
+            (Query(f"sum({_ANSWERED}) / (sum({_ANSWERED}) + sum({_LOST})) >= 0"),),
             kind="number",
             empty="no messages",
             steps=((None, "red"), (0.95, "orange"), (0.99, "green")),
@@ -77,7 +75,7 @@ _WORK = Row(
             (
                 Query(
                     "histogram_quantile(0.95, sum by (le) (rate("
-                    f"selfheal_worker_queue_wait_seconds_bucket{{{WORKER}}}[$__rate_interval])))"
+                    f"selfheal_worker_queue_wait_seconds_bucket{{{WORKER}}}[$__rate_interval]))) >= 0"
                 ),
             ),
             kind="number",
@@ -290,7 +288,7 @@ _RESOURCES = Row(
                 Query(
                     "sum by (pod) (rate(container_cpu_cfs_throttled_periods_total"
                     f"{{{PODS}}}[$__rate_interval])) / sum by (pod) "
-                    f"(rate(container_cpu_cfs_periods_total{{{PODS}}}[$__rate_interval]))",
+                    f"(rate(container_cpu_cfs_periods_total{{{PODS}}}[$__rate_interval])) >= 0",
                     "{{pod}}",
                 ),
             ),

@@ -10,7 +10,7 @@ _OFF = "no remediator in this release"
 def _mean(metric: str, by: str) -> Query:
     return Query(
         f"sum by ({by}) (increase({metric}_sum{{{REMEDIATOR}}}[1h]))"
-        f" / sum by ({by}) (increase({metric}_count{{{REMEDIATOR}}}[1h]))",
+        f" / sum by ({by}) (increase({metric}_count{{{REMEDIATOR}}}[1h])) >= 0",
         f"{{{{{by}}}}}",
     )
 
@@ -307,7 +307,7 @@ _SAFETY = Row(
             (
                 Query(
                     "histogram_quantile(0.99, sum by (le) (increase("
-                    f"selfheal_remediator_action_delay_seconds_bucket{{{REMEDIATOR}}}[1h])))",
+                    f"selfheal_remediator_action_delay_seconds_bucket{{{REMEDIATOR}}}[1h]))) >= 0",
                     "p99",
                 ),
             ),
@@ -388,7 +388,7 @@ _SELF = Row(
                 Query(
                     "histogram_quantile(0.95, sum by (le, verb) (rate("
                     "selfheal_remediator_api_request_duration_seconds_bucket"
-                    f"{{{REMEDIATOR}}}[$__rate_interval])))",
+                    f"{{{REMEDIATOR}}}[$__rate_interval]))) >= 0",
                     "{{verb}}",
                 ),
             ),

@@ -17,7 +17,7 @@ def _quantiles(metric: str) -> tuple[Query, ...]:
     return tuple(
         Query(
             f"histogram_quantile({share}, sum by (le) (rate({metric}_bucket{{{WORKER}}}"
-            "[$__rate_interval])))",
+            "[$__rate_interval]))) >= 0",
             f"p{round(share * 100)}",
         )
         for share in (0.5, 0.95, 0.99)

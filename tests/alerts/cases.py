@@ -103,18 +103,57 @@ def _restarts(values: str, why: str = "") -> Series:
     return found
 
 
+def _deployment(component: str, wanted: str, ready: str, namespace: str = "selfheal") -> Series:
+    """What kube-state-metrics says of a Deployment."""
+    of = f'namespace="{namespace}",deployment="selfheal-{component}"'
+    return {
+        f"kube_deployment_spec_replicas{{{of}}}": wanted,
+        f"kube_deployment_status_replicas_ready{{{of}}}": ready,
+    }
+
+
+#: A pod of the model server that the kubelet evicted, as it is kept until somebody deletes it.
+_EVICTED = {
+    f'kube_pod_status_ready{{{_O},uid="u1",condition="true"}}': "0x60",
+    f'kube_pod_status_ready{{{_O},uid="u1",condition="false"}}': "1x60",
+    f'kube_pod_status_phase{{{_O},uid="u1",phase="Failed"}}': "1x60",
+    f'kube_pod_status_reason{{{_O},uid="u1",reason="Evicted"}}': "1x60",
+}
+
 _BURN = (
     Case(
         "SelfhealResultsBurnFast",
         _messages(_W1, "0+60x180", "0+30x20 600x160"),
         "15m",
         "120m",
-        # 5 % fail, and the worker restarts; what can never be answered does not count.
+        # 5 % fail, and the worker restarts; what no model could have answered does not count.
         {
             **_messages(_W1, "0+95x40 0+95x40", "0+5x40 0+5x40"),
             f'selfheal_worker_dead_letters_total{{{_W1},reason="malformed_json"}}': "0+500x80",
         },
         says="33.33%",
+    ),
+    *(
+        Case(
+            "SelfhealResultsBurnFast",
+            {
+                **_worker("messages_total", "0+60x180", ',outcome="answered"'),
+                **_worker("dead_letters_total", "0+30x20 600x160", f',reason="{reason}"'),
+            },
+            "15m",
+            "120m",
+            {
+                **_worker("messages_total", "0+60x180", ',outcome="answered"'),
+                **_worker("dead_letters_total", "0+500x80", f',reason="{unanswerable}"'),
+            },
+            says="33.33%",
+            when=reason,
+        )
+        for reason, unanswerable in zip(
+            ("text_too_long", "refused_by_model", "content_filtered", "result_too_large", "new"),
+            ("text_too_large", "blank_text", "bad_id", "body_too_large", "missing_text"),
+            strict=True,
+        )
     ),
     Case(
         "SelfhealResultsBurnSlow",
@@ -226,7 +265,16 @@ _WORK = (
         "40m",
         "70m",
         {**_queue("feedback.results", "900x60", "0x60"), **_queue("feedback", "2000x60", "0x60")},
-        says="2000 results",
+        says="2k results",
+    ),
+    Case(
+        "SelfhealResultsNotRead",
+        _queue("feedback.results", "1200000x60 0x30", "0x90"),
+        "40m",
+        "70m",
+        _queue("feedback.results", "1200000x60 0x30", "1x90"),
+        says="1.2M results",
+        when="millions",
     ),
     Case(
         "SelfhealBrokerUnreachable",
@@ -290,6 +338,14 @@ _WORK = (
         says="2 workers",
     ),
     Case(
+        "SelfhealStateMetricsMissing",
+        _deployment("worker", "2x5 _x30 2x30", "2x5 _x30 2x30"),
+        "30m",
+        "50m",
+        _deployment("worker", "0x60", "0x60"),  # Scaled to zero, and told so.
+        says="kube-state-metrics",
+    ),
+    Case(
         "SelfhealScalerFailing",
         {  # Scraped through KEDA's own pod, whose namespace took the label's place.
             "keda_scaler_detail_errors_total{"
@@ -320,13 +376,31 @@ _WORK = (
     ),
     Case(
         "SelfhealModelServerNotReady",
-        {f'kube_pod_status_ready{{{_O},condition="true",uid="u"}}': "0x40 1x20"},
+        {**_deployment("ollama", "1x60", "0x40 1x20"), **_EVICTED},
         "30m",
         "50m",
-        {
-            f'kube_pod_status_ready{{{_O},condition="true",uid="u"}}': "0x15 1x40",
-            f'kube_pod_status_ready{{{_O},condition="false",uid="u"}}': "1x15 0x40",
+        # What was evicted stays behind for ever, never ready, beside the one that took its place.
+        {**_deployment("ollama", "1x60", "0x15 1x40"), **_EVICTED},
+        says="0 model servers",
+    ),
+    Case(
+        "SelfhealModelServerNotReady",
+        _deployment("ollama", "3x60", "0x40 1x20"),
+        "30m",
+        "50m",
+        {  # One of three answers; and a server that was scaled to none on purpose.
+            **_deployment("ollama", "3x60", "1x60"),
+            **_deployment("ollama", "0x60", "0x60", "other"),
         },
+        when="several",
+    ),
+    Case(
+        "SelfhealModelServerNotReady",
+        _deployment("ollama", "1x60", "0x40 1x20"),
+        "30m",
+        "50m",
+        _deployment("ollama", "0x60", "0x60"),
+        when="switched-off",
     ),
 )
 
@@ -406,6 +480,23 @@ _NODES = (
             **_remediator("leader", "1x10 0 _x40"),
             **_remediator("leader", "0x11 1x40", "", _R2),
         },
+    ),
+    Case(
+        "SelfhealRemediatorNoLeader",
+        # No pod of it runs, so that nobody says who leads.
+        _deployment("remediator", "2x60", "2x5 0x20 2x30"),
+        "15m",
+        "40m",
+        _deployment("remediator", "2x60", "2x60"),  # It is not scraped: who knows.
+        when="no-pods",
+    ),
+    Case(
+        "SelfhealRemediatorMetricsMissing",
+        _remediator("leader", "1x5 _x30 1x30"),
+        "30m",
+        "50m",
+        {**_remediator("leader", "1x10 _x10 1x60"), **_remediator("leader", "_x20 1x60", "", _R2)},
+        says="selfheal-remediator",
     ),
     Case(
         "SelfhealRemediatorStale",
@@ -627,4 +718,4 @@ _NODES = (
 OUTAGE = {**_messages(_W1, "0x60", "0+30x60"), **_waits(_W1, "0x60", "0+30x60")}
 CASES = {case.name: case for group in (_BURN, _WORK, _COLD, _NODES) for case in group}
 #: Alerts that fire when there is nothing at all: they are there to see just that.
-FIRE_ON_NOTHING = {"SelfhealRemediatorNoLeader"}
+FIRE_ON_NOTHING = {"SelfhealRemediatorMetricsMissing", "SelfhealStateMetricsMissing"}

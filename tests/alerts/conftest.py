@@ -15,7 +15,11 @@ from tests.chart.rendering import Helm, by_kind
 
 #: Every part of the release, so that no alert is left out.
 EVERYTHING = {
-    "alerts": {"enabled": True, "grafanaUrl": "https://grafana.example"},
+    "alerts": {
+        "enabled": True,
+        "grafanaUrl": "https://grafana.example",
+        "runbookUrl": "https://runbooks.example/",
+    },
     "ollama": {"enabled": True, "models": ["a"]},
     "model": {"provider": "ollama", "name": "a"},
 }

@@ -119,3 +119,38 @@ def check_config(path: Path) -> str:
 def rule_groups(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A PrometheusRule as the file that Prometheus reads."""
     return {"groups": manifest["spec"]["groups"]}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What an expression is `at` (as `10m`): the samples, (labels as `{a="b"}`, value)."""
+
+    expr: str
+    at: str
+    samples: tuple[tuple[str, float], ...] = ()
+
+
+def wrong(
+    asked: Mapping[str, Expression], series: Mapping[str, str], folder: Path
+) -> list[tuple[str, str]]:
+    """The expressions, by name, that are something else than they should be, and what they are."""
+    found = []
+    files = {}
+    for number, (name, one) in enumerate(asked.items()):
+        expected = [{"labels": labels, "value": value} for labels, value in one.samples]
+        test = {
+            "interval": "1m",
+            "input_series": [{"series": key, "values": text} for key, text in series.items()],
+            "promql_expr_test": [{"expr": one.expr, "eval_time": one.at, "exp_samples": expected}],
+        }
+        path = folder / f"{number}.test.yaml"
+        path.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [test]}))
+        files[path.name] = name
+    report = folder / "report.xml"
+    done = _promtool("test", "rules", f"--junit={report}", *(str(folder / name) for name in files))
+    assert report.exists(), done.stdout
+    for suite in ElementTree.parse(report).getroot():
+        if int(suite.attrib["failures"]) + int(suite.attrib["errors"]):
+            told = "".join(suite.itertext()).strip()
+            found.append((files[Path(suite.attrib["name"]).name], told))
+    return found

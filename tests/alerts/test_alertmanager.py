@@ -52,6 +52,19 @@ def test_inhibition_names_alerts_that_there_are() -> None:
         assert not sides[0] & sides[1], rule
 
 
+def test_nothing_that_wakes_nobody_mutes_what_wakes_somebody() -> None:
+    for rule in yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["inhibit_rules"]:
+        sources, targets = (
+            {
+                alert.severity
+                for alert in ALERTS
+                if re.fullmatch(rule[side][0].split('"')[1], alert.name)
+            }
+            for side in ("source_matchers", "target_matchers")
+        )
+        assert "critical" not in targets or sources == {"critical"}, rule
+
+
 @pytest.mark.parametrize(
     ("policy", "explained"),
     [("selfheal/selfheal-worker", True), ("selfheal/selfheal-ollama", True), ("shop/web", False)],

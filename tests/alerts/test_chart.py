@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -32,7 +33,32 @@ def test_every_alert_leads_to_its_panel_and_its_runbook(helm: Helm) -> None:
         said = found[alert.name]["annotations"]
         number = panels[alert.dashboard][alert.panel]
         assert f"/d/{alert.dashboard}?viewPanel={number}&" in said["dashboard_url"], alert.name
-        assert said["runbook_url"].endswith(f"alerts/runbooks/{alert.name}.md"), alert.name
+        assert said["runbook_url"] == f"https://runbooks.example/{alert.name}.md", alert.name
+
+
+@pytest.mark.parametrize(
+    ("sets", "links"),
+    [
+        ((), set()),
+        (("alerts.grafanaUrl=https://g.example",), {"dashboard_url"}),
+        (("alerts.runbookUrl=https://r.example",), {"runbook_url"}),
+    ],
+)
+def test_a_link_that_would_lead_nowhere_is_left_out(
+    helm: Helm, sets: tuple[str, ...], links: set[str]
+) -> None:
+    for rule in _alerts(helm, ON, *sets).values():
+        assert rule["annotations"].keys() == {"summary", "description"} | links
+        assert all(rule["annotations"][link].startswith("https://") for link in links)
+
+
+def test_without_any_scrape_nobody_is_woken(helm: Helm) -> None:
+    """What is not known is told as such, and not as what it might be."""
+    silent = {"SelfhealRemediatorMetricsMissing", "SelfhealStateMetricsMissing"}
+    for name, rule in _alerts(helm, values=EVERYTHING).items():
+        blind = re.search(r"\babsent\(|\bvector\(0\)", rule["expr"])
+        assert not blind or rule["labels"]["severity"] != "critical", name
+        assert name not in silent or blind
 
 
 def test_off_by_default(helm: Helm) -> None:

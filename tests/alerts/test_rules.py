@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alerts.rules import ALERTS
+from alerts.rules import ALERTS, Alert
 from tests.alerts.cases import CASES, FIRE_ON_NOTHING, OUTAGE
 from tests.alerts.promtool import Fired, Question, check_rules, firing, rule_groups
 from tests.chart.rendering import Helm, by_kind
@@ -34,6 +34,14 @@ def fired(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
 def test_every_alert_has_a_case() -> None:
     assert {alert.name for alert in ALERTS} <= set(CASES)
     assert {case.alert for case in CASES.values()} == {alert.name for alert in ALERTS}
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_no_value_is_printed_as_a_float(alert: Alert) -> None:
+    """`{{ $value }}` of 1200000 is 1.2e+06."""
+    for text in (alert.summary, alert.description):
+        for said in re.findall(r"\{\{[^}]*\$value[^}]*\}\}", text):
+            assert re.search(r"\| humanize(Percentage|Duration)? \}\}", said), said
 
 
 def test_promtool_accepts_the_rules(rules: Path) -> None:

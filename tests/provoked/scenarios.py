@@ -141,11 +141,26 @@ def _never_ready(stage: Stage) -> None:
         "command": ["sleep", "3600"],
         "readinessProbe": {"tcpSocket": {"port": 11434}},
     }
-    stage.apply(*_pods_by_name(ollama=unready))
+    [pod] = _pods_by_name(ollama=unready)
+    labels = {"app": "never-ready"}
+    stage.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "selfheal-ollama"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod["spec"]},
+            },
+        }
+    )
 
 
 def _ready(stage: Stage) -> None:
-    stage.kubectl("delete", "pod", "selfheal-ollama-standin-x1", "--grace-period=1")
+    stage.scale("deploy/selfheal-ollama", 0)
+    # It goes only after the alert: Prometheus would show its last word for five minutes.
+    stage.watcher.until_quiet({"SelfhealModelServerNotReady"})
+    stage.kubectl("delete", "deploy/selfheal-ollama")
 
 
 def _worker_image(stage: Stage) -> str:
@@ -157,13 +172,23 @@ def _worker_image(stage: Stage) -> str:
 
 
 def _unscraped(stage: Stage) -> None:
+    _drop_targets(stage, "selfheal")
+
+
+def _others_unscraped(stage: Stage) -> None:
+    _drop_targets(stage, "kube-state-metrics")
+
+
+def _drop_targets(stage: Stage, *jobs: str) -> None:
     path = _prometheus(stage)
     path.with_suffix(".whole").write_text(path.read_text())
     config = yaml.safe_load(path.read_text())
-    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "selfheal"]
-    # The job stays: of a target that goes Prometheus says so, of a job that goes it does not, and
-    # would show what it had for five minutes.
-    job["relabel_configs"].append({"source_labels": ["__address__"], "action": "drop"})
+    for job in config["scrape_configs"]:
+        if job["job_name"] in jobs:
+            # The job stays: of a target that goes Prometheus says so, of a job that goes it does
+            # not, and would show what it had for five minutes.
+            drop = {"source_labels": ["__address__"], "action": "drop"}
+            job.setdefault("relabel_configs", []).append(drop)
     path.write_text(yaml.safe_dump(config))
     stage.cluster.prometheus.reload()
 
@@ -179,6 +204,14 @@ def _prometheus(stage: Stage) -> Path:
 
 
 # -- nodes ---------------------------------------------------------------------------------
+
+
+def _remediator_goes(stage: Stage) -> None:
+    stage.scale("deploy/selfheal-remediator", 0)
+
+
+def _remediator_comes(stage: Stage) -> None:
+    stage.scale("deploy/selfheal-remediator", 1)
 
 
 def _pause(stage: Stage) -> None:
@@ -458,9 +491,21 @@ SCENARIOS = (
     ),
     Scenario(
         "nobody scrapes",
-        frozenset({"SelfhealWorkerMetricsMissing", "SelfhealRemediatorNoLeader"}),
+        frozenset({"SelfhealWorkerMetricsMissing", "SelfhealRemediatorMetricsMissing"}),
         _unscraped,
         _scraped,
+    ),
+    Scenario(
+        "the other exporters are not scraped",
+        frozenset({"SelfhealStateMetricsMissing"}),
+        _others_unscraped,
+        _scraped,
+    ),
+    Scenario(
+        "no remediator runs",
+        frozenset({"SelfhealRemediatorNoLeader"}),
+        _remediator_goes,
+        _remediator_comes,
     ),
     Scenario("remediation is paused", frozenset({"SelfhealRemediationPaused"}), _pause, _resume),
     Scenario(

@@ -7,7 +7,8 @@
   "rabbitmq" (or .Values.rabbitmq.enabled (ne .Values.alerts.matchers.broker ""))
   "keda" (and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "keda"))
   "ollama" .Values.ollama.enabled
-  "detector" .Values.nodeProblemDetector.enabled -}}
+  "detector" .Values.nodeProblemDetector.enabled
+  "deployments" (or .Values.worker.enabled .Values.remediator.enabled .Values.ollama.enabled) -}}
 {{- if $has }}{{- $parts = append $parts $part -}}{{- end -}}
 {{- end -}}
 {{- toJson $parts -}}
@@ -63,8 +64,13 @@
 {{- range $key, $text := merge (dict) (default dict $own.annotations) $rule.annotations -}}
 {{- $_ := set $annotations $key (include "selfheal.alerts.fill" (merge (dict "text" $text) $fill)) -}}
 {{- end -}}
-{{- $_ := set $annotations "runbook_url" (printf "%s%s.md" $v.runbookUrl $rule.alert) -}}
+{{- /* A link that leads nowhere is worse than none. */ -}}
+{{- if $v.runbookUrl -}}
+{{- $_ := set $annotations "runbook_url" (printf "%s/%s.md" (trimSuffix "/" $v.runbookUrl) $rule.alert) -}}
+{{- end -}}
+{{- if $v.grafanaUrl -}}
 {{- $_ := set $annotations "dashboard_url" (printf "%s/d/%s?viewPanel=%v&var-namespace=%s&var-release=%s" (trimSuffix "/" $v.grafanaUrl) $rule.dashboard $rule.panel .root.Release.Namespace (include "selfheal.fullname" .root)) -}}
+{{- end -}}
 alert: {{ $rule.alert }}
 expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toRawJson }}
 for: {{ $own.for | default $rule.for }}
