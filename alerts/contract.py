@@ -62,6 +62,14 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_worker_model_load_seconds", "gen_ai_provider_name"): "the model's provider",
     ("selfheal_worker_model_load_seconds", "gen_ai_request_model"): _MODEL,
     ("selfheal_worker_model_load_seconds", "model_version"): _VERSION,
+    **{
+        (f"selfheal_worker_model_calls_{what}", label): whose
+        for what in ("allowed", "running")
+        for label, whose in (
+            ("gen_ai_provider_name", "the model's provider"),
+            ("gen_ai_request_model", _MODEL),
+        )
+    },
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
     ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.held),
     ("selfheal_remediator_held_node_info", "node"): "a node that is held now",

@@ -8,6 +8,7 @@ background, so that messages do not wait for it.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from worker import breaker as breakers
 from worker import context, verdict
 from worker.breaker import Breaker
-from worker.limits import SHORTEST_PAUSE, LimitedError, Limits
+from worker.call_time import CallTime, Unwatched, Watched
+from worker.failure_effects import BreakerEffect, breaker_effect
+from worker.limits import SHORTEST_PAUSE, Concurrency, LimitedError, Limits
 from worker.logs import say
 from worker.model import (
     LONGEST_LOAD,
@@ -29,6 +32,7 @@ from worker.model import (
     ModelError,
     ModelUnavailableError,
     Origin,
+    OverloadedError,
     Provider,
     RefusedTextError,
     TransientError,
@@ -208,9 +212,21 @@ class Asker:
         if len(errors) == len(self._members):
             raise errors[0]
 
-    def ask(self, text: str, deadline: float) -> Reply:
-        """Have text analysed by time.monotonic() == deadline. Raises `ModelError`."""
+    def ask(
+        self,
+        text: str,
+        deadline: float,
+        *,
+        wait: float | None = None,
+        watched: Watched | None = None,
+    ) -> Reply:
+        """Have text analysed by time.monotonic() == deadline. Raises `ModelError`.
+
+        What it waits for a model's turn is no part of that: at most `wait` seconds, None for as
+        long as until the deadline. watched is told how far it is, and may give it up.
+        """
         errors: list[Exception] = []
+        spent = CallTime(deadline, watched or Unwatched(), wait=wait)
         self._warm_the_rest()
         for at, member in enumerate(self._members):
             heirs = len(self._members) - 1 - at
@@ -218,7 +234,8 @@ class Asker:
             if (heirs or not member.warm) and not self._usable(member):
                 continue
             try:
-                reply = self._reply(member, text, member.until(deadline, heirs), at > 0)
+                part = spent.part(member.until(spent.deadline, heirs), last=not heirs)
+                reply = self._reply(member, text, part, last=not heirs, degraded=at > 0)
             except Exception as error:
                 if len(self._members) == 1:
                     raise
@@ -241,6 +258,15 @@ class Asker:
         """For how long a message that has so many seconds may wait for each of the models."""
         return min(member.deadline or seconds for member in self._members)
 
+    def concurrency(self) -> list[tuple[Origin, Concurrency]]:
+        """How many calls of each model run, and how many may."""
+        return [(member.origin, member.limits.used) for member in self._members]
+
+    def release(self) -> None:
+        """Who waits for a turn and was given up does so no longer."""
+        for member in self._members:
+            member.limits.wake()
+
     def close(self) -> None:
         """Let go of all models; who waits for a turn is told."""
         for member in self._members:
@@ -249,17 +275,21 @@ class Asker:
 
     # --- one model
 
-    def _reply(self, member: Member, text: str, deadline: float, degraded: bool) -> Reply:
+    def _reply(
+        self, member: Member, text: str, spent: CallTime, *, last: bool, degraded: bool
+    ) -> Reply:
         if not member.warm:
-            self._wake(member, deadline)
+            self._wake(member, spent.deadline)
         sent = context.fitted(text, member.longest_text, shorten=self._shorten)
         while True:
             begun = time.monotonic()
             try:
-                with member.limits.turn(deadline):
+                with spent.turn(member.limits):
                     begun = time.monotonic()
-                    said, usage = self._answer(member, sent, deadline, text)
+                    said, usage, pause = self._answer(member, sent, spent.deadline, text)
                 member.refusals.taken(begun)
+                if pause is not None:
+                    member.limits.pause(pause)
                 return Reply(said, member.origin, degraded, usage, truncated=sent is not text)
             except context.CutError:
                 if not self._shorten:
@@ -267,22 +297,19 @@ class Asker:
                 sent = context.halved(text, sent)
             except RefusedTextError as error:
                 member.refusals.confirm(
-                    error, begun, deadline, lambda: self._send_ours(member, deadline)
+                    error, begun, spent.deadline, lambda: self._send_ours(member, spent)
                 )
                 raise
-            except LimitedError:
-                raise
             except TransientError as error:
-                if error.retry_after is None:
-                    raise
-                pause = max(error.retry_after, SHORTEST_PAUSE)
-                if pause > (deadline - time.monotonic()) / 2:
-                    raise
+                _send_again_or_raise(error, member, spent, begun, last=last)
 
     def _answer(
         self, member: Member, text: str, deadline: float, whole: str
-    ) -> tuple[Verdict, Usage | None]:
-        """What the model says of text: whole, or what of that fits into its context."""
+    ) -> tuple[Verdict, Usage | None, float | None]:
+        """What the model says of text: whole, or what of that fits into its context.
+
+        And the tokens of the calls, and the pause that the server asked for with its answer.
+        """
         mending = member.mending
         asked = _Asked(self, member, whole, deadline)
         try:
@@ -300,11 +327,11 @@ class Asker:
                 )
             except BadVerdictError as again:
                 raise BadOutputError(str(again)) from None
-        return said, asked.usage
+        return said, asked.usage, asked.pause
 
-    def _send_ours(self, member: Member, deadline: float) -> None:
-        with member.limits.turn(deadline):
-            member.provider.analyse(PROBE_TEXT, deadline)
+    def _send_ours(self, member: Member, spent: CallTime) -> None:
+        with spent.turn(member.limits):
+            member.provider.analyse(PROBE_TEXT, spent.deadline)
 
     def _wake(self, member: Member, deadline: float | None = None) -> None:
         if member.wake(deadline):
@@ -421,9 +448,10 @@ class Asker:
                 self._usable(member)
 
     def _failed(self, member: Member, error: Exception) -> None:
-        if isinstance(error, LimitedError | RefusedTextError):
+        effect = breaker_effect(error, math.inf, fallback=True)
+        if effect is BreakerEffect.NONE:
             return  # it was not asked, or it is the text
-        away = isinstance(error, ModelUnavailableError)
+        away = effect is BreakerEffect.OPENS
         before, after = self._change(
             member,
             lambda now: breakers.failed(now, time.monotonic(), away=away, chance=random.random()),
@@ -456,6 +484,7 @@ class _Asked:
         self._deadline = deadline
         self.content = ""
         self.usage: Usage | None = None
+        self.pause: float | None = None
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> Verdict:
         """One call. Raises `ModelError`, `BadVerdictError`."""
@@ -482,6 +511,7 @@ class _Asked:
 
     def _note(self, answer: Answer) -> None:
         self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
+        self.pause = answer.pause
         if answer.usage is not None:
             before = self.usage or Usage(0, 0)
             self.usage = Usage(
@@ -500,6 +530,32 @@ def _read_in_full(provider: Provider, text: str, deadline: float) -> Answer:
             "server's context (MODEL_CONTEXT_TOKENS), or set MODEL_TEXT_TOO_LONG=shorten"
         )
     return answer
+
+
+def _send_again_or_raise(
+    error: TransientError, member: Member, spent: CallTime, begun: float, *, last: bool
+) -> None:
+    """Return if a call that failed is sent again when its model has a turn for it."""
+    if isinstance(error, LimitedError):
+        raise error
+    if isinstance(error, OverloadedError) and member.limits.starved:
+        raise ModelUnavailableError(f"{error}, and to every call before") from error
+    if not _may_wait(error, spent, last=last):
+        raise error
+    spent.refused(begun)
+
+
+def _may_wait(error: TransientError, spent: CallTime, *, last: bool) -> bool:
+    """Whether a call that failed so may be sent again when its model has a turn for it.
+
+    That is the server's overload, and no fault of the text. Where another model is asked next, only
+    a short pause that the server asked for is waited for.
+    """
+    left = spent.deadline - time.monotonic()
+    if error.retry_after is not None:
+        pause = max(error.retry_after, SHORTEST_PAUSE)
+        return pause <= (min(spent.seconds, spent.wait) if last else left / 2)
+    return last and isinstance(error, OverloadedError) and left > 0 and spent.wait > 0
 
 
 def _opened(before: Breaker) -> Breaker:

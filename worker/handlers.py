@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import threading
 import time
@@ -18,8 +19,9 @@ from worker.rabbitmq import Delivery
 class Work:
     """One message on its way through a handler. Times are `time.monotonic()`.
 
-    started: when a thread took it, 0.0 before. given_up: its message was settled or lost in
-    another way, so that what the handler brings is of no use any more.
+    started: when a thread took it, 0.0 before. due: when its call must have ended, infinity while
+    it waits for its model's turn; waited: seconds that it did. given_up: its message was settled or
+    lost in another way, so that what the handler brings is of no use any more.
     """
 
     delivery: Delivery
@@ -29,6 +31,8 @@ class Work:
     received_unix: float
     started: float = 0.0
     finished: float = 0.0
+    due: float = math.inf
+    waited: float = 0.0
     given_up: bool = False
     hung: bool = False
     settling: bool = False
@@ -38,6 +42,11 @@ class Work:
     passed_through: bytes = b""
     reply: Reply | None = None
     error: BaseException | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its model's turn, and nobody works on it."""
+        return self.started > 0 and not self.finished and self.due == math.inf
 
 
 class Handlers:
@@ -50,9 +59,13 @@ class Handlers:
         threads: int,
         deadline: float,
         finished: Callable[[Work], None],
+        wait: float | None = None,
     ) -> None:
+        """deadline: seconds for one analysis; wait: that a message may wait for its model's turn,
+        None for as long as the deadline."""
         self._asker = asker
         self._deadline = deadline
+        self._wait = wait
         self._finished = finished
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._reading = threading.Lock()
@@ -75,12 +88,14 @@ class Handlers:
             work = self._queue.get()
             if work.given_up:
                 continue
+            work.due = time.monotonic() + self._deadline  # first: it would be taken for waiting
             work.started = time.monotonic()
             self._running[number] = work
             try:
                 if work.read is not None:
                     self._read(work, work.read)
-                work.reply = self._asker.ask(work.message.text, work.started + self._deadline)
+                due = work.started + self._deadline
+                work.reply = self._asker.ask(work.message.text, due, wait=self._wait, watched=work)
             except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()

@@ -24,6 +24,7 @@ from worker.asking import Asker
 from worker.breaker import Breaker
 from worker.dead_letters import REPLAYED, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
+from worker.failure_effects import BreakerEffect, breaker_effect
 from worker.handlers import Handlers, Work
 from worker.health import Status
 from worker.isolation import Isolation, is_suspect
@@ -35,7 +36,6 @@ from worker.model import (
     LONGEST_LOAD,
     ModelAccessError,
     ModelError,
-    ModelUnavailableError,
     TransientError,
 )
 from worker.rabbitmq import (
@@ -48,7 +48,7 @@ from worker.rabbitmq import (
     result_properties,
 )
 from worker.retries import DeadLetter, Hold, Retry
-from worker.settings import Settings
+from worker.settings import CONSUMER_TIMEOUT, Settings
 
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
@@ -58,8 +58,18 @@ PROBE_DEADLINES = 10
 # For how long a message waits, from its delivery on, for its answer to be taken. After 30 minutes
 # the broker takes it back (its consumer timeout) and counts that as one of its deliveries.
 PARKED_LONGEST = 600.0
+# For how long a message waits for a turn of its model, until it goes back by the delay ladder.
+LONGEST_TURN_WAIT = 300.0
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
+
+
+def turn_wait(deadline: float) -> float:
+    """Seconds that a message may wait for its model's turn, with so many for its calls.
+
+    With the time for which its answer may be parked that stays below the broker's consumer timeout.
+    """
+    return min(LONGEST_TURN_WAIT, max(deadline, CONSUMER_TIMEOUT - PARKED_LONGEST - deadline))
 
 
 class Worker:
@@ -75,6 +85,7 @@ class Worker:
             threads=settings.concurrency,
             deadline=settings.model_deadline,
             finished=self._finished,
+            wait=turn_wait(settings.model_deadline),
         )
         self._work: dict[int, Work] = {}
         self._done: deque[Work] = deque()
@@ -124,6 +135,8 @@ class Worker:
         """One look, from any thread."""
         now = time.monotonic()
         work = list(self._work.values())
+        if not self._hung and any(one.waiting and not one.given_up for one in work):
+            self._last_progress = time.time()  # it waits for an overloaded server, as it should
         return Status(
             in_flight=len(work),
             concurrency=self._settings.concurrency,
@@ -146,6 +159,8 @@ class Worker:
         metrics.ready.set(not self._not_ready())
         for name, one in self._breakers.items():
             metrics.breaker(name, one.state)
+        for origin, found in self._asker.concurrency():
+            metrics.calls(origin, found, self._settings.concurrency)
         return metrics.exposition()
 
     def _not_ready(self) -> tuple[str, ...]:
@@ -190,6 +205,7 @@ class Worker:
             self._metrics.messages.labels("lost_connection").inc()
         self._work.clear()
         self._isolation.clear()
+        self._asker.release()
         self._parked.clear()
         self._resent.clear()
         self._cancelling = False
@@ -341,14 +357,15 @@ class Worker:
         if error is None:
             self._change("model", breakers.succeeded(before), "")
             return False
-        paused = pause_asked(error) > self._asker.patience(self._settings.model_deadline)
-        away = paused or isinstance(error, ModelUnavailableError)
-        asked = not isinstance(error, LimitedError)
-        if away or (asked and isinstance(error, TransientError)):
+        patience = self._asker.patience(self._settings.model_deadline)
+        effect = breaker_effect(error, patience)
+        if effect is not BreakerEffect.NONE:
+            away = effect is BreakerEffect.OPENS
             after = breakers.failed(before, time.monotonic(), away=away, chance=random.random())
             self._model_trouble = f": {error}"
             self._change("model", after, str(error))
-        opened = before.closed and paused and asked
+        asked = not isinstance(error, LimitedError)
+        opened = before.closed and asked and pause_asked(error) > patience
         return not self._breakers["model"].closed and not opened
 
     def _answer(self, work: Work) -> None:
@@ -377,8 +394,8 @@ class Worker:
         result["attempts"] = work.attempts + 1
         timings = {
             "received": round(work.received_unix, 3),
-            "handler_wait": round(work.started - work.received, 4),
-            "model": round(work.finished - work.started, 4),
+            "handler_wait": round(work.started - work.received + work.waited, 4),
+            "model": round(work.finished - work.started - work.waited, 4),
         }
         if work.delivery.timestamp is not None:
             waited = work.received_unix - work.delivery.timestamp
@@ -401,7 +418,8 @@ class Worker:
             model_away=excused,
         )
         detail = str(error) if isinstance(error, ModelError) else ""
-        if isinstance(decision, Hold):
+        uncounted = isinstance(decision, Retry) and decision.attempts == work.attempts
+        if isinstance(decision, Hold) or (uncounted and self._stops):
             self._hand_back(work)
         elif isinstance(decision, DeadLetter):
             self._bury(work, decision, detail)
@@ -512,7 +530,16 @@ class Worker:
             level = logging.INFO if after.closed else logging.WARNING
             state = "closed" if after.closed else "open"
             say(level, "circuit breaker", breaker=name, state=state, why=why)
+            if name == "model" and before.closed:
+                self._release_waiting()
             self._steer()
+
+    def _release_waiting(self) -> None:
+        """Requeue what waits for the model's turn: no call of it was sent."""
+        for work in self._handlers.running():
+            if work.waiting and not work.given_up and not work.settling:
+                self._hand_back(work)
+        self._asker.release()
 
     def _steer(self) -> None:
         """Consume exactly while work may flow.
@@ -663,9 +690,8 @@ class Worker:
         self._last_tick = now  # not before all of it went well: /healthz goes by this
 
     def _find_hung(self, now: float) -> None:
-        limit = self._settings.model_deadline + HANG_MARGIN
         for work in self._handlers.running():
-            if work.hung or now - work.started <= limit:
+            if work.hung or now <= work.due + HANG_MARGIN:
                 continue
             work.hung = True
             self._hung.add(work)
@@ -686,6 +712,7 @@ class Worker:
             for work in list(self._work.values()):
                 if not work.started and not work.settling:
                     self._hand_back(work)
+        self._release_waiting()
         if self._stops > 1:
             self._stop_by = min(self._stop_by, now)
         self._steer()

@@ -13,15 +13,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from worker.breaker import State
-from worker.limits import LimitedError
-from worker.model import (
-    BadOutputError,
-    ModelUnavailableError,
-    Origin,
-    OverloadedError,
-    TransientError,
-    Usage,
-)
+from worker.failure_effects import EFFECTS, effect_of
+from worker.limits import Concurrency
+from worker.model import Origin, Usage
 
 # OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
 _DURATION = tuple(0.01 * 2**n for n in range(14))
@@ -48,11 +42,7 @@ DEAD_LETTER_REASONS = (
 )
 BREAKERS = ("model", "results")
 #: Kinds of errors of model calls; a fixed set, because each is a histogram more.
-OTHER_ERROR = "_OTHER"  # OpenTelemetry's word
-ERROR_TYPES = (
-    *(kind.__name__ for kind in (TransientError, BadOutputError, ModelUnavailableError)),
-    OTHER_ERROR,
-)
+ERROR_TYPES = tuple(dict.fromkeys(effect.label for effect in EFFECTS.values()))
 #: gen_ai.operation.name: of language models, and of the one inside the worker.
 OPERATIONS = ("chat", "classify")
 _MODEL_LABELS = (
@@ -154,6 +144,18 @@ class Metrics:
             _MODEL_LABELS[1:],
             registry=registry,
         )
+        self._allowed = Gauge(
+            "selfheal_worker_model_calls_allowed",
+            "Calls of a model that may run at once: fewer while its server is overloaded.",
+            _MODEL_LABELS[1:3],
+            registry=registry,
+        )
+        self._running = Gauge(
+            "selfheal_worker_model_calls_running",
+            "Calls of a model that run now.",
+            _MODEL_LABELS[1:3],
+            registry=registry,
+        )
         self.degraded = Counter(
             "selfheal_worker_degraded",
             "Messages answered by another model than the active one.",
@@ -171,6 +173,13 @@ class Metrics:
         """Say that a model is ready, and how long that took."""
         self._load.labels(*_labels(origin)[1:]).set(seconds)
 
+    def calls(self, origin: Origin, found: Concurrency, most: int) -> None:
+        """Show how many calls of a model run and may run; most: the threads that there are."""
+        labels = (origin.provider, origin.name)
+        allowed = most if found.allowed is None else min(most, found.allowed)
+        self._allowed.labels(*labels).set(allowed)
+        self._running.labels(*labels).set(found.running)
+
     def called(
         self,
         origin: Origin,
@@ -179,10 +188,7 @@ class Metrics:
         usage: Usage | None = None,
     ) -> None:
         """Count one model call and its tokens; from any thread."""
-        name = "" if error is None else type(error).__name__
-        if isinstance(error, LimitedError | OverloadedError):
-            name = TransientError.__name__
-        kind = name if not name or name in ERROR_TYPES else OTHER_ERROR
+        kind = "" if error is None else effect_of(error).label
         timer = self._timers.get((origin, kind))
         if timer is None:
             timer = self._operation.labels(*_labels(origin), kind)

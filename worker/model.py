@@ -122,10 +122,12 @@ class Answer:
     """What the model said about one text, not yet checked: `worker.verdict` does that.
 
     content is the model's JSON (as text, or already parsed) in the shape of the task's schema.
+    pause: seconds that the server wants to be left alone from now on, if it said so.
     """
 
     content: str | Mapping[str, Any]
     usage: Usage | None = None
+    pause: float | None = None
 
 
 class ModelError(Exception):

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.limits import LimitedError
-from worker.model import ModelUnavailableError, OverloadedError, RefusedTextError, TransientError
+from worker.failure_effects import Pause, effect_of, excused
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
 
@@ -54,21 +53,16 @@ def decide(
     """Say what to do after one more failure; attempts are those before it.
 
     model_away: the circuit breaker is open, so that a transient failure proves nothing against
-    the message. A limit of ours that left it no turn does not count as an attempt either, nor does
-    a server that is overloaded: it comes again later. An error that is no `ModelError` is a fault
-    of ours or of a plug-in: it is retried too, because the next version may not have it, and it
-    ends in the dead letters.
+    the message. `failure_effects` says what else counts. An error that is no `ModelError` is a
+    fault of ours or of a plug-in: it is retried too, because the next version may not have it, and
+    it ends in the dead letters.
     """
-    if isinstance(error, ModelUnavailableError) or (
-        model_away and isinstance(error, TransientError)
-    ):
+    effect = effect_of(error)
+    if effect.pause is Pause.UNTIL_PROBED or (model_away and excused(error)):
         return Hold()
-    if isinstance(error, RefusedTextError):
-        return DeadLetter(error.reason, type(error).__name__, attempts + 1)
-    overloaded = isinstance(error, OverloadedError)
-    made = attempts if overloaded or isinstance(error, LimitedError) else attempts + 1
-    if made >= max_attempts and not overloaded:
-        return DeadLetter("retries_exhausted", type(error).__name__, made)
+    made = attempts + 1 if effect.counted else attempts
+    if effect.reason is not None and (effect.final or made >= max_attempts):
+        return DeadLetter(effect.reason, type(error).__name__, made)
     wanted = getattr(error, "retry_after", None) or 0
     rung = min(attempts, len(delays) - 1)
     while rung < len(delays) - 1 and delays[rung] < wanted:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from worker.breaker import State
-from worker.limits import LimitedError
+from worker.limits import Concurrency, LimitedError
 from worker.metrics import BREAKERS, Metrics
 from worker.model import (
     BadOutputError,
     ModelUnavailableError,
     Origin,
+    OverloadedError,
+    RefusedTextError,
+    TextTooLongError,
     TransientError,
     Usage,
 )
@@ -29,8 +32,9 @@ def test_a_worker_has_at_most_200_series() -> None:
     for breaker in BREAKERS:
         metrics.breaker(breaker, State.OPEN)
     metrics.called(ORIGIN, 1.0, LimitedError("x"))
+    metrics.calls(ORIGIN, Concurrency(3, None), 8)
     kinds = (TransientError, BadOutputError, ModelUnavailableError, ValueError, KeyError, OSError)
-    for kind in kinds:
+    for kind in (*kinds, OverloadedError, RefusedTextError, TextTooLongError):
         metrics.called(ORIGIN, 1.0, kind("x"))
     metrics.wait.observe(1)
     metrics.duration.observe(1)

@@ -1,0 +1,170 @@
+"""How many calls at once an overloaded server gets, and what workers that share it make of that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pure.worker.overloaded_server import World
+from worker import adaptive_limit
+from worker.adaptive_limit import AdaptiveLimit, answered, failed, next_at, overloaded, sent
+
+NEVER = -math.inf
+
+
+def running(number: int, limit: float | None = None) -> AdaptiveLimit:
+    return AdaptiveLimit(limit=limit, running=number)
+
+
+def test_there_is_no_limit_until_the_first_overload() -> None:
+    state = AdaptiveLimit()
+    for _ in range(1000):
+        assert next_at(state) == NEVER
+        state = sent(state)
+    assert answered(state, 0.0, 1.0, 0.5).limit is None
+    assert failed(state).limit is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (running(8), 5.6),
+        (running(10, 20.0), 9.0),  # no more than were under way
+        (running(20, 20.0), 14.0),
+        (running(2, 1.4), 1.0),
+        (running(1, 1.0), 1.0),
+    ],
+)
+def test_an_overload_lowers_the_limit(before: AdaptiveLimit, after: float) -> None:
+    assert overloaded(before, 0.0, 1.0, 0.5).limit == pytest.approx(after)
+
+
+def test_calls_that_were_sent_before_the_last_decrease_lower_it_no_further() -> None:
+    state = overloaded(running(8), 0.0, 1.0, 0.5)
+    for _ in range(3):
+        state = overloaded(state, 0.9, 1.1, 0.5)
+    assert state.limit == pytest.approx(5.6)
+    assert state.running == 4
+    assert overloaded(sent(state), 1.2, 1.3, 0.5).limit == pytest.approx(0.7 * 5.6)
+
+
+def test_an_answer_raises_the_limit_only_if_all_that_it_allows_were_used() -> None:
+    at = replace(running(3, 3.5), lowered_to=3.5)
+    assert answered(at, 0.0, 1.0, 0.5).limit == pytest.approx(3.5 + 0.1 / 3.5)
+    assert answered(replace(at, running=2), 0.0, 1.0, 0.5).limit == 3.5
+    assert failed(at).limit == 3.5
+
+
+def test_the_longer_nothing_is_refused_the_faster_the_limit_grows() -> None:
+    steps = []
+    state = AdaptiveLimit(limit=4.0, lowered_to=4.0)
+    for _ in range(400):
+        before = state.limit or 0.0
+        state = answered(replace(state, running=math.floor(before)), 0.0, 1.0, 0.5)
+        steps.append((state.limit or 0.0) * 1.0 - before)
+    assert max(steps) <= 1.0
+    assert (state.limit or 0) > 16
+
+
+def test_the_only_call_that_was_refused_is_followed_by_a_pause_that_grows_and_is_spread() -> None:
+    def pauses(chance: float, seconds: float | None) -> list[float]:
+        state, now, found = AdaptiveLimit(seconds=seconds), 0.0, []
+        for _ in range(40):
+            state = overloaded(sent(state), now, now, chance)
+            found.append(next_at(state) - now)
+            now = next_at(state)
+        return found
+
+    for seconds in (None, 0.05, 1.0, 100.0):
+        early, late = pauses(0.0, seconds), pauses(1.0, seconds)
+        assert all(b >= a - 1e-9 for a, b in itertools.pairwise(early))
+        assert all(b == pytest.approx(3 * a) for a, b in zip(early, late, strict=True))
+        assert max(late) <= max(45, 6 * (seconds or 0))
+
+
+def test_others_that_run_need_no_pause_their_end_is_the_next_turn() -> None:
+    state = overloaded(running(2, 2.0), 0.0, 1.0, 0.5)
+    assert (next_at(state), next_at(failed(state))) == (math.inf, 1.0)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_a_pause_that_was_asked_for_is_kept_and_spread(chance: float) -> None:
+    state = adaptive_limit.paused(AdaptiveLimit(), 100.0, 20.0, chance)
+    assert 120.0 <= next_at(state) <= 122.0
+    assert next_at(adaptive_limit.paused(state, 100.0, 1.0, chance)) == next_at(state)
+
+
+def test_a_server_that_refuses_everything_for_long_counts_as_unavailable() -> None:
+    state = AdaptiveLimit()
+    for second in range(25):
+        state = overloaded(sent(state), second, second, 0.5)
+        assert adaptive_limit.starved(state, second) == (second >= 20)
+    state = answered(sent(state), 25, 26, 0.5)
+    assert not adaptive_limit.starved(state, 1000)
+
+
+@given(st.lists(st.tuples(st.sampled_from("sarf"), st.floats(0, 5), st.floats(0, 1))))
+def test_a_limit_is_never_below_one_and_never_blocks_for_ever(
+    steps: list[tuple[str, float, float]],
+) -> None:
+    state, now, begun = AdaptiveLimit(), 0.0, []
+    for step, seconds, chance in steps:
+        now += seconds
+        if step == "s":
+            if next_at(state) <= now:
+                begun.append(now)
+                state = sent(state)
+        elif begun:
+            at = begun.pop(0)
+            if step == "f":
+                state = failed(state)
+            else:
+                state = (answered if step == "a" else overloaded)(state, at, now, chance)
+        assert state.running == len(begun)
+        assert state.limit is None or state.limit >= 1
+    assert begun or next_at(state) <= now + 45 + 6 * (state.seconds or 0)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 3.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_four_workers_on_two_slots_use_them_and_waste_few_calls(seconds: float, seed: int) -> None:
+    world = World(4, 8, 2, 1000, seconds, seed)
+    world.limits = [AdaptiveLimit(seconds=seconds)] * 4  # each has had its warm-up answered
+    world.run()
+    assert sum(world.answers) == 1000
+    assert world.calls_per_answer <= 1.5
+    assert world.capacity_used >= 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_workers_on_eight_slots_converge_and_all_of_them_get_answers(seed: int) -> None:
+    world = World(10, 8, 8, 5000, seconds=0.3, seed=seed).run()
+    assert sum(world.answers) == 5000
+    assert world.calls_per_answer <= 1.5
+    assert world.capacity_used >= 0.9
+    assert min(world.answers) >= 50
+    allowed = sum(math.floor(one.limit or 8) for one in world.limits)
+    assert allowed <= 20
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 20])
+def test_one_worker_finds_the_slots_that_there_are(slots: int) -> None:
+    world = World(1, 32, slots, 3000, seed=3).run()
+    assert world.calls_per_answer <= 1.25
+    assert world.capacity_used >= 0.85
+
+
+def test_a_server_that_grows_is_used_again() -> None:
+    world = World(2, 16, 2, 20_000, seconds=0.3, seed=1).run(until=60)
+    before = sum(world.answers)
+    world.slots = 32
+    world.run(until=180)
+    at = sum(world.answers)
+    world.run(until=210)
+    assert (sum(world.answers) - at) * 0.3 / 32 / 30 >= 0.85
+    assert before * 0.3 / 2 / 60 >= 0.9

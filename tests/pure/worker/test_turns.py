@@ -1,0 +1,251 @@
+"""Waiting for a model's turn: it uses up no call's time, is no hang, and burns no attempt."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import asking, call_time, task_file
+from worker.asking import Asker, Member
+from worker.handlers import Handlers, Work
+from worker.limits import LimitedError, Limits
+from worker.loop import LONGEST_TURN_WAIT, PARKED_LONGEST, Worker, turn_wait
+from worker.message import Message
+from worker.metrics import Metrics
+from worker.model import Answer, ModelUnavailableError, OverloadedError, TransientError
+from worker.rabbitmq import Delivery
+from worker.settings import load
+
+GOOD = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+
+
+class Clock:
+    """Stands still unless it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        for module in (asking, call_time):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Model:
+    """Answers as `say` does; remembers how long each call was given."""
+
+    name, model, version = "test", "m", "1"
+
+    def __init__(
+        self,
+        say: Callable[[int], Any] = lambda n: GOOD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self.given: list[float] = []
+
+    def warm_up(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        self.given.append(deadline - self._clock())
+        said = self._say(len(self.given))
+        if isinstance(said, Exception):
+            raise said
+        return Answer(said)
+
+
+def _asker(model: Model, limits: Limits) -> Asker:
+    asker = Asker([Member(model, limits=limits)], task_file.load())
+    asker._members[0].warm = True
+    return asker
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        threading.Event().wait(0.005)
+
+
+def test_the_deadline_of_a_call_counts_from_when_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    model = Model(clock=clock)
+    limits = Limits(concurrency=1, clock=clock)
+    asker, work = _asker(model, limits), _work()
+    done = threading.Thread(
+        target=asker.ask, args=("text", clock() + 5), kwargs={"wait": 300, "watched": work}
+    )
+    with limits.turn(math.inf):
+        done.start()
+        _wait_until(lambda: bool(limits._changed._waiters))  # type: ignore[attr-defined]
+        assert work.due == math.inf
+        clock.now += 100
+    done.join(60)
+    assert model.given == [5.0]
+    assert (work.due, work.waited) == (1105.0, 100.0)
+
+
+def test_a_wait_ends_by_its_own_bound() -> None:
+    limits = Limits(concurrency=1)
+    with limits.turn(math.inf), pytest.raises(LimitedError, match="leaves no turn"):
+        _asker(Model(), limits).ask("text", time.monotonic() + 600, wait=0.01)
+
+
+def test_a_text_that_finds_the_server_overloaded_is_sent_again_with_all_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def say(number: int) -> Any:
+        clock.now += 4  # slow to refuse, too
+        return OverloadedError("503") if number <= 3 else GOOD
+
+    model = Model(say, clock)
+    reply = _asker(model, Limits(clock=clock, chance=lambda: -0.5)).ask(
+        "text", clock() + 5, wait=100
+    )
+    assert reply.verdict.fields() == GOOD
+    assert model.given == [5.0] * 4
+
+
+def test_where_a_fallback_is_next_an_overload_is_not_waited_for() -> None:
+    first, second = Model(lambda n: OverloadedError("503")), Model()
+    second.model = "fallback"
+    asker = Asker([Member(first), Member(second)], task_file.load())
+    for member in asker._members:
+        member.warm = True
+    assert asker.ask("text", time.monotonic() + 600).origin.name == "fallback"
+    assert len(first.given) == 1
+
+
+def test_a_server_that_refuses_everything_is_unavailable_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def say(_: int) -> Any:
+        clock.now += 5
+        return OverloadedError("http://h answered 503")
+
+    model = Model(say, clock)
+    asker = _asker(model, Limits(clock=clock, chance=lambda: -0.5))
+    with pytest.raises(ModelUnavailableError, match="answered 503, and to every call before"):
+        asker.ask("text", clock() + 30, wait=1000)
+    assert len(model.given) == 5
+
+
+def test_a_pause_that_comes_with_an_answer_is_kept() -> None:
+    class Counted(Model):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            return Answer(GOOD, pause=30.0)
+
+    asker = _asker(Counted(), Limits())
+    asker.ask("text", time.monotonic() + 5)
+    with pytest.raises(LimitedError, match="asked for a pause, 30 s"):
+        asker.ask("text", time.monotonic() + 5, wait=300)
+    ((_, used),) = asker.concurrency()
+    assert (used.running, used.allowed) == (0, 0)
+
+
+def test_who_is_given_up_while_it_waits_stops_waiting() -> None:
+    limits, work = Limits(concurrency=1), _work()
+    finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    asker = _asker(Model(), limits)
+    handlers = Handlers(asker, threads=1, deadline=5, finished=finished.put, wait=600)
+    with limits.turn(math.inf):
+        handlers.submit(work)
+        _wait_until(lambda: work.waiting)
+        work.given_up = True
+        asker.release()
+        assert isinstance(finished.get(timeout=60).error, LimitedError)
+    assert not work.waiting
+
+
+def _worker(model: Model, limits: Limits) -> Worker:
+    settings = load({"AMQP_HOST": "localhost", "CONCURRENCY": "2"})
+    return Worker(settings, _asker(model, limits), Metrics())
+
+
+def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits, work = Limits(concurrency=1), _work()
+    worker = _worker(Model(), limits)
+    worker._work[1] = work
+    with limits.turn(math.inf):
+        worker._handlers.submit(work)
+        _wait_until(lambda: work.waiting)
+        worker._last_progress = 1.0
+        worker._find_hung(time.monotonic() + 3600)
+        status = worker.status()
+        assert status.hung == 0
+        assert status.last_progress > 1.0
+        work.given_up = True
+        worker._asker.release()
+        _wait_until(lambda: not worker._handlers.running())
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_messages_that_wait_go_back_unchanged_when_the_model_is_away_or_the_worker_stops(
+    monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    limits, work = Limits(concurrency=1), _work()
+    worker = _worker(Model(), limits)
+    worker._work[1] = work
+    sent: list[str] = []
+    monkeypatch.setattr(worker, "_send", lambda work, made, outcome: sent.append(outcome))
+    with limits.turn(math.inf):
+        worker._handlers.submit(work)
+        _wait_until(lambda: work.waiting)
+        if opened:
+            worker._change("model", worker._breakers["model"].__class__(), "")
+            worker._judge_model(ModelUnavailableError("away"))
+        else:
+            worker.stop()
+            worker._stopping()
+        _wait_until(lambda: not worker._handlers.running())
+    assert sent == ["handed_back"]
+    assert work.given_up
+
+
+def test_an_overload_at_the_end_burns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, work = _worker(Model(), Limits()), _work()
+    sent: list[str] = []
+    monkeypatch.setattr(worker, "_send", lambda work, made, outcome: sent.append(outcome))
+    worker._fail(work, OverloadedError("503"), excused=False)
+    worker.stop()
+    worker._fail(work, OverloadedError("503"), excused=False)
+    worker._fail(work, TransientError("500"), excused=False)
+    assert sent == ["retried", "handed_back", "retried"]
+
+
+def test_a_wait_stays_below_the_brokers_consumer_timeout() -> None:
+    assert turn_wait(60) == LONGEST_TURN_WAIT
+    for deadline in (1, 60, 500, 600):
+        assert turn_wait(deadline) + deadline + PARKED_LONGEST <= 1800
+    assert turn_wait(3600) > 0
+
+
+def _work() -> Work:
+    import pika
+
+    message = Message(id="1", id_generated=False, text="good", metadata=None, extra={})
+    delivery = Delivery(1, 1, False, "", "feedback", b"{}", pika.BasicProperties())
+    return Work(delivery, message, attempts=0, received=0.0, received_unix=0.0)
