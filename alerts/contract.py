@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Metric
 
+from alerts.rules import ALERTS
 from remediator.annotation import Phase
 from remediator.answers import Outcome
 from remediator.decide import Kind
@@ -155,6 +156,13 @@ FOREIGN = (
         },
     ),
     Foreign(
+        "RabbitMQ 4.0.5, /metrics",
+        {
+            "rabbitmq_disk_space_available_bytes": (),
+            "rabbitmq_disk_space_available_limit_bytes": (),
+        },
+    ),
+    Foreign(
         "kube-state-metrics 2.20.0",
         {
             "kube_pod_container_status_restarts_total": _POD,
@@ -165,6 +173,11 @@ FOREIGN = (
             "kube_deployment_spec_replicas": ("namespace", "deployment"),
             "kube_deployment_status_replicas_ready": ("namespace", "deployment"),
             "kube_deployment_status_observed_generation": ("namespace", "deployment"),
+            "kube_deployment_status_condition": ("namespace", "deployment", "condition", "status"),
+            "kube_statefulset_status_replicas_ready": ("namespace", "statefulset"),
+            "kube_horizontalpodautoscaler_status_condition": (
+                *("namespace", "horizontalpodautoscaler", "condition", "status"),
+            ),
             "kube_daemonset_status_number_unavailable": ("namespace", "daemonset"),
             "kube_horizontalpodautoscaler_status_desired_replicas": (
                 "namespace",
@@ -173,6 +186,12 @@ FOREIGN = (
             "kube_horizontalpodautoscaler_spec_max_replicas": (
                 "namespace",
                 "horizontalpodautoscaler",
+            ),
+            "kube_horizontalpodautoscaler_status_current_replicas": (
+                *("namespace", "horizontalpodautoscaler"),
+            ),
+            "kube_horizontalpodautoscaler_spec_min_replicas": (
+                *("namespace", "horizontalpodautoscaler"),
             ),
             "kube_node_spec_unschedulable": ("node",),
             "kube_node_status_allocatable": ("node", "resource", "unit"),
@@ -263,6 +282,17 @@ def page() -> str:
     lines += [
         f"| {foreign.exporter} | {', '.join(f'`{name}`' for name in foreign.metrics)} |"
         for foreign in FOREIGN
+    ]
+    lines += [
+        "",
+        "## Alerts that wake somebody",
+        "",
+        "Each critical alert says why a person must act at night, here and in its runbook. What",
+        "can wait until the morning is a warning.",
+        "",
+        "| Alert | Why at night |",
+        "|---|---|",
+        *(f"| `{alert.name}` | {alert.night} |" for alert in ALERTS if alert.night),
     ]
     return "\n".join(lines) + "\n"
 

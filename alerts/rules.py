@@ -21,7 +21,9 @@ class Alert:
     for_: how long the expression must hold, in Prometheus' notation. threshold: the number that
     the chart puts for `%threshold%`; None when the expression has none. needs: `worker`,
     `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
-    `detector`, `deployments` (any of worker, remediator, ollama), `pods` (always there).
+    `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
+    of worker, remediator, ollama), `pods` (always there). night: of a critical alert one sentence on
+    why a person must act at night; its runbook says it too.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Alert:
     dashboard: str
     panel: str
     threshold: float | None = None
+    night: str = ""
 
     @property
     def team(self) -> str:
@@ -57,7 +60,7 @@ def _burn(name: str, budget: str, *pairs: tuple[str, str, str]) -> str:
 
 
 def _burn_fast(name: str, budget: str) -> str:
-    """A person is woken for it: a few messages, of which one is a large share, are too few."""
+    """A few messages, of which one is a large share, are too few for it."""
     pace = _burn(name, budget, ("1h", "5m", "14.4"), ("6h", "30m", "6"))
     return f"({pace})\n  and selfheal:{name}:increase6h{{%self%}} > %threshold%"
 
@@ -78,6 +81,27 @@ _HAD_ITS_MODEL = (
     " or process_start_time_seconds{%worker%} < time() - 900)"
 )
 
+
+def _share(bad: str, all_: str) -> str:
+    """More than the threshold of all workers: one of many is no reason to wake anybody."""
+    return f"count({bad}) / count({all_}) > %threshold%"
+
+
+_MODEL_BREAKERS = f'selfheal_worker_breaker_state{{%worker%,breaker="model"}} and on (pod, instance) {_HAD_ITS_MODEL}'
+_RESULTS_BREAKERS = 'selfheal_worker_breaker_state{%worker%,breaker="results"}'
+_CONNECTED = "selfheal_worker_broker_connected{%worker%}"
+
+_HPA = "horizontalpodautoscaler"
+_OF_KEDA = 'keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
+#: Scraped through KEDA's pod its own namespace takes the label's place.
+_KEDA_ERRORS = (
+    f'increase({_OF_KEDA}namespace="%namespace%"}}[10m])'
+    f' or increase({_OF_KEDA}exported_namespace="%namespace%"}}[10m])'
+)
+_STATEFUL = 'kube_statefulset_status_replicas_ready{namespace="%namespace%",statefulset="%release%-rabbitmq"}'
+_DISK = "rabbitmq_disk_space_available_bytes{%broker%}"
+_DISK_LIMIT = "rabbitmq_disk_space_available_limit_bytes{%broker%}"
+
 #: Of the replicas only the leader looks at policies.
 _LEADS = "and on (pod) selfheal_remediator_leader{%remediator%} == 1"
 _POLICY_PODS = "selfheal_remediator_policy_pods{%remediator%"
@@ -96,6 +120,10 @@ _SLO = (
         "selfheal-worker",
         "Failed share against the objective",
         5,
+        night=(
+            "At 14.4 times the pace a night uses up a sixth of what may fail in 30 days, and "
+            "a complete failure uses up all of it within hours."
+        ),
     ),
     Alert(
         "SelfhealResultsBurnSlow",
@@ -112,7 +140,7 @@ _SLO = (
     Alert(
         "SelfhealQueueWaitBurnFast",
         _WORKER,
-        "critical",
+        "warning",
         "2m",
         _burn_fast("queue_wait_late", "waitBudget"),
         "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s",
@@ -159,28 +187,35 @@ _WORK = (
         _WORKER,
         "critical",
         "5m",
-        'count(selfheal_worker_breaker_state{%worker%,breaker="model"} > 0'
-        f" and on (pod, instance) {_HAD_ITS_MODEL}) > %threshold%",
-        "{{ $value | humanize }} workers of %release% have stopped consuming: the model does not answer",
-        "{{ $value | humanize }} workers wait for their model for %for%, those that never had it for 15 minutes "
-        "more. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
+        _share(_MODEL_BREAKERS.replace(" and", " > 0 and", 1), _MODEL_BREAKERS),
+        "{{ $value | humanizePercentage }} of the workers of %release% have stopped consuming: the model does not answer",
+        "{{ $value | humanizePercentage }} of the workers have waited for their model for %for%; those that "
+        "never had it count after 15 minutes. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
         "the model answers.",
         "selfheal-model",
         "Breaker",
-        0,
+        0.5,
+        night=(
+            "Nothing is answered until somebody brings the model back, and the messages of a "
+            "night take hours to work off."
+        ),
     ),
     Alert(
         "SelfhealResultsBreakerOpen",
         _WORKER,
         "critical",
         "5m",
-        'sum(selfheal_worker_breaker_state{%worker%,breaker="results"} > bool 0) > %threshold%',
-        "{{ $value | humanize }} workers of %release% cannot publish results",
-        "The broker takes no results for {{ $value | humanize }} workers for %for%: the queue %results% is "
+        _share(f"{_RESULTS_BREAKERS} > 0", _RESULTS_BREAKERS),
+        "{{ $value | humanizePercentage }} of the workers of %release% cannot publish results",
+        "The broker has taken no results from {{ $value | humanizePercentage }} of the workers for %for%: the queue %results% is "
         "missing, full, or refuses them. Nothing is lost; nothing is answered either.",
         "selfheal-worker",
         "Breakers",
-        0,
+        0.5,
+        night=(
+            "Nothing is answered until somebody makes room for results or gives the queue "
+            "back; no part of the system can."
+        ),
     ),
     Alert(
         "SelfhealModelNotLoading",
@@ -202,13 +237,19 @@ _WORK = (
         _BROKER,
         "critical",
         "10m",
-        'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold%'
+        'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"})'
+        # Of fewer KEDA starts nobody, as it was told to.
+        " > (%threshold% + %activation%)"
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%queue%"}) == 0',
         "{{ $value | humanize }} messages wait in %queue%, and nobody consumes",
         "{{ $value | humanize }} messages are ready in the queue %queue% for %for% without one consumer.",
         "selfheal-overview",
         "Queue depth",
         0,
+        night=(
+            "Nothing is answered, and whoever should have started a worker by now has not: it "
+            "does not come right by itself."
+        ),
     ),
     Alert(
         "SelfhealResultsNotRead",
@@ -225,23 +266,72 @@ _WORK = (
         1000,
     ),
     Alert(
+        "SelfhealBrokerDown",
+        _BROKER,
+        "critical",
+        "5m",
+        # Of a broker of your own that no scrape reaches; who is connected to it knows better.
+        f"(max({_STATEFUL}) == 0 or max(up{{%broker%}}) == 0 unless on () max({_STATEFUL}) > 0)"
+        f" unless on () max({_CONNECTED}) == 1",
+        "{{ $value | humanize }} nodes of the broker of %release% run",
+        "Of the broker that %release% uses {{ $value | humanize }} nodes have been ready, or answered a "
+        "scrape, for %for%, and no worker is connected to it.",
+        "selfheal-overview",
+        "Queue depth",
+        night=(
+            "Publishers are refused, so that texts which their source cannot keep are lost, and nothing is "
+            "answered."
+        ),
+    ),
+    Alert(
+        "SelfhealBrokerMetricsMissing",
+        _BROKER,
+        "warning",
+        "15m",
+        'absent(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"})',
+        "1 source of metrics is missing: RabbitMQ, for the queue %queue%",
+        "Prometheus has had nothing of RabbitMQ's /metrics/detailed about the queue %queue% for %for%: "
+        "the broker is down, not scraped, or the queue is gone. The alerts on queues cannot fire.",
+        "selfheal-overview",
+        "Queue depth",
+    ),
+    Alert(
+        "SelfhealBrokerDiskLow",
+        _BROKER,
+        "warning",
+        "15m",
+        f"min({_DISK} < %threshold% * {_DISK_LIMIT} or ({_DISK}"
+        f" and predict_linear({_DISK}[1h], 14400) < {_DISK_LIMIT} and {_DISK} < 10 * {_DISK_LIMIT}))",
+        "{{ $value | humanize1024 }}B are left on the broker's disk, and then it blocks publishers",
+        "The disk of RabbitMQ has {{ $value | humanize1024 }}B free: less than %threshold% times the limit at which "
+        "it takes no more messages, or it comes to the limit within 4 hours.",
+        "selfheal-overview",
+        "Broker disk",
+        2,
+    ),
+    Alert(
         "SelfhealBrokerUnreachable",
         _WORKER,
         "critical",
         "5m",
-        "count(selfheal_worker_broker_connected{%worker%} == 0) > %threshold%",
-        "{{ $value | humanize }} workers of %release% have no connection to the broker",
-        "{{ $value | humanize }} workers have been without a connection to RabbitMQ for %for%; they go on "
-        "trying.",
+        _share(f"{_CONNECTED} == 0", _CONNECTED),
+        "{{ $value | humanizePercentage }} of the workers of %release% have no connection to the broker",
+        "{{ $value | humanizePercentage }} of the workers have been without a connection to RabbitMQ for "
+        "%for%; they go on trying.",
         "selfheal-worker",
         "Broker connections",
-        0,
+        0.5,
+        night=(
+            "Nothing is answered by them, and that the broker or the way to it is broken no "
+            "worker can repair."
+        ),
     ),
     Alert(
         "SelfhealBrokerBlocked",
         _WORKER,
         "critical",
         "5m",
+        # One is enough: the alarm is the broker's, and it tells only those that publish.
         "count(selfheal_worker_broker_blocked{%worker%} == 1) > %threshold%",
         "The broker takes nothing from {{ $value | humanize }} workers of %release%",
         "RabbitMQ blocks publishers (its memory or disk alarm) for %for%; {{ $value | humanize }} workers "
@@ -249,6 +339,10 @@ _WORK = (
         "selfheal-worker",
         "Broker connections",
         0,
+        night=(
+            "No publisher can hand over a message any more, so that texts which their source "
+            "cannot keep are lost."
+        ),
     ),
     Alert(
         "SelfhealHandlersHang",
@@ -335,36 +429,87 @@ _WORK = (
     ),
     Alert(
         "SelfhealScalerFailing",
-        ("worker", "keda"),
+        ("autoscaler",),
         "warning",
         "10m",
-        'sum(increase(keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
-        'namespace="%namespace%"}[10m]) or '
-        'increase(keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
-        'exported_namespace="%namespace%"}[10m])) > %threshold%',
-        'KEDA cannot read the length of %queue%: {{ $value | printf "%.0f" | humanize }} errors in 10 minutes',
-        'KEDA failed {{ $value | printf "%.0f" | humanize }} times in 10 minutes to ask RabbitMQ for the length of '
-        "%queue%; the number of workers is the fallback's.",
+        # KEDA's own metrics are off in its default install; what its autoscaler cannot do is in the
+        # conditions. Of no pod it is inactive by design.
+        f'label_replace(sum({_KEDA_ERRORS}) > %threshold%, "cause", "errors of KEDA", "", "")'
+        f" or label_replace(max by ({_HPA}, condition) (kube_{_HPA}_status_condition{{%autoscalers%,"
+        'condition=~"AbleToScale|ScalingActive",status="false"}) == 1'
+        f" and on ({_HPA}) max by ({_HPA}) (kube_{_HPA}_status_current_replicas{{%autoscalers%}}) > 0"
+        ', "cause", "$1 is False", "condition", "(.*)")',
+        "The autoscaler of %release% has not scaled for %for% ({{ $labels.cause }})",
+        "The autoscaler {{ $labels.horizontalpodautoscaler }} of %release% has failed for %for%: {{ $labels.cause "
+        '}} ({{ $value | printf "%.0f" | humanize }}). The number of workers is that of the fallback, or stays '
+        "as it is.",
         "selfheal-overview",
         "Scaler",
         0,
     ),
     Alert(
         "SelfhealWorkersAtMaximum",
-        ("worker", "keda", "rabbitmq"),
+        ("worker", "autoscaler", "rabbitmq"),
         "warning",
         "30m",
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold% and'
-        ' max(kube_horizontalpodautoscaler_status_desired_replicas{namespace="%namespace%",'
-        'horizontalpodautoscaler="keda-hpa-%release%-worker"}) >= '
-        'max(kube_horizontalpodautoscaler_spec_max_replicas{namespace="%namespace%",'
-        'horizontalpodautoscaler="keda-hpa-%release%-worker"})',
+        " max(kube_horizontalpodautoscaler_status_desired_replicas{%autoscaler%}) >= "
+        "max(kube_horizontalpodautoscaler_spec_max_replicas{%autoscaler%})",
         "{{ $value | humanize }} messages wait in %queue% with the most workers allowed",
         "{{ $value | humanize }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
         "its maximum for %for%.",
         "selfheal-overview",
         "Replicas",
         100,
+    ),
+    Alert(
+        "SelfhealAutoscalerLimited",
+        ("autoscaler",),
+        "warning",
+        "30m",
+        # ScalingLimited is true at the minimum too, where an idle queue keeps it; with a minimum that is
+        # the maximum nobody can tell.
+        f"(max by ({_HPA}) (kube_{_HPA}_status_desired_replicas{{%autoscalers%}})"
+        f" >= max by ({_HPA}) (kube_{_HPA}_spec_max_replicas{{%autoscalers%}}))"
+        f" > max by ({_HPA}) (kube_{_HPA}_spec_min_replicas{{%autoscalers%}})"
+        f" and on ({_HPA}) max by ({_HPA}) (kube_{_HPA}_status_condition{{%autoscalers%,"
+        'condition="ScalingLimited",status="true"}) == 1',
+        "{{ $labels.horizontalpodautoscaler }} wants more than its {{ $value | humanize }} pods",
+        "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value | humanize }} for %for%, "
+        "and would go beyond it (ScalingLimited).",
+        "selfheal-overview",
+        "Replicas",
+    ),
+    Alert(
+        "SelfhealScalerMetricsMissing",
+        ("worker", "keda"),
+        "warning",
+        "30m",
+        'absent(keda_scaler_active{scaledObject="%release%-worker",namespace="%namespace%"}'
+        ' or keda_scaler_active{scaledObject="%release%-worker",exported_namespace="%namespace%"})',
+        "1 source of metrics is missing: KEDA, for %release%-worker",
+        "Prometheus has had nothing of KEDA about the ScaledObject %release%-worker for %for%: KEDA does "
+        "not run, does not scale it, or its metrics are off, as they are in its default install. Whether "
+        "it can read the queue is not known.",
+        "selfheal-overview",
+        "Scaler",
+    ),
+    Alert(
+        "SelfhealRolloutStuck",
+        ("deployments",),
+        "warning",
+        "15m",
+        'max by (deployment, condition) (kube_deployment_status_condition{namespace="%namespace%",'
+        'deployment=~"%release%-(worker|remediator|ollama)",condition="Progressing",status="false"}'
+        ' or kube_deployment_status_condition{namespace="%namespace%",'
+        'deployment=~"%release%-(worker|remediator|ollama)",condition="ReplicaFailure",status="true"})'
+        " == 1",
+        "The rollout of {{ $labels.deployment }} is stuck ({{ $labels.condition }}, {{ $value | humanize }})",
+        "{{ $labels.deployment }} has made no progress for %for% after its deadline (Progressing is "
+        "False), or its pods are refused (ReplicaFailure is True). {{ $value | humanize }} = stuck; the pods of "
+        "before serve on where there are any.",
+        "selfheal-overview",
+        "Replicas",
     ),
     Alert(
         "SelfhealModelServerNotReady",
@@ -380,6 +525,10 @@ _WORK = (
         "selfheal-model",
         "Workers without a warm model",
         0,
+        night=(
+            "Nothing can be answered until a model server is ready, and after 20 minutes its "
+            "restarts have not helped."
+        ),
     ),
 )
 
@@ -387,7 +536,7 @@ _NODES = (
     Alert(
         "SelfhealRemediatorNoLeader",
         _REMEDIATOR,
-        "critical",
+        "warning",
         "5m",
         # That it is not scraped says nothing of who leads: SelfhealRemediatorMetricsMissing.
         "sum(selfheal_remediator_leader{%remediator%}) <= %threshold%"
@@ -414,7 +563,7 @@ _NODES = (
     Alert(
         "SelfhealRemediatorStale",
         _REMEDIATOR,
-        "critical",
+        "warning",
         "5m",
         "max(time() - selfheal_remediator_last_reconcile_timestamp_seconds{%remediator%} and on (pod)"
         " selfheal_remediator_leader{%remediator%} == 1 unless on (pod)"
@@ -429,7 +578,7 @@ _NODES = (
     Alert(
         "SelfhealNodeWatchSilent",
         _REMEDIATOR,
-        "critical",
+        "warning",
         "5m",
         "(max(selfheal_remediator_nodes_watch_age_seconds{%remediator%} " + _LEADS + ")"
         " or min(selfheal_remediator_nodes_watch_age_seconds{%remediator%})) > %threshold%",
@@ -584,6 +733,10 @@ _NODES = (
         "selfheal-remediation",
         "Signals not believed",
         0,
+        night=(
+            "Either many nodes are really failing, and nothing is done about them until "
+            "somebody says that it is true, or the detector has to be rolled back."
+        ),
     ),
     Alert(
         "SelfhealDetectorSilent",
@@ -613,11 +766,15 @@ _NODES = (
         "selfheal-remediation",
         "Pods of policies",
         0,
+        night=(
+            "What these pods serve is down as a whole, and the restarts that the policy "
+            "allows have not helped."
+        ),
     ),
     Alert(
         "SelfhealPolicyGaveUp",
         _REMEDIATOR,
-        "critical",
+        "warning",
         "1m",
         'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="GaveUp"} '
         f"{_LEADS}) == 1",
@@ -625,6 +782,19 @@ _NODES = (
         "The policy {{ $labels.policy }} restarts nothing any more: what it allows within 1 hour did not "
         "help, or its pods are ill on every node, which no restart heals. It begins again after a "
         "rollout, a change of the policy, or 10 minutes of health.",
+        "selfheal-remediation",
+        "State of policies",
+    ),
+    Alert(
+        "SelfhealPolicyDegraded",
+        _REMEDIATOR,
+        "warning",
+        "15m",
+        'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="Degraded"} '
+        f"{_LEADS}) == 1",
+        "No restart can help the pods of the HealingPolicy {{ $labels.policy }} ({{ $value | humanize }} = degraded)",
+        "The policy {{ $labels.policy }} has been Degraded for %for%: its pods are unhealthy in a way that "
+        "no restart heals, or the policy itself cannot be used. `kubectl get healingpolicies` says which.",
         "selfheal-remediation",
         "State of policies",
     ),

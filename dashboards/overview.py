@@ -144,6 +144,16 @@ _WORK = Row(
             empty=_QUEUES,
         ),
         Panel(
+            "Broker disk",
+            "Free space on the broker's disk, and the limit below which it takes no more messages.",
+            "bytes",
+            (
+                Query(f"min(rabbitmq_disk_space_available_bytes{{{BROKER}}})", "free"),
+                Query(f"max(rabbitmq_disk_space_available_limit_bytes{{{BROKER}}})", "limit"),
+            ),
+            empty="no data: RabbitMQ's /metrics is not scraped",
+        ),
+        Panel(
             "Settled",
             "What became of messages, a second.",
             "cps",

@@ -25,7 +25,7 @@ _EXAMPLES = Path(__file__).parents[2] / "alerts"
 _PAGE = Path(__file__).with_name("prometheus.html")
 _SECONDS = 60
 # What alerts and dashboards use; each kind is a watch more on a small API server.
-_KINDS = "daemonsets,deployments,horizontalpodautoscalers,nodes,pods"
+_KINDS = "daemonsets,deployments,horizontalpodautoscalers,nodes,pods,statefulsets"
 
 
 def start(layout: Layout, network: Network, programs: Mapping[str, Path]) -> None:

@@ -20,6 +20,8 @@ _ELSE = 'namespace="other",pod="selfheal-worker-7d9f5-x1abc"'
 _R1 = f'{_NS},pod="selfheal-remediator-5c4b9-aaaaa"'
 _R2 = f'{_NS},pod="selfheal-remediator-5c4b9-bbbbb"'
 _B = f'{_NS},pod="selfheal-rabbitmq-0",vhost="/"'
+_BROKER_POD = f'{_NS},pod="selfheal-rabbitmq-0"'
+_STATEFUL = f'kube_statefulset_status_replicas_ready{{{_NS},statefulset="selfheal-rabbitmq"}}'
 _O = f'{_NS},pod="selfheal-ollama-6f7d8-ccccc"'
 _KEDA = 'scaledObject="selfheal-worker",scaler="rabbitMQScaler",metric="s0-rabbitmq-feedback"'
 
@@ -78,6 +80,7 @@ def _remediator(metric: str, values: str, extra: str = "", pod: str = _R1) -> Se
     return {f"selfheal_remediator_{metric}{{{pod}{extra}}}": values}
 
 
+_DEGRADED = ',policy="shop/web",state="Degraded"'
 _GAVE_UP = ',policy="shop/web",state="GaveUp"'
 
 
@@ -101,6 +104,42 @@ def _restarts(values: str, why: str = "") -> Series:
         name = "kube_pod_container_status_last_terminated_reason"
         found[f'{name}{{{_W1},container="worker",uid="u",reason="{why}"}}'] = "1x120"
     return found
+
+
+def _many(name: str, values: dict[int, str], extra: str = "", metric: str = "w") -> Series:
+    """So many workers with these values, and so many with those."""
+    texts = [text for count, text in values.items() for _ in range(count)]
+    prefix = "selfheal_worker_" if metric else ""
+    return {
+        f'{prefix}{name}{{{_NS},pod="selfheal-worker-7d9f5-{n:05}"{extra}}}': text
+        for n, text in enumerate(texts)
+    }
+
+
+def _disk(free: str, limit: str) -> Series:
+    name = f"rabbitmq_disk_space_available{{}}_bytes{{{{{_BROKER_POD}}}}}"
+    return {name.format(""): free, name.format("_limit"): limit}
+
+
+def _condition(
+    condition: str, status: str, values: str, name: str = "keda-hpa-selfheal-worker"
+) -> Series:
+    """A condition of a HorizontalPodAutoscaler."""
+    of = f'{_NS},horizontalpodautoscaler="{name}",condition="{condition}",status="{status}"'
+    return {f"kube_horizontalpodautoscaler_status_condition{{{of}}}": values}
+
+
+def _autoscaler(what: str, values: str, name: str = "keda-hpa-selfheal-worker") -> Series:
+    """Its numbers: current, desired, min, max."""
+    kind = "spec" if what in ("min", "max") else "status"
+    of = f'{_NS},horizontalpodautoscaler="{name}"'
+    return {f"kube_horizontalpodautoscaler_{kind}_{what}_replicas{{{of}}}": values}
+
+
+def _stuck(component: str, condition: str, status: str, values: str) -> Series:
+    """A condition of a Deployment."""
+    of = f'{_NS},deployment="selfheal-{component}",condition="{condition}",status="{status}"'
+    return {f"kube_deployment_status_condition{{{of}}}": values}
 
 
 def _deployment(component: str, wanted: str, ready: str, namespace: str = "selfheal") -> Series:
@@ -198,7 +237,6 @@ _WORK = (
         # Open and probing in turn is one outage; `model_load_seconds` says that it was warm once.
         {
             **_worker("breaker_state", "0 2 1 2 2 1 2 2 1 2 2 0x30", ',breaker="model"'),
-            **_worker("breaker_state", "0x40", ',breaker="model"', _W2),
             **_worker("model_load_seconds", "3x40", ',gen_ai_request_model="a"'),
         },
         "9m",
@@ -212,7 +250,22 @@ _WORK = (
             **_worker("breaker_state", "2x40", ',breaker="model"', _W2),
             f"process_start_time_seconds{{{_W2}}}": "0x40",
         },
-        says="1 workers",
+        says="100% of the workers",
+    ),
+    Case(
+        "SelfhealModelBreakerOpen",
+        {  # Those that come for the messages that wait have no model yet, and hide nothing.
+            **_many("breaker_state", {1: "2x30 0x30", 9: "_x5 2x20 0x40"}, ',breaker="model"'),
+            **_many("process_start_time_seconds", {1: "-9000x60", 9: "_x5 300x60"}, metric=""),
+        },
+        "15m",
+        "40m",
+        {
+            **_many("breaker_state", {1: "2x60", 9: "0x60"}, ',breaker="model"'),
+            **_many("process_start_time_seconds", {10: "-9000x60"}, metric=""),
+        },
+        says="100% of the workers",
+        when="many",
     ),
     Case(
         "SelfhealModelBreakerOpen",
@@ -234,6 +287,15 @@ _WORK = (
         "10m",
         "20m",
         _worker("breaker_state", "2x3 0x10 2x3 0x10", ',breaker="results"'),
+    ),
+    Case(
+        "SelfhealResultsBreakerOpen",
+        _many("breaker_state", {6: "2x12 0x30", 4: "0x40"}, ',breaker="results"'),
+        "10m",
+        "20m",
+        _many("breaker_state", {1: "2x40", 9: "0x40"}, ',breaker="results"'),
+        says="60% of the workers",
+        when="many",
     ),
     Case(
         "SelfhealModelNotLoading",
@@ -258,6 +320,15 @@ _WORK = (
             **_queue("feedback.results", "50x60", "0x60"),
         },
         says="20 messages",
+    ),
+    Case(
+        "SelfhealNoConsumers",
+        _queue("feedback", "1x60", "0x40 1x20"),
+        "15m",
+        "50m",
+        _queue("feedback", "0x60", "0x60"),
+        says="1 messages",
+        when="one",
     ),
     Case(
         "SelfhealResultsNotRead",
@@ -285,6 +356,98 @@ _WORK = (
             **_worker("broker_connected", "1 0x3 1 0x3 1x20"),
             **_worker("broker_connected", "0x40", "", _ELSE),
         },
+    ),
+    Case(
+        "SelfhealBrokerUnreachable",
+        _many("broker_connected", {6: "1 0x12 1x20", 4: "1x40"}),
+        "8m",
+        "20m",
+        _many("broker_connected", {1: "0x40", 9: "1x40"}),
+        says="60% of the workers",
+        when="many",
+    ),
+    Case(
+        "SelfhealBrokerUnreachable",
+        _many("broker_connected", {2: "0x12 1x20"}),
+        "8m",
+        "20m",
+        _many("broker_connected", {1: "0x40", 2: "1x40"}),
+        says="100% of the workers",
+        when="two",
+    ),
+    Case(
+        "SelfhealBrokerDown",
+        # Nobody is connected because nobody is there.
+        {_STATEFUL: "1x5 0x20 1x20", **_deployment("worker", "0x60", "0x60")},
+        "15m",
+        "35m",
+        {_STATEFUL: "1x5 0x3 1x20"},
+        says="0 nodes",
+    ),
+    Case(
+        "SelfhealBrokerDown",
+        {f"up{{{_BROKER_POD}}}": "1x5 0x20 1x20"},
+        "15m",
+        "35m",
+        # It is ready, and only the scrape does not reach it.
+        {f"up{{{_BROKER_POD}}}": "0x40", _STATEFUL: "1x40"},
+        when="by-its-scrape",
+    ),
+    Case(
+        "SelfhealBrokerDown",
+        {_STATEFUL: "0x30 1x20", **_worker("broker_connected", "0x30 1x20")},
+        "15m",
+        "40m",
+        # A worker works with it: its probe fails, or a release's own metrics of it do.
+        {_STATEFUL: "0x40", f"up{{{_BROKER_POD}}}": "0x40", **_worker("broker_connected", "1x40")},
+        when="with-workers",
+    ),
+    Case(
+        "SelfhealBrokerDown",
+        {f"up{{{_BROKER_POD}}}": "1x5 0x20 1x20", _STATEFUL: "_x50"},
+        "15m",
+        "35m",
+        # Two of three nodes are away, and the third works.
+        {
+            f"up{{{_BROKER_POD}}}": "0x40",
+            f"up{{{_BROKER_POD.replace('-0', '-1')}}}": "0x40",
+            f"up{{{_BROKER_POD.replace('-0', '-2')}}}": "1x40",
+        },
+        when="of-several-nodes",
+    ),
+    Case(
+        "SelfhealBrokerMetricsMissing",
+        {**_queue("feedback", "5x5 _x30 5x30", "0x5 _x30 0x30")},
+        "30m",
+        "50m",
+        {**_queue("feedback", "0x10 _x10 0x60", "0x60")},  # Empty, nobody consumes, and told so.
+        says="the queue feedback",
+    ),
+    Case(
+        "SelfhealBrokerDiskLow",
+        _disk("1000000000x5 90000000x30 1000000000x30", "50000000x70"),
+        "30m",
+        "60m",
+        _disk("110000000x60", "50000000x60"),
+        says="85.83MiB",
+    ),
+    Case(
+        "SelfhealBrokerDiskLow",
+        # 2 MB a minute: from 450 MB to the limit of 50 MB in 200 minutes.
+        _disk("590000000-2000000x90 1000000000x90", "50000000x180"),
+        "75m",
+        "170m",
+        # Much is left, however fast it goes; and slowly enough for the morning.
+        _disk("9000000000-2000000x90", "50000000x90"),
+        when="soon",
+    ),
+    Case(
+        "SelfhealBrokerDiskLow",
+        _disk("60000000x30 1000000000x30", "50000000x60"),
+        "20m",
+        "50m",
+        _disk("400000000-200000x90", "50000000x90"),
+        when="slowly",
     ),
     Case(
         "SelfhealBrokerBlocked",
@@ -354,6 +517,114 @@ _WORK = (
         "20m",
         "60m",
         {f"keda_scaler_detail_errors_total{{{_NS},{_KEDA}}}": "50x10 0x20 1 1x30"},
+        says="errors of KEDA",
+    ),
+    *(
+        Case(
+            "SelfhealScalerFailing",
+            {
+                **_condition(condition, "false", "0x5 1x30 0x30", autoscaler),
+                **_autoscaler("current", "2x70", autoscaler),
+            },
+            "20m",
+            "60m",
+            {  # At zero there is nothing that it could scale: it is inactive by design.
+                **_condition(condition, "false", "1x70", autoscaler),
+                **_condition(condition, "true", "0x70", autoscaler),
+                **_autoscaler("current", "0x70", autoscaler),
+                **_condition(condition, "false", "1x70", "another"),
+                **_autoscaler("current", "2x70", "another"),
+            },
+            {"horizontalpodautoscaler": autoscaler},
+            says=f"{condition} is False",
+            when=f"{condition}-{autoscaler}",
+        )
+        for condition in ("ScalingActive", "AbleToScale")
+        for autoscaler in ("keda-hpa-selfheal-worker", "selfheal-ollama")
+    ),
+    Case(
+        "SelfhealScalerMetricsMissing",
+        {f"keda_scaler_active{{{_NS},{_KEDA}}}": "1x5 _x60 0x30"},
+        "50m",
+        "80m",
+        {  # Idle, and scraped through KEDA's own pod.
+            f'keda_scaler_active{{namespace="keda",exported_namespace="selfheal",{_KEDA}}}': "0x90"
+        },
+        says="KEDA",
+    ),
+    *(
+        Case(
+            "SelfhealAutoscalerLimited",
+            {
+                **_autoscaler("desired", "5x60 3x30", autoscaler),
+                **_autoscaler("min", "1x90", autoscaler),
+                **_autoscaler("max", "5x90", autoscaler),
+                **_condition("ScalingLimited", "true", "1x60 0x30", autoscaler),
+            },
+            "40m",
+            "70m",
+            {  # Limited by its minimum, because there is nothing to do.
+                **_autoscaler("desired", "1x90", autoscaler),
+                **_autoscaler("min", "1x90", autoscaler),
+                **_autoscaler("max", "5x90", autoscaler),
+                **_condition("ScalingLimited", "true", "1x90", autoscaler),
+            },
+            {"horizontalpodautoscaler": autoscaler},
+            says="5 pods",
+            when=autoscaler,
+        )
+        for autoscaler in ("keda-hpa-selfheal-worker", "selfheal-worker", "selfheal-ollama")
+    ),
+    Case(
+        "SelfhealAutoscalerLimited",
+        {
+            **_autoscaler("desired", "4x60 2x30"),
+            **_autoscaler("min", "0x90"),
+            **_autoscaler("max", "4x90"),
+            **_condition("ScalingLimited", "true", "1x90"),
+        },
+        "40m",
+        "70m",
+        {  # A number that is fixed is the minimum and the maximum; and just what was wanted.
+            **_autoscaler("desired", "3x90"),
+            **_autoscaler("min", "3x90"),
+            **_autoscaler("max", "3x90"),
+            **_condition("ScalingLimited", "true", "1x90"),
+            **_autoscaler("desired", "5x90", "selfheal-ollama"),
+            **_autoscaler("min", "1x90", "selfheal-ollama"),
+            **_autoscaler("max", "5x90", "selfheal-ollama"),
+            **_condition("ScalingLimited", "true", "0x90", "selfheal-ollama"),
+        },
+    ),
+    *(
+        Case(
+            "SelfhealRolloutStuck",
+            _stuck(component, *stuck, "0x5 1x30 0x30"),
+            "30m",
+            "60m",
+            {
+                **_stuck(component, *stuck, "1x10 0x50"),
+                **_stuck(component, "Progressing", "true", "1x60"),
+                **_stuck(component, "Progressing", "unknown", "0x60"),
+                **_stuck(component, "Available", "false", "1x60"),
+                **_stuck("two-worker", *stuck, "1x60"),
+            },
+            {"deployment": f"selfheal-{component}", "condition": stuck[0]},
+            when=f"{component}-{stuck[0]}",
+        )
+        for component in ("worker", "remediator", "ollama")
+        for stuck in (("Progressing", "false"), ("ReplicaFailure", "true"))
+    ),
+    Case(
+        "SelfhealRolloutStuck",
+        _stuck("worker", "Progressing", "false", "0x5 1x30 0x30"),
+        "30m",
+        "60m",
+        # Scaled to zero.
+        {
+            **_stuck("worker", "Progressing", "false", "0x60"),
+            **_deployment("worker", "0x60", "0x60"),
+        },
     ),
     Case(
         "SelfhealWorkersAtMaximum",
@@ -697,6 +968,24 @@ _NODES = (
         says="shop/web gave up",
     ),
     Case(
+        "SelfhealPolicyDegraded",
+        {
+            **_remediator("policy_state", "_x5 1x30 _x40", _DEGRADED),
+            **_remediator("leader", "1x80"),
+        },
+        "30m",
+        "60m",
+        {  # Not for long; one that heals; and what a leader of before last said.
+            **_remediator("policy_state", "1x10 _x6 1x8 _x40", _DEGRADED),
+            **_remediator("policy_state", "1x80", ',policy="shop/api",state="Healing"'),
+            **_remediator("leader", "1x80"),
+            **_remediator("policy_state", "1x80", _DEGRADED, _R2),
+            **_remediator("leader", "0x80", "", _R2),
+        },
+        {"policy": "shop/web"},
+        says="No restart can help",
+    ),
+    Case(
         "SelfhealDetectorDown",
         {
             "kube_daemonset_status_number_unavailable{"
@@ -718,4 +1007,6 @@ _NODES = (
 OUTAGE = {**_messages(_W1, "0x60", "0+30x60"), **_waits(_W1, "0x60", "0+30x60")}
 CASES = {case.name: case for group in (_BURN, _WORK, _COLD, _NODES) for case in group}
 #: Alerts that fire when there is nothing at all: they are there to see just that.
-FIRE_ON_NOTHING = {"SelfhealRemediatorMetricsMissing", "SelfhealStateMetricsMissing"}
+FIRE_ON_NOTHING = {
+    f"Selfheal{source}MetricsMissing" for source in ("Remediator", "State", "Broker", "Scaler")
+}

@@ -77,6 +77,7 @@ def test_a_model_or_a_broker_that_is_away_pages_only_those_who_can_help(
     [sources] = rule["source_matchers"]
     for name in ("ModelServerNotReady", "ModelBreakerOpen", "BrokerUnreachable", "BrokerBlocked"):
         assert f"Selfheal{name}" in sources
+    assert "SelfhealBrokerDown" in sources
     match = re.fullmatch(r'policy =~ "(.+)"', rule["target_matchers"][1])
     assert match
     assert bool(re.fullmatch(match[1], policy)) is explained

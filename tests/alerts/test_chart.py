@@ -14,6 +14,7 @@ from tests.alerts.conftest import EVERYTHING
 from tests.chart.rendering import CASES, Helm, by_kind
 
 ON = "alerts.enabled=true"
+_HPA = "autoscaling.mode=hpa autoscaling.minReplicas=1"
 
 
 def _alerts(helm: Helm, *sets: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -110,10 +111,13 @@ def test_an_unknown_alert_is_refused_by_name(helm: Helm) -> None:
         ("remediator.enabled=false", "SelfhealNodeHeldLong", "SelfhealModelBreakerOpen"),
         ("nodeProblemDetector.enabled=false", "SelfhealDetectorDown", "SelfhealDetectorSilent"),
         ("autoscaling.mode=none", "SelfhealScalerFailing", "SelfhealNoConsumers"),
+        ("autoscaling.mode=none", "SelfhealWorkersAtMaximum", "SelfhealNoConsumers"),
+        (_HPA, "SelfhealScalerMetricsMissing", "SelfhealWorkersAtMaximum"),
+        (_HPA, "SelfhealScalerMetricsMissing", "SelfhealScalerFailing"),
     ],
 )
 def test_no_alert_on_what_is_not_there(helm: Helm, off: str, gone: str, kept: str) -> None:
-    found = _alerts(helm, ON, off)
+    found = _alerts(helm, ON, *off.split())
     assert gone not in found
     assert kept in found
 
@@ -125,6 +129,38 @@ def test_a_broker_of_your_own_brings_its_alerts_by_its_matchers(helm: Helm) -> N
         rule = by_kind(helm.template(files=files, values=values), "PrometheusRule")["selfheal"]
         assert ("SelfhealNoConsumers" in json.dumps(rule)) is there
         assert (matchers.replace('"', '\\\\\\"') in json.dumps(json.dumps(rule))) or not there
+
+
+@pytest.mark.parametrize(("mode", "prefix"), [("keda", "keda-hpa-"), ("hpa", "")])
+def test_the_autoscaler_of_the_workers_is_watched_in_every_mode(
+    helm: Helm, mode: str, prefix: str
+) -> None:
+    sets = (ON, f"autoscaling.mode={mode}", "autoscaling.minReplicas=1")
+    rule = _alerts(helm, *sets)["SelfhealWorkersAtMaximum"]
+    assert rule["expr"].count(f'horizontalpodautoscaler="{prefix}selfheal-worker"') == 2
+
+
+def test_messages_that_keda_lets_lie_do_not_wait_for_anybody(helm: Helm) -> None:
+    sets = ("autoscaling.keda.activationQueueLength=7",)
+    assert "> (0 + 7) and" in _alerts(helm, ON, *sets)["SelfhealNoConsumers"]["expr"]
+    # A HorizontalPodAutoscaler never goes to zero.
+    rule = _alerts(helm, ON, *_HPA.split(), *sets)["SelfhealNoConsumers"]
+    assert "> (0 + 0) and" in rule["expr"]
+
+
+def test_the_production_file_has_every_alert_of_its_parts(helm: Helm) -> None:
+    """A broker of one's own and no model server in the release."""
+    [rule] = by_kind(helm.case("production"), "PrometheusRule").values()
+    found = {
+        one["alert"] for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one
+    }
+    assert found == {alert.name for alert in ALERTS if "ollama" not in alert.needs}
+    for group in rule["spec"]["groups"]:
+        for one in group["rules"]:
+            assert one.get("annotations", {"runbook_url": "", "dashboard_url": ""}).keys() >= {
+                "runbook_url",
+                "dashboard_url",
+            }
 
 
 def test_objectives_and_links_are_in_the_rules(helm: Helm) -> None:

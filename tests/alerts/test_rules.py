@@ -41,7 +41,7 @@ def test_no_value_is_printed_as_a_float(alert: Alert) -> None:
     """`{{ $value }}` of 1200000 is 1.2e+06."""
     for text in (alert.summary, alert.description):
         for said in re.findall(r"\{\{[^}]*\$value[^}]*\}\}", text):
-            assert re.search(r"\| humanize(Percentage|Duration)? \}\}", said), said
+            assert re.search(r"\| humanize(Percentage|Duration|1024)? \}\}", said), said
 
 
 def test_promtool_accepts_the_rules(rules: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alerts.__main__ import REPOSITORY
-from alerts.rules import ALERTS
+from alerts.rules import ALERTS, Alert
 from remediator.__main__ import _parser as remediator_parser
 from worker.__main__ import _parser as worker_parser
 
@@ -36,6 +36,16 @@ def test_remediation_begins_with_the_way_to_stop_it(alert: object) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     nodes = alert.dashboard == "selfheal-remediation"  # type: ignore[attr-defined]
     assert ("selfheal-remediator pause --why" in first) == nodes
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_it_says_why_a_person_must_act_at_night_or_nobody_is_woken(alert: Alert) -> None:
+    text = (REPOSITORY / f"alerts/runbooks/{alert.name}.md").read_text(encoding="utf-8")
+    assert bool(alert.night) == (alert.severity == "critical")
+    assert re.findall(r"^Why at night: (.*)$", text, re.MULTILINE) == [alert.night] * bool(
+        alert.night
+    )
+    assert not alert.night or re.fullmatch(r"[A-Z][^.]*(?:\d\.\d[^.]*)*\.", alert.night)
 
 
 @every_runbook

@@ -35,6 +35,7 @@ SELECTORS = {
         "one bad node is under every brake"
     ),
     'selfheal_remediator_policy_state{state="GaveUp"}': _CALM,
+    'selfheal_remediator_policy_state{state="Degraded"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="stale-heartbeat"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="suspected-detector"}': _CALM,
 }

@@ -149,6 +149,7 @@ def _never_ready(stage: Stage) -> None:
             "kind": "Deployment",
             "metadata": {"name": "selfheal-ollama"},
             "spec": {
+                "progressDeadlineSeconds": 10,
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": pod["spec"]},
             },
@@ -159,8 +160,34 @@ def _never_ready(stage: Stage) -> None:
 def _ready(stage: Stage) -> None:
     stage.scale("deploy/selfheal-ollama", 0)
     # It goes only after the alert: Prometheus would show its last word for five minutes.
-    stage.watcher.until_quiet({"SelfhealModelServerNotReady"})
+    stage.watcher.until_quiet({"SelfhealModelServerNotReady", "SelfhealRolloutStuck"})
     stage.kubectl("delete", "deploy/selfheal-ollama")
+
+
+def _too_much(stage: Stage) -> None:
+    # With the demo's one worker the minimum is the maximum.
+    _most_workers(stage, 2)
+    stage.scale("deploy/model", 0)
+    stage.publish(*(f"one of many {n}" for n in range(80)))
+
+
+def _enough(stage: Stage) -> None:
+    stage.scale("deploy/model", 1)
+    _most_workers(stage, 1)
+
+
+def _most_workers(stage: Stage, number: int) -> None:
+    most = json.dumps({"spec": {"maxReplicaCount": number}})
+    stage.kubectl("patch", "scaledobject/selfheal-worker", "--type=merge", f"--patch={most}")
+
+
+def _fill_disk(stage: Stage) -> None:
+    # Not the disk grows full, the limit comes near; beyond it the broker blocks, as it should.
+    stage.broker("set_disk_free_limit", "100000GB")
+
+
+def _free_disk(stage: Stage) -> None:
+    stage.broker("set_disk_free_limit", "50MB")
 
 
 def _worker_image(stage: Stage) -> str:
@@ -176,7 +203,7 @@ def _unscraped(stage: Stage) -> None:
 
 
 def _others_unscraped(stage: Stage) -> None:
-    _drop_targets(stage, "kube-state-metrics")
+    _drop_targets(stage, "kube-state-metrics", "selfheal-queues", "keda")
 
 
 def _drop_targets(stage: Stage, *jobs: str) -> None:
@@ -401,6 +428,36 @@ def _hope(stage: Stage) -> None:
     stage.kubectl("delete", "healingpolicy/hopeless", "deploy/hopeless")
 
 
+def _imageless(stage: Stage) -> None:
+    labels = {"app": "imageless"}
+    container = {"name": "c", "image": "localhost/selfheal/no-such-image:1"}
+    stage.apply(
+        {
+            "apiVersion": "selfheal.dev/v1alpha1",
+            "kind": "HealingPolicy",
+            "metadata": {"name": "imageless"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "failureThreshold": 1,
+                "unhealthyWhen": {"terminatedNonZero": True},
+            },
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "imageless"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            },
+        },
+    )
+
+
+def _image_again(stage: Stage) -> None:
+    stage.kubectl("delete", "healingpolicy/imageless", "deploy/imageless")
+
+
 def _api_goes(stage: Stage) -> None:
     stage.cluster.stop("kube-apiserver")
 
@@ -472,14 +529,26 @@ SCENARIOS = (
     ),
     Scenario(
         "a model server that is never ready",
-        frozenset({"SelfhealModelServerNotReady"}),
+        frozenset({"SelfhealModelServerNotReady", "SelfhealRolloutStuck"}),
         _never_ready,
         _ready,
+    ),
+    Scenario(
+        "the autoscaler wants more than it may",
+        frozenset({"SelfhealAutoscalerLimited"}),
+        _too_much,
+        _enough,
+    ),
+    Scenario(
+        "the broker's disk is nearly full",
+        frozenset({"SelfhealBrokerDiskLow"}),
+        _fill_disk,
+        _free_disk,
     ),
     Scenario("the broker is full", frozenset({"SelfhealBrokerBlocked"}), _block, _unblock),
     Scenario(
         "the broker goes away",
-        frozenset({"SelfhealBrokerUnreachable", "SelfhealScalerFailing"}),
+        frozenset({"SelfhealBrokerDown", "SelfhealBrokerUnreachable", "SelfhealScalerFailing"}),
         _broker_goes,
         _broker_comes,
     ),
@@ -497,7 +566,7 @@ SCENARIOS = (
     ),
     Scenario(
         "the other exporters are not scraped",
-        frozenset({"SelfhealStateMetricsMissing"}),
+        frozenset(f"Selfheal{source}MetricsMissing" for source in ("State", "Broker", "Scaler")),
         _others_unscraped,
         _scraped,
     ),
@@ -538,6 +607,12 @@ SCENARIOS = (
         frozenset({"SelfhealPolicyPodsDown", "SelfhealPolicyGaveUp"}),
         _hopeless,
         _hope,
+    ),
+    Scenario(
+        "a pod without an image",
+        frozenset({"SelfhealPolicyDegraded"}),
+        _imageless,
+        _image_again,
     ),
     Scenario(
         "a configuration that cannot be used",

@@ -19,6 +19,7 @@ _BURNS = {
 }
 #: More than what they measure reaches where all is well.
 _THRESHOLDS = {
+    "SelfhealBrokerDiskLow": 1,
     "SelfhealDrainTooLong": 10,
     "SelfhealNodeWatchSilent": 75,
     "SelfhealRemediatorStale": 30,

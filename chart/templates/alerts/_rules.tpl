@@ -6,6 +6,7 @@
   "remediator" .Values.remediator.enabled
   "rabbitmq" (or .Values.rabbitmq.enabled (ne .Values.alerts.matchers.broker ""))
   "keda" (and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "keda"))
+  "autoscaler" (or (and .Values.worker.enabled (has (include "selfheal.autoscaler" .) (list "keda" "hpa"))) (and .Values.ollama.enabled .Values.ollama.autoscaling.enabled))
   "ollama" .Values.ollama.enabled
   "detector" .Values.nodeProblemDetector.enabled
   "deployments" (or .Values.worker.enabled .Values.remediator.enabled .Values.ollama.enabled) -}}
@@ -20,11 +21,15 @@
 {{- $o := .Values.alerts.objectives -}}
 {{- $pods := "namespace=\"%namespace%\",pod=~\"" -}}
 {{- $two := "-[^-]+-[^-]+" -}}
+{{- $keda := eq (include "selfheal.autoscaler" .) "keda" -}}
 {{- list
   (list "worker" ($m.worker | default (print $pods "%release%-worker" $two "\"")))
   (list "remediator" ($m.remediator | default (print $pods "%release%-remediator" $two "\"")))
   (list "broker" ($m.broker | default (print $pods "%release%-rabbitmq-[0-9]+\"")))
   (list "pods" ($m.pods | default (print $pods "%release%-(worker|remediator|ollama)" $two "|%release%-rabbitmq-[0-9]+\"")))
+  (list "autoscaler" (printf "namespace=\"%%namespace%%\",horizontalpodautoscaler=\"%s%%release%%-worker\"" ($keda | ternary "keda-hpa-" "")))
+  (list "autoscalers" "namespace=\"%namespace%\",horizontalpodautoscaler=~\"(keda-hpa-)?%release%-worker|%release%-ollama\"")
+  (list "activation" ($keda | ternary (include "selfheal.text" .Values.autoscaling.keda.activationQueueLength) "0"))
   (list "self" "namespace=\"%namespace%\",release=\"%release%\"")
   (list "namespace" .Release.Namespace)
   (list "release" (include "selfheal.fullname" .))
