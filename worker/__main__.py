@@ -52,7 +52,8 @@ environment:
   MODEL_ACTIVE            one of them (empty: what MODEL_PROVIDER and so on say)
   MODEL_FALLBACK          others of them, or builtin, in order, joined by commas
   MODEL_API_KEY_<NAME>    key of a named model (MODEL_API_KEY, but only where its provider and base
-                          URL are MODEL_PROVIDER and MODEL_BASE_URL; else none)
+                          URL are MODEL_PROVIDER and MODEL_BASE_URL; else none). Each key may be a
+                          file: MODEL_API_KEY_FILE, MODEL_API_KEY_<NAME>_FILE
   TASK_FILE               YAML with prompt, schema and examples (empty: the built-in task, emotion)
   HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
   LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)

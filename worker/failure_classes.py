@@ -128,6 +128,8 @@ def _forbidden(where: str, codes: set[str]) -> ModelError:
 def _by_status(refusal: Refusal) -> ModelError:
     status, where, pause = refusal.status, refusal.where, refusal.pause
     said = f"{where} answered {status}"
+    if status < 400:
+        return ModelUnavailableError(f"{said}, a redirect; set its URL to where the model is")
     if status == 404:
         return ModelUnavailableError(
             f"model '{refusal.model}' is not on {where}; pull it there first"

@@ -6,17 +6,21 @@ errors that decide here.
 
 from __future__ import annotations
 
+import logging
 import socket
+import ssl
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
 from worker import prompt
 from worker.failure_classes import Refusal, explain_refusal
+from worker.logs import say
 from worker.model import (
     LONGEST_LOAD,
     Answer,
@@ -26,8 +30,10 @@ from worker.model import (
     ModelUnavailableError,
     TransientError,
     Usage,
+    brief,
     without_userinfo,
 )
+from worker.negotiation import text_of
 from worker.rate_limit_headers import pause_asked
 
 WARM_UP_TEXT = "Thank you, this works very well."
@@ -60,7 +66,7 @@ class Call(threading.local):
     """What the thread's call of the moment must know: its deadline, and what the server asked."""
 
     deadline: float = 0.0
-    retry_after: float | None = None
+    pause: float | None = None
 
 
 class Http:
@@ -68,6 +74,7 @@ class Http:
 
     def __init__(self, config: ModelConfig) -> None:
         self.call = Call()
+        self._where = config.setting("base_url")
         self.closed = False
         self.closers: list[Callable[[], None]] = []
         # As many as there are threads, and some for the probe: httpx's default of 20 kept
@@ -79,6 +86,8 @@ class Http:
                 config.deadline, connect=min(_LONGEST_CONNECT, config.deadline)
             ),
             "limits": limits,
+            # A key is for the server that the settings name, and a POST would become a GET.
+            "follow_redirects": False,
             "event_hooks": {"request": [self._asked], "response": [self._answered]},
         }
         # A client with a transport of ours would not look for a proxy.
@@ -93,7 +102,9 @@ class Http:
         request.extensions["timeout"] = httpx.Timeout(left, connect=connect).as_dict()
 
     def _answered(self, response: httpx.Response) -> None:
-        self.call.retry_after = retry_after(response.headers) if response.is_error else None
+        self.call.pause = _pause(response)
+        if response.has_redirect_location:
+            raise redirected(response.status_code, self._where, response.headers["location"])
         stream = response.extensions.get("network_stream")
         if stream is not None and "read" not in vars(stream):
             stream.read = self._bounded(stream.read)
@@ -130,6 +141,7 @@ class Chat:
         self._before = prompt.before(config.task)
         self._http = http
         self._loaded = False
+        self._quoted = ""
 
     def warm_up(self) -> None:
         """Have the server load the model; its first answer may say which version it is.
@@ -142,8 +154,10 @@ class Chat:
         seconds = self._config.deadline
         if not loaded:
             seconds = max(seconds, LONGEST_LOAD)
-        self.analyse(WARM_UP_TEXT, time.monotonic() + seconds)
+        asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
+        self._ask(asked, time.monotonic() + seconds, ours=True)
         self._loaded = True
+        self._quoted = ""
 
     def analyse(self, text: str, deadline: float) -> Answer:
         """Ask about text."""
@@ -159,11 +173,13 @@ class Chat:
         for close in self._http.closers:
             close()
 
-    def _ask(self, messages: Sequence[prompt.Message], deadline: float) -> Answer:
+    def _ask(
+        self, messages: Sequence[prompt.Message], deadline: float, *, ours: bool = False
+    ) -> Answer:
         if time.monotonic() >= deadline:
             raise TransientError("no time is left for the call")
         self._http.call.deadline = deadline
-        self._http.call.retry_after = None
+        self._http.call.pause = None
         try:
             reply = self._chat.invoke(list(messages))
         except ModelError:
@@ -171,9 +187,12 @@ class Chat:
         except Exception as error:  # noqa: BLE001 whatever it is, it is told as one of ours
             if (cut := _cut_off(error)) is not None:
                 return cut
+            if ours:
+                self._quote(error)
             raise self._failure(error) from None
         self._learn(getattr(reply, "response_metadata", None) or {})
-        return Answer(_content(reply), _usage(getattr(reply, "usage_metadata", None)))
+        usage = _usage(getattr(reply, "usage_metadata", None))
+        return Answer(_content(reply), usage, self._http.call.pause)
 
     def _learn(self, metadata: Mapping[str, Any]) -> None:
         """Some servers say in each answer which version it was: gpt-x-2026-01-31 for gpt-x."""
@@ -183,8 +202,22 @@ class Chat:
         if not self.version and isinstance(said, str) and said not in names:
             self.version = said
 
+    def _quote(self, error: Exception) -> None:
+        """Log what the server said of the warm-up text, which is ours; once for the same words."""
+        status, body = refusal_of(error) or (0, "")
+        said = brief(ValueError(text_of(body)), self._config) if body else ""
+        if said and said != self._quoted:
+            self._quoted = said
+            say(
+                logging.WARNING,
+                "model server refused the warm-up text",
+                server=self._where,
+                status=status,
+                said=said,
+            )
+
     def _failure(self, error: Exception) -> ModelError:
-        return explain(error, self._where, self.model, self._http.call.retry_after)
+        return explain(error, self._where, self.model, self._http.call.pause)
 
 
 def explain(error: Exception, where: str, model: str, pause: float | None = None) -> ModelError:
@@ -194,13 +227,48 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
     from httpx's errors.
     """
     causes = _causes(error)
+    if (ours := next((one for one in causes if isinstance(one, ModelError)), None)) is not None:
+        return ours
     status = next((s for one in causes if (s := _status(one)) is not None), None)
     if status is not None:
         headers = next((h for one in causes if (h := _headers(one)) is not None), {})
         asked = pause if pause is not None else retry_after(headers)
         body = next((b for one in causes if (b := _body(one)) is not None), None)
         return explain_refusal(Refusal(status, where, model, asked, body))
-    return _broken(error, {name for one in causes for name in _kinds(one)}, where)
+    tls = next((one for one in causes if isinstance(one, ssl.SSLError)), None)
+    if tls is not None:
+        return not_trusted(tls, where)
+    kinds = {name for one in causes for name in _kinds(one)}
+    if kinds & {"LocalProtocolError", "UnicodeEncodeError"}:
+        return ModelUnavailableError(
+            f"the request to {where} cannot be sent: a header holds what HTTP does not allow; "
+            "check the API key and the headers in the model's options"
+        )
+    return _broken(error, kinds, where)
+
+
+def not_trusted(error: ssl.SSLError, where: str) -> ModelUnavailableError:
+    """What a failure in TLS means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ModelUnavailableError(
+            f"the certificate of {where} is not trusted: {error.verify_message}; "
+            "SSL_CERT_FILE names the bundle with its CA"
+        )
+    reason = (error.reason or type(error).__name__).replace("_", " ").lower()
+    return ModelUnavailableError(
+        f"{where} failed in TLS: {reason}; check that the port speaks TLS (https or http)"
+    )
+
+
+def redirected(status: int, where: str, target: str) -> ModelUnavailableError:
+    """What a redirect means; where: the setting with the URL, target: the Location header."""
+    parts = urlsplit(target)
+    host = parts.netloc.rpartition("@")[2]
+    said = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
+    return ModelUnavailableError(
+        f"the model's server redirects to {said[:200]} ({status}), which is not followed; set "
+        f"{where} to the URL that the model has there"
+    )
 
 
 def refusal_of(error: Exception) -> tuple[int, object] | None:
@@ -228,6 +296,13 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
     return TransientError(f"the call failed: {type(error).__name__}")
 
 
+def _pause(response: httpx.Response) -> float | None:
+    """What an answer asks for: an error with Retry-After, either with what is left of a quota."""
+    if response.is_error or any("ratelimit" in name for name in response.headers):
+        return pause_asked(response.headers, time.time(), refused=response.is_error)
+    return None
+
+
 def _kinds(error: BaseException) -> list[str]:
     """By name, because there are two httpx in use, and clients of neither."""
     return [kind.__name__ for kind in type(error).__mro__]
@@ -251,7 +326,7 @@ def _status(error: BaseException) -> int | None:
     for holder in (error, getattr(error, "response", None)):
         status = getattr(holder, "status_code", None)
         # Ollama's client says -1 where it had no answer; 200 with half a body is no refusal.
-        if isinstance(status, int) and status >= 400:
+        if isinstance(status, int) and status >= 300:
             return status
     return None
 
@@ -279,10 +354,18 @@ def _content(reply: Any) -> str | Mapping[str, Any]:
         arguments: Mapping[str, Any] = calls[0]["args"]
         return arguments
     content = getattr(reply, "content", None)
+    if (cut := getattr(reply, "invalid_tool_calls", None)) and not content:
+        return str(cut[0].get("args") or "")  # no JSON, as after a cut: the model is told so
     if isinstance(content, list):
         parts = [p if isinstance(p, str) else p.get("text", "") for p in content]
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str) or not content.strip():
+        metadata = getattr(reply, "response_metadata", None) or {}
+        if "length" in (metadata.get("finish_reason"), metadata.get("done_reason")):
+            raise BadOutputError(
+                "the reply met its limit of tokens before it said anything; raise "
+                "MODEL_MAX_OUTPUT_TOKENS, or turn the model's reasoning off"
+            )
         raise BadOutputError("the reply is empty")
     return content
 
@@ -294,7 +377,10 @@ def _cut_off(error: Exception) -> Answer | None:
     if not usage or not choices:
         return None
     counted = Usage(int(usage.prompt_tokens), int(usage.completion_tokens))
-    return Answer(choices[0].message.content or "", counted)
+    message = choices[0].message
+    calls = getattr(message, "tool_calls", None)
+    arguments = calls[0].function.arguments if calls else ""
+    return Answer(message.content or arguments or "", counted)
 
 
 def _usage(metadata: Any) -> Usage | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from langchain_ollama import ChatOllama
 
 from worker import context, prompt
 from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError, TransientError
-from worker.model_chat import Chat, Http
+from worker.model_chat import Chat, Http, not_trusted
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
@@ -81,7 +82,10 @@ class Ollama(Chat):
             digests = {one["name"]: str(one["digest"])[:12] for one in models}
         except urllib.error.HTTPError as error:
             raise TransientError(f"{self._where} answered {error.code}") from None
-        except OSError:
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLError):
+                raise not_trusted(reason, self._where) from None
             raise ModelUnavailableError(f"no answer from {self._where}") from None
         except (ValueError, KeyError, TypeError, http.client.HTTPException):
             raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None

@@ -27,6 +27,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from worker import keys
+
 # RabbitMQ keeps no time to live above 2**32 - 1 milliseconds.
 _LONGEST_TTL = (2**32 - 1) // 1000
 #: Seconds that the broker waits for an ack (consumer_timeout) unless it is told otherwise, and the
@@ -34,7 +36,7 @@ _LONGEST_TTL = (2**32 - 1) // 1000
 CONSUMER_TIMEOUT = 1800
 _PARKED = 600
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
-KEY_PREFIX = "MODEL_API_KEY_"
+KEY_PREFIX = f"{keys.COMMON}_"
 #: Fields that are secrets, or may hold one: a header of a model's options, a password in a URL.
 SECRET = frozenset(
     {
@@ -307,21 +309,27 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
     """
     source = EnvSettingsSource(Settings)
     variables = os.environ if environ is None else environ
-    # Empty means not set: a chart writes the variables of values that are empty too.
-    source.env_vars = {name.lower(): value for name, value in variables.items() if value}
-    known = source()
-    # A named model's key is a variable of its own: MODEL_API_KEY_TRIAGE for the model triage.
-    known["model_api_keys"] = {
-        name.removeprefix(KEY_PREFIX).lower().replace("_", "-"): value
-        for name, value in variables.items()
-        if name.startswith(KEY_PREFIX) and value
+    # A Secret made from a file ends in a line break as often as not; no setting of ours does.
+    given = {name: value.rstrip("\r\n") for name, value in variables.items()}
+    # Empty means not set: a chart writes the variables of values that are empty too. Those of keys
+    # are read by `keys`, and the field with all of them has no variable.
+    source.env_vars = {
+        name.lower(): value
+        for name, value in given.items()
+        if value and not name.upper().startswith(keys.COMMON)
     }
-    problems: list[str] = []
+    known = source()
+    models = keys.model_names(known.get("models"))
+    found = keys.read_keys(variables, models)
+    known["model_api_keys"] = found.named
+    if found.common is not None:
+        known["model_api_key"] = found.common
+    problems: list[str] = [*found.problems, *keys.ambiguous(models or frozenset())]
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(known)
     except ValidationError as error:
-        problems = [_explain(item["loc"], item["msg"], known) for item in error.errors()]
+        problems += [_explain(item["loc"], item["msg"], known) for item in error.errors()]
     address_known = any(known.get(n) for n in ("amqp_uri", "amqp_uri_file", "amqp_host"))
     if broker and not address_known:
         problems.append("AMQP_URI: is not set; set it, or AMQP_HOST, to the broker's address")
