@@ -170,9 +170,11 @@ FOREIGN = (
             "kube_pod_container_resource_requests": (*_POD, "resource", "unit"),
             "kube_pod_container_resource_limits": (*_POD, "resource", "unit"),
             "kube_pod_status_unschedulable": _POD,
+            "kube_pod_status_phase": (*_POD, "phase"),
+            "kube_pod_info": _POD,
             "kube_deployment_spec_replicas": ("namespace", "deployment"),
             "kube_deployment_status_replicas_ready": ("namespace", "deployment"),
-            "kube_deployment_status_observed_generation": ("namespace", "deployment"),
+            "kube_deployment_metadata_generation": ("namespace", "deployment"),
             "kube_deployment_status_condition": ("namespace", "deployment", "condition", "status"),
             "kube_statefulset_status_replicas_ready": ("namespace", "statefulset"),
             "kube_horizontalpodautoscaler_status_condition": (
@@ -225,7 +227,10 @@ def families() -> tuple[Family, ...]:
 
 def known() -> dict[str, frozenset[str]]:
     """Every series that may be named → the labels that it may be selected by."""
-    found: dict[str, frozenset[str]] = {"up": TARGET_LABELS}
+    found: dict[str, frozenset[str]] = {
+        "up": TARGET_LABELS,
+        "ALERTS": TARGET_LABELS | {"alertname", "alertstate", "severity", "release"},
+    }
     for family in families():
         for series in family.series:
             extra = {"le"} if series.endswith("_bucket") else set()

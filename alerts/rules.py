@@ -444,7 +444,7 @@ _WORK = (
         '}} ({{ $value | printf "%.0f" | humanize }}). The number of workers is that of the fallback, or stays '
         "as it is.",
         "selfheal-overview",
-        "Scaler",
+        "Autoscaler conditions",
         0,
     ),
     Alert(
@@ -478,7 +478,7 @@ _WORK = (
         "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value | humanize }} for %for%, "
         "and would go beyond it (ScalingLimited).",
         "selfheal-overview",
-        "Replicas",
+        "Autoscaler conditions",
     ),
     Alert(
         "SelfhealScalerMetricsMissing",

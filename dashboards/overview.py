@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from alerts.records import FAILED
+from alerts.records import FAILED, increase
 from dashboards.panels import (
+    AUTOSCALERS,
     BROKER,
     CLUSTER,
     DEPLOYMENT,
+    FIRING,
     KEDA,
+    OWN_BROKER,
+    PLACE,
     PODS,
     REMEDIATOR,
     WORKER,
@@ -19,10 +23,29 @@ from dashboards.panels import (
 
 _STATE_METRICS = "no data: kube-state-metrics is not scraped"
 _KUBELET = "no data: the kubelet's cAdvisor is not scraped"
-_QUEUES = "no data: RabbitMQ's /metrics/detailed is not scraped"
+_QUEUES = "no data: RabbitMQ's /metrics/detailed is not scraped, or another broker is chosen above"
+_WORKERS = "no data: scaled to zero, or not scraped"
+_CALLS = f"gen_ai_client_operation_duration_seconds_count{{{WORKER}}}"
+_BAD_CALLS = f'gen_ai_client_operation_duration_seconds_count{{{WORKER},error_type!=""}}'
 _ANSWERED = f'rate(selfheal_worker_messages_total{{{WORKER},outcome="answered"}}[$__rate_interval])'
 _LOST = f"rate(selfheal_worker_dead_letters_total{{{WORKER},{FAILED}}}[$__rate_interval])"
 _HPA = 'cluster=~"$cluster",namespace="$namespace",horizontalpodautoscaler=~"(keda-hpa-)?$release-worker"'
+_DEAD = increase("selfheal_worker_dead_letters_total{%worker%}", "30m").replace("%worker%", WORKER)
+
+
+def _alerts(severity: str, value: int) -> Query:
+    """Told apart by value, because colours go by values."""
+    firing = f'ALERTS{{{FIRING},severity="{severity}"}}'
+    return Query(f"{value} * max by (alertname) ({firing})", f"{{{{alertname}}}} ({severity})")
+
+
+def _condition(condition: str, legend: str) -> Query:
+    """Whether it is true of each autoscaler of the release."""
+    of = f'{AUTOSCALERS},condition="{condition}",status="true"'
+    return Query(
+        f"max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_status_condition{{{of}}})",
+        f"{{{{horizontalpodautoscaler}}}} {legend}",
+    )
 
 
 def _keda(metric: str, form: str = "{}") -> str:
@@ -30,17 +53,50 @@ def _keda(metric: str, form: str = "{}") -> str:
     return " or ".join(form.format(f"{metric}{{{matchers}}}") for matchers in KEDA)
 
 
-def _by_node(used: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
-    """Of all pods, whoever owns them: the node is shared."""
-    series = f'{used}{{{CLUSTER},container!=""}}'
-    asked = f'kube_pod_container_resource_requests{{{CLUSTER},resource="{resource}"}}'
-    there = f'kube_node_status_allocatable{{{CLUSTER},resource="{resource}"}}'
-    value = f"rate({series}[$__rate_interval])" if rate else series
+def _own(metric: str, chosen: str = "") -> str:
+    """Of the release's broker, also while that is down; of a release without, of the one chosen."""
+    bundled = f'kube_statefulset_status_replicas_ready{{{PLACE},statefulset="$release-rabbitmq"}}'
     return (
-        Query(f"sum by (node) ({value})", "{{node}} used"),
-        Query(f"sum by (node) ({asked})", "{{node}} requested"),
-        Query(f"max by (node) ({there})", "{{node}} has"),
+        f"{metric}{{{BROKER}{chosen}}} or {metric}{{{OWN_BROKER}{chosen}}}"
+        f" unless on () ({metric}{{{BROKER}}} or {bundled})"
     )
+
+
+def _queues(metric: str) -> str:
+    chosen = ',queue=~"$queue"'
+    return f"sum by (namespace, queue) ({_own(metric, chosen)})"
+
+
+#: Which pod is on which node; a pod that was made again under its name is on one of the two.
+_ON_NODE = (
+    "topk by (cluster, namespace, pod) (1, max by (cluster, namespace, pod, node) ("
+    f'kube_pod_info{{{CLUSTER},node!=""}}))'
+)
+
+
+def _most(value: str, resource: str) -> tuple[Query, ...]:
+    """The ten nodes of which the largest share is taken: the node is shared by all pods."""
+    has = f'kube_node_status_allocatable{{{CLUSTER},resource="{resource}"}}'
+    share = f"sum by (cluster, node) ({value}) / max by (cluster, node) ({has}) >= 0"
+    return (Query(f"topk(10, {share})", "{{node}}"),)
+
+
+def _used(series: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
+    """By the pods' nodes: not every scrape of a kubelet has the label `node`."""
+    matched = f'{series}{{{CLUSTER},container!=""}}'
+    value = f"rate({matched}[$__rate_interval])" if rate else matched
+    return _most(
+        f"sum by (cluster, namespace, pod) ({value})"
+        f" * on (cluster, namespace, pod) group_left (node) {_ON_NODE}",
+        resource,
+    )
+
+
+def _requested(resource: str) -> tuple[Query, ...]:
+    """What has ended, or was evicted and left behind, requests nothing any more."""
+    asked = f'kube_pod_container_resource_requests{{{CLUSTER},resource="{resource}",node!=""}}'
+    runs = f'kube_pod_status_phase{{{CLUSTER},phase=~"Pending|Running"}} == 1'
+    return _most(f"{asked} and on (cluster, namespace, pod, uid) ({runs})", resource)
 
 
 _ERRORS = _keda("keda_scaler_detail_errors_total", "increase({}[$__rate_interval])")
@@ -48,18 +104,30 @@ _WORK = Row(
     "Work",
     (
         Panel(
+            "Firing alerts",
+            "Alerts of this release that fire, and since when. Each names its runbook.",
+            "short",
+            (_alerts("critical", 2), _alerts("warning", 1), _alerts("info", 0)),
+            kind="timeline",
+            empty="none fires, or the alerts of the chart are not loaded",
+            steps=((None, "blue"), (1, "orange"), (2, "red")),
+            mappings={"0": "info", "1": "warning", "2": "critical"},
+            width=24,
+            height=6,
+        ),
+        Panel(
             "Answered",
             "Messages answered a second, by all workers.",
             "cps",
             (Query(f"sum({_ANSWERED})"),),
             kind="number",
-            empty="no worker runs",
+            empty=_WORKERS,
             width=4,
             height=4,
         ),
         Panel(
             "Success",
-            "Share of the messages that could be answered and were. Malformed ones do not count.",
+            "Share of the messages that a model could answer and did. Malformed ones do not count.",
             "percentunit",
             (Query(f"sum({_ANSWERED}) / (sum({_ANSWERED}) + sum({_LOST})) >= 0"),),
             kind="number",
@@ -85,13 +153,55 @@ _WORK = Row(
             height=4,
         ),
         Panel(
+            "Dead letters",
+            "Messages that were dead-lettered within 30 minutes, for whatever reason.",
+            "short",
+            (Query(f"round(sum({_DEAD}))"),),
+            kind="number",
+            empty=_WORKERS,
+            steps=((None, "green"), (1, "orange"), (10, "red")),
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "Model latency",
+            "95 of 100 model calls ended within this time.",
+            "s",
+            (
+                Query(
+                    "histogram_quantile(0.95, sum by (le) (rate("
+                    f"gen_ai_client_operation_duration_seconds_bucket{{{WORKER}}}[$__rate_interval]))) >= 0"
+                ),
+            ),
+            kind="number",
+            empty="no model was called",
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "Model errors",
+            "Share of the model calls that failed.",
+            "percentunit",
+            (
+                Query(
+                    f"(sum(rate({_BAD_CALLS}[$__rate_interval])) or vector(0))"
+                    f" / sum(rate({_CALLS}[$__rate_interval])) >= 0"
+                ),
+            ),
+            kind="number",
+            empty="no model was called",
+            steps=((None, "green"), (0.05, "orange"), (0.2, "red")),
+            width=4,
+            height=4,
+        ),
+        Panel(
             "Ready workers",
             "Workers that have a warm model and consume.",
             "short",
             (Query(f"sum(selfheal_worker_ready{{{WORKER}}})"),),
             kind="number",
-            empty="scaled to zero",
-            width=4,
+            empty=_WORKERS,
+            width=8,
             height=4,
         ),
         Panel(
@@ -100,9 +210,9 @@ _WORK = Row(
             "short",
             (Query(f"sum(max by (phase) (selfheal_remediator_held_nodes{{{REMEDIATOR}}}))"),),
             kind="number",
-            empty="none",
+            empty="no data: none, or the remediator is not scraped",
             steps=((None, "green"), (1, "orange")),
-            width=4,
+            width=8,
             height=4,
         ),
         Panel(
@@ -111,23 +221,24 @@ _WORK = Row(
             "short",
             (Query(f"sum(selfheal_remediator_leader{{{REMEDIATOR}}})"),),
             kind="number",
-            empty="no remediator in this release",
+            empty="no data: no remediator, or it is not scraped",
             steps=((None, "red"), (1, "green")),
-            width=4,
+            width=8,
             height=4,
         ),
         Panel(
             "Queue depth",
-            "Messages ready in each queue, and in work. A results queue that only grows has no reader.",
+            "Messages ready in each queue, and in work. A results queue that only grows has no reader. With a "
+            "broker of your own: choose its namespace and the queues above.",
             "short",
             (
                 Query(
-                    f"sum by (queue) (rabbitmq_detailed_queue_messages_ready{{{BROKER}}})",
-                    "{{queue}} ready",
+                    _queues("rabbitmq_detailed_queue_messages_ready"),
+                    "{{queue}} ready {{namespace}}",
                 ),
                 Query(
-                    f"sum by (queue) (rabbitmq_detailed_queue_messages_unacked{{{BROKER}}})",
-                    "{{queue}} in work",
+                    _queues("rabbitmq_detailed_queue_messages_unacked"),
+                    "{{queue}} in work {{namespace}}",
                 ),
             ),
             empty=_QUEUES,
@@ -136,22 +247,8 @@ _WORK = Row(
             "Consumers",
             "Consumers of each queue. The delay queues never have one.",
             "short",
-            (
-                Query(
-                    f"sum by (queue) (rabbitmq_detailed_queue_consumers{{{BROKER}}})", "{{queue}}"
-                ),
-            ),
+            (Query(_queues("rabbitmq_detailed_queue_consumers"), "{{queue}} {{namespace}}"),),
             empty=_QUEUES,
-        ),
-        Panel(
-            "Broker disk",
-            "Free space on the broker's disk, and the limit below which it takes no more messages.",
-            "bytes",
-            (
-                Query(f"min(rabbitmq_disk_space_available_bytes{{{BROKER}}})", "free"),
-                Query(f"max(rabbitmq_disk_space_available_limit_bytes{{{BROKER}}})", "limit"),
-            ),
-            empty="no data: RabbitMQ's /metrics is not scraped",
         ),
         Panel(
             "Settled",
@@ -174,7 +271,7 @@ _SCALE = Row(
     (
         Panel(
             "Replicas",
-            "Workers wanted by the Deployment and ready, the autoscaler's wish and its limit.",
+            "Workers that the Deployment wants and that are ready, what the autoscaler asks for, and its maximum.",
             "short",
             (
                 Query(f"max(kube_deployment_spec_replicas{{{DEPLOYMENT}}})", "wanted"),
@@ -186,6 +283,22 @@ _SCALE = Row(
                 Query(f"max(kube_horizontalpodautoscaler_spec_max_replicas{{{_HPA}}})", "most"),
             ),
             empty=_STATE_METRICS,
+        ),
+        Panel(
+            "Autoscaler conditions",
+            "Whether each autoscaler is able to scale (AbleToScale), reads its metric (ScalingActive: no is "
+            "normal at zero workers), and is kept at its minimum or maximum (ScalingLimited: yes is normal at "
+            "the minimum of an idle queue).",
+            "short",
+            (
+                _condition("AbleToScale", "is able to scale"),
+                _condition("ScalingActive", "reads its metric"),
+                _condition("ScalingLimited", "is at its limit"),
+            ),
+            kind="timeline",
+            empty="no data: no autoscaler, or kube-state-metrics is not scraped",
+            steps=((None, "text"), (1, "blue")),
+            mappings={"0": "no", "1": "yes"},
         ),
         Panel(
             "Scaler",
@@ -305,20 +418,53 @@ _RESOURCES = Row(
             empty="none: no CPU limits are set, or cAdvisor is not scraped",
         ),
         Panel(
+            "Broker disk",
+            "Free space on the broker's disk, and the limit below which it takes no more messages.",
+            "bytes",
+            (
+                Query(f"min({_own('rabbitmq_disk_space_available_bytes')})", "free"),
+                Query(f"max({_own('rabbitmq_disk_space_available_limit_bytes')})", "limit"),
+            ),
+            empty="no data: RabbitMQ's /metrics is not scraped",
+            width=24,
+        ),
+        Panel(
             "CPU by node",
-            "CPU that all pods of a node use and request, and what the node has for pods. Requests "
-            "near the line leave no room for a drained node's pods.",
-            "short",
-            _by_node("container_cpu_usage_seconds_total", "cpu", rate=True),
-            empty=_KUBELET,
+            "The ten busiest nodes: CPU that all pods of the node use, as a share of what it has for pods.",
+            "percentunit",
+            _used("container_cpu_usage_seconds_total", "cpu", rate=True),
+            empty="no data: cAdvisor or kube-state-metrics is not scraped",
+            steps=((None, "green"), (0.9, "orange")),
             width=12,
         ),
         Panel(
             "Memory by node",
-            "Working set and requests of all pods of a node, and what the node has for pods.",
-            "bytes",
-            _by_node("container_memory_working_set_bytes", "memory", rate=False),
-            empty=_KUBELET,
+            "The ten fullest nodes: memory (working set) that all pods of the node use, as a share of what "
+            "it has for pods. A node that is nearly full evicts pods.",
+            "percentunit",
+            _used("container_memory_working_set_bytes", "memory", rate=False),
+            empty="no data: cAdvisor or kube-state-metrics is not scraped",
+            steps=((None, "green"), (0.9, "orange")),
+            width=12,
+        ),
+        Panel(
+            "CPU requested by node",
+            "The ten most booked nodes: CPU that their pods request, as a share of what the node has for "
+            "pods. Near 100 % there is no room for the pods of a drained node.",
+            "percentunit",
+            _requested("cpu"),
+            empty=_STATE_METRICS,
+            steps=((None, "green"), (0.9, "orange")),
+            width=12,
+        ),
+        Panel(
+            "Memory requested by node",
+            "The ten most booked nodes: memory that their pods request, as a share of what the node has "
+            "for pods. Near 100 % there is no room for the pods of a drained node.",
+            "percentunit",
+            _requested("memory"),
+            empty=_STATE_METRICS,
+            steps=((None, "green"), (0.9, "orange")),
             width=12,
         ),
     ),

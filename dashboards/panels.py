@@ -33,23 +33,29 @@ with warnings.catch_warnings():
 _SCHEMA = 39
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _TWO = "-[^-]+-[^-]+"
-_PLACE = 'cluster=~"$cluster",namespace="$namespace"'
+PLACE = 'cluster=~"$cluster",namespace="$namespace"'
 #: Matchers of the release's series.
-WORKER = f'{_PLACE},pod=~"$release-worker{_TWO}"'
-REMEDIATOR = f'{_PLACE},pod=~"$release-remediator{_TWO}"'
-BROKER = f'{_PLACE},pod=~"$release-rabbitmq-[0-9]+"'
-PODS = f'{_PLACE},pod=~"$release-(worker|remediator|ollama){_TWO}|$release-rabbitmq-[0-9]+"'
+WORKER = f'{PLACE},pod=~"$release-worker{_TWO}"'
+REMEDIATOR = f'{PLACE},pod=~"$release-remediator{_TWO}"'
+BROKER = f'{PLACE},pod=~"$release-rabbitmq-[0-9]+"'
+#: Of a broker that this release did not bring: where the metrics of the one that was chosen are.
+OWN_BROKER = 'cluster=~"$cluster",namespace=~"$broker"'
+PODS = f'{PLACE},pod=~"$release-(worker|remediator|ollama){_TWO}|$release-rabbitmq-[0-9]+"'
 CLUSTER = 'cluster=~"$cluster"'
-DEPLOYMENT = f'{_PLACE},deployment="$release-worker"'
+DEPLOYMENT = f'{PLACE},deployment="$release-worker"'
 _SCALED = 'scaledObject="$release-worker"'
+AUTOSCALERS = f'{PLACE},horizontalpodautoscaler=~"(keda-hpa-)?$release-worker|$release-ollama"'
+FIRING = f'{PLACE},release="$release",alertstate="firing"'
 #: KEDA's own namespace may have taken the label's place.
-KEDA = (f"{_PLACE},{_SCALED}", f'{CLUSTER},exported_namespace="$namespace",{_SCALED}')
+KEDA = (f"{PLACE},{_SCALED}", f'{CLUSTER},exported_namespace="$namespace",{_SCALED}')
 #: Series by which releases are found. Of workers at zero replicas KEDA's autoscaler is still there.
 _RELEASES = (
     '__name__=~"selfheal_worker_ready|selfheal_remediator_leader|'
     'kube_horizontalpodautoscaler_spec_max_replicas",'
     'horizontalpodautoscaler=~"(keda-hpa-.+-worker)?"'
 )
+
+_QUEUES = '__name__=~"rabbitmq_detailed_queue_messages_ready"'
 
 LINKS = (
     ("Overview", "selfheal-overview"),
@@ -177,10 +183,7 @@ def _link(title: str, uid: str) -> builders.DashboardLink:
 def _variables() -> list[Any]:
     return [
         builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _query_variable("cluster", "Cluster", f"label_values({{{_RELEASES}}}, cluster)")
-        .include_all(True)
-        .all_value(".*")
-        .current(dashboard.VariableOption(text="All", value="$__all")),
+        _all(_query_variable("cluster", "Cluster", f"label_values({{{_RELEASES}}}, cluster)")),
         _query_variable(
             "namespace", "Namespace", f"label_values({{{_RELEASES},{CLUSTER}}}, namespace)"
         ),
@@ -188,12 +191,31 @@ def _variables() -> list[Any]:
         _query_variable(
             "release",
             "Release",
-            f"query_result(last_over_time({{{_RELEASES},{_PLACE}}}[$__range]))",
+            f"query_result(last_over_time({{{_RELEASES},{PLACE}}}[$__range]))",
         ).regex(
             '/[{,](?:pod="|horizontalpodautoscaler="keda-hpa-)'
             '([^"]+)-(?:worker|remediator)(?:-[^-"]+-[^-"]+)?"/'
         ),
+        # Only where the release has no broker of its own: there it shows what was chosen.
+        _all(
+            _query_variable(
+                "broker",
+                "Broker in namespace",
+                f"label_values({{{_QUEUES},{CLUSTER}}}, namespace)",
+            )
+        ),
+        _all(
+            _query_variable(
+                "queue", "Queues", f"label_values({{{_QUEUES},{OWN_BROKER}}}, queue)"
+            ).multi(True)
+        ),
     ]
+
+
+def _all(variable: builders.QueryVariable) -> builders.QueryVariable:
+    """Everything, until something is chosen."""
+    chosen = dashboard.VariableOption(text="All", value="$__all")
+    return variable.include_all(True).all_value(".*").current(chosen)
 
 
 def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable:
@@ -208,7 +230,11 @@ def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable
 
 
 def _annotations() -> list[builders.AnnotationQuery]:
-    rollout = f"changes(kube_deployment_status_observed_generation{{{_PLACE}}}[2m]) > 0"
+    # Scaling is a new generation too, and no news: both are of one state of the Deployment.
+    rollout = (
+        f"changes(kube_deployment_metadata_generation{{{PLACE}}}[2m])"
+        f" > changes(kube_deployment_spec_replicas{{{PLACE}}}[2m])"
+    )
     action = (
         f'sum by (action) (increase(selfheal_remediator_actions_total{{{REMEDIATOR},result="done",'
         'action=~"cordon|drain|uncordon"}[1m])) > 0'

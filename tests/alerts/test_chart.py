@@ -196,7 +196,7 @@ def test_dashboards_have_fixed_uids_variables_and_links() -> None:
         model = json.loads(board.text())
         assert model["uid"] == board.uid
         names = [variable["name"] for variable in model["templating"]["list"]]
-        assert names == ["datasource", "cluster", "namespace", "release"]
+        assert names == ["datasource", "cluster", "namespace", "release", "broker", "queue"]
         assert {link["url"].removeprefix("/d/") for link in model["links"]} == uids - {board.uid}
         panels = [panel for panel in model["panels"] if panel["type"] != "row"]
         ids = {panel["title"]: panel["id"] for panel in panels}

@@ -172,6 +172,6 @@ def test_a_release_is_found_by_its_pods_and_without_any_by_its_autoscaler(
             match = re.search(variable["regex"].strip("/"), series)
             assert match
             assert match[1] == release
-        elif variable["type"] == "query":
+        elif variable["name"] in ("cluster", "namespace"):
             [names] = re.findall(r'__name__=~"([^"]*)"', variable["query"]["query"])
             assert series.split("{")[0] in names.split("|")

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from alerts.__main__ import REPOSITORY
 from alerts.rules import ALERTS, Alert
@@ -74,3 +75,33 @@ def test_a_worker_is_started_in_the_same_words_everywhere() -> None:
     lines = [line for path in IN_A_WORKER for line in path.read_text().splitlines()]
     steps = [re.sub(r"^\d\. ", "", line) for line in lines if "paused-replicas" in line]
     assert (len(steps), len(set(steps))) == (2 * len(IN_A_WORKER), 2)
+
+
+@every_runbook
+def test_the_values_that_it_names_are_there(path: Path) -> None:
+    values = yaml.safe_load((REPOSITORY / "chart/values.yaml").read_text(encoding="utf-8"))
+    for said in re.findall(r"`(?:--set )?([a-z]\w+(?:\.\w+)+)(?:=[^`]*)?`", path.read_text()):
+        found, names = values, said.split(".")
+        if names[0] not in values:
+            continue
+        # What is empty or null may hold anything, such as resources or changes of alerts.
+        while names and isinstance(found, dict) and found:
+            if names[0] not in found and names[0] == "limits":
+                break
+            assert names[0] in found, said
+            found = found[names.pop(0)]
+
+
+@pytest.mark.parametrize("container", ["worker", "remediator", "ollama", "rabbitmq"])
+def test_who_is_killed_for_memory_finds_what_to_do(container: str) -> None:
+    text = (REPOSITORY / "alerts/runbooks/SelfhealOutOfMemory.md").read_text(encoding="utf-8")
+    do = text[text.index("## Do") :]
+    assert re.search(rf"^\d\. `{container}`: .*`{container}\.resources\.limits\.memory`", do, re.M)
+
+
+@every_runbook
+def test_what_destroys_messages_is_a_command_with_a_caution(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if re.search(r"\b(purge|purged|purging)\b", line) and "SelfhealDeadLetters" not in line:
+            assert re.search(r"`kubectl [^`]*(purge_queue|dead-letters purge)[^`]*`", line), line
+            assert "Caution: " in line, line

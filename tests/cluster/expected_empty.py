@@ -11,6 +11,9 @@ _NO_TOKENS = "the builtin model has no tokens"
 _NO_LIMIT = "no container of the release has a CPU limit, by default"
 
 PANELS = {
+    "selfheal-overview / Firing alerts / {{alertname}} (critical)": _CALM,
+    "selfheal-overview / Firing alerts / {{alertname}} (warning)": _CALM,
+    "selfheal-overview / Firing alerts / {{alertname}} (info)": _CALM,
     "selfheal-overview / Killed for memory / {{pod}} {{container}}": _CALM,
     "selfheal-overview / CPU by pod / {{container}} limit": _NO_LIMIT,
     "selfheal-overview / Throttling / {{pod}}": _NO_LIMIT,
@@ -29,13 +32,15 @@ SELECTORS = {
     f"keda_scaler_detail_errors_total{{{_KEDA}": (
         "scraped through KEDA's pod it has the label exported_namespace"
     ),
+    f"keda_scaler_active{{{_KEDA}": "as above: it has the label exported_namespace",
+    'kube_deployment_status_condition{condition="ReplicaFailure",'
+    'deployment=~"selfheal-(worker|remediator|ollama)",status="true"}': _CALM,
     'kube_pod_container_status_last_terminated_reason{reason="OOMKilled"}': _CALM,
     "kube_pod_status_unschedulable{}": _ALL_PLACED,
     'selfheal_remediator_brake_engaged{brake!~"minInterval|rate|maxDraining|paused|signal"}': (
         "one bad node is under every brake"
     ),
     'selfheal_remediator_policy_state{state="GaveUp"}': _CALM,
-    'selfheal_remediator_policy_state{state="Degraded"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="stale-heartbeat"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="suspected-detector"}': _CALM,
 }
@@ -54,4 +59,7 @@ SOMETIMES = {
         "a node is not ready while it joins, and on a busy machine now and then"
     ),
     f"keda_scaler_detail_errors_total{{exported_{_KEDA}": _NO_ERROR,
+    'selfheal_remediator_policy_state{state="Degraded"}': (
+        "a policy is degraded while the first of its pods start"
+    ),
 }

@@ -24,6 +24,8 @@ _VARIABLES = {
     "$namespace": "selfheal",
     "$release": "selfheal",
     "$cluster": ".*",
+    "$broker": ".*",
+    "$queue": ".*",
 }
 
 
@@ -89,8 +91,12 @@ def test_annotations_mark_deployments_and_actions(ask):
     for board in BOARDS:
         marks = json.loads(board.text())["annotations"]["list"]
         assert [mark["name"] for mark in marks] == ["Deployments", "Remediation"]
-        for mark in marks:
-            assert ask(mark["expr"]), mark["name"]
+        deployments, actions = (mark["expr"] for mark in marks)
+        assert ask(actions)
+        # Nothing is rolled out in the demo, and that KEDA scales is not marked.
+        for metric in ("metadata_generation", "spec_replicas"):
+            assert f"kube_deployment_{metric}" in deployments
+            assert ask(f'changes(kube_deployment_{metric}{{namespace="selfheal"}}[2m]) > 0')
 
 
 def _offered(query, prometheus, since):
@@ -109,6 +115,7 @@ def _offered(query, prometheus, since):
 
 def test_variables_offer_the_release(demo, prometheus):
     wanted = {"cluster": None, "namespace": "selfheal", "release": "selfheal"}
+    wanted |= {"broker": "selfheal", "queue": "feedback"}
     for variable in json.loads(BOARDS[0].text())["templating"]["list"][1:]:
         values = _offered(variable["query"]["query"], prometheus, demo.report["begun"])
         if pattern := variable.get("regex"):

@@ -28,6 +28,8 @@ _NOT_HERE = {
     "kubectl -n NAMESPACE logs POD --previous": "needs a container that was restarted",
     "kubectl -n POLICY_NAMESPACE logs POD --previous": "needs a container that was restarted",
     "kubectl -n NAMESPACE exec deploy/RELEASE-worker -- selfheal-worker results": "would wait",
+    "kubectl -n NAMESPACE exec RELEASE-rabbitmq-0 -- rabbitmqctl purge_queue": "destroys messages",
+    "kubectl -n NAMESPACE top": "needs metrics-server",
     "kubectl -n NAMESPACE patch pvc": "needs a storage class that expands volumes",
     "kubectl -n NAMESPACE delete statefulset": "an upgrade must follow it",
 }
