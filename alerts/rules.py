@@ -267,7 +267,7 @@ _WORK = (
     ),
     Alert(
         "SelfhealBrokerDown",
-        _BROKER,
+        ("rabbitmq",),
         "critical",
         "5m",
         # Of a broker of your own that no scrape reaches; who is connected to it knows better.
@@ -297,7 +297,7 @@ _WORK = (
     ),
     Alert(
         "SelfhealBrokerDiskLow",
-        _BROKER,
+        ("rabbitmq",),
         "warning",
         "15m",
         f"min({_DISK} < %threshold% * {_DISK_LIMIT} or ({_DISK}"

@@ -163,6 +163,13 @@ def test_the_production_file_has_every_alert_of_its_parts(helm: Helm) -> None:
             }
 
 
+def test_a_release_of_only_a_broker_is_watched(helm: Helm) -> None:
+    off = ("worker.enabled=false", "remediator.enabled=false", "nodeProblemDetector.enabled=false")
+    found = set(_alerts(helm, ON, *off, "topology.enabled=false"))
+    assert {"SelfhealBrokerDown", "SelfhealBrokerDiskLow", "SelfhealOutOfMemory"} <= found
+    assert not {"SelfhealNoConsumers", "SelfhealStateMetricsMissing"} & found
+
+
 def test_objectives_and_links_are_in_the_rules(helm: Helm) -> None:
     found = _alerts(
         helm,
