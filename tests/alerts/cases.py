@@ -1003,6 +1003,16 @@ _NODES = (
     ),
 )
 
+
+def at_maximum(autoscaler: str, desired: int) -> Series:
+    """Many messages wait, and an autoscaler of that name wants so many of at most 5."""
+    return {
+        **_queue("feedback", "500x90", "5x90"),
+        **_autoscaler("desired", f"{desired}x90", autoscaler),
+        **_autoscaler("max", "5x90", autoscaler),
+    }
+
+
 #: Nothing is answered, and nothing is taken in time.
 OUTAGE = {**_messages(_W1, "0x60", "0+30x60"), **_waits(_W1, "0x60", "0+30x60")}
 CASES = {case.name: case for group in (_BURN, _WORK, _COLD, _NODES) for case in group}

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from alerts.rules import ALERTS, Alert
-from tests.alerts.cases import CASES, FIRE_ON_NOTHING, OUTAGE
+from tests.alerts.cases import CASES, FIRE_ON_NOTHING, OUTAGE, at_maximum
 from tests.alerts.promtool import Fired, Question, check_rules, firing, rule_groups
-from tests.chart.rendering import Helm, by_kind
+from tests.chart.rendering import Helm, Manifest, by_kind
 
 #: What a template says that could not be filled in.
 BROKEN = re.compile(r"<no value>|<error|%!|%[a-zA-Z]+%|\{\{")
@@ -88,3 +88,42 @@ def test_of_an_objective_that_promises_little_an_outage_is_told(helm: Helm, tmp_
     }
     fired = firing(rules, questions, tmp_path)
     assert {alert: len(found) for alert, found in fired.items()} == dict.fromkeys(questions, 1)
+
+
+def _ask(manifest: Manifest, questions: dict[str, Question], folder: Path) -> dict[str, int]:
+    """How many alerts fire, by the questions' names."""
+    rules = folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump(rule_groups(manifest)), encoding="utf-8")
+    return {name: len(found) for name, found in firing(rules, questions, folder).items()}
+
+
+def test_with_the_production_values_a_broker_of_ones_own_is_watched(
+    helm: Helm, tmp_path: Path
+) -> None:
+    """With no worker to tell that it is down."""
+    [manifest] = by_kind(helm.case("production"), "PrometheusRule").values()
+    up = 'up{job="messaging/rabbitmq",pod="rabbit-server-0"}'
+    other = {'up{job="messaging/publisher"}': "1x30"}
+    down = Question("SelfhealBrokerDown", {up: "1x5 0x30", **other}, "20m")
+    well = Question("SelfhealBrokerDown", {up: "1x35", **other}, "20m")
+    missing = {
+        name: Question(f"Selfheal{name}MetricsMissing", {}, "50m") for name in ("Broker", "Scaler")
+    }
+    found = _ask(manifest, {"down": down, "well": well, **missing}, tmp_path)
+    assert found == {"down": 1, "well": 0, "Broker": 1, "Scaler": 1}
+
+
+def test_in_mode_hpa_the_maximum_is_that_of_the_horizontal_pod_autoscaler(
+    helm: Helm, tmp_path: Path
+) -> None:
+    sets = ("alerts.enabled=true", "autoscaling.mode=hpa", "autoscaling.minReplicas=1")
+    manifest = by_kind(helm.template(*sets), "PrometheusRule")["selfheal"]
+    questions = {
+        name: Question("SelfhealWorkersAtMaximum", at_maximum(name, desired), "40m")
+        for name, desired in (("selfheal-worker", 5), ("keda-hpa-selfheal-worker", 5))
+    }
+    questions["below"] = Question(
+        "SelfhealWorkersAtMaximum", at_maximum("selfheal-worker", 4), "40m"
+    )
+    found = _ask(manifest, questions, tmp_path)
+    assert found == {"selfheal-worker": 1, "keda-hpa-selfheal-worker": 0, "below": 0}
