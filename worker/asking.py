@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker import breaker as breakers
 from worker import context, verdict
@@ -113,6 +113,13 @@ class Member:
         provider = self.provider
         return Origin(provider.name, provider.model, provider.version or self._version)
 
+    def origin_of(self, answer: Answer) -> Origin:
+        """The model that gave an answer. Raises `ModelUnavailableError` if it must be another."""
+        found = self.provider.version if answer.version is None else answer.version
+        self._hold_to_version(found)
+        origin = self.origin
+        return replace(origin, version=found or origin.version, fingerprint=answer.fingerprint)
+
     def wake(self, deadline: float | None = None) -> bool:
         """Warm it up; whether it has become warm by that. Raises `ModelError`.
 
@@ -127,7 +134,7 @@ class Member:
                 return False
             begun = time.monotonic()
             self.provider.warm_up()
-            self._hold_to_version()
+            self._hold_to_version(self.provider.version)
             if not was_warm:
                 self.load_seconds = time.monotonic() - begun
                 self.warm = True
@@ -139,11 +146,11 @@ class Member:
         """What to raise where nobody waits for it any longer."""
         return ModelUnavailableError(f"model '{self.provider.model}' is still loading")
 
-    def _hold_to_version(self) -> None:
-        found = self.provider.version
+    def _hold_to_version(self, found: str) -> None:
         if self._version and found and not found.startswith(self._version):
             raise ModelUnavailableError(
-                f"models.{self.key}.version is {self._version}, but the model has {found}"
+                f"models.{self.key}.version is {self._version}, but the model has {found}; "
+                "give the server that version back, or change the value"
             )
 
     def until(self, deadline: float, heirs: int) -> float:
@@ -286,11 +293,12 @@ class Asker:
             try:
                 with spent.turn(member.limits):
                     begun = time.monotonic()
-                    said, usage, pause = self._answer(member, sent, spent.deadline, text)
+                    said, asked = self._answer(member, sent, spent.deadline, text)
                 member.refusals.taken(begun)
-                if pause is not None:
-                    member.limits.pause(pause)
-                return Reply(said, member.origin, degraded, usage, truncated=sent is not text)
+                if asked.answer.pause is not None:
+                    member.limits.pause(asked.answer.pause)
+                origin = member.origin_of(asked.answer)
+                return Reply(said, origin, degraded, asked.usage, truncated=sent is not text)
             except context.CutError:
                 if not self._shorten:
                     raise
@@ -305,11 +313,9 @@ class Asker:
 
     def _answer(
         self, member: Member, text: str, deadline: float, whole: str
-    ) -> tuple[Verdict, Usage | None, float | None]:
-        """What the model says of text: whole, or what of that fits into its context.
-
-        And the tokens of the calls, and the pause that the server asked for with its answer.
-        """
+    ) -> tuple[Verdict, _Asked]:
+        """What the model says of text: whole, or what of that fits into its context; and the calls
+        that it took."""
         mending = member.mending
         asked = _Asked(self, member, whole, deadline)
         try:
@@ -327,7 +333,7 @@ class Asker:
                 )
             except BadVerdictError as again:
                 raise BadOutputError(str(again)) from None
-        return said, asked.usage, asked.pause
+        return said, asked
 
     def _send_ours(self, member: Member, spent: CallTime) -> None:
         with spent.turn(member.limits):
@@ -357,7 +363,7 @@ class Asker:
         """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
         try:
             with member.limits.turn(time.monotonic() + seconds):
-                member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
+                member.origin_of(member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds))
         except LimitedError as error:
             if error.paused:
                 raise
@@ -367,17 +373,14 @@ class Asker:
 
         One that was warm may have to be loaded again by its server.
         """
-        if len(self._members) == 1:
-            self._look(member, seconds, self._begin_probe(member, seconds))
+        alone = len(self._members) == 1
+        probe = self._begin_probe(member, seconds, _always if alone else _none_under_way)
+        if probe is None:
+            raise member.still_loading()
+        if alone:
+            self._look(member, seconds, probe)
             return
         patience = _LOOK_DEADLINES * seconds if member.warm else seconds
-        with self._lock:
-            now = time.monotonic()
-            under_way = member.breaker.state is breakers.State.PROBING
-            if under_way and not breakers.due(member.breaker, now):
-                raise member.still_loading()
-            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
-            probe = member.breaker.probe
         try:
             error = self._look_behind(member, seconds, probe).get(timeout=patience)
         except queue.Empty:
@@ -385,9 +388,16 @@ class Asker:
         if error is not None:
             raise error
 
-    def _begin_probe(self, member: Member, seconds: float) -> int:
-        until = time.monotonic() + _probe_seconds(seconds)
-        return self._change(member, lambda before: breakers.probing(before, until))[1].probe
+    def _begin_probe(
+        self, member: Member, seconds: float, may: Callable[[Breaker, float], bool]
+    ) -> int | None:
+        """Mark a model as being probed; the probe's number, None where it may not begin."""
+        with self._lock:
+            now = time.monotonic()
+            if not may(member.breaker, now):
+                return None
+            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
+            return member.breaker.probe
 
     def _probed(self, member: Member, probe: int, error: BaseException | None) -> None:
         """A probe ended, well without an error; one that was replaced changes nothing."""
@@ -430,15 +440,12 @@ class Asker:
     # --- the models' breakers; only a chain has them, the loop has one for all
 
     def _usable(self, member: Member) -> bool:
-        with self._lock:
-            if member.breaker.closed:
-                return True
-            now, seconds = time.monotonic(), member.deadline or 60.0
-            if not breakers.due(member.breaker, now):
-                return False
-            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
-            probe = member.breaker.probe
-        self._look_behind(member, seconds, probe)
+        seconds = member.deadline or 60.0
+        if member.breaker.closed:
+            return True
+        probe = self._begin_probe(member, seconds, breakers.due)
+        if probe is not None:
+            self._look_behind(member, seconds, probe)
         return False
 
     def _warm_the_rest(self) -> None:
@@ -484,7 +491,7 @@ class _Asked:
         self._deadline = deadline
         self.content = ""
         self.usage: Usage | None = None
-        self.pause: float | None = None
+        self.answer = Answer("")
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> Verdict:
         """One call. Raises `ModelError`, `BadVerdictError`."""
@@ -511,7 +518,7 @@ class _Asked:
 
     def _note(self, answer: Answer) -> None:
         self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
-        self.pause = answer.pause
+        self.answer = answer
         if answer.usage is not None:
             before = self.usage or Usage(0, 0)
             self.usage = Usage(
@@ -556,6 +563,14 @@ def _may_wait(error: TransientError, spent: CallTime, *, last: bool) -> bool:
         pause = max(error.retry_after, SHORTEST_PAUSE)
         return pause <= (min(spent.seconds, spent.wait) if last else left / 2)
     return last and isinstance(error, OverloadedError) and left > 0 and spent.wait > 0
+
+
+def _always(_: Breaker, __: float) -> bool:
+    return True
+
+
+def _none_under_way(breaker: Breaker, now: float) -> bool:
+    return breaker.state is not breakers.State.PROBING or breakers.due(breaker, now)
 
 
 def _opened(before: Breaker) -> Breaker:

@@ -26,6 +26,7 @@ _TOO_LONG_CODES = {
     "context_length_exceeded",  # OpenAI, Azure, LiteLLM, OpenRouter
     "exceed_context_size_error",  # llama.cpp server
     "string_above_max_length",  # OpenAI
+    "string_too_long",  # pydantic, as FastAPI servers answer 422
     "request_too_large",  # Anthropic
     "payload_too_large",
 }
@@ -40,6 +41,13 @@ _TOO_LONG_WORDS = re.compile(
     r"|request too large for|request entity too large"
     r"|reduce the length of the (?:messages|prompt|input)"
     r"|exceeds the maximum number of tokens|input token count[^.]{0,40}exceeds"
+)
+#: Said of requests that are no matter of pace (429 says the like of tokens in a minute).
+_TOO_LONG_WORDS_OF_400 = re.compile(
+    r"(?:text|input|prompt|message|content|document|sequence|request)s? (?:is |are |was |were )?"
+    r"too (?:long|large)"
+    r"|exceeds? (?:the )?(?:maximum|max|allowed) (?:input |text |prompt |sequence )?"
+    r"(?:length|size|tokens)|exceeds? (?:the )?(?:\w+ )?token limit"
 )
 _FILTER_CODES = {
     "content_filter",  # Azure OpenAI, Mistral
@@ -110,7 +118,10 @@ def explain_refusal(refusal: Refusal) -> ModelError:
 
 
 def _text_refused(status: int, where: str, codes: set[str], words: str) -> RefusedTextError | None:
-    if status == 413 or codes & _TOO_LONG_CODES or _TOO_LONG_WORDS.search(words):
+    too_long = _TOO_LONG_WORDS.search(words) or (
+        status in (400, 422, 500) and _TOO_LONG_WORDS_OF_400.search(words)
+    )
+    if status == 413 or codes & _TOO_LONG_CODES or too_long:
         return TextTooLongError(f"{where} says that the text is too long ({status})")
     if codes & _FILTER_CODES or (status in (400, 403, 451) and _FILTER_WORDS.search(words)):
         return ContentFilteredError(f"{where} filtered the content ({status})")

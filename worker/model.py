@@ -103,10 +103,13 @@ class Origin:
     provider: str
     name: str
     version: str
+    # Of the server's configuration, where it reports one; in results alone, it changes often.
+    fingerprint: str = ""
 
     def described(self) -> dict[str, str]:
         """As results carry it."""
-        return {"provider": self.provider, "name": self.name, "version": self.version}
+        said = {"provider": self.provider, "name": self.name, "version": self.version}
+        return said | ({"system_fingerprint": self.fingerprint} if self.fingerprint else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +125,15 @@ class Answer:
     """What the model said about one text, not yet checked: `worker.verdict` does that.
 
     content is the model's JSON (as text, or already parsed) in the shape of the task's schema.
-    pause: seconds that the server wants to be left alone from now on, if it said so.
+    pause: seconds that the server wants to be left alone from now on, if it said so. version and
+    fingerprint: of the model that gave this answer; None: the provider's version holds.
     """
 
     content: str | Mapping[str, Any]
     usage: Usage | None = None
     pause: float | None = None
+    version: str | None = None
+    fingerprint: str = ""
 
 
 class ModelError(Exception):
@@ -199,7 +205,8 @@ class Provider(Protocol):
 
     @property
     def version(self) -> str:
-        """The model's version (digest, date, …), or "" where there is none. Read after warm_up."""
+        """The model's version (digest, date, …), or "" where there is none. Read after warm_up, and
+        with each answer that does not say its own."""
 
     def warm_up(self) -> None:
         """Make the first `analyse` as fast as the others. Raises `ModelError`; may be repeated."""

@@ -129,6 +129,9 @@ class Http:
 class Chat:
     """A chat model behind LangChain. Subclasses say how it is built, and may know its version."""
 
+    #: Whether the version is found in another way than from the names in answers.
+    _own_version = False
+
     def __init__(
         self, provider: str, name: str, config: ModelConfig, chat: Model, where: str, http: Http
     ) -> None:
@@ -180,6 +183,7 @@ class Chat:
             raise TransientError("no time is left for the call")
         self._http.call.deadline = deadline
         self._http.call.pause = None
+        version = self.version
         try:
             reply = self._chat.invoke(list(messages))
         except ModelError:
@@ -190,17 +194,30 @@ class Chat:
             if ours:
                 self._quote(error)
             raise self._failure(error) from None
-        self._learn(getattr(reply, "response_metadata", None) or {})
-        usage = _usage(getattr(reply, "usage_metadata", None))
-        return Answer(_content(reply), usage, self._http.call.pause)
+        metadata = getattr(reply, "response_metadata", None) or {}
+        reported = self._reported(metadata)
+        fingerprint = metadata.get("system_fingerprint")
+        return Answer(
+            _content(reply),
+            _usage(getattr(reply, "usage_metadata", None)),
+            self._http.call.pause,
+            version=version if reported is None else reported,
+            fingerprint=fingerprint if isinstance(fingerprint, str) else "",
+        )
 
-    def _learn(self, metadata: Mapping[str, Any]) -> None:
-        """Some servers say in each answer which version it was: gpt-x-2026-01-31 for gpt-x."""
+    def _reported(self, metadata: Mapping[str, Any]) -> str | None:
+        """Some servers say in each answer which version it was: gpt-x-2026-01-31 for gpt-x.
+
+        None where an answer says nothing. The last one is the provider's version.
+        """
         said = metadata.get("model_name") or metadata.get("model")
+        if self._own_version or not isinstance(said, str):
+            return None
         # LangChain's own names begin with the provider's: ollama:gpt-x.
-        names = (self.model, self.model.partition(":")[2])
-        if not self.version and isinstance(said, str) and said not in names:
-            self.version = said
+        if said in (self.model, self.model.partition(":")[2]):
+            said = ""
+        self.version = said
+        return said
 
     def _quote(self, error: Exception) -> None:
         """Log what the server said of the warm-up text, which is ours; once for the same words."""

@@ -5,25 +5,39 @@ The answer is constrained to the task's schema by the server (`format`).
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_ollama import ChatOllama
 
 from worker import context, prompt
-from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError, TransientError
+from worker.model import (
+    Answer,
+    ModelConfig,
+    ModelConfigError,
+    ModelError,
+    ModelUnavailableError,
+    TransientError,
+)
 from worker.model_chat import Chat, Http, not_trusted
 
+# How long it may take to name the digest, at first and beside a call; and how long it holds.
+_FIRST_LOOK, _LATER_LOOK, _FRESH = 5.0, 2.0, 2.0
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
 
 class Ollama(Chat):
     """A model on an Ollama server."""
+
+    _own_version = True
 
     def __init__(self, config: ModelConfig, model: str) -> None:
         http = Http(config)
@@ -58,6 +72,8 @@ class Ollama(Chat):
             sent = client.headers
         # The key, or what the client has made of a user and a password in the URL.
         self._key = sent.get("Authorization")
+        self._checking = threading.Lock()
+        self._checked = 0.0
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
         asked: dict[str, Any] = {"stream": False}
         if config.structured in ("auto", "schema"):
@@ -68,17 +84,43 @@ class Ollama(Chat):
 
     def warm_up(self) -> None:
         """Find the model's digest, and have the server load the model."""
-        self.version = self._digest()
+        self.version = self._digest(_FIRST_LOOK)
+        self._checked = time.monotonic()
         super().warm_up()
 
-    def _digest(self) -> str:
+    def _ask(
+        self, messages: Sequence[prompt.Message], deadline: float, *, ours: bool = False
+    ) -> Answer:
+        self._look_again(deadline)
+        return super()._ask(messages, deadline, ours=ours)
+
+    def _look_again(self, deadline: float) -> None:
+        """See whether the model was pulled anew, in one thread and not for each call.
+
+        A server that does not say keeps the version that it had.
+        """
+        now = time.monotonic()
+        left = min(_LATER_LOOK, (deadline - now) / 4)
+        if not self.version or now - self._checked < _FRESH or left <= 0:
+            return
+        if not self._checking.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(ModelError):
+                self.version = self._digest(left)
+            self._checked = time.monotonic()
+        finally:
+            self._checking.release()
+
+    def _digest(self, seconds: float) -> str:
         """The first characters of the model's digest, as `ollama list` shows them."""
+        end = time.monotonic() + seconds
         try:
             asked = urllib.request.Request(f"{self._where}/api/tags")
             if self._key:
                 asked.add_unredirected_header("Authorization", self._key)
-            with urllib.request.urlopen(asked, timeout=5) as reply:
-                models = json.load(reply)["models"]
+            with urllib.request.urlopen(asked, timeout=seconds) as reply:
+                models = json.loads(_read(reply, end))["models"]
             digests = {one["name"]: str(one["digest"])[:12] for one in models}
         except urllib.error.HTTPError as error:
             raise TransientError(f"{self._where} answered {error.code}") from None
@@ -95,6 +137,16 @@ class Ollama(Chat):
         raise ModelUnavailableError(
             f"model '{self.model}' is not on {self._where}; pull it there first"
         )
+
+
+def _read(reply: http.client.HTTPResponse, end: float) -> bytes:
+    """A whole body. Raises TimeoutError where it is not there by time.monotonic() == end."""
+    content = b""
+    while part := reply.read1(65536):
+        content += part
+        if time.monotonic() > end:
+            raise TimeoutError
+    return content
 
 
 def build(config: ModelConfig) -> Ollama:

@@ -27,12 +27,14 @@ GOOD = json.dumps(
 
 @dataclass
 class Reply:
-    """status and content of one call, after delay seconds; retry_after: the server's wish."""
+    """status and content of one call, after delay seconds; retry_after: the server's wish, error:
+    what it says of a call that it refuses."""
 
     content: str = GOOD
     status: int = 200
     delay: float = 0.0
     retry_after: str = ""
+    error: str = "as told"
 
 
 class FakeOllama:
@@ -71,7 +73,7 @@ class FakeOllama:
                 reply = fake.decide(text)
                 time.sleep(reply.delay)
                 if reply.status != 200:
-                    self.reply(reply.status, {"error": "as told"}, reply.retry_after)
+                    self.reply(reply.status, {"error": reply.error}, reply.retry_after)
                     return
                 self.reply(
                     200,

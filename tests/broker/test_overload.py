@@ -1,10 +1,12 @@
-"""A model server with fewer slots than there are handlers, which says nothing but 503."""
+"""A model server with fewer slots than there are handlers, and one that refuses some texts."""
 
 from __future__ import annotations
 
 import threading
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.broker.fake_ollama import FakeOllama, Reply
 from tests.broker.test_delivery import bodies, ids
@@ -56,3 +58,30 @@ def test_four_workers_on_two_slots_lose_nothing_and_waste_little(
         'selfheal_worker_model_calls_allowed{gen_ai_provider_name="ollama"'
         in (workers[0].get("/metrics")[1])
     )
+
+
+@pytest.mark.parametrize("error", ["the input exceeds the context length", "as told"])
+def test_texts_that_are_refused_keep_no_others_waiting(
+    vhost: Vhost, start_worker: StartWorker, model: FakeOllama, error: str
+) -> None:
+    def decide(text: str) -> Reply:
+        return Reply(status=400, error=error) if "refuse" in text else Reply(delay=CALL)
+
+    model.decide = decide
+    worker = start_worker(vhost.uri, **model.env, CONCURRENCY=8).ready()
+    seconds = []
+    for refused in (0, 100):
+        bad = [b'{"id": "bad%d", "text": "refuse %d"}' % (n, n) for n in range(refused)]
+        vhost.publish([*bad, *bodies(200)])
+        began = time.monotonic()
+        assert len(vhost.take("feedback.results", 200)) == 200
+        seconds.append(time.monotonic() - began)
+    print(f"{seconds[1] / seconds[0]:.2f} x the time without the refused ones")  # noqa: T201
+    vhost.wait_count("feedback.dead-letters", 100)
+    asked = [model.calls[f"refuse {n}"] for n in range(100)]
+    assert max(asked) <= 2
+    reason = "text_too_long" if "context" in error else "refused_by_model"
+    sample = f'selfheal_worker_dead_letters_total{{reason="{reason}"}}'
+    worker.until(lambda: worker.metric(sample) == 100, "not all were dead-lettered")
+    changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
+    assert changes == ["closed"]

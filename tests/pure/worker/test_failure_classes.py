@@ -46,6 +46,13 @@ def _code(code: str) -> object:
         (400, _code("context_length_exceeded"), TextTooLongError),
         (400, "the request exceeds the available context size, try to increase", TextTooLongError),
         (400, '{"message": "This model\'s maximum context length is 4096"}', TextTooLongError),
+        (429, {"error": "your requests exceed the token limit of a minute"}, OverloadedError),
+        (429, {"error": "exceeds the token limit"}, OverloadedError),
+        (400, {"error": "input is too long for this model"}, TextTooLongError),
+        (400, {"error": "The text is too long"}, TextTooLongError),
+        (400, {"error": "prompt exceeds the maximum length of 4096"}, TextTooLongError),
+        (400, {"error": {"message": "Input exceeds token limit"}}, TextTooLongError),
+        (422, {"detail": [{"type": "string_too_long", "loc": ["body", 0]}]}, TextTooLongError),
         (422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 4096"}, TextTooLongError),
         (400, _code("content_filter"), ContentFilteredError),
         (

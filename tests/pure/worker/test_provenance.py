@@ -1,0 +1,208 @@
+"""Which model gave an answer: found anew with each, and held to the version that is pinned."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import model, task_file
+from worker.asking import Asker, Member
+from worker.model import Answer, ModelConfig, ModelUnavailableError, Origin
+
+pytest.importorskip("langchain_ollama")
+pytest.importorskip("langchain_openai")
+
+from worker import model_ollama
+
+GOOD = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+FIRST, SECOND = "1111111111111111", "2222222222222222"
+
+
+class Server:
+    """Speaks as Ollama and as OpenAI do; what it reports can be changed."""
+
+    def __init__(self) -> None:
+        self.digest = FIRST
+        self.there = True
+        self.reported: dict[str, Any] = {"model": "m"}
+        self.looks = 0
+        self.url = ""
+
+    def content(self, path: str) -> Any:
+        message = {"role": "assistant", "content": json.dumps(GOOD)}
+        if path == "/api/tags":
+            self.looks += 1
+            return {"models": [{"name": "m:latest", "digest": self.digest}] if self.there else []}
+        if path.startswith("/api"):
+            ended = {"done": True, "done_reason": "stop", "created_at": "2026-01-01T00:00:00Z"}
+            return {"model": "m", "message": message, **ended}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        made = {"id": "1", "object": "chat.completion", "created": 1, "choices": [choice]}
+        return made | self.reported
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(made.content(self.path)).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        made.url = f"http://127.0.0.1:{listening.server_port}"
+        yield made
+        listening.shutdown()
+
+
+class Later:
+    """A clock that goes by itself, and further when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        monkeypatch.setattr(model_ollama, "time", SimpleNamespace(monotonic=self))
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def _asker(server: Server, provider: str, version: str = "") -> Asker:
+    url = server.url if provider == "ollama" else f"{server.url}/v1"
+    built = model.build(ModelConfig(provider, "m", url, "key", deadline=60))
+    asker = Asker([Member(built, version=version, key="triage")], task_file.load())
+    asker.wake(60)
+    return asker
+
+
+def _origin(asker: Asker) -> Origin:
+    return asker.ask("text", time.monotonic() + 3600).origin
+
+
+def test_a_model_that_was_pulled_anew_has_its_new_digest_in_results(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Later(monkeypatch)
+    asker = _asker(server, "ollama")
+    assert _origin(asker).version == FIRST[:12]
+    server.digest = SECOND
+    clock.ahead += 10
+    assert _origin(asker).version == SECOND[:12]
+    assert asker.active.version == SECOND[:12]
+
+
+def test_the_digest_is_not_looked_up_for_each_call(server: Server) -> None:
+    asker = _asker(server, "ollama")
+    looked = server.looks
+    begun = time.monotonic()
+    for _ in range(20):
+        _origin(asker)
+    assert server.looks - looked <= 1 + (time.monotonic() - begun) / model_ollama._FRESH
+
+
+def test_a_server_that_does_not_say_keeps_its_models_version(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Later(monkeypatch)
+    asker = _asker(server, "ollama")
+    server.there = False
+    clock.ahead += 10
+    assert _origin(asker).version == FIRST[:12]
+
+
+def test_a_pinned_digest_is_held_after_the_model_was_pulled_anew(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Later(monkeypatch)
+    asker = _asker(server, "ollama", FIRST[:8])
+    assert _origin(asker).version == FIRST[:12]
+    server.digest = SECOND
+    clock.ahead += 10
+    wanted = r"models\.triage\.version is 11111111, but the model has 222222222222"
+    with pytest.raises(ModelUnavailableError, match=wanted):
+        _origin(asker)
+    with pytest.raises(ModelUnavailableError, match=wanted):
+        asker.wake(60)
+    server.digest = FIRST
+    asker.wake(60)
+    assert _origin(asker).version == FIRST[:12]
+
+
+def test_what_a_compatible_server_reports_is_of_each_answer(server: Server) -> None:
+    asker = _asker(server, "openai")
+    assert _origin(asker).described() == {"provider": "openai", "name": "m", "version": ""}
+    server.reported = {"model": "m-2026-01-31", "system_fingerprint": "fp_1"}
+    assert _origin(asker).described() == {
+        "provider": "openai",
+        "name": "m",
+        "version": "m-2026-01-31",
+        "system_fingerprint": "fp_1",
+    }
+    server.reported = {"model": "m-2026-02-28", "system_fingerprint": "fp_2"}
+    origin = _origin(asker)
+    assert (origin.version, origin.fingerprint) == ("m-2026-02-28", "fp_2")
+    server.reported = {"model": "m"}
+    assert _origin(asker).version == ""
+
+
+def test_a_pinned_name_is_held_with_each_answer(server: Server) -> None:
+    server.reported = {"model": "m-2026-01-31"}
+    asker = _asker(server, "openai", "m-2026-01")
+    assert _origin(asker).version == "m-2026-01-31"
+    server.reported = {"model": "m-2026-02-28"}
+    with pytest.raises(ModelUnavailableError, match=r"is m-2026-01, but the model has m-2026-02"):
+        _origin(asker)
+
+
+def test_each_answer_keeps_the_version_that_it_was_given_with() -> None:
+    """Another thread's answer may have come from another version meanwhile."""
+
+    class Two:
+        name, model, version = "test", "m", "new"
+
+        def warm_up(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def analyse(self, text: str, deadline: float) -> Answer:
+            return Answer(GOOD, version="old")
+
+    assert Asker([Member(Two())], task_file.load()).ask("t", time.monotonic() + 60).origin == (
+        Origin("test", "m", "old")
+    )
+
+
+def test_a_fingerprint_makes_no_series_of_its_own(server: Server) -> None:
+    from worker.asking import Call
+
+    server.reported = {"model": "m-1", "system_fingerprint": "fp_1"}
+    calls: list[Call] = []
+    built = model.build(ModelConfig("openai", "m", f"{server.url}/v1", "key", deadline=60))
+    asker = Asker([Member(built)], task_file.load(), observe=calls.append)
+    for number in range(3):
+        server.reported["system_fingerprint"] = f"fp_{number}"
+        _origin(asker)
+    assert {call.origin for call in calls} == {Origin("openai", "m", "m-1")}
