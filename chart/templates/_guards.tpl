@@ -61,6 +61,10 @@
 {{- $p = concat $p (include "selfheal.guards.fromZero" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.managementKeys" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.brokerKeys" . | fromJsonArray) -}}
+{{- if .Values.rabbitmq.enabled -}}
+{{- $live := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "selfheal.rabbitmq.fullname" .) -}}
+{{- $p = concat $p (include "selfheal.guards.persistence" (dict "root" . "live" $live) | fromJsonArray) -}}
+{{- end -}}
 {{- $p = concat $p (include "selfheal.guards.ownNamespace" . | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -117,11 +121,47 @@
 {{- define "selfheal.guards.ownNamespace" -}}
 {{- $p := list -}}
 {{- $name := include "selfheal.detector.namespace" . -}}
-{{- if and .Release.IsUpgrade .Values.nodeProblemDetector.enabled (not .Values.nodeProblemDetector.createNamespace) (ne $name .Release.Namespace) -}}
+{{- if and .Release.IsUpgrade .Values.nodeProblemDetector.enabled (not (include "selfheal.detector.makesNamespace" .)) (ne $name .Release.Namespace) -}}
 {{- $owner := default dict (dig "metadata" "annotations" dict (lookup "v1" "Namespace" "" $name)) -}}
 {{- $ours := and (eq (get $owner "meta.helm.sh/release-name") .Release.Name) (eq (get $owner "meta.helm.sh/release-namespace") .Release.Namespace) -}}
 {{- if and $ours (ne (get $owner "helm.sh/resource-policy") "keep") -}}
-{{- $p = append $p (printf "nodeProblemDetector.createNamespace is false, and this release made the namespace %s: Helm would delete it with the detector and all else in it; leave it true (a pull secret can be put there at any time)" $name) -}}
+{{- $unset := kindIs "invalid" .Values.nodeProblemDetector.createNamespace -}}
+{{- $p = append $p (printf "nodeProblemDetector.createNamespace is %s, and this release made the namespace %s: Helm would delete it with the detector and all else in it; %s it true (a pull secret can be put there at any time)" ($unset | ternary "not set" "false") $name ($unset | ternary "set" "leave")) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* Bytes of a quantity such as 2Gi, 500M or 1073741824. */}}
+{{- define "selfheal.bytes" -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- $text := include "selfheal.text" . -}}
+{{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[a-zA-Z]*$" $text)) | printf "%.0f" -}}
+{{- end -}}
+
+{{/* What Kubernetes never changes in a StatefulSet. dict: root, live (the StatefulSet, or an empty object). */}}
+{{- define "selfheal.guards.persistence" -}}
+{{- $p := list -}}
+{{- if .live -}}
+{{- $wanted := .root.Values.rabbitmq.persistence -}}
+{{- $name := .live.metadata.name -}}
+{{- $claims := .live.spec.volumeClaimTemplates | default list -}}
+{{- $again := printf "`kubectl -n %s delete statefulset %s --cascade=orphan` before the upgrade has it made again" .root.Release.Namespace $name -}}
+{{- if ne $wanted.enabled (not (empty $claims)) -}}
+{{- $p = append $p (printf "rabbitmq.persistence.enabled is %v, and the live broker has %s, which Kubernetes never changes: set it back to %v, or give its messages up: %s" $wanted.enabled (empty $claims | ternary "no volume" "one") (not $wanted.enabled) $again) -}}
+{{- else if $claims -}}
+{{- $spec := (first $claims).spec -}}
+{{- $size := $spec.resources.requests.storage -}}
+{{- if ne (include "selfheal.bytes" $size) (include "selfheal.bytes" $wanted.size) -}}
+{{- $p = append $p (printf "rabbitmq.persistence.size is %s, and the live broker's claim has %s, which an upgrade alone cannot change: set it back, or follow the runbook SelfhealBrokerBlocked: enlarge the claim data-%s-0 itself, then %s" (include "selfheal.text" $wanted.size) $size $name $again) -}}
+{{- end -}}
+{{- $class := hasKey $spec "storageClassName" | ternary ($spec.storageClassName | default "-") "" -}}
+{{- if ne $class $wanted.storageClass -}}
+{{- $p = append $p (printf "rabbitmq.persistence.storageClass is %q, and the live broker's claim has %q, which never changes: set it back, or give its messages up: delete the claim data-%s-0 too; %s" $wanted.storageClass $class $name $again) -}}
+{{- end -}}
+{{- if ne (sortAlpha $spec.accessModes | toJson) (sortAlpha $wanted.accessModes | toJson) -}}
+{{- $p = append $p (printf "rabbitmq.persistence.accessModes is %s, and the live broker's claim has %s, which never changes: set it back, or give its messages up: delete the claim data-%s-0 too; %s" ($wanted.accessModes | join ", ") ($spec.accessModes | join ", ") $name $again) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}

@@ -3,12 +3,26 @@
 {{- define "selfheal.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $own := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- .Values.fullnameOverride | default $own | trunc 35 | trimSuffix "-" -}}
+{{- include "selfheal.shortened" (dict "name" (.Values.fullnameOverride | default $own) "longest" 35) -}}
+{{- end -}}
+
+{{/* A name that fits. A longer one ends in a hash, because two that differ only in what is cut off must not become one; so
+     does one with dots, which the name of a Service cannot have. dict: name, longest. */}}
+{{- define "selfheal.shortened" -}}
+{{- if or (gt (len .name) .longest) (contains "." .name) -}}
+{{- printf "%s-%s" (.name | replace "." "-" | trunc (sub .longest 9 | int) | trimAll "-") (sha256sum .name | trunc 8) -}}
+{{- else -}}
+{{- trimSuffix "-" .name -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The release; in an umbrella chart that has this one twice, by two aliases, each for itself. */}}
 {{- define "selfheal.instance" -}}
-{{- eq .Chart.Name "selfheal" | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) | trunc 63 | trimSuffix "-" -}}
+{{- if eq .Chart.Name "selfheal" -}}
+{{- .Release.Name -}}
+{{- else -}}
+{{- include "selfheal.shortened" (dict "name" (printf "%s-%s" .Release.Name .Chart.Name) "longest" 63) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Labels that select a component's pods. dict: root, component. Never changes in a release's life. */}}
@@ -48,6 +62,15 @@ seen
 
 {{- define "selfheal.detector.namespace" -}}
 {{- .Values.nodeProblemDetector.namespace | default (printf "%s-node-problem-detector" (include "selfheal.fullname" .)) -}}
+{{- end -}}
+
+{{/* Not empty when the release makes the detector's namespace: its own; a named one, which is often somebody's already, only
+     when the values say so. */}}
+{{- define "selfheal.detector.makesNamespace" -}}
+{{- with .Values.nodeProblemDetector -}}
+{{- $wanted := kindIs "invalid" .createNamespace | ternary (empty .namespace) .createNamespace -}}
+{{- if and .enabled $wanted (ne (include "selfheal.detector.namespace" $) $.Release.Namespace) -}}yes{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Which autoscaler runs: keda, hpa or none. */}}

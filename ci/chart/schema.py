@@ -23,6 +23,8 @@ def schema(values: Mapping[str, Value]) -> dict[str, Any]:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the selfheal chart",
         **_object(values),
+        # Where people keep their YAML anchors.
+        "patternProperties": {"^x-": {"description": "Yours: the chart does not read it."}},
         "$defs": json.loads(DEFINITIONS.read_text(encoding="utf-8")),
     }
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.chart.rendering import CHART, Helm, by_kind, containers, environment
 from worker import task_file
@@ -85,3 +86,14 @@ def test_only_a_server_with_a_volume_of_its_own_prunes(helm: Helm, case: str, pr
     server = by_kind(helm.case(case), "Deployment")["selfheal-ollama"]
     for container in containers(server["spec"]["template"]):
         assert ("OLLAMA_NOPRUNE" not in environment(container)) == prunes, container["name"]
+
+
+@pytest.mark.parametrize("before", ["", "\n", "# A note.\n", "---\n"])
+@pytest.mark.parametrize("indent", ["", "  ", "    "])
+def test_an_indented_task_file_stays_what_it_is(helm: Helm, before: str, indent: str) -> None:
+    lines = yaml.safe_load(TASK.read_text(encoding="utf-8"))["task"].splitlines()
+    task = before + "".join(f"{indent}{line}\n" for line in lines)
+    objects = helm.template(files=[TASK], values={"task": task})
+    file = by_kind(objects, "ConfigMap")["selfheal-worker-task"]["data"]["task.yaml"]
+    assert file == task
+    assert task_file.parse(file.encode(), "task.yaml").name == "ticket-triage"

@@ -47,3 +47,54 @@ def test_alerts_and_dashboards_find_the_pods_of_a_long_name(
             }
         for matcher in matchers:
             assert re.fullmatch(matcher, _pod_of(name)), (matcher, _pod_of(name))
+
+
+@pytest.mark.parametrize("key", ["release", "fullnameOverride", "nameOverride"])
+def test_names_that_differ_only_at_their_end_stay_two(helm: Helm, key: str) -> None:
+    """In one namespace the second would take over the objects of the first."""
+
+    def made(name: str) -> set[tuple[str, str]]:
+        if key == "release":
+            manifests = helm.template(release=name)
+        else:
+            manifests = helm.template(f"{key}={name}")
+        return {(m["kind"], m["metadata"]["name"]) for m in manifests}
+
+    first, second = (made(f"feedback-of-the-europe-region-team-{end}") for end in ("a", "b"))
+    assert not first & second
+    for _, name in first | second:
+        assert len(name) <= 63
+        assert "--" not in name
+
+
+def test_a_short_name_is_left_as_it_is(helm: Helm) -> None:
+    exact = "n" * 35
+    assert f"{exact}-worker" in by_kind(helm.template(f"fullnameOverride={exact}"), "Deployment")
+
+
+def test_a_release_with_dots_in_its_name_has_services(helm: Helm) -> None:
+    """Helm allows them, and the name of a Service cannot have them."""
+    one, other = (
+        set(by_kind(helm.template(release=name), "Service")) for name in ("team.a", "team-a")
+    )
+    assert not one & other
+    for name in one | other:
+        assert re.fullmatch(r"[a-z0-9-]{1,63}", name)
+
+
+def test_every_name_of_the_longest_release_fits(helm: Helm) -> None:
+    manifests = helm.template(
+        "ollama.enabled=true",
+        "ollama.models={m}",
+        "model.provider=ollama",
+        "model.name=m",
+        "networkPolicy.enabled=true",
+        release=LONG,
+        flags=GROUPS[OPERATORS],
+    )
+    for manifest in manifests:
+        # The class of a rank has the namespace in its name, and may be longer.
+        if manifest["kind"] != "PriorityClass":
+            assert len(manifest["metadata"]["name"]) <= 63, manifest["metadata"]["name"]
+        for value in manifest["metadata"]["labels"].values():
+            assert len(value) <= 63

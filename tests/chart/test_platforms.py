@@ -204,3 +204,23 @@ def _numbers_of(node: Any, name: str, path: str = "") -> list[str]:
     if isinstance(node, list):
         return [found for item in node for found in _numbers_of(item, name, path)]
     return [path] if node == int(name) and not isinstance(node, bool) else []
+
+
+def test_a_named_namespace_is_made_only_when_told_and_then_kept(helm: Helm) -> None:
+    """Rendered it would be taken over, made `privileged`, and deleted with all that is in it."""
+
+    def namespaces(*sets: str) -> dict[str, Manifest]:
+        return by_kind(helm.template(*FIXED, *sets), "Namespace")
+
+    named = "nodeProblemDetector.namespace=monitoring"
+    create = "nodeProblemDetector.createNamespace"
+    assert namespaces(named) == {}
+    assert namespaces(named, f"{create}=false") == {}
+    assert namespaces(f"{create}=false") == {}
+    assert namespaces("nodeProblemDetector.enabled=false", f"{create}=true") == {}
+    assert namespaces("nodeProblemDetector.namespace=selfheal", f"{create}=true") == {}
+    made = namespaces(named, f"{create}=true")["monitoring"]["metadata"]
+    assert made["annotations"] == {"helm.sh/resource-policy": "keep"}
+    [own] = namespaces().values()
+    assert own["metadata"]["name"] == "selfheal-node-problem-detector"
+    assert namespaces(f"{create}=true").keys() == {own["metadata"]["name"]}

@@ -12,7 +12,7 @@ import pytest
 
 from ci.chart.__main__ import generated
 from ci.chart.values import Value, ValuesError, read
-from tests.chart.rendering import CASES, CHART, Helm, by_kind, workloads
+from tests.chart.rendering import CASES, CHART, FIXED, Helm, by_kind, workloads
 from tests.chart.schemas import problems
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -189,3 +189,10 @@ def test_two_pipelines_in_one_umbrella_keep_apart(helm: Helm, tmp_path: Path) ->
     for service in by_kind(manifests, "Service").values():
         selector = service["spec"]["selector"]
         assert sum(selector.items() <= labels.items() for labels in pods) == 1
+
+
+def test_anchors_may_stand_at_the_top(helm: Helm) -> None:
+    anchors = {"x-common": {"image": {"tag": "1"}}, "x-resources": None}
+    assert helm.template(*FIXED, values=anchors) == helm.template(*FIXED)
+    assert "common" in helm.refusal(values={"common": {}})
+    assert "x-common" in helm.refusal(values={"worker": {"x-common": {}}})
