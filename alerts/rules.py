@@ -18,7 +18,7 @@ from alerts.records import increase
 class Alert:
     """An alert. `panel` is the title of the dashboard's panel that shows it.
 
-    for_: how long the expression must hold, in Prometheus' notation. threshold: the number that
+    for_: how long the expression must hold, in Prometheus' notation, or the name of such a value. threshold: the number that
     the chart puts for `%threshold%`; None when the expression has none. needs: `worker`,
     `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
     `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
@@ -75,10 +75,11 @@ _REMEDIATORS = 'namespace="%namespace%",deployment="%release%-remediator"'
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
 #: A worker begins with its breaker open, and a first pull and load may take as long as
-#: ollama.startupSeconds (20 minutes): one that never had its model counts later.
+#: ollama.startupSeconds (20 minutes): one that never had its model counts 5 minutes before its end,
+#: which the alert lasts.
 _HAD_ITS_MODEL = (
     "(selfheal_worker_model_load_seconds{%worker%}"
-    " or process_start_time_seconds{%worker%} < time() - 900)"
+    " or process_start_time_seconds{%worker%} < time() - %firstLoad%)"
 )
 
 
@@ -190,7 +191,7 @@ _WORK = (
         _share(_MODEL_BREAKERS.replace(" and", " > 0 and", 1), _MODEL_BREAKERS),
         "{{ $value | humanizePercentage }} of the workers of %release% have stopped consuming: the model does not answer",
         "{{ $value | humanizePercentage }} of the workers have waited for their model for %for%; those that "
-        "never had it count after 15 minutes. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
+        "never had it count only once a first load must be over. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
         "the model answers.",
         "selfheal-model",
         "Breaker",
@@ -515,7 +516,7 @@ _WORK = (
         "SelfhealModelServerNotReady",
         ("ollama",),
         "critical",
-        "20m",
+        "%startup%",
         # By the Deployment: pods that were evicted or have failed stay behind, not ready for ever.
         f"max(kube_deployment_status_replicas_ready{{{_OLLAMA}}}) <= %threshold%"
         f" and max(kube_deployment_spec_replicas{{{_OLLAMA}}}) > 0",
@@ -526,8 +527,8 @@ _WORK = (
         "Workers without a warm model",
         0,
         night=(
-            "Nothing can be answered until a model server is ready, and after 20 minutes its "
-            "restarts have not helped."
+            "Nothing can be answered until a model server is ready, and the time that a first "
+            "load may take is over."
         ),
     ),
 )
@@ -757,7 +758,7 @@ _NODES = (
         "SelfhealPolicyPodsDown",
         _REMEDIATOR,
         "critical",
-        "25m",
+        "%afterStartup%",
         f'max by (policy) ({_POLICY_PODS},state="desired"}} {_LEADS}) > %threshold%'
         f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
         "None of the {{ $value | humanize }} pods of the HealingPolicy {{ $labels.policy }} is healthy",

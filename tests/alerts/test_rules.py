@@ -127,3 +127,20 @@ def test_in_mode_hpa_the_maximum_is_that_of_the_horizontal_pod_autoscaler(
     )
     found = _ask(manifest, questions, tmp_path)
     assert found == {"selfheal-worker": 1, "keda-hpa-selfheal-worker": 0, "below": 0}
+
+
+@pytest.mark.parametrize(("startup", "minutes"), [(60, 20), (1200, 20), (3600, 60), (3601, 61)])
+def test_a_model_that_may_load_for_long_wakes_nobody_while_it_loads(
+    helm: Helm, startup: int, minutes: int
+) -> None:
+    sets = ("alerts.enabled=true", "ollama.enabled=true", "ollama.models={a}")
+    model = ("model.provider=ollama", "model.name=a", f"ollama.startupSeconds={startup}")
+    manifest = by_kind(helm.template(*sets, *model), "PrometheusRule")["selfheal"]
+    rules = {
+        one.get("alert"): one for group in manifest["spec"]["groups"] for one in group["rules"]
+    }
+    assert rules["SelfhealModelServerNotReady"]["for"] == f"{minutes}m"
+    assert f"for {minutes}m" in rules["SelfhealModelServerNotReady"]["annotations"]["description"]
+    assert rules["SelfhealPolicyPodsDown"]["for"] == f"{minutes + 5}m"
+    loaded = max(1200, startup) - 300
+    assert f"time() - {loaded})" in rules["SelfhealModelBreakerOpen"]["expr"]

@@ -8,7 +8,7 @@ from typing import Any
 from alerts.rules import ALERTS
 
 _WINDOW = re.compile(r"\[(?:10m|30m|1h)\]")
-_AGE = re.compile(r"time\(\) - \d+")
+_AGE = re.compile(r"time\(\) - (?:\d+|%\w+%)")
 #: Burn rates look days back; here their shortest window, which is the one that ends an alert.
 _BURN = "selfheal:{}:ratio_rate5m{{%self%}} > {} * %{}%"
 _BURNS = {

@@ -21,6 +21,8 @@
 {{- $o := .Values.alerts.objectives -}}
 {{- $pods := "namespace=\"%namespace%\",pod=~\"" -}}
 {{- $two := "-[^-]+-[^-]+" -}}
+{{- /* How long a first load of the model may take; a server of one's own is not known to take longer than ours by default. */ -}}
+{{- $startup := .Values.ollama.enabled | ternary (max 1200 (int .Values.ollama.startupSeconds)) 1200 | int -}}
 {{- $keda := eq (include "selfheal.autoscaler" .) "keda" -}}
 {{- list
   (list "worker" ($m.worker | default (print $pods "%release%-worker" $two "\"")))
@@ -30,6 +32,9 @@
   (list "autoscaler" (printf "namespace=\"%%namespace%%\",horizontalpodautoscaler=\"%s%%release%%-worker\"" ($keda | ternary "keda-hpa-" "")))
   (list "autoscalers" "namespace=\"%namespace%\",horizontalpodautoscaler=~\"(keda-hpa-)?%release%-worker|%release%-ollama\"")
   (list "activation" ($keda | ternary (include "selfheal.text" .Values.autoscaling.keda.activationQueueLength) "0"))
+  (list "firstLoad" (toString (sub $startup 300)))
+  (list "startup" (include "selfheal.alerts.minutes" $startup))
+  (list "afterStartup" (include "selfheal.alerts.minutes" (add $startup 300)))
   (list "self" "namespace=\"%namespace%\",release=\"%release%\"")
   (list "namespace" .Release.Namespace)
   (list "release" (include "selfheal.fullname" .))
@@ -40,6 +45,11 @@
   (list "waitBudget" (include "selfheal.alerts.budget" $o.queueWait))
   (list "waitSeconds" (include "selfheal.text" $o.queueWaitSeconds))
   | toJson -}}
+{{- end -}}
+
+{{/* Seconds, as whole minutes and at least as many. */}}
+{{- define "selfheal.alerts.minutes" -}}
+{{- printf "%dm" (div (add . 59) 60) -}}
 {{- end -}}
 
 {{/* What may go wrong under an objective: 0.99 leaves 0.01. */}}
@@ -64,7 +74,8 @@
 {{- $on := hasKey $own "enabled" | ternary $own.enabled true -}}
 {{- range $rule.needs }}{{- if not (has . $.parts) }}{{- $on = false -}}{{- end -}}{{- end -}}
 {{- if $on -}}
-{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (get $rule "threshold"))) "for" ($own.for | default $rule.for) -}}
+{{- $for := $own.for | default (include "selfheal.alerts.fill" (dict "text" $rule.for "words" .words "threshold" "" "for" "")) -}}
+{{- $fill := dict "words" .words "threshold" (include "selfheal.text" (hasKey $own "threshold" | ternary $own.threshold (get $rule "threshold"))) "for" $for -}}
 {{- $annotations := dict -}}
 {{- range $key, $text := merge (dict) (default dict $own.annotations) $rule.annotations -}}
 {{- $_ := set $annotations $key (include "selfheal.alerts.fill" (merge (dict "text" $text) $fill)) -}}
@@ -78,7 +89,7 @@
 {{- end -}}
 alert: {{ $rule.alert }}
 expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toRawJson }}
-for: {{ $own.for | default $rule.for }}
+for: {{ $for }}
 labels:
   {{- $labels := dict "severity" ($own.severity | default $rule.severity) "team" $rule.team "namespace" .root.Release.Namespace "release" (include "selfheal.fullname" .root) }}
   {{- toYaml (merge (dict) (default dict $own.labels) (default dict $v.alertLabels) $labels) | nindent 2 }}
