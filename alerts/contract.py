@@ -96,6 +96,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_policy_pods", "policy"): _POLICY,
     ("selfheal_remediator_policy_pods", "state"): ("desired", "healthy"),
     ("selfheal_remediator_policy_state", "policy"): _POLICY,
+    ("selfheal_remediator_policy_rollouts_stuck", "policy"): _POLICY,
     ("selfheal_remediator_policy_state", "state"): tuple(state.value for state in State),
     ("selfheal_remediator_healing_restarts", "policy"): _POLICY,
     ("selfheal_remediator_healing_restarts", "cause"): RESTART_CAUSES,

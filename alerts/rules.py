@@ -800,6 +800,21 @@ _NODES = (
         "State of policies",
     ),
     Alert(
+        "SelfhealPolicyRolloutStuck",
+        _REMEDIATOR,
+        "warning",
+        "5m",
+        f"max by (policy) (selfheal_remediator_policy_rollouts_stuck{{%remediator%}} {_LEADS})"
+        " > %threshold%",
+        "{{ $value | humanize }} roll-outs under the HealingPolicy {{ $labels.policy }} have stopped",
+        "{{ $value | humanize }} owners of the pods that {{ $labels.policy }} looks after (Deployments, "
+        "StatefulSets, DaemonSets) have made no progress with their roll-out past its deadline. The "
+        "policy's condition RolloutStuck names them.",
+        "selfheal-remediation",
+        "Roll-outs that have stopped",
+        0,
+    ),
+    Alert(
         "SelfhealDetectorDown",
         ("detector",),
         "warning",

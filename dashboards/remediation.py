@@ -218,6 +218,20 @@ _POLICIES = Row(
             width=16,
         ),
         Panel(
+            "Roll-outs that have stopped",
+            "Owners of a policy's pods whose roll-out makes no progress past its deadline. The policy's "
+            "condition RolloutStuck names them.",
+            "short",
+            (
+                Query(
+                    f"max by (policy) (selfheal_remediator_policy_rollouts_stuck{{{REMEDIATOR}}}) > 0",
+                    "{{policy}}",
+                ),
+            ),
+            empty="none",
+            steps=((None, "green"), (1, "orange")),
+        ),
+        Panel(
             "Restarts by policies",
             "Pods restarted within an hour, by what was wrong with them.",
             "short",

@@ -41,6 +41,7 @@ from remediator.neighbours import LEASE_NAMESPACE, MACHINE_ANNOTATION, leased, m
 from remediator.node_view import node_path, node_trouble, said_of_nodes
 from remediator.patches import node_patch
 from remediator.planner import Entry, Planner
+from remediator.policy_metrics import policy_values
 from remediator.rivals import Rivals
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import WATCH_LOST, Change, Node, Reflector, node_from_json
@@ -690,17 +691,13 @@ class Remediator:
         self._events.say(NodeEvent(node, uid, reason, message, warning))
 
     def _publish_policies(self) -> None:
-        pods: dict[tuple[str, ...], float] = {}
-        states: dict[tuple[str, ...], float] = {}
-        for ward in self.healer.healing.wards.values():
-            key = ward.policy.key
-            self.metrics.looks_after(key)
-            if ward.status is not None:
-                pods[key, "desired"] = ward.desired
-                pods[key, "healthy"] = ward.healthy
-                states[key, ward.status.state.value] = 1
-        publish(self.metrics.policy_pods, pods)
-        publish(self.metrics.policy_state, states)
+        wards = tuple(self.healer.healing.wards.values())
+        for ward in wards:
+            self.metrics.looks_after(ward.policy.key)
+        values = policy_values(wards)
+        publish(self.metrics.policy_pods, values.pods)
+        publish(self.metrics.policy_state, values.states)
+        publish(self.metrics.policy_rollouts_stuck, values.stuck)
 
     def _publish_nodes(self) -> None:
         states: Counter[tuple[str, ...]] = Counter()

@@ -23,7 +23,7 @@ from remediator.pod_health import Cause
 # Few buckets: all series of a process together are to stay under 300.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
-_DRAINS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14400)
+_DRAINS = (1, 15, 60, 300, 900, 1800, 3600, 14400)
 #: Held nodes that are named: one series each.
 NAMED = 20
 ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
@@ -96,6 +96,11 @@ class Metrics:
             "policy_state",
             "1 for the state that a HealingPolicy is in",
             ["policy", "state"],
+        )
+        self.policy_rollouts_stuck = self._gauge(
+            "policy_rollouts_stuck",
+            "Owners of a HealingPolicy's pods whose roll-out has stopped",
+            ["policy"],
         )
         self.healing_restarts = self._counter(
             "healing_restarts",

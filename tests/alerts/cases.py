@@ -986,6 +986,24 @@ _NODES = (
         says="No restart can help",
     ),
     Case(
+        "SelfhealPolicyRolloutStuck",
+        {
+            **_remediator("policy_rollouts_stuck", "0x5 1x30 0x40", ',policy="shop/web"'),
+            **_remediator("leader", "1x80"),
+        },
+        "20m",
+        "60m",
+        {  # A moment, none, and what a leader of before last said.
+            **_remediator("policy_rollouts_stuck", "0x16 1x3 0x40", ',policy="shop/web"'),
+            **_remediator("policy_rollouts_stuck", "0x80", ',policy="shop/api"'),
+            **_remediator("leader", "1x80"),
+            **_remediator("policy_rollouts_stuck", "2x80", ',policy="shop/web"', _R2),
+            **_remediator("leader", "0x80", "", _R2),
+        },
+        {"policy": "shop/web"},
+        says="1 roll-outs",
+    ),
+    Case(
         "SelfhealDetectorDown",
         {
             "kube_daemonset_status_number_unavailable{"

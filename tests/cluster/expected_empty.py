@@ -24,6 +24,7 @@ PANELS = {
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Brakes / {{brake}}": "one bad node is under every brake",
     "selfheal-remediation / Restarts that were not made / {{cause}}": _CALM,
+    "selfheal-remediation / Roll-outs that have stopped / {{policy}}": _CALM,
     "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
 }
 

@@ -447,6 +447,7 @@ def _imageless(stage: Stage) -> None:
             "kind": "Deployment",
             "metadata": {"name": "imageless"},
             "spec": {
+                "progressDeadlineSeconds": 10,
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
             },
@@ -610,7 +611,7 @@ SCENARIOS = (
     ),
     Scenario(
         "a pod without an image",
-        frozenset({"SelfhealPolicyDegraded"}),
+        frozenset({"SelfhealPolicyDegraded", "SelfhealPolicyRolloutStuck"}),
         _imageless,
         _image_again,
     ),

@@ -14,6 +14,7 @@ from remediator.healing_plan import Owner
 from remediator.owners import owner_from
 from remediator.pod_health import Container, WatchedPod
 from remediator.policies import State
+from remediator.policy_metrics import policy_values
 from remediator.rollouts import advance
 from remediator.snapshot import Change
 from tests.pure.remediator.healing_world import NOW, World, around, policy, policy_json, watched
@@ -124,6 +125,7 @@ def test_an_owner_whose_roll_out_has_stopped_is_healed_and_it_is_reported(
     assert text.startswith(f"{kind} web: ")
     status, message = _conditions(made)["RolloutStuck"]
     assert (status, f"{kind} web: " in message) == ("True", True)
+    assert policy_values(made.healing.wards.values()).stuck == {(KEY,): 1}
     [order] = made.orders
     # It is asked for again right before the eviction: an owner that stands still as before.
     assert changed(order, owner_from(raw, kind), made.now) is None
@@ -155,6 +157,7 @@ def test_a_roll_out_that_progresses_is_left_alone_however_long(
         made.healing.owner_known("rs-web", made.owner("web"))
     assert made.evicted == []
     assert _conditions(made)["RolloutStuck"][0] == "False"
+    assert policy_values(made.healing.wards.values()).stuck == {(KEY,): 0}
 
 
 def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
