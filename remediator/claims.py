@@ -1,13 +1,14 @@
-"""What the API says about pods' volumes, for a drain and for `plan`."""
+"""What the API says about pods' volumes and DaemonSets, for a drain and for `plan`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from remediator.answers import ApiFailure
+from remediator.answers import ApiFailure, understood
 from remediator.headroom import tied
-from remediator.kubernetes_api import KubernetesApi
+from remediator.kubernetes_api import Collection, KubernetesApi
+from remediator.lookups import Answer, Question, Subject
 from remediator.placement import Terms
 from remediator.snapshot import Node, Pod
 
@@ -36,3 +37,22 @@ def read_claims(api: KubernetesApi, pods: Iterable[Pod]) -> Claims:
         except ApiFailure as failure:
             found.failed[claim] = failure
     return found
+
+
+def daemon_sets(collection: Collection) -> frozenset[tuple[str, str, str]]:
+    """(namespace, name, uid) of each DaemonSet. Raises ApiFailure."""
+    found: set[tuple[str, str, str]] = set()
+    for raws, _ in collection.pages():
+        with understood("a DaemonSet"):
+            metas = [raw["metadata"] for raw in raws]
+            found.update((meta["namespace"], meta["name"], meta["uid"]) for meta in metas)
+    return frozenset(found)
+
+
+def answer_of(api: KubernetesApi, question: Question, others: Iterable[Node]) -> Answer:
+    """Reads what is asked; others: the nodes beside the one that is drained. Raises ApiFailure."""
+    if question.subject is Subject.DAEMON_SET:
+        found = daemon_sets(api.daemon_set(question.namespace, question.name))
+        return Answer(exists=any(uid == question.uid for _, _, uid in found))
+    terms = api.claim_terms(question.namespace, question.name)
+    return Answer(terms=terms, tied=tied(terms, list(others)))

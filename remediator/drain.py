@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from remediator.answers import EvictionResult, Outcome, budget_shortage
+from remediator.lookups import Answer, Lookups, Question, questions, with_answer
 from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
 from remediator.returns import Returns
 from remediator.snapshot import Budget, Pod
@@ -40,6 +41,10 @@ def fallback(outcome: Outcome, times: int) -> float:
     """Seconds until it is tried again after so many refusals in a row, from 1 on."""
     first, longest = FALLBACKS[outcome]
     return min(longest, first * 2.0 ** min(times - 1, 10))
+
+
+def _earlier(first: float | None, second: float | None) -> float | None:
+    return min((moment for moment in (first, second) if moment is not None), default=None)
 
 
 class Step(Enum):
@@ -70,6 +75,8 @@ class Eviction:
     refused_since: float | None = None
     #: When we first saw it terminating, by our own clock; None = it is not.
     deletion_seen: float | None = None
+    #: What decides about it is being read: it is not evicted before.
+    unclear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +91,15 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What to do now: pods to evict (or, past the deadline, to delete), when to ask again."""
+    """What to do now: pods to evict (or, past the deadline, to delete), what to read about others
+    before, when to ask again."""
 
     evict: tuple[Pod, ...] = ()
     delete: tuple[Pod, ...] = ()
     done: bool = False
     wake: float | None = None
     new_wave: int | None = None
+    look_up: tuple[Question, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,6 +123,7 @@ class NodeDrain:
     #: It was empty once, and is watched on.
     after: bool = False
     returns: Returns = field(default_factory=Returns)
+    lookups: Lookups = field(default_factory=Lookups)
     _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_said: bool = False
 
@@ -127,7 +137,9 @@ class NodeDrain:
             return
         known = self.evictions.get(new.uid)
         sorting = self._left.get(new.uid) or sort_pod(new, self.around)
-        unseen = known is None and new.uid not in self.others and new.deletion is None
+        unclear = bool(questions(new, self.around))
+        first = known is None or known.unclear  # what is not clear was not counted yet
+        unseen = first and not unclear and new.uid not in self.others and new.deletion is None
         if unseen and sorting.fate is Fate.EVICT and self._has_returned(new):
             sorting = self._came_again(new, sorting)
         if sorting.fate is not Fate.EVICT:
@@ -136,10 +148,10 @@ class NodeDrain:
             return
         self.others.pop(new.uid, None)
         if known is None:
-            self.evictions[new.uid] = Eviction(new, sorting)
+            self.evictions[new.uid] = Eviction(new, sorting, unclear=unclear)
             self.empty_dirs += new.empty_dir
         else:
-            known.pod, known.sorting = new, sorting
+            known.pod, known.sorting, known.unclear = new, sorting, unclear
         if new.deletion is not None:
             self.returns.lost(new)
 
@@ -168,6 +180,16 @@ class NodeDrain:
         pods = [item.pod for item in self.evictions.values()]
         for pod in [*pods, *(pod for pod, _ in self.others.values())]:
             self.pod_changed(pod, pod)
+
+    def looked_up(self, question: Question, answer: Answer | None, now: float) -> None:
+        """What was asked about pods was read; None = it could not be."""
+        self.lookups.answered(question, now, failed=answer is None)
+        self.surroundings_changed(with_answer(self.around, question, answer))
+
+    def _open_questions(self) -> list[Question]:
+        pods = [item.pod for item in self.evictions.values()]
+        pods += [pod for pod, _ in self.others.values()]
+        return [question for pod in pods for question in questions(pod, self.around)]
 
     def _gone(self, uid: str) -> None:
         self.others.pop(uid, None)
@@ -245,10 +267,15 @@ class NodeDrain:
         """Orders for now; the pods in them count as posted. `stopped` = start nothing new."""
         if not self.synced:
             return Orders()
-        if not self.evictions:
-            return self._empty()
+        self.lookups.keep(self._open_questions())
         if stopped:
-            return Orders()
+            return Orders() if self.evictions else self._empty()
+        look_up = self.lookups.due(now)
+        orders = self._orders(now, on_deadline) if self.evictions else self._empty()
+        return replace(orders, look_up=look_up, wake=_earlier(orders.wake, self.lookups.wake))
+
+    def _orders(self, now: float, on_deadline: str) -> Orders:
+        """What is to be done about the pods that are to go."""
         late = now >= self.deadline
         current = self._current_wave(now, late)
         if current > self.wave:
@@ -263,6 +290,8 @@ class NodeDrain:
             if left and item.posts:
                 continue
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
+                continue
+            if item.unclear:
                 continue
             if deleting and not item.deleting:
                 item.deleting, item.retry_at = True, now  # whatever refused its eviction
@@ -309,7 +338,7 @@ class NodeDrain:
     def _empty(self) -> Orders:
         if self.after:
             self.wave = -1  # whatever comes next needs a fresh look at the node again
-        return Orders(done=not self.after)
+        return Orders(done=not self.after and not self.lookups.pending)
 
     def begin_wave(self, wave: int) -> None:
         """The node was read afresh and is still to be drained."""

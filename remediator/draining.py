@@ -21,13 +21,13 @@ from remediator.answers import (
     NotLeader,
     Outcome,
     classify_eviction,
-    understood,
 )
-from remediator.claims import read_claims
+from remediator.claims import answer_of, daemon_sets, read_claims
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders, fallback
 from remediator.kubernetes_api import Collection, KubernetesApi
-from remediator.pod_filters import Fate, Surroundings, sort_pod
+from remediator.lookups import Answer, Question
+from remediator.pod_filters import Fate, Surroundings, of_daemon_set, sort_pod
 from remediator.rooms import Move, Rooms
 from remediator.settings import Config
 from remediator.snapshot import (
@@ -261,20 +261,23 @@ class Draining:
         reflector.run()
 
     def _surroundings(self, node: str, pods: list[Pod], others: list[Node]) -> Surroundings:
-        """What sorting the pods needs to know; read once per drain, before it begins."""
-        daemon_sets = None
-        if any(pod.owner_kind == "DaemonSet" for pod in pods):
-            daemon_sets = self._known_daemon_sets()
+        """What sorting the pods needs to know, read before the drain begins. What is not known
+        then, and what pods that come later need, is looked up (see lookups.py)."""
+        wanted = frozenset(
+            (pod.namespace, pod.owner_name, pod.owner_uid) for pod in pods if of_daemon_set(pod)
+        )
+        known, gone = self._known_daemon_sets(wanted)
         found = read_claims(self._api, pods)
         for claim, failure in found.failed.items():
             log.warning("claim %s/%s on %s: %s", *claim, node, failure)
         return Surroundings(
             self.config.drain,
             self._own_uid,
-            daemon_sets,
+            known,
             found.local(others),
             frozenset(found.failed),
-            found.terms,
+            gone_daemon_sets=gone,
+            claim_terms=found.terms,
         )
 
     def _no_room(self, run: Running, pods: list[Pod], around: Surroundings) -> str:
@@ -287,24 +290,26 @@ class Draining:
         move = Move(run.drain.uid, going, tuple(run.nodes), around.claim_terms)
         return self._rooms.check(move, self.config.drain.autoscaler, self._clock(), run.stop)
 
-    def _known_daemon_sets(self) -> DaemonSets | None:
+    def _known_daemon_sets(self, wanted: DaemonSets) -> tuple[DaemonSets, frozenset[str]]:
+        """Those that exist, and the uids of the wanted ones that do not.
+
+        What was listed a while ago is believed of those that it shows only.
+        """
         with self._daemon_lock:
-            known = self._daemon_sets
-            if known is not None and time.monotonic() - known[0] < DAEMON_SETS_KEPT:
-                return known[1]
-            found: set[tuple[str, str, str]] = set()
+            kept = self._daemon_sets
+            fresh = kept is not None and time.monotonic() - kept[0] < DAEMON_SETS_KEPT
+            if kept is not None and fresh and wanted <= kept[1]:
+                return kept[1], frozenset()
+            if not wanted:
+                return frozenset(), frozenset()
+            begun = time.monotonic()
             try:
-                for raws, _ in self._api.daemon_sets().pages():
-                    with understood("a DaemonSet"):
-                        metas = [raw["metadata"] for raw in raws]
-                        found.update(
-                            (meta["namespace"], meta["name"], meta["uid"]) for meta in metas
-                        )
+                found = daemon_sets(self._api.daemon_sets())
             except ApiFailure as failure:
-                log.warning("DaemonSets cannot be listed, all count as existing: %s", failure)
-                return None
-            self._daemon_sets = (time.monotonic(), frozenset(found))
-            return self._daemon_sets[1]
+                log.warning("DaemonSets cannot be listed; each is looked up: %s", failure)
+                return frozenset(), frozenset()
+            self._daemon_sets = (begun, found)
+            return found, frozenset(uid for _, _, uid in wanted - found)
 
     # -- budgets ------------------------------------------------------------------------
 
@@ -376,7 +381,7 @@ class Draining:
     def _carry_out(self, run: Running, orders: Orders) -> None:
         if orders.done and self._clock() < run.drain.synced_at + SETTLE:
             return
-        if orders.done or (self.config.dry_run and self._tried_all(run)):
+        if orders.done or (self.config.dry_run and not orders.look_up and self._tried_all(run)):
             run.ended = True
             self._callbacks.done(run.drain)
             return
@@ -386,6 +391,8 @@ class Draining:
             self._workers.submit(lambda: self._check_node(run, wave))
         if run.drain.after and orders.evict:
             self._say_returned(run, orders)
+        for question in orders.look_up:
+            self._look_up(run, question)
         for pod in orders.evict:
             self._submit(run, pod, delete=False)
         for pod in orders.delete:
@@ -394,7 +401,8 @@ class Draining:
     def _tried_all(self, run: Running) -> bool:
         """In dry-run nothing leaves: a drain is over when each pod was asked about once."""
         drain = run.drain
-        return drain.synced and all(
+        clear = drain.synced and not drain.lookups.pending
+        return clear and all(
             uid in run.tried or item.pod.deletion is not None
             for uid, item in drain.evictions.items()
         )
@@ -418,6 +426,26 @@ class Draining:
             self._post(lambda: self._answered(run, pod, result))
 
         self._workers.submit(job, Purpose.EVICTIONS, run.drain.node)
+
+    def _look_up(self, run: Running, question: Question) -> None:
+        """Read what decides about some of the node's pods."""
+        others = [item for item in self._callbacks.nodes() if item.uid != run.drain.uid]
+
+        def job() -> None:
+            answer: Answer | None = None
+            what = f"{question.subject.value} {question.namespace}/{question.name}"
+            try:
+                with supervision.expected("worker", f"the read of {what}"):
+                    answer = answer_of(self._api, question, others)
+            except ApiFailure as failure:
+                log.warning("%s, of pods on %s: %s", what, run.drain.node, failure)
+            self._post(lambda: answered(answer))
+
+        def answered(answer: Answer | None) -> None:
+            run.news = True
+            run.drain.looked_up(question, answer, self._clock())
+
+        self._workers.submit(job, Purpose.LOOKUPS)
 
     def _called_back(self, run: Running, pod: Pod) -> None:
         run.news = True

@@ -408,6 +408,11 @@ class KubernetesApi:
         """All DaemonSets."""
         return Collection(self, "/apis/apps/v1/daemonsets")
 
+    def daemon_set(self, namespace: str, name: str) -> Collection:
+        """The DaemonSet of this name, if there is one; needs only the right to list."""
+        path = f"/apis/apps/v1/namespaces/{quote(namespace)}/daemonsets"
+        return Collection(self, path, {"fieldSelector": f"metadata.name={name}"})
+
     def leases(self, label_selector: str) -> Collection:
         """Leases of the whole cluster with a label."""
         path = "/apis/coordination.k8s.io/v1/leases"

@@ -40,8 +40,10 @@ class Surroundings:
     """What must be known beside the pod.
 
     daemon_sets: (namespace, name, uid) of those that exist, None = not known (then every one
-    counts as existing). local_claims: claims (namespace, name) whose volume can be used on no other
-    schedulable node. unknown_claims: those that cannot be read.
+    counts as existing). gone_daemon_sets: uids of those that a later read did not find;
+    unknown_daemon_sets: uids of those that cannot be read. local_claims: claims (namespace, name)
+    whose volume can be used on no other schedulable node. unknown_claims: those that cannot be
+    read.
     """
 
     drain: Drain
@@ -49,6 +51,8 @@ class Surroundings:
     daemon_sets: frozenset[tuple[str, str, str]] | None = None
     local_claims: frozenset[tuple[str, str]] = field(default_factory=frozenset)
     unknown_claims: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    gone_daemon_sets: frozenset[str] = field(default_factory=frozenset)
+    unknown_daemon_sets: frozenset[str] = field(default_factory=frozenset)
     #: Of the claims that were read: the nodes that the volume can be used on, None = any.
     claim_terms: Mapping[tuple[str, str], Terms | None] = field(default_factory=dict)
 
@@ -64,12 +68,20 @@ def _finished(pod: Pod, _: Surroundings) -> Sorting | None:
     return Sorting(Fate.IGNORE, f"finished ({pod.phase})") if pod.finished else None
 
 
+def of_daemon_set(pod: Pod) -> bool:
+    """Whether a DaemonSet put the pod here."""
+    return pod.owner_kind == "DaemonSet" and pod.owner_api.startswith("apps/")
+
+
 def _daemon(pod: Pod, around: Surroundings) -> Sorting | None:
-    if pod.owner_kind != "DaemonSet" or not pod.owner_api.startswith("apps/"):
+    if not of_daemon_set(pod):
         return None
     known = around.daemon_sets
     if known is None or (pod.namespace, pod.owner_name, pod.owner_uid) in known:
         return Sorting(Fate.IGNORE, f"DaemonSet {pod.owner_name}")
+    if pod.owner_uid in around.unknown_daemon_sets:
+        why = f"its DaemonSet {pod.owner_name} cannot be read: it may exist"
+        return Sorting(Fate.STAY, why)
     return None  # its DaemonSet is gone: nothing would bring it back here
 
 
