@@ -82,8 +82,8 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_drain_duration_seconds", "result"): DRAIN_RESULTS,
     ("selfheal_remediator_evictions", "outcome"): tuple(outcome.value for outcome in Outcome),
     ("selfheal_remediator_drain_blocked_pods", "cause"): (
-        *(outcome.value for outcome in Outcome if not outcome.over),
-        "terminating",
+        *(o.value for o in Outcome if not o.over and o is not Outcome.PROCESSING),
+        *("terminating", "not-deleted"),
     ),
     ("selfheal_remediator_brake_engaged", "brake"): (
         *("maxHeld", "unavailable", "controlPlane", "zone", "minInterval", "rate", "maxDraining"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from remediator.answers import EvictionResult, Outcome, budget_shortage
+from remediator.deletion_check import NOT_DELETED, DeletionCheck
 from remediator.lookups import Answer, Lookups, Question, questions, with_answer
 from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
 from remediator.returns import Returns
@@ -77,6 +78,7 @@ class Eviction:
     deletion_seen: float | None = None
     #: What decides about it is being read: it is not evicted before.
     unclear: bool = False
+    check: DeletionCheck = field(default_factory=DeletionCheck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Blocker:
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What to do now: pods to evict (or, past the deadline, to delete), what to read about others
-    before, when to ask again."""
+    before, of which to read whether they are deleted, when to ask again."""
 
     evict: tuple[Pod, ...] = ()
     delete: tuple[Pod, ...] = ()
@@ -100,6 +102,7 @@ class Orders:
     wake: float | None = None
     new_wave: int | None = None
     look_up: tuple[Question, ...] = ()
+    check: tuple[Pod, ...] = ()
 
 
 @dataclass(slots=True)
@@ -235,6 +238,7 @@ class NodeDrain:
         item.outcome, item.message = result.outcome, result.message
         if result.outcome.over:
             item.step = Step.ACCEPTED
+            item.check.accepted(now)
             return
         item.step = Step.REFUSED
         item.refusals += 1
@@ -253,9 +257,34 @@ class NodeDrain:
         item = self.evictions.get(uid)
         if item is None or item.step is not Step.POSTED:
             return
-        item.step = Step.REFUSED if item.refusals else Step.IDLE
+        item.step = Step.REFUSED if item.refusals or item.check.ignored else Step.IDLE
         item.posts -= 1
         self.posts -= 1
+
+    def checked(self, uid: str, now: float, *, deleted: bool) -> None:
+        """A pod whose eviction was accepted was read; deleted: it is being deleted, or gone."""
+        item = self.evictions.get(uid)
+        if item is None or item.step is not Step.ACCEPTED or item.pod.deletion is not None:
+            return
+        if deleted:
+            item.check.deleted(now)
+            return
+        item.step = Step.REFUSED
+        item.retry_at = item.check.not_deleted(now)
+        item.refused_since = item.refused_since if item.refused_since is not None else now
+
+    def _to_check(self, now: float) -> tuple[tuple[Pod, ...], float | None]:
+        """Pods that were to be deleted by now, and when to look for others."""
+        waiting = [
+            (item, item.check.check_at)
+            for item in self.evictions.values()
+            if item.step is Step.ACCEPTED and item.pod.deletion is None
+        ]
+        due = [item for item, moment in waiting if moment is not None and moment <= now]
+        for item in due:
+            item.check.asked()
+        later = [moment for _, moment in waiting if moment is not None and moment > now]
+        return tuple(item.pod for item in due), min(later, default=None)
 
     def _has_room(self, pod: Pod) -> bool:
         covering = [budget for budget in self.budgets.values() if budget.covers(pod)]
@@ -263,8 +292,16 @@ class NodeDrain:
 
     # -- what to do ---------------------------------------------------------------------
 
-    def step(self, now: float, *, on_deadline: str = "wait", stopped: bool = False) -> Orders:
-        """Orders for now; the pods in them count as posted. `stopped` = start nothing new."""
+    def step(
+        self,
+        now: float,
+        *,
+        on_deadline: str = "wait",
+        stopped: bool = False,
+        dry_run: bool = False,
+    ) -> Orders:
+        """Orders for now; the pods in them count as posted. `stopped` = start nothing new;
+        `dry_run` = what is accepted is not carried out."""
         if not self.synced:
             return Orders()
         self.lookups.keep(self._open_questions())
@@ -272,7 +309,9 @@ class NodeDrain:
             return Orders() if self.evictions else self._empty()
         look_up = self.lookups.due(now)
         orders = self._orders(now, on_deadline) if self.evictions else self._empty()
-        return replace(orders, look_up=look_up, wake=_earlier(orders.wake, self.lookups.wake))
+        check, check_at = ((), None) if dry_run else self._to_check(now)
+        wake = _earlier(_earlier(orders.wake, self.lookups.wake), check_at)
+        return replace(orders, look_up=look_up, check=check, wake=wake)
 
     def _orders(self, now: float, on_deadline: str) -> Orders:
         """What is to be done about the pods that are to go."""
@@ -289,6 +328,9 @@ class NodeDrain:
         for item in self._of_wave(current):
             if left and item.posts:
                 continue
+            if item.pod.deletion is not None and item.deletion_seen is not None:
+                stuck_at = self._stuck_at(item, item.deletion_seen)
+                wake = _earlier(wake, stuck_at) if stuck_at > now else wake
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
             if item.unclear:
@@ -325,7 +367,8 @@ class NodeDrain:
         is drained already, which has none, nothing waits for it.
         """
         if item.pod.deletion is None:
-            return not late and not (self.after and item.step is Step.REFUSED)
+            in_vain = item.step is Step.REFUSED or item.check.ignored > 0
+            return not late and not (self.after and in_vain)
         if item.deletion_seen is None:
             item.deletion_seen = now
         return now < self._stuck_at(item, item.deletion_seen)
@@ -390,9 +433,11 @@ class NodeDrain:
                 return None
             held = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
             return ("terminating", f"terminating, overdue{held}")
-        if item.step is not Step.REFUSED or item.outcome is None:
-            return None
-        return (item.outcome.value, self._refusal_text(item, item.outcome))
+        outcome = item.outcome
+        if item.step is Step.REFUSED and outcome is not None and not outcome.over:
+            cause = Outcome.BUDGET if outcome is Outcome.PROCESSING else outcome
+            return (cause.value, self._refusal_text(item, outcome))
+        return ("not-deleted", NOT_DELETED) if item.check.ignored else None
 
     def _refusal_text(self, item: Eviction, outcome: Outcome) -> str:
         names = ", ".join(sorted(b.id for b in self.budgets.values() if b.covers(item.pod)))

@@ -369,7 +369,12 @@ class Draining:
         """Do what one drain calls for; only those that changed or are due, for they are many."""
         run.news = False
         stopped = stopped or run.resting_since is not None
-        orders = run.drain.step(now, on_deadline=self.config.drain.on_deadline, stopped=stopped)
+        orders = run.drain.step(
+            now,
+            on_deadline=self.config.drain.on_deadline,
+            stopped=stopped,
+            dry_run=self.config.dry_run,
+        )
         self._carry_out(run, orders)
         moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
         if orders.new_wave is not None and not run.checking:
@@ -393,6 +398,8 @@ class Draining:
             self._say_returned(run, orders)
         for question in orders.look_up:
             self._look_up(run, question)
+        for pod in orders.check:
+            self._check_pod(run, pod)
         for pod in orders.evict:
             self._submit(run, pod, delete=False)
         for pod in orders.delete:
@@ -444,6 +451,26 @@ class Draining:
         def answered(answer: Answer | None) -> None:
             run.news = True
             run.drain.looked_up(question, answer, self._clock())
+
+        self._workers.submit(job, Purpose.LOOKUPS)
+
+    def _check_pod(self, run: Running, pod: Pod) -> None:
+        """Read whether the pod is being deleted, as its eviction was accepted a while ago."""
+
+        def job() -> None:
+            deleted = True
+            try:
+                with supervision.expected("worker", f"the read of pod {pod.id}"):
+                    found = self._api.pod(pod.namespace, pod.name)
+                    fresh = None if found is None else pod_from_json(found)
+                    deleted = fresh is None or fresh.uid != pod.uid or fresh.deletion is not None
+            except ApiFailure as failure:
+                log.warning("pod %s, whose eviction was accepted: %s", pod.id, failure)
+            self._post(lambda: checked(deleted))
+
+        def checked(deleted: bool) -> None:
+            run.news = True
+            run.drain.checked(pod.uid, self._clock(), deleted=deleted)
 
         self._workers.submit(job, Purpose.LOOKUPS)
 

@@ -334,6 +334,12 @@ class KubernetesApi:
         with self._changing():
             return self.write("DELETE", path, options, rehearse=rehearse)
 
+    def pod(self, namespace: str, name: str) -> Json | None:
+        """The pod as it is now, None = there is none; needs only the right to list."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods"
+        found = Collection(self, path, {"fieldSelector": f"metadata.name={name}"})
+        return next((raw for raws, _ in found.pages() for raw in raws), None)
+
     def claim_terms(self, namespace: str, claim: str) -> Terms | None:
         """The nodes that the claim's volume can be used on; None = any. Raises ApiFailure."""
         path = f"/api/v1/namespaces/{quote(namespace)}/persistentvolumeclaims/{quote(claim)}"

@@ -376,7 +376,7 @@ def test_a_pod_stuck_terminating_does_not_stop_the_later_waves(
 ) -> None:
     stuck = pod("stuck", deletion=NOW + skew, grace=60, finalizers=("x/y",))
     made = drain(stuck, pod("dns", priority=2_000_000_000), pod("me"))
-    assert made.step(NOW, on_deadline=on_deadline) == Orders(wake=NOW + 600)
+    assert made.step(NOW, on_deadline=on_deadline) == Orders(wake=NOW + 90)
     assert made.step(NOW + 89, on_deadline=on_deadline).new_wave is None
     assert made.step(NOW + 90, on_deadline=on_deadline).new_wave == 1
     made.begin_wave(1)
