@@ -216,6 +216,8 @@ class Draining:
         for uid in list(self.running):
             self.end(uid)
         self._stop_budgets()
+        # What was read in one term of leadership is not believed in the next.
+        self._rooms, self._daemon_sets = Rooms(self._api), None
 
     # -- watching -----------------------------------------------------------------------
 
@@ -347,6 +349,8 @@ class Draining:
             self._budget_source.close()
         self._budget_stop = self._budget_source = None
         self._budgets.clear()
+        for run in self.running.values():
+            run.drain.budgets.clear()  # nobody would tell that one of them is gone
 
     # -- acting -------------------------------------------------------------------------
 

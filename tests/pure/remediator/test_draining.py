@@ -12,9 +12,10 @@ from remediator.drain import NodeDrain
 from remediator.draining import LOOK_AGAIN, Callbacks, Draining, Running
 from remediator.pod_filters import Surroundings
 from remediator.settings import Drain
-from remediator.snapshot import Node
+from remediator.snapshot import Change, Node
 from remediator.workers import Workers
 from tests.pure.remediator import things
+from tests.pure.remediator.test_drain import budget
 from tests.pure.remediator.things import NOW, pod
 
 COUNT = 50
@@ -181,6 +182,21 @@ def test_what_was_ordered_in_dry_run_stays_a_rehearsal(looks: Looks) -> None:
     assert api.asked == [("p0", True)]
 
 
+class Budgets(Api):
+    """Where no budget is ever told of."""
+
+    def budgets(self) -> Any:
+        return self
+
+    def pages(self) -> Any:
+        return iter(())
+
+    def watch(self, *_: Any) -> Any:
+        return iter(())
+
+    def close(self) -> None: ...
+
+
 RAW = {"metadata": {"name": "n7", "uid": "n7", "resourceVersion": "9"}, "spec": {}, "status": {}}
 OURS = State(Phase.DRAINING, things.OWNER, "Fault", "True").to_json()
 DRAINING = {**RAW, "metadata": {**RAW["metadata"], "annotations": {STATE_KEY: OURS}},
@@ -241,3 +257,25 @@ def test_an_owner_whose_pods_are_left_is_reported_once(looks: Looks) -> None:
     text = "not evicted: put on the cordoned node again and again by default/ReplicaSet/rs"
     assert ("n7", "PodsLeftOnNode", text) in looks.said
     assert len(looks.said) == 1
+
+
+def test_when_budgets_are_not_watched_any_more_no_drain_believes_them(looks: Looks) -> None:
+    looks.made._api = Budgets()  # type: ignore[assignment]
+    drain = looks.made.running["n7"].drain
+    looks.made._watch_budgets()
+    stop = looks.made._budget_stop
+    assert stop is not None
+    found = budget(1)
+    looks.made._budget_changed(Change(found.id, None, found), stop)
+    assert drain.budgets == {found.uid: found}
+    looks.made._stop_budgets()
+    assert drain.budgets == {}
+
+
+def test_what_was_read_in_one_term_is_not_believed_in_the_next(looks: Looks) -> None:
+    looks.made.running.clear()
+    looks.made._daemon_sets = (0.0, frozenset({("d", "agent", "u")}))
+    rooms = looks.made._rooms
+    looks.made.end_all()
+    assert looks.made._daemon_sets is None
+    assert looks.made._rooms is not rooms
