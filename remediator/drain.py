@@ -79,6 +79,8 @@ class Eviction:
     #: What decides about it is being read: it is not evicted before.
     unclear: bool = False
     check: DeletionCheck = field(default_factory=DeletionCheck)
+    #: It had leave to stay until now: it was not put here past the cordon.
+    stayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ class NodeDrain:
     lookups: Lookups = field(default_factory=Lookups)
     _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_said: bool = False
+    #: The time at the last step: pods that ask to stay for a time are sorted by it.
+    _now: float = float("-inf")
 
     # -- what is known ------------------------------------------------------------------
 
@@ -139,7 +143,7 @@ class NodeDrain:
                 self._gone(old.uid)
             return
         known = self.evictions.get(new.uid)
-        sorting = self._left.get(new.uid) or sort_pod(new, self.around)
+        sorting = self._left.get(new.uid) or sort_pod(new, self.around, self._now)
         unclear = bool(questions(new, self.around))
         first = known is None or known.unclear  # what is not clear was not counted yet
         unseen = first and not unclear and new.uid not in self.others and new.deletion is None
@@ -149,9 +153,10 @@ class NodeDrain:
             self.evictions.pop(new.uid, None)
             self.others[new.uid] = (new, sorting)
             return
-        self.others.pop(new.uid, None)
+        _, before = self.others.pop(new.uid, (None, None))
         if known is None:
-            self.evictions[new.uid] = Eviction(new, sorting, unclear=unclear)
+            stayed = before is not None and before.fate is Fate.STAY
+            self.evictions[new.uid] = Eviction(new, sorting, unclear=unclear, stayed=stayed)
             self.empty_dirs += new.empty_dir
         else:
             known.pod, known.sorting, known.unclear = new, sorting, unclear
@@ -304,14 +309,25 @@ class NodeDrain:
         `dry_run` = what is accepted is not carried out."""
         if not self.synced:
             return Orders()
+        self._now = now
+        stay_until = self._sort_again(now)
         self.lookups.keep(self._open_questions())
         if stopped:
             return Orders() if self.evictions else self._empty()
         look_up = self.lookups.due(now)
         orders = self._orders(now, on_deadline) if self.evictions else self._empty()
         check, check_at = ((), None) if dry_run else self._to_check(now)
-        wake = _earlier(_earlier(orders.wake, self.lookups.wake), check_at)
+        wake = _earlier(_earlier(orders.wake, self.lookups.wake), _earlier(check_at, stay_until))
         return replace(orders, look_up=look_up, check=check, wake=wake)
+
+    def _sort_again(self, now: float) -> float | None:
+        """Those whose time to stay is over; returns when the next one's is."""
+        timed = [(pod, sorting.until) for pod, sorting in self.others.values()]
+        for pod, until in timed:
+            if until is not None and until <= now:
+                self.pod_changed(pod, pod)
+        later = [until for _, until in timed if until is not None and until > now]
+        return min(later, default=None)
 
     def _orders(self, now: float, on_deadline: str) -> Orders:
         """What is to be done about the pods that are to go."""

@@ -287,7 +287,9 @@ class Draining:
         if not run.checked:
             return ""
         going = tuple(
-            pod for pod in pods if pod.deletion is None and sort_pod(pod, around).fate is Fate.EVICT
+            pod
+            for pod in pods
+            if pod.deletion is None and sort_pod(pod, around, self._clock()).fate is Fate.EVICT
         )
         move = Move(run.drain.uid, going, tuple(run.nodes), around.claim_terms)
         return self._rooms.check(move, self.config.drain.autoscaler, self._clock(), run.stop)
@@ -571,11 +573,12 @@ class Draining:
     def _say_returned(self, run: Running, orders: Orders) -> None:
         """Say what was put on a drained node, at most once a minute."""
         now = self._clock()
-        if now < run.returned_said_at + BLOCKED_EVERY:
+        put = [pod.id for pod in orders.evict if not run.drain.evictions[pod.uid].stayed]
+        if not put or now < run.returned_said_at + BLOCKED_EVERY:
             return
         run.returned_said_at = now
-        names = ", ".join(pod.id for pod in orders.evict[:3])
-        more = f" and {len(orders.evict) - 3} more" if len(orders.evict) > 3 else ""
+        names = ", ".join(put[:3])
+        more = f" and {len(put) - 3} more" if len(put) > 3 else ""
         text = f"put on the drained node past its cordon, evicted again: {names}{more}"
         self._callbacks.say(run.drain.node, run.drain.uid, "PodsOnDrainedNode", text, True)
 

@@ -148,7 +148,7 @@ def plan(
         drains = item.action == "drain" or (only and item.action == "none")
         if drains:
             others = [e.node for e in planner.entries.values() if e is not entry]
-            item = _with_pods(api, config, item, entry.node, budgets, room, others)
+            item = _with_pods(api, config, item, entry.node, budgets, room, others, now)
             item = replace(item, headroom=_headroom(api, config, entry.node, others, rooms, now))
         chosen.append(item)
     if paused:
@@ -201,13 +201,14 @@ def _with_pods(
     budgets: list[Budget],
     room: dict[str, int],
     others: list[Node],
+    now: float,
 ) -> NodePlan:
     pods = _pods_of(api, node.name)
     plans: list[PodPlan] = []
     notes: set[str] = set()
     around = surroundings(api, config, pods, notes, others)
     sorted_pods = sorted(
-        ((sort_pod(pod, around), pod) for pod in pods), key=lambda both: both[0].wave
+        ((sort_pod(pod, around, now), pod) for pod in pods), key=lambda both: both[0].wave
     )
     blocked: int | None = None
     for sorting, pod in sorted_pods:
@@ -245,7 +246,7 @@ def _headroom(
     pods = _pods_of(api, node.name)
     around = surroundings(api, config, pods, set(), others)
     going = tuple(
-        pod for pod in pods if not pod.deletion and sort_pod(pod, around).fate is Fate.EVICT
+        pod for pod in pods if not pod.deletion and sort_pod(pod, around, now).fate is Fate.EVICT
     )
     move = Move(node.uid, going, (node, *others), around.claim_terms)
     crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
@@ -387,7 +388,7 @@ def _held(
         others = [other for other in nodes if other.uid != node.uid]
         around = surroundings(api, config, pods, notes, others)
         for pod in pods:
-            if sort_pod(pod, around).fate is Fate.EVICT:
+            if sort_pod(pod, around, now).fate is Fate.EVICT:
                 left += 1
                 text = _blocker(pod, budgets, now)
                 if text:

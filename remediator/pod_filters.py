@@ -7,7 +7,7 @@ a pod that may not go is reported and does not stop the others. One predicate, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from remediator.placement import Terms
@@ -28,11 +28,13 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A pod's fate. wave: 0 = ordinary, 1 = system, 2 = ourselves (last)."""
+    """A pod's fate. wave: 0 = ordinary, 1 = system, 2 = ourselves (last). until: when it is to
+    be sorted again, None = not by time."""
 
     fate: Fate
     reason: str = ""
     wave: int = 0
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ def _unmanaged(pod: Pod, around: Surroundings) -> Sorting | None:
 
 
 def _kept(pod: Pod, _: Surroundings) -> Sorting | None:
-    return Sorting(Fate.STAY, pod.keep_reason) if pod.keep_reason else None
+    if not pod.keep_reason:
+        return None
+    return Sorting(Fate.STAY, pod.keep_reason, until=pod.keep_until)
 
 
 def _empty_dir(pod: Pod, around: Surroundings) -> Sorting | None:
@@ -124,8 +128,13 @@ PREDICATES: tuple[Predicate, ...] = (
 )
 
 
-def sort_pod(pod: Pod, around: Surroundings) -> Sorting:
-    """The pod's fate: the first predicate that has something to say, else it goes."""
+def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sorting:
+    """The pod's fate: the first predicate that has something to say, else it goes.
+
+    Without `now` a pod that asks to stay for a time stays: its time counts as not over.
+    """
+    if pod.keep_until is not None and pod.keep_until <= now:
+        pod = replace(pod, keep_reason="", keep_until=None)
     if pod.deletion is not None and not pod.mirror:
         # Already on its way, whoever asked; a DaemonSet's pod still does not count.
         daemon = _daemon(pod, around)

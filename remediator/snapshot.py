@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -153,6 +153,8 @@ class Pod:
     node_selector: Mapping[str, str]
     tolerations: tuple[tuple[str, str, str, str], ...]
     placement: Placement = ANYWHERE
+    #: Until when `keep_reason` holds, None = for ever.
+    keep_until: float | None = None
 
     @property
     def id(self) -> str:
@@ -328,21 +330,49 @@ _KEEP_ANNOTATIONS = (
     ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
 )
 _DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+#: The last second that a datetime can name.
+_LAST_MOMENT = 253402300799.0
 
 
-def _keep_reason(annotations: Json) -> str:
-    """Why the pod asks to stay; empty = it does not.
+_GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_GO_UNITS |= {"\u00b5s": 1e-6, "\u03bcs": 1e-6}
+_GO_PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)"
+#: What Go's int64 of nanoseconds can hold, in seconds; it refuses longer durations.
+_GO_LONGEST = 2**63 / 1e9
 
-    Karpenter's annotation is `true` or a duration. Every value but `false`, none and a zero
-    duration is taken for a request to stay: an unreadable one is rather kept than evicted.
+
+def go_duration(text: str) -> float | None:
+    """Seconds of a duration as Go's time.ParseDuration reads it, None = it cannot be read."""
+    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
+    if rest == "0":
+        return 0.0
+    if not re.fullmatch(f"(?:{_GO_PART})+", rest):
+        return None
+    seconds = sum(float(number) * _GO_UNITS[unit] for number, unit in re.findall(_GO_PART, rest))
+    return sign * seconds if seconds < _GO_LONGEST else None
+
+
+def _keep(annotations: Json, started: float | None) -> tuple[str, float | None]:
+    """Why the pod asks to stay, empty = it does not; and until when, None = for ever.
+
+    Karpenter's annotation is `true` or a duration from the pod's start. A value that cannot be read
+    is taken for a request to stay for ever: such a pod is rather kept than evicted. A duration that
+    has not begun is not over.
     """
     for key, value in _KEEP_ANNOTATIONS:
         if annotations.get(key) == value:
-            return f"annotation {key}={value}"
+            return f"annotation {key}={value}", None
     asked = as_text(annotations.get(_DO_NOT_DISRUPT))
-    if asked in ("", "false") or re.fullmatch(r"(0+(h|m|s|ms|us|ns)?)+", asked):
-        return ""
-    return f"annotation {_DO_NOT_DISRUPT}={asked}"
+    if asked in ("", "false"):
+        return "", None
+    duration = go_duration(asked)
+    if duration is not None and duration <= 0:
+        return "", None
+    why = f"annotation {_DO_NOT_DISRUPT}={asked}"
+    if duration is None or started is None:
+        return why, None
+    until = datetime.fromtimestamp(min(started + duration, _LAST_MOMENT), UTC)
+    return f"{why} (until {until:%Y-%m-%dT%H:%M:%SZ})", started + duration
 
 
 @understood("a Pod")
@@ -355,6 +385,7 @@ def pod_from_json(raw: Json) -> Pod:
     )
     volumes = spec.get("volumes") or ()
     selector = spec.get("nodeSelector") or {}
+    keep_reason, keep_until = _keep(annotations, timestamp(status.get("startTime")))
     return Pod(
         namespace=sys.intern(as_name(meta["namespace"])),
         name=as_name(meta["name"]),
@@ -380,7 +411,8 @@ def pod_from_json(raw: Json) -> Pod:
             if "persistentVolumeClaim" in volume
         ),
         priority=as_whole(spec.get("priority")),
-        keep_reason=_keep_reason(annotations),
+        keep_reason=keep_reason,
+        keep_until=keep_until,
         pinned=HOSTNAME_LABEL in selector or _pinned_by_affinity(spec.get("affinity") or {}),
         ready=any(
             item.get("type") == "Ready" and item.get("status") == "True"

@@ -477,3 +477,37 @@ class AgainstABudget(RuleBasedStateMachine):
 
 TestAgainstABudget = AgainstABudget.TestCase
 TestAgainstABudget.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_pod_that_asked_to_stay_for_a_time_goes_when_it_is_over(after: bool) -> None:
+    kept = pod("kept", keep_reason="annotation x=1h", keep_until=NOW + 300)
+    made = drain(kept, pod("a"))
+    if after:
+        made.pod_changed(pod("a"), None)
+        made.watch_on()
+    orders = made.step(NOW)
+    assert _names(orders.evict) == ([] if after else ["a"])
+    assert orders.wake == NOW + 300
+    assert made.staying == ((kept, "annotation x=1h"),)
+    made.pod_changed(pod("a"), None)
+    assert made.step(NOW + 299).done is not after  # it stays, and is reported
+    made.begin_wave(0)
+    orders = made.step(NOW + 300)
+    assert _names(orders.evict) == ["kept"]
+    assert made.staying == ()
+    assert made.evictions["uid-kept"].stayed  # nobody put it here past the cordon
+    assert made.returns.counts == {}
+
+
+def test_a_pod_that_asked_to_stay_may_ask_for_longer() -> None:
+    made = drain(pod("kept", keep_reason="x", keep_until=NOW + 300))
+    made.step(NOW)
+    made.pod_changed(pod("kept"), pod("kept", keep_reason="x", keep_until=NOW + 900))
+    orders = made.step(NOW + 300)
+    assert (orders.evict, orders.wake) == ((), NOW + 900)
+
+
+def test_a_time_that_was_over_before_the_drain_keeps_nothing() -> None:
+    made = drain(pod("kept", keep_reason="x", keep_until=NOW - 1))
+    assert _names(made.step(NOW).evict) == ["kept"]

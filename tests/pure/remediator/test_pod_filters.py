@@ -57,3 +57,13 @@ def test_waves() -> None:
     assert sort_pod(pod("web"), around).wave == 0
     assert sort_pod(pod("dns", priority=2_000_000_000), around).wave == 1
     assert sort_pod(pod("me", priority=2_000_001_000), around).wave == 2
+
+
+def test_a_pod_that_asks_to_stay_for_a_time_stays_so_long() -> None:
+    around = Surroundings(Drain())
+    asked = pod(keep_reason="annotation x=1h", keep_until=NOW + 3600)
+    kept = sort_pod(asked, around, NOW + 3599)
+    assert (kept.fate, kept.reason, kept.until) == (Fate.STAY, "annotation x=1h", NOW + 3600)
+    assert sort_pod(asked, around, NOW + 3600).fate is Fate.EVICT
+    assert sort_pod(pod(keep_reason="x"), around, NOW + 1e9).fate is Fate.STAY  # for ever
+    assert sort_pod(asked, around).fate is Fate.STAY  # no time given: not over

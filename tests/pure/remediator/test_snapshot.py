@@ -309,3 +309,43 @@ def test_of_the_managed_fields_only_the_cordons_owner_is_kept() -> None:
     raw = {"metadata": {"name": "n", "uid": "u", "managedFields": entries}}
     assert node_from_json(raw).unschedulable_by == "argocd"
     assert node_from_json({"metadata": {"name": "n", "uid": "u"}}).unschedulable_by == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "until"),
+    [
+        ("true", None),
+        ("4h", 4 * 3600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        (".5h", 1800),
+        ("+90s", 90),
+        ("250ms", 0.25),
+        ("soon", None),  # what cannot be read is kept for ever
+        ("4", None),
+        ("4d", None),
+        ("1h 30m", None),
+        ("9" * 400 + "h", None),
+    ],
+)
+def test_a_duration_counts_from_the_start_of_the_pod(value: str, until: float | None) -> None:
+    raw = _pod()
+    raw["metadata"]["annotations"] = {"karpenter.sh/do-not-disrupt": value}
+    raw["status"] = {"startTime": "2026-01-01T00:00:00Z"}
+    found = pod_from_json(raw)
+    assert value in found.keep_reason
+    started = 1767225600.0
+    assert found.keep_until == (None if until is None else started + until)
+    if value == "4h":
+        assert found.keep_reason.endswith("=4h (until 2026-01-01T04:00:00Z)")
+    del raw["status"]["startTime"]
+    waiting = pod_from_json(raw)
+    assert (bool(waiting.keep_reason), waiting.keep_until) == (True, None)
+
+
+@pytest.mark.parametrize("value", ["0", "0s", "-4h", "false", ""])
+def test_no_duration_at_all_keeps_nothing(value: str) -> None:
+    raw = _pod()
+    raw["metadata"]["annotations"] = {"karpenter.sh/do-not-disrupt": value}
+    raw["status"] = {"startTime": "2026-01-01T00:00:00Z"}
+    assert pod_from_json(raw).keep_reason == ""
