@@ -64,6 +64,20 @@ _CALLED = Row(
             steps=((None, "green"), (0.05, "orange"), (0.2, "red")),
         ),
         Panel(
+            "Calls at once",
+            "Calls of each model that run, and that may run at once: fewer while its server is "
+            "overloaded (429, 503), none while it wants a pause.",
+            "short",
+            tuple(
+                Query(
+                    f"sum by (gen_ai_request_model) (selfheal_worker_model_calls_{what}{{{WORKER}}})",
+                    f"{what} {{{{gen_ai_request_model}}}}",
+                )
+                for what in ("running", "allowed")
+            ),
+            empty=_NONE,
+        ),
+        Panel(
             "Tokens",
             "Tokens a second, as the provider counted them. The builtin model has none.",
             "short",

@@ -229,8 +229,8 @@ class Asker:
     ) -> Reply:
         """Have text analysed by time.monotonic() == deadline. Raises `ModelError`.
 
-        What it waits for a model's turn is no part of that: at most `wait` seconds, None for as
-        long as until the deadline. watched is told how far it is, and may give it up.
+        What it waits for a model's turn is no part of that: at most `wait` seconds, by default
+        `LONGEST_TURN_WAIT`. watched is told how far it is, and may give it up.
         """
         errors: list[Exception] = []
         spent = CallTime(deadline, watched or Unwatched(), wait=wait)

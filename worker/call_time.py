@@ -10,6 +10,11 @@ from typing import Protocol
 
 from worker.limits import Limits
 
+#: For how long a text waits for turns of its model, unless it is told otherwise.
+LONGEST_TURN_WAIT = 300.0
+# Where another model can answer instead of one that is overloaded.
+_SHORT_WAIT = 1.0
+
 
 class Watched(Protocol):
     """What others see of a text that is being analysed; written by the thread that analyses it.
@@ -34,8 +39,8 @@ class Unwatched:
 class CallTime:
     """For one thread. deadline (`time.monotonic()`) moves while the text waits for a turn.
 
-    wait: seconds that it may wait for turns, None for as long as until the deadline. whole: the
-    time of which this is a part.
+    wait: seconds that it may wait for turns, at most `LONGEST_TURN_WAIT` where that is None. whole:
+    the time of which this is a part, with other parts after it unless it is the last.
     """
 
     def __init__(
@@ -45,10 +50,12 @@ class CallTime:
         *,
         wait: float | None = None,
         whole: CallTime | None = None,
+        last: bool = True,
     ) -> None:
         self.deadline = deadline
         self.seconds = max(0.0, deadline - time.monotonic())
-        self.wait = self.seconds if wait is None else wait
+        self.wait = LONGEST_TURN_WAIT if wait is None else wait
+        self._last = last
         self._watched = watched
         self._whole = whole
         watched.due = deadline
@@ -58,7 +65,7 @@ class CallTime:
         it is the last, it waits for no longer than it may take."""
         seconds = max(0.0, deadline - time.monotonic())
         wait = self.wait if last else min(self.wait, seconds)
-        made = CallTime(deadline, self._watched, wait=wait, whole=self)
+        made = CallTime(deadline, self._watched, wait=wait, whole=self, last=last)
         self._watched.due = self.deadline
         return made
 
@@ -66,14 +73,16 @@ class CallTime:
     def turn(self, limits: Limits) -> Iterator[None]:
         """Wait for a turn, and have it for the block. Raises `LimitedError`.
 
-        A pause of the server is waited for no longer than a call may take.
+        A pause of the server is waited for no longer than a call may take, and an overloaded server
+        only for a moment where another model can answer.
         """
         begun = time.monotonic()
         self._watched.due = math.inf
         entered = False
+        shorter = limits.lowered and not self._last
         try:
             with limits.turn(
-                begun + self.wait,
+                begun + (min(self.wait, _SHORT_WAIT) if shorter else self.wait),
                 longest_pause=self.seconds,
                 given_up=lambda: self._watched.given_up,
             ):

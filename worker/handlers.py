@@ -61,8 +61,8 @@ class Handlers:
         finished: Callable[[Work], None],
         wait: float | None = None,
     ) -> None:
-        """deadline: seconds for one analysis; wait: that a message may wait for its model's turn,
-        None for as long as the deadline."""
+        """deadline: seconds for one analysis; wait: that a message may wait for a turn, by
+        default `LONGEST_TURN_WAIT`."""
         self._asker = asker
         self._deadline = deadline
         self._wait = wait

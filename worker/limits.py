@@ -108,6 +108,11 @@ class Limits:
         return adaptive_limit.starved(self._adaptive, self._clock())
 
     @property
+    def lowered(self) -> bool:
+        """Whether the server was overloaded, and is not yet known to take more."""
+        return self._adaptive.limit is not None
+
+    @property
     def used(self) -> Concurrency:
         """For the metrics."""
         state = self._adaptive

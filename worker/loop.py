@@ -22,6 +22,7 @@ from worker import breaker as breakers
 from worker import message, retries, topology
 from worker.asking import Asker
 from worker.breaker import Breaker
+from worker.call_time import LONGEST_TURN_WAIT
 from worker.dead_letters import REPLAYED, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
 from worker.failure_effects import BreakerEffect, breaker_effect
@@ -58,8 +59,6 @@ PROBE_DEADLINES = 10
 # For how long a message waits, from its delivery on, for its answer to be taken. After 30 minutes
 # the broker takes it back (its consumer timeout) and counts that as one of its deliveries.
 PARKED_LONGEST = 600.0
-# For how long a message waits for a turn of its model, until it goes back by the delay ladder.
-LONGEST_TURN_WAIT = 300.0
 # How long after the grace period the hand-back of what is left may take.
 LAST_WORDS = 2.0
 

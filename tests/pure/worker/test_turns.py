@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from worker import asking, call_time, task_file
+from worker import adaptive_limit, asking, call_time, task_file
 from worker.asking import Asker, Member
+from worker.call_time import LONGEST_TURN_WAIT
 from worker.handlers import Handlers, Work
 from worker.limits import LimitedError, Limits
-from worker.loop import LONGEST_TURN_WAIT, PARKED_LONGEST, Worker, turn_wait
+from worker.loop import PARKED_LONGEST, Worker, turn_wait
 from worker.message import Message
 from worker.metrics import Metrics
 from worker.model import Answer, ModelUnavailableError, OverloadedError, TransientError
@@ -100,6 +101,57 @@ def test_the_deadline_of_a_call_counts_from_when_it_is_sent(
     done.join(60)
     assert model.given == [5.0]
     assert (work.due, work.waited) == (1105.0, 100.0)
+
+
+def test_all_of_many_short_calls_are_answered_whatever_they_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """80 texts at once, 2 turns, calls that take half of their deadline."""
+    clock = Clock(monkeypatch)
+    lock = threading.Lock()
+    ended: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def say(_: int) -> Any:
+        with lock:
+            clock.now += 0.25
+        return GOOD
+
+    asker = _asker(Model(say, clock), Limits(concurrency=2, clock=clock))
+
+    def ask() -> None:
+        try:
+            ended.put(asker.ask("text", clock() + 1.0).verdict.fields() == GOOD)
+        except Exception as error:  # noqa: BLE001 it fails the test
+            ended.put(error)
+
+    for _ in range(80):
+        threading.Thread(target=ask, daemon=True).start()
+    assert [ended.get(timeout=60) for _ in range(80)] == [True] * 80
+
+
+def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    waits: list[float] = []
+    first, second = Model(clock=clock), Model(clock=clock)
+    second.model = "fallback"
+    limits = Limits(concurrency=1, clock=clock)
+    real = limits.turn
+
+    def turn(deadline: float, **more: Any) -> Any:
+        waits.append(deadline - clock.now)
+        return real(clock.now, **more)  # full, for all that it would wait
+
+    monkeypatch.setattr(limits, "turn", turn)
+    asker = Asker([Member(first, limits=limits), Member(second)], task_file.load())
+    for member in asker._members:
+        member.warm = True
+        member.limits._clock = clock
+    assert asker.ask("text", clock() + 60).origin.name == "fallback"
+    limits._adaptive = adaptive_limit.overloaded(adaptive_limit.sent(limits._adaptive), 0, 0, 0.5)
+    assert asker.ask("text", clock() + 60).origin.name == "fallback"
+    assert waits == [30.0, 1.0]
 
 
 def test_a_wait_ends_by_its_own_bound() -> None:
