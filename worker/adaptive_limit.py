@@ -26,7 +26,7 @@ _FIRST_PAUSE, _LONGEST_FIRST_PAUSE = 0.1, 3.0
 _LONGEST_PAUSE = 30.0
 # A worker lets its slots go after so many answers each, for about the time of one: the workers that
 # were refused ask again meanwhile. From so many slots on the decreases alone see to that.
-_ANSWERS_IN_A_ROW, _MANY_SLOTS = 24, 10
+_ANSWERS_IN_A_ROW, _MANY_SLOTS = 32, 10
 # A server that has refused so many calls in a row, for so long, is taken for unavailable.
 _STARVED_REFUSALS, _STARVED_SECONDS = 5, 20.0
 # Weight of the newest answer in the mean of how long they take.

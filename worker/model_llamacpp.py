@@ -127,6 +127,8 @@ class LlamaCpp:
 class LlamaCppChat(Chat):
     """The model as a provider."""
 
+    calls_at_once = 1
+
     def __init__(self, config: ModelConfig, file: Path) -> None:
         self._llama = LlamaCpp(config, file)
         self._model_file = file

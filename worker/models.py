@@ -54,21 +54,28 @@ def member(settings: Settings, task: Task, name: str) -> Member:
     if not name:
         return Member(
             built,
-            limits=Limits(
-                concurrency=settings.model_concurrency,
-                per_minute=settings.model_requests_per_minute,
-            ),
+            limits=_limits(built, settings.model_concurrency, settings.model_requests_per_minute),
             longest_text=longest,
         )
     named = _find(settings, name)
     return Member(
         built,
-        limits=Limits(concurrency=named.concurrency, per_minute=named.requests_per_minute),
+        limits=_limits(built, named.concurrency, named.requests_per_minute),
         deadline=named.deadline_seconds,
         version=named.version,
         key=name,
         longest_text=longest,
     )
+
+
+def _limits(built: model.Provider, concurrency: int | None, per_minute: float | None) -> Limits:
+    """A model's limits: the user's, and what the provider can do at once (`calls_at_once`).
+
+    A call that waited for another inside the provider would wait with its deadline running.
+    """
+    wanted = (concurrency, getattr(built, "calls_at_once", None))
+    known = [one for one in wanted if isinstance(one, int)]
+    return Limits(concurrency=min(known, default=None), per_minute=per_minute)
 
 
 def _longest_text(built: model.Provider, how: ModelConfig) -> int | None:

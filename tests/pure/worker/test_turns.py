@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from worker import adaptive_limit, asking, call_time, task_file
+from worker import adaptive_limit, asking, call_time, models, task_file
 from worker.asking import Asker, Member
 from worker.call_time import LONGEST_TURN_WAIT
 from worker.handlers import Handlers, Work
@@ -301,3 +302,22 @@ def _work() -> Work:
     message = Message(id="1", id_generated=False, text="good", metadata=None, extra={})
     delivery = Delivery(1, 1, False, "", "feedback", b"{}", pika.BasicProperties())
     return Work(delivery, message, attempts=0, received=0.0, received_unix=0.0)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "allowed"),
+    [(1, None, 1), (1, 8, 1), (4, 2, 2), (None, 3, 3), (None, None, None)],
+)
+def test_what_a_provider_can_do_at_once_is_a_limit_of_its_model(
+    monkeypatch: pytest.MonkeyPatch, own: int | None, wanted: int | None, allowed: int | None
+) -> None:
+    made = Model()
+    if own is not None:
+        made.calls_at_once = own  # type: ignore[attr-defined]
+    monkeypatch.setattr(models.model, "build", lambda config: made)
+    named = {"provider": "builtin"} | ({"concurrency": wanted} if wanted else {})
+    common = {"MODEL_CONCURRENCY": str(wanted)} if wanted else {}
+    settings = load(common | {"MODELS": json.dumps({"triage": named})}, broker=False)
+    for name in ("", "triage"):
+        found = models.member(settings, task_file.load(), name)
+        assert found.limits.used.allowed == allowed
