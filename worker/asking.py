@@ -195,6 +195,11 @@ class Asker:
         return self._members[0].origin
 
     @property
+    def abandoned_calls(self) -> int:
+        """Calls past their deadline that still run in client libraries."""
+        return sum(getattr(one.provider, "abandoned_calls", 0) for one in self._members)
+
+    @property
     def loading(self) -> bool:
         """Whether a model has not been ready yet: to load it may take longer than any call."""
         return not all(member.warm for member in self._members)

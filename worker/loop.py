@@ -153,6 +153,7 @@ class Worker:
         metrics = self._metrics
         metrics.in_flight.set(len(self._work))
         metrics.hung.set(len(self._hung))
+        metrics.abandoned.set(self._asker.abandoned_calls)
         metrics.connected.set(self._link.up)
         metrics.blocked.set(self._link.blocked)
         metrics.ready.set(not self._not_ready())

@@ -101,6 +101,11 @@ class Metrics:
         self.hung = Gauge(
             "selfheal_worker_hung_handlers", "Handlers past their deadline.", registry=registry
         )
+        self.abandoned = Gauge(
+            "selfheal_worker_abandoned_calls",
+            "Model calls past their deadline that still run in a client library.",
+            registry=registry,
+        )
         self.hangs = Counter(
             "selfheal_worker_handler_hangs",
             "Handlers that passed their deadline.",

@@ -7,6 +7,7 @@ errors that decide here.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -18,13 +19,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from worker import prompt
+from worker import finish_reasons, prompt
 from worker.failure_classes import Refusal, explain_refusal
 from worker.logs import say
 from worker.model import (
     LONGEST_LOAD,
     Answer,
     BadOutputError,
+    ContentFilteredError,
     ModelConfig,
     ModelError,
     ModelUnavailableError,
@@ -145,6 +147,13 @@ class Chat:
         self._http = http
         self._loaded = False
         self._quoted = ""
+        #: What the server reads at once, in tokens; None where that is not known.
+        self.context_tokens: int | None = None
+
+    @property
+    def abandoned_calls(self) -> int:
+        """Calls past their deadline that still run in the client library."""
+        return int(getattr(self._chat, "abandoned", 0))
 
     def warm_up(self) -> None:
         """Have the server load the model; its first answer may say which version it is.
@@ -194,11 +203,13 @@ class Chat:
             if ours:
                 self._quote(error)
             raise self._failure(error) from None
+        if (no_answer := finish_reasons.problem(reply)) is not None:
+            raise no_answer
         metadata = getattr(reply, "response_metadata", None) or {}
         reported = self._reported(metadata)
         fingerprint = metadata.get("system_fingerprint")
         return Answer(
-            _content(reply),
+            _content(reply, self._config.task.name),
             _usage(getattr(reply, "usage_metadata", None)),
             self._http.call.pause,
             version=version if reported is None else reported,
@@ -252,6 +263,13 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
         asked = pause if pause is not None else retry_after(headers)
         body = next((b for one in causes if (b := _body(one)) is not None), None)
         return explain_refusal(Refusal(status, where, model, asked, body))
+    if (said := _error_in_a_reply(error)) is not None:
+        return explain_refusal(Refusal(said[0], where, model, pause, said[1]))
+    return _unanswered(error, causes, where)
+
+
+def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -> ModelError:
+    """What an exception means that is no refusal of the server's."""
     tls = next((one for one in causes if isinstance(one, ssl.SSLError)), None)
     if tls is not None:
         return not_trusted(tls, where)
@@ -261,6 +279,8 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
             f"the request to {where} cannot be sent: a header holds what HTTP does not allow; "
             "check the API key and the headers in the model's options"
         )
+    if _is_filtered(error, kinds):
+        return ContentFilteredError("the server filtered the answer (content_filter)")
     return _broken(error, kinds, where)
 
 
@@ -293,8 +313,27 @@ def refusal_of(error: Exception) -> tuple[int, object] | None:
     causes = _causes(error)
     status = next((s for one in causes if (s := _status(one)) is not None), None)
     if status is None:
-        return None
+        return _error_in_a_reply(error)
     return status, next((b for one in causes if (b := _body(one)) is not None), "")
+
+
+def _is_filtered(error: Exception, kinds: set[str]) -> bool:
+    """OpenAI's client, and LangChain's for Azure, raise what a reply says of a filter."""
+    azure = isinstance(error, ValueError) and "content filter being triggered" in str(error)
+    return azure or "ContentFilterFinishReasonError" in kinds
+
+
+def _error_in_a_reply(error: Exception) -> tuple[int, object] | None:
+    """The code and the error that a server put into a reply of status 200.
+
+    OpenRouter does, once its headers are sent
+    (https://openrouter.ai/docs/api-reference/errors-and-debugging); LangChain raises it as it is.
+    """
+    said = error.args[0] if isinstance(error, ValueError) and error.args else None
+    if not isinstance(said, Mapping):
+        return None
+    code = str(said.get("code") or said.get("status") or "")
+    return (int(code) if re.fullmatch(r"[45]\d\d", code) else 500), {"error": dict(said)}
 
 
 def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
@@ -364,26 +403,23 @@ def _body(error: BaseException) -> object:
         return None
 
 
-def _content(reply: Any) -> str | Mapping[str, Any]:
+def _content(reply: Any, tool: str = "") -> str | Mapping[str, Any]:
     """The answer's JSON: a tool's arguments, else the text without what is no text (reasoning)."""
     calls = getattr(reply, "tool_calls", None)
     if calls:
-        arguments: Mapping[str, Any] = calls[0]["args"]
+        call = next((one for one in calls if one.get("name") == tool), calls[0])
+        arguments: Mapping[str, Any] = call["args"]
         return arguments
+    # Arguments that are no JSON, such as those of a call that was cut off.
+    for call in getattr(reply, "invalid_tool_calls", None) or ():
+        if isinstance(call.get("args"), str) and call["args"].strip():
+            return str(call["args"])
     content = getattr(reply, "content", None)
-    if (cut := getattr(reply, "invalid_tool_calls", None)) and not content:
-        return str(cut[0].get("args") or "")  # no JSON, as after a cut: the model is told so
     if isinstance(content, list):
         parts = [p if isinstance(p, str) else p.get("text", "") for p in content]
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str) or not content.strip():
-        metadata = getattr(reply, "response_metadata", None) or {}
-        if "length" in (metadata.get("finish_reason"), metadata.get("done_reason")):
-            raise BadOutputError(
-                "the reply met its limit of tokens before it said anything; raise "
-                "MODEL_MAX_OUTPUT_TOKENS, or turn the model's reasoning off"
-            )
-        raise BadOutputError("the reply is empty")
+        raise finish_reasons.empty(reply)
     return content
 
 
@@ -391,16 +427,22 @@ def _cut_off(error: Exception) -> Answer | None:
     """What there is of an answer that met its limit of tokens; OpenAI's client raises it."""
     completion = getattr(error, "completion", None)
     usage, choices = (getattr(completion, name, None) for name in ("usage", "choices"))
-    if not usage or not choices:
+    if not choices:
         return None
-    counted = Usage(int(usage.prompt_tokens), int(usage.completion_tokens))
     message = choices[0].message
     calls = getattr(message, "tool_calls", None)
-    arguments = calls[0].function.arguments if calls else ""
-    return Answer(message.content or arguments or "", counted)
+    content = message.content or (calls[0].function.arguments if calls else "")
+    if not content.strip():
+        raise BadOutputError(finish_reasons.CUT_OFF)
+    counted = {
+        "input_tokens": getattr(usage, "prompt_tokens", None),
+        "output_tokens": getattr(usage, "completion_tokens", None),
+    }
+    return Answer(content, _usage(counted))
 
 
 def _usage(metadata: Any) -> Usage | None:
-    if not metadata:
+    """None where nothing was counted: some servers say 0 of what they do not know."""
+    if not metadata or not metadata.get("input_tokens"):
         return None
-    return Usage(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    return Usage(int(metadata["input_tokens"]), int(metadata.get("output_tokens") or 0))

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import httpx
 from langchain.chat_models import init_chat_model
 
+from worker import context, prompt, schema_subsets
+from worker.call_threads import CallThreads
 from worker.model import ModelConfig, ModelConfigError, brief
 from worker.model_chat import Chat, Http
+from worker.negotiated import Negotiated
+from worker.negotiation import Parameters
 from worker.task import Task
+
+#: Classes that take an HTTP client of ours, whose time-outs end with the call's deadline. Others
+#: have a time-out of their own name and meaning, or none: their calls run in threads.
+_OPENAI = ("openai", "azure_openai")
+_OLLAMA = "ollama"
+#: Options that no server sees.
+_OF_THE_CLIENT = {
+    *("model", "model_provider", "base_url", "api_key", "timeout", "max_retries", "client_kwargs"),
+    *("sync_client_kwargs", "default_headers", "http_client", "streaming", "model_kwargs"),
+    *("extra_body", "azure_endpoint", "azure_deployment", "api_version", "temperature", "seed"),
+    *("max_tokens", "max_completion_tokens", "num_ctx", "num_predict", "reasoning"),
+}
 
 
 def build(config: ModelConfig) -> Chat:
@@ -20,8 +38,11 @@ def build(config: ModelConfig) -> Chat:
             f"{config.setting('provider')}=langchain needs PROVIDER:MODEL, as LangChain's "
             "init_chat_model has them, such as anthropic:claude-sonnet-4-5"
         )
+    http = Http(config)
+    asked = _Asked(config, http)
+    server = config.base_url or config.name
     try:
-        chat = init_chat_model(config.name, **_settings(config))
+        negotiated = Negotiated(config, server, http, asked.made, asked.start())
     except ImportError as error:
         raise ModelConfigError(f"{where}: {error}") from error
     except (ValueError, TypeError) as error:
@@ -29,47 +50,126 @@ def build(config: ModelConfig) -> Chat:
             f"{where}: {brief(error, config)}; {config.setting('options')} may add settings, and "
             "take one away with null"
         ) from None
-    chain = _shaped(chat, config)
-    return Chat(
-        "langchain", config.name, config, chain, config.base_url or config.name, Http(config)
-    )
+    chat: Any = negotiated
+    if not asked.bounded:
+        most = 2 * config.concurrency
+        chat = CallThreads(negotiated.invoke, http.call, most, config.name)
+    made = Chat("langchain", config.name, config, chat, server, http)
+    made.context_tokens = asked.context_tokens
+    return made
 
 
-def _settings(config: ModelConfig) -> dict[str, Any]:
-    """What is handed to the model's class; an option that is null takes a setting away."""
-    settings: dict[str, Any] = {
-        "temperature": config.temperature,
-        "max_tokens": config.max_output_tokens,
-        "timeout": config.deadline,
-        "max_retries": 0,
-        "base_url": config.base_url,
-        "api_key": config.api_key,
-        **config.options,
-    }
-    return {name: value for name, value in settings.items() if value is not None}
+class _Asked:
+    """How the class's model is built, for the parameters that the server takes."""
+
+    def __init__(self, config: ModelConfig, http: Http) -> None:
+        self._config = config
+        self._kind = (config.name or "").partition(":")[0].replace("-", "_")
+        self._http: dict[str, Any] = {}
+        self.context_tokens: int | None = None
+        if self._kind in _OPENAI:
+            client = httpx.Client(**http.settings)
+            http.closers.append(client.close)
+            self._http = {"http_client": client}
+        elif self._kind == _OLLAMA:
+            self._http = self._for_ollama(http)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the calls end with the deadline by themselves."""
+        return bool(self._http)
+
+    def start(self) -> Parameters:
+        """What is tried first."""
+        structured = self._config.structured
+        return Parameters(
+            limit="max_completion_tokens" if self._kind in _OPENAI else "max_tokens",
+            seed=None,
+            structured="tools" if structured == "auto" else structured,
+            options=frozenset(set(self._config.options) - _OF_THE_CLIENT),
+        )
+
+    def made(self, now: Parameters) -> Any:
+        """The class's model. Raises what the class raises, and `ModelConfigError`."""
+        chat = init_chat_model(self._config.name or "", **self._settings(now))
+        return _shaped(chat, self._config, now.structured, whole=self._kind == _OLLAMA)
+
+    def _settings(self, now: Parameters) -> dict[str, Any]:
+        """What is handed to the class; an option that is null takes a setting away."""
+        config = self._config
+        settings: dict[str, Any] = {
+            "temperature": config.temperature,
+            "max_tokens": config.max_output_tokens,
+            "timeout": config.deadline,
+            "max_retries": 0,
+            "base_url": config.base_url,
+            "api_key": config.api_key,
+            **self._http,
+            **{name: v for name, v in config.options.items() if name not in now.refused},
+        }
+        for own in ("client_kwargs", "http_client"):
+            if own in self._http:
+                settings[own] = self._http[own]
+        if not now.temperature:
+            settings["temperature"] = None
+        if now.limit is None:
+            settings["max_tokens"] = None
+        elif self._kind in _OPENAI and now.limit == "max_tokens":
+            # The class renames its own max_tokens.
+            limit = {"max_tokens": settings.pop("max_tokens")}
+            settings["extra_body"] = limit | (settings.get("extra_body") or {})
+        if self._kind == _OLLAMA:
+            for name in ("timeout", "max_retries", "api_key"):  # client_kwargs has them
+                settings.pop(name)
+            limit = settings.pop("max_tokens")
+            settings.setdefault("num_predict", limit)
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def _for_ollama(self, http: Http) -> dict[str, Any]:
+        """Time-outs, the key, and a context that holds the text (as `worker.model_ollama`)."""
+        config = self._config
+        wanted = context.tokens_wanted(
+            prompt_bytes=prompt.size(config.task),
+            text_bytes=config.max_text_bytes,
+            output_tokens=config.max_output_tokens,
+        )
+        tokens = min(wanted, config.context_tokens or context.DEFAULT_TOKENS)
+        given = config.options.get("num_ctx", tokens)
+        self.context_tokens = given if isinstance(given, int) else None
+        own = config.options.get("client_kwargs")
+        client = {**own, **http.settings} if isinstance(own, Mapping) else dict(http.settings)
+        if isinstance(own, Mapping):
+            client.pop("transport", None)  # with one of ours httpx would not look at the user's
+        if config.api_key:
+            client["headers"] = {
+                **(client.get("headers") or {}),
+                "Authorization": f"Bearer {config.api_key}",
+            }
+        return {"client_kwargs": client, "num_ctx": tokens, "seed": config.seed, "reasoning": False}
 
 
-def _shaped(chat: Any, config: ModelConfig) -> Any:
-    """The model, told in which shape to answer; by tool calling, which most of them have."""
-    if config.structured in ("auto", "tools"):
+def _shaped(chat: Any, config: ModelConfig, structured: str, *, whole: bool) -> Any:
+    """The model, told in which shape to answer; whole: in one piece, as a stream has no end."""
+    more: dict[str, Any] = {"stream": False} if whole else {}
+    if structured == "tools":
         try:
-            return chat.bind_tools([_tool(config.task)], tool_choice="any")
+            return chat.bind_tools([_tool(config.task)], tool_choice="any", **more)
         except (NotImplementedError, ValueError, TypeError) as error:
             if config.structured == "tools":
                 raise ModelConfigError(
                     f"{config.setting('structured')}=tools: {config.name} calls no tools"
                 ) from error
-            return chat
-    if config.structured == "schema":
-        schema = config.task.grammar()
+    elif structured == "schema":
+        schema = schema_subsets.strict(config.task.grammar())
         made = {"name": config.task.name, "schema": schema, "strict": True}
-        return chat.bind(response_format={"type": "json_schema", "json_schema": made})
-    if config.structured == "json":
-        return chat.bind(response_format={"type": "json_object"})
-    return chat
+        return chat.bind(response_format={"type": "json_schema", "json_schema": made}, **more)
+    elif structured == "json":
+        return chat.bind(response_format={"type": "json_object"}, **more)
+    return chat.bind(**more) if more else chat
 
 
 def _tool(task: Task) -> dict[str, Any]:
     description = f"Give the answer about the {task.subject}."
-    made = {"name": task.name, "description": description, "parameters": task.grammar()}
+    parameters = schema_subsets.strict(task.grammar())
+    made = {"name": task.name, "description": description, "parameters": parameters}
     return {"type": "function", "function": made}

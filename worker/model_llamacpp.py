@@ -12,6 +12,7 @@ from typing import Any
 
 import llama_cpp  # noqa: F401 LangChain imports it late; here its absence is told as a package's
 
+from worker import schema_subsets
 from worker.model import (
     ModelConfig,
     ModelConfigError,
@@ -70,7 +71,10 @@ class LlamaCpp:
             self._watch(chat.client)
             asked: dict[str, Any] = {}
             if config.structured in ("auto", "schema"):
-                asked = {"type": "json_object", "schema": config.task.grammar()}
+                asked = {
+                    "type": "json_object",
+                    "schema": schema_subsets.repeatable(config.task.grammar()),
+                }
             elif config.structured == "json":
                 asked = {"type": "json_object"}
             self._chat = chat.bind(response_format=asked) if asked else chat
@@ -133,8 +137,8 @@ class LlamaCppChat(Chat):
         self._llama = LlamaCpp(config, file)
         self._model_file = file
         context = config.options.get("n_ctx", config.context_tokens or _CONTEXT_TOKENS)
-        self.context_tokens: int | None = context if isinstance(context, int) else None
         super().__init__("llamacpp", file.name, config, self._llama, str(file), self._llama.http)
+        self.context_tokens = context if isinstance(context, int) else None
 
     def warm_up(self) -> None:
         """Load the file, and find its version: the first characters of its SHA-256."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from langchain_ollama import ChatOllama
 
-from worker import context, prompt
+from worker import context, prompt, schema_subsets
 from worker.model import (
     Answer,
     ModelConfig,
@@ -28,6 +28,8 @@ from worker.model import (
     TransientError,
 )
 from worker.model_chat import Chat, Http, not_trusted
+from worker.negotiated import Negotiated
+from worker.negotiation import Parameters
 
 # How long it may take to name the digest, at first and beside a call; and how long it holds.
 _FIRST_LOOK, _LATER_LOOK, _FRESH = 5.0, 2.0, 2.0
@@ -57,7 +59,7 @@ class Ollama(Chat):
             "num_predict": config.max_output_tokens,
         }
         settings |= dict(config.options)
-        self.context_tokens: int | None = settings["num_ctx"]
+        tokens: int | None = settings["num_ctx"]
         if config.api_key:
             http.settings["headers"] = {"Authorization": f"Bearer {config.api_key}"}
         chat = ChatOllama(
@@ -75,12 +77,21 @@ class Ollama(Chat):
         self._checking = threading.Lock()
         self._checked = 0.0
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
-        asked: dict[str, Any] = {"stream": False}
-        if config.structured in ("auto", "schema"):
-            asked["format"] = config.task.grammar()
-        elif config.structured == "json":
-            asked["format"] = "json"
-        super().__init__("ollama", model, config, chat.bind(**asked), base_url, http)
+        shapes: dict[str, dict[str, Any]] = {
+            "schema": {"format": schema_subsets.repeatable(config.task.grammar())},
+            "json": {"format": "json"},
+            "none": {},
+        }
+        shape = "schema" if config.structured == "auto" else config.structured
+        negotiated = Negotiated(
+            config,
+            base_url,
+            http,
+            lambda now: chat.bind(stream=False, **shapes[now.structured]),
+            Parameters(limit=None, seed=None, temperature=False, structured=shape),
+        )
+        super().__init__("ollama", model, config, negotiated, base_url, http)
+        self.context_tokens = tokens
 
     def warm_up(self) -> None:
         """Find the model's digest, and have the server load the model."""

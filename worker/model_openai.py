@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 from langchain_openai import ChatOpenAI
 
-from worker import prompt
-from worker.logs import LOGGER
-from worker.model import ModelConfig, ModelConfigError, brief, without_userinfo
-from worker.model_chat import WARM_UP_TEXT, Chat, Http, refusal_of
-from worker.negotiation import MOST_STEPS, Parameters, refused_parameter, text_of, without
+from worker import azure, schema_subsets
+from worker.model import ModelConfig, ModelConfigError
+from worker.model_chat import Chat, Http
+from worker.negotiated import Negotiated
+from worker.negotiation import Parameters
 from worker.task import Task
 
 OPENAI = "https://api.openai.com/v1"
@@ -22,6 +21,16 @@ OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "none"
 # Hosts whose reasoning models know the limit by its newer name alone; others may not know that one.
 _NEWER_LIMIT = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+#: Options that are the client's, and never sent as parameters.
+_OF_THE_CLIENT = {
+    *("model", "model_name", "base_url", "api_key", "openai_api_base", "openai_api_key"),
+    *("timeout", "request_timeout", "max_retries", "http_client", "default_headers"),
+    *("default_query", "use_responses_api", "streaming", "organization", "openai_organization"),
+    *("openai_proxy", "model_kwargs", "extra_body", "disabled_params", "tags", "metadata"),
+}
+#: Options that hold parameters.
+_HOLDERS = ("model_kwargs", "extra_body")
 
 
 def build(config: ModelConfig) -> Chat:
@@ -37,135 +46,128 @@ def build(config: ModelConfig) -> Chat:
             f"{config.setting('provider')}=openai needs the URL of a compatible server "
             f"(http://host:port/v1), or OpenAI's key ({config.key_variable()})"
         )
-    where = (config.base_url or OPENAI).rstrip("/")
+    where = azure.address(config.base_url or OPENAI)
     http = Http(config)
     client = httpx.Client(**http.settings)
     http.closers.append(client.close)
-    negotiated = Negotiated(config, where, http, client)
-    return Chat("openai", config.name, config, negotiated, where, http)
+    if where.classic:
+        client.event_hooks["request"].append(_azure_key(config.api_key or ""))
+    asked = _Asked(config, where, client)
+    negotiated = Negotiated(config, where.base, http, asked.made, asked.start())
+    return Chat("openai", config.name, config, negotiated, where.base, http)
 
 
-class Negotiated:
-    """The model, asked with those parameters that its server takes.
+def _azure_key(key: str) -> Any:
+    """Azure's classic API takes a bearer for a token of Entra ID, and refuses a key there."""
 
-    A refusal is looked into with our own text, never with a user's: what a text makes a server say
-    changes no parameter. What was found holds for the process.
-    """
+    def carry(request: httpx.Request) -> None:
+        request.headers.pop("Authorization", None)
+        request.headers[azure.KEY_HEADER] = key
 
-    def __init__(self, config: ModelConfig, where: str, http: Http, client: httpx.Client) -> None:
+    return carry
+
+
+class _Asked:
+    """How the client is built, for the parameters that the server takes."""
+
+    def __init__(self, config: ModelConfig, where: azure.Address, client: httpx.Client) -> None:
         self._config = config
         self._where = where
-        self._http = http
         self._client = client
-        self._turn = threading.Lock()
-        self._probe = prompt.messages(config.task, WARM_UP_TEXT)
-        shape = "schema" if config.structured == "auto" else config.structured
-        host = urlsplit(where).hostname or ""
-        newer = host.endswith(_NEWER_LIMIT)
-        self._now = Parameters(
-            limit="max_completion_tokens" if newer else "max_tokens", structured=shape
+        options = dict(config.options)
+        # What the user says of these is sent under the name that the server takes.
+        self._limit = config.max_output_tokens
+        for name in _LIMITS:
+            self._limit = options.pop(name, self._limit)
+        self._seed = options.pop("seed", config.seed)
+        self._temperature = options.pop("temperature", config.temperature)
+        self._options = options
+
+    def start(self) -> Parameters:
+        """What is tried first."""
+        host = urlsplit(self._where.base).hostname or ""
+        structured = self._config.structured
+        return Parameters(
+            limit=None if self._limit is None else _LIMITS[host.endswith(_NEWER_LIMIT)],
+            seed=None if self._seed is None else "seed",
+            temperature=self._temperature is not None,
+            structured="schema" if structured == "auto" else structured,
+            options=frozenset(self._named()),
         )
-        self._chat = self._made(self._now)
 
-    def invoke(self, messages: Any, /) -> Any:
-        """The model's message."""
-        used = self._now
-        try:
-            return self._chat.invoke(messages)
-        except Exception as error:
-            if self._refused(used, error) is None or not self._settled(used):
-                raise
-        return self._chat.invoke(messages)
+    def _named(self) -> list[str]:
+        names = [name for name in self._options if name not in _OF_THE_CLIENT]
+        for holder in _HOLDERS:
+            names += self._options.get(holder) or {}
+        return names
 
-    def _refused(self, used: Parameters, error: Exception) -> str | None:
-        refusal = refusal_of(error)
-        if refusal is None:
-            return None
-        return refused_parameter(used, *refusal, fixed=self._config.structured != "auto")
-
-    def _settled(self, used: Parameters) -> bool:
-        """Find what the server takes, with our own text. False where that changed nothing."""
-        left = max(0.0, self._http.call.deadline - time.monotonic())
-        if not self._turn.acquire(timeout=left):
-            return False
-        try:
-            if self._now != used:
-                return True  # another thread found it
-            for _ in range(MOST_STEPS):
-                try:
-                    self._made(self._now).invoke(self._probe)
-                except Exception as error:  # noqa: BLE001 the caller's own failure is told
-                    if (name := self._refused(self._now, error)) is None:
-                        break
-                    self._change(name, error)
-                else:
-                    break
-            return self._now != used
-        finally:
-            self._turn.release()
-
-    def _change(self, name: str, error: Exception) -> None:
-        _, body = refusal_of(error) or (0, "")
-        said = brief(ValueError(text_of(body)), self._config)
-        now = without(self._now, name)
-        LOGGER.warning(
-            "%s refuses the parameter %s; from now on sent: limit %s, seed %s, temperature %s, "
-            "shape %s. To the warm-up text it said: %s",
-            without_userinfo(self._where),
-            name,
-            now.limit,
-            now.seed,
-            now.temperature,
-            now.structured,
-            said,
-        )
-        self._chat, self._now = self._made(now), now
-
-    def _made(self, now: Parameters) -> Any:
-        config = self._config
+    def made(self, now: Parameters) -> Any:
+        """The client's model."""
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {
-            "model": config.name,
-            "base_url": self._where,
-            "api_key": config.api_key or _NO_KEY,
+            "model": self._config.name,
+            "base_url": self._where.base,
+            "api_key": self._config.api_key or _NO_KEY,
             "max_retries": 0,  # the worker tries again, and counts it
             "use_responses_api": False,
             "http_client": self._client,
         }
+        if self._where.query:
+            settings["default_query"] = dict(self._where.query)
         if now.temperature:
-            settings["temperature"] = config.temperature
+            settings["temperature"] = self._temperature
         if now.limit == "max_completion_tokens":
-            settings["max_completion_tokens"] = config.max_output_tokens
+            settings["max_completion_tokens"] = self._limit
         elif now.limit:
             # The client renames its own max_tokens.
-            body[now.limit] = config.max_output_tokens
+            body[now.limit] = self._limit
         if now.seed:
-            body[now.seed] = config.seed
+            body[now.seed] = self._seed
+        options = _kept(self._options, now.refused)
+        body |= options.pop("extra_body", None) or {}
         if body:
             settings["extra_body"] = body
-        return _shaped(ChatOpenAI(**(settings | dict(config.options))), now.structured, config.task)
+        return _shaped(ChatOpenAI(**(settings | options)), now.structured, self._config.task)
+
+
+def _kept(options: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+    """The options without what a server refused, also inside of those that hold parameters."""
+    kept = {name: value for name, value in options.items() if name not in refused}
+    for holder in _HOLDERS:
+        if isinstance(kept.get(holder), Mapping):
+            kept[holder] = {n: value for n, value in kept[holder].items() if n not in refused}
+    return kept
 
 
 def _shaped(chat: Any, structured: str, task: Task) -> Any:
-    """The model, told in which shape to answer."""
+    """The model, told in which shape to answer.
+
+    Not by the client's own response_format: it would parse the answer too, and fail where a reply
+    has an error and no answer.
+    """
     match structured:
         case "schema":
-            return chat.bind(response_format=json_schema(task))
+            shape = json_schema(task)
+        case "value":
+            shape = {"type": "json_object", "value": schema_subsets.strict(task.grammar())}
+        case "json":
+            shape = {"type": "json_object"}
         case "tools":
             return chat.bind_tools([tool(task)], tool_choice=task.name)
-        case "json":
-            return chat.bind(response_format={"type": "json_object"})
-    return chat
+        case _:
+            return chat
+    return chat.bind(extra_body={**(chat.extra_body or {}), "response_format": shape})
 
 
 def json_schema(task: Task) -> dict[str, Any]:
     """OpenAI's response_format of a task."""
-    made = {"name": task.name, "schema": task.grammar(), "strict": True}
+    made = {"name": task.name, "schema": schema_subsets.strict(task.grammar()), "strict": True}
     return {"type": "json_schema", "json_schema": made}
 
 
 def tool(task: Task) -> dict[str, Any]:
     """The task as a tool whose arguments are the answer."""
     description = f"Give the answer about the {task.subject}."
-    made = {"name": task.name, "description": description, "parameters": task.grammar()}
+    parameters = schema_subsets.strict(task.grammar())
+    made = {"name": task.name, "description": description, "parameters": parameters}
     return {"type": "function", "function": made}

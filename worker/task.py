@@ -139,7 +139,8 @@ def _offer(one: Field) -> dict[str, Any]:
             listed = {"type": "string", "enum": list(label.labels)}
             return {"type": "array", "items": listed, "maxItems": most}
         case Number():
-            return {"enum": _steps(one)} if _steps(one) else {"type": "integer"}
+            offered = {"type": "integer" if one.whole else "number"}
+            return offered | ({"enum": _steps(one)} if _steps(one) else {})
         case Flag():
             return {"type": "boolean"}
         case Words(longest=longest):

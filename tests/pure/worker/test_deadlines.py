@@ -1,0 +1,250 @@
+"""Every provider ends a call at its deadline, and answers again once what it asks is repaired."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import model
+from worker.call_threads import CallThreads
+from worker.model import Answer, ModelConfig, OverloadedError, Provider, TransientError
+from worker.model_chat import Call
+
+pytest.importorskip("langchain_ollama")
+pytest.importorskip("langchain_openai")
+pytest.importorskip("langchain")
+
+ANSWER = {
+    "primary_emotion": "Joy",
+    "sentiment": "Positive",
+    "confidence_score": 0.9,
+    "key_phrases": [],
+}
+SAID = json.dumps(ANSWER)
+# A call without its deadline would have this time: the test would be ended by `Fault.end`.
+LONG = 600.0
+PATIENCE = 60.0
+
+
+class Fault:
+    """What is wrong with the server: silent, drip, or nothing; ended lets go of all that wait."""
+
+    def __init__(self) -> None:
+        self.kind = ""
+        self.ended = threading.Event()
+        self.asked = threading.Event()
+
+    def wait(self, write: Callable[[], object]) -> None:
+        """Keep a call waiting until the end, with a drop now and then."""
+        self.asked.set()
+        while not self.ended.wait(0.05):
+            if self.kind == "drip":
+                write()
+
+
+def _replies(path: str) -> dict[str, Any]:
+    if path.startswith("/api/"):
+        message: dict[str, Any] = {"role": "assistant", "content": SAID}
+        done = {"done": True, "done_reason": "stop", "prompt_eval_count": 500, "eval_count": 9}
+        return {"model": "m", "created_at": "2026-01-01T00:00:00Z", "message": message} | done
+    call = {"id": "1", "type": "function", "function": {"name": "emotion", "arguments": SAID}}
+    message = {"role": "assistant", "content": SAID, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 500, "completion_tokens": 9, "total_tokens": 509}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m"} | {
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+@contextmanager
+def _serving(fault: Fault) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if fault.kind:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                if fault.kind == "drip":
+                    self.end_headers()
+                fault.wait(lambda: self.wfile.write(b" "))
+                return
+            data = json.dumps(_replies(self.path)).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}"
+        finally:
+            fault.ended.set()
+            listening.shutdown()
+
+
+class Stranger:
+    """A LangChain class that takes no time-out: it waits for as long as its server does."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+
+    def bind_tools(self, *_: object, **__: object) -> Stranger:
+        return self
+
+    def invoke(self, _: object) -> Any:
+        if self._fault.kind:
+            self._fault.wait(lambda: None)
+        return SimpleNamespace(content=SAID, tool_calls=[])
+
+
+def _in_process(fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModelConfig:
+    """llama.cpp in this process, whose model reads and writes tokens one by one."""
+
+    class Client:
+        n_batch = 64
+
+        def eval(self, tokens: Any) -> None:
+            fault.asked.set()
+
+    class ChatLlamaCpp:
+        def __init__(self, **_: object) -> None:
+            self.client = Client()
+
+        def bind(self, **_: object) -> ChatLlamaCpp:
+            return self
+
+        def invoke(self, _: object) -> Any:
+            self.client.eval([1] * 100)
+            while fault.kind and not fault.ended.wait(0.01):
+                self.client.eval([1])
+            return SimpleNamespace(content=SAID, tool_calls=[], response_metadata={})
+
+    community = ModuleType("langchain_community.chat_models.llamacpp")
+    community.ChatLlamaCpp = ChatLlamaCpp  # type: ignore[attr-defined]
+    for name in ("llama_cpp", "langchain_community", "langchain_community.chat_models"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "langchain_community.chat_models.llamacpp", community)
+    monkeypatch.delitem(sys.modules, "worker.model_llamacpp", raising=False)
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    return ModelConfig("llamacpp", str(file), deadline=LONG)
+
+
+NAMES = [
+    "builtin",
+    "ollama",
+    "openai",
+    "langchain:ollama",
+    "langchain:openai",
+    "langchain",
+    "llamacpp",
+]
+
+
+def _built(
+    name: str, url: str, fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Provider:
+    if name == "llamacpp":
+        built = model.build(_in_process(fault, monkeypatch, tmp_path))
+        built.warm_up()
+        return built
+    if name == "langchain":
+        module = importlib.import_module("worker.model_langchain")
+        monkeypatch.setattr(module, "init_chat_model", lambda *_, **__: Stranger(fault))
+        return model.build(ModelConfig("langchain", "stranger:m", deadline=LONG))
+    provider, _, kind = name.partition(":")
+    base = f"{url}/v1" if "openai" in name else url
+    config = {
+        "builtin": ModelConfig("builtin"),
+        "ollama": ModelConfig("ollama", "m", base, deadline=LONG),
+        "openai": ModelConfig("openai", "m", base, deadline=LONG),
+        "langchain": ModelConfig("langchain", f"{kind}:m", base, "key", deadline=LONG),
+    }
+    return model.build(config[provider])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["silent", "drip"])
+def test_a_call_ends_at_its_deadline_and_the_next_one_is_answered(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fault = Fault()
+    end = threading.Timer(PATIENCE, fault.ended.set)  # else a call without deadline never ends
+    end.start()
+    with _serving(fault) as url:
+        built = _built(name, url, fault, monkeypatch, tmp_path)
+        fault.asked.clear()
+        fault.kind = kind
+        if name != "builtin":  # it asks nobody
+            with pytest.raises(TransientError, match="did not answer before the deadline"):
+                built.analyse("a text", time.monotonic() + 1)
+            assert fault.asked.is_set()
+            assert not fault.ended.is_set()
+        fault.kind = ""
+        answer = built.analyse("a text", time.monotonic() + PATIENCE)
+        assert isinstance(answer, Answer)
+        built.close()
+    end.cancel()
+
+
+def _threads(call: Callable[[Any], Any], most: int = 2) -> tuple[CallThreads, Call]:
+    state = Call()
+    return CallThreads(call, state, most, "stranger:m"), state
+
+
+def test_calls_that_were_given_up_are_counted_and_bounded(caplog: Any) -> None:
+    may_end = threading.Event()
+
+    def call(_: object) -> str:
+        may_end.wait(PATIENCE)
+        return "late"
+
+    threads, state = _threads(call)
+    for count in (1, 2):
+        state.deadline = time.monotonic()
+        with pytest.raises(TransientError, match="before the deadline"):
+            threads.invoke([])
+        assert threads.abandoned == count
+        assert f"{count} such calls still run" in caplog.text
+    state.deadline = time.monotonic() + PATIENCE
+    with pytest.raises(OverloadedError, match="2 calls to stranger:m"):
+        threads.invoke([])
+    may_end.set()
+    for thread in threading.enumerate():
+        if thread.name == "model-call":
+            thread.join(PATIENCE)
+    assert threads.abandoned == 0
+    assert threads.invoke([]) == "late"
+
+
+def test_a_call_in_a_thread_fails_as_without_one_and_keeps_the_pause() -> None:
+    state = Call()
+
+    def call(_: object) -> None:
+        assert state.deadline == 1e12
+        state.pause = 7.0
+        raise KeyError("x")
+
+    threads = CallThreads(call, state, 1, "stranger:m")
+    state.deadline = 1e12
+    with pytest.raises(KeyError):
+        threads.invoke([])
+    assert state.pause == 7.0
+    assert threads.abandoned == 0

@@ -1,0 +1,65 @@
+"""The schema that is sent has the keywords alone that servers take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker import schema_subsets, task_file
+from worker.task import Task
+
+TRIAGE = Path(__file__).parents[3] / "docs" / "examples" / "ticket-triage.yaml"
+TASKS = [task_file.load(), task_file.load(TRIAGE)]
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for one in schema["properties"].values():
+        yield one
+        if "items" in one:
+            yield one["items"]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_strict_mode_gets_its_keywords_and_a_type_everywhere(task: Task) -> None:
+    schema = schema_subsets.strict(task.grammar())
+    assert schema.keys() == {"type", "properties", "required", "additionalProperties"}
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == [one.name for one in task.fields]
+    for part in _parts(schema):
+        assert part.keys() <= {"type", "description", "enum", "items"}
+        assert isinstance(part["type"], str)
+    assert len(json.dumps(schema)) < 15_000
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_what_is_left_out_is_in_the_grammar_and_so_in_our_own_check(task: Task) -> None:
+    bounded = {key for part in _parts(task.grammar()) for key in part}
+    assert {"maxItems", "maxLength"} <= bounded
+
+
+def _listed(most: int, **item: Any) -> dict[str, Any]:
+    return {"type": "array", "maxItems": most, "items": {"type": "string", **item}}
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ({"type": "string", "maxLength": 1999}, {"maxLength"}),
+        ({"type": "string", "maxLength": 2000}, set()),
+        ({"type": "string", "maxLength": 100_000}, set()),
+        (_listed(5000), set()),
+        (_listed(50, maxLength=2000), {"maxItems"}),
+        (_listed(50, maxLength=40), {"maxItems"}),
+        (_listed(5, maxLength=200), {"maxItems", "maxLength"}),
+    ],
+)
+def test_a_grammar_of_llama_cpp_has_no_bound_that_its_parser_refuses(
+    part: dict[str, Any], kept: set[str]
+) -> None:
+    schema = schema_subsets.repeatable({"type": "object", "properties": {"a": part}})
+    keys = {key for one in _parts(schema) for key in one}
+    assert keys & {"maxItems", "maxLength"} == kept
