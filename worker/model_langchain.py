@@ -112,7 +112,8 @@ class _Asked:
                 settings[own] = self._http[own]
         if not now.temperature:
             settings["temperature"] = None
-        if now.limit is None:
+        # Other classes have one name for the limit, and rename it themselves.
+        if now.limit is None or (self._kind not in _OPENAI and "max_tokens" in now.refused):
             settings["max_tokens"] = None
         elif self._kind in _OPENAI and now.limit == "max_tokens":
             # The class renames its own max_tokens.
@@ -140,6 +141,8 @@ class _Asked:
         client = {**own, **http.settings} if isinstance(own, Mapping) else dict(http.settings)
         if isinstance(own, Mapping):
             client.pop("transport", None)  # with one of ours httpx would not look at the user's
+        if "transport" in client:
+            http.closers.append(client["transport"].close)
         if config.api_key:
             client["headers"] = {
                 **(client.get("headers") or {}),

@@ -28,7 +28,9 @@ _REFUSED = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra_forbidden|extra (?:inputs|fields|keys)"
     r"|not (?:supported|permitted|allowed|available|recogni[sz]ed|compatible)|n[o']t support"
     r"|does not exist|unavailable|invalid_parameter|cannot both be|deprecated|missing field"
-    r"|only (?:supported|enabled|available)|invalid schema|invalid format|cannot unmarshal"
+    r"|only (?:supported|enabled|available)|(?:supported|enabled|available) only"
+    r"|supported (?:values|types) are|input should be|invalid schema|invalid format"
+    r"|cannot unmarshal"
     r"|failed to (?:parse grammar|initialize samplers)|grammar is too large"
     r"|no endpoints found that",
     re.IGNORECASE,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,3 +212,39 @@ def test_a_failed_warm_up_quotes_the_server_and_a_text_is_never_quoted(
         built.close()
     assert "not enabled" not in str(caught.value)
     assert not [one for one in caplog.records if TEXT in str(vars(one))]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "temperature"])
+def test_a_strangers_class_is_negotiated_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of LangChain that has its own client, and its own error with a status."""
+    from worker import model_langchain
+
+    made: list[dict[str, Any]] = []
+
+    class RefusedError(Exception):
+        status_code = 400
+        body = json.dumps({"error": {"message": f"`{name}` is not supported"}})
+
+    class Stranger:
+        def __init__(self, settings: dict[str, Any]) -> None:
+            self.settings = settings
+
+        def bind_tools(self, *_: object, **__: object) -> Stranger:
+            return self
+
+        def invoke(self, _: object) -> Any:
+            if name in self.settings:
+                raise RefusedError
+            return SimpleNamespace(content=json.dumps(ANSWER), tool_calls=[])
+
+    def init(_: str, **settings: Any) -> Stranger:
+        made.append(settings)
+        return Stranger(settings)
+
+    monkeypatch.setattr(model_langchain, "init_chat_model", init)
+    built = model.build(model.ModelConfig("langchain", "stranger:m"))
+    built.warm_up()
+    assert len(made) == 2
+    assert name in made[0]
+    assert name not in made[1]
+    built.close()
