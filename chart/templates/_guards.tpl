@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "lease" "rules" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "additions" "accounts" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ollama" "healing" "remediator" "lease" "rules" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -187,7 +187,7 @@
 
 {{- define "selfheal.guards.environment" -}}
 {{- $p := list -}}
-{{- range $component := list "worker" "remediator" "ollama" -}}
+{{- range $component := list "worker" "remediator" "ollama" "rabbitmq" "nodeProblemDetector" -}}
 {{- if (get $.Values $component).enabled -}}
 {{- $seen := dict -}}
 {{- range include (printf "selfheal.%s.env" $component) $ | fromYamlArray -}}

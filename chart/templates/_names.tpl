@@ -32,11 +32,12 @@ app.kubernetes.io/instance: {{ include "selfheal.instance" .root | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Labels of an object. dict: root, component, more (labels by which others select it; may be left out). Each key is there
+{{/* Labels of an object. dict: root, component, more (labels by which others select it; may be left out), added (the
+     values' own labels of this object; may be left out). Each key is there
      once: what selects it counts most, then the chart's own. */}}
 {{- define "selfheal.labels" -}}
 {{- $own := include "selfheal.ownLabels" . | fromYaml -}}
-{{- merge (dict) (default dict .more) $own (default dict .root.Values.commonLabels) | toYaml -}}
+{{- merge (dict) (default dict .more) $own (default dict .added) (default dict .root.Values.commonLabels) | toYaml -}}
 {{- end -}}
 
 {{/* What the chart itself says of an object. The chart's version is here and never in a pod template: a new version of the

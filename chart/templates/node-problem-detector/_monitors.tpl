@@ -30,3 +30,11 @@
 {{- end -}}
 {{- $conditions | uniq | sortAlpha | join "," -}}
 {{- end -}}
+
+{{- define "selfheal.nodeProblemDetector.env" -}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- with .Values.nodeProblemDetector.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

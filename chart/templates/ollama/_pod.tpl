@@ -4,6 +4,7 @@ image: {{ include "selfheal.image" (dict "root" . "image" .Values.ollama.image) 
 imagePullPolicy: {{ .Values.ollama.image.pullPolicy }}
 env:
   {{- include "selfheal.ollama.env" . | trim | nindent 2 }}
+{{- include "selfheal.envFrom" (dict "values" .Values.ollama "at" 0) }}
 securityContext:
   {{- include "selfheal.securityContext" (dict "root" . "context" .Values.ollama.securityContext) | nindent 2 }}
 volumeMounts:
@@ -13,6 +14,9 @@ volumeMounts:
   - {name: home, mountPath: /home/ollama}
   - {name: tmp, mountPath: /tmp}
   - {name: scripts, mountPath: /scripts, readOnly: true}
+  {{- with .Values.ollama.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{/* Not empty when replicas may not have the volume at once on two nodes; of a claim of others nobody knows. */}}

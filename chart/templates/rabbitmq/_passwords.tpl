@@ -7,14 +7,15 @@ backoffLimit: {{ .Values.topology.backoffLimit }}
 template:
   metadata:
     labels:
-      {{- include "selfheal.selectorLabels" (dict "root" . "component" "rabbitmq-passwords") | nindent 6 }}
+      {{- include "selfheal.podLabels" (dict "root" . "component" "rabbitmq-passwords" "added" .Values.topology.podLabels) | nindent 6 }}
+    {{- $own := "" }}
     {{- with .Values.rabbitmq.auth }}
     {{- if or .password .monitorPassword }}
-    annotations:
-      # One that was given is part of what is made.
-      checksum/passwords: {{ list .password .monitorPassword | toJson | sha256sum | trunc 16 | quote }}
+    {{- /* One that was given is part of what is made. */}}
+    {{- $own = list .password .monitorPassword | toJson | sha256sum | trunc 16 | quote | printf "checksum/passwords: %s" }}
     {{- end }}
     {{- end }}
+    {{- include "selfheal.annotations" (dict "own" $own "added" .Values.topology.podAnnotations "at" 4) }}
   spec:
     serviceAccountName: {{ include "selfheal.rabbitmq.fullname" . }}-passwords
     automountServiceAccountToken: true
@@ -22,6 +23,7 @@ template:
     {{- with include "selfheal.imagePullSecrets" . | trim }}
     {{- . | nindent 4 }}
     {{- end }}
+    {{- include "selfheal.podOptions" (dict "values" $program "at" 4) }}
     restartPolicy: OnFailure
     securityContext:
       {{- include "selfheal.securityContext" (dict "root" . "context" $program.podSecurityContext) | nindent 6 }}

@@ -28,3 +28,23 @@
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* What the remediator's program reads from files, in each pod that runs it. */}}
+{{- define "selfheal.remediator.volumeMounts" -}}
+- {name: configuration, mountPath: /etc/selfheal, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- with .Values.remediator.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "selfheal.remediator.volumes" -}}
+- name: configuration
+  configMap:
+    name: {{ include "selfheal.fullname" . }}-remediator
+- name: tmp
+  emptyDir: {}
+{{- with .Values.remediator.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

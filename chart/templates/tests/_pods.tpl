@@ -6,3 +6,11 @@
 {{- $_ := set $values.queue "results" "" -}}
 {{- include .of (dict "Values" $values "Release" .root.Release "Chart" .root.Chart "Capabilities" .root.Capabilities "Template" .root.Template) -}}
 {{- end -}}
+
+{{/* What makes a pod one of `helm test`. */}}
+{{- define "selfheal.tests.hook" -}}
+helm.sh/hook: test
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+# What they said is all that is left of them.
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+{{- end -}}

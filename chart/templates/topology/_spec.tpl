@@ -3,14 +3,16 @@ backoffLimit: {{ .Values.topology.backoffLimit }}
 template:
   metadata:
     labels:
-      {{- include "selfheal.selectorLabels" (dict "root" . "component" "topology") | nindent 6 }}
+      {{- include "selfheal.podLabels" (dict "root" . "component" "topology" "added" .Values.topology.podLabels) | nindent 6 }}
+    {{- include "selfheal.annotations" (dict "added" .Values.topology.podAnnotations "at" 4) }}
   spec:
-    serviceAccountName: {{ include "selfheal.fullname" . }}-worker
+    serviceAccountName: {{ include "selfheal.serviceAccountName" (dict "account" .Values.worker.serviceAccount "name" (printf "%s-worker" (include "selfheal.fullname" .))) | quote }}
     automountServiceAccountToken: false
     enableServiceLinks: false
     {{- with include "selfheal.imagePullSecrets" . | trim }}
     {{- . | nindent 4 }}
     {{- end }}
+    {{- include "selfheal.podOptions" (dict "values" .Values.worker "at" 4) }}
     restartPolicy: OnFailure
     securityContext:
       {{- include "selfheal.securityContext" (dict "root" . "context" .Values.worker.podSecurityContext) | nindent 6 }}

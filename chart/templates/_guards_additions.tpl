@@ -1,0 +1,46 @@
+{{/* Problems of what the values add to pods. */}}
+{{- define "selfheal.guards.additions" -}}
+{{- $p := list -}}
+{{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
+{{- $values := get $.Values $key -}}
+{{- if $values.enabled -}}
+{{- if and (eq $values.dnsPolicy "None") (not (default dict $values.dnsConfig).nameservers) -}}
+{{- $p = append $p (printf "%s.dnsPolicy is None, and then the pods have no name server: set %s.dnsConfig.nameservers" $key $key) -}}
+{{- end -}}
+{{- $seen := list -}}
+{{- range concat (default list $values.initContainers) (default list $values.extraContainers) -}}
+{{- if not .name -}}
+{{- $p = append $p (printf "%s.initContainers or %s.extraContainers has a container without a name: give it one" $key $key) -}}
+{{- else if has .name $seen -}}
+{{- $p = append $p (printf "%s.initContainers and %s.extraContainers have the name %s twice: give each container a name of its own" $key $key .name) -}}
+{{- end -}}
+{{- $seen = append $seen .name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson (uniq $p) -}}
+{{- end -}}
+
+{{/* Problems of the ServiceAccounts. */}}
+{{- define "selfheal.guards.accounts" -}}
+{{- $p := list -}}
+{{- range $key := list "remediator" "nodeProblemDetector" -}}
+{{- $values := get $.Values $key -}}
+{{- if and $values.enabled (not $values.serviceAccount.create) (has $values.serviceAccount.name (list "" "default")) -}}
+{{- $p = append $p (printf "%s.serviceAccount.create is false and no account is named: its rights would go to the namespace's account `default`, which every pod without an account of its own has. Set %s.serviceAccount.name" $key $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- range $key := list "worker" "rabbitmq" "ollama" "remediator" -}}
+{{- $values := get $.Values $key -}}
+{{- with $values.serviceAccount.name -}}
+{{- if and $values.enabled $values.serviceAccount.create -}}
+{{- if hasKey $seen . -}}
+{{- $p = append $p (printf "%s.serviceAccount.name and %s.serviceAccount.name are both %s: set `create: false` for one of them" (get $seen .) $key .) -}}
+{{- end -}}
+{{- $_ := set $seen . $key -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
