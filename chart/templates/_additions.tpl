@@ -30,3 +30,26 @@
 {{- define "selfheal.podLabels" -}}
 {{- merge (include "selfheal.selectorLabels" . | fromYaml) (default dict .added) | toYaml -}}
 {{- end -}}
+
+{{/* How an endpoint of a PodMonitor is scraped, as fields. dict: root. */}}
+{{- define "selfheal.scrape" -}}
+{{- with .root.Values.metrics.podMonitor -}}
+interval: {{ .interval | quote }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . | quote }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty when the PrometheusRule is made, by either of its two switches. */}}
+{{- define "selfheal.alerts.enabled" -}}
+{{- if or .Values.alerts.enabled .Values.metrics.prometheusRule.enabled -}}enabled{{- end -}}
+{{- end -}}

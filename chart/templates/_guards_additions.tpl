@@ -44,3 +44,26 @@
 {{- end -}}
 {{- toJson $p -}}
 {{- end -}}
+
+{{/* Problems of how metrics are scraped and dashboards are made. */}}
+{{- define "selfheal.guards.monitors" -}}
+{{- $p := list -}}
+{{- with .Values.metrics.podMonitor -}}
+{{- if and .enabled .scrapeTimeout -}}
+{{- if gt (include "selfheal.seconds" .scrapeTimeout | float64) (include "selfheal.seconds" .interval | float64) -}}
+{{- $p = append $p (printf "metrics.podMonitor.scrapeTimeout (%s) is longer than metrics.podMonitor.interval (%s), which Prometheus refuses: lower it" .scrapeTimeout .interval) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.dashboards -}}
+{{- if .grafanaOperator.enabled -}}
+{{- if not .enabled -}}
+{{- $p = append $p "dashboards.grafanaOperator.enabled is true and dashboards.enabled is false: the operator reads the dashboards from the ConfigMaps, set dashboards.enabled=true" -}}
+{{- end -}}
+{{- if not (or (default dict .grafanaOperator.instanceSelector).matchLabels (default dict .grafanaOperator.instanceSelector).matchExpressions) -}}
+{{- $p = append $p "dashboards.grafanaOperator.instanceSelector selects nothing: name your Grafana by its labels, as {matchLabels: {dashboards: grafana}}" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import FIXED, Helm, Manifest, by_kind, containers_of, pod_specs
+from tests.chart.rendering import (
+    FIXED,
+    GROUPS,
+    OPERATORS,
+    Helm,
+    Manifest,
+    by_kind,
+    containers_of,
+    pod_specs,
+)
 from tests.chart.schemas import problems
 
 BASE: Manifest = {
@@ -308,3 +317,79 @@ def test_objects_of_yours_are_templates(helm: Helm) -> None:
     assert by_kind(manifests, "ConfigMap")["selfheal-more"]["data"] == {"number": "123"}
     assert "selfheal-s" in by_kind(manifests, "Secret")
     assert len(manifests) == len(_render(helm)) + 2
+
+
+def test_a_pod_monitor_is_made_as_values_say(helm: Helm, crds: tuple[Path, ...]) -> None:
+    scrape = {
+        "interval": "30s",
+        "scrapeTimeout": "9s",
+        "relabelings": [{"action": "replace", "targetLabel": "cluster", "replacement": "a"}],
+        "metricRelabelings": [{"action": "labeldrop", "regex": "build"}],
+    }
+    monitor_values = {
+        "enabled": True,
+        "annotations": {"a": "b"},
+        "labels": {"release": "p"},
+        **scrape,
+    }
+    flags = GROUPS[OPERATORS]
+    manifests = helm.template(
+        *FIXED, values={"metrics": {"podMonitor": monitor_values}}, flags=flags
+    )
+    monitors = by_kind(manifests, "PodMonitor")
+    assert len(monitors) == 4
+    for monitor in monitors.values():
+        assert monitor["metadata"]["annotations"] == {"a": "b"}
+        assert monitor["metadata"]["labels"]["release"] == "p"
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            assert endpoint | scrape == endpoint
+        assert problems(monitor, "1.34", crds) == []
+    plain = helm.template(*FIXED, "metrics.podMonitor.enabled=true", flags=flags)
+    for monitor in by_kind(plain, "PodMonitor").values():
+        assert "annotations" not in monitor["metadata"]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            assert endpoint.keys() <= {"port", "path", "interval", "params"}
+    late = {"podMonitor": {"enabled": True, "interval": "15s", "scrapeTimeout": "1m"}}
+    assert "scrapeTimeout (1m) is longer than" in helm.refusal(values={"metrics": late})
+
+
+def test_rules_are_made_by_either_name(helm: Helm) -> None:
+    def rule(values: Manifest) -> Manifest:
+        manifests = helm.template(*FIXED, values=values, flags=GROUPS[OPERATORS])
+        (found,) = by_kind(manifests, "PrometheusRule").values()
+        return found
+
+    conventional = {"enabled": True, "labels": {"release": "p"}, "annotations": {"a": "b"}}
+    metrics = {"podMonitor": {"enabled": True}, "prometheusRule": conventional}
+    found = rule({"metrics": metrics})
+    alerts = {"enabled": True, "labels": {"release": "p"}}
+    other = rule({"metrics": {"podMonitor": {"enabled": True}}, "alerts": alerts})
+    assert found["metadata"].pop("annotations") == {"a": "b"}
+    assert found == other
+    metrics["prometheusRule"] = {"enabled": True, "namespace": "monitoring"}
+    assert rule({"metrics": metrics})["metadata"]["namespace"] == "monitoring"
+
+
+def test_dashboards_for_the_grafana_operator(helm: Helm) -> None:
+    operator = {"enabled": True, "folder": "0123", "resyncPeriod": "10m"}
+    manifests = helm.template(*FIXED, values={"dashboards": {"grafanaOperator": operator}})
+    texts = by_kind(manifests, "ConfigMap")
+    made = by_kind(manifests, "GrafanaDashboard")
+    assert len(made) == 4
+    for one in made.values():
+        assert one["apiVersion"] == "grafana.integreatly.org/v1beta1"
+        spec = one["spec"]
+        reference = spec["configMapRef"]
+        assert reference["key"] in texts[reference["name"]]["data"]
+        assert spec == {
+            "instanceSelector": {"matchLabels": {"dashboards": "grafana"}},
+            "allowCrossNamespaceImport": True,
+            "folder": "0123",
+            "resyncPeriod": "10m",
+            "configMapRef": reference,
+        }
+    assert not by_kind(helm.template(*FIXED), "GrafanaDashboard")
+    off = {"enabled": False, "grafanaOperator": {"enabled": True}}
+    assert "set dashboards.enabled=true" in helm.refusal(values={"dashboards": off})
+    nobody = {"grafanaOperator": {"enabled": True, "instanceSelector": {"matchLabels": None}}}
+    assert "selects nothing" in helm.refusal(values={"dashboards": nobody})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ci.chart.__main__ import generated
 from ci.chart.values import Value, ValuesError, read
@@ -196,3 +197,43 @@ def test_anchors_may_stand_at_the_top(helm: Helm) -> None:
     assert helm.template(*FIXED, values=anchors) == helm.template(*FIXED)
     assert "common" in helm.refusal(values={"common": {}})
     assert "x-common" in helm.refusal(values={"worker": {"x-common": {}}})
+
+
+#: How a sentence begins that is only understood below its heading.
+CONTEXT = re.compile(
+    r"(Its|Their|Those|Of|Make (one|it|them)|Run it|Have (one|a \w+\.)|Hold it|Look)\b"
+)
+
+
+def test_each_description_stands_alone() -> None:
+    """In the table of README.md no heading is above it."""
+    for value in read((CHART / "values.yaml").read_text(encoding="utf-8")).values():
+        for leaf in value.leaves():
+            assert not CONTEXT.match(leaf.description), f"{leaf.path}: {leaf.description}"
+            assert len(re.findall(r"[\w`]+", leaf.description)) >= 4, leaf.path
+
+
+def test_what_most_installs_set_is_on_the_first_two_screens(helm: Helm) -> None:
+    """As an example that works."""
+    lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()[:80]
+    example = yaml.safe_load("\n".join(one[1:] for one in lines if one.startswith("#   ")))
+    assert example.keys() >= {"worker", "model", "rabbitmq", "broker", "autoscaling", "remediator"}
+    assert example["worker"]["image"]
+    assert example["remediator"]["image"]
+    names = {(m["kind"], m["metadata"]["name"]) for m in helm.template(values=example)}
+    assert ("Deployment", "selfheal-worker") in names
+
+
+def test_the_chart_says_what_an_index_of_charts_asks_for() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    for key in ("home", "icon", "sources", "maintainers", "keywords"):
+        assert about[key], key
+    noted = about["annotations"]
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    images = {one["image"] for one in yaml.safe_load(noted["artifacthub.io/images"])}
+    parts = [values[part]["image"] for part in ("rabbitmq", "ollama", "nodeProblemDetector")]
+    assert images == {f"{image['repository']}:{image['tag']}" for image in parts}
+    (crd,) = yaml.safe_load(noted["artifacthub.io/crds"])
+    made = yaml.safe_load((CHART / "crds" / "healingpolicy.yaml").read_text(encoding="utf-8"))
+    assert (crd["name"], crd["kind"]) == (made["metadata"]["name"], made["spec"]["names"]["kind"])
+    assert crd["version"] in [version["name"] for version in made["spec"]["versions"]]
