@@ -61,6 +61,10 @@
 {{- $p = concat $p (include "selfheal.guards.fromZero" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.managementKeys" . | fromJsonArray) -}}
 {{- $p = concat $p (include "selfheal.guards.brokerKeys" . | fromJsonArray) -}}
+{{- if and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "keda") -}}
+{{- $definition := include "selfheal.keda.definition" . | fromJson -}}
+{{- $p = concat $p (include "selfheal.guards.keda" (dict "root" . "definition" $definition) | fromJsonArray) -}}
+{{- end -}}
 {{- if .Values.rabbitmq.enabled -}}
 {{- $live := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "selfheal.rabbitmq.fullname" .) -}}
 {{- $p = concat $p (include "selfheal.guards.persistence" (dict "root" . "live" $live) | fromJsonArray) -}}
@@ -130,6 +134,56 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
+{{- end -}}
+
+{{/* What this cluster's KEDA cannot do. dict: root, definition (of ScaledObjects, or an empty object). */}}
+{{- define "selfheal.guards.keda" -}}
+{{- $p := list -}}
+{{- with .definition -}}
+{{- $fallback := $.root.Values.autoscaling.keda.fallback -}}
+{{- $version := include "selfheal.keda.version" . -}}
+{{- $knows := true -}}
+{{- range (default list .spec.versions) -}}
+{{- $fields := dig "schema" "openAPIV3Schema" "properties" "spec" "properties" "fallback" "properties" dict . -}}
+{{- if $fields }}{{- $knows = hasKey $fields "behavior" -}}{{- end -}}
+{{- end -}}
+{{- if and $version (semverCompare "<2.16.0-0" $version) -}}
+{{- $p = append $p (printf "this cluster has KEDA %s, which cannot log in to the broker with a user and a password of a Secret: upgrade KEDA to 2.17 or newer, or set autoscaling.mode=hpa with autoscaling.minReplicas=1" $version) -}}
+{{- else if and $fallback.enabled (ne $fallback.behavior "static") (not $knows) -}}
+{{- $p = append $p (printf "autoscaling.keda.fallback.behavior is %s, which this cluster's KEDA%s does not know: upgrade KEDA to 2.17 or newer, or set autoscaling.keda.fallback.behavior=static" $fallback.behavior (empty $version | ternary "" (printf " %s" $version))) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $p -}}
+{{- end -}}
+
+{{/* KEDA's version as its type ScaledObject says it in a label; empty: it does not. Gets the CustomResourceDefinition. */}}
+{{- define "selfheal.keda.version" -}}
+{{- regexFind "[0-9]+\\.[0-9]+\\.[0-9]+" (dig "metadata" "labels" "app.kubernetes.io/version" "" .) -}}
+{{- end -}}
+
+{{/* The type ScaledObject as the cluster has it, as JSON; empty where it cannot be asked for. Who may not look at objects of
+     the cluster is not asked: a lookup that is forbidden fails the whole rendering. */}}
+{{- define "selfheal.keda.definition" -}}
+{{- $found := dict -}}
+{{- if and (or .Values.remediator.enabled .Values.nodeProblemDetector.enabled) (include "selfheal.seesCluster" .) -}}
+{{- $found = lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "scaledobjects.keda.sh" -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* What a version of KEDA costs, as one line; all of it where the version is not known. */}}
+{{- define "selfheal.keda.costs" -}}
+{{- $costs := list -}}
+{{- if or (not .) (semverCompare "<2.17.0-0" .) -}}
+{{- $costs = append $costs "below 2.17 it knows no fallback but `static`" -}}
+{{- end -}}
+{{- if or (not .) (semverCompare "<2.19.0-0" .) -}}
+{{- $costs = append $costs "below 2.19 the fallback starts no worker where there is none" -}}
+{{- end -}}
+{{- if or (not .) (semverCompare "<2.20.0-0" .) -}}
+{{- $costs = append $costs "below 2.20 a condition Fallback may stay True (Argo CD: Degraded)" -}}
+{{- end -}}
+{{- $costs | join "; " -}}
 {{- end -}}
 
 {{/* Bytes of a quantity such as 2Gi, 500M or 1073741824. */}}

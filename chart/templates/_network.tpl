@@ -1,13 +1,23 @@
 {{/* Egress rule: name resolution. */}}
 {{- define "selfheal.network.dns" -}}
+{{- $to := default list .Values.networkPolicy.dnsTo -}}
+{{- $ports := default (list 53) .Values.networkPolicy.dnsPorts -}}
+{{- if eq (include "selfheal.openshift" .) "true" -}}
+{{- /* A policy is about the port of the pod and not of the Service before it. */ -}}
+{{- $to = append $to (dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" "openshift-dns"))) -}}
+{{- $ports = .Values.networkPolicy.dnsPorts | default (list 53 5353) -}}
+{{- end -}}
 - to:
-    {{- toYaml .Values.networkPolicy.dnsTo | nindent 4 }}
+    {{- toYaml (uniq $to) | nindent 4 }}
   ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range $ports }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end -}}
 
-{{/* Egress rule: the broker. The bundled one is a pod; of one outside only the port is known, and of a URI nothing. */}}
+{{/* Egress rule: the broker. The bundled one is a pod; of one outside only the port is known, and of a
+     URI nothing: the usual two, and `broker.port`. */}}
 {{- define "selfheal.network.broker" -}}
 {{- if .Values.rabbitmq.enabled -}}
 - to:
@@ -18,8 +28,9 @@
     - {port: amqp}
 {{- else if .Values.broker.secretKeys.uri -}}
 - ports:
-    - {port: 5671}
-    - {port: 5672}
+    {{- range list 5671 5672 (int .Values.broker.port) | uniq }}
+    - {port: {{ . }}}
+    {{- end }}
 {{- else -}}
 - ports:
     - {port: {{ .Values.broker.port }}}

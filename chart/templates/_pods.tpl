@@ -84,6 +84,21 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* The system's own priority classes that pods of this release have, as JSON: namespace -> classes. Everywhere but in
+     kube-system a cluster may let them in by a quota only. */}}
+{{- define "selfheal.criticalClasses" -}}
+{{- $found := dict -}}
+{{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
+{{- $values := get $.Values $key -}}
+{{- $namespace := ternary (include "selfheal.detector.namespace" $) $.Release.Namespace (eq $key "nodeProblemDetector") -}}
+{{- $class := default "" $values.priorityClassName -}}
+{{- if and $values.enabled (ne $namespace "kube-system") (has $class (list "system-cluster-critical" "system-node-critical")) -}}
+{{- $_ := set $found $namespace (append (get $found $namespace | default list) $class | uniq | sortAlpha) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
 {{/* A number or text as text. A number is never in the form 1e+06, which toString gives. */}}
 {{- define "selfheal.text" -}}
 {{- if kindIs "string" . -}}{{- . -}}{{- else -}}{{- toJson . -}}{{- end -}}

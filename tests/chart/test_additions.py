@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from tests.chart.rendering import GROUPS, OPERATORS, Helm, Manifest, by_kind, workloads
@@ -97,3 +100,96 @@ def test_workers_may_go_where_values_say_and_nobody_else(helm: Helm) -> None:
         "selfheal-worker",
         "selfheal-helm-test",
     }
+
+
+def _pods(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """The metadata of every pod that is made, by what makes it; Jobs without their hash."""
+    found = {m["metadata"]["name"]: m["metadata"] for m in manifests if m["kind"] == "Pod"}
+    for made in workloads(manifests):
+        name = re.sub(r"-[0-9a-f]{8,10}$", "", made["metadata"]["name"])
+        found[f"{made['kind']}/{name}"] = made["spec"]["template"]["metadata"]
+    return found
+
+
+JOBS = {
+    "topology": {"Job/selfheal-topology", "Job/selfheal-rabbitmq-passwords"},
+    "helmTest": {"selfheal-test-pipeline", "selfheal-test-remediator"},
+    "remediator.uninstall": {"Job/selfheal-remediator-uninstall"},
+}
+
+
+@pytest.mark.parametrize("key", JOBS)
+def test_pods_of_jobs_and_tests_take_labels_and_annotations(helm: Helm, key: str) -> None:
+    values: Manifest = {
+        "podLabels": {"team": "a"},
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+    }
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    pods = _pods(helm.template(values=values))
+    assert {name for name, one in pods.items() if one["labels"].get("team") == "a"} == JOBS[key]
+    annotated = "sidecar.istio.io/inject"
+    assert {name for name, one in pods.items() if annotated in one.get("annotations", {})} == JOBS[
+        key
+    ]
+    if key == "helmTest":
+        for name in JOBS[key]:
+            assert pods[name]["annotations"]["helm.sh/hook"] == "test"
+
+
+def test_every_pod_can_have_a_label_that_a_policy_requires(helm: Helm) -> None:
+    labels = {"podLabels": {"team": "a"}}
+    values: Manifest = {
+        "model": MODEL,
+        "ollama": {**OLLAMA, **labels},
+        "remediator": {**labels, "uninstall": labels},
+        **dict.fromkeys(("worker", "rabbitmq", "nodeProblemDetector"), labels),
+        **dict.fromkeys(("topology", "helmTest"), labels),
+    }
+    pods = _pods(helm.template(values=values))
+    assert [name for name, one in pods.items() if one["labels"].get("team") != "a"] == []
+
+
+def test_two_releases_have_dashboards_of_two_uids_and_titles(helm: Helm) -> None:
+    """Grafana stops loading where two have one; links lead to the release's own."""
+
+    def boards(release: str, *flags: str) -> list[Manifest]:
+        maps = by_kind(helm.template(release=release, flags=flags), "ConfigMap")
+        texts = {
+            file: json.loads(text)
+            for name, one in maps.items()
+            if "-dashboard-" in name
+            for file, text in one["data"].items()
+        }
+        assert {f"{board['uid']}.json" for board in texts.values()} == texts.keys()
+        return list(texts.values())
+
+    releases = (
+        boards("selfheal"),
+        boards("feedback"),
+        boards("selfheal", "--namespace=other"),
+        boards("feedback", "--namespace=other"),
+    )
+    for key in ("uid", "title"):
+        found = [board[key] for release in releases for board in release]
+        assert len(found) == len(set(found)) == 16
+    for release in releases:
+        uids = {board["uid"] for board in release}
+        assert max(map(len, uids)) <= 40
+        for board in release:
+            links = {link["url"].removeprefix("/d/") for link in board["links"]}
+            assert links == uids - {board["uid"]}
+    assert {board["uid"] for board in releases[0]} == {
+        f"selfheal-{name}" for name in ("overview", "worker", "model", "remediation")
+    }
+
+
+def test_an_alert_leads_to_the_dashboard_of_its_release(helm: Helm) -> None:
+    values = {"alerts": {"enabled": True, "grafanaUrl": "https://g.example"}}
+    manifests = helm.template(release="feedback", values=values, flags=GROUPS[OPERATORS])
+    [rules] = by_kind(manifests, "PrometheusRule").values()
+    linked = set(re.findall(r"https://g\.example/d/([a-z0-9-]+)\?", json.dumps(rules)))
+    maps = by_kind(manifests, "ConfigMap")
+    files = {f for name, one in maps.items() if "-dashboard-" in name for f in one["data"]}
+    assert linked
+    assert {f"{uid}.json" for uid in linked} <= files

@@ -120,3 +120,61 @@ def test_a_change_of_a_live_volume_is_refused_with_the_steps(
     assert f"rabbitmq.persistence.{said}" in problem
     assert "set it back" in problem
     assert "delete statefulset selfheal-rabbitmq --cascade=orphan" in problem
+
+
+def _keda(version: str | None, *, behavior: bool = True) -> dict[str, Any]:
+    """The type ScaledObject as a KEDA of this version brings it."""
+    fields = {"failureThreshold": {}, "replicas": {}, **({"behavior": {}} if behavior else {})}
+    schema = {"properties": {"spec": {"properties": {"fallback": {"properties": fields}}}}}
+    labels = {} if version is None else {"labels": {"app.kubernetes.io/version": version}}
+    return {
+        "definition": {
+            "metadata": {"name": "scaledobjects.keda.sh", **labels},
+            "spec": {"versions": [{"name": "v1alpha1", "schema": {"openAPIV3Schema": schema}}]},
+        }
+    }
+
+
+STATIC = "autoscaling.keda.fallback.behavior=static"
+
+
+@pytest.mark.parametrize(
+    ("given", "sets"),
+    [
+        ({"definition": {}}, []),
+        (_keda(None), []),
+        (_keda("main"), []),
+        (_keda("2.17.0"), []),
+        (_keda("v2.20.2"), []),
+        (_keda("2.16.1", behavior=False), [STATIC]),
+        (_keda("2.16.1", behavior=False), ["autoscaling.keda.fallback.enabled=false"]),
+        (_keda(None, behavior=False), [STATIC]),
+    ],
+)
+def test_a_keda_that_can_do_it_is_no_problem(
+    ask: Ask, given: dict[str, Any], sets: list[str]
+) -> None:
+    assert ask("selfheal.guards.keda", given, *sets) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sets", "said"),
+    [
+        (_keda("2.15.1", behavior=False), [], "this cluster has KEDA 2.15.1, which cannot log in"),
+        (_keda("v2.9.0", behavior=False), [STATIC], "this cluster has KEDA 2.9.0, which cannot"),
+        (_keda("2.16.1", behavior=False), [], "this cluster's KEDA 2.16.1 does not know"),
+        (_keda(None, behavior=False), [], "this cluster's KEDA does not know"),
+    ],
+)
+def test_a_keda_that_is_too_old_is_refused_with_what_to_do(
+    ask: Ask, given: dict[str, Any], sets: list[str], said: str
+) -> None:
+    [problem] = ask("selfheal.guards.keda", given, *sets)
+    assert said in problem
+    assert "upgrade KEDA to 2.17 or newer, or set autoscaling." in problem
+
+
+def test_an_old_keda_is_told_no_field_that_it_does_not_know(helm: Helm) -> None:
+    fallback = by_kind(helm.template(*FIXED, STATIC), "ScaledObject")["selfheal-worker"]["spec"]
+    assert fallback["fallback"] == {"failureThreshold": 3, "replicas": 1}
+    assert fallback["triggers"][0]["metricType"] == "AverageValue"

@@ -90,3 +90,31 @@ def test_an_example_with_a_private_registry_says_so_before_the_install(
         assert "nodeProblemDetector.createNamespace=false" in text
     without = notes.case(case, "nodeProblemDetector.createNamespace=false")
     assert "Namespace" not in {m["kind"] for m in without}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_command_needs_nothing_but_helm_and_kubectl(notes: Helm, case: str) -> None:
+    """Who installs by Helm has no program of ours on the machine."""
+    text = notes.notes(files=CASES[case])
+    commands = re.findall(
+        r"(?:^|  )((?:helm|kubectl|selfheal-\w+|export|echo|curl) .*)", text, re.M
+    )
+    assert commands[0].startswith(("helm ", "kubectl ")), commands
+    assert "| selfheal-" not in commands[0]
+    if "Workers read the queue" in text:
+        assert commands[0] == "helm test feelings -n ns"
+
+
+def test_the_password_is_read_from_the_secret_that_has_it(notes: Helm) -> None:
+    text = notes.notes()
+    assert "get secret feelings-selfheal-rabbitmq -o go-template=" in text
+    assert '{{ index .data "password" | base64decode }}' in text
+    mine = notes.notes("rabbitmq.auth.existingSecret=mine", "rabbitmq.auth.secretKeys.password=a.b")
+    assert """get secret mine -o go-template='{{ index .data "a.b" | base64decode }}'""" in mine
+
+
+def test_says_what_a_lower_version_of_keda_costs(notes: Helm) -> None:
+    text = notes.notes()
+    for version in ("2.17", "2.19", "2.20"):
+        assert f"below {version}" in text
+    assert "below 2." not in notes.notes("autoscaling.mode=none")

@@ -224,3 +224,104 @@ def test_a_named_namespace_is_made_only_when_told_and_then_kept(helm: Helm) -> N
     [own] = namespaces().values()
     assert own["metadata"]["name"] == "selfheal-node-problem-detector"
     assert namespaces(f"{create}=true").keys() == {own["metadata"]["name"]}
+
+
+def _egress(helm: Helm, values: dict[str, Any], *flags: str) -> dict[str, list[Manifest]]:
+    """The rules of the way out, by policy."""
+    values = {**WITH_OLLAMA, **values}
+    values["networkPolicy"] = {"enabled": True, **values.get("networkPolicy", {})}
+    policies = by_kind(helm.template(*FIXED, values=values, flags=flags), "NetworkPolicy")
+    return {name: policy["spec"].get("egress", []) for name, policy in policies.items()}
+
+
+def _namespaces(rule: Manifest) -> list[str]:
+    return [
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for peer in rule.get("to", [])
+        if peer.get("namespaceSelector")
+    ]
+
+
+OPENSHIFT = {"compatibility": {"openshift": {"adaptSecurityContext": "force"}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "ports", "places"),
+    [
+        ({}, {53}, ["kube-system"]),
+        ({"global": OPENSHIFT}, {53, 5353}, ["kube-system", "openshift-dns"]),
+        ({"networkPolicy": {"dnsPorts": [5300]}}, {5300}, ["kube-system"]),
+        (
+            {"global": OPENSHIFT, "networkPolicy": {"dnsPorts": [5300]}},
+            {5300},
+            ["kube-system", "openshift-dns"],
+        ),
+    ],
+)
+def test_names_are_asked_where_and_on_which_port_the_platform_has_them(
+    helm: Helm, values: dict[str, Any], ports: set[int], places: list[str]
+) -> None:
+    asked = 0
+    for name, rules in _egress(helm, values).items():
+        for rule in rules:
+            if "kube-system" in _namespaces(rule):
+                asked += 1
+                assert _namespaces(rule) == places, name
+                both = {(p["port"], p["protocol"]) for p in rule["ports"]}
+                assert both == {(port, kind) for port in ports for kind in ("UDP", "TCP")}
+    # The broker calls nobody, and the detector's own calls are left open.
+    assert asked == len([name for name, rules in _egress(helm, values).items() if rules])
+
+
+def test_the_model_server_pulls_from_where_the_values_say(helm: Helm) -> None:
+    def rules(**policy: Any) -> list[Manifest]:
+        return _egress(helm, {"networkPolicy": policy})["selfheal-ollama"][1:]
+
+    extra = {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 3128}]}
+    assert rules() == [{"ports": [{"port": 443}]}]
+    assert rules(ollamaPorts=[5000]) == [{"ports": [{"port": 5000}]}]
+    assert rules(ollamaPorts=[]) == []
+    assert rules(ollamaPorts=[], ollamaExtraEgress=[extra]) == [extra]
+
+
+def test_a_broker_given_as_a_uri_may_have_another_port(helm: Helm) -> None:
+    values = {
+        "rabbitmq": {"enabled": False},
+        "broker": {"existingSecret": "b", "secretKeys": {"uri": "uri"}, "port": 30671},
+        "autoscaling": {"mode": "none"},
+    }
+    for name in ("selfheal-worker", "selfheal-topology"):
+        rules = _egress(helm, values)[name]
+        assert {"ports": [{"port": 5671}, {"port": 5672}, {"port": 30671}]} in rules
+
+
+def test_a_critical_class_has_a_quota_that_lets_it_in(helm: Helm) -> None:
+    """GKE refuses these classes outside of kube-system without one."""
+
+    def quotas(values: dict[str, Any]) -> dict[str, list[str]]:
+        found = {}
+        for manifest in helm.template(*FIXED, values={**WITH_OLLAMA, **values}):
+            if manifest["kind"] == "ResourceQuota":
+                [selected] = manifest["spec"]["scopeSelector"]["matchExpressions"]
+                assert (selected["scopeName"], selected["operator"]) == ("PriorityClass", "In")
+                assert manifest["spec"]["hard"].keys() == {"pods"}
+                found[manifest["metadata"]["namespace"]] = selected["values"]
+        return found
+
+    cluster, node = "system-cluster-critical", "system-node-critical"
+    both = {
+        "remediator": {"priorityClassName": cluster},
+        "nodeProblemDetector": {"priorityClassName": node},
+    }
+    assert quotas({}) == {}
+    assert quotas({"remediator": {"priorityClassName": "high"}}) == {}
+    assert quotas(both) == {"selfheal": [cluster], "selfheal-node-problem-detector": [node]}
+    assert quotas({**both, "criticalPods": {"resourceQuota": False}}) == {}
+    one = {**both, "nodeProblemDetector": {"priorityClassName": node, "namespace": "selfheal"}}
+    assert quotas(one) == {"selfheal": [cluster, node]}
+    there = {"nodeProblemDetector": {"priorityClassName": node, "namespace": "kube-system"}}
+    assert quotas(there) == {}
+    for key in ("worker", "rabbitmq"):
+        assert quotas({key: {"priorityClassName": node}}) == {"selfheal": [node]}
+    off = {"remediator": {"enabled": False, "priorityClassName": cluster}}
+    assert quotas(off) == {}

@@ -85,7 +85,7 @@
 {{- $_ := set $annotations "runbook_url" (printf "%s/%s.md" (trimSuffix "/" $v.runbookUrl) $rule.alert) -}}
 {{- end -}}
 {{- if $v.grafanaUrl -}}
-{{- $_ := set $annotations "dashboard_url" (printf "%s/d/%s?viewPanel=%v&var-namespace=%s&var-release=%s" (trimSuffix "/" $v.grafanaUrl) $rule.dashboard $rule.panel .root.Release.Namespace (include "selfheal.fullname" .root)) -}}
+{{- $_ := set $annotations "dashboard_url" (printf "%s/d/%s?viewPanel=%v&var-namespace=%s&var-release=%s" (trimSuffix "/" $v.grafanaUrl) (include "selfheal.dashboards.uid" (dict "root" .root "uid" $rule.dashboard)) $rule.panel .root.Release.Namespace (include "selfheal.fullname" .root)) -}}
 {{- end -}}
 alert: {{ $rule.alert }}
 expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toRawJson }}
