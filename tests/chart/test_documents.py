@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.chart.rendering import CHART
+import re
+
+import yaml
+
+from tests.chart.rendering import CHART, Helm
 
 ROOT = CHART.parent
 FOLDERS = ("docs", "alerts", "chart", "ci", "dashboards", "worker", "remediator")
@@ -19,3 +23,37 @@ def test_no_document_advises_to_reuse_values() -> None:
             if " --reuse-values" in line and "helm upgrade" in line:
                 advised.append(f"{path.relative_to(ROOT)}: {line}")
     assert advised == []
+
+
+def _page() -> str:
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    return readme.partition("\n## GitOps\n")[2].partition("\n## Values\n")[0]
+
+
+def test_the_page_on_gitops_names_values_that_there_are() -> None:
+    """Each `a.b.c` in it is a key of values.yaml."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    named = re.findall(r"`([a-z][A-Za-z]*(?:\.[a-zA-Z]+)+)(?:[=:][^`]*)?`", _page())
+    keys = [name for name in named if name.partition(".")[0] in values]
+    assert {"rabbitmq.persistence", "topology.ttlSecondsAfterFinished"} <= set(keys)
+    for key in keys:
+        place = values
+        for part in key.split("."):
+            assert part in place, key
+            place = place[part]
+
+
+def test_its_example_of_argo_cd_renders(helm: Helm) -> None:
+    application, release = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _page(), re.S)
+    )
+    given = application["spec"]["source"]["helm"]["valuesObject"]
+    manifests = helm.template(values=given)
+    assert "Secret" not in {m["kind"] for m in manifests}
+    assert helm.template(values=release["spec"]["values"])
+    assert release["spec"]["upgrade"]["crds"] == "CreateReplace"
+
+
+def test_it_says_what_each_version_of_keda_costs() -> None:
+    for version in ("2.16", "2.17", "2.17.0", "2.19", "2.20"):
+        assert version in _page()
