@@ -369,3 +369,63 @@ def test_the_number_given_with_no_autoscaler_goes_with_it(site: Site) -> None:
 def _replicas(site: Site) -> int:
     [worker] = [d for d in site.get("deployments") if d["metadata"]["name"] == "selfheal-worker"]
     return int(worker["spec"]["replicas"])
+
+
+def test_passwords_are_generated_in_a_namespace_that_is_still_to_be_made(site: Site) -> None:
+    """There is a cluster, though nothing in the namespace shows it."""
+    namespace = f"{site.namespace}-new"
+    alone = ("remediator.enabled=false", "rabbitmq.persistence.enabled=false")
+    arguments = (
+        *("selfheal", str(CHART), "-n", namespace, NO_DETECTOR),
+        *(f"--set={one}" for one in alone),
+    )
+
+    def secret() -> dict[str, str]:
+        text = site.cluster.kubectl(
+            "get", "secret", "selfheal-rabbitmq", "-n", namespace, "-o", "json"
+        )
+        data: dict[str, str] = json.loads(text)["data"]
+        return data
+
+    site.helm("install", *arguments, "--create-namespace")
+    try:
+        first = secret()
+        assert {"password", "monitor-password", "amqp-uri", "definitions.json"} <= first.keys()
+        assert "passwords" not in site.cluster.kubectl("get", "job", "-n", namespace)
+        site.helm("upgrade", *arguments)
+        assert secret() == first
+    finally:
+        site.helm("uninstall", "selfheal", "--no-hooks", "-n", namespace)
+
+
+def test_a_changed_volume_of_the_live_broker_is_refused(site: Site) -> None:
+    site.apply("install")
+    upgrade = ("upgrade", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
+    said = site.helm(*upgrade, "--set=rabbitmq.persistence.size=9Gi", fails=True)
+    assert "rabbitmq.persistence.size is 9Gi, and the live broker's claim has 2Gi" in said
+    assert "delete statefulset selfheal-rabbitmq --cascade=orphan" in said
+    said = site.helm(*upgrade, "--set=rabbitmq.persistence.enabled=false", fails=True)
+    assert "rabbitmq.persistence.enabled is false, and the live broker has one" in said
+    site.helm(*upgrade, "--set=rabbitmq.persistence.size=2048Mi")
+
+
+def test_the_api_server_takes_what_argo_cd_applies(site: Site) -> None:
+    """Rendered without a cluster and applied by the server's side; what the Job adds stays."""
+    rendered = site.helm(
+        *("template", "selfheal", str(CHART), "-n", site.namespace, "--no-hooks", NO_DETECTOR),
+        *("--kube-version=1.34.0", "--api-versions=v1/Secret", BY_HAND),
+    )
+    applied = ("apply", "--server-side", "-n", site.namespace, "-f", "-")
+    site.cluster.kubectl(*applied, "--dry-run=server", input=rendered)
+    secrets = [m for m in yaml.safe_load_all(rendered) if m and m["kind"] == "Secret"]
+    [secret] = secrets
+    text = yaml.safe_dump(secret)
+    site.cluster.kubectl(*applied, "--field-manager=argocd-controller", input=text)
+    patch = json.dumps({"data": {"password": "cGFzc3dvcmQ="}})
+    named = ("secret", "selfheal-rabbitmq", "-n", site.namespace)
+    site.cluster.kubectl("patch", *named, "--type=merge", "-p", patch)
+    site.cluster.kubectl(*applied, "--field-manager=argocd-controller", input=text)
+    kept = json.loads(site.cluster.kubectl("get", *named, "-o", "json"))
+    assert kept["data"]["password"] == "cGFzc3dvcmQ="
+    assert kept["data"].keys() == {"password", "username", "monitor-username"}
+    site.cluster.kubectl("delete", *named)
