@@ -44,7 +44,8 @@ volumeMounts:
 # volume that would be what another replica is pulling.
 - {name: OLLAMA_NOPRUNE, value: "1"}
 {{- end }}
-- {name: OLLAMA_HOST, value: "0.0.0.0:11434"}
+# Every address, of IPv6 too: 0.0.0.0 is of IPv4 alone.
+- {name: OLLAMA_HOST, value: ":11434"}
 - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
 - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
 {{- with .Values.model.contextTokens }}
