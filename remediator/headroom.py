@@ -1,8 +1,8 @@
 """Whether what must move fits elsewhere: requests against free allocatable. Pure.
 
-A first-fit of the largest pods first, with the scheduler's filters that can be evaluated from one
-node and its pods (see placement). It errs on the side of "does not fit": a drain that could not
-end is worse than one that waits. A constraint that cannot be evaluated is named in the answer.
+A first-fit of the largest pods first, with the scheduler's filters (see placement and topology). It
+errs on the side of "does not fit": a drain that could not end is worse than one that waits. A
+constraint that cannot be evaluated is named in the answer.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from remediator.placement import Placement, Terms, ports_clash, terms_match
+from remediator.placement import Terms, ports_clash, terms_match
 from remediator.snapshot import Capacity, Node, Pod
+from remediator.topology import Population, Resident, selects, tolerates
 
 #: Labels and taints by which a cluster shows that nodes are made when pods need them.
 _AUTOSCALER_LABELS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
@@ -24,8 +25,6 @@ _AUTOSCALER_TAINTS = (
 #: Volumes of claims (namespace, name): the nodes that each can be used on, None = any.
 ClaimTerms = Mapping[tuple[str, str], Terms | None]
 _NO_CLAIMS: ClaimTerms = {}
-#: What a pod on a node means for others: its namespace, labels and constraints.
-Neighbour = tuple[str, Mapping[str, str], Placement]
 
 
 @dataclass(slots=True)
@@ -37,7 +36,7 @@ class Room:
     memory: int
     pods: int
     others: dict[str, int] = field(default_factory=dict)
-    there: list[Neighbour] = field(default_factory=list)
+    there: list[Resident] = field(default_factory=list)
 
     @classmethod
     def of(cls, node: Node, pods: Iterable[Pod]) -> Room:
@@ -60,16 +59,37 @@ class Room:
         self.pods -= 1
         for name, amount in pod.requests.others:
             self.others[name] = self.others.get(name, 0) - amount
-        self.there.append((pod.namespace, pod.labels, pod.placement))
+        self.there.append(Resident.of(pod))
 
-    def holds(self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS) -> bool:
-        """Whether the pod could be placed here; no when that cannot be told."""
+    def holds(
+        self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS, around: Population | None = None
+    ) -> bool:
+        """Whether the pod could be placed here; no when that cannot be told.
+
+        around: the pods that its constraints are about; None = those that are here.
+        """
+        if around is None:
+            around = self.alone()
+        return (
+            self.fits(pod, claims) and not around.untold_of(pod) and around.allows(pod, self.node)
+        )
+
+    def fits(self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS) -> bool:
+        """Whether the node could take the pod, whatever other pods ask for."""
         return (
             self._has(pod.requests)
-            and self._selected(pod, claims)
-            and not pod.placement.unknown
-            and self._beside_others(pod)
+            and selects(pod, self.node)
+            and tolerates(pod, self.node)
+            and self._reaches(pod, claims)
+            and self._ports_free(pod)
         )
+
+    def alone(self) -> Population:
+        """The pods that are here, with nothing known of other nodes."""
+        made = Population([self.node], complete=False)
+        for resident in self.there:
+            made.add(resident, self.node)
+        return made
 
     def _has(self, request: Capacity) -> bool:
         return (
@@ -79,52 +99,17 @@ class Room:
             and all(amount <= self.others.get(name, 0) for name, amount in request.others)
         )
 
-    def _selected(self, pod: Pod, claims: ClaimTerms) -> bool:
-        node, labels = self.node, self.node.labels
-        if any(labels.get(key) != value for key, value in pod.node_selector.items()):
-            return False
-        wanted = [pod.placement.terms]
-        wanted += [claims.get((pod.namespace, claim)) for claim in pod.claims]
-        if not all(terms_match(terms, labels, node.name) for terms in wanted):
-            return False
+    def _reaches(self, pod: Pod, claims: ClaimTerms) -> bool:
+        """Whether the pod's volumes can be used here."""
+        node = self.node
         return all(
-            taint.effect == "PreferNoSchedule"
-            or tolerated(pod, taint.key, taint.value, taint.effect)
-            for taint in node.taints
+            terms_match(claims.get((pod.namespace, claim)), node.labels, node.name)
+            for claim in pod.claims
         )
 
-    def _beside_others(self, pod: Pod) -> bool:
-        """Whether the pods there and this one allow each other on one host."""
-        place, there = pod.placement, self.there
-        for namespace, labels, theirs in there:
-            if any(peers.include(namespace, labels) for peers in place.apart):
-                return False
-            if any(peers.include(pod.namespace, pod.labels) for peers in theirs.apart):
-                return False
-            if place.ports and ports_clash(place.ports, theirs.ports):
-                return False
-        if not all(
-            any(peers.include(namespace, labels) for namespace, labels, _ in there)
-            for peers in place.beside
-        ):
-            return False
-        # The fewest on any host may be 0: up to maxSkew is allowed whatever the others have.
-        return all(
-            sum(peers.include(namespace, labels) for namespace, labels, _ in there) < most
-            for peers, most in place.spread
-        )
-
-
-def tolerated(pod: Pod, key: str, value: str, effect: str) -> bool:
-    """Whether one of the pod's tolerations matches the taint."""
-    for wanted_key, operator, wanted_value, wanted_effect in pod.tolerations:
-        if wanted_effect not in ("", effect):
-            continue
-        if operator == "Exists" and wanted_key in ("", key):
-            return True
-        if operator == "Equal" and wanted_key == key and wanted_value == value:
-            return True
-    return False
+    def _ports_free(self, pod: Pod) -> bool:
+        ours = pod.placement.ports
+        return not ours or not any(ports_clash(ours, other.placement.ports) for other in self.there)
 
 
 def usable(node: Node) -> bool:
@@ -132,11 +117,36 @@ def usable(node: Node) -> bool:
     return node.ready and not node.unschedulable and not node.deleting
 
 
-def place(pods: Iterable[Pod], room: Room, claims: ClaimTerms = _NO_CLAIMS) -> list[Pod]:
-    """Place what fits, the largest first; returns what is left over."""
+def place(
+    pods: Iterable[Pod],
+    room: Room,
+    claims: ClaimTerms = _NO_CLAIMS,
+    around: Population | None = None,
+) -> list[Pod]:
+    """Place what fits, the largest first; returns what is left over.
+
+    around: the pods that are known, to which those that are placed are added.
+    """
     left = []
+    around = room.alone() if around is None else around
     for pod in sorted(pods, key=_size, reverse=True):
-        if room.holds(pod, claims):
+        if room.holds(pod, claims, around):
+            room.take(pod)
+            around.add(Resident.of(pod), room.node)
+        else:
+            left.append(pod)
+    return left
+
+
+def place_waiting(waiting: Iterable[Pod], room: Room) -> list[Pod]:
+    """Leave room for pending pods; returns those that do not fit here.
+
+    Where the scheduler puts them is not asked: their constraints towards other pods count for
+    nothing, so that more room is left for them than they may need.
+    """
+    left = []
+    for pod in waiting:
+        if room.fits(pod):
             room.take(pod)
         else:
             left.append(pod)
@@ -193,8 +203,8 @@ def expected(setting: str, nodes: Iterable[Node], seen: Callable[[], bool] = lam
     return autoscaled(nodes) or seen()
 
 
-def describe(left: list[Pod], looked_at: int) -> str:
-    """What does not fit or cannot be told, for an Event."""
+def describe(left: list[Pod], looked_at: int, around: Population | None = None) -> str:
+    """What does not fit or cannot be told, for an Event. around: the pods that are known."""
     names = ", ".join(pod.id for pod in left[:3]) + (", …" if len(left) > 3 else "")
     cpu = sum(pod.requests.cpu for pod in left)
     memory = sum(pod.requests.memory for pod in left) / 2**20
@@ -208,9 +218,9 @@ def describe(left: list[Pod], looked_at: int) -> str:
         f"{len(left)} pods ({names}; {cpu}m CPU, {memory:.0f} MiB{sums} requested) fit on none of "
         f"{looked_at} usable nodes"
     )
-    unknown = [
-        f"{pod.id}: {', '.join(pod.placement.unknown)}" for pod in left if pod.placement.unknown
-    ]
+    around = Population([]) if around is None else around
+    told = [(pod.id, around.untold_of(pod)) for pod in left]
+    unknown = [f"{name}: {', '.join(texts)}" for name, texts in told if texts]
     if unknown:
         shown = "; ".join(unknown[:3]) + ("; …" if len(unknown) > 3 else "")
         text += f"; cannot tell for {len(unknown)} of them ({shown})"

@@ -402,9 +402,18 @@ class KubernetesApi:
         return Collection(self, _policies(namespace))
 
     def pods_labelled(self, namespace: str, selector: str) -> Collection:
-        """The pods of a namespace that a label selector takes."""
-        path = f"/api/v1/namespaces/{quote(namespace)}/pods"
-        return Collection(self, path, {"labelSelector": selector})
+        """The pods of a namespace (empty = of all) that a label selector takes."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods" if namespace else "/api/v1/pods"
+        return Collection(self, path, {"labelSelector": selector} if selector else {})
+
+    def pending_pods(self) -> Collection:
+        """The pods that are on no node yet."""
+        selector = "spec.nodeName=,status.phase=Pending"
+        return Collection(self, "/api/v1/pods", {"fieldSelector": selector})
+
+    def namespaces(self) -> Collection:
+        """All Namespaces."""
+        return Collection(self, "/api/v1/namespaces")
 
     def budgets(self) -> Collection:
         """All PodDisruptionBudgets."""

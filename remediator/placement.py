@@ -8,11 +8,12 @@ evaluated from one node and its pods is named, so that it is never taken for a y
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -171,37 +172,103 @@ def terms_match(terms: Terms | None, labels: Mapping[str, str], name: str) -> bo
     )
 
 
+#: The labels of a namespace by its name; None = they cannot be told.
+NamespaceLabels = Callable[[str], Mapping[str, str] | None]
+#: Every namespace has its name as this label.
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+def only_names(_: str) -> Mapping[str, str] | None:
+    """NamespaceLabels where namespaces were not read."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Which pods a term of inter-pod affinity means. namespaces None = all."""
+    """Which pods a term means: those that a selector takes, in some namespaces.
 
-    namespaces: tuple[str, ...] | None
+    where: of further namespaces by their labels; None = of none, empty = of all.
+    """
+
+    namespaces: tuple[str, ...]
     selector: tuple[Expression, ...] | None
+    where: tuple[Expression, ...] | None = None
 
-    def include(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether the pod is one of them; a term without selector means none."""
-        if self.selector is None:
+    @property
+    def named(self) -> bool:
+        """Whether the namespaces can be told by their names."""
+        return all(item.key == NAMESPACE_NAME for item in self.where or ())
+
+    def include(
+        self,
+        namespace: str,
+        labels: Mapping[str, str],
+        labels_of: NamespaceLabels = only_names,
+        *,
+        unknown: bool = True,
+    ) -> bool:
+        """Whether the pod is one of them; a term without selector means none.
+
+        unknown: the answer for a namespace whose labels cannot be told.
+        """
+        if self.selector is None or not all(item.matches(labels) for item in self.selector):
             return False
-        if self.namespaces is not None and namespace not in self.namespaces:
+        if namespace in self.namespaces:
+            return True
+        if self.where is None:
             return False
-        return all(item.matches(labels) for item in self.selector)
+        there: Mapping[str, str] | None = {NAMESPACE_NAME: namespace}
+        if not self.named:
+            there = labels_of(namespace)
+        return unknown if there is None else all(item.matches(there) for item in self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A required term of inter-pod affinity or anti-affinity. key: the node label of a domain."""
+
+    key: str
+    peers: Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topology spread constraint with DoNotSchedule.
+
+    honor_affinity, honor_taints: whether nodes that the pod does not select or tolerate are left
+    out when domains are counted.
+    """
+
+    key: str
+    peers: Peers
+    max_skew: int = 1
+    min_domains: int = 1
+    honor_affinity: bool = True
+    honor_taints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Required constraints of a pod beside its node selector and tolerations.
 
-    apart, beside: pods that must not or must be on the same host; spread: pods of which at most
-    so many may be on one host; ports: (address, protocol, port) on the host; unknown: constraints
-    that cannot be evaluated from one node and its pods.
+    apart, beside: pods in whose domain it must not or must be; spread: pods that are to be spread
+    over domains; ports: (address, protocol, port) on the host; unknown: constraints that cannot be
+    evaluated here.
     """
 
     terms: Terms | None = None
-    apart: tuple[Peers, ...] = ()
-    beside: tuple[Peers, ...] = ()
-    spread: tuple[tuple[Peers, int], ...] = ()
+    apart: tuple[Term, ...] = ()
+    beside: tuple[Term, ...] = ()
+    spread: tuple[Spread, ...] = ()
     ports: tuple[tuple[str, str, int], ...] = ()
     unknown: tuple[str, ...] = ()
+
+    @property
+    def needs_peers(self) -> tuple[Peers, ...]:
+        """The pods that have to be known wherever they run, for this pod to be placed."""
+        here = tuple(term.peers for term in self.apart if term.key != HOSTNAME)
+        beside = tuple(term.peers for term in self.beside)
+        return here + beside + tuple(item.peers for item in self.spread)
 
 
 ANYWHERE = Placement()
@@ -216,42 +283,58 @@ def _selector(raw: Json | None) -> tuple[Expression, ...] | None:
     )
 
 
-def _peers(term: Json, kind: str, namespace: str, unknown: list[str]) -> Peers | None:
-    """The term's pods; None when the term cannot be evaluated, which is then noted."""
-    key = term.get("topologyKey") or ""
-    elsewhere = term.get("namespaceSelector")
-    if key != HOSTNAME or elsewhere:
-        unknown.append(f"{kind} by {key}" + (" with a namespaceSelector" if elsewhere else ""))
-        return None
-    # An empty namespaceSelector takes all namespaces, none at all those that are named.
-    own = None if elsewhere is not None else tuple(term.get("namespaces") or (namespace,))
-    return Peers(own, _selector(term.get("labelSelector")))
+def _peers(term: Json, namespace: str, labels: Mapping[str, str]) -> Peers:
+    """The term's pods. Its label keys mean the values that the pod itself has."""
+    selector = _selector(term.get("labelSelector"))
+    if selector is not None:
+        for keys, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
+            selector += tuple(
+                Expression(key, operator, (labels[key],))
+                for key in term.get(keys) or ()
+                if key in labels
+            )
+    named, where = tuple(term.get("namespaces") or ()), _selector(term.get("namespaceSelector"))
+    return Peers(named or (() if where is not None else (namespace,)), selector, where)
 
 
-def placement_from_spec(spec: Json, namespace: str) -> Placement:
-    """The constraints of a pod's spec. Most pods have none and share one value."""
+def _affinity(
+    affinity: Json, kind: str, namespace: str, labels: Mapping[str, str]
+) -> tuple[Term, ...]:
+    terms = (affinity.get(kind) or {}).get(REQUIRED) or ()
+    return tuple(
+        Term(str(term.get("topologyKey") or ""), _peers(term, namespace, labels)) for term in terms
+    )
+
+
+def _spread(spec: Json, namespace: str, labels: Mapping[str, str]) -> tuple[Spread, ...]:
+    """Its defaults are the scheduler's: nodeAffinityPolicy Honor, nodeTaintsPolicy Ignore."""
+    return tuple(
+        Spread(
+            key=str(item.get("topologyKey") or ""),
+            peers=_peers(item, namespace, labels),
+            max_skew=int(item.get("maxSkew") or 1),
+            min_domains=int(item.get("minDomains") or 1),
+            honor_affinity=item.get("nodeAffinityPolicy") != "Ignore",
+            honor_taints=item.get("nodeTaintsPolicy") == "Honor",
+        )
+        for item in spec.get("topologySpreadConstraints") or ()
+        if item.get("whenUnsatisfiable") == "DoNotSchedule"
+    )
+
+
+def placement_from_spec(
+    spec: Json, namespace: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> Placement:
+    """The constraints of a pod with these labels. Most pods have none and share one value."""
     affinity = spec.get("affinity") or {}
-    unknown: list[str] = []
-    found: dict[str, list[Peers]] = {}
-    for kind in ("podAntiAffinity", "podAffinity"):
-        terms = (affinity.get(kind) or {}).get(REQUIRED) or ()
-        peers = [_peers(term, kind, namespace, unknown) for term in terms]
-        found[kind] = [item for item in peers if item is not None]
-    spread = []
-    for item in spec.get("topologySpreadConstraints") or ():
-        if item.get("whenUnsatisfiable") == "DoNotSchedule":
-            one = _peers(item, "topologySpreadConstraint", namespace, unknown)
-            if one is not None:
-                spread.append((one, int(item.get("maxSkew") or 1)))
-    if spec.get("resourceClaims"):
-        unknown.append("resourceClaims")
+    unknown = ["resourceClaims"] if spec.get("resourceClaims") else []
     if (spec.get("schedulerName") or "default-scheduler") != "default-scheduler":
         unknown.append(f"schedulerName {spec['schedulerName']}")
     made = Placement(
         terms=node_terms((affinity.get("nodeAffinity") or {}).get(REQUIRED)),
-        apart=tuple(found["podAntiAffinity"]),
-        beside=tuple(found["podAffinity"]),
-        spread=tuple(spread),
+        apart=_affinity(affinity, "podAntiAffinity", namespace, labels),
+        beside=_affinity(affinity, "podAffinity", namespace, labels),
+        spread=_spread(spec, namespace, labels),
         ports=_host_ports(spec),
         unknown=tuple(unknown),
     )

@@ -14,9 +14,19 @@ from dataclasses import dataclass, replace
 
 from remediator.answers import ApiFailure
 from remediator.autoscaler import autoscaler_runs
-from remediator.headroom import ClaimTerms, Room, describe, expected, place, usable
+from remediator.headroom import (
+    ClaimTerms,
+    Room,
+    describe,
+    expected,
+    place,
+    place_waiting,
+    usable,
+)
 from remediator.kubernetes_api import KubernetesApi
+from remediator.peers import read_population
 from remediator.snapshot import Node, Pod, pod_from_json
+from remediator.topology import Population
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +34,9 @@ log = logging.getLogger(__name__)
 ROOM_KEPT = 60.0
 #: Seconds after a pod left its node until its successor has been placed, or is pending.
 ARRIVES_WITHIN = 10.0
+#: Seconds for which a list of pending pods is used again, and how many of them count.
+PENDING_KEPT = 5.0
+MAX_PENDING = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,8 @@ class Rooms:
         self._api, self._clock = api, clock
         #: One check at a time; held while the API is asked.
         self._checking = threading.Lock()
+        #: Pods on no node, and when they were read; only a check uses them.
+        self._pending: tuple[float, list[Pod]] | None = None
         #: Guards what follows; never held while the API is asked: the main loop takes it.
         self._lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
@@ -75,8 +90,12 @@ class Rooms:
         if not move.pods or expected(autoscaler, move.others):
             return ""
         able = [node for node in move.others if usable(node)]
+        around = read_population(self._api, move.pods, move.nodes, self._coming(move))
         with self._checking:
-            placed, left = self._placed(move, able, stop)
+            try:
+                placed, left = self._placed(move, able, around, stop)
+            except ApiFailure as failure:
+                return f"pending pods cannot be listed, which may need the room: {failure}"
             with self._lock:
                 if not left and not stop.is_set():
                     self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
@@ -84,7 +103,19 @@ class Rooms:
             return ""
         if expected(autoscaler, move.others, lambda: autoscaler_runs(self._api, now)):
             return ""
-        return describe(left, len(able))
+        return describe(left, len(able), around)
+
+    def _coming(self, move: Move) -> list[tuple[Pod, Node]]:
+        """The pods that other drains are to put somewhere, and that are not seen there yet."""
+        nodes = {node.uid: node for node in move.nodes}
+        with self._lock:
+            now = self._clock()
+            return [
+                (item.pod, nodes[item.node])
+                for items in self._reserved.values()
+                for item in items
+                if item.counts(now) and item.node in nodes
+            ]
 
     def left(self, uid: str, pod_uid: str) -> None:
         """A pod of this draining node is gone: its successor is on its way."""
@@ -101,14 +132,16 @@ class Rooms:
                 self._reserved[uid] = moved
 
     def _placed(
-        self, move: Move, nodes: Iterable[Node], stop: threading.Event
+        self, move: Move, nodes: Iterable[Node], around: Population, stop: threading.Event
     ) -> tuple[list[tuple[str, Pod]], list[Pod]]:
-        """Where the pods fit (node's uid, pod), and those that fit nowhere."""
+        """Where the pods fit (node's uid, pod), and those that fit nowhere. Raises ApiFailure."""
         with self._lock:
             self._forget(self._clock())
             known = set(self._rooms)
+        waiting = self._competing(move)
         placed: list[tuple[str, Pod]] = []
         left = list(move.pods)
+        rooms: list[Room] = []
         for node in sorted(nodes, key=lambda node: node.uid not in known):
             if not left or stop.is_set():
                 break
@@ -117,11 +150,35 @@ class Rooms:
             except ApiFailure as failure:
                 log.warning("room on %s is not known, so it counts as full: %s", node.name, failure)
                 continue
-            rest = place(left, room, move.claims)
-            kept = {pod.uid for pod in rest}
-            placed += [(node.uid, pod) for pod in left if pod.uid not in kept]
-            left = rest
+            for resident in room.there:
+                around.add(resident, node)
+            waiting = place_waiting(waiting, room)
+            left = _fill(room, left, move.claims, around, placed)
+            rooms.append(room)
+        # What was placed may allow what was not: a pod beside another, the next one of a spread.
+        moved = True
+        while left and moved and placed and not stop.is_set():
+            before = len(left)
+            for room in rooms:
+                left = _fill(room, left, move.claims, around, placed)
+            moved = len(left) < before
         return placed, left
+
+    def _competing(self, move: Move) -> list[Pod]:
+        """Pods that are on no node yet and that the scheduler would place before ours.
+
+        Raises ApiFailure.
+        """
+        now = self._clock()
+        if self._pending is None or now - self._pending[0] >= PENDING_KEPT:
+            raws = [raw for raws, _ in self._api.pending_pods().pages(cached=True) for raw in raws]
+            pods = (pod_from_json(raw) for raw in raws)
+            waiting = [p for p in pods if not (p.node or p.gated or p.deletion or p.finished)]
+            waiting.sort(key=lambda pod: pod.priority, reverse=True)
+            self._pending = (now, waiting[:MAX_PENDING])
+        ours = {pod.uid for pod in move.pods}
+        lowest = min(pod.priority for pod in move.pods)
+        return [p for p in self._pending[1] if p.priority >= lowest and p.uid not in ours]
 
     def _forget(self, now: float) -> None:
         """Drop what is too old, and what was read while a pod may have been on its way."""
@@ -158,6 +215,20 @@ class Rooms:
         for pod in coming:
             room.take(pod)
         return room
+
+
+def _fill(
+    room: Room,
+    left: list[Pod],
+    claims: ClaimTerms,
+    around: Population,
+    placed: list[tuple[str, Pod]],
+) -> list[Pod]:
+    """Place what fits there and add it to `placed`; returns what is left over."""
+    rest = place(left, room, claims, around)
+    kept = {pod.uid for pod in rest}
+    placed += [(room.node.uid, pod) for pod in left if pod.uid not in kept]
+    return rest
 
 
 def read_pods(api: KubernetesApi, node: str) -> list[Pod]:

@@ -52,6 +52,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
     wanted.append(Permission("list", leases, "leases"))
+    if config.drain.headroom:
+        wanted.append(Permission("list", "", "namespaces"))
     if config.drain.headroom and config.drain.autoscaler == "auto":
         status = {"namespace": autoscaler.STATUS_NAMESPACE, "name": autoscaler.STATUS_NAME}
         wanted.append(Permission("get", "", "configmaps", **status))

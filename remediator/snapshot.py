@@ -155,6 +155,8 @@ class Pod:
     placement: Placement = ANYWHERE
     #: Until when `keep_reason` holds, None = for ever.
     keep_until: float | None = None
+    #: The scheduler is told to leave it alone for now.
+    gated: bool = False
 
     @property
     def id(self) -> str:
@@ -429,7 +431,8 @@ def pod_from_json(raw: Json) -> Pod:
             )
             for item in spec.get("tolerations") or ()
         ),
-        placement=placement_from_spec(spec, meta["namespace"]),
+        placement=placement_from_spec(spec, meta["namespace"], meta.get("labels") or {}),
+        gated=bool(spec.get("schedulingGates")),
     )
 
 

@@ -162,6 +162,7 @@ WORDS = {
     "poddisruptionbudgets": "disruption budgets",
     "configmaps": "the ConfigMap `cluster-autoscaler-status`",
     "daemonsets": "DaemonSets",
+    "namespaces": "Namespaces",
     "deployments": "owners of pods",
     "replicasets": "owners of pods",
     "statefulsets": "owners of pods",

@@ -29,6 +29,7 @@ NODES_AND_PODS: Rights = {
     "persistentvolumeclaims": "get",
     "persistentvolumes": "get",
     "poddisruptionbudgets.policy": "get list watch",
+    "namespaces": "list",
     "daemonsets.apps": "list",
     "leases.coordination.k8s.io": "list",
     "configmaps cluster-autoscaler-status": "get",

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.headroom import Room, autoscaled, describe, place, tied, tolerated, usable
+from remediator.headroom import Room, autoscaled, describe, place, tied, usable
 from remediator.placement import Placement, node_terms, placement_from_spec
 from remediator.snapshot import Capacity, Taint
+from remediator.topology import tolerated
 from tests.pure.remediator.things import node, pod
 
 SIZES = st.builds(Capacity, cpu=st.integers(0, 800), memory=st.integers(0, 2**30), pods=st.just(1))
@@ -46,11 +47,11 @@ def test_selectors_and_taints_are_respected() -> None:
 
 
 def test_tolerations() -> None:
-    assert tolerated(pod(tolerations=(("", "Exists", "", ""),)), "any", "x", "NoExecute")
-    assert tolerated(pod(tolerations=(("a", "Equal", "1", ""),)), "a", "1", "NoSchedule")
-    assert not tolerated(pod(tolerations=(("a", "Equal", "2", ""),)), "a", "1", "NoSchedule")
+    assert tolerated(pod(tolerations=(("", "Exists", "", ""),)), Taint("any", "x", "NoExecute"))
+    assert tolerated(pod(tolerations=(("a", "Equal", "1", ""),)), Taint("a", "1", "NoSchedule"))
+    assert not tolerated(pod(tolerations=(("a", "Equal", "2", ""),)), Taint("a", "1", "NoSchedule"))
     assert not tolerated(
-        pod(tolerations=(("a", "Exists", "", "NoExecute"),)), "a", "", "NoSchedule"
+        pod(tolerations=(("a", "Exists", "", "NoExecute"),)), Taint("a", "", "NoSchedule")
     )
 
 
@@ -127,15 +128,6 @@ def test_spread_over_hosts_is_kept_to_the_allowed_skew() -> None:
     [
         {"resourceClaims": [{"name": "gpu"}]},
         {"schedulerName": "volcano"},
-        {
-            "affinity": {
-                "podAntiAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": [
-                        {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {}}
-                    ]
-                }
-            }
-        },
     ],
 )
 def test_what_cannot_be_told_is_no_yes_and_is_named(spec: dict[str, Any]) -> None:

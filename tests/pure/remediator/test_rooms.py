@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remediator.answers import ApiFailure
+from remediator.peers import MAX_LISTS
+from remediator.placement import placement_from_spec
 from remediator.rooms import ARRIVES_WITHIN, ROOM_KEPT, Move, Rooms
 from remediator.snapshot import Capacity, Node, Pod
 from tests.pure.remediator import things
@@ -33,11 +36,24 @@ class Api:
         self.leases: list[Any] | ApiFailure = []
         self.pods: list[Any] | ApiFailure = []
         self.status: dict[str, Any] | ApiFailure | None = None
-        self.read = 0
+        self.pending: list[Any] | ApiFailure = []
+        self.all_pods: list[Any] | ApiFailure = []
+        self.spaces: list[Any] | ApiFailure = []
+        self.lists: list[tuple[str, str]] = []
 
     def pods_of(self, node: str) -> _Pages:
-        self.read += 1
         return _Pages(self.pods)
+
+    def pods_labelled(self, namespace: str, selector: str) -> _Pages:
+        """What the selector takes is the caller's to tell again."""
+        self.lists.append((namespace, selector))
+        return _Pages(self.all_pods)
+
+    def pending_pods(self) -> _Pages:
+        return _Pages(self.pending)
+
+    def namespaces(self) -> _Pages:
+        return _Pages(self.spaces)
 
     def leases_in(self, namespace: str) -> _Pages:
         return _Pages(self.leases if namespace == "kube-system" else [])
@@ -229,3 +245,150 @@ def test_an_autoscaler_can_be_configured(world: World, setting: str, made: bool)
     world.autoscaler = setting
     karpenter = [things.node("other", labels={"karpenter.sh/nodepool": "x"})]
     assert (world.check("a", _cpu("huge", 5000), others=karpenter) == "") is made
+
+
+# -- pending pods --------------------------------------------------------------------------
+
+
+def _pending(milli: int, **more: Any) -> dict[str, Any]:
+    raw = _there("waiting", milli)
+    del raw["spec"]["nodeName"]
+    raw["spec"].update(more)
+    raw["status"] = {"phase": "Pending"}
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("pending", "fits"),
+    [
+        (_pending(600), False),
+        (_pending(600, priority=5), False),
+        (_pending(600, priority=-5), True),  # ours goes first
+        (_pending(600, schedulingGates=[{"name": "kueue"}]), True),
+        (_pending(600, nodeSelector={"disk": "ssd"}), True),  # not on this node
+        (_pending(5000), True),  # nowhere
+        (_pending(100), True),
+    ],
+)
+def test_a_pending_pod_takes_the_room_that_it_fits_in(
+    world: World, pending: dict[str, Any], fits: bool
+) -> None:
+    world.api.pending = [pending]
+    assert (world.check("a", _cpu("one", 600)) == "") is fits
+
+
+def test_pending_pods_that_cannot_be_listed_are_said(world: World) -> None:
+    world.api.pending = ApiFailure(500, "InternalError", "etcd")
+    assert "pending pods cannot be listed" in world.check("a", _cpu("one", 1))
+
+
+# -- constraints towards other pods --------------------------------------------------------
+
+ZONE = "topology.kubernetes.io/zone"
+WEB = {"matchLabels": {"app": "web"}}
+
+
+def _zoned(name: str, zone: str) -> Node:
+    return things.node(name, uid=name, labels={ZONE: zone, "kubernetes.io/hostname": name})
+
+
+def _web(name: str, **spec: Any) -> Pod:
+    return pod(name, placement=placement_from_spec(spec, "default", {"app": "web", "v": "1"}))
+
+
+def _apart(**term: Any) -> dict[str, Any]:
+    term = {"topologyKey": ZONE, "labelSelector": WEB, **term}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _runs(name: str, node: str, **labels: str) -> dict[str, Any]:
+    raw = pod_json(name, node)
+    raw["metadata"] |= {
+        "uid": f"uid-{name}",
+        "namespace": "default",
+        "labels": {"app": "web"} | labels,
+    }
+    return raw
+
+
+SPREAD = {
+    "topologyKey": ZONE,
+    "maxSkew": 1,
+    "whenUnsatisfiable": "DoNotSchedule",
+    "labelSelector": WEB,
+}
+
+
+def test_a_pod_alone_in_its_zone_goes_to_a_free_one(world: World) -> None:
+    others = [_zoned("b", "b"), _zoned("c", "c")]
+    world.api.all_pods = [_runs("x", "b")]
+    assert world.check("a", _web("one", affinity=_apart()), others=others) == ""
+    assert world.api.lists == [("default", "app in (web)")]
+    world.rooms.release("a")
+    world.api.all_pods = [_runs("x", "b"), _runs("y", "c")]
+    text = world.check("a", _web("one", affinity=_apart()), others=others)
+    assert "fit on none of 2" in text
+    assert "cannot tell" not in text
+
+
+def test_pods_that_are_spread_over_zones_are_counted(world: World) -> None:
+    others = [_zoned("b", "b"), _zoned("c", "c")]
+    world.api.all_pods = [_runs("x", "b"), _runs("y", "c")]
+    one, two = (_web(name, topologySpreadConstraints=[SPREAD]) for name in ("one", "two"))
+    assert world.check("a", one, two, others=others) == ""
+    world.rooms.release("a")
+    world.api.all_pods = [_runs("x", "b"), _runs("y", "b"), _runs("z", "c")]
+    full = [others[0], replace(others[1], unschedulable=True)]
+    assert world.check("a", one, others=full)  # zone c has the fewest, and no usable node
+    assert world.check("a", one, others=others) == ""
+
+
+def test_what_another_drain_moves_counts_where_it_goes(world: World) -> None:
+    others = [_zoned("b", "b"), _zoned("c", "c")]
+    for name in ("one", "two"):
+        assert world.check(name, _web(name, affinity=_apart()), others=others) == ""
+    assert world.check("three", _web("three", affinity=_apart()), others=others)
+
+
+def test_the_number_of_lists_is_bounded(world: World) -> None:
+    pods = []
+    for number in range(MAX_LISTS + 1):
+        selector = {"matchLabels": {"app": str(number)}}
+        pods.append(_web(f"p{number}", affinity=_apart(labelSelector=selector)))
+    text = world.check("a", *pods, others=[_zoned("b", "b")])
+    assert len(world.api.lists) == MAX_LISTS
+    assert f"need more than {MAX_LISTS} lists" in text
+
+
+def test_peers_that_cannot_be_listed_are_said(world: World) -> None:
+    world.api.all_pods = ApiFailure(500, "InternalError", "etcd")
+    text = world.check("a", _web("one", affinity=_apart()), others=[_zoned("b", "b")])
+    assert "cannot tell for 1 of them (default/one: pods with app in (web) in default" in text
+
+
+@pytest.mark.parametrize(
+    ("where", "fits"),
+    [
+        ({"matchLabels": {"team": "a"}}, False),
+        ({"matchLabels": {"team": "b"}}, True),
+        ({"matchLabels": {"kubernetes.io/metadata.name": "default"}}, False),
+        ({"matchLabels": {"kubernetes.io/metadata.name": "other"}}, True),
+        ({}, False),
+    ],
+)
+def test_namespaces_are_selected_by_their_labels(
+    world: World, where: dict[str, Any], fits: bool
+) -> None:
+    world.api.spaces = [{"metadata": {"name": "default", "labels": {"team": "a"}}}]
+    world.api.all_pods = [_runs("x", "b")]
+    mine = _web("one", affinity=_apart(namespaceSelector=where))
+    assert (world.check("a", mine, others=[_zoned("b", "b")]) == "") is fits
+    assert world.api.lists == [("", "app in (web)")]
+
+
+def test_namespaces_that_cannot_be_read_are_said(world: World) -> None:
+    world.api.spaces = ApiFailure(403, "Forbidden", "no")
+    by_label = {"matchLabels": {"team": "a"}}
+    mine = _web("one", affinity=_apart(namespaceSelector=by_label))
+    text = world.check("a", mine, others=[_zoned("b", "b")])
+    assert "namespaces cannot be listed" in text
