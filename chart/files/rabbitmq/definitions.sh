@@ -15,13 +15,14 @@ replaced() {
   done
   printf '%s' "$done$rest"
 }
+backslash=\\
 for key in username password monitor-username monitor-password; do
   value=$(cat "$folder/$key")
   case $value in
     '') echo "the Secret's $key is empty: set it" >&2; exit 1 ;;
     *[[:cntrl:]]*) echo "the Secret's $key has a line break or another control character: make it one line" >&2; exit 1 ;;
   esac
-  value=$(replaced "$value" '\' '\\')
+  value=$(replaced "$value" "$backslash" "$backslash$backslash")
   value=$(replaced "$value" '"' '\"')
   DEFINITIONS=$(replaced "$DEFINITIONS" "@$key@" "$value")
 done
