@@ -23,6 +23,7 @@ CASES = sorted((CHART / "ci").glob("*-values.yaml"))
 WITHOUT_OPERATORS = (
     "--set=metrics.podMonitor.enabled=false",
     "--set=verticalPodAutoscaler.enabled=false",
+    "--set=alerts.enabled=false",
 )
 
 
