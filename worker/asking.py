@@ -446,11 +446,10 @@ class Asker:
 
     def _usable(self, member: Member) -> bool:
         seconds = member.deadline or 60.0
-        if member.breaker.closed:
-            return True
         probe = self._begin_probe(member, seconds, breakers.due)
-        if probe is not None:
-            self._look_behind(member, seconds, probe)
+        if probe is None:
+            return member.breaker.closed
+        self._look_behind(member, seconds, probe)
         return False
 
     def _warm_the_rest(self) -> None:

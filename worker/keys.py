@@ -73,7 +73,7 @@ def ambiguous(models: frozenset[str]) -> Iterator[str]:
         if rest != name and (not rest or rest in models):
             yield (
                 f"MODELS: {name!r} cannot be a model's name: "
-                f"{_variable(name)} is the file with {_variable(rest)}; name it otherwise"
+                f"{variable(name)} is the file with {variable(rest)}; name it otherwise"
             )
 
 
@@ -95,7 +95,8 @@ def _model(rest: str) -> str:
     return rest.removeprefix("_").lower().replace("_", "-")
 
 
-def _variable(model: str) -> str:
+def variable(model: str) -> str:
+    """The variable that holds a model's key; "": the common one."""
     return f"{COMMON}_{model.upper().replace('-', '_')}" if model else COMMON
 
 

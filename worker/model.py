@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from worker import keys
 from worker.task import Task
 
 GROUP = "selfheal.providers"
@@ -92,8 +93,7 @@ class ModelConfig:
 
     def key_variable(self) -> str:
         """The variable that holds the API key: MODEL_API_KEY, or MODEL_API_KEY_TRIAGE."""
-        own = f"_{self.key.upper().replace('-', '_')}" if self.key else ""
-        return f"MODEL_API_KEY{own}"
+        return keys.variable(self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from worker import finish_reasons, prompt
+from worker import context, finish_reasons, prompt
 from worker.failure_classes import Refusal, explain_refusal
 from worker.logs import say
 from worker.model import (
@@ -246,6 +246,16 @@ class Chat:
 
     def _failure(self, error: Exception) -> ModelError:
         return explain(error, self._where, self.model, self._http.call.pause)
+
+
+def tokens_to_request(config: ModelConfig) -> int:
+    """The context to ask a server for: what the longest text needs, up to the ceiling."""
+    wanted = context.tokens_wanted(
+        prompt_bytes=prompt.size(config.task),
+        text_bytes=config.max_text_bytes,
+        output_tokens=config.max_output_tokens,
+    )
+    return min(wanted, config.context_tokens or context.DEFAULT_TOKENS)
 
 
 def explain(error: Exception, where: str, model: str, pause: float | None = None) -> ModelError:

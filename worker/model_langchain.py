@@ -8,13 +8,12 @@ from typing import Any
 import httpx
 from langchain.chat_models import init_chat_model
 
-from worker import context, prompt, schema_subsets
+from worker import schema_subsets
 from worker.call_threads import CallThreads
 from worker.model import ModelConfig, ModelConfigError, brief
-from worker.model_chat import Chat, Http
+from worker.model_chat import Chat, Http, tokens_to_request
 from worker.negotiated import Negotiated
 from worker.negotiation import Parameters
-from worker.task import Task
 
 #: Classes that take an HTTP client of ours, whose time-outs end with the call's deadline. Others
 #: have a time-out of their own name and meaning, or none: their calls run in threads.
@@ -129,12 +128,7 @@ class _Asked:
     def _for_ollama(self, http: Http) -> dict[str, Any]:
         """Time-outs, the key, and a context that holds the text (as `worker.model_ollama`)."""
         config = self._config
-        wanted = context.tokens_wanted(
-            prompt_bytes=prompt.size(config.task),
-            text_bytes=config.max_text_bytes,
-            output_tokens=config.max_output_tokens,
-        )
-        tokens = min(wanted, config.context_tokens or context.DEFAULT_TOKENS)
+        tokens = tokens_to_request(config)
         given = config.options.get("num_ctx", tokens)
         self.context_tokens = given if isinstance(given, int) else None
         own = config.options.get("client_kwargs")
@@ -156,23 +150,14 @@ def _shaped(chat: Any, config: ModelConfig, structured: str, *, whole: bool) -> 
     more: dict[str, Any] = {"stream": False} if whole else {}
     if structured == "tools":
         try:
-            return chat.bind_tools([_tool(config.task)], tool_choice="any", **more)
+            return chat.bind_tools([schema_subsets.tool(config.task)], tool_choice="any", **more)
         except (NotImplementedError, ValueError, TypeError) as error:
             if config.structured == "tools":
                 raise ModelConfigError(
                     f"{config.setting('structured')}=tools: {config.name} calls no tools"
                 ) from error
     elif structured == "schema":
-        schema = schema_subsets.strict(config.task.grammar())
-        made = {"name": config.task.name, "schema": schema, "strict": True}
-        return chat.bind(response_format={"type": "json_schema", "json_schema": made}, **more)
+        return chat.bind(response_format=schema_subsets.response_format(config.task), **more)
     elif structured == "json":
         return chat.bind(response_format={"type": "json_object"}, **more)
     return chat.bind(**more) if more else chat
-
-
-def _tool(task: Task) -> dict[str, Any]:
-    description = f"Give the answer about the {task.subject}."
-    parameters = schema_subsets.strict(task.grammar())
-    made = {"name": task.name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": made}

@@ -18,7 +18,7 @@ from typing import Any
 
 from langchain_ollama import ChatOllama
 
-from worker import context, prompt, schema_subsets
+from worker import prompt, schema_subsets
 from worker.model import (
     Answer,
     ModelConfig,
@@ -27,7 +27,7 @@ from worker.model import (
     ModelUnavailableError,
     TransientError,
 )
-from worker.model_chat import Chat, Http, not_trusted
+from worker.model_chat import Chat, Http, not_trusted, tokens_to_request
 from worker.negotiated import Negotiated
 from worker.negotiation import Parameters
 
@@ -44,15 +44,10 @@ class Ollama(Chat):
     def __init__(self, config: ModelConfig, model: str) -> None:
         http = Http(config)
         base_url = (config.base_url or DEFAULT_BASE_URL).rstrip("/")
-        wanted = context.tokens_wanted(
-            prompt_bytes=prompt.size(config.task),
-            text_bytes=config.max_text_bytes,
-            output_tokens=config.max_output_tokens,
-        )
         settings: dict[str, Any] = {
             # Else the server takes 4,096 and cuts what is longer without a word (ollama#3839). The
             # same for each call: another value would have it load the model again.
-            "num_ctx": min(wanted, config.context_tokens or context.DEFAULT_TOKENS),
+            "num_ctx": tokens_to_request(config),
             "reasoning": False,
             "temperature": config.temperature,
             "seed": config.seed,

@@ -147,27 +147,13 @@ def _shaped(chat: Any, structured: str, task: Task) -> Any:
     """
     match structured:
         case "schema":
-            shape = json_schema(task)
+            shape = schema_subsets.response_format(task)
         case "value":
             shape = {"type": "json_object", "value": schema_subsets.strict(task.grammar())}
         case "json":
             shape = {"type": "json_object"}
         case "tools":
-            return chat.bind_tools([tool(task)], tool_choice=task.name)
+            return chat.bind_tools([schema_subsets.tool(task)], tool_choice=task.name)
         case _:
             return chat
     return chat.bind(extra_body={**(chat.extra_body or {}), "response_format": shape})
-
-
-def json_schema(task: Task) -> dict[str, Any]:
-    """OpenAI's response_format of a task."""
-    made = {"name": task.name, "schema": schema_subsets.strict(task.grammar()), "strict": True}
-    return {"type": "json_schema", "json_schema": made}
-
-
-def tool(task: Task) -> dict[str, Any]:
-    """The task as a tool whose arguments are the answer."""
-    description = f"Give the answer about the {task.subject}."
-    parameters = schema_subsets.strict(task.grammar())
-    made = {"name": task.name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": made}

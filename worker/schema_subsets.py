@@ -1,4 +1,4 @@
-"""The parts of JSON schema that servers take to constrain an answer. Pure.
+"""The parts of JSON schema that servers take to constrain an answer, and OpenAI's forms. Pure.
 
 What is left out here is held by the check of the answer (`worker.verdict`) all the same.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from worker.task import Task
 
 #: What OpenAI's strict mode takes for every model. Bounds of lengths are known to some models
 #: alone, and neither to fine-tuned ones nor to Azure
@@ -51,3 +53,16 @@ def _repeatable(part: Mapping[str, Any], outer: int) -> dict[str, Any]:
     if "items" in made:
         made["items"] = _repeatable(made["items"], outer * made.get("maxItems", 1))
     return made
+
+
+def response_format(task: Task) -> dict[str, Any]:
+    """OpenAI's response_format of a task."""
+    made = {"name": task.name, "schema": strict(task.grammar()), "strict": True}
+    return {"type": "json_schema", "json_schema": made}
+
+
+def tool(task: Task) -> dict[str, Any]:
+    """The task as a tool of OpenAI's, whose arguments are the answer."""
+    description = f"Give the answer about the {task.subject}."
+    made = {"name": task.name, "description": description, "parameters": strict(task.grammar())}
+    return {"type": "function", "function": made}
