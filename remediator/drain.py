@@ -16,6 +16,7 @@ from enum import Enum
 from remediator.answers import EvictionResult, Outcome, budget_shortage
 from remediator.deletion_check import NOT_DELETED, DeletionCheck
 from remediator.lookups import Answer, Lookups, Question, questions, with_answer
+from remediator.moments import earliest
 from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
 from remediator.returns import Returns
 from remediator.snapshot import Budget, Pod
@@ -42,10 +43,6 @@ def fallback(outcome: Outcome, times: int) -> float:
     """Seconds until it is tried again after so many refusals in a row, from 1 on."""
     first, longest = FALLBACKS[outcome]
     return min(longest, first * 2.0 ** min(times - 1, 10))
-
-
-def _earlier(first: float | None, second: float | None) -> float | None:
-    return min((moment for moment in (first, second) if moment is not None), default=None)
 
 
 class Step(Enum):
@@ -317,7 +314,7 @@ class NodeDrain:
         look_up = self.lookups.due(now)
         orders = self._orders(now, on_deadline) if self.evictions else self._empty()
         check, check_at = ((), None) if dry_run else self._to_check(now)
-        wake = _earlier(_earlier(orders.wake, self.lookups.wake), _earlier(check_at, stay_until))
+        wake = earliest(orders.wake, self.lookups.wake, check_at, stay_until)
         return replace(orders, look_up=look_up, check=check, wake=wake)
 
     def _sort_again(self, now: float) -> float | None:
@@ -346,7 +343,7 @@ class NodeDrain:
                 continue
             if item.pod.deletion is not None and item.deletion_seen is not None:
                 stuck_at = self._stuck_at(item, item.deletion_seen)
-                wake = _earlier(wake, stuck_at) if stuck_at > now else wake
+                wake = earliest(wake, stuck_at) if stuck_at > now else wake
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
             if item.unclear:

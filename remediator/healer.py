@@ -38,6 +38,7 @@ from remediator.healing_plan import (
     Owner,
 )
 from remediator.kubernetes_api import Collection, KubernetesApi
+from remediator.moments import earliest
 from remediator.owners import owner_of
 from remediator.permits import Permit
 from remediator.pod_health import WatchedPod, watched_from_json
@@ -320,8 +321,7 @@ class Healer:
                 self._look_up(pod)
         for order in plan.orders:
             self._submit(order)
-        wakes = [plan.wake, self._refresh_owners(now), self._write_statuses(now)]
-        return min((moment for moment in wakes if moment is not None), default=None)
+        return earliest(plan.wake, self._refresh_owners(now), self._write_statuses(now))
 
     @property
     def findings(self) -> Mapping[str, Finding]:

@@ -7,22 +7,22 @@ a disruption budget, so budgets are added up here, pod by pod in the order of th
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from remediator import policy_view
 from remediator.annotation import Phase, Unreadable
 from remediator.answers import ApiFailure, Outcome, classify_eviction
-from remediator.claims import read_claims
+from remediator.claims import daemon_sets, read_claims
 from remediator.conditions import Memory, observe
 from remediator.decide import Kind, read_state
 from remediator.drain import STUCK_AFTER
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import PAUSE_KEY, LeaseView, vouched_for
 from remediator.planner import Entry, Planner
-from remediator.pod_filters import Fate, Surroundings, sort_pod
-from remediator.rooms import Move, Rooms
+from remediator.pod_filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
+from remediator.rooms import Move, Rooms, read_pods
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import (
     Budget,
@@ -31,7 +31,6 @@ from remediator.snapshot import (
     Pod,
     budget_from_json,
     node_from_json,
-    pod_from_json,
 )
 
 
@@ -147,9 +146,11 @@ def plan(
             continue
         drains = item.action == "drain" or (only and item.action == "none")
         if drains:
-            others = [e.node for e in planner.entries.values() if e is not entry]
-            item = _with_pods(api, config, item, entry.node, budgets, room, others, now)
-            item = replace(item, headroom=_headroom(api, config, entry.node, others, rooms, now))
+            nodes = tuple(e.node for e in planner.entries.values())
+            seen = _read_pods(api, config, entry.node, nodes, now)
+            item = _with_pods(api, item, seen, budgets, room)
+            if config.drain.headroom:
+                item = replace(item, headroom=_headroom(seen, nodes, rooms, config, now))
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
@@ -193,25 +194,41 @@ def _node_plan(entry: Entry) -> NodePlan:
     return NodePlan(entry.node.name, seen.standing, action, seen.why, brake)
 
 
-def _with_pods(
-    api: KubernetesApi,
-    config: Config,
-    item: NodePlan,
-    node: Node,
-    budgets: list[Budget],
-    room: dict[str, int],
-    others: list[Node],
-    now: float,
-) -> NodePlan:
-    pods = _pods_of(api, node.name)
-    plans: list[PodPlan] = []
+@dataclass(frozen=True, slots=True)
+class _NodePods:
+    """The pods of a node, sorted as its drain would sort them, by wave."""
+
+    uid: str
+    pods: tuple[tuple[Sorting, Pod], ...]
+    around: Surroundings
+    notes: frozenset[str]
+
+
+def _read_pods(
+    api: KubernetesApi, config: Config, node: Node, nodes: Iterable[Node], now: float
+) -> _NodePods:
+    """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
+    pods = read_pods(api, node.name)
     notes: set[str] = set()
+    others = [other for other in nodes if other.uid != node.uid]
     around = surroundings(api, config, pods, notes, others)
-    sorted_pods = sorted(
+    found = sorted(
         ((sort_pod(pod, around, now), pod) for pod in pods), key=lambda both: both[0].wave
     )
+    return _NodePods(node.uid, tuple(found), around, frozenset(notes))
+
+
+def _with_pods(
+    api: KubernetesApi,
+    item: NodePlan,
+    seen: _NodePods,
+    budgets: list[Budget],
+    room: dict[str, int],
+) -> NodePlan:
+    plans: list[PodPlan] = []
+    notes = set(seen.notes)
     blocked: int | None = None
-    for sorting, pod in sorted_pods:
+    for sorting, pod in seen.pods:
         if sorting.fate is not Fate.EVICT:
             plans.append(PodPlan(pod.id, sorting.fate.value, None, sorting.reason))
             continue
@@ -238,24 +255,16 @@ def _with_pods(
 
 
 def _headroom(
-    api: KubernetesApi, config: Config, node: Node, others: list[Node], rooms: Rooms, now: float
+    seen: _NodePods, nodes: tuple[Node, ...], rooms: Rooms, config: Config, now: float
 ) -> str:
     """What fits on no other node, as the drain itself would check it."""
-    if not config.drain.headroom:
-        return ""
-    pods = _pods_of(api, node.name)
-    around = surroundings(api, config, pods, set(), others)
     going = tuple(
-        pod for pod in pods if not pod.deletion and sort_pod(pod, around, now).fate is Fate.EVICT
+        pod for sorting, pod in seen.pods if not pod.deletion and sorting.fate is Fate.EVICT
     )
-    move = Move(node.uid, going, (node, *others), around.claim_terms)
+    move = Move(seen.uid, going, nodes, seen.around.claim_terms)
     crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
-    rooms.release(node.uid)  # each node is looked at as if it were the only one
+    rooms.release(seen.uid)  # each node is looked at as if it were the only one
     return crowded
-
-
-def _pods_of(api: KubernetesApi, node: str) -> list[Pod]:
-    return [pod_from_json(raw) for raws, _ in api.pods_of(node).pages() for raw in raws]
 
 
 def _take_room(pod: Pod, covering: list[Budget], room: dict[str, int]) -> str:
@@ -299,14 +308,10 @@ def surroundings(
     api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
 ) -> Surroundings:
     """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
-    daemon_sets = None
-    if any(pod.owner_kind == "DaemonSet" for pod in pods):
+    known = None
+    if any(of_daemon_set(pod) for pod in pods):
         try:
-            daemon_sets = frozenset(
-                (raw["metadata"]["namespace"], raw["metadata"]["name"], raw["metadata"]["uid"])
-                for raws, _ in api.daemon_sets().pages()
-                for raw in raws
-            )
+            known = daemon_sets(api.daemon_sets())
         except ApiFailure as failure:
             notes.add(f"DaemonSets cannot be read, so all count as existing: {failure}")
     found = read_claims(api, pods)
@@ -314,7 +319,7 @@ def surroundings(
         notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
     return Surroundings(
         config.drain,
-        daemon_sets=daemon_sets,
+        daemon_sets=known,
         local_claims=found.local(others),
         unknown_claims=frozenset(found.failed),
         claim_terms=found.terms,
@@ -384,11 +389,10 @@ def _held(
         notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
-        pods = _pods_of(api, node.name)
-        others = [other for other in nodes if other.uid != node.uid]
-        around = surroundings(api, config, pods, notes, others)
-        for pod in pods:
-            if sort_pod(pod, around, now).fate is Fate.EVICT:
+        seen = _read_pods(api, config, node, nodes, now)
+        notes |= seen.notes
+        for sorting, pod in seen.pods:
+            if sorting.fate is Fate.EVICT:
                 left += 1
                 text = _blocker(pod, budgets, now)
                 if text:

@@ -204,12 +204,10 @@ class Peers:
         namespace: str,
         labels: Mapping[str, str],
         labels_of: NamespaceLabels = only_names,
-        *,
-        unknown: bool = True,
     ) -> bool:
         """Whether the pod is one of them; a term without selector means none.
 
-        unknown: the answer for a namespace whose labels cannot be told.
+        A namespace whose labels cannot be told may be meant, so it counts as one.
         """
         if self.selector is None or not all(item.matches(labels) for item in self.selector):
             return False
@@ -220,7 +218,7 @@ class Peers:
         there: Mapping[str, str] | None = {NAMESPACE_NAME: namespace}
         if not self.named:
             there = labels_of(namespace)
-        return unknown if there is None else all(item.matches(there) for item in self.where)
+        return there is None or all(item.matches(there) for item in self.where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from remediator.decide import (
     read_state,
     selected,
 )
+from remediator.moments import earliest
 from remediator.peak import Peak
 from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Condition, Node, version_number
@@ -341,7 +342,7 @@ class Planner:
             stopped = self._stopped(paused, ill)
             granted, opens = self._weigh(wishes, stopped, now, engaged)
             intents += granted
-            wake = _earlier(wake, opens)
+            wake = earliest(wake, opens)
         return Plan(tuple(intents), wake, engaged)
 
     def tally(self, now: float) -> Tally:
@@ -436,7 +437,7 @@ class Planner:
             if block is not None:
                 entry.blocked = block
                 engaged[block.brake] += 1
-                opens = _earlier(opens, block.until)
+                opens = earliest(opens, block.until)
                 continue
             if wish.kind is Kind.DRAIN:
                 tally.add_drain(entry.member or Member())
@@ -562,9 +563,9 @@ class Planner:
                 self._asking.discard(uid)
             due = seen.due
             if entry.member is not None and entry.member.draining and seen.state is not None:
-                due = _earlier(due, seen.state.drain_started + self.config.drain.deadline)
+                due = earliest(due, seen.state.drain_started + self.config.drain.deadline)
             if entry.retry_at > now:
-                due = _earlier(due, entry.retry_at)
+                due = earliest(due, entry.retry_at)
             if due is not None:
                 self._schedule(entry, max(due, now))
         self._dirty.clear()
@@ -633,9 +634,3 @@ def _overlaid(node: Node, overlay: tuple[bool, str | None] | None) -> Node:
     if state is not None:
         annotations[STATE_KEY] = state
     return replace(node, unschedulable=unschedulable or node.unschedulable, annotations=annotations)
-
-
-def _earlier(first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return min(first, second)

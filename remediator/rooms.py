@@ -202,7 +202,7 @@ class Rooms:
             kept = self._rooms.get(node.uid)
         if kept is None:
             read_at = self._clock()
-            kept = (read_at, Room.of(node, read_pods(self._api, node.name)))
+            kept = (read_at, Room.of(node, read_pods(self._api, node.name, cached=True)))
         with self._lock:
             self._rooms[node.uid] = kept
             coming = [
@@ -231,6 +231,7 @@ def _fill(
     return rest
 
 
-def read_pods(api: KubernetesApi, node: str) -> list[Pod]:
-    """The node's pods, from the API server's cache. Raises ApiFailure."""
-    return [pod_from_json(raw) for raws, _ in api.pods_of(node).pages(cached=True) for raw in raws]
+def read_pods(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:
+    """The node's pods; cached: as old as the API server's watch cache. Raises ApiFailure."""
+    pages = api.pods_of(node).pages(cached=cached)
+    return [pod_from_json(raw) for raws, _ in pages for raw in raws]

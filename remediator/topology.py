@@ -253,8 +253,3 @@ def _counts(node: Node, pod: Pod, item: Spread) -> bool:
     if item.honor_affinity and not selects(pod, node):
         return False
     return not item.honor_taints or tolerates(pod, node)
-
-
-def namespaces_of(labels: Mapping[str, Mapping[str, str]]) -> NamespaceLabels:
-    """NamespaceLabels of those that were read; one that was made since has its name only."""
-    return lambda name: labels.get(name, {})
