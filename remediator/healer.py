@@ -45,7 +45,15 @@ from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
 from remediator.settings import Config
-from remediator.snapshot import WATCH_LOST, Change, Json, Reflector, WatchEvent, as_name
+from remediator.snapshot import (
+    WATCH_LOST,
+    Change,
+    Json,
+    Reflector,
+    WatchEvent,
+    as_name,
+    version_number,
+)
 from remediator.workers import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
@@ -86,11 +94,16 @@ class Watch:
 
 @dataclass(slots=True)
 class Written:
-    """What was last written of a policy's status, and when the next write may be."""
+    """What was last written of a policy's status, and when the next write may be.
+
+    restores: how often the server went back in time (etcd was restored) meanwhile: what was
+    written before that counts for nothing.
+    """
 
     status: Status | None = None
     again: float = 0.0
     busy: bool = False
+    restores: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,7 @@ class Errand:
     permit: Permit
     term: int
     dry_run: bool
+    restores: int
 
 
 class Healer:
@@ -225,8 +239,12 @@ class Healer:
             self._end_watch(change.key)
             return
         known = self.healing.wards.get(policy.key)
-        if known is not None and _number(policy.version) < _number(known.policy.version):
-            return  # older than the answer to our own write
+        if change.restored:
+            written = self._written.setdefault(policy.key, Written())
+            written.status, written.again = None, 0.0  # it is gone: written again
+            written.restores += 1
+        elif known is not None and known.policy.uid == policy.uid:
+            policy = replace(policy, version=_later(known.policy.version, policy.version))
         self.healing.adopt(policy, self._clock())
         watch = self._watches.get(policy.key)
         if watch is not None and (watch.policy.uid, watch.policy.selector) == (
@@ -398,8 +416,9 @@ class Healer:
 
     def _submit(self, order: Order) -> None:
         policy = self.healing.wards[order.policy].policy
-        self._written.setdefault(order.policy, Written()).busy = True
-        errand = Errand(order, policy, Permit(), self._term, self._api.dry_run)
+        written = self._written.setdefault(order.policy, Written())
+        written.busy = True
+        errand = Errand(order, policy, Permit(), self._term, self._api.dry_run, written.restores)
         self._permits[_key(order)] = errand.permit
 
         def job() -> None:
@@ -411,7 +430,7 @@ class Healer:
                 block = Block("not-leader", "the lease is not held")
             except ApiFailure as failure:
                 block = Block("unavailable", str(failure))
-            self._told_in(errand.term, lambda: self._carried_out(order, version, block))
+            self._told_in(errand.term, lambda: self._carried_out(errand, version, block))
 
         self._workers.submit(job, Purpose.RESTARTS, order.policy)
 
@@ -438,7 +457,10 @@ class Healer:
         if block is not None:
             return version, block
         version = self._write_down(order, policy)
-        return version, permit.take() or _blocked(self._api, order, rehearse=False)
+        try:
+            return version, permit.take() or _blocked(self._api, order, rehearse=False)
+        except NotLeader:
+            return version, Block("not-leader", "the lease is not held")
 
     def _recall(self, policy: str, why: str) -> None:
         """Call back what is on its way under the policy, empty = under all."""
@@ -464,17 +486,14 @@ class Healer:
             version = fresh.version
         raise answer.failure()
 
-    def _carried_out(self, order: Order, version: str, block: Block | None) -> None:
-        now = self._clock()
+    def _carried_out(self, errand: Errand, version: str, block: Block | None) -> None:
+        order, now = errand.order, self._clock()
         self._permits.pop(_key(order), None)
-        written = self._written.get(order.policy)
-        ward = self.healing.wards.get(order.policy)
-        if written is not None:
+        written, ward = self._written.get(order.policy), self.healing.wards.get(order.policy)
+        if written is not None and ward is not None and ward.policy.uid == errand.policy.uid:
             written.busy = False
-        if ward is not None and _number(version) > _number(ward.policy.version):
-            ward.policy = replace(ward.policy, version=version)
-            if written is not None:
-                written.status = order.status
+            if version != errand.policy.version and written.restores == errand.restores:
+                self._note_written(errand.policy, written, order.status, version)
         if block is None:
             log.info("%s: restarted %s: %s", order.policy, order.pod.name, order.why)
             self._callbacks.restarted(order)
@@ -501,10 +520,10 @@ class Healer:
                 wakes.append(written.again - STATUS_EVERY + 1.0)
                 continue
             written.busy = True
-            self._write_status(ward.policy, status)
+            self._write_status(ward.policy, status, written.restores)
         return min(wakes, default=None)
 
-    def _write_status(self, policy: Policy, status: Status) -> None:
+    def _write_status(self, policy: Policy, status: Status, restores: int) -> None:
         term = self._term
 
         def job() -> None:
@@ -519,26 +538,48 @@ class Healer:
                         version = as_name(answer.json()["metadata"]["resourceVersion"])
                 else:
                     failure = answer.failure()
+                    if answer.status == 409:
+                        # Which version there is now: the watch need not tell, after a restore.
+                        fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
+                        version = fresh.version if fresh.uid == policy.uid else ""
             except ApiFailure as error:
                 failure = error
-            self._told_in(term, lambda: self._status_written(policy, status, version, failure))
+            self._told_in(
+                term, lambda: self._status_written(policy, status, version, failure, restores)
+            )
 
         self._workers.submit(job, Purpose.LOOKUPS)
 
     def _status_written(
-        self, policy: Policy, status: Status, version: str, failure: ApiFailure | None
+        self,
+        policy: Policy,
+        status: Status,
+        version: str,
+        failure: ApiFailure | None,
+        restores: int,
     ) -> None:
         written, ward = self._written.get(policy.key), self.healing.wards.get(policy.key)
-        if written is None or ward is None:
-            return
+        if written is None or ward is None or ward.policy.uid != policy.uid:
+            return  # it is gone, or made anew under its name
         written.busy = False
+        if written.restores != restores:
+            return  # written again: it may have been written before the restore
         written.again = self._clock() + STATUS_EVERY
         if failure is None:
-            written.status = status
-            if not self._api.dry_run and _number(version) > _number(ward.policy.version):
-                ward.policy = replace(ward.policy, version=version)
+            self._note_written(policy, written, status, "" if self._api.dry_run else version)
         elif failure.status != 409:
             log.warning("the status of policy %s cannot be written: %s", policy.key, failure)
+        elif version and ward.policy.version == policy.version:
+            ward.policy = replace(ward.policy, version=version)
+
+    def _note_written(self, policy: Policy, written: Written, status: Status, version: str) -> None:
+        """The status was written over this version of the policy; what version that made."""
+        written.status = status
+        ward = self.healing.wards.get(policy.key)
+        if version and ward is not None:
+            same = ward.policy.version == policy.version
+            later = version if same else _later(ward.policy.version, version)
+            ward.policy = replace(ward.policy, version=later)
 
     def _say(self, notice: Notice) -> None:
         ward = self.healing.wards.get(notice.policy)
@@ -632,5 +673,9 @@ def _key(order: Order) -> tuple[str, str, float]:
     return order.policy, order.owner.uid, order.at
 
 
-def _number(version: str) -> int:
-    return int(version) if version.isdigit() else 0
+def _later(known: str, version: str) -> str:
+    """Of two resourceVersions of one object, with no restore between them, the later one.
+
+    Only for the precondition of a write: one that is wrong is refused, and read again.
+    """
+    return known if version_number(version) < version_number(known) else version

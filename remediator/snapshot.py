@@ -646,7 +646,16 @@ class Reflector(Generic[T]):
                     self._version = None  # until it is read: a list that fails is tried again
                     self._version = self.relist()
                 self._watching_since = time.monotonic()
-                self._watch(self._version)
+                try:
+                    self._watch(self._version)
+                finally:
+                    if (
+                        time.monotonic() - max(self._watching_since, self.last_contact)
+                        >= WATCH_LOST
+                    ):
+                        # Not even a bookmark: a server that went back in time (etcd was restored)
+                        # tells nothing until its versions have caught up with ours.
+                        self._version = None
         except ApiFailure as failure:
             return failure
         return None

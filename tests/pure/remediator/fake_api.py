@@ -38,6 +38,7 @@ class FakeApi(LoopbackServer):
         self._version = 100
         self.news = threading.Condition()
         self.closed = False
+        self._restores = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,6 +82,20 @@ class FakeApi(LoopbackServer):
             self._events.append((self._version, path, "MODIFIED" if before else "ADDED", raw))
             self.news.notify_all()
             return raw
+
+    def backup(self) -> tuple[int, dict[str, Json]]:
+        """All objects as they are, to be restored."""
+        with self.news:
+            return self._version, copy.deepcopy(self.objects)
+
+    def restore(self, backup: tuple[int, dict[str, Json]]) -> None:
+        """Go back in time, as when etcd is restored: versions too; all watches end."""
+        with self.news:
+            self._version, objects = backup
+            self.objects = copy.deepcopy(objects)
+            self._events.clear()
+            self._restores += 1
+            self.news.notify_all()
 
     def get(self, path: str) -> Json:
         """The object as it is."""
@@ -181,12 +196,18 @@ class FakeApi(LoopbackServer):
         request.send_response(200)
         request.end_headers()
         request.close_connection = True
-        ends = time.monotonic() + 2.0
+        ends, restores = time.monotonic() + 2.0, self._restores
+        if seen > self._version:
+            gone = {"kind": "Status", "code": 410, "reason": "Expired"}
+            request.wfile.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+            return
         if trouble and trouble != "slow":
             request.wfile.write(_spoilt(b'{"type": "MODIFIED", "object": {}}', trouble) + b"\n")
             return
         while not self.closed and time.monotonic() < ends:
             with self.news:
+                if restores != self._restores:
+                    return
                 fresh = [e for e in self._events if e[0] > seen]
                 if not fresh:
                     self.news.wait(0.2)

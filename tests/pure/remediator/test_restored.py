@@ -1,0 +1,215 @@
+"""etcd is restored from a backup: versions go back in time, and policies still count."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remediator.answers import NotLeader
+from remediator.healing_ward import Ward
+from remediator.kubernetes_api import KubernetesApi
+from remediator.loop import Remediator
+from remediator.settings import Config
+from remediator.snapshot import Json, Reflector, WatchEvent, node_from_json
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
+
+POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+
+
+@pytest.fixture(autouse=True)
+def _writes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remediator.healer.STATUS_EVERY", 1.0)
+
+
+def _policy(**spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "HealingPolicy",
+        "metadata": {"name": "web", "namespace": "d", "generation": 1, "uid": "one"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "unhealthyWhen": {"notReadyFor": "1s"},
+            "failureThreshold": 1,
+            **spec,
+        },
+    }
+
+
+def _pod(name: str, where: str, ready: str) -> dict[str, Any]:
+    """A pod of a controller that is not looked up."""
+    raw = pod(name, where)
+    raw["metadata"] |= {
+        "labels": {"app": "web"},
+        "creationTimestamp": stamp(3600),
+        "ownerReferences": [
+            {"apiVersion": "x/v1", "kind": "Set", "name": "web", "uid": "web", "controller": True}
+        ],
+    }
+    raw["status"]["conditions"] = [
+        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(60)}
+    ]
+    return raw
+
+
+def _api(disturb: Any = lambda verb, path: "") -> FakeApi:
+    api = FakeApi(disturb)
+    for name in ("a", "b"):
+        api.put(f"{NODES}/{name}", node(name, "False"))
+        api.put(f"{PODS}/web-{name}", _pod(f"web-{name}", name, "True"))
+    api.put(POLICY, _policy())
+    return api
+
+
+def _config() -> Config:
+    return Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
+
+
+def _ward(made: Remediator) -> Ward:
+    return made.healer.healing.wards["d/web"]
+
+
+def _paused(api: FakeApi, paused: bool) -> None:
+    raw = api.get(POLICY)
+    raw["spec"]["paused"] = paused
+    raw["metadata"]["generation"] += 1
+    api.put(POLICY, raw)
+
+
+def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_again() -> None:
+    api = _api()
+    _paused(api, True)
+    with running(api, _config()) as made:
+        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
+        backup = api.backup()
+        _paused(api, False)
+        until("it is known", lambda: not _ward(made).policy.paused)
+        until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
+        for _ in range(300):  # so far ahead that its versions do not catch up in this test
+            api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
+        api.put(POLICY, api.get(POLICY))
+        api.restore(backup)
+        until("the pause of before counts", lambda: _ward(made).policy.paused)
+        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
+        # And so does what is asked for from now on.
+        _paused(api, False)
+        until("it is known", lambda: not _ward(made).policy.paused)
+        until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
+    api.close()
+
+
+def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> None:
+    """The status is written; before the answer is handled, etcd goes back to before it."""
+    api = _api()
+    with running(api, _config()) as made:
+        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+        backup = api.backup()
+        for _ in range(300):
+            api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
+        api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
+        until("it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
+        until("it is known", lambda: _ward(made).restarts == 1 and not made.healer._permits)
+        api.restore(backup)
+        until(
+            "the restart is written down again",
+            lambda: (
+                len((api.get(POLICY)["status"].get("owners") or [{}])[0].get("restarts", [])) == 1
+            ),
+        )
+    api.close()
+
+
+def test_a_version_that_the_server_does_not_know_is_read_again() -> None:
+    """The restored policy is as it was last heard of; only our own write of it is lost."""
+    api = _api()
+    with running(api, _config()) as made:
+        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+
+        def forge() -> None:
+            ward = _ward(made)
+            ward.policy = replace(ward.policy, version="999999999")
+
+        made.post(forge)
+        _paused(api, True)
+        until("what is asked for counts", lambda: _ward(made).policy.paused)
+        until("and is written down", lambda: api.get(POLICY)["status"]["state"] == "Paused")
+    api.close()
+
+
+def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else every later write of the status is refused, and the restart stays counted."""
+    evict, once = KubernetesApi.evict, threading.Event()
+
+    def not_now(self: KubernetesApi, *args: Any, rehearse: bool = False) -> Any:
+        if not rehearse and not once.is_set():
+            once.set()
+            raise NotLeader
+        return evict(self, *args, rehearse=rehearse)
+
+    monkeypatch.setattr(KubernetesApi, "evict", not_now)
+    conflicts: list[str] = []
+    api = _api()
+    real = api._patch
+
+    def patched(path: str, body: Any, *, rehearse: bool) -> tuple[int, Json]:
+        answer = real(path, body, rehearse=rehearse)
+        if path == POLICY and answer[0] == 409:
+            conflicts.append(path)
+        return answer
+
+    monkeypatch.setattr(api, "_patch", patched)
+    with running(api, _config()) as made:
+        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+        made.healer._policy_changed = lambda change: None  # type: ignore[method-assign]
+        api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
+        until("it is sent at the second time", lambda: f"{PODS}/web-a" not in api.objects)
+        until("it is written down", lambda: api.get(POLICY)["status"].get("restarts") == 1)
+        assert conflicts == []
+    api.close()
+
+
+class Silent:
+    """A collection whose watch ends without a word; later it tells."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.lists, self.watched = clock, 0, threading.Event()
+
+    def pages(self) -> Iterator[tuple[list[Json], str]]:
+        self.lists += 1
+        yield [], "9"
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        if self.lists > 1:
+            self.watched.set()
+            stop.wait(PATIENCE)
+        self.clock[0] += 300.0
+        return iter(())
+
+
+def test_after_a_watch_that_told_nothing_at_all_everything_is_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A restored server that is behind our version sends no event, and no bookmark either."""
+    clock = [0.0]
+    monkeypatch.setattr("remediator.snapshot.time.monotonic", lambda: clock[0])
+    source, stop = Silent(clock), threading.Event()
+    reflector = Reflector(
+        source,
+        node_from_json,
+        lambda found: found.name,
+        lambda change: None,
+        lambda: None,
+        lambda failure: None,
+        stop,
+    )
+    thread = threading.Thread(target=reflector.run, daemon=True)
+    thread.start()
+    assert source.watched.wait(PATIENCE)
+    stop.set()
+    thread.join(PATIENCE)
+    assert source.lists == 2
