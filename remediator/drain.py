@@ -20,6 +20,7 @@ from remediator.moments import earliest
 from remediator.pod_filters import Fate, Sorting, Surroundings, sort_pod
 from remediator.returns import Returns
 from remediator.snapshot import Budget, Pod
+from remediator.standstill import Standstill
 
 #: Seconds of the slow retry: first, and longest. Budgets wake a pod up long before.
 FALLBACKS = {
@@ -126,6 +127,7 @@ class NodeDrain:
     after: bool = False
     returns: Returns = field(default_factory=Returns)
     lookups: Lookups = field(default_factory=Lookups)
+    standstill: Standstill = field(default_factory=Standstill)
     _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_said: bool = False
     #: The time at the last step: pods that ask to stay for a time are sorted by it.
@@ -307,6 +309,9 @@ class NodeDrain:
         if not self.synced:
             return Orders()
         self._now = now
+        going = ((uid, item.pod.deletion is not None) for uid, item in self.evictions.items())
+        self.standstill.look(frozenset(going), now)
+        stopped = stopped or self.without_place(now)
         stay_until = self._sort_again(now)
         self.lookups.keep(self._open_questions())
         if stopped:
@@ -316,6 +321,36 @@ class NodeDrain:
         check, check_at = ((), None) if dry_run else self._to_check(now)
         wake = earliest(orders.wake, self.lookups.wake, check_at, stay_until)
         return replace(orders, look_up=look_up, check=check, wake=wake)
+
+    def standing_since(self, now: float) -> float | None:
+        """Since when nothing leaves and nothing that is left can, as far as is known; None = the
+        drain makes progress, has no place, or needs none any more (past its deadline)."""
+        if self.after or not self.synced or not self.evictions:
+            return None
+        if now >= self.deadline or self.without_place(now):
+            return None
+        stuck = all(self._is_stuck(item, now) for item in self.evictions.values())
+        return self.standstill.since(now, stuck=stuck)
+
+    def without_place(self, now: float) -> bool:
+        """Whether it gave its place to another drain; past its deadline none is needed."""
+        return self.standstill.given_at is not None and now < self.deadline
+
+    def asks_for_place_at(self, now: float) -> float | None:
+        """When it is to get a place again, None = there is nothing that it could do with one."""
+        left = [item for item in self.evictions.values() if item.pod.deletion is None]
+        if not left or not self.without_place(now):
+            return None
+        changed = any(not self._is_stuck(item, now) or self._has_room(item.pod) for item in left)
+        return self.standstill.asks_at(changed=changed)
+
+    def _is_stuck(self, item: Eviction, now: float) -> bool:
+        """Whether nothing that is known moves the pod: overdue, refused, or ignored."""
+        if item.pod.deletion is not None:
+            seen = item.deletion_seen
+            return seen is not None and now >= self._stuck_at(item, seen)
+        tried = item.refusals > 0 or item.check.ignored > 0
+        return tried and not item.unclear and item.step is not Step.IDLE
 
     def _sort_again(self, now: float) -> float | None:
         """Those whose time to stay is over; returns when the next one's is."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from remediator import supervision
@@ -83,6 +83,9 @@ class Running:
     said_at: float = float("-inf")
     returned_said_at: float = float("-inf")
     left_said: frozenset[str] = frozenset()
+    #: Since when it makes no progress, and when it asks for a place again (see drain_slots.py).
+    standing_since: float | None = None
+    asks_at: float | None = None
     #: Something was heard of it since it was last looked at; else it is looked at when due.
     news: bool = True
     due: float = 0.0
@@ -387,7 +390,62 @@ class Draining:
             moments.append(run.check_at)
         if orders.done:
             moments.append(max(run.drain.synced_at + SETTLE, now + BUSY_AGAIN))
+        moments += self._note_progress(run, now)
         run.due = min(moment for moment in moments if moment is not None)
+
+    def _note_progress(self, run: Running, now: float) -> list[float]:
+        """Whether it stands still; returns when to look again."""
+        drain, before = run.drain, (run.standing_since, run.asks_at)
+        run.standing_since = None if self._idle(run) else drain.standing_since(now)
+        run.asks_at = drain.asks_for_place_at(now)
+        moments = [
+            drain.standstill.due,
+            run.asks_at,
+            drain.deadline if drain.without_place(now) else None,
+        ]
+        later = [moment for moment in moments if moment is not None and moment > now]
+        # The planner is to hear of it.
+        return [*later, now + BUSY_AGAIN] if before != (run.standing_since, run.asks_at) else later
+
+    def _idle(self, run: Running) -> bool:
+        """It does nothing because it is not to."""
+        return self._stopped or run.resting_since is not None or self.config.dry_run
+
+    @property
+    def standing(self) -> dict[str, float]:
+        """The drains (nodes' uids) that make no progress, since when."""
+        return {
+            uid: run.standing_since
+            for uid, run in self.running.items()
+            if run.standing_since is not None and not run.ended
+        }
+
+    def asking(self, now: float) -> frozenset[str]:
+        """The drains without a place that are to get one again."""
+        return frozenset(
+            uid
+            for uid, run in self.running.items()
+            if run.asks_at is not None and run.asks_at <= now and run.resting_since is None
+        )
+
+    def follow_places(self, given: Mapping[str, float], now: float) -> None:
+        """These drains (nodes' uids) have given their place away, the others have one."""
+        for uid, run in self.running.items():
+            standstill, drain = run.drain.standstill, run.drain
+            if uid in given and standstill.given_at is None:
+                why = describe(drain.blockers(now)) or "its pods do not go"
+                standing = now - standstill.progress_at
+                standstill.give(now)
+                text = f"no pod has left for {standing:.0f}s, another node is drained first: {why}"
+                self._callbacks.say(drain.node, uid, "DrainStalled", text, True)
+            elif uid not in given and standstill.given_at is not None:
+                standstill.take(now)
+                if now < drain.deadline and not drain.after:
+                    text = "it is drained on: a place among the drains is free again"
+                    self._callbacks.say(drain.node, uid, "DrainResumed", text, False)
+            else:
+                continue
+            run.news, run.standing_since, run.asks_at = True, None, None
 
     def _carry_out(self, run: Running, orders: Orders) -> None:
         if orders.done and self._clock() < run.drain.synced_at + SETTLE:
@@ -424,7 +482,8 @@ class Draining:
         grace, rehearse = self.config.drain.grace_period, self.config.dry_run
 
         def job() -> None:
-            if self._stopped or run.resting_since is not None or run.stop.is_set():
+            waits = run.resting_since is not None or run.drain.without_place(self._clock())
+            if self._stopped or waits or run.stop.is_set():
                 self._post(lambda: self._called_back(run, pod))
                 return
             try:

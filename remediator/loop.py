@@ -247,7 +247,10 @@ class Remediator:
         if not ill and self._api.budget.closed_for > 1:
             ill = "the API server asks to be left alone"
         self._ill = ill
+        slots = self.planner.slots
+        slots.standing, slots.ready = self.draining.standing, self.draining.asking(now)
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
+        self.draining.follow_places(slots.given, now)
         for intent in plan.intents:
             self._submit(intent)
         changed = self.planner.take_changed()

@@ -34,6 +34,7 @@ from remediator.decide import (
     read_state,
     selected,
 )
+from remediator.drain_slots import DrainSlots
 from remediator.moments import earliest
 from remediator.peak import Peak
 from remediator.settings import PODS_HUNG, Config
@@ -116,6 +117,8 @@ class Planner:
         self._dirty: set[str] = set()
         self._asking: set[str] = set()
         self._counts = Tally()
+        #: Which drains make no progress, and which of them gave their place away.
+        self.slots = DrainSlots()
         self._due: list[tuple[float, str, int]] = []
         #: The last one of each node (uid).
         self._onsets: dict[Key, dict[str, Onset]] = {}
@@ -145,6 +148,7 @@ class Planner:
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
         self._holds_known_from = now - self.config.recovery.flap_window
+        self.slots = DrainSlots()
         self._dirty.update(self.entries)
 
     @property
@@ -338,12 +342,43 @@ class Planner:
                 wishes.append(entry)
         engaged: Counter[str] = Counter()
         wake = self._due[0][0] if self._due else None
+        stopped = self._stopped(paused, ill)
+        self._places_again(stopped, now)
         if wishes:
-            stopped = self._stopped(paused, ill)
             granted, opens = self._weigh(wishes, stopped, now, engaged)
             intents += granted
             wake = earliest(wake, opens)
         return Plan(tuple(intents), wake, engaged)
+
+    def _places_again(self, stopped: Engaged | None, now: float) -> None:
+        """Drains without a place that ask for one get it before others do."""
+        draining = (
+            uid
+            for uid in self.slots.given
+            if uid in self.entries
+            and any(
+                state.phase is Phase.DRAINING
+                and state.drain_started > now - self.config.drain.deadline
+                for state in self.entries[uid].states
+            )
+        )
+        self.slots.keep(draining)
+        for uid in [] if stopped else self.slots.waiting():
+            entry = self.entries[uid]
+            if ask_drain(self.config.brakes, self.tally(now), entry.member or Member()) is None:
+                del self.slots.given[uid]
+                self._recount(entry, now)
+
+    def _ask_drain(self, entry: Entry, tally: Tally, now: float) -> Engaged | None:
+        """None when the node may be drained now, if need be in the place of a drain that makes no
+        progress."""
+        standing = (self.entries.get(uid) for uid in self.slots.standing)
+        members = {e.node.uid: e.member for e in standing if e is not None and e.member}
+        mine = entry.member or Member()
+        block, given = self.slots.ask(self.config.brakes, tally, mine, members, now)
+        if given:
+            self._recount(self.entries[given], now)
+        return block
 
     def tally(self, now: float) -> Tally:
         """The brakes' counts as of now."""
@@ -387,7 +422,9 @@ class Planner:
         # A drain that has outlived its deadline goes on, but frees its place for others. One that
         # rests keeps it: when it goes on, the time does not count.
         oldest = float("-inf") if entry.assessment.recovering else now - self.config.drain.deadline
-        draining = any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours)
+        draining = node.uid not in self.slots.given and any(
+            s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours
+        )
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
@@ -430,7 +467,7 @@ class Planner:
             wish = entry.assessment.wish
             assert wish is not None
             block = stopped or (
-                ask_drain(self.config.brakes, tally, entry.member or Member())
+                self._ask_drain(entry, tally, now)
                 if wish.kind is Kind.DRAIN
                 else self._ask_hold(entry, wish, tally, now)
             )
@@ -475,7 +512,7 @@ class Planner:
         for key in _keys(entry, state, self.config):
             self._granted.setdefault(key, deque()).append(now)
         member = entry.member or Member()
-        if state.action == "drain" and ask_drain(self.config.brakes, tally, member) is None:
+        if state.action == "drain" and self._ask_drain(entry, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
             state = replace(state, phase=Phase.DRAINING, drain_started=int(now))

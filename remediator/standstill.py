@@ -1,0 +1,57 @@
+"""Whether one drain makes progress, and when one that gave its place away asks for one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+#: Without any progress for so long (seconds) a drain stands still.
+STANDSTILL_AFTER = 60.0
+#: Seconds without a place before it asks for one, by how often it gave its own away in a row:
+#: first and longest, where something has changed and where only a new attempt can tell.
+CHANGED = (10.0, 600.0)
+UNCHANGED = (300.0, 1800.0)
+
+
+@dataclass(slots=True)
+class Standstill:
+    """One drain's progress. seen: what its pods were when it was last looked at."""
+
+    seen: Hashable = None
+    progress_at: float = 0.0
+    #: When it gave its place away, None = it has one; how often in a row without progress since.
+    given_at: float | None = None
+    times: int = 0
+
+    def look(self, seen: Hashable, now: float) -> None:
+        """Any change of which pods are there and on their way is progress."""
+        if seen != self.seen:
+            self.seen, self.progress_at = seen, now
+            self.times = self.times if self.given_at is not None else 0
+
+    @property
+    def due(self) -> float:
+        """When it stands still, if nothing changes."""
+        return self.progress_at + STANDSTILL_AFTER
+
+    def since(self, now: float, *, stuck: bool) -> float | None:
+        """Since when it stands still; None = it does not. stuck: each pod is."""
+        if not stuck or now < self.due:
+            return None
+        return self.progress_at
+
+    def give(self, now: float) -> None:
+        """Its place goes to another drain."""
+        self.times = self.times + 1 if self.given_at is None else self.times
+        self.given_at = now
+
+    def take(self, now: float) -> None:
+        """It has a place again, and time to use it."""
+        self.given_at, self.progress_at = None, now
+
+    def asks_at(self, *, changed: bool) -> float | None:
+        """When it asks for a place; None = it has one."""
+        if self.given_at is None:
+            return None
+        first, longest = CHANGED if changed else UNCHANGED
+        return self.given_at + min(longest, first * 2.0 ** min(self.times - 1, 10))

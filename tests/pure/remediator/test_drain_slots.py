@@ -1,0 +1,286 @@
+"""A drain that makes no progress gives its place to one that can, and goes on when it gets one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remediator.annotation import Phase, State
+from remediator.answers import EvictionResult, Outcome
+from remediator.decide import Kind
+from remediator.drain import STUCK_AFTER, NodeDrain
+from remediator.drain_slots import MOST_WITHOUT_PLACE
+from remediator.planner import Planner
+from remediator.pod_filters import Surroundings
+from remediator.settings import Drain
+from remediator.snapshot import Change, Pod
+from remediator.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
+from tests.pure.remediator import things
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, running, until
+from tests.pure.remediator.running import pod as raw_pod
+from tests.pure.remediator.test_drain import budget
+from tests.pure.remediator.things import NOW, OWNER, pod
+
+LATER = NOW + 60 + STUCK_AFTER + STANDSTILL_AFTER
+
+
+def drain(*pods: Pod) -> NodeDrain:
+    """A drain of these pods, each asked for at NOW."""
+    made = NodeDrain("n", "uid-n", NOW, NOW + 1800, Surroundings(Drain()), synced=True)
+    for item in pods:
+        made.pod_changed(None, item)
+    made.begin_wave(2)
+    made.step(NOW)
+    return made
+
+
+def refuse(made: NodeDrain, name: str, outcome: Outcome = Outcome.BUDGET) -> None:
+    made.answered(f"uid-{name}", EvictionResult(outcome, "no"), NOW)
+
+
+def terminating(name: str) -> Pod:
+    return pod(name, deletion=NOW + 30, grace=30)
+
+
+def _look(made: NodeDrain, now: float) -> float | None:
+    made.step(now)
+    return made.standing_since(now)
+
+
+# -- what a standstill is --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if not o.over])
+def test_a_drain_whose_pods_are_all_refused_or_overdue_stands_still(outcome: Outcome) -> None:
+    made = drain(pod("a"), terminating("b"))
+    refuse(made, "a", outcome)
+    assert _look(made, NOW + STUCK_AFTER + 29) is None
+    assert _look(made, LATER) == NOW
+
+
+@pytest.mark.parametrize(
+    "moving",
+    [
+        pod("c", deletion=LATER - 10, grace=30),  # on its way, and within its grace
+        pod("c", owner_kind="DaemonSet", owner_uid="x", owner_name="x"),  # not clear yet
+    ],
+)
+def test_a_pod_that_may_still_go_is_no_standstill(moving: Pod) -> None:
+    made = drain(terminating("b"))
+    made.around = Surroundings(Drain(), daemon_sets=frozenset())
+    made.pod_changed(None, moving)
+    assert _look(made, NOW + 85) is None
+
+
+def test_an_eviction_under_way_is_no_standstill() -> None:
+    made = drain(pod("a"), terminating("b"))
+    assert _look(made, LATER) is None  # no answer yet
+
+
+def test_each_pod_that_goes_is_progress() -> None:
+    made = drain(terminating("a"), terminating("b"))
+    made.pod_changed(terminating("a"), None)
+    made.step(LATER - 1)
+    assert _look(made, LATER) is None
+    assert _look(made, LATER - 1 + STANDSTILL_AFTER) == LATER - 1
+
+
+def test_neither_past_its_deadline_nor_when_drained_does_it_stand_still() -> None:
+    made = drain(terminating("a"))
+    assert _look(made, made.deadline) is None
+    made = drain(terminating("a"))
+    made.watch_on()
+    assert _look(made, LATER) is None
+
+
+# -- without a place -------------------------------------------------------------------------
+
+
+def test_without_a_place_it_evicts_nothing_until_its_deadline() -> None:
+    made = drain(pod("a"))
+    refuse(made, "a")
+    made.standstill.give(LATER)
+    made.budget_changed(budget(1), LATER)
+    assert made.step(LATER).evict == ()
+    assert made.step(made.deadline).evict == (pod("a"),)
+    made.pod_changed(pod("a"), None)
+    assert made.step(LATER).done  # the end needs no place
+
+
+def test_it_asks_for_a_place_soon_when_a_budget_opens_and_else_ever_later() -> None:
+    made = drain(pod("a"))
+    refuse(made, "a")
+    now = LATER
+    for times in range(3):
+        made.standstill.give(now)
+        assert made.asks_for_place_at(now) == min(now + UNCHANGED[0] * 2**times, now + UNCHANGED[1])
+        made.budget_changed(budget(1), now)
+        assert made.asks_for_place_at(now) == now + CHANGED[0] * 2**times
+        made.budget_changed(budget(0), now)
+        made.standstill.take(now)
+    assert made.asks_for_place_at(now) is None
+
+
+def test_where_all_pods_only_have_to_end_it_needs_no_place() -> None:
+    made = drain(terminating("a"))
+    made.standstill.give(LATER)
+    assert made.asks_for_place_at(LATER) is None
+
+
+# -- who gets a place ------------------------------------------------------------------------
+
+
+class Cluster:
+    """Nodes `n0`, ... that all call for a drain, with one drain at a time."""
+
+    def __init__(self, count: int, **brakes: Any) -> None:
+        limits = {"maxHeld": "100%", "maxDraining": 1, "minSchedulable": 0, **brakes}
+        config = things.config(brakes=limits, signal={"enabled": False})
+        self.planner = Planner(config, OWNER, NOW - 1e6)
+        self.now = NOW
+        for number in range(count):
+            self.set(number, "True", None)
+
+    def set(self, number: int, status: str, state: State | None) -> None:
+        """The node as it is from now on."""
+        held = state is not None and state.phase.held
+        made = things.node(
+            f"n{number}",
+            things.condition(status),
+            state=state,
+            unschedulable=held,
+            version=str(int(self.now)),
+        )
+        self.planner.apply(Change(made.name, None, made), self.now)
+
+    def plan(self, standing: tuple[int, ...] = (), asking: tuple[int, ...] = ()) -> list[int]:
+        """One look, a second later; returns which nodes it begins to drain."""
+        self.now += 1
+        slots = self.planner.slots
+        slots.standing = {f"uid-n{n}": NOW + n for n in standing}
+        slots.ready = frozenset(f"uid-n{n}" for n in asking)
+        begun = []
+        for intent in self.planner.plan(self.now).intents:
+            state = intent.state
+            number = int(intent.node.removeprefix("n"))
+            if state is not None and state.phase is Phase.DRAINING:
+                assert intent.kind in (Kind.HOLD, Kind.DRAIN)
+                begun.append(number)
+            self.set(number, "True", state)
+            self.planner.settled(intent, self.planner.entries[intent.uid].node, self.now)
+        return begun
+
+    @property
+    def without_place(self) -> list[int]:
+        return [int(uid.removeprefix("uid-n")) for uid in self.planner.slots.given]
+
+
+def test_a_drain_at_a_standstill_gives_its_place_away_only_when_it_is_wanted() -> None:
+    cluster = Cluster(1)
+    assert cluster.plan() == [0]
+    assert cluster.plan(standing=(0,)) == []
+    assert cluster.without_place == []
+    cluster = Cluster(3)
+    assert cluster.plan() == [0]
+    assert cluster.plan() == []
+    assert cluster.plan(standing=(0,)) == [1]
+    assert cluster.without_place == [0]
+    assert cluster.plan(standing=()) == []  # one at a time, as before
+    tally = cluster.planner.tally(cluster.now)
+    assert (tally.draining, tally.held) == (1, 3)
+
+
+def test_it_goes_on_when_a_place_is_free_and_it_asks_before_others() -> None:
+    cluster = Cluster(3)
+    cluster.plan()
+    assert cluster.plan(standing=(0,)) == [1]
+    assert cluster.plan(asking=(0,)) == []
+    assert cluster.without_place == [0]  # the place is taken
+    done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
+    cluster.set(1, "True", done)
+    assert cluster.plan(asking=(0,)) == []
+    assert cluster.without_place == []
+    assert cluster.planner.tally(cluster.now).draining == 1
+    assert cluster.plan(standing=(0,)) == [2]
+
+
+def test_of_several_that_stand_still_one_gives_way_for_each_new_one() -> None:
+    cluster = Cluster(4, maxDraining=2)
+    assert cluster.plan() == [0, 1]
+    assert cluster.plan(standing=(1, 0)) == [2, 3]
+    assert cluster.without_place == [0, 1]
+    assert cluster.planner.tally(cluster.now).draining == 2
+
+
+def test_so_many_standstills_are_not_their_nodes_fault() -> None:
+    count = MOST_WITHOUT_PLACE + 3
+    cluster = Cluster(count)
+    begun = cluster.plan()
+    for _ in range(count):
+        begun += cluster.plan(standing=tuple(begun))
+    assert len(begun) == MOST_WITHOUT_PLACE + 1
+
+
+def test_what_ended_or_outlived_its_deadline_waits_for_no_place() -> None:
+    cluster = Cluster(2)
+    cluster.plan()
+    cluster.plan(standing=(0,))
+    assert cluster.without_place == [0]
+    cluster.now += cluster.planner.config.drain.deadline
+    cluster.plan()
+    assert cluster.without_place == []
+
+
+def test_while_it_is_paused_no_place_changes_hands() -> None:
+    cluster = Cluster(2)
+    cluster.plan()
+    cluster.planner.slots.standing = {"uid-n0": NOW}
+    assert cluster.planner.plan(cluster.now + 1, paused="x").intents == ()
+    assert cluster.without_place == []
+
+
+def test_a_new_leader_knows_of_no_standstill() -> None:
+    cluster = Cluster(2)
+    cluster.plan()
+    cluster.plan(standing=(0,))
+    cluster.planner.begin_term(cluster.now)
+    assert cluster.without_place == []
+
+
+# -- the whole remediator --------------------------------------------------------------------
+
+
+def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remediator.standstill.STANDSTILL_AFTER", 0.2)
+    monkeypatch.setattr("remediator.standstill.CHANGED", (0.1, 0.1))
+    monkeypatch.setattr("remediator.standstill.UNCHANGED", (0.1, 0.1))
+    blocked = True
+
+    def disturb(_: str, path: str) -> str:
+        return "403" if blocked and path.endswith("/a/eviction") else ""
+
+    server = FakeApi(disturb)
+    for name, status in (("n1", "True"), ("n2", "False"), ("n3", "False")):
+        server.put(f"{NODES}/{name}", node(name, status))
+    server.put(f"{PODS}/a", raw_pod("a", "n1"))
+    server.put(f"{PODS}/b", raw_pod("b", "n2"))
+    said: list[tuple[str, str]] = []
+    config = things.config(
+        signal={"enabled": False},
+        drain={"headroom": False},
+        brakes={"maxHeld": "100%", "maxDraining": 1},
+    )
+    with running(server, config) as made:
+        monkeypatch.setattr(
+            made._events, "say", lambda event: said.append((event.node, event.reason))
+        )
+        until("a is refused", lambda: any(r.drain.posts for r in made.draining.running.values()))
+        server.put(f"{NODES}/n2", node("n2", "True"))
+        until("b goes", lambda: f"{PODS}/b" not in server.objects)
+        assert ("n1", "DrainStalled") in said
+        until("it goes on", lambda: ("n1", "DrainResumed") in said)
+        blocked = False
+    assert f"{PODS}/a" in server.objects
+    server.close()
