@@ -60,6 +60,8 @@ def plan(options: argparse.Namespace) -> int:
     trusted = vouched_for(lease.annotations) if lease else frozenset()
     now, only = time.time(), options.nodes
     found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
+    if lease is not None:
+        found = replace(found, observing_until=inspection.observing_until(config, lease, now))
     unknown = set(options.nodes) - {item.node for item in found.nodes}
     if unknown:
         raise Failure(f"no such node: {', '.join(sorted(unknown))}")
@@ -181,7 +183,7 @@ def uncordon(options: argparse.Namespace) -> int:
             name = options.lease or config.lease.name
         found = uninstall.uncordon_all(api, f"{namespace}/{name}", options.timeout)
         if lease is not None:
-            uninstall.stop(api, lease, uninstall.STOPPED_AFTER)
+            uninstall.stop(api, lease, uninstall.STOPPED_AFTER, forget=True)
     except ApiFailure as failure:
         if not options.best_effort:
             raise

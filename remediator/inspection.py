@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from remediator import policy_view
+from remediator import mode, policy_view
 from remediator.annotation import Phase, Unreadable
 from remediator.answers import ApiFailure, Outcome, classify_eviction
 from remediator.claims import daemon_sets, read_claims
@@ -73,6 +73,8 @@ class ClusterPlan:
     notes: tuple[str, ...] = ()
     policies: int = 0
     pods: tuple[policy_view.PodPlan, ...] = ()
+    #: Until when it only says what it would do (RFC 3339); empty = it does not observe first.
+    observing_until: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -111,6 +113,7 @@ class ClusterStatus:
     policies: tuple[policy_view.PolicyStatus, ...] = ()
     notes: tuple[str, ...] = ()
     vouched_for: tuple[str, ...] = ()
+    observing_until: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -368,6 +371,7 @@ def status(
         policies=policies,
         notes=notes,
         vouched_for=tuple(sorted(vouched_for(lease.annotations))) if lease else (),
+        observing_until=observing_until(config, lease, now) if lease else "",
     )
 
 
@@ -418,6 +422,13 @@ def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
         return f"terminating, overdue{finalizers}" if overdue else ""
     covering = [budget for budget in budgets if budget.covers(pod)]
     return _take_room(pod, covering, {budget.uid: budget.allowed for budget in covering})
+
+
+def observing_until(config: Config, lease: LeaseView, now: float) -> str:
+    """Until when the remediator of this Lease only observes (RFC 3339); empty = it does not."""
+    first = mode.first_start(lease.annotations)
+    until = None if first is None else mode.observing_until(config, first)
+    return mode.text_of(until) if until is not None and until > now else ""
 
 
 # -- shared --------------------------------------------------------------------------------

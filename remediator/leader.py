@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from remediator import supervision
 from remediator.answers import Answer, ApiFailure, NotLeader, understood
+from remediator.mode import FIRST_START_KEY, annotation_to_write
 from remediator.settings import LeaseSettings
 from remediator.snapshot import (
     Change,
@@ -181,6 +182,12 @@ class Leader:
         """The Lease's annotations as last seen."""
         with self._lock:
             return self._view.annotations if self._view else {}
+
+    @property
+    def lease_uid(self) -> str:
+        """The Lease's uid as last seen, empty = there is none."""
+        with self._lock:
+            return self._view.uid if self._view else ""
 
     @property
     def holder(self) -> str:
@@ -354,6 +361,13 @@ class Leader:
             "leaseTransitions": (view.transitions + 1) if view else 0,
         }
         meta: dict[str, Any] = {"labels": {LABEL: "true"}}
+        first = annotation_to_write(
+            view.annotations if view else None,
+            was_held=view is not None and bool(view.holder or view.renewed),
+            now=time.time(),
+        )
+        if first is not None:
+            meta["annotations"] = {FIRST_START_KEY: first}
         if view is None:
             meta["name"] = self._settings.name
             body = {

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from remediator import supervision
+from remediator import mode, supervision
 from remediator.annotation import Phase, State
 from remediator.answers import ApiFailure, NotLeader, Outcome
 from remediator.conditions import Memory, observe
 from remediator.decide import Intent, Kind, Scope, assess
 from remediator.drain import NodeDrain
 from remediator.draining import Callbacks, Draining
-from remediator.events import EventWriter, NodeEvent
+from remediator.events import EventWriter, NodeEvent, ObjectEvent
 from remediator.healer import Callbacks as HealingCallbacks
 from remediator.healer import Healer
 from remediator.healing_plan import Order
@@ -89,8 +89,13 @@ class Remediator:
         metrics: Metrics,
         identity: Identity,
     ) -> None:
-        self.config, self._api, self._events, self.metrics = config, api, events, metrics
+        self._api, self._events, self.metrics = api, events, metrics
         self.clock = Clock()
+        #: As configured; `config` is what is acted by: dryRun while it only observes.
+        self._configured = config
+        self._first_start: float | None = None
+        self.config = config = mode.effective(config, None, self.clock())
+        api.dry_run = config.dry_run
         self._owner = identity.owner
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -222,7 +227,7 @@ class Remediator:
 
     def _act(self) -> float:
         now = self.clock()
-        longest = now + LONGEST_SLEEP
+        longest = min(now + LONGEST_SLEEP, self._follow_mode(now))
         if self._leading and self._unfit():
             self.leader.give_up(self._unfit())  # another replica may hear the nodes
         if self._leading and self._nodes.relist_pending:
@@ -311,11 +316,53 @@ class Remediator:
             self.planner.begin_term(self.clock())
             self._list_wanted = self._nodes.ask_relist()
             self.healer.begin()
+            self._say_observing()
         else:
             self.healer.end()
             self.draining.end_all()
 
+    def _say_observing(self) -> None:
+        until = mode.observing_until(self._configured, self._first_start)
+        if until is None or self.clock() >= until:
+            return
+        text = (
+            f"it only says what it would do until {_time_text(until)} (observeFirst); "
+            "see `selfheal-remediator plan`"
+        )
+        log.warning("observing: %s", text)
+        self._say_of_itself("Observing", text)
+
+    def _say_of_itself(self, reason: str, text: str) -> None:
+        """An Event on the Lease."""
+        namespace, _, name = self._owner.partition("/")
+        group, uid = "coordination.k8s.io/v1", self.leader.lease_uid
+        self._events.say(
+            ObjectEvent(group, "Lease", namespace, name, uid, reason, text, warning=False)
+        )
+
+    def _follow_mode(self, now: float) -> float:
+        """Begin to enforce when the time of only observing is over; returns when it will be."""
+        wanted = mode.effective(self._configured, self._first_start, now)
+        if wanted.dry_run is not self.config.dry_run:
+            self._change_mode(wanted)
+        until = mode.observing_until(self._configured, self._first_start)
+        return until if until is not None and until > now else float("inf")
+
+    def _change_mode(self, wanted: Config) -> None:
+        self._use(wanted)
+        if not self._leading:
+            return
+        if wanted.dry_run:
+            self._say_observing()
+        else:
+            text = "it has observed for long enough (observeFirst) and acts from now on"
+            log.warning("enforcing: %s", text)
+            self._say_of_itself("Enforcing", text)
+
     def _lease_says(self, annotations: Mapping[str, str]) -> None:
+        first = mode.first_start(annotations)
+        if first is not None:  # what was read once counts when somebody takes it away
+            self._first_start = first
         paused = annotations.get(PAUSE_KEY, "")
         if PAUSE_KEY in annotations and not paused:
             paused = "no reason given"
@@ -343,6 +390,14 @@ class Remediator:
     def _reconfigure(self, config: Config) -> None:
         if config.lease != self.config.lease or config.api != self.config.api:
             log.warning("changes of `lease` and `api` take effect at the next start only")
+        self._configured = config
+        self._use(mode.effective(config, self._first_start, self.clock()))
+        log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
+        self._warn_of_unknown_conditions()
+        self._say_observing()
+
+    def _use(self, config: Config) -> None:
+        """Act by this configuration from now on."""
         mode_changed = config.dry_run != self.config.dry_run
         if mode_changed:
             self.draining.end_all()
@@ -354,8 +409,6 @@ class Remediator:
             self.healer.begin()  # what was only rehearsed is decided anew
         self.planner.reconfigure(config, self.clock())
         self.metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
-        log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
-        self._warn_of_unknown_conditions()
 
     def _look_around(self, look: int, term: int) -> None:
         """In a worker: other remediators' Leases, and what other systems say of nodes."""
@@ -733,6 +786,10 @@ class Remediator:
         self.metrics.draining.set(len(drains))
         oldest = min((drain.started for drain in drains), default=now)
         self.metrics.oldest_drain.set(max(0.0, now - oldest))
+
+
+def _time_text(moment: float) -> str:
+    return "its first start is known" if moment == float("inf") else mode.text_of(moment)
 
 
 def _count(

@@ -47,9 +47,11 @@ def span(seconds: float) -> str:
 def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     """The answer of `plan`."""
     parts = [f"note: {note}" for note in found.notes]
+    if found.observing_until:
+        parts.append(f"observing until {found.observing_until}: nothing of this is done before")
     shown = [item for item in found.nodes if detail or item.action != "none" or item.why]
     if not shown:
-        parts.append(f"nothing to do: {len(found.nodes)} nodes looked at (mode {found.mode})")
+        parts.append(f"nothing to do: {len(found.nodes)} nodes looked at (mode {_mode(found)})")
         return "\n".join([*parts, *_policies_plan(found)])
     rows = [(item.node, item.state, _action(item), item.brake or "-", item.why) for item in shown]
     parts.append(table(("NODE", "STATE", "ACTION", "BRAKE", "WHY"), rows))
@@ -58,6 +60,11 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     if quiet:
         parts.append(f"{quiet} more nodes: nothing to do")
     return "\n\n".join([*parts, *_policies_plan(found)])
+
+
+def _mode(found: ClusterPlan | ClusterStatus) -> str:
+    until = found.observing_until
+    return f"{found.mode} (observing until {until})" if until else found.mode
 
 
 def _policies_plan(found: ClusterPlan) -> list[str]:
@@ -97,7 +104,7 @@ def _pods(item: NodePlan) -> str:
 def status_text(found: ClusterStatus) -> str:
     """The answer of `status`."""
     leader = found.leader or "<red>nobody</red>"
-    lines = [f"lease {found.lease or '(none found)'}, held by {leader}, mode {found.mode}"]
+    lines = [f"lease {found.lease or '(none found)'}, held by {leader}, mode {_mode(found)}"]
     if found.paused:
         lines.append(f"<red>paused</red>: {found.paused}")
     if found.vouched_for:

@@ -57,7 +57,10 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     if config.drain.headroom and config.drain.autoscaler == "auto":
         status = {"namespace": autoscaler.STATUS_NAMESPACE, "name": autoscaler.STATUS_NAME}
         wanted.append(Permission("get", "", "configmaps", **status))
-    wanted.append(Permission("create", "", "events", namespace="default"))
+    wanted += [
+        Permission("create", "", "events", namespace=place)
+        for place in dict.fromkeys(("default", namespace))
+    ]
     wanted.append(Permission("create", leases, "leases", namespace=namespace))
     wanted += [
         Permission(verb, leases, "leases", namespace=namespace, name=lease)

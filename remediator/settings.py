@@ -350,6 +350,8 @@ class Config(_Strict):
     """The whole file."""
 
     mode: Literal["enforce", "dryRun"] = "enforce"
+    #: How long an installation only says what it would do, from its first start; 0 = not at all.
+    observe_first: Duration = 600.0
     node_selector: dict[str, str] = Field(default_factory=dict)
     exclude_node_selector: dict[str, str] = Field(default_factory=dict)
     control_plane: bool = False

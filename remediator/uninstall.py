@@ -16,6 +16,7 @@ from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
 from remediator.kubernetes_api import KubernetesApi
 from remediator.leader import STOP_KEY, LeaseView
+from remediator.mode import FIRST_START_KEY
 from remediator.patches import node_patch
 from remediator.snapshot import Node, node_from_json
 
@@ -36,14 +37,20 @@ class Result:
     left: dict[str, str] = field(default_factory=dict)
 
 
-def stop(api: KubernetesApi, lease: LeaseView, seconds: float) -> None:
-    """Have the running remediator change nothing for so long. Raises ApiFailure."""
+def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool = False) -> None:
+    """Have the running remediator change nothing for so long. Raises ApiFailure.
+
+    forget: the next installation begins anew, and observes first.
+    """
     until = datetime.fromtimestamp(time.time() + seconds, UTC)
     path = (
         f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
         f"{quote(lease.name)}"
     )
-    body = {"metadata": {"annotations": {STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ")}}}
+    annotations = {STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    if forget:
+        annotations[FIRST_START_KEY] = ""
+    body = {"metadata": {"annotations": annotations}}
     answer = api.write("PATCH", path, body, content_type="application/merge-patch+json")
     if not answer.ok:
         raise answer.failure()

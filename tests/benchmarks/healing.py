@@ -137,7 +137,7 @@ class Bench:
     def remediator(self) -> Iterator[subprocess.Popen[bytes]]:
         """`selfheal-remediator run`, leading."""
         path, log = self.folder / "config.yaml", self.folder / "remediator.log"
-        path.write_text(yaml.safe_dump({"lease": {"namespace": "default"}}))
+        path.write_text(yaml.safe_dump({"lease": {"namespace": "default"}, "observeFirst": 0}))
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "HTTP_PORT": str(PORT)}
         with log.open("wb") as out:
             process = subprocess.Popen(

@@ -168,6 +168,7 @@ class Bench:
             loop = "tests.benchmarks.kubectl_loop"
             return [*module, loop, kubectl, kubeconfig, CONDITION, action]
         config = {
+            "observeFirst": 0,
             "rules": [{"condition": CONDITION, "for": lasting, "action": action}],
             "brakes": {"maxHeld": "100%", "maxDraining": 1000},
             "drain": {"headroom": False},

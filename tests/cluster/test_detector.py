@@ -80,6 +80,7 @@ VALUES: Object = {
     "remediator": {
         "externalConditions": ["Other"],
         "config": {
+            "observeFirst": "0s",
             "rules": [
                 {"condition": "KernelDeadlock", "for": "2s", "action": "drain", "latched": True},
                 {"condition": "Checked", "for": "2s", "action": "cordon"},

@@ -350,6 +350,7 @@ class Site:
         """A configuration file for this test's nodes; sections are merged over quick defaults."""
         value: Json = {
             "nodeSelector": {"test": self.name},
+            "observeFirst": 0,
             "rules": [{"condition": "TestFault", "for": "300ms", "action": "drain"}],
             "brakes": {"maxHeld": "50%", "minSchedulable": 0},
             "recovery": {"holdDown": "1s"},

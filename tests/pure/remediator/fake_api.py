@@ -154,8 +154,7 @@ class FakeApi(LoopbackServer):
             if version not in (None, before["metadata"]["resourceVersion"]):
                 return 409, {"kind": "Status", "code": 409}
             after = copy.deepcopy(before)
-            for part, values in body.items():
-                after.setdefault(part, {}).update(values)
+            _merge(after, body)
         else:
             try:
                 after = json_patch.apply(before, body)
@@ -220,6 +219,17 @@ class FakeApi(LoopbackServer):
                         request.wfile.write(event)
                     except OSError:
                         return
+
+
+def _merge(target: Json, patch: Json) -> None:
+    """JSON merge patch (RFC 7386): objects are merged, null removes, all else replaces."""
+    for key, value in patch.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        elif value is None:
+            target.pop(key, None)
+        else:
+            target[key] = copy.deepcopy(value)
 
 
 def _is_collection(path: str) -> bool:

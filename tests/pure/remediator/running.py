@@ -67,6 +67,20 @@ def until(what: str, well: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def at_once(config: Config) -> Config:
+    """The configuration without a time of only observing, unless it names one."""
+    if "observe_first" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"observe_first": 0.0})
+
+
+class AtOnce(Remediator):
+    """Acts from its first start, unless a test says otherwise."""
+
+    def reconfigure(self, config: Config) -> None:
+        super().reconfigure(at_once(config))
+
+
 @contextmanager
 def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
     """The real thing, its door open to the server; it must end when it is told to."""
@@ -81,7 +95,9 @@ def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
         return Leader(api, watch, config.lease, "d", "me_1", on_change, on_annotations)
 
     events = EventWriter(api, "me_1", lambda _: None)
-    made = Remediator(config, api, leader_of, events, Metrics(), Identity("d/selfheal-remediator"))
+    made = AtOnce(
+        at_once(config), api, leader_of, events, Metrics(), Identity("d/selfheal-remediator")
+    )
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,166 @@
+"""A new installation observes before it enforces: what decides it, and the whole remediator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator import mode
+from remediator.inspection import status
+from remediator.kubernetes_api import KubernetesApi
+from remediator.leader import LeaseView
+from remediator.report import status_text
+from remediator.settings import Config, SettingsError, parse_config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, node, running, stamp, until
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+KEY = mode.FIRST_START_KEY
+EVENTS = "/api/v1/namespaces/d/events"
+NOW = 1_800_000_000.0
+
+
+def _config(observe: str | int = "10m", **more: Any) -> Config:
+    values = {
+        "observeFirst": observe,
+        "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
+        "brakes": {"maxHeld": "100%"},
+        "policies": {"enabled": False},
+    }
+    return Config.model_validate({**values, **more})
+
+
+# -- the decision --------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1e6), st.floats(0, 2e6))
+def test_it_enforces_when_so_long_has_passed_since_the_first_start(
+    observe: float, passed: float
+) -> None:
+    config = Config.model_validate({"observeFirst": observe})
+    acted_by = mode.effective(config, NOW, NOW + passed)
+    assert acted_by.dry_run is (NOW + passed < NOW + observe)
+    assert acted_by.model_copy(update={"mode": "enforce"}) == config
+
+
+def test_what_is_not_known_is_observed() -> None:
+    assert mode.effective(Config(), None, NOW).dry_run
+    assert not mode.effective(_config(0), None, NOW).dry_run
+
+
+def test_a_dry_run_never_enforces() -> None:
+    config = _config(0, mode="dryRun")
+    assert mode.effective(config, 0.0, NOW).dry_run
+    assert mode.observing_until(config, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("annotations", "was_held", "written"),
+    [
+        (None, False, mode.text_of(NOW)),  # a new installation
+        ({}, False, mode.text_of(NOW)),  # its Lease was made by somebody beforehand
+        ({"example.com/x": "y"}, False, mode.text_of(NOW)),
+        ({}, True, mode.LONG_AGO),  # an upgrade
+        ({"selfheal.dev/paused": "x"}, False, mode.LONG_AGO),
+        ({KEY: mode.text_of(NOW - 60)}, True, None),  # a restart, another leader
+        ({KEY: mode.LONG_AGO}, True, None),
+        ({KEY: ""}, True, mode.text_of(NOW)),  # after an uninstall
+        ({KEY: "soon"}, True, mode.text_of(NOW)),
+    ],
+)
+def test_the_first_start_is_written_once(
+    annotations: dict[str, str] | None, was_held: bool, written: str | None
+) -> None:
+    assert mode.annotation_to_write(annotations, was_held=was_held, now=NOW) == written
+
+
+@pytest.mark.parametrize("value", ["soon", "-1s", "true", "[1]"])
+def test_a_time_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="observeFirst"):
+        parse_config(f"observeFirst: {value}", "x")
+
+
+# -- the whole remediator ------------------------------------------------------------------
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """A node to be cordoned, and one that stays."""
+    made = FakeApi(lambda verb, path: "")
+    made.put(f"{NODES}/n", node("n", "True"))
+    made.put(f"{NODES}/other", node("other", "False"))
+    yield made
+    made.close()
+
+
+def _lease(ago: float | None, **more: Any) -> dict[str, Any]:
+    annotations = {} if ago is None else {KEY: stamp(ago)}
+    meta = {"name": "selfheal-remediator", "namespace": "d", "annotations": annotations}
+    return {"kind": "Lease", "metadata": meta, "spec": more}
+
+
+def _cordoned(api: FakeApi) -> bool:
+    return "unschedulable" in api.get(f"{NODES}/n")["spec"]
+
+
+def _rehearsed(remediator: Any) -> bool:
+    entry = remediator.planner.entry_named("n")
+    return entry is not None and entry.assessment.standing == "cordoned"
+
+
+def test_a_first_start_only_says_what_it_would_do(api: FakeApi) -> None:
+    with running(api, _config()) as remediator:
+        until("it is rehearsed", lambda: _rehearsed(remediator))
+        assert not _cordoned(api)
+        assert mode.first_start(api.get(LEASE)["metadata"]["annotations"]) is not None
+        remediator.reconfigure(_config(0))
+        until("it is cordoned", lambda: _cordoned(api))
+
+
+def test_it_enforces_at_its_time_though_nothing_is_heard(api: FakeApi) -> None:
+    api.put(LEASE, _lease(598))
+    with running(api, _config()) as remediator:
+        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it is cordoned", lambda: _cordoned(api))
+
+
+@pytest.mark.parametrize(
+    "lease",
+    [
+        _lease(3600, holderIdentity="", renewTime="2026-01-01T00:00:00.000000Z"),
+        _lease(None, holderIdentity="", renewTime="2026-01-01T00:00:00.000000Z"),
+    ],
+)
+def test_a_restart_and_an_upgrade_do_not_observe_again(api: FakeApi, lease: dict[str, Any]) -> None:
+    api.put(LEASE, lease)
+    with running(api, _config()):
+        until("it is cordoned", lambda: _cordoned(api))
+
+
+def test_a_first_start_that_is_taken_away_is_remembered(api: FakeApi) -> None:
+    api.put(LEASE, _lease(3600, renewTime="2026-01-01T00:00:00.000000Z"))
+    with running(api, _config()) as remediator:
+        until("it is cordoned", lambda: _cordoned(api))
+        raw = api.get(LEASE)
+        raw["metadata"]["annotations"] = {"selfheal.dev/paused": "seen"}
+        api.put(LEASE, raw)
+        until("it is heard", lambda: remediator.metrics.paused._value.get() == 1)
+        assert not remediator.config.dry_run
+
+
+def test_status_says_until_when(api: FakeApi) -> None:
+    lease = LeaseView("l", "d", "u", "1", "x", "", 0, 15.0, {KEY: mode.text_of(NOW)}, None)
+
+    class Empty:
+        def __getattr__(self, _: str) -> Any:
+            return lambda *_: type("Pages", (), {"pages": lambda _: iter(())})()
+
+    nothing: KubernetesApi = Empty()  # type: ignore[assignment]
+    config = _config()
+    text = status_text(status(nothing, config, lease, NOW + 1))
+    assert f"mode enforce (observing until {mode.text_of(NOW + 600)})" in text
+    assert "observing" not in status_text(status(nothing, config, lease, NOW + 600))
