@@ -43,6 +43,7 @@ from tests.benchmarks.remediator_stage import (
     written,
 )
 from tests.benchmarks.report import commit
+from tests.control_plane.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,8 @@ class Bench:
 
     def __init__(self, stage: Stage, folder: Path, options: argparse.Namespace) -> None:
         self.stage, self.folder, self.options = stage, folder, options
+        #: Where tools find the API server.
+        self.kubeconfig = stage.kubeconfig
 
     def scaled(self, number: int) -> int:
         """A row's number at the scale asked for."""
@@ -159,7 +162,7 @@ class Bench:
                 process.stdout.close()
 
     def _command(self, name: str, action: str, lasting: float) -> list[str]:
-        kubeconfig = str(self.stage.kubeconfig)
+        kubeconfig = str(self.kubeconfig)
         module = [sys.executable, "-m"]
         if name == "bare":
             return [*module, "tests.benchmarks.bare_loop", kubeconfig, CONDITION, action]
@@ -405,6 +408,41 @@ def behind_a_budget(bench: Bench, tool: str) -> Result:
     return _per_pod(found, pods, 1)
 
 
+def beside_hanging(bench: Bench, tool: str) -> Result:
+    """100 evictions hang for 12 s each: from another node's condition to its cordon."""
+    stage, hanging = bench.stage, threading.Event()
+    names = stage.need(max(len(stage.names), 10 + bench.options.samples))
+    full, others = names[:10], names[10 : 10 + bench.options.samples]
+    stage.fill(full, 10)
+
+    def before(number: int) -> bool:
+        if "/eviction" in proxy.seen[number - 1]:
+            hanging.set()
+            time.sleep(12)
+        return True
+
+    def work() -> dict[str, float]:
+        observer = Observer(stage)
+        stage.each(lambda name: stage.write(name, "True"), full)
+        if not hanging.wait(PATIENCE):
+            raise SystemExit("no eviction was asked for")
+        for name in others:
+            stage.write(name, "True")
+            time.sleep(0.5)
+        observer.wait(observer.cordoned, others)
+        observer.close()
+        times = [(observer.cordoned[name] - observer.bad[name]) * 1000 for name in others]
+        return {"p50_ms": quantile(times, 0.5), "worst_ms": max(times)}
+
+    proxy = Proxy(stage.kubeconfig, before)
+    bench.kubeconfig = proxy.kubeconfig(stage.kubeconfig, bench.folder / "proxied.kubeconfig")
+    try:
+        return _reset_after(bench, names, lambda: bench.measured(tool, "drain", work))
+    finally:
+        bench.kubeconfig = stage.kubeconfig
+        proxy.close()
+
+
 def woken(bench: Bench, tool: str) -> Result:
     """Pods behind a budget without room, which opens by one, 20 times: until the next is gone."""
     stage, count = bench.stage, bench.options.wakes
@@ -485,6 +523,7 @@ ROWS: dict[str, Callable[[Bench, str], Result]] = {
     "pods-10": pods_a_node(10),
     "pods-50": pods_a_node(50),
     "pods-200": pods_a_node(200),
+    "hanging": beside_hanging,
     "latency": one_by_one(1000),
     "for": lasting(2),
     "burst-100": at_once(100),
@@ -499,7 +538,7 @@ ROWS: dict[str, Callable[[Bench, str], Result]] = {
     "idle-5000": idle(5000),
 }
 #: Rows that only these tools can do.
-ONLY = {"for": ("selfheal",)}
+ONLY = {"for": ("selfheal",), "hanging": ("selfheal",)}
 
 
 # -- saying ----------------------------------------------------------------------------------

@@ -169,6 +169,8 @@ _REMEDIATOR = (
     ("latency-5000", "p99_ms", "the same of 5,000 nodes, p99", "ms", ""),
     ("for", "late_p50_ms", "a rule with `for: 2s`: cordoned so much later, p50", "ms", "<=50"),
     ("for", "late_p99_ms", "the same, p99", "ms", ""),
+    ("hanging", "p50_ms", "while 100 evictions hang for 12 s each: to the cordon, p50", "ms", ""),
+    ("hanging", "worst_ms", "the same, the slowest", "ms", "<=1000"),
     ("burst-100", "after_last_s", "100 nodes bad at once: the last cordon", "s", "<=1.3x"),
     ("burst-500", "after_last_s", "500 nodes bad at once: the last cordon", "s", "<=1.3x"),
     ("a-second", "p50_s", "a bad node a second, 10 pods each: to empty, p50", "s", "<=1.15x"),

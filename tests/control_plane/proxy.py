@@ -54,7 +54,12 @@ class Proxy:
     ) -> None:
         configuration, _ = load_configuration(kubeconfig)
         self._upstream = str(configuration.host)
-        self._pool = urllib3.PoolManager(ca_certs=configuration.ssl_ca_cert, maxsize=64)
+        self._pool = urllib3.PoolManager(
+            ca_certs=configuration.ssl_ca_cert,
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            maxsize=64,
+        )
         self._before, self._after, self._alone = before, after, alone
         self._lock = threading.Lock()
         self.seen: list[str] = []
@@ -63,7 +68,9 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def kubeconfig(self, template: Path, path: Path) -> Path:
-        """A kubeconfig like `template` that leads here; a token is sent on in the clear."""
+        """A kubeconfig like `template` that leads here; a token is sent on in the clear, and a
+        certificate is the proxy's own.
+        """
         config = yaml.safe_load(template.read_text())
         for item in config["clusters"]:
             port = self._server.server_port
