@@ -329,8 +329,8 @@ class NodeDrain:
             return None
         if now >= self.deadline or self.without_place(now):
             return None
-        stuck = all(self._is_stuck(item, now) for item in self.evictions.values())
-        return self.standstill.since(now, stuck=stuck)
+        stuck = all(self._is_stuck(item, now) for item in self._at_hand(now))
+        return self.standstill.since(now, stuck=stuck and self._current_wave(now) <= self.wave)
 
     def without_place(self, now: float) -> bool:
         """Whether it gave its place to another drain; past its deadline none is needed."""
@@ -338,11 +338,25 @@ class NodeDrain:
 
     def asks_for_place_at(self, now: float) -> float | None:
         """When it is to get a place again, None = there is nothing that it could do with one."""
-        left = [item for item in self.evictions.values() if item.pod.deletion is None]
-        if not left or not self.without_place(now):
+        left = [item for item in self._at_hand(now) if item.pod.deletion is None]
+        begins = bool(self.evictions) and self._current_wave(now) > self.wave
+        if not (left or begins) or not self.without_place(now):
             return None
-        changed = any(not self._is_stuck(item, now) or self._has_room(item.pod) for item in left)
-        return self.standstill.asks_at(changed=changed)
+        moves = any(not self._is_stuck(item, now) or self._has_room(item.pod) for item in left)
+        return self.standstill.asks_at(changed=begins or moves)
+
+    def _at_hand(self, now: float) -> list[Eviction]:
+        """The pods that are to go now: without those that only wait for the waves before theirs."""
+        if not self.evictions:
+            return []
+        current = self._current_wave(now)
+        return [
+            item
+            for item in self.evictions.values()
+            if item.sorting.wave <= current
+            or item.step is not Step.IDLE
+            or item.pod.deletion is not None
+        ]
 
     def _is_stuck(self, item: Eviction, now: float) -> bool:
         """Whether nothing that is known moves the pod: overdue, refused, or ignored."""
@@ -394,7 +408,7 @@ class NodeDrain:
             self.posts += 1
         return Orders(tuple(evict), tuple(delete), wake=wake)
 
-    def _current_wave(self, now: float, late: bool) -> int:
+    def _current_wave(self, now: float, late: bool = False) -> int:
         """The wave to work on: the next one begins when no pod of those before holds it up."""
         waves = sorted({item.sorting.wave for item in self.evictions.values()})
         holding = {

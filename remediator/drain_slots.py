@@ -56,6 +56,22 @@ class DrainSlots:
             tally.add_drain(holder, 1)
         return block, ""
 
+    def restore(
+        self, brakes: Brakes, tally: Tally, drains: Iterable[tuple[str, Member]], now: float
+    ) -> None:
+        """Who had a place in the term before is not written down: these drains (uid, member) get
+        one in this order, as far as the limits go. Those that get none are counted out of the
+        tally, in which all of them count."""
+        found = list(drains)
+        for _, member in found:
+            tally.add_drain(member, -1)
+        for uid, member in found:
+            block = ask_drain(brakes, tally, member)
+            if block is not None and block.brake == "maxDraining":
+                self.given[uid] = now
+            else:
+                tally.add_drain(member)
+
     def waiting(self) -> list[str]:
         """Those that could go on if they had a place, the longest without one first."""
         return sorted(self.ready & self.given.keys(), key=lambda uid: (self.given[uid], uid))

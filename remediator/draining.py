@@ -433,11 +433,8 @@ class Draining:
         for uid, run in self.running.items():
             standstill, drain = run.drain.standstill, run.drain
             if uid in given and standstill.given_at is None:
-                why = describe(drain.blockers(now)) or "its pods do not go"
-                standing = now - standstill.progress_at
+                self._say_without_place(drain, now)
                 standstill.give(now)
-                text = f"no pod has left for {standing:.0f}s, another node is drained first: {why}"
-                self._callbacks.say(drain.node, uid, "DrainStalled", text, True)
             elif uid not in given and standstill.given_at is not None:
                 standstill.take(now)
                 if now < drain.deadline and not drain.after:
@@ -446,6 +443,16 @@ class Draining:
             else:
                 continue
             run.news, run.standing_since, run.asks_at = True, None, None
+
+    def _say_without_place(self, drain: NodeDrain, now: float) -> None:
+        if drain.standstill.seen is None:  # it was begun by a predecessor
+            text = "other nodes are drained first: more drains are under way than may be"
+            self._callbacks.say(drain.node, drain.uid, "DrainPaused", text, False)
+            return
+        why = describe(drain.blockers(now)) or "its pods do not go"
+        standing = now - drain.standstill.progress_at
+        text = f"no pod has left for {standing:.0f}s, another node is drained first: {why}"
+        self._callbacks.say(drain.node, drain.uid, "DrainStalled", text, True)
 
     def _carry_out(self, run: Running, orders: Orders) -> None:
         if orders.done and self._clock() < run.drain.synced_at + SETTLE:

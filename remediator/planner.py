@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from remediator.annotation import STATE_KEY, Phase, State, Unreadable
@@ -119,6 +119,8 @@ class Planner:
         self._counts = Tally()
         #: Which drains make no progress, and which of them gave their place away.
         self.slots = DrainSlots()
+        #: Whether it was settled which of a predecessor's drains have a place.
+        self._slots_known = True
         self._due: list[tuple[float, str, int]] = []
         #: The last one of each node (uid).
         self._onsets: dict[Key, dict[str, Onset]] = {}
@@ -148,7 +150,7 @@ class Planner:
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
         self._holds_known_from = now - self.config.recovery.flap_window
-        self.slots = DrainSlots()
+        self.slots, self._slots_known = DrainSlots(), False
         self._dirty.update(self.entries)
 
     @property
@@ -343,6 +345,7 @@ class Planner:
         engaged: Counter[str] = Counter()
         wake = self._due[0][0] if self._due else None
         stopped = self._stopped(paused, ill)
+        self._restore_places(now)
         self._places_again(stopped, now)
         if wishes:
             granted, opens = self._weigh(wishes, stopped, now, engaged)
@@ -350,17 +353,30 @@ class Planner:
             wake = earliest(wake, opens)
         return Plan(tuple(intents), wake, engaged)
 
+    def _restore_places(self, now: float) -> None:
+        """At the begin of a term more drains may be written down than may run at a time: those that
+        came to a standstill among them. The youngest keep their places: they took theirs last."""
+        if self._slots_known:
+            return
+        self._slots_known = True
+        found = [
+            (max(state.drain_started for state in entry.states), uid, entry.member)
+            for uid, entry in self.entries.items()
+            if entry.member is not None and entry.member.draining
+        ]
+        found.sort(key=lambda one: (-one[0], one[1]))
+        drains = [(uid, member) for _, uid, member in found]
+        self.slots.restore(self.config.brakes, self.tally(now), drains, now)
+        for uid in self.slots.given:
+            self._recount(self.entries[uid], now)
+
     def _places_again(self, stopped: Engaged | None, now: float) -> None:
         """Drains without a place that ask for one get it before others do."""
         draining = (
             uid
             for uid in self.slots.given
             if uid in self.entries
-            and any(
-                state.phase is Phase.DRAINING
-                and state.drain_started > now - self.config.drain.deadline
-                for state in self.entries[uid].states
-            )
+            and self._in_time(self.entries[uid], self.entries[uid].states, now)
         )
         self.slots.keep(draining)
         for uid in [] if stopped else self.slots.waiting():
@@ -419,12 +435,7 @@ class Planner:
         ours = [s for s in entry.states if s.phase.held and s.by == self.owner]
         if not ours and not selected(node, self.config):
             return None
-        # A drain that has outlived its deadline goes on, but frees its place for others. One that
-        # rests keeps it: when it goes on, the time does not count.
-        oldest = float("-inf") if entry.assessment.recovering else now - self.config.drain.deadline
-        draining = node.uid not in self.slots.given and any(
-            s.phase is Phase.DRAINING and s.drain_started > oldest for s in ours
-        )
+        draining = node.uid not in self.slots.given and self._in_time(entry, ours, now)
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
@@ -442,6 +453,15 @@ class Planner:
                 for taint in node.taints
             ),
         )
+
+    def _in_time(self, entry: Entry, states: Iterable[State], now: float) -> bool:
+        """Whether the node is being drained and the limits count it.
+
+        A drain that has outlived its deadline goes on, but frees its place for others. One that
+        rests keeps it: when it goes on, the time does not count.
+        """
+        oldest = float("-inf") if entry.assessment.recovering else now - self.config.drain.deadline
+        return any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in states)
 
     def _stopped(self, paused: str, ill: str) -> Engaged | None:
         if paused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from remediator.decide import Kind
 from remediator.drain import STUCK_AFTER, NodeDrain
 from remediator.drain_slots import MOST_WITHOUT_PLACE
 from remediator.planner import Planner
-from remediator.pod_filters import Surroundings
+from remediator.pod_filters import SYSTEM_PRIORITY, Surroundings
 from remediator.settings import Drain
 from remediator.snapshot import Change, Pod
 from remediator.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
@@ -26,12 +27,12 @@ from tests.pure.remediator.things import NOW, OWNER, pod
 LATER = NOW + 60 + STUCK_AFTER + STANDSTILL_AFTER
 
 
-def drain(*pods: Pod) -> NodeDrain:
-    """A drain of these pods, each asked for at NOW."""
+def drain(*pods: Pod, wave: int = 2) -> NodeDrain:
+    """A drain of these pods, each asked for at NOW if its wave has begun."""
     made = NodeDrain("n", "uid-n", NOW, NOW + 1800, Surroundings(Drain()), synced=True)
     for item in pods:
         made.pod_changed(None, item)
-    made.begin_wave(2)
+    made.begin_wave(wave)
     made.step(NOW)
     return made
 
@@ -77,6 +78,26 @@ def test_a_pod_that_may_still_go_is_no_standstill(moving: Pod) -> None:
 def test_an_eviction_under_way_is_no_standstill() -> None:
     made = drain(pod("a"), terminating("b"))
     assert _look(made, LATER) is None  # no answer yet
+
+
+@pytest.mark.parametrize("blocked", [Outcome.BUDGET, Outcome.WEBHOOK, Outcome.SEVERAL_BUDGETS])
+def test_pods_of_later_waves_only_wait_for_what_stands_still(blocked: Outcome) -> None:
+    system = pod("s", priority=SYSTEM_PRIORITY)
+    made = drain(pod("a"), system, wave=0)
+    refuse(made, "a", blocked)
+    made.step(NOW + 30)
+    refuse(made, "a", blocked)
+    assert _look(made, LATER) == NOW
+    made.standstill.give(LATER)
+    assert made.asks_for_place_at(LATER) == LATER + UNCHANGED[0]  # the system's pod changes nothing
+
+
+def test_a_wave_that_is_about_to_begin_is_no_standstill() -> None:
+    made = drain(terminating("a"), pod("s", priority=SYSTEM_PRIORITY), wave=0)
+    assert made.step(LATER).new_wave == 1
+    assert made.standing_since(LATER) is None
+    made.standstill.give(LATER)
+    assert made.asks_for_place_at(LATER) == LATER + CHANGED[0]
 
 
 def test_each_pod_that_goes_is_progress() -> None:
@@ -148,7 +169,7 @@ class Cluster:
         held = state is not None and state.phase.held
         made = things.node(
             f"n{number}",
-            things.condition(status),
+            things.condition(status, heartbeat=self.now),
             state=state,
             unschedulable=held,
             version=str(int(self.now)),
@@ -247,6 +268,52 @@ def test_a_new_leader_knows_of_no_standstill() -> None:
     cluster.plan(standing=(0,))
     cluster.planner.begin_term(cluster.now)
     assert cluster.without_place == []
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: int) -> None:
+    cluster = Cluster(4, maxDraining=most)
+    begun = cluster.plan()
+    for _ in range(4):
+        begun += cluster.plan(standing=tuple(begun))
+    assert len(begun) == 4
+    planner = cluster.planner
+    for number in range(4):
+        state = planner.entries[f"uid-n{number}"].state
+        assert state is not None
+        started = int(NOW) + begun.index(number)
+        cluster.set(number, "True", replace(state, drain_started=started))
+    planner.forget_pending()
+    planner.begin_term(cluster.now)
+    assert cluster.plan() == []
+    assert planner.tally(cluster.now).draining == most
+    assert sorted(cluster.without_place) == sorted(begun[: 4 - most])
+    done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
+    for number in begun[4 - most :]:
+        cluster.set(number, "True", done)
+    cluster.plan(asking=tuple(begun))
+    assert planner.tally(cluster.now).draining == min(most, 4 - most)
+
+
+def test_a_drain_that_rests_past_its_deadline_takes_no_place_when_it_goes_on() -> None:
+    cluster = Cluster(2)
+    cluster.plan()
+    cluster.plan(standing=(0,))
+    assert cluster.without_place == [0]
+    state = cluster.planner.entries["uid-n0"].state
+    assert state is not None
+    cluster.set(0, "False", state)  # it recovers
+    cluster.plan()
+    deadline = cluster.planner.config.drain.deadline
+    config = cluster.planner.config
+    recovery = config.recovery.model_copy(update={"hold_down": 2 * deadline})
+    cluster.planner.reconfigure(config.model_copy(update={"recovery": recovery}), cluster.now)
+    cluster.now += deadline
+    cluster.set(0, "False", state)
+    cluster.plan()
+    cluster.set(0, "True", replace(state, drain_started=int(cluster.now)))
+    cluster.plan()
+    assert cluster.without_place == [0]
 
 
 # -- the whole remediator --------------------------------------------------------------------
