@@ -44,7 +44,15 @@ from remediator.planner import Entry, Planner
 from remediator.policy_metrics import policy_values
 from remediator.rivals import Rivals
 from remediator.settings import PODS_HUNG, Config
-from remediator.snapshot import WATCH_LOST, Change, Node, Reflector, node_from_json
+from remediator.snapshot import (
+    WATCH_LOST,
+    Change,
+    Node,
+    Reflector,
+    node_from_json,
+    version_number,
+)
+from remediator.unanswered import Doubt, Doubts, Unanswered, may_be_made
 from remediator.workers import Job, Purpose, Workers
 
 log = logging.getLogger(__name__)
@@ -117,6 +125,7 @@ class Remediator:
             evicted=self._count_eviction,
             not_ours=self._take_in,
         )
+        self._doubts = Doubts()
         self.draining = Draining(
             api, config, self._workers, self.post, identity.pod_uid, callbacks, self.clock
         )
@@ -263,7 +272,9 @@ class Remediator:
             self._followed = self.draining.revision
             changed.update(self.planner.entries, self.draining.running)
         self._follow_drains(changed)
-        wakes = [plan.wake, self.draining.advance(now, stopped=bool(self._paused or ill))]
+        self._read_again(now)
+        wakes = [plan.wake, self._doubts.wake]
+        wakes.append(self.draining.advance(now, stopped=bool(self._paused or ill)))
         wakes.append(self._heal_pods(now, ill))
         self.metrics.tick()
         self._publish(now, plan.engaged)
@@ -275,7 +286,10 @@ class Remediator:
 
     def _node_changed(self, change: Change[Node]) -> None:
         self.planner.apply(change, self.clock())
-        if change.new is None and change.old is not None:
+        if change.new is not None:
+            self._seen(change.new, restored=change.restored)
+        elif change.old is not None:
+            self._doubts.forget(change.old.uid)
             self.draining.end(change.old.uid)
 
     def _nodes_listed(self) -> None:
@@ -309,6 +323,7 @@ class Remediator:
         self.metrics.leader.set(leading)
         self.metrics.read_only.set(False)  # until it is known; who does not lead does not say
         self.planner.forget_pending()
+        self._doubts.clear()
         if leading:
             # What a predecessor did a moment ago may not have come by the watch yet, and the
             # brakes have to count it: read all nodes again before anything is done.
@@ -400,6 +415,7 @@ class Remediator:
         """Act by this configuration from now on."""
         mode_changed = config.dry_run != self.config.dry_run
         if mode_changed:
+            self._doubts.clear()
             self.draining.end_all()
             self._api.dry_run = config.dry_run
         policies_changed = config.policies != self.config.policies
@@ -557,14 +573,19 @@ class Remediator:
                 self._carry_out(intent, scope, node, memory)
         except NotLeader:
             self.post(lambda: self.planner.failed(intent, self.clock()))
+        except Unanswered as failure:
+            cause = failure
+            self.post(lambda: self._unanswered(intent, cause, term))
         except ApiFailure as failure:
-            self._find_out(intent, failure)
+            error = failure
+            self.post(lambda: self._failed(intent, error))
 
     def _carry_out(self, intent: Intent, scope: Scope, known: Node, memory: Memory) -> None:
         """In a worker: change the node if it still is as it was when this was decided.
 
         Else (422) it is read afresh and decided again. In dry-run what we know is not what the
-        node shows, so it is always read first. Raises ApiFailure.
+        node shows, so it is always read first. Raises ApiFailure, Unanswered where the change may
+        have been made.
         """
         node: Node | None = None if scope.config.dry_run else known
         for _ in range(CONFLICTS):
@@ -580,45 +601,95 @@ class Remediator:
                 # It waited for its turn, and was stopped meanwhile, or the mode changed.
                 self.post(lambda: self.planner.failed(intent, self.clock()))
                 return
-            mark = self.config.drain.scale_down_disabled
-            answer = self._api.patch_node(
-                intent.node, node_patch(intent, node, scale_down_disabled=mark)
-            )
-            if answer.ok:
-                self._tell(self._settled, intent, node_from_json(answer.json()))
+            changed = self._change(intent, node)
+            if changed is not None:
+                self._tell(self._settled, intent, changed)
                 return
-            if answer.status not in (409, 422):
-                raise answer.failure()
             node = None
         raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
+
+    def _change(self, intent: Intent, node: Node) -> Node | None:
+        """The node after the change, None = it is not as it was seen any more. See _carry_out."""
+        patch = node_patch(intent, node, scale_down_disabled=self.config.drain.scale_down_disabled)
+        try:
+            with supervision.expected("worker", f"{intent.kind.value} of node {intent.node}"):
+                answer = self._api.patch_node(intent.node, patch)
+                if answer.ok:
+                    return node_from_json(answer.json())
+                if answer.status in (409, 422):
+                    return None
+                raise answer.failure()
+        except NotLeader:
+            raise  # it was not sent
+        except ApiFailure as failure:
+            if may_be_made(failure):
+                raise Unanswered(version_number(node.version), failure) from failure
+            raise
 
     def _tell(self, what: Callable[[Intent, Node], None], intent: Intent, node: Node) -> None:
         self.post(lambda: what(intent, node))
 
-    def _find_out(self, intent: Intent, failure: ApiFailure) -> None:
-        """In a worker: a change without an answer may have been made. Look before going on."""
-        pause = 0.5
-        while failure.status == 0 or failure.status >= 500:
-            try:
-                self._api.fence()
-                with supervision.expected("worker", f"the read of node {intent.node}"):
-                    node = node_from_json(self._api.node(intent.node))
-            except NotLeader:
-                break
-            except ApiFailure as error:
-                if error.status == 404:
-                    break
-                time.sleep(pause)
-                pause = min(10.0, pause * 2)
-                continue
-            self.post(partial(self._take_in, node))
-            break
-        self.post(lambda: self._failed(intent, failure))
+    def _unanswered(self, intent: Intent, cause: Unanswered, term: int) -> None:
+        """A change without an answer may have been made: it is read, and counts until then."""
+        entry = self.planner.entries.get(intent.uid)
+        if entry is None or entry.pending is not intent:
+            return  # gone, or forgotten: all nodes were listed since
+        doubt = self._doubts.begin(intent, cause)
+        self._seen(entry.real)  # the watch may have been faster
+        if self._doubts.holds(doubt):
+            self._workers.submit(lambda: self._find_out(doubt, term))
+
+    def _find_out(self, doubt: Doubt, term: int) -> None:
+        """In a worker: read the node once."""
+        intent = doubt.intent
+        try:
+            if term != self._term:
+                return  # all nodes are listed in each term
+            with supervision.expected("worker", f"the read of node {intent.node}"):
+                node = node_from_json(self._api.node(intent.node))
+        except ApiFailure as failure:
+            error = failure
+            self.post(lambda: self._not_found_out(doubt, error))
+        else:
+            self.post(lambda: self._found_out(doubt, node))
+
+    def _found_out(self, doubt: Doubt, node: Node | None) -> None:
+        if node is not None:
+            self._take_in(node)
+        if self._doubts.end(doubt):
+            self._failed(doubt.intent, doubt.cause)
+
+    def _not_found_out(self, doubt: Doubt, error: ApiFailure) -> None:
+        if error.status == 404:
+            self._found_out(doubt, None)
+            return
+        intent, report = doubt.intent, self._doubts.not_read(doubt, self.clock())
+        text = (
+            f"whether the change ({intent.kind.value}) was made is not known: {doubt.cause}; the "
+            f"node cannot be read: {error}; the limits count it as made, and it is read again"
+        )
+        log.warning("%s: %s", intent.node, text)
+        if report:
+            self._say(intent.node, intent.uid, "OutcomeUnknown", text, True)
+
+    def _read_again(self, now: float) -> None:
+        """Nodes of which it is not known whether they were changed."""
+        term = self._term
+        for doubt in self._doubts.due(now):
+            self._workers.submit(partial(self._find_out, doubt, term))
+
+    def _seen(self, node: Node, *, restored: bool = False) -> None:
+        """A node as it is: it may show what became of a change without an answer."""
+        version = version_number(node.version)
+        doubt = self._doubts.shown(node.uid, version, restored=restored)
+        if doubt is not None:
+            self._failed(doubt.intent, doubt.cause)
 
     def _take_in(self, node: Node) -> None:
         """What was read afresh; not of a node that was deleted since: nothing would remove it."""
         if node.uid in self.planner.entries:
             self.planner.apply(Change(node.name, None, node), self.clock())
+            self._seen(node)
 
     def _still_wanted(
         self, intent: Intent, scope: Scope, known: Node, memory: Memory, fresh: Node
