@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from enum import Enum
 from pathlib import Path
 
@@ -126,3 +127,31 @@ def test_each_thread_that_the_code_starts_is_listed(program: str) -> None:
     started = started_threads(program)
     assert started, "no thread was found in the code"
     assert started <= known, started - known
+
+
+#: Modules of the remediator that talk to the API server or to pods, run threads, or serve; all
+#: others decide, and stand in the contract "what the remediator decides does no I/O".
+REMEDIATOR_EDGES = frozenset(
+    {
+        *("__main__", "autoscaler", "claims", "commands", "draining", "events", "healer", "health"),
+        *("inspection", "kubernetes_api", "leader", "loop", "metrics", "peers", "policy_view"),
+        *("progress", "report", "rooms", "service", "settings", "snapshot", "supervision"),
+        *("uninstall", "workers"),
+    }
+)
+
+
+def test_each_module_of_the_remediator_decides_or_is_an_edge() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [listed] = [
+        contract["source_modules"]
+        for contract in contracts["tool"]["importlinter"]["contracts"]
+        if contract["name"] == "what the remediator decides does no I/O"
+    ]
+    package = ROOT / "remediator"
+    paths = [path.relative_to(package).with_suffix("") for path in package.rglob("*.py")]
+    modules = {".".join(path.parts) for path in paths} - {"__init__"}
+    deciding = {name.removeprefix("remediator.") for name in listed}
+    assert len(listed) == len(deciding)
+    assert not deciding & REMEDIATOR_EDGES
+    assert modules == deciding | REMEDIATOR_EDGES
