@@ -311,18 +311,22 @@ def surroundings(
     api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
 ) -> Surroundings:
     """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
-    known = None
+    known: frozenset[tuple[str, str, str]] | None = None
+    unknown: frozenset[str] = frozenset()
     if any(of_daemon_set(pod) for pod in pods):
         try:
             known = daemon_sets(api.daemon_sets())
         except ApiFailure as failure:
-            notes.add(f"DaemonSets cannot be read, so all count as existing: {failure}")
+            notes.add(f"DaemonSets cannot be read, so it cannot be told which pods stay: {failure}")
+            known = frozenset()
+            unknown = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
     found = read_claims(api, pods)
     for (namespace, claim), why in found.failed.items():
         notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
     return Surroundings(
         config.drain,
         daemon_sets=known,
+        unknown_daemon_sets=unknown,
         local_claims=found.local(others),
         unknown_claims=frozenset(found.failed),
         claim_terms=found.terms,
@@ -337,7 +341,7 @@ def status(
 ) -> ClusterStatus:
     """What is held now and what keeps the drains from ending."""
     nodes = _nodes(api)
-    budgets, _ = _budgets(api)
+    budgets, unread = _budgets(api)
     held: list[HeldNode] = []
     others: dict[str, list[str]] = {}
     for node in sorted(nodes, key=lambda node: node.name):
@@ -352,12 +356,12 @@ def status(
             others.setdefault(state.phase.value, []).append(node.name)
         elif node.unschedulable:
             others.setdefault("foreign-cordon", []).append(node.name)
-    notes: tuple[str, ...] = ()
+    notes = tuple(unread)
     policies: tuple[policy_view.PolicyStatus, ...] = ()
     try:
         policies = policy_view.policies_status(api, config)
     except ApiFailure as failure:
-        notes = (f"policies for pods cannot be read: {failure}",)
+        notes += (f"policies for pods cannot be read: {failure}",)
     return ClusterStatus(
         lease=f"{lease.namespace}/{lease.name}" if lease else "",
         leader=lease.holder if lease else "",

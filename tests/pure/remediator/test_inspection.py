@@ -86,3 +86,36 @@ def test_a_plan_takes_nothing_of_the_pace_as_used_up(server: FakeApi, pace: dict
     config = _config(**pace)
     found = plan(_api(server, config), config, OWNER, "", time.time())
     assert len([item for item in found.nodes if not item.brake]) == 1
+
+
+def _unreadable(server: FakeApi, what: str) -> None:
+    server.disturb = lambda _, path: "403" if path.rsplit("/", 1)[1] == what else ""
+
+
+@pytest.mark.parametrize("phase", [Phase.CORDONED, Phase.DRAINING])
+def test_where_daemon_sets_cannot_be_read_their_pods_are_not_told(
+    server: FakeApi, phase: Phase
+) -> None:
+    """They may be orphans, which a drain would evict."""
+    raw = pod("agent", "bad")
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": "agent"}
+    raw["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    server.put(f"{PODS}/agent", raw)
+    _unreadable(server, "daemonsets")
+    [item] = plan(_api(server, _config()), _config(), OWNER, "", time.time()).nodes
+    [agent] = [one for one in item.pods if one.pod == "d/agent"]
+    assert (agent.fate, "its DaemonSet agent cannot be read" in agent.reason) == ("stay", True)
+    assert any("DaemonSets cannot be read" in note for note in item.notes)
+    now = int(time.time())
+    state = State(phase, OWNER, "Fault", "True", since=now, drain_started=now)
+    held = node("bad", "True", unschedulable=True)
+    held["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    server.put(f"{NODES}/bad", held)
+    [shown] = status(_api(server, _config()), _config(), None, time.time()).held
+    assert ("DaemonSets cannot be read" in shown.note) is (phase is Phase.DRAINING)
+
+
+def test_where_budgets_cannot_be_read_the_status_says_so(server: FakeApi) -> None:
+    _unreadable(server, "poddisruptionbudgets")
+    notes = status(_api(server, _config()), _config(), None, time.time()).notes
+    assert any("disruption budgets cannot be read" in note for note in notes)
