@@ -244,6 +244,8 @@ class Draining:
             crowded = self._no_room(run, pods, around)
 
             def ready() -> None:
+                if run.stop.is_set():
+                    return  # it was ended meanwhile
                 if crowded:
                     run.ended = True
                     self._callbacks.no_room(drain, crowded)

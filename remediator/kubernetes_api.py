@@ -542,6 +542,8 @@ class Collection:
             yield items, version
             if not token:
                 return
+            if token == query.get("continue"):
+                raise Malformed(f"list {self._path} goes on from where it was already")
             query["continue"] = token
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:

@@ -163,6 +163,8 @@ class Leader:
         self.unfit: Callable[[], str] = lambda: ""
         self._give_up = ""
         self._not_before = 0.0
+        #: How often in a row a renewal was refused.
+        self._refused = 0
         self.last_tick = time.monotonic()
         self._path = (
             f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases/"
@@ -303,12 +305,19 @@ class Leader:
         if self._stop.is_set():
             return 0.0
         if answer.ok:
+            self._refused = 0
             renewed = lease_from_json(answer.json())
             self._write_until = sent + self._settings.renew_deadline
             self._take_in(renewed)
             return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
         if answer.status in (404, 422):
             self._lose("somebody else took it")
+            # Once is how a Lease changes hands. Again and again, something changes each that is
+            # taken (an admission webhook, say), and it would be taken in a loop.
+            self._refused += 1
+            if self._refused > 1:
+                pause = min(self._settings.duration, 0.1 * 2.0 ** min(self._refused, 10))
+                self._not_before = time.monotonic() + pause
             return 0.0
         raise answer.failure()
 

@@ -153,7 +153,7 @@ class Remediator:
         #: Why nothing new is begun now, beside a pause; empty = it may be.
         self._ill = ""
         self._rivals = Rivals(identity.owner)
-        self._rivals_at = 0.0
+        self._rivals_at, self._rivals_failures = 0.0, 0
         #: Looks at other remediators are numbered: a slow one does not undo a later one.
         self._looks_around = self._last_look_around = 0
         self._machines_wanted = False
@@ -165,6 +165,8 @@ class Remediator:
         self._published = (-1, False)
         #: The drains' revision at which all nodes were looked through for drains.
         self._followed = -1
+        #: Drains (nodes' uids) that are begun later, as their nodes could not be changed.
+        self._put_off: dict[str, float] = {}
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
         metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
@@ -271,9 +273,10 @@ class Remediator:
         if self.draining.revision != self._followed:
             self._followed = self.draining.revision
             changed.update(self.planner.entries, self.draining.running)
-        self._follow_drains(changed)
+        changed.update(uid for uid, when in self._put_off.items() if when <= now)
+        self._follow_drains(changed, now)
         self._read_again(now)
-        wakes = [plan.wake, self._doubts.wake]
+        wakes = [plan.wake, self._doubts.wake, min(self._put_off.values(), default=None)]
         wakes.append(self.draining.advance(now, stopped=bool(self._paused or ill)))
         wakes.append(self._heal_pods(now, ill))
         self.metrics.tick()
@@ -463,9 +466,12 @@ class Remediator:
             return {}
 
     def _look_again_soon(self) -> None:
-        self._rivals_at = min(self._rivals_at, self.clock() + 2.0)
+        self._rivals_failures += 1
+        pause = min(RIVALS_EVERY, 2.0**self._rivals_failures)
+        self._rivals_at = min(self._rivals_at, self.clock() + pause)
 
     def _rivals_seen(self, leases: list[LeaseView], marks: Mapping[str, str]) -> None:
+        self._rivals_failures = 0
         self.planner.mark(marks)
         first = self._rivals.first(leases, self.clock())
         self.planner.owners_live(self._rivals.live)
@@ -477,13 +483,14 @@ class Remediator:
         self._first = first
         self.metrics.read_only.set(bool(first))
 
-    def _follow_drains(self, uids: Iterable[str]) -> None:
+    def _follow_drains(self, uids: Iterable[str], now: float) -> None:
         """Drains follow these nodes' annotations: begin those that are missing, end the others.
 
         Nodes that are drained are watched on (but not in dry-run, where nothing left them).
         """
         followed = {Phase.DRAINING} if self.config.dry_run else {Phase.DRAINING, Phase.DRAINED}
         for uid in uids:
+            self._put_off.pop(uid, None)
             entry = self.planner.entries.get(uid)
             if entry is None:
                 self.draining.end(uid)
@@ -499,6 +506,10 @@ class Remediator:
                 self.draining.end(uid)
                 continue
             if uid not in self.draining.running:
+                if entry.retry_at > now:
+                    # The end of a drain could not be written down: not the same again at once.
+                    self._put_off[uid] = entry.retry_at
+                    continue
                 if state.phase is Phase.DRAINING:
                     log.info("going on with the drain of %s", entry.node.name)
                 self.draining.begin(entry.node.name, uid, state, fresh=False)

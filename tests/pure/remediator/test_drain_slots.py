@@ -295,6 +295,29 @@ def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: 
     assert planner.tally(cluster.now).draining == min(most, 4 - most)
 
 
+def test_a_new_leader_finds_a_standstill_out_again() -> None:
+    """It begins to watch the drain anew: for a minute that counts as progress."""
+    cluster, takeover = Cluster(4), NOW + 600
+    begun = cluster.plan()
+    begun += cluster.plan(standing=tuple(begun))
+    planner = cluster.planner
+    planner.forget_pending()
+    planner.begin_term(cluster.now)
+    made = NodeDrain("n", "uid-n", NOW, NOW + 1800, Surroundings(Drain()), synced=True)
+    made.pod_changed(None, pod("a"))
+    made.begin_wave(0)
+    for moment in range(0, int(STANDSTILL_AFTER + STUCK_AFTER), 10):
+        made.step(takeover + moment)
+        made.answered("uid-a", EvictionResult(Outcome.BUDGET, "no"), takeover + moment)
+        assert made.standing_since(takeover + moment) is None or moment >= STANDSTILL_AFTER
+    assert _look(made, takeover + STANDSTILL_AFTER + STUCK_AFTER) is not None
+    assert cluster.plan() == []  # nothing stands still that it knows of
+    holder = next(number for number in begun if number not in cluster.without_place)
+    assert len(cluster.plan(standing=(holder,))) == 1
+    assert planner.tally(cluster.now).draining == 1
+    assert sorted(cluster.without_place) == sorted(begun)
+
+
 def test_a_drain_that_rests_past_its_deadline_takes_no_place_when_it_goes_on() -> None:
     cluster = Cluster(2)
     cluster.plan()

@@ -201,3 +201,25 @@ def test_a_lease_is_decoded() -> None:
         {"metadata": {"name": "n", "namespace": "s", "uid": "u", "resourceVersion": "1"}}
     )
     assert view == LeaseView("n", "s", "u", "1", "", "", 0, 0.0, {}, None)
+
+
+def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
+    """Something changes each Lease that is taken, an admission webhook say."""
+    server = Server()
+    one = Candidate(server, "one")
+    refusals: list[float] = []
+
+    def refuse(*_: Any) -> Answer:
+        refusals.append(time.monotonic())
+        return Answer(422, b"{}")
+
+    one.client._json_patch = refuse  # type: ignore[method-assign]
+    one.leader.start()
+    try:
+        ends = time.monotonic() + 60
+        while len(refusals) < 5:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+    finally:
+        one.leader.close()
+    assert refusals[4] - refusals[3] >= 0.5

@@ -364,6 +364,15 @@ def test_a_permission_is_missing_unless_the_server_says_true(
     assert api.missing(wanted) == []
 
 
+def test_a_list_that_goes_on_from_the_same_place_for_ever_ends(
+    server: Server, api: KubernetesApi
+) -> None:
+    metadata = {**NODES["metadata"], "continue": "here"}
+    server.answers = [http(200, encoded({**NODES, "metadata": metadata})) for _ in range(9)]
+    with pytest.raises(ApiFailure, match="goes on from where it was"):
+        list(api.nodes().pages())
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -20,7 +20,7 @@ from remediator.unanswered import (
     may_be_made,
 )
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
 INTENT = Intent(Kind.HOLD, "n", "uid-n", None, "", "")
@@ -222,3 +222,35 @@ def test_what_cannot_be_read_at_first_is_only_asked_for_again(story: Story) -> N
         until("it leads", lambda: remediator.leader.leading and remediator.synced)
         story.goes_bad(FIRST)
         until("it is cordoned", lambda: story.cordoned(FIRST))
+
+
+def test_a_drain_whose_end_cannot_be_written_is_not_begun_in_a_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pods fit nowhere, and the node may not be changed any more."""
+    refused: list[float] = []
+    lists: list[float] = []
+
+    def disturb(verb: str, path: str) -> str:
+        if verb == "GET" and path == "/api/v1/pods":
+            lists.append(len(refused))
+        if (verb, path) != ("PATCH", FIRST) or "unschedulable" not in api.objects[path]["spec"]:
+            return ""
+        refused.append(0.0)
+        return "403"
+
+    api = FakeApi(disturb)
+    api.put(FIRST, node("first", "True"))
+    api.put(OTHER, node("other", "False"))
+    api.put(f"{PODS}/p", pod("p", "first"))
+    rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
+    config = _config("100%").model_copy(
+        update={
+            "rules": Config.model_validate({"rules": rules}).rules,
+            "drain": Config.model_validate({"drain": {"autoscaler": "absent"}}).drain,
+        }
+    )
+    with running(api, config):
+        until("it is refused", lambda: len(refused) >= 5)
+        assert len(lists) <= 6 * len(refused) + 12, lists
+    api.close()
