@@ -54,8 +54,14 @@ def test_the_reader_of_the_first_answer_waits_for_a_worker_from_zero(notes: Helm
 
 
 def test_says_what_to_do_before_an_uninstall(notes: Helm) -> None:
-    assert "Before an uninstall give back what it holds" in notes.notes()
-    assert "uninstall" not in notes.notes("remediator.enabled=false")
+    """Nothing, where the uninstall uncordons the nodes itself."""
+    assert "uninstall" not in notes.notes()
+    text = notes.notes("remediator.uninstall.uncordon=false")
+    [line] = [one for one in text.splitlines() if "uninstall" in one]
+    assert line.startswith("Before an uninstall uncordon the nodes that it cordoned")
+    assert line.endswith("deploy/feelings-selfheal-remediator -- selfheal-remediator uncordon --all")
+    off = ("remediator.enabled=false", "remediator.uninstall.uncordon=false")
+    assert "uninstall" not in notes.notes(*off)
 
 
 def test_says_that_faults_are_on(notes: Helm) -> None:

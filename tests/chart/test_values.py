@@ -224,9 +224,16 @@ def test_what_most_installs_set_is_on_the_first_two_screens(helm: Helm) -> None:
     assert ("Deployment", "selfheal-worker") in names
 
 
+def test_the_chart_names_no_address_that_leads_nowhere() -> None:
+    """The project has no page of its own yet; its name in annotations is no address."""
+    about = (CHART / "Chart.yaml").read_text(encoding="utf-8")
+    hosts = {host.rstrip("/") for host in re.findall(r"https?://([^/\s\]]+)", about)}
+    assert hosts == {"artifacthub.io"}
+
+
 def test_the_chart_says_what_an_index_of_charts_asks_for() -> None:
     about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    for key in ("home", "icon", "sources", "maintainers", "keywords"):
+    for key in ("icon", "maintainers", "keywords"):
         assert about[key], key
     noted = about["annotations"]
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
