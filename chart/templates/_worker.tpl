@@ -132,7 +132,7 @@
 {{ include "selfheal.broker.volumes" . }}
 {{- if .Values.task }}
 - name: task
-  configMap: {name: {{ include "selfheal.fullname" . }}-worker-task}
+  configMap: {name: {{ printf "%s-worker-task" (include "selfheal.fullname" .) | quote }}}
 {{- end }}
 {{- with .Values.worker.extraVolumes }}
 {{ toYaml . }}

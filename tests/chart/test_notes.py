@@ -59,7 +59,8 @@ def test_says_what_to_do_before_an_uninstall(notes: Helm) -> None:
     text = notes.notes("remediator.uninstall.uncordon=false")
     [line] = [one for one in text.splitlines() if "uninstall" in one]
     assert line.startswith("Before an uninstall uncordon the nodes that it cordoned")
-    assert line.endswith("deploy/feelings-selfheal-remediator -- selfheal-remediator uncordon --all")
+    assert " exec deploy/feelings-selfheal-remediator -- " in line
+    assert line.endswith(" selfheal-remediator uncordon --all")
     off = ("remediator.enabled=false", "remediator.uninstall.uncordon=false")
     assert "uninstall" not in notes.notes(*off)
 

@@ -89,7 +89,7 @@
 {{- end -}}
 alert: {{ $rule.alert }}
 expr: {{ include "selfheal.alerts.fill" (merge (dict "text" ($own.expr | default $rule.expr)) $fill) | toRawJson }}
-for: {{ $for }}
+for: {{ $for | quote }}
 labels:
   {{- $labels := dict "severity" ($own.severity | default $rule.severity) "team" $rule.team "namespace" .root.Release.Namespace "release" (include "selfheal.fullname" .root) }}
   {{- toYaml (merge (dict) (default dict $own.labels) (default dict $v.alertLabels) $labels) | nindent 2 }}

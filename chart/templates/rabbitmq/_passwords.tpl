@@ -47,7 +47,7 @@ template:
           - {name: tmp, mountPath: /tmp}
     volumes:
       - name: program
-        configMap: {name: {{ include "selfheal.rabbitmq.fullname" . }}-passwords}
+        configMap: {name: {{ printf "%s-passwords" (include "selfheal.rabbitmq.fullname" .) | quote }}}
       - name: tmp
         emptyDir: {}
 {{- end -}}

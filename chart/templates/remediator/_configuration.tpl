@@ -41,7 +41,7 @@
 {{- define "selfheal.remediator.volumes" -}}
 - name: configuration
   configMap:
-    name: {{ include "selfheal.fullname" . }}-remediator
+    name: {{ printf "%s-remediator" (include "selfheal.fullname" .) | quote }}
 - name: tmp
   emptyDir: {}
 {{- with .Values.remediator.extraVolumes }}
