@@ -48,7 +48,7 @@ def demo(request, tmp_path_factory, unavailable):
 
 @pytest.fixture(scope="session")
 def cluster(request) -> Cluster:
-    """The demo's, on which its release is still installed.
+    """The demo's, on which its release is still installed, until the last module removes it.
 
     SELFHEAL_TEST_CLUSTER=NAME takes one that is up and has a release `selfheal` in `selfheal`.
     """
