@@ -633,10 +633,11 @@ _NODES = (
         "warning",
         "0m",
         'sum by (action) (increase(selfheal_remediator_actions_total{%remediator%,result="failed"}[30m]))'
-        " > %threshold%",
+        " > %threshold% or label_replace(sum(increase(selfheal_remediator_thread_failures_total{%remediator%}[30m]))"
+        ' > %threshold%, "action", "a thread", "", "")',
         '{{ $value | printf "%.0f" | humanize }} times {{ $labels.action }} failed in 30 minutes',
-        'The API server refused {{ $labels.action }} {{ $value | printf "%.0f" | humanize }} times in 30 minutes, '
-        "more than %threshold%.",
+        'In 30 minutes {{ $labels.action }} failed {{ $value | printf "%.0f" | humanize }} times, more than '
+        "%threshold%: the log of %release%-remediator says why.",
         "selfheal-remediation",
         "Actions",
         3,

@@ -429,6 +429,19 @@ _SELF = Row(
             empty=_OFF,
         ),
         Panel(
+            "Unexpected failures",
+            "Exceptions in threads within 5 minutes that no answer explains; the threads went on.",
+            "short",
+            (
+                Query(
+                    "sum by (pod) (increase(selfheal_remediator_thread_failures_total"
+                    f"{{{REMEDIATOR}}}[5m]))",
+                    "{{pod}}",
+                ),
+            ),
+            empty=_OFF,
+        ),
+        Panel(
             "Events",
             "Kubernetes Events within 5 minutes, by result.",
             "short",

@@ -835,6 +835,16 @@ _NODES = (
         {"action": "cordon"},
     ),
     Case(
+        "SelfhealActionsFailing",
+        _remediator("thread_failures_total", "0 2 4 6x60"),
+        "10m",
+        "50m",
+        _remediator("thread_failures_total", "9x10 0 2x40"),
+        {"action": "a thread"},
+        says="a thread failed",
+        when="threads",
+    ),
+    Case(
         "SelfhealNodesHeld",
         {  # Two replicas may name one node, and a phase may follow another.
             **_remediator(
