@@ -431,7 +431,7 @@ def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
 def observing_until(config: Config, lease: LeaseView, now: float) -> str:
     """Until when the remediator of this Lease only observes (RFC 3339); empty = it does not."""
     first = mode.first_start(lease.annotations)
-    until = None if first is None else mode.observing_until(config, first)
+    until = None if first is None else mode.observing_until(config, min(first, now))
     return mode.text_of(until) if until is not None and until > now else ""
 
 

@@ -163,6 +163,8 @@ class Leader:
         self.unfit: Callable[[], str] = lambda: ""
         self._give_up = ""
         self._not_before = 0.0
+        #: The installation's first start as the Lease said it last.
+        self._first_start = ""
         #: How often in a row a renewal was refused.
         self._refused = 0
         self.last_tick = time.monotonic()
@@ -267,6 +269,8 @@ class Leader:
             if not listed and view and self._view and _older(view, self._view):
                 return
             old, self._view = self._view, view
+            if view is not None:  # an uninstall empties it
+                self._first_start = view.annotations.get(FIRST_START_KEY, self._first_start)
             self._taken_in_at = time.monotonic()
             renewed = view is None or old is None or _fingerprint(old) != _fingerprint(view)
             if renewed:
@@ -374,6 +378,7 @@ class Leader:
             view.annotations if view else None,
             was_held=view is not None and bool(view.holder or view.renewed),
             now=time.time(),
+            known=self._first_start,
         )
         if first is not None:
             meta["annotations"] = {FIRST_START_KEY: first}

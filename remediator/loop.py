@@ -101,7 +101,9 @@ class Remediator:
         self.clock = Clock()
         #: As configured; `config` is what is acted by: dryRun while it only observes.
         self._configured = config
-        self._first_start: float | None = None
+        self._start = mode.FirstStart()
+        #: Whether this process has said that it observes.
+        self._observes = False
         self.config = config = mode.effective(config, None, self.clock())
         api.dry_run = config.dry_run
         self._owner = identity.owner
@@ -297,8 +299,16 @@ class Remediator:
 
     def _nodes_listed(self) -> None:
         """In the watch's thread: all nodes were read."""
-        answers = self._nodes.answers
+        answers, version = self._nodes.answers, self._nodes.list_version
+        nodes = tuple(self._nodes.items.values())
+        self.post(lambda: self._went_back(nodes, version))
         self.post(lambda: self._nodes_known(answers))
+
+    def _went_back(self, nodes: Iterable[Node], version: int) -> None:
+        """Take in what is listed older than it is known, after a restore of etcd."""
+        for node in self.planner.listed(nodes, version, self.clock()):
+            log.warning("%s is older than it was: etcd was restored", node.name)
+            self._seen(node, restored=True)
 
     def _nodes_known(self, answers: int) -> None:
         if not self.known_once:
@@ -340,9 +350,10 @@ class Remediator:
             self.draining.end_all()
 
     def _say_observing(self) -> None:
-        until = mode.observing_until(self._configured, self._first_start)
+        until = mode.observing_until(self._configured, self._start.counts)
         if until is None or self.clock() >= until:
             return
+        self._observes = True
         text = (
             f"it only says what it would do until {_time_text(until)} (observeFirst); "
             "see `selfheal-remediator plan`"
@@ -360,10 +371,10 @@ class Remediator:
 
     def _follow_mode(self, now: float) -> float:
         """Begin to enforce when the time of only observing is over; returns when it will be."""
-        wanted = mode.effective(self._configured, self._first_start, now)
+        wanted = mode.effective(self._configured, self._start.counts, now)
         if wanted.dry_run is not self.config.dry_run:
             self._change_mode(wanted)
-        until = mode.observing_until(self._configured, self._first_start)
+        until = mode.observing_until(self._configured, self._start.counts)
         return until if until is not None and until > now else float("inf")
 
     def _change_mode(self, wanted: Config) -> None:
@@ -372,15 +383,14 @@ class Remediator:
             return
         if wanted.dry_run:
             self._say_observing()
-        else:
+        elif self._observes:  # else it has only just read that it may act: a restart
+            self._observes = False
             text = "it has observed for long enough (observeFirst) and acts from now on"
             log.warning("enforcing: %s", text)
             self._say_of_itself("Enforcing", text)
 
     def _lease_says(self, annotations: Mapping[str, str]) -> None:
-        first = mode.first_start(annotations)
-        if first is not None:  # what was read once counts when somebody takes it away
-            self._first_start = first
+        self._start.read(annotations, self.clock())
         paused = annotations.get(PAUSE_KEY, "")
         if PAUSE_KEY in annotations and not paused:
             paused = "no reason given"
@@ -409,7 +419,7 @@ class Remediator:
         if config.lease != self.config.lease or config.api != self.config.api:
             log.warning("changes of `lease` and `api` take effect at the next start only")
         self._configured = config
-        self._use(mode.effective(config, self._first_start, self.clock()))
+        self._use(mode.effective(config, self._start.counts, self.clock()))
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
         self._warn_of_unknown_conditions()
         self._say_observing()

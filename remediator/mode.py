@@ -8,6 +8,7 @@ begins anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from remediator.settings import Config
@@ -28,17 +29,38 @@ def first_start(annotations: Mapping[str, str]) -> float | None:
         return None
 
 
+@dataclass(slots=True)
+class FirstStart:
+    """The first start as one process knows it. counts: since the epoch, None = not known."""
+
+    counts: float | None = None
+    _read: float | None = None
+
+    def read(self, annotations: Mapping[str, str], now: float) -> None:
+        """What the Lease says.
+
+        What was read once counts when somebody takes it away. One that is to come was written by a
+        clock that was ahead, and would be observed for as long as that: it counts as now.
+        """
+        first = first_start(annotations)
+        if first is not None and first != self._read:
+            self._read, self.counts = first, min(first, now)
+
+
 def annotation_to_write(
-    annotations: Mapping[str, str] | None, *, was_held: bool, now: float
+    annotations: Mapping[str, str] | None, *, was_held: bool, now: float, known: str = ""
 ) -> str | None:
     """What who takes the Lease writes there as the first start; None = it is known.
 
     annotations: the Lease's, None = there is no Lease yet. was_held: whether anybody ever held it:
-    then the installation did enforce before there was this annotation.
+    then the installation did enforce before there was this annotation. known: what this process
+    read there before: somebody deleted the Lease or the annotation, and it is written again.
     """
     here = annotations or {}
     if first_start(here) is not None:
         return None
+    if known and FIRST_START_KEY not in here:
+        return known
     if FIRST_START_KEY not in here and (was_held or any(key.startswith(_OURS) for key in here)):
         return LONG_AGO
     return text_of(now)

@@ -192,6 +192,22 @@ class Planner:
             return  # older than what we know, often from our own write: never back in time
         self._see(node, entry, now)
 
+    def listed(self, nodes: Iterable[Node], version: int, now: float) -> list[Node]:
+        """All nodes as a list showed them, in which everything up to this version is.
+
+        A node that is known later than it is listed, though not later than the list, does not
+        exist so any more: the server went back in time (etcd was restored). Returns those that
+        count though they are older.
+        """
+        older = []
+        for node in nodes:
+            entry = self.entries.get(node.uid)
+            known = version_number(entry.real.version) if entry is not None else 0
+            if 0 < version_number(node.version) < known <= version:
+                self.apply(Change(node.name, None, node, restored=True), now)
+                older.append(node)
+        return older
+
     def entry_named(self, name: str) -> Entry | None:
         """The node of this name, as it is known."""
         return self.entries.get(self._names.get(name, ""))

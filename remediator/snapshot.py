@@ -586,6 +586,8 @@ class Reflector(Generic[T]):
         self.relists = 0
         #: Monotonic time at which the last complete list was begun.
         self.list_begun = 0.0
+        #: The version that the last complete list shows everything in.
+        self.list_version = 0
         #: The last request for a list (see ask_relist) that the last complete list answers.
         self.answers = 0
         self._asked = 0
@@ -677,6 +679,7 @@ class Reflector(Generic[T]):
         self.items = fresh
         self.relists += 1
         self.list_begun, self.answers = begun, asked
+        self.list_version = version_number(version)
         self.last_contact = time.monotonic()
         for change in changes:
             self._on_change(replace(change, restored=True) if restored else change)

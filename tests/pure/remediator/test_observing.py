@@ -84,6 +84,23 @@ def test_a_time_that_is_none_is_refused(value: str) -> None:
         parse_config(f"observeFirst: {value}", "x")
 
 
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        (None, mode.text_of(NOW - 9)),  # the Lease was deleted
+        ({"selfheal.dev/paused": "x"}, mode.text_of(NOW - 9)),
+        ({KEY: ""}, mode.text_of(NOW)),
+        ({KEY: mode.LONG_AGO}, None),
+    ],
+)
+def test_what_was_read_before_is_written_again(
+    annotations: dict[str, str] | None, written: str | None
+) -> None:
+    known = mode.text_of(NOW - 9)
+    told = mode.annotation_to_write(annotations, was_held=True, now=NOW, known=known)
+    assert told == written
+
+
 # -- the whole remediator ------------------------------------------------------------------
 
 
@@ -150,6 +167,97 @@ def test_a_first_start_that_is_taken_away_is_remembered(api: FakeApi) -> None:
         api.put(LEASE, raw)
         until("it is heard", lambda: remediator.metrics.paused._value.get() == 1)
         assert not remediator.config.dry_run
+
+
+def test_it_says_that_it_observes_and_when_it_acts(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "remediator.events.EventWriter.say", lambda _, event: said.append(event.reason)
+    )
+    with running(api, _config()) as remediator:
+        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it says so", lambda: "Observing" in said)
+        remediator.clock._offset += 601
+        until("it is cordoned", lambda: _cordoned(api))
+    assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
+        "Observing",
+        "Enforcing",
+    ]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_restart_and_an_upgrade_say_nothing_of_it(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Also where what the Lease says and the leadership are heard in one breath."""
+    said: list[str] = []
+    monkeypatch.setattr(
+        "remediator.events.EventWriter.say", lambda _, event: said.append(event.reason)
+    )
+    spec = {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z"}
+    api.put(LEASE, _lease(3600 if known else None, **spec))
+    with running(api, _config()) as remediator:
+        until("it is cordoned", lambda: _cordoned(api))
+        done: list[bool] = []
+
+        def both() -> None:
+            remediator._start = mode.FirstStart()
+            remediator._use(mode.effective(remediator._configured, None, remediator.clock()))
+            remediator._lease_says({KEY: stamp(3600)})
+            remediator._lead(True)
+            done.append(True)
+
+        remediator.post(both)
+        until("it is heard", lambda: bool(done) and not remediator.config.dry_run)
+    assert not {"Observing", "Enforcing"} & set(said)
+
+
+def test_a_standby_goes_on_with_the_same_first_start(api: FakeApi) -> None:
+    """The leader dies in the middle."""
+    held = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    api.put(LEASE, _lease(300, **held))
+    first = api.get(LEASE)["metadata"]["annotations"][KEY]
+    with running(api, _config()) as remediator:
+        until("it has heard", lambda: remediator._start.counts is not None)
+        raw = api.get(LEASE)
+        raw["spec"]["holderIdentity"] = ""
+        api.put(LEASE, raw)
+        until("it is rehearsed", lambda: _rehearsed(remediator))
+        assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
+        assert not _cordoned(api)
+        remediator.clock._offset += 301  # not 600 more
+        until("it is cordoned", lambda: _cordoned(api))
+
+
+@pytest.mark.parametrize("ago", [300, 3600])
+def test_a_lease_that_is_deleted_in_the_middle_is_made_again_with_its_first_start(
+    api: FakeApi, ago: float
+) -> None:
+    api.put(LEASE, _lease(ago, holderIdentity=""))
+    first = api.get(LEASE)["metadata"]["annotations"][KEY]
+    with running(api, _config()) as remediator:
+        until("it leads", lambda: remediator.leader.leading and remediator.synced)
+        acts = not remediator.config.dry_run
+        api.put(LEASE, None)
+        until("it is made again", lambda: LEASE in api.objects)
+        until("it leads again", lambda: remediator.leader.leading)
+        assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
+        assert (not remediator.config.dry_run) is acts is (ago > 600)
+
+
+def test_a_first_start_that_is_to_come_counts_as_now() -> None:
+    """The clock that wrote it was ahead, for however long."""
+    start, annotations = mode.FirstStart(), {KEY: mode.text_of(NOW + 1e7)}
+    start.read(annotations, NOW)
+    start.read(annotations, NOW + 100)
+    assert start.counts == NOW
+    assert not mode.effective(_config(), start.counts, NOW + 600).dry_run
+    start.read({}, NOW + 200)
+    assert start.counts == NOW
+    start.read({KEY: mode.text_of(NOW - 50)}, NOW + 200)
+    assert start.counts == NOW - 50
 
 
 def test_status_says_until_when(api: FakeApi) -> None:

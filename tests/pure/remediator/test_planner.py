@@ -553,6 +553,32 @@ def test_when_etcd_was_restored_what_is_listed_counts_though_it_is_older() -> No
     assert planner.entries["uid-n0"].node.version == "501"
 
 
+@pytest.mark.parametrize(
+    ("known", "listed", "version", "counts"),
+    [
+        ("900", "500", 950, True),  # nothing later than the list is known: it was undone
+        ("900", "500", 900, True),
+        ("900", "500", 890, False),  # changed after the list was read
+        ("900", "900", 950, False),
+        ("500", "900", 950, False),  # the watch tells it
+    ],
+)
+def test_a_list_shows_what_a_restore_of_etcd_took_back(
+    known: str, listed: str, version: int, counts: bool
+) -> None:
+    planner = _planner(3)
+    state = State(Phase.CORDONED, OWNER, "Fault", "True", since=int(NOW))
+    before = planner.entries["uid-n0"].node
+    held = things.node("n0", condition("True"), state=state, unschedulable=True, version=known)
+    _put(planner, held, NOW)
+    nodes = [replace(before, version=listed), replace(before, name="x", uid="uid-x")]
+    assert [node.name for node in planner.listed(nodes, version, NOW)] == ["n0"] * counts
+    assert planner.entries["uid-n0"].node.unschedulable is not counts
+    planner.plan(NOW)
+    assert planner.tally(NOW).held == (0 if counts else 1)
+    assert "uid-x" not in planner.entries
+
+
 def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner = _planner(3)
     bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
