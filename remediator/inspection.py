@@ -230,6 +230,8 @@ def _with_pods(
 ) -> NodePlan:
     plans: list[PodPlan] = []
     notes = set(seen.notes)
+    if any(s.fate is Fate.EVICT and pod.claims for s, pod in seen.pods):
+        notes.add("how many volumes other nodes can still attach (CSINode) is not evaluated")
     blocked: int | None = None
     for sorting, pod in seen.pods:
         if sorting.fate is not Fate.EVICT:

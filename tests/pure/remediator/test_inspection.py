@@ -119,3 +119,14 @@ def test_where_budgets_cannot_be_read_the_status_says_so(server: FakeApi) -> Non
     _unreadable(server, "poddisruptionbudgets")
     notes = status(_api(server, _config()), _config(), None, time.time()).notes
     assert any("disruption budgets cannot be read" in note for note in notes)
+
+
+def test_a_plan_says_that_limits_of_volumes_are_not_evaluated(server: FakeApi) -> None:
+    config = _config()
+    [item] = plan(_api(server, config), config, OWNER, "", time.time()).nodes
+    assert not any("CSINode" in note for note in item.notes)  # the pod stays
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "d"}}
+    server.put("/api/v1/namespaces/d/persistentvolumeclaims/data", {**claim, "spec": {}})
+    [item] = plan(_api(server, config), config, OWNER, "", time.time()).nodes
+    assert [one.fate for one in item.pods] == ["evict"]
+    assert any("CSINode" in note for note in item.notes)
