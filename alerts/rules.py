@@ -598,8 +598,8 @@ _NODES = (
         "4h",
         "max(selfheal_remediator_paused{%remediator%}) == 1",
         "Remediation has been paused for %for% ({{ $value | humanize }} = paused)",
-        "Somebody paused %release%-remediator at least %for% ago. `selfheal-remediator status` shows "
-        "who and why; bad nodes stay in service.",
+        "Somebody paused %release%-remediator at least %for% ago, or it only observes for so long "
+        "(observeFirst). `selfheal-remediator status` shows who and why, or until when; bad nodes stay in service.",
         "selfheal-remediation",
         "Leader",
     ),

@@ -348,7 +348,7 @@ _SELF = Row(
     (
         Panel(
             "Leader",
-            "Who leads; whether it is paused, only looks on, or runs with an older configuration.",
+            "Who leads; whether it is paused (or only observes at first), only looks on, or runs with an older configuration.",
             "short",
             (
                 Query(

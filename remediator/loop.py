@@ -375,7 +375,10 @@ class Remediator:
         if wanted.dry_run is not self.config.dry_run:
             self._change_mode(wanted)
         until = mode.observing_until(self._configured, self._start.counts)
-        return until if until is not None and until > now else float("inf")
+        observes = until is not None and until > now
+        known = self._start.counts is not None  # else the Lease was not read yet
+        self.metrics.paused.set(bool(self._paused) or (observes and known))
+        return until if until is not None and observes else float("inf")
 
     def _change_mode(self, wanted: Config) -> None:
         self._use(wanted)
@@ -402,7 +405,6 @@ class Remediator:
         if trusted != self.planner.trusted:
             log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
             self.planner.trust(trusted)
-        self.metrics.paused.set(bool(paused))
 
     def _stop_until(self, until: float) -> None:
         if until != self._stopped_until and until > self.clock():

@@ -82,7 +82,9 @@ class Metrics:
             "signal_rejected_nodes", "Nodes with a bad condition that is not believed", ["cause"]
         )
         self.leader = self._gauge("leader", "1 while this process holds the Lease", [])
-        self.paused = self._gauge("paused", "1 while remediation is paused", [])
+        self.paused = self._gauge(
+            "paused", "1 while remediation is paused, or only observes at first", []
+        )
         self.read_only = self._gauge("read_only", "1 while another remediator comes first", [])
         self.config_ok = self._gauge(
             "config_last_reload_successful", "0 when the configuration file cannot be used", []

@@ -179,8 +179,10 @@ def test_it_says_that_it_observes_and_when_it_acts(
     with running(api, _config()) as remediator:
         until("it is rehearsed", lambda: _rehearsed(remediator))
         until("it says so", lambda: "Observing" in said)
+        assert remediator.metrics.paused._value.get() == 1
         remediator.clock._offset += 601
         until("it is cordoned", lambda: _cordoned(api))
+        assert remediator.metrics.paused._value.get() == 0
     assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
         "Observing",
         "Enforcing",
