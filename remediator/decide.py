@@ -115,6 +115,28 @@ def read_state(node: Node) -> State | None:
     return parse_state(text) if text else None
 
 
+def held_by(owner: str, node: Node) -> bool:
+    """Whether the node's annotation says that this remediator holds it."""
+    try:
+        state = read_state(node)
+    except Unreadable:
+        return False
+    return state is not None and state.phase.held and state.by == owner
+
+
+def same_purpose(asked: Intent, intent: Intent) -> bool:
+    """Whether what is called for now is what was decided before: for another condition, or with
+    another action, it is decided anew."""
+    if asked.kind is not intent.kind:
+        return False
+    if intent.kind not in (Kind.HOLD, Kind.DRAIN) or asked.state is None or intent.state is None:
+        return True
+    return (asked.state.condition, asked.state.action) == (
+        intent.state.condition,
+        intent.state.action,
+    )
+
+
 def selected(node: Node, config: Config) -> bool:
     """Whether the rules look at the node at all."""
     labels = node.labels

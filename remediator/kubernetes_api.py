@@ -116,7 +116,8 @@ class KubernetesApi:
     """Requests to one API server. Thread-safe.
 
     fence: called before each write, raises NotLeader when it must not be sent; what it returns
-    names the term of leadership, in which a write has to be sent that was begun in it.
+    names the time (a term of leadership, until a pause) in which a write has to be sent that was
+    begun in it.
     on_request: told (verb, code, seconds) of each answer; code 0 = none came.
     """
 
@@ -178,17 +179,19 @@ class KubernetesApi:
         content_type: str = _JSON,
         timeout: float = READ_TIMEOUT,
         fenced: bool = False,
+        begun: object = None,
         urgent: bool = False,
     ) -> Answer:
         """One request, sent once.
 
-        fenced: not after the Lease was lost, which the wait for a turn may outlast. urgent: our
-        Lease, which must not run out because the server slows down everything else.
+        fenced: not after the Lease was lost, or everything was stopped, which the wait for a turn
+        may outlast; begun: what `fence` said when it was prepared. urgent: our Lease, which must
+        not run out because the server slows down everything else.
 
         Raises ApiFailure with status 0 when no answer came, Malformed for a success without an
         object in it (a proxy's page is no list of nodes, and no eviction), and NotLeader.
         """
-        term = self.fence() if fenced else None
+        term = begun or (self.fence() if fenced else None)
         wait = self.budget.reserve(protects=urgent or path.startswith(_NODES))
         if wait > 0:
             time.sleep(min(wait, URGENT_WAIT) if urgent else wait)
@@ -239,6 +242,7 @@ class KubernetesApi:
         `real` is for what must happen in dry-run too (our own Lease), `rehearse` for what is only
         tried. Raises NotLeader.
         """
+        begun = self.fence() if fenced else None
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
         if rehearse or (self.dry_run and not real):
             query["dryRun"] = "All"
@@ -250,6 +254,7 @@ class KubernetesApi:
             content_type=content_type,
             timeout=timeout,
             fenced=fenced,
+            begun=begun,
             urgent=real,
         )
 
@@ -274,11 +279,13 @@ class KubernetesApi:
         """The node as it is now (a quorum read)."""
         return self.get(f"/api/v1/nodes/{quote(name)}")
 
-    def patch_node(self, name: str, patch: list[Json]) -> Answer:
-        """JSON patch of a node."""
+    def patch_node(self, name: str, patch: list[Json], *, rehearse: bool = False) -> Answer:
+        """JSON patch of a node; rehearse: it is only tried."""
         path = f"/api/v1/nodes/{quote(name)}"
         with self._changing():
-            return self.write("PATCH", path, patch, content_type=_PATCH, timeout=15.0)
+            return self.write(
+                "PATCH", path, patch, content_type=_PATCH, timeout=15.0, rehearse=rehearse
+            )
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from remediator import mode, supervision
 from remediator.annotation import Phase, State
 from remediator.answers import ApiFailure, NotLeader, Outcome
 from remediator.conditions import Memory, observe
-from remediator.decide import Intent, Kind, Scope, assess
+from remediator.decide import Intent, Kind, Scope, assess, held_by, same_purpose
 from remediator.drain import NodeDrain
 from remediator.draining import Callbacks, Draining
 from remediator.events import EventWriter, NodeEvent, ObjectEvent
@@ -116,7 +116,10 @@ class Remediator:
             lambda leading: self.post(lambda: self._lead(leading)),
             lambda annotations: self.post(lambda: self._lease_says(annotations)),
         )
-        api.fence = self.leader.fence
+        #: Counts the times that everything was stopped (a pause, an uninstall, another mode): what
+        #: waits for its turn to be sent meanwhile is not sent.
+        self._stops = 0
+        api.fence = lambda: (self.leader.fence(), self._stops)
         self.leader.unfit = self._unfit
         self.planner = Planner(config, self._owner, self.clock())
         callbacks = Callbacks(
@@ -399,6 +402,7 @@ class Remediator:
             paused = "no reason given"
         if paused != self._paused:
             log.warning("paused: %s", paused) if paused else log.warning("resumed")
+            self._stops += 1
         self._paused = paused
         self._stop_until(stopped_until(annotations))
         trusted = vouched_for(annotations)
@@ -409,6 +413,7 @@ class Remediator:
     def _stop_until(self, until: float) -> None:
         if until != self._stopped_until and until > self.clock():
             log.warning("stopped until %s: it is being uninstalled", time.ctime(until))
+            self._stops += 1
             self.draining.end_all()
             self._followed = -1
         self._stopped_until = until
@@ -433,6 +438,7 @@ class Remediator:
             self._doubts.clear()
             self.draining.end_all()
             self._api.dry_run = config.dry_run
+            self._stops += 1
         policies_changed = config.policies != self.config.policies
         self.config = self.draining.config = self.healer.config = config
         self._followed = -1
@@ -624,19 +630,19 @@ class Remediator:
                 # It waited for its turn, and was stopped meanwhile, or the mode changed.
                 self.post(lambda: self.planner.failed(intent, self.clock()))
                 return
-            changed = self._change(intent, node)
+            changed = self._change(intent, node, rehearse=scope.config.dry_run)
             if changed is not None:
                 self._tell(self._settled, intent, changed)
                 return
             node = None
         raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
 
-    def _change(self, intent: Intent, node: Node) -> Node | None:
+    def _change(self, intent: Intent, node: Node, *, rehearse: bool) -> Node | None:
         """The node after the change, None = it is not as it was seen any more. See _carry_out."""
         patch = node_patch(intent, node, scale_down_disabled=self.config.drain.scale_down_disabled)
         try:
             with supervision.expected("worker", f"{intent.kind.value} of node {intent.node}"):
-                answer = self._api.patch_node(intent.node, patch)
+                answer = self._api.patch_node(intent.node, patch, rehearse=rehearse)
                 if answer.ok:
                     return node_from_json(answer.json())
                 if answer.status in (409, 422):
@@ -722,16 +728,20 @@ class Remediator:
         if scope.config.dry_run:
             return True  # what is held in dry-run is not on the node
         if intent.state is not None and intent.kind is Kind.NOTE and intent.state.phase.held:
-            return fresh.unschedulable
+            return fresh.unschedulable and held_by(intent.state.by, fresh)
         now = self.clock()
         seen = observe(memory, known, fresh, scope.config.rules, now)
         again = assess(fresh, seen, scope, now)
         asked = again.intent or again.wish
-        return asked is not None and asked.kind is intent.kind
+        return asked is not None and same_purpose(asked, intent)
 
     def _settled(self, intent: Intent, node: Node) -> None:
-        if intent.uid not in self.planner.entries:
-            return  # it was deleted before the answer came
+        entry = self.planner.entries.get(intent.uid)
+        if entry is None or entry.pending is not intent:
+            # It was deleted before the answer came; or the answer is to another term's or mode's
+            # question, and the watch tells what has become of it.
+            log.info("%s: %s was answered too late to count", intent.node, intent.kind.value)
+            return
         now = self.clock()
         self.planner.settled(intent, node, now)
         self.metrics.actions.labels(intent.kind.value, "done").inc()

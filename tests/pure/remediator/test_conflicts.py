@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -178,3 +179,76 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
         meanwhile.until("it is known", lambda: "cancelled" in str(meanwhile.api.get(BAD)))
     assert meanwhile.reads == 1
     assert [path for verb, path, _ in meanwhile.api.did if verb == "EVICT"] == []
+
+
+def test_another_condition_with_another_action_is_decided_anew(meanwhile: Meanwhile) -> None:
+    """What called for a drain is over, and what is there now calls for a cordon only."""
+    rules = [
+        {"condition": "Fault", "for": 0, "action": "drain"},
+        {"condition": "Other", "status": "False", "for": 0, "action": "cordon"},
+    ]
+    raw = node("bad", "True")
+    raw["status"]["conditions"].append({**raw["status"]["conditions"][1], "type": "Other"})
+    meanwhile.api.put(BAD, raw)
+
+    def changed() -> str:
+        def edit(raw: dict[str, Any]) -> None:
+            raw["status"]["conditions"][1]["status"] = "False"
+            raw["status"]["conditions"][2]["status"] = "False"
+
+        meanwhile.change(edit)
+        return ""
+
+    meanwhile.what = changed
+    with running(meanwhile.api, Config.model_validate({**VALUES, "rules": rules})):
+        meanwhile.until("it is cordoned", lambda: meanwhile.cordons > 0)
+    written = [
+        json.loads(after["metadata"]["annotations"][STATE_KEY])
+        for _, path, after in meanwhile.api.did
+        if path == BAD and STATE_KEY in after["metadata"]["annotations"]
+    ]
+    assert {(state["condition"], state["phase"]) for state in written} == {("Other", "cordoned")}
+
+
+def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Meanwhile) -> None:
+    """Given back and cordoned by a human, while it is written down that the node is empty."""
+    rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
+    values = {**VALUES, "rules": rules, "drain": {"headroom": False}}
+
+    def released(verb: str, path: str) -> str:
+        told = meanwhile._asked(verb, path)
+        if (verb, path, meanwhile.writes) == ("PATCH", BAD, 2):
+            meanwhile.change(lambda raw: raw["metadata"]["annotations"].pop(STATE_KEY))
+        return told
+
+    meanwhile.api.disturb = released
+    with running(meanwhile.api, Config.model_validate(values)) as remediator:
+        overtaken = remediator.metrics.actions.labels("annotate", "overtaken")._value
+        meanwhile.until("it is given up", lambda: meanwhile.writes > 2 or overtaken.get() == 1)
+    raw = meanwhile.api.get(BAD)
+    assert STATE_KEY not in raw["metadata"]["annotations"]
+    assert raw["spec"]["unschedulable"] is True
+
+
+def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) -> None:
+    rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
+    with running(meanwhile.api, Config.model_validate({**VALUES, "rules": rules})) as remediator:
+        change = remediator._api.patch_node
+        told = threading.Event()
+
+        def lost_meanwhile(name: str, ops: Any, **more: Any) -> Any:
+            answer = change(name, ops, **more)
+            remediator.post(lambda: remediator._lead(False))
+            remediator.post(lambda: setattr(remediator, "_leading", False))
+            return answer
+
+        tell = remediator._tell
+
+        def tells(*what: Any) -> None:
+            tell(*what)
+            remediator.post(told.set)
+
+        remediator._tell = tells  # type: ignore[method-assign]
+        remediator._api.patch_node = lost_meanwhile  # type: ignore[method-assign]
+        assert told.wait(PATIENCE)
+        assert remediator.draining.running == {}

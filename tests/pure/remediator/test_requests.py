@@ -139,6 +139,31 @@ def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
     assert slept[0] > 30
 
 
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
+    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, rehearsed: bool
+) -> None:
+    stops = 0
+
+    def sleep(_: float) -> None:
+        nonlocal stops
+        stops += 1  # a pause, or another mode
+        api.dry_run = not rehearsed
+
+    api.dry_run = rehearsed
+    api.fence = lambda: (1, stops)
+    monkeypatch.setattr("remediator.kubernetes_api.time.sleep", sleep)
+    api.budget.close_for(32)
+    for change in (
+        lambda: api.patch_node("n", []),
+        lambda: api.evict("d", "p", "u", None),
+        lambda: api.delete_pod("d", "p", "u", None),
+    ):
+        with pytest.raises(NotLeader):
+            change()
+    assert server.asked == []
+
+
 def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

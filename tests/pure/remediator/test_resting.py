@@ -113,8 +113,8 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
         change = remediator._api.patch_node
         raw = cluster.get(BAD)
 
-        def changed_and_deleted(name: str, ops: Any) -> Any:
-            answer = change(name, ops)
+        def changed_and_deleted(name: str, ops: Any, **more: Any) -> Any:
+            answer = change(name, ops, **more)
             cluster.put(BAD, None)
             until("it is seen to go", lambda: remediator.planner.entry_named("bad") is None)
             ticked.set()
@@ -139,9 +139,9 @@ def test_however_long_the_answer_takes_it_is_looked_first_whether_the_pods_fit(
         until("it knows the nodes", lambda: remediator.known_once)
         change = remediator._api.patch_node
 
-        def changed_slowly(name: str, ops: Any) -> Any:
+        def changed_slowly(name: str, ops: Any, **more: Any) -> Any:
             remediator.clock._offset += 5.0
-            return change(name, ops)
+            return change(name, ops, **more)
 
         remediator._api.patch_node = changed_slowly  # type: ignore[method-assign]
         cluster.turns("True")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from remediator.annotation import STATE_KEY, Phase, State
-from remediator.leader import LABEL, STOP_KEY
+from remediator.leader import LABEL, PAUSE_KEY, STOP_KEY
 from remediator.loop import Remediator
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
@@ -93,6 +93,19 @@ def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi)
         until("it finds the other", looks_on)
         remediator.post(lambda: remediator._lead(False))
         until("it says so no more", lambda: not looks_on())
+
+
+@pytest.mark.parametrize("key", [PAUSE_KEY, STOP_KEY])
+def test_what_waits_to_be_sent_is_stopped_by_a_pause(api: FakeApi, key: str) -> None:
+    _lease_held_by(api, "")
+    with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
+        until("it leads", lambda: remediator.leader.leading)
+        begun = remediator._api.fence()
+        raw = api.get(LEASE)
+        raw["metadata"].setdefault("annotations", {})[key] = stamp(-3600)
+        api.put(LEASE, raw)
+        until("it is heard", lambda: bool(remediator._paused or remediator._stopped_until))
+        assert remediator._api.fence() != begun
 
 
 def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
