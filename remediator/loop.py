@@ -163,6 +163,7 @@ class Remediator:
         self._looks_around = self._last_look_around = 0
         self._machines_wanted = False
         self._machines_complaint = ""
+        self._machines_seen: dict[str, str] = {}
         #: Who comes before us; None = not known yet, and then nothing is done.
         self._first: str | None = None
         self._metrics_at = 0.0
@@ -471,17 +472,17 @@ class Remediator:
         return [lease_from_json(raw) for raws, _ in collection.pages() for raw in raws]
 
     def _machines(self) -> dict[str, str]:
-        """Nodes whose machine Cluster API is at work on; none where that cannot be read."""
+        """Nodes whose machine Cluster API is at work on; where that cannot be read, as it was read
+        last."""
         try:
             collection = self._api.machines()
-            if collection is None:
-                return {}
-            return machines(raw for raws, _ in collection.pages() for raw in raws)
+            pages = () if collection is None else collection.pages()
+            self._machines_seen = machines(raw for raws, _ in pages for raw in raws)
         except (ApiFailure, LookupError, TypeError, AttributeError) as failure:
             if str(failure) != self._machines_complaint:
                 self._machines_complaint = str(failure)
                 log.warning("Cluster API's machines cannot be looked at: %s", failure)
-            return {}
+        return dict(self._machines_seen)
 
     def _look_again_soon(self) -> None:
         self._rivals_failures += 1

@@ -429,10 +429,14 @@ class Planner:
     def _drop_holds_before(self, oldest: float) -> None:
         self._holds = {key: moment for key, moment in self._holds.items() if moment >= oldest}
 
-    def _take_holds(self, uid: str, state: State | None) -> None:
-        """When the node was cordoned, as its annotation says."""
+    def _take_holds(self, uid: str, state: State | None, now: float) -> None:
+        """When the node was cordoned, as its annotation says.
+
+        A predecessor wrote it by its own clock: what is still to come counts as of now, or one
+        node's annotation would keep all others in service until then.
+        """
         for second in state.holds if state is not None else ():
-            self._holds.setdefault((uid, second), float(second))
+            self._holds.setdefault((uid, second), min(float(second), now))
 
     def _recount(self, entry: Entry, now: float) -> None:
         member = self._member(entry, now)
@@ -625,7 +629,7 @@ class Planner:
             entry = self.entries[uid]
             before, seen = entry.assessment, assess(entry.node, entry.memory, scope, now)
             entry.assessment = seen
-            self._take_holds(uid, seen.state)
+            self._take_holds(uid, seen.state, now)
             if _told(before) != _told(seen):
                 self._thought_anew(uid)
             entry.blocked = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from remediator.annotation import STATE_KEY, Unreadable
+from remediator.annotation import HOLD_KEY, STATE_KEY, Unreadable
 from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
 from remediator.kubernetes_api import KubernetesApi
@@ -64,7 +64,10 @@ def uncordon_all(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Uncordon and clear the nodes that carry `owner`'s annotation, until none is left."""
+    """Uncordon and clear the nodes that carry `owner`'s annotation, until none is left.
+
+    What a human keeps on hold stays as it is, and is reported.
+    """
     result = Result()
     ends = clock() + timeout
     clean = 0
@@ -92,6 +95,9 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
             result.left[node.name] = f"annotation {STATE_KEY}: {error}"
             continue
         if state is None or state.by != owner:
+            continue
+        if state.phase.held and HOLD_KEY in node.annotations:
+            result.left[node.name] = f"on hold: {node.annotations[HOLD_KEY]}"
             continue
         found = True
         held = state.phase.held and node.unschedulable

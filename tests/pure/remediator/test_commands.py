@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from remediator.__main__ import main
-from remediator.annotation import STATE_KEY, Phase, State, parse_state
+from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State, parse_state
 from remediator.commands import release_patch
 from remediator.leader import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
 from tests.pure.remediator import json_patch
@@ -192,6 +192,19 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
         assert sorted(json.loads(said)["uncordoned"]) == ["cordoned", "drained", "draining"]
     stopped = stopped_until(cluster.get(FIRST)["metadata"]["annotations"])
     assert 0 < stopped - time.time() <= 61
+
+
+def test_what_a_human_keeps_on_hold_stays_and_is_said(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = State(Phase.CORDONED, "one/selfheal-remediator")
+    raw = _carries("mine", held, cordoned=True)
+    raw["metadata"]["annotations"][HOLD_KEY] = "disk is replaced"
+    cluster.put(f"{NODES}/mine", raw)
+    arguments = ["uncordon", "--all", "--timeout", "5", "-n", "one", *access]
+    assert main(arguments) == 1
+    assert "mine is left: on hold: disk is replaced" in capsys.readouterr().out
+    assert cluster.get(f"{NODES}/mine")["spec"]["unschedulable"] is True
 
 
 def test_what_cannot_be_uncordoned_is_said_and_the_status_says_so(

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
+from remediator.answers import ApiFailure
 from remediator.conditions import Memory, observe
 from remediator.decide import Scope, assess
 from remediator.leader import LeaseView
 from remediator.neighbours import leased, machines
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import running
 from tests.pure.remediator.things import (
     NOW,
     OWNER,
@@ -70,3 +74,31 @@ def test_a_marked_node_is_left_alone() -> None:
     seen = assess(bad, memory, Scope(about, OWNER, marks={"n": "somebody is at work"}), NOW)
     assert (seen.standing, seen.why, seen.wish) == ("foreign-mark", "somebody is at work", None)
     assert assess(bad, memory, Scope(about, OWNER, marks={"other": "x"}), NOW).wish is not None
+
+
+def test_a_machine_that_cannot_be_read_now_is_still_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list that fails once is no leave to drain what Cluster API deletes."""
+    api = FakeApi(lambda verb, path: "")
+    with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
+        machine = {
+            "metadata": {"name": "m", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "status": {"nodeRef": {"name": "n"}},
+        }
+
+        class Machines:
+            @staticmethod
+            def pages() -> Any:
+                return iter([([machine], "1")])
+
+        def unreadable() -> Any:
+            raise ApiFailure(503, "ServiceUnavailable", "not now")
+
+        monkeypatch.setattr(remediator._api, "machines", Machines)
+        assert remediator._machines() == {"n": "Cluster API deletes its machine m"}
+        monkeypatch.setattr(remediator._api, "machines", unreadable)
+        assert remediator._machines() == {"n": "Cluster API deletes its machine m"}
+        monkeypatch.setattr(remediator._api, "machines", lambda: None)
+        assert remediator._machines() == {}
+    api.close()

@@ -911,3 +911,20 @@ def test_how_many_must_stay_can_be_set() -> None:
     brakes = things.config(brakes={"minSchedulable": 0}).brakes
     planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
     assert [intent.kind for intent in planner.plan(NOW).intents] == [Kind.HOLD]
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [{"minInterval": "1m"}, {"rate": {"count": 1, "window": "1m"}}],
+    ids=["interval", "rate"],
+)
+def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_long(
+    pace: dict[str, object],
+) -> None:
+    planner = Planner(things.config(brakes={"maxHeld": "100%", **pace}), OWNER, NOW - 1e6)
+    ahead = State(Phase.HEALED, OWNER, holds=(4_102_444_800,))
+    for found in (node("ahead", state=ahead), node("bad", condition("True"))):
+        planner.apply(Change(found.name, None, found), NOW)
+    assert planner.plan(NOW).intents == ()
+    later = [intent.node for intent in planner.plan(NOW + 61).intents]
+    assert later == ["bad"]
