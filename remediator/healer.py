@@ -158,7 +158,8 @@ class Healer:
         if not settings.enabled:
             return
         self._stop = threading.Event()
-        self._askers = Workers(settings.progress_concurrency)
+        if settings.progress_concurrency != self._askers.limit:  # their threads do not end
+            self._askers = Workers(settings.progress_concurrency)
         self._asker = Asker(settings.progress_timeout)
         self.healing = self._made()
         namespaces, term = settings.namespaces or ("",), self._term

@@ -43,6 +43,7 @@ class Workers:
     """
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._pools = {purpose: _Pool(purpose.value, limit) for purpose in Purpose}
 
     def submit(self, job: Job, purpose: Purpose = Purpose.NODES, key: str = "") -> None:

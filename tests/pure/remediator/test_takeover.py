@@ -95,6 +95,19 @@ def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi)
         until("it says so no more", lambda: not looks_on())
 
 
+def test_terms_and_configurations_leave_no_threads_behind(api: FakeApi) -> None:
+    with running(api, Config.model_validate({})) as remediator:
+        until("it knows the nodes", lambda: remediator.known_once)
+        healer = remediator.healer
+        before = healer._askers
+        healer.begin()
+        assert healer._askers is before
+        wider = Config.model_validate({"policies": {"progressConcurrency": 9}})
+        healer.config = wider
+        healer.begin()
+        assert healer._askers.limit == 9
+
+
 @pytest.mark.parametrize("key", [PAUSE_KEY, STOP_KEY])
 def test_what_waits_to_be_sent_is_stopped_by_a_pause(api: FakeApi, key: str) -> None:
     _lease_held_by(api, "")
