@@ -100,6 +100,9 @@
 {{- if .Values.task }}
 - {name: TASK_FILE, value: /etc/selfheal/task/task.yaml}
 {{- end }}
+{{- with include "selfheal.ca.env" . }}
+{{ . }}
+{{- end }}
 - {name: HTTP_PORT, value: "8080"}
 - {name: LOG_LEVEL, value: {{ .Values.worker.logLevel }}}
 - {name: LOG_FORMAT, value: {{ .Values.worker.logFormat }}}
@@ -118,6 +121,9 @@
 {{- define "selfheal.worker.volumeMounts" -}}
 - {name: tmp, mountPath: /tmp}
 {{ include "selfheal.broker.volumeMounts" . }}
+{{- with include "selfheal.ca.volumeMounts" . }}
+{{ . }}
+{{- end }}
 {{- if .Values.task }}
 - {name: task, mountPath: /etc/selfheal/task, readOnly: true}
 {{- end }}
@@ -130,6 +136,9 @@
 - name: tmp
   emptyDir: {}
 {{ include "selfheal.broker.volumes" . }}
+{{- with include "selfheal.ca.volumes" . }}
+{{ . }}
+{{- end }}
 {{- if .Values.task }}
 - name: task
   configMap: {name: {{ printf "%s-worker-task" (include "selfheal.fullname" .) | quote }}}

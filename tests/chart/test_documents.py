@@ -31,16 +31,32 @@ def _page() -> str:
 
 
 def test_the_page_on_gitops_names_values_that_there_are() -> None:
-    """Each `a.b.c` in it is a key of values.yaml."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    named = re.findall(r"`([a-z][A-Za-z]*(?:\.[a-zA-Z]+)+)(?:[=:][^`]*)?`", _page())
-    keys = [name for name in named if name.partition(".")[0] in values]
+    keys = _values_in(_page())
     assert {"rabbitmq.persistence", "topology.ttlSecondsAfterFinished"} <= set(keys)
+
+
+def _values_in(text: str) -> list[str]:
+    """The `a.b.c` in it, each of which must be a key of values.yaml."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    named = re.findall(r"`([a-z][A-Za-z]*(?:\.[a-zA-Z]+)+)(?:[=:][^`]*)?`", text)
+    keys = [name for name in named if name.partition(".")[0] in values]
     for key in keys:
         place = values
         for part in key.split("."):
             assert part in place, key
             place = place[part]
+    return keys
+
+
+def test_what_other_charts_call_it_leads_to_values_that_there_are() -> None:
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    page = readme.partition("\n## If you know other charts\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    for there, here in rows:
+        assert _values_in(here) or here.startswith(("none: ", "the same ", "`extraObjects`")), there
+    there = " ".join(row[0] for row in rows)
+    for name in ("replicaCount", "namespaceOverride", "fullnameOverride", "prometheusRule.enabled"):
+        assert f"`{name}`" in there
 
 
 def test_its_example_of_argo_cd_renders(helm: Helm) -> None:

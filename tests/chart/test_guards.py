@@ -383,6 +383,17 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["nodeProblemDetector.heartbeatPeriod (20m)", "KernelDeadlock", "heartbeat"],
     ),
+    "an authority in two places": (
+        {"model": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}},
+        ["model.ca.existingSecret is a", "model.ca.existingConfigMap is b", "set one of the two"],
+    ),
+    "an authority given twice": (
+        {
+            "model": {"ca": {"existingSecret": "a"}},
+            "worker": {"extraEnv": [{"name": "SSL_CERT_FILE", "value": "/x"}]},
+        },
+        ["worker.extraEnv sets SSL_CERT_FILE, which is set already"],
+    ),
     "a detector that looks at nothing": (
         {
             "nodeProblemDetector": {

@@ -75,9 +75,13 @@ def test_all_optional_brakes_reach_the_remediator(helm: Helm) -> None:
     assert config.brakes.rate.window == 3600
 
 
+#: Which certificates they trust; read by the libraries of the worker's HTTP clients.
+OF_CLIENTS = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
+
+
 @every_case
 def test_the_worker_knows_every_variable(helm: Helm, case: str) -> None:
-    known = {name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields} | OF_CLIENTS
     for owner, spec in pod_specs(helm.case(case)):
         if owner["metadata"]["labels"]["app.kubernetes.io/component"] in {"worker", "topology"}:
             for container in containers_of(spec):
@@ -90,7 +94,8 @@ def test_the_worker_knows_every_variable(helm: Helm, case: str) -> None:
 def test_the_worker_takes_every_value(helm: Helm, case: str) -> None:
     for owner, spec in pod_specs(helm.case(case)):
         if owner["metadata"]["labels"]["app.kubernetes.io/component"] == "worker":
-            given = {k.lower(): v for k, v in environment(spec["containers"][0]).items()}
+            variables = environment(spec["containers"][0])
+            given = {k.lower(): v for k, v in variables.items() if k not in OF_CLIENTS}
             plain = {name: value for name, value in given.items() if isinstance(value, str)}
             settings = Settings.model_validate(plain)
             assert settings.shutdown_grace >= settings.model_deadline

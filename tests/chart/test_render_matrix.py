@@ -103,13 +103,27 @@ def _air_gapped(manifests: Sequence[Manifest]) -> None:
         assert spec["imagePullSecrets"] == [{"name": "mirror"}], owner["metadata"]["name"]
         for container in containers_of(spec):
             assert container["image"].startswith("mirror.example.com:5000/")
-    [worker] = by_kind(manifests, "Deployment")["selfheal-worker"]["spec"]["template"]["spec"][
-        "containers"
-    ]
-    path = environment(worker)["SSL_CERT_FILE"]
-    assert any(path.startswith(f"{m['mountPath']}/") for m in worker["volumeMounts"])
+    clients = {"selfheal-worker": 0, "selfheal-ollama": 0, "selfheal-test-pipeline": 0}
+    for owner, spec in pod_specs(manifests):
+        for container in containers_of(spec):
+            if "SSL_CERT_FILE" in (found := environment(container)):
+                _trusts(spec, container, found)
+                clients[owner["metadata"]["name"]] += 1
+    # The container that pulls the models, and the server after it.
+    assert clients == {"selfheal-worker": 1, "selfheal-ollama": 2, "selfheal-test-pipeline": 1}
     ports = by_kind(manifests, "NetworkPolicy")["selfheal-ollama"]["spec"]["egress"]
     assert {"ports": [{"port": 443}]} not in ports
+
+
+def _trusts(spec: Manifest, container: Manifest, variables: dict[str, Any]) -> None:
+    """The file that the variables name is that key of the ConfigMap."""
+    path = variables["SSL_CERT_FILE"]
+    assert variables["REQUESTS_CA_BUNDLE"] == path
+    [volume] = [v for v in spec["volumes"] if v["name"] == "ca"]
+    [mount] = [m for m in container["volumeMounts"] if m["name"] == "ca"]
+    [item] = volume["configMap"]["items"]
+    assert (volume["configMap"]["name"], item["key"]) == ("private-ca", "root.pem")
+    assert path == f"{mount['mountPath']}/{item['path']}"
 
 
 def _arm(manifests: Sequence[Manifest]) -> None:
@@ -216,11 +230,7 @@ PLATFORMS = {
                 },
                 "ollama": {"modelsInImage": "/models"},
                 "networkPolicy": {"ollamaPorts": []},
-                "worker": {
-                    "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/private-ca/ca.crt"}],
-                    "extraVolumes": [{"name": "ca", "configMap": {"name": "private-ca"}}],
-                    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/private-ca"}],
-                },
+                "model": {"ca": {"existingConfigMap": "private-ca", "key": "root.pem"}},
             },
         ),
         _air_gapped,

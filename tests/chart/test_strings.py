@@ -93,23 +93,38 @@ WORLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         INSIDE,
         (
             *("rabbitmq.auth.existingSecret", "rabbitmq.auth.username", *EXTERNAL),
-            *("queue.deadLetters", "queue.results", "model.provider", "model.name"),
+            *(
+                "queue.deadLetters",
+                "queue.results",
+                "model.provider",
+                "model.name",
+                "model.ca.existingC",
+            ),
         ),
     ),
     "outside": (
         OUTSIDE,
-        ("broker.secretKeys.uri", "queue.name", "queue.results", "rabbitmq.", "ollama."),
+        (
+            *("broker.secretKeys.uri", "queue.name", "queue.results", "rabbitmq.", "ollama."),
+            "model.ca.existingS",
+        ),
     ),
     "a Secret of yours": (
         _merged(INSIDE, {"rabbitmq": {"auth": {"existingSecret": "s"}}}),
         (
             *("rabbitmq.auth.password", "rabbitmq.auth.monitor", *EXTERNAL),
-            *("queue.deadLetters", "queue.name", "model.provider", "model.name"),
+            *(
+                "queue.deadLetters",
+                "queue.name",
+                "model.provider",
+                "model.name",
+                "model.ca.existingS",
+            ),
         ),
     ),
     "a URI": (
         _merged(OUTSIDE, {"broker": {"secretKeys": {"uri": "u"}}}),
-        ("queue.deadLetters", "queue.results", "rabbitmq.", "ollama."),
+        ("queue.deadLetters", "queue.results", "rabbitmq.", "ollama.", "model.ca.existingC"),
     ),
 }
 #: Not any text: the name of another value, a file, a template.

@@ -14,6 +14,9 @@ volumeMounts:
   - {name: home, mountPath: /home/ollama}
   - {name: tmp, mountPath: /tmp}
   - {name: scripts, mountPath: /scripts, readOnly: true}
+  {{- with include "selfheal.ca.volumeMounts" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.ollama.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -50,6 +53,9 @@ volumeMounts:
 - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
 {{- with .Values.model.contextTokens }}
 - {name: OLLAMA_CONTEXT_LENGTH, value: {{ include "selfheal.text" . | quote }}}
+{{- end }}
+{{- with include "selfheal.ca.env" . }}
+{{ . }}
 {{- end }}
 {{- with .Values.ollama.extraEnv }}
 {{ toYaml . }}

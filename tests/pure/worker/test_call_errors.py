@@ -152,6 +152,53 @@ def test_a_certificate_that_is_not_trusted_is_told(
     assert "SSL_CERT_FILE" in str(error)
 
 
+def _openssl(folder: Path, *arguments: str) -> None:
+    try:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """The certificate of an authority of one's own, and a server's that it signed."""
+    folder: Path = tmp_path_factory.mktemp("ca")
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
+    key = ("-nodes", "-newkey", "rsa:2048")
+    authority = ("-keyout", "ca.key", "-out", "ca.crt", "-days", "1", "-subj", "/CN=ours")
+    _openssl(folder, "req", "-x509", *key, *authority)
+    _openssl(folder, "req", *key, "-keyout", "key", "-out", "csr", "-subj", "/CN=server")
+    signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san")
+    _openssl(folder, "x509", "-req", "-in", "csr", "-out", "cert", "-days", "1", *signing)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return folder / "ca.crt", context
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"), [("ollama", "m"), ("openai", "m"), ("langchain", "openai:m")]
+)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_private_authority_is_trusted_where_the_variable_names_it(
+    provider: str,
+    name: str,
+    trusted: bool,
+    private: tuple[Path, ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the chart's model.ca sets it. A redirect is an answer: the handshake was done."""
+    authority, served = private
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with serving(301, {"Location": "https://elsewhere.example/v1"}, tls=served) as address:
+        path = "" if provider == "ollama" else "/v1"
+        config = ModelConfig(provider, name, f"https://{address}{path}", SECRET, deadline=20)
+        error = failure(model.build(config))
+    assert ("redirects to" in str(error)) == trusted
+    assert ("is not trusted" in str(error)) != trusted
+
+
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
 def test_a_port_that_speaks_no_tls_is_told(provider: str) -> None:
     with serving() as address:
