@@ -96,9 +96,10 @@ class Remediator:
         events: EventWriter,
         metrics: Metrics,
         identity: Identity,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._api, self._events, self.metrics = api, events, metrics
-        self.clock = Clock()
+        self.clock = clock or Clock()
         #: As configured; `config` is what is acted by: dryRun while it only observes.
         self._configured = config
         self._start = mode.FirstStart()

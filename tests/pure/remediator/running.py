@@ -82,8 +82,13 @@ class AtOnce(Remediator):
 
 
 @contextmanager
-def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
-    """The real thing, its door open to the server; it must end when it is told to."""
+def running(
+    server: FakeApi, config: Config, clock: Callable[[], float] | None = None
+) -> Iterator[Remediator]:
+    """The real thing, its door open to the server; it must end when it is told to.
+
+    clock: seconds since the epoch by which it decides, else the machine's.
+    """
     access = Configuration()
     access.host = server.url
     api = KubernetesApi(access, "d", config.api, dry_run=config.dry_run)
@@ -95,9 +100,8 @@ def running(server: FakeApi, config: Config) -> Iterator[Remediator]:
         return Leader(api, watch, config.lease, "d", "me_1", on_change, on_annotations)
 
     events = EventWriter(api, "me_1", lambda _: None)
-    made = AtOnce(
-        at_once(config), api, leader_of, events, Metrics(), Identity("d/selfheal-remediator")
-    )
+    identity = Identity("d/selfheal-remediator")
+    made = AtOnce(at_once(config), api, leader_of, events, Metrics(), identity, clock)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     try:
