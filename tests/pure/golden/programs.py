@@ -113,7 +113,7 @@ def status() -> str:
 
 def uncordon() -> str:
     """`selfheal-remediator uncordon --all`, before an uninstall."""
-    return _remediator("uncordon", "--all", "--timeout", "30", "-n", "d", "-o", "json")
+    return _remediator("uncordon", "--all", "--timeout", "20", "-n", "d", "-o", "json")
 
 
 TEXTS = (

@@ -588,6 +588,8 @@ def pods_of_two_owners_on_one_node(world: World) -> None:
                 _owned(world, app, "a", "False")
         world.event("HealingThrottled", 8)
         world.settled()
+        world.advance(1.5)
+        world.event("DrainBlocked")
         world.advance(65)
         world.gone("web-a", "api-a")
         world.event("DrainSucceeded")
