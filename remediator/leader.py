@@ -280,6 +280,15 @@ class Leader:
         if not self.leading:
             self._news.set()
 
+    def _forget(self, view: LeaseView | None) -> None:
+        """The server knows no such Lease any more.
+
+        The watch can have told of its deletion before the answer to our write made it known again.
+        """
+        with self._lock:
+            if view and self._view and self._view.uid == view.uid:
+                self._take_in(None)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             self.last_tick = time.monotonic()
@@ -300,7 +309,7 @@ class Leader:
     # -- leading ------------------------------------------------------------------------
 
     def _renew(self) -> float:
-        sent = time.monotonic()
+        sent, view = time.monotonic(), self._view
         ops = [
             _op("test", "/spec/holderIdentity", self.identity),
             _op("replace", "/spec/renewTime", _now()),
@@ -315,7 +324,9 @@ class Leader:
             self._take_in(renewed)
             return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
         if answer.status in (404, 422):
-            self._lose("somebody else took it")
+            self._lose("the Lease is gone" if answer.status == 404 else "somebody else took it")
+            if answer.status == 404:
+                self._forget(view)
             # Once is how a Lease changes hands. Again and again, something changes each that is
             # taken (an admission webhook, say), and it would be taken in a loop.
             self._refused += 1
@@ -396,6 +407,8 @@ class Leader:
             answer = self._send("PATCH", self._path, {"metadata": meta, "spec": spec}, _MERGE)
         if answer.status == 409:
             return
+        if answer.status == 404:
+            self._forget(view)
         if not answer.ok:
             raise answer.failure()
         if self._stop.is_set():

@@ -61,7 +61,8 @@ class Client:
                 meta = {**body["metadata"], "namespace": "ns", "uid": "u"}
                 made = {"metadata": meta, "spec": dict(body["spec"])}
                 return Answer(409, b"{}") if current else self.server.change(made)
-            assert current is not None
+            if current is None:
+                return Answer(404, b"{}")
             if "json-patch" in content_type:
                 return self._json_patch(current, body)
             if body["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]:
@@ -223,3 +224,18 @@ def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
     finally:
         one.leader.close()
     assert refusals[4] - refusals[3] >= 0.5
+
+
+def test_a_lease_whose_deletion_was_told_before_its_making_was_answered_is_made_again() -> None:
+    """The watch has already told of the deletion and will not do so again."""
+    server = Server()
+    one = Candidate(server, "one")
+    one.leader.start()
+    try:
+        _until(lambda: one.leader.leading)
+        with server.news:
+            server.raw = None
+        _until(lambda: server.raw is not None and one.leader.leading)
+        assert one.leader.annotations == server.raw["metadata"].get("annotations", {})
+    finally:
+        one.leader.close()
