@@ -80,7 +80,7 @@ def test_a_node_that_is_bad_again_is_drained_on(site: Site) -> None:
     site.change_budget("web-pdb", maxUnavailable=4)
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "bad again: it goes on")
-    assert site.event_messages(bad, "DrainResumed")
+    until(lambda: site.event_messages(bad, "DrainResumed"), "the event")
 
 
 def _less(site: Site, node: str, before: int) -> bool:
