@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def slow() -> Iterator[Slow]:
     with Slow() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.loaded.set()
         server.shutdown()

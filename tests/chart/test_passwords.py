@@ -161,7 +161,7 @@ def api() -> Iterator[tuple[type[_Secrets], str]]:
     """The handler's class, and the server's URL."""
     handler = type("Handler", (_Secrets,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield handler, f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

@@ -6,7 +6,6 @@ something that the remediator does; `settled` waits until it has looked at all t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -284,22 +283,6 @@ class World(FakeApi):
             with self.news:
                 self._under_way -= counts
 
-    def _watch(
-        self, request: BaseHTTPRequestHandler, path: str, query: dict[str, str], trouble: str
-    ) -> None:
-        """In chunks, as a real server: else a client hears of nothing until the watch ends."""
-        ended = request.end_headers
-
-        def chunked() -> None:
-            request.send_header("Transfer-Encoding", "chunked")
-            ended()
-            request.wfile = _Chunks(request.wfile)  # type: ignore[assignment]
-
-        request.end_headers = chunked  # type: ignore[method-assign]
-        super()._watch(request, path, query, trouble)
-        with contextlib.suppress(OSError):
-            request.wfile.write(b"")
-
     def _do(self, verb: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
         marker = path == f"{NODES}/{MARKER}"
         if verb == "PATCH" and self._before_patch and path.startswith(NODES) and not marker:
@@ -323,26 +306,6 @@ class World(FakeApi):
             self.change(path, lambda raw: raw["metadata"].update(ends))
             return 201, {"kind": "Status", "status": "Success"}
         return super()._evict(path, body, rehearse=rehearse or name in self.kept)
-
-
-class _Chunks:
-    """What is written goes out as a chunk; nothing = the last one."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, text: bytes) -> None:
-        self._file.write(b"%x\r\n%b\r\n" % (len(text), text))
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._file.closed)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def config(values: dict[str, Any] | None) -> dict[str, Any]:

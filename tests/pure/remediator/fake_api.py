@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -191,17 +191,26 @@ class FakeApi(LoopbackServer):
     def _watch(
         self, request: BaseHTTPRequestHandler, path: str, query: dict[str, str], trouble: str
     ) -> None:
-        seen = int(query["resourceVersion"])
         request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")  # else a client waits for the end
         request.end_headers()
-        request.close_connection = True
+        try:
+            for event in self._events_for(path, query, trouble):
+                request.wfile.write(b"%x\r\n%b\n\r\n" % (len(event) + 1, event))
+            request.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            request.close_connection = True
+
+    def _events_for(self, path: str, query: dict[str, str], trouble: str) -> Iterator[bytes]:
+        """What a watch is told, for two seconds at most."""
+        seen = int(query["resourceVersion"])
         ends, restores = time.monotonic() + 2.0, self._restores
         if seen > self._version:
             gone = {"kind": "Status", "code": 410, "reason": "Expired"}
-            request.wfile.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
+            yield json.dumps({"type": "ERROR", "object": gone}).encode()
             return
         if trouble and trouble != "slow":
-            request.wfile.write(_spoilt(b'{"type": "MODIFIED", "object": {}}', trouble) + b"\n")
+            yield _spoilt(b'{"type": "MODIFIED", "object": {}}', trouble)
             return
         while not self.closed and time.monotonic() < ends:
             with self.news:
@@ -214,11 +223,7 @@ class FakeApi(LoopbackServer):
             for version, name, kind, raw in fresh:
                 seen = version
                 if _belongs(name, raw, path, query):
-                    event = json.dumps({"type": kind, "object": raw}).encode() + b"\n"
-                    try:
-                        request.wfile.write(event)
-                    except OSError:
-                        return
+                    yield json.dumps({"type": kind, "object": raw}).encode()
 
 
 def _merge(target: Json, patch: Json) -> None:

@@ -79,7 +79,7 @@ def serving(
     with Server(("127.0.0.1", 0), Handler) as listening:
         if tls is not None:
             listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         yield f"127.0.0.1:{listening.server_port}"
         listening.shutdown()
 

@@ -87,7 +87,7 @@ def test_a_server_that_does_not_speak_http_is_away() -> None:
             self.request.sendall(b"220 mail.example ESMTP\r\n")
 
     with socketserver.TCPServer(("127.0.0.1", 0), Hello) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         asked = model.build(
             ModelConfig("ollama", "m", f"http://127.0.0.1:{listening.server_address[1]}")
         )

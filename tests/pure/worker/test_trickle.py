@@ -44,7 +44,7 @@ def _trickling() -> Iterator[tuple[str, threading.Event]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{listening.server_port}", may_end
         finally:

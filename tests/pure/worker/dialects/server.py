@@ -235,7 +235,7 @@ def serving(dialect: Dialect) -> Iterator[Served]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         served.root = f"http://127.0.0.1:{listening.server_port}"
         try:
             yield served

@@ -122,7 +122,7 @@ def serving(dialect: Dialect) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
     server.shutdown()
     server.server_close()
