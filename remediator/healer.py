@@ -8,7 +8,6 @@ leadership: the next leader reads the policies' status.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +43,7 @@ from remediator.permits import Permit
 from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
+from remediator.randomness import RANDOM
 from remediator.settings import Config
 from remediator.snapshot import (
     WATCH_LOST,
@@ -402,7 +402,7 @@ class Healer:
         self.healing.owner_known(uid, owner)
         if owner is not None:
             # Spread, so that all that was read at the start is not read again at once.
-            again = OWNER_EVERY * random.uniform(0.7, 1.0)
+            again = OWNER_EVERY * RANDOM.uniform(0.7, 1.0)
             if owner.rolling or owner.stopped:
                 again = max(OWNER_SOON, self.config.policies.look_interval)
             self._refresh[uid] = self._clock() + again

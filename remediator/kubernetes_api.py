@@ -9,7 +9,6 @@ by the Lease, and only idempotent requests are repeated.
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from remediator import policies
 from remediator.answers import Answer, ApiFailure, Malformed, NotLeader, object_from, understood
 from remediator.placement import Terms, node_terms
+from remediator.randomness import RANDOM
 from remediator.settings import ApiBudget
 from remediator.snapshot import Json, WatchEvent
 
@@ -166,7 +166,7 @@ class KubernetesApi:
             passing = failure.status in (0, 429) or failure.status >= 500
             if not passing or attempt == GET_ATTEMPTS:
                 raise failure
-            time.sleep(random.uniform(0.05, 0.1) * 4**attempt)
+            time.sleep(RANDOM.uniform(0.05, 0.1) * 4**attempt)
         raise AssertionError("unreachable")
 
     def send(
@@ -560,7 +560,7 @@ class Collection:
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),
+            "timeoutSeconds": str(RANDOM.randint(*WATCH_SECONDS)),
         }
         response = self._api.open_watch(self._path, query)
         with self._lock:

@@ -9,7 +9,6 @@ duration, or at once when the holder let go.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from urllib.parse import quote
 from remediator import supervision
 from remediator.answers import Answer, ApiFailure, NotLeader, understood
 from remediator.mode import FIRST_START_KEY, annotation_to_write
+from remediator.randomness import RANDOM
 from remediator.settings import LeaseSettings
 from remediator.snapshot import (
     Change,
@@ -373,7 +373,7 @@ class Leader:
             log.warning("the leader %s stopped renewing", view.holder)
             self._take(view)
         # On a lost race the winner's write arrives by the watch; this is only the net.
-        return 0.0 if self.leading else random.uniform(0.5, 1.0)
+        return 0.0 if self.leading else RANDOM.uniform(0.5, 1.0)
 
     def _take(self, view: LeaseView | None) -> None:
         sent = time.monotonic()

@@ -9,13 +9,13 @@ is turned into an ApiFailure (`expected`), so that whoever waits for its outcome
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from remediator.answers import ApiFailure
+from remediator.randomness import RANDOM
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def expected(thread: str, what: str) -> Iterator[None]:
 
 def backoff(times: int) -> float:
     """Seconds before the next attempt after so many failures in a row (1, 2, ...), jittered."""
-    return min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(times, 16)) * random.uniform(0.5, 1.0)
+    return min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(times, 16)) * RANDOM.uniform(0.5, 1.0)
 
 
 def start(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from worker.model import (
     TransientError,
     Usage,
 )
+from worker.randomness import RANDOM
 from worker.refusals import Refusals
 from worker.task import Task
 from worker.verdict import BadVerdictError, Verdict
@@ -413,7 +413,7 @@ class Asker:
                 time.monotonic(),
                 well=error is None,
                 probe=probe,
-                chance=random.random(),
+                chance=RANDOM.random(),
                 access=isinstance(error, ModelAccessError),
             ),
         )
@@ -465,7 +465,7 @@ class Asker:
         away = effect is BreakerEffect.OPENS
         before, after = self._change(
             member,
-            lambda now: breakers.failed(now, time.monotonic(), away=away, chance=random.random()),
+            lambda now: breakers.failed(now, time.monotonic(), away=away, chance=RANDOM.random()),
         )
         if before.closed and not after.closed:
             say(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from worker import adaptive_limit
 from worker.adaptive_limit import AdaptiveLimit
 from worker.model import BadOutputError, OverloadedError, TransientError
+from worker.randomness import RANDOM
 
 # A server that asks for no pause at all is not asked again at once, all the same.
 SHORTEST_PAUSE = 0.2
@@ -59,7 +59,7 @@ class Limits:
         concurrency: int | None = None,
         per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = RANDOM.random,
     ) -> None:
         self._concurrency = concurrency
         self._interval = 60.0 / per_minute if per_minute else 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 import threading
 import time
 import uuid
@@ -48,6 +47,7 @@ from worker.rabbitmq import (
     copied_properties,
     result_properties,
 )
+from worker.randomness import RANDOM
 from worker.retries import DeadLetter, Hold, Retry
 from worker.settings import CONSUMER_TIMEOUT, Settings
 
@@ -361,7 +361,7 @@ class Worker:
         effect = breaker_effect(error, patience)
         if effect is not BreakerEffect.NONE:
             away = effect is BreakerEffect.OPENS
-            after = breakers.failed(before, time.monotonic(), away=away, chance=random.random())
+            after = breakers.failed(before, time.monotonic(), away=away, chance=RANDOM.random())
             self._model_trouble = f": {error}"
             self._change("model", after, str(error))
         asked = not isinstance(error, LimitedError)
@@ -599,7 +599,7 @@ class Worker:
             self._breakers["model"],
             time.monotonic(),
             well=well,
-            chance=random.random(),
+            chance=RANDOM.random(),
             access=access,
         )
         self._change("model", after, why)
@@ -658,7 +658,7 @@ class Worker:
         if not well:
             say(logging.DEBUG, "results are still not taken", why=why)
         after = breakers.probed(
-            self._breakers["results"], time.monotonic(), well=well, chance=random.random()
+            self._breakers["results"], time.monotonic(), well=well, chance=RANDOM.random()
         )
         self._change("results", after, why)
         if well:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 
 from worker import topology
 from worker.rabbitmq import BrokerError, Session
+from worker.randomness import RANDOM
 from worker.retries import backoff
 from worker.settings import Settings
 
@@ -35,7 +35,7 @@ def declare(settings: Settings, timeout: float) -> int:
                 print(f"selfheal-worker: gave up after {waited:.0f} s: {error}", file=sys.stderr)
                 return 1
             print(f"waiting for the broker, {waited:.0f} s so far: {error}", file=sys.stderr)
-        time.sleep(min(5.0, backoff(attempts, random.random())))
+        time.sleep(min(5.0, backoff(attempts, RANDOM.random())))
         attempts += 1
 
 

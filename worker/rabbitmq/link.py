@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import re
 import struct
 import time
@@ -26,6 +25,7 @@ from worker.rabbitmq import deliveries, oversized
 from worker.rabbitmq.addresses import parameters
 from worker.rabbitmq.deliveries import Delivery, Outcome, Publication, Unconfirmed, plain_headers
 from worker.rabbitmq.errors import RIGHTS, BrokerError, explain, refusal
+from worker.randomness import RANDOM
 from worker.retries import backoff
 from worker.settings import Settings
 from worker.topology import Queue
@@ -107,7 +107,7 @@ class Link:
         settings: Settings,
         queues: Sequence[Queue],
         events: Events,
-        randomness: Callable[[], float] = random.random,
+        randomness: Callable[[], float] = RANDOM.random,
     ) -> None:
         self._settings = settings
         self._queues = queues

@@ -426,7 +426,7 @@ EVENTS = [
 def test_a_watch_survives_any_event_and_goes_on(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remediator.supervision.random.uniform", lambda *_: 0.01)
+    monkeypatch.setattr("remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
     stop, seen = threading.Event(), threading.Event()
 
     def changed(change: Change[Node]) -> None:
@@ -478,7 +478,7 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         return stop.is_set()
 
     monkeypatch.setattr(stop, "wait", wait)
-    monkeypatch.setattr("remediator.supervision.random.uniform", lambda *_: 1.0)
+    monkeypatch.setattr("remediator.randomness.RANDOM.uniform", lambda *_: 1.0)
     server.answers = [http(200, encoded(NODES)), http(200, b"")]
     reflector = Reflector(
         api.nodes(),
