@@ -61,6 +61,8 @@ class FakeOllama:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body are two writes: the second would wait some 40 ms for the client's ACK.
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 self.reply(200, {"models": [{"name": "tiny:1b", "digest": "0123456789abcdef"}]})
