@@ -38,7 +38,7 @@ from worker.model import (
     Usage,
 )
 from worker.randomness import RANDOM
-from worker.refusals import Refusals
+from worker.refusals import NO_HISTORY, RefusalHistory, Refusals
 from worker.task import Task
 from worker.verdict import BadVerdictError, Verdict
 
@@ -231,11 +231,13 @@ class Asker:
         *,
         wait: float | None = None,
         watched: Watched | None = None,
+        history: RefusalHistory = NO_HISTORY,
     ) -> Reply:
         """Have text analysed by time.monotonic() == deadline. Raises `ModelError`.
 
         What it waits for a model's turn is no part of that: at most `wait` seconds, by default
-        `LONGEST_TURN_WAIT`. watched is told how far it is, and may give it up.
+        `LONGEST_TURN_WAIT`. watched is told how far it is, and may give it up. history: of the
+        message, for a text that is refused.
         """
         errors: list[Exception] = []
         spent = CallTime(deadline, watched or Unwatched(), wait=wait)
@@ -247,7 +249,7 @@ class Asker:
                 continue
             try:
                 part = spent.part(member.until(spent.deadline, heirs), last=not heirs)
-                reply = self._reply(member, text, part, last=not heirs, degraded=at > 0)
+                reply = self._reply(member, text, part, history, last=not heirs, degraded=at > 0)
             except Exception as error:
                 if len(self._members) == 1:
                     raise
@@ -288,7 +290,14 @@ class Asker:
     # --- one model
 
     def _reply(
-        self, member: Member, text: str, spent: CallTime, *, last: bool, degraded: bool
+        self,
+        member: Member,
+        text: str,
+        spent: CallTime,
+        history: RefusalHistory,
+        *,
+        last: bool,
+        degraded: bool,
     ) -> Reply:
         if not member.warm:
             self._wake(member, spent.deadline)
@@ -310,7 +319,11 @@ class Asker:
                 sent = context.halved(text, sent)
             except RefusedTextError as error:
                 member.refusals.confirm(
-                    error, begun, spent.deadline, lambda: self._send_ours(member, spent)
+                    error,
+                    begun,
+                    spent.deadline,
+                    lambda: self._send_ours(member, spent),
+                    history,
                 )
                 raise
             except TransientError as error:

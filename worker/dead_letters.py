@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from worker.model import UnconfirmedRefusalError
 from worker.rabbitmq import Delivery
+from worker.refusals import RefusalHistory
 from worker.retries import ATTEMPTS_HEADER, DeadLetter
 
 # A larger body is not decoded for its id: that takes thirty times its size.
@@ -44,6 +47,19 @@ def retry_headers(
         EXCHANGE: _text(old.get(EXCHANGE), delivery.exchange),
         ROUTING_KEY: _text(old.get(ROUTING_KEY), delivery.routing_key),
     }
+
+
+def refusal_history(
+    got: Mapping[str, Any], attempts: int, received: float, *, max_attempts: int, delay: float
+) -> RefusalHistory:
+    """What a message's headers say for when its text is refused.
+
+    received: when it came (`time.monotonic()`); delay: the shortest of the delay ladder, in which
+    it was since it was refused. attempts: those before this one.
+    """
+    if attempts and got.get(ERROR_CLASS) == UnconfirmedRefusalError.__name__:
+        return RefusalHistory(refused_by=received - delay)
+    return RefusalHistory(may_retry=attempts + 1 < max_attempts)
 
 
 def headers(delivery: Delivery, letter: DeadLetter, detail: str, now: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
+    UnconfirmedRefusalError,
 )
 
 
@@ -28,6 +29,7 @@ class FailureClass(Enum):
     UNAVAILABLE = "unavailable"
     OVERLOADED = "overloaded"
     NO_TURN = "no turn"
+    UNCONFIRMED = "refused once"
     REFUSED = "request refused"
     TOO_LONG = "text too long"
     FILTERED = "content filtered"
@@ -78,6 +80,9 @@ EFFECTS: Mapping[FailureClass, Effect] = {
         BreakerEffect.COUNTS_IN_CHAIN, False, Pause.ADAPTIVE, None, "TransientError"
     ),
     FailureClass.NO_TURN: Effect(BreakerEffect.NONE, False, Pause.LADDER, None, "TransientError"),
+    FailureClass.UNCONFIRMED: Effect(
+        BreakerEffect.NONE, True, Pause.LADDER, RefusedTextError.reason, _REFUSED_LABEL
+    ),
     FailureClass.REFUSED: Effect(
         *(BreakerEffect.NONE, True, Pause.NONE, RefusedTextError.reason, _REFUSED_LABEL), final=True
     ),
@@ -106,6 +111,7 @@ _CLASSES: tuple[tuple[type[BaseException], FailureClass], ...] = (
     (BadOutputError, FailureClass.BAD_OUTPUT),
     (TextTooLongError, FailureClass.TOO_LONG),
     (ContentFilteredError, FailureClass.FILTERED),
+    (UnconfirmedRefusalError, FailureClass.UNCONFIRMED),
     (RefusedTextError, FailureClass.REFUSED),
     (ModelUnavailableError, FailureClass.UNAVAILABLE),
     (ModelError, FailureClass.FAILED_CALL),
@@ -141,4 +147,4 @@ def breaker_effect(
 
 def excused(error: BaseException) -> bool:
     """Whether the failure proves nothing against a text while its model is away."""
-    return isinstance(error, TransientError | ModelUnavailableError)
+    return isinstance(error, TransientError | ModelUnavailableError | UnconfirmedRefusalError)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from worker.asking import Asker, Reply
 from worker.message import Message
 from worker.rabbitmq import Delivery
+from worker.refusals import NO_HISTORY, RefusalHistory
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +41,7 @@ class Work:
     read: Callable[[], Message] | None = None
     # Its result's fields that came with the message, in JSON, where read was used.
     passed_through: bytes = b""
+    history: RefusalHistory = NO_HISTORY
     reply: Reply | None = None
     error: BaseException | None = None
 
@@ -95,7 +97,13 @@ class Handlers:
                 if work.read is not None:
                     self._read(work, work.read)
                 due = work.started + self._deadline
-                work.reply = self._asker.ask(work.message.text, due, wait=self._wait, watched=work)
+                work.reply = self._asker.ask(
+                    work.message.text,
+                    due,
+                    wait=self._wait,
+                    watched=work,
+                    history=work.history,
+                )
             except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()

@@ -22,7 +22,7 @@ from worker import message, retries, topology
 from worker.asking import Asker
 from worker.breaker import Breaker
 from worker.call_time import LONGEST_TURN_WAIT
-from worker.dead_letters import REPLAYED, retry_headers
+from worker.dead_letters import REPLAYED, refusal_history, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
 from worker.failure_effects import BreakerEffect, breaker_effect
 from worker.handlers import Handlers, Work
@@ -251,9 +251,16 @@ class Worker:
         work = Work(
             delivery=delivery,
             message=_NOTHING,
-            attempts=retries.attempts_of(delivery.headers),
-            received=time.monotonic(),
+            attempts=(attempts := retries.attempts_of(delivery.headers)),
+            received=(now := time.monotonic()),
             received_unix=time.time(),
+            history=refusal_history(
+                delivery.headers,
+                attempts,
+                now,
+                max_attempts=self._settings.max_attempts,
+                delay=min(self._settings.retry_delays),
+            ),
         )
         self._work[delivery.tag] = work
         return work

@@ -160,6 +160,10 @@ class RefusedTextError(ModelError):
     reason = "refused_by_model"
 
 
+class UnconfirmedRefusalError(RefusedTextError):
+    """The server refused a text, and nothing shows yet that it takes others: tried once more."""
+
+
 class ContentFilteredError(RefusedTextError):
     """A moderation refused the text."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.pure.worker.test_asking import GOOD, TASK
-from worker import asking, retries
+from worker import asking, refusals, retries
 from worker.asking import Asker, Member
+from worker.dead_letters import ERROR_CLASS, refusal_history
 from worker.model import (
     Answer,
     BadOutputError,
@@ -19,9 +21,11 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
+    UnconfirmedRefusalError,
     Usage,
 )
-from worker.retries import DeadLetter, Hold
+from worker.refusals import NO_HISTORY, RefusalHistory, Refusals
+from worker.retries import DeadLetter, Hold, Retry
 
 CAUSES = [RefusedTextError, TextTooLongError, ContentFilteredError]
 causes = pytest.mark.parametrize("cause", CAUSES)
@@ -141,3 +145,135 @@ def test_an_answer_from_before_is_no_proof_where_the_cause_is_not_named() -> Non
     broken.set()
     with pytest.raises(ModelUnavailableError):
         asker.ask("theirs", time.monotonic() + 600)
+
+
+ONCE_MORE = RefusalHistory(may_retry=True)
+
+
+class Server:
+    """A model's refusals under a clock of its own, and the texts of ours that were sent to it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sent = 0
+        self.broken = False
+        self.refusals = Refusals(clock=lambda: self.now)
+
+    def refuse(
+        self,
+        history: RefusalHistory = NO_HISTORY,
+        cause: type[RefusedTextError] = RefusedTextError,
+    ) -> None:
+        self.refusals.confirm(cause("no"), self.now, self.now + 60, self.probe, history)
+
+    def answer(self) -> None:
+        self.refusals.taken(self.now)
+
+    def probe(self) -> None:
+        self.sent += 1
+        if self.broken:
+            raise RefusedTextError("no")
+
+
+def test_a_hundred_refused_texts_cost_one_text_of_ours_where_they_may_come_again() -> None:
+    server = Server()
+    for _ in range(100):
+        server.now += refusals.CHECK_INTERVAL / 101
+        with contextlib.suppress(UnconfirmedRefusalError):
+            server.refuse(ONCE_MORE)
+    assert server.sent == 1
+
+
+def test_nobody_waits_for_the_text_of_ours_that_another_one_sends() -> None:
+    server = Server()
+    outcomes: list[str] = []
+
+    def probe() -> None:
+        for history, error in ((ONCE_MORE, UnconfirmedRefusalError), (NO_HISTORY, TransientError)):
+            with pytest.raises(error):
+                server.refusals.confirm(
+                    RefusedTextError("no"), server.now, server.now, pytest.fail, history
+                )
+            outcomes.append(error.__name__)
+
+    server.refusals.confirm(RefusedTextError("no"), server.now, server.now, probe, ONCE_MORE)
+    assert outcomes == ["UnconfirmedRefusalError", "TransientError"]
+
+
+def test_a_text_that_is_refused_again_is_confirmed_by_an_answer_in_between() -> None:
+    server = Server()
+    server.answer()
+    server.now += 0.5
+    with pytest.raises(UnconfirmedRefusalError):
+        server.refuse(ONCE_MORE)
+    again = RefusalHistory(refused_by=server.now)
+    server.now += 0.5
+    server.answer()
+    server.now += 60
+    server.refuse(again)
+    assert server.sent == 0
+
+
+def test_an_answer_from_before_both_refusals_confirms_neither() -> None:
+    server = Server()
+    server.answer()
+    server.broken = True
+    server.now += 0.5
+    with pytest.raises(UnconfirmedRefusalError):
+        server.refuse(ONCE_MORE)
+    again = RefusalHistory(refused_by=server.now)
+    server.now += 1
+    with pytest.raises(ModelUnavailableError):
+        server.refuse(again)
+    assert server.sent == 1
+
+
+@causes
+def test_a_model_that_comes_to_refuse_everything_is_unavailable_a_second_later(
+    cause: type[RefusedTextError],
+) -> None:
+    server = Server()
+    server.answer()
+    server.broken = True
+    server.now += max(refusals.CHECK_INTERVAL, refusals.NAMED_CAUSE) + 0.001
+    with pytest.raises(ModelUnavailableError):
+        server.refuse(ONCE_MORE, cause)
+
+
+def test_a_refusal_that_is_not_confirmed_counts_unless_the_model_is_away() -> None:
+    error = UnconfirmedRefusalError("no")
+
+    def decided(*, away: bool) -> retries.Decision:
+        return retries.decide(error, attempts=0, max_attempts=5, delays=[2, 9], model_away=away)
+
+    assert decided(away=False) == Retry(2, 1)
+    assert decided(away=True) == Hold()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "error_class", "wanted"),
+    [
+        (0, None, RefusalHistory(may_retry=True)),
+        (0, "UnconfirmedRefusalError", RefusalHistory(may_retry=True)),  # a publisher's word
+        (1, "TransientError", RefusalHistory(may_retry=True)),
+        (1, "UnconfirmedRefusalError", RefusalHistory(refused_by=98.0)),
+        (3, "UnconfirmedRefusalError", RefusalHistory(refused_by=98.0)),
+        (4, "TransientError", RefusalHistory()),
+        (4, 7, RefusalHistory()),
+    ],
+)
+def test_what_the_headers_say_of_earlier_refusals(
+    attempts: int, error_class: object, wanted: RefusalHistory
+) -> None:
+    headers = {ERROR_CLASS: error_class} if error_class else {}
+    found = refusal_history(headers, attempts, 100.0, max_attempts=5, delay=2)
+    assert found == wanted
+
+
+def test_a_fallback_answers_for_a_model_whose_refusal_is_not_confirmed() -> None:
+    first = Model(lambda text: RefusedTextError("no") if text == "theirs" else None)
+    asker = Asker([Member(first), Member(Model(lambda text: None))], TASK)
+    asker.ask("a neighbour", time.monotonic() + 600)
+    reply = asker.ask("theirs", time.monotonic() + 600, history=ONCE_MORE)
+    assert reply.degraded
+    assert asking.PROBE_TEXT not in first.asked

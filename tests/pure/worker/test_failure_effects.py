@@ -26,6 +26,7 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
+    UnconfirmedRefusalError,
 )
 from worker.retries import DeadLetter, Hold, Retry, decide
 
@@ -35,6 +36,7 @@ ERRORS: dict[BaseException, FailureClass] = {
     ModelAccessError("x"): FailureClass.UNAVAILABLE,
     OverloadedError("x"): FailureClass.OVERLOADED,
     LimitedError("x"): FailureClass.NO_TURN,
+    UnconfirmedRefusalError("x"): FailureClass.UNCONFIRMED,
     RefusedTextError("x"): FailureClass.REFUSED,
     TextTooLongError("x"): FailureClass.TOO_LONG,
     ContentFilteredError("x"): FailureClass.FILTERED,
