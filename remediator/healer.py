@@ -38,6 +38,7 @@ from remediator.healing_plan import (
 )
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.moments import earliest
+from remediator.owner_reads import SOON, OwnerReads
 from remediator.owners import owner_of
 from remediator.permits import Permit
 from remediator.pod_health import WatchedPod, watched_from_json
@@ -60,12 +61,10 @@ log = logging.getLogger(__name__)
 
 #: How often it is looked whether the CustomResourceDefinition has been installed.
 INSTALLED_EVERY = 60.0
-#: An owner is read again so long after its pods changed, and at least so often.
-OWNER_SOON = 2.0
+#: An owner is read at least so often (seconds).
 OWNER_EVERY = 600.0
 #: Between two writes of a status in which only numbers changed; else it is written at once.
 STATUS_EVERY = 10.0
-FAILED_AGAIN = 5.0
 #: Writes of a status before an eviction, when somebody else changed the policy meanwhile.
 CONFLICTS = 3
 
@@ -80,6 +79,7 @@ class Callbacks:
     restarted: Callable[[Order], None]
     refused: Callable[[str], None]
     asked: Callable[[str], None]
+    gone: Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -141,9 +141,7 @@ class Healer:
         self._sources: list[Collection] = []
         self._watches: dict[str, Watch] = {}
         self._written: dict[str, Written] = {}
-        self._refresh: dict[str, float] = {}
-        self._samples: dict[str, WatchedPod] = {}
-        self._looking_up: set[str] = set()
+        self._owner_reads = OwnerReads()
         #: Restarts on their way, by policy, owner and moment.
         self._permits: dict[tuple[str, str, float], Permit] = {}
         self._unlisted = 0
@@ -188,10 +186,15 @@ class Healer:
         for key in list(self._watches):
             self._end_watch(key)
         self._sources.clear()
-        for known in (self._written, self._refresh, self._samples, self._looking_up):
-            known.clear()
+        self._written.clear()
+        self._owner_reads.clear()
         self.healing = self._made()
         self._unlisted = 1
+
+    @property
+    def listed(self) -> bool:
+        """Whether all policies are known that are to be looked after."""
+        return self._unlisted <= 0 or not self.config.policies.enabled
 
     @property
     def known(self) -> bool:
@@ -238,6 +241,7 @@ class Healer:
             self.healing.drop(change.key)
             self._written.pop(change.key, None)
             self._end_watch(change.key)
+            self._callbacks.gone(change.key)
             return
         known = self.healing.wards.get(policy.key)
         if change.restored:
@@ -314,10 +318,7 @@ class Healer:
         self.healing.pod_changed(key, change)
         pod = change.new or change.old
         if pod is not None and pod.owner_uid and (change.old is None or change.new is None):
-            # Pods come and go when their number or their template is changed.
-            soon = self._clock() + OWNER_SOON
-            self._refresh[pod.owner_uid] = min(self._refresh.get(pod.owner_uid, soon), soon)
-            self._samples[pod.owner_uid] = pod
+            self._owner_reads.changed(pod, self._clock())
 
     # -- acting -------------------------------------------------------------------------
 
@@ -329,18 +330,19 @@ class Healer:
         trouble, path = self._callbacks.node_trouble, self._callbacks.node_path
         plan = self.healing.look(now, Around(trouble, path, stopped, self._unlisted <= 0))
         for order, block in plan.recalls:
-            if self._permits[_key(order)].recall(block):
+            permit = self._permits.get(_key(order))
+            if permit is not None and permit.recall(block):
                 log.debug("%s: %s is called back: %s", order.policy, order.pod.name, block.text)
         for notice in plan.notices:
             self._say(notice)
         for ask in plan.asks:
             self._ask(ask)
         for pod in plan.lookups:
-            if pod.owner_uid not in self._refresh and pod.owner_uid not in self._looking_up:
-                self._look_up(pod)
+            self._owner_reads.needed(pod, now)
         for order in plan.orders:
             self._submit(order)
-        return earliest(plan.wake, self._refresh_owners(now), self._write_statuses(now))
+        self._read_owners(now)
+        return earliest(plan.wake, self._owner_reads.wake, self._write_statuses(now))
 
     @property
     def findings(self) -> Mapping[str, Finding]:
@@ -366,21 +368,17 @@ class Healer:
 
     # -- owners -------------------------------------------------------------------------
 
-    def _refresh_owners(self, now: float) -> float | None:
-        for uid, when in list(self._refresh.items()):
-            if when <= now and uid not in self._looking_up:
-                del self._refresh[uid]
-                pod = self._samples.get(uid)
-                if self.healing.retire(uid):
-                    self._samples.pop(uid, None)
-                elif pod is not None:
-                    self._look_up(pod)
-        return min(self._refresh.values(), default=None)
+    def _read_owners(self, now: float) -> None:
+        for pod in self._owner_reads.due(now):
+            if self.healing.retire(pod.owner_uid):
+                self._owner_reads.forget(pod.owner_uid)
+            else:
+                self._read_owner(pod)
 
-    def _look_up(self, pod: WatchedPod) -> None:
-        self._looking_up.add(pod.owner_uid)
-        self._samples[pod.owner_uid] = pod
+    def _read_owner(self, pod: WatchedPod) -> None:
         term = self._term
+        # Reads that hang, again and again, leave room for those of other owners.
+        key = "failing" if self._owner_reads.failures(pod.owner_uid) else ""
 
         def job() -> None:
             owner, failure = None, None
@@ -389,25 +387,31 @@ class Healer:
                     owner = self._owner_of(pod)
             except ApiFailure as error:
                 failure = error
-            self._told_in(term, lambda: self._looked_up(pod.owner_uid, owner, failure))
+            self._told_in(term, lambda: self._owner_read(pod, owner, failure))
 
-        self._workers.submit(job, Purpose.LOOKUPS)
+        self._workers.submit(job, Purpose.LOOKUPS, key)
 
-    def _looked_up(self, uid: str, owner: Owner | None, failure: ApiFailure | None) -> None:
-        self._looking_up.discard(uid)
+    def _owner_read(self, pod: WatchedPod, owner: Owner | None, failure: ApiFailure | None) -> None:
+        uid, now = pod.owner_uid, self._clock()
         if failure is not None:
-            log.warning("the owner of %s cannot be read: %s", self._samples[uid].name, failure)
-            self._refresh[uid] = self._clock() + FAILED_AGAIN
+            if not self.healing.has_pods_of(uid) and uid not in self.healing.owners:
+                self._owner_reads.forget(uid)  # nobody asks any more
+                return
+            delay = self._owner_reads.failed(uid, now)
+            log.warning(
+                "the owner of pod %s/%s cannot be read, tried again in %.0fs: %s",
+                *(pod.namespace, pod.name, delay, failure),
+            )
             return
         self.healing.owner_known(uid, owner)
-        if owner is not None:
-            # Spread, so that all that was read at the start is not read again at once.
-            again = OWNER_EVERY * RANDOM.uniform(0.7, 1.0)
-            if owner.rolling or owner.stopped:
-                again = max(OWNER_SOON, self.config.policies.look_interval)
-            self._refresh[uid] = self._clock() + again
-        else:
-            self._samples.pop(uid, None)
+        if owner is None:
+            self._owner_reads.forget(uid)
+            return
+        # Spread, so that all that was read at the start is not read again at once.
+        again = OWNER_EVERY * RANDOM.uniform(0.7, 1.0)
+        if owner.rolling or owner.stopped:
+            again = max(SOON, self.config.policies.look_interval)
+        self._owner_reads.done(uid, now + again)
 
     def _owner_of(self, pod: WatchedPod) -> Owner | None:
         """In a worker: what stands behind the pod now; None = it is gone. Raises ApiFailure."""
@@ -491,10 +495,14 @@ class Healer:
         order, now = errand.order, self._clock()
         self._permits.pop(_key(order), None)
         written, ward = self._written.get(order.policy), self.healing.wards.get(order.policy)
-        if written is not None and ward is not None and ward.policy.uid == errand.policy.uid:
-            written.busy = False
-            if version != errand.policy.version and written.restores == errand.restores:
-                self._note_written(errand.policy, written, order.status, version)
+        if written is None or ward is None or ward.policy.uid != errand.policy.uid:
+            # Deleted meanwhile, or made anew under its name: that one has restarted nothing.
+            done = "restarted" if block is None else f"not restarted: {block.text}"
+            log.info("%s: %s %s; the policy was deleted", order.policy, order.pod.name, done)
+            return
+        written.busy = False
+        if version != errand.policy.version and written.restores == errand.restores:
+            self._note_written(errand.policy, written, order.status, version)
         if block is None:
             log.info("%s: restarted %s: %s", order.policy, order.pod.name, order.why)
             self._callbacks.restarted(order)
@@ -540,9 +548,7 @@ class Healer:
                 else:
                     failure = answer.failure()
                     if answer.status == 409:
-                        # Which version there is now: the watch need not tell, after a restore.
-                        fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
-                        version = fresh.version if fresh.uid == policy.uid else ""
+                        version = self._version_now(policy)
             except ApiFailure as error:
                 failure = error
             self._told_in(
@@ -550,6 +556,13 @@ class Healer:
             )
 
         self._workers.submit(job, Purpose.LOOKUPS)
+
+    def _version_now(self, policy: Policy) -> str:
+        """In a worker: which version there is, empty = of another policy of this name. After a
+        restore the watch need not tell. Raises ApiFailure."""
+        with supervision.expected("worker", f"the read of policy {policy.key}"):
+            fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
+        return fresh.version if fresh.uid == policy.uid else ""
 
     def _status_written(
         self,

@@ -170,6 +170,11 @@ class Healing:
             for ward in self.wards.values():
                 ward.dirty = True
 
+    def has_pods_of(self, controller: str) -> bool:
+        """Whether any policy looks after a pod of this controller (its uid)."""
+        pods = (pod for ward in self.wards.values() for pod in ward.pods.values())
+        return any(pod.owner_uid == controller for pod in pods)
+
     def retire(self, controller: str) -> bool:
         """Forget a controller that nobody needs; whether it was.
 
@@ -432,6 +437,7 @@ class Healing:
             group.pods.append(pod)
             if sight.diagnosis.health not in (Health.OVER, Health.LEAVING):
                 group.alive.append(pod)
+        ward.keep_owners()
         ward.desired = sum(group.desired for group in ward.groups.values())
         ward.healthy = sum(sight.diagnosis.health is Health.WELL for sight in ward.sights.values())
         looks = 1 if ward.healthy < self.limit(ward) else ward.policy.failure_threshold

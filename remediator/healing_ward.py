@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from remediator.healing_plan import Block, Order, Owner
 from remediator.pod_health import Cause, Health, Sight, Stall, WatchedPod
@@ -171,6 +172,19 @@ class Ward:
         for group in self.groups.values():
             for pods in (group.pods, group.alive, group.ill):
                 pods[:] = [pod for pod in pods if pod.uid != uid]
+
+    def keep_owners(self) -> None:
+        """Forget owners that are gone, but for what the status must remember of them."""
+        by_owner: tuple[dict[str, Any], ...] = (
+            *(self.well_since, self.said, self.refusals),
+            *(self.rollouts_said, self.surplus_since),
+        )
+        for known in by_owner:
+            for key in known.keys() - self.groups.keys():
+                del known[key]
+        for key in self.records.keys() - self.groups.keys():
+            if self.records[key].idle and key not in self.pending:
+                del self.records[key]
 
     def forgive_all(self) -> None:
         """A changed policy is a new chance, within the same hour's budget."""

@@ -557,7 +557,7 @@ class Remediator:
         metrics = self.metrics
 
         def restarted(order: Order) -> None:
-            metrics.healing_restarts.labels(order.policy, order.cause.value).inc()
+            metrics.restarted(order.policy, order.cause.value)
 
         return HealingCallbacks(
             say=self._events.say,
@@ -570,6 +570,7 @@ class Remediator:
             restarted=restarted,
             refused=lambda cause: metrics.healing_refused.labels(cause).inc(),
             asked=lambda result: metrics.progress_looks.labels(result).inc(),
+            gone=metrics.forget_policy,
         )
 
     def _heal_pods(self, now: float, ill: str) -> float | None:
@@ -754,7 +755,7 @@ class Remediator:
             self._say(intent.node, intent.uid, intent.reason, message, intent.warning)
         state = intent.state
         if intent.kind is Kind.HOLD and state is not None:
-            self.metrics.to_cordon.labels(state.condition).observe(now - state.first_seen)
+            self.metrics.cordoned(state.condition, now - state.first_seen)
             self.metrics.late.observe(max(0.0, now - self.planner.entries[intent.uid].due_at))
         if state is not None and state.phase is Phase.DRAINING:
             if intent.kind is Kind.HOLD:
@@ -854,8 +855,9 @@ class Remediator:
 
     def _publish_policies(self) -> None:
         wards = tuple(self.healer.healing.wards.values())
-        for ward in wards:
-            self.metrics.looks_after(ward.policy.key)
+        # Who does not lead knows none; who leads knows all once they are listed.
+        complete = not self._leading or self.healer.listed
+        self.metrics.look_after((ward.policy.key for ward in wards), complete=complete)
         values = policy_values(wards)
         publish(self.metrics.policy_pods, values.pods)
         publish(self.metrics.policy_state, values.states)

@@ -127,6 +127,9 @@ class Metrics:
             "thread_failures", "Unexpected exceptions in threads, which went on after them", []
         )
         self._thread_failures_seen = 0
+        #: What has series of its own now; the series end with it.
+        self._conditions: frozenset[str] = frozenset()
+        self._policies: set[str] = set()
         self.reconciled = self._gauge(
             "last_reconcile_timestamp_seconds",
             "When the plan was last made; before the first, when the process began",
@@ -151,12 +154,44 @@ class Metrics:
             self.healing_refused.labels(cause)
 
     def may_cordon(self, conditions: Iterable[str]) -> None:
-        """These conditions lead to a cordon by the rules: each is counted from zero."""
-        for condition in conditions:
+        """Exactly these conditions lead to a cordon by the rules: each is counted from zero."""
+        wanted = frozenset(conditions)
+        for condition in self._conditions - wanted:
+            self.to_cordon.remove(condition)
+        for condition in wanted:
             self.to_cordon.labels(condition)
+        self._conditions = wanted
 
-    def looks_after(self, policy: str) -> None:
-        """The restarts under this HealingPolicy are counted from zero."""
+    def cordoned(self, condition: str, seconds: float) -> None:
+        """A node was cordoned; of a condition whose rule was removed meanwhile nothing is kept."""
+        if condition in self._conditions:
+            self.to_cordon.labels(condition).observe(seconds)
+
+    def look_after(self, policies: Iterable[str], *, complete: bool) -> None:
+        """The restarts under these HealingPolicies are counted from zero; complete: no other
+        policy exists, so the series of all others end."""
+        wanted = set(policies)
+        for policy in wanted:
+            self._count_restarts_of(policy)
+        for policy in self._policies - wanted if complete else ():
+            self.forget_policy(policy)
+
+    def forget_policy(self, policy: str) -> None:
+        """The HealingPolicy was deleted: its counters end (the gauges are set anew each time)."""
+        if policy in self._policies:
+            self._policies.discard(policy)
+            for cause in RESTART_CAUSES:
+                self.healing_restarts.remove(policy, cause)
+
+    def restarted(self, policy: str, cause: str) -> None:
+        """A pod was restarted under this HealingPolicy, which exists."""
+        self._count_restarts_of(policy)
+        self.healing_restarts.labels(policy, cause).inc()
+
+    def _count_restarts_of(self, policy: str) -> None:
+        if policy in self._policies:
+            return
+        self._policies.add(policy)
         for cause in RESTART_CAUSES:
             self.healing_restarts.labels(policy, cause)
 
@@ -200,10 +235,17 @@ class Metrics:
 
 
 def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
-    """Set a gauge to exactly these label values; those that went are removed."""
-    gauge.clear()
+    """Set a gauge to exactly these label values; those that went are removed.
+
+    A series that stays is never away in between: Prometheus may read at any moment.
+    """
+    before = {
+        tuple(sample.labels.values()) for family in gauge.collect() for sample in family.samples
+    }
     for labels, value in values.items():
         gauge.labels(*labels).set(value)
+    for gone in before - set(values):
+        gauge.remove(*gone)
 
 
 def named(held: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:

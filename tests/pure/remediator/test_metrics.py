@@ -62,7 +62,7 @@ def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series(
 def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen() -> None:
     metrics = Metrics()
     metrics.may_cordon(["KernelDeadlock"])
-    metrics.looks_after("shop/web")
+    metrics.look_after(["shop/web"], complete=True)
     said = metrics.render().decode()
     for series in (
         'actions_total{action="cordon",result="failed"}',
