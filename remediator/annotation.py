@@ -50,6 +50,8 @@ class State:
     first_seen: int = 0
     since: int = 0
     drain_started: int = 0
+    #: Seconds of the drain's deadline that were used when this was written.
+    drain_used: int = 0
     no_room: int = 0
     boot_id: str = ""
     scale_down_mark: bool = False
@@ -106,6 +108,7 @@ _NAMES = {
     "first_seen": "firstSeen",
     "since": "since",
     "drain_started": "drainStarted",
+    "drain_used": "drainUsed",
     "no_room": "noRoom",
     "boot_id": "bootID",
     "scale_down_mark": "scaleDownMark",
@@ -117,6 +120,7 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
     **dict.fromkeys(("latched", "scale_down_mark"), bool),
     **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
+    "drain_used": int,
     "reported": int,
 }
 

@@ -210,7 +210,13 @@ class _Look:
         )
         if state.reported:
             return Assessment("foreign", why, bad=self._bad())
-        after = replace(state, phase=Phase.CORDONED, drain_started=0, reported=int(self.now))
+        after = replace(
+            state,
+            phase=Phase.CORDONED,
+            drain_started=0,
+            drain_used=0,
+            reported=int(self.now),
+        )
         intent = self._intent(Kind.NOTE, after, "CordonOrphaned", why)
         return Assessment("foreign", why, intent=intent, bad=self._bad())
 
@@ -273,14 +279,21 @@ class _Look:
 
     def _drain_wish(self, state: State) -> Intent:
         after = replace(
-            state, phase=Phase.DRAINING, action="drain", drain_started=int(self.now), no_room=0
+            state,
+            phase=Phase.DRAINING,
+            action="drain",
+            drain_started=int(self.now),
+            drain_used=0,
+            no_room=0,
         )
         return self._intent(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
 
     def _drain_at(self, state: State) -> float | None:
         """When the held node is to be drained, None = not: for its rule, or a worse one."""
         if state.action == "drain":
-            return state.no_room + ROOM_AGAIN_AFTER if state.no_room else self.now
+            # One that is to come was written by a clock that was ahead: it tells nothing.
+            known = 0 < state.no_room <= self.now
+            return state.no_room + ROOM_AGAIN_AFTER if known else self.now
         moments = [self._due(rule) for rule in self.scope.config.rules if rule.action == "drain"]
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -288,7 +301,9 @@ class _Look:
         controller = uncordoned_by_controller(self.node)
         flaps = len(self._recent_holds(state))
         if controller and flaps < self.scope.config.recovery.max_flaps:
-            after = replace(state, phase=Phase.SEEN, drain_started=0, scale_down_mark=False)
+            after = replace(
+                state, phase=Phase.SEEN, drain_started=0, drain_used=0, scale_down_mark=False
+            )
             message = f"uncordoned by {controller}, which is no human: it counts for nothing"
             intent = self._intent(Kind.CANCEL, after, "UncordonedByController", message)
             return Assessment("seen", message, intent=intent, state=state)

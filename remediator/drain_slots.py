@@ -29,6 +29,8 @@ class DrainSlots:
     standing: Mapping[str, float] = field(default_factory=dict)
     ready: frozenset[str] = frozenset()
     given: dict[str, float] = field(default_factory=dict)
+    #: When the deadlines of drains are (our clock), as who carries them out says.
+    deadlines: Mapping[str, float] = field(default_factory=dict)
 
     def ask(
         self,

@@ -25,6 +25,7 @@ from remediator.answers import (
 from remediator.claims import answer_of, daemon_sets, read_claims
 from remediator.decide import read_state
 from remediator.drain import Blocker, NodeDrain, Orders, fallback
+from remediator.drain_clock import DrainClock, time_left
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.lookups import Answer, Question
 from remediator.pod_filters import Fate, Surroundings, of_daemon_set, sort_pod
@@ -71,6 +72,8 @@ class Running:
     nodes: list[Node] = field(default_factory=list)
     checked: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
+    #: How much of the deadline is used.
+    clock: DrainClock = field(default_factory=lambda: DrainClock(float("inf")))
     checking: bool = False
     #: The node is not read again sooner; how often in a row it was read in vain.
     check_at: float = 0.0
@@ -147,11 +150,14 @@ class Draining:
         """
         if uid in self.running:
             return
+        now, limit = self._clock(), self.config.drain.deadline
+        used = float(state.drain_used)
+        since = now - state.drain_started  # by two clocks, when another process wrote it
         drain = NodeDrain(
             node=node,
             uid=uid,
-            started=self._clock() if fresh else float(state.drain_started),
-            deadline=state.drain_started + self.config.drain.deadline,
+            started=now if fresh or since < 0 or not state.drain_started else now - since,
+            deadline=now + time_left(limit, used),
             around=Surroundings(self.config.drain, self._own_uid),
         )
         if state.phase is Phase.DRAINED:
@@ -161,9 +167,10 @@ class Draining:
         for budget in self._budgets.values():
             drain.budget_changed(budget, self._clock())
         # Only before the first eviction: what was begun is ended, by whichever process.
-        just_begun = fresh or self._clock() - state.drain_started < JUST_BEGUN
+        just_begun = not used and (fresh or 0 <= since < JUST_BEGUN)
         check = self.config.drain.headroom and just_begun and not drain.after
         run = Running(drain, self._api.pods_of(node), self._callbacks.nodes(), check)
+        run.clock = DrainClock(limit, used)
         self.running[uid] = run
         self.revision += 1
         supervision.start("pods", lambda: self._watch_pods(run), run.stop, name=f"pods-{node}")
@@ -188,6 +195,7 @@ class Draining:
         if run is None or run.resting_since is not None:
             return
         run.resting_since, run.news = self._clock(), True
+        self._credit(run, run.resting_since)
         if run.drain.evictions and not run.drain.after:
             text = f"no more pods are evicted for now: {why}"
             self._callbacks.say(run.drain.node, uid, "DrainPaused", text, False)
@@ -200,10 +208,45 @@ class Draining:
         run = self.running.get(uid)
         if run is None or run.resting_since is None:
             return 0
-        rested = max(1, round(self._clock() - run.resting_since))
+        now = self._clock()
+        rested = max(1, round(now - run.resting_since))
         run.resting_since, run.news = None, True
-        run.drain.deadline += rested
+        self._credit(run, now)
         return rested
+
+    def _credit(self, run: Running, now: float) -> None:
+        """Time in which nothing may leave the node does not count for its deadline."""
+        idle = self._stopped or run.resting_since is not None
+        run.drain.deadline += run.clock.credit(now, idle=idle)
+
+    def used(self, uid: str) -> int:
+        """Seconds of its deadline that the drain has used."""
+        run = self.running.get(uid)
+        return 0 if run is None else int(run.clock.used(run.drain.deadline, self._clock()))
+
+    def to_note(self, now: float) -> dict[str, int]:
+        """The drains (nodes' uids) whose used seconds are to be written down now."""
+        found = {}
+        for uid, run in self.running.items():
+            idle = run.ended or run.drain.after or run.resting_since is not None
+            used = None if idle else run.clock.to_note(run.drain.deadline, now)
+            if used is not None:
+                found[uid] = used
+        return found
+
+    def noted(self, uid: str, used: int) -> None:
+        """So many used seconds are written down, or about to be."""
+        run = self.running.get(uid)
+        if run is not None:
+            run.clock.noted = used
+
+    def deadlines(self, now: float) -> dict[str, float]:
+        """When each drain's deadline is, by our clock."""
+        return {
+            uid: run.drain.deadline + run.clock.owed(now)
+            for uid, run in self.running.items()
+            if not run.drain.after
+        }
 
     def end(self, uid: str) -> None:
         """Stop at once: done, cancelled, or not ours any more."""
@@ -367,6 +410,7 @@ class Draining:
         everything = stopped is not self._stopped or self.config is not self._looked_with
         self._looked_with, self._stopped = self.config, stopped
         for run in list(self.running.values()):
+            self._credit(run, now)
             if run.ended:
                 continue
             if everything or run.news or now >= run.due:

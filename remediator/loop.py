@@ -272,6 +272,7 @@ class Remediator:
         self._ill = ill
         slots = self.planner.slots
         slots.standing, slots.ready = self.draining.standing, self.draining.asking(now)
+        slots.deadlines = self.draining.deadlines(now)
         plan = self.planner.plan(now, paused=self._paused, ill=ill)
         self.draining.follow_places(slots.given, now)
         for intent in plan.intents:
@@ -282,6 +283,7 @@ class Remediator:
             changed.update(self.planner.entries, self.draining.running)
         changed.update(uid for uid, when in self._put_off.items() if when <= now)
         self._follow_drains(changed, now)
+        self._note_used(now)
         self._read_again(now)
         wakes = [plan.wake, self._doubts.wake, min(self._put_off.values(), default=None)]
         wakes.append(self.draining.advance(now, stopped=bool(self._paused or ill)))
@@ -545,11 +547,28 @@ class Remediator:
         rested = self.draining.go_on(node.uid)
         if not rested or state.phase is not Phase.DRAINING:
             return
-        after = replace(state, drain_started=state.drain_started + rested)
+        used = self.draining.used(node.uid)
+        after = replace(state, drain_started=state.drain_started + rested, drain_used=used)
         text = f"{state.condition} is bad again: going on"
         intent = Intent(Kind.NOTE, node.name, node.uid, after, "DrainResumed", text)
         if self.planner.request(intent, self.clock()):
+            self.draining.noted(node.uid, used)
             self._submit(intent)
+
+    def _note_used(self, now: float) -> None:
+        """Write down how much of their deadlines drains have used: who leads next goes by it."""
+        for uid, used in self.draining.to_note(now).items():
+            entry = self.planner.entries.get(uid)
+            state = entry.state if entry is not None else None
+            draining = state is not None and state.phase is Phase.DRAINING
+            if entry is None or state is None or not draining or self.config.dry_run:
+                continue
+            after = replace(state, drain_used=used)
+            text = f"{used}s of the drain's deadline are used"
+            intent = Intent(Kind.NOTE, entry.node.name, uid, after, "", text)
+            if self.planner.request(intent, now):
+                self.draining.noted(uid, used)
+                self._submit(intent)
 
     # -- pods ---------------------------------------------------------------------------
 
@@ -836,7 +855,7 @@ class Remediator:
         if state is None or state.phase is not Phase.DRAINING:
             self.draining.end(drain.uid)
             return
-        back = replace(state, phase=Phase.CORDONED, drain_started=0, no_room=int(now))
+        back = replace(state, phase=Phase.CORDONED, drain_started=0, drain_used=0, no_room=int(now))
         message = f"cordoned only: {why}"
         intent = Intent(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
         if self.planner.request(intent, now):

@@ -34,6 +34,7 @@ from remediator.decide import (
     read_state,
     selected,
 )
+from remediator.drain_clock import time_left
 from remediator.drain_slots import DrainSlots
 from remediator.moments import earliest
 from remediator.peak import Peak
@@ -73,6 +74,8 @@ class Entry:
     due_at: float = 0.0
     #: In dry-run: (unschedulable, annotation) as they would be had the writes been real.
     overlay: tuple[bool, str | None] | None = None
+    #: The drain under way: when it began as written down (by whose clock ever), and by ours.
+    drain_began: tuple[int, float] | None = None
 
     @property
     def state(self) -> State | None:
@@ -480,8 +483,30 @@ class Planner:
         A drain that has outlived its deadline goes on, but frees its place for others. One that
         rests keeps it: when it goes on, the time does not count.
         """
-        oldest = float("-inf") if entry.assessment.recovering else now - self.config.drain.deadline
-        return any(s.phase is Phase.DRAINING and s.drain_started > oldest for s in states)
+        drains = [state for state in states if state.phase is Phase.DRAINING]
+        if not drains:
+            entry.drain_began = None
+            return False
+        self._note_begin(entry, drains[-1], now)
+        deadline = self._drain_deadline(entry)
+        return entry.assessment.recovering or (deadline is not None and now < deadline)
+
+    def _note_begin(self, entry: Entry, state: State, now: float) -> None:
+        """Since when it is drained by our clock: who wrote it down may have another one."""
+        known = entry.drain_began
+        if known is None:
+            limit = self.config.drain.deadline
+            began = now + time_left(limit, state.drain_used) - limit
+        else:
+            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it rested
+        entry.drain_began = (state.drain_started, began)
+
+    def _drain_deadline(self, entry: Entry) -> float | None:
+        """When the node's drain has outlived its deadline, None = it is not drained."""
+        if entry.drain_began is None:
+            return None
+        told = self.slots.deadlines.get(entry.node.uid)
+        return told if told is not None else entry.drain_began[1] + self.config.drain.deadline
 
     def _stopped(self, paused: str, ill: str) -> Engaged | None:
         if paused:
@@ -639,8 +664,8 @@ class Planner:
             else:
                 self._asking.discard(uid)
             due = seen.due
-            if entry.member is not None and entry.member.draining and seen.state is not None:
-                due = earliest(due, seen.state.drain_started + self.config.drain.deadline)
+            if entry.member is not None and entry.member.draining:
+                due = earliest(due, self._drain_deadline(entry))
             if entry.retry_at > now:
                 due = earliest(due, entry.retry_at)
             if due is not None:
