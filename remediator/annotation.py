@@ -15,6 +15,8 @@ STATE_KEY = "selfheal.dev/state"
 HOLD_KEY = "selfheal.dev/hold"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
+#: Seconds beyond which a number is no time: anybody who may write nodes can write any number here.
+MAX_SECONDS = 2**40
 
 
 class Phase(Enum):
@@ -147,8 +149,13 @@ def parse_state(text: str) -> State:
         value = raw.get(_NAMES[field], kind())
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise Unreadable(f"{_NAMES[field]} is {value!r}, expected {kind.__name__}")
+        if isinstance(value, int) and abs(value) > MAX_SECONDS:
+            raise Unreadable(f"{_NAMES[field]} is no number of seconds")
         values[field] = value
     holds = raw.get("holds", [])
-    if not isinstance(holds, list) or not all(type(item) is int for item in holds):
+    times = isinstance(holds, list) and all(
+        type(item) is int and abs(item) <= MAX_SECONDS for item in holds
+    )
+    if not times:
         raise Unreadable("holds is not a list of seconds")
     return State(phase=phase, holds=tuple(holds), **values)

@@ -9,6 +9,7 @@ duration, or at once when the holder let go.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,17 @@ PAUSE_KEY = "selfheal.dev/paused"
 TRUST_KEY = "selfheal.dev/trust"
 #: Until when (RFC 3339) the remediator changes nothing at all: it is being uninstalled.
 STOP_KEY = "selfheal.dev/stopped-until"
+#: For how many seconds, from when this is first seen: who uninstalls may have another clock.
+STOP_FOR_KEY = "selfheal.dev/stopped-for"
+#: A stop that was written to end so long (seconds) ago is of an earlier uninstall.
+STOP_FORGOTTEN = 86400.0
+LONGEST_STOP = 86400
+#: A Lease that waits for its takeover longer than this (seconds, and times our own) is reported.
+LONG_LEASE, LONG_LEASE_TIMES = 60.0, 4
+#: The lease thread shows so often (seconds) that it lives, however long it waits.
+TICK = 10.0
+#: What an int32 of the API holds.
+INT32 = 2**31 - 1
 LABEL = "selfheal.dev/remediator"
 #: How long an ending leader waits for its last changes of nodes.
 SETTLE_SECONDS = 2.0
@@ -76,6 +88,29 @@ def stopped_until(annotations: Mapping[str, str]) -> float:
         return timestamp(annotations.get(STOP_KEY)) or 0.0
     except ValueError:
         return 0.0
+
+
+@dataclass(slots=True)
+class Stop:
+    """Until when (our clock) nothing may be changed, as a Lease's annotations say; 0 = it may.
+
+    A stop without a number of seconds was written by hand: its time counts as it stands.
+    """
+
+    until: float = 0.0
+    _read: tuple[str, str] = ("", "")
+
+    def read(self, annotations: Mapping[str, str], now: float) -> float:
+        """What the Lease says now; what it said before goes on."""
+        text, seconds = annotations.get(STOP_KEY, ""), annotations.get(STOP_FOR_KEY, "")
+        if (text, seconds) != self._read:
+            self._read = (text, seconds)
+            written = stopped_until(annotations)
+            counted = re.fullmatch("[0-9]{1,9}", seconds) is not None
+            if counted and written > now - STOP_FORGOTTEN:
+                written = now + min(int(seconds), LONGEST_STOP)
+            self.until = min(written, now + INT32)
+        return self.until
 
 
 @understood("a Lease")
@@ -161,6 +196,9 @@ class Leader:
         self._term = 0
         #: Why this process could not do a leader's work, empty = it can (set by the loop).
         self.unfit: Callable[[], str] = lambda: ""
+        #: Told why a Lease that nobody renews cannot be taken over for long (set by the loop).
+        self.on_blocked: Callable[[str], None] = lambda _: None
+        self._blocked_said = ("", 0.0)
         self._give_up = ""
         self._not_before = 0.0
         #: The installation's first start as the Lease said it last.
@@ -304,7 +342,15 @@ class Leader:
                 wait = min(1.0, self._settings.renew_interval / 4)
             if self.leading and time.monotonic() >= self._write_until:
                 self._lose("it could not be renewed in time")
-            self._news.wait(wait)
+            self._wait(wait)
+
+    def _wait(self, seconds: float) -> None:
+        """Until so much time has passed or there is news; `last_tick` goes on meanwhile."""
+        ends = time.monotonic() + seconds
+        while not self._news.wait(max(0.0, min(TICK, ends - time.monotonic()))):
+            self.last_tick = time.monotonic()
+            if self.last_tick >= ends:
+                return
 
     # -- leading ------------------------------------------------------------------------
 
@@ -366,14 +412,31 @@ class Leader:
         elif view.holder in ("", self.identity):
             self._take(view)
         else:
+            # The holder's own duration counts, however long it is, as in client-go (isLeaseValid
+            # in tools/leaderelection/leaderelection.go): its writes are fenced by nothing else.
             expires = seen_at + max(view.duration, self._settings.duration)
             left = expires - time.monotonic()
             if left > 0:
+                self._say_blocked(view)
                 return left
             log.warning("the leader %s stopped renewing", view.holder)
             self._take(view)
         # On a lost race the winner's write arrives by the watch; this is only the net.
         return 0.0 if self.leading else RANDOM.uniform(0.5, 1.0)
+
+    def _say_blocked(self, view: LeaseView) -> None:
+        """Once for each Lease whose duration keeps everybody else away for long."""
+        long = max(LONG_LEASE, LONG_LEASE_TIMES * self._settings.duration)
+        if view.duration <= long or self._blocked_said == (view.holder, view.duration):
+            return
+        self._blocked_said = (view.holder, view.duration)
+        text = (
+            f"the Lease {view.namespace}/{view.name} is held by {view.holder} with "
+            f"leaseDurationSeconds {view.duration:.0f}: if that process is gone, nobody leads for "
+            f"so long after its last renewal; delete the Lease then"
+        )
+        log.warning("%s", text)
+        self.on_blocked(text)
 
     def _take(self, view: LeaseView | None) -> None:
         sent = time.monotonic()
@@ -382,7 +445,7 @@ class Leader:
             "leaseDurationSeconds": max(1, round(self._settings.duration)),
             "acquireTime": _now(),
             "renewTime": _now(),
-            "leaseTransitions": (view.transitions + 1) if view else 0,
+            "leaseTransitions": min(view.transitions + 1, INT32) if view else 0,
         }
         meta: dict[str, Any] = {"labels": {LABEL: "true"}}
         first = annotation_to_write(

@@ -32,8 +32,8 @@ from remediator.leader import (
     PAUSE_KEY,
     Leader,
     LeaseView,
+    Stop,
     lease_from_json,
-    stopped_until,
     vouched_for,
 )
 from remediator.metrics import Metrics, named, publish
@@ -122,6 +122,9 @@ class Remediator:
         self._stops = 0
         api.fence = lambda: (self.leader.fence(), self._stops)
         self.leader.unfit = self._unfit
+        self.leader.on_blocked = lambda text: self.post(
+            lambda: self._say_of_itself("LeaseBlocked", text, warning=True)
+        )
         self.planner = Planner(config, self._owner, self.clock())
         callbacks = Callbacks(
             done=self._drained,
@@ -156,6 +159,7 @@ class Remediator:
         self._paused = ""
         #: Until when nothing at all is changed: an uninstall is under way.
         self._stopped_until = 0.0
+        self._stop_read = Stop()
         #: Why nothing new is begun now, beside a pause; empty = it may be.
         self._ill = ""
         self._rivals = Rivals(identity.owner)
@@ -368,13 +372,11 @@ class Remediator:
         log.warning("observing: %s", text)
         self._say_of_itself("Observing", text)
 
-    def _say_of_itself(self, reason: str, text: str) -> None:
+    def _say_of_itself(self, reason: str, text: str, *, warning: bool = False) -> None:
         """An Event on the Lease."""
         namespace, _, name = self._owner.partition("/")
         group, uid = "coordination.k8s.io/v1", self.leader.lease_uid
-        self._events.say(
-            ObjectEvent(group, "Lease", namespace, name, uid, reason, text, warning=False)
-        )
+        self._events.say(ObjectEvent(group, "Lease", namespace, name, uid, reason, text, warning))
 
     def _follow_mode(self, now: float) -> float:
         """Begin to enforce when the time of only observing is over; returns when it will be."""
@@ -408,7 +410,7 @@ class Remediator:
             log.warning("paused: %s", paused) if paused else log.warning("resumed")
             self._stops += 1
         self._paused = paused
-        self._stop_until(stopped_until(annotations))
+        self._stop_until(self._stop_read.read(annotations, self.clock()))
         trusted = vouched_for(annotations)
         if trusted != self.planner.trusted:
             log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
@@ -416,7 +418,8 @@ class Remediator:
 
     def _stop_until(self, until: float) -> None:
         if until != self._stopped_until and until > self.clock():
-            log.warning("stopped until %s: it is being uninstalled", time.ctime(until))
+            text = mode.text_of(until)
+            log.warning("stopped until %s: it is being uninstalled", text)
             self._stops += 1
             self.draining.end_all()
             self._followed = -1
@@ -498,7 +501,9 @@ class Remediator:
         first = self._rivals.first(leases, self.clock())
         self.planner.owners_live(self._rivals.live)
         if first and first != self._first:
-            log.warning("the remediator %s was here first: this one only looks on", first)
+            text = self._rivals.reason(first)
+            log.warning("%s", text)
+            self._say_of_itself("ReadOnly", text, warning=True)
             self.draining.end_all()
         elif self._first and not first:
             log.warning("the other remediator is gone: this one acts from now on")
@@ -839,7 +844,7 @@ class Remediator:
             names = "; ".join(f"{pod.id}: {why}" for pod, why in staying[:5])
             more = f"; and {len(staying) - 5} more" if len(staying) > 5 else ""
             text += f", {len(staying)} stay: {names}{more}"
-        done = replace(state, phase=Phase.DRAINED, since=int(now))
+        done = replace(state, phase=Phase.DRAINED, since=int(now), drain_used=0)
         intent = Intent(Kind.NOTE, drain.node, drain.uid, done, "DrainSucceeded", text)
         if not self.planner.request(intent, now):
             self.draining.reopen(drain.uid)  # busy: asked again in a moment

@@ -23,11 +23,21 @@ class Rivals:
     #: Those (beside our own) whose Lease lived when it was looked at last.
     live: frozenset[str] = frozenset()
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _found: dict[str, LeaseView] = field(default_factory=dict)
+
+    def reason(self, name: str) -> str:
+        """Why nothing is done while this remediator comes before us, and what ends that."""
+        lease = self._found[name]
+        return (
+            f"the remediator {name} was here first (its Lease is older, held by {lease.holder}): "
+            f"this one only looks on until that Lease is deleted, let go or not renewed for "
+            f"{lease.duration + MARGIN:.0f}s"
+        )
 
     def first(self, leases: Iterable[LeaseView], now: float) -> str:
         """The remediator that comes before us, empty = we are the first."""
         found = {f"{lease.namespace}/{lease.name}": lease for lease in leases}
-        mine = found.get(self.own)
+        self._found, mine = found, found.get(self.own)
         before = []
         live = set()
         for name, lease in found.items():

@@ -31,6 +31,8 @@ DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 
+#: Longer is a mistake, and no date that can be named.
+LONGEST_DAYS = 10_000
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _AMOUNT = re.compile(r"^(\d+)(%?)$")
@@ -50,6 +52,13 @@ def parse_duration(value: object) -> float:
 
     Raises ValueError with what is allowed.
     """
+    seconds = _seconds(value)
+    if seconds > LONGEST_DAYS * _UNITS["d"]:
+        raise ValueError(f"{str(value)[:40]!r} is too long; allowed is at most {LONGEST_DAYS}d")
+    return seconds
+
+
+def _seconds(value: object) -> float:
     allowed = "a duration such as 30s, 5m, 1h30m"
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{value!r} is not {allowed}")
@@ -457,7 +466,7 @@ class Environment:
         env = os.environ if variables is None else variables
         problems = []
         port = env.get("HTTP_PORT", "8080")
-        if not port.isdigit() or int(port) > 65535:
+        if re.fullmatch("[0-9]{1,5}", port) is None or int(port) > 65535:
             problems.append(f"HTTP_PORT: {port!r} is not a port (0 to 65535; 0 = any free one)")
         level = env.get("LOG_LEVEL", "info").lower()
         if level not in LOG_LEVELS:

@@ -48,10 +48,15 @@ FOREIGN_ANNOTATIONS: Mapping[str, str] = {
 
 
 def timestamp(text: str | None) -> float | None:
-    """Seconds since the epoch from an RFC 3339 time; None when absent."""
+    """Seconds since the epoch from an RFC 3339 time; None when absent. Raises ValueError."""
     if not text:
         return None
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    if text.startswith("0000-"):
+        text = f"0001{text[4:]}"  # Go knows the year 0
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone")
+    return found.timestamp()
 
 
 @dataclass(frozen=True, slots=True)

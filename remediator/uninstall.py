@@ -5,6 +5,7 @@ Nobody else would: a node that stays cordoned keeps its annotation and takes no 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from remediator.annotation import HOLD_KEY, STATE_KEY, Unreadable
 from remediator.answers import ApiFailure
 from remediator.decide import Intent, Kind, read_state
 from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import STOP_KEY, LeaseView
+from remediator.leader import STOP_FOR_KEY, STOP_KEY, LeaseView
 from remediator.mode import FIRST_START_KEY
 from remediator.patches import node_patch
 from remediator.snapshot import Node, node_from_json
@@ -47,7 +48,10 @@ def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool =
         f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
         f"{quote(lease.name)}"
     )
-    annotations = {STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    annotations = {
+        STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        STOP_FOR_KEY: str(math.ceil(seconds)),
+    }
     if forget:
         annotations[FIRST_START_KEY] = ""
     body = {"metadata": {"annotations": annotations}}

@@ -60,6 +60,12 @@ def test_the_newest_holds_are_kept() -> None:
         ('{"v":1,"phase":"seen","since":"now"}', "since"),
         ('{"v":1,"phase":"seen","since":true}', "since"),
         ('{"v":1,"phase":"seen","holds":["x"]}', "holds"),
+        *(
+            (f'{{"v":1,"phase":"draining","{name}":{number}}}', f"{name} is no")
+            for name in ("drainStarted", "drainUsed", "since", "firstSeen", "noRoom", "transition")
+            for number in ("1" + "0" * 400, "-1" + "0" * 400, str(2**40 + 1))
+        ),
+        ('{"v":1,"phase":"healed","holds":[1' + "0" * 400 + "]}", "holds"),
     ],
 )
 def test_what_cannot_be_read_says_why(text: str, message: str) -> None:

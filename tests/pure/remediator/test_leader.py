@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from remediator import leader as leader_module
 from remediator.answers import Answer, NotLeader
 from remediator.leader import Leader, LeaseView, lease_from_json
 from remediator.settings import LeaseSettings
@@ -237,5 +238,63 @@ def test_a_lease_whose_deletion_was_told_before_its_making_was_answered_is_made_
             server.raw = None
         _until(lambda: server.raw is not None and one.leader.leading)
         assert one.leader.annotations == server.raw["metadata"].get("annotations", {})
+    finally:
+        one.leader.close()
+
+
+def _held(server: Server, duration: int, **spec: Any) -> None:
+    with server.news:
+        meta = {"name": "l", "namespace": "ns", "uid": "u"}
+        held = {"holderIdentity": "gone", "leaseDurationSeconds": duration, **spec}
+        server.change({"metadata": meta, "spec": held})
+
+
+def test_a_lease_that_keeps_all_away_for_long_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leader_module, "TICK", 0.01)
+    server = Server()
+    _held(server, 2**31 - 1)
+    one = Candidate(server, "one")
+    said: list[str] = []
+    one.leader.on_blocked = said.append
+    one.leader.start()
+    try:
+        _until(lambda: bool(said))
+        assert "ns/l is held by gone with leaseDurationSeconds 2147483647" in said[0]
+        assert "delete the Lease" in said[0]
+        ticked = one.leader.last_tick
+        _until(lambda: one.leader.last_tick > ticked)  # or the process would be restarted
+        one.leader._news.set()
+        _until(lambda: not one.leader._news.is_set())
+        assert len(said) == 1
+        assert not one.may_write
+    finally:
+        one.leader.close()
+
+
+def test_an_ordinary_lease_of_somebody_else_is_not_reported() -> None:
+    server = Server()
+    _held(server, 1)
+    one = Candidate(server, "one")
+    said: list[str] = []
+    one.leader.on_blocked = said.append
+    one.leader.start()
+    try:
+        _until(lambda: one.may_write)
+        assert said == []
+    finally:
+        one.leader.close()
+
+
+def test_a_lease_that_changed_hands_as_often_as_can_be_counted_is_taken_over() -> None:
+    server = Server()
+    _held(server, 1, holderIdentity="", leaseTransitions=2**31 - 1)
+    one = Candidate(server, "one")
+    one.leader.start()
+    try:
+        _until(lambda: one.may_write)
+        assert server.raw is not None
+        assert server.raw["spec"]["leaseTransitions"] == 2**31 - 1
     finally:
         one.leader.close()

@@ -49,3 +49,13 @@ def test_who_is_there_is_whose_lease_lives_also_while_nobody_holds_it_for_a_mome
     assert rivals.live == {"ns/young"}
     rivals.first([MINE], 17 + MARGIN)
     assert rivals.live == frozenset()
+
+
+def test_it_is_said_how_long_a_lease_without_renewals_keeps_us_from_acting() -> None:
+    rivals = Rivals("ns/mine")
+    old = LeaseView("old", "ns", "old", "1", "gone", "1", 0, 2.0**31 - 1, {}, 50)
+    assert rivals.first([MINE, old], 0) == "ns/old"
+    text = rivals.reason("ns/old")
+    assert "held by gone" in text
+    assert "deleted, let go or not renewed for 2147483692s" in text
+    assert rivals.first([MINE, old], 2.0**31 + MARGIN) == ""
