@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker import breaker as breakers
-from worker import context, verdict
+from worker import chain_failure, context, verdict
 from worker.breaker import Breaker
 from worker.call_time import CallTime, Unwatched, Watched
 from worker.failure_effects import BreakerEffect, breaker_effect
@@ -34,6 +34,7 @@ from worker.model import (
     OverloadedError,
     Provider,
     RefusedTextError,
+    TextTooLongError,
     TransientError,
     Usage,
 )
@@ -239,17 +240,27 @@ class Asker:
         `LONGEST_TURN_WAIT`. watched is told how far it is, and may give it up. history: of the
         message, for a text that is refused.
         """
-        errors: list[Exception] = []
+        errors: list[Exception | None] = []
         spent = CallTime(deadline, watched or Unwatched(), wait=wait)
         self._warm_the_rest()
         for at, member in enumerate(self._members):
             heirs = len(self._members) - 1 - at
+            try:  # first: a model that is away has no room for it when it is back either
+                sent = context.fitted(text, member.longest_text, shorten=self._shorten)
+            except TextTooLongError as error:
+                if len(self._members) == 1:
+                    raise
+                errors.append(error)
+                continue
             # The last one is asked whatever its breaker says, but no message waits for it to load.
             if (heirs or not member.warm) and not self._usable(member):
+                errors.append(None)
                 continue
             try:
                 part = spent.part(member.until(spent.deadline, heirs), last=not heirs)
-                reply = self._reply(member, text, part, history, last=not heirs, degraded=at > 0)
+                reply = self._reply(
+                    member, text, sent, part, history, last=not heirs, degraded=at > 0
+                )
             except Exception as error:
                 if len(self._members) == 1:
                     raise
@@ -258,15 +269,7 @@ class Asker:
             else:
                 self._change(member, breakers.succeeded)
                 return reply
-        if not errors:
-            raise ModelUnavailableError("no model is ready")
-        # What may be this message's own fault counts before a model that was not asked, and that
-        # before one that is away.
-        kinds = LimitedError | ModelUnavailableError | RefusedTextError
-        asked = [e for e in errors if not isinstance(e, kinds)]
-        asked += [e for e in errors if isinstance(e, RefusedTextError)]
-        limited = [e for e in errors if isinstance(e, LimitedError)]
-        raise [*asked, *limited, errors[-1]][0]
+        raise chain_failure.combined(errors)
 
     def patience(self, seconds: float) -> float:
         """For how long a message that has so many seconds may wait for each of the models."""
@@ -293,15 +296,16 @@ class Asker:
         self,
         member: Member,
         text: str,
+        sent: str,
         spent: CallTime,
         history: RefusalHistory,
         *,
         last: bool,
         degraded: bool,
     ) -> Reply:
+        """sent: what of the text fits into the model's context, as far as that is known."""
         if not member.warm:
             self._wake(member, spent.deadline)
-        sent = context.fitted(text, member.longest_text, shorten=self._shorten)
         while True:
             begun = time.monotonic()
             try:

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.chain_failure import Awaited, awaited
 from worker.failure_effects import Pause, effect_of, excused
+from worker.model import RefusedTextError
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
+#: Seconds between two attempts of a message that waits for the active model: each asks a fallback,
+#: which has failed before.
+AWAITED_DELAY = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +61,34 @@ def decide(
     the message. `failure_effects` says what else counts. An error that is no `ModelError` is a
     fault of ours or of a plug-in: it is retried too, because the next version may not have it, and
     it ends in the dead letters.
+
+    While the active model of a chain is away, what a fallback made of a text proves nothing against
+    it either. While a fallback is away, a refusal is not final before the last attempt.
     """
     effect = effect_of(error)
     if effect.pause is Pause.UNTIL_PROBED or (model_away and excused(error)):
         return Hold()
-    made = attempts + 1 if effect.counted else attempts
-    if effect.reason is not None and (effect.final or made >= max_attempts):
-        return DeadLetter(effect.reason, type(error).__name__, made)
+    missing = awaited(error)
     wanted = getattr(error, "retry_after", None) or 0
+    made = attempts + 1 if effect.counted else attempts
+    if missing is Awaited.ACTIVE and effect.counted and _of_the_text_or_call(error):
+        return Retry(_rung(attempts, delays, max(wanted, AWAITED_DELAY)), attempts)
+    final = effect.final and missing is None
+    if effect.reason is not None and (final or made >= max_attempts):
+        return DeadLetter(effect.reason, type(error).__name__, made)
+    return Retry(_rung(attempts, delays, wanted), made)
+
+
+def _of_the_text_or_call(error: BaseException) -> bool:
+    return excused(error) or isinstance(error, RefusedTextError)
+
+
+def _rung(attempts: int, delays: Sequence[int], wanted: float) -> int:
+    """The ladder's delay after so many attempts, at least wanted seconds where it has one."""
     rung = min(attempts, len(delays) - 1)
     while rung < len(delays) - 1 and delays[rung] < wanted:
         rung += 1
-    return Retry(delays[rung], made)
+    return delays[rung]
 
 
 def backoff(attempts: int, chance: float) -> float:
