@@ -306,6 +306,7 @@ class Asker:
         """sent: what of the text fits into the model's context, as far as that is known."""
         if not member.warm:
             self._wake(member, spent.deadline)
+        times = 0
         while True:
             begun = time.monotonic()
             try:
@@ -317,19 +318,21 @@ class Asker:
                     member.limits.pause(asked.answer.pause)
                 origin = member.origin_of(asked.answer)
                 return Reply(said, origin, degraded, asked.usage, truncated=sent is not text)
-            except context.CutError:
-                if not self._shorten:
-                    raise
-                sent = context.halved(text, sent)
             except RefusedTextError as error:
-                member.refusals.confirm(
-                    error,
-                    begun,
-                    spent.deadline,
-                    lambda: self._send_ours(member, spent),
-                    history,
-                )
-                raise
+                if not isinstance(error, context.CutError):  # that one is an answer
+                    member.refusals.confirm(
+                        error,
+                        begun,
+                        spent.deadline,
+                        lambda: self._send_ours(member, spent),
+                        history,
+                    )
+                if not self._shorten or not isinstance(error, TextTooLongError):
+                    raise
+                shorter = context.shorter(text, sent, times)
+                if shorter is None or time.monotonic() >= spent.deadline:
+                    raise
+                sent, times = shorter, times + 1
             except TransientError as error:
                 _send_again_or_raise(error, member, spent, begun, last=last)
 
@@ -342,7 +345,7 @@ class Asker:
         asked = _Asked(self, member, whole, deadline)
         try:
             said = asked.once(
-                lambda: _read_in_full(member.provider, text, deadline),
+                lambda: _in_full(member.provider.analyse(text, deadline), member, text),
                 clamp=self._clamp and mending is None,
             )
         except BadVerdictError as error:
@@ -351,10 +354,14 @@ class Asker:
             before, problem = asked.content, str(error)
             try:
                 said = asked.once(
-                    lambda: mending.mend(text, before, problem, deadline), clamp=self._clamp
+                    lambda: _in_full(mending.mend(text, before, problem, deadline), member, text),
+                    clamp=self._clamp,
                 )
             except BadVerdictError as again:
                 raise BadOutputError(str(again)) from None
+            except RefusedTextError:
+                # The text was taken; what the model made of it is too long, or filtered, beside it.
+                raise BadOutputError(problem) from None
         return said, asked
 
     def _send_ours(self, member: Member, spent: CallTime) -> None:
@@ -548,10 +555,9 @@ class _Asked:
             )
 
 
-def _read_in_full(provider: Provider, text: str, deadline: float) -> Answer:
-    """An answer about all of the text. Raises `CutError`, `ModelError`."""
-    answer = provider.analyse(text, deadline)
-    room = getattr(provider, "context_tokens", None)
+def _in_full(answer: Answer, member: Member, text: str) -> Answer:
+    """An answer, if it is about all of the text. Raises `CutError`."""
+    room = getattr(member.provider, "context_tokens", None)
     if answer.usage is not None and context.was_cut(text, answer.usage.input_tokens, room):
         raise context.CutError(
             f"the model read {answer.usage.input_tokens} tokens, less than the text has; raise the "

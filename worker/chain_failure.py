@@ -7,7 +7,7 @@ from enum import Enum
 
 from worker.failure_effects import effect_of
 from worker.limits import LimitedError
-from worker.model import ModelUnavailableError, RefusedTextError
+from worker.model import ModelUnavailableError, RefusedTextError, UnconfirmedRefusalError
 
 _MARK = "_selfheal_awaited"
 _NOT_ASKED = (LimitedError, ModelUnavailableError)
@@ -35,8 +35,9 @@ def combined(errors: Sequence[Exception | None]) -> Exception:
         return ModelUnavailableError("no model is ready")
     failed = [e for e in asked if not isinstance(e, (*_NOT_ASKED, RefusedTextError))]
     refused = [e for e in asked if isinstance(e, RefusedTextError)]
+    unsure = [e for e in refused if isinstance(e, UnconfirmedRefusalError)]
     limited = [e for e in asked if isinstance(e, LimitedError)]
-    chosen = [*failed, *refused, *limited, asked[-1]][0]
+    chosen = [*failed, *unsure, *refused, *limited, asked[-1]][0]
     away = [error is None or not effect_of(error).counted for error in errors]
     mark = Awaited.ACTIVE if away[0] else Awaited.FALLBACK if any(away) else None
     # A client library may raise one and the same object again: the mark is always set anew.

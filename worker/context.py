@@ -28,6 +28,10 @@ _SLACK = 0.75
 _LEAST_COUNTED = 500
 _REPEATED = re.compile(r"(.)\1{3,}", re.DOTALL)
 _GAP = "\n[…]\n"
+# What is sent of a text that a server calls too long: a half, a quarter, then ever less, so that
+# a few calls find what fits into any context.
+_PARTS = (2, 2, 4, 4, 4)
+_LEAST_SHORTENED_BYTES = 64
 
 
 class CutError(TextTooLongError):
@@ -102,6 +106,13 @@ def shortened(text: str, most_bytes: int) -> str:
     )
 
 
-def halved(text: str, sent: str) -> str:
-    """Less of a text than was sent the last time."""
-    return shortened(text, len(sent.encode(errors="replace")) // 2)
+def shorter(text: str, sent: str, times: int) -> str | None:
+    """Less of a text than was sent the last time, which was the times-th (from 0) to be too long.
+
+    None where it has been shortened often enough, or is so short that its length is not the cause.
+    """
+    if times >= len(_PARTS):
+        return None
+    size = len(sent.encode(errors="replace"))
+    most = size // _PARTS[times]
+    return shortened(text, most) if most >= _LEAST_SHORTENED_BYTES else None

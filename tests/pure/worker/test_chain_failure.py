@@ -25,6 +25,7 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
+    UnconfirmedRefusalError,
 )
 from worker.retries import DeadLetter, Hold, Retry
 
@@ -34,7 +35,11 @@ REFUSALS = {
     "filtered": ContentFilteredError("x"),
     "refused": RefusedTextError("x"),
 }
-FAILURES = {"bad output": BadOutputError("x"), "failed call": TransientError("x")}
+FAILURES = {
+    "bad output": BadOutputError("x"),
+    "failed call": TransientError("x"),
+    "refused once": UnconfirmedRefusalError("x"),
+}
 BUG = {"our bug": KeyError("x")}
 AWAY: dict[str, Exception | None] = {
     "not asked": None,

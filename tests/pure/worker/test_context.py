@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -11,9 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import context, task_file
-from worker.asking import Asker, Member
-from worker.context import fewest_tokens, fitted, longest_text, shortened, tokens_wanted, was_cut
-from worker.model import Answer, ModelUnavailableError, TextTooLongError, Usage
+from worker.asking import PROBE_TEXT, Asker, Member
+from worker.context import (
+    CutError,
+    fewest_tokens,
+    fitted,
+    longest_text,
+    shortened,
+    tokens_wanted,
+    was_cut,
+)
+from worker.failure_classes import Refusal, explain_refusal
+from worker.model import (
+    Answer,
+    BadOutputError,
+    ContentFilteredError,
+    ModelUnavailableError,
+    TextTooLongError,
+    Usage,
+)
 from worker.retries import DeadLetter, decide
 
 ANSWER = {
@@ -169,3 +186,126 @@ def test_a_fallback_that_is_away_does_not_hold_the_text() -> None:
 
 def test_the_default_context_is_a_ceiling() -> None:
     assert context.DEFAULT_TOKENS == 8192
+
+
+REFUSALS: dict[str, Exception] = {
+    "as OpenAI says it": explain_refusal(
+        Refusal(400, "s", "m", body={"error": {"code": "context_length_exceeded"}})
+    ),
+    "in words": explain_refusal(Refusal(400, "s", "m", body="maximum context length is 2048")),
+    "by its status": explain_refusal(Refusal(413, "s", "m")),
+    "by a validation": explain_refusal(
+        Refusal(422, "s", "m", body={"detail": [{"type": "string_too_long"}]})
+    ),
+}
+
+
+class Strict(Server):
+    """Refuses what is longer than its context, as most servers do."""
+
+    refusal: Exception = REFUSALS["as OpenAI says it"]
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        if len(text.encode()) > self.context:
+            self.asked.append(text)
+            raise self.refusal
+        return super().analyse(text, deadline)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
+@pytest.mark.parametrize("longest", [None, 40_000])
+@pytest.mark.parametrize("room", [32_000, 5000, 500])
+def test_a_text_that_the_server_calls_too_long_is_shortened(
+    refusal: Exception, longest: int | None, room: int
+) -> None:
+    server = Strict(context=room, counts=False)
+    server.refusal = refusal
+    reply = asker(server, longest=longest, shorten=True).ask(LONG, soon())
+    assert reply.truncated
+    theirs = [text for text in server.asked if text != PROBE_TEXT]
+    assert len(theirs) <= 6
+    assert theirs[-1].startswith(LONG[:100])
+    assert theirs[-1].endswith(LONG[-20:])
+
+
+def test_a_text_is_shortened_a_few_times_and_then_refused_for_the_named_reason() -> None:
+    server = Strict(context=len(PROBE_TEXT), counts=False)
+    with pytest.raises(TextTooLongError):
+        asker(server, shorten=True).ask(LONG, soon())
+    theirs = [text for text in server.asked if text != PROBE_TEXT]
+    assert len(theirs) == 6
+    assert all(len(text) >= 60 for text in theirs)
+
+
+@pytest.mark.parametrize("text", ["no", "x" * 100])
+def test_a_short_text_is_not_shortened_to_nothing(text: str) -> None:
+    class Odd(Strict):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            self.asked.append(text)
+            if text != PROBE_TEXT:
+                raise self.refusal
+            return Answer(json.dumps(ANSWER))
+
+    server = Odd(context=0)
+    with pytest.raises(TextTooLongError):
+        asker(server, shorten=True).ask(text, soon())
+    assert [sent for sent in server.asked if sent != PROBE_TEXT] == [text]
+
+
+def test_a_server_that_never_reads_a_text_in_full_is_asked_a_few_times() -> None:
+    class Lazy(Server):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            self.asked.append(text)
+            return Answer(json.dumps(ANSWER), Usage(9, 1))
+
+        context_tokens = 10
+
+    server = Lazy(context=1)
+    with pytest.raises(CutError):
+        asker(server, shorten=True).ask(LONG, soon())
+    assert len(server.asked) == 6
+
+
+def test_no_text_is_shortened_past_the_deadline() -> None:
+    class Slow(Strict):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            if text == LONG:
+                threading.Event().wait(deadline - time.monotonic() + 0.01)
+            return super().analyse(text, deadline)
+
+    server = Slow(context=40_000, counts=False)
+    one = asker(server, shorten=True)
+    one.ask("short", soon())
+    with pytest.raises(TextTooLongError):
+        one.ask(LONG, time.monotonic() + 0.1)
+    assert server.asked == ["short", LONG]
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS.values(), ContentFilteredError("x")])
+@pytest.mark.parametrize("shorten", [True, False])
+def test_a_repair_that_is_refused_says_nothing_of_the_text(
+    refusal: Exception, shorten: bool
+) -> None:
+    class Talks(Server):
+        def analyse(self, text: str, deadline: float) -> Answer:
+            return Answer("no JSON")
+
+        def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+            raise refusal
+
+    with pytest.raises(BadOutputError, match="holds no JSON object"):
+        asker(Talks(context=1), shorten=shorten).ask("short", soon())
+
+
+def test_a_repair_that_has_not_the_whole_text_is_no_answer() -> None:
+    class Talks(Server):
+        context_tokens = 2050
+
+        def analyse(self, text: str, deadline: float) -> Answer:
+            return Answer("no JSON", Usage(2040, 3))
+
+        def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+            return Answer(json.dumps(ANSWER), Usage(2050, 3))
+
+    with pytest.raises(BadOutputError):
+        asker(Talks(context=1)).ask("short", soon())
