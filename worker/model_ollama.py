@@ -135,7 +135,7 @@ class Ollama(Chat):
             if isinstance(reason, ssl.SSLError):
                 raise not_trusted(reason, self._where) from None
             raise ModelUnavailableError(f"no answer from {self._where}") from None
-        except (ValueError, KeyError, TypeError, http.client.HTTPException):
+        except (ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
             raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
         for name in (self.model, f"{self.model}:latest"):
             if name in digests:

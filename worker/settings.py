@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -28,9 +27,12 @@ from pydantic_settings import (
 )
 
 from worker import keys
+from worker.plain_data import PlainDataError, is_text, read_json
 
 # RabbitMQ keeps no time to live above 2**32 - 1 milliseconds.
 _LONGEST_TTL = (2**32 - 1) // 1000
+# What servers and brokers take for a whole number: 63 bits.
+_LARGEST = 2**63 - 1
 #: Seconds that the broker waits for an ack (consumer_timeout) unless it is told otherwise, and the
 #: part of them that a message may wait for its result to be taken.
 CONSUMER_TIMEOUT = 1800
@@ -72,13 +74,13 @@ class NamedModel(BaseModel):
     version: str = Field("", max_length=128)
     base_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
     temperature: float | None = Field(None, ge=0, le=2)
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, le=_LARGEST)
     max_output_tokens: int | None = Field(None, ge=16, le=32768)
     structured: Structured | None = None
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
     context_tokens: int | None = Field(None, ge=512, le=10_000_000)
     concurrency: int | None = Field(None, ge=1, le=1024)
-    requests_per_minute: float | None = Field(None, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -114,9 +116,11 @@ class Settings(BaseSettings):
         (1, 5, 30, 120), description="seconds, growing, joined by commas"
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
-    results_max_length: int = Field(0, ge=0, description="messages; 0 is no limit")
+    results_max_length: int = Field(0, ge=0, le=_LARGEST, description="messages; 0 is no limit")
     results_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
-    dlq_max_length: int = Field(0, ge=0, description="messages, the oldest go; 0 is no limit")
+    dlq_max_length: int = Field(
+        0, ge=0, le=_LARGEST, description="messages, the oldest go; 0 is no limit"
+    )
     dlq_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
 
     concurrency: int = Field(8, ge=1, le=1024)
@@ -136,7 +140,7 @@ class Settings(BaseSettings):
     model_api_key: SecretStr | None = None
     model_temperature: float = Field(0.0, ge=0, le=2)
     model_deadline: float = Field(60.0, gt=0, le=3600, description="seconds for one model call")
-    model_seed: int = Field(0, ge=0)
+    model_seed: int = Field(0, ge=0, le=_LARGEST)
     model_max_output_tokens: int = Field(512, ge=16, le=32768)
     model_context_tokens: int | None = Field(
         None,
@@ -148,7 +152,7 @@ class Settings(BaseSettings):
     model_text_too_long: Literal["refuse", "shorten"] = "refuse"
     model_structured: Structured = "auto"
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
-    model_requests_per_minute: float | None = Field(None, gt=0)
+    model_requests_per_minute: float | None = Field(None, gt=0, le=1e9)
     model_options: Annotated[dict[str, Any], NoDecode] = Field(
         default_factory=dict, description="JSON object, the provider's own options"
     )
@@ -194,9 +198,9 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            found = json.loads(value)
-        except ValueError:
-            raise ValueError("must be a JSON object") from None
+            found = read_json(value)
+        except PlainDataError as error:
+            raise ValueError(f"must be a JSON object; it {error}") from None
         if not isinstance(found, dict):
             raise ValueError("must be a JSON object")
         return found
@@ -318,6 +322,13 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
         for name, value in given.items()
         if value and not name.upper().startswith(keys.COMMON)
     }
+    garbled = [
+        name.upper()
+        for name, value in given.items()
+        if name.lower() in Settings.model_fields and not is_text(value)
+    ]
+    if garbled:
+        raise SettingsError("\n".join(f"{name}: is not UTF-8" for name in sorted(garbled)))
     known = source()
     models = keys.model_names(known.get("models"))
     found = keys.read_keys(variables, models)

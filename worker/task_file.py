@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from worker import verdict
+from worker.plain_data import PlainDataError, read_yaml
 from worker.task import (
     MAX_PHRASE_CHARACTERS,
     Example,
@@ -80,13 +79,10 @@ def parse(content: bytes, source: str) -> Task:
     """A task from YAML (or JSON, which is YAML). Raises `TaskError`; source names it there."""
     if len(content) > _MAX_BYTES:
         raise TaskError(f"{source}: has {len(content)} bytes, at most {_MAX_BYTES} are allowed")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(content, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise TaskError(f"{source}: is not YAML{where}") from None
+        found = read_yaml(content)
+    except PlainDataError as error:
+        raise TaskError(f"{source}: {error}") from None
     reader = _Reader()
     task = reader.task(found)
     if reader.problems or task is None:
@@ -184,10 +180,12 @@ class _Reader:
         if name in RESERVED:
             self.wrong(where, "is a field that the worker itself writes; take another name")
         kind = schema.get("type") if isinstance(schema, dict) else None
-        if kind not in _PROPERTY_KEYS:
-            self.wrong(where, f"must have a type: {', '.join(_PROPERTY_KEYS)}")
+        if not isinstance(kind, str) or kind not in _PROPERTY_KEYS:
+            self.wrong(where, f"must have one type: {', '.join(_PROPERTY_KEYS)}")
             return None
         self._known(schema, _PROPERTY_KEYS[kind] | {"type", "description"}, f"{where}.")
+        if not isinstance(schema.get("description", ""), str):
+            self.wrong(f"{where}.description", "must be a string")
         readers: Mapping[str, Callable[[], Field | None]] = {
             "string": lambda: self._text(name, schema, synonyms.get(name), where),
             "number": lambda: self._number(name, schema, where),
@@ -249,7 +247,9 @@ class _Reader:
             self.wrong(where, "must have a minimum and a maximum")
             return None
         low, high = (float(end) for end in ends if end is not None)
-        if not low < high or not abs(low) + abs(high) < 1e15:
+        if not abs(low) + abs(high) < 1e15:
+            self.wrong(where, "must have a minimum and a maximum nearer to 0 than 10 to the 15th")
+        elif not low < high:
             self.wrong(where, "must have a minimum below its maximum")
         return Number(name, low, high, whole=schema["type"] == "integer")
 

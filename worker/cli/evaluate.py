@@ -19,6 +19,7 @@ from worker.asking import Asker
 from worker.cli.kept import Kept, question
 from worker.cli.stop import stoppable
 from worker.model import ModelConfig, ModelConfigError, ModelError, ModelUnavailableError
+from worker.plain_data import PlainDataError, is_text, read_json
 from worker.settings import Settings
 from worker.task import Label, Task
 
@@ -143,8 +144,10 @@ def read(file: Path, one: Label, limit: int | None) -> list[Labelled]:
     A line has `text` and the field's name with a label, or a list of labels each of which is right.
     """
     found: list[Labelled] = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
+            if not is_text(line):
+                raise ValueError(f"{file}:{number}: is not UTF-8")
             if line.strip():
                 found.append(_labelled(line, one, f"{file}:{number}"))
             if limit and len(found) == limit:
@@ -156,9 +159,11 @@ def read(file: Path, one: Label, limit: int | None) -> list[Labelled]:
 
 def _labelled(line: str, one: Label, where: str) -> Labelled:
     try:
-        fields = json.loads(line)
+        fields = read_json(line)
         text, said = fields["text"], fields[one.name]
-    except (ValueError, KeyError, TypeError):
+    except PlainDataError as error:
+        raise ValueError(f"{where}: {error}") from None
+    except (KeyError, TypeError):
         raise ValueError(f"{where}: must be a JSON object with text and {one.name}") from None
     wanted = said if isinstance(said, list) else [said]
     labels = [one.words.get(str(label).strip().lower()) for label in wanted]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from worker.model import ModelConfig, Origin
+from worker.plain_data import read_json
 
 _QUESTION = "asked"
 _BEGINNING = b'{"asked": "'
@@ -39,8 +40,12 @@ class Kept:
         for number, line in enumerate([*whole, half], start=1):
             if not line.startswith(_BEGINNING[: len(line) if line is half else None]):
                 raise ValueError(f"{file}:{number}: is no kept answer; name a file of its own")
-        for line in whole:
-            answer = json.loads(line)
+        for number, line in enumerate(whole, start=1):
+            answer = _answer(line)
+            if answer is None:
+                raise ValueError(
+                    f"{file}:{number}: is damaged; delete the line, or name a new file"
+                )
             self._answers[answer.pop(_QUESTION)] = answer
         self._out = file.open("r+b" if file.exists() else "xb")
         # Half a line is what a process that was killed had written.
@@ -63,3 +68,14 @@ class Kept:
         """Let go of the file."""
         if self._out is not None:
             self._out.close()
+
+
+def _answer(line: bytes) -> dict[str, Any] | None:
+    """A kept answer as `add` wrote it, None for what has not all of one."""
+    try:
+        found = read_json(line.decode())
+    except ValueError:
+        return None
+    numbers = [found.get(name) for name in ("seconds", "input_tokens", "output_tokens")]
+    good = isinstance(found.get("values"), dict) and isinstance(found[_QUESTION], str)
+    return found if good and all(isinstance(one, int | float) for one in numbers) else None

@@ -90,7 +90,7 @@ def _wanted(letter: dict[str, Any], options: argparse.Namespace, now: float) -> 
 def _seconds_since(stamp: object, now: float) -> float | None:
     try:
         return now - datetime.fromisoformat(str(stamp)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -195,3 +196,38 @@ def test_who_watches_is_told_how_far_it_is(
     monkeypatch.setattr(evaluate, "PROGRESS_EACH", 0.0)
     run()
     assert "small: 3 of 4, about 0 s left" in run.said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"text": "a", "primary_emotion": ' + b"[" * 5000, ":2: nested deeper|:2: is "),
+        (b'{"text": "a", "primary_emotion": "Joy", "n": NaN}', ":2: holds NaN"),
+        (b'{"text": "a", "primary_emotion": "Joy", "n": ' + b"9" * 5000 + b"}", ":2: holds a num"),
+        (b'{"text": "\\ud800", "primary_emotion": "Joy"}', ":2: holds a lone surrogate"),
+        (b'{"text": "\xff", "primary_emotion": "Joy"}', ":2: is not UTF-8"),
+        (b'{"text": "a", "text": "b", "primary_emotion": "Joy"}', ':2: names "text" twice'),
+        (b"[1]", ":2: must be a JSON object with text and primary_emotion"),
+        (b'"text"', ":2: must be a JSON object"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(line: bytes, said: str, echo: Echo, run: Run) -> None:
+    run.input.write_bytes(run.input.read_bytes().splitlines()[0] + b"\n" + line + b"\n")
+    assert run(code=1) == {}
+    assert re.search(rf"labelled\.jsonl(?:{said})", run.said)
+    assert not echo.asked
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(echo: Echo, run: Run) -> None:
+    run.input.write_bytes(b"\xef\xbb\xbf" + run.input.read_bytes())
+    assert run()["texts"] == 4
+
+
+@pytest.mark.parametrize(
+    "rest", [b'x"}', b'x", "values": 1}', b'x", "values": {}}', b'x"} trailing', b"[" * 5000]
+)
+def test_a_kept_answer_that_is_damaged_is_named(rest: bytes, echo: Echo, run: Run) -> None:
+    run.kept.write_bytes(b'{"asked": "' + rest + b"\n")
+    assert run.keeping(code=1) == {}
+    assert "kept.jsonl:1: is damaged; delete the line" in run.said
+    assert not echo.asked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,54 @@ def test_words_of_the_models_own_may_not_repeat_the_prompt() -> None:
         with pytest.raises(BadVerdictError, match="repeats the instructions"):
             verdict.check(good | {"summary": f"I was told: {line}"[:300]}, "x", task)
     assert task.secrets
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": ["string", "null"], "maxLength": 9}, "must have one type"),
+        ({"type": {"a": 1}}, "must have one type"),
+        ({"type": None}, "must have one type"),
+        ({"type": "string", "enum": {"a": 1}}, ".enum: must be 2 to 200 strings"),
+        ({"type": "string", "enum": [["a"], "b"]}, ".enum: must be 2 to 200 strings"),
+        ({"type": "string", "maxLength": [1]}, ".maxLength: must be given"),
+        ({"type": "array", "items": [{"type": "string"}], "maxItems": 2}, ".items: must have type"),
+        ({"type": "array", "items": {"type": ["string"]}, "maxItems": 2}, ".items: must have type"),
+        ({"type": "boolean", "description": ["x"]}, ".description: must be a string"),
+        ({"type": "number", "minimum": [0], "maximum": 1}, "must have a minimum and a maximum"),
+        ({"type": "integer", "minimum": 0, "maximum": 10**16}, "nearer to 0 than"),
+        ({"type": "number", "minimum": 1, "maximum": 1}, "must have a minimum below"),
+    ],
+)
+def test_a_property_of_an_odd_kind_is_an_error_with_its_place(schema: Any, said: str) -> None:
+    changed = copy.deepcopy(FILE["schema"])
+    changed["properties"]["odd"] = schema
+    changed.pop("required", None)
+    problems = _problems(schema=changed)
+    assert any(one.startswith("schema.properties.odd") and said in one for one in problems)
+
+
+@pytest.mark.parametrize("key", ["minimum", "maximum"])
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("digits", [41, 400, 5000])
+def test_a_range_of_hundreds_of_digits_is_an_error(key: str, sign: str, digits: int) -> None:
+    content = yaml.safe_dump(FILE)
+    content = re.sub(rf"{key}: [01]\b", f"{key}: {sign}{'9' * digits}", content, count=1)
+    with pytest.raises(TaskError, match=r"^t\.yaml: at line \d+: a number out of range$"):
+        task_file.parse(content.encode(), "t.yaml")
+
+
+@pytest.mark.parametrize("odd", ["2026-01-31", "2026-02-31", ".nan", "!!set {a: null}"])
+def test_what_json_does_not_have_in_an_example_is_an_error(odd: str) -> None:
+    content = yaml.safe_dump(FILE) + "\n"
+    content = content.replace("primary_emotion: Joy", f"primary_emotion: {odd}", 1)
+    assert odd in content
+    with pytest.raises(TaskError, match=r"^t\.yaml: at line \d+: "):
+        task_file.parse(content.encode(), "t.yaml")
+
+
+@pytest.mark.parametrize("part", ["name", "synonyms", "examples", "schema", "prompt", "version"])
+@pytest.mark.parametrize("value", [[], {}, [[1]], {"a": {"b": 1}}, 7, 1.5, True, None, "", "x"])
+def test_any_value_in_any_place_is_read_or_refused_in_words(part: str, value: Any) -> None:
+    with contextlib.suppress(TaskError):
+        _parse(**{part: value})
