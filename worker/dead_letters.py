@@ -11,11 +11,11 @@ from typing import Any
 from worker.model import UnconfirmedRefusalError
 from worker.rabbitmq import Delivery
 from worker.refusals import RefusalHistory
-from worker.retries import ATTEMPTS_HEADER, DeadLetter
+from worker.retries import ATTEMPTS_HEADER, REASON_HEADER, DeadLetter
 
 # A larger body is not decoded for its id: that takes thirty times its size.
 _MOST_DECODED = 1024 * 1024
-REASON = "x-selfheal-reason"
+REASON = REASON_HEADER
 DETAIL = "x-selfheal-detail"
 ERROR_CLASS = "x-selfheal-error-class"
 FIRST_TIME = "x-selfheal-first-time"
@@ -35,9 +35,11 @@ def retry_headers(
     """Headers of a message after so many failed attempts; now in Unix seconds.
 
     What the first attempt wrote stays: when it came, and the exchange and routing key by which it
-    came (after the delay ladder they are the ladder's).
+    came (after the delay ladder they are the ladder's). Without a number of attempts beside them
+    such headers are a publisher's, and say nothing.
     """
-    old = delivery.headers
+    got = delivery.headers
+    old = got if isinstance(got.get(ATTEMPTS_HEADER), int) else {}
     stamp = _stamp(now)
     return {
         ATTEMPTS_HEADER: attempts,
@@ -81,11 +83,14 @@ def _stamp(now: float) -> str:
 def describe(delivery: Delivery) -> dict[str, Any]:
     """What is known about a dead letter, without its text.
 
-    The worker's own letters say it in x-selfheal headers; those that the broker itself
-    dead-lettered (delivery limit, expiry) only have its x-death records.
+    The worker's own letters say it in x-selfheal headers, and have no x-death records, which it
+    takes away; those that the broker itself dead-lettered (delivery limit, expiry) have them, and a
+    reason beside them is a publisher's.
     """
+    death = _first_death(delivery.headers)
     got = delivery.headers
-    death = _first_death(got)
+    if death:
+        got = {name: value for name, value in got.items() if name not in (REASON, DETAIL)}
     if REASON in got:
         reason = got[REASON]
     else:

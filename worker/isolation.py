@@ -19,8 +19,14 @@ REDELIVERIES = 2
 _COUNT_HEADER = "x-delivery-count"
 
 
-def is_suspect(headers: Mapping[str, Any]) -> bool:
-    """Whether the broker (quorum queues only) has delivered a message so often without an ack."""
+def is_suspect(headers: Mapping[str, Any], *, redelivered: bool) -> bool:
+    """Whether the broker (quorum queues only) has delivered a message so often without an ack.
+
+    redelivered: the broker's own flag. Without it the header is a publisher's, or one of an earlier
+    delivery that came along; with it the queue has overwritten what the publisher wrote.
+    """
+    if not redelivered:
+        return False
     count = headers.get(_COUNT_HEADER)
     return isinstance(count, int) and not isinstance(count, bool) and count >= REDELIVERIES
 

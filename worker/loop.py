@@ -22,7 +22,7 @@ from worker import message, retries, topology
 from worker.asking import Asker
 from worker.breaker import Breaker
 from worker.call_time import LONGEST_TURN_WAIT
-from worker.dead_letters import REPLAYED, refusal_history, retry_headers
+from worker.dead_letters import DETAIL, REASON, REPLAYED, refusal_history, retry_headers
 from worker.dead_letters import headers as dead_letter_headers
 from worker.failure_effects import BreakerEffect, breaker_effect
 from worker.handlers import Handlers, Work
@@ -222,7 +222,7 @@ class Worker:
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
         # A suspect is not given back for another suspect: its count of deliveries would be lost.
-        held = self._isolation.active and is_suspect(delivery.headers)
+        held = self._isolation.active and _suspect(delivery)
         self._take(delivery, wanted=self._open() if held else self._flowing())
 
     def on_oversized(self, delivery: Delivery) -> tuple[Publication, Callable[[Outcome], None]]:
@@ -280,7 +280,7 @@ class Worker:
             self._metrics.wait.observe(max(0.0, work.received_unix - delivery.timestamp))
         try:
             message.check_size(len(delivery.body), self._settings.max_body_bytes)
-            suspect = is_suspect(delivery.headers)
+            suspect = _suspect(delivery)
             if suspect or len(delivery.body) > message.LARGE_BODY:
                 work.read = partial(self._read, delivery)
             else:
@@ -444,7 +444,7 @@ class Worker:
         )
         more = retry_headers(work.delivery, decision.attempts, error_class, work.received_unix)
         queue = self._settings.delay_queue(decision.delay)
-        properties = copied_properties(work.delivery, more)
+        properties = copied_properties(work.delivery, more, without=(REASON, DETAIL))
         self._send(work, Publication(queue, work.delivery.body, properties), "retried")
 
     def _bury(self, work: Work, letter: DeadLetter, detail: str) -> None:
@@ -743,6 +743,10 @@ class Worker:
     def _close(self) -> None:
         self._closing = True
         self._link.close(lambda: say(logging.INFO, "stopped"))
+
+
+def _suspect(delivery: Delivery) -> bool:
+    return is_suspect(delivery.headers, redelivered=delivery.redelivered)
 
 
 _NOTHING = message.Message(id="", id_generated=False, text="", metadata=None, extra={})

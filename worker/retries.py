@@ -11,6 +11,10 @@ from worker.failure_effects import Pause, effect_of, excused
 from worker.model import RefusedTextError
 
 ATTEMPTS_HEADER = "x-selfheal-attempts"
+#: Of a dead letter alone.
+REASON_HEADER = "x-selfheal-reason"
+# More than MAX_ATTEMPTS can be.
+_MOST_ATTEMPTS = 1000
 #: Seconds between two attempts of a message that waits for the active model: each asks a fallback,
 #: which has failed before.
 AWAITED_DELAY = 30
@@ -42,9 +46,16 @@ Decision = Retry | DeadLetter | Hold
 
 
 def attempts_of(headers: Mapping[str, Any] | None) -> int:
-    """Failed attempts on record; what a publisher may have written there in error counts as 0."""
-    value = (headers or {}).get(ATTEMPTS_HEADER)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    """Failed attempts on record; what a publisher may have written there in error counts as 0.
+
+    A dead letter that was moved back to the queue by other means than `dead-letters replay` (a
+    shovel) still has its headers, and gets all its attempts again.
+    """
+    got = headers or {}
+    value = got.get(ATTEMPTS_HEADER)
+    if not isinstance(value, int) or isinstance(value, bool) or REASON_HEADER in got:
+        return 0
+    return value if 0 < value <= _MOST_ATTEMPTS else 0
 
 
 def decide(

@@ -32,7 +32,8 @@ def _work(tag: int = 1) -> Work:
     ],
 )
 def test_after_its_second_redelivery(headers: dict[str, Any], suspect: bool) -> None:
-    assert is_suspect(headers) is suspect
+    assert is_suspect(headers, redelivered=True) is suspect
+    assert not is_suspect(headers, redelivered=False)
 
 
 def test_each_has_its_turn_when_nothing_else_is_in_flight() -> None:

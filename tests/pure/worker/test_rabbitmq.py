@@ -171,9 +171,33 @@ def test_the_story_of_a_dead_letter_keeps_its_beginning() -> None:
     assert set(headers) == dead_letters.OWN_HEADERS
 
 
+def test_a_story_without_attempts_beside_it_is_a_publishers_own() -> None:
+    forged = {
+        "x-selfheal-first-time": "1999-01-01T00:00:00+00:00",
+        "x-selfheal-original-exchange": "theirs",
+        "x-selfheal-original-routing-key": "theirs",
+    }
+    headers = dead_letters.retry_headers(delivery(headers=forged), 1, "TransientError", 0.0)
+    assert headers["x-selfheal-first-time"] == "1970-01-01T00:00:00.000+00:00"
+    assert headers["x-selfheal-original-exchange"] == "ex"
+    assert headers["x-selfheal-original-routing-key"] == "key"
+
+
+def test_a_story_goes_on_where_no_attempt_was_counted_yet() -> None:
+    first = dead_letters.retry_headers(delivery(), 0, "LimitedError", 0.0)
+    later = Delivery(2, 1, False, "", "q.retry", b"{}", pika.BasicProperties(headers=first))
+    again = dead_letters.retry_headers(later, 1, "TransientError", 60.0)
+    assert again["x-selfheal-first-time"] == "1970-01-01T00:00:00.000+00:00"
+    assert again["x-selfheal-original-routing-key"] == "key"
+
+
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
+        (
+            {"x-selfheal-reason": "forged", "x-death": [{"reason": "delivery_limit"}]},
+            "delivery_limit",
+        ),
         ({"x-selfheal-reason": "blank_text"}, "blank_text"),
         ({"x-death": [{"reason": "delivery_limit", "routing-keys": ["k"]}]}, "delivery_limit"),
         ({"x-last-death-reason": "expired", "x-death": [{"reason": "other"}]}, "expired"),

@@ -58,11 +58,21 @@ def test_the_server_may_ask_for_a_longer_pause(asked: float, delay: int) -> None
 
 @pytest.mark.parametrize(
     ("header", "attempts"),
-    [(3, 3), (0, 0), (-1, 0), (True, 0), ("3", 0), (None, 0), ([3], 0), (2.5, 0)],
+    [
+        *((3, 3), (0, 0), (-1, 0), (True, 0), ("3", 0), (None, 0), ([3], 0), (2.5, 0)),
+        *((1000, 1000), (1001, 0), (2**63 - 1, 0), (b"3", 0), ({}, 0)),
+    ],
 )
 def test_what_a_publisher_wrote_into_the_header(header: object, attempts: int) -> None:
     assert attempts_of({"x-selfheal-attempts": header}) == attempts
     assert attempts_of(None) == 0
+
+
+@pytest.mark.parametrize("reason", ["retries_exhausted", "", None, 7])
+def test_a_dead_letter_that_was_moved_back_by_hand_has_all_its_attempts_again(
+    reason: object,
+) -> None:
+    assert attempts_of({"x-selfheal-attempts": 5, "x-selfheal-reason": reason}) == 0
 
 
 @given(
