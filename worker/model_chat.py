@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from worker import context, finish_reasons, prompt
+from worker.call_network import CallBackend, bind
 from worker.failure_classes import Refusal, explain_refusal
 from worker.logs import say
 from worker.model import (
@@ -42,6 +42,8 @@ WARM_UP_TEXT = "Thank you, this works very well."
 # A time-out of 0 would be none at all.
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
+# Of all that a server sends in answer to one call, before it is unpacked.
+_MOST_BYTES = 16 << 20
 # A server that is gone without a word (its node died) is found in seconds, however long a call may
 # take: its kernel does not answer. One that thinks does.
 _SILENCE = 15
@@ -69,6 +71,17 @@ class Call(threading.local):
 
     deadline: float = 0.0
     pause: float | None = None
+    received: int = 0
+
+    def left(self) -> float:
+        """Seconds until the deadline; 0 or less where it has passed."""
+        return self.deadline - time.monotonic()
+
+    def took(self, size: int) -> None:
+        """Count what came. Raises TransientError where a server sends without end."""
+        self.received += size
+        if self.received > _MOST_BYTES:
+            raise TransientError(f"the server sent more than {_MOST_BYTES >> 20} MiB for one call")
 
 
 class Http:
@@ -92,40 +105,25 @@ class Http:
             "follow_redirects": False,
             "event_hooks": {"request": [self._asked], "response": [self._answered]},
         }
-        # A client with a transport of ours would not look for a proxy.
-        if not set(urllib.request.getproxies()) - {"no"}:
-            self.settings["transport"] = httpx.HTTPTransport(limits=limits, socket_options=_WATCHED)
+        self._backend = CallBackend(self.call, _WATCHED)
+
+    def bind(self, client: httpx.Client) -> None:
+        """Have a client's connections end with the calls, and all of them with the worker."""
+        bind(client, self._backend)
+        self.closers.append(client.close)
 
     def _asked(self, request: httpx.Request) -> None:
         if self.closed:
             raise httpx.RequestError("the worker is stopping", request=request)
-        left = self._left()
+        left = max(_SHORTEST_WAIT, self.call.left())
         connect = min(_LONGEST_CONNECT, left)
         request.extensions["timeout"] = httpx.Timeout(left, connect=connect).as_dict()
+        self.call.received = 0
 
     def _answered(self, response: httpx.Response) -> None:
         self.call.pause = _pause(response)
         if response.has_redirect_location:
             raise redirected(response.status_code, self._where, response.headers["location"])
-        stream = response.extensions.get("network_stream")
-        if stream is not None and "read" not in vars(stream):
-            stream.read = self._bounded(stream.read)
-
-    def _bounded(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
-        """A connection's read, ended by the deadline of the call that has the connection.
-
-        httpx's time-out is that of one read: a gateway that sends a blank now and then, to keep its
-        client, would never meet it.
-        """
-
-        def bounded(max_bytes: int, timeout: float | None = None) -> bytes:
-            left = self._left()
-            return read(max_bytes, left if timeout is None else min(left, timeout))
-
-        return bounded
-
-    def _left(self) -> float:
-        return max(_SHORTEST_WAIT, self.call.deadline - time.monotonic())
 
 
 class Chat:

@@ -64,11 +64,12 @@ class _Asked:
     def __init__(self, config: ModelConfig, http: Http) -> None:
         self._config = config
         self._kind = (config.name or "").partition(":")[0].replace("-", "_")
+        self._bind = http.bind
         self._http: dict[str, Any] = {}
         self.context_tokens: int | None = None
         if self._kind in _OPENAI:
             client = httpx.Client(**http.settings)
-            http.closers.append(client.close)
+            http.bind(client)
             self._http = {"http_client": client}
         elif self._kind == _OLLAMA:
             self._http = self._for_ollama(http)
@@ -91,6 +92,8 @@ class _Asked:
     def made(self, now: Parameters) -> Any:
         """The class's model. Raises what the class raises, and `ModelConfigError`."""
         chat = init_chat_model(self._config.name or "", **self._settings(now))
+        if self._kind == _OLLAMA:
+            self._bind(chat._client._client)
         return _shaped(chat, self._config, now.structured, whole=self._kind == _OLLAMA)
 
     def _settings(self, now: Parameters) -> dict[str, Any]:
@@ -133,10 +136,6 @@ class _Asked:
         self.context_tokens = given if isinstance(given, int) else None
         own = config.options.get("client_kwargs")
         client = {**own, **http.settings} if isinstance(own, Mapping) else dict(http.settings)
-        if isinstance(own, Mapping):
-            client.pop("transport", None)  # with one of ours httpx would not look at the user's
-        if "transport" in client:
-            http.closers.append(client["transport"].close)
         if config.api_key:
             client["headers"] = {
                 **(client.get("headers") or {}),

@@ -6,16 +6,13 @@ The answer is constrained to the task's schema by the server (`format`).
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
 from langchain_ollama import ChatOllama
 
 from worker import prompt, schema_subsets
@@ -27,7 +24,7 @@ from worker.model import (
     ModelUnavailableError,
     TransientError,
 )
-from worker.model_chat import Chat, Http, not_trusted, tokens_to_request
+from worker.model_chat import Chat, Http, explain, tokens_to_request
 from worker.negotiated import Negotiated
 from worker.negotiation import Parameters
 
@@ -63,12 +60,8 @@ class Ollama(Chat):
             client_kwargs=http.settings,
             **settings,
         )
-        sent: Mapping[str, str] = http.settings.get("headers", {})
-        if (client := getattr(chat._client, "_client", None)) is not None:
-            http.closers.append(client.close)
-            sent = client.headers
-        # The key, or what the client has made of a user and a password in the URL.
-        self._key = sent.get("Authorization")
+        self._client: httpx.Client = chat._client._client
+        http.bind(self._client)
         self._checking = threading.Lock()
         self._checked = 0.0
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
@@ -120,23 +113,25 @@ class Ollama(Chat):
 
     def _digest(self, seconds: float) -> str:
         """The first characters of the model's digest, as `ollama list` shows them."""
-        end = time.monotonic() + seconds
+        call = self._http.call
+        until, call.deadline = call.deadline, time.monotonic() + seconds
         try:
-            asked = urllib.request.Request(f"{self._where}/api/tags")
-            if self._key:
-                asked.add_unredirected_header("Authorization", self._key)
-            with urllib.request.urlopen(asked, timeout=seconds) as reply:
-                models = json.loads(_read(reply, end))["models"]
-            digests = {one["name"]: str(one["digest"])[:12] for one in models}
-        except urllib.error.HTTPError as error:
-            raise TransientError(f"{self._where} answered {error.code}") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, ssl.SSLError):
-                raise not_trusted(reason, self._where) from None
-            raise ModelUnavailableError(f"no answer from {self._where}") from None
-        except (ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
+            # With the client's headers: they have the key, or the user and password of the URL.
+            reply = self._client.get(f"{self._where}/api/tags")
+            reply.raise_for_status()
+            digests = {one["name"]: _digest_of(one) for one in json.loads(reply.content)["models"]}
+        except ModelError:
+            raise
+        except httpx.HTTPStatusError:
+            raise TransientError(f"{self._where} answered {reply.status_code}") from None
+        except (httpx.RemoteProtocolError, httpx.DecodingError):
             raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
+        except httpx.HTTPError as error:
+            raise _no_answer(error, self._where) from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
+        finally:
+            call.deadline = until
         for name in (self.model, f"{self.model}:latest"):
             if name in digests:
                 return digests[name]
@@ -145,14 +140,19 @@ class Ollama(Chat):
         )
 
 
-def _read(reply: http.client.HTTPResponse, end: float) -> bytes:
-    """A whole body. Raises TimeoutError where it is not there by time.monotonic() == end."""
-    content = b""
-    while part := reply.read1(65536):
-        content += part
-        if time.monotonic() > end:
-            raise TimeoutError
-    return content
+def _digest_of(listed: Mapping[str, Any]) -> str:
+    """Raises KeyError and TypeError where what a server lists has no digest."""
+    if not isinstance(listed["digest"], str):
+        raise TypeError
+    return listed["digest"][:12]
+
+
+def _no_answer(error: httpx.HTTPError, where: str) -> ModelUnavailableError:
+    """What it means that a look at the server was not answered."""
+    told = explain(error, where, "")
+    if isinstance(told, ModelUnavailableError):
+        return told
+    return ModelUnavailableError(f"no answer from {where}")
 
 
 def build(config: ModelConfig) -> Ollama:

@@ -49,7 +49,7 @@ def build(config: ModelConfig) -> Chat:
     where = azure.address(config.base_url or OPENAI)
     http = Http(config)
     client = httpx.Client(**http.settings)
-    http.closers.append(client.close)
+    http.bind(client)
     if where.classic:
         client.event_hooks["request"].append(_azure_key(config.api_key or ""))
     asked = _Asked(config, where, client)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,11 +15,6 @@ from worker.model import ModelConfig, TransientError
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
-
-import httpx
-
-from worker import model_chat
-from worker.model_chat import Http
 
 # A call without its deadline would have this time for each drop.
 LONG = 600.0
@@ -62,31 +56,3 @@ def test_a_reply_in_drops_is_waited_for_until_the_deadline(provider: str) -> Non
             asked.analyse("text", time.monotonic() + 1)
         end.cancel()
         asked.close()
-
-
-class Stream:
-    """A connection; how long each read may take."""
-
-    def __init__(self) -> None:
-        self.waits: list[float | None] = []
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self.waits.append(timeout)
-        return b" "
-
-
-def test_each_read_has_what_is_left_of_the_call_whichever_call_has_the_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(model_chat, "time", clock)
-    http = Http(ModelConfig("ollama", "m", deadline=LONG))
-    stream = Stream()
-    (answered,) = http.settings["event_hooks"]["response"]
-    for begun in (100.0, 1000.0):
-        http.call.deadline = begun + 20
-        answered(httpx.Response(200, extensions={"network_stream": stream}))
-        for passed in (0, 15, 21):
-            clock.now = begun + passed
-            stream.read(1, 20.0)
-    assert stream.waits == [20.0, 5.0, 0.01] * 2

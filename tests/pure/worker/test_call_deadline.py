@@ -1,0 +1,319 @@
+"""No step of a call outlasts its deadline, through the real client libraries."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from worker import model
+from worker.model import ModelConfig, ModelError, ModelUnavailableError, TransientError
+
+pytest.importorskip("langchain_ollama")
+pytest.importorskip("langchain_openai")
+pytest.importorskip("langchain")
+
+# A call without its deadline would have this time for each step.
+LONG = 600.0
+PROVIDERS = ("ollama", "openai", "langchain", "langchain-ollama")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+Serve = Callable[[socket.socket, threading.Event], None]
+
+
+@contextmanager
+def _serving(serve: Serve) -> Iterator[tuple[int, threading.Event]]:
+    """A server of raw bytes: its port, and the event that ends it."""
+    ended = threading.Event()
+    end = threading.Timer(60, ended.set)  # else a call without a deadline would never end
+    end.start()
+
+    def accept(listening: socket.socket) -> None:
+        while not ended.is_set():
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    def one(connection: socket.socket) -> None:
+        with connection:
+            try:
+                serve(connection, ended)
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        accepting = threading.Thread(target=accept, args=(listening,), daemon=True)
+        accepting.start()
+        try:
+            yield listening.getsockname()[1], ended
+        finally:
+            ended.set()
+            end.cancel()
+            accepting.join()
+
+
+def _dripping(start: bytes, drop: bytes) -> Serve:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(start)
+        while not ended.wait(0.05):
+            connection.sendall(drop)
+
+    return serve
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+DRIPS = {
+    "nothing": _dripping(b"", b""),
+    "status line": _dripping(b"HTTP/1.1 200 ", b"O"),
+    "header": _dripping(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+    "headers": _dripping(b"HTTP/1.1 200 OK\r\n", b"X-A: a\r\n"),
+    "102": _dripping(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "103": _dripping(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+    "100": _dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk size": _dripping(CHUNKED, b"0"),
+    "chunks": _dripping(CHUNKED, b"1\r\n \r\n"),
+    "trailers": _dripping(CHUNKED + b"0\r\n", b"X-A: a\r\n"),
+    "error's body": _dripping(b"HTTP/1.1 500 Bad\r\nContent-Length: 9999\r\n\r\n", b" "),
+}
+
+
+def _built(provider: str, url: str) -> model.Provider:
+    kind, _, name = provider.partition("-")
+    config = {"langchain": "openai:m"}.get(kind, "m") if not name else f"{name}:m"
+    return model.build(ModelConfig(kind, config, url, "key", deadline=LONG))
+
+
+def _asked(provider: str, url: str, seconds: float = 1.0) -> ModelError:
+    """How a call with so many seconds ends."""
+    asked = _built(provider, url)
+    try:
+        with pytest.raises(ModelError) as raised:
+            asked.analyse("text", time.monotonic() + seconds)
+    finally:
+        asked.close()
+    return raised.value
+
+
+def _at_once(asked: Mapping[str, model.Provider], seconds: float = 1.0) -> dict[str, ModelError]:
+    """How calls of several models end that are made at the same time."""
+
+    def ask(one: model.Provider) -> ModelError:
+        with pytest.raises(ModelError) as raised:
+            one.analyse("text", time.monotonic() + seconds)
+        return raised.value
+
+    with ThreadPoolExecutor(len(asked)) as threads:
+        ends = {name: threads.submit(ask, one) for name, one in asked.items()}
+    for one in asked.values():
+        one.close()
+    return {name: end.result() for name, end in ends.items()}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_reply_that_comes_in_drops_ends_with_the_call(provider: str) -> None:
+    with ExitStack() as stack:
+        served = {drip: stack.enter_context(_serving(serve)) for drip, serve in DRIPS.items()}
+        errors = _at_once(
+            {
+                drip: _built(provider, f"http://127.0.0.1:{port}")
+                for drip, (port, _) in served.items()
+            }
+        )
+        assert not any(ended.is_set() for _, ended in served.values())
+    for drip, error in errors.items():
+        assert isinstance(error, TransientError), drip
+        assert "did not answer before the deadline" in str(error), drip
+
+
+def test_the_look_for_ollamas_digest_ends_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker import model_ollama
+
+    def warm_up(url: str) -> str:
+        asked = _built("ollama", url)
+        with pytest.raises(ModelUnavailableError) as raised:
+            asked.warm_up()
+        asked.close()
+        return str(raised.value)
+
+    monkeypatch.setattr(model_ollama, "_FIRST_LOOK", 1.0)
+    with ExitStack() as stack:
+        served = {drip: stack.enter_context(_serving(serve)) for drip, serve in DRIPS.items()}
+        urls = [f"http://127.0.0.1:{port}" for port, _ in served.values()]
+        with ThreadPoolExecutor(len(urls)) as threads:
+            said = list(threads.map(warm_up, urls))
+        assert not any(ended.is_set() for _, ended in served.values())
+    assert said == [f"no answer from {url}" for url in urls]
+
+
+@pytest.mark.parametrize("size", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_reply_without_end_is_broken_off(provider: str, size: str) -> None:
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{size}\r\n\r\n".encode())
+        while not ended.is_set():
+            connection.sendall(chunk)
+
+    with _serving(serve) as (port, ended):
+        error = _asked(provider, f"http://127.0.0.1:{port}", 50)
+        assert not ended.is_set()
+    assert "sent more than 16 MiB" in str(error)
+
+
+def test_a_list_of_models_without_end_is_broken_off() -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not ended.is_set():
+            connection.sendall(b" " * 65536)
+
+    with _serving(serve) as (port, ended):
+        asked = _built("ollama", f"http://127.0.0.1:{port}")
+        with pytest.raises(TransientError, match="sent more than 16 MiB"):
+            asked.warm_up()
+        asked.close()
+        assert not ended.is_set()
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"models": [{"name": "m", "digest": 5}]}', "{}"])
+def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body.encode())
+        ended.wait()
+
+    with _serving(serve) as (port, _):
+        asked = _built("ollama", f"http://127.0.0.1:{port}")
+        with pytest.raises(ModelUnavailableError, match="does not speak as Ollama does"):
+            asked.warm_up()
+        asked.close()
+
+
+def test_a_request_that_the_server_does_not_read_ends_with_the_call() -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        while not ended.wait(0.05):
+            connection.recv(2048)
+
+    with _serving(serve) as (port, ended):
+        asked = _built("openai", f"http://127.0.0.1:{port}")
+        with pytest.raises(TransientError, match="did not answer before the deadline"):
+            asked.analyse("text " * 3_000_000, time.monotonic() + 2)
+        asked.close()
+        assert not ended.is_set()
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """The port of a server whose queue of connections is full: it answers no more of them."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        waiting = []
+        for _ in range(3):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+            waiting.append(one)
+        yield listening.getsockname()[1]
+        for one in waiting:
+            one.close()
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_many_dead_addresses_have_the_time_of_one(
+    provider: str, full: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = socket.getaddrinfo("127.0.0.1", full, 0, socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found * 500)
+    tried: list[float] = []
+    connect = socket.socket.connect
+
+    class Counted(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(self.gettimeout() or LONG)
+            connect(self, address)
+
+    monkeypatch.setattr(socket, "socket", Counted)
+    error = _asked(provider, f"http://many.example:{full}", 2.0)
+    assert isinstance(error, ModelUnavailableError)
+    assert "no answer from" in str(error)
+    assert len(tried) <= 3, "more than 2 seconds of connecting"
+
+
+def test_a_dead_address_leaves_time_for_the_next(
+    full: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 429 Wait\r\nContent-Length: 0\r\n\r\n")
+
+    with _serving(serve) as (port, _):
+        both = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", one)) for one in (full, port)
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        error = _asked("openai", f"http://two.example:{port}", 20.0)
+    assert isinstance(error, model.OverloadedError)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_a_resolver_that_does_not_answer_ends_with_the_call(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+    looked_up: list[str] = []
+
+    def slow(host: str, *_: object, **__: object) -> Any:
+        looked_up.append(host)
+        may_end.wait(60)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    asked = _built(provider, "http://slow.example")
+    for _ in range(3):
+        with pytest.raises(ModelUnavailableError, match="no answer from"):
+            asked.analyse("text", time.monotonic() + 0.3)
+    assert not may_end.is_set()
+    assert looked_up == ["slow.example"], "a thread for each call"
+    may_end.set()
+    asked.close()
+
+
+TLS_RECORD = b"\x16\x03\x03\x40\x00"
+
+
+@pytest.mark.parametrize("first", [b"", TLS_RECORD], ids=["silent", "drops"])
+def test_a_handshake_in_tls_ends_with_the_call(first: bytes) -> None:
+    with _serving(_dripping(first, b"\x02" if first else b"")) as (port, ended):
+        errors = _at_once({one: _built(one, f"https://127.0.0.1:{port}") for one in PROVIDERS})
+        assert not ended.is_set()
+    assert all(isinstance(error, ModelUnavailableError) for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("drip", ["nothing", "header", "102"])
+def test_a_proxy_that_does_not_answer_ends_with_the_call(
+    drip: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with _serving(DRIPS[drip]) as (port, ended):
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{port}")
+        errors = _at_once({one: _built(one, f"{scheme}://model.example") for one in PROVIDERS})
+        assert not ended.is_set()
+    for one, error in errors.items():
+        assert isinstance(error, TransientError), one
+        assert "did not answer before the deadline" in str(error), one
