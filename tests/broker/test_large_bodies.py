@@ -15,10 +15,11 @@ from worker import dead_letters
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
     from tests.broker.process import WorkerProcess
-    from tests.broker.rabbit import Vhost
+    from tests.broker.rabbit import Rabbit, Vhost
 
 MIB = 1024 * 1024
 LARGEST = 16 * MIB  # of RabbitMQ 4, unless it is told otherwise
+ALLOWED = 128 * MIB  # what it can be told, and what older ones take
 
 
 def _peak(worker: WorkerProcess) -> int:
@@ -52,6 +53,31 @@ def test_a_body_above_the_limit_is_dead_lettered_whole_in_memory_of_any_message(
     assert {body for body, _ in letters} == set(large)
     assert {p.headers[dead_letters.REASON] for _, p in letters} == {"body_too_large"}
     assert {p.headers["x-selfheal-attempts"] for _, p in letters} == {1}
+    vhost.publish(bodies(5))
+    assert len(collect(vhost, 5)) == 5
+    assert not [line for line in worker.lines() if "lost" in line["event"]]
+
+
+def test_the_largest_body_that_a_broker_can_be_told_to_take_is_dead_lettered(
+    own_rabbit: Rabbit, start_worker: StartWorker
+) -> None:
+    own_rabbit.stop()
+    conf = own_rabbit.folder / "conf.d" / "20.conf"
+    conf.write_text(f"max_message_size = {ALLOWED}\n")
+    own_rabbit.start()
+    vhost = own_rabbit.add_vhost("large")
+    worker = start_worker(vhost.uri).ready()
+    vhost.publish(bodies(50))
+    assert len(collect(vhost, 50)) == 50
+    normal = _peak(worker)
+    large = [_nested(ALLOWED), b"x" * ALLOWED]
+    for one in large:
+        vhost.publish([one])
+    vhost.wait_count("feedback.dead-letters", len(large))
+    assert _peak(worker) <= 1.3 * normal
+    letters = vhost.take("feedback.dead-letters", len(large))
+    assert sorted(map(len, large)) == sorted(len(body) for body, _ in letters)
+    assert {p.headers[dead_letters.REASON] for _, p in letters} == {"body_too_large"}
     vhost.publish(bodies(5))
     assert len(collect(vhost, 5)) == 5
     assert not [line for line in worker.lines() if "lost" in line["event"]]
