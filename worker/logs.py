@@ -35,6 +35,13 @@ def printable(value: object) -> str:
     return text if text.isprintable() else json.dumps(text)
 
 
+def escaped(text: str) -> str:
+    """Text on one line, its control characters as JSON has them: a server's words may hold some."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+
+
 def _time(record: logging.LogRecord) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{stamp}.{int(record.msecs):03d}Z"
@@ -56,7 +63,8 @@ class _Json(logging.Formatter):
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {k}={printable(v)}" for k, v in getattr(record, "fields", {}).items())
-        line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{fields}"
+        event = escaped(record.getMessage())
+        line = f"{_time(record)} {record.levelname.lower():7} {event}{fields}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += f" exception={printable(self.formatException(record.exc_info))}"
         return line

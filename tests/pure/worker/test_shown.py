@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_a_line_of_the_log_stays_one(bad: str) -> None:
     assert line.isprintable()
     assert line.encode()
     assert line.endswith(" why=no answer")
+
+
+@pytest.mark.parametrize("form", [logs._Text(), logs._Json()])
+@pytest.mark.parametrize(
+    "bad", ["a\nb", "a\r\nb", "\x1b[2J", "\x9b2J", "a\u2028b", "\u202eb", "\ud800", "\0", "\x7f"]
+)
+def test_a_line_stays_one_whatever_a_server_says_in_it(bad: str, form: logging.Formatter) -> None:
+    """Its words are in the event, and in what an exception says."""
+    try:
+        raise ValueError(bad)
+    except ValueError:
+        said = ("http://h", f"no such model {bad} é")
+        record = logging.LogRecord("n", 30, "p", 1, "%s said: %s", said, sys.exc_info())
+    line = form.format(record)
+    assert line.isprintable()
+    assert line.encode()
+    assert "http://h said: no such model" in line
+    assert "é" in line or "\\u00e9" in line
 
 
 @pytest.mark.parametrize(
