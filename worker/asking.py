@@ -548,11 +548,7 @@ class _Asked:
         self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
         self.answer = answer
         if answer.usage is not None:
-            before = self.usage or Usage(0, 0)
-            self.usage = Usage(
-                before.input_tokens + answer.usage.input_tokens,
-                before.output_tokens + answer.usage.output_tokens,
-            )
+            self.usage = answer.usage if self.usage is None else self.usage + answer.usage
 
 
 def _in_full(answer: Answer, member: Member, text: str) -> Answer:

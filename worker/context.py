@@ -67,10 +67,10 @@ def fewest_tokens(text: str) -> int:
 def was_cut(text: str, tokens_read: int | None, context_tokens: int | None = None) -> bool:
     """Whether a server that says it read so many tokens cannot have read all of the text.
 
-    None or 0: it does not say (old versions of Ollama, where the prompt was in their cache). A
-    prompt that fills the context to its end was cut to fit: it leaves no room for an answer.
+    None, 0 or less: it does not say (old versions of Ollama, where the prompt was in their cache).
+    A prompt that fills the context to its end was cut to fit: it leaves no room for an answer.
     """
-    if not tokens_read:
+    if not tokens_read or tokens_read < 0:
         return False
     if context_tokens is not None and tokens_read >= context_tokens - 1:
         return True

@@ -201,7 +201,8 @@ class Metrics:
         timer.observe(seconds)
         if usage is not None:
             self._counter(origin, "input").observe(usage.input_tokens)
-            self._counter(origin, "output").observe(usage.output_tokens)
+            if usage.output_tokens is not None:
+                self._counter(origin, "output").observe(usage.output_tokens)
 
     def _counter(self, origin: Origin, kind: str) -> Histogram:
         counter = self._counted.get((origin, kind))

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from worker import keys
 from worker.task import Task
+from worker.token_counts import token_count
 
 GROUP = "selfheal.providers"
 
@@ -114,10 +115,23 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that one call took, as the provider counted them."""
+    """Tokens that calls took, as the provider counted them; output_tokens: None is unknown."""
 
     input_tokens: int
-    output_tokens: int
+    output_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """What both took; unknown where one is."""
+        known = self.output_tokens is not None and other.output_tokens is not None
+        written = (self.output_tokens or 0) + (other.output_tokens or 0)
+        return Usage(self.input_tokens + other.input_tokens, written if known else None)
+
+
+def counted(input_tokens: object, output_tokens: object) -> Usage | None:
+    """What a server reports of its tokens. None where it counted none of the input: some servers
+    say 0, or what is no number, of what they do not know."""
+    read = token_count(input_tokens)
+    return Usage(read, token_count(output_tokens)) if read else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,11 @@ class Answer:
     pause: float | None = None
     version: str | None = None
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.usage is not None:  # a plug-in may have it from its server as it is
+            known = counted(self.usage.input_tokens, self.usage.output_tokens)
+            object.__setattr__(self, "usage", known)
 
 
 class ModelError(Exception):

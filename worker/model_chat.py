@@ -33,10 +33,12 @@ from worker.model import (
     TransientError,
     Usage,
     brief,
+    counted,
     without_userinfo,
 )
 from worker.negotiation import text_of
 from worker.rate_limit_headers import pause_asked
+from worker.token_counts import without_bad_counts
 
 WARM_UP_TEXT = "Thank you, this works very well."
 # A time-out of 0 would be none at all.
@@ -124,6 +126,8 @@ class Http:
         self.call.pause = _pause(response)
         if response.has_redirect_location:
             raise redirected(response.status_code, self._where, response.headers["location"])
+        if response.is_success and _is_json(response):
+            response._content = without_bad_counts(response.read())
 
 
 class Chat:
@@ -354,7 +358,7 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
         return TransientError("the call broke off")
     if "ConnectionError" in kinds:
         return ModelUnavailableError(f"no answer from {where}")
-    if isinstance(error, ValueError | TypeError | KeyError | AttributeError):
+    if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
         # Half an HTTP body, or JSON that is no chat reply.
         return BadOutputError(f"no chat reply: {type(error).__name__}")
     return TransientError(f"the call failed: {type(error).__name__}")
@@ -365,6 +369,12 @@ def _pause(response: httpx.Response) -> float | None:
     if response.is_error or any("ratelimit" in name for name in response.headers):
         return pause_asked(response.headers, time.time(), refused=response.is_error)
     return None
+
+
+def _is_json(response: httpx.Response) -> bool:
+    """Whether it comes in one piece: a stream of events or lines has a type of its own."""
+    kind: str = response.headers.get("content-type", "")
+    return kind.partition(";")[0].strip().lower() == "application/json"
 
 
 def _kinds(error: BaseException) -> list[str]:
@@ -450,7 +460,6 @@ def _cut_off(error: Exception) -> Answer | None:
 
 
 def _usage(metadata: Any) -> Usage | None:
-    """None where nothing was counted: some servers say 0 of what they do not know."""
-    if not metadata or not metadata.get("input_tokens"):
+    if not isinstance(metadata, Mapping):
         return None
-    return Usage(int(metadata["input_tokens"]), int(metadata.get("output_tokens") or 0))
+    return counted(metadata.get("input_tokens"), metadata.get("output_tokens"))

@@ -99,9 +99,8 @@ class LlamaCpp:
         counted = reply.response_metadata.get("token_usage") or {}
         if counted:
             reply.usage_metadata = {
-                "input_tokens": counted["prompt_tokens"],
-                "output_tokens": counted["completion_tokens"],
-                "total_tokens": counted["total_tokens"],
+                "input_tokens": counted.get("prompt_tokens"),
+                "output_tokens": counted.get("completion_tokens"),
             }
         return reply
 

@@ -233,7 +233,7 @@ class _Asking:
             "values": {k: v for k, v in reply.verdict.values.items() if k in short},
             "seconds": round(time.monotonic() - begun, 6),
             "input_tokens": usage.input_tokens if usage else 0,
-            "output_tokens": usage.output_tokens if usage else 0,
+            "output_tokens": (usage.output_tokens if usage else 0) or 0,
         }
         self._kept.add(asked, answer)
         return self._said(answer)
