@@ -206,14 +206,19 @@ class CallStream(httpcore.NetworkStream):
     def __init__(self, connected: socket.socket, bounds: Bounds) -> None:
         self._socket = connected
         self._bounds = bounds
+        self._tunnelling = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has come, b"" at the end. Raises httpcore's ReadTimeout and ReadError."""
+        """What has come, b"" at the end. Raises httpcore's ReadTimeout and ReadError.
+
+        ConnectTimeout where a proxy does not answer: nothing has reached the server yet.
+        """
         try:
             self._socket.settimeout(_seconds(self._bounds, timeout))
             data = self._socket.recv(max_bytes)
         except TimeoutError as error:
-            raise httpcore.ReadTimeout(str(error)) from error
+            late = httpcore.ConnectTimeout if self._tunnelling else httpcore.ReadTimeout
+            raise late(str(error)) from error
         except OSError as error:
             raise httpcore.ReadError(str(error)) from error
         self._bounds.took(len(data))
@@ -221,6 +226,7 @@ class CallStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of buffer. Raises httpcore's WriteTimeout and WriteError."""
+        self._tunnelling = self._tunnelling or buffer.startswith(b"CONNECT ")
         rest = memoryview(buffer)
         try:
             while rest:

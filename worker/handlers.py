@@ -96,6 +96,9 @@ class Handlers:
             try:
                 if work.read is not None:
                     self._read(work, work.read)
+                    # Not the call's time: it may have waited for other large bodies.
+                    work.due = time.monotonic() + self._deadline
+                    work.started = time.monotonic()
                 due = work.started + self._deadline
                 work.reply = self._asker.ask(
                     work.message.text,

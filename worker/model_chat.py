@@ -44,8 +44,10 @@ WARM_UP_TEXT = "Thank you, this works very well."
 # A time-out of 0 would be none at all.
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
-# Of all that a server sends in answer to one call, before it is unpacked.
+# Of all that a server sends in answer to one call, and of what is unpacked from it.
 _MOST_BYTES = 16 << 20
+# Of a version that a server reports: results and metrics carry it.
+_LONGEST_NAME = 200
 # A server that is gone without a word (its node died) is found in seconds, however long a call may
 # take: its kernel does not answer. One that thinks does.
 _SILENCE = 15
@@ -83,7 +85,7 @@ class Call(threading.local):
         """Count what came. Raises TransientError where a server sends without end."""
         self.received += size
         if self.received > _MOST_BYTES:
-            raise TransientError(f"the server sent more than {_MOST_BYTES >> 20} MiB for one call")
+            raise _too_large()
 
 
 class Http:
@@ -126,8 +128,10 @@ class Http:
         self.call.pause = _pause(response)
         if response.has_redirect_location:
             raise redirected(response.status_code, self._where, response.headers["location"])
-        if response.is_success and _is_json(response):
-            response._content = without_bad_counts(response.read())
+        whole = _is_json(response)
+        if whole or response.is_error:
+            content = _unpacked(response)
+            response._content = without_bad_counts(content) if whole else content
 
 
 class Chat:
@@ -215,7 +219,7 @@ class Chat:
             _usage(getattr(reply, "usage_metadata", None)),
             self._http.call.pause,
             version=version if reported is None else reported,
-            fingerprint=fingerprint if isinstance(fingerprint, str) else "",
+            fingerprint=fingerprint[:_LONGEST_NAME] if isinstance(fingerprint, str) else "",
         )
 
     def _reported(self, metadata: Mapping[str, Any]) -> str | None:
@@ -229,8 +233,8 @@ class Chat:
         # LangChain's own names begin with the provider's: ollama:gpt-x.
         if said in (self.model, self.model.partition(":")[2]):
             said = ""
-        self.version = said
-        return said
+        self.version = said[:_LONGEST_NAME]
+        return self.version
 
     def _quote(self, error: Exception) -> None:
         """Log what the server said of the warm-up text, which is ours; once for the same words."""
@@ -291,6 +295,8 @@ def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -
             f"the request to {where} cannot be sent: a header holds what HTTP does not allow; "
             "check the API key and the headers in the model's options"
         )
+    if "ProxyError" in kinds:
+        return ModelUnavailableError(f"the proxy made no connection to {where}")
     if _is_filtered(error, kinds):
         return ContentFilteredError("the server filtered the answer (content_filter)")
     return _broken(error, kinds, where)
@@ -369,6 +375,20 @@ def _pause(response: httpx.Response) -> float | None:
     if response.is_error or any("ratelimit" in name for name in response.headers):
         return pause_asked(response.headers, time.time(), refused=response.is_error)
     return None
+
+
+def _too_large() -> TransientError:
+    return TransientError(f"the server sent more than {_MOST_BYTES >> 20} MiB for one call")
+
+
+def _unpacked(response: httpx.Response) -> bytes:
+    """A whole body. A compressed one can have a thousand times the size of what was sent."""
+    content = bytearray()
+    for part in response.iter_bytes():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise _too_large()
+    return bytes(content)
 
 
 def _is_json(response: httpx.Response) -> bool:

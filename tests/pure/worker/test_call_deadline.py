@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
@@ -315,5 +316,48 @@ def test_a_proxy_that_does_not_answer_ends_with_the_call(
         errors = _at_once({one: _built(one, f"{scheme}://model.example") for one in PROVIDERS})
         assert not ended.is_set()
     for one, error in errors.items():
-        assert isinstance(error, TransientError), one
-        assert "did not answer before the deadline" in str(error), one
+        if scheme == "https":  # the request has not been sent
+            assert isinstance(error, ModelUnavailableError), one
+        else:
+            assert isinstance(error, TransientError), one
+            assert "did not answer before the deadline" in str(error), one
+
+
+@pytest.mark.parametrize("status", ["403 No", "407 Who", "502 Bad", "503 Busy"])
+def test_a_proxy_that_makes_no_connection_is_no_fault_of_the_message(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with _serving(serve) as (port, _):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        asked = {one: _built(one, "https://model.example") for one in PROVIDERS}
+        errors = _at_once(asked, 30.0)
+    for one, error in errors.items():
+        assert isinstance(error, ModelUnavailableError), one
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Bad"])
+def test_a_reply_that_unpacks_without_end_is_broken_off(status: str) -> None:
+    packed = gzip.compress(b" " * (64 << 20))
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+            f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + packed)
+        ended.wait()
+
+    with _serving(serve) as (port, ended):
+        asked = {one: _built(one, f"http://127.0.0.1:{port}") for one in PROVIDERS}
+        errors = _at_once(asked, 50.0)
+        assert not ended.is_set()
+    for one, error in errors.items():
+        assert "sent more than 16 MiB" in str(error), one

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from pathlib import Path
 
 from worker import faults, task_file
@@ -74,6 +75,37 @@ def test_what_was_given_up_is_still_running_until_its_thread_is_free(tmp_path: P
     file.unlink()
     assert finished.get(timeout=10) is work
     assert handlers.running() == []
+
+
+def test_a_call_has_its_whole_time_after_a_wait_for_other_large_bodies() -> None:
+    """Each is decoded alone; a message would have no time left, and lose an attempt by it."""
+    deadlines: queue.SimpleQueue[float] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    asker = Asker([Member(Provider())], task_file.load(), before=deadlines.put)
+    handlers = Handlers(asker, threads=2, deadline=0.2, finished=finished.put)
+    reading, may_end = threading.Event(), threading.Event()
+    read_at: list[float] = []
+
+    def slow() -> Message:
+        reading.set()
+        may_end.wait(60)
+        read_at.append(time.monotonic())
+        return _work().message
+
+    first, second = _work(), _work()
+    first.read = second.read = slow
+    handlers.submit(first)
+    assert reading.wait(30)
+    handlers.submit(second)
+    while len(handlers.running()) < 2:
+        threading.Event().wait(0.001)
+    end = second.due
+    while time.monotonic() < end:
+        threading.Event().wait(0.01)
+    may_end.set()
+    assert {finished.get(timeout=30).error for _ in range(2)} == {None}
+    for at in read_at:
+        assert deadlines.get(timeout=0) >= at + 0.2
 
 
 def _work() -> Work:
