@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from worker.model import (
     TextTooLongError,
     TransientError,
 )
+from worker.rate_limit_bodies import pause_in_body
 
 _TOO_LONG_CODES = {
     "context_length_exceeded",  # OpenAI, Azure, LiteLLM, OpenRouter
@@ -73,6 +75,37 @@ _QUOTA_CODES = {
     "account_deactivated",
     "billing_error",  # Anthropic
 }
+#: Sent with other statuses than 429, 503 and 529 too: in a reply of status 200 or 400 by gateways,
+#: in a stream by Anthropic, with 400 by AWS.
+_OVERLOAD_CODES = {
+    "rate_limit_exceeded",  # OpenAI, Groq
+    "rate_limit_error",  # Anthropic
+    "rate_limited",
+    "rate_limit_reached",
+    "ratelimitreached",  # Azure
+    "overloaded_error",  # Anthropic
+    "overloaded",
+    "server_overloaded",
+    "engine_overloaded",
+    "engine_overloaded_error",  # Moonshot
+    "model_overloaded",
+    "resource_exhausted",  # Google
+    "throttlingexception",  # AWS
+    "servicequotaexceededexception",
+    "toomanyrequests",
+    "too_many_requests",
+    "requests_limit_exceeded",
+    "nocapacity",  # Azure
+    "service_tier_capacity_exceeded",  # Mistral
+    "429",
+    "529",
+}
+_NOT_FOUND_CODES = {"model_not_found", "deploymentnotfound", "model_not_exist", "modelnotfound"}
+_NO_MODEL_WORDS = re.compile(
+    r"\b(?:model|deployment)\b.{0,200}(?:not (?:be )?(?:found|exist)|does ?n.t exist|unknown)"
+    r"|no (?:such )?(?:model|deployment|endpoints found)|unknown model"
+)
+_OLLAMA_WORDS = re.compile(r"model '[^']{1,200}' not found")
 _ACCESS_CODES = {
     "invalid_api_key",
     "invalid_authentication",
@@ -102,28 +135,35 @@ class Refusal:
     body: object = None
 
 
-def explain_refusal(refusal: Refusal) -> ModelError:
-    """What a status of 400 or more means. Never quotes the body."""
+def explain_refusal(refusal: Refusal, now: float | None = None) -> ModelError:
+    """What a status of 400 or more means. Never quotes the body.
+
+    A gateway may pass on what a server said of the text with a status of its own (502). now: Unix
+    seconds, by default the clock's; for a pause that the body asks for.
+    """
     codes, words = _codes_and_words(refusal.body)
     status, where = refusal.status, refusal.where
     if status == 402 or codes & _QUOTA_CODES:
         return ModelAccessError(f"{where} says that the account's quota is used up ({status})")
     if status == 401:
         return ModelAccessError(f"{where} refused the key (401)")
-    if status <= 500 and (refused := _text_refused(status, where, codes, words)) is not None:
+    if status >= 400 and (refused := _text_refused(status, where, codes, words)) is not None:
         return refused
-    if status == 403:
-        return _forbidden(where, codes)
-    return _by_status(refusal)
+    if status in (429, 503, 529) or codes & _OVERLOAD_CODES:
+        pause = refusal.pause
+        if pause is None:
+            pause = pause_in_body(refusal.body, time.time() if now is None else now)
+        return OverloadedError(f"{where} answered {status}", retry_after=pause)
+    return _not_found(refusal, codes, words) if status == 404 else _by_status(refusal, codes)
 
 
 def _text_refused(status: int, where: str, codes: set[str], words: str) -> RefusedTextError | None:
     too_long = _TOO_LONG_WORDS.search(words) or (
-        status in (400, 422, 500) and _TOO_LONG_WORDS_OF_400.search(words)
+        status in (400, 422, 500, 502) and _TOO_LONG_WORDS_OF_400.search(words)
     )
     if status == 413 or codes & _TOO_LONG_CODES or too_long:
         return TextTooLongError(f"{where} says that the text is too long ({status})")
-    if codes & _FILTER_CODES or (status in (400, 403, 451) and _FILTER_WORDS.search(words)):
+    if codes & _FILTER_CODES or (status in (400, 403, 451, 502) and _FILTER_WORDS.search(words)):
         return ContentFilteredError(f"{where} filtered the content ({status})")
     return None
 
@@ -136,16 +176,29 @@ def _forbidden(where: str, codes: set[str]) -> ModelError:
     return TransientError(f"{where} refused this text, or the key (403)")
 
 
-def _by_status(refusal: Refusal) -> ModelError:
+def _not_found(refusal: Refusal, codes: set[str], words: str) -> ModelUnavailableError:
+    where, model = refusal.where, refusal.model
+    if "pull" in words or not words or _OLLAMA_WORDS.match(words):
+        return ModelUnavailableError(f"model '{model}' is not on {where}; pull it there first")
+    if codes & _NOT_FOUND_CODES or _NO_MODEL_WORDS.search(words):
+        return ModelUnavailableError(
+            f"model '{model}' is not on {where} (404), or this key may not use it; "
+            "compare its name with those that the server offers"
+        )
+    return ModelUnavailableError(
+        f"{where} has nothing at this path (404); compare the URL with the server's documentation "
+        "(does it end in /v1?)"
+    )
+
+
+def _by_status(refusal: Refusal, codes: set[str]) -> ModelError:
     status, where, pause = refusal.status, refusal.where, refusal.pause
     said = f"{where} answered {status}"
+    if status == 403:
+        return _forbidden(where, codes)
     if status < 400:
         return ModelUnavailableError(f"{said}, a redirect; set its URL to where the model is")
-    if status == 404:
-        return ModelUnavailableError(
-            f"model '{refusal.model}' is not on {where}; pull it there first"
-        )
-    if status in (429, 503, 529) or (status >= 500 and pause is not None):
+    if status >= 500 and pause is not None:
         return OverloadedError(said, retry_after=pause)
     if status in (502, 504, 521, 522, 523, 530):
         return ModelUnavailableError(f"{said}: the gateway cannot reach the model")
@@ -179,8 +232,9 @@ def _collect(part: Any, codes: set[str], words: list[str], depth: int) -> None:
             _collect(one, codes, words, depth - 1)
         return
     for name, value in list(part.items())[:40]:
-        if name in ("code", "type", "reason", "error_type", "status") and isinstance(value, str):
-            codes.add(value.lower())
+        if name in ("code", "type", "reason", "error_type", "status", "__type"):
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                codes.add(str(value)[:100].lower())
         elif name in ("message", "error", "detail", "msg", "raw") and isinstance(value, str):
             words.append(value)
         elif isinstance(value, dict | list):

@@ -372,7 +372,7 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
 
 def _pause(response: httpx.Response) -> float | None:
     """What an answer asks for: an error with Retry-After, either with what is left of a quota."""
-    if response.is_error or any("ratelimit" in name for name in response.headers):
+    if response.is_error or any("ratelimit" in name.replace("-", "") for name in response.headers):
         return pause_asked(response.headers, time.time(), refused=response.is_error)
     return None
 

@@ -1,34 +1,33 @@
 """How long a model server wants to be left alone, from the headers of its answer. Pure.
 
-Sources: RFC 9110 (Retry-After), RFC 9651 and the IETF draft on RateLimit headers, and the API
-references of OpenAI (retry-after-ms, x-ratelimit-*), Azure OpenAI, Anthropic
-(anthropic-ratelimit-*) and OpenRouter (X-RateLimit-Reset in milliseconds).
+Sources: RFC 9110 (Retry-After), RFC 9651 and the IETF draft on RateLimit headers
+(draft-ietf-httpapi-ratelimit-headers: a list of policies since -08, limit, remaining and reset in
+one header in -07, three headers before), and the API references of OpenAI (retry-after-ms,
+x-ratelimit-*), Azure OpenAI (x-ms-retry-after-ms as Azure's SDKs read it), Anthropic
+(anthropic-ratelimit-*), Mistral (ratelimitbysize-*), Cerebras (x-ratelimit-*-tokens-minute) and
+OpenRouter (X-RateLimit-Reset in milliseconds).
 """
 
 from __future__ import annotations
 
-import email.utils
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
-LONGEST_PAUSE = 3600.0
+from worker.durations import LONGEST_PAUSE, bounded, number, pause_of
 
-# A number from here on is a time since 1970 and no length: in seconds, and in milliseconds.
-_EPOCH = 1e9
-_EPOCH_MILLISECONDS = 1e12
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-_LENGTH = re.compile(rf"(?:{_PART.pattern})+")
-_COUNTED = ("requests", "tokens", "input-tokens", "output-tokens", "project-tokens")
-#: What is left and when there is more, in the forms of the servers.
-_QUOTAS = (
-    *((f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in _COUNTED),
-    *((f"anthropic-ratelimit-{w}-remaining", f"anthropic-ratelimit-{w}-reset") for w in _COUNTED),
-    ("x-ratelimit-remaining", "x-ratelimit-reset"),
-    ("ratelimit-remaining", "ratelimit-reset"),
+__all__ = ["LONGEST_PAUSE", "pause_asked"]
+
+_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
+_SECONDS = ("retry-after", "x-retry-after")
+# x-ratelimit-remaining-requests, anthropic-ratelimit-tokens-remaining, ratelimit-remaining, …
+_REMAINING = re.compile(
+    r"(?:[a-z]+-)?rate-?limit(?:bysize)?-(?:[a-z-]+-)?remaining(?:-[a-z0-9-]+)?"
 )
+# A header may be many lines, joined; what is longer than this is no quota.
+_LONGEST_HEADER = 2000
+_MEMBER = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
+_PARAMETER = re.compile(r'([a-z][a-z0-9_-]*)\s*=\s*"?(-?[0-9][0-9.]*)')
 
 
 def pause_asked(headers: Mapping[str, str], now: float, *, refused: bool) -> float | None:
@@ -37,61 +36,59 @@ def pause_asked(headers: Mapping[str, str], now: float, *, refused: bool) -> flo
     refused: the answer is an error, where Retry-After counts before what is left of a quota. now:
     Unix seconds.
     """
-    lower = {name.lower(): value for name, value in headers.items()}
+    lower = {name.lower(): value[:_LONGEST_HEADER] for name, value in headers.items()}
     if refused and (said := _retry_after(lower, now)) is not None:
         return said
-    waits = list(_used_up(lower, now))
+    waits = [*_used_up(lower, now), *_policies(lower.get("ratelimit", ""), now)]
     return max(waits) if waits else None
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return _bounded(milliseconds / 1000)
-    return _length(headers.get("retry-after", ""), now)
+    for name in _MILLISECONDS:
+        milliseconds = number(headers.get(name, ""))
+        if milliseconds is not None:
+            return bounded(milliseconds / 1000)
+    found = (pause_of(headers.get(name, ""), now) for name in _SECONDS)
+    return next((pause for pause in found if pause is not None), None)
 
 
 def _used_up(headers: Mapping[str, str], now: float) -> Iterator[float]:
-    for remaining, reset in _QUOTAS:
-        left = _number(headers.get(remaining, ""))
+    """The waits of quotas of which nothing is left, each in a header of its own."""
+    for name, value in headers.items():
+        if not _REMAINING.fullmatch(name):
+            continue
+        left = number(value)
         if left is None or left > 0:
             continue
-        until = _length(headers.get(reset, ""), now)
-        if until is not None:
-            yield until
+        reset = name.replace("remaining", "reset")
+        # Kong has one reset for all of its windows.
+        for other in (reset, f"{reset}-after", name.partition("remaining")[0] + "reset"):
+            until = pause_of(headers.get(other, ""), now)
+            if until is not None:
+                yield until
+                break
 
 
-def _length(said: str, now: float) -> float | None:
-    """ "2", "0.5", "6m0s", "20ms", a date of HTTP or of RFC 3339, a time since 1970."""
-    said = said.strip()
-    number = _number(said)
-    if number is not None:
-        if number >= _EPOCH_MILLISECONDS:
-            return _bounded(number / 1000 - now)
-        return _bounded(number - now if number >= _EPOCH else number)
-    if _LENGTH.fullmatch(said):
-        return _bounded(sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(said)))
-    moment = _moment(said)
-    return None if moment is None else _bounded(moment - now)
+def _policies(said: str, now: float) -> Iterator[float]:
+    """The waits of used-up policies in a RateLimit header of either draft.
+
+    `"burst";r=0;t=5, "daily";r=10;t=3600`, or `limit=100, remaining=0, reset=30`.
+    """
+    together: dict[str, str] = {}
+    for member in _MEMBER.findall(said.lower()):
+        name, _, parameters = member.partition(";")
+        own = dict(_PARAMETER.findall(parameters))
+        if "r" in own:
+            yield from _policy(own["r"], own.get("t", ""), now)
+        else:
+            together |= dict(_PARAMETER.findall(name)) | own
+    if "remaining" in together:
+        yield from _policy(together["remaining"], together.get("reset", ""), now)
+    elif "r" in together:
+        yield from _policy(together["r"], together.get("t", ""), now)
 
 
-def _number(said: str) -> float | None:
-    try:
-        number = float(said)
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _moment(said: str) -> float | None:
-    for read in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            found = read(said)
-            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, TypeError, OverflowError):
-            continue
-    return None
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
+def _policy(remaining: str, reset: str, now: float) -> Iterator[float]:
+    left, until = number(remaining), pause_of(reset, now)
+    if left is not None and left <= 0 and until is not None and math.isfinite(until):
+        yield until

@@ -69,6 +69,63 @@ def test_the_class_of_a_refusal(status: int, body: object, kind: type[Exception]
     assert "secret text" not in str(error)
 
 
+OVERLOADS: list[object] = [
+    _code("rate_limit_exceeded"),
+    {"error": {"type": "rate_limit_error"}},
+    {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+    {"error": {"code": 429, "message": "Provider returned error"}},
+    {"error": {"code": "429", "message": "Requests have exceeded the call rate limit"}},
+    {"error": {"status": "RESOURCE_EXHAUSTED"}},
+    {"__type": "ThrottlingException", "message": "Too many requests"},
+    {"error": {"code": "RateLimitReached"}},
+]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 408, 409, 422, 424, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("body", OVERLOADS)
+def test_an_overload_is_known_by_its_code_whatever_the_status(status: int, body: object) -> None:
+    assert type(explain_refusal(Refusal(status, "http://h", "m", None, body))) is OverloadedError
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (_code("context_length_exceeded"), TextTooLongError),
+        ("litellm.ContextWindowExceededError: prompt is too long", TextTooLongError),
+        ({"error": {"message": "This model's maximum context length is 4096"}}, TextTooLongError),
+        (_code("content_filter"), ContentFilteredError),
+    ],
+)
+def test_what_is_said_of_the_text_counts_before_a_gateways_status(
+    status: int, body: object, kind: type[Exception]
+) -> None:
+    error = explain_refusal(Refusal(status, "http://h", "m", None, body))
+    assert isinstance(error, TextTooLongError if status == 413 else kind)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (None, "model 'm' is not on http://h; pull it there first"),
+        ({"error": "model 'm' not found, try pulling it first"}, "pull it there first"),
+        ({"error": "model 'm' not found"}, "pull it there first"),
+        (_code("model_not_found"), r"is not on http://h \(404\), or this key may not use it"),
+        (_code("DeploymentNotFound"), "or this key may not use it"),
+        ({"message": "The model `m` does not exist."}, "or this key may not use it"),
+        ({"error": {"message": "No endpoints found for m."}}, "or this key may not use it"),
+        ({"detail": "Not Found"}, r"has nothing at this path \(404\)"),
+        ("404 page not found", "has nothing at this path"),
+        ("<html><h1>404 Not Found</h1>nginx</html>", "has nothing at this path"),
+    ],
+)
+def test_a_404_says_what_is_not_there(body: object, said: str) -> None:
+    error = explain_refusal(Refusal(404, "http://h", "m", None, body))
+    assert type(error) is ModelUnavailableError
+    with pytest.raises(ModelUnavailableError, match=said):
+        raise error
+
+
 def test_any_server_error_with_a_pause_is_an_overload() -> None:
     for status in (500, 502, 503, 504, 529):
         error = explain_refusal(Refusal(status, "http://h", "m", 7.0))
