@@ -80,7 +80,7 @@ class NamedModel(BaseModel):
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
     context_tokens: int | None = Field(None, ge=512, le=10_000_000)
     concurrency: int | None = Field(None, ge=1, le=1024)
-    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    requests_per_minute: float | None = Field(None, gt=0, le=_LARGEST)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     model_text_too_long: Literal["refuse", "shorten"] = "refuse"
     model_structured: Structured = "auto"
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
-    model_requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    model_requests_per_minute: float | None = Field(None, gt=0, le=_LARGEST)
     model_options: Annotated[dict[str, Any], NoDecode] = Field(
         default_factory=dict, description="JSON object, the provider's own options"
     )
