@@ -27,6 +27,11 @@ _SLACK = 0.75
 # count that.
 _LEAST_COUNTED = 500
 _REPEATED = re.compile(r"(.)\1{3,}", re.DOTALL)
+_HEAVY = re.compile(
+    "[\u0900-\u10ff\u1200-\u137f\u1780-\u18af\u1900-\u1cff\ua8e0-\uabff\U00010000-\U0010ffff]+"
+)
+# Bytes of a character, counted twice.
+_HEAVIEST = 8
 _GAP = "\n[…]\n"
 # What is sent of a text that a server calls too long: a half, a quarter, then ever less, so that
 # a few calls find what fits into any context.
@@ -80,17 +85,33 @@ def was_cut(text: str, tokens_read: int | None, context_tokens: int | None = Non
 
 def fitted(text: str, most_bytes: int | None, *, shorten: bool) -> str:
     """The text, or what of it fits. Raises `TextTooLongError` where it may not be shortened."""
-    if most_bytes is None or len(text) * 4 <= most_bytes:
+    if most_bytes is None or len(text) * _HEAVIEST <= most_bytes:
         return text
-    size = len(text.encode(errors="replace"))
+    size = weight(text)
     if size <= most_bytes:
         return text
     if not shorten:
         raise TextTooLongError(
-            f"the text has {size} bytes, about {most_bytes} fit into the model's context; raise "
-            "MODEL_CONTEXT_TOKENS, or set MODEL_TEXT_TOO_LONG=shorten"
+            f"the text takes as much as {size} bytes of English, about {most_bytes} fit into the "
+            "model's context; raise MODEL_CONTEXT_TOKENS, or set MODEL_TEXT_TOO_LONG=shorten"
         )
-    return shortened(text, most_bytes)
+    part, room = shortened(text, most_bytes), most_bytes
+    while (size := weight(part)) > most_bytes:
+        # Its bytes fit and its tokens may not: at most a factor of two, which is soon found.
+        room = min(room - 1, room * most_bytes // size)
+        part = shortened(text, room)
+    return part
+
+
+def weight(text: str) -> int:
+    """Bytes of a text, and once more those of characters of which tokenizers know few words.
+
+    Scripts of South and Southeast Asia, Georgian, Ethiopic and emoji take a token for 1 to 2 bytes,
+    the byte itself where a character is unknown (Petrov et al., "Language model tokenizers
+    introduce unfairness between languages", 2023).
+    """
+    size = len(text.encode(errors="replace"))
+    return size if text.isascii() else size + sum(len(one.encode()) for one in _HEAVY.findall(text))
 
 
 def shortened(text: str, most_bytes: int) -> str:

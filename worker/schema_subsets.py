@@ -14,6 +14,9 @@ from worker.task import Task
 #: alone, and neither to fine-tuned ones nor to Azure
 #: (https://platform.openai.com/docs/guides/structured-outputs#supported-schemas,
 #: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs).
+#: vLLM takes these too, whichever backend it has: with xgrammar it refuses uniqueItems, contains,
+#: multipleOf and lengths beside a pattern, and before 0.9 minItems and maxItems as well
+#: (https://github.com/vllm-project/vllm/issues/16880, .../pull/17845, .../pull/30390).
 _STRICT = ("type", "description", "enum", "items")
 #: llama.cpp's parser of grammars refuses from 2,000 repetitions on, counted as a product where one
 #: is inside of another (https://github.com/ggml-org/llama.cpp/issues/25746, .../27859).

@@ -309,3 +309,42 @@ def test_a_repair_that_has_not_the_whole_text_is_no_answer() -> None:
 
     with pytest.raises(BadOutputError):
         asker(Talks(context=1)).ask("short", soon())
+
+
+HEAVY = {
+    "Thai": "สินค้าพังและไม่มีใครตอบ ",
+    "emoji": "😡🤬👎🏽👩‍👩‍👧 ",
+    "Hindi": "डिब्बा टूटा हुआ था ",
+    "Amharic": "ሳጥኑ ተሰብሮ ነበር ",
+    "Khmer": "ប្រអប់ខូច ",
+}
+LIGHT = {
+    "English": "The box broke ",
+    "Russian": "Коробка ",
+    "Greek": "Το κουτί ",
+    "Latin": "Größe ",
+}
+
+
+@pytest.mark.parametrize("words", HEAVY.values(), ids=list(HEAVY))
+@pytest.mark.parametrize("most", [300, 3000, 3001, 20_000])
+def test_scripts_that_take_more_tokens_have_less_room(words: str, most: int) -> None:
+    text = words * 1000
+    size = len(text.encode())
+    with pytest.raises(TextTooLongError):
+        fitted(text, size * 5 // 4, shorten=False)
+    assert fitted(text, 2 * size, shorten=False) == text
+    part = fitted(text, most, shorten=True)
+    assert most * 3 // 4 <= context.weight(part) <= most
+    assert "[…]" in part
+
+
+@pytest.mark.parametrize("words", LIGHT.values(), ids=list(LIGHT))
+def test_other_scripts_have_the_room_of_their_bytes(words: str) -> None:
+    text = words * 1000
+    assert fitted(text, len(text.encode()), shorten=False) == text
+
+
+@given(st.text(min_size=1), st.integers(64, 500))
+def test_what_is_fitted_weighs_no_more_than_it_may(text: str, most: int) -> None:
+    assert context.weight(fitted(text * 40, most, shorten=True)) <= most

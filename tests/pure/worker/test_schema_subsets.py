@@ -63,3 +63,35 @@ def test_a_grammar_of_llama_cpp_has_no_bound_that_its_parser_refuses(
     schema = schema_subsets.repeatable({"type": "object", "properties": {"a": part}})
     keys = {key for one in _parts(schema) for key in one}
     assert keys & {"maxItems", "maxLength"} == kept
+
+
+#: What a version of vLLM with xgrammar refuses, by type; "" is any type.
+VLLM_REFUSES = {
+    "": {
+        "pattern",
+        "format",
+        "patternProperties",
+        "propertyNames",
+        "allOf",
+        "oneOf",
+        "not",
+        "$ref",
+    },
+    "array": {"minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "string": {"minLength", "maxLength"},
+    "object": {"minProperties", "maxProperties"},
+}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_no_form_of_the_request_has_a_keyword_that_vllm_refuses(task: Task) -> None:
+    forms = (
+        schema_subsets.strict(task.grammar()),
+        schema_subsets.response_format(task)["json_schema"]["schema"],
+        schema_subsets.tool(task)["function"]["parameters"],
+    )
+    for schema in forms:
+        for part in (schema, *_parts(schema)):
+            assert not part.keys() & (VLLM_REFUSES[""] | VLLM_REFUSES.get(part["type"], set()))
