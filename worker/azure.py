@@ -16,7 +16,13 @@ DEFAULT_VERSION = "2024-10-21"
 KEY_HEADER = "api-key"
 
 _DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+\Z")
-_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+# Of the public cloud, of Azure Government, and of Azure in China.
+_CLOUDS = ("com", "us", "cn")
+_HOSTS = tuple(
+    f".{service}.azure.{cloud}"
+    for service in ("openai", "cognitiveservices", "services.ai")
+    for cloud in _CLOUDS
+)
 
 
 @dataclass(frozen=True, slots=True)

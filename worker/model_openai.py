@@ -20,7 +20,10 @@ OPENAI = "https://api.openai.com/v1"
 # Servers that want no key are given this one: the client insists on some.
 _NO_KEY = "none"
 # Hosts whose reasoning models know the limit by its newer name alone; others may not know that one.
-_NEWER_LIMIT = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
+_NEWER_LIMIT = (
+    *("api.openai.com", ".openai.azure.com", ".openai.azure.us", ".openai.azure.cn"),
+    *(".services.ai.azure.com", ".services.ai.azure.us", ".services.ai.azure.cn"),
+)
 _LIMITS = ("max_tokens", "max_completion_tokens")
 #: Options that are the client's, and never sent as parameters.
 _OF_THE_CLIENT = {

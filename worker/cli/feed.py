@@ -182,7 +182,7 @@ def _line(body: bytes) -> bytes:
         found = json.loads(body)
         if isinstance(found, dict) and "id" in found:
             return answer_line(found).encode(errors="replace")
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         pass
     print(f"selfheal-worker: a message of {len(body)} bytes is no answer", file=sys.stderr)
     return body

@@ -41,3 +41,15 @@ _DEPLOYMENT = f"{_RESOURCE}/openai/deployments/my-gpt"
 )
 def test_the_address_that_is_meant(url: str, found: Address) -> None:
     assert address(url) == found
+
+
+@pytest.mark.parametrize("cloud", ["com", "us", "cn"])
+@pytest.mark.parametrize("service", ["openai", "cognitiveservices", "services.ai"])
+def test_azure_is_known_in_each_cloud(service: str, cloud: str) -> None:
+    url = f"https://r.{service}.azure.{cloud}"
+    assert address(url) == Address(f"{url}/openai/v1")
+
+
+@pytest.mark.parametrize("host", ["openai.azure.us.example.com", "r.openai.azure.de", "azure.com"])
+def test_another_host_is_no_azure(host: str) -> None:
+    assert address(f"https://{host}") == Address(f"https://{host}")

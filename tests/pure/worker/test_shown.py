@@ -13,7 +13,7 @@ import pika
 import pytest
 
 from worker import dead_letters, logs, prompt, task_file
-from worker.cli import letters
+from worker.cli import feed, letters
 from worker.rabbitmq import Delivery
 
 ODD = [
@@ -129,3 +129,26 @@ def test_a_timestamp_in_any_unit(stamp: int | None, seconds: float | None) -> No
 def test_a_repair_quotes_an_answer_with_lone_surrogates() -> None:
     for role, content in prompt.mending(task_file.load(), "text", '{"a": "\ud800"}', "bad"):
         assert content.encode(), role
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"\xff", b"[1]", b"null", b'{"id": 1}', b"[" * 100_000, b'{"id": ' + b"9" * 5000),
+        json.dumps(
+            {
+                "id": 1,
+                "primary_emotion": "Joy",
+                "sentiment": "Positive",
+                "confidence_score": 10**400,
+                "key_phrases": [],
+            }
+        ).encode(),
+    ],
+    ids=range(8),
+)
+def test_whatever_is_in_the_results_is_printed(
+    body: bytes, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    feed._print(body, "text")
+    assert capsysbinary.readouterr().out == body + b"\n"
