@@ -106,6 +106,10 @@ _NO_MODEL_WORDS = re.compile(
     r"|no (?:such )?(?:model|deployment|endpoints found)|unknown model"
 )
 _OLLAMA_WORDS = re.compile(r"model '[^']{1,200}' not found")
+_NO_PATH_WORDS = re.compile(
+    r"^\s*(?:404 )?(?:page |resource |url |route )?not found[.!]?\s*$|<html|<!doctype|cannot post"
+    r"|no route|unknown (?:url|path|endpoint|request url)|invalid url"
+)
 _ACCESS_CODES = {
     "invalid_api_key",
     "invalid_authentication",
@@ -178,16 +182,22 @@ def _forbidden(where: str, codes: set[str]) -> ModelError:
 
 def _not_found(refusal: Refusal, codes: set[str], words: str) -> ModelUnavailableError:
     where, model = refusal.where, refusal.model
-    if "pull" in words or not words or _OLLAMA_WORDS.match(words):
+    compare = "with the server's documentation"
+    if "pull" in words or _OLLAMA_WORDS.match(words):
         return ModelUnavailableError(f"model '{model}' is not on {where}; pull it there first")
     if codes & _NOT_FOUND_CODES or _NO_MODEL_WORDS.search(words):
         return ModelUnavailableError(
             f"model '{model}' is not on {where} (404), or this key may not use it; "
             "compare its name with those that the server offers"
         )
+    if _NO_PATH_WORDS.search(words):
+        return ModelUnavailableError(
+            f"{where} has nothing at this path (404); compare the URL {compare} "
+            "(does it end in /v1?)"
+        )
     return ModelUnavailableError(
-        f"{where} has nothing at this path (404); compare the URL with the server's documentation "
-        "(does it end in /v1?)"
+        f"{where} has no model '{model}', or nothing at this path (404); if it is Ollama, pull it "
+        f"there first, else compare name and URL {compare}"
     )
 
 

@@ -107,7 +107,12 @@ def test_what_is_said_of_the_text_counts_before_a_gateways_status(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (None, "model 'm' is not on http://h; pull it there first"),
+        (None, "no model 'm', or nothing at this path .* if it is Ollama, pull it there first"),
+        ({"error": "on purpose"}, "no model 'm', or nothing at this path"),
+        (
+            {"error": {"message": "Invalid URL (POST /chat/completions)"}},
+            "has nothing at this path",
+        ),
         ({"error": "model 'm' not found, try pulling it first"}, "pull it there first"),
         ({"error": "model 'm' not found"}, "pull it there first"),
         (_code("model_not_found"), r"is not on http://h \(404\), or this key may not use it"),
