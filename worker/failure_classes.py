@@ -24,6 +24,8 @@ from worker.model import (
 )
 from worker.rate_limit_bodies import pause_in_body
 
+#: Statuses that say no more than that there are too many calls.
+OVERLOADED = (429, 503, 529)
 _TOO_LONG_CODES = {
     "context_length_exceeded",  # OpenAI, Azure, LiteLLM, OpenRouter
     "exceed_context_size_error",  # llama.cpp server
@@ -153,7 +155,7 @@ def explain_refusal(refusal: Refusal, now: float | None = None) -> ModelError:
         return ModelAccessError(f"{where} refused the key (401)")
     if status >= 400 and (refused := _text_refused(status, where, codes, words)) is not None:
         return refused
-    if status in (429, 503, 529) or codes & _OVERLOAD_CODES:
+    if status in OVERLOADED or codes & _OVERLOAD_CODES:
         pause = refusal.pause
         if pause is None:
             pause = pause_in_body(refusal.body, time.time() if now is None else now)

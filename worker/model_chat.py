@@ -20,7 +20,7 @@ import httpx
 
 from worker import context, finish_reasons, prompt
 from worker.call_network import CallBackend, bind
-from worker.failure_classes import Refusal, explain_refusal
+from worker.failure_classes import OVERLOADED, Refusal, explain_refusal
 from worker.logs import say
 from worker.model import (
     LONGEST_LOAD,
@@ -276,7 +276,7 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
     status = next((s for one in causes if (s := _status(one)) is not None), None)
     if status is not None:
         headers = next((h for one in causes if (h := _headers(one)) is not None), {})
-        asked = pause if pause is not None else retry_after(headers)
+        asked = pause if pause is not None else retry_after(headers, status)
         body = next((b for one in causes if (b := _body(one)) is not None), None)
         return explain_refusal(Refusal(status, where, model, asked, body))
     if (said := _error_in_a_reply(error)) is not None:
@@ -373,7 +373,9 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
 def _pause(response: httpx.Response) -> float | None:
     """What an answer asks for: an error with Retry-After, either with what is left of a quota."""
     if response.is_error or any("ratelimit" in name.replace("-", "") for name in response.headers):
-        return pause_asked(response.headers, time.time(), refused=response.is_error)
+        overloaded = response.status_code in OVERLOADED
+        refused = response.is_error
+        return pause_asked(response.headers, time.time(), refused=refused, overloaded=overloaded)
     return None
 
 
@@ -402,9 +404,9 @@ def _kinds(error: BaseException) -> list[str]:
     return [kind.__name__ for kind in type(error).__mro__]
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str], status: int) -> float | None:
     """Seconds that the headers of a refusal ask for."""
-    return pause_asked(headers, time.time(), refused=True)
+    return pause_asked(headers, time.time(), refused=True, overloaded=status in OVERLOADED)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

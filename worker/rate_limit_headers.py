@@ -20,6 +20,10 @@ __all__ = ["LONGEST_PAUSE", "pause_asked"]
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
 _SECONDS = ("retry-after", "x-retry-after")
+_RESETS = (
+    *("x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset", "x-ratelimit-reset-after"),
+    *("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"),
+)
 # x-ratelimit-remaining-requests, anthropic-ratelimit-tokens-remaining, ratelimit-remaining, …
 _REMAINING = re.compile(
     r"(?:[a-z]+-)?rate-?limit(?:bysize)?-(?:[a-z-]+-)?remaining(?:-[a-z0-9-]+)?"
@@ -30,16 +34,22 @@ _MEMBER = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
 _PARAMETER = re.compile(r'([a-z][a-z0-9_-]*)\s*=\s*"?(-?[0-9][0-9.]*)')
 
 
-def pause_asked(headers: Mapping[str, str], now: float, *, refused: bool) -> float | None:
+def pause_asked(
+    headers: Mapping[str, str], now: float, *, refused: bool, overloaded: bool = False
+) -> float | None:
     """Seconds until the next call, at most `LONGEST_PAUSE`; None where nothing was said.
 
-    refused: the answer is an error, where Retry-After counts before what is left of a quota. now:
-    Unix seconds.
+    refused: the answer is an error, where Retry-After counts before what is left of a quota.
+    overloaded: its status says that there are too many calls, so that a reset alone counts where
+    the server does not say what is left. now: Unix seconds.
     """
     lower = {name.lower(): value[:_LONGEST_HEADER] for name, value in headers.items()}
     if refused and (said := _retry_after(lower, now)) is not None:
         return said
     waits = [*_used_up(lower, now), *_policies(lower.get("ratelimit", ""), now)]
+    if not waits and overloaded and not any("remaining" in name for name in lower):
+        found = (pause_of(lower.get(name, ""), now) for name in _RESETS)
+        waits = [pause for pause in found if pause is not None]
     return max(waits) if waits else None
 
 

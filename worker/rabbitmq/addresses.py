@@ -20,7 +20,7 @@ def parameters(settings: Settings) -> list[pika.ConnectionParameters]:
     try:
         uris = _uris(settings)
         made = [pika.URLParameters(uri) for uri in uris]
-    except (OSError, ValueError, TypeError, SyntaxError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         # pika evaluates a URI's options as Python literals, and says nothing of what was wrong.
         what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else "bad value"
         raise BrokerError(f"the broker's address cannot be read: {what}", permanent=True) from None

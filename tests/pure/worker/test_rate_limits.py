@@ -153,6 +153,28 @@ def test_a_quota_in_each_form(headers: dict[str, str], pause: float | None) -> N
         assert found == (None if pause is None else pytest.approx(pause))
 
 
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"X-RateLimit-Reset": f"{NOW + 30:.0f}"}, 30.0),
+        ({"X-RateLimit-Reset": f"{(NOW + 30) * 1000:.0f}"}, 30.0),
+        ({"X-RateLimit-Reset": "30"}, 30.0),
+        ({"RateLimit-Reset": "30"}, 30.0),
+        ({"x-ratelimit-reset-requests": "5s", "x-ratelimit-reset-tokens": "1m 30s"}, 90.0),
+        ({"X-RateLimit-Reset": "30", "Retry-After": "2"}, 2.0),
+        ({"X-RateLimit-Reset": "30", "X-RateLimit-Remaining": "5"}, None),
+        ({"X-RateLimit-Reset": "soon"}, None),
+    ],
+)
+def test_a_reset_alone_counts_where_the_server_has_too_many_calls(
+    headers: dict[str, str], pause: float | None
+) -> None:
+    found = pause_asked(headers, NOW, refused=True, overloaded=True)
+    assert found == (None if pause is None else pytest.approx(pause))
+    if "Retry-After" not in headers:
+        assert pause_asked(headers, NOW, refused=True) is None
+
+
 def test_retry_after_is_of_errors_alone() -> None:
     assert pause_asked({"retry-after": "9", "retry-after-ms": "9"}, NOW, refused=False) is None
 
