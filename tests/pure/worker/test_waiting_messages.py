@@ -1,0 +1,74 @@
+"""What the worker publishes for a message that waits, or that was moved back by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pika
+import pytest
+
+from tests.pure.worker.test_asking import Model
+from worker import task_file
+from worker.asking import Asker, Member
+from worker.chain_failure import combined
+from worker.loop import Worker
+from worker.metrics import Metrics
+from worker.model import TextTooLongError, TransientError
+from worker.rabbitmq import Delivery, Publication
+from worker.settings import load
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A worker, and what it publishes for a delivery with these headers that failed so."""
+    worker = Worker(
+        load({"AMQP_HOST": "h"}), Asker([Member(Model("m"))], task_file.load()), Metrics()
+    )
+    sent: list[Publication] = []
+    monkeypatch.setattr(worker._link, "publish", lambda what, told: sent.append(what))
+
+    def publish(error: Exception, headers: dict[str, Any]) -> Publication:
+        properties = pika.BasicProperties(headers=headers)
+        delivery = Delivery(len(sent), 1, False, "ex", "key", b'{"text": "x"}', properties)
+        work = worker._begin(delivery)
+        work.message = worker._read(delivery)
+        worker._fail(work, error, False)
+        return sent[-1]
+
+    return publish
+
+
+def test_a_text_that_a_fallback_refuses_waits_on_the_ladder_without_an_attempt(
+    published: Any,
+) -> None:
+    for _ in range(20):
+        made = published(combined([None, TextTooLongError("x")]), {"x-selfheal-attempts": 3})
+        assert made.queue == "feedback.retry.120s"
+        assert made.properties.headers["x-selfheal-attempts"] == 3
+
+
+def test_a_text_that_all_refuse_is_dead_lettered(published: Any) -> None:
+    error = TextTooLongError("x")
+    made = published(combined([error, error]), {})
+    assert made.queue == "feedback.dead-letters"
+    assert made.properties.headers["x-selfheal-reason"] == "text_too_long"
+
+
+def test_a_dead_letter_that_was_moved_back_counts_on_from_its_next_attempt(
+    published: Any,
+) -> None:
+    headers = {
+        "x-selfheal-attempts": 5,
+        "x-selfheal-reason": "retries_exhausted",
+        "x-selfheal-detail": "d",
+        "x-selfheal-first-time": "2026-01-01T00:00:00.000+00:00",
+        "mine": "kept",
+    }
+    for attempts in (1, 2, 3, 4):
+        made = published(TransientError("x"), headers)
+        headers = dict(made.properties.headers)
+        assert headers["x-selfheal-attempts"] == attempts
+        assert not headers.keys() & {"x-selfheal-reason", "x-selfheal-detail"}
+    assert headers["x-selfheal-first-time"] == "2026-01-01T00:00:00.000+00:00"
+    assert headers["mine"] == "kept"
+    assert published(TransientError("x"), headers).queue == "feedback.dead-letters"
