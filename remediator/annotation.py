@@ -62,9 +62,13 @@ class State:
     #: When it was reported that nothing but a human can end this, 0 = it was not.
     reported: int = 0
     holds: tuple[int, ...] = ()
+    #: How often owners put pods here past the cordon, and up to which pod (see returns.py).
+    returns: tuple[tuple[str, int], ...] = ()
+    returned: str = ""
 
     def to_json(self) -> str:
-        """Compact JSON of at most 1 KiB: the reason is shortened, then the oldest holds go.
+        """Compact JSON of at most 1 KiB: the reason is shortened, the returns are put together
+        under one count, then the oldest holds go.
 
         The holds are the flap count, by which a node is kept for a human: a detector's text
         must not push them out.
@@ -72,6 +76,9 @@ class State:
         state = self
         if self._excess(state) > 0:
             state = self._with_shorter_reason()
+        if self._excess(state) > 0:
+            merged = (("", max((count for _, count in state.returns), default=0)),)
+            state = replace(state, returns=merged if state.returns else ())
         while self._excess(state) > 0 and state.holds:
             state = replace(state, holds=state.holds[1:])
         return state._dump()
@@ -96,6 +103,9 @@ class State:
             value = getattr(self, field)
             if value:
                 raw[name] = list(value) if isinstance(value, tuple) else value
+        if self.phase.held and self.returns:
+            # Of this occurrence only: a node that is given back has no cordon to come back past.
+            raw["returns"], raw["returned"] = dict(self.returns), self.returned
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -120,6 +130,7 @@ _NAMES = {
 }
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
+    "returned": str,
     **dict.fromkeys(("latched", "scale_down_mark"), bool),
     **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
     "drain_used": int,
@@ -146,11 +157,12 @@ def parse_state(text: str) -> State:
         raise Unreadable(f"unknown phase {raw.get('phase')!r}") from error
     values: dict[str, Any] = {}
     for field, kind in _TYPES.items():
-        value = raw.get(_NAMES[field], kind())
+        name = _NAMES.get(field, field)
+        value = raw.get(name, kind())
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise Unreadable(f"{_NAMES[field]} is {value!r}, expected {kind.__name__}")
+            raise Unreadable(f"{name} is {value!r}, expected {kind.__name__}")
         if isinstance(value, int) and abs(value) > MAX_SECONDS:
-            raise Unreadable(f"{_NAMES[field]} is no number of seconds")
+            raise Unreadable(f"{name} is no number of seconds")
         values[field] = value
     holds = raw.get("holds", [])
     times = isinstance(holds, list) and all(
@@ -158,4 +170,7 @@ def parse_state(text: str) -> State:
     )
     if not times:
         raise Unreadable("holds is not a list of seconds")
-    return State(phase=phase, holds=tuple(holds), **values)
+    returns = raw.get("returns", {})
+    if not isinstance(returns, dict) or not all(type(item) is int for item in returns.values()):
+        raise Unreadable("returns is not an object of counts")
+    return State(phase=phase, holds=tuple(holds), returns=tuple(returns.items()), **values)

@@ -79,6 +79,8 @@ class Eviction:
     check: DeletionCheck = field(default_factory=DeletionCheck)
     #: It had leave to stay until now: it was not put here past the cordon.
     stayed: bool = False
+    #: Its owner put it here past the cordon: it goes once that is written down.
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class NodeDrain:
         unclear = bool(questions(new, self.around))
         first = known is None or known.unclear  # what is not clear was not counted yet
         unseen = first and not unclear and new.uid not in self.others and new.deletion is None
-        if unseen and sorting.fate is Fate.EVICT and self._has_returned(new):
+        returned = unseen and sorting.fate is Fate.EVICT and self._has_returned(new)
+        if returned:
             sorting = self._came_again(new, sorting)
         if sorting.fate is not Fate.EVICT:
             self.evictions.pop(new.uid, None)
@@ -159,12 +162,14 @@ class NodeDrain:
             self.empty_dirs += new.empty_dir
         else:
             known.pod, known.sorting, known.unclear = new, sorting, unclear
+        self.evictions[new.uid].returned |= returned
         if new.deletion is not None:
             self.returns.lost(new)
 
     def _has_returned(self, pod: Pod) -> bool:
         """Whether its owner put it here past the cordon: after another one of its pods left."""
-        return self.after or (self.synced and self.returns.has_lost(pod))
+        known = self.returns.returned_before(pod)
+        return self.after or known or (self.synced and self.returns.has_lost(pod))
 
     def _came_again(self, pod: Pod, sorting: Sorting) -> Sorting:
         """Its owner put it here past the cordon; one that goes on doing so is not fought."""
@@ -395,7 +400,7 @@ class NodeDrain:
                 wake = earliest(wake, stuck_at) if stuck_at > now else wake
             if item.pod.deletion is not None or item.step in (Step.POSTED, Step.ACCEPTED):
                 continue
-            if item.unclear:
+            if item.unclear or (item.returned and self.returns.unsaved):
                 continue
             if deleting and not item.deleting:
                 item.deleting, item.retry_at = True, now  # whatever refused its eviction

@@ -110,6 +110,8 @@ class Callbacks:
     say: Callable[[str, str, str, str, bool], None]
     evicted: Callable[[Outcome], None]
     not_ours: Callable[[Node], None]
+    #: Pods came back past the cordon: their counts are to be written down.
+    returned: Callable[[NodeDrain], None]
 
 
 class Draining:
@@ -160,6 +162,10 @@ class Draining:
             deadline=now + time_left(limit, used),
             around=Surroundings(self.config.drain, self._own_uid),
         )
+        began = None if fresh else float(state.drain_started)
+        drain.returns.restore(state.returns, state.returned, began)
+        if self.config.dry_run:
+            drain.returns.saved = None
         if state.phase is Phase.DRAINED:
             drain.watch_on()
         elif fresh:
@@ -178,10 +184,17 @@ class Draining:
     def watch_on(self, uid: str) -> None:
         """The node was drained: go on watching what is put on it."""
         run = self.running.get(uid)
-        if run is not None:
+        if run is not None and not run.drain.after:
             run.drain.watch_on()
             self._rooms.release(uid)
         self.reopen(uid)
+
+    def returns_saved(self, uid: str, state: State) -> None:
+        """The node's annotation says this from now on."""
+        run = self.running.get(uid)
+        if run is not None and run.drain.returns.saved is not None:
+            run.drain.returns.saved = (state.returns, state.returned)
+            run.news = True
 
     def reopen(self, uid: str) -> None:
         """It has not ended after all."""
@@ -432,6 +445,9 @@ class Draining:
         )
         self._carry_out(run, orders)
         moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
+        if run.drain.returns.unsaved and not stopped and not run.ended:
+            self._callbacks.returned(run.drain)
+            moments.append(now + BUSY_AGAIN)
         if orders.new_wave is not None and not run.checking:
             moments.append(run.check_at)
         if orders.done:

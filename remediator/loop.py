@@ -133,6 +133,7 @@ class Remediator:
             say=self._say,
             evicted=self._count_eviction,
             not_ours=self._take_in,
+            returned=self._pods_returned,
         )
         self._doubts = Doubts()
         self.draining = Draining(
@@ -778,6 +779,8 @@ class Remediator:
             message = prefix + intent.message
             self._say(intent.node, intent.uid, intent.reason, message, intent.warning)
         state = intent.state
+        if state is not None:
+            self.draining.returns_saved(intent.uid, state)
         if intent.kind is Kind.HOLD and state is not None:
             self.metrics.cordoned(state.condition, now - state.first_seen)
             self.metrics.late.observe(max(0.0, now - self.planner.entries[intent.uid].due_at))
@@ -851,6 +854,19 @@ class Remediator:
             return
         self.metrics.drains.labels("succeeded").observe(max(0.0, seconds))
         self._submit(intent)
+
+    def _pods_returned(self, drain: NodeDrain) -> None:
+        """Write down how often pods were put on the node again, before they are evicted again."""
+        entry = self.planner.entries.get(drain.uid)
+        state = entry.state if entry is not None else None
+        if state is None or state.phase not in (Phase.DRAINING, Phase.DRAINED):
+            return
+        counts, latest = drain.returns.to_save
+        after = replace(state, returns=counts, returned=latest)
+        text = "pods that were put here past the cordon are counted"
+        intent = Intent(Kind.NOTE, drain.node, drain.uid, after, "", text)
+        if self.planner.request(intent, self.clock()):
+            self._submit(intent)
 
     def _no_room(self, drain: NodeDrain, why: str) -> None:
         """The pods fit nowhere else: the node stays cordoned, and is looked at again later."""

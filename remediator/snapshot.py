@@ -162,6 +162,9 @@ class Pod:
     keep_until: float | None = None
     #: The scheduler is told to leave it alone for now.
     gated: bool = False
+    #: When it was made, by the API server's clock; None = not said.
+    created: float | None = None
+    generate_name: str = ""
 
     @property
     def id(self) -> str:
@@ -438,6 +441,8 @@ def pod_from_json(raw: Json) -> Pod:
         ),
         placement=placement_from_spec(spec, meta["namespace"], meta.get("labels") or {}),
         gated=bool(spec.get("schedulingGates")),
+        created=timestamp(meta.get("creationTimestamp")),
+        generate_name=as_text(meta.get("generateName")),
     )
 
 

@@ -31,7 +31,8 @@ class Looks:
         self.said: list[tuple[str, str, str]] = []
         self.not_ours: list[Node] = []
         nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._said,
-                            evicted=lambda _: None, not_ours=self.not_ours.append)  # fmt: skip
+                            evicted=lambda _: None, not_ours=self.not_ours.append,
+                            returned=lambda _: None)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
         self.made = Draining(
