@@ -45,6 +45,7 @@ from remediator.pod_health import WatchedPod, watched_from_json
 from remediator.policies import GROUP, KIND, VERSION, Policy, Status, policy_from_json
 from remediator.progress import Asker, NoAnswer
 from remediator.randomness import RANDOM
+from remediator.restart_check import CAUSE, REASON, RestartChecks
 from remediator.settings import Config
 from remediator.snapshot import (
     WATCH_LOST,
@@ -142,6 +143,7 @@ class Healer:
         self._watches: dict[str, Watch] = {}
         self._written: dict[str, Written] = {}
         self._owner_reads = OwnerReads()
+        self._checks = RestartChecks()
         #: Restarts on their way, by policy, owner and moment.
         self._permits: dict[tuple[str, str, float], Permit] = {}
         self._unlisted = 0
@@ -188,6 +190,7 @@ class Healer:
         self._sources.clear()
         self._written.clear()
         self._owner_reads.clear()
+        self._checks.clear()
         self.healing = self._made()
         self._unlisted = 1
 
@@ -342,7 +345,11 @@ class Healer:
         for order in plan.orders:
             self._submit(order)
         self._read_owners(now)
-        return earliest(plan.wake, self._owner_reads.wake, self._write_statuses(now))
+        checks, check_at = self._checks.due(self.healing.wards.values(), now)
+        for ward, pod in checks:
+            self._check_restarted(ward.policy, pod)
+        written = self._write_statuses(now)
+        return earliest(plan.wake, self._owner_reads.wake, check_at, written)
 
     @property
     def findings(self) -> Mapping[str, Finding]:
@@ -507,11 +514,42 @@ class Healer:
             log.info("%s: restarted %s: %s", order.policy, order.pod.name, order.why)
             self._callbacks.restarted(order)
             self.healing.accepted(order, now)
+            self._checks.accepted(errand.policy.uid, order.pod.uid, now)
             return
         if block.cause != RECALLED:
             self._callbacks.refused(block.cause)
         log.info("%s: %s not restarted: %s", order.policy, order.pod.name, block.text)
         self.healing.refused(order, block, now)
+
+    def _check_restarted(self, policy: Policy, pod: WatchedPod) -> None:
+        """Read whether the pod is being deleted, as its eviction was accepted a while ago."""
+        term = self._term
+
+        def job() -> None:
+            deleted = True
+            try:
+                with supervision.expected("worker", f"the read of pod {pod.name}"):
+                    deleted = self._is_deleted(pod)
+            except ApiFailure as failure:
+                log.warning("%s: %s, which was restarted: %s", policy.key, pod.name, failure)
+            self._told_in(term, lambda: checked(deleted))
+
+        def checked(deleted: bool) -> None:
+            now, ward = self._clock(), self.healing.wards.get(policy.key)
+            again = self._checks.answered(policy.uid, pod.uid, now, deleted=deleted)
+            if again is not None and ward is not None and ward.policy.uid == policy.uid:
+                self.healing.not_deleted(policy.key, pod.uid, again, now)
+
+        self._workers.submit(job, Purpose.LOOKUPS)
+
+    def _is_deleted(self, pod: WatchedPod) -> bool:
+        """In a worker: whether the pod is gone, or on its way. Raises ApiFailure."""
+        found = self._api.pod(pod.namespace, pod.name)
+        if found is None:
+            return True
+        with understood("a pod"):
+            meta = found["metadata"]
+            return meta["uid"] != pod.uid or bool(meta.get("deletionTimestamp"))
 
     # -- reporting ------------------------------------------------------------------------
 
@@ -600,6 +638,8 @@ class Healer:
         if ward is None:
             return
         policy, owner = ward.policy, notice.owner
+        if notice.reason == REASON:
+            self._callbacks.refused(CAUSE)
         log.log(
             logging.WARNING if notice.warning else logging.INFO,
             "%s: %s: %s",

@@ -26,6 +26,8 @@ from remediator.healing_plan import (
 )
 from remediator.healing_status import GIVEN_UP, UNSAID, status
 from remediator.healing_ward import (
+    CLOCK_TOLERANCE,
+    UNSEEN_FOR,
     Group,
     Refusal,
     Ward,
@@ -43,6 +45,7 @@ from remediator.pod_health import (
     stalled,
 )
 from remediator.policies import Policy, Record, State, Status
+from remediator.restart_check import give_up_waiting
 from remediator.rollouts import advance
 from remediator.snapshot import Change
 
@@ -259,6 +262,18 @@ class Healing:
             until = now + min(60.0, self.interval * 2.0 ** min(count - 1, 6))
         ward.refusals[order.owner.uid] = Refusal(replace(block, until=until), count)
 
+    def not_deleted(self, key: str, uid: str, again: float, now: float) -> None:
+        """The pod of an accepted restart is there as before: nothing waits for it any more."""
+        ward = self.wards.get(key)
+        notice = give_up_waiting(ward, uid, again, now) if ward is not None else None
+        if ward is not None and notice is not None:
+            self._notices.append(notice)
+            ward.status = status(ward, now)
+
+    def node_gone(self, name: str) -> None:
+        """The node was deleted: what is found on one made anew under its name begins afresh."""
+        self.findings = {node: found for node, found in self.findings.items() if node != name}
+
     # -- the look -----------------------------------------------------------------------
 
     def look(self, now: float, around: Around) -> Plan:
@@ -416,6 +431,9 @@ class Healing:
                 del ward.stalls[pod.uid]  # it does not answer: nothing is known
                 stall = None
             found = diagnose(pod, symptoms, stall, now)
+            note = noted.get((pod.name, found.name))
+            if note is not None and note < pod.created - CLOCK_TOLERANCE:
+                note = None  # of a pod that had its name before, as in a StatefulSet
             owner = self.owners.get(pod.owner_uid)
             if owner is not None and owner.renews and pod.revision not in ("", owner.renews):
                 found = renewed(found, symptoms)
@@ -425,7 +443,7 @@ class Healing:
                 found,
                 now,
                 counts=counts,
-                noted=noted.get((pod.name, found.name)),
+                noted=note,
             )
             if self.once and sight.failed:
                 missed = int((now - sight.since) / self.interval)
@@ -491,6 +509,10 @@ class Healing:
         return record
 
     def _restart_over(self, ward: Ward, group: Group, record: Record, now: float) -> None:
+        ignored = give_up_waiting(ward, record.pod, now + UNSEEN_FOR, now)
+        if ignored is not None:
+            self._notices.append(ignored)
+            return
         ward.records[group.key] = replace(record, pod="")
         begun = max(record.restarts, default=now)
         if self._all_well(ward, group, now):

@@ -307,6 +307,7 @@ class Remediator:
             self._seen(change.new, restored=change.restored)
         elif change.old is not None:
             self._doubts.forget(change.old.uid)
+            self.healer.healing.node_gone(change.key)
             self.draining.end(change.old.uid)
 
     def _nodes_listed(self) -> None:

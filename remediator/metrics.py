@@ -32,7 +32,7 @@ EVENT_RESULTS = ("written", "refused", "failed", "dropped")
 #: What is wrong with pods that are restarted, and why an asked restart is not made.
 RESTART_CAUSES = tuple(cause.value for cause in Cause if cause.value)
 REFUSED_CAUSES = (
-    *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run"),
+    *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run", "not-deleted"),
     *(outcome.value for outcome in Outcome if outcome is not Outcome.ACCEPTED),
 )
 

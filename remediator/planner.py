@@ -184,6 +184,8 @@ class Planner:
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
         if change.new is None:
+            # Said of this node, not of one made anew under its name.
+            self.signals = {name: it for name, it in self.signals.items() if name != change.key}
             self._forget(self._names.pop(change.key, ""), now)
             return
         node = change.new

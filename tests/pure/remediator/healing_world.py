@@ -170,7 +170,8 @@ class World:
         self._write(order.policy, order.status.to_json())
         grace = self.grace if order.grace is None else order.grace
         self.evicted.append((self.now, pod.owner_name, pod.uid))
-        self._change(replace(pod, deletion=self.now + grace))
+        if self.fate(order) != "ignored":  # answered with success, and nothing deleted
+            self._change(replace(pod, deletion=self.now + grace))
         if pod.ready:
             well = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
             self.left.append((len(well), self.min_available))

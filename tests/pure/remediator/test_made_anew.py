@@ -1,0 +1,62 @@
+"""What was known of an object says nothing of another one that has its name later."""
+
+from __future__ import annotations
+
+import pytest
+
+from remediator.healing import Healing
+from remediator.policies import policy_from_json, time_text
+from remediator.settings import PODS_HUNG, Config
+from remediator.snapshot import Change
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
+from tests.pure.remediator.running import NODES, PODS, node, running, until
+from tests.pure.remediator.test_recalls import POLICIES, _pod, _policy
+
+
+@pytest.mark.parametrize(("age", "since"), [(3600.0, NOW - 500), (20.0, NOW - 10)])
+def test_a_note_about_a_pod_is_not_believed_of_one_made_anew(age: float, since: float) -> None:
+    """As of a StatefulSet, whose next pod has the name of the one before."""
+    note = {"name": "db-0", "cause": "NotReady", "since": time_text(NOW - 500)}
+    raw = policy_json() | {"status": {"observedGeneration": 1, "pods": [note]}}
+    healing = Healing(10.0)
+    healing.adopt(policy_from_json(raw), NOW)
+    pod = watched("db-0", created=NOW - age, ready=False, ready_changed=NOW - 10)
+    healing.pod_changed("ns/web", Change("db-0", None, pod))
+    healing.pods_known("ns/web")
+    healing.look(NOW, around())
+    sight = healing.wards["ns/web"].sights[pod.uid]
+    assert (sight.diagnosis.name, sight.since) == ("NotReady", since)
+
+
+def test_a_finding_on_a_node_is_not_believed_of_one_made_anew_under_its_name() -> None:
+    server = FakeApi(lambda *_: "")
+    for name in ("bad", "good"):
+        server.put(f"{NODES}/{name}", node(name, "False"))
+        for app in ("web", "api"):
+            ready = "False" if name == "bad" else "True"
+            server.put(f"{PODS}/{app}-{name}", _pod(app, name, ready))
+    for app in ("web", "api"):
+        server.put(f"{POLICIES}/{app}", _policy(app))
+    rules = [{"condition": PODS_HUNG, "for": 3600, "action": "drain"}]
+    config = Config.model_validate({"rules": rules, "policies": {"lookInterval": "1s"}})
+    with running(server, config) as made:
+        until("the node is at fault", lambda: "bad" in made.planner.signals)
+        before = made.planner.signals["bad"], made.healer.findings["bad"].since
+        anew = node("bad", "False")
+        anew["metadata"]["uid"] = "another"
+        server.put(f"{NODES}/bad", None)
+        server.put(f"{NODES}/bad", anew)
+
+        def found_anew() -> bool:
+            finding = made.healer.findings.get("bad")
+            return finding is not None and finding.since > before[1]
+
+        until("it is found anew", found_anew)
+
+        def renewed() -> bool:
+            found = made.planner.signals.get("bad")
+            return found is not None and found.transition != before[0].transition
+
+        until("it is said anew", renewed)
+    server.close()
