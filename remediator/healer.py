@@ -692,14 +692,15 @@ def _blocked(api: KubernetesApi, order: Order, *, rehearse: bool) -> Block | Non
     """
     pod = order.pod
     try:
-        answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=rehearse)
+        with supervision.expected("worker", f"the eviction of {pod.name}"):
+            answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=rehearse)
+            result = classify_eviction(answer)
     except NotLeader:
         raise
     except ApiFailure:
         if rehearse:
             raise
         return None
-    result = classify_eviction(answer)
     if result.outcome is Outcome.ACCEPTED or (
         not rehearse and result.outcome is Outcome.UNAVAILABLE
     ):

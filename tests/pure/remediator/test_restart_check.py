@@ -187,6 +187,30 @@ def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.Mo
     server.close()
 
 
+@pytest.mark.parametrize("error", [OSError("token file"), ValueError("x"), SystemExit(1)])
+def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseException) -> None:
+    """Or one that was made would be repeated at once, and would use up no budget."""
+    server = Ignoring()
+    config = Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
+    with running(server, config) as made:
+        evict = made._api.evict
+
+        def broken(*args: Any, rehearse: bool = False) -> Any:
+            if rehearse:
+                return evict(*args, rehearse=True)
+            evict(*args)
+            raise error
+
+        made._api.evict = broken  # type: ignore[method-assign]
+        until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
+        until("it is settled", lambda: not made.healer._permits)
+        handled = threading.Event()
+        made.post(handled.set)
+        assert handled.wait(60)
+        assert made.healer.healing.wards["d/web"].restarts == 1
+    server.close()
+
+
 def stage_status(server: FakeApi) -> Json:
     found = server.get(f"{POLICIES}/web").get("status")
     return dict(found or {})
