@@ -2,10 +2,11 @@
 
 Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP and Netflix's
 concurrency-limits do it: there is no limit until the server says for the first time that it is
-overloaded; from then on each answer raises the limit a little and an overload lowers it. Several
-workers share a server without knowing of each other. Where there are more workers than slots, one
-whose only call was refused waits, by chance and for longer each time; one that keeps a slot lets it
-go now and then. Times are the caller's clock, seconds; chance is from 0 to 1.
+overloaded; from then on each answer raises the limit a little and an overload lowers it, to no more
+than what is under way. Several workers share a server without knowing of each other. One that keeps
+a slot uses it without a break; one whose only call was refused waits, by chance and for longer each
+time, and `slot_rotation` says when they change places. Times are the caller's clock, seconds;
+chance is from 0 to 1; ahead: by how much Unix time is ahead of that clock.
 """
 
 from __future__ import annotations
@@ -13,22 +14,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from worker import slot_rotation
+
 #: What is left of the limit after an overload.
-DECREASE = 0.7
+DECREASE = 0.9
 #: By how much the limit grows while as many calls as it allows are answered: at first, and at most.
 SLOWEST_INCREASE, FASTEST_INCREASE = 0.1, 1.0
 # A large limit grows faster from the first: so much of it is missing after a decrease.
-_LIMITS_SHARE = 35.0
-# After a refused call with no other under way: so many times as long as an answer takes, a little
-# more with each refusal. The first pause and the longest where no answer was seen yet.
-_PAUSE_FACTOR, _PAUSE_GROWTH, _LONGEST_FACTOR = 3.5, 1.05, 8.0
-_FIRST_PAUSE, _LONGEST_FIRST_PAUSE = 0.1, 3.0
-_LONGEST_PAUSE = 30.0
-# A worker lets its slots go after so many answers each, for about the time of one: the workers that
-# were refused ask again meanwhile. From so many slots on the decreases alone see to that.
-_ANSWERS_IN_A_ROW, _MANY_SLOTS = 32, 10
-# A server that has refused so many calls in a row, for so long, is taken for unavailable.
-_STARVED_REFUSALS, _STARVED_SECONDS = 5, 20.0
+_LIMITS_SHARE, _LARGE = 35.0, 4.0
+# A limit that grew by so much was not at its end yet.
+_FURTHER = 1.5
+# After a refused call with no other under way: so many times as long as an answer takes, more with
+# each refusal, at most _LONGER_WITH_EACH times for each boundary at which there was no slot either,
+# _LONGEST_FACTOR times in all, and _LONGEST_PAUSE unless a call takes very long. As others keep the
+# slots busy meanwhile, asking seldom costs no capacity.
+_PAUSE_FACTOR, _PAUSE_GROWTH, _LONGEST_FACTOR = 6.0, 2.0, 26.0
+_LONGER_WITH_EACH = 16.0
+_LONGEST_PAUSE, _LONG_CALLS = 120.0, 4.0
+# So many steps of that are left out where a worker has just handed over its slots.
+_HANDED_OVER = 1
+# The first pause and the longest where no answer was seen yet.
+_FIRST_PAUSE, _LONGEST_FIRST_PAUSE, _FIRST_GROWTH = 0.1, 3.0, 1.25
+# A server that has refused so many calls in a row is taken for unavailable after so many seconds,
+# or as long as so many answers take: others may be served meanwhile.
+_STARVED_REFUSALS, _STARVED_SECONDS, _STARVED_ANSWERS, _STARVED_LONGEST = 5, 20.0, 100, 300.0
 # Weight of the newest answer in the mean of how long they take.
 _NEWEST = 0.2
 
@@ -37,20 +46,27 @@ _NEWEST = 0.2
 class AdaptiveLimit:
     """limit: calls at once, None as long as the server has refused none. running: calls now.
 
-    lowered_at, lowered_to: of the last overload that counted. refused, refused_since: calls that
-    were refused since the last answer. not_before: when the next call may begin. seconds: mean
-    duration of a call that was answered. answers: since it last let its slots go.
+    lowered_at, lowered_to: of the last overload that counted. at_end: the limit was refused when it
+    grew. refused, refused_since: calls that were refused since the last answer. step: of the next
+    pause. not_before: when the next call may begin. seconds: mean duration of a call that was
+    answered. period: of the rotation. missed: boundaries at which it asked in vain. let_go: it let
+    its slots go and has not asked since; unclaimed: nobody took them the last time.
     """
 
     limit: float | None = None
     running: int = 0
     lowered_at: float = -math.inf
     lowered_to: float = 1.0
+    at_end: bool = False
     refused: int = 0
     refused_since: float = math.inf
+    step: int = 0
     not_before: float = -math.inf
     seconds: float | None = None
-    answers: int = 0
+    period: float = 0.0
+    missed: int = 0
+    let_go: bool = False
+    unclaimed: bool = False
 
 
 def next_at(now_: AdaptiveLimit) -> float:
@@ -70,7 +86,9 @@ def failed(before: AdaptiveLimit) -> AdaptiveLimit:
     return replace(before, running=before.running - 1)
 
 
-def answered(before: AdaptiveLimit, sent_at: float, now: float, chance: float) -> AdaptiveLimit:
+def answered(
+    before: AdaptiveLimit, sent_at: float, now: float, chance: float, ahead: float = 0.0
+) -> AdaptiveLimit:
     """A call was answered. The limit grows only if it was what kept more calls from running."""
     took = max(0.0, now - sent_at)
     if before.seconds is None:
@@ -78,40 +96,53 @@ def answered(before: AdaptiveLimit, sent_at: float, now: float, chance: float) -
     else:
         mean = before.seconds + _NEWEST * (took - before.seconds)
     after = replace(
-        before, running=before.running - 1, refused=0, refused_since=math.inf, seconds=mean
+        before,
+        running=before.running - 1,
+        refused=0,
+        refused_since=math.inf,
+        step=0,
+        seconds=mean,
+        period=slot_rotation.period(mean, before.period),
+        missed=0,
     )
-    if before.limit is None or before.running < math.floor(before.limit):
+    if before.limit is None:
         return after
-    grown = max(0.0, before.limit - before.lowered_to)
-    slowest = max(SLOWEST_INCREASE, before.limit / _LIMITS_SHARE)
-    increase = min(FASTEST_INCREASE, slowest * (1 + grown))
-    after = replace(after, limit=before.limit + increase / before.limit, answers=before.answers + 1)
-    if before.limit >= _MANY_SLOTS or after.answers < _ANSWERS_IN_A_ROW * math.floor(before.limit):
-        return after
-    return replace(after, answers=0, not_before=now + mean * (0.5 + chance))
+    if before.let_go and sent_at >= before.not_before:
+        after = replace(after, let_go=False, unclaimed=True)
+    if before.running >= math.floor(before.limit):
+        after = _raised(after, before.limit)
+    return _let_go(after, mean, sent_at, now, chance, ahead)
 
 
-def overloaded(before: AdaptiveLimit, sent_at: float, now: float, chance: float) -> AdaptiveLimit:
+def overloaded(
+    before: AdaptiveLimit, sent_at: float, now: float, chance: float, ahead: float = 0.0
+) -> AdaptiveLimit:
     """The server refused a call as one too many.
 
-    Calls that were sent before the last decrease belong to the same overload: they lower nothing.
+    Calls that were sent before the last decrease belong to the same overload: they lower the limit
+    to what is under way, and no further.
     """
     running = before.running - 1
-    refused = before.refused + 1
+    limit = before.running if before.limit is None else before.limit
     after = replace(
         before,
         running=running,
-        refused=refused,
+        refused=before.refused + 1,
         refused_since=min(before.refused_since, now),
     )
     if sent_at >= before.lowered_at:
-        limit = before.running if before.limit is None else before.limit
         lowered = max(1.0, min(DECREASE * limit, float(running)))
-        after = replace(after, limit=lowered, lowered_to=lowered, lowered_at=now)
-    wait = 0.0
-    if not running:
-        wait = _backoff(refused, before.seconds) * (0.5 + chance)
-    return replace(after, not_before=max(before.not_before, now + wait))
+        after = replace(
+            after, limit=lowered, lowered_to=lowered, lowered_at=now, at_end=running > 0
+        )
+    elif running < limit:
+        lowered = max(1.0, float(running))
+        after = replace(after, limit=lowered, lowered_to=lowered)
+    if before.let_go and sent_at >= before.not_before:
+        after = replace(after, let_go=False, unclaimed=False, step=_HANDED_OVER)
+    if running:
+        return replace(after, not_before=max(before.not_before, now))
+    return _waiting(after, now, chance, ahead)
 
 
 def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> AdaptiveLimit:
@@ -125,13 +156,58 @@ def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> 
 
 def starved(now_: AdaptiveLimit, now: float) -> bool:
     """Whether the server has refused every call for so long that it counts as unavailable."""
-    return now_.refused >= _STARVED_REFUSALS and now - now_.refused_since >= _STARVED_SECONDS
+    enough = min(_STARVED_LONGEST, _STARVED_ANSWERS * (now_.seconds or 0.0))
+    return now_.refused >= _STARVED_REFUSALS and now - now_.refused_since >= max(
+        _STARVED_SECONDS, enough
+    )
 
 
-def _backoff(refused: int, seconds: float | None) -> float:
-    """The mean pause after so many refused calls in a row."""
-    times = min(refused - 1, 40)
-    if seconds is None:
-        return float(min(_LONGEST_FIRST_PAUSE, _FIRST_PAUSE * 1.25**times))
-    factor = min(_LONGEST_FACTOR, _PAUSE_FACTOR * _PAUSE_GROWTH**times)
-    return min(max(_LONGEST_PAUSE, seconds * _PAUSE_FACTOR), seconds * factor)
+def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
+    grown = max(0.0, limit - after.lowered_to)
+    slowest = SLOWEST_INCREASE / 2 if after.at_end else SLOWEST_INCREASE
+    if limit >= _LARGE:
+        slowest = max(slowest, limit / _LIMITS_SHARE)
+    increase = min(FASTEST_INCREASE, slowest * (1 + grown))
+    at_end = after.at_end and grown < _FURTHER
+    return replace(after, limit=limit + increase / limit, at_end=at_end)
+
+
+def _let_go(
+    after: AdaptiveLimit, mean: float, sent_at: float, now: float, chance: float, ahead: float
+) -> AdaptiveLimit:
+    """Send nothing for a while if a period has begun during the call that was answered.
+
+    Every second period will do where nobody took the slots the last time.
+    """
+    which = slot_rotation.number(now, ahead, after.period)
+    begun = slot_rotation.boundary(which, ahead, after.period)
+    if not sent_at < begun <= now or after.not_before >= begun:
+        return after
+    if after.unclaimed and which % 2:
+        return after
+    until = slot_rotation.returns_at(begun, mean, chance)
+    return replace(after, let_go=True, not_before=max(after.not_before, until))
+
+
+def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
+    """Ask again after a pause, or when the others let their slots go, if that is sooner."""
+    until = now + _pause(after) * (0.5 + chance)
+    if after.seconds is not None:
+        length = slot_rotation.period(after.seconds, after.period)
+        following = slot_rotation.number(now, ahead, length) + 1
+        begins = slot_rotation.boundary(following, ahead, length)
+        first, asks = slot_rotation.asks_at(begins, after.seconds, after.missed, chance)
+        if until > min(first, begins):
+            until = asks
+            after = replace(after, missed=after.missed + 1)
+    return replace(after, step=after.step + 1, not_before=max(after.not_before, until))
+
+
+def _pause(after: AdaptiveLimit) -> float:
+    """The mean pause before the next call."""
+    step = min(after.step, 40)
+    if after.seconds is None:
+        return float(min(_LONGEST_FIRST_PAUSE, _FIRST_PAUSE * _FIRST_GROWTH**step))
+    most = min(_LONGEST_FACTOR, _LONGER_WITH_EACH * (1 + after.missed))
+    factor = min(most, _PAUSE_FACTOR * _PAUSE_GROWTH**step)
+    return min(after.seconds * factor, max(_LONGEST_PAUSE, after.seconds * _LONG_CALLS))

@@ -50,7 +50,7 @@ class Limits:
     """The turns of one model, for many threads.
 
     concurrency: calls at once, which an overloaded server lowers; per_minute: calls that may begin,
-    spread evenly. None is no limit.
+    spread evenly. None is no limit. clock: of all times here; unix: the same for all workers.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class Limits:
         concurrency: int | None = None,
         per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
         chance: Callable[[], float] = RANDOM.random,
     ) -> None:
         self._concurrency = concurrency
         self._interval = 60.0 / per_minute if per_minute else 0.0
         self._clock = clock
+        self._unix = unix
         self._chance = chance
         self._changed = threading.Condition()
         self._adaptive = AdaptiveLimit()
@@ -166,11 +168,13 @@ class Limits:
         now, before = self._clock(), self._adaptive
         pause = error.retry_after if isinstance(error, TransientError) else None
         if isinstance(error, OverloadedError) or pause is not None:
-            self._adaptive = adaptive_limit.overloaded(before, sent_at, now, self._chance())
+            ahead = self._unix() - now
+            self._adaptive = adaptive_limit.overloaded(before, sent_at, now, self._chance(), ahead)
             if pause is not None:
                 self._pause(max(pause, SHORTEST_PAUSE))
         elif error is None or isinstance(error, BadOutputError):
-            self._adaptive = adaptive_limit.answered(before, sent_at, now, self._chance())
+            ahead = self._unix() - now
+            self._adaptive = adaptive_limit.answered(before, sent_at, now, self._chance(), ahead)
         else:
             self._adaptive = adaptive_limit.failed(before)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.pure.worker.overloaded_server import World
-from worker import adaptive_limit
+from worker import adaptive_limit, slot_rotation
 from worker.adaptive_limit import AdaptiveLimit, answered, failed, next_at, overloaded, sent
 
 NEVER = -math.inf
@@ -33,9 +33,10 @@ def test_there_is_no_limit_until_the_first_overload() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (running(8), 5.6),
-        (running(10, 20.0), 9.0),  # no more than were under way
-        (running(20, 20.0), 14.0),
+        (running(8), 7.0),  # no more than were under way
+        (running(20), 18.0),
+        (running(10, 20.0), 9.0),
+        (running(20, 20.0), 18.0),
         (running(2, 1.4), 1.0),
         (running(1, 1.0), 1.0),
     ],
@@ -44,13 +45,15 @@ def test_an_overload_lowers_the_limit(before: AdaptiveLimit, after: float) -> No
     assert overloaded(before, 0.0, 1.0, 0.5).limit == pytest.approx(after)
 
 
-def test_calls_that_were_sent_before_the_last_decrease_lower_it_no_further() -> None:
-    state = overloaded(running(8), 0.0, 1.0, 0.5)
-    for _ in range(3):
+def test_calls_that_were_sent_before_the_last_decrease_lower_it_to_what_is_under_way() -> None:
+    state = overloaded(running(40), 0.0, 1.0, 0.5)
+    assert state.limit == pytest.approx(36.0)
+    for left in (38, 37, 36):
         state = overloaded(state, 0.9, 1.1, 0.5)
-    assert state.limit == pytest.approx(5.6)
-    assert state.running == 4
-    assert overloaded(sent(state), 1.2, 1.3, 0.5).limit == pytest.approx(0.7 * 5.6)
+        assert (state.running, state.limit) == (left, pytest.approx(36.0))
+    state = overloaded(state, 0.9, 1.1, 0.5)
+    assert (state.running, state.limit) == (35, 35.0)
+    assert overloaded(sent(state), 1.2, 1.3, 0.5).limit == pytest.approx(0.9 * 35)
 
 
 def test_an_answer_raises_the_limit_only_if_all_that_it_allows_were_used() -> None:
@@ -71,20 +74,32 @@ def test_the_longer_nothing_is_refused_the_faster_the_limit_grows() -> None:
     assert (state.limit or 0) > 16
 
 
-def test_the_only_call_that_was_refused_is_followed_by_a_pause_that_grows_and_is_spread() -> None:
-    def pauses(chance: float, seconds: float | None) -> list[float]:
-        state, now, found = AdaptiveLimit(seconds=seconds), 0.0, []
-        for _ in range(40):
-            state = overloaded(sent(state), now, now, chance)
-            found.append(next_at(state) - now)
-            now = next_at(state)
-        return found
+def pauses(chance: float, seconds: float | None, number: int = 60) -> list[float]:
+    """Of a worker that is refused again and again."""
+    state, now, found = AdaptiveLimit(seconds=seconds), 0.0, []
+    for _ in range(number):
+        state = overloaded(sent(state), now, now, chance)
+        found.append(next_at(state) - now)
+        now = next_at(state)
+    return found
 
-    for seconds in (None, 0.05, 1.0, 100.0):
-        early, late = pauses(0.0, seconds), pauses(1.0, seconds)
-        assert all(b >= a - 1e-9 for a, b in itertools.pairwise(early))
-        assert all(b == pytest.approx(3 * a) for a, b in zip(early, late, strict=True))
-        assert max(late) <= max(45, 6 * (seconds or 0))
+
+def test_the_first_pauses_grow_and_are_spread() -> None:
+    early, late = pauses(0.0, None), pauses(1.0, None)
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(early))
+    assert all(b == pytest.approx(3 * a) for a, b in zip(early, late, strict=True))
+    assert max(late) == pytest.approx(4.5)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 10.0, 100.0])
+def test_a_server_that_refuses_everything_is_asked_ever_more_rarely(seconds: float) -> None:
+    for chance in (0.0, 0.5, 0.999):
+        found = pauses(chance, seconds)
+        assert min(found) >= 0.5 * seconds * 0.6
+        assert max(found) <= max(2 * 120, 8 * seconds)
+        later = found[20:]
+        assert sum(later) / len(later) >= min(6 * seconds, 30)
+    assert pauses(0.1, seconds) != pauses(0.9, seconds)
 
 
 def test_others_that_run_need_no_pause_their_end_is_the_next_turn() -> None:
@@ -127,7 +142,7 @@ def test_a_limit_is_never_below_one_and_never_blocks_for_ever(
                 state = (answered if step == "a" else overloaded)(state, at, now, chance)
         assert state.running == len(begun)
         assert state.limit is None or state.limit >= 1
-    assert begun or next_at(state) <= now + 45 + 6 * (state.seconds or 0)
+    assert begun or next_at(state) <= now + 180 + 8 * (state.seconds or 0)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 3.0])
@@ -139,6 +154,76 @@ def test_four_workers_on_two_slots_use_them_and_waste_few_calls(seconds: float, 
     assert sum(world.answers) == 1000
     assert world.calls_per_answer <= 1.5
     assert world.capacity_used >= 0.9
+
+
+SHARED = [(4, 2), (10, 8), (3, 1), (20, 3)]
+
+
+def shared(
+    workers: int,
+    slots: int,
+    seconds: float,
+    seed: int,
+    limit: float | None = None,
+    ahead: tuple[float, ...] = (),
+) -> World:
+    """Workers that have had their warm-up answered; calls take half as long to one and a half."""
+    world = World(workers, 8, slots, 1000 * slots, seconds, seed, spread=0.5, ahead=ahead)
+    world.limits = [AdaptiveLimit(seconds=seconds, limit=limit)] * workers
+    return world.run()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(("workers", "slots"), SHARED)
+def test_workers_use_the_slots_and_waste_few_calls(
+    workers: int, slots: int, seconds: float
+) -> None:
+    for seed in (1, 2):
+        world = shared(workers, slots, seconds, seed)
+        assert sum(world.answers) == 1000 * slots
+        assert world.capacity_used >= 0.9
+        assert world.calls_per_answer <= 1.5
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(("workers", "slots"), SHARED)
+def test_workers_that_were_refused_take_turns(workers: int, slots: int, seconds: float) -> None:
+    for seed in (1, 2):
+        world = shared(workers, slots, seconds, seed, limit=1.0)
+        periods = max(world.longest_waits) / slot_rotation.period(seconds, 0.0)
+        assert periods <= 3 + 2 * workers / slots
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(("workers", "slots"), SHARED)
+def test_clocks_that_disagree_cost_neither_capacity_nor_calls(
+    workers: int, slots: int, seconds: float
+) -> None:
+    ahead = tuple(7.3 * worker for worker in range(workers))
+    world = shared(workers, slots, seconds, 1, ahead=ahead)
+    assert world.capacity_used >= 0.9
+    assert world.calls_per_answer <= 1.5
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("slots", [(2, 8, 3), (8, 2, 8)])
+def test_a_server_whose_slots_come_and_go_is_used(slots: tuple[int, ...], seconds: float) -> None:
+    changes = ((150 * seconds, slots[1]), (400 * seconds, slots[2]))
+    world = World(10, 8, slots[0], 4000, seconds, 1, spread=0.5, changes=changes)
+    world.limits = [AdaptiveLimit(seconds=seconds)] * 10
+    world.run()
+    assert world.capacity_used >= 0.9
+    assert world.calls_per_answer <= 1.5
+
+
+def test_a_server_that_refuses_everything_is_not_hammered() -> None:
+    world = World(10, 8, 0, 1000, seconds=0.3, seed=1)
+    world.limits = [AdaptiveLimit(seconds=0.3)] * 10
+    world.run(until=60)
+    before = world.calls
+    world.run(until=660)
+    assert world.calls - before <= 10 * 600 / (10 * 0.3)
+    assert before <= 10 * (8 + 60 / (6 * 0.3))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import defaultdict
@@ -9,7 +10,7 @@ from collections import defaultdict
 import pytest
 
 from worker.limits import LimitedError, Limits, pause_asked
-from worker.model import ModelUnavailableError, TransientError
+from worker.model import ModelUnavailableError, OverloadedError, TransientError
 
 
 class Waiters:
@@ -86,3 +87,22 @@ def test_a_pause_that_the_server_asked_for_is_told_apart_from_a_limit_of_ours() 
 )
 def test_the_pause_that_an_error_asks_for(error: Exception, pause: float) -> None:
     assert pause_asked(error) == pause
+
+
+@pytest.mark.parametrize("started", [0.0, 98_765.4])
+def test_slots_are_let_go_by_unix_time_whatever_a_worker_has_as_its_clock(started: float) -> None:
+    passed = 0.0
+    limits = Limits(
+        clock=lambda: started + passed, unix=lambda: 1_700_000_000.0 + passed, chance=lambda: 0.0
+    )
+    with pytest.raises(OverloadedError), limits.turn(math.inf):
+        raise OverloadedError("503")
+    passed = 10.0
+    with limits.turn(math.inf):
+        passed = 11.0
+    passed = 39.5
+    with limits.turn(math.inf):
+        passed = 40.5
+    with pytest.raises(LimitedError) as caught, limits.turn(started + 41):
+        pass
+    assert caught.value.retry_after == pytest.approx(1.2)
