@@ -45,7 +45,9 @@ WARM_UP_TEXT = "Thank you, this works very well."
 _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
 # Of all that a server sends in answer to one call, and of what is unpacked from it.
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 4 << 20
+# Of an answer's text: to look for JSON in more takes seconds that no deadline ends.
+_LONGEST_CONTENT = 1 << 20
 # Of a version that a server reports: results and metrics carry it.
 _LONGEST_NAME = 200
 # A server that is gone without a word (its node died) is found in seconds, however long a call may
@@ -453,13 +455,19 @@ def _content(reply: Any, tool: str = "") -> str | Mapping[str, Any]:
     # Arguments that are no JSON, such as those of a call that was cut off.
     for call in getattr(reply, "invalid_tool_calls", None) or ():
         if isinstance(call.get("args"), str) and call["args"].strip():
-            return str(call["args"])
+            return _short_enough(str(call["args"]))
     content = getattr(reply, "content", None)
     if isinstance(content, list):
         parts = [p if isinstance(p, str) else p.get("text", "") for p in content]
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str) or not content.strip():
         raise finish_reasons.empty(reply)
+    return _short_enough(content)
+
+
+def _short_enough(content: str) -> str:
+    if len(content) > _LONGEST_CONTENT:
+        raise BadOutputError(f"the reply has {len(content)} characters, more than any answer has")
     return content
 
 
@@ -478,7 +486,7 @@ def _cut_off(error: Exception) -> Answer | None:
         "input_tokens": getattr(usage, "prompt_tokens", None),
         "output_tokens": getattr(usage, "completion_tokens", None),
     }
-    return Answer(content, _usage(counted))
+    return Answer(_short_enough(content), _usage(counted))
 
 
 def _usage(metadata: Any) -> Usage | None:

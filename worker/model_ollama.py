@@ -124,8 +124,6 @@ class Ollama(Chat):
             raise
         except httpx.HTTPStatusError:
             raise TransientError(f"{self._where} answered {reply.status_code}") from None
-        except (httpx.RemoteProtocolError, httpx.DecodingError):
-            raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
         except httpx.HTTPError as error:
             raise _no_answer(error, self._where) from None
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -149,6 +147,9 @@ def _digest_of(listed: Mapping[str, Any]) -> str:
 
 def _no_answer(error: httpx.HTTPError, where: str) -> ModelUnavailableError:
     """What it means that a look at the server was not answered."""
+    strange = isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError)
+    if strange and "disconnected" not in str(error):  # a server that stops just goes
+        return ModelUnavailableError(f"{where} does not speak as Ollama does")
     told = explain(error, where, "")
     if isinstance(told, ModelUnavailableError):
         return told

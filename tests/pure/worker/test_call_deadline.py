@@ -169,7 +169,7 @@ def test_a_reply_without_end_is_broken_off(provider: str, size: str) -> None:
     with _serving(serve) as (port, ended):
         error = _asked(provider, f"http://127.0.0.1:{port}", 50)
         assert not ended.is_set()
-    assert "sent more than 16 MiB" in str(error)
+    assert "sent more than 4 MiB" in str(error)
 
 
 def test_a_list_of_models_without_end_is_broken_off() -> None:
@@ -181,7 +181,7 @@ def test_a_list_of_models_without_end_is_broken_off() -> None:
 
     with _serving(serve) as (port, ended):
         asked = _built("ollama", f"http://127.0.0.1:{port}")
-        with pytest.raises(TransientError, match="sent more than 16 MiB"):
+        with pytest.raises(TransientError, match="sent more than 4 MiB"):
             asked.warm_up()
         asked.close()
         assert not ended.is_set()
@@ -198,6 +198,30 @@ def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
     with _serving(serve) as (port, _):
         asked = _built("ollama", f"http://127.0.0.1:{port}")
         with pytest.raises(ModelUnavailableError, match="does not speak as Ollama does"):
+            asked.warm_up()
+        asked.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (b"", "no answer from"),
+        (b"AMQP\0\0\x09\x01\r\n\r\n", "does not speak as Ollama does"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip",
+            "does not speak as Ollama does",
+        ),
+    ],
+    ids=["gone", "other protocol", "not what it says"],
+)
+def test_a_server_that_goes_is_not_told_as_another_program(reply: bytes, told: str) -> None:
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(reply)
+
+    with _serving(serve) as (port, _):
+        asked = _built("ollama", f"http://127.0.0.1:{port}")
+        with pytest.raises(ModelUnavailableError, match=told):
             asked.warm_up()
         asked.close()
 
@@ -342,6 +366,30 @@ def test_a_proxy_that_makes_no_connection_is_no_fault_of_the_message(
         assert isinstance(error, ModelUnavailableError), one
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_reply_that_is_longer_than_any_answer_is_no_answer(provider: str) -> None:
+    """It is not looked through for JSON, which would take seconds."""
+    talk = '{\\"' * (1 << 20)
+    message = f'{{"role": "assistant", "content": "{talk}"}}'
+    ollama = f'{{"model": "m", "message": {message}, "done": true, "done_reason": "stop"}}'
+    choice = f'{{"index": 0, "finish_reason": "stop", "message": {message}}}'
+    openai = f'{{"id": "1", "object": "chat.completion", "model": "m", "choices": [{choice}]}}'
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        body = (ollama if connection.recv(65536).startswith(b"POST /api/") else openai).encode()
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        ended.wait()
+
+    with _serving(serve) as (port, _):
+        error = _asked(provider, f"http://127.0.0.1:{port}", 50)
+    assert isinstance(error, model.BadOutputError)
+    assert "more than any answer has" in str(error)
+
+
 @pytest.mark.parametrize("status", ["200 OK", "500 Bad"])
 def test_a_reply_that_unpacks_without_end_is_broken_off(status: str) -> None:
     packed = gzip.compress(b" " * (64 << 20))
@@ -360,4 +408,4 @@ def test_a_reply_that_unpacks_without_end_is_broken_off(status: str) -> None:
         errors = _at_once(asked, 50.0)
         assert not ended.is_set()
     for one, error in errors.items():
-        assert "sent more than 16 MiB" in str(error), one
+        assert "sent more than 4 MiB" in str(error), one
