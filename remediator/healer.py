@@ -25,7 +25,7 @@ from remediator.answers import (
 )
 from remediator.events import ObjectEvent
 from remediator.healing import Healing
-from remediator.healing_brakes import changed
+from remediator.healing_brakes import changed, unrecorded
 from remediator.healing_plan import (
     RECALLED,
     Around,
@@ -468,7 +468,9 @@ class Healer:
         block = block or permit.recalled
         if block is not None:
             return version, block
-        version = self._write_down(order, policy)
+        version, block = self._write_down(order, policy)
+        if block is not None:
+            return version, block
         try:
             return version, permit.take() or _blocked(self._api, order, rehearse=False)
         except NotLeader:
@@ -482,14 +484,19 @@ class Healer:
         if not policy:
             self._permits.clear()
 
-    def _write_down(self, order: Order, policy: Policy) -> str:
-        """The restart into the status; returns the new resourceVersion. Raises ApiFailure."""
+    def _write_down(self, order: Order, policy: Policy) -> tuple[str, Block | None]:
+        """The restart into the status. Raises ApiFailure.
+
+        Returns the new resourceVersion, and a Block when the status did not keep what it must.
+        """
         version, status = policy.version, order.status.to_json()
         for attempt in range(1, CONFLICTS + 1):
             answer = self._api.patch_policy_status(policy.namespace, policy.name, version, status)
             if answer.ok:
                 with understood("a HealingPolicy"):
-                    return as_name(answer.json()["metadata"]["resourceVersion"])
+                    raw = answer.json()
+                    version = as_name(raw["metadata"]["resourceVersion"])
+                    return version, unrecorded(order, raw.get("status"))
             if answer.status != 409 or attempt == CONFLICTS:
                 break
             fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))

@@ -11,6 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from remediator.canary import Outcome
+from remediator.canary_trial import (
+    canary_of,
+    everywhere_unhealthy,
+    followed,
+    hand_over,
+    note_health,
+    waiting_pod,
+)
 from remediator.correlation import correlate
 from remediator.healing_brakes import blocked, spent, stuck
 from remediator.healing_plan import (
@@ -115,7 +124,11 @@ class Healing:
 
     def drop(self, key: str) -> None:
         """The policy is gone: so is all that was known for it."""
-        self.wards.pop(key, None)
+        gone = self.wards.pop(key, None)
+        if gone is not None:
+            for ward in self.wards.values():
+                for uid in gone.records:
+                    hand_over(gone, ward, uid)
 
     def pod_changed(self, key: str, change: Change[WatchedPod]) -> None:
         """The watch of the policy's pods saw something."""
@@ -249,6 +262,7 @@ class Healing:
             restarts=tuple(moment for moment in record.restarts if moment != order.at),
             failures=max(0, record.failures - 1),
             pod="",
+            canary=order.before,
         )
         ward.restarts -= 1
         ward.dirty = True
@@ -301,6 +315,7 @@ class Healing:
             self._correlate(around, now)
         recalls = self._recalls(around, now)
         claims = self._claims() if any(ward.ill for ward in looked) else {}
+        self._hand_over(claims)
         for ward in looked:
             orders += self._treat(ward, around, claims, now)
         notices, self._notices = tuple(self._notices), []
@@ -437,7 +452,7 @@ class Healing:
             owner = self.owners.get(pod.owner_uid)
             if owner is not None and owner.renews and pod.revision not in ("", owner.renews):
                 found = renewed(found, symptoms)
-            ward.seen_at.setdefault(pod.uid, now)
+            first = ward.seen_at.setdefault(pod.uid, now) == now
             sight = ward.sights[pod.uid] = see(
                 ward.sights.get(pod.uid),
                 found,
@@ -448,6 +463,7 @@ class Healing:
             if self.once and sight.failed:
                 missed = int((now - sight.since) / self.interval)
                 ward.sights[pod.uid] = sight = replace(sight, failed=1 + missed)
+            note_health(ward, pod, first, now)
             if owner is not None:
                 ward.owners[owner.uid] = owner
             key = owner.uid if owner is not None else pod.owner_uid or pod.uid
@@ -469,23 +485,21 @@ class Healing:
     def _judge(self, ward: Ward, group: Group, looks: int, now: float) -> None:
         group.ill = [pod for pod in group.alive if ward.sights[pod.uid].certain(looks, now)]
         group.ill.sort(key=lambda pod: urgency(ward.sights[pod.uid], pod))
-        nodes = {pod.node for pod in group.alive}
-        group.everywhere = (
-            len(group.alive) >= 2 and len(nodes) >= 2 and len(group.ill) == len(group.alive)
-        )
+        group.everywhere = everywhere_unhealthy(group)
         record = ward.records.get(group.key)
-        owner = group.owner
-        if record is not None and owner is not None and record.template != owner.template:
+        template = group.template
+        if record is not None and template not in ("", record.template):
             # Another template: a new chance, within the same hour's budget.
             changed = bool(record.template)
-            record = replace(record, template=owner.template)
+            record = replace(record, template=template)
             if changed:
-                record = replace(record, failures=0, gave_up=None)
+                record = replace(record, failures=0, gave_up=None, canary=None)
             ward.records[group.key] = record
         record = self._follow_rollout(ward, group, record, now)
         group.under_way = record is not None and ward.under_way(group, record, now)
         if record is not None and record.pod and not group.under_way:
             self._restart_over(ward, group, record, now)
+        self._follow_canary(ward, group, now)
         self._forgive(ward, group, now)
 
     def _follow_rollout(
@@ -520,6 +534,17 @@ class Healing:
             notice = Notice(ward.policy.key, group.owner, "HealingSucceeded", text, False)
             self._notices.append(notice)
 
+    def _follow_canary(self, ward: Ward, group: Group, now: float) -> None:
+        record = ward.records.get(group.key)
+        if record is None or record.canary is None:
+            return
+        canary = followed(ward, group, record, self.interval, now)
+        ward.records[group.key] = replace(record, canary=canary)
+        if canary is not None and canary.outcome is Outcome.PASSED and record.canary.under_way:
+            text = f"a restarted pod of {group.name()} stays well: the others that are ill follow"
+            notice = Notice(ward.policy.key, group.owner, "HealingSucceeded", text, False)
+            self._notices.append(notice)
+
     def _all_well(self, ward: Ward, group: Group, now: float) -> bool:
         """Whether the owner's pods are well, those apart whose node is in trouble."""
         lately = now - 2 * self.interval
@@ -538,7 +563,7 @@ class Healing:
         since = ward.well_since.setdefault(group.key, now)
         record = ward.records.get(group.key)
         if record is not None and now - since >= FORGIVE_AFTER:
-            ward.records[group.key] = replace(record, failures=0, gave_up=None)
+            ward.records[group.key] = replace(record.forgiven(), canary=None)
 
     # -- several policies, several owners -------------------------------------------------
 
@@ -550,6 +575,15 @@ class Healing:
                 claims.setdefault(key, ward.policy.key)
         return claims
 
+    def _hand_over(self, claims: Mapping[str, str]) -> None:
+        """Canaries of owners that another policy looks after now."""
+        for ward in self.wards.values():
+            for uid in ward.records:
+                if uid in claims:
+                    other = self.wards[claims[uid]]
+                    if other is not ward:
+                        hand_over(ward, other, uid)
+
     def _correlate(self, around: Around, now: float) -> None:
         """Nodes on which pods of several owners are ill whose siblings elsewhere are well."""
         wards = self.wards.values()
@@ -560,6 +594,8 @@ class Healing:
                 self.findings,
                 lambda ward, pod: self._settles(ward, pod, now),
                 lambda ward, pod: unasked(ward, pod, now, self.interval),
+                now,
+                self.interval,
             ),
             now,
             complete=around.listed and complete(wards, now),
@@ -581,7 +617,7 @@ class Healing:
             pod, block = self._choose(ward, group, around, claims, now)
             group.block = block
             if block is None and pod is not None and group.owner is not None:
-                order = self._order(ward, group.owner, pod, now)
+                order = self._order(ward, group, group.owner, pod, now)
                 orders.append(replace(order, stuck=group.stuck))
                 group.under_way = True
                 ward.said.pop(group.key, None)
@@ -595,14 +631,18 @@ class Healing:
         self, ward: Ward, group: Group, around: Around, claims: Mapping[str, str], now: float
     ) -> tuple[WatchedPod | None, Block | None]:
         """The pod to restart now, or why none of the group is."""
-        block = blocked(ward, group, around, claims, now)
+        block = blocked(ward, group, around, claims, self.interval, now)
         if block is not None:
             if block.cause != "under-way":
                 for pod in group.pods:
                     ward.free_since.pop(pod.uid, None)
             return None, block
         first: Block | None = None
+        record = ward.records.get(group.key)
+        waiting = waiting_pod(ward, record.canary if record is not None else None)
         for pod in group.ill:
+            if waiting is not None and pod.uid != waiting.uid:
+                continue  # no other one before it is known what comes of that one
             block = self._blocked_one(ward, group, pod, around, now)
             if block is None:
                 block = spent(ward, group, now)
@@ -638,12 +678,14 @@ class Healing:
         )
         return Block("unobserved", f"node {pod.node}: {text}") if text else None
 
-    def _order(self, ward: Ward, owner: Owner, pod: WatchedPod, now: float) -> Order:
+    def _order(self, ward: Ward, group: Group, owner: Owner, pod: WatchedPod, now: float) -> Order:
         sight = ward.sights[pod.uid]
         found = sight.diagnosis
-        record = ward.records.get(owner.uid) or Record(owner.uid, template=owner.template)
+        record = ward.records.get(owner.uid) or Record(owner.uid, template=group.template)
+        canary = canary_of(ward, group, pod, record.canary, now)
         ward.records[owner.uid] = replace(
             record,
+            canary=canary,
             kind=owner.kind,
             name=owner.name,
             restarts=(*record.recent(now), now),
@@ -664,6 +706,8 @@ class Healing:
             grace=max(1, round(ward.policy.restart.grace)) if hung else None,
             at=now,
             status=_NOTHING,
+            before=record.canary,
+            canary=canary if group.everywhere else None,
         )
         ward.pending[owner.uid] = order
         return order

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from remediator.canary import canary_kept
+from remediator.canary_trial import held_back
 from remediator.healing_plan import Around, Block, Order, Owner
 from remediator.healing_ward import STUCK_AFTER, Group, Ward
 from remediator.rollouts import Rollout, exceeds
+from remediator.snapshot import Json
 
 #: An owner is read again so long (seconds) after its roll-out kept a pod from being restarted.
 ROLLING_AGAIN = 2.0
@@ -37,10 +41,34 @@ def changed(order: Order, owner: Owner, now: float) -> Block | None:
     return None
 
 
+def unrecorded(order: Order, status: Json | None) -> Block | None:
+    """Whether the policy's status, as the API server answered it, has lost the owner's canary.
+
+    Then the next leader would restart another pod: this one is not restarted either.
+    """
+    canary = order.canary
+    if canary is None or canary_kept(status, order.owner.uid, canary):
+        return None
+    text = (
+        "all its pods are ill, on every node, and none is restarted to see whether that helps: the "
+        "policy's status did not keep status.owners[].canary; update the CustomResourceDefinition "
+        "(kubectl apply --server-side -f chart/crds), then restart the remediator"
+    )
+    return Block("siblings", text, math.inf)
+
+
 def blocked(
-    ward: Ward, group: Group, around: Around, claims: Mapping[str, str], now: float
+    ward: Ward,
+    group: Group,
+    around: Around,
+    claims: Mapping[str, str],
+    interval: float,
+    now: float,
 ) -> Block | None:
-    """What holds for all pods of the owner; claims: owner -> the policy that looks after it."""
+    """What holds for all pods of the owner; claims: owner -> the policy that looks after it.
+
+    interval: seconds between two looks.
+    """
     policy, owner = ward.policy, group.owner
     claimed = claims.get(group.key, policy.key)
     refusal = ward.refusals.get(group.key)
@@ -50,6 +78,7 @@ def blocked(
         for pod in group.pods
         if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
     ]
+    held = held_back(ward, group, record, interval, now)
     checks: tuple[tuple[object, str, str], ...] = (
         (ward.problem, "stale", ward.problem),
         (policy.paused, "paused", "the policy is paused"),
@@ -67,12 +96,7 @@ def blocked(
             "gave-up",
             f"{policy.restart.max_per_hour} restarts within an hour did not help",
         ),
-        (
-            group.everywhere,
-            "siblings",
-            f"all {len(group.alive)} pods are ill, on every node: the image, or something "
-            "that they need, is at fault; none is restarted",
-        ),
+        (held, held.cause if held else "", held.text if held else ""),
         (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
         (
             owner is not None and owner.unseen and group.stuck,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from remediator.canary import Canary
 from remediator.pod_health import Cause, WatchedPod
 from remediator.policies import Status
 
@@ -68,6 +69,7 @@ BLOCKS = (
     "stale", "paused", "stopped", "other-policy", "unmanaged", "kept", "node", "siblings",
     "node-finding", "under-way", "leaving", "owner-unknown", "rollout", "scale-in", "gave-up",
     "backoff", "unobserved", "controller",
+    "canary",
 )  # fmt: skip
 #: An ordered restart was called back before it was sent.
 RECALLED = "recalled"
@@ -78,6 +80,8 @@ class Order:
     """One pod to restart. `status` is written down first; grace in seconds, None = its own.
 
     stuck: why it is restarted although its owner is being rolled out, empty = it is not.
+    before: the owner's canary before this restart. canary: what the status must hold before the
+    eviction is sent, because all pods of the owner are unhealthy; None = nothing.
     """
 
     policy: str
@@ -89,6 +93,8 @@ class Order:
     at: float
     status: Status
     stuck: str = ""
+    before: Canary | None = None
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)

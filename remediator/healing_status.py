@@ -12,7 +12,10 @@ from remediator.policies import MAX_PODS, Condition, PodReport, Record, State, S
 #: Causes of blocks that only a person or a change lifts.
 GIVEN_UP = ("gave-up", "siblings")
 #: Blocks that are no news: the work goes on.
-UNSAID = ("under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff", "unobserved")
+UNSAID = (
+    "under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff", "unobserved",
+    "canary",
+)  # fmt: skip
 
 
 def status(ward: Ward, now: float) -> Status:

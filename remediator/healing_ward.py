@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from remediator.healing_plan import Block, Order, Owner
@@ -15,6 +15,8 @@ RESTART_LIMIT = 600.0
 STUCK_AFTER = 60.0
 #: Seconds within which an accepted eviction must have shown on the watch.
 UNSEEN_FOR = 60.0
+#: Part of the time after which it counts as hung, after which a pod without progress is doubtful.
+DOUBTFUL_AFTER = 0.25
 #: Seconds by which the API server's clock may be behind ours.
 CLOCK_TOLERANCE = 5.0
 
@@ -42,6 +44,17 @@ class Group:
         if self.owner is not None and self.owner.desired is not None:
             return self.owner.desired
         return len(self.alive)
+
+    @property
+    def template(self) -> str:
+        """Which template its pods are of, empty = not known.
+
+        Of an owner that does not say, the revision that all its pods have.
+        """
+        if self.owner is not None and self.owner.template:
+            return self.owner.template
+        revisions = {pod.revision for pod in self.alive}
+        return revisions.pop() if len(revisions) == 1 else ""
 
     def name(self) -> str:
         """For people."""
@@ -79,6 +92,8 @@ class Ward:
     #: When each pod was first evaluated, and since when it could have been restarted.
     seen_at: dict[str, float] = field(default_factory=dict)
     free_since: dict[str, float] = field(default_factory=dict)
+    #: Since when each pod has been healthy.
+    healthy_since: dict[str, float] = field(default_factory=dict)
     dirty: bool = True
     looked_at: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
@@ -141,10 +156,28 @@ class Ward:
         young = pod.created >= begun - CLOCK_TOLERANCE
         return young and found.name == "NotReady" and pod not in group.ill
 
-    def only_here(self, group: Group, node: str) -> bool:
-        """Whether the owner has pods elsewhere, and all of those are well."""
-        elsewhere = [pod for pod in group.alive if pod.node != node]
-        return bool(elsewhere) and all(self.well(pod) for pod in elsewhere)
+    def surely_well(self, pod: WatchedPod) -> bool:
+        """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
+        stall, lasting = self.stalls.get(pod.uid), self.policy.symptoms.no_progress_for or 0.0
+        hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
+        return self.well(pod) and not hangs
+
+    def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
+        """Whether the pod is surely well, and has been well for so many seconds."""
+        since = self.healthy_since.get(pod.uid)
+        return since is not None and now - since >= length and self.surely_well(pod)
+
+    def elsewhere(self, group: Group, pod: WatchedPod) -> list[WatchedPod]:
+        """The owner's pods on other nodes; none where those say nothing about the pod's node.
+
+        They say something when all are well, and one was there before the pod fell ill: those
+        made since may be well because they are new.
+        """
+        found = [other for other in group.alive if other.node != pod.node]
+        begun = self.sights[pod.uid].since
+        if any(other.created <= begun for other in found) and all(map(self.well, found)):
+            return found
+        return []
 
     def overdue(self, now: float) -> list[tuple[WatchedPod, Sight]]:
         """Pods that should be gone by now."""
@@ -164,7 +197,7 @@ class Ward:
         """The pod is gone, or is not one of the policy's any more."""
         for known in (
             *(self.pods, self.sights, self.stalls, self.answers, self.ask_at),
-            *(self.seen_at, self.free_since),
+            *(self.seen_at, self.free_since, self.healthy_since),
         ):
             known.pop(uid, None)
         self.asking.discard(uid)
@@ -189,7 +222,7 @@ class Ward:
     def forgive_all(self) -> None:
         """A changed policy is a new chance, within the same hour's budget."""
         for uid, record in self.records.items():
-            self.records[uid] = replace(record, failures=0, gave_up=None)
+            self.records[uid] = record.forgiven()
 
 
 def urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:

@@ -20,6 +20,8 @@ def observations(
     findings: Mapping[str, Finding],
     settles: Callable[[Ward, WatchedPod], bool],
     silent: Callable[[Ward, WatchedPod], bool],
+    now: float,
+    interval: float,
 ) -> Iterator[Observation]:
     """All pods that have a controller and are unhealthy, or may be.
 
@@ -40,7 +42,7 @@ def observations(
                     and group.owner is not None
                     and pod in group.ill
                     and (pod.node in findings or not settles(ward, pod))
-                    and ward.only_here(group, pod.node)
+                    and _only_here(ward, group, pod, now, interval)
                 )
                 yield Observation(pod.node, group.key, f"{pod.name} ({found.name})", evidence)
 
@@ -77,7 +79,7 @@ def undecided(
             continue
         for other in ward.groups.values():
             for pod in other.alive:
-                if pod.node != node or not pod.owner_uid or not ward.only_here(other, node):
+                if pod.node != node or not pod.owner_uid or not ward.elsewhere(other, pod):
                     continue
                 if _looks_unhealthy(ward, pod, now) or unasked(ward, pod, now, interval):
                     suspects[other.key] = pod.name
@@ -85,6 +87,25 @@ def undecided(
     if not others or len({*suspects, group.key}) < OWNERS:
         return ""
     return f"it is not certain yet whether {others[0]}, of another owner, is unhealthy there too"
+
+
+def _only_here(ward: Ward, group: Group, pod: WatchedPod, now: float, interval: float) -> bool:
+    """Whether the owner's pods elsewhere are well for certain, by what they said since.
+
+    Pods on node after node may hang within seconds (a fail-over of their broker).
+    """
+    due = ward.sights[pod.uid].due
+    elsewhere = ward.elsewhere(group, pod)
+    return bool(elsewhere) and all(
+        ward.surely_well(other)
+        and not unasked(ward, other, now, interval)
+        and (
+            ward.policy.progress is None
+            or ward.answers.get(other.uid, (due, 0.0))[0] >= due
+            or now >= due + 2 * interval
+        )
+        for other in elsewhere
+    )
 
 
 def _looks_unhealthy(ward: Ward, pod: WatchedPod, now: float) -> bool:

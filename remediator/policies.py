@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from remediator.answers import understood
+from remediator.canary import Canary, canary_from, canary_json
 from remediator.rollouts import Rollout, rollout_from, rollout_json
 from remediator.settings import parse_duration
 from remediator.snapshot import Json, as_name, as_text, timestamp
@@ -98,6 +99,7 @@ class Record:
     restarts in a row since it was last well for long. pod: uid of the pod whose restart is under
     way, empty = none. gave_up: since when it is left alone. template: the pod template that this
     is about; another one deserves a new chance. rollout: how far the roll-out under way has come.
+    canary: what its last restart shows about the next ones, None = nothing.
     """
 
     uid: str
@@ -109,6 +111,12 @@ class Record:
     gave_up: float | None = None
     template: str = ""
     rollout: Rollout | None = None
+    canary: Canary | None = None
+
+    def forgiven(self) -> Record:
+        """A new chance, within the same hour's budget; a canary under way stays so."""
+        canary = self.canary if self.canary is not None and self.canary.under_way else None
+        return replace(self, failures=0, gave_up=None, canary=canary)
 
     def recent(self, now: float) -> tuple[float, ...]:
         """The restarts that count against the hourly budget."""
@@ -117,7 +125,8 @@ class Record:
     @property
     def idle(self) -> bool:
         """Whether nothing of it has to be remembered."""
-        return not (self.restarts or self.failures or self.pod or self.gave_up or self.rollout)
+        known = self.restarts or self.failures or self.pod or self.gave_up
+        return not (known or self.rollout or self.canary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +276,7 @@ def _record(item: Json) -> Record:
         gave_up=timestamp(item.get("gaveUp")),
         template=item.get("template", ""),
         rollout=rollout_from(item.get("rollout")),
+        canary=canary_from(item.get("canary")),
     )
 
 
@@ -341,9 +351,13 @@ class Status:
 
 
 def kept(records: tuple[Record, ...]) -> list[Record]:
-    """The records worth keeping: those with something in them, the latest first."""
+    """The records worth keeping: those with something in them, the latest first.
+
+    Before them those with a canary, the earliest first: a new one that finds no room is not made.
+    """
     worth = [record for record in records if not record.idle]
     worth.sort(key=lambda record: max(record.restarts, default=record.gave_up or 0.0), reverse=True)
+    worth.sort(key=lambda record: record.canary.restarted if record.canary else math.inf)
     return worth[:MAX_OWNERS]
 
 
@@ -362,6 +376,8 @@ def _record_json(record: Record) -> Json:
         found["template"] = record.template
     if record.rollout is not None:
         found["rollout"] = rollout_json(record.rollout, time_text(record.rollout.since))
+    if record.canary is not None:
+        found["canary"] = canary_json(record.canary, time_text(record.canary.restarted))
     return found
 
 

@@ -484,18 +484,31 @@ def test_one_owner_alone_is_no_finding() -> None:
     assert len(made.evicted) == 1
 
 
-def test_siblings_ill_everywhere_are_not_restarted_and_it_is_said_once() -> None:
+def test_of_siblings_ill_everywhere_one_is_restarted_and_it_is_said_once_that_it_failed() -> None:
+    made = world(wanted=3)
+    said, ill = [], set()
+    for _ in range(900):
+        for uid, worker in made.workers.items():
+            if uid not in ill:
+                worker.broken = True
+                ill.add(uid)
+        said += notices(made, 1)
+    assert len(made.evicted) == 1
+    assert [reason for reason, _ in said] == ["HealingTriggered", "HealingGaveUp"]
+    assert "on every node" in said[1][1]
+    assert state(made) is State.GAVE_UP
+    made.break_one("web", broken=False)
+    made.run(900)
+    assert len(made.evicted) == 1  # a restart does not help the others
+
+
+def test_of_siblings_ill_everywhere_all_are_restarted_when_one_restart_helps() -> None:
     made = world(wanted=3)
     for worker in made.workers.values():
         worker.broken = True
-    said = notices(made, 600)
-    assert made.evicted == []
-    assert [reason for reason, _ in said] == ["HealingGaveUp"]
-    assert "on every node" in said[0][1]
-    assert state(made) is State.GAVE_UP
-    made.break_one("web", broken=False)
-    made.run(120)
-    assert len(made.evicted) >= 1  # one is well again: the others are worth a restart
+    made.run(600)
+    assert len(made.evicted) == 3
+    assert state(made) is State.HEALTHY
 
 
 # -- leaders ---------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""What is asked of an API server when all pods of an owner are unhealthy."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from remediator.healing import Healing
+from remediator.loop import Remediator
+from remediator.settings import Config
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+
+POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+PLACES = ("a", "b", "c")
+
+
+class Site(FakeApi):
+    """An owner whose pods are all unready, one on each node. keeps: what is written is kept."""
+
+    def __init__(self, *, keeps: bool = True) -> None:
+        super().__init__(lambda *_: "")
+        self.keeps = keeps
+        for name in PLACES:
+            self.put(f"{NODES}/{name}", node(name, "False"))
+            self.put(f"{PODS}/web-{name}", _pod(name))
+        spec = {
+            "selector": {"matchLabels": {"app": "web"}},
+            "unhealthyWhen": {"notReadyFor": "1s"},
+            "failureThreshold": 1,
+        }
+        meta = {"name": "web", "namespace": "d", "generation": 1}
+        self.put(POLICY, {"kind": "HealingPolicy", "metadata": meta, "spec": spec})
+
+    def _patch(self, path: str, body: Any, *, rehearse: bool) -> tuple[int, dict[str, Any]]:
+        if isinstance(body, dict) and not self.keeps:
+            for owner in (body.get("status") or {}).get("owners") or ():
+                owner.pop("canary", None)  # as the API server drops fields that it does not know
+        return super()._patch(path, body, rehearse=rehearse)
+
+    @property
+    def evicted(self) -> list[str]:
+        return [path for verb, path, _ in self.did if verb == "EVICT"]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(POLICY).get("status") or {}
+        return found
+
+    @property
+    def canary(self) -> dict[str, Any]:
+        [owner] = self.status.get("owners") or [{}]
+        found: dict[str, Any] = owner.get("canary") or {}
+        return found
+
+
+def _pod(where: str) -> dict[str, Any]:
+    """A pod of a controller that is not looked up."""
+    raw = pod(f"web-{where}", where)
+    raw["metadata"] |= {
+        "labels": {"app": "web"},
+        "creationTimestamp": stamp(3600),
+        "ownerReferences": [
+            {"apiVersion": "x/v1", "kind": "Set", "name": "web", "uid": "web", "controller": True}
+        ],
+    }
+    raw["status"]["conditions"] = [
+        {"type": "Ready", "status": "False", "lastTransitionTime": stamp(60)}
+    ]
+    return raw
+
+
+def _config(**more: Any) -> Config:
+    return Config.model_validate({"policies": {"lookInterval": "1s"}, **more})
+
+
+def _waits(made: Remediator, before: Healing) -> bool:
+    """Whether another Healing has found that the canary is not decided."""
+    healing = made.healer.healing
+    groups = [group for ward in healing.wards.values() for group in ward.groups.values()]
+    blocks = [group.block.cause for group in groups if group.block is not None]
+    return healing is not before and blocks == ["canary"]
+
+
+def test_the_canary_is_written_down_before_its_eviction() -> None:
+    site = Site()
+    with running(site, _config()):
+        until("one is restarted", lambda: bool(site.evicted))
+    [change] = [at for at, (verb, *_) in enumerate(site.did) if verb == "EVICT"]
+    written = [raw for verb, path, raw in site.did[:change] if (verb, path) == ("PATCH", POLICY)]
+    [owner] = written[-1]["status"]["owners"]
+    assert owner["canary"]["state"] == "under-way"
+    assert f"{PODS}/web-" in site.evicted[0]
+    assert owner["canary"]["pod"] == f"uid-{site.evicted[0]}"
+    site.close()
+
+
+@pytest.mark.parametrize("leaders", [1, 3])
+def test_a_type_without_the_field_makes_no_canary(leaders: int) -> None:
+    site = Site(keeps=False)
+    for _ in range(leaders):
+        with running(site, _config()):
+            until("it is reported", lambda: "CustomResource" in site.status.get("message", ""))
+            assert site.status["state"] == "GaveUp"
+        site.put(POLICY, {**site.get(POLICY), "status": {}})
+    assert site.evicted == []
+    site.close()
+
+
+def test_a_dry_run_in_the_middle_is_no_canary() -> None:
+    site = Site()
+    rehearsed: list[str] = []
+
+    def note(verb: str, path: str) -> str:
+        if verb == "POST" and path.endswith("/eviction"):
+            rehearsed.append(path)
+        return ""
+
+    site.disturb = note
+    with running(site, _config(mode="dryRun")) as made:
+        until("one is rehearsed", lambda: bool(rehearsed))
+        made.reconfigure(_config(mode="enforce"))
+        until("one is restarted", lambda: bool(site.evicted))
+        until("it is known", lambda: bool(made.healer.healing.wards["d/web"].records))
+        for mode in ("dryRun", "enforce"):
+            before = made.healer.healing
+            made.reconfigure(_config(mode=mode))
+            until("the others wait", partial(_waits, made, before))
+        assert site.canary["state"] == "under-way"
+    assert len(site.evicted) == 1
+    site.close()
