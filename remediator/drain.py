@@ -117,7 +117,6 @@ class NodeDrain:
     deadline: float
     around: Surroundings
     synced: bool = False
-    synced_at: float = 0.0
     wave: int = -1
     evictions: dict[str, Eviction] = field(default_factory=dict)
     others: dict[str, tuple[Pod, Sorting]] = field(default_factory=dict)

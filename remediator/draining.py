@@ -58,8 +58,8 @@ JUST_BEGUN = 2.0
 LOOK_AGAIN = 10.0
 #: What could not be written down because the node is being changed is tried again.
 BUSY_AGAIN = 0.05
-#: An empty node is believed so long after its pods were listed (from a cache that may lag).
-SETTLE = 0.2
+#: Whether a node is empty is read from the server itself; the answer is looked for so often.
+CONFIRM_AGAIN = 1.0
 
 
 @dataclass(slots=True)
@@ -74,6 +74,11 @@ class Running:
     stop: threading.Event = field(default_factory=threading.Event)
     #: How much of the deadline is used.
     clock: DrainClock = field(default_factory=lambda: DrainClock(float("inf")))
+    #: The watch of its pods; whether a list of them was read that is not from a cache, which may
+    #: lag: before that the node does not count as empty.
+    watch: Reflector[Pod] | None = None
+    confirming: bool = False
+    confirmed: bool = False
     checking: bool = False
     #: The node is not read again sooner; how often in a row it was read in vain.
     check_at: float = 0.0
@@ -292,8 +297,12 @@ class Draining:
                 self._rooms.left(drain.uid, change.old.uid)
             run.news = True
 
+        source = _CachedFirst(run.pods)
+
         def synced() -> None:
+            sure = not source.cached
             if drain.synced:
+                self._post(lambda: self._confirmed(run, sure=sure))
                 return
             pods = list(reflector.items.values())
             around = self._surroundings(drain.node, pods, run.others)
@@ -307,13 +316,13 @@ class Draining:
                     self._callbacks.no_room(drain, crowded)
                     return
                 drain.surroundings_changed(around)
-                drain.synced, drain.synced_at = True, self._clock()
-                run.news = True
+                drain.synced = True
+                self._confirmed(run, sure=sure)
 
             self._post(ready)
 
-        reflector = Reflector(
-            _CachedFirst(run.pods),
+        run.watch = reflector = Reflector(
+            source,
             pod_from_json,
             lambda pod: pod.id,
             changed,
@@ -451,7 +460,10 @@ class Draining:
         if orders.new_wave is not None and not run.checking:
             moments.append(run.check_at)
         if orders.done:
-            moments.append(max(run.drain.synced_at + SETTLE, now + BUSY_AGAIN))
+            moments.append(now + BUSY_AGAIN)
+        if run.confirming and not run.confirmed:
+            pending = run.watch is not None and run.watch.relist_pending
+            moments.append(now + (BUSY_AGAIN if pending else CONFIRM_AGAIN))
         moments += self._note_progress(run, now)
         run.due = min(moment for moment in moments if moment is not None)
 
@@ -517,9 +529,10 @@ class Draining:
         self._callbacks.say(drain.node, drain.uid, "DrainStalled", text, True)
 
     def _carry_out(self, run: Running, orders: Orders) -> None:
-        if orders.done and self._clock() < run.drain.synced_at + SETTLE:
-            return
         if orders.done or (self.config.dry_run and not orders.look_up and self._tried_all(run)):
+            if not run.confirmed:
+                self._confirm(run)
+                return
             run.ended = True
             self._callbacks.done(run.drain)
             return
@@ -537,6 +550,24 @@ class Draining:
             self._submit(run, pod, delete=False)
         for pod in orders.delete:
             self._submit(run, pod, delete=True)
+
+    def _confirm(self, run: Running) -> None:
+        """Have its pods listed as the server itself knows them; see `_confirmed`.
+
+        A cache that lags shows a node without the pods that were bound to it last, or empty.
+        """
+        if run.watch is None:
+            return
+        if not run.confirming:
+            run.confirming = True
+            run.watch.ask_relist()
+        if run.watch.relist_pending:
+            run.pods.close()  # the watch may have begun only just now
+
+    def _confirmed(self, run: Running, *, sure: bool) -> None:
+        """Its pods were listed, and what the list changed was told; sure: not from a cache."""
+        run.confirmed = run.confirmed or sure
+        run.news = True
 
     def _tried_all(self, run: Running) -> bool:
         """In dry-run nothing leaves: a drain is over when each pod was asked about once."""
@@ -681,7 +712,7 @@ class Draining:
             drain.deadline_said = True
             text = describe(drain.blockers(now)) or f"{len(drain.evictions)} pods still terminating"
             message = (
-                f"not empty after {self.config.drain.deadline:g}s "
+                f"not empty after {run.clock.limit:g}s "
                 f"(onDeadline: {self.config.drain.on_deadline}): {text}"
             )
             self._callbacks.say(drain.node, drain.uid, "DrainDeadlinePassed", message, True)
@@ -720,15 +751,17 @@ class Draining:
 
 
 class _CachedFirst:
-    """Lists from the server's watch cache: every eviction is guarded by the pod's uid."""
+    """Lists from the server's watch cache at first: every eviction is guarded by the pod's uid."""
 
     def __init__(self, pods: Collection) -> None:
         self._pods = pods
         self._listed = False
+        #: Whether the last list was from the cache.
+        self.cached = True
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:
-        cached, self._listed = not self._listed, True
-        return self._pods.pages(cached=cached)
+        self.cached, self._listed = not self._listed, True
+        return self._pods.pages(cached=self.cached)
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
         return self._pods.watch(version, stop)

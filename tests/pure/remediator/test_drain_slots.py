@@ -374,3 +374,27 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
         blocked = False
     assert f"{PODS}/a" in server.objects
     server.close()
+
+
+@pytest.mark.parametrize("now_allowed", [0, 1, 2])
+def test_where_fewer_drains_may_run_than_do_those_go_on_and_none_begins(now_allowed: int) -> None:
+    cluster = Cluster(5, maxDraining=3)
+    begun = cluster.plan()
+    assert len(begun) == 3
+    planner = cluster.planner
+    brakes = planner.config.brakes.model_copy(update={"max_draining": now_allowed})
+    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), cluster.now)
+    for standing in ((), (begun[0],), tuple(begun)):
+        assert cluster.plan(standing=standing, asking=tuple(begun)) == []
+        assert cluster.without_place == []
+        assert planner.tally(cluster.now).draining == 3
+    waits = [e.blocked for e in planner.entries.values() if e.blocked is not None]
+    assert {block.message for block in waits} == {f"3 drains, allowed {now_allowed}"}
+    done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
+    for left, number in zip((2, 1, 0), begun, strict=True):
+        cluster.set(number, "True", done)
+        more = cluster.plan()
+        assert len(more) == max(0, now_allowed - left) - max(0, now_allowed - left - 1)
+        assert left + len(more) <= max(left, now_allowed)
+        if more:
+            break
