@@ -350,14 +350,16 @@ def _beginning(pod: WatchedPod, now: float) -> bool:
         if item.waiting in BEGINNING:
             return True
         if item.running_since is not None and not item.started:
-            return now <= item.running_since + item.startup_budget + STARTUP_MARGIN
+            began = max(item.running_since, pod.created)
+            return now <= began + item.startup_budget + STARTUP_MARGIN
     return False
 
 
 def _not_ready(pod: WatchedPod, symptoms: Symptoms) -> Diagnosis:
     begun = [item.running_since for item in pod.containers if item.running_since is not None]
     moments = [moment for moment in (pod.ready_changed, *begun) if moment is not None]
-    since = max(moments, default=None)
+    # The kubelet's clock may be behind the API server's: nothing was before the pod was made.
+    since = max(pod.created, *moments) if moments else None
     if symptoms.not_ready_for is None:
         return Diagnosis(Health.POOR, "NotReady", "", since=since)
     return Diagnosis(

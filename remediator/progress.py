@@ -6,12 +6,15 @@ clock) and, where known, `oldest_age` (seconds) and `ready` (false: it rightly w
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-import time
+import math
+import socket
+import threading
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-
-import requests
+from urllib.parse import quote
 
 from remediator.pod_health import Reading
 
@@ -30,37 +33,48 @@ class Asker:
         self.timeout = timeout
 
     def ask(self, address: str, port: int, path: str, now: float) -> Reading:
-        """How the work of the pod at `address` goes. Raises NoAnswer."""
-        host = f"[{address}]" if ":" in address else address
-        with requests.Session() as session:
-            session.trust_env = False
+        """How the work of the pod at `address` goes. Raises NoAnswer.
+
+        The whole answer has to come within the timeout: a pod that drips it byte by byte would
+        keep a thread for as long as it likes, and all others from being asked.
+        """
+        connection = http.client.HTTPConnection(address, port, timeout=self.timeout)
+        late = threading.Event()
+        try:
+            connection.connect()
+            timer = threading.Timer(self.timeout, _cut, (connection.sock, late))
+            timer.daemon = True
+            timer.start()
             try:
-                with session.get(
-                    f"http://{host}:{port}{path}",
-                    timeout=self.timeout,
-                    allow_redirects=False,
-                    stream=True,
-                    headers={"Accept": "application/json"},
-                ) as response:
-                    body = _body(response, time.monotonic() + self.timeout)
-                    status, headers = response.status_code, dict(response.headers)
-            except (requests.RequestException, OSError) as error:
-                raise NoAnswer(type(error).__name__) from error
+                status, headers, body = _asked(connection, path)
+            finally:
+                timer.cancel()
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            raise NoAnswer("too slow" if late.is_set() else type(error).__name__) from error
+        finally:
+            connection.close()
+        if late.is_set():
+            raise NoAnswer("too slow")
         if status != 200:
             raise NoAnswer(f"HTTP {status}")
+        if len(body) > MAX_BYTES:
+            raise NoAnswer(f"more than {MAX_BYTES} bytes")
         return reading_from(body, headers, now)
 
 
-def _body(response: requests.Response, ends: float) -> bytes:
-    """What came until `ends` (monotonic), or enough of it. Raises NoAnswer when it drips."""
-    body = b""
-    for chunk in response.iter_content(4096):
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise NoAnswer(f"more than {MAX_BYTES} bytes")
-        if time.monotonic() > ends:
-            raise NoAnswer("too slow")
-    return body
+def _cut(sock: socket.socket, late: threading.Event) -> None:
+    """In the timer's thread: end what takes too long."""
+    late.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _asked(connection: http.client.HTTPConnection, path: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers, and of the body as much as is read."""
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
+    connection.request("GET", quote(path, safe="/?&=%:@!$'()*+,;~-._"), headers=headers)
+    response = connection.getresponse()
+    return response.status, dict(response.headers.items()), response.read(MAX_BYTES + 1)
 
 
 def reading_from(body: bytes, headers: Mapping[str, str], now: float) -> Reading:
@@ -70,7 +84,9 @@ def reading_from(body: bytes, headers: Mapping[str, str], now: float) -> Reading
         in_flight, mark = int(raw["in_flight"]), float(raw["last_progress"])
         oldest = raw.get("oldest_age")
         age = None if oldest is None else float(oldest)
-    except (ValueError, TypeError, KeyError) as error:
+        if not (math.isfinite(mark) and math.isfinite(age or 0.0)):
+            raise ValueError("no number of seconds")
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise NoAnswer(f"not an answer about progress: {error!r}") from error
     return Reading(
         in_flight=in_flight,
@@ -86,6 +102,6 @@ def _clock(headers: Mapping[str, str], now: float) -> float:
         if name.lower() == "date":
             try:
                 return parsedate_to_datetime(value).timestamp()
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 break
     return now
