@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,12 @@ NAMESPACE = "default"
 MAX_MESSAGE = 1000
 SAME_AGAIN_AFTER = 300.0
 QUEUE = 2000
-YIELD = 1.0
+#: So many Events are remembered as said, the last ones.
+MOST_SAID = 10_000
+#: An Event waits so long (seconds) for requests under way, unless so many wait behind it.
+YIELD, BACKLOG = 1.0, 100
+#: What an object's name may have (a DNS subdomain), and what is added to that of an Event.
+MAX_NAME, SUFFIX = 253, 16
 
 
 class EventApi(Protocol):
@@ -73,6 +79,11 @@ def _subject(event: Said) -> ObjectEvent:
     )
 
 
+def _event_name(name: str) -> str:
+    """A new name, which begins with as much of the object's as there is room for."""
+    return f"{name[: MAX_NAME - SUFFIX - 1].rstrip('-.')}.{uuid.uuid4().hex[:SUFFIX]}"
+
+
 class EventWriter:
     """Writes Events from a thread of its own; the same one again only after five minutes."""
 
@@ -80,7 +91,8 @@ class EventWriter:
         self._api, self._instance, self._count = api, instance, count
         #: Each with the time when it was said: it may have to wait for its turn.
         self._queue: queue.Queue[tuple[Said, datetime] | None] = queue.Queue(QUEUE)
-        self._said: dict[Said, float] = {}
+        #: When they were said last, the oldest first.
+        self._said: OrderedDict[Said, float] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -102,19 +114,23 @@ class EventWriter:
         now = time.monotonic()
         if now - self._said.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
             return
-        if len(self._said) > QUEUE:
-            self._said = {
-                known: when for known, when in self._said.items() if now - when < SAME_AGAIN_AFTER
-            }
-        self._said[event] = now
         try:
             self._queue.put_nowait((event, datetime.now(UTC)))
         except queue.Full:
-            self._count("dropped")
+            self._count("dropped")  # and not said: it may be the next time
+            return
+        self._said[event] = now
+        self._said.move_to_end(event)
+        while len(self._said) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
+            self._said.popitem(last=False)
+
+    def _oldest(self) -> float:
+        return next(iter(self._said.values()), float("inf"))
 
     def _run(self) -> None:
         while (queued := self._queue.get()) is not None:
-            self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
+            if self._queue.qsize() < BACKLOG:  # else the last ones would be dropped
+                self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
             event, when = queued
             try:
                 with supervision.expected("events", "an Event"):
@@ -142,7 +158,7 @@ class EventWriter:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{event.name}.{uuid.uuid4().hex[:16]}",
+                "name": _event_name(event.name),
                 "namespace": event.namespace or NAMESPACE,
             },
             "involvedObject": {

@@ -42,6 +42,8 @@ from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Condition, Node, version_number
 
 PEAK_WINDOW = 3600.0
+#: The heap of times may hold so many entries that count no more, beside one for each node.
+DUE_SPARE = 1000
 Key = tuple[str, str]
 
 
@@ -69,6 +71,8 @@ class Entry:
     member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0
+    #: When it is looked at again though nothing changed, and which entry of the heap says so.
+    due: float | None = None
     ticket: int = 0
     #: When the rule that asks (or asked last) for a hold was due.
     due_at: float = 0.0
@@ -650,6 +654,7 @@ class Planner:
             _, uid, ticket = heapq.heappop(self._due)
             entry = self.entries.get(uid)
             if entry is not None and entry.ticket == ticket:
+                entry.due = None
                 self._dirty.add(uid)
         scope = self.scope()
         for uid in self._dirty:
@@ -675,8 +680,19 @@ class Planner:
         self._dirty.clear()
 
     def _schedule(self, entry: Entry, when: float) -> None:
+        if entry.due == when:
+            return  # a node that is seen again and again is scheduled once
+        entry.due = when
         entry.ticket += 1
         heapq.heappush(self._due, (when, entry.node.uid, entry.ticket))
+        if len(self._due) > 2 * len(self.entries) + DUE_SPARE:
+            self._due = [item for item in self._due if self._is_valid(item)]
+            heapq.heapify(self._due)
+
+    def _is_valid(self, item: tuple[float, str, int]) -> bool:
+        """Whether the heap's entry is the node's last one."""
+        entry = self.entries.get(item[1])
+        return entry is not None and entry.ticket == item[2]
 
 
 def _told(seen: Assessment) -> tuple[object, ...]:

@@ -120,8 +120,9 @@ class Population:
         #: Per set of terms: pods that match all of them, by the key and value of a domain.
         self._matching: dict[tuple[Term, ...], Counter[tuple[str, str]]] = {}
         self._spreads: dict[_Key, tuple[Pod, _Domains]] = {}
-        #: Terms of pods that keep others away, with their domains.
-        self._repelling: Counter[tuple[Term, str]] = Counter()
+        #: Terms of pods that keep others away, by the key and value of their domain: of many
+        #: thousand hosts a pod is checked against the terms of one.
+        self._repelling: dict[str, dict[str, Counter[Term]]] = {}
 
     def add(self, pod: Resident, node: Node) -> None:
         """The pod runs, or is to run, on the node; one that is known already stays where it is."""
@@ -131,7 +132,7 @@ class Population:
         for term in pod.placement.apart:
             place = domain(node, term.key)
             if place is not None:
-                self._repelling[term, place] += 1
+                self._repelling.setdefault(term.key, {}).setdefault(place, Counter())[term] += 1
         for terms, counts in self._matching.items():
             self._count_matching(terms, counts, pod, node)
         for key, (wanting, domains) in self._spreads.items():
@@ -159,10 +160,12 @@ class Population:
 
     def _repelled(self, pod: Resident, node: Node) -> bool:
         """Whether a pod in the node's domain keeps this one away."""
-        return any(
-            domain(node, term.key) == place and self._includes(term.peers, pod)
-            for term, place in self._repelling
-        )
+        for key, places in self._repelling.items():
+            place = domain(node, key)
+            terms = () if place is None else places.get(place, ())
+            if any(self._includes(term.peers, pod) for term in terms):
+                return True
+        return False
 
     def _apart(self, pod: Resident, node: Node) -> bool:
         for term in pod.placement.apart:

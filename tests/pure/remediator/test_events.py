@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -10,7 +12,15 @@ from typing import Any
 import pytest
 
 from remediator.answers import Answer, ApiFailure
-from remediator.events import MAX_MESSAGE, EventWriter, NodeEvent, ObjectEvent
+from remediator.events import (
+    BACKLOG,
+    MAX_MESSAGE,
+    MOST_SAID,
+    QUEUE,
+    EventWriter,
+    NodeEvent,
+    ObjectEvent,
+)
 
 CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
 
@@ -138,3 +148,48 @@ def test_too_many_are_dropped_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     for number in range(5):  # nothing writes yet
         writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "m", True))
     assert counts == {"dropped": 2}
+
+
+def test_a_long_name_leaves_room_for_what_makes_the_events_name_unique() -> None:
+    """The API server takes no name of more than 253 characters."""
+    names = ["n" * 253, "n" * 235 + ".-" + "n" * 16, "n"]
+    api, _ = told(*[NodeEvent(name, "u", "Cordoned", "why", True) for name in names])
+    for (_, body, _), name in zip(api.written, names, strict=True):
+        made = body["metadata"]["name"]
+        assert len(made) <= 253
+        assert all(re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", part) for part in made.split("."))
+        assert body["involvedObject"]["name"] == name
+
+
+def test_an_event_that_was_dropped_was_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, counts = Api(), Counter[str]()
+    writer = EventWriter(api, "pod-1_uid", lambda result: counts.update([result]))
+    for number in range(QUEUE):
+        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
+    writer.say(CORDONED)
+    assert counts["dropped"] == 1
+    writer._queue.get_nowait()
+    writer.say(CORDONED)
+    assert counts["dropped"] == 1
+
+
+def test_what_was_said_is_remembered_in_bounded_memory_and_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer = EventWriter(Api(), "pod-1_uid", lambda _: None)
+    monkeypatch.setattr(writer._queue, "put_nowait", lambda _: None)
+    for number in range(3 * MOST_SAID):
+        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
+    assert len(writer._said) == MOST_SAID
+    moment = time.monotonic() + 301
+    monkeypatch.setattr("remediator.events.time.monotonic", lambda: moment)
+    writer.say(CORDONED)
+    assert list(writer._said) == [CORDONED]
+
+
+def test_where_many_wait_an_event_waits_for_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api()
+    settled: list[float] = []
+    monkeypatch.setattr(api, "settle", settled.append)
+    told(*[NodeEvent(f"n{n}", "u", "Cordoned", "why", True) for n in range(BACKLOG + 50)], api=api)
+    assert len(settled) in (BACKLOG - 1, BACKLOG)  # the end of all may wait behind them, too

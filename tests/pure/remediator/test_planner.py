@@ -15,7 +15,7 @@ from remediator.brakes import budget
 from remediator.conditions import observe
 from remediator.decide import Intent, Kind, assess, read_state
 from remediator.patches import SCALE_DOWN_KEY, node_patch
-from remediator.planner import Planner
+from remediator.planner import DUE_SPARE, Planner
 from remediator.settings import Config
 from remediator.snapshot import Change, Node, Taint, node_from_json
 from tests.pure.remediator import json_patch, things
@@ -928,3 +928,57 @@ def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_lon
     assert planner.plan(NOW).intents == ()
     later = [intent.node for intent in planner.plan(NOW + 61).intents]
     assert later == ["bad"]
+
+
+def test_a_node_that_is_seen_again_and_again_is_remembered_once() -> None:
+    """Its next look lies hours ahead: nothing may pile up until then."""
+    planner = _planner(3)
+    state = State(Phase.HEALED, OWNER, "Fault", "True", holds=(int(NOW),))
+    for number in range(3000):
+        seen = node("n0", condition("False", heartbeat=NOW + number), state=state, version="9")
+        _put(planner, seen, NOW + number / 1000)
+        planner.plan(NOW + number / 1000)
+    assert len(planner._due) <= 3
+
+
+def test_times_that_count_no_more_are_forgotten() -> None:
+    planner = _planner(1)
+    for number in range(5000):
+        holds = (int(NOW) - number % 2000,)
+        state = State(Phase.HEALED, OWNER, "Fault", "True", holds=holds)
+        _put(planner, node("n0", condition("False"), state=state, version="9"), NOW)
+        planner.plan(NOW)
+    assert len(planner._due) <= DUE_SPARE + 2
+    plan = planner.plan(NOW)
+    assert plan.wake is not None
+    assert plan.wake <= NOW - 999 + planner.config.recovery.flap_window
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"maxHeld": 3}, {"maxHeld": 1}, "3 of 5 nodes held, allowed 1"),
+        ({"maxHeld": "100%"}, {"maxHeld": "100%", "maxHeldCeiling": 2}, "held, allowed 2"),
+        ({"maxHeld": "100%"}, {"maxHeld": "100%", "minSchedulable": 4}, "4 must stay"),
+    ],
+)
+def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
+    before: dict[str, Any], after: dict[str, Any], said: str
+) -> None:
+    planner = _planner(5, brakes={"maxDraining": 0, **before}, signal={"enabled": False})
+    for number in range(3):
+        seen = planner.entries[f"uid-n{number}"].node
+        _put(planner, things.with_condition(seen, condition("True")))
+    _carry_out(planner, planner.plan(NOW).intents, NOW)
+    assert planner.tally(NOW).held == 3
+    config = planner.config.model_copy(
+        update={"brakes": Config.model_validate({"brakes": {"maxDraining": 0, **after}}).brakes}
+    )
+    planner.reconfigure(config, NOW)
+    _put(planner, things.with_condition(planner.entries["uid-n3"].node, condition("True")))
+    plan = planner.plan(NOW + 1)
+    assert plan.intents == ()
+    blocked = planner.entries["uid-n3"].blocked
+    assert blocked is not None
+    assert said in blocked.message
+    assert planner.tally(NOW + 1).held == 3
