@@ -179,7 +179,7 @@ def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
         server.put(f"{sets}/agent", _daemon_set("agent", "new"))
         server.put(f"{PODS}/agent-1", None)
         server.put(f"{PODS}/agent-2", _agent("agent-2", "new" if exists else "older"))
-        until("it is seen", lambda: any(_known(run.drain, "agent-2") for run in _runs(made)))
+        until("it is seen", lambda: _seen(server, _runs(made), "agent-2"))
         block = False
         until("drained", lambda: _phase(server) == '"drained"')
     evicted = [path.rsplit("/", 1)[1] for verb, path, _ in server.did if verb == "EVICT"]
@@ -189,6 +189,12 @@ def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
 
 def _runs(made: Any) -> list[Any]:
     return list(made.draining.running.values())
+
+
+def _seen(server: FakeApi, runs: list[Any], name: str) -> bool:
+    """Known to a drain, or evicted already."""
+    evicted = any(verb == "EVICT" and path.endswith(f"/{name}") for verb, path, _ in server.did)
+    return evicted or any(_known(run.drain, name) for run in runs)
 
 
 def _known(found: NodeDrain, name: str) -> bool:
