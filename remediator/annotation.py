@@ -138,6 +138,15 @@ _TYPES: dict[str, type] = {
 }
 
 
+def _can_be_written(text: str) -> bool:
+    """JSON can hold halves of characters, which nothing that is told of them can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Unreadable(ValueError):
     """The annotation is not ours to interpret; says what is wrong with it."""
 
@@ -161,6 +170,8 @@ def parse_state(text: str) -> State:
         value = raw.get(name, kind())
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise Unreadable(f"{name} is {value!r}, expected {kind.__name__}")
+        if isinstance(value, str) and not _can_be_written(value):
+            raise Unreadable(f"{name} is no text")
         if isinstance(value, int) and abs(value) > MAX_SECONDS:
             raise Unreadable(f"{name} is no number of seconds")
         values[field] = value
@@ -171,6 +182,8 @@ def parse_state(text: str) -> State:
     if not times:
         raise Unreadable("holds is not a list of seconds")
     returns = raw.get("returns", {})
-    if not isinstance(returns, dict) or not all(type(item) is int for item in returns.values()):
+    if not isinstance(returns, dict) or not all(
+        type(item) is int and _can_be_written(key) for key, item in returns.items()
+    ):
         raise Unreadable("returns is not an object of counts")
     return State(phase=phase, holds=tuple(holds), returns=tuple(returns.items()), **values)

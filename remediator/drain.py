@@ -34,6 +34,8 @@ FALLBACKS = {
     Outcome.INVALID: (30.0, 300.0),
     Outcome.UNAVAILABLE: (0.5, 15.0),
 }
+#: A Retry-After of a webhook or a proxy counts for at most so long (seconds).
+LONGEST_RETRY_AFTER = 300.0
 #: Seconds past a pod's deletion time before it counts as stuck.
 STUCK_AFTER = 30.0
 #: A pod's grace where its deletion names none (the API's default), in seconds.
@@ -252,7 +254,8 @@ class NodeDrain:
         item.refusals += 1
         item.refused_since = item.refused_since if item.refused_since is not None else now
         delay = fallback(result.outcome, item.refusals)
-        item.retry_at = now + max(delay, result.retry_after or 0.0)
+        asked = min(result.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        item.retry_at = now + max(delay, asked)
         if result.outcome is Outcome.BUDGET and self._has_room(item.pod):
             # The budget opened between the server's refusal and now: the watch was faster.
             item.retry_at = now + 0.05 * 2.0 ** min(item.overtaken, 8)

@@ -42,6 +42,8 @@ from remediator.settings import PODS_HUNG, Config
 from remediator.snapshot import Change, Condition, Node, version_number
 
 PEAK_WINDOW = 3600.0
+#: A change that could not be made is tried again after at most so long (seconds).
+LONGEST_RETRY = 60.0
 #: The heap of times may hold so many entries that count no more, beside one for each node.
 DUE_SPARE = 1000
 Key = tuple[str, str]
@@ -314,14 +316,18 @@ class Planner:
             self._dirty.add(intent.uid)  # the watch was faster than the answer
 
     def failed(self, intent: Intent, now: float, delay: float = 0.0) -> None:
-        """The intent was not carried out; the node is looked at again after `delay`."""
+        """The intent was not carried out; the node is looked at again after `delay`.
+
+        A webhook or proxy may ask for any delay: no node waits longer than LONGEST_RETRY.
+        """
         entry = self.entries.get(intent.uid)
         if entry is None or entry.pending is not intent:
             return
         entry.pending = None
         self._thought_anew(intent.uid)
         entry.failures += 1
-        entry.retry_at = now + max(delay, min(60.0, 0.1 * 2.0 ** min(entry.failures, 10)))
+        backoff = 0.1 * 2.0 ** min(entry.failures, 10)
+        entry.retry_at = now + min(LONGEST_RETRY, max(delay, backoff))
         self._dirty.add(intent.uid)
 
     def request(self, intent: Intent, now: float) -> bool:

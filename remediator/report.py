@@ -19,9 +19,14 @@ def painted(text: str, *, color: bool) -> str:
     return _MARK.sub(lambda m: "\033[0m" if m[1] else f"\033[{_COLORS[m[2]]}m", text)
 
 
+def _one_line(text: str) -> str:
+    """What others wrote (a node's message, a reason) without what moves or colours a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they must be, two spaces apart; the last one is not padded."""
-    lines = [list(head), *(list(row) for row in rows)]
+    lines = [[_one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(_MARK.sub("", line[i])) for line in lines) for i in range(len(head))]
     out = []
     for number, line in enumerate(lines):

@@ -277,6 +277,10 @@ class Drain(_Strict):
     scale_down_disabled: bool = True
 
 
+#: Seconds between two renewals of the Lease at least.
+SHORTEST_RENEWAL = 0.05
+
+
 class LeaseSettings(_Strict):
     """Leader election; the Lease also carries the pause annotation."""
 
@@ -292,6 +296,11 @@ class LeaseSettings(_Strict):
             raise ValueError(
                 "renewInterval < renewDeadline < duration must hold, got "
                 f"{self.renew_interval:g}s, {self.renew_deadline:g}s, {self.duration:g}s"
+            )
+        if self.renew_interval < SHORTEST_RENEWAL:
+            raise ValueError(
+                f"renewInterval must be at least 50ms, got {self.renew_interval:g}s: each renewal "
+                "is a write"
             )
         if self.duration < 1:
             raise ValueError("duration must be at least 1s")

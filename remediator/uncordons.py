@@ -7,6 +7,8 @@ keeps its manager as the owner.
 
 from __future__ import annotations
 
+import re
+
 from remediator.snapshot import Node
 
 #: How the names of field managers begin behind which a human sits.
@@ -15,10 +17,13 @@ _PEOPLE = (
     *("kubernetes-dashboard", "mozilla", "curl", "rancher"),
 )
 
+#: Followed by nothing or by what begins another word: `oc` is one, `ocm-agent` is a controller.
+_BY_HAND = re.compile(f"(?:{'|'.join(_PEOPLE)})(?![a-z0-9])")
+
 
 def uncordoned_by_controller(node: Node) -> str:
     """The field manager that keeps the node uncordoned and is no human's tool, empty = unknown."""
     manager = node.unschedulable_by
-    if node.unschedulable or not manager or manager.lower().startswith(_PEOPLE):
+    if node.unschedulable or not manager or _BY_HAND.match(manager.lower()):
         return ""
     return manager

@@ -65,6 +65,8 @@ def test_the_newest_holds_are_kept() -> None:
             for name in ("drainStarted", "drainUsed", "since", "firstSeen", "noRoom", "transition")
             for number in ("1" + "0" * 400, "-1" + "0" * 400, str(2**40 + 1))
         ),
+        ('{"v":1,"phase":"healed","condition":"\\ud800"}', "condition is no text"),
+        ('{"v":1,"phase":"healed","reason":"a\\udfff"}', "reason is no text"),
         ('{"v":1,"phase":"healed","holds":[1' + "0" * 400 + "]}", "holds"),
     ],
 )

@@ -452,7 +452,10 @@ def test_a_humans_uncordon_counts_for_a_time_that_is_set() -> None:
 
 @pytest.mark.parametrize(
     ("manager", "human"),
-    [("", True), ("kubectl-patch", True), ("Mozilla", True), ("argocd-controller", False)],
+    [
+        *[(name, True) for name in ("", "kubectl-patch", "Mozilla", "oc", "k9s", "oc/4.1")],
+        *[(name, False) for name in ("argocd-controller", "ocm-agent", "lenses", "curling")],
+    ],
 )
 def test_a_controllers_uncordon_is_no_humans(manager: str, human: bool) -> None:
     found = node("n", BAD, state=replace(CORDONED, rule=rule().mark), unschedulable_by=manager)

@@ -511,3 +511,13 @@ def test_a_pod_that_asked_to_stay_may_ask_for_longer() -> None:
 def test_a_time_that_was_over_before_the_drain_keeps_nothing() -> None:
     made = drain(pod("kept", keep_reason="x", keep_until=NOW - 1))
     assert _names(made.step(NOW).evict) == ["kept"]
+
+
+@pytest.mark.parametrize("seconds", [301.0, 86400.0, float("inf")])
+@pytest.mark.parametrize("outcome", [one for one in Outcome if not one.over])
+def test_no_retry_after_keeps_a_pod_for_ever(outcome: Outcome, seconds: float) -> None:
+    made = drain(pod("a"))
+    assert _names(made.step(NOW).evict) == ["a"]
+    made.answered("uid-a", EvictionResult(outcome, "no", seconds), NOW)
+    assert made.step(NOW + 299).evict == ()
+    assert _names(made.step(NOW + 300).evict) == ["a"]

@@ -12,6 +12,7 @@ from kubernetes.client import Configuration
 from remediator.annotation import STATE_KEY, Phase, State
 from remediator.inspection import plan, status
 from remediator.kubernetes_api import KubernetesApi
+from remediator.report import table
 from remediator.settings import Config
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod
@@ -130,3 +131,8 @@ def test_a_plan_says_that_limits_of_volumes_are_not_evaluated(server: FakeApi) -
     [item] = plan(_api(server, config), config, OWNER, "", time.time()).nodes
     assert [one.fate for one in item.pods] == ["evict"]
     assert any("CSINode" in note for note in item.notes)
+
+
+def test_what_others_wrote_moves_no_terminal() -> None:
+    text = table(("A", "B"), [("x\x1b[31mred", "two\nlines\r\u202eback")])
+    assert text.split("\n") == ["<bold>A          B</bold>", "x [31mred  two lines  back"]

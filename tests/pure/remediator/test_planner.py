@@ -982,3 +982,13 @@ def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
     assert blocked is not None
     assert said in blocked.message
     assert planner.tally(NOW + 1).held == 3
+
+
+@pytest.mark.parametrize("delay", [61.0, 86400.0, float("inf")])
+def test_whatever_delay_is_asked_for_a_node_is_tried_again_within_a_minute(delay: float) -> None:
+    planner = _planner(3)
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
+    (intent,) = planner.plan(NOW).intents
+    planner.failed(intent, NOW, delay)
+    assert planner.plan(NOW + 59).intents == ()
+    assert [one.kind for one in planner.plan(NOW + 60).intents] == [intent.kind]

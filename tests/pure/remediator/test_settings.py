@@ -150,3 +150,9 @@ def test_a_duration_beyond_all_dates_is_refused(text: object) -> None:
 def test_what_is_no_port_is_said(port: str) -> None:
     with pytest.raises(SettingsError, match="is not a port"):
         Environment.read({"HTTP_PORT": port})
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "1ms", "49ms"])
+def test_a_lease_that_is_renewed_without_a_pause_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="renewInterval must be at least 50ms"):
+        parse_config(f"lease: {{renewInterval: {text}}}", "file")
