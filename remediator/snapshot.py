@@ -385,6 +385,12 @@ def _keep(annotations: Json, started: float | None) -> tuple[str, float | None]:
     return f"{why} (until {until:%Y-%m-%dT%H:%M:%SZ})", started + duration
 
 
+def _started(meta: Json, status: Json) -> float | None:
+    """When the kubelet began with the pod, by its own clock: not before the API server made it."""
+    started, made = timestamp(status.get("startTime")), timestamp(meta.get("creationTimestamp"))
+    return started if started is None or made is None else max(started, made)
+
+
 @understood("a Pod")
 def pod_from_json(raw: Json) -> Pod:
     """A Pod from the API's JSON. Raises Malformed."""
@@ -395,7 +401,7 @@ def pod_from_json(raw: Json) -> Pod:
     )
     volumes = spec.get("volumes") or ()
     selector = spec.get("nodeSelector") or {}
-    keep_reason, keep_until = _keep(annotations, timestamp(status.get("startTime")))
+    keep_reason, keep_until = _keep(annotations, _started(meta, status))
     return Pod(
         namespace=sys.intern(as_name(meta["namespace"])),
         name=as_name(meta["name"]),

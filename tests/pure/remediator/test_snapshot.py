@@ -18,6 +18,7 @@ from remediator.snapshot import (
     differences,
     node_from_json,
     pod_from_json,
+    timestamp,
 )
 from tests.pure.remediator.things import node, pod
 
@@ -349,3 +350,24 @@ def test_no_duration_at_all_keeps_nothing(value: str) -> None:
     raw["metadata"]["annotations"] = {"karpenter.sh/do-not-disrupt": value}
     raw["status"] = {"startTime": "2026-01-01T00:00:00Z"}
     assert pod_from_json(raw).keep_reason == ""
+
+
+def test_a_duration_does_not_count_from_before_the_pod_was_made() -> None:
+    """The kubelet writes when it began with the pod, and its clock may be behind."""
+    raw = _pod()
+    raw["metadata"]["annotations"] = {"karpenter.sh/do-not-disrupt": "4h"}
+    raw["metadata"]["creationTimestamp"] = "2026-01-01T05:00:00Z"
+    raw["status"] = {"startTime": "2026-01-01T00:00:00Z"}
+    assert pod_from_json(raw).keep_reason.endswith("=4h (until 2026-01-01T09:00:00Z)")
+    raw["status"] = {"startTime": "2026-01-01T06:00:00Z"}
+    assert pod_from_json(raw).keep_reason.endswith("=4h (until 2026-01-01T10:00:00Z)")
+
+
+@pytest.mark.parametrize("text", ["2026-01-01T00:00:00", "2026-01-01", "0000-13-01T00:00:00Z"])
+def test_what_names_no_moment_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        timestamp(text)
+
+
+def test_the_year_0_of_go_is_a_time() -> None:
+    assert (timestamp("0000-01-01T00:00:00Z") or 0) < 0
