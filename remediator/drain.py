@@ -138,8 +138,8 @@ class NodeDrain:
 
     # -- what is known ------------------------------------------------------------------
 
-    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        """The watch of this node's pods saw something."""
+    def pod_changed(self, old: Pod | None, new: Pod | None, *, late: bool = False) -> None:
+        """The watch of this node's pods saw something; late: what the first list did not show."""
         if new is None or new.node != self.node:
             if old is not None:
                 self._gone(old.uid)
@@ -149,6 +149,7 @@ class NodeDrain:
         unclear = bool(questions(new, self.around))
         first = known is None or known.unclear  # what is not clear was not counted yet
         unseen = first and not unclear and new.uid not in self.others and new.deletion is None
+        unseen = unseen and not late  # it was here before
         returned = unseen and sorting.fate is Fate.EVICT and self._has_returned(new)
         if returned:
             sorting = self._came_again(new, sorting)

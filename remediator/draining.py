@@ -29,6 +29,7 @@ from remediator.drain_clock import DrainClock, time_left
 from remediator.kubernetes_api import Collection, KubernetesApi
 from remediator.lookups import Answer, Question
 from remediator.pod_filters import Fate, Surroundings, of_daemon_set, sort_pod
+from remediator.returns import CLOCK_TOLERANCE
 from remediator.rooms import Move, Rooms
 from remediator.settings import Config
 from remediator.snapshot import (
@@ -289,10 +290,12 @@ class Draining:
         drain = run.drain
 
         def changed(change: Change[Pod]) -> None:
-            self._post(lambda: heard(change))
+            listed = source.listing and not source.cached
+            self._post(lambda: heard(change, listed))
 
-        def heard(change: Change[Pod]) -> None:
-            drain.pod_changed(change.old, change.new)
+        def heard(change: Change[Pod], listed: bool) -> None:
+            late = listed and change.new is not None and _was_there(change.new, drain)
+            drain.pod_changed(change.old, change.new, late=late)
             if change.new is None and change.old is not None:
                 self._rooms.left(drain.uid, change.old.uid)
             run.news = True
@@ -750,20 +753,26 @@ class Draining:
         return counts
 
 
+def _was_there(pod: Pod, drain: NodeDrain) -> bool:
+    """Whether the pod was made before the drain began: a cache did not show it, it is no return."""
+    return pod.created is None or pod.created < drain.started - CLOCK_TOLERANCE
+
+
 class _CachedFirst:
     """Lists from the server's watch cache at first: every eviction is guarded by the pod's uid."""
 
     def __init__(self, pods: Collection) -> None:
         self._pods = pods
         self._listed = False
-        #: Whether the last list was from the cache.
-        self.cached = True
+        #: Whether the last list was from the cache; and whether it is being told.
+        self.cached = self.listing = True
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:
-        self.cached, self._listed = not self._listed, True
+        self.cached, self._listed, self.listing = not self._listed, True, True
         return self._pods.pages(cached=self.cached)
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        self.listing = False
         return self._pods.watch(version, stop)
 
 
