@@ -363,7 +363,7 @@ class Healer:
             asked = self._clock()
             reading, result = None, "answered"
             try:
-                with supervision.expected("worker", f"the probe of {ask.address}"):
+                with supervision.expected("worker", f"the probe of {ask.address}", NoAnswer):
                     reading = asker.ask(ask.address, ask.port, ask.path, asked)
             except (NoAnswer, ApiFailure) as error:
                 result = "silent"

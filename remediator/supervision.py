@@ -48,17 +48,17 @@ def failures() -> Mapping[str, int]:
 
 
 @contextmanager
-def expected(thread: str, what: str) -> Iterator[None]:
-    """Any exception of the block that is not an ApiFailure is raised as Unexpected.
+def expected(thread: str, what: str, *also: type[Exception]) -> Iterator[None]:
+    """Any exception of the block that is neither an ApiFailure nor of `also` becomes Unexpected.
 
     Also SystemExit and the like: whoever waits for the outcome would wait for ever. Only for
     blocks that run in threads of their own, where nothing else comes of them.
     """
     try:
         yield
-    except ApiFailure:
-        raise
     except BaseException as error:
+        if isinstance(error, (ApiFailure, *also)):
+            raise
         failed(thread, error, f"{what} counts as failed and is tried again")
         raise Unexpected(what, error) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from remediator import supervision
 from remediator.healing_plan import Block
 from remediator.permits import Permit
 from remediator.settings import PODS_HUNG, Config
@@ -143,3 +144,22 @@ def test_a_permit_is_taken_or_recalled_never_both() -> None:
     assert recalled.recall(Block("recalled", "first"))
     assert recalled.recall(Block("recalled", "second"))
     assert recalled.take() == recalled.recalled == Block("recalled", "first")
+
+
+def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:
+    """It is what the probe is there to find; an alert counts what threads fail at."""
+    api = FakeApi(lambda *_: "")
+    api.put(f"{NODES}/n1", node("n1", "False"))
+    policy = _policy("web")
+    policy["spec"]["unhealthyWhen"] = {"noProgressFor": "1h"}
+    policy["spec"]["progress"] = {"port": 1}
+    api.put(f"{POLICIES}/web", policy)
+    raw = _pod("web", "n1", "True")
+    raw["status"]["podIP"] = "127.0.0.1"
+    api.put(f"{PODS}/web-n1", raw)
+    before = supervision.failures()
+    with running(api, _config()) as made:
+        counted = made.metrics.progress_looks.labels("silent")
+        until("it was asked in vain", lambda: counted._value.get() > 0)
+    assert supervision.failures() == before
+    api.close()
