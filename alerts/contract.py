@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Metric
 
 from alerts.rules import ALERTS
-from remediator.annotation import Phase
-from remediator.answers import Outcome
-from remediator.decide import Kind
-from remediator.metrics import (
+from selfheal_remediator.healing.policy import State
+from selfheal_remediator.kube.responses import Outcome
+from selfheal_remediator.metrics import (
     ACTION_RESULTS,
     DRAIN_RESULTS,
     EVENT_RESULTS,
     REFUSED_CAUSES,
     RESTART_CAUSES,
 )
-from remediator.metrics import Metrics as RemediatorMetrics
-from remediator.policies import State
-from worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
-from worker.metrics import Metrics as WorkerMetrics
+from selfheal_remediator.metrics import Metrics as RemediatorMetrics
+from selfheal_remediator.node.annotation import Phase
+from selfheal_remediator.node.evaluate import Kind
+from selfheal_worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
+from selfheal_worker.metrics import Metrics as WorkerMetrics
 
 #: What Prometheus itself puts on each series of a pod, by the chart's PodMonitors.
 TARGET_LABELS = frozenset(

@@ -10,7 +10,7 @@ from pathlib import Path
 from ci import pypi
 from ci.model import corpora
 from ci.versions import pin
-from worker.builtin.classifier import SENTIMENTS
+from selfheal_worker.builtin.classifier import SENTIMENTS
 
 
 class TooFewTexts(Exception):

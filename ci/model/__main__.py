@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from ci.model import report, training
-from worker.builtin.classifier import FILE, Classifier
+from selfheal_worker.builtin.classifier import FILE, Classifier
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from worker.builtin import weights
+from selfheal_worker.builtin import weights
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 # Rarely a weight is larger; it is cut, so that the others keep their digits.

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worker.builtin.classifier import EMOTIONS, SENTIMENTS
+from selfheal_worker.builtin.classifier import EMOTIONS, SENTIMENTS
 
 HERE = Path(__file__).parent
 POSITIVE, NEGATIVE, NEUTRAL = (SENTIMENTS.index(name) for name in SENTIMENTS)

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from worker.builtin import features
-from worker.builtin.signals import COUNT, KINDS, NEGATED, signals
+from selfheal_worker.builtin import features
+from selfheal_worker.builtin.signals import COUNT, KINDS, NEGATED, signals
 
 PAIR = 0.7
 PIECE = 0.4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ci.model import corpora
 from ci.model.corpora import Example
-from worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier, Reading
+from selfheal_worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier, Reading
 
 _BINS = 15
 

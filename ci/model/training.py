@@ -15,9 +15,9 @@ from ci.model import corpora, design, regression
 from ci.model.bake import bake
 from ci.model.corpora import Example
 from ci.model.design import Design, forms
-from worker.builtin import weights
-from worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier
-from worker.builtin.weights import Table
+from selfheal_worker.builtin import weights
+from selfheal_worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier
+from selfheal_worker.builtin.weights import Table
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 VERSION = "1"

@@ -16,8 +16,8 @@ from alerts.contract import LABELS, families, known
 from alerts.records import RECORDS, UNANSWERABLE
 from alerts.rules import ALERTS
 from dashboards.boards import BOARDS
+from selfheal_worker.metrics import DEAD_LETTER_REASONS
 from tests.alerts.promtool import check_rules
-from worker.metrics import DEAD_LETTER_REASONS
 
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -54,13 +54,15 @@ def test_every_label_says_its_values() -> None:
 
 def test_what_the_objective_leaves_out_is_what_the_worker_finds_in_the_message_itself() -> None:
     """Before any model is asked; the size of the body is looked at where messages are taken."""
-    text = (REPOSITORY / "worker/message.py").read_text(encoding="utf-8")
+    text = (REPOSITORY / "worker/selfheal_worker/message.py").read_text(encoding="utf-8")
     found = {reason for reason in DEAD_LETTER_REASONS if f'"{reason}"' in text}
     assert found == set(UNANSWERABLE)
 
 
 def test_the_states_of_nodes_are_those_of_the_code() -> None:
-    tree = ast.parse((REPOSITORY / "remediator/decide.py").read_text(encoding="utf-8"))
+    tree = ast.parse(
+        (REPOSITORY / "remediator/selfheal_remediator/node/evaluate.py").read_text(encoding="utf-8")
+    )
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     said = {
         constant.value

@@ -9,9 +9,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from remediator.answers import ApiFailure
-from remediator.kubernetes_api import KubernetesApi, load_configuration
-from remediator.settings import ApiBudget
+from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import KubernetesApi, load_configuration
 
 AGENT = "bare-loop"
 

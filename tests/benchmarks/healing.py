@@ -28,9 +28,9 @@ import yaml
 
 from ci.cluster import control_plane_only
 from ci.cluster.kwok import node as kwok_node
-from remediator.healer import OWNER_EVERY
-from remediator.kubernetes_api import KubernetesApi, load_configuration
-from remediator.settings import ApiBudget
+from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.healing.runner import OWNER_EVERY
+from selfheal_remediator.kube.client import KubernetesApi, load_configuration
 
 CLUSTER = "healing-bench"
 PORT = 18098
@@ -40,7 +40,7 @@ PODS_A_NODE = 100
 #: As in the image: the tests' kubernetes-validate, which the client would load, is not there.
 AS_INSTALLED = (
     "import sys; sys.modules['kubernetes_validate'] = None; "
-    "from remediator.__main__ import main; sys.exit(main())"
+    "from selfheal_remediator.__main__ import main; sys.exit(main())"
 )
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"

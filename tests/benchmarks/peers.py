@@ -216,7 +216,7 @@ def http(base_url: str, calls: int) -> tuple[float, float]:
     import http.client
     from urllib.parse import urlsplit
 
-    from worker import prompt, task_file
+    from selfheal_worker.task import prompt, task_file
 
     at = urlsplit(base_url)
     local = threading.local()
@@ -236,7 +236,7 @@ def http(base_url: str, calls: int) -> tuple[float, float]:
 
 def pool(base_url: str, calls: int) -> tuple[float, float]:
     """The worker's own chain in a thread pool."""
-    from worker.model import ModelConfig, build
+    from selfheal_worker.model.provider import ModelConfig, build
 
     config = ModelConfig(
         provider="ollama", name="tiny:1b", base_url=base_url, concurrency=THREADS, deadline=60

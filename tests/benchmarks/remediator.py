@@ -55,7 +55,7 @@ TOOLS = tuple(AGENTS)
 #: As in the image: the tests' kubernetes-validate, which the client would load, is not there.
 AS_INSTALLED = (
     "import sys; sys.modules['kubernetes_validate'] = None; "
-    "from remediator.__main__ import main; sys.exit(main())"
+    "from selfheal_remediator.__main__ import main; sys.exit(main())"
 )
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -18,9 +18,9 @@ from typing import Any
 
 from ci.cluster import Cluster
 from ci.cluster.kwok import node as kwok_node
-from remediator.answers import ApiFailure
-from remediator.kubernetes_api import Collection, KubernetesApi, load_configuration
-from remediator.settings import ApiBudget
+from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import Collection, KubernetesApi, load_configuration
 
 CONDITION = "BenchFault"
 PATIENCE = 600.0

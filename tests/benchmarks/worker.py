@@ -51,7 +51,7 @@ QUEUES = {
 }
 
 NOOP = """
-from worker.model import Answer
+from selfheal_worker.model.provider import Answer
 
 ANSWER = Answer({"primary_emotion": "Joy", "sentiment": "Positive", "confidence_score": 0.9,
                  "key_phrases": ["Thank you"]})
@@ -67,7 +67,7 @@ STRUCTURED = """
 import httpx
 from langchain_ollama import ChatOllama
 from worker import prompt
-from worker.model import Answer, BadOutputError
+from selfheal_worker.model.provider import Answer, BadOutputError
 
 class Structured:
     name, model, version = "structured", "tiny:1b", "1"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Generous: nothing waits for as long unless the machine is swamped, and then it is no failure.
 WAIT = 120.0
-PYTHON = (sys.executable, "-m", "worker")
+PYTHON = (sys.executable, "-m", "selfheal_worker")
 
 
 def environment(uri: str, **more: Any) -> dict[str, str]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pika
 import pytest
 
+from selfheal_worker.__main__ import main
 from tests.broker.lines import each_line
 from tests.broker.process import WorkerProcess, command, environment
 from tests.broker.rabbit import free_ports
-from worker.__main__ import main
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
@@ -244,7 +244,7 @@ def test_a_reader_that_goes_away_is_no_traceback(vhost: Vhost) -> None:
     command(env, "topology")
     vhost.publish([b"{}"] * 300, queue="feedback.dead-letters")
     done = subprocess.run(
-        f"{sys.executable} -m worker dead-letters list | head -1",
+        f"{sys.executable} -m selfheal_worker dead-letters list | head -1",
         shell=True,
         env=env,
         capture_output=True,
@@ -339,7 +339,7 @@ class TestDeadLetters:
         self, letters: Vhost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("AMQP_URI", letters.uri)
-        monkeypatch.setattr("worker.cli.letters.PROGRESS_EACH", 0.0)
+        monkeypatch.setattr("selfheal_worker.cli.dead_letters.PROGRESS_EACH", 0.0)
         for argv in (["list"], ["replay", "--dry-run"], ["purge", "--dry-run"]):
             assert main(["dead-letters", *argv]) == 0
             assert "6 of 6 looked at" in capsys.readouterr().err

@@ -6,16 +6,18 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from selfheal_worker import worker as loop
+from selfheal_worker.config import load
+from selfheal_worker.metrics import Metrics
+from selfheal_worker.model import registry
+from selfheal_worker.task import task_file
+from selfheal_worker.worker import Worker
 from tests.broker.lines import each_line
 from tests.broker.process import command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
-from worker import loop, models, task_file
-from worker.loop import Worker
-from worker.metrics import Metrics
-from worker.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +63,7 @@ def running(vhost: Vhost, witness: Witness) -> Iterator[Worker]:
     settings = load(
         {"AMQP_URI": vhost.uri, "RESULTS_MAX_LENGTH": "5", "CONCURRENCY": "4", "RETRY_DELAYS": "1"}
     )
-    asker = models.chain(settings, task_file.load(None), observe=witness.look)
+    asker = registry.chain(settings, task_file.load(None), observe=witness.look)
     worker = witness.worker = Worker(settings, asker, witness)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfheal_worker import dead_letters
 from tests.broker.lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
-from worker import dead_letters
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from selfheal_worker.broker import Link, Outcome, Publication, new_properties
+from selfheal_worker.broker.topology import queues
+from selfheal_worker.config import load
 from tests.broker.lines import each_line
-from worker.rabbitmq import Link, Outcome, Publication, new_properties
-from worker.settings import load
-from worker.topology import queues
 
 if TYPE_CHECKING:
+    from selfheal_worker.broker import BrokerError, Delivery
     from tests.broker.rabbit import Vhost
-    from worker.rabbitmq import BrokerError, Delivery
 
 
 class Clumsy:

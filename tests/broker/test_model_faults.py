@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from selfheal_worker.model.providers.chat import WARM_UP_TEXT
 from tests.broker import vanishing
 from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
 from tests.broker.lines import each_line
 from tests.broker.test_delivery import bodies, ids
 from tests.broker.vanishing import Elsewhere
-from worker.model_chat import WARM_UP_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

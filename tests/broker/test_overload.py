@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from selfheal_worker.model.chain import PROBE_TEXT
 from tests.broker.fake_ollama import FakeOllama, Reply
 from tests.broker.process import WAIT
 from tests.broker.test_delivery import TEXT, bodies, ids
-from worker.asking import PROBE_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -156,7 +156,7 @@ def test_a_call_past_its_deadline_is_a_retry(
 
 STUBBORN = """
 import time
-from worker.model import Answer
+from selfheal_worker.model.provider import Answer
 
 class Stubborn:
     name, model, version = "stubborn", "rock", "1"

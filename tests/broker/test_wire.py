@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from selfheal_worker.broker import WINDOW
 from tests.broker.lines import each_line
 from tests.broker.process import PYTHON, command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
-from worker.rabbitmq import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
+from selfheal_worker.metrics import DEAD_LETTER_REASONS
 from tests.broker.process import WorkerProcess, environment
 from tests.broker.rabbit import Rabbit, available
-from worker.metrics import DEAD_LETTER_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

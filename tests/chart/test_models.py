@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from selfheal_worker.task import task_file
 from tests.chart.rendering import CHART, Helm, by_kind, containers, environment
-from worker import task_file
 
 MODELS = CHART / "ci" / "models-values.yaml"
 TASK = CHART / "ci" / "task-values.yaml"

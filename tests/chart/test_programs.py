@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ci.chart.values import read
-from remediator.settings import Amount, Config, parse_config
+from selfheal_remediator.config import Amount, Config, parse_config
+from selfheal_worker.config import KEY_PREFIX, Settings, load
 from tests.chart.rendering import (
     CASES,
     CHART,
@@ -22,7 +23,6 @@ from tests.chart.rendering import (
     environment,
     pod_specs,
 )
-from worker.settings import KEY_PREFIX, Settings, load
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 #: Keys that the worker and the remediator read; others are for Kubernetes and Helm.

@@ -22,7 +22,7 @@ from ci.cluster.machine import check_root
 from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.world import NeverHappened, World
-from remediator.annotation import STATE_KEY
+from selfheal_remediator.node.annotation import STATE_KEY
 
 pytestmark = [
     pytest.mark.cluster,

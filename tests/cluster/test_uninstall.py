@@ -16,7 +16,7 @@ from ci.cluster import Cluster
 from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.world import World
-from remediator.annotation import STATE_KEY
+from selfheal_remediator.node.annotation import STATE_KEY
 
 pytestmark = pytest.mark.cluster
 

@@ -120,7 +120,7 @@ class Launcher:
 
 
 def _serve() -> None:
-    from remediator import __main__ as program
+    from selfheal_remediator import __main__ as program
 
     wake, waker = os.pipe()
     os.set_blocking(waker, False)

@@ -20,8 +20,8 @@ import urllib3
 import yaml
 
 from ci.cluster.kwok import node as kwok_node
-from remediator.kubernetes_api import KubernetesApi, load_configuration
-from remediator.settings import ApiBudget
+from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.kube.client import KubernetesApi, load_configuration
 from tests.control_plane.launcher import Launcher
 
 Json = dict[str, Any]
@@ -387,7 +387,7 @@ class Site:
         """Run a command for people, with an administrator's rights."""
         chosen = ["--config", str(config)] if config else []
         return subprocess.run(
-            [sys.executable, "-m", "remediator", *arguments, "-n", self.name, *chosen],
+            [sys.executable, "-m", "selfheal_remediator", *arguments, "-n", self.name, *chosen],
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
             capture_output=True,
             text=True,

@@ -7,7 +7,7 @@ ways. Renewals of the Lease after the first count as one call.
 import json
 from pathlib import Path
 
-from remediator.snapshot import Json
+from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.killing import LEASE, Story, kill_everywhere
 from tests.control_plane.site import STATE, Site

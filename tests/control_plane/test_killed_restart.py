@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from remediator.snapshot import Json
+from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.killing import LEASE, Story, kill_everywhere
 from tests.control_plane.site import Site, until

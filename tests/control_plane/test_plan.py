@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from remediator.snapshot import Json
+from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.proxy import Proxy
 from tests.control_plane.site import Site, moment, until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from remediator.answers import Answer
+from selfheal_remediator.kube.responses import Answer
 from tests.control_plane.site import Json, Site, moment, until
 
 GROUP = "/apis/selfheal.dev/v1alpha1"
@@ -178,8 +178,8 @@ def test_a_wrong_port_is_refused(refusing: Callable[[Json], Answer], port: int |
 @pytest.fixture(scope="module")
 def refusing(cluster: Any) -> Callable[[Json], Answer]:
     """Asks the API server for a policy that it may refuse; nothing is kept."""
-    from remediator.kubernetes_api import KubernetesApi, load_configuration
-    from remediator.settings import ApiBudget
+    from selfheal_remediator.config import ApiBudget
+    from selfheal_remediator.kube.client import KubernetesApi, load_configuration
 
     access, _ = load_configuration(cluster.kubeconfig)
     api = KubernetesApi(access, "default", ApiBudget(qps=1000, burst=1000))

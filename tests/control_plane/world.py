@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from remediator.answers import ApiFailure
-from remediator.kubernetes_api import Collection
-from remediator.snapshot import Json
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import Collection
+from selfheal_remediator.kube.objects import Json
 from tests.control_plane.site import Site
 
 Check = Callable[[dict[str, Json]], str]

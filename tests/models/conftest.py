@@ -73,7 +73,7 @@ def analyze() -> Analyze:
             "MODEL_BASE_URL": base_url,
         }
         return subprocess.run(
-            [sys.executable, "-m", "worker", "analyze", *argv],
+            [sys.executable, "-m", "selfheal_worker", "analyze", *argv],
             cwd=Path(__file__).parents[2],
             env=settings | {name: str(value) for name, value in env.items()},
             input=text,

@@ -11,19 +11,13 @@ import pytest
 
 from ci import ollama
 from ci.ollama import Server
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.chain import Asker, Call, Member
+from selfheal_worker.model.errors import BadOutputError, ModelError, OverloadedError, TransientError
+from selfheal_worker.model.provider import ModelConfig, Provider
 from tests.broker.rabbit import Vhost
 from tests.models.conftest import StartWorker
 from tests.models.faults import Fault, FaultProxy, broken_off, faulty, garbage, refused, truncated
-from worker import model
-from worker.asking import Asker, Call, Member
-from worker.model import (
-    BadOutputError,
-    ModelConfig,
-    ModelError,
-    OverloadedError,
-    Provider,
-    TransientError,
-)
 
 LONG = 300.0
 TEXT = "I love it."

@@ -20,16 +20,12 @@ from ci import ollama
 from ci.ollama import OllamaFailed
 from ci.parts import PartsError
 from ci.pypi import FetchFailed
+from selfheal_worker.model import provider
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import ModelUnavailableError, TextTooLongError, TransientError
+from selfheal_worker.model.provider import ModelConfig, Provider
+from selfheal_worker.task import task_file
 from tests.models.conftest import Analyze
-from worker import model, task_file
-from worker.asking import Asker, Member
-from worker.model import (
-    ModelConfig,
-    ModelUnavailableError,
-    Provider,
-    TextTooLongError,
-    TransientError,
-)
 
 pytest.importorskip(
     "llama_cpp", reason="no llama-cpp-python: pip install llama-cpp-python compiles it"
@@ -60,7 +56,7 @@ def _config(file: Path, **more: Any) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def warm(file: Path) -> Iterator[Provider]:
-    made = model.build(_config(file))
+    made = provider.build(_config(file))
     made.warm_up()
     yield made
     made.close()
@@ -107,7 +103,7 @@ def test_the_same_text_has_the_same_answer(warm: Provider) -> None:
 
 def test_another_task(file: Path) -> None:
     task = task_file.load(TRIAGE)
-    asker = Asker([Member(model.build(_config(file, task=task)))], task)
+    asker = Asker([Member(provider.build(_config(file, task=task)))], task)
     asker.wake(LONG)
     reply = asker.ask("I cannot log in since Monday, please help.", _later())
     assert 1 <= reply.verdict.values["urgency"] <= 5
@@ -129,7 +125,7 @@ def test_a_deadline_ends_a_prompt_that_is_being_read_and_an_answer_that_is_writt
     for allowed in (8, 20):
         looks.clear()
         with monkeypatch.context() as patched:
-            patched.setattr("worker.model_llamacpp.time.monotonic", clock)
+            patched.setattr("selfheal_worker.model.providers.llamacpp.time.monotonic", clock)
             with pytest.raises(TransientError, match="before the deadline"):
                 warm.analyse(text if allowed == 8 else "Fine.", now() + allowed)
         assert len(looks) <= allowed + 2
@@ -170,13 +166,13 @@ def test_a_text_that_is_too_long_is_told_without_quoting_it(warm: Provider) -> N
 def test_a_file_that_is_no_model_is_an_absent_model(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF, or not")
-    made = model.build(_config(file))
+    made = provider.build(_config(file))
     with pytest.raises(ModelUnavailableError, match=r"model\.gguf cannot be loaded"):
         made.warm_up()
 
 
 def test_closing_ends_the_call_that_is_under_way(file: Path) -> None:
-    made = model.build(_config(file))
+    made = provider.build(_config(file))
     made.warm_up()
     made.close()
     with pytest.raises(TransientError, match="the worker is stopping"):

@@ -14,18 +14,19 @@ import pytest
 
 from ci import ollama
 from ci.ollama import Server
-from tests.broker.proxy import Proxy
-from tests.models.conftest import Analyze
-from tests.models.hostile import cases
-from worker import model, task_file
-from worker.asking import Asker, Member
-from worker.model import (
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import (
     BadOutputError,
-    ModelConfig,
     ModelError,
     ModelUnavailableError,
     TransientError,
 )
+from selfheal_worker.model.provider import ModelConfig
+from selfheal_worker.task import task_file
+from tests.broker.proxy import Proxy
+from tests.models.conftest import Analyze
+from tests.models.hostile import cases
 
 TRIAGE = Path(__file__).parents[2] / "docs" / "examples" / "ticket-triage.yaml"
 LONG = 300.0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from remediator.annotation import Phase
-from remediator.drain import Step
-from remediator.policies import State as PolicyState
-from worker.breaker import State as BreakerState
+from selfheal_remediator.drain.engine import Step
+from selfheal_remediator.healing.policy import State as PolicyState
+from selfheal_remediator.node.annotation import Phase
+from selfheal_worker.model.breaker import State as BreakerState
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")

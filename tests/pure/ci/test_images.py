@@ -12,7 +12,7 @@ from ci.images import archive, catalog
 from ci.images.__main__ import main
 from ci.images.archive import Config, File
 from ci.images.tools import REPOSITORY
-from worker import model
+from selfheal_worker.model import provider
 
 
 @pytest.fixture
@@ -135,5 +135,5 @@ def test_a_build_sees_only_the_packages_and_their_requirements() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-    locked = ["worker", *sorted(set(model.REQUIREMENTS.values())), "remediator"]
+    locked = ["worker", *sorted(set(provider.REQUIREMENTS.values())), "remediator"]
     assert allowed == ["worker", "remediator"] + [f"requirements/{name}.txt" for name in locked]

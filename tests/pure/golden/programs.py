@@ -14,11 +14,11 @@ from typing import Any
 from unittest import mock
 
 from alerts.contract import families
-from remediator.__main__ import main as remediator_main
+from selfheal_remediator.__main__ import main as remediator_main
+from selfheal_worker.__main__ import main as worker_main
 from tests.pure.golden.record import Normal, rendered
 from tests.pure.golden.world import MARKER, World
 from tests.pure.remediator.running import NODES
-from worker.__main__ import main as worker_main
 
 #: Of each phase that holds a node, and two that do not.
 PHASES = ("cordoned", "draining", "drained", "healed", "cancelled")

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from remediator.settings import Config
+from selfheal_remediator.config import Config
 from tests.pure.golden.record import Normal, Request, rendered
 from tests.pure.remediator import running as support
 from tests.pure.remediator.fake_api import FakeApi, Json

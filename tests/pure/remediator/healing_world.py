@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from remediator.healing import Healing
-from remediator.healing_plan import Around, Block, Order, Owner, Plan
-from remediator.pod_health import Container, Reading, WatchedPod
-from remediator.policies import Policy, policy_from_json
-from remediator.snapshot import Change
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.plan import Around, Block, Order, Owner, Plan
+from selfheal_remediator.healing.pod_health import Container, Reading, WatchedPod
+from selfheal_remediator.healing.policy import Policy, policy_from_json
+from selfheal_remediator.kube.informer import Change
 
 NOW = 1_800_000_000.0
 NODES = ("node-a", "node-b", "node-c")

@@ -10,12 +10,12 @@ from typing import Any
 
 from kubernetes.client import Configuration
 
-from remediator.events import EventWriter
-from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import Leader
-from remediator.loop import Identity, Remediator
-from remediator.metrics import Metrics
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Identity, Remediator
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.election import Leader
+from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
 
 NODES = "/api/v1/nodes"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
+from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
 
 TEXT = st.text(max_size=300)
 SECONDS = st.integers(0, 2**40)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import Answer, Expired, Outcome, budget_shortage, classify_eviction
+from selfheal_remediator.failures import Expired
+from selfheal_remediator.kube.responses import Answer, Outcome, budget_shortage, classify_eviction
 
 CASES = json.loads(Path(__file__).with_name("eviction_answers.json").read_text())
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.brakes import Member, Tally, ask_drain, ask_hold, budget, zone_outage
-from remediator.settings import Brakes
+from selfheal_remediator.config import Brakes
+from selfheal_remediator.node.limits import Member, Tally, ask_drain, ask_hold, budget, zone_outage
 
 MEMBERS = st.builds(
     Member,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.kubernetes_api import Budget
-from remediator.settings import ApiBudget
+from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.kube.rate_limit import Budget
 
 
 class Clock:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from remediator.canary import Canary, Outcome
-from remediator.healing_plan import Notice, Owner
-from remediator.pod_health import Container
-from remediator.policies import Record, State, kept, policy_from_json
-from remediator.policy_metrics import policy_values
-from remediator.snapshot import Change
+from selfheal_remediator.healing.canary import Canary, Outcome
+from selfheal_remediator.healing.plan import Notice, Owner
+from selfheal_remediator.healing.pod_health import Container
+from selfheal_remediator.healing.policy import Record, State, kept, policy_from_json
+from selfheal_remediator.healing.policy_metrics import policy_values
+from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.healing_world import NODES, NOW, World, around, policy_json
 
 KEY = "ns/web"

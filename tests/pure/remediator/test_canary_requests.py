@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from remediator.healing import Healing
-from remediator.loop import Remediator
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.healing.engine import Healing
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 

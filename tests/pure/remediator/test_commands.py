@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from remediator.__main__ import main
-from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State, parse_state
-from remediator.commands import release_patch
-from remediator.leader import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
+from selfheal_remediator.__main__ import main
+from selfheal_remediator.cli.commands import release_patch
+from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
+from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.conditions import (
+from selfheal_remediator.kube.objects import Condition
+from selfheal_remediator.node.conditions import (
     Bad,
     Memory,
     Pulse,
@@ -19,7 +20,6 @@ from remediator.conditions import (
     recovery,
     stale,
 )
-from remediator.snapshot import Condition
 from tests.pure.remediator.things import NOW, condition, node, rule, with_condition
 
 

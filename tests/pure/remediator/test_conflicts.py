@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import HOLD_KEY, STATE_KEY, Phase, State
-from remediator.loop import Remediator
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running
 

@@ -8,11 +8,11 @@ from itertools import permutations
 
 import pytest
 
-from remediator.healing import Healing
-from remediator.healing_plan import RECALLED, Ask, Block, Order
-from remediator.pod_health import WatchedPod
-from remediator.policies import policy_from_json
-from remediator.snapshot import Change
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.plan import RECALLED, Ask, Block, Order
+from selfheal_remediator.healing.pod_health import WatchedPod
+from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.healing_world import NODES, World, around, policy_json
 
 WEB, API, DB = "ns/web", "ns/api", "ns/db"

@@ -7,11 +7,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from remediator.annotation import Phase, State
-from remediator.conditions import Memory, observe
-from remediator.decide import Assessment, Kind, assess
-from remediator.settings import PODS_HUNG, Rule
-from remediator.snapshot import Condition, Taint
+from selfheal_remediator.config import PODS_HUNG, Rule
+from selfheal_remediator.kube.objects import Condition, Taint
+from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.evaluate import Assessment, Kind, assess
 from tests.pure.remediator.things import (
     NOW,
     OWNER,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.answers import EvictionResult, Outcome
-from remediator.deletion_check import CHECK_AFTER, CHECK_AGAIN, LONGEST_RETRY, NOT_DELETED
-from remediator.drain import NodeDrain
-from remediator.pod_filters import Surroundings
-from remediator.settings import Drain
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.kube.deletion_check import (
+    CHECK_AFTER,
+    CHECK_AGAIN,
+    LONGEST_RETRY,
+    NOT_DELETED,
+)
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.running import NODES, PODS, node, running, until
@@ -124,8 +129,8 @@ class DryRunByWebhook(FakeApi):
 
 
 def test_the_whole_remediator_names_it_and_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remediator.deletion_check.CHECK_AFTER", 0.05)
-    monkeypatch.setattr("remediator.deletion_check.FIRST_RETRY", 0.05)
+    monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.05)
+    monkeypatch.setattr("selfheal_remediator.kube.deletion_check.FIRST_RETRY", 0.05)
     server = DryRunByWebhook(lambda *_: "")
     server.put(f"{NODES}/n1", node("n1", "True"))
     server.put(f"{NODES}/n2", node("n2", "False"))

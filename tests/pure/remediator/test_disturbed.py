@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from remediator.annotation import STATE_KEY
-from remediator.loop import Remediator
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.node.annotation import STATE_KEY
 from tests.pure.remediator.fake_api import DISTURBANCES, FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp
 
@@ -103,7 +103,7 @@ def remediator(
 ) -> Iterator[Remediator]:
     """The real thing with real threads, its door open to the story's server."""
     # A disturbed watch may fall silent; a real server sends a bookmark a minute, this one none.
-    monkeypatch.setattr("remediator.kubernetes_api.WATCH_SILENCE", 3.0)
+    monkeypatch.setattr("selfheal_remediator.kube.client.WATCH_SILENCE", 3.0)
     caplog.set_level(logging.ERROR)
     with running(story.api, CONFIG) as made:
         yield made

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from remediator.answers import EvictionResult, Outcome
-from remediator.drain import FALLBACKS, NodeDrain, Orders
-from remediator.pod_filters import Surroundings
-from remediator.settings import Drain
-from remediator.snapshot import Budget, Pod
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.engine import FALLBACKS, NodeDrain, Orders
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.kube.objects import Budget, Pod
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from tests.pure.remediator.things import NOW, pod
 
 REFUSED = EvictionResult(

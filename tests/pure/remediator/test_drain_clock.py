@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State, parse_state
-from remediator.decide import Kind
-from remediator.drain_clock import LEAST_LEFT, DrainClock, time_left
-from remediator.leader import PAUSE_KEY
-from remediator.loop import Remediator
-from remediator.planner import Planner
-from remediator.settings import Config
-from remediator.snapshot import Change, Node
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.election import PAUSE_KEY
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.drain_clock import LEAST_LEFT, DrainClock, time_left
+from selfheal_remediator.node.evaluate import Kind
+from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, until

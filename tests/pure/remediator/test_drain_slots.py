@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import Phase, State
-from remediator.answers import EvictionResult, Outcome
-from remediator.decide import Kind
-from remediator.drain import STUCK_AFTER, NodeDrain
-from remediator.drain_slots import MOST_WITHOUT_PLACE
-from remediator.planner import Planner
-from remediator.pod_filters import SYSTEM_PRIORITY, Surroundings
-from remediator.settings import Drain
-from remediator.snapshot import Change, Pod
-from remediator.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.engine import STUCK_AFTER, NodeDrain
+from selfheal_remediator.drain.filters import SYSTEM_PRIORITY, Surroundings
+from selfheal_remediator.drain.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
+from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.drain_slots import MOST_WITHOUT_PLACE
+from selfheal_remediator.node.evaluate import Kind
+from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, running, until
@@ -343,9 +344,9 @@ def test_a_drain_that_rests_past_its_deadline_takes_no_place_when_it_goes_on() -
 
 
 def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remediator.standstill.STANDSTILL_AFTER", 0.2)
-    monkeypatch.setattr("remediator.standstill.CHANGED", (0.1, 0.1))
-    monkeypatch.setattr("remediator.standstill.UNCHANGED", (0.1, 0.1))
+    monkeypatch.setattr("selfheal_remediator.drain.standstill.STANDSTILL_AFTER", 0.2)
+    monkeypatch.setattr("selfheal_remediator.drain.standstill.CHANGED", (0.1, 0.1))
+    monkeypatch.setattr("selfheal_remediator.drain.standstill.UNCHANGED", (0.1, 0.1))
     blocked = True
 
     def disturb(_: str, path: str) -> str:

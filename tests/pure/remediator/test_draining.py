@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State
-from remediator.answers import Answer, ApiFailure, EvictionResult, Outcome
-from remediator.drain import NodeDrain
-from remediator.draining import LOOK_AGAIN, Callbacks, Draining, Running
-from remediator.pod_filters import Surroundings
-from remediator.settings import Drain
-from remediator.snapshot import Change, Node
-from remediator.workers import Workers
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.drain.runner import LOOK_AGAIN, Callbacks, Draining, Running
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.responses import Answer, EvictionResult, Outcome
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from selfheal_remediator.threads.pool import Workers
 from tests.pure.remediator import things
 from tests.pure.remediator.test_drain import budget
 from tests.pure.remediator.things import NOW, pod

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import Answer, ApiFailure
-from remediator.events import (
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.events import (
     BACKLOG,
     MAX_MESSAGE,
     MOST_SAID,
@@ -21,6 +21,7 @@ from remediator.events import (
     NodeEvent,
     ObjectEvent,
 )
+from selfheal_remediator.kube.responses import Answer
 
 CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
 
@@ -83,7 +84,7 @@ def test_an_event_bears_the_time_when_it_was_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(api, "settle", lambda _: later.wait(30))
     writer = EventWriter(api, "pod-1_uid", lambda _: None)
     clock = FakeDatetime
-    monkeypatch.setattr("remediator.events.datetime", clock)
+    monkeypatch.setattr("selfheal_remediator.kube.events.datetime", clock)
     writer.start()
     writer.say(CORDONED)
     clock.seconds = 60
@@ -142,7 +143,7 @@ def test_an_event_that_cannot_be_written_is_counted_and_the_next_one_tried(
 
 
 def test_too_many_are_dropped_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remediator.events.QUEUE", 3)
+    monkeypatch.setattr("selfheal_remediator.kube.events.QUEUE", 3)
     counts = Counter[str]()
     writer = EventWriter(Api(), "me", lambda result: counts.update([result]))
     for number in range(5):  # nothing writes yet
@@ -182,7 +183,7 @@ def test_what_was_said_is_remembered_in_bounded_memory_and_time(
         writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
     assert len(writer._said) == MOST_SAID
     moment = time.monotonic() + 301
-    monkeypatch.setattr("remediator.events.time.monotonic", lambda: moment)
+    monkeypatch.setattr("selfheal_remediator.kube.events.time.monotonic", lambda: moment)
     writer.say(CORDONED)
     assert list(writer._said) == [CORDONED]
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.headroom import Room, autoscaled, describe, place, tied, usable
-from remediator.placement import Placement, node_terms, placement_from_spec
-from remediator.snapshot import Capacity, Taint
-from remediator.topology import tolerated
+from selfheal_remediator.drain.headroom import Room, autoscaled, describe, place, tied, usable
+from selfheal_remediator.drain.topology import tolerated
+from selfheal_remediator.kube.objects import Capacity, Taint
+from selfheal_remediator.kube.placement import Placement, node_terms, placement_from_spec
 from tests.pure.remediator.things import node, pod
 
 SIZES = st.builds(Capacity, cpu=st.integers(0, 800), memory=st.integers(0, 2**30), pods=st.just(1))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remediator.healing import FORGIVE_AFTER
-from remediator.healing_plan import Owner
-from remediator.pod_health import Cause, Container
-from remediator.policies import HOUR, State, policy_from_json
+from selfheal_remediator.healing.engine import FORGIVE_AFTER
+from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.pod_health import Cause, Container
+from selfheal_remediator.healing.policy import HOUR, State, policy_from_json
 from tests.pure.remediator.healing_world import NODES, NOW, Worker, World, around, policy_json
 
 KEY = "ns/web"
@@ -336,7 +336,7 @@ def test_of_two_policies_the_older_one_heals() -> None:
 
 
 def _arrival(pod: Any) -> Any:
-    from remediator.snapshot import Change
+    from selfheal_remediator.kube.informer import Change
 
     return Change(pod.name, None, pod)
 

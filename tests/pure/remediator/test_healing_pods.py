@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from remediator.pod_health import (
+from selfheal_remediator.healing.pod_health import (
     LONG_START,
     Cause,
     Container,
@@ -17,7 +17,7 @@ from remediator.pod_health import (
     stalled,
     watched_from_json,
 )
-from remediator.policies import Symptoms
+from selfheal_remediator.healing.policy import Symptoms
 from tests.pure.remediator.healing_world import NOW, watched
 
 ALL = Symptoms(

@@ -14,13 +14,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.annotation import HOLD_KEY, Phase, State
-from remediator.decide import NO_MARKS
-from remediator.healing_plan import Finding
-from remediator.node_view import node_path, node_trouble, said_of_nodes
-from remediator.owners import owner_from, owner_of
-from remediator.planner import Planner
-from remediator.policies import (
+from selfheal_remediator.config import PODS_HUNG, Config, SettingsError, parse_config
+from selfheal_remediator.healing.node_view import node_path, node_trouble, said_of_nodes
+from selfheal_remediator.healing.owners import owner_from, owner_of
+from selfheal_remediator.healing.plan import Finding
+from selfheal_remediator.healing.policy import (
     HOUR,
     MAX_OWNERS,
     Progress,
@@ -32,10 +30,13 @@ from remediator.policies import (
     policy_from_json,
     selector_text,
 )
-from remediator.policies import State as PolicyState
-from remediator.progress import Asker, NoAnswer, reading_from
-from remediator.settings import PODS_HUNG, Config, SettingsError, parse_config
-from remediator.snapshot import Change, Node
+from selfheal_remediator.healing.policy import State as PolicyState
+from selfheal_remediator.healing.progress_probe import Asker, NoAnswer, reading_from
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.annotation import HOLD_KEY, Phase, State
+from selfheal_remediator.node.evaluate import NO_MARKS
+from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.healing_world import NOW, policy, policy_json, watched
 from tests.pure.remediator.things import OWNER, node
 

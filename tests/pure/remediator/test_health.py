@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from remediator.health import serve
+from selfheal_remediator.health import serve
 
 
 def nothing_wrong() -> str:

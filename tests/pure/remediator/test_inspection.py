@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from kubernetes.client import Configuration
 
-from remediator.annotation import STATE_KEY, Phase, State
-from remediator.inspection import plan, status
-from remediator.kubernetes_api import KubernetesApi
-from remediator.report import table
-from remediator.settings import Config
+from selfheal_remediator.cli.inspection import plan, status
+from selfheal_remediator.cli.tables import table
+from selfheal_remediator.config import Config
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod
 from tests.pure.remediator.things import OWNER

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from remediator import leader as leader_module
-from remediator.answers import Answer, NotLeader
-from remediator.leader import Leader, LeaseView, lease_from_json
-from remediator.settings import LeaseSettings
-from remediator.snapshot import Change, WatchEvent
+from selfheal_remediator.config import LeaseSettings
+from selfheal_remediator.failures import NotLeader
+from selfheal_remediator.kube import election as leader_module
+from selfheal_remediator.kube.election import Leader, LeaseView, lease_from_json
+from selfheal_remediator.kube.informer import Change, WatchEvent
+from selfheal_remediator.kube.responses import Answer
 from tests.pure.remediator import json_patch
 
 SETTINGS = LeaseSettings.model_validate(

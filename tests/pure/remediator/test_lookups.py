@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import EvictionResult, Outcome
-from remediator.drain import NodeDrain
-from remediator.lookups import GIVE_UP_WAITING, LONGEST_RETRY, Answer, Question, Subject
-from remediator.pod_filters import Surroundings
-from remediator.settings import Drain
-from remediator.snapshot import Pod
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.drain.lookups import (
+    GIVE_UP_WAITING,
+    LONGEST_RETRY,
+    Answer,
+    Question,
+    Subject,
+)
+from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, running, until

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.healing import Healing
-from remediator.policies import policy_from_json, time_text
-from remediator.settings import PODS_HUNG, Config
-from remediator.snapshot import Change
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.policy import policy_from_json, time_text
+from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
 from tests.pure.remediator.running import NODES, PODS, node, running, until

@@ -18,24 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes.client import Configuration
 
-from remediator.annotation import STATE_KEY, State, Unreadable, parse_state
-from remediator.answers import ApiFailure, Malformed, Outcome, classify_eviction
-from remediator.decide import Kind
-from remediator.draining import still_draining
-from remediator.kubernetes_api import KubernetesApi, Permission
-from remediator.leader import lease_from_json
-from remediator.planner import Planner
-from remediator.pod_health import watched_from_json
-from remediator.policies import policy_from_json
-from remediator.settings import ApiBudget, Config, SettingsError, load_config, parse_config
-from remediator.snapshot import (
-    Change,
-    Node,
-    Reflector,
-    budget_from_json,
-    node_from_json,
-    pod_from_json,
-)
+from selfheal_remediator.config import ApiBudget, Config, SettingsError, load_config, parse_config
+from selfheal_remediator.drain.runner import still_draining
+from selfheal_remediator.failures import ApiFailure, Malformed
+from selfheal_remediator.healing.pod_health import watched_from_json
+from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.kube.client import KubernetesApi, Permission
+from selfheal_remediator.kube.election import lease_from_json
+from selfheal_remediator.kube.informer import Change, Reflector
+from selfheal_remediator.kube.objects import Node, budget_from_json, node_from_json, pod_from_json
+from selfheal_remediator.kube.responses import Outcome, classify_eviction
+from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, parse_state
+from selfheal_remediator.node.evaluate import Kind
+from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json, broken
 from tests.pure.remediator.loopback import LoopbackServer
 from tests.pure.remediator.things import NOW, OWNER, config, rule
@@ -244,7 +239,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
     """The real door, which waits for nothing between two tries."""
-    monkeypatch.setattr("remediator.kubernetes_api.time.sleep", lambda _: None)
+    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", lambda _: None)
     access = Configuration()
     access.host = server.url
     return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
@@ -426,7 +421,7 @@ EVENTS = [
 def test_a_watch_survives_any_event_and_goes_on(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
+    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
     stop, seen = threading.Event(), threading.Event()
 
     def changed(change: Change[Node]) -> None:
@@ -478,7 +473,7 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         return stop.is_set()
 
     monkeypatch.setattr(stop, "wait", wait)
-    monkeypatch.setattr("remediator.randomness.RANDOM.uniform", lambda *_: 1.0)
+    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 1.0)
     server.answers = [http(200, encoded(NODES)), http(200, b"")]
     reflector = Reflector(
         api.nodes(),

@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
 from alerts.contract import LABELS
-from remediator.metrics import NAMED, Metrics, named, publish
+from selfheal_remediator.metrics import NAMED, Metrics, named, publish
 
 _BUDGET = 300
 _CHART = Path(__file__).parents[3] / "chart" / "values.yaml"

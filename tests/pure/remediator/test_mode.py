@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remediator.settings import Config
+from selfheal_remediator.config import Config
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import ApiFailure
-from remediator.conditions import Memory, observe
-from remediator.decide import Scope, assess
-from remediator.leader import LeaseView
-from remediator.neighbours import leased, machines
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.evaluate import Scope, assess
+from selfheal_remediator.node.external_claims import leased, machines
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import running
 from tests.pure.remediator.things import (

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator import mode
-from remediator.inspection import status
-from remediator.kubernetes_api import KubernetesApi
-from remediator.leader import LeaseView
-from remediator.report import status_text
-from remediator.settings import Config, SettingsError, parse_config
+from selfheal_remediator.cli.inspection import status
+from selfheal_remediator.cli.tables import status_text
+from selfheal_remediator.config import Config, SettingsError, parse_config
+from selfheal_remediator.kube import observe_first
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.election import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, running, stamp, until
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
-KEY = mode.FIRST_START_KEY
+KEY = observe_first.FIRST_START_KEY
 EVENTS = "/api/v1/namespaces/d/events"
 NOW = 1_800_000_000.0
 
@@ -42,40 +42,40 @@ def test_it_enforces_when_so_long_has_passed_since_the_first_start(
     observe: float, passed: float
 ) -> None:
     config = Config.model_validate({"observeFirst": observe})
-    acted_by = mode.effective(config, NOW, NOW + passed)
+    acted_by = observe_first.effective(config, NOW, NOW + passed)
     assert acted_by.dry_run is (NOW + passed < NOW + observe)
     assert acted_by.model_copy(update={"mode": "enforce"}) == config
 
 
 def test_what_is_not_known_is_observed() -> None:
-    assert mode.effective(Config(), None, NOW).dry_run
-    assert not mode.effective(_config(0), None, NOW).dry_run
+    assert observe_first.effective(Config(), None, NOW).dry_run
+    assert not observe_first.effective(_config(0), None, NOW).dry_run
 
 
 def test_a_dry_run_never_enforces() -> None:
     config = _config(0, mode="dryRun")
-    assert mode.effective(config, 0.0, NOW).dry_run
-    assert mode.observing_until(config, 0.0) is None
+    assert observe_first.effective(config, 0.0, NOW).dry_run
+    assert observe_first.observing_until(config, 0.0) is None
 
 
 @pytest.mark.parametrize(
     ("annotations", "was_held", "written"),
     [
-        (None, False, mode.text_of(NOW)),  # a new installation
-        ({}, False, mode.text_of(NOW)),  # its Lease was made by somebody beforehand
-        ({"example.com/x": "y"}, False, mode.text_of(NOW)),
-        ({}, True, mode.LONG_AGO),  # an upgrade
-        ({"selfheal.dev/paused": "x"}, False, mode.LONG_AGO),
-        ({KEY: mode.text_of(NOW - 60)}, True, None),  # a restart, another leader
-        ({KEY: mode.LONG_AGO}, True, None),
-        ({KEY: ""}, True, mode.text_of(NOW)),  # after an uninstall
-        ({KEY: "soon"}, True, mode.text_of(NOW)),
+        (None, False, observe_first.text_of(NOW)),  # a new installation
+        ({}, False, observe_first.text_of(NOW)),  # its Lease was made by somebody beforehand
+        ({"example.com/x": "y"}, False, observe_first.text_of(NOW)),
+        ({}, True, observe_first.LONG_AGO),  # an upgrade
+        ({"selfheal.dev/paused": "x"}, False, observe_first.LONG_AGO),
+        ({KEY: observe_first.text_of(NOW - 60)}, True, None),  # a restart, another leader
+        ({KEY: observe_first.LONG_AGO}, True, None),
+        ({KEY: ""}, True, observe_first.text_of(NOW)),  # after an uninstall
+        ({KEY: "soon"}, True, observe_first.text_of(NOW)),
     ],
 )
 def test_the_first_start_is_written_once(
     annotations: dict[str, str] | None, was_held: bool, written: str | None
 ) -> None:
-    assert mode.annotation_to_write(annotations, was_held=was_held, now=NOW) == written
+    assert observe_first.annotation_to_write(annotations, was_held=was_held, now=NOW) == written
 
 
 @pytest.mark.parametrize("value", ["soon", "-1s", "true", "[1]"])
@@ -87,17 +87,17 @@ def test_a_time_that_is_none_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("annotations", "written"),
     [
-        (None, mode.text_of(NOW - 9)),  # the Lease was deleted
-        ({"selfheal.dev/paused": "x"}, mode.text_of(NOW - 9)),
-        ({KEY: ""}, mode.text_of(NOW)),
-        ({KEY: mode.LONG_AGO}, None),
+        (None, observe_first.text_of(NOW - 9)),  # the Lease was deleted
+        ({"selfheal.dev/paused": "x"}, observe_first.text_of(NOW - 9)),
+        ({KEY: ""}, observe_first.text_of(NOW)),
+        ({KEY: observe_first.LONG_AGO}, None),
     ],
 )
 def test_what_was_read_before_is_written_again(
     annotations: dict[str, str] | None, written: str | None
 ) -> None:
-    known = mode.text_of(NOW - 9)
-    told = mode.annotation_to_write(annotations, was_held=True, now=NOW, known=known)
+    known = observe_first.text_of(NOW - 9)
+    told = observe_first.annotation_to_write(annotations, was_held=True, now=NOW, known=known)
     assert told == written
 
 
@@ -133,7 +133,7 @@ def test_a_first_start_only_says_what_it_would_do(api: FakeApi) -> None:
     with running(api, _config()) as remediator:
         until("it is rehearsed", lambda: _rehearsed(remediator))
         assert not _cordoned(api)
-        assert mode.first_start(api.get(LEASE)["metadata"]["annotations"]) is not None
+        assert observe_first.first_start(api.get(LEASE)["metadata"]["annotations"]) is not None
         remediator.reconfigure(_config(0))
         until("it is cordoned", lambda: _cordoned(api))
 
@@ -174,7 +174,8 @@ def test_it_says_that_it_observes_and_when_it_acts(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(
-        "remediator.events.EventWriter.say", lambda _, event: said.append(event.reason)
+        "selfheal_remediator.kube.events.EventWriter.say",
+        lambda _, event: said.append(event.reason),
     )
     with running(api, _config()) as remediator:
         until("it is rehearsed", lambda: _rehearsed(remediator))
@@ -196,7 +197,8 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
     """Also where what the Lease says and the leadership are heard in one breath."""
     said: list[str] = []
     monkeypatch.setattr(
-        "remediator.events.EventWriter.say", lambda _, event: said.append(event.reason)
+        "selfheal_remediator.kube.events.EventWriter.say",
+        lambda _, event: said.append(event.reason),
     )
     spec = {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z"}
     api.put(LEASE, _lease(3600 if known else None, **spec))
@@ -205,8 +207,10 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
         done: list[bool] = []
 
         def both() -> None:
-            remediator._start = mode.FirstStart()
-            remediator._use(mode.effective(remediator._configured, None, remediator.clock()))
+            remediator._start = observe_first.FirstStart()
+            remediator._use(
+                observe_first.effective(remediator._configured, None, remediator.clock())
+            )
             remediator._lease_says({KEY: stamp(3600)})
             remediator._lead(True)
             done.append(True)
@@ -251,19 +255,19 @@ def test_a_lease_that_is_deleted_in_the_middle_is_made_again_with_its_first_star
 
 def test_a_first_start_that_is_to_come_counts_as_now() -> None:
     """The clock that wrote it was ahead, for however long."""
-    start, annotations = mode.FirstStart(), {KEY: mode.text_of(NOW + 1e7)}
+    start, annotations = observe_first.FirstStart(), {KEY: observe_first.text_of(NOW + 1e7)}
     start.read(annotations, NOW)
     start.read(annotations, NOW + 100)
     assert start.counts == NOW
-    assert not mode.effective(_config(), start.counts, NOW + 600).dry_run
+    assert not observe_first.effective(_config(), start.counts, NOW + 600).dry_run
     start.read({}, NOW + 200)
     assert start.counts == NOW
-    start.read({KEY: mode.text_of(NOW - 50)}, NOW + 200)
+    start.read({KEY: observe_first.text_of(NOW - 50)}, NOW + 200)
     assert start.counts == NOW - 50
 
 
 def test_status_says_until_when(api: FakeApi) -> None:
-    lease = LeaseView("l", "d", "u", "1", "x", "", 0, 15.0, {KEY: mode.text_of(NOW)}, None)
+    lease = LeaseView("l", "d", "u", "1", "x", "", 0, 15.0, {KEY: observe_first.text_of(NOW)}, None)
 
     class Empty:
         def __getattr__(self, _: str) -> Any:
@@ -272,5 +276,5 @@ def test_status_says_until_when(api: FakeApi) -> None:
     nothing: KubernetesApi = Empty()  # type: ignore[assignment]
     config = _config()
     text = status_text(status(nothing, config, lease, NOW + 1))
-    assert f"mode enforce (observing until {mode.text_of(NOW + 600)})" in text
+    assert f"mode enforce (observing until {observe_first.text_of(NOW + 600)})" in text
     assert "observing" not in status_text(status(nothing, config, lease, NOW + 600))

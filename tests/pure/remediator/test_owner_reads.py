@@ -1,6 +1,6 @@
 """When owners are read: at once, soon after a change, and ever later while reads fail."""
 
-from remediator.owner_reads import LONGEST_RETRY, SOON, OwnerReads
+from selfheal_remediator.healing.owner_reads import LONGEST_RETRY, SOON, OwnerReads
 from tests.pure.remediator.healing_world import NOW, watched
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State, parse_state
-from remediator.decide import Intent, Kind
-from remediator.patches import SCALE_DOWN_KEY, node_patch
-from remediator.snapshot import node_from_json
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.evaluate import Intent, Kind
+from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.things import OWNER
 

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from remediator.peak import Peak
+from selfheal_remediator.node.peak import Peak
 
 
 def test_a_value_counts_until_an_hour_after_it_was_last_true() -> None:

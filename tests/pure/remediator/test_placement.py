@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.placement import allocatable, amounts, node_terms, pod_requests, terms_match
+from selfheal_remediator.kube.placement import (
+    allocatable,
+    amounts,
+    node_terms,
+    pod_requests,
+    terms_match,
+)
 
 
 @pytest.mark.parametrize(

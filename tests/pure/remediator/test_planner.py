@@ -10,14 +10,15 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from remediator.annotation import STATE_KEY, Phase, State
-from remediator.brakes import budget
-from remediator.conditions import observe
-from remediator.decide import Intent, Kind, assess, read_state
-from remediator.patches import SCALE_DOWN_KEY, node_patch
-from remediator.planner import DUE_SPARE, Planner
-from remediator.settings import Config
-from remediator.snapshot import Change, Node, Taint, node_from_json
+from selfheal_remediator.config import Config
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Node, Taint, node_from_json
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from selfheal_remediator.node.conditions import observe
+from selfheal_remediator.node.evaluate import Intent, Kind, assess, read_state
+from selfheal_remediator.node.limits import budget
+from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
+from selfheal_remediator.node.planner import DUE_SPARE, Planner
 from tests.pure.remediator import json_patch, things
 from tests.pure.remediator.things import NOW, OWNER, READY, condition, node
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from remediator.pod_filters import Fate, Surroundings, sort_pod
-from remediator.settings import Drain
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
 from tests.pure.remediator.things import NOW, pod
 
 DAEMON = {"owner_kind": "DaemonSet", "owner_name": "agent", "owner_uid": "ds-uid"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State
-from remediator.settings import PODS_HUNG, Config
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, running, until
 

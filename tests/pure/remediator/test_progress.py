@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from remediator.progress import Asker, NoAnswer, reading_from
+from selfheal_remediator.healing.progress_probe import Asker, NoAnswer, reading_from
 from tests.pure.remediator.things import NOW
 
 GOOD = b'{"in_flight": 1, "last_progress": 1}'

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from remediator import supervision
-from remediator.healing_plan import Block
-from remediator.permits import Permit
-from remediator.settings import PODS_HUNG, Config
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.healing.permits import Permit
+from selfheal_remediator.healing.plan import Block
+from selfheal_remediator.threads import supervision
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from remediator.deletion_check import CHECK_AGAIN, FIRST_RETRY
-from remediator.policies import State
-from remediator.restart_check import CAUSE, REASON, RestartChecks
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.healing.policy import State
+from selfheal_remediator.healing.restart_check import CAUSE, REASON, RestartChecks
+from selfheal_remediator.kube.deletion_check import CHECK_AGAIN, FIRST_RETRY
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 from tests.pure.remediator.running import NODES, PODS, node, running, until
@@ -160,7 +160,7 @@ class Ignoring(FakeApi):
 
 
 def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remediator.deletion_check.CHECK_AFTER", 0.1)
+    monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
     said, heard = [], threading.Event()
     server = Ignoring()
     config = Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})

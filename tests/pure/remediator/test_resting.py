@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State, parse_state
-from remediator.draining import Running
-from remediator.loop import Remediator
-from remediator.settings import Config
-from remediator.snapshot import node_from_json
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.drain.runner import Running
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 

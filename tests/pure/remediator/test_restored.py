@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import NotLeader
-from remediator.healing_ward import Ward
-from remediator.kubernetes_api import KubernetesApi
-from remediator.loop import Remediator
-from remediator.settings import Config
-from remediator.snapshot import Json, Reflector, WatchEvent, node_from_json
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.failures import NotLeader
+from selfheal_remediator.healing.policy_state import Ward
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Reflector, WatchEvent
+from selfheal_remediator.kube.objects import Json, node_from_json
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
 
@@ -23,7 +24,7 @@ POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 
 @pytest.fixture(autouse=True)
 def _writes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remediator.healer.STATUS_EVERY", 1.0)
+    monkeypatch.setattr("selfheal_remediator.healing.runner.STATUS_EVERY", 1.0)
 
 
 def _policy(**spec: Any) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def test_after_a_watch_that_told_nothing_at_all_everything_is_listed(
 ) -> None:
     """A restored server that is behind our version sends no event, and no bookmark either."""
     clock = [0.0]
-    monkeypatch.setattr("remediator.snapshot.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("selfheal_remediator.kube.objects.time.monotonic", lambda: clock[0])
     source, stop = Silent(clock), threading.Event()
     reflector = Reflector(
         source,

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
-from remediator.answers import EvictionResult, Outcome
-from remediator.drain import NodeDrain
-from remediator.pod_filters import Surroundings
-from remediator.returns import MAX_OWNERS, MAX_RETURNS, Counts, workload
-from remediator.settings import Config, Drain
-from remediator.snapshot import Pod
+from selfheal_remediator.config import Config, Drain
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.drain.returns import MAX_OWNERS, MAX_RETURNS, Counts, workload
+from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
+from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 from tests.pure.remediator.things import NOW

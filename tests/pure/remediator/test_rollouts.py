@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.healing import Healing
-from remediator.healing_brakes import changed
-from remediator.healing_plan import Owner
-from remediator.owners import owner_from
-from remediator.pod_health import Container, WatchedPod
-from remediator.policies import State
-from remediator.policy_metrics import policy_values
-from remediator.rollouts import advance
-from remediator.snapshot import Change
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.owners import owner_from
+from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.pod_health import Container, WatchedPod
+from selfheal_remediator.healing.policy import State
+from selfheal_remediator.healing.policy_metrics import policy_values
+from selfheal_remediator.healing.restart_limits import changed
+from selfheal_remediator.healing.rollouts import advance
+from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.healing_world import NOW, World, around, policy, policy_json, watched
 
 KEY = "ns/web"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import ApiFailure
-from remediator.peers import MAX_LISTS
-from remediator.placement import placement_from_spec
-from remediator.rooms import ARRIVES_WITHIN, ROOM_KEPT, Move, Rooms
-from remediator.snapshot import Capacity, Node, Pod
+from selfheal_remediator.drain.free_capacity import ARRIVES_WITHIN, ROOM_KEPT, Move, Rooms
+from selfheal_remediator.drain.population import MAX_LISTS
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.objects import Capacity, Node, Pod
+from selfheal_remediator.kube.placement import placement_from_spec
 from tests.pure.remediator import things
 from tests.pure.remediator.running import pod as pod_json
 from tests.pure.remediator.things import NOW, datetime_text, pod

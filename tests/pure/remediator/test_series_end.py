@@ -7,8 +7,8 @@ from itertools import permutations
 
 import pytest
 
-from remediator.metrics import Metrics
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, until
 from tests.pure.remediator.test_recalls import POLICIES, _pod, _policy

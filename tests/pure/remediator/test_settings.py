@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.settings import (
+from selfheal_remediator.config import (
     Config,
     Environment,
     SettingsError,

@@ -8,18 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.answers import ApiFailure, Expired
-from remediator.placement import exact
-from remediator.snapshot import (
-    Change,
-    Reflector,
-    WatchEvent,
+from selfheal_remediator.failures import ApiFailure, Expired
+from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent, differences
+from selfheal_remediator.kube.objects import (
     budget_from_json,
-    differences,
     node_from_json,
     pod_from_json,
     timestamp,
 )
+from selfheal_remediator.kube.placement import exact
 from tests.pure.remediator.things import node, pod
 
 NODE: dict[str, Any] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State, parse_state
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
 

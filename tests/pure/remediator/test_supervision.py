@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from remediator import supervision
-from remediator.answers import Answer, ApiFailure, Expired
-from remediator.kubernetes_api import Budget, KubernetesApi
-from remediator.settings import ApiBudget, Config
-from remediator.snapshot import Reflector, node_from_json
-from remediator.workers import Purpose, Workers
+from selfheal_remediator.config import ApiBudget, Config
+from selfheal_remediator.failures import ApiFailure, Expired
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Reflector
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.kube.rate_limit import Budget
+from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.pool import Purpose, Workers
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, running, until
 

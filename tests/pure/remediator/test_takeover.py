@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from remediator.annotation import STATE_KEY, Phase, State
-from remediator.leader import LABEL, PAUSE_KEY, STOP_KEY
-from remediator.loop import Remediator
-from remediator.settings import Config
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, running, stamp, until
 

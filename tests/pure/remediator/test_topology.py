@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remediator.headroom import Room, place
-from remediator.placement import placement_from_spec
-from remediator.snapshot import Capacity, Node, Pod, Taint
-from remediator.topology import Population, Resident
+from selfheal_remediator.drain.headroom import Room, place
+from selfheal_remediator.drain.topology import Population, Resident
+from selfheal_remediator.kube.objects import Capacity, Node, Pod, Taint
+from selfheal_remediator.kube.placement import placement_from_spec
 from tests.pure.remediator import things
 
 ZONE, HOST = "zone", "kubernetes.io/hostname"

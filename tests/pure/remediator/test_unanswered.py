@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from remediator.answers import ApiFailure
-from remediator.decide import Intent, Kind
-from remediator.loop import Remediator
-from remediator.settings import Config
-from remediator.unanswered import (
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.node.evaluate import Intent, Kind
+from selfheal_remediator.node.unanswered import (
     FIRST_RETRY,
     LONGEST_RETRY,
     REPORTED_AFTER,
@@ -129,9 +129,9 @@ class Story:
 
 @pytest.fixture
 def story(monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
-    monkeypatch.setattr("remediator.unanswered.FIRST_RETRY", 0.01)
-    monkeypatch.setattr("remediator.unanswered.LONGEST_RETRY", 0.1)
-    monkeypatch.setattr("remediator.kubernetes_api.GET_ATTEMPTS", 1)
+    monkeypatch.setattr("selfheal_remediator.node.unanswered.FIRST_RETRY", 0.01)
+    monkeypatch.setattr("selfheal_remediator.node.unanswered.LONGEST_RETRY", 0.1)
+    monkeypatch.setattr("selfheal_remediator.kube.client.GET_ATTEMPTS", 1)
     made = Story()
     yield made
     made.api.close()

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from remediator.__main__ import _parser
-from remediator.answers import ApiFailure
-from remediator.commands import watch
-from remediator.inspection import ClusterStatus
+from selfheal_remediator.__main__ import _parser
+from selfheal_remediator.cli.commands import watch
+from selfheal_remediator.cli.inspection import ClusterStatus
+from selfheal_remediator.failures import ApiFailure
 
 QUIET = ClusterStatus(
     lease="selfheal/selfheal-remediator",

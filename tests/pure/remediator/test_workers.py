@@ -3,7 +3,7 @@
 import queue
 import threading
 
-from remediator.workers import Workers
+from selfheal_remediator.threads.pool import Workers
 
 
 def test_as_many_at_a_time_as_allowed_and_no_more() -> None:

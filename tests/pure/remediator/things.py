@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from remediator.annotation import STATE_KEY, State
-from remediator.conditions import Memory, observe
-from remediator.decide import Assessment, Scope, assess
-from remediator.settings import Config, Rule
-from remediator.snapshot import Capacity, Condition, Node, Pod
+from selfheal_remediator.config import Config, Rule
+from selfheal_remediator.kube.objects import Capacity, Condition, Node, Pod
+from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.evaluate import Assessment, Scope, assess
 
 OWNER = "here/remediator"
 NOW = 1_800_000_000.0

@@ -8,8 +8,8 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from worker import adaptive_limit
-from worker.adaptive_limit import AdaptiveLimit
+from selfheal_worker.model import adaptive_limit
+from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 
 
 @dataclass

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfheal_worker.model import adaptive_limit, slot_rotation
+from selfheal_worker.model.adaptive_limit import (
+    AdaptiveLimit,
+    answered,
+    failed,
+    next_at,
+    overloaded,
+    sent,
+)
 from tests.pure.worker.overloaded_server import World
-from worker import adaptive_limit, slot_rotation
-from worker.adaptive_limit import AdaptiveLimit, answered, failed, next_at, overloaded, sent
 
 NEVER = -math.inf
 

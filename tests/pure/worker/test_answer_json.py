@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import answer_json, task_file, verdict
-from worker.answer_json import Wanted
-from worker.verdict import BadVerdictError
+from selfheal_worker.task import answer as verdict
+from selfheal_worker.task import answer_json, task_file
+from selfheal_worker.task.answer import BadVerdictError
+from selfheal_worker.task.answer_json import Wanted
 
 TASK = task_file.load()
 NAMES = frozenset(one.name for one in TASK.fields)

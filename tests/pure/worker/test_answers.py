@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.__main__ import main
-from worker.cli import feed
-from worker.model import Answer, ModelConfig
+from selfheal_worker.__main__ import main
+from selfheal_worker.cli import publish_results
+from selfheal_worker.model import provider
+from selfheal_worker.model.provider import Answer, ModelConfig
 
 TRIAGE = Path(__file__).parents[3] / "docs" / "examples" / "ticket-triage.yaml"
 TICKET = {
@@ -73,7 +73,7 @@ class Queue:
 def _results(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     """The command with one body in the queue, which it takes out."""
     queue = Queue(body)
-    monkeypatch.setattr(feed, "Session", queue)
+    monkeypatch.setattr(publish_results, "Session", queue)
     monkeypatch.setenv("AMQP_URI", "amqp://broker")
     assert main(["results"]) == 0
     assert queue.acked == [body]
@@ -147,7 +147,7 @@ def test_analyze_shows_the_answer_to_any_task(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(model, "build", Says(answer))
+    monkeypatch.setattr(provider, "build", Says(answer))
     monkeypatch.setenv("TASK_FILE", str(task))
     assert main(["analyze", "I love it"]) == 0
     assert capsys.readouterr().out == line

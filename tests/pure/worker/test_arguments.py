@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.__main__ import main
+from selfheal_worker.__main__ import main
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from worker import asking, task_file
-from worker import breaker as breakers
-from worker.asking import Asker, Call, Member
-from worker.limits import LimitedError, Limits
-from worker.model import (
-    Answer,
+from selfheal_worker.model import breaker as breakers
+from selfheal_worker.model import chain
+from selfheal_worker.model.chain import Asker, Call, Member
+from selfheal_worker.model.errors import (
     BadOutputError,
     ModelError,
     ModelUnavailableError,
     TransientError,
-    Usage,
 )
+from selfheal_worker.model.limits import LimitedError, Limits
+from selfheal_worker.model.provider import Answer, Usage
+from selfheal_worker.task import task_file
 
 TASK = task_file.load()
 GOOD: dict[str, Any] = {
@@ -221,7 +221,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
-        monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=self))
+        monkeypatch.setattr(chain, "time", SimpleNamespace(monotonic=self))
 
     def __call__(self) -> float:
         return time.monotonic() + self._ahead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.azure import DEFAULT_VERSION, Address, address
+from selfheal_worker.model.providers.azure import DEFAULT_VERSION, Address, address
 
 _RESOURCE = "https://r.openai.azure.com"
 _DEPLOYMENT = f"{_RESOURCE}/openai/deployments/my-gpt"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.breaker import (
+from selfheal_worker.model.breaker import (
     ACCESS_PAUSE,
     FIRST_PAUSE,
     LONGEST_PAUSE,

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.model import ModelConfig, ModelError, ModelUnavailableError, TransientError
+from selfheal_worker.model import errors
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.errors import ModelError, ModelUnavailableError, TransientError
+from selfheal_worker.model.provider import ModelConfig
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -136,7 +138,7 @@ def test_a_reply_that_comes_in_drops_ends_with_the_call(provider: str) -> None:
 
 
 def test_the_look_for_ollamas_digest_ends_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker import model_ollama
+    from selfheal_worker.model.providers import ollama as model_ollama
 
     def warm_up(url: str) -> str:
         asked = _built("ollama", url)
@@ -290,7 +292,7 @@ def test_a_dead_address_leaves_time_for_the_next(
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
         error = _asked("openai", f"http://two.example:{port}", 20.0)
-    assert isinstance(error, model.OverloadedError)
+    assert isinstance(error, errors.OverloadedError)
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
@@ -386,7 +388,7 @@ def test_a_reply_that_is_longer_than_any_answer_is_no_answer(provider: str) -> N
 
     with _serving(serve) as (port, _):
         error = _asked(provider, f"http://127.0.0.1:{port}", 50)
-    assert isinstance(error, model.BadOutputError)
+    assert isinstance(error, errors.BadOutputError)
     assert "more than any answer has" in str(error)
 
 

@@ -16,21 +16,18 @@ from typing import Any
 
 import pytest
 
-from worker import model, task_file
-from worker.asking import Asker, Member
-from worker.logs import LOGGER
-from worker.model import (
-    Answer,
-    BadOutputError,
-    ModelConfig,
-    ModelUnavailableError,
-    RefusedTextError,
-)
+from selfheal_worker.logs import LOGGER
+from selfheal_worker.model import errors
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, RefusedTextError
+from selfheal_worker.model.provider import Answer, ModelConfig
+from selfheal_worker.task import task_file
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
 
-from worker.model_chat import _content, _cut_off, explain
+from selfheal_worker.model.providers.chat import _content, _cut_off, explain
 
 SECRET = "hunter2"
 GOOD = {
@@ -90,7 +87,7 @@ def built(provider: str, url: str, **more: Any) -> model.Provider:
 
 
 def failure(made: model.Provider) -> Exception:
-    with pytest.raises(model.ModelError) as caught:
+    with pytest.raises(errors.ModelError) as caught:
         made.analyse("THEIR TEXT", time.monotonic() + 20)
     assert SECRET not in str(caught.value)
     assert "THEIR TEXT" not in str(caught.value)
@@ -114,7 +111,7 @@ def test_a_redirect_is_told_with_where_it_goes_and_not_followed(provider: str, s
 @pytest.mark.parametrize("status", [300, 304, 308])
 def test_a_redirect_to_nowhere_is_no_reply(provider: str, status: int) -> None:
     with serving(status) as address:
-        assert isinstance(failure(built(provider, f"http://{address}")), model.ModelError)
+        assert isinstance(failure(built(provider, f"http://{address}")), errors.ModelError)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import httpcore
 import httpx
 import pytest
 
-from worker.call_network import CallBackend, CallStream, Lookups, bind
+from selfheal_worker.model.call_network import CallBackend, CallStream, Lookups, bind
 
 
 class Bounds:

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from tests.pure.worker.test_asking import TASK, Model
-from worker import asking, breaker, retries
-from worker.asking import Asker, Member
-from worker.chain_failure import Awaited, awaited, combined
-from worker.limits import LimitedError
-from worker.model import (
+from selfheal_worker import retries
+from selfheal_worker.model import breaker
+from selfheal_worker.model import chain as asking
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain_failure import Awaited, awaited, combined
+from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
     ModelAccessError,
@@ -25,9 +25,11 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
-    UnconfirmedRefusalError,
 )
-from worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.model.provider import UnconfirmedRefusalError
+from selfheal_worker.retries import DeadLetter, Hold, Retry
+from tests.pure.worker.test_asking import TASK, Model
 
 DELAYS = (1, 5, 30, 120)
 REFUSALS = {

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import context, task_file
-from worker.asking import PROBE_TEXT, Asker, Member
-from worker.context import (
+from selfheal_worker.model import context
+from selfheal_worker.model.chain import PROBE_TEXT, Asker, Member
+from selfheal_worker.model.context import (
     CutError,
     fewest_tokens,
     fitted,
@@ -22,16 +22,16 @@ from worker.context import (
     tokens_wanted,
     was_cut,
 )
-from worker.failure_classes import Refusal, explain_refusal
-from worker.model import (
-    Answer,
+from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
     ModelUnavailableError,
     TextTooLongError,
-    Usage,
 )
-from worker.retries import DeadLetter, decide
+from selfheal_worker.model.failure_classes import Refusal, explain_refusal
+from selfheal_worker.model.provider import Answer, Usage
+from selfheal_worker.retries import DeadLetter, decide
+from selfheal_worker.task import task_file
 
 ANSWER = {
     "primary_emotion": "Joy",

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.call_threads import CallThreads
-from worker.model import Answer, ModelConfig, OverloadedError, Provider, TransientError
-from worker.model_chat import Call
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.call_threads import CallThreads
+from selfheal_worker.model.errors import OverloadedError, TransientError
+from selfheal_worker.model.provider import Answer, ModelConfig, Provider
+from selfheal_worker.model.providers.chat import Call
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -141,7 +142,7 @@ def _in_process(fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in ("llama_cpp", "langchain_community", "langchain_community.chat_models"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "langchain_community.chat_models.llamacpp", community)
-    monkeypatch.delitem(sys.modules, "worker.model_llamacpp", raising=False)
+    monkeypatch.delitem(sys.modules, "selfheal_worker.model.providers.llamacpp", raising=False)
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF")
     return ModelConfig("llamacpp", str(file), deadline=LONG)
@@ -166,7 +167,7 @@ def _built(
         built.warm_up()
         return built
     if name == "langchain":
-        module = importlib.import_module("worker.model_langchain")
+        module = importlib.import_module("selfheal_worker.model.providers.langchain")
         monkeypatch.setattr(module, "init_chat_model", lambda *_, **__: Stranger(fault))
         return model.build(ModelConfig("langchain", "stranger:m", deadline=LONG))
     provider, _, kind = name.partition(":")

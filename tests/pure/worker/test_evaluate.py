@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.__main__ import main
-from worker.cli import evaluate
-from worker.model import Answer, BadOutputError, ModelConfig, ModelUnavailableError, Usage
+from selfheal_worker.__main__ import main
+from selfheal_worker.cli import evaluate
+from selfheal_worker.model import provider
+from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError
+from selfheal_worker.model.provider import Answer, ModelConfig, Usage
 
 EMOTION = Path(__file__).parents[3] / "worker" / "tasks" / "emotion.yaml"
 # What is wanted of each text; the model says what the text says.
@@ -74,7 +75,7 @@ class Run:
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
     made = Echo()
-    monkeypatch.setattr(model, "build", made)
+    monkeypatch.setattr(provider, "build", made)
     monkeypatch.setenv("CONCURRENCY", "1")
     return made
 

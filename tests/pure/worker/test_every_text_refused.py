@@ -9,23 +9,22 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pure.worker.test_asking import GOOD, TASK
-from worker import asking, refusals, retries
-from worker.asking import Asker, Member
-from worker.dead_letters import ERROR_CLASS, refusal_history
-from worker.model import (
-    Answer,
+from selfheal_worker import retries
+from selfheal_worker.dead_letters import ERROR_CLASS, refusal_history
+from selfheal_worker.model import chain, refusals
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
     ModelUnavailableError,
     RefusedTextError,
     TextTooLongError,
     TransientError,
-    UnconfirmedRefusalError,
-    Usage,
 )
-from worker.refusals import NO_HISTORY, RefusalHistory, Refusals
-from worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError, Usage
+from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory, Refusals
+from selfheal_worker.retries import DeadLetter, Hold, Retry
+from tests.pure.worker.test_asking import GOOD, TASK
 
 CAUSES = [RefusedTextError, TextTooLongError, ContentFilteredError]
 causes = pytest.mark.parametrize("cause", CAUSES)
@@ -69,7 +68,7 @@ def test_a_model_that_refuses_every_text_is_unavailable(cause: type[RefusedTextE
     assert isinstance(error, ModelUnavailableError)
     assert "refuses every text" in str(error)
     assert isinstance(_decided(error), Hold)
-    assert model.asked == ["theirs", asking.PROBE_TEXT]
+    assert model.asked == ["theirs", chain.PROBE_TEXT]
 
 
 @causes
@@ -78,7 +77,7 @@ def test_a_text_that_alone_is_refused_is_dead_lettered(cause: type[RefusedTextEr
     error = _asked(model)
     assert type(error) is cause
     assert isinstance(_decided(error), DeadLetter)
-    assert model.asked == ["theirs", asking.PROBE_TEXT]
+    assert model.asked == ["theirs", chain.PROBE_TEXT]
 
 
 @pytest.mark.parametrize("cause", [TextTooLongError, ContentFilteredError])
@@ -90,7 +89,7 @@ def test_many_refusals_with_a_named_cause_cost_one_text_of_ours(
     for _ in range(100):
         with pytest.raises(cause):
             asker.ask("theirs", time.monotonic() + 600)
-    assert model.asked.count(asking.PROBE_TEXT) <= 1 + 100 // 10
+    assert model.asked.count(chain.PROBE_TEXT) <= 1 + 100 // 10
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_a_neighbours_answer_that_began_later_is_proof_enough() -> None:
     answered.set()
     thread.join(60)
     assert [type(error) for error in caught] == [RefusedTextError]
-    assert asking.PROBE_TEXT not in model.asked
+    assert chain.PROBE_TEXT not in model.asked
 
 
 def test_an_answer_from_before_is_no_proof_where_the_cause_is_not_named() -> None:
@@ -276,4 +275,4 @@ def test_a_fallback_answers_for_a_model_whose_refusal_is_not_confirmed() -> None
     asker.ask("a neighbour", time.monotonic() + 600)
     reply = asker.ask("theirs", time.monotonic() + 600, history=ONCE_MORE)
     assert reply.degraded
-    assert asking.PROBE_TEXT not in first.asked
+    assert chain.PROBE_TEXT not in first.asked

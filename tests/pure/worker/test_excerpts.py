@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import task_file, verdict
-from worker.excerpts import Excerpts
-from worker.special_tokens import neutralised
-from worker.task import Label, Phrases, Words
+from selfheal_worker.task import answer as verdict
+from selfheal_worker.task import task_file
+from selfheal_worker.task.excerpts import Excerpts
+from selfheal_worker.task.special_tokens import neutralised
+from selfheal_worker.task.task import Label, Phrases, Words
 
 TASK = task_file.load()
 

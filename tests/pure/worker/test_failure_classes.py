@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker import retries
-from worker.failure_classes import Refusal, explain_refusal
-from worker.model import (
+from selfheal_worker import retries
+from selfheal_worker.model.errors import (
     ContentFilteredError,
     ModelAccessError,
     ModelUnavailableError,
@@ -15,8 +14,9 @@ from worker.model import (
     TextTooLongError,
     TransientError,
 )
-from worker.rate_limit_headers import LONGEST_PAUSE, pause_asked
-from worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.model.failure_classes import Refusal, explain_refusal
+from selfheal_worker.model.rate_limit_headers import LONGEST_PAUSE, pause_asked
+from selfheal_worker.retries import DeadLetter, Hold, Retry
 
 NOW = 1_790_000_000.0
 

@@ -6,17 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.failure_effects import (
-    EFFECTS,
-    BreakerEffect,
-    FailureClass,
-    Pause,
-    breaker_effect,
-    classify,
-)
-from worker.limits import LimitedError
-from worker.metrics import DEAD_LETTER_REASONS, ERROR_TYPES
-from worker.model import (
+from selfheal_worker.metrics import DEAD_LETTER_REASONS, ERROR_TYPES
+from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
     ModelAccessError,
@@ -26,9 +17,18 @@ from worker.model import (
     RefusedTextError,
     TextTooLongError,
     TransientError,
-    UnconfirmedRefusalError,
 )
-from worker.retries import DeadLetter, Hold, Retry, decide
+from selfheal_worker.model.failure_effects import (
+    EFFECTS,
+    BreakerEffect,
+    FailureClass,
+    Pause,
+    breaker_effect,
+    classify,
+)
+from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.model.provider import UnconfirmedRefusalError
+from selfheal_worker.retries import DeadLetter, Hold, Retry, decide
 
 DOCS = Path(__file__).parents[3] / "docs" / "providers.md"
 ERRORS: dict[BaseException, FailureClass] = {

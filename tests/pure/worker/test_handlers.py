@@ -6,12 +6,13 @@ import threading
 import time
 from pathlib import Path
 
-from worker import faults, task_file
-from worker.asking import Asker, Member
-from worker.handlers import Handlers, Work
-from worker.message import Message
-from worker.model import Answer
-from worker.rabbitmq import Delivery
+from selfheal_worker.broker import Delivery
+from selfheal_worker.handlers import Handlers, Work
+from selfheal_worker.message import Message
+from selfheal_worker.model import injected_faults
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.provider import Answer
+from selfheal_worker.task import task_file
 
 ANSWER = {
     "primary_emotion": "Joy",
@@ -43,7 +44,7 @@ def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) 
     file.touch()
     provider = Provider()
     finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    before = faults.before_calls(0, file)
+    before = injected_faults.before_calls(0, file)
     asker = Asker([Member(provider)], task_file.load(), before=before)
     handlers = Handlers(asker, threads=1, deadline=0.01, finished=finished.put)
     handlers.submit(_work())
@@ -62,7 +63,7 @@ def test_what_was_given_up_is_still_running_until_its_thread_is_free(tmp_path: P
 
     def before(deadline: float) -> None:
         begun.set()
-        faults.before_calls(0, file)(deadline)
+        injected_faults.before_calls(0, file)(deadline)
 
     asker = Asker([Member(provider)], task_file.load(), before=before)
     handlers = Handlers(asker, threads=2, deadline=60, finished=finished.put)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from worker.health import LOOP_STUCK_AFTER, Server, Status
-from worker.settings import load
+from selfheal_worker.config import load
+from selfheal_worker.health import LOOP_STUCK_AFTER, Server, Status
 
 WELL = Status(
     in_flight=2,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from worker.handlers import Work
-from worker.isolation import Isolation, is_suspect
-from worker.message import Message
-from worker.rabbitmq import Delivery
+from selfheal_worker.broker import Delivery
+from selfheal_worker.handlers import Work
+from selfheal_worker.isolation import Isolation, is_suspect
+from selfheal_worker.message import Message
 
 
 def _work(tag: int = 1) -> Work:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import SettingsError, load
+from selfheal_worker.config import SettingsError, load
 
 MODELS = json.dumps({"triage": {"provider": "builtin"}, "big-one": {"provider": "builtin"}})
 

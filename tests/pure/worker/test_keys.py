@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from worker import models, task_file
-from worker.settings import load
+from selfheal_worker.config import load
+from selfheal_worker.model import registry
+from selfheal_worker.task import task_file
 
 TASK = task_file.load()
 A, B = "https://a.example/v1", "https://b.example/v1"
@@ -17,7 +18,7 @@ def _key(common: dict[str, str], **named: str) -> str | None:
     """The key of the model `big-one`, where MODEL_API_KEY is set beside other variables."""
     own = {"MODEL_API_KEY_BIG_ONE": named.pop("own")} if "own" in named else {}
     variables = common | own | {"MODEL_API_KEY": "common", "MODELS": json.dumps({"big-one": named})}
-    return models.config(load(variables, broker=False), TASK, "big-one").api_key
+    return registry.config(load(variables, broker=False), TASK, "big-one").api_key
 
 
 @pytest.mark.parametrize(
@@ -51,4 +52,4 @@ def test_langchains_models_of_two_makers_share_no_key() -> None:
 
 def test_the_model_of_the_variables_has_their_key() -> None:
     settings = load({"MODEL_PROVIDER": "openai", "MODEL_API_KEY": "common"}, broker=False)
-    assert models.config(settings, TASK, "").api_key == "common"
+    assert registry.config(settings, TASK, "").api_key == "common"

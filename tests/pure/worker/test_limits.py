@@ -9,8 +9,8 @@ from collections import defaultdict
 
 import pytest
 
-from worker.limits import LimitedError, Limits, pause_asked
-from worker.model import ModelUnavailableError, OverloadedError, TransientError
+from selfheal_worker.model.errors import ModelUnavailableError, OverloadedError, TransientError
+from selfheal_worker.model.limits import LimitedError, Limits, pause_asked
 
 
 class Waiters:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
-from worker.rabbitmq import Link, Outcome, Publication, link, new_properties
-from worker.settings import load
+from selfheal_worker.broker import Link, Outcome, Publication, new_properties
+from selfheal_worker.broker import connection as link
+from selfheal_worker.config import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.rabbitmq import BrokerError, Delivery
+    from selfheal_worker.broker import BrokerError, Delivery
 
 
 class Channel:

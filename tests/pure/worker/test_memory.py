@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 from pathlib import Path
 import threading
-from worker import memory
+from selfheal_worker import memory
 if {kept}:
     memory.keep_flat()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from worker.message import MAX_DEPTH, Message, PoisonError, parse
+from selfheal_worker.message import MAX_DEPTH, Message, PoisonError, parse
 
 
 def read(body: bytes, message_id: str | None = None, limit: int = 1000) -> Message:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.negotiation import Parameters, refused_parameter, without
+from selfheal_worker.model.negotiation import Parameters, refused_parameter, without
 
 _MISTRAL = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}
 NOW = Parameters(options=frozenset({"top_p", "n", "user", "top_k"}))

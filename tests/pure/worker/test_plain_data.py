@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from worker import plain_data, settings, task_file
-from worker.plain_data import PlainDataError, read_json, read_yaml
-from worker.settings import SettingsError
-from worker.task_file import TaskError
+from selfheal_worker import config, plain_data
+from selfheal_worker.config import SettingsError
+from selfheal_worker.plain_data import PlainDataError, read_json, read_yaml
+from selfheal_worker.task import task_file
+from selfheal_worker.task.task_file import TaskError
 
 HUGE = "9" * 400
 JSON = {
@@ -114,13 +115,13 @@ def test_plain_json_is_read_as_before() -> None:
 def test_a_setting_in_json_names_its_variable(variable: str, content: str, said: str) -> None:
     given = {variable: content, "AMQP_HOST": "h"}
     with pytest.raises(SettingsError, match=rf"^{variable}: .*(?:{said})"):
-        settings.load(given)
+        config.load(given)
 
 
 def test_a_secret_in_such_a_setting_is_not_quoted() -> None:
     for content in ('{"a": "hunter2"', '{"a": "hunter2", "b": NaN}', '["hunter2"]'):
         with pytest.raises(SettingsError) as caught:
-            settings.load({"MODEL_OPTIONS": content, "AMQP_HOST": "h"})
+            config.load({"MODEL_OPTIONS": content, "AMQP_HOST": "h"})
         assert "hunter2" not in str(caught.value)
 
 
@@ -128,7 +129,7 @@ def test_a_secret_in_such_a_setting_is_not_quoted() -> None:
 def test_a_variable_that_is_no_text_is_named(variable: str) -> None:
     given = {"AMQP_HOST": "h", variable: b"sec\xffret".decode(errors="surrogateescape")}
     with pytest.raises(SettingsError, match=f"^{variable}: is not UTF-8$"):
-        settings.load(given)
+        config.load(given)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +152,4 @@ def test_a_variable_that_is_no_text_is_named(variable: str) -> None:
 )
 def test_a_number_out_of_range_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}: "):
-        settings.load({"AMQP_HOST": "h", variable: value})
+        config.load({"AMQP_HOST": "h", variable: value})

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker import loop, task_file
-from worker.asking import Asker, Member
-from worker.loop import Worker
-from worker.metrics import Metrics
-from worker.model import LONGEST_LOAD, Answer
-from worker.settings import load
+from selfheal_worker import worker as loop
+from selfheal_worker.config import load
+from selfheal_worker.metrics import Metrics
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.provider import LONGEST_LOAD, Answer
+from selfheal_worker.task import task_file
+from selfheal_worker.worker import Worker
 
 
 class Stuck:

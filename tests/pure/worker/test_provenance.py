@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from worker import model, task_file
-from worker.asking import Asker, Member
-from worker.model import Answer, ModelConfig, ModelUnavailableError, Origin
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import ModelUnavailableError
+from selfheal_worker.model.provider import Answer, ModelConfig, Origin
+from selfheal_worker.task import task_file
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
 
-from worker import model_ollama
+from selfheal_worker.model.providers import ollama
 
 GOOD = {
     "primary_emotion": "Joy",
@@ -84,7 +86,7 @@ class Later:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
-        monkeypatch.setattr(model_ollama, "time", SimpleNamespace(monotonic=self))
+        monkeypatch.setattr(ollama, "time", SimpleNamespace(monotonic=self))
 
     def __call__(self) -> float:
         return time.monotonic() + self.ahead
@@ -120,7 +122,7 @@ def test_the_digest_is_not_looked_up_for_each_call(server: Server) -> None:
     begun = time.monotonic()
     for _ in range(20):
         _origin(asker)
-    assert server.looks - looked <= 1 + (time.monotonic() - begun) / model_ollama._FRESH
+    assert server.looks - looked <= 1 + (time.monotonic() - begun) / ollama._FRESH
 
 
 def test_a_server_that_does_not_say_keeps_its_models_version(
@@ -196,7 +198,7 @@ def test_each_answer_keeps_the_version_that_it_was_given_with() -> None:
 
 
 def test_a_fingerprint_makes_no_series_of_its_own(server: Server) -> None:
-    from worker.asking import Call
+    from selfheal_worker.model.chain import Call
 
     server.reported = {"model": "m-1", "system_fingerprint": "fp_1"}
     calls: list[Call] = []

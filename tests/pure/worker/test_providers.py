@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.model import ModelConfig, ModelConfigError
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.errors import ModelConfigError
+from selfheal_worker.model.provider import ModelConfig
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "tests" / "models" / "example_provider"
@@ -48,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_package_adds_a_provider_and_nothing_here_is_touched(installed: Path) -> None:
     done = _run(
-        *("-m", "worker", "analyze", "WHERE IS MY PARCEL", "-o", "json"),
+        *("-m", "selfheal_worker", "analyze", "WHERE IS MY PARCEL", "-o", "json"),
         PYTHONPATH=str(installed),
         MODEL_PROVIDER="shouting",
     )
@@ -61,17 +62,21 @@ def test_a_package_adds_a_provider_and_nothing_here_is_touched(installed: Path) 
 
 def test_its_own_settings_and_its_own_complaints(installed: Path) -> None:
     more = {"PYTHONPATH": str(installed), "MODEL_PROVIDER": "shouting"}
-    calm = _run("-m", "worker", "analyze", "a NICE day", **more, MODEL_OPTIONS='{"share": 0.9}')
+    calm = _run(
+        "-m", "selfheal_worker", "analyze", "a NICE day", **more, MODEL_OPTIONS='{"share": 0.9}'
+    )
     assert calm.stdout.startswith("Neutral")
     task = str(ROOT / "docs" / "examples" / "ticket-triage.yaml")
-    refused = _run("-m", "worker", "analyze", "a", **more, TASK_FILE=task)
+    refused = _run("-m", "selfheal_worker", "analyze", "a", **more, TASK_FILE=task)
     assert refused.returncode == 2
     assert "MODEL_PROVIDER=shouting knows the task emotion alone" in refused.stderr
 
 
 def test_a_provider_that_is_not_there_is_told_with_those_that_are(installed: Path) -> None:
     done = _run(
-        *("-m", "worker", "analyze", "a"), PYTHONPATH=str(installed), MODEL_PROVIDER="whisper"
+        *("-m", "selfheal_worker", "analyze", "a"),
+        PYTHONPATH=str(installed),
+        MODEL_PROVIDER="whisper",
     )
     assert done.returncode == 2
     assert "builtin, langchain, llamacpp, ollama, openai, shouting" in done.stderr
@@ -138,7 +143,7 @@ def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> Non
     absent = "raise ModuleNotFoundError(\"No module named 'llama_cpp'\", name='llama_cpp')\n"
     (tmp_path / "llama_cpp.py").write_text(absent)
     done = _run(
-        *("-m", "worker", "analyze", "a"),
+        *("-m", "selfheal_worker", "analyze", "a"),
         PYTHONPATH=str(tmp_path),
         MODEL_PROVIDER="llamacpp",
         MODEL_NAME=str(tmp_path / "llama_cpp.py"),
@@ -151,9 +156,9 @@ def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> Non
 def test_no_provider_is_imported_that_is_not_used() -> None:
     script = (
         "import sys\n"
-        "from worker.__main__ import main\n"
+        "from selfheal_worker.__main__ import main\n"
         "assert main(['analyze', 'I love it']) == 0\n"
-        "import worker.loop, worker.metrics, worker.health\n"
+        "import selfheal_worker.worker, selfheal_worker.metrics, selfheal_worker.health\n"
         "print(sorted({m.partition('.')[0] for m in sys.modules}))"
     )
     done = _run("-c", script)
@@ -211,7 +216,7 @@ def test_a_proxy_that_makes_no_sense_is_told_at_the_start(
 def test_a_proxy_that_makes_no_sense_already_when_a_package_is_imported() -> None:
     pytest.importorskip("langchain_ollama")
     done = _run(
-        *("-m", "worker", "analyze", "a"),
+        *("-m", "selfheal_worker", "analyze", "a"),
         MODEL_PROVIDER="ollama",
         MODEL_NAME="m",
         HTTPS_PROXY="foo:bar",

@@ -7,8 +7,8 @@ import pika
 import pika.exceptions as amqp
 import pytest
 
-from worker import dead_letters
-from worker.rabbitmq import (
+from selfheal_worker import dead_letters
+from selfheal_worker.broker import (
     BrokerError,
     Delivery,
     Publication,
@@ -18,9 +18,9 @@ from worker.rabbitmq import (
     parameters,
     result_properties,
 )
-from worker.rabbitmq.deliveries import Unconfirmed
-from worker.retries import DeadLetter
-from worker.settings import load
+from selfheal_worker.broker.deliveries import Unconfirmed
+from selfheal_worker.config import load
+from selfheal_worker.retries import DeadLetter
 
 
 def made(**environ: str) -> list[pika.ConnectionParameters]:

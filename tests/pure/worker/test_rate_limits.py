@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.durations import LONGEST_PAUSE, pause_of
-from worker.failure_classes import Refusal, explain_refusal
-from worker.model import OverloadedError
-from worker.rate_limit_bodies import LONGEST_BODY_PAUSE
-from worker.rate_limit_headers import pause_asked
+from selfheal_worker.model.durations import LONGEST_PAUSE, pause_of
+from selfheal_worker.model.errors import OverloadedError
+from selfheal_worker.model.failure_classes import Refusal, explain_refusal
+from selfheal_worker.model.rate_limit_bodies import LONGEST_BODY_PAUSE
+from selfheal_worker.model.rate_limit_headers import pause_asked
 
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT
 PAUSES = {

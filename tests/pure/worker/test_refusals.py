@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from selfheal_worker import retries
+from selfheal_worker.model import breaker as breakers
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.breaker import Breaker
+from selfheal_worker.model.errors import ModelError, ModelUnavailableError, TransientError
+from selfheal_worker.model.provider import ModelConfig
+from selfheal_worker.retries import DeadLetter, Hold, Retry
 from tests.models.faults import FaultProxy, faulty, refused
-from worker import breaker as breakers
-from worker import model, retries
-from worker.breaker import Breaker
-from worker.model import ModelConfig, ModelError, ModelUnavailableError, TransientError
-from worker.retries import DeadLetter, Hold, Retry
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.limits import LimitedError
-from worker.model import BadOutputError, ModelUnavailableError, TransientError
-from worker.retries import DeadLetter, Decision, Hold, Retry, attempts_of, backoff, decide
+from selfheal_worker.backoff import backoff
+from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, TransientError
+from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.retries import DeadLetter, Decision, Hold, Retry, attempts_of, decide
 
 DELAYS = (1, 5, 30, 120)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from worker import schema_subsets, task_file
-from worker.task import Task
+from selfheal_worker.model import schema_subsets
+from selfheal_worker.task import task_file
+from selfheal_worker.task.task import Task
 
 TRIAGE = Path(__file__).parents[3] / "docs" / "examples" / "ticket-triage.yaml"
 TASKS = [task_file.load(), task_file.load(TRIAGE)]

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from selfheal_worker.config import SettingsError, load
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.errors import ModelConfigError, ModelError
+from selfheal_worker.model.provider import ModelConfig
 from tests.models.faults import faulty, refused
-from worker import model
-from worker.model import ModelConfig, ModelConfigError, ModelError
-from worker.settings import SettingsError, load
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")

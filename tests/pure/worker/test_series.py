@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from worker.breaker import State
-from worker.limits import Concurrency, LimitedError
-from worker.metrics import BREAKERS, Metrics
-from worker.model import (
+from selfheal_worker.metrics import BREAKERS, Metrics
+from selfheal_worker.model.breaker import State
+from selfheal_worker.model.errors import (
     BadOutputError,
     ModelUnavailableError,
-    Origin,
     OverloadedError,
     RefusedTextError,
     TextTooLongError,
     TransientError,
-    Usage,
 )
+from selfheal_worker.model.limits import Concurrency, LimitedError
+from selfheal_worker.model.provider import Origin, Usage
 
 _BUDGET = 200
 ORIGIN = Origin("ollama", "smollm2:135m", "9077fe9d2ae1")

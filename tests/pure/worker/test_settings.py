@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.settings import SettingsError, load
+from selfheal_worker.config import SettingsError, load
 
 URI = "amqp://user:hunter2@broker:5672/"
 

@@ -12,9 +12,11 @@ from typing import Any
 import pika
 import pytest
 
-from worker import dead_letters, logs, prompt, task_file
-from worker.cli import feed, letters
-from worker.rabbitmq import Delivery
+from selfheal_worker import dead_letters, logs
+from selfheal_worker.broker import Delivery
+from selfheal_worker.cli import dead_letters as letters
+from selfheal_worker.cli import publish_results
+from selfheal_worker.task import prompt, task_file
 
 ODD = [
     None,
@@ -65,7 +67,7 @@ def test_headers_of_any_type_are_listed_and_shown(
 
     monkeypatch.setattr(letters, "Session", Session)
     for command in (["list"], ["list", "-o", "json"], ["show"], ["show", "-o", "json"]):
-        from worker.__main__ import main
+        from selfheal_worker.__main__ import main
 
         monkeypatch.setenv("AMQP_HOST", "h")
         assert main(["dead-letters", *command]) == 0
@@ -150,5 +152,5 @@ def test_a_repair_quotes_an_answer_with_lone_surrogates() -> None:
 def test_whatever_is_in_the_results_is_printed(
     body: bytes, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    feed._print(body, "text")
+    publish_results._print(body, "text")
     assert capsysbinary.readouterr().out == body + b"\n"

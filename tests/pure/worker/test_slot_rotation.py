@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from worker import adaptive_limit, slot_rotation
-from worker.adaptive_limit import AdaptiveLimit, answered, next_at, overloaded, sent
+from selfheal_worker.model import adaptive_limit, slot_rotation
+from selfheal_worker.model.adaptive_limit import AdaptiveLimit, answered, next_at, overloaded, sent
 
 UNIX = 1_700_000_000.0
 

@@ -11,7 +11,7 @@ import pika
 import pika.data
 import pytest
 
-from worker.rabbitmq import Delivery, copied_properties, tables
+from selfheal_worker.broker import Delivery, copied_properties, header_tables
 
 
 def entry(name: bytes, kind: bytes, content: bytes) -> bytes:
@@ -49,7 +49,7 @@ ENTRIES = {
 
 
 def came(raw: bytes, **more: Any) -> Delivery:
-    table, end = tables.decode(sized(raw), 0)
+    table, end = header_tables.decode(sized(raw), 0)
     assert end == len(raw) + 4
     properties = pika.BasicProperties(headers=table, **more)
     return Delivery(1, 1, False, "", "feedback", b"{}", properties)
@@ -74,7 +74,7 @@ def test_each_type_is_read_and_goes_back_as_it_came(
     assert sent(copied_properties(got, {}, keep_expiration=True)) == raw
     ours = sent(copied_properties(got, {"x-selfheal-attempts": 1}))
     assert ours.startswith(raw)
-    assert tables.decode(sized(ours), 0)[0] == got.headers | {"x-selfheal-attempts": 1}
+    assert header_tables.decode(sized(ours), 0)[0] == got.headers | {"x-selfheal-attempts": 1}
 
 
 def test_all_at_once_and_through_pikas_own_frames() -> None:
@@ -123,18 +123,18 @@ def test_what_is_dropped_and_what_is_ours_replace_nothing_else() -> None:
 )
 def test_what_cannot_be_read_goes_back_as_it_came_and_is_replaced_in_letters(raw: bytes) -> None:
     got = came(raw)
-    assert got.headers == {tables.UNREADABLE_HEADERS: True}
+    assert got.headers == {header_tables.UNREADABLE_HEADERS: True}
     assert sent(copied_properties(got, {}, keep_expiration=True)) == raw
     letter = copied_properties(got, {"x-selfheal-reason": "x"})
-    assert letter.headers == {tables.UNREADABLE_HEADERS: True, "x-selfheal-reason": "x"}
-    assert tables.decode(sized(sent(letter)), 0)[0] == letter.headers
+    assert letter.headers == {header_tables.UNREADABLE_HEADERS: True, "x-selfheal-reason": "x"}
+    assert header_tables.decode(sized(sent(letter)), 0)[0] == letter.headers
 
 
 def test_deep_nesting_is_unreadable_and_no_crash() -> None:
     raw = b"V"
     for _ in range(5000):
         raw = b"A" + sized(raw)
-    assert came(entry(b"n", raw[:1], raw[1:])).headers == {tables.UNREADABLE_HEADERS: True}
+    assert came(entry(b"n", raw[:1], raw[1:])).headers == {header_tables.UNREADABLE_HEADERS: True}
 
 
 def test_headers_that_leave_no_room_for_ours_are_replaced() -> None:
@@ -142,7 +142,7 @@ def test_headers_that_leave_no_room_for_ours_are_replaced() -> None:
     got = came(entry(b"big", b"S", sized(b"x" * 125_000)))
     letter = copied_properties(got, {"x-selfheal-reason": "x", "x-selfheal-detail": "d" * 500})
     assert len(sent(letter)) < 1000
-    assert letter.headers[tables.UNREADABLE_HEADERS] is True
+    assert letter.headers[header_tables.UNREADABLE_HEADERS] is True
     assert len(sent(copied_properties(got, {}, keep_expiration=True))) > 125_000
 
 

@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
-from worker import prompt, task_file, verdict
-from worker.task_file import TaskError
-from worker.verdict import BadVerdictError
+from selfheal_worker.task import answer, prompt, task_file
+from selfheal_worker.task.answer import BadVerdictError
+from selfheal_worker.task.task_file import TaskError
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ticket-triage.yaml"
 FILE: dict[str, Any] = yaml.safe_load(task_file.BUILT_IN.read_text())
@@ -119,9 +119,9 @@ def test_each_kind_of_field_is_held_to_its_shape() -> None:
     task = task_file.load(EXAMPLE)
     good = dict(task.examples[0].answer)
     text = task.examples[0].text
-    assert verdict.check(good, text, task).fields() == good
-    assert verdict.check(good | {"urgency": "4"}, text, task).values["urgency"] == 4
-    assert verdict.check(good | {"needs_human": "Yes"}, text, task).values["needs_human"] is True
+    assert answer.check(good, text, task).fields() == good
+    assert answer.check(good | {"urgency": "4"}, text, task).values["urgency"] == 4
+    assert answer.check(good | {"needs_human": "Yes"}, text, task).values["needs_human"] is True
     wrong: dict[str, Any] = {
         "category": "Weather",
         "urgency": 2.5,
@@ -131,7 +131,7 @@ def test_each_kind_of_field_is_held_to_its_shape() -> None:
     }
     for name, value in wrong.items():
         with pytest.raises(BadVerdictError, match=f"^{name} "):
-            verdict.check(good | {name: value}, text, task)
+            answer.check(good | {name: value}, text, task)
 
 
 def test_words_of_the_models_own_may_not_repeat_the_prompt() -> None:
@@ -139,7 +139,7 @@ def test_words_of_the_models_own_may_not_repeat_the_prompt() -> None:
     good = dict(task.examples[0].answer)
     for line in task.secrets:
         with pytest.raises(BadVerdictError, match="repeats the instructions"):
-            verdict.check(good | {"summary": f"I was told: {line}"[:300]}, "x", task)
+            answer.check(good | {"summary": f"I was told: {line}"[:300]}, "x", task)
     assert task.secrets
 
 

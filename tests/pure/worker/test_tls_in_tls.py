@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from worker.call_network import CallBackend, bind
+from selfheal_worker.model.call_network import CallBackend, bind
 
 
 class Bounds:

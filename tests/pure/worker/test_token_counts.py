@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import context, model
-from worker.metrics import Metrics
-from worker.model import Answer, ModelConfig, Origin, Usage
-from worker.token_counts import token_count, without_bad_counts
+from selfheal_worker.metrics import Metrics
+from selfheal_worker.model import context
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.provider import Answer, ModelConfig, Origin, Usage
+from selfheal_worker.model.token_counts import token_count, without_bad_counts
 
 SAID = {
     "primary_emotion": "Joy",

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.settings import load
-from worker.topology import NO_DELIVERY_LIMIT, Queue, conflict, queues
+from selfheal_worker.broker.topology import NO_DELIVERY_LIMIT, Queue, conflict, queues
+from selfheal_worker.config import load
 
 URI = "amqp://broker/"
 

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from worker import model
-from worker.model import ModelConfig, TransientError
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.errors import TransientError
+from selfheal_worker.model.provider import ModelConfig
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")

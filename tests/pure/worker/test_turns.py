@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from worker import adaptive_limit, asking, call_time, models, task_file
-from worker.asking import Asker, Member
-from worker.call_time import LONGEST_TURN_WAIT
-from worker.handlers import Handlers, Work
-from worker.limits import LimitedError, Limits
-from worker.loop import PARKED_LONGEST, Worker, turn_wait
-from worker.message import Message
-from worker.metrics import Metrics
-from worker.model import Answer, ModelUnavailableError, OverloadedError, TransientError
-from worker.rabbitmq import Delivery
-from worker.settings import load
+from selfheal_worker.broker import Delivery
+from selfheal_worker.config import load
+from selfheal_worker.handlers import Handlers, Work
+from selfheal_worker.message import Message
+from selfheal_worker.metrics import Metrics
+from selfheal_worker.model import adaptive_limit, call_time, chain, registry
+from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import ModelUnavailableError, OverloadedError, TransientError
+from selfheal_worker.model.limits import LimitedError, Limits
+from selfheal_worker.model.provider import Answer
+from selfheal_worker.task import task_file
+from selfheal_worker.worker import PARKED_LONGEST, Worker, turn_wait
 
 GOOD = {
     "primary_emotion": "Joy",
@@ -38,7 +40,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (asking, call_time):
+        for module in (chain, call_time):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
 
     def __call__(self) -> float:
@@ -314,10 +316,10 @@ def test_what_a_provider_can_do_at_once_is_a_limit_of_its_model(
     made = Model()
     if own is not None:
         made.calls_at_once = own  # type: ignore[attr-defined]
-    monkeypatch.setattr(models.model, "build", lambda config: made)
+    monkeypatch.setattr(registry.provider, "build", lambda config: made)
     named = {"provider": "builtin"} | ({"concurrency": wanted} if wanted else {})
     common = {"MODEL_CONCURRENCY": str(wanted)} if wanted else {}
     settings = load(common | {"MODELS": json.dumps({"triage": named})}, broker=False)
     for name in ("", "triage"):
-        found = models.member(settings, task_file.load(), name)
+        found = registry.member(settings, task_file.load(), name)
         assert found.limits.used.allowed == allowed

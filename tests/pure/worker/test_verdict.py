@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import task_file, verdict
-from worker.verdict import BadVerdictError, Verdict
+from selfheal_worker.task import answer, task_file
+from selfheal_worker.task.answer import BadVerdictError, Verdict
 
 TASK = task_file.load()
 PROPERTIES = TASK.schema["properties"]
@@ -19,7 +19,7 @@ SCHEMA = TASK.schema | {"additionalProperties": False, "required": list(PROPERTI
 
 
 def check(content: Any, text: str) -> Verdict:
-    return verdict.check(content, text, TASK)
+    return answer.check(content, text, TASK)
 
 
 TEXT = "The PARCEL came two weeks late. I am furious!"

@@ -7,15 +7,15 @@ from typing import Any
 import pika
 import pytest
 
+from selfheal_worker.broker import Delivery, Publication
+from selfheal_worker.config import load
+from selfheal_worker.metrics import Metrics
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain_failure import combined
+from selfheal_worker.model.errors import TextTooLongError, TransientError
+from selfheal_worker.task import task_file
+from selfheal_worker.worker import Worker
 from tests.pure.worker.test_asking import Model
-from worker import task_file
-from worker.asking import Asker, Member
-from worker.chain_failure import combined
-from worker.loop import Worker
-from worker.metrics import Metrics
-from worker.model import TextTooLongError, TransientError
-from worker.rabbitmq import Delivery, Publication
-from worker.settings import load
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from worker.model import ModelConfig, ModelError
+from selfheal_worker.model.errors import ModelError
+from selfheal_worker.model.provider import ModelConfig
 
 pytest.importorskip("httpx")
 
 import httpx
 
-from worker import model_chat
-from worker.model_chat import Chat, Http
+from selfheal_worker.model.providers import chat as model_chat
+from selfheal_worker.model.providers.chat import Chat, Http
 
 
 class Server:

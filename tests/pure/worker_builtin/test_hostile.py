@@ -9,10 +9,11 @@ import time
 import jsonschema
 import pytest
 
+from selfheal_worker.model import provider
+from selfheal_worker.model.chain import Asker, Member, Reply
+from selfheal_worker.model.provider import ModelConfig
+from selfheal_worker.task import task_file
 from tests.models.hostile import LABELS, Case, cases
-from worker import model, task_file
-from worker.asking import Asker, Member, Reply
-from worker.model import ModelConfig
 
 TASK = task_file.load()
 CASES = list(cases())
@@ -20,7 +21,7 @@ CASES = list(cases())
 
 @pytest.fixture(scope="module")
 def replies() -> dict[str, Reply]:
-    asker = Asker([Member(model.build(ModelConfig("builtin", task=TASK)))], TASK)
+    asker = Asker([Member(provider.build(ModelConfig("builtin", task=TASK)))], TASK)
     return {case.name: asker.ask(case.text, time.monotonic() + 600) for case in CASES}
 
 

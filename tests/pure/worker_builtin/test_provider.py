@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from worker import model, model_builtin
-from worker.builtin.classifier import Classifier
-from worker.builtin.weights import WeightsError
-from worker.model import ModelConfig, ModelConfigError, ModelUnavailableError
+from selfheal_worker.builtin.classifier import Classifier
+from selfheal_worker.builtin.weights import WeightsError
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.errors import ModelConfigError, ModelUnavailableError
+from selfheal_worker.model.provider import ModelConfig
+from selfheal_worker.model.providers import builtin
 
 TEXTS = [
     "Thank you, I love it!",
@@ -38,9 +40,9 @@ def test_it_answers_in_the_shape_of_a_verdict() -> None:
     provider.close()
 
 
-@pytest.mark.parametrize("name", [None, "", model_builtin.MODEL])
+@pytest.mark.parametrize("name", [None, "", builtin.MODEL])
 def test_it_has_one_model(name: str | None) -> None:
-    assert model.build(ModelConfig("builtin", name=name)).model == model_builtin.MODEL
+    assert model.build(ModelConfig("builtin", name=name)).model == builtin.MODEL
 
 
 def test_another_model_is_refused_by_name() -> None:
@@ -67,10 +69,10 @@ def test_threads_get_the_answers_that_one_gets() -> None:
 
 def test_processes_with_other_hash_seeds_give_the_same_answers() -> None:
     script = (
-        "from worker.builtin.classifier import Classifier\n"
+        "from selfheal_worker.builtin.classifier import Classifier\n"
         f"c = Classifier.load()\nprint([c.read(t) for t in {TEXTS!r}])"
     )
-    root = Path(model_builtin.__file__).parents[1]
+    root = Path(builtin.__file__).parents[1]
     answers = {
         subprocess.run(
             [sys.executable, "-c", script],
@@ -89,12 +91,13 @@ def test_processes_with_other_hash_seeds_give_the_same_answers() -> None:
 def test_nothing_but_the_standard_library_is_loaded() -> None:
     script = (
         "import sys; before = set(sys.modules)\n"
-        "from worker.builtin.classifier import Classifier; Classifier.load().read('I love it')\n"
+        "from selfheal_worker.builtin.classifier import Classifier\n"
+        "Classifier.load().read('I love it')\n"
         "new = {m.partition('.')[0] for m in set(sys.modules) - before}\n"
         "print(sorted(new - set(sys.stdlib_module_names)))"
     )
-    root = Path(model_builtin.__file__).parents[1]
+    root = Path(builtin.__file__).parents[1]
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=root, check=True, capture_output=True, text=True
     )
-    assert found.stdout.strip() == "['worker']"
+    assert found.stdout.strip() == "['selfheal_worker']"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.builtin import features, weights
-from worker.builtin.classifier import (
+from selfheal_worker.builtin import features, weights
+from selfheal_worker.builtin.classifier import (
     EMOTIONS,
     FILE,
     MAX_PHRASES,
@@ -141,8 +141,8 @@ def test_the_longest_text_has_a_sound_answer(classifier: Classifier, text: str) 
 def test_what_is_remembered_is_bounded_and_changes_no_answer(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.builtin.classifier._CACHED_WORDS", 4)
-    monkeypatch.setattr("worker.builtin.classifier._CACHED_PAIRS", 3)
+    monkeypatch.setattr("selfheal_worker.builtin.classifier._CACHED_WORDS", 4)
+    monkeypatch.setattr("selfheal_worker.builtin.classifier._CACHED_PAIRS", 3)
     fresh = Classifier(classifier._table)
     pairs = 0
     for text, _, _ in CLEAR:

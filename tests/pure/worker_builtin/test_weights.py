@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.builtin import weights
-from worker.builtin.classifier import FILE, Classifier
-from worker.builtin.weights import WeightsError
+from selfheal_worker.builtin import weights
+from selfheal_worker.builtin.classifier import FILE, Classifier
+from selfheal_worker.builtin.weights import WeightsError
 
 HEADER = {"scale": 2.0, "version": "test"}
 

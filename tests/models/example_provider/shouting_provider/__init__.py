@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 
-from worker.model import Answer, ModelConfig, ModelConfigError, TransientError, Usage
+from selfheal_worker.model.errors import ModelConfigError, TransientError
+from selfheal_worker.model.provider import Answer, ModelConfig, Usage
 
 
 class Shouting:

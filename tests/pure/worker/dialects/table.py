@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from selfheal_worker.model.provider import ModelConfig
 from tests.pure.worker.dialects.azure_openai import Azure, AzureReasoning
 from tests.pure.worker.dialects.litellm import LiteLLM
 from tests.pure.worker.dialects.llama_cpp_server import LlamaCppServer
@@ -19,7 +20,6 @@ from tests.pure.worker.dialects.openrouter import OpenRouter
 from tests.pure.worker.dialects.server import KEY, Dialect, Served
 from tests.pure.worker.dialects.tgi import TGI
 from tests.pure.worker.dialects.vllm import VLLM, OldVLLM
-from worker.model import ModelConfig
 
 MAX, NEWER, PREDICT = "max_tokens", "max_completion_tokens", "num_predict"
 SCHEMA, OBJECT, VALUE, TOOLS = "json_schema", "json_object", "json_object with value", "tools"

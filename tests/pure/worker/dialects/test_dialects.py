@@ -20,6 +20,16 @@ pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
 pytest.importorskip("langchain")
 
+from selfheal_worker.model import provider as model
+from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.errors import (
+    ModelError,
+    OverloadedError,
+    RefusedTextError,
+    TransientError,
+)
+from selfheal_worker.model.provider import Provider
+from selfheal_worker.task import task_file
 from tests.pure.worker.dialects.litellm import LiteLLM
 from tests.pure.worker.dialects.mistral import Mistral
 from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
@@ -37,15 +47,6 @@ from tests.pure.worker.dialects.server import (
     serving,
 )
 from tests.pure.worker.dialects.table import PAIRS, Pair, sent, table
-from worker import model, task_file
-from worker.asking import Asker, Member
-from worker.model import (
-    ModelError,
-    OverloadedError,
-    Provider,
-    RefusedTextError,
-    TransientError,
-)
 
 PAGE = Path(__file__).parents[4] / "docs" / "providers.md"
 TASK = task_file.load()
@@ -217,7 +218,7 @@ def test_a_failed_warm_up_quotes_the_server_and_a_text_is_never_quoted(
 @pytest.mark.parametrize("name", ["max_tokens", "temperature"])
 def test_a_strangers_class_is_negotiated_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A class of LangChain that has its own client, and its own error with a status."""
-    from worker import model_langchain
+    from selfheal_worker.model.providers import langchain
 
     made: list[dict[str, Any]] = []
 
@@ -241,7 +242,7 @@ def test_a_strangers_class_is_negotiated_too(name: str, monkeypatch: pytest.Monk
         made.append(settings)
         return Stranger(settings)
 
-    monkeypatch.setattr(model_langchain, "init_chat_model", init)
+    monkeypatch.setattr(langchain, "init_chat_model", init)
     built = model.build(model.ModelConfig("langchain", "stranger:m"))
     built.warm_up()
     assert len(made) == 2

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from worker import model
-from worker.model import ModelConfig, ModelError
+from selfheal_worker.model import provider
+from selfheal_worker.model.errors import ModelError
+from selfheal_worker.model.provider import ModelConfig
 
 pytest.importorskip("langchain_openai")
 
@@ -144,7 +145,7 @@ def test_a_refused_parameter_is_renamed_or_left_out(
     dialect: Dialect, limit: str, seed: str | None, temperature: bool, shape: str | None
 ) -> None:
     with serving(dialect) as (url, asked):
-        chat = model.build(ModelConfig("openai", "m", url))
+        chat = provider.build(ModelConfig("openai", "m", url))
         chat.warm_up()
         asked.clear()
         answer = chat.analyse("a text", time.monotonic() + 60)
@@ -166,7 +167,7 @@ def test_a_server_that_becomes_strict_later_costs_the_text_nothing(
         return mistral(body) if strict.is_set() else None
 
     with serving(upgraded) as (url, _), caplog.at_level(logging.WARNING):
-        chat = model.build(ModelConfig("openai", "m", url))
+        chat = provider.build(ModelConfig("openai", "m", url))
         chat.warm_up()
         strict.set()
         chat.analyse("my secret text", time.monotonic() + 60)
@@ -180,7 +181,7 @@ def test_a_text_that_a_refusal_quotes_changes_no_parameter() -> None:
         return (400, {"error": {"message": f"bad: {said}"}}) if "unsupported" in said else None
 
     with serving(moderated) as (url, asked):
-        chat = model.build(ModelConfig("openai", "m", url))
+        chat = provider.build(ModelConfig("openai", "m", url))
         with pytest.raises(ModelError):
             chat.analyse("unsupported parameter: temperature", time.monotonic() + 60)
         chat.analyse("a good text", time.monotonic() + 60)
@@ -194,7 +195,7 @@ def test_a_context_that_is_too_short_changes_no_parameter() -> None:
         return 400, {"error": {"message": said, "code": "context_length_exceeded"}}
 
     with serving(short) as (url, asked):
-        chat = model.build(ModelConfig("openai", "m", url))
+        chat = provider.build(ModelConfig("openai", "m", url))
         with pytest.raises(ModelError):
             chat.analyse("a text", time.monotonic() + 60)
         chat.close()

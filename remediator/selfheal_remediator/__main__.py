@@ -1,0 +1,170 @@
+"""Command line: `selfheal-remediator run | plan | status | pause | resume | hold | release`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfheal_remediator import run as service
+from selfheal_remediator.cli import commands
+from selfheal_remediator.config import SettingsError
+from selfheal_remediator.failures import ApiFailure, Failure
+from selfheal_remediator.kube.client import NoCluster
+
+EPILOG = """\
+exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 a permission is missing
+
+to stop all remediation at once:  selfheal-remediator pause --why "…"
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="selfheal-remediator",
+        description="Takes unhealthy nodes out of service and gives them back when they are well.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands_ = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    access = _access()
+
+    run = commands_.add_parser("run", parents=[access], help="work as a daemon (in the cluster)")
+    run.set_defaults(function=service.run)
+
+    plan = commands_.add_parser(
+        "plan",
+        parents=[access],
+        help="say what would be done to which node and why; changes nothing",
+        description="Reads nodes, pods and disruption budgets, asks the API server with dry-run "
+        "evictions, and says what the rules, brakes and budgets make of it. Changes nothing.",
+    )
+    plan.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes, in detail")
+    plan.set_defaults(function=commands.plan)
+
+    status = commands_.add_parser(
+        "status", parents=[access], help="say what is held, since when, why, and who blocks"
+    )
+    status.add_argument(
+        *("-w", "--watch"),
+        nargs="?",
+        const=2.0,
+        type=_seconds,
+        metavar="SECONDS",
+        help="look again each so many seconds (2) and show what changes, until Ctrl-C",
+    )
+    status.set_defaults(function=commands.status)
+
+    pause = commands_.add_parser(
+        "pause",
+        parents=[access],
+        help="stop all remediation until `resume` (nodes are still given back)",
+    )
+    pause.add_argument(
+        "--why", required=True, metavar="TEXT", help="the reason, for your colleagues"
+    )
+    pause.set_defaults(function=commands.pause)
+
+    resume = commands_.add_parser("resume", parents=[access], help="go on after `pause`")
+    resume.set_defaults(function=commands.resume)
+
+    hold = commands_.add_parser(
+        "hold", parents=[access], help="keep the remediator's hands off a node, whatever it shows"
+    )
+    hold.add_argument("node", metavar="NODE")
+    hold.add_argument(
+        "--why", required=True, metavar="TEXT", help="the reason, for your colleagues"
+    )
+    hold.set_defaults(function=commands.hold)
+
+    release = commands_.add_parser(
+        "release",
+        parents=[access],
+        help="end `hold`; a node that the remediator holds is given back at once",
+    )
+    release.add_argument("node", metavar="NODE")
+    release.set_defaults(function=commands.release)
+    _uncordon(commands_, access)
+    return parser
+
+
+def _uncordon(
+    parsers: argparse._SubParsersAction[argparse.ArgumentParser], access: argparse.ArgumentParser
+) -> None:
+    uncordon = parsers.add_parser(
+        "uncordon",
+        parents=[access],
+        help="before an uninstall: uncordon all that the remediator cordoned",
+        description="Has the running remediator change nothing for a while, uncordons each node "
+        "that it cordoned and removes its annotations. Run it before the remediator is removed.",
+    )
+    uncordon.add_argument("--all", action="store_true", required=True, help="all nodes")
+    uncordon.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="give up after (60)"
+    )
+    uncordon.add_argument(
+        "--best-effort", action="store_true", help="exit 0 also where something is left"
+    )
+    uncordon.set_defaults(function=commands.uncordon)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: 0.1 to 3600 seconds")
+    return seconds
+
+
+def _access() -> argparse.ArgumentParser:
+    access = argparse.ArgumentParser(add_help=False)
+    group = access.add_argument_group("access")
+    group.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="cluster access (default: the pod's account, else KUBECONFIG or ~/.kube/config)",
+    )
+    group.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the rules (default: $CONFIG_FILE; `plan` and `status` fall back to the defaults)",
+    )
+    group.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the Lease")
+    group.add_argument("--lease", metavar="NAME", help="name of the Lease (default: as configured)")
+    group.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="form of the output"
+    )
+    return access
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.function(options))
+    except SettingsError as error:
+        problems = "".join(f"\n  - {problem}" for problem in error.problems)
+        return _failed(f"{error.source} cannot be used:{problems}", 2)
+    except NoCluster as error:
+        return _failed(str(error), 2)
+    except Failure as error:
+        return _failed(str(error), error.code)
+    except ApiFailure as error:
+        return _failed(f"the API server refused: {error}", 3 if error.status in (401, 403) else 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+
+
+def _failed(message: str, status: int) -> int:
+    print(f"selfheal-remediator: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

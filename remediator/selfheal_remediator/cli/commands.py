@@ -1,0 +1,291 @@
+"""The commands for people: plan, status, pause, resume, hold, release."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from selfheal_remediator.cli import inspection, tables, uninstall
+from selfheal_remediator.cli.inspection import ClusterStatus
+from selfheal_remediator.config import Config, Environment, load_config
+from selfheal_remediator.failures import ApiFailure, Failure
+from selfheal_remediator.kube.client import KubernetesApi, load_configuration
+from selfheal_remediator.kube.election import (
+    LABEL,
+    PAUSE_KEY,
+    LeaseView,
+    lease_from_json,
+    vouched_for,
+)
+from selfheal_remediator.kube.objects import Json, node_from_json
+from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, Unreadable
+from selfheal_remediator.node.evaluate import Intent, Kind, read_state
+from selfheal_remediator.node.patches import node_patch
+
+_MERGE = "application/merge-patch+json"
+_CLEAR = "\033[H\033[J"
+
+
+def connect(options: argparse.Namespace) -> tuple[KubernetesApi, Config, str]:
+    """The API, the configuration (the defaults when no file is there), the namespace."""
+    environment = Environment.read()
+    path: Path = options.config or environment.config_file
+    given = options.config is not None or "CONFIG_FILE" in os.environ
+    config = load_config(path) if given or path.exists() else Config()
+    access, default_namespace = load_configuration(options.kubeconfig, options.context)
+    namespace = options.namespace or config.lease.namespace or environment.pod_namespace
+    return KubernetesApi(access, namespace or default_namespace, config.api), config, namespace
+
+
+# -- looking -------------------------------------------------------------------------------
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Say what would be done; changes nothing."""
+    api, config, namespace = connect(options)
+    lease = _find_lease(api, config, namespace, options.lease, required=False)
+    owner = f"{lease.namespace}/{lease.name}" if lease else f"{namespace}/{config.lease.name}"
+    paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
+    trusted = vouched_for(lease.annotations) if lease else frozenset()
+    now, only = time.time(), options.nodes
+    found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
+    if lease is not None:
+        found = replace(found, observing_until=inspection.observing_until(config, lease, now))
+    unknown = set(options.nodes) - {item.node for item in found.nodes}
+    if unknown:
+        raise Failure(f"no such node: {', '.join(sorted(unknown))}")
+    _print(options, found.to_json(), lambda: tables.plan_text(found, detail=bool(options.nodes)))
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what is held and how far it is."""
+    api, config, namespace = connect(options)
+
+    def look() -> ClusterStatus:
+        lease = _find_lease(api, config, namespace, options.lease, required=False)
+        return inspection.status(api, config, lease, time.time())
+
+    if options.watch is not None:
+        return watch(look, options.watch, as_json=options.output == "json")
+    found = look()
+    _print(options, found.to_json(), lambda: tables.status_text(found))
+    return 0
+
+
+def watch(
+    look: Callable[[], ClusterStatus],
+    seconds: float,
+    *,
+    as_json: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Show what `look` sees, each so many seconds, until Ctrl-C.
+
+    A terminal shows the newest; elsewhere, and as JSON (an object a line), each change is added.
+    An API server that goes away later is waited for; that the first look fails is a failure.
+    """
+    screen = sys.stdout.isatty() and not as_json
+    before: object = None
+    try:
+        while True:
+            try:
+                found = look()
+                seen: object = replace(found, now=0.0, renewed="")
+                text = json.dumps(found.to_json()) if as_json else tables.status_text(found)
+            except ApiFailure as error:
+                if before is None:
+                    raise
+                seen = str(error)
+                text = json.dumps({"error": seen}) if as_json else f"<red>API server</red>: {error}"
+            if screen or seen != before:
+                moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z"
+                head = "" if as_json else f"{_CLEAR if screen else ''}<bold>{moment}</bold>\n"
+                sys.stdout.write(tables.painted(head + text, color=screen) + "\n")
+                sys.stdout.flush()
+            before = seen
+            sleep(seconds)
+    except KeyboardInterrupt:
+        return 0
+
+
+# -- changing ------------------------------------------------------------------------------
+
+
+def pause(options: argparse.Namespace) -> int:
+    """Write the reason on the Lease; the leader sees it at once."""
+    why = options.why.strip()
+    if not why:
+        raise Failure("--why: a reason is needed, for whoever finds it paused", code=2)
+    lease = _annotate_lease(options, why)
+    return _said(options, {"paused": why, "lease": lease}, f"paused ({lease}): {why}")
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Take the pause off the Lease."""
+    lease = _annotate_lease(options, None)
+    return _said(options, {"paused": None, "lease": lease}, f"resumed ({lease})")
+
+
+def hold(options: argparse.Namespace) -> int:
+    """Mark a node so that it is left as it is."""
+    why = options.why.strip()
+    if not why:
+        raise Failure("--why: a reason is needed, for whoever finds it on hold", code=2)
+    api, _, _ = connect(options)
+    text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
+    body = {"metadata": {"annotations": {HOLD_KEY: text}}}
+    _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
+    return _said(options, {"node": options.node, "hold": text}, f"{options.node} on hold: {text}")
+
+
+def release(options: argparse.Namespace) -> int:
+    """Take the mark off, uncordon what a remediator holds, and void what is written on the node."""
+    api, config, namespace = connect(options)
+    raw = api.node(options.node)
+    annotations = raw["metadata"].get("annotations") or {}
+    owner = _owner(api, config, namespace, options.lease)
+    ops, given_back = release_patch(options.node, raw, owner, time.time())
+    forgotten = bool(ops) and not given_back
+    if HOLD_KEY in annotations:
+        key = HOLD_KEY.replace("/", "~1")
+        ops.append({"op": "remove", "path": f"/metadata/annotations/{key}"})
+    done = {"node": options.node, "holdRemoved": HOLD_KEY in annotations, "givenBack": given_back}
+    if not ops:
+        return _said(options, done, f"{options.node}: nothing to release")
+    path = f"/api/v1/nodes/{quote(options.node)}"
+    _written(api, "PATCH", path, ops, "application/json-patch+json")
+    parts = ["hold removed"] * (HOLD_KEY in annotations) + ["given back"] * given_back
+    parts += [f"annotation {STATE_KEY} removed"] * forgotten
+    return _said(options, done, f"{options.node}: {', '.join(parts)}")
+
+
+def uncordon(options: argparse.Namespace) -> int:
+    """Uncordon all that this installation cordoned, and have it change nothing any more."""
+    api, config, namespace = connect(options)
+    try:
+        lease = _find_lease(api, config, namespace, options.lease, required=False)
+        if lease is not None:
+            uninstall.stop(api, lease, options.timeout + uninstall.STOPPED_AFTER)
+            namespace, name = lease.namespace, lease.name
+        else:
+            name = options.lease or config.lease.name
+        found = uninstall.uncordon_all(api, f"{namespace}/{name}", options.timeout)
+        if lease is not None:
+            uninstall.stop(api, lease, uninstall.STOPPED_AFTER, forget=True)
+    except ApiFailure as failure:
+        if not options.best_effort:
+            raise
+        found = uninstall.Result(left={"(all nodes)": f"the API server refused: {failure}"})
+    parts = [f"{len(found.uncordoned)} nodes uncordoned, {len(found.cleared)} annotations removed"]
+    parts += [f"{node} is left: {why}; uncordon it by hand" for node, why in found.left.items()]
+    _said(options, asdict(found), "\n".join(parts))
+    return 1 if found.left and not options.best_effort else 0
+
+
+def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:
+    """The remediator that is there, None = none is; empty = who asks may not know."""
+    try:
+        lease = _find_lease(api, config, namespace, name, required=False)
+    except ApiFailure as failure:
+        if failure.status not in (401, 403):
+            raise
+        return ""
+    return f"{lease.namespace}/{lease.name}" if lease is not None else None
+
+
+def release_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[list[Json], bool]:
+    """Uncordon a node that a remediator holds, whichever it was, and whether it does so.
+
+    It is written down for the remediator that is there (`owner`) that this was a human, or it
+    would cordon the node again at once. In any other phase the annotation goes.
+    """
+    node = node_from_json(raw)
+    try:
+        state = read_state(node)
+    except Unreadable as error:
+        raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
+    if state is None:
+        return [], False
+    if not state.phase.held:
+        intent = Intent(Kind.CLEAR, name, node.uid, None, "", "")
+        return node_patch(intent, node, scale_down_disabled=False), False
+    cancelled = replace(
+        state,
+        phase=Phase.CANCELLED,
+        by=owner or state.by,
+        since=int(now),
+        scale_down_mark=False,
+        reported=0,
+        holds=(),
+    )
+    after = None if owner is None else cancelled
+    intent = Intent(Kind.GIVE_BACK, name, node.uid, after, "", "")
+    return node_patch(intent, node, scale_down_disabled=False), True
+
+
+def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:
+    api, config, namespace = connect(options)
+    lease = _find_lease(api, config, namespace, options.lease, required=True)
+    assert lease is not None
+    path = (
+        f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
+        f"{quote(lease.name)}"
+    )
+    _written(api, "PATCH", path, {"metadata": {"annotations": {PAUSE_KEY: why}}}, _MERGE)
+    return f"{lease.namespace}/{lease.name}"
+
+
+def _find_lease(
+    api: KubernetesApi, config: Config, namespace: str, name: str | None, *, required: bool
+) -> LeaseView | None:
+    """The remediator's Lease: the one named, here or in a configuration, else the only one."""
+    found = [
+        lease_from_json(raw) for raws, _ in api.leases(f"{LABEL}=true").pages() for raw in raws
+    ]
+    if namespace:
+        found = [lease for lease in found if lease.namespace == namespace]
+    wanted = name or (config.lease.name if "lease" in config.model_fields_set else None)
+    if wanted and (name or len(found) > 1):
+        found = [lease for lease in found if lease.name == wanted] or ([] if name else found)
+    if len(found) == 1:
+        return found[0]
+    if not required:
+        return min(found, key=lambda lease: lease.created or 0.0, default=None)
+    if not found:
+        where = f" in namespace {namespace}" if namespace else ""
+        raise Failure(f"no remediator's Lease (label {LABEL}=true) found{where}: is it running?")
+    names = ", ".join(f"{lease.namespace}/{lease.name}" for lease in found)
+    raise Failure(f"several remediators: {names}; choose with --namespace and --lease", code=2)
+
+
+def _written(api: KubernetesApi, method: str, path: str, body: object, content_type: str) -> None:
+    answer = api.write(method, path, body, content_type=content_type)
+    if not answer.ok:
+        raise answer.failure()
+
+
+# -- saying --------------------------------------------------------------------------------
+
+
+def _print(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> None:
+    if options.output == "json":
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(tables.painted(text(), color=sys.stdout.isatty()) + "\n")
+
+
+def _said(options: argparse.Namespace, value: dict[str, Any], text: str) -> int:
+    if options.output == "json":
+        text = json.dumps(value, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+    return 0

@@ -1,0 +1,448 @@
+"""Reads a cluster and says what the remediator makes of it: behind `plan` and `status`.
+
+Read-only, but for dry-run evictions, which change nothing. A dry-run eviction does not use up
+a disruption budget, so budgets are added up here, pod by pod in the order of the drain.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from selfheal_remediator.cli import policy_view
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.drain.claims import daemon_sets, read_claims
+from selfheal_remediator.drain.engine import STUCK_AFTER
+from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
+from selfheal_remediator.drain.free_capacity import Move, Rooms, read_pods
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube import observe_first
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, vouched_for
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Budget, Node, Pod, budget_from_json, node_from_json
+from selfheal_remediator.kube.responses import Outcome, classify_eviction
+from selfheal_remediator.node.annotation import Phase, Unreadable
+from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.evaluate import Kind, read_state
+from selfheal_remediator.node.planner import Entry, Planner
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What a drain would do with one pod. fate: evict, ignore or stay; wave None = never."""
+
+    pod: str
+    fate: str
+    wave: int | None
+    reason: str
+    waits: str = ""
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What would be done to one node. action: cordon, drain, uncordon, annotate or none.
+
+    headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
+    """
+
+    node: str
+    state: str
+    action: str
+    why: str
+    brake: str
+    pods: tuple[PodPlan, ...] = ()
+    headroom: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """The whole answer of `plan`."""
+
+    mode: str
+    nodes: tuple[NodePlan, ...]
+    brakes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    policies: int = 0
+    pods: tuple[policy_view.PodPlan, ...] = ()
+    #: Until when it only says what it would do (RFC 3339); empty = it does not observe first.
+    observing_until: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNode:
+    """One node that a remediator holds. Times are seconds since the epoch."""
+
+    node: str
+    phase: str
+    condition: str
+    reason: str
+    since: int
+    first_seen: int
+    drain_started: int
+    pods_left: int
+    blockers: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The whole answer of `status`."""
+
+    lease: str
+    leader: str
+    renewed: str
+    paused: str
+    mode: str
+    nodes: int
+    held: tuple[HeldNode, ...] = ()
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    now: float = 0.0
+    policies: tuple[policy_view.PolicyStatus, ...] = ()
+    notes: tuple[str, ...] = ()
+    vouched_for: tuple[str, ...] = ()
+    observing_until: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return asdict(self)
+
+
+# -- plan ----------------------------------------------------------------------------------
+
+
+def plan(
+    api: KubernetesApi,
+    config: Config,
+    owner: str,
+    paused: str,
+    now: float,
+    only: Sequence[str] = (),
+    trusted: frozenset[str] = frozenset(),
+) -> ClusterPlan:
+    """What would be done to the nodes as they are now, and to the pods of those to be drained.
+
+    trusted: conditions that a human vouches for.
+    """
+    planner = _planner(_nodes(api), config, owner, now)
+    planner.trust(trusted)
+    made = planner.plan(now, paused=paused)
+    budgets, notes = _budgets(api)
+    room = {budget.uid: budget.allowed for budget in budgets}
+    rooms = Rooms(api)
+    chosen = []
+    for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
+        item = _node_plan(entry)
+        if only and item.node not in only:
+            continue
+        drains = item.action == "drain" or (only and item.action == "none")
+        if drains:
+            nodes = tuple(e.node for e in planner.entries.values())
+            seen = _read_pods(api, config, entry.node, nodes, now)
+            item = _with_pods(api, item, seen, budgets, room)
+            if config.drain.headroom:
+                item = replace(item, headroom=_headroom(seen, nodes, rooms, config, now))
+        chosen.append(item)
+    if paused:
+        notes.append(f"paused: {paused}")
+    pods: tuple[policy_view.PodPlan, ...] = ()
+    policies = 0
+    if not only:
+        try:
+            pods, policies = policy_view.policies_plan(api, config, planner, paused, now)
+        except ApiFailure as failure:
+            notes.append(f"policies for pods cannot be read, so nothing is said of them: {failure}")
+    return ClusterPlan(config.mode, tuple(chosen), dict(made.engaged), tuple(notes), policies, pods)
+
+
+def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
+    """A planner that believes the nodes' clocks: a single look has no other."""
+    planner = Planner(config, owner, 0.0)  # with nothing of the pace used up
+    for node in nodes:
+        planner.apply(Change(node.name, None, node), now)
+        entry = planner.entries[node.uid]
+        memory = observe(Memory(), None, node, config.rules, now)
+        sights = {
+            key: replace(sight, since=min(now, sight.transition or now))
+            for key, sight in memory.sights.items()
+        }
+        entry.memory = replace(memory, sights=sights)
+    return planner
+
+
+def _node_plan(entry: Entry) -> NodePlan:
+    seen = entry.assessment
+    intent = entry.pending or seen.wish or seen.intent
+    action = "none"
+    if intent is not None and intent.kind in (Kind.HOLD, Kind.DRAIN):
+        state = intent.state
+        action = "drain" if state is not None and state.action == "drain" else "cordon"
+    elif intent is not None and intent.kind is Kind.GIVE_BACK:
+        action = "uncordon"
+    elif intent is not None and intent.message:
+        action = "annotate"
+    brake = f"{entry.blocked.brake}: {entry.blocked.message}" if entry.blocked else ""
+    return NodePlan(entry.node.name, seen.standing, action, seen.why, brake)
+
+
+@dataclass(frozen=True, slots=True)
+class _NodePods:
+    """The pods of a node, sorted as its drain would sort them, by wave."""
+
+    uid: str
+    pods: tuple[tuple[Sorting, Pod], ...]
+    around: Surroundings
+    notes: frozenset[str]
+
+
+def _read_pods(
+    api: KubernetesApi, config: Config, node: Node, nodes: Iterable[Node], now: float
+) -> _NodePods:
+    """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
+    pods = read_pods(api, node.name)
+    notes: set[str] = set()
+    others = [other for other in nodes if other.uid != node.uid]
+    around = surroundings(api, config, pods, notes, others)
+    found = sorted(
+        ((sort_pod(pod, around, now), pod) for pod in pods), key=lambda both: both[0].wave
+    )
+    return _NodePods(node.uid, tuple(found), around, frozenset(notes))
+
+
+def _with_pods(
+    api: KubernetesApi,
+    item: NodePlan,
+    seen: _NodePods,
+    budgets: list[Budget],
+    room: dict[str, int],
+) -> NodePlan:
+    plans: list[PodPlan] = []
+    notes = set(seen.notes)
+    if any(s.fate is Fate.EVICT and pod.claims for s, pod in seen.pods):
+        notes.add("how many volumes other nodes can still attach (CSINode) is not evaluated")
+    blocked: int | None = None
+    for sorting, pod in seen.pods:
+        if sorting.fate is not Fate.EVICT:
+            plans.append(PodPlan(pod.id, sorting.fate.value, None, sorting.reason))
+            continue
+        if pod.deletion is not None:
+            stuck = f"finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+            blocked = sorting.wave if stuck and blocked is None else blocked
+            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, stuck))
+            continue
+        if blocked is not None and blocked < sorting.wave:
+            waits = f"wave {blocked}, which is blocked"
+            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits))
+            continue
+        covering = [budget for budget in budgets if budget.covers(pod)]
+        waits = _take_room(pod, covering, room)
+        server = _ask_server(api, pod, notes)
+        blocked = sorting.wave if (waits or server) and blocked is None else blocked
+        plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
+        notes.update(
+            f"PDB {budget.id} keeps pods that are not ready (unhealthyPodEvictionPolicy)"
+            for budget in covering
+            if not budget.always_allow_unhealthy and not pod.ready
+        )
+    return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
+
+
+def _headroom(
+    seen: _NodePods, nodes: tuple[Node, ...], rooms: Rooms, config: Config, now: float
+) -> str:
+    """What fits on no other node, as the drain itself would check it."""
+    going = tuple(
+        pod for sorting, pod in seen.pods if not pod.deletion and sorting.fate is Fate.EVICT
+    )
+    move = Move(seen.uid, going, nodes, seen.around.claim_terms)
+    crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
+    rooms.release(seen.uid)  # each node is looked at as if it were the only one
+    return crowded
+
+
+def _take_room(pod: Pod, covering: list[Budget], room: dict[str, int]) -> str:
+    """Use up one disruption of the pod's budget; what it waits for when there is none.
+
+    The order of checks is the API server's (pkg/registry/core/pod/storage/eviction.go): a pod
+    that never ran passes, one that is not ready may pass without using the budget up.
+    """
+    if pod.phase == "Pending":
+        return ""
+    if len(covering) > 1:
+        return "more than one PDB: " + ", ".join(sorted(budget.id for budget in covering))
+    for budget in covering:
+        if not pod.ready and (
+            budget.always_allow_unhealthy or 0 < budget.desired <= budget.healthy
+        ):
+            return ""
+        if room[budget.uid] <= 0:
+            return f"PDB {budget.id} needs {budget.desired}, has {budget.healthy}"
+        room[budget.uid] -= 1
+    return ""
+
+
+def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
+    """What the API server says to a dry-run eviction; empty = it would let the pod go."""
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        "deleteOptions": {"preconditions": {"uid": pod.uid}, "dryRun": ["All"]},
+    }
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
+    result = classify_eviction(api.send("POST", path, {"dryRun": "All"}, body))
+    if result.outcome is Outcome.FORBIDDEN:
+        notes.add("no right to create pods/eviction: the API server was not asked")
+        return ""
+    return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
+
+
+def surroundings(
+    api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
+) -> Surroundings:
+    """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
+    known: frozenset[tuple[str, str, str]] | None = None
+    unknown: frozenset[str] = frozenset()
+    if any(of_daemon_set(pod) for pod in pods):
+        try:
+            known = daemon_sets(api.daemon_sets())
+        except ApiFailure as failure:
+            notes.add(f"DaemonSets cannot be read, so it cannot be told which pods stay: {failure}")
+            known = frozenset()
+            unknown = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
+    found = read_claims(api, pods)
+    for (namespace, claim), why in found.failed.items():
+        notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
+    return Surroundings(
+        config.drain,
+        daemon_sets=known,
+        unknown_daemon_sets=unknown,
+        local_claims=found.local(others),
+        unknown_claims=frozenset(found.failed),
+        claim_terms=found.terms,
+    )
+
+
+# -- status --------------------------------------------------------------------------------
+
+
+def status(
+    api: KubernetesApi, config: Config, lease: LeaseView | None, now: float
+) -> ClusterStatus:
+    """What is held now and what keeps the drains from ending."""
+    nodes = _nodes(api)
+    budgets, unread = _budgets(api)
+    held: list[HeldNode] = []
+    others: dict[str, list[str]] = {}
+    for node in sorted(nodes, key=lambda node: node.name):
+        try:
+            state = read_state(node)
+        except Unreadable as error:
+            others.setdefault("unreadable", []).append(f"{node.name} ({error})")
+            continue
+        if state is not None and state.phase.held:
+            held.append(_held(api, config, node, nodes, budgets, now))
+        elif state is not None:
+            others.setdefault(state.phase.value, []).append(node.name)
+        elif node.unschedulable:
+            others.setdefault("foreign-cordon", []).append(node.name)
+    notes = tuple(unread)
+    policies: tuple[policy_view.PolicyStatus, ...] = ()
+    try:
+        policies = policy_view.policies_status(api, config)
+    except ApiFailure as failure:
+        notes += (f"policies for pods cannot be read: {failure}",)
+    return ClusterStatus(
+        lease=f"{lease.namespace}/{lease.name}" if lease else "",
+        leader=lease.holder if lease else "",
+        renewed=lease.renewed if lease else "",
+        paused=lease.annotations.get(PAUSE_KEY, "") if lease else "",
+        mode=config.mode,
+        nodes=len(nodes),
+        held=tuple(held),
+        others={key: tuple(names) for key, names in sorted(others.items())},
+        now=now,
+        policies=policies,
+        notes=notes,
+        vouched_for=tuple(sorted(vouched_for(lease.annotations))) if lease else (),
+        observing_until=observing_until(config, lease, now) if lease else "",
+    )
+
+
+def _held(
+    api: KubernetesApi,
+    config: Config,
+    node: Node,
+    nodes: list[Node],
+    budgets: list[Budget],
+    now: float,
+) -> HeldNode:
+    state = read_state(node)
+    assert state is not None
+    left = 0
+    notes = set() if node.unschedulable else {"uncordoned by somebody else"}
+    condition = node.conditions.get(state.condition)
+    changed = condition is None or condition.status != state.status
+    if changed and state.condition != PODS_HUNG:  # that one stands on no node
+        notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
+    blockers: dict[str, int] = {}
+    if state.phase is Phase.DRAINING:
+        seen = _read_pods(api, config, node, nodes, now)
+        notes |= seen.notes
+        for sorting, pod in seen.pods:
+            if sorting.fate is Fate.EVICT:
+                left += 1
+                text = _blocker(pod, budgets, now)
+                if text:
+                    blockers[text] = blockers.get(text, 0) + 1
+    return HeldNode(
+        node=node.name,
+        phase=state.phase.value,
+        condition=state.condition,
+        reason=state.reason,
+        since=state.since,
+        first_seen=state.first_seen,
+        drain_started=state.drain_started,
+        pods_left=left,
+        blockers=tuple(f"{text} ({count} pods)" for text, count in sorted(blockers.items())),
+        note="; ".join(sorted(notes)),
+    )
+
+
+def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
+    if pod.deletion is not None:
+        overdue = now > pod.deletion + STUCK_AFTER
+        finalizers = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+        return f"terminating, overdue{finalizers}" if overdue else ""
+    covering = [budget for budget in budgets if budget.covers(pod)]
+    return _take_room(pod, covering, {budget.uid: budget.allowed for budget in covering})
+
+
+def observing_until(config: Config, lease: LeaseView, now: float) -> str:
+    """Until when the remediator of this Lease only observes (RFC 3339); empty = it does not."""
+    first = observe_first.first_start(lease.annotations)
+    until = None if first is None else observe_first.observing_until(config, min(first, now))
+    return observe_first.text_of(until) if until is not None and until > now else ""
+
+
+# -- shared --------------------------------------------------------------------------------
+
+
+def _nodes(api: KubernetesApi) -> list[Node]:
+    return [node_from_json(raw) for raws, _ in api.nodes().pages() for raw in raws]
+
+
+def _budgets(api: KubernetesApi) -> tuple[list[Budget], list[str]]:
+    try:
+        pages = api.budgets().pages()
+        return [budget_from_json(raw) for raws, _ in pages for raw in raws], []
+    except ApiFailure as failure:
+        return [], [f"disruption budgets cannot be read, so they are not counted: {failure}"]

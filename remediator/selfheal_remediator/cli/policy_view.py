@@ -1,0 +1,154 @@
+"""HealingPolicies for people: behind `plan` and `status`. Reads; only rehearses evictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.node_view import node_path, node_trouble
+from selfheal_remediator.healing.owners import owner_of
+from selfheal_remediator.healing.plan import Around, Order
+from selfheal_remediator.healing.pod_health import Stall, watched_from_json
+from selfheal_remediator.healing.policy import PodReport, Policy, policy_from_json
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.responses import Outcome, budget_shortage, classify_eviction
+from selfheal_remediator.node.planner import Planner
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """One policy as its status says. Times are seconds since the epoch; 0 = never."""
+
+    policy: str
+    state: str
+    healthy: int
+    desired: int
+    restarts: int
+    last_heal: float
+    message: str
+    pods: tuple[PodReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What would be done to one ill pod: `restart` or `none`; waits: what keeps it from that."""
+
+    policy: str
+    pod: str
+    action: str
+    why: str
+    waits: str = ""
+
+
+def policies_status(api: KubernetesApi, config: Config) -> tuple[PolicyStatus, ...]:
+    """All policies, the worst first. Raises ApiFailure (never because the type is unknown)."""
+    found = [_status(raw) for raw in _raws(api, config)]
+    order = ("GaveUp", "Degraded", "Throttled", "Healing", "Paused")
+    rank = {state: number for number, state in enumerate(order)}
+    return tuple(sorted(found, key=lambda item: (rank.get(item.state, 9), item.policy)))
+
+
+def _status(raw: Json) -> PolicyStatus:
+    policy, status = policy_from_json(raw), raw.get("status") or {}
+    return PolicyStatus(
+        policy=policy.key,
+        state=status.get("state") or "not looked at yet",
+        healthy=status.get("healthyReplicas") or 0,
+        desired=status.get("replicas") or 0,
+        restarts=policy.saved.restarts,
+        last_heal=policy.saved.last_heal or 0.0,
+        message=policy.problem or status.get("message") or "",
+        pods=tuple(
+            PodReport(
+                item["name"],
+                item["cause"],
+                item.get("detail", ""),
+                policy.saved.since.get((item["name"], item["cause"]), 0.0),
+            )
+            for item in status.get("pods") or ()
+        ),
+    )
+
+
+def policies_plan(
+    api: KubernetesApi, config: Config, planner: Planner, paused: str, now: float
+) -> tuple[tuple[PodPlan, ...], int]:
+    """What would be done to the pods of all policies as they are now, and how many policies.
+
+    Pods are not asked how their work goes: for that the policies' status counts. Raises ApiFailure.
+    """
+    healing = Healing(
+        config.policies.look_interval,
+        rollout_deadline=config.policies.rollout_deadline,
+        once=True,
+    )
+    policies = [policy_from_json(raw) for raw in _raws(api, config)]
+    for policy in policies:
+        if not policy.problem:
+            _take_in(api, healing, policy, now)
+    around = Around(
+        lambda name: node_trouble(planner.entry_named(name), planner.marks),
+        lambda name: node_path(planner.entry_named(name), config, planner.marks),
+        f"paused: {paused}" if paused else "",
+    )
+    made = healing.look(now, around)
+    plans = [
+        PodPlan(order.policy, order.pod.id, "restart", order.why, _refusal(api, order))
+        for order in made.orders
+    ]
+    chosen = {plan.pod for plan in plans}
+    for ward in healing.wards.values():
+        for group in ward.groups.values():
+            for pod in group.ill:
+                if pod.id in chosen:
+                    continue
+                waits = group.block.text if group.block is not None else "one at a time"
+                why = ward.sights[pod.uid].diagnosis.name
+                plans.append(PodPlan(ward.policy.key, pod.id, "none", why, waits))
+    return tuple(sorted(plans, key=lambda plan: (plan.policy, plan.pod))), len(policies)
+
+
+def _take_in(api: KubernetesApi, healing: Healing, policy: Policy, now: float) -> None:
+    healing.adopt(policy, now)
+    for raws, _ in api.pods_labelled(policy.namespace, policy.selector).pages():
+        for raw in raws:
+            pod = watched_from_json(raw)
+            healing.pod_changed(policy.key, Change(pod.name, None, pod))
+            if pod.owner_uid and pod.owner_uid not in healing.owners:
+                healing.owner_known(pod.owner_uid, owner_of(pod, api.controller))
+            hung = policy.saved.since.get((pod.name, "NoProgress"))
+            if hung is not None:
+                healing.wards[policy.key].stalls[pod.uid] = Stall(hung, now, 0)
+    healing.pods_known(policy.key)
+
+
+def _refusal(api: KubernetesApi, order: Order) -> str:
+    """What the API server says to the eviction; empty = it would let the pod go."""
+    pod = order.pod
+    answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=True)
+    result = classify_eviction(answer)
+    if result.outcome.over:
+        return ""
+    shortage = budget_shortage(result.message)
+    if result.outcome is Outcome.BUDGET and shortage:
+        return f"PDB {pod.namespace}/{shortage}"
+    return f"{result.outcome.value}: {result.message[:200]}"
+
+
+def _raws(api: KubernetesApi, config: Config) -> list[Json]:
+    """All policies that count; none while their type is not installed."""
+    found: list[Json] = []
+    if not config.policies.enabled:
+        return found
+    for namespace in config.policies.namespaces or ("",):
+        try:
+            for raws, _ in api.policies(namespace).pages():
+                found += raws
+        except ApiFailure as failure:
+            if failure.status != 404:
+                raise
+    return found

@@ -1,0 +1,125 @@
+"""`uncordon --all`: before an uninstall, uncordon what this installation cordoned.
+
+Nobody else would: a node that stays cordoned keeps its annotation and takes no pods for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.election import STOP_FOR_KEY, STOP_KEY, LeaseView
+from selfheal_remediator.kube.objects import Node, node_from_json
+from selfheal_remediator.kube.observe_first import FIRST_START_KEY
+from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Unreadable
+from selfheal_remediator.node.evaluate import Intent, Kind, read_state
+from selfheal_remediator.node.patches import node_patch
+
+#: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
+STOPPED_AFTER = 60.0
+#: Seconds between two passes over all nodes.
+PAUSE = 1.0
+#: So many passes must find nothing: a write of the leader may have been under way.
+CLEAN_PASSES = 2
+
+
+@dataclass(slots=True)
+class Result:
+    """Nodes uncordoned, nodes whose annotation only was removed, and what is left (and why)."""
+
+    uncordoned: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool = False) -> None:
+    """Have the running remediator change nothing for so long. Raises ApiFailure.
+
+    forget: the next installation begins anew, and observes first.
+    """
+    until = datetime.fromtimestamp(time.time() + seconds, UTC)
+    path = (
+        f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
+        f"{quote(lease.name)}"
+    )
+    annotations = {
+        STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        STOP_FOR_KEY: str(math.ceil(seconds)),
+    }
+    if forget:
+        annotations[FIRST_START_KEY] = ""
+    body = {"metadata": {"annotations": annotations}}
+    answer = api.write("PATCH", path, body, content_type="application/merge-patch+json")
+    if not answer.ok:
+        raise answer.failure()
+
+
+def uncordon_all(
+    api: KubernetesApi,
+    owner: str,
+    timeout: float,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Uncordon and clear the nodes that carry `owner`'s annotation, until none is left.
+
+    What a human keeps on hold stays as it is, and is reported.
+    """
+    result = Result()
+    ends = clock() + timeout
+    clean = 0
+    while True:
+        try:
+            nodes = [node_from_json(raw) for raws, _ in api.nodes().pages() for raw in raws]
+            found = _pass(api, nodes, owner, result)
+        except ApiFailure as failure:
+            result.left, found = {"(all nodes)": f"they cannot be read: {failure}"}, True
+        clean = 0 if found else clean + 1
+        # What cannot be read stays so: it is reported, not waited for.
+        if clean >= CLEAN_PASSES or clock() + PAUSE > ends:
+            return result
+        sleep(PAUSE)
+
+
+def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result) -> bool:
+    """Change each node that is the owner's; whether there was any."""
+    result.left = {}
+    found = False
+    for node in nodes:
+        try:
+            state = read_state(node)
+        except Unreadable as error:
+            result.left[node.name] = f"annotation {STATE_KEY}: {error}"
+            continue
+        if state is None or state.by != owner:
+            continue
+        if state.phase.held and HOLD_KEY in node.annotations:
+            result.left[node.name] = f"on hold: {node.annotations[HOLD_KEY]}"
+            continue
+        found = True
+        held = state.phase.held and node.unschedulable
+        kind = Kind.GIVE_BACK if state.phase.held else Kind.CLEAR
+        intent = Intent(kind, node.name, node.uid, None, "", "")
+        failure = _change(api, intent, node)
+        if failure:
+            result.left[node.name] = failure
+        else:
+            names = result.uncordoned if held else result.cleared
+            names += [] if node.name in names else [node.name]
+    return found
+
+
+def _change(api: KubernetesApi, intent: Intent, node: Node) -> str:
+    """Make the change; why it could not be made, empty = it was."""
+    try:
+        answer = api.patch_node(node.name, node_patch(intent, node, scale_down_disabled=False))
+    except ApiFailure as failure:
+        return str(failure)
+    return "" if answer.ok or answer.status == 404 else str(answer.failure())

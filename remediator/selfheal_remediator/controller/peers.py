@@ -1,0 +1,60 @@
+"""Other remediators in the cluster, found by their Leases: the oldest one acts. Pure.
+
+A Lease lives while its renewal changes within its own duration by our clock; at first sight it
+counts as alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from selfheal_remediator.kube.election import LeaseView
+
+#: Seconds beyond a Lease's duration before it counts as dead: it is looked at only now and then.
+MARGIN = 45.0
+
+
+@dataclass(slots=True)
+class Rivals:
+    """What was seen of other remediators' Leases; `own` is `namespace/name`."""
+
+    own: str
+    #: Those (beside our own) whose Lease lived when it was looked at last.
+    live: frozenset[str] = frozenset()
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _found: dict[str, LeaseView] = field(default_factory=dict)
+
+    def reason(self, name: str) -> str:
+        """Why nothing is done while this remediator comes before us, and what ends that."""
+        lease = self._found[name]
+        return (
+            f"the remediator {name} was here first (its Lease is older, held by {lease.holder}): "
+            f"this one only looks on until that Lease is deleted, let go or not renewed for "
+            f"{lease.duration + MARGIN:.0f}s"
+        )
+
+    def first(self, leases: Iterable[LeaseView], now: float) -> str:
+        """The remediator that comes before us, empty = we are the first."""
+        found = {f"{lease.namespace}/{lease.name}": lease for lease in leases}
+        self._found, mine = found, found.get(self.own)
+        before = []
+        live = set()
+        for name, lease in found.items():
+            if name == self.own:
+                continue
+            known = self._seen.get(name)
+            if known is None or known[0] != lease.renewed:
+                self._seen[name] = (lease.renewed, now)
+            elif now - known[1] > lease.duration + MARGIN:
+                continue
+            live.add(name)
+            if lease.holder and (mine is None or _age(lease) < _age(mine)):
+                before.append(name)
+        self.live = frozenset(live)
+        self._seen = {name: seen for name, seen in self._seen.items() if name in found}
+        return min(before, default="")
+
+
+def _age(lease: LeaseView) -> tuple[float, str]:
+    return (lease.created or 0.0, f"{lease.namespace}/{lease.name}")

@@ -1,0 +1,237 @@
+"""Whether the pods of a draining node fit elsewhere: what is free on the other nodes, as read.
+
+Checks run one at a time, in the threads of the drains. The room that a check found is reserved
+until the pods have moved, so that two drains do not count on the same room.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from selfheal_remediator.drain.autoscaler import autoscaler_runs
+from selfheal_remediator.drain.headroom import (
+    ClaimTerms,
+    Room,
+    describe,
+    expected,
+    place,
+    place_waiting,
+    usable,
+)
+from selfheal_remediator.drain.population import read_population
+from selfheal_remediator.drain.topology import Population
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.objects import Node, Pod, pod_from_json
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which what was read of a node's pods is used again.
+ROOM_KEPT = 60.0
+#: Seconds after a pod left its node until its successor has been placed, or is pending.
+ARRIVES_WITHIN = 10.0
+#: Seconds for which a list of pending pods is used again, and how many of them count.
+PENDING_KEPT = 5.0
+MAX_PENDING = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The pods that are to leave a node. nodes: all that are known, the node itself too."""
+
+    uid: str
+    pods: tuple[Pod, ...]
+    nodes: tuple[Node, ...]
+    claims: ClaimTerms
+
+    @property
+    def others(self) -> list[Node]:
+        """All nodes but the one that is left."""
+        return [node for node in self.nodes if node.uid != self.uid]
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Room for a pod on a node (uid). left: when the pod was gone from where it was."""
+
+    node: str
+    pod: Pod
+    left: float | None = None
+
+    def counts(self, read_at: float) -> bool:
+        """Whether the pod comes on top of what was read of the nodes at that time."""
+        return self.left is None or read_at < self.left + ARRIVES_WITHIN
+
+
+class Rooms:
+    """What is free on the nodes, and what running drains are to put there. Thread-safe."""
+
+    def __init__(self, api: KubernetesApi, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api, self._clock = api, clock
+        #: One check at a time; held while the API is asked.
+        self._checking = threading.Lock()
+        #: Pods on no node, and when they were read; only a check uses them.
+        self._pending: tuple[float, list[Pod]] | None = None
+        #: Guards what follows; never held while the API is asked: the main loop takes it.
+        self._lock = threading.Lock()
+        self._rooms: dict[str, tuple[float, Room]] = {}
+        self._reserved: dict[str, list[Reservation]] = {}
+
+    def check(self, move: Move, autoscaler: str, now: float, stop: threading.Event) -> str:
+        """Why the pods cannot go elsewhere, empty when they can (or nodes are made for them).
+
+        Nodes are looked at one by one, those known already first, until all pods are placed. Only
+        then is the room reserved. autoscaler: `drain.autoscaler`; now: seconds since the epoch.
+        """
+        if not move.pods or expected(autoscaler, move.others):
+            return ""
+        able = [node for node in move.others if usable(node)]
+        around = read_population(self._api, move.pods, move.nodes, self._coming(move))
+        with self._checking:
+            try:
+                placed, left = self._placed(move, able, around, stop)
+            except ApiFailure as failure:
+                return f"pending pods cannot be listed, which may need the room: {failure}"
+            with self._lock:
+                if not left and not stop.is_set():
+                    self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
+        if not left or stop.is_set():
+            return ""
+        if expected(autoscaler, move.others, lambda: autoscaler_runs(self._api, now)):
+            return ""
+        return describe(left, len(able), around)
+
+    def _coming(self, move: Move) -> list[tuple[Pod, Node]]:
+        """The pods that other drains are to put somewhere, and that are not seen there yet."""
+        nodes = {node.uid: node for node in move.nodes}
+        with self._lock:
+            now = self._clock()
+            return [
+                (item.pod, nodes[item.node])
+                for items in self._reserved.values()
+                for item in items
+                if item.counts(now) and item.node in nodes
+            ]
+
+    def left(self, uid: str, pod_uid: str) -> None:
+        """A pod of this draining node is gone: its successor is on its way."""
+        with self._lock:
+            for item in self._reserved.get(uid, ()):
+                if item.pod.uid == pod_uid and item.left is None:
+                    item.left = self._clock()
+
+    def release(self, uid: str) -> None:
+        """The drain is over: only the pods that have left need room elsewhere."""
+        with self._lock:
+            moved = [item for item in self._reserved.pop(uid, ()) if item.left is not None]
+            if moved:
+                self._reserved[uid] = moved
+
+    def _placed(
+        self, move: Move, nodes: Iterable[Node], around: Population, stop: threading.Event
+    ) -> tuple[list[tuple[str, Pod]], list[Pod]]:
+        """Where the pods fit (node's uid, pod), and those that fit nowhere. Raises ApiFailure."""
+        with self._lock:
+            self._forget(self._clock())
+            known = set(self._rooms)
+        waiting = self._competing(move)
+        placed: list[tuple[str, Pod]] = []
+        left = list(move.pods)
+        rooms: list[Room] = []
+        for node in sorted(nodes, key=lambda node: node.uid not in known):
+            if not left or stop.is_set():
+                break
+            try:
+                room = self._room(node)
+            except ApiFailure as failure:
+                log.warning("room on %s is not known, so it counts as full: %s", node.name, failure)
+                continue
+            for resident in room.there:
+                around.add(resident, node)
+            waiting = place_waiting(waiting, room)
+            left = _fill(room, left, move.claims, around, placed)
+            rooms.append(room)
+        # What was placed may allow what was not: a pod beside another, the next one of a spread.
+        moved = True
+        while left and moved and placed and not stop.is_set():
+            before = len(left)
+            for room in rooms:
+                left = _fill(room, left, move.claims, around, placed)
+            moved = len(left) < before
+        return placed, left
+
+    def _competing(self, move: Move) -> list[Pod]:
+        """Pods that are on no node yet and that the scheduler would place before ours.
+
+        Raises ApiFailure.
+        """
+        now = self._clock()
+        if self._pending is None or now - self._pending[0] >= PENDING_KEPT:
+            raws = [raw for raws, _ in self._api.pending_pods().pages(cached=True) for raw in raws]
+            pods = (pod_from_json(raw) for raw in raws)
+            waiting = [p for p in pods if not (p.node or p.gated or p.deletion or p.finished)]
+            waiting.sort(key=lambda pod: pod.priority, reverse=True)
+            self._pending = (now, waiting[:MAX_PENDING])
+        ours = {pod.uid for pod in move.pods}
+        lowest = min(pod.priority for pod in move.pods)
+        return [p for p in self._pending[1] if p.priority >= lowest and p.uid not in ours]
+
+    def _forget(self, now: float) -> None:
+        """Drop what is too old, and what was read while a pod may have been on its way."""
+        arrived = [
+            item.left + ARRIVES_WITHIN
+            for items in self._reserved.values()
+            for item in items
+            if item.left is not None and item.left + ARRIVES_WITHIN <= now
+        ]
+        fresh_since = max([now - ROOM_KEPT, *arrived])
+        self._rooms = {uid: kept for uid, kept in self._rooms.items() if kept[0] >= fresh_since}
+        oldest = min((read_at for read_at, _ in self._rooms.values()), default=now)
+        for uid, items in list(self._reserved.items()):
+            self._reserved[uid] = [item for item in items if item.counts(oldest)]
+            if not self._reserved[uid]:
+                del self._reserved[uid]
+
+    def _room(self, node: Node) -> Room:
+        """What is free there beside what other drains are to put there. Raises ApiFailure."""
+        with self._lock:
+            kept = self._rooms.get(node.uid)
+        if kept is None:
+            read_at = self._clock()
+            kept = (read_at, Room.of(node, read_pods(self._api, node.name, cached=True)))
+        with self._lock:
+            self._rooms[node.uid] = kept
+            coming = [
+                item.pod
+                for items in self._reserved.values()
+                for item in items
+                if item.node == node.uid and item.counts(kept[0])
+            ]
+        room = replace(kept[1].copy(), node=node)  # its labels and taints as they are now
+        for pod in coming:
+            room.take(pod)
+        return room
+
+
+def _fill(
+    room: Room,
+    left: list[Pod],
+    claims: ClaimTerms,
+    around: Population,
+    placed: list[tuple[str, Pod]],
+) -> list[Pod]:
+    """Place what fits there and add it to `placed`; returns what is left over."""
+    rest = place(left, room, claims, around)
+    kept = {pod.uid for pod in rest}
+    placed += [(room.node.uid, pod) for pod in left if pod.uid not in kept]
+    return rest
+
+
+def read_pods(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:
+    """The node's pods; cached: as old as the API server's watch cache. Raises ApiFailure."""
+    pages = api.pods_of(node).pages(cached=cached)
+    return [pod_from_json(raw) for raws, _ in pages for raw in raws]

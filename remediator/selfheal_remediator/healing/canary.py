@@ -1,0 +1,124 @@
+"""What one restart of an owner shows about the next ones: the states of a canary. Pure.
+
+Each restart of an owner with pods on several nodes is a canary first:
+
+    none --restarted--> under way --its replacement stays healthy--> passed, or none
+                                  --it does not--------------------> failed, or none
+    passed --all pods are unhealthy again--> failed
+
+Where other pods are healthy all the while nothing more is to be remembered (none): the ordinary
+limits hold. Passed and failed end with another revision of the owner, a change of the policy, or
+ten minutes in which all its pods were healthy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from selfheal_remediator.kube.objects import Json, timestamp
+
+
+class Outcome(Enum):
+    """What is known of it; the value stands in status.owners[].canary.state."""
+
+    UNDER_WAY = "under-way"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """As the policy's status remembers it, so that the next leader restarts no other pod.
+
+    pod: uid of the pod to restart, the only one until the outcome is known. restarted: when its
+    eviction was last decided. cause: what was wrong with it (a value of pod_health.Cause).
+    """
+
+    pod: str
+    restarted: float
+    cause: str
+    outcome: Outcome = Outcome.UNDER_WAY
+
+    @property
+    def under_way(self) -> bool:
+        """Whether its outcome is not known yet."""
+        return self.outcome is Outcome.UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an owner's pods show at one moment about its canary.
+
+    stays: its pod is there, and nobody has deleted it. recovered: that pod is healthy. proved: a
+    pod made since has been healthy for long enough. unhealthy: those made since are all unhealthy.
+    overdue: it takes longer than any replacement may; late: much longer. alone: no older pod has
+    been healthy for long, or nearly none. ill: older pods are unhealthy. settled: of each older pod
+    it is certain whether it is. relapsed: all pods, old and new, are unhealthy.
+    """
+
+    stays: bool = False
+    recovered: bool = False
+    proved: bool = False
+    unhealthy: bool = False
+    overdue: bool = False
+    late: bool = False
+    alone: bool = False
+    ill: bool = False
+    settled: bool = False
+    relapsed: bool = False
+
+
+def advanced(canary: Canary, shown: Shown) -> Canary | None:
+    """The canary as of now, None = there is nothing to remember."""
+    if canary.outcome is Outcome.PASSED and shown.relapsed:
+        return replace(canary, outcome=Outcome.FAILED)
+    if not canary.under_way:
+        return canary
+    if shown.stays:
+        return None if shown.recovered or shown.overdue else canary
+    if shown.proved:
+        return replace(canary, outcome=Outcome.PASSED) if shown.alone and shown.ill else None
+    return _unproved(canary, shown)
+
+
+def _unproved(canary: Canary, shown: Shown) -> Canary | None:
+    """A canary whose replacement has not been healthy for long enough."""
+    if not (shown.unhealthy or shown.overdue):
+        return canary
+    if not shown.settled and not shown.late:
+        return canary
+    return replace(canary, outcome=Outcome.FAILED) if shown.alone else None
+
+
+def canary_json(canary: Canary, restarted: str | None) -> Json:
+    """As status.owners[].canary holds it; `restarted` as the API writes times."""
+    return {
+        "pod": canary.pod,
+        "restarted": restarted,
+        "cause": canary.cause,
+        "state": canary.outcome.value,
+    }
+
+
+def canary_from(raw: Json | None) -> Canary | None:
+    """From status.owners[].canary. Raises ValueError, TypeError."""
+    if not raw:
+        return None
+    return Canary(
+        pod=str(raw.get("pod") or ""),
+        restarted=timestamp(raw.get("restarted")) or 0.0,
+        cause=str(raw.get("cause") or ""),
+        outcome=Outcome(raw.get("state")),
+    )
+
+
+def canary_kept(status: Json | None, uid: str, canary: Canary) -> bool:
+    """Whether the status as the API server answered it holds the owner's canary.
+
+    A CustomResourceDefinition of an earlier version has no such field: it is dropped.
+    """
+    for item in (status or {}).get("owners") or ():
+        if item.get("uid") == uid:
+            return bool((item.get("canary") or {}).get("pod") == canary.pod)
+    return False

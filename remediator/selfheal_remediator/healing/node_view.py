@@ -1,0 +1,71 @@
+"""What pod healing must know of nodes, and what it says of them to the rules for nodes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.healing.plan import Finding
+from selfheal_remediator.kube.objects import Condition
+from selfheal_remediator.node.annotation import HOLD_KEY, Phase
+from selfheal_remediator.node.evaluate import foreign_mark, selected
+from selfheal_remediator.node.planner import Entry
+
+
+def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
+    """Why the pods of the node are left alone, empty = they are not.
+
+    marks: who else is at work on a node, by its name (see decide.Scope).
+    """
+    if entry is None:
+        return "it is gone"
+    node, state = entry.node, entry.state
+    held = state is not None and state.phase.held
+    if node.deleting:
+        return "it is being deleted"
+    if not node.ready:
+        return "it is not ready, so that nothing seen of its pods is sure"
+    if state is not None and state.phase in (Phase.DRAINING, Phase.DRAINED):
+        return "it is being drained"
+    if node.unschedulable and not held:
+        return "it was cordoned by somebody else, who may drain it"
+    return foreign_mark(node, marks)
+
+
+def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> bool:
+    """Whether the rules would empty the node if many of its pods are ill."""
+    if entry is None or HOLD_KEY in entry.node.annotations:
+        return False
+    drains = any(
+        rule.condition == PODS_HUNG and rule.action == "drain" and "True" in rule.status
+        for rule in config.rules
+    )
+    return drains and selected(entry.node, config) and not foreign_mark(entry.node, marks)
+
+
+def said_of_nodes(
+    before: Mapping[str, Condition],
+    findings: Mapping[str, Finding],
+    held: Iterable[str],
+    now: float,
+    *,
+    known: bool = True,
+) -> dict[str, Condition]:
+    """The condition PodsHung by node: True with a finding, False where there was one.
+
+    `held`: nodes that are held because of it; a new leader must be able to say that it is over.
+    known: whether all is known that can be; else nothing is said to be over.
+    """
+    said = {}
+    for name in {*before, *findings, *held}:
+        finding, last = findings.get(name), before.get(name)
+        status = "True" if finding is not None else "False"
+        if last is not None and (last.status == status or (finding is None and not known)):
+            said[name] = last
+            continue
+        if finding is None and not known:
+            continue
+        text = finding.text if finding is not None else "no pods of several owners are ill here"
+        reason = "IllHereWellElsewhere" if finding is not None else "PodsWell"
+        said[name] = Condition(PODS_HUNG, status, reason, text[:200], now, now)
+    return said

@@ -1,0 +1,143 @@
+"""What stands behind a pod, from its controllers' JSON: how many it wants, is it rolling. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.pod_health import WatchedPod
+from selfheal_remediator.kube.objects import Json
+
+#: Reads a controller by namespace, API version, plural and name; None = it is gone.
+Read = Callable[[str, str, str, str], Json | None]
+
+#: Kinds that can be looked up: (kind, API group) -> (API version, plural).
+LOOKED_UP = {
+    ("ReplicaSet", "apps"): ("apps/v1", "replicasets"),
+    ("Deployment", "apps"): ("apps/v1", "deployments"),
+    ("StatefulSet", "apps"): ("apps/v1", "statefulsets"),
+    ("DaemonSet", "apps"): ("apps/v1", "daemonsets"),
+}
+REVISION = "deployment.kubernetes.io/revision"
+#: Set by the API server: grows with each change of a DaemonSet's pod template.
+GENERATION = "deprecated.daemonset.template.generation"
+#: Stands for no progressDeadlineSeconds (the greatest int32).
+NO_DEADLINE = 2**31 - 1
+
+
+def where(kind: str, api: str) -> tuple[str, str] | None:
+    """API version and plural of a controller; None = it is not looked up."""
+    return LOOKED_UP.get((kind, api.partition("/")[0]))
+
+
+def controller_of(raw: Json) -> tuple[str, str, str, str] | None:
+    """(kind, API version, name, uid) of an object's own controller."""
+    for ref in raw["metadata"].get("ownerReferences") or ():
+        if ref.get("controller"):
+            return ref["kind"], ref["apiVersion"], ref["name"], ref["uid"]
+    return None
+
+
+def owner_from(raw: Json, kind: str) -> Owner:
+    """The owner from its JSON."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    name = meta["name"]
+    owner = Owner(meta["uid"], kind, name, "apps/v1", spec.get("replicas", 1))
+    if kind == "Deployment":
+        owner = _deployment(owner, meta, spec, status)
+    elif kind == "StatefulSet":
+        owner = _stateful_set(owner, spec, status)
+    elif kind == "DaemonSet":
+        owner = _daemon_set(owner, meta, spec, status)
+    if (status.get("observedGeneration") or 0) < (meta.get("generation") or 0):
+        rolling = "its controller has not seen its last change yet"
+        owner = replace(owner, rolling=rolling, stopped="", unseen=True)
+    return replace(
+        owner,
+        rolling=owner.rolling and f"{kind} {name}: {owner.rolling}",
+        stopped=owner.stopped and f"{kind} {name}: {owner.stopped}",
+    )
+
+
+def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
+    deadline = spec.get("progressDeadlineSeconds")
+    there, updated = status.get("replicas") or 0, status.get("updatedReplicas") or 0
+    rolling, stopped = _rolled_out(spec, status, there, updated)
+    return replace(
+        owner,
+        rolling=rolling,
+        stopped=stopped,
+        template=(meta.get("annotations") or {}).get(REVISION, ""),
+        progress=(updated, updated - there, status.get("availableReplicas") or 0),
+        deadline=None if deadline in (None, NO_DEADLINE) else float(deadline),
+    )
+
+
+def _rolled_out(spec: Json, status: Json, there: int, updated: int) -> tuple[str, str]:
+    """Why a Deployment is being rolled out, or why its roll-out does not go on."""
+    progressing: Json = next(
+        (item for item in status.get("conditions") or () if item["type"] == "Progressing"), {}
+    )
+    state, reason = progressing.get("status"), progressing.get("reason") or ""
+    if state == "False":
+        return "", f"its roll-out has failed ({reason})"
+    if updated < there:
+        if spec.get("paused"):
+            return "", f"its roll-out is paused ({updated} of {there} pods are new)"
+        return f"a roll-out is under way ({updated} of {there} pods are new)", ""
+    if state == "True" and reason != "NewReplicaSetAvailable" and not spec.get("paused"):
+        return "a roll-out is under way (its first pods are not available yet)", ""
+    return "", ""
+
+
+def _stateful_set(owner: Owner, spec: Json, status: Json) -> Owner:
+    strategy = spec.get("updateStrategy") or {}
+    by_itself = strategy.get("type") != "OnDelete"
+    partition = (strategy.get("rollingUpdate") or {}).get("partition") or 0
+    current, update = status.get("currentRevision"), status.get("updateRevision")
+    whole = by_itself and not partition
+    rolls = whole and update and current != update
+    return replace(
+        owner,
+        rolling="a roll-out is under way" if rolls else "",
+        template=update or "",
+        progress=(status.get("updatedReplicas") or 0,),
+        patience=float(spec.get("minReadySeconds") or 0),
+        renews=update or "" if whole else "",
+    )
+
+
+def _daemon_set(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
+    by_itself = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
+    wanted = status.get("desiredNumberScheduled") or 0
+    updated = status.get("updatedNumberScheduled") or 0
+    rolls = by_itself and updated < wanted
+    return replace(
+        owner,
+        desired=wanted,
+        rolling=f"a roll-out is under way ({updated} of {wanted})" if rolls else "",
+        template=str((meta.get("annotations") or {}).get(GENERATION, "")),
+        progress=(updated, status.get("numberAvailable") or 0),
+        patience=float(spec.get("minReadySeconds") or 0),
+    )
+
+
+def owner_of(pod: WatchedPod, read: Read) -> Owner | None:
+    """The topmost controller known of the pod; None = it is gone. Raises what `read` raises."""
+    step = (pod.owner_kind, pod.owner_api, pod.owner_name, pod.owner_uid)
+    owner: Owner | None = None
+    for _ in range(2):
+        kind, api, name, uid = step
+        place = where(kind, api)
+        if place is None:
+            return owner or Owner(uid, kind, name, api, None)
+        raw = read(pod.namespace, *place, name)
+        if raw is None or raw["metadata"]["uid"] != uid:
+            return owner
+        owner = owner_from(raw, kind)
+        above = controller_of(raw) if kind == "ReplicaSet" else None
+        if above is None or where(above[0], above[1]) is None:
+            return owner
+        step = above
+    return owner

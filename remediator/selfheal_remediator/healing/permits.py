@@ -1,0 +1,40 @@
+"""Restarts that were ordered and may still be called back, up to the moment they are sent."""
+
+from __future__ import annotations
+
+import threading
+
+from selfheal_remediator.healing.plan import Block
+
+
+class Permit:
+    """One restart's leave to be sent. Thread-safe.
+
+    The main thread recalls, the thread that carries the restart out takes it right before it
+    sends the eviction: whichever comes first holds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recalled: Block | None = None
+        self._taken = False
+
+    def recall(self, block: Block) -> bool:
+        """Call the restart back; whether that was in time. The first reason given is kept."""
+        with self._lock:
+            if self._taken:
+                return False
+            self._recalled = self._recalled or block
+            return True
+
+    @property
+    def recalled(self) -> Block | None:
+        """Why it was called back, None = it was not."""
+        with self._lock:
+            return self._recalled
+
+    def take(self) -> Block | None:
+        """From now on it cannot be called back; returns why it was, None = it may be sent."""
+        with self._lock:
+            self._taken = self._recalled is None
+            return self._recalled

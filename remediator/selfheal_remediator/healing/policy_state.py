@@ -1,0 +1,230 @@
+"""The pods under one policy, by owner, and what can be seen of them alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from selfheal_remediator.healing.plan import Block, Order, Owner
+from selfheal_remediator.healing.pod_health import Cause, Health, Sight, Stall, WatchedPod
+from selfheal_remediator.healing.policy import Policy, Record, Status
+
+#: Seconds after which a restart counts as over although no well pod came of it.
+RESTART_LIMIT = 600.0
+#: Seconds past its deletion time before a pod counts as stuck: nobody waits for it any more.
+STUCK_AFTER = 60.0
+#: Seconds within which an accepted eviction must have shown on the watch.
+UNSEEN_FOR = 60.0
+#: Part of the time after which it counts as hung, after which a pod without progress is doubtful.
+DOUBTFUL_AFTER = 0.25
+#: Seconds by which the API server's clock may be behind ours.
+CLOCK_TOLERANCE = 5.0
+
+
+@dataclass(slots=True)
+class Group:
+    """The pods of one owner under one policy, as of one look."""
+
+    key: str
+    owner: Owner | None
+    pods: list[WatchedPod] = field(default_factory=list)
+    alive: list[WatchedPod] = field(default_factory=list)
+    ill: list[WatchedPod] = field(default_factory=list)
+    under_way: bool = False
+    everywhere: bool = False
+    #: It has more pods than it wants, and not for longer than a roll-out may stand still.
+    shrinking: bool = False
+    #: Why a change of its pods does not go on, empty = it does, or there is none.
+    stuck: str = ""
+    block: Block | None = None
+
+    @property
+    def desired(self) -> int:
+        """Pods wanted; of an owner that has no number, those that are there."""
+        if self.owner is not None and self.owner.desired is not None:
+            return self.owner.desired
+        return len(self.alive)
+
+    @property
+    def template(self) -> str:
+        """Which template its pods are of, empty = not known.
+
+        Of an owner that does not say, the revision that all its pods have.
+        """
+        if self.owner is not None and self.owner.template:
+            return self.owner.template
+        revisions = {pod.revision for pod in self.alive}
+        return revisions.pop() if len(revisions) == 1 else ""
+
+    def name(self) -> str:
+        """For people."""
+        return f"{self.owner.kind} {self.owner.name}" if self.owner else self.pods[0].name
+
+
+@dataclass(slots=True)
+class Refusal:
+    """An owner's last restart was refused."""
+
+    block: Block
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Ward:
+    """One policy and its pods."""
+
+    policy: Policy
+    next_look: float
+    restarts: int
+    last_heal: float | None
+    records: dict[str, Record]
+    conditions: dict[str, tuple[str, float]]
+    pods: dict[str, WatchedPod] = field(default_factory=dict)
+    sights: dict[str, Sight] = field(default_factory=dict)
+    stalls: dict[str, Stall] = field(default_factory=dict)
+    answers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ask_at: dict[str, float] = field(default_factory=dict)
+    asking: set[str] = field(default_factory=set)
+    next_ask: float = 0.0
+    known: bool = False
+    #: Since when its pods are not known (as long as they are not).
+    unlisted_at: float = 0.0
+    #: When each pod was first evaluated, and since when it could have been restarted.
+    seen_at: dict[str, float] = field(default_factory=dict)
+    free_since: dict[str, float] = field(default_factory=dict)
+    #: Since when each pod has been healthy.
+    healthy_since: dict[str, float] = field(default_factory=dict)
+    dirty: bool = True
+    looked_at: float = 0.0
+    groups: dict[str, Group] = field(default_factory=dict)
+    owners: dict[str, Owner] = field(default_factory=dict)
+    pending: dict[str, Order] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    well_since: dict[str, float] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    stuck_said: set[str] = field(default_factory=set)
+    #: Owners that are said to be stuck, with the template that is rolled out.
+    rollouts_said: dict[str, str] = field(default_factory=dict)
+    #: Since when each owner has had more pods than it wants.
+    surplus_since: dict[str, float] = field(default_factory=dict)
+    desired: int = 0
+    healthy: int = 0
+    status: Status | None = None
+    problem: str = ""
+
+    @property
+    def ill(self) -> bool:
+        """Whether any pod is surely ill."""
+        return any(group.ill for group in self.groups.values())
+
+    def well(self, pod: WatchedPod) -> bool:
+        """Whether the last look found nothing wrong with the pod."""
+        return self.sights[pod.uid].diagnosis.health is Health.WELL
+
+    def under_way(self, group: Group, record: Record, now: float) -> bool:
+        """Whether the owner's last restart is not over: the old pod goes, or the new one comes."""
+        if group.key in self.pending:
+            return True
+        if not record.pod:
+            return False
+        begun = max(record.restarts, default=now - RESTART_LIMIT)
+        old = self.pods.get(record.pod)
+        if old is not None and not old.finished:
+            if old.deletion is None:
+                return now - begun < UNSEEN_FOR
+            if now <= max(old.deletion, begun) + STUCK_AFTER:
+                return True
+        comes = len(group.alive) + self.occupied(group, now) < group.desired or any(
+            self.unsettled(group, pod, begun) for pod in group.alive
+        )
+        return comes and now - begun <= RESTART_LIMIT
+
+    def occupied(self, group: Group, now: float) -> int:
+        """Places in which no pod can come, because the old one cannot go: its node is dead."""
+        if group.owner is None or group.owner.kind not in ("StatefulSet", "DaemonSet"):
+            return 0  # others put the new pod elsewhere
+        return sum(
+            pod.deletion is not None and not pod.finished and now > pod.deletion + STUCK_AFTER
+            for pod in group.pods
+        )
+
+    def unsettled(self, group: Group, pod: WatchedPod, begun: float) -> bool:
+        """Whether a pod that came after a restart has not shown yet what becomes of it."""
+        found = self.sights[pod.uid].diagnosis
+        if found.health is Health.BEGINNING:
+            return True
+        young = pod.created >= begun - CLOCK_TOLERANCE
+        return young and found.name == "NotReady" and pod not in group.ill
+
+    def surely_well(self, pod: WatchedPod) -> bool:
+        """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
+        stall, lasting = self.stalls.get(pod.uid), self.policy.symptoms.no_progress_for or 0.0
+        hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
+        return self.well(pod) and not hangs
+
+    def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
+        """Whether the pod is surely well, and has been well for so many seconds."""
+        since = self.healthy_since.get(pod.uid)
+        return since is not None and now - since >= length and self.surely_well(pod)
+
+    def elsewhere(self, group: Group, pod: WatchedPod) -> list[WatchedPod]:
+        """The owner's pods on other nodes; none where those say nothing about the pod's node.
+
+        They say something when all are well, and one was there before the pod fell ill: those
+        made since may be well because they are new.
+        """
+        found = [other for other in group.alive if other.node != pod.node]
+        begun = self.sights[pod.uid].since
+        if any(other.created <= begun for other in found) and all(map(self.well, found)):
+            return found
+        return []
+
+    def overdue(self, now: float) -> list[tuple[WatchedPod, Sight]]:
+        """Pods that should be gone by now."""
+        found = []
+        for pod in self.pods.values():
+            sight = self.sights.get(pod.uid)
+            if sight is not None and sight.diagnosis.due is not None and sight.diagnosis.due <= now:
+                found.append((pod, sight))
+        return found
+
+    def ordered(self, order: Order) -> bool:
+        """Whether it is this very restart that is on its way."""
+        known = self.pending.get(order.owner.uid)
+        return known is not None and (known.pod.uid, known.at) == (order.pod.uid, order.at)
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone, or is not one of the policy's any more."""
+        for known in (
+            *(self.pods, self.sights, self.stalls, self.answers, self.ask_at),
+            *(self.seen_at, self.free_since, self.healthy_since),
+        ):
+            known.pop(uid, None)
+        self.asking.discard(uid)
+        self.stuck_said.discard(uid)
+        for group in self.groups.values():
+            for pods in (group.pods, group.alive, group.ill):
+                pods[:] = [pod for pod in pods if pod.uid != uid]
+
+    def keep_owners(self) -> None:
+        """Forget owners that are gone, but for what the status must remember of them."""
+        by_owner: tuple[dict[str, Any], ...] = (
+            *(self.well_since, self.said, self.refusals),
+            *(self.rollouts_said, self.surplus_since),
+        )
+        for known in by_owner:
+            for key in known.keys() - self.groups.keys():
+                del known[key]
+        for key in self.records.keys() - self.groups.keys():
+            if self.records[key].idle and key not in self.pending:
+                del self.records[key]
+
+    def forgive_all(self) -> None:
+        """A changed policy is a new chance, within the same hour's budget."""
+        for uid, record in self.records.items():
+            self.records[uid] = record.forgiven()
+
+
+def urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:
+    """What holds work first, then the oldest."""
+    return (sight.diagnosis.cause is not Cause.NO_PROGRESS, sight.since, pod.name)

@@ -1,0 +1,138 @@
+"""Why an owner's pods are not restarted now. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from selfheal_remediator.healing.canary import canary_kept
+from selfheal_remediator.healing.canary_trial import held_back
+from selfheal_remediator.healing.plan import Around, Block, Order, Owner
+from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, Ward
+from selfheal_remediator.healing.rollouts import Rollout, exceeds
+from selfheal_remediator.kube.objects import Json
+
+#: An owner is read again so long (seconds) after its roll-out kept a pod from being restarted.
+ROLLING_AGAIN = 2.0
+
+
+def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float) -> str:
+    """Why a change of the owner's pods does not go on, empty = it does, or there is none.
+
+    rollout: its progress so far; limit: seconds without, where the owner has no own deadline.
+    """
+    if owner is None or owner.stopped or rollout is None:
+        return owner.stopped if owner is not None else ""
+    deadline = owner.deadline if owner.deadline is not None else limit + owner.patience
+    if now - rollout.since < deadline:
+        return ""
+    return f"{owner.rolling}, without progress for {now - rollout.since:.0f}s"
+
+
+def changed(order: Order, owner: Owner, now: float) -> Block | None:
+    """What the owner, read afresh, says against the restart."""
+    if (owner.desired or 0) < (order.owner.desired or 0):
+        return Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
+    same = owner.template == order.owner.template and not owner.unseen
+    halted = order.stuck and same and not exceeds(owner.progress, order.owner.progress)
+    if owner.rolling and not halted:
+        return Block("rollout", owner.rolling, now + ROLLING_AGAIN)
+    return None
+
+
+def unrecorded(order: Order, status: Json | None) -> Block | None:
+    """Whether the policy's status, as the API server answered it, has lost the owner's canary.
+
+    Then the next leader would restart another pod: this one is not restarted either.
+    """
+    canary = order.canary
+    if canary is None or canary_kept(status, order.owner.uid, canary):
+        return None
+    text = (
+        "all its pods are ill, on every node, and none is restarted to see whether that helps: the "
+        "policy's status did not keep status.owners[].canary; update the CustomResourceDefinition "
+        "(kubectl apply --server-side -f chart/crds), then restart the remediator"
+    )
+    return Block("siblings", text, math.inf)
+
+
+def blocked(
+    ward: Ward,
+    group: Group,
+    around: Around,
+    claims: Mapping[str, str],
+    interval: float,
+    now: float,
+) -> Block | None:
+    """What holds for all pods of the owner; claims: owner -> the policy that looks after it.
+
+    interval: seconds between two looks.
+    """
+    policy, owner = ward.policy, group.owner
+    claimed = claims.get(group.key, policy.key)
+    refusal = ward.refusals.get(group.key)
+    record = ward.records.get(group.key)
+    leaving = [
+        pod
+        for pod in group.pods
+        if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
+    ]
+    held = held_back(ward, group, record, interval, now)
+    checks: tuple[tuple[object, str, str], ...] = (
+        (ward.problem, "stale", ward.problem),
+        (policy.paused, "paused", "the policy is paused"),
+        (around.stopped, "stopped", around.stopped),
+        (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
+        (
+            not group.ill[0].owner_uid,
+            "unmanaged",
+            "no controller would replace it",
+        ),
+        (owner is None, "owner-unknown", "its owner is not known yet"),
+        (group.under_way, "under-way", "a restart is under way"),
+        (
+            record is not None and record.gave_up,
+            "gave-up",
+            f"{policy.restart.max_per_hour} restarts within an hour did not help",
+        ),
+        (held, held.cause if held else "", held.text if held else ""),
+        (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
+        (
+            owner is not None and owner.unseen and group.stuck,
+            "controller",
+            f"{group.stuck}: nothing would replace the pod; is kube-controller-manager running?",
+        ),
+        (
+            owner is not None and owner.rolling and not group.stuck,
+            "rollout",
+            owner.rolling if owner else "",
+        ),
+        (
+            group.shrinking and not group.stuck,
+            "scale-in",
+            f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in",
+        ),
+    )
+    for holds, cause, text in checks:
+        if holds:
+            return Block(cause, text)
+    if refusal is not None and (refusal.block.until or 0.0) > now:
+        return refusal.block
+    return None
+
+
+def spent(ward: Ward, group: Group, now: float) -> Block | None:
+    """Whether the owner's restarts are used up: for the hour (noted, it gives up), or for now."""
+    record = ward.records.get(group.key)
+    if record is None:
+        return None
+    restart = ward.policy.restart
+    recent = record.recent(now)
+    if len(recent) >= restart.max_per_hour:
+        ward.records[group.key] = replace(record, gave_up=now)
+        return Block("gave-up", f"{len(recent)} restarts within the hour did not help")
+    opens = max(record.restarts, default=0.0) + restart.wait(record.failures)
+    if opens > now:
+        return Block("backoff", f"{record.failures} restarts did not help", opens)
+    return None

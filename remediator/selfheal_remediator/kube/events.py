@@ -1,0 +1,181 @@
+"""Kubernetes Events, best effort: they never fail or delay what they tell about."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.threads import supervision
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "selfheal-remediator"
+#: Events about objects without a namespace live here.
+NAMESPACE = "default"
+MAX_MESSAGE = 1000
+SAME_AGAIN_AFTER = 300.0
+QUEUE = 2000
+#: So many Events are remembered as said, the last ones.
+MOST_SAID = 10_000
+#: An Event waits so long (seconds) for requests under way, unless so many wait behind it.
+YIELD, BACKLOG = 1.0, 100
+#: What an object's name may have (a DNS subdomain), and what is added to that of an Event.
+MAX_NAME, SUFFIX = 253, 16
+
+
+class EventApi(Protocol):
+    """What the writer needs of the API (kubernetes_api.KubernetesApi)."""
+
+    def write(
+        self, method: str, path: str, body: object, *, timeout: float = ..., fenced: bool = ...
+    ) -> Answer: ...
+
+    def settle(self, seconds: float) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """Something that happened to a node."""
+
+    node: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """Something that happened to an object in a namespace."""
+
+    api: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool
+
+
+Said = NodeEvent | ObjectEvent
+
+
+def _subject(event: Said) -> ObjectEvent:
+    """The event with its object spelled out; Nodes have no namespace."""
+    if isinstance(event, ObjectEvent):
+        return event
+    return ObjectEvent(
+        "v1", "Node", "", event.node, event.uid, event.reason, event.message, event.warning
+    )
+
+
+def _event_name(name: str) -> str:
+    """A new name, which begins with as much of the object's as there is room for."""
+    return f"{name[: MAX_NAME - SUFFIX - 1].rstrip('-.')}.{uuid.uuid4().hex[:SUFFIX]}"
+
+
+class EventWriter:
+    """Writes Events from a thread of its own; the same one again only after five minutes."""
+
+    def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
+        self._api, self._instance, self._count = api, instance, count
+        #: Each with the time when it was said: it may have to wait for its turn.
+        self._queue: queue.Queue[tuple[Said, datetime] | None] = queue.Queue(QUEUE)
+        #: When they were said last, the oldest first.
+        self._said: OrderedDict[Said, float] = OrderedDict()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread = supervision.start("events", self._run, self._stop)
+
+    def close(self, seconds: float) -> None:
+        """Write what is waiting, for at most so long."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def say(self, event: Said) -> None:
+        """Queue one event; dropped (and counted) when too many wait."""
+        now = time.monotonic()
+        if now - self._said.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
+            return
+        try:
+            self._queue.put_nowait((event, datetime.now(UTC)))
+        except queue.Full:
+            self._count("dropped")  # and not said: it may be the next time
+            return
+        self._said[event] = now
+        self._said.move_to_end(event)
+        while len(self._said) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
+            self._said.popitem(last=False)
+
+    def _oldest(self) -> float:
+        return next(iter(self._said.values()), float("inf"))
+
+    def _run(self) -> None:
+        while (queued := self._queue.get()) is not None:
+            if self._queue.qsize() < BACKLOG:  # else the last ones would be dropped
+                self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
+            event, when = queued
+            try:
+                with supervision.expected("events", "an Event"):
+                    self._write(event, when)
+            except ApiFailure as failure:
+                self._count("failed")
+                log.debug("event not written: %s", failure)
+
+    def _write(self, event: Said, when: datetime) -> None:
+        """Send one Event. Raises ApiFailure."""
+        said = _subject(event)
+        path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
+        body = self._body(said, when)
+        answer = self._api.write("POST", path, body, timeout=10.0, fenced=False)
+        self._count("written" if answer.ok else "refused")
+        if not answer.ok:
+            log.debug("event refused: %s", answer.failure())
+
+    def _body(self, event: ObjectEvent, when: datetime) -> dict[str, object]:
+        at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
+        message = event.message
+        if len(message) > MAX_MESSAGE:
+            message = message[: MAX_MESSAGE - 1] + "…"
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": _event_name(event.name),
+                "namespace": event.namespace or NAMESPACE,
+            },
+            "involvedObject": {
+                "apiVersion": event.api,
+                "kind": event.kind,
+                "name": event.name,
+                "uid": event.uid,
+                **({"namespace": event.namespace} if event.namespace else {}),
+            },
+            "reason": event.reason,
+            "message": message,
+            "type": "Warning" if event.warning else "Normal",
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._instance[:128],
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        }

@@ -1,0 +1,188 @@
+"""What the API server's answers mean, above all the many ways in which it refuses an eviction.
+
+The bodies are metav1.Status objects; the order of checks follows the API server's
+pkg/registry/core/pod/storage/eviction.go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from selfheal_remediator.failures import ApiFailure, Json, Malformed
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Reading `what` out of JSON: where it is not as the API describes it, Malformed says so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Malformed(f"{what} cannot be read: {error!r}"[:300]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer of the API server; `retry_after` in seconds, None when not given.
+
+    parsed: the body as an object, where somebody has read it already.
+    """
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+    parsed: Json | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was carried out."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Json:
+        """The body as an object; {} when it is not one."""
+        if self.parsed is not None:
+            return self.parsed
+        return object_from(self.body) or {}
+
+    def failure(self) -> ApiFailure:
+        """The refusal as an exception."""
+        status = self.json()
+        if status.get("kind") != "Status":
+            text = self.body.decode("utf-8", "replace").strip()
+            status = {"message": " ".join(text.split())[:300]}
+        status["code"] = self.status
+        failure = ApiFailure.from_status(status)
+        failure.retry_after = self.retry_after
+        return failure
+
+    @property
+    def throttled(self) -> bool:
+        """429 from the server's own flow control, which asks this client to slow down.
+
+        Its handler (apiserver's pkg/server/filters) answers before anything else looks at the
+        request: always with Retry-After, and with nothing about an object. A 429 with causes (a
+        disruption budget), of an admission plugin or webhook, or of one resource's storage is
+        about that one request.
+        """
+        if self.status != 429 or self.retry_after is None:
+            return False
+        failure = self.failure()
+        about_one = any(words in failure.message for words in _ABOUT_ONE_REQUEST)
+        return not failure.causes and not about_one
+
+
+def object_from(body: bytes) -> Json | None:
+    """The JSON object that these bytes are; None when they are anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+#: How webhooks and admission policies say no, or fail to say anything.
+_ADMISSION = ("admission webhook", "failed calling webhook", "ValidatingAdmissionPolicy")
+#: 429 of what is no flow control: admission, the EventRateLimit plugin, a cache that fills, and
+#: a disruption budget (whose causes a proxy may have dropped).
+_ABOUT_ONE_REQUEST = (
+    *_ADMISSION,
+    "failed to call webhook",
+    "limit reached on type",
+    "(re)initializing",
+    "disruption budget",
+)
+
+
+class Outcome(Enum):
+    """What became of an eviction request; the value is the bounded label for metrics."""
+
+    ACCEPTED = "accepted"
+    GONE = "gone"
+    REPLACED = "replaced"
+    BUDGET = "pdb"
+    PROCESSING = "pdb-processing"
+    SEVERAL_BUDGETS = "multi-pdb"
+    THROTTLED = "throttled"
+    NAMESPACE = "namespace-terminating"
+    WEBHOOK = "webhook"
+    FORBIDDEN = "forbidden"
+    INVALID = "invalid"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def over(self) -> bool:
+        """Whether the pod is gone, or on its way."""
+        return self in (Outcome.ACCEPTED, Outcome.GONE, Outcome.REPLACED)
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionResult:
+    """An eviction's outcome, with what the server said and when to ask again (seconds)."""
+
+    outcome: Outcome
+    message: str = ""
+    retry_after: float | None = None
+
+
+_BUDGET_TEXT = re.compile(
+    r"The disruption budget (?P<name>\S+) needs (?P<needs>\d+) healthy pods"
+    r" and has (?P<has>\d+) currently"
+)
+
+
+def budget_shortage(message: str) -> str | None:
+    """`name needs N, has M` from the server's text, None when it says nothing of the kind."""
+    found = _BUDGET_TEXT.search(message)
+    return f"{found['name']} needs {found['needs']}, has {found['has']}" if found else None
+
+
+def classify_eviction(answer: Answer) -> EvictionResult:
+    """The outcome of POST pods/eviction from the server's answer."""
+    if answer.ok:
+        return EvictionResult(Outcome.ACCEPTED)
+    failure = answer.failure()
+    text = "; ".join([failure.message, *(message for _, message in failure.causes)])
+    outcome = _refusal(failure, text)
+    return EvictionResult(outcome, text, answer.retry_after)
+
+
+def _refusal(failure: ApiFailure, text: str) -> Outcome:
+    if any(word in text for word in _ADMISSION):
+        return Outcome.WEBHOOK
+    reasons = {reason for reason, _ in failure.causes}
+    match failure.status:
+        case 404:
+            outcome = Outcome.GONE
+        case 409:
+            # The uid precondition failed: the name belongs to another pod now.
+            outcome = Outcome.REPLACED if "UID" in text else Outcome.UNAVAILABLE
+        case 429:
+            outcome = _too_many(reasons, text)
+        case 401 | 403:
+            outcome = _forbidden(reasons, text)
+        case 400 | 422:
+            outcome = Outcome.INVALID
+        case 500 if "more than one PodDisruptionBudget" in text:
+            outcome = Outcome.SEVERAL_BUDGETS
+        case _:
+            outcome = Outcome.UNAVAILABLE
+    return outcome
+
+
+def _too_many(reasons: set[str], text: str) -> Outcome:
+    if "DisruptionBudget" not in reasons:
+        return Outcome.THROTTLED
+    return Outcome.PROCESSING if "still being processed" in text else Outcome.BUDGET
+
+
+def _forbidden(reasons: set[str], text: str) -> Outcome:
+    if "NamespaceTerminating" in reasons:
+        return Outcome.NAMESPACE
+    # Too many pods are on their way already (the budget's DisruptedPods map), or it is negative.
+    if "isruption" in text and ("negative" in text or "too big" in text):
+        return Outcome.PROCESSING
+    return Outcome.FORBIDDEN

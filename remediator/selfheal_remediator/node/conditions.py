@@ -1,0 +1,249 @@
+"""What a node's conditions are worth: bad, good, stale, or a detector's restart. Pure.
+
+Two clocks are at work: the writer's (transition and heartbeat times, on the node) and ours
+(`now`, steady within one process). How long something lasts is measured by ours, and by the
+status alone: a detector moves the transition time also when only the reason or the message
+changes. The writer's times only tell whether the writer lives, and when it began anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from selfheal_remediator.config import KUBELET_CONDITIONS, Rule
+from selfheal_remediator.kube.objects import Condition, Node
+
+#: Seconds by which a writer's clock may be ahead before its times count for nothing.
+CLOCK_TOLERANCE = 60.0
+#: So many different reasons of one bad condition are remembered (a detector may write any text).
+MAX_REASONS = 8
+#: A condition that became good at most so long (seconds) before its detector began anew, or
+#: after, became so by that.
+RESET_TOLERANCE = 5.0
+
+
+class Reading(Enum):
+    """What a condition says about a rule. Only GOOD is a recovery."""
+
+    BAD = "bad"
+    GOOD = "good"
+    UNKNOWN = "unknown"
+    ABSENT = "absent"
+    OTHER = "other-reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A condition while its status is what the rule is about, whatever its reason.
+
+    began: since when by our clock; reasons: those it had since then, oldest first; witnessed:
+    we saw the present reading begin (else it is as old as we know the node, or older).
+    """
+
+    began: float
+    reasons: tuple[str, ...]
+    witnessed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One rule on one node as we saw it: the reading, and since when by our clock."""
+
+    reading: Reading
+    since: float
+    status: str = ""
+    transition: float | None = None
+    bad: Bad | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons that the condition had since its status became bad."""
+        return self.bad.reasons if self.bad is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A condition's heartbeat: its value, and when we saw it change (None = never)."""
+
+    value: float | None
+    changed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What must be remembered of a node (one uid) between two looks at it."""
+
+    sights: Mapping[str, Sight] = field(default_factory=dict)
+    pulses: Mapping[str, Pulse] = field(default_factory=dict)
+    reset: float | None = None
+
+
+def reading(rule: Rule, condition: Condition | None) -> Reading:
+    """What the condition says about the rule, taken by itself."""
+    if condition is None:
+        return Reading.ABSENT
+    if condition.status in rule.status:
+        return Reading.BAD if rule.matches_reason(condition.reason) else Reading.OTHER
+    return Reading.UNKNOWN if condition.status == "Unknown" else Reading.GOOD
+
+
+def observe(
+    memory: Memory, old: Node | None, new: Node, rules: Iterable[Rule], now: float
+) -> Memory:
+    """The memory after seeing `new`; `old` is the same node (same uid) as seen before."""
+    sights = {}
+    pulses = {}
+    for rule in rules:
+        condition = new.conditions.get(rule.condition)
+        sights[rule.key] = _sight(memory.sights.get(rule.key), rule, condition, now)
+        if condition is not None and condition.type not in pulses:
+            pulses[condition.type] = _pulse(memory.pulses.get(condition.type), condition, now)
+    reset = now if old is not None and _detector_restarted(old, new) else memory.reset
+    return replace(memory, sights=sights, pulses=pulses, reset=reset)
+
+
+def _sight(before: Sight | None, rule: Rule, condition: Condition | None, now: float) -> Sight:
+    seen = reading(rule, condition)
+    since = before.since if before is not None and before.reading is seen else now
+    if condition is None:
+        return Sight(seen, since)
+    bad = _bad(before, seen, condition, now) if condition.status in rule.status else None
+    return Sight(seen, since, condition.status, condition.transition, bad)
+
+
+def _bad(before: Sight | None, seen: Reading, condition: Condition, now: float) -> Bad:
+    known = before.bad if before is not None else None
+    if before is None or known is None:
+        return Bad(now, (condition.reason,), before is not None)
+    reasons = known.reasons
+    if condition.reason not in reasons and len(reasons) < MAX_REASONS:
+        reasons = (*reasons, condition.reason)
+    witnessed = known.witnessed or before.reading is not seen
+    if (reasons, witnessed) == (known.reasons, known.witnessed):
+        return known
+    return Bad(known.began, reasons, witnessed)
+
+
+def _pulse(before: Pulse | None, condition: Condition, now: float) -> Pulse:
+    value = condition.heartbeat if condition.heartbeat is not None else condition.transition
+    if before is None:
+        return Pulse(value, None)
+    return before if before.value == value else Pulse(value, now)
+
+
+def _detector_restarted(old: Node, new: Node) -> bool:
+    """A writer began anew: it wrote all of its conditions False, with a new transition time.
+
+    node-problem-detector does so at its start, without a probe. A transition time that moves
+    while the condition is bad, with the reason or the message, or while another condition of the
+    same write keeps its own, is the detector at work.
+    """
+    moved, kept = [], set()
+    for name, after in new.conditions.items():
+        before = old.conditions.get(name)
+        if before is None or name in KUBELET_CONDITIONS:
+            continue
+        if _newer(before, after):
+            moved.append((before, after))
+        elif before.heartbeat != after.heartbeat:
+            kept.add(after.heartbeat)
+    return any(
+        before.status == after.status == "False"
+        and (before.reason, before.message) == (after.reason, after.message)
+        and (after.heartbeat is None or after.heartbeat not in kept)
+        for before, after in moved
+    )
+
+
+def _newer(before: Condition, after: Condition) -> bool:
+    old, new = before.transition, after.transition
+    return old is not None and new is not None and new > old
+
+
+def stale(rule: Rule, memory: Memory, now: float) -> bool:
+    """Whether the condition's writer gave no sign of life within the rule's heartbeat limit.
+
+    Alive is: the heartbeat is recent by the writer's clock, or we saw it change recently (a
+    writer whose clock is wrong). A heartbeat in the future proves nothing by itself.
+    """
+    limit = rule.max_heartbeat_age
+    pulse = memory.pulses.get(rule.condition)
+    if limit is None or pulse is None:
+        return False
+    return fresh_until(pulse, limit, now) <= now
+
+
+def fresh_until(pulse: Pulse, limit: float, now: float) -> float:
+    """Until when (our clock) the writer counts as alive; in the past = stale."""
+    until = 0.0
+    if pulse.value is not None and pulse.value <= now + CLOCK_TOLERANCE:
+        until = pulse.value + limit
+    if pulse.changed is not None:
+        until = max(until, pulse.changed + limit)
+    return until
+
+
+def first_seen(sight: Sight, noted: float | None) -> float:
+    """Since when the condition is bad: by our clock, or by what was written down on the node.
+
+    noted: the annotation's firstSeen for this rule, None = none. It counts where we did not see
+    the condition become bad ourselves: then it was so before this process knew the node.
+    """
+    if noted is None or (sight.bad is not None and sight.bad.witnessed):
+        return sight.since
+    return min(sight.since, noted)
+
+
+def onsets(rule: Rule, before: Sight | None, sight: Sight) -> tuple[tuple[str, ...], bool]:
+    """Reasons under which the rule's condition is newly bad, and whether it began just now.
+
+    A reason that only alternates is not new: (), as is one that the rule is not about.
+    """
+    known = before.reasons if before is not None else ()
+    fresh = tuple(r for r in sight.reasons if r not in known and rule.matches_reason(r))
+    return fresh, not any(rule.matches_reason(reason) for reason in known)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Whether a condition has recovered: `due` is when (None = not by waiting), and why not."""
+
+    due: float | None
+    why: str
+
+
+def recovery(
+    rule: Rule,
+    node: Node,
+    memory: Memory,
+    *,
+    hold_down: float,
+    reset_hold_down: float,
+    held_boot: str,
+    now: float,
+) -> Recovery:
+    """When the rule's condition counts as recovered, were nothing to change any more."""
+    sight = memory.sights.get(rule.key)
+    if sight is None or sight.reading is not Reading.GOOD:
+        seen = sight.reading.value if sight else Reading.ABSENT.value
+        return Recovery(None, f"{rule.condition} is {seen}")
+    if rule.latched and (not node.boot_id or node.boot_id == held_boot):
+        return Recovery(
+            None, f"{rule.condition} is latched: it counts as recovered only after a reboot"
+        )
+    if stale(rule, memory, now):
+        return Recovery(None, f"{rule.condition}: its heartbeat is stale")
+    wait = hold_down
+    why = f"{rule.condition} is good, hold-down"
+    # Good because the detector began anew is no recovery until it had time to look again.
+    if (
+        not rule.latched
+        and memory.reset is not None
+        and memory.reset >= sight.since - RESET_TOLERANCE
+    ):
+        wait = max(hold_down, reset_hold_down)
+        why = f"{rule.condition} is good since its detector restarted, hold-down"
+        return Recovery(memory.reset + wait, why)
+    return Recovery(sight.since + wait, why)

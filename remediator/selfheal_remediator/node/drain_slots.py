@@ -1,0 +1,84 @@
+"""Which drains count against the limits of drains at a time. Pure.
+
+A drain that makes no progress (its kubelet is dead, a budget never opens) gives its place to one
+that can. It evicts nothing more until it gets a place again. Its node stays cordoned, its
+deadline stays, and all other limits count it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from selfheal_remediator.config import Brakes
+from selfheal_remediator.node.limits import Engaged, Member, Tally, ask_drain
+
+#: So many drains may be without a place at a time: where one after the other comes to a
+#: standstill, something else is wrong than their nodes.
+MOST_WITHOUT_PLACE = 10
+
+
+@dataclass(slots=True)
+class DrainSlots:
+    """The drains (nodes' uids) that are at a standstill, and those that gave their place away.
+
+    standing: since when (our clock) they make no progress. ready: those without a place that could
+    go on. Both are told by who carries the drains out. given: when they gave their place away.
+    """
+
+    standing: Mapping[str, float] = field(default_factory=dict)
+    ready: frozenset[str] = frozenset()
+    given: dict[str, float] = field(default_factory=dict)
+    #: When the deadlines of drains are (our clock), as who carries them out says.
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+
+    def ask(
+        self,
+        brakes: Brakes,
+        tally: Tally,
+        member: Member,
+        members: Mapping[str, Member],
+        now: float,
+    ) -> tuple[Engaged | None, str]:
+        """Whether one more drain may begin, and whose place it takes (uid, empty = a free one).
+
+        A place that is taken is counted out of the tally.
+        """
+        block = ask_drain(brakes, tally, member)
+        if block is None or block.brake != "maxDraining" or len(self.given) >= MOST_WITHOUT_PLACE:
+            return block, ""
+        for uid in sorted(self.standing, key=lambda uid: (self.standing[uid], uid)):
+            holder = members.get(uid)
+            if holder is None or not holder.draining or uid in self.given:
+                continue
+            tally.add_drain(holder, -1)
+            if ask_drain(brakes, tally, member) is None:
+                self.given[uid] = now
+                return None, uid
+            tally.add_drain(holder, 1)
+        return block, ""
+
+    def restore(
+        self, brakes: Brakes, tally: Tally, drains: Iterable[tuple[str, Member]], now: float
+    ) -> None:
+        """Who had a place in the term before is not written down: these drains (uid, member) get
+        one in this order, as far as the limits go. Those that get none are counted out of the
+        tally, in which all of them count."""
+        found = list(drains)
+        for _, member in found:
+            tally.add_drain(member, -1)
+        for uid, member in found:
+            block = ask_drain(brakes, tally, member)
+            if block is not None and block.brake == "maxDraining":
+                self.given[uid] = now
+            else:
+                tally.add_drain(member)
+
+    def waiting(self) -> list[str]:
+        """Those that could go on if they had a place, the longest without one first."""
+        return sorted(self.ready & self.given.keys(), key=lambda uid: (self.given[uid], uid))
+
+    def keep(self, draining: Iterable[str]) -> None:
+        """Only these still drain."""
+        still = set(draining)
+        self.given = {uid: when for uid, when in self.given.items() if uid in still}

@@ -1,0 +1,248 @@
+"""How many nodes may be out of service, and how fast they may go. Pure.
+
+Brakes pace the work: each hold and each drain asks for room, the answer names the brake that
+has none. Giving a node back never asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from selfheal_remediator.config import Brakes
+
+#: Percentage and number of not-answering nodes at which a whole zone, or the control plane, is
+#: suspected instead of its nodes (the node controller's thresholds for a disrupted zone).
+OUTAGE_PERCENT = 55
+OUTAGE_MINIMUM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node of the population, as the brakes count it.
+
+    held: out of service because of us; unavailable: out of service for whatever other reason
+    (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
+    not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
+    group: the value of the label brakes.groupLabel.
+    """
+
+    zone: str = ""
+    group: str = ""
+    control_plane: bool = False
+    held: bool = False
+    unavailable: bool = False
+    draining: bool = False
+    silent: bool = False
+    tainted: bool = False
+
+    @property
+    def in_service(self) -> bool:
+        """Whether the scheduler may use it."""
+        return not (self.held or self.unavailable)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts against which brakes are asked; `add_*` when something was allowed.
+
+    hold_times: when the last holds began (our clock), needed as far back as the rate's window.
+    peak: the largest population of the last hour, so that an autoscaler that removes drained
+    nodes does not shrink the budget.
+    """
+
+    population: int = 0
+    held: int = 0
+    unavailable: int = 0
+    draining: int = 0
+    #: Control-plane nodes that are out of service, because of us or not.
+    control_plane_out: int = 0
+    silent: int = 0
+    #: Nodes that the scheduler may use for any pod.
+    open_to_all: int = 0
+    zones: Counter[str] = field(default_factory=Counter)
+    zones_held: Counter[str] = field(default_factory=Counter)
+    zones_draining: Counter[str] = field(default_factory=Counter)
+    zones_silent: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    groups_held: Counter[str] = field(default_factory=Counter)
+    groups_draining: Counter[str] = field(default_factory=Counter)
+    hold_times: list[float] = field(default_factory=list)
+    peak: int = 0
+
+    @classmethod
+    def of(cls, members: Iterable[Member], hold_times: Iterable[float], peak: int) -> Tally:
+        """Counts over the population."""
+        tally = cls(hold_times=sorted(hold_times), peak=peak)
+        for member in members:
+            tally.count(member, 1)
+        return tally
+
+    def count(self, member: Member, sign: int) -> None:
+        """Take a node in (1) or out (-1)."""
+        self.population += sign
+        self.open_to_all += sign * (member.in_service and not member.tainted)
+        self.zones[member.zone] += sign
+        self.groups[member.group] += sign
+        if member.held:
+            self._count_held(member, sign)
+        elif member.unavailable:
+            self.unavailable += sign
+        if member.held or member.unavailable:
+            self.control_plane_out += sign * member.control_plane
+        if member.draining:
+            self.add_drain(member, sign)
+        if member.silent:
+            self.silent += sign
+            self.zones_silent[member.zone] += sign
+
+    def _count_held(self, member: Member, sign: int) -> None:
+        self.held += sign
+        self.zones_held[member.zone] += sign
+        self.groups_held[member.group] += sign
+
+    def copy(self, hold_times: Iterable[float], peak: int) -> Tally:
+        """The same counts, to be changed on their own."""
+        counters = {
+            name: getattr(self, name).copy()
+            for name in self.__slots__
+            if isinstance(getattr(self, name), Counter)
+        }
+        return replace(self, **counters, hold_times=list(hold_times), peak=peak)
+
+    def add_hold(self, member: Member, now: float) -> None:
+        """Count a hold that was just allowed."""
+        self._count_held(member, 1)
+        self.open_to_all -= member.in_service and not member.tainted
+        if member.unavailable:
+            self.unavailable -= 1
+        else:
+            self.control_plane_out += member.control_plane
+        self.hold_times.append(now)
+
+    def add_drain(self, member: Member, sign: int = 1) -> None:
+        """Count a drain that was just allowed (or, with -1, one that is over)."""
+        self.draining += sign
+        self.zones_draining[member.zone] += sign
+        self.groups_draining[member.group] += sign
+
+
+def budget(brakes: Brakes, population: int) -> int:
+    """How many of `population` nodes may be held: amount, at least floor, at most ceiling."""
+    nodes = max(brakes.max_held.of(population), brakes.max_held_floor)
+    return nodes if brakes.max_held_ceiling is None else min(nodes, brakes.max_held_ceiling)
+
+
+@dataclass(frozen=True, slots=True)
+class Engaged:
+    """A brake that has no room. `until` = when time alone opens it (None = not by time)."""
+
+    brake: str
+    message: str
+    until: float | None = None
+
+
+def ask_hold(brakes: Brakes, tally: Tally, member: Member, now: float) -> Engaged | None:
+    """None when the node may be held now, else the brake that is engaged."""
+    population = max(tally.population, tally.peak)
+    limit = budget(brakes, population)
+    if tally.held >= limit:
+        return Engaged("maxHeld", f"{tally.held} of {population} nodes held, allowed {limit}")
+    out = tally.held + tally.unavailable + (not member.unavailable)
+    if out > limit and not member.unavailable:
+        return Engaged(
+            "unavailable",
+            f"{tally.held} nodes held and {tally.unavailable} unavailable for other reasons, "
+            f"allowed together {limit} of {population}",
+        )
+    last = _ask_last(brakes, tally, member)
+    if last is not None:
+        return last
+    others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
+    if member.control_plane and others_out >= 1:
+        return Engaged("controlPlane", "one control-plane node is out of service already")
+    return _ask_zone(brakes, tally, member) or _ask_pace(brakes, tally, now)
+
+
+def _ask_last(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+    """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
+
+    A node that is open to all pods is replaced only by such ones. One that is not ready counts
+    too: it may come back, and would be the only one then.
+    """
+    keep = brakes.keep_schedulable
+    if member.tainted:
+        others = tally.population - tally.held - tally.unavailable - member.in_service
+    else:
+        others = tally.open_to_all - member.in_service
+    if others >= keep:
+        return None
+    return Engaged(
+        "unavailable",
+        f"{others} other nodes are ready and schedulable, {keep} must stay (minSchedulable)",
+    )
+
+
+def _ask_zone(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+    """The zone and the group of the node have room, and the zone is not down as a whole."""
+    outage = zone_outage(tally, member.zone)
+    if outage is not None:
+        return outage
+    for what, key, limit, size, held in (
+        ("zone", member.zone, brakes.max_held_per_zone, tally.zones, tally.zones_held),
+        ("group", member.group, brakes.max_held_per_group, tally.groups, tally.groups_held),
+    ):
+        if limit is None:
+            continue
+        allowed = max(limit.of(size[key]), 1)
+        if held[key] >= allowed:
+            place = _place(what, key)
+            return Engaged(what, f"{held[key]} nodes held in {place}, allowed {allowed}")
+    return None
+
+
+def _place(what: str, key: str) -> str:
+    return f"{what} {key}" if key else f"no {what}"
+
+
+def zone_outage(tally: Tally, zone: str) -> Engaged | None:
+    """Most of a zone silent at once is the zone's fault (the network's, the power's), not theirs.
+
+    The node controller's rule for a disrupted zone; the other zones go on. Nodes without a zone
+    are judged all together, by the planner.
+    """
+    silent, nodes = tally.zones_silent[zone], tally.zones[zone]
+    if not zone or silent < OUTAGE_MINIMUM or 100 * silent < OUTAGE_PERCENT * nodes:
+        return None
+    return Engaged("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
+
+
+def _ask_pace(brakes: Brakes, tally: Tally, now: float) -> Engaged | None:
+    if tally.hold_times and brakes.min_interval:
+        opens = tally.hold_times[-1] + brakes.min_interval
+        if opens > now:
+            return Engaged("minInterval", f"{brakes.min_interval:g}s between two holds", opens)
+    if brakes.rate is not None:
+        recent = [moment for moment in tally.hold_times if moment > now - brakes.rate.window]
+        if len(recent) >= brakes.rate.count:
+            opens = recent[-brakes.rate.count] + brakes.rate.window
+            return Engaged("rate", f"{len(recent)} holds within {brakes.rate.window:g}s", opens)
+    return None
+
+
+def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+    """None when one more drain may begin now, else the brake that is engaged."""
+    if tally.draining >= brakes.max_draining:
+        return Engaged("maxDraining", f"{tally.draining} drains, allowed {brakes.max_draining}")
+    outage = zone_outage(tally, member.zone)
+    if outage is not None:
+        return outage
+    for what, key, limit, draining in (
+        ("zone", member.zone, brakes.max_draining_per_zone, tally.zones_draining),
+        ("group", member.group, brakes.max_draining_per_group, tally.groups_draining),
+    ):
+        if limit is not None and draining[key] >= limit:
+            message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
+            return Engaged("maxDraining", message)
+    return None

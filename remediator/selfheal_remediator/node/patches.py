@@ -1,0 +1,63 @@
+"""JSON patches (RFC 6902) for a Node, each guarded by tests on uid and resourceVersion. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.evaluate import Intent, Kind
+
+SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
+Json = dict[str, Any]
+
+
+def node_patch(intent: Intent, node: Node, *, scale_down_disabled: bool) -> list[Json]:
+    """The patch that carries out the intent on the node as it was seen.
+
+    The server refuses it (422) when the node is another one or has changed since: what was
+    decided holds for exactly this resourceVersion, so no other fresh read is needed.
+    """
+    annotations = node.annotations
+    ops: list[Json] = [
+        _op("test", "/metadata/uid", intent.uid),
+        _op("test", "/metadata/resourceVersion", node.version),
+    ]
+    if not node.annotated:
+        ops.append(_op("add", "/metadata/annotations", {}))
+    state = intent.state
+    if intent.kind is Kind.HOLD:
+        ops.append(_op("add", "/spec/unschedulable", True))
+        if state is not None and _our_mark(annotations):
+            state = replace(state, scale_down_mark=True)  # left by one that is gone: ours now
+        if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
+            ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
+            state = replace(state, scale_down_mark=True)
+    if intent.kind is Kind.GIVE_BACK and node.unschedulable:
+        ops.append({"op": "remove", "path": "/spec/unschedulable"})
+    if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
+        ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
+    return ops + _state_ops(state, annotations)
+
+
+def _state_ops(state: State | None, annotations: Mapping[str, str]) -> list[Json]:
+    if state is not None:
+        return [_op("add", _annotation(STATE_KEY), state.to_json())]
+    if STATE_KEY in annotations:
+        return [{"op": "remove", "path": _annotation(STATE_KEY)}]
+    return []
+
+
+def _our_mark(annotations: Mapping[str, str]) -> bool:
+    marked = '"scaleDownMark":true' in annotations.get(STATE_KEY, "")
+    return marked and annotations.get(SCALE_DOWN_KEY) == "true"
+
+
+def _annotation(key: str) -> str:
+    return "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def _op(op: str, path: str, value: object) -> Json:
+    return {"op": op, "path": path, "value": value}

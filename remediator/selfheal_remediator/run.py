@@ -1,0 +1,234 @@
+"""`selfheal-remediator run`: checks everything that can be checked, then works until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from selfheal_remediator.config import Config, Environment, SettingsError, load_config
+from selfheal_remediator.controller.loop import Identity, Remediator
+from selfheal_remediator.drain import autoscaler
+from selfheal_remediator.failures import Failure
+from selfheal_remediator.health import serve
+from selfheal_remediator.kube import custom_resources
+from selfheal_remediator.kube.client import KubernetesApi, Permission, load_configuration
+from selfheal_remediator.kube.election import Leader
+from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.threads import supervision
+
+log = logging.getLogger("remediator")
+
+#: How long the start waits for an API server that does not answer.
+API_PATIENCE = 60.0
+_M_ARENA_MAX = -8
+#: A ConfigMap's change takes up to a minute to arrive in the pod; looking is cheap.
+CONFIG_EVERY = 3.0
+
+
+def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
+    """Everything that `run` uses, as the README's and the chart's RBAC grant it."""
+    leases = "coordination.k8s.io"
+    wanted = [Permission(verb, "", "nodes") for verb in ("get", "list", "watch", "patch")]
+    wanted += [Permission(verb, "", "pods") for verb in ("get", "list", "watch")]
+    wanted.append(Permission("create", "", "pods", "eviction"))
+    if config.drain.on_deadline == "delete":
+        wanted.append(Permission("delete", "", "pods"))
+    wanted.append(Permission("get", "", "persistentvolumeclaims"))
+    wanted.append(Permission("get", "", "persistentvolumes"))
+    wanted += [
+        Permission(verb, "policy", "poddisruptionbudgets") for verb in ("get", "list", "watch")
+    ]
+    wanted.append(Permission("list", "apps", "daemonsets"))
+    if config.policies.enabled:
+        wanted += _for_policies(config.policies.namespaces or ("",))
+    wanted.append(Permission("list", leases, "leases"))
+    if config.drain.headroom:
+        wanted.append(Permission("list", "", "namespaces"))
+    if config.drain.headroom and config.drain.autoscaler == "auto":
+        status = {"namespace": autoscaler.STATUS_NAMESPACE, "name": autoscaler.STATUS_NAME}
+        wanted.append(Permission("get", "", "configmaps", **status))
+    wanted += [
+        Permission("create", "", "events", namespace=place)
+        for place in dict.fromkeys(("default", namespace))
+    ]
+    wanted.append(Permission("create", leases, "leases", namespace=namespace))
+    wanted += [
+        Permission(verb, leases, "leases", namespace=namespace, name=lease)
+        for verb in ("list", "watch", "patch")
+    ]
+    return wanted
+
+
+def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
+    """What pod healing needs beside: policies, their status, what stands behind their pods."""
+    group, apps = (
+        custom_resources.GROUP,
+        ("replicasets", "deployments", "statefulsets", "daemonsets"),
+    )
+    wanted = []
+    for place in namespaces:
+        wanted += [
+            Permission(verb, group, custom_resources.PLURAL, namespace=place)
+            for verb in ("get", "list", "watch")
+        ]
+        wanted.append(
+            Permission("patch", group, custom_resources.PLURAL, "status", namespace=place)
+        )
+        wanted += [Permission("get", "apps", resource, namespace=place) for resource in apps]
+        wanted.append(Permission("create", "", "events", namespace=place))
+    return wanted
+
+
+def run(options: argparse.Namespace) -> int:
+    """Work as a daemon; raises Failure when it cannot begin.
+
+    After a signal the process ends here with status 0 (the return type is for the commands'
+    table): threads that wait for an answer must not hold it up.
+    """
+    _limit_arenas()
+    environment = Environment.read()
+    config = load_config(options.config or environment.config_file)
+    _log_to_stderr(environment)
+    access, default_namespace = load_configuration(options.kubeconfig, options.context)
+    namespace = (
+        options.namespace
+        or config.lease.namespace
+        or environment.pod_namespace
+        or default_namespace
+    )
+    lease = config.lease
+    if options.lease:
+        lease = lease.model_copy(update={"name": options.lease})
+    metrics = Metrics()
+    api = KubernetesApi(
+        access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.request
+    )
+    _check_permissions(api, permissions(config, namespace, lease.name))
+    identity = _identity(environment)
+    events = EventWriter(api, identity, lambda result: metrics.events.labels(result).inc())
+
+    def leader_of(
+        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
+    ) -> Leader:
+        watch = api.lease(namespace, lease.name)
+        return Leader(api, watch, lease, namespace, identity, on_change, on_annotations)
+
+    owner = Identity(f"{namespace}/{lease.name}", environment.pod_uid)
+    remediator = Remediator(config, api, leader_of, events, metrics, owner)
+    try:
+        server = serve(environment.http_port, remediator.healthy, remediator.ready, metrics.render)
+    except OSError as error:
+        port = environment.http_port
+        raise Failure(f"HTTP_PORT: port {port} cannot be used: {error.strerror}") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: remediator.stop())
+    log.info(
+        "started: mode %s, %d rules, API server %s, lease %s, http port %d",
+        config.mode,
+        len(config.rules),
+        api.server,
+        owner.owner,
+        server.server_port,
+    )
+    path = options.config or environment.config_file
+    supervision.start(
+        "config", lambda: _follow_config(path, config, remediator, metrics), threading.Event()
+    )
+    remediator.run()
+    log.info("stopped")
+    # Requests under way are the API server's now; their threads are not waited for.
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
+def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: Metrics) -> None:
+    """Take up changes of the file; one that cannot be used is reported and not taken."""
+    complaint = ""
+    while True:
+        time.sleep(CONFIG_EVERY)
+        try:
+            fresh = load_config(path)
+        except SettingsError as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                log.error("the new configuration is not taken, the old one stays: %s", error)
+                metrics.config_ok.set(0)
+            continue
+        complaint = ""
+        metrics.config_ok.set(1)
+        if fresh != config:
+            config = fresh
+            remediator.reconfigure(fresh)
+
+
+def _check_permissions(api: KubernetesApi, wanted: list[Permission]) -> None:
+    """Raises Failure that names each missing permission, or when no API server answers."""
+    given_up = time.monotonic() + API_PATIENCE
+    while True:
+        try:
+            missing = api.missing(wanted)
+            break
+        except Exception as error:
+            if time.monotonic() > given_up:
+                message = f"the API server {api.server} does not answer: {error}"
+                raise Failure(message) from error
+            log.warning("the API server %s does not answer yet: %s", api.server, error)
+            time.sleep(2.0)
+    if missing:
+        names = "; ".join(str(item) for item in missing)
+        raise Failure(f"missing permissions (RBAC): {names}", code=3)
+
+
+def _identity(environment: Environment) -> str:
+    """Pod name and uid; outside a pod something as unique."""
+    if environment.pod_name and environment.pod_uid:
+        return f"{environment.pod_name}_{environment.pod_uid}"
+    return f"{socket.gethostname()}_{uuid.uuid4()}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _log_to_stderr(environment: Environment) -> None:
+    handler = logging.StreamHandler()
+    formatter: logging.Formatter
+    if environment.log_format == "json":
+        formatter = _JsonFormatter()
+    else:
+        formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=environment.log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def _limit_arenas() -> None:
+    """Keep glibc from giving each thread a heap of its own: they are many and do little."""
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    except (OSError, AttributeError):
+        log.debug("no mallopt here: memory is left to the C library")

@@ -1,0 +1,95 @@
+"""No thread ends unnoticed: what one raises is logged, counted, and followed by a restart.
+
+An API client can raise more than the failures that it documents (a token file that is being
+rewritten, a broken proxy configuration, an error of its own). Two rules hold everywhere:
+a long-running thread is restarted with back-off (`start`), and a request's unexpected exception
+is turned into an ApiFailure (`expected`), so that whoever waits for its outcome is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.randomness import RANDOM
+
+log = logging.getLogger(__name__)
+
+#: Seconds before the first and at most before a later restart of a thread.
+FIRST_RESTART = 0.2
+LONGEST_RESTART = 10.0
+
+_failures: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
+class Unexpected(ApiFailure):
+    """An exception that no API server's answer explains; whether a request was sent is unknown."""
+
+    def __init__(self, what: str, error: BaseException) -> None:
+        super().__init__(0, type(error).__name__, f"{what}: {error}")
+
+
+def failed(thread: str, error: BaseException, then: str) -> None:
+    """Log an exception with its traceback and count it for the thread."""
+    with _lock:
+        _failures[thread] += 1
+    log.error("thread %s: unexpected %r: %s", thread, error, then, exc_info=error)
+
+
+def failures() -> Mapping[str, int]:
+    """Unexpected exceptions since the process began, by thread."""
+    with _lock:
+        return dict(_failures)
+
+
+@contextmanager
+def expected(thread: str, what: str, *also: type[Exception]) -> Iterator[None]:
+    """Any exception of the block that is neither an ApiFailure nor of `also` becomes Unexpected.
+
+    Also SystemExit and the like: whoever waits for the outcome would wait for ever. Only for
+    blocks that run in threads of their own, where nothing else comes of them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, (ApiFailure, *also)):
+            raise
+        failed(thread, error, f"{what} counts as failed and is tried again")
+        raise Unexpected(what, error) from error
+
+
+def backoff(times: int) -> float:
+    """Seconds before the next attempt after so many failures in a row (1, 2, ...), jittered."""
+    return min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(times, 16)) * RANDOM.uniform(0.5, 1.0)
+
+
+def start(
+    thread: str, target: Callable[[], None], stop: threading.Event, *, name: str = ""
+) -> threading.Thread:
+    """Run the target in a daemon thread, and again whenever it raises, until `stop` is set.
+
+    thread: a bounded label for logs and metrics; name: the thread's own name, where it differs.
+    """
+    started = threading.Thread(
+        target=_supervise, args=(thread, target, stop), name=name or thread, daemon=True
+    )
+    started.start()
+    return started
+
+
+def _supervise(thread: str, target: Callable[[], None], stop: threading.Event) -> None:
+    times = 0
+    while not stop.is_set():
+        try:
+            target()
+            return
+        except BaseException as error:  # noqa: BLE001
+            # Also SystemExit and the like: they would end this thread only, and silently.
+            times += 1
+            failed(thread, error, "the thread is started again")
+        stop.wait(backoff(times))

@@ -1,0 +1,305 @@
+"""The command line: `selfheal-worker`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from selfheal_worker.cli.arguments import count, seconds
+from selfheal_worker.config import SettingsError, load
+from selfheal_worker.model import errors
+from selfheal_worker.task.task_file import TaskError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+ENVIRONMENT = """\
+environment:
+  AMQP_URI                amqp://user:password@host:5672/vhost (amqps for TLS); several by commas.
+                          Or AMQP_HOST, AMQP_PORT (5672), AMQP_VHOST (/), with AMQP_USERNAME and
+                          AMQP_PASSWORD, which also override those in AMQP_URI. Each of AMQP_URI,
+                          AMQP_USERNAME, AMQP_PASSWORD may be a file: AMQP_URI_FILE and so on
+  AMQP_CA_FILE            CA bundle (turns TLS on); AMQP_CERT_FILE and AMQP_KEY_FILE: client's own
+  AMQP_HEARTBEAT          seconds (15)
+  QUEUE_NAME              where the messages come from (feedback)
+  RESULTS_QUEUE           where the answers go (<queue>.results)
+  DLQ_NAME                where the dead letters go (<queue>.dead-letters)
+  RETRY_DELAYS            the delay ladder in seconds (1,5,30,120)
+  DELIVERY_LIMIT          deliveries after which the broker gives up on a message (100)
+  RESULTS_MAX_LENGTH, RESULTS_MAX_AGE, DLQ_MAX_LENGTH, DLQ_MAX_AGE   messages, seconds (0: none)
+  CONCURRENCY             messages in flight (8)
+  MAX_TEXT_BYTES          (65536)       MAX_ATTEMPTS  before a dead letter (5)
+  MAX_BODY_BYTES          of a whole message (0: eight times MAX_TEXT_BYTES, at least 524288)
+  SHUTDOWN_GRACE          seconds to finish what is in flight after SIGTERM (30)
+  MODEL_PROVIDER          builtin, ollama, openai, langchain, llamacpp, or one that is installed
+                          (builtin)
+  MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0), MODEL_SEED (0)
+  MODEL_DEADLINE          seconds for one model call (60); above 1200 the broker's consumer timeout
+                          (30 minutes) must be raised too
+  MODEL_MAX_OUTPUT_TOKENS (512)         MODEL_STRUCTURED  auto, schema, tools, json, none (auto)
+  MODEL_CONTEXT_TOKENS    that the model reads at once (Ollama is asked for 8192 at most)
+  MODEL_TEXT_TOO_LONG     refuse: to the dead letters; shorten: head and tail are read, and the
+                          result says truncated: true (refuse)
+  MODEL_CONCURRENCY, MODEL_REQUESTS_PER_MINUTE            limits of the model (none)
+  MODEL_OPTIONS           JSON object, the provider's own options
+  MODEL_CLAMP             true: a number out of range becomes the range's end (false: asked again)
+  MODELS                  JSON object of named models: {"triage": {"provider": "ollama", "name": …}}
+  MODEL_ACTIVE            one of them (empty: what MODEL_PROVIDER and so on say)
+  MODEL_FALLBACK          others of them, or builtin, in order, joined by commas
+  MODEL_API_KEY_<NAME>    key of a named model (MODEL_API_KEY, but only where its provider and base
+                          URL are MODEL_PROVIDER and MODEL_BASE_URL; else none). Each key may be a
+                          file: MODEL_API_KEY_FILE, MODEL_API_KEY_<NAME>_FILE
+  TASK_FILE               YAML with prompt, schema and examples (empty: the built-in task, emotion)
+  HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
+  LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)
+  FAULT_MODEL_DELAY       seconds added to each model call, for demos and tests (0)
+  FAULT_MODEL_HANG_FILE   while this file is there, model calls hang, deadline or not
+
+exit status: 0 done; 1 failed, the message says why; 2 wrong usage or wrong environment.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        status = command(options)
+        sys.stdout.flush()  # here, where a reader that went away is expected
+        return status
+    except (SettingsError, TaskError, errors.ModelConfigError) as error:
+        print(f"selfheal-worker: {_wrong(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"selfheal-worker: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _wrong(error: Exception) -> str:
+    if isinstance(error, SettingsError):
+        return f"the environment is wrong:\n{error}"
+    return f"the task file is wrong:\n{error}" if isinstance(error, TaskError) else str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="selfheal-worker",
+        description="A queue worker that has texts analysed by a model and loses none of them.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(command=run)
+        return made
+
+    command("run", _run, "consume the queue until SIGTERM")
+
+    topology = command("topology", _topology, "declare the queues, waiting for the broker")
+    topology.add_argument(
+        "--timeout",
+        type=seconds,
+        default=0,
+        metavar="S",
+        help="give up after S seconds (0: never)",
+    )
+
+    analyze = command("analyze", _analyze, "analyse texts here and now, without a broker")
+    analyze.add_argument("text", nargs="?", help="one text")
+    analyze.add_argument("--input", metavar="FILE", help="JSON lines with 'text' ('-': stdin)")
+    _output(analyze)
+
+    evaluate = command("evaluate", _evaluate, "compare models on labelled texts")
+    evaluate.add_argument(
+        "--input", required=True, metavar="FILE", help="JSON lines: text, and the labels wanted"
+    )
+    evaluate.add_argument(
+        "--model",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="named models, or PROVIDER[:NAME] (default: the active one)",
+    )
+    evaluate.add_argument("--field", metavar="F", help="the field to compare (the task's first)")
+    evaluate.add_argument("--limit", type=count, metavar="N", help="the first N texts alone")
+    evaluate.add_argument(
+        "--keep",
+        metavar="FILE",
+        help="write each answer to FILE; the same command then goes on where it was stopped",
+    )
+    _output(evaluate)
+
+    publish = command("publish", _publish, "send messages to the queue, with confirms")
+    publish.add_argument("file", metavar="FILE", help="JSON lines ('-': stdin)")
+    publish.add_argument(
+        "--raw", action="store_true", help="send lines as they are, also those that are no messages"
+    )
+    publish.add_argument(
+        "--id-prefix", metavar="P", help="give a line without an id the id P-<line number>"
+    )
+    _output(publish)
+
+    results = command("results", _results, "take answers from the results queue")
+    ending = results.add_mutually_exclusive_group()
+    ending.add_argument("--follow", action="store_true", help="do not end: wait for more")
+    ending.add_argument("--expect", type=count, metavar="N", help="end after N answers")
+    results.add_argument(
+        "--timeout",
+        type=seconds,
+        default=5.0,
+        metavar="S",
+        help="end after S seconds without an answer (5)",
+    )
+    _output(results)
+
+    letters = command("dead-letters", _usage(parser), "look at dead letters, and send them again")
+    _dead_letter_commands(letters)
+    return parser
+
+
+def _dead_letter_commands(parser: argparse.ArgumentParser) -> None:
+    from selfheal_worker.cli.dead_letters import add_commands
+
+    add_commands(parser, _output)
+
+
+def _usage(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    def show(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+
+    return show
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="for people or programs"
+    )
+
+
+# --- commands
+
+
+def _run(_: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nothing is in flight yet
+    settings = load()
+    from selfheal_worker import logs, memory
+    from selfheal_worker.health import Server
+    from selfheal_worker.metrics import Metrics
+    from selfheal_worker.model import injected_faults, registry
+    from selfheal_worker.model.chain import Call
+    from selfheal_worker.task import task_file
+    from selfheal_worker.worker import Worker
+
+    memory.keep_flat()
+    metrics = Metrics()
+
+    def observe(call: Call) -> None:
+        metrics.called(call.origin, call.seconds, call.error, call.usage)
+
+    asker = registry.chain(
+        settings,
+        task_file.load(settings.task_file),
+        observe=observe,
+        loaded=metrics.loaded,
+        before=injected_faults.before_calls(
+            settings.fault_model_delay, settings.fault_model_hang_file
+        ),
+    )
+    logs.set_up(settings.log_level, settings.log_format)
+    for warning in settings.warnings():
+        logs.say(logging.WARNING, "a setting may be wrong", why=warning)
+    worker = Worker(settings, asker, metrics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    try:
+        server = Server(settings.http_host, settings.http_port, worker)
+    except OSError as error:
+        host = f" of HTTP_HOST={settings.http_host}" if settings.http_host else ""
+        print(
+            f"selfheal-worker: HTTP_PORT={settings.http_port}{host} cannot be had: "
+            f"{error.strerror}",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    logs.say(20, "started", http_port=server.port, queue=settings.queue_name, pid=os.getpid())
+    worker.run()
+    server.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A model call that hangs in a library's own thread must not keep the process.
+    os._exit(0)
+
+
+def _topology(options: argparse.Namespace) -> int:
+    settings = load()
+    from selfheal_worker.cli.topology import declare
+
+    return declare(settings, options.timeout)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    if (options.text is None) == (options.input is None):
+        print("selfheal-worker analyze: give a text, or --input FILE", file=sys.stderr)
+        return EXIT_USAGE
+    settings = load(broker=False)
+    from selfheal_worker.cli.analyze import analyze
+    from selfheal_worker.model import registry
+    from selfheal_worker.task import task_file
+
+    asker = registry.chain(settings, task_file.load(settings.task_file))
+    with contextlib.closing(asker):
+        return analyze(settings, asker, options.text, options.input, options.output)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    settings = load(broker=False)
+    from selfheal_worker.cli.evaluate import evaluate
+    from selfheal_worker.task import task_file
+
+    return evaluate(settings, task_file.load(settings.task_file), options)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    settings = load()
+    from selfheal_worker.cli.publish_results import publish
+
+    return publish(
+        settings,
+        options.file,
+        raw=options.raw,
+        output=options.output,
+        id_prefix=options.id_prefix,
+    )
+
+
+def _results(options: argparse.Namespace) -> int:
+    settings = load()
+    from selfheal_worker.cli.publish_results import results
+
+    return results(
+        settings,
+        expect=options.expect,
+        timeout=options.timeout,
+        output=options.output,
+        follow=options.follow,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

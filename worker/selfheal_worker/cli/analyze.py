@@ -1,0 +1,94 @@
+"""`selfheal-worker analyze`: the model without any broker."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selfheal_worker.cli.answer_line import answer_line
+from selfheal_worker.config import Settings
+from selfheal_worker.message import Message, PoisonError, parse
+from selfheal_worker.model.chain import Asker
+from selfheal_worker.model.errors import ModelError
+
+
+def analyze(
+    settings: Settings, asker: Asker, text: str | None, file: str | None, output: str
+) -> int:
+    """Analyse one text or a file of JSON lines; 1 when any line had no answer."""
+    try:
+        asker.wake(settings.model_deadline)
+    except ModelError as error:
+        print(f"selfheal-worker: the model cannot be used: {error}", file=sys.stderr)
+        return 1
+    failed = 0
+    for number, body in enumerate(_bodies(text, file), start=1):
+        line = _answer(settings, asker, body)
+        if "error" in line:
+            failed += 1
+            if file is not None:
+                line["line"] = number
+        if text is not None and "id" in line:
+            del line["id"]
+        _print(line, output)
+    if failed and file is not None:
+        print(f"selfheal-worker: {failed} lines have no answer", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _bodies(text: str | None, file: str | None) -> Iterator[bytes]:
+    if text is not None:
+        yield json.dumps({"id": "-", "text": text}).encode()
+        return
+    assert file is not None
+    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
+    with stream:
+        for line in stream:
+            if line.strip():
+                yield line.rstrip(b"\r\n")
+
+
+def _answer(settings: Settings, asker: Asker, body: bytes) -> dict[str, Any]:
+    try:
+        got: Message = parse(
+            body,
+            message_id=None,
+            max_text_bytes=settings.max_text_bytes,
+            fresh_id=lambda: str(uuid.uuid4()),
+        )
+    except PoisonError as error:
+        return {"error": error.reason, "detail": str(error)}
+    try:
+        reply = asker.ask(got.text, time.monotonic() + settings.model_deadline)
+    except ModelError as error:
+        return {"id": got.id, "error": type(error).__name__, "detail": str(error)}
+    made: dict[str, Any] = {"id": got.id}
+    if got.id_generated:
+        made["id_generated"] = True
+    made |= reply.verdict.fields()
+    made["model"] = reply.origin.described()
+    made["task"] = asker.task.described()
+    if reply.degraded:
+        made["degraded"] = True
+    if reply.truncated:
+        made["truncated"] = True
+    if got.metadata is not None:
+        made["metadata"] = got.metadata
+    if got.extra:
+        made["extra"] = got.extra
+    return made
+
+
+def _print(line: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print(json.dumps(line))
+    elif "error" in line:
+        where = f"line {line['line']}: " if "line" in line else ""
+        print(f"{where}{line['error']}: {line['detail']}")
+    else:
+        print(answer_line(line))

@@ -1,0 +1,40 @@
+"""An answer as one line for people, whatever its task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from selfheal_worker.logs import printable
+from selfheal_worker.task.task_file import RESERVED
+
+
+def answer_line(answer: Mapping[str, Any]) -> str:
+    """`id: field=value, …` with the fields of the task; emotions in fewer words.
+
+    Raises ValueError where none of a task's fields is there.
+    """
+    said = {name: value for name, value in answer.items() if name not in RESERVED}
+    if not said:
+        raise ValueError("no answer")
+    name = f"{printable(answer['id'])}: " if "id" in answer else ""
+    return name + (_emotion(said) or ", ".join(f"{one}={_shown(said[one])}" for one in said))
+
+
+def _emotion(said: Mapping[str, Any]) -> str | None:
+    """The built-in task's; None for any other."""
+    match said:
+        case {
+            "primary_emotion": str(emotion),
+            "sentiment": str(sentiment),
+            "confidence_score": int() | float() as confidence,
+            "key_phrases": list(found),
+        } if len(said) == 4:
+            phrases = ", ".join(map(repr, found)) or "none"
+            return f"{emotion}, {sentiment}, confidence {confidence:.2f}, phrases: {phrases}"
+    return None
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,122 @@
+"""The threads that call the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from selfheal_worker.broker import Delivery
+from selfheal_worker.message import Message
+from selfheal_worker.model.chain import Asker, Reply
+from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One message on its way through a handler. Times are `time.monotonic()`.
+
+    started: when a thread took it, 0.0 before. due: when its call must have ended, infinity while
+    it waits for its model's turn; waited: seconds that it did. given_up: its message was settled or
+    lost in another way, so that what the handler brings is of no use any more.
+    """
+
+    delivery: Delivery
+    message: Message
+    attempts: int
+    received: float
+    received_unix: float
+    started: float = 0.0
+    finished: float = 0.0
+    due: float = math.inf
+    waited: float = 0.0
+    given_up: bool = False
+    hung: bool = False
+    settling: bool = False
+    # What makes message of a body that is too large to be decoded in the connection's thread.
+    read: Callable[[], Message] | None = None
+    # Its result's fields that came with the message, in JSON, where read was used.
+    passed_through: bytes = b""
+    history: RefusalHistory = NO_HISTORY
+    reply: Reply | None = None
+    error: BaseException | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its model's turn, and nobody works on it."""
+        return self.started > 0 and not self.finished and self.due == math.inf
+
+
+class Handlers:
+    """A fixed number of daemon threads, which a hung model call cannot keep from exiting."""
+
+    def __init__(
+        self,
+        asker: Asker,
+        *,
+        threads: int,
+        deadline: float,
+        finished: Callable[[Work], None],
+        wait: float | None = None,
+    ) -> None:
+        """deadline: seconds for one analysis; wait: that a message may wait for a turn, by
+        default `LONGEST_TURN_WAIT`."""
+        self._asker = asker
+        self._deadline = deadline
+        self._wait = wait
+        self._finished = finished
+        self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._reading = threading.Lock()
+        self._running: list[Work | None] = [None] * threads
+        for number in range(threads):
+            threading.Thread(
+                target=self._serve, args=(number,), name=f"handler-{number}", daemon=True
+            ).start()
+
+    def submit(self, work: Work) -> None:
+        """Have it analysed; `finished` is called with it, from a handler's thread."""
+        self._queue.put(work)
+
+    def running(self) -> list[Work]:
+        """What is being analysed now, also what was given up meanwhile. From any thread."""
+        return [work for work in self._running if work is not None]
+
+    def _serve(self, number: int) -> None:
+        while True:
+            work = self._queue.get()
+            if work.given_up:
+                continue
+            work.due = time.monotonic() + self._deadline  # first: it would be taken for waiting
+            work.started = time.monotonic()
+            self._running[number] = work
+            try:
+                if work.read is not None:
+                    self._read(work, work.read)
+                    # Not the call's time: it may have waited for other large bodies.
+                    work.due = time.monotonic() + self._deadline
+                    work.started = time.monotonic()
+                due = work.started + self._deadline
+                work.reply = self._asker.ask(
+                    work.message.text,
+                    due,
+                    wait=self._wait,
+                    watched=work,
+                    history=work.history,
+                )
+            except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
+                work.error = error
+            work.finished = time.monotonic()
+            self._running[number] = None
+            self._finished(work)
+
+    def _read(self, work: Work, read: Callable[[], Message]) -> None:
+        """Decode a large body; raises `PoisonError`. One at a time, and what is decoded beside the
+        text does not stay: it can take thirty times the body's size."""
+        with self._reading:
+            message = read()
+            work.passed_through = json.dumps(message.passed_through()).encode()
+            work.message = replace(message, metadata=None, extra={})

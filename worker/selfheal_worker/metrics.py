@@ -1,0 +1,225 @@
+"""The names of all metrics and the values that their labels may have."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from selfheal_worker.model.breaker import State
+from selfheal_worker.model.failure_effects import EFFECTS, effect_of
+from selfheal_worker.model.limits import Concurrency
+from selfheal_worker.model.provider import Origin, Usage
+
+# OpenTelemetry's advice for gen_ai.client.operation.duration: 0.01 * 2^n, up to 81.92 s.
+_DURATION = tuple(0.01 * 2**n for n in range(14))
+# And for gen_ai.client.token.usage: 4^n, as far as a message of 64 KiB can reach.
+_TOKENS = tuple(4**n for n in range(9))
+_WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+OUTCOMES = ("answered", "retried", "dead_lettered", "handed_back", "lost_connection")
+DEAD_LETTER_REASONS = (
+    "body_too_large",
+    "malformed_json",
+    "not_an_object",
+    "nested_too_deep",
+    "missing_text",
+    "text_not_a_string",
+    "blank_text",
+    "text_too_large",
+    "bad_id",
+    "result_too_large",
+    "text_too_long",
+    "refused_by_model",
+    "content_filtered",
+    "retries_exhausted",
+)
+BREAKERS = ("model", "results")
+#: Kinds of errors of model calls; a fixed set, because each is a histogram more.
+ERROR_TYPES = tuple(dict.fromkeys(effect.label for effect in EFFECTS.values()))
+#: gen_ai.operation.name: of language models, and of the one inside the worker.
+OPERATIONS = ("chat", "classify")
+_MODEL_LABELS = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "model_version",
+)
+
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.messages = Counter(
+            "selfheal_worker_messages",
+            "Messages settled, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "selfheal_worker_dead_letters",
+            "Messages sent to the dead letters, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.answered = self.messages.labels("answered")
+        for outcome in OUTCOMES:
+            self.messages.labels(outcome)
+        for reason in DEAD_LETTER_REASONS:
+            self.dead_letters.labels(reason)
+        self.duration = Histogram(
+            "selfheal_worker_process_duration_seconds",
+            "From delivery to the confirmed publish.",
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self.wait = Histogram(
+            "selfheal_worker_queue_wait_seconds",
+            "From the publisher's timestamp (whole seconds) to the first delivery.",
+            buckets=_WAIT,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "selfheal_worker_in_flight", "Messages delivered, not yet settled.", registry=registry
+        )
+        self.concurrency = Gauge(
+            "selfheal_worker_concurrency", "Messages that may be in flight.", registry=registry
+        )
+        self.ready = Gauge(
+            "selfheal_worker_ready", "1 when the model is warm and it consumes.", registry=registry
+        )
+        self.hung = Gauge(
+            "selfheal_worker_hung_handlers", "Handlers past their deadline.", registry=registry
+        )
+        self.abandoned = Gauge(
+            "selfheal_worker_abandoned_calls",
+            "Model calls past their deadline that still run in a client library.",
+            registry=registry,
+        )
+        self.hangs = Counter(
+            "selfheal_worker_handler_hangs",
+            "Handlers that passed their deadline.",
+            registry=registry,
+        )
+        self.connected = Gauge(
+            "selfheal_worker_broker_connected", "1 when connected.", registry=registry
+        )
+        self.blocked = Gauge(
+            "selfheal_worker_broker_blocked",
+            "1 while the broker takes no publishes (its memory or disk alarm).",
+            registry=registry,
+        )
+        self.reconnects = Counter(
+            "selfheal_worker_broker_disconnects", "Connections lost or refused.", registry=registry
+        )
+        breaker = Gauge(
+            "selfheal_worker_breaker_state",
+            "0 closed (work flows), 1 probing, 2 open.",
+            ["breaker"],
+            registry=registry,
+        )
+        self.breakers = {name: breaker.labels(name) for name in BREAKERS}
+        self._operation = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "One model call.",
+            [*_MODEL_LABELS, "error_type"],
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of one model call, as the provider counted them.",
+            [*_MODEL_LABELS, "gen_ai_token_type"],
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self._load = Gauge(
+            "selfheal_worker_model_load_seconds",
+            "What it took to have a model ready, when it was ready first.",
+            _MODEL_LABELS[1:],
+            registry=registry,
+        )
+        self._allowed = Gauge(
+            "selfheal_worker_model_calls_allowed",
+            "Calls of a model that may run at once: fewer while its server is overloaded.",
+            _MODEL_LABELS[1:3],
+            registry=registry,
+        )
+        self._running = Gauge(
+            "selfheal_worker_model_calls_running",
+            "Calls of a model that run now.",
+            _MODEL_LABELS[1:3],
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "selfheal_worker_degraded",
+            "Messages answered by another model than the active one.",
+            registry=registry,
+        )
+        self.phrases_dropped = Counter(
+            "selfheal_worker_phrases_dropped",
+            "Phrases of answers that should have been excerpts and were not in the text.",
+            registry=registry,
+        )
+        self._timers: dict[tuple[Origin, str], Histogram] = {}
+        self._counted: dict[tuple[Origin, str], Histogram] = {}
+
+    def loaded(self, origin: Origin, seconds: float) -> None:
+        """Say that a model is ready, and how long that took."""
+        self._load.labels(*_labels(origin)[1:]).set(seconds)
+
+    def calls(self, origin: Origin, found: Concurrency, most: int) -> None:
+        """Show how many calls of a model run and may run; most: the threads that there are."""
+        labels = (origin.provider, origin.name)
+        allowed = most if found.allowed is None else min(most, found.allowed)
+        self._allowed.labels(*labels).set(allowed)
+        self._running.labels(*labels).set(found.running)
+
+    def called(
+        self,
+        origin: Origin,
+        seconds: float,
+        error: BaseException | None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Count one model call and its tokens; from any thread."""
+        kind = "" if error is None else effect_of(error).label
+        timer = self._timers.get((origin, kind))
+        if timer is None:
+            timer = self._operation.labels(*_labels(origin), kind)
+            self._timers[origin, kind] = timer
+        timer.observe(seconds)
+        if usage is not None:
+            self._counter(origin, "input").observe(usage.input_tokens)
+            if usage.output_tokens is not None:
+                self._counter(origin, "output").observe(usage.output_tokens)
+
+    def _counter(self, origin: Origin, kind: str) -> Histogram:
+        counter = self._counted.get((origin, kind))
+        if counter is None:
+            counter = self._tokens.labels(*_labels(origin), kind)
+            self._counted[origin, kind] = counter
+        return counter
+
+    def breaker(self, name: str, state: State) -> None:
+        """Show a breaker's state."""
+        self.breakers[name].set(state.value)
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+
+def _labels(origin: Origin) -> tuple[str, str, str, str]:
+    operation = "classify" if origin.provider == "builtin" else "chat"
+    return (operation, origin.provider, origin.name, origin.version)

@@ -1,0 +1,213 @@
+"""How many calls of one model may run at once, learnt from its answers. Pure.
+
+Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP and Netflix's
+concurrency-limits do it: there is no limit until the server says for the first time that it is
+overloaded; from then on each answer raises the limit a little and an overload lowers it, to no more
+than what is under way. Several workers share a server without knowing of each other. One that keeps
+a slot uses it without a break; one whose only call was refused waits, by chance and for longer each
+time, and `slot_rotation` says when they change places. Times are the caller's clock, seconds;
+chance is from 0 to 1; ahead: by how much Unix time is ahead of that clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from selfheal_worker.model import slot_rotation
+
+#: What is left of the limit after an overload.
+DECREASE = 0.9
+#: By how much the limit grows while as many calls as it allows are answered: at first, and at most.
+SLOWEST_INCREASE, FASTEST_INCREASE = 0.1, 1.0
+# A large limit grows faster from the first: so much of it is missing after a decrease.
+_LIMITS_SHARE, _LARGE = 35.0, 4.0
+# A limit that grew by so much was not at its end yet.
+_FURTHER = 1.5
+# After a refused call with no other under way: so many times as long as an answer takes, more with
+# each refusal, at most _LONGER_WITH_EACH times for each boundary at which there was no slot either,
+# _LONGEST_FACTOR times in all, and _LONGEST_PAUSE unless a call takes very long. As others keep the
+# slots busy meanwhile, asking seldom costs no capacity.
+_PAUSE_FACTOR, _PAUSE_GROWTH, _LONGEST_FACTOR = 6.0, 2.0, 26.0
+_LONGER_WITH_EACH = 16.0
+_LONGEST_PAUSE, _LONG_CALLS = 120.0, 4.0
+# So many steps of that are left out where a worker has just handed over its slots.
+_HANDED_OVER = 1
+# The first pause and the longest where no answer was seen yet.
+_FIRST_PAUSE, _LONGEST_FIRST_PAUSE, _FIRST_GROWTH = 0.1, 3.0, 1.25
+# A server that has refused so many calls in a row is taken for unavailable after so many seconds,
+# or as long as so many answers take: others may be served meanwhile.
+_STARVED_REFUSALS, _STARVED_SECONDS, _STARVED_ANSWERS, _STARVED_LONGEST = 5, 20.0, 100, 300.0
+# Weight of the newest answer in the mean of how long they take.
+_NEWEST = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveLimit:
+    """limit: calls at once, None as long as the server has refused none. running: calls now.
+
+    lowered_at, lowered_to: of the last overload that counted. at_end: the limit was refused when it
+    grew. refused, refused_since: calls that were refused since the last answer. step: of the next
+    pause. not_before: when the next call may begin. seconds: mean duration of a call that was
+    answered. period: of the rotation. missed: boundaries at which it asked in vain. let_go: it let
+    its slots go and has not asked since; unclaimed: nobody took them the last time.
+    """
+
+    limit: float | None = None
+    running: int = 0
+    lowered_at: float = -math.inf
+    lowered_to: float = 1.0
+    at_end: bool = False
+    refused: int = 0
+    refused_since: float = math.inf
+    step: int = 0
+    not_before: float = -math.inf
+    seconds: float | None = None
+    period: float = 0.0
+    missed: int = 0
+    let_go: bool = False
+    unclaimed: bool = False
+
+
+def next_at(now_: AdaptiveLimit) -> float:
+    """When the next call may begin; infinity while as many run as may."""
+    if now_.limit is not None and now_.running >= math.floor(now_.limit):
+        return math.inf
+    return now_.not_before
+
+
+def sent(before: AdaptiveLimit) -> AdaptiveLimit:
+    """A call begins."""
+    return replace(before, running=before.running + 1)
+
+
+def failed(before: AdaptiveLimit) -> AdaptiveLimit:
+    """A call ended in a way that says nothing about the server's load."""
+    return replace(before, running=before.running - 1)
+
+
+def answered(
+    before: AdaptiveLimit, sent_at: float, now: float, chance: float, ahead: float = 0.0
+) -> AdaptiveLimit:
+    """A call was answered. The limit grows only if it was what kept more calls from running."""
+    took = max(0.0, now - sent_at)
+    if before.seconds is None:
+        mean = min(took, _LONGEST_FIRST_PAUSE)  # the first may have waited for the model to load
+    else:
+        mean = before.seconds + _NEWEST * (took - before.seconds)
+    after = replace(
+        before,
+        running=before.running - 1,
+        refused=0,
+        refused_since=math.inf,
+        step=0,
+        seconds=mean,
+        period=slot_rotation.period(mean, before.period),
+        missed=0,
+    )
+    if before.limit is None:
+        return after
+    if before.let_go and sent_at >= before.not_before:
+        after = replace(after, let_go=False, unclaimed=True)
+    if before.running >= math.floor(before.limit):
+        after = _raised(after, before.limit)
+    return _let_go(after, mean, sent_at, now, chance, ahead)
+
+
+def overloaded(
+    before: AdaptiveLimit, sent_at: float, now: float, chance: float, ahead: float = 0.0
+) -> AdaptiveLimit:
+    """The server refused a call as one too many.
+
+    Calls that were sent before the last decrease belong to the same overload: they lower the limit
+    to what is under way, and no further.
+    """
+    running = before.running - 1
+    limit = before.running if before.limit is None else before.limit
+    after = replace(
+        before,
+        running=running,
+        refused=before.refused + 1,
+        refused_since=min(before.refused_since, now),
+    )
+    if sent_at >= before.lowered_at:
+        lowered = max(1.0, min(DECREASE * limit, float(running)))
+        after = replace(
+            after, limit=lowered, lowered_to=lowered, lowered_at=now, at_end=running > 0
+        )
+    elif running < limit:
+        lowered = max(1.0, float(running))
+        after = replace(after, limit=lowered, lowered_to=lowered)
+    if before.let_go and sent_at >= before.not_before:
+        after = replace(after, let_go=False, unclaimed=False, step=_HANDED_OVER)
+    if running:
+        return replace(after, not_before=max(before.not_before, now))
+    return _waiting(after, now, chance, ahead)
+
+
+def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> AdaptiveLimit:
+    """The server wants no call for so long.
+
+    It is left alone for longer by up to a tenth: all workers were asked for the same.
+    """
+    until = now + seconds * (1 + chance / 10)
+    return replace(before, not_before=max(before.not_before, until))
+
+
+def starved(now_: AdaptiveLimit, now: float) -> bool:
+    """Whether the server has refused every call for so long that it counts as unavailable."""
+    enough = min(_STARVED_LONGEST, _STARVED_ANSWERS * (now_.seconds or 0.0))
+    return now_.refused >= _STARVED_REFUSALS and now - now_.refused_since >= max(
+        _STARVED_SECONDS, enough
+    )
+
+
+def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
+    grown = max(0.0, limit - after.lowered_to)
+    slowest = SLOWEST_INCREASE / 2 if after.at_end else SLOWEST_INCREASE
+    if limit >= _LARGE:
+        slowest = max(slowest, limit / _LIMITS_SHARE)
+    increase = min(FASTEST_INCREASE, slowest * (1 + grown))
+    at_end = after.at_end and grown < _FURTHER
+    return replace(after, limit=limit + increase / limit, at_end=at_end)
+
+
+def _let_go(
+    after: AdaptiveLimit, mean: float, sent_at: float, now: float, chance: float, ahead: float
+) -> AdaptiveLimit:
+    """Send nothing for a while if a period has begun during the call that was answered.
+
+    Every second period will do where nobody took the slots the last time.
+    """
+    which = slot_rotation.number(now, ahead, after.period)
+    begun = slot_rotation.boundary(which, ahead, after.period)
+    if not sent_at < begun <= now or after.not_before >= begun:
+        return after
+    if after.unclaimed and which % 2:
+        return after
+    until = slot_rotation.returns_at(begun, mean, chance)
+    return replace(after, let_go=True, not_before=max(after.not_before, until))
+
+
+def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
+    """Ask again after a pause, or when the others let their slots go, if that is sooner."""
+    until = now + _pause(after) * (0.5 + chance)
+    if after.seconds is not None:
+        length = slot_rotation.period(after.seconds, after.period)
+        following = slot_rotation.number(now, ahead, length) + 1
+        begins = slot_rotation.boundary(following, ahead, length)
+        first, asks = slot_rotation.asks_at(begins, after.seconds, after.missed, chance)
+        if until > min(first, begins):
+            until = asks
+            after = replace(after, missed=after.missed + 1)
+    return replace(after, step=after.step + 1, not_before=max(after.not_before, until))
+
+
+def _pause(after: AdaptiveLimit) -> float:
+    """The mean pause before the next call."""
+    step = min(after.step, 40)
+    if after.seconds is None:
+        return float(min(_LONGEST_FIRST_PAUSE, _FIRST_PAUSE * _FIRST_GROWTH**step))
+    most = min(_LONGEST_FACTOR, _LONGER_WITH_EACH * (1 + after.missed))
+    factor = min(most, _PAUSE_FACTOR * _PAUSE_GROWTH**step)
+    return min(after.seconds * factor, max(_LONGEST_PAUSE, after.seconds * _LONG_CALLS))

@@ -1,0 +1,108 @@
+"""The time of one text: its calls' deadline, and how long it may wait for turns before them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from selfheal_worker.model.limits import Limits
+
+#: For how long a text waits for turns of its model, unless it is told otherwise.
+LONGEST_TURN_WAIT = 300.0
+# Where another model can answer instead of one that is overloaded.
+_SHORT_WAIT = 1.0
+
+
+class Watched(Protocol):
+    """What others see of a text that is being analysed; written by the thread that analyses it.
+
+    due: when its call must have ended (`time.monotonic()`), infinity while it waits for a turn.
+    waited: seconds that it waited in all. given_up: set by others; a wait for a turn ends then.
+    """
+
+    due: float
+    waited: float
+    given_up: bool
+
+
+class Unwatched:
+    """Where nobody looks."""
+
+    due: float = math.inf
+    waited: float = 0.0
+    given_up: bool = False
+
+
+class CallTime:
+    """For one thread. deadline (`time.monotonic()`) moves while the text waits for a turn.
+
+    wait: seconds that it may wait for turns, at most `LONGEST_TURN_WAIT` where that is None. whole:
+    the time of which this is a part, with other parts after it unless it is the last.
+    """
+
+    def __init__(
+        self,
+        deadline: float,
+        watched: Watched,
+        *,
+        wait: float | None = None,
+        whole: CallTime | None = None,
+        last: bool = True,
+    ) -> None:
+        self.deadline = deadline
+        self.seconds = max(0.0, deadline - time.monotonic())
+        self.wait = LONGEST_TURN_WAIT if wait is None else wait
+        self._last = last
+        self._watched = watched
+        self._whole = whole
+        watched.due = deadline
+
+    def part(self, deadline: float, *, last: bool) -> CallTime:
+        """The part of one model, which ends at deadline; with others to be asked after it, unless
+        it is the last, it waits for no longer than it may take."""
+        seconds = max(0.0, deadline - time.monotonic())
+        wait = self.wait if last else min(self.wait, seconds)
+        made = CallTime(deadline, self._watched, wait=wait, whole=self, last=last)
+        self._watched.due = self.deadline
+        return made
+
+    @contextmanager
+    def turn(self, limits: Limits) -> Iterator[None]:
+        """Wait for a turn, and have it for the block. Raises `LimitedError`.
+
+        A pause of the server is waited for no longer than a call may take, and an overloaded server
+        only for a moment where another model can answer.
+        """
+        begun = time.monotonic()
+        self._watched.due = math.inf
+        entered = False
+        shorter = limits.lowered and not self._last
+        try:
+            with limits.turn(
+                begun + (min(self.wait, _SHORT_WAIT) if shorter else self.wait),
+                longest_pause=self.seconds,
+                given_up=lambda: self._watched.given_up,
+            ):
+                self._passed(time.monotonic() - begun)
+                entered = True
+                yield
+        finally:
+            if not entered:
+                self._passed(time.monotonic() - begun)
+
+    def refused(self, begun: float) -> None:
+        """A call that began then was refused as one too many: its time was spent waiting."""
+        self._passed(min(self.wait, time.monotonic() - begun))
+
+    def _passed(self, seconds: float) -> None:
+        part: CallTime | None = self
+        due = self.deadline
+        while part is not None:
+            part.deadline += seconds
+            part.wait = max(0.0, part.wait - seconds)
+            due, part = part.deadline, part._whole
+        self._watched.waited += seconds
+        self._watched.due = due

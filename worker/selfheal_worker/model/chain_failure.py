@@ -1,0 +1,52 @@
+"""Why no model of a chain answered a text, and whether one that was away might have. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from selfheal_worker.model.errors import ModelUnavailableError, RefusedTextError
+from selfheal_worker.model.failure_effects import effect_of
+from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.model.provider import UnconfirmedRefusalError
+
+_MARK = "_selfheal_awaited"
+_NOT_ASKED = (LimitedError, ModelUnavailableError)
+
+
+class Awaited(Enum):
+    """Which model was away when the others failed.
+
+    ACTIVE: the message waits for it as long as it is away: that is an outage, which is reported.
+    FALLBACK: nobody may notice that one is away, so the message waits within its attempts alone.
+    """
+
+    ACTIVE = "the active model"
+    FALLBACK = "a fallback"
+
+
+def combined(errors: Sequence[Exception | None]) -> Exception:
+    """The error that stands for those of all models, in their order; None: it was not asked.
+
+    What may be this message's own fault counts before a model that was not asked, and that before
+    one that is away. `awaited` tells of the result which model is still to be asked.
+    """
+    asked = [error for error in errors if error is not None]
+    if not asked:
+        return ModelUnavailableError("no model is ready")
+    failed = [e for e in asked if not isinstance(e, (*_NOT_ASKED, RefusedTextError))]
+    refused = [e for e in asked if isinstance(e, RefusedTextError)]
+    unsure = [e for e in refused if isinstance(e, UnconfirmedRefusalError)]
+    limited = [e for e in asked if isinstance(e, LimitedError)]
+    chosen = [*failed, *unsure, *refused, *limited, asked[-1]][0]
+    away = [error is None or not effect_of(error).counted for error in errors]
+    mark = Awaited.ACTIVE if away[0] else Awaited.FALLBACK if any(away) else None
+    # A client library may raise one and the same object again: the mark is always set anew.
+    setattr(chosen, _MARK, mark)
+    return chosen
+
+
+def awaited(error: BaseException) -> Awaited | None:
+    """The model that was away when the others failed with this error; None where all were asked."""
+    found = getattr(error, _MARK, None)
+    return found if isinstance(found, Awaited) else None

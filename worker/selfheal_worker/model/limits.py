@@ -1,0 +1,193 @@
+"""How often one model is asked and how many times at once, and the pauses its server asks for."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from selfheal_worker.model import adaptive_limit
+from selfheal_worker.model.adaptive_limit import AdaptiveLimit
+from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
+from selfheal_worker.randomness import RANDOM
+
+# A server that asks for no pause at all is not asked again at once, all the same.
+SHORTEST_PAUSE = 0.2
+
+
+class LimitedError(TransientError):
+    """No turn was to be had before the deadline; retry_after: when there may be one, seconds.
+
+    paused: how long the pause still lasts that the server asked for.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, paused: float = 0.0
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.paused = paused
+
+
+def pause_asked(error: BaseException) -> float:
+    """How long the model's server wants to be left alone, in seconds; a limit of ours is none."""
+    if isinstance(error, LimitedError):
+        return error.paused
+    return getattr(error, "retry_after", None) or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """Calls that run, and that may run at once: None without a limit, 0 in a server's pause."""
+
+    running: int
+    allowed: int | None
+
+
+class Limits:
+    """The turns of one model, for many threads.
+
+    concurrency: calls at once, which an overloaded server lowers; per_minute: calls that may begin,
+    spread evenly. None is no limit. clock: of all times here; unix: the same for all workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int | None = None,
+        per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
+        chance: Callable[[], float] = RANDOM.random,
+    ) -> None:
+        self._concurrency = concurrency
+        self._interval = 60.0 / per_minute if per_minute else 0.0
+        self._clock = clock
+        self._unix = unix
+        self._chance = chance
+        self._changed = threading.Condition()
+        self._adaptive = AdaptiveLimit()
+        self._next = 0.0
+        self._paused = 0.0
+        self._closed = False
+
+    @contextmanager
+    def turn(
+        self,
+        deadline: float,
+        *,
+        longest_pause: float = math.inf,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
+        """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
+
+        longest_pause: a pause of the server is waited for if no more than so many seconds of it are
+        left. given_up: the wait ends when it says so; `wake` has it asked. A pause that the server
+        asks for in the block (retry_after) holds for all, and an overload lowers the limit.
+        """
+        sent_at = self._enter(deadline, longest_pause, given_up)
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            with self._changed:
+                self._ended(error, sent_at)
+                self._changed.notify()
+
+    def pause(self, seconds: float) -> None:
+        """Give nobody a turn for so long: the server asked for it."""
+        with self._changed:
+            self._pause(seconds)
+
+    @property
+    def starved(self) -> bool:
+        """Whether the server has refused every call for so long that it counts as unavailable."""
+        return adaptive_limit.starved(self._adaptive, self._clock())
+
+    @property
+    def lowered(self) -> bool:
+        """Whether the server was overloaded, and is not yet known to take more."""
+        return self._adaptive.limit is not None
+
+    @property
+    def used(self) -> Concurrency:
+        """For the metrics."""
+        state = self._adaptive
+        wanted = (self._concurrency, None if state.limit is None else math.floor(state.limit))
+        limits = [one for one in wanted if one is not None]
+        if self._clock() < self._paused:
+            limits.append(0)
+        return Concurrency(state.running, min(limits, default=None))
+
+    def wake(self) -> None:
+        """Have all who wait look whether they were given up."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody gets a turn any more; who waits for one is told at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
+        with self._changed:
+            while not self._closed:
+                now = self._clock()
+                until = self._next_at()
+                full = until == math.inf
+                if given_up():
+                    self._changed.notify()
+                    raise LimitedError("the message was given up while it waited for a turn")
+                too_long = self._paused - now > longest_pause
+                if too_long or now >= deadline or (until > deadline and not full):
+                    self._changed.notify()  # whoever woke this one meant it for one that goes on
+                    raise self._no_turn(now)
+                if until <= now:
+                    self._adaptive = adaptive_limit.sent(self._adaptive)
+                    self._next = now + self._interval
+                    if self._adaptive.limit is not None:
+                        self._changed.notify()  # the limit may have room for more than one
+                    return now
+                self._changed.wait(min(until, deadline) - now)
+        raise TransientError("the worker is stopping")
+
+    def _next_at(self) -> float:
+        """When the next call may begin; infinity while as many run as may."""
+        state = self._adaptive
+        if self._concurrency is not None and state.running >= self._concurrency:
+            return math.inf
+        return max(self._next, adaptive_limit.next_at(state))
+
+    def _ended(self, error: BaseException | None, sent_at: float) -> None:
+        now, before = self._clock(), self._adaptive
+        pause = error.retry_after if isinstance(error, TransientError) else None
+        if isinstance(error, OverloadedError) or pause is not None:
+            ahead = self._unix() - now
+            self._adaptive = adaptive_limit.overloaded(before, sent_at, now, self._chance(), ahead)
+            if pause is not None:
+                self._pause(max(pause, SHORTEST_PAUSE))
+        elif error is None or isinstance(error, BadOutputError):
+            ahead = self._unix() - now
+            self._adaptive = adaptive_limit.answered(before, sent_at, now, self._chance(), ahead)
+        else:
+            self._adaptive = adaptive_limit.failed(before)
+
+    def _pause(self, seconds: float) -> None:
+        now = self._clock()
+        self._paused = max(self._paused, now + seconds)
+        self._next = max(self._next, self._paused)
+        self._adaptive = adaptive_limit.paused(self._adaptive, now, seconds, self._chance())
+
+    def _no_turn(self, now: float) -> LimitedError:
+        paused = max(0.0, self._paused - now)
+        why = "the model's limit leaves no turn before the deadline"
+        if paused:
+            why = f"the model's server asked for a pause, {paused:.0f} s of it are left"
+        until = self._next if self._next > now else self._adaptive.not_before
+        return LimitedError(why, retry_after=max(0.0, until - now), paused=paused)
