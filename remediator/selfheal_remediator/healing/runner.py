@@ -1,4 +1,4 @@
-"""Carries out what `healing` decides: watches policies and their pods, asks, evicts, reports.
+"""Carries out what `engine` decides: watches policies and their pods, asks, evicts, reports.
 
 All methods run on the main loop's thread while this process leads; threads started here only
 talk to the API or to pods and hand what they heard to `post`. Nothing is kept beyond a term of

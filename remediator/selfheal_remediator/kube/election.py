@@ -125,7 +125,7 @@ def lease_from_json(raw: Json) -> LeaseView:
 
 
 class LeaseApi(Protocol):
-    """What the election needs of the API (kubernetes_api.KubernetesApi)."""
+    """What the election needs of the API (client.KubernetesApi)."""
 
     def write(
         self,

@@ -34,7 +34,7 @@ MAX_NAME, SUFFIX = 253, 16
 
 
 class EventApi(Protocol):
-    """What the writer needs of the API (kubernetes_api.KubernetesApi)."""
+    """What the writer needs of the API (client.KubernetesApi)."""
 
     def write(
         self, method: str, path: str, body: object, *, timeout: float = ..., fenced: bool = ...

@@ -53,7 +53,7 @@ class WatchEvent:
 
 
 class Source(Protocol):
-    """Where a reflector lists and watches (kubernetes_api.Collection)."""
+    """Where a reflector lists and watches (client.Collection)."""
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         """Pages of raw objects, each with the list's resourceVersion. Raises ApiFailure."""

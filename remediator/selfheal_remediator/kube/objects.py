@@ -1,8 +1,7 @@
-"""Nodes, pods and disruption budgets as small values, and the list-and-watch that keeps them.
+"""Nodes, pods and disruption budgets as small values.
 
 The hot path decodes an object straight into a trimmed value: a full Node is 3 to 20 KiB of
-JSON, of which a decision needs a few hundred bytes. Nothing here knows a client library; a
-`Source` lists pages and streams events (see kubernetes_api.Collection).
+JSON, of which a decision needs a few hundred bytes. Nothing here knows a client library.
 """
 
 from __future__ import annotations
