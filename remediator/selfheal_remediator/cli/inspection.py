@@ -181,16 +181,16 @@ def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Plann
 def _node_plan(entry: Entry) -> NodePlan:
     seen = entry.assessment
     intent = entry.pending or seen.wish or seen.intent
-    action = "none"
+    does = "none"
     if intent is not None and intent.kind in (Kind.HOLD, Kind.DRAIN):
         state = intent.state
-        action = "drain" if state is not None and state.action == "drain" else "cordon"
+        does = "drain" if state is not None and state.action == "drain" else "cordon"
     elif intent is not None and intent.kind is Kind.GIVE_BACK:
-        action = "uncordon"
+        does = "uncordon"
     elif intent is not None and intent.message:
-        action = "annotate"
+        does = "annotate"
     brake = f"{entry.blocked.brake}: {entry.blocked.message}" if entry.blocked else ""
-    return NodePlan(entry.node.name, seen.standing, action, seen.why, brake)
+    return NodePlan(entry.node.name, seen.standing, does, seen.why, brake)
 
 
 @dataclass(frozen=True, slots=True)
