@@ -116,7 +116,7 @@ def test_dockerfiles_pin_hashes_and_end_as_a_user_without_rights(package: str) -
     assert f'\nENTRYPOINT ["selfheal-{package}"]\nCMD ["run"]\n' in final
     copied = re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE)
     locked = {"worker": "${REQUIREMENTS}", "remediator": "remediator"}[package]
-    assert copied == [f"requirements/{locked}.txt", package]
+    assert copied == [f"requirements/{locked}.txt", f"{package}/selfheal_{package}"]
 
 
 def test_the_workers_image_has_the_workers_requirements_unless_told() -> None:

@@ -197,7 +197,7 @@ def test_after_a_watch_that_told_nothing_at_all_everything_is_listed(
 ) -> None:
     """A restored server that is behind our version sends no event, and no bookmark either."""
     clock = [0.0]
-    monkeypatch.setattr("selfheal_remediator.kube.objects.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("selfheal_remediator.kube.informer.time.monotonic", lambda: clock[0])
     source, stop = Silent(clock), threading.Event()
     reflector = Reflector(
         source,

@@ -17,8 +17,9 @@ from selfheal_worker.cli import evaluate
 from selfheal_worker.model import provider
 from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError
 from selfheal_worker.model.provider import Answer, ModelConfig, Usage
+from selfheal_worker.task import task_file
 
-EMOTION = Path(__file__).parents[3] / "worker" / "tasks" / "emotion.yaml"
+EMOTION = task_file.BUILT_IN
 # What is wanted of each text; the model says what the text says.
 TEXTS = {"Joy": "Joy", "Anger": "Joy", "Fear": "Fear", "Joy again": ["Joy", "Surprise"]}
 
