@@ -41,7 +41,7 @@ _POLICY = "a HealingPolicy, as `namespace/name`"
 _STANDINGS = (
     *("new", "ok", "seen", "noted", "wants-hold", "healed", "giving-back", "cancelled", "on-hold"),
     *("foreign", "foreign-cordon", "foreign-mark", "held-foreign", "not-selected", "deleting"),
-    *("unreadable", *(phase.value for phase in Phase if phase.held)),
+    *("unreadable", *(phase.value for phase in Phase if phase.cordoned)),
 )
 #: The values of every label of ours, or, where they are the cluster's, whose they are.
 LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
@@ -72,10 +72,10 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
         )
     },
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
-    ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.held),
+    ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
     ("selfheal_remediator_held_node_info", "node"): "a node that is held now",
     ("selfheal_remediator_held_node_info", "condition"): _CONDITION,
-    ("selfheal_remediator_held_node_info", "phase"): tuple(p.value for p in Phase if p.held),
+    ("selfheal_remediator_held_node_info", "phase"): tuple(p.value for p in Phase if p.cordoned),
     ("selfheal_remediator_actions", "action"): tuple(kind.value for kind in Kind),
     ("selfheal_remediator_actions", "result"): ACTION_RESULTS,
     ("selfheal_remediator_condition_to_cordon_seconds", "condition"): _CONDITION,

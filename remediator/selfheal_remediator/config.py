@@ -179,7 +179,7 @@ class Rule(_Strict):
         return f"{zlib.crc32(self.key.encode()):08x}"
 
     @property
-    def holds(self) -> bool:
+    def cordons(self) -> bool:
         """Whether the rule takes a node out of service."""
         return self.action != "annotate-only"
 
@@ -204,7 +204,7 @@ class Rate(_Strict):
     window: Duration
 
 
-class Brakes(_Strict):
+class DisruptionLimits(_Strict):
     """How much may be out of service because of us, and how fast."""
 
     max_held: NodeAmount = Amount(10, True)
@@ -229,7 +229,7 @@ class Brakes(_Strict):
         return 0 if self.max_held == Amount(100, True) else 1
 
     @model_validator(mode="after")
-    def _groups_are_named(self) -> Brakes:
+    def _groups_are_named(self) -> DisruptionLimits:
         limits = {
             "maxHeldPerGroup": self.max_held_per_group,
             "maxDrainingPerGroup": self.max_draining_per_group,
@@ -374,7 +374,7 @@ class Config(_Strict):
     exclude_node_selector: dict[str, str] = Field(default_factory=dict)
     control_plane: bool = False
     rules: tuple[Rule, ...] = Field(default_factory=default_rules)
-    brakes: Brakes = Field(default_factory=Brakes)
+    brakes: DisruptionLimits = Field(default_factory=DisruptionLimits)
     signal: Signal = Field(default_factory=Signal)
     recovery: Recovery = Field(default_factory=Recovery)
     drain: Drain = Field(default_factory=Drain)

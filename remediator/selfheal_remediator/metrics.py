@@ -45,8 +45,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
-        self.held = self._gauge("held_nodes", "Nodes held out of service by us", ["phase"])
-        self.held_info = self._gauge(
+        self.cordoned_nodes = self._gauge(
+            "held_nodes", "Nodes held out of service by us", ["phase"]
+        )
+        self.cordoned_node_info = self._gauge(
             "held_node_info",
             f"1 for each node held now, of more than {NAMED} those held longest",
             ["node", "condition", "phase"],
@@ -248,7 +250,7 @@ def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
         gauge.remove(*gone)
 
 
-def named(held: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+def named(cordoned: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
     """1 for each of the NAMED held longest; `held` says since when, by labels."""
-    first = sorted(held, key=lambda labels: (held[labels], labels))[:NAMED]
+    first = sorted(cordoned, key=lambda labels: (cordoned[labels], labels))[:NAMED]
     return dict.fromkeys(first, 1.0)

@@ -63,8 +63,8 @@ def running(vhost: Vhost, witness: Witness) -> Iterator[Worker]:
     settings = load(
         {"AMQP_URI": vhost.uri, "RESULTS_MAX_LENGTH": "5", "CONCURRENCY": "4", "RETRY_DELAYS": "1"}
     )
-    asker = registry.chain(settings, task_file.load(None), observe=witness.look)
-    worker = witness.worker = Worker(settings, asker, witness)
+    chain = registry.chain(settings, task_file.load(None), observe=witness.look)
+    worker = witness.worker = Worker(settings, chain, witness)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:

@@ -137,7 +137,7 @@ class Lab:
     def says(self, node: str, kind: str, status: str) -> bool:
         return bool(self.condition(node, kind).get("status") == status)
 
-    def held(self, node: str) -> bool:
+    def cordoned(self, node: str) -> bool:
         return pods.is_cordoned(self.node(node))
 
     def phase(self, node: str) -> str:
@@ -247,7 +247,7 @@ def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> No
     lab.log(bad, HUNG)
     lab.until("the detector has read it", lambda: lab.says(bad, "KernelDeadlock", "True"))
     lab.until(f"{bad} is empty", lambda: lab.phase(bad) == "drained")
-    assert lab.held(bad)
+    assert lab.cordoned(bad)
     assert pods.to_move(lab.world["pods"].values(), bad) == []
     boot = lab.node(bad)["status"]["nodeInfo"]["bootID"]
 
@@ -256,14 +256,14 @@ def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> No
     # The other node goes bad and well meanwhile, by a condition that is no log's: when that one is
     # given back, a hold-down has passed on both.
     lab.file(other, "checked").touch()
-    lab.until(f"{other} is held", lambda: lab.held(other))
+    lab.until(f"{other} is held", lambda: lab.cordoned(other))
     lab.file(other, "checked").unlink()
-    lab.until(f"{other} is given back", lambda: not lab.held(other))
-    assert (lab.held(bad), lab.phase(bad)) == (True, "drained")
+    lab.until(f"{other} is given back", lambda: not lab.cordoned(other))
+    assert (lab.cordoned(bad), lab.phase(bad)) == (True, "drained")
     assert "Uncordoned" not in lab.events(bad)
 
     lab.cluster.reboot(bad)
-    lab.until(f"{bad} is given back", lambda: not lab.held(bad))
+    lab.until(f"{bad} is given back", lambda: not lab.cordoned(bad))
     assert lab.node(bad)["status"]["nodeInfo"]["bootID"] != boot
     lab.until("it is said", lambda: "Uncordoned" in lab.events(bad))
     lab.until("a detector again", lambda: lab.detector(bad))
@@ -273,7 +273,7 @@ def test_a_node_is_not_given_back_while_its_detector_begins_anew(lab: Lab) -> No
     """A detector that begins calls everything good before it has looked."""
     bad = lab.cluster.nodes[1]
     lab.file(bad, "checked").touch()
-    lab.until(f"{bad} is held", lambda: lab.held(bad))
+    lab.until(f"{bad} is held", lambda: lab.cordoned(bad))
     before = lab.events(bad).count("Uncordoned")
     transition = lab.condition(bad, "Checked")["lastTransitionTime"]
     lab.restart_detector(bad)
@@ -284,10 +284,10 @@ def test_a_node_is_not_given_back_while_its_detector_begins_anew(lab: Lab) -> No
             and lab.condition(bad, "Checked")["lastTransitionTime"] != transition
         ),
     )
-    assert lab.held(bad)
+    assert lab.cordoned(bad)
     assert lab.events(bad).count("Uncordoned") == before
     lab.file(bad, "checked").unlink()
-    lab.until(f"{bad} is given back", lambda: not lab.held(bad))
+    lab.until(f"{bad} is given back", lambda: not lab.cordoned(bad))
 
 
 def test_what_a_dead_detector_left_behind_is_not_believed(lab: Lab) -> None:
@@ -305,9 +305,9 @@ def test_what_a_dead_detector_left_behind_is_not_believed(lab: Lab) -> None:
     entry |= {"lastTransitionTime": now, "lastHeartbeatTime": now}
     status = json.dumps({"status": {"conditions": [entry]}})
     lab.kube.kubectl("patch", "node", control, "--subresource=status", "-p", status)
-    lab.until(f"{control} is held", lambda: lab.held(control))
+    lab.until(f"{control} is held", lambda: lab.cordoned(control))
     assert lab.says(bad, "Slow", "True")
-    assert not lab.held(bad)
+    assert not lab.cordoned(bad)
     assert _metric(lab, 'signal_rejected_nodes{cause="stale-heartbeat"}') == 1
     said = lab.kube.kubectl(
         *("exec", "-n", NAMESPACE, f"deployment/{RELEASE}-remediator", "--"),

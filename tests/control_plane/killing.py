@@ -100,14 +100,14 @@ def kill_everywhere(
 
     The short form takes `short` of these points, by a seed. Calls before `from_` are left out.
     """
-    whole = _told(stages, kind, name, 0, "")
+    whole = _notified(stages, kind, name, 0, "")
     assert whole.wrongs == [], "\n".join(whole.wrongs)
     every = [(number, way) for number in range(from_, whole.calls + 1) for way in WAYS]
     points: Sequence[tuple[int, str]] = every
     if not LONG:
         points = sorted(random.Random(20260131).sample(every, short))
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        told = list(pool.map(lambda point: _told(stages, kind, name, *point), points))
+        told = list(pool.map(lambda point: _notified(stages, kind, name, *point), points))
     killed = [one for one in told if one.killed_at]
     sys.stderr.write(
         f"\n{name}: {whole.calls} calls; killed at {len(killed)} of {len(points)} points "
@@ -119,7 +119,7 @@ def kill_everywhere(
     assert len(killed) >= 0.9 * len(points)
 
 
-def _told(
+def _notified(
     stages: Stages, kind: Callable[[Site, int, str], Story], name: str, number: int, way: str
 ) -> Story:
     with stages(f"{name}-{number}{way and '-'}{way}") as site:

@@ -34,10 +34,10 @@ class _Drains(Story):
     # -- what must never be seen ----------------------------------------------------------
 
     def _over_the_brake(self, nodes: dict[str, Json]) -> str:
-        held = [name for name, node in nodes.items() if _cordoned(node) and _state(node)]
-        if len(held) > MAX_HELD:
-            return f"over the brake: {held}"
-        draining = [name for name in held if _phase(nodes[name]) == "draining"]
+        cordoned = [name for name, node in nodes.items() if _cordoned(node) and _state(node)]
+        if len(cordoned) > MAX_HELD:
+            return f"over the brake: {cordoned}"
+        draining = [name for name in cordoned if _phase(nodes[name]) == "draining"]
         return f"drained at once: {draining}" if len(draining) > MAX_DRAINING else ""
 
     def _undone(self, nodes: dict[str, Json]) -> str:

@@ -31,7 +31,7 @@ class _Restarts(Story):
     def __init__(self, site: Site, number: int, way: str) -> None:
         super().__init__(site, number, way)
         self.world = World(site, self._well_ones_stay, self._one_at_a_time, pods="app=web")
-        self._ill: set[str] = set()
+        self._unhealthy: set[str] = set()
         self._well: set[str] = set()
         self._went: set[str] = set()
 
@@ -43,10 +43,10 @@ class _Restarts(Story):
 
     def _one_at_a_time(self, pods: dict[str, Json]) -> str:
         """When an ill pod goes, all pods but those still ill are there and ready."""
-        gone = self._ill - _there(pods)
+        gone = self._unhealthy - _there(pods)
         new, self._went = gone - self._went, gone
         ready = sum(_ready(pod) and not _leaving(pod) for pod in pods.values())
-        if new and ready < PODS - len(self._ill) + len(gone) - 1:
+        if new and ready < PODS - len(self._unhealthy) + len(gone) - 1:
             return f"{sorted(new)} went while only {ready} pods were ready"
         return ""
 
@@ -58,22 +58,24 @@ class _Restarts(Story):
         _make_policy(site)
         with self.world.watched():
             self.start(config)
-            self.until(config, lambda: self._ill <= self._went and self._all_ready(), "made anew")
+            self.until(
+                config, lambda: self._unhealthy <= self._went and self._all_ready(), "made anew"
+            )
             self.until(config, lambda: status(site).get("state") == "Healthy", "well, it says")
         self.wrongs += self.world.wrongs
         written = status(site)["restarts"]
-        if not len(self._ill) <= written <= MAX_PER_HOUR:
-            self.wrongs.append(f"{len(self._ill)} restarts, {written} written down")
+        if not len(self._unhealthy) <= written <= MAX_PER_HOUR:
+            self.wrongs.append(f"{len(self._unhealthy)} restarts, {written} written down")
 
     def _scene(self) -> Path:
         site = self.site
         site.nodes(2)
         site.deployment("web", PODS)
         names = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods(app="web")}
-        ill = sorted(names)[:2]
-        self._ill = {names[name] for name in ill}
-        self._well = set(names.values()) - self._ill
-        for name in ill:
+        unhealthy = sorted(names)[:2]
+        self._unhealthy = {names[name] for name in unhealthy}
+        self._well = set(names.values()) - self._unhealthy
+        for name in unhealthy:
             sicken(site, name)
         return site.config(
             rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],

@@ -216,16 +216,16 @@ def test_a_pod_that_is_not_ready_is_replaced(site: Site) -> None:
     process = site.remediator(config(site))
     until(lambda: state(site) == "Healthy", "a status")
     before = pods(site)
-    ill = min(before)
-    sicken(site, ill)
+    unhealthy = min(before)
+    sicken(site, unhealthy)
 
-    until(lambda: ill not in pods(site), "the pod is gone")
+    until(lambda: unhealthy not in pods(site), "the pod is gone")
     until(lambda: state(site) == "Healthy", "well again")
     now = status(site)
     assert (now["replicas"], now["healthyReplicas"], now["restarts"]) == (3, 3, 1)
     assert now["lastHealTime"]
     assert now["observedGeneration"] == 1
-    assert set(before) - {ill} < set(pods(site))
+    assert set(before) - {unhealthy} < set(pods(site))
     until(lambda: len(events(site, "HealingSucceeded")) == 2, "Events on owner and policy")
     assert {kind for kind, _ in events(site, "HealingTriggered")} == {"Deployment", "HealingPolicy"}
     assert site.metric(
@@ -240,15 +240,15 @@ def test_a_budget_that_forbids_is_kept_and_named(site: Site) -> None:
     site.budget("strict", "web", minAvailable=2)
     make(site)
     site.remediator(config(site))
-    ill = min(pods(site))
-    sicken(site, ill)
+    unhealthy = min(pods(site))
+    sicken(site, unhealthy)
     until(lambda: "strict needs 2, has 1" in holds(site, "Throttled"), "the budget is named")
     until(lambda: events(site, "HealingThrottled"), "an Event")
-    assert ill in pods(site)
+    assert unhealthy in pods(site)
     assert status(site)["restarts"] == 0
 
     site.change_budget("strict", minAvailable=1)
-    until(lambda: ill not in pods(site), "restarted as soon as it may be")
+    until(lambda: unhealthy not in pods(site), "restarted as soon as it may be")
     until(lambda: status(site)["restarts"] == 1, "one restart")
 
 
@@ -258,12 +258,12 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
     make(site, restart={"maxPerHour": 2})
     process = site.remediator(config(site))
     until(lambda: state(site) == "Healthy", "a status")
-    well = max(pods(site))
+    is_healthy = max(pods(site))
 
     def all_but_one_ill() -> bool:
         for pod in site.pods(app="web"):
             name = pod["metadata"]["name"]
-            if name != well and pod["status"]["phase"] == "Running":
+            if name != is_healthy and pod["status"]["phase"] == "Running":
                 sicken(site, name)
         return state(site) == "GaveUp"
 
@@ -290,9 +290,9 @@ def test_a_new_leader_keeps_the_hourly_budget(site: Site) -> None:
     make(site, restart={"maxPerHour": 1})
     first = site.remediator(config(site))
     until(lambda: state(site) == "Healthy", "a status")
-    ill = min(pods(site))
-    sicken(site, ill)
-    until(lambda: ill not in pods(site), "restarted")
+    unhealthy = min(pods(site))
+    sicken(site, unhealthy)
+    until(lambda: unhealthy not in pods(site), "restarted")
     assert status(site)["restarts"] == 1  # written down before the eviction
     first.kill()
     until(lambda: site.available("web") == 2, "both are back")
@@ -361,15 +361,15 @@ def test_paused_means_hands_off(site: Site) -> None:
     make(site, paused=True)
     site.remediator(config(site))
     until(lambda: state(site) == "Paused", "a status")
-    ill = min(pods(site))
-    sicken(site, ill)
+    unhealthy = min(pods(site))
+    sicken(site, unhealthy)
     until(lambda: status(site).get("pods"), "it is reported")
     site.annotate_lease("selfheal.dev/paused", "maintenance")
     site.patch(path(site, "web"), {"spec": {"paused": False}})
     until(lambda: "maintenance" in holds(site, "Throttled"), "the pause of all holds")
-    assert ill in pods(site)
+    assert unhealthy in pods(site)
     assert site.command("resume").returncode == 0
-    until(lambda: ill not in pods(site), "restarted")
+    until(lambda: unhealthy not in pods(site), "restarted")
 
 
 def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
@@ -378,10 +378,10 @@ def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
     make(site)
     process = site.remediator(config(site, mode="dryRun"))
     process.says("looks after the pods")
-    ill = min(pods(site))
-    sicken(site, ill)
-    process.says(f"dry-run: {ill} would be restarted")
-    assert ill in pods(site)
+    unhealthy = min(pods(site))
+    sicken(site, unhealthy)
+    process.says(f"dry-run: {unhealthy} would be restarted")
+    assert unhealthy in pods(site)
     assert status(site) == {}
 
 
@@ -411,11 +411,11 @@ def test_a_deleted_policy_leaves_nothing_behind(site: Site) -> None:
     site.delete(path(site, "web"))
     until(lambda: site.api.send("GET", path(site, "web")).status == 404, "it is gone at once")
     until(lambda: site.metric(process, series) == 0, "so are its numbers")
-    ill = min(pods(site))
-    sicken(site, ill)
+    unhealthy = min(pods(site))
+    sicken(site, unhealthy)
     make(site, "other", app="nothing")
     until(lambda: state(site, "other") == "Idle", "another policy was looked at meanwhile")
-    assert ill in pods(site)
+    assert unhealthy in pods(site)
 
 
 def test_a_pod_that_will_not_go_is_named_never_forced(site: Site) -> None:
@@ -442,8 +442,8 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
     site.deployment("web", 2)
     site.budget("strict", "web", minAvailable=2)
     make(site, failureThreshold=1)
-    ill, well = sorted(pods(site))
-    sicken(site, ill)
+    unhealthy, is_healthy = sorted(pods(site))
+    sicken(site, unhealthy)
     budget = f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/strict"
     until(lambda: site.api.get(budget)["status"]["currentHealthy"] == 1, "the budget knows it")
 
@@ -453,12 +453,12 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
         return [item for item in json.loads(found.stdout)["pods"] if site.name in item["pod"]]
 
     [item] = until(planned, "its time is over")
-    assert (item["pod"], item["action"]) == (f"{site.name}/{ill}", "restart")
+    assert (item["pod"], item["action"]) == (f"{site.name}/{unhealthy}", "restart")
     assert item["why"].startswith("NotReady for")
     assert "strict needs 2, has 1" in item["waits"]
-    assert f"{site.name}/{ill}  restart (waits)" in site.command("plan").stdout
+    assert f"{site.name}/{unhealthy}  restart (waits)" in site.command("plan").stdout
     assert "not looked at yet" in site.command("status").stdout
-    assert set(pods(site)) == {ill, well}
+    assert set(pods(site)) == {unhealthy, is_healthy}
 
     site.change_budget("strict", minAvailable=1)
     site.remediator(config(site))

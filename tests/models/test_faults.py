@@ -12,7 +12,7 @@ import pytest
 from ci import ollama
 from ci.ollama import Server
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Asker, Call, Member
+from selfheal_worker.model.chain import Call, Chain, Member
 from selfheal_worker.model.errors import BadOutputError, ModelError, OverloadedError, TransientError
 from selfheal_worker.model.provider import ModelConfig, Provider
 from tests.broker.rabbit import Vhost
@@ -89,11 +89,11 @@ def test_retry_after_is_handed_on(
 
 
 def test_a_server_that_asks_for_a_pause_gets_it(build: Build, proxy: FaultProxy) -> None:
-    asker = Asker([Member(build(tokens=512))], ModelConfig("builtin").task)
-    asker.wake(time.monotonic() + LONG)
+    chain = Chain([Member(build(tokens=512))], ModelConfig("builtin").task)
+    chain.wake(time.monotonic() + LONG)
     before = len(proxy.asked)
     proxy.faults += [refused(429, Retry_After="1"), refused(429, Retry_After="1")]
-    asker.ask(TEXT, time.monotonic() + LONG)
+    chain.ask(TEXT, time.monotonic() + LONG)
     first, second, third, *_ = proxy.asked[before:]
     assert min(second - first, third - second) >= 1
 
@@ -102,10 +102,10 @@ def test_json_that_the_model_could_not_end_is_told_to_it_once(
     build: Build, proxy: FaultProxy
 ) -> None:
     calls: list[Call] = []
-    asker = Asker([Member(build(tokens=12))], ModelConfig("builtin").task, observe=calls.append)
-    asker.wake(time.monotonic() + LONG)
+    chain = Chain([Member(build(tokens=12))], ModelConfig("builtin").task, observe=calls.append)
+    chain.wake(time.monotonic() + LONG)
     with pytest.raises(BadOutputError, match="no JSON object"):
-        asker.ask(TEXT, time.monotonic() + LONG)
+        chain.ask(TEXT, time.monotonic() + LONG)
     assert [type(call.error) for call in calls] == [BadOutputError] * 2
     assert [call.usage.output_tokens for call in calls if call.usage] == [12, 12]
 

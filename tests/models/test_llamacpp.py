@@ -21,7 +21,7 @@ from ci.ollama import OllamaFailed
 from ci.parts import PartsError
 from ci.pypi import FetchFailed
 from selfheal_worker.model import provider
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import ModelUnavailableError, TextTooLongError, TransientError
 from selfheal_worker.model.provider import ModelConfig, Provider
 from selfheal_worker.task import task_file
@@ -103,11 +103,11 @@ def test_the_same_text_has_the_same_answer(warm: Provider) -> None:
 
 def test_another_task(file: Path) -> None:
     task = task_file.load(TRIAGE)
-    asker = Asker([Member(provider.build(_config(file, task=task)))], task)
-    asker.wake(LONG)
-    reply = asker.ask("I cannot log in since Monday, please help.", _later())
-    assert 1 <= reply.verdict.values["urgency"] <= 5
-    asker.close()
+    chain = Chain([Member(provider.build(_config(file, task=task)))], task)
+    chain.wake(LONG)
+    reply = chain.ask("I cannot log in since Monday, please help.", _later())
+    assert 1 <= reply.validated.values["urgency"] <= 5
+    chain.close()
 
 
 def test_a_deadline_ends_a_prompt_that_is_being_read_and_an_answer_that_is_written(

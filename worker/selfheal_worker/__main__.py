@@ -212,7 +212,7 @@ def _run(_: argparse.Namespace) -> int:
     def observe(call: Call) -> None:
         metrics.called(call.origin, call.seconds, call.error, call.usage)
 
-    asker = registry.chain(
+    chain = registry.chain(
         settings,
         task_file.load(settings.task_file),
         observe=observe,
@@ -224,7 +224,7 @@ def _run(_: argparse.Namespace) -> int:
     logs.set_up(settings.log_level, settings.log_format)
     for warning in settings.warnings():
         logs.say(logging.WARNING, "a setting may be wrong", why=warning)
-    worker = Worker(settings, asker, metrics)
+    worker = Worker(settings, chain, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     try:
@@ -262,9 +262,9 @@ def _analyze(options: argparse.Namespace) -> int:
     from selfheal_worker.model import registry
     from selfheal_worker.task import task_file
 
-    asker = registry.chain(settings, task_file.load(settings.task_file))
-    with contextlib.closing(asker):
-        return analyze(settings, asker, options.text, options.input, options.output)
+    chain = registry.chain(settings, task_file.load(settings.task_file))
+    with contextlib.closing(chain):
+        return analyze(settings, chain, options.text, options.input, options.output)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

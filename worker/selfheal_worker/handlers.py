@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from selfheal_worker.broker import Delivery
 from selfheal_worker.message import Message
-from selfheal_worker.model.chain import Asker, Reply
+from selfheal_worker.model.chain import Chain, Reply
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory
 
 
@@ -56,7 +56,7 @@ class Handlers:
 
     def __init__(
         self,
-        asker: Asker,
+        chain: Chain,
         *,
         threads: int,
         deadline: float,
@@ -65,7 +65,7 @@ class Handlers:
     ) -> None:
         """deadline: seconds for one analysis; wait: that a message may wait for a turn, by
         default `LONGEST_TURN_WAIT`."""
-        self._asker = asker
+        self._chain = chain
         self._deadline = deadline
         self._wait = wait
         self._finished = finished
@@ -100,7 +100,7 @@ class Handlers:
                     work.due = time.monotonic() + self._deadline
                     work.started = time.monotonic()
                 due = work.started + self._deadline
-                work.reply = self._asker.ask(
+                work.reply = self._chain.ask(
                     work.message.text,
                     due,
                     wait=self._wait,

@@ -38,11 +38,11 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Requeue:
     """Back to the queue as it came: the failure was not this message's."""
 
 
-Decision = Retry | DeadLetter | Hold
+Decision = Retry | DeadLetter | Requeue
 
 
 def attempts_of(headers: Mapping[str, Any] | None) -> int:
@@ -78,7 +78,7 @@ def decide(
     """
     effect = effect_of(error)
     if effect.pause is Pause.UNTIL_PROBED or (model_away and excused(error)):
-        return Hold()
+        return Requeue()
     missing = awaited(error)
     wanted = getattr(error, "retry_after", None) or 0
     made = attempts + 1 if effect.counted else attempts

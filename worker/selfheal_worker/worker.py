@@ -40,13 +40,13 @@ from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model.breaker import Breaker
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
-from selfheal_worker.model.chain import Asker
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelAccessError, ModelError, TransientError
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError, pause_asked
 from selfheal_worker.model.provider import LONGEST_LOAD
 from selfheal_worker.randomness import RANDOM
-from selfheal_worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.retries import DeadLetter, Requeue, Retry
 
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
@@ -71,13 +71,13 @@ def turn_wait(deadline: float) -> float:
 class Worker:
     """One queue worker. `run` returns after `stop`."""
 
-    def __init__(self, settings: Settings, asker: Asker, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, chain: Chain, metrics: Metrics) -> None:
         self._settings = settings
-        self._asker = asker
+        self._chain = chain
         self._metrics = metrics
         self._link = Link(settings, topology.queues(settings), self)
         self._handlers = Handlers(
-            asker,
+            chain,
             threads=settings.concurrency,
             deadline=settings.model_deadline,
             finished=self._finished,
@@ -91,7 +91,7 @@ class Worker:
         self._refused = False  # by a queue that is full, and has taken nothing since
         # What was parked and is sent again as the probe of the results breaker, until told of.
         self._resent: set[Work] = set()
-        self._resent_well = True
+        self._resent_succeeded = True
         self._hung: set[Work] = set()
         self._warm = False
         self._model_trouble = ""
@@ -117,7 +117,7 @@ class Worker:
     def run(self) -> None:
         """Serve until stopped."""
         self._link.run()
-        self._asker.close()
+        self._chain.close()
 
     def stop(self) -> None:
         """Stop taking, finish within the grace period, end `run`. The second time: at once.
@@ -150,13 +150,13 @@ class Worker:
         metrics = self._metrics
         metrics.in_flight.set(len(self._work))
         metrics.hung.set(len(self._hung))
-        metrics.abandoned.set(self._asker.abandoned_calls)
+        metrics.abandoned.set(self._chain.abandoned_calls)
         metrics.connected.set(self._link.up)
         metrics.blocked.set(self._link.blocked)
         metrics.ready.set(not self._not_ready())
         for name, one in self._breakers.items():
             metrics.breaker(name, one.state)
-        for origin, found in self._asker.concurrency():
+        for origin, found in self._chain.concurrency():
             metrics.calls(origin, found, self._settings.concurrency)
         return metrics.exposition()
 
@@ -184,7 +184,7 @@ class Worker:
         """Connected."""
         say(logging.INFO, "connected to the broker")
         self._trouble = ""
-        self._steer()
+        self._update_consumer()
 
     def on_down(self, error: BrokerError) -> None:
         """Not connected; what is in flight will be delivered again, here or elsewhere."""
@@ -202,13 +202,13 @@ class Worker:
             self._metrics.messages.labels("lost_connection").inc()
         self._work.clear()
         self._isolation.clear()
-        self._asker.release()
+        self._chain.release()
         self._parked.clear()
         self._resent.clear()
         self._cancelling = False
         if self._breakers["results"].state is breakers.State.PROBING:
             # The answer will not come: the queues were asked about on that connection.
-            self._results_probed(well=False, why=str(error))
+            self._results_probed(succeeded=False, why=str(error))
         self._finish_stopping()
 
     def on_cancelled(self) -> None:
@@ -289,7 +289,7 @@ class Worker:
             self._handlers.submit(work)
             return
         self._isolation.add(work)
-        self._steer()
+        self._update_consumer()
         self._try_alone()
 
     def _try_alone(self) -> None:
@@ -317,7 +317,7 @@ class Worker:
 
     def _poison(self, work: Work, error: PoisonError) -> None:
         letter = DeadLetter(error.reason, error.error_class, work.attempts + 1)
-        self._bury(work, letter, str(error))
+        self._dead_letter(work, letter, str(error))
 
     # --- what handlers bring
 
@@ -361,7 +361,7 @@ class Worker:
         if error is None:
             self._change("model", breakers.succeeded(before), "")
             return False
-        patience = self._asker.patience(self._settings.model_deadline)
+        patience = self._chain.patience(self._settings.model_deadline)
         effect = breaker_effect(error, patience)
         if effect is not BreakerEffect.NONE:
             away = effect is BreakerEffect.OPENS
@@ -377,7 +377,7 @@ class Worker:
         if len(result) > self._link.largest:
             # Metadata goes through, and may be longer here than it was: é becomes \\u00e9.
             letter = DeadLetter("result_too_large", "PoisonError", work.attempts + 1)
-            self._bury(work, letter, f"the result has {len(result)} bytes")
+            self._dead_letter(work, letter, f"the result has {len(result)} bytes")
             return
         properties = result_properties(work.delivery, str(work.message.id))
         publication = Publication(self._settings.results_queue, result, properties)
@@ -389,9 +389,9 @@ class Worker:
         result: dict[str, Any] = {"id": got.id}
         if got.id_generated:
             result["id_generated"] = True
-        result |= reply.verdict.fields()
+        result |= reply.validated.fields()
         result["model"] = reply.origin.described()
-        result["task"] = self._asker.task.described()
+        result["task"] = self._chain.task.described()
         result["degraded"] = reply.degraded
         if reply.truncated:
             result["truncated"] = True
@@ -423,10 +423,10 @@ class Worker:
         )
         detail = str(error) if isinstance(error, ModelError) else ""
         uncounted = isinstance(decision, Retry) and decision.attempts == work.attempts
-        if isinstance(decision, Hold) or (uncounted and self._stops):
+        if isinstance(decision, Requeue) or (uncounted and self._stops):
             self._hand_back(work)
         elif isinstance(decision, DeadLetter):
-            self._bury(work, decision, detail)
+            self._dead_letter(work, decision, detail)
         else:
             self._retry(work, decision, type(error).__name__)
 
@@ -444,7 +444,7 @@ class Worker:
         properties = copied_properties(work.delivery, more, without=(REASON, DETAIL))
         self._send(work, Publication(queue, work.delivery.body, properties), "retried")
 
-    def _bury(self, work: Work, letter: DeadLetter, detail: str) -> None:
+    def _dead_letter(self, work: Work, letter: DeadLetter, detail: str) -> None:
         self._send(work, self._letter(work, letter, detail), "dead_lettered")
 
     def _letter(self, work: Work, letter: DeadLetter, detail: str) -> Publication:
@@ -489,7 +489,7 @@ class Worker:
                     self._parked[work] = again
                 after = breakers.failed(self._breakers["results"], time.monotonic(), away=True)
                 self._change("results", after, why)
-            self._resent_told(work, well=result is Outcome.CONFIRMED, why=why)
+            self._resent_reported(work, succeeded=result is Outcome.CONFIRMED, why=why)
 
         def again() -> None:
             self._link.publish(publication, sent)
@@ -507,8 +507,8 @@ class Worker:
         self._last_progress = time.time()
         if outcome == "answered":
             self._metrics.answered.inc()
-            if work.reply is not None and work.reply.verdict.dropped:
-                self._metrics.phrases_dropped.inc(work.reply.verdict.dropped)
+            if work.reply is not None and work.reply.validated.dropped:
+                self._metrics.phrases_dropped.inc(work.reply.validated.dropped)
             if work.reply is not None and work.reply.degraded:
                 self._metrics.degraded.inc()
             self._metrics.duration.observe(time.monotonic() - work.received)
@@ -536,16 +536,16 @@ class Worker:
             say(level, "circuit breaker", breaker=name, state=state, why=why)
             if name == "model" and before.closed:
                 self._release_waiting()
-            self._steer()
+            self._update_consumer()
 
     def _release_waiting(self) -> None:
         """Requeue what waits for the model's turn: no call of it was sent."""
         for work in self._handlers.running():
             if work.waiting and not work.given_up and not work.settling:
                 self._hand_back(work)
-        self._asker.release()
+        self._chain.release()
 
-    def _steer(self) -> None:
+    def _update_consumer(self) -> None:
         """Consume exactly while work may flow.
 
         The broker's prefetch is of each consumer: a new one brings messages beside those that are
@@ -563,7 +563,7 @@ class Worker:
 
         def probe() -> None:
             try:
-                self._asker.wake(self._settings.model_deadline)
+                self._chain.wake(self._settings.model_deadline)
                 result = (True, "", False)
             except ModelError as error:
                 result = (False, str(error), isinstance(error, ModelAccessError))
@@ -571,7 +571,7 @@ class Worker:
                 result = (False, f"{type(error).__name__} in the provider", False)
             self._probe_result = result
 
-        if not self._asker.loading:
+        if not self._chain.loading:
             patience = LONGEST_LOAD + PROBE_DEADLINES * self._settings.model_deadline
             self._probe_by = time.monotonic() + patience + HANG_MARGIN
         self._breakers["model"] = breakers.probing(self._breakers["model"])
@@ -581,11 +581,11 @@ class Worker:
             self._probe_result = (False, str(error), False)
 
     def _model_probed(self, result: tuple[bool, str, bool]) -> None:
-        well, why, access = result
+        succeeded, why, access = result
         self._probe_by = math.inf
-        if well and not self._warm:
+        if succeeded and not self._warm:
             self._warm = True
-            active, task = self._asker.active, self._asker.task
+            active, task = self._chain.active, self._chain.task
             say(
                 logging.INFO,
                 "model is warm",
@@ -594,7 +594,7 @@ class Worker:
                 version=active.version,
                 task=f"{task.name} {task.version}",
             )
-        if not well:
+        if not succeeded:
             self._model_trouble = f": {why}"
             say(logging.DEBUG, "the model is still away", why=why)
             if not self._warm and not self._breakers["model"].probes:
@@ -602,7 +602,7 @@ class Worker:
         after = breakers.probed(
             self._breakers["model"],
             time.monotonic(),
-            well=well,
+            succeeded=succeeded,
             chance=RANDOM.random(),
             access=access,
         )
@@ -625,16 +625,16 @@ class Worker:
             if epoch != self._link.epoch:
                 return
             if error is not None:
-                self._results_probed(well=False, why=str(error))
+                self._results_probed(succeeded=False, why=str(error))
             elif self._parked:
                 parked, self._parked = self._parked, {}
-                self._resent, self._resent_well = set(parked), True
+                self._resent, self._resent_succeeded = set(parked), True
                 for again in parked.values():
                     again()
             elif not self._refused:
-                self._results_probed(well=True, why="declared")
+                self._results_probed(succeeded=True, why="declared")
             elif self._work or not self._may_try():
-                self._results_probed(well=False, why="no answer to try")
+                self._results_probed(succeeded=False, why="no answer to try")
             else:
                 self._link.get(self._tried)
 
@@ -647,25 +647,25 @@ class Worker:
         """The message whose answer the next probe sends; none: nothing waits for room."""
         if delivery is not None:
             self._take(delivery, wanted=self._may_try())
-        self._results_probed(well=delivery is None, why="one message is tried")
+        self._results_probed(succeeded=delivery is None, why="one message is tried")
 
-    def _resent_told(self, work: Work, *, well: bool, why: str) -> None:
+    def _resent_reported(self, work: Work, *, succeeded: bool, why: str) -> None:
         """What became of one of those that were sent again."""
         if work not in self._resent:
             return
         self._resent.discard(work)
-        self._resent_well = self._resent_well and well
+        self._resent_succeeded = self._resent_succeeded and succeeded
         if not self._resent:
-            self._results_probed(well=self._resent_well, why=why)
+            self._results_probed(succeeded=self._resent_succeeded, why=why)
 
-    def _results_probed(self, *, well: bool, why: str) -> None:
-        if not well:
+    def _results_probed(self, *, succeeded: bool, why: str) -> None:
+        if not succeeded:
             say(logging.DEBUG, "results are still not taken", why=why)
         after = breakers.probed(
-            self._breakers["results"], time.monotonic(), well=well, chance=RANDOM.random()
+            self._breakers["results"], time.monotonic(), succeeded=succeeded, chance=RANDOM.random()
         )
         self._change("results", after, why)
-        if well:
+        if succeeded:
             self._refused = False
             parked, self._parked = self._parked, {}  # what was finished during the probe
             for again in parked.values():
@@ -688,7 +688,7 @@ class Worker:
                 self._probe_model()
             if breakers.due(self._breakers["results"], now):
                 self._probe_results()
-            self._steer()
+            self._update_consumer()
             self._try_alone()
         self._find_hung(now)
         self._last_tick = now  # not before all of it went well: /healthz goes by this
@@ -719,7 +719,7 @@ class Worker:
         self._release_waiting()
         if self._stops > 1:
             self._stop_by = min(self._stop_by, now)
-        self._steer()
+        self._update_consumer()
         self._finish_stopping()
 
     def _finish_stopping(self) -> None:

@@ -24,11 +24,11 @@ from selfheal_remediator.kube.election import (
     PAUSE_KEY,
     LeaseView,
     lease_from_json,
-    vouched_for,
+    trusted_annotations,
 )
 from selfheal_remediator.kube.objects import Json, node_from_json
-from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, Unreadable
-from selfheal_remediator.node.evaluate import Intent, Kind, read_state
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, Unreadable
+from selfheal_remediator.node.evaluate import Action, Kind, read_state
 from selfheal_remediator.node.patches import node_patch
 
 _MERGE = "application/merge-patch+json"
@@ -55,7 +55,7 @@ def plan(options: argparse.Namespace) -> int:
     lease = _find_lease(api, config, namespace, options.lease, required=False)
     owner = f"{lease.namespace}/{lease.name}" if lease else f"{namespace}/{config.lease.name}"
     paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
-    trusted = vouched_for(lease.annotations) if lease else frozenset()
+    trusted = trusted_annotations(lease.annotations) if lease else frozenset()
     now, only = time.time(), options.nodes
     found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
     if lease is not None:
@@ -127,13 +127,13 @@ def pause(options: argparse.Namespace) -> int:
     if not why:
         raise Failure("--why: a reason is needed, for whoever finds it paused", code=2)
     lease = _annotate_lease(options, why)
-    return _said(options, {"paused": why, "lease": lease}, f"paused ({lease}): {why}")
+    return _reported(options, {"paused": why, "lease": lease}, f"paused ({lease}): {why}")
 
 
 def resume(options: argparse.Namespace) -> int:
     """Take the pause off the Lease."""
     lease = _annotate_lease(options, None)
-    return _said(options, {"paused": None, "lease": lease}, f"resumed ({lease})")
+    return _reported(options, {"paused": None, "lease": lease}, f"resumed ({lease})")
 
 
 def hold(options: argparse.Namespace) -> int:
@@ -143,9 +143,11 @@ def hold(options: argparse.Namespace) -> int:
         raise Failure("--why: a reason is needed, for whoever finds it on hold", code=2)
     api, _, _ = connect(options)
     text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
-    body = {"metadata": {"annotations": {HOLD_KEY: text}}}
+    body = {"metadata": {"annotations": {EXCLUDE_KEY: text}}}
     _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
-    return _said(options, {"node": options.node, "hold": text}, f"{options.node} on hold: {text}")
+    return _reported(
+        options, {"node": options.node, "hold": text}, f"{options.node} on hold: {text}"
+    )
 
 
 def release(options: argparse.Namespace) -> int:
@@ -154,19 +156,23 @@ def release(options: argparse.Namespace) -> int:
     raw = api.node(options.node)
     annotations = raw["metadata"].get("annotations") or {}
     owner = _owner(api, config, namespace, options.lease)
-    ops, given_back = release_patch(options.node, raw, owner, time.time())
+    ops, given_back = uncordon_patch(options.node, raw, owner, time.time())
     forgotten = bool(ops) and not given_back
-    if HOLD_KEY in annotations:
-        key = HOLD_KEY.replace("/", "~1")
+    if EXCLUDE_KEY in annotations:
+        key = EXCLUDE_KEY.replace("/", "~1")
         ops.append({"op": "remove", "path": f"/metadata/annotations/{key}"})
-    done = {"node": options.node, "holdRemoved": HOLD_KEY in annotations, "givenBack": given_back}
+    done = {
+        "node": options.node,
+        "holdRemoved": EXCLUDE_KEY in annotations,
+        "givenBack": given_back,
+    }
     if not ops:
-        return _said(options, done, f"{options.node}: nothing to release")
+        return _reported(options, done, f"{options.node}: nothing to release")
     path = f"/api/v1/nodes/{quote(options.node)}"
     _written(api, "PATCH", path, ops, "application/json-patch+json")
-    parts = ["hold removed"] * (HOLD_KEY in annotations) + ["given back"] * given_back
+    parts = ["hold removed"] * (EXCLUDE_KEY in annotations) + ["given back"] * given_back
     parts += [f"annotation {STATE_KEY} removed"] * forgotten
-    return _said(options, done, f"{options.node}: {', '.join(parts)}")
+    return _reported(options, done, f"{options.node}: {', '.join(parts)}")
 
 
 def uncordon(options: argparse.Namespace) -> int:
@@ -188,7 +194,7 @@ def uncordon(options: argparse.Namespace) -> int:
         found = uninstall.Result(left={"(all nodes)": f"the API server refused: {failure}"})
     parts = [f"{len(found.uncordoned)} nodes uncordoned, {len(found.cleared)} annotations removed"]
     parts += [f"{node} is left: {why}; uncordon it by hand" for node, why in found.left.items()]
-    _said(options, asdict(found), "\n".join(parts))
+    _reported(options, asdict(found), "\n".join(parts))
     return 1 if found.left and not options.best_effort else 0
 
 
@@ -203,7 +209,7 @@ def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None)
     return f"{lease.namespace}/{lease.name}" if lease is not None else None
 
 
-def release_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[list[Json], bool]:
+def uncordon_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[list[Json], bool]:
     """Uncordon a node that a remediator holds, whichever it was, and whether it does so.
 
     It is written down for the remediator that is there (`owner`) that this was a human, or it
@@ -216,9 +222,9 @@ def release_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[
         raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
     if state is None:
         return [], False
-    if not state.phase.held:
-        intent = Intent(Kind.CLEAR, name, node.uid, None, "", "")
-        return node_patch(intent, node, scale_down_disabled=False), False
+    if not state.phase.cordoned:
+        action = Action(Kind.CLEAR, name, node.uid, None, "", "")
+        return node_patch(action, node, scale_down_disabled=False), False
     cancelled = replace(
         state,
         phase=Phase.CANCELLED,
@@ -226,11 +232,11 @@ def release_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[
         since=int(now),
         scale_down_mark=False,
         reported=0,
-        holds=(),
+        cordons=(),
     )
     after = None if owner is None else cancelled
-    intent = Intent(Kind.GIVE_BACK, name, node.uid, after, "", "")
-    return node_patch(intent, node, scale_down_disabled=False), True
+    action = Action(Kind.UNCORDON, name, node.uid, after, "", "")
+    return node_patch(action, node, scale_down_disabled=False), True
 
 
 def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:
@@ -284,7 +290,7 @@ def _print(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> 
         sys.stdout.write(tables.painted(text(), color=sys.stdout.isatty()) + "\n")
 
 
-def _said(options: argparse.Namespace, value: dict[str, Any], text: str) -> int:
+def _reported(options: argparse.Namespace, value: dict[str, Any], text: str) -> int:
     if options.output == "json":
         text = json.dumps(value, ensure_ascii=False)
     sys.stdout.write(text + "\n")

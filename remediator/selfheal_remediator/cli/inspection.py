@@ -20,12 +20,12 @@ from selfheal_remediator.drain.free_capacity import Move, Rooms, read_pods
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, vouched_for
+from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Budget, Node, Pod, budget_from_json, node_from_json
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.annotation import Phase, Unreadable
-from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import Kind, read_state
 from selfheal_remediator.node.planner import Entry, Planner
 
@@ -78,7 +78,7 @@ class ClusterPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldNode:
+class CordonedNode:
     """One node that a remediator holds. Times are seconds since the epoch."""
 
     node: str
@@ -103,12 +103,12 @@ class ClusterStatus:
     paused: str
     mode: str
     nodes: int
-    held: tuple[HeldNode, ...] = ()
+    cordoned: tuple[CordonedNode, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     now: float = 0.0
     policies: tuple[policy_view.PolicyStatus, ...] = ()
     notes: tuple[str, ...] = ()
-    vouched_for: tuple[str, ...] = ()
+    trusted_annotations: tuple[str, ...] = ()
     observing_until: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -160,7 +160,9 @@ def plan(
             pods, policies = policy_view.policies_plan(api, config, planner, paused, now)
         except ApiFailure as failure:
             notes.append(f"policies for pods cannot be read, so nothing is said of them: {failure}")
-    return ClusterPlan(config.mode, tuple(chosen), dict(made.engaged), tuple(notes), policies, pods)
+    return ClusterPlan(
+        config.mode, tuple(chosen), dict(made.limited_by), tuple(notes), policies, pods
+    )
 
 
 def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
@@ -169,25 +171,25 @@ def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Plann
     for node in nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
-        memory = observe(Memory(), None, node, config.rules, now)
-        sights = {
-            key: replace(sight, since=min(now, sight.transition or now))
-            for key, sight in memory.sights.items()
+        history = observe(NodeHistory(), None, node, config.rules, now)
+        observations = {
+            key: replace(observation, since=min(now, observation.transition or now))
+            for key, observation in history.observations.items()
         }
-        entry.memory = replace(memory, sights=sights)
+        entry.history = replace(history, observations=observations)
     return planner
 
 
 def _node_plan(entry: Entry) -> NodePlan:
     seen = entry.assessment
-    intent = entry.pending or seen.wish or seen.intent
+    action = entry.pending or seen.limited_action or seen.action
     does = "none"
-    if intent is not None and intent.kind in (Kind.HOLD, Kind.DRAIN):
-        state = intent.state
+    if action is not None and action.kind in (Kind.CORDON, Kind.DRAIN):
+        state = action.state
         does = "drain" if state is not None and state.action == "drain" else "cordon"
-    elif intent is not None and intent.kind is Kind.GIVE_BACK:
+    elif action is not None and action.kind is Kind.UNCORDON:
         does = "uncordon"
-    elif intent is not None and intent.message:
+    elif action is not None and action.message:
         does = "annotate"
     brake = f"{entry.blocked.brake}: {entry.blocked.message}" if entry.blocked else ""
     return NodePlan(entry.node.name, seen.standing, does, seen.why, brake)
@@ -340,7 +342,7 @@ def status(
     """What is held now and what keeps the drains from ending."""
     nodes = _nodes(api)
     budgets, unread = _budgets(api)
-    held: list[HeldNode] = []
+    cordoned: list[CordonedNode] = []
     others: dict[str, list[str]] = {}
     for node in sorted(nodes, key=lambda node: node.name):
         try:
@@ -348,8 +350,8 @@ def status(
         except Unreadable as error:
             others.setdefault("unreadable", []).append(f"{node.name} ({error})")
             continue
-        if state is not None and state.phase.held:
-            held.append(_held(api, config, node, nodes, budgets, now))
+        if state is not None and state.phase.cordoned:
+            cordoned.append(_cordoned(api, config, node, nodes, budgets, now))
         elif state is not None:
             others.setdefault(state.phase.value, []).append(node.name)
         elif node.unschedulable:
@@ -367,24 +369,24 @@ def status(
         paused=lease.annotations.get(PAUSE_KEY, "") if lease else "",
         mode=config.mode,
         nodes=len(nodes),
-        held=tuple(held),
+        cordoned=tuple(cordoned),
         others={key: tuple(names) for key, names in sorted(others.items())},
         now=now,
         policies=policies,
         notes=notes,
-        vouched_for=tuple(sorted(vouched_for(lease.annotations))) if lease else (),
+        trusted_annotations=tuple(sorted(trusted_annotations(lease.annotations))) if lease else (),
         observing_until=observing_until(config, lease, now) if lease else "",
     )
 
 
-def _held(
+def _cordoned(
     api: KubernetesApi,
     config: Config,
     node: Node,
     nodes: list[Node],
     budgets: list[Budget],
     now: float,
-) -> HeldNode:
+) -> CordonedNode:
     state = read_state(node)
     assert state is not None
     left = 0
@@ -403,7 +405,7 @@ def _held(
                 text = _blocker(pod, budgets, now)
                 if text:
                     blockers[text] = blockers.get(text, 0) + 1
-    return HeldNode(
+    return CordonedNode(
         node=node.name,
         phase=state.phase.value,
         condition=state.condition,

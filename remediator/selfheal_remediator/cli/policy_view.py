@@ -9,7 +9,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.node_view import node_path, node_trouble
 from selfheal_remediator.healing.owners import owner_of
-from selfheal_remediator.healing.plan import Around, Order
+from selfheal_remediator.healing.plan import Around, RestartAction
 from selfheal_remediator.healing.pod_health import Stall, watched_from_json
 from selfheal_remediator.healing.policy import PodReport, Policy, policy_from_json
 from selfheal_remediator.kube.client import KubernetesApi
@@ -101,14 +101,14 @@ def policies_plan(
         for order in made.orders
     ]
     chosen = {plan.pod for plan in plans}
-    for ward in healing.wards.values():
-        for group in ward.groups.values():
-            for pod in group.ill:
+    for policy_state in healing.policy_states.values():
+        for group in policy_state.groups.values():
+            for pod in group.unhealthy:
                 if pod.id in chosen:
                     continue
-                waits = group.block.text if group.block is not None else "one at a time"
-                why = ward.sights[pod.uid].diagnosis.name
-                plans.append(PodPlan(ward.policy.key, pod.id, "none", why, waits))
+                waits = group.skip_reason.text if group.skip_reason is not None else "one at a time"
+                why = policy_state.observations[pod.uid].diagnosis.name
+                plans.append(PodPlan(policy_state.policy.key, pod.id, "none", why, waits))
     return tuple(sorted(plans, key=lambda plan: (plan.policy, plan.pod))), len(policies)
 
 
@@ -122,14 +122,14 @@ def _take_in(api: KubernetesApi, healing: Healing, policy: Policy, now: float) -
                 healing.owner_known(pod.owner_uid, owner_of(pod, api.controller))
             hung = policy.saved.since.get((pod.name, "NoProgress"))
             if hung is not None:
-                healing.wards[policy.key].stalls[pod.uid] = Stall(hung, now, 0)
+                healing.policy_states[policy.key].stalls[pod.uid] = Stall(hung, now, 0)
     healing.pods_known(policy.key)
 
 
-def _refusal(api: KubernetesApi, order: Order) -> str:
+def _refusal(api: KubernetesApi, order: RestartAction) -> str:
     """What the API server says to the eviction; empty = it would let the pod go."""
     pod = order.pod
-    answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=True)
+    answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, dry_run=True)
     result = classify_eviction(answer)
     if result.outcome.over:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from selfheal_remediator.cli.inspection import ClusterPlan, ClusterStatus, HeldNode, NodePlan
+from selfheal_remediator.cli.inspection import ClusterPlan, ClusterStatus, CordonedNode, NodePlan
 from selfheal_remediator.cli.policy_view import PolicyStatus
 
 _COLORS = {"red": "31", "yellow": "33", "green": "32", "bold": "1"}
@@ -112,12 +112,14 @@ def status_text(found: ClusterStatus) -> str:
     lines = [f"lease {found.lease or '(none found)'}, held by {leader}, mode {_mode(found)}"]
     if found.paused:
         lines.append(f"<red>paused</red>: {found.paused}")
-    if found.vouched_for:
-        lines.append(f"<yellow>vouched for</yellow> by a human: {', '.join(found.vouched_for)}")
-    lines.append(f"{len(found.held)} of {found.nodes} nodes held")
-    if found.held:
+    if found.trusted_annotations:
+        lines.append(
+            f"<yellow>vouched for</yellow> by a human: {', '.join(found.trusted_annotations)}"
+        )
+    lines.append(f"{len(found.cordoned)} of {found.nodes} nodes held")
+    if found.cordoned:
         head = ("NODE", "PHASE", "FOR", "CONDITION", "PODS LEFT", "BLOCKED BY")
-        lines.append(table(head, [_held_row(item, found.now) for item in found.held]))
+        lines.append(table(head, [_cordoned_row(item, found.now) for item in found.cordoned]))
     for what, names in found.others.items():
         lines.append(f"{what}: {', '.join(names)}")
     lines += [f"note: {note}" for note in found.notes]
@@ -140,7 +142,7 @@ def _policy_row(item: PolicyStatus, now: float) -> tuple[str, ...]:
     )
 
 
-def _held_row(item: HeldNode, now: float) -> tuple[str, ...]:
+def _cordoned_row(item: CordonedNode, now: float) -> tuple[str, ...]:
     color = {"draining": "yellow", "drained": "green"}.get(item.phase, "bold")
     blocked = "; ".join(item.blockers) or item.note or "-"
     left = str(item.pods_left) if item.phase == "draining" else "-"

@@ -17,8 +17,8 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import STOP_FOR_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
-from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Unreadable
-from selfheal_remediator.node.evaluate import Intent, Kind, read_state
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable
+from selfheal_remediator.node.evaluate import Action, Kind, read_state
 from selfheal_remediator.node.patches import node_patch
 
 #: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
@@ -100,26 +100,26 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
             continue
         if state is None or state.by != owner:
             continue
-        if state.phase.held and HOLD_KEY in node.annotations:
-            result.left[node.name] = f"on hold: {node.annotations[HOLD_KEY]}"
+        if state.phase.cordoned and EXCLUDE_KEY in node.annotations:
+            result.left[node.name] = f"on hold: {node.annotations[EXCLUDE_KEY]}"
             continue
         found = True
-        held = state.phase.held and node.unschedulable
-        kind = Kind.GIVE_BACK if state.phase.held else Kind.CLEAR
-        intent = Intent(kind, node.name, node.uid, None, "", "")
-        failure = _change(api, intent, node)
+        cordoned = state.phase.cordoned and node.unschedulable
+        kind = Kind.UNCORDON if state.phase.cordoned else Kind.CLEAR
+        action = Action(kind, node.name, node.uid, None, "", "")
+        failure = _change(api, action, node)
         if failure:
             result.left[node.name] = failure
         else:
-            names = result.uncordoned if held else result.cleared
+            names = result.uncordoned if cordoned else result.cleared
             names += [] if node.name in names else [node.name]
     return found
 
 
-def _change(api: KubernetesApi, intent: Intent, node: Node) -> str:
+def _change(api: KubernetesApi, action: Action, node: Node) -> str:
     """Make the change; why it could not be made, empty = it was."""
     try:
-        answer = api.patch_node(node.name, node_patch(intent, node, scale_down_disabled=False))
+        answer = api.patch_node(node.name, node_patch(action, node, scale_down_disabled=False))
     except ApiFailure as failure:
         return str(failure)
     return "" if answer.ok or answer.status == 404 else str(answer.failure())

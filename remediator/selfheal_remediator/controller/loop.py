@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from selfheal_remediator.config import PODS_HUNG, Config
-from selfheal_remediator.controller.peers import Rivals
+from selfheal_remediator.controller.peers import Peers
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.runner import Callbacks, Draining
 from selfheal_remediator.failures import ApiFailure, NotLeader
-from selfheal_remediator.healing.node_view import node_path, node_trouble, said_of_nodes
-from selfheal_remediator.healing.plan import Order
+from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
+from selfheal_remediator.healing.plan import RestartAction
 from selfheal_remediator.healing.policy_metrics import policy_values
 from selfheal_remediator.healing.runner import Callbacks as HealingCallbacks
 from selfheal_remediator.healing.runner import Healer
@@ -34,7 +34,7 @@ from selfheal_remediator.kube.election import (
     LeaseView,
     Stop,
     lease_from_json,
-    vouched_for,
+    trusted_annotations,
 )
 from selfheal_remediator.kube.events import EventWriter, NodeEvent, ObjectEvent
 from selfheal_remediator.kube.informer import WATCH_LOST, Change, Reflector, version_number
@@ -42,8 +42,8 @@ from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.responses import Outcome
 from selfheal_remediator.metrics import Metrics, named, publish
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.conditions import Memory, observe
-from selfheal_remediator.node.evaluate import Intent, Kind, Scope, assess, held_by, same_purpose
+from selfheal_remediator.node.conditions import NodeHistory, observe
+from selfheal_remediator.node.evaluate import Action, Kind, Scope, assess, cordoned_by, same_purpose
 from selfheal_remediator.node.external_claims import (
     LEASE_NAMESPACE,
     MACHINE_ANNOTATION,
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP = 10.0
 STUCK_AFTER = 60.0
 METRICS_EVERY = 1.0
-RIVALS_EVERY = 30.0
+PEERS_EVERY = 30.0
 #: How often a change is tried on a node that somebody else keeps changing.
 CONFLICTS = 4
 MAX_BATCH = 500
@@ -163,9 +163,9 @@ class Remediator:
         self._stopped_until = 0.0
         self._stop_read = Stop()
         #: Why nothing new is begun now, beside a pause; empty = it may be.
-        self._ill = ""
-        self._rivals = Rivals(identity.owner)
-        self._rivals_at, self._rivals_failures = 0.0, 0
+        self._unhealthy = ""
+        self._peers = Peers(identity.owner)
+        self._peers_at, self._peers_failures = 0.0, 0
         #: Looks at other remediators are numbered: a slow one does not undo a later one.
         self._looks_around = self._last_look_around = 0
         self._machines_wanted = False
@@ -182,7 +182,7 @@ class Remediator:
         self._put_off: dict[str, float] = {}
         self.last_tick = time.monotonic()
         metrics.watch_age("nodes", self.watch_age)
-        metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
+        metrics.may_cordon(rule.condition for rule in config.rules if rule.cordons)
 
     # -- life ---------------------------------------------------------------------------
 
@@ -260,8 +260,8 @@ class Remediator:
         if not (self._leading and self.synced):
             self._publish(now, {})
             return longest
-        if now >= self._rivals_at:
-            self._rivals_at = now + RIVALS_EVERY
+        if now >= self._peers_at:
+            self._peers_at = now + PEERS_EVERY
             self._machines_wanted = any(
                 MACHINE_ANNOTATION in entry.node.annotations
                 for entry in self.planner.entries.values()
@@ -271,18 +271,18 @@ class Remediator:
             self._workers.submit(lambda: self._look_around(look, term), Purpose.LOOKUPS)
         if self._first is None or self._first or now < self._stopped_until:
             self._publish(now, {})
-            return min(longest, self._rivals_at)
-        ill = self._unfit()
-        if not ill and self._api.budget.closed_for > 1:
-            ill = "the API server asks to be left alone"
-        self._ill = ill
+            return min(longest, self._peers_at)
+        unhealthy = self._unfit()
+        if not unhealthy and self._api.budget.closed_for > 1:
+            unhealthy = "the API server asks to be left alone"
+        self._unhealthy = unhealthy
         slots = self.planner.slots
         slots.standing, slots.ready = self.draining.standing, self.draining.asking(now)
         slots.deadlines = self.draining.deadlines(now)
-        plan = self.planner.plan(now, paused=self._paused, ill=ill)
+        plan = self.planner.plan(now, paused=self._paused, unhealthy=unhealthy)
         self.draining.follow_places(slots.given, now)
-        for intent in plan.intents:
-            self._submit(intent)
+        for action in plan.intents:
+            self._submit(action)
         changed = self.planner.take_changed()
         if self.draining.revision != self._followed:
             self._followed = self.draining.revision
@@ -292,10 +292,10 @@ class Remediator:
         self._note_used(now)
         self._read_again(now)
         wakes = [plan.wake, self._doubts.wake, min(self._put_off.values(), default=None)]
-        wakes.append(self.draining.advance(now, stopped=bool(self._paused or ill)))
-        wakes.append(self._heal_pods(now, ill))
+        wakes.append(self.draining.advance(now, stopped=bool(self._paused or unhealthy)))
+        wakes.append(self._heal_pods(now, unhealthy))
         self.metrics.tick()
-        self._publish(now, plan.engaged)
+        self._publish(now, plan.limited_by)
         if self._metrics_owed:
             wakes.append(self._metrics_at)
         return min([longest, *(moment for moment in wakes if moment is not None)])
@@ -346,7 +346,7 @@ class Remediator:
     def _lead(self, leading: bool) -> None:
         self._leading = leading
         self._term += 1
-        self._first, self._rivals_at, self._followed = None, 0.0, -1
+        self._first, self._peers_at, self._followed = None, 0.0, -1
         self.metrics.leader.set(leading)
         self.metrics.read_only.set(False)  # until it is known; who does not lead does not say
         self.planner.forget_pending()
@@ -414,7 +414,7 @@ class Remediator:
             self._stops += 1
         self._paused = paused
         self._stop_until(self._stop_read.read(annotations, self.clock()))
-        trusted = vouched_for(annotations)
+        trusted = trusted_annotations(annotations)
         if trusted != self.planner.trusted:
             log.warning("vouched for by a human: %s", ", ".join(sorted(trusted)) or "nothing")
             self.planner.trust(trusted)
@@ -455,7 +455,7 @@ class Remediator:
         if (policies_changed or mode_changed) and self._leading:
             self.healer.begin()  # what was only rehearsed is decided anew
         self.planner.reconfigure(config, self.clock())
-        self.metrics.may_cordon(rule.condition for rule in config.rules if rule.holds)
+        self.metrics.may_cordon(rule.condition for rule in config.rules if rule.cordons)
 
     def _look_around(self, look: int, term: int) -> None:
         """In a worker: other remediators' Leases, and what other systems say of nodes."""
@@ -473,7 +473,7 @@ class Remediator:
         def seen() -> None:
             if term == self._term and look > self._last_look_around:
                 self._last_look_around = look
-                self._rivals_seen(leases, marks)
+                self._peers_seen(leases, marks)
 
         self.post(seen)
 
@@ -494,17 +494,17 @@ class Remediator:
         return dict(self._machines_seen)
 
     def _look_again_soon(self) -> None:
-        self._rivals_failures += 1
-        pause = min(RIVALS_EVERY, 2.0**self._rivals_failures)
-        self._rivals_at = min(self._rivals_at, self.clock() + pause)
+        self._peers_failures += 1
+        pause = min(PEERS_EVERY, 2.0**self._peers_failures)
+        self._peers_at = min(self._peers_at, self.clock() + pause)
 
-    def _rivals_seen(self, leases: list[LeaseView], marks: Mapping[str, str]) -> None:
-        self._rivals_failures = 0
+    def _peers_seen(self, leases: list[LeaseView], marks: Mapping[str, str]) -> None:
+        self._peers_failures = 0
         self.planner.mark(marks)
-        first = self._rivals.first(leases, self.clock())
-        self.planner.owners_live(self._rivals.live)
+        first = self._peers.first(leases, self.clock())
+        self.planner.owners_live(self._peers.live)
         if first and first != self._first:
-            text = self._rivals.reason(first)
+            text = self._peers.reason(first)
             log.warning("%s", text)
             self._say_of_itself("ReadOnly", text, warning=True)
             self.draining.end_all()
@@ -558,10 +558,10 @@ class Remediator:
         used = self.draining.used(node.uid)
         after = replace(state, drain_started=state.drain_started + rested, drain_used=used)
         text = f"{state.condition} is bad again: going on"
-        intent = Intent(Kind.NOTE, node.name, node.uid, after, "DrainResumed", text)
-        if self.planner.request(intent, self.clock()):
+        action = Action(Kind.NOTE, node.name, node.uid, after, "DrainResumed", text)
+        if self.planner.request(action, self.clock()):
             self.draining.noted(node.uid, used)
-            self._submit(intent)
+            self._submit(action)
 
     def _note_used(self, now: float) -> None:
         """Write down how much of their deadlines drains have used: who leads next goes by it."""
@@ -573,17 +573,17 @@ class Remediator:
                 continue
             after = replace(state, drain_used=used)
             text = f"{used}s of the drain's deadline are used"
-            intent = Intent(Kind.NOTE, entry.node.name, uid, after, "", text)
-            if self.planner.request(intent, now):
+            action = Action(Kind.NOTE, entry.node.name, uid, after, "", text)
+            if self.planner.request(action, now):
                 self.draining.noted(uid, used)
-                self._submit(intent)
+                self._submit(action)
 
     # -- pods ---------------------------------------------------------------------------
 
     def _healing_calls(self) -> HealingCallbacks:
         metrics = self.metrics
 
-        def restarted(order: Order) -> None:
+        def restarted(order: RestartAction) -> None:
             metrics.restarted(order.policy, order.cause.value)
 
         return HealingCallbacks(
@@ -600,16 +600,18 @@ class Remediator:
             gone=metrics.forget_policy,
         )
 
-    def _heal_pods(self, now: float, ill: str) -> float | None:
-        stopped = f"paused: {self._paused}" if self._paused else ill
+    def _heal_pods(self, now: float, unhealthy: str) -> float | None:
+        stopped = f"paused: {self._paused}" if self._paused else unhealthy
         wake = self.healer.advance(now, stopped=stopped)
-        held = (
+        cordoned = (
             entry.node.name
             for entry in self.planner.entries.values()
             if entry.state is not None and entry.state.condition == PODS_HUNG
         )
         known = self.healer.known
-        signals = said_of_nodes(self.planner.signals, self.healer.findings, held, now, known=known)
+        signals = reported_of_nodes(
+            self.planner.signals, self.healer.findings, cordoned, now, known=known
+        )
         if signals != self.planner.signals:
             self.planner.signal(signals, now)
             return now
@@ -617,29 +619,31 @@ class Remediator:
 
     # -- changing nodes -----------------------------------------------------------------
 
-    def _submit(self, intent: Intent) -> None:
-        entry = self.planner.entries[intent.uid]
-        scope, node, memory = self.planner.scope(), entry.node, entry.memory
+    def _submit(self, action: Action) -> None:
+        entry = self.planner.entries[action.uid]
+        scope, node, history = self.planner.scope(), entry.node, entry.history
         term = self._term
-        self._workers.submit(lambda: self._attempt(intent, scope, node, memory, term))
+        self._workers.submit(lambda: self._attempt(action, scope, node, history, term))
 
-    def _attempt(self, intent: Intent, scope: Scope, node: Node, memory: Memory, term: int) -> None:
+    def _attempt(
+        self, action: Action, scope: Scope, node: Node, history: NodeHistory, term: int
+    ) -> None:
         """In a worker: whatever happens, the intent is settled."""
         try:
             if term != self._term:
                 raise NotLeader  # it was asked for in an earlier term of leadership
-            with supervision.expected("worker", f"{intent.kind.value} of node {intent.node}"):
-                self._carry_out(intent, scope, node, memory)
+            with supervision.expected("worker", f"{action.kind.value} of node {action.node}"):
+                self._carry_out(action, scope, node, history)
         except NotLeader:
-            self.post(lambda: self.planner.failed(intent, self.clock()))
+            self.post(lambda: self.planner.failed(action, self.clock()))
         except Unanswered as failure:
             cause = failure
-            self.post(lambda: self._unanswered(intent, cause, term))
+            self.post(lambda: self._unanswered(action, cause, term))
         except ApiFailure as failure:
             error = failure
-            self.post(lambda: self._failed(intent, error))
+            self.post(lambda: self._failed(action, error))
 
-    def _carry_out(self, intent: Intent, scope: Scope, known: Node, memory: Memory) -> None:
+    def _carry_out(self, action: Action, scope: Scope, known: Node, history: NodeHistory) -> None:
         """In a worker: change the node if it still is as it was when this was decided.
 
         Else (422) it is read afresh and decided again. In dry-run what we know is not what the
@@ -649,30 +653,30 @@ class Remediator:
         node: Node | None = None if scope.config.dry_run else known
         for _ in range(CONFLICTS):
             if node is None:
-                node = self.planner.with_signal(node_from_json(self._api.node(intent.node)))
-                if not self._still_wanted(intent, scope, known, memory, node):
-                    self._tell(self._dropped, intent, node)
+                node = self.planner.with_signal(node_from_json(self._api.node(action.node)))
+                if not self._still_wanted(action, scope, known, history, node):
+                    self._notify(self._dropped, action, node)
                     return
             stopped = self.clock() < self._stopped_until or (
-                intent.kind in (Kind.HOLD, Kind.DRAIN) and bool(self._paused or self._ill)
+                action.kind in (Kind.CORDON, Kind.DRAIN) and bool(self._paused or self._unhealthy)
             )
             if stopped or scope.config.dry_run is not self._api.dry_run:
                 # It waited for its turn, and was stopped meanwhile, or the mode changed.
-                self.post(lambda: self.planner.failed(intent, self.clock()))
+                self.post(lambda: self.planner.failed(action, self.clock()))
                 return
-            changed = self._change(intent, node, rehearse=scope.config.dry_run)
+            changed = self._change(action, node, dry_run=scope.config.dry_run)
             if changed is not None:
-                self._tell(self._settled, intent, changed)
+                self._notify(self._settled, action, changed)
                 return
             node = None
         raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
 
-    def _change(self, intent: Intent, node: Node, *, rehearse: bool) -> Node | None:
+    def _change(self, action: Action, node: Node, *, dry_run: bool) -> Node | None:
         """The node after the change, None = it is not as it was seen any more. See _carry_out."""
-        patch = node_patch(intent, node, scale_down_disabled=self.config.drain.scale_down_disabled)
+        patch = node_patch(action, node, scale_down_disabled=self.config.drain.scale_down_disabled)
         try:
-            with supervision.expected("worker", f"{intent.kind.value} of node {intent.node}"):
-                answer = self._api.patch_node(intent.node, patch, rehearse=rehearse)
+            with supervision.expected("worker", f"{action.kind.value} of node {action.node}"):
+                answer = self._api.patch_node(action.node, patch, dry_run=dry_run)
                 if answer.ok:
                     return node_from_json(answer.json())
                 if answer.status in (409, 422):
@@ -685,27 +689,27 @@ class Remediator:
                 raise Unanswered(version_number(node.version), failure) from failure
             raise
 
-    def _tell(self, what: Callable[[Intent, Node], None], intent: Intent, node: Node) -> None:
-        self.post(lambda: what(intent, node))
+    def _notify(self, what: Callable[[Action, Node], None], action: Action, node: Node) -> None:
+        self.post(lambda: what(action, node))
 
-    def _unanswered(self, intent: Intent, cause: Unanswered, term: int) -> None:
+    def _unanswered(self, action: Action, cause: Unanswered, term: int) -> None:
         """A change without an answer may have been made: it is read, and counts until then."""
-        entry = self.planner.entries.get(intent.uid)
-        if entry is None or entry.pending is not intent:
+        entry = self.planner.entries.get(action.uid)
+        if entry is None or entry.pending is not action:
             return  # gone, or forgotten: all nodes were listed since
-        doubt = self._doubts.begin(intent, cause)
-        self._seen(entry.real)  # the watch may have been faster
-        if self._doubts.holds(doubt):
+        doubt = self._doubts.begin(action, cause)
+        self._seen(entry.ignore_dry_run)  # the watch may have been faster
+        if self._doubts.in_doubt(doubt):
             self._workers.submit(lambda: self._find_out(doubt, term))
 
     def _find_out(self, doubt: Doubt, term: int) -> None:
         """In a worker: read the node once."""
-        intent = doubt.intent
+        action = doubt.action
         try:
             if term != self._term:
                 return  # all nodes are listed in each term
-            with supervision.expected("worker", f"the read of node {intent.node}"):
-                node = node_from_json(self._api.node(intent.node))
+            with supervision.expected("worker", f"the read of node {action.node}"):
+                node = node_from_json(self._api.node(action.node))
         except ApiFailure as failure:
             error = failure
             self.post(lambda: self._not_found_out(doubt, error))
@@ -716,20 +720,20 @@ class Remediator:
         if node is not None:
             self._take_in(node)
         if self._doubts.end(doubt):
-            self._failed(doubt.intent, doubt.cause)
+            self._failed(doubt.action, doubt.cause)
 
     def _not_found_out(self, doubt: Doubt, error: ApiFailure) -> None:
         if error.status == 404:
             self._found_out(doubt, None)
             return
-        intent, report = doubt.intent, self._doubts.not_read(doubt, self.clock())
+        action, report = doubt.action, self._doubts.not_read(doubt, self.clock())
         text = (
-            f"whether the change ({intent.kind.value}) was made is not known: {doubt.cause}; the "
+            f"whether the change ({action.kind.value}) was made is not known: {doubt.cause}; the "
             f"node cannot be read: {error}; the limits count it as made, and it is read again"
         )
-        log.warning("%s: %s", intent.node, text)
+        log.warning("%s: %s", action.node, text)
         if report:
-            self._say(intent.node, intent.uid, "OutcomeUnknown", text, True)
+            self._say(action.node, action.uid, "OutcomeUnknown", text, True)
 
     def _read_again(self, now: float) -> None:
         """Nodes of which it is not known whether they were changed."""
@@ -742,7 +746,7 @@ class Remediator:
         version = version_number(node.version)
         doubt = self._doubts.shown(node.uid, version, restored=restored)
         if doubt is not None:
-            self._failed(doubt.intent, doubt.cause)
+            self._failed(doubt.action, doubt.cause)
 
     def _take_in(self, node: Node) -> None:
         """What was read afresh; not of a node that was deleted since: nothing would remove it."""
@@ -751,80 +755,80 @@ class Remediator:
             self._seen(node)
 
     def _still_wanted(
-        self, intent: Intent, scope: Scope, known: Node, memory: Memory, fresh: Node
+        self, action: Action, scope: Scope, known: Node, history: NodeHistory, fresh: Node
     ) -> bool:
-        if fresh.uid != intent.uid:
+        if fresh.uid != action.uid:
             return False
         if scope.config.dry_run:
             return True  # what is held in dry-run is not on the node
-        if intent.state is not None and intent.kind is Kind.NOTE and intent.state.phase.held:
-            return fresh.unschedulable and held_by(intent.state.by, fresh)
+        if action.state is not None and action.kind is Kind.NOTE and action.state.phase.cordoned:
+            return fresh.unschedulable and cordoned_by(action.state.by, fresh)
         now = self.clock()
-        seen = observe(memory, known, fresh, scope.config.rules, now)
+        seen = observe(history, known, fresh, scope.config.rules, now)
         again = assess(fresh, seen, scope, now)
-        asked = again.intent or again.wish
-        return asked is not None and same_purpose(asked, intent)
+        asked = again.action or again.limited_action
+        return asked is not None and same_purpose(asked, action)
 
-    def _settled(self, intent: Intent, node: Node) -> None:
-        entry = self.planner.entries.get(intent.uid)
-        if entry is None or entry.pending is not intent:
+    def _settled(self, action: Action, node: Node) -> None:
+        entry = self.planner.entries.get(action.uid)
+        if entry is None or entry.pending is not action:
             # It was deleted before the answer came; or the answer is to another term's or mode's
             # question, and the watch tells what has become of it.
-            log.info("%s: %s was answered too late to count", intent.node, intent.kind.value)
+            log.info("%s: %s was answered too late to count", action.node, action.kind.value)
             return
         now = self.clock()
-        self.planner.settled(intent, node, now)
-        self.metrics.actions.labels(intent.kind.value, "done").inc()
+        self.planner.settled(action, node, now)
+        self.metrics.actions.labels(action.kind.value, "done").inc()
         prefix = "dry-run, would be: " if self.config.dry_run else ""
-        log.info("%s: %s%s", intent.node, prefix, intent.message or intent.kind.value)
-        if intent.reason:
-            message = prefix + intent.message
-            self._say(intent.node, intent.uid, intent.reason, message, intent.warning)
-        state = intent.state
+        log.info("%s: %s%s", action.node, prefix, action.message or action.kind.value)
+        if action.reason:
+            message = prefix + action.message
+            self._say(action.node, action.uid, action.reason, message, action.warning)
+        state = action.state
         if state is not None:
-            self.draining.returns_saved(intent.uid, state)
-        if intent.kind is Kind.HOLD and state is not None:
+            self.draining.returns_saved(action.uid, state)
+        if action.kind is Kind.CORDON and state is not None:
             self.metrics.cordoned(state.condition, now - state.first_seen)
-            self.metrics.late.observe(max(0.0, now - self.planner.entries[intent.uid].due_at))
+            self.metrics.late.observe(max(0.0, now - self.planner.entries[action.uid].due_at))
         if state is not None and state.phase is Phase.DRAINING:
-            if intent.kind is Kind.HOLD:
+            if action.kind is Kind.CORDON:
                 text = f"{prefix}draining for {state.condition}"
-                self._say(intent.node, intent.uid, "DrainStarted", text, False)
-            self.draining.begin(intent.node, intent.uid, state, fresh=True)
+                self._say(action.node, action.uid, "DrainStarted", text, False)
+            self.draining.begin(action.node, action.uid, state, fresh=True)
         elif state is not None and state.phase is Phase.DRAINED and not self.config.dry_run:
-            self.draining.watch_on(intent.uid)
+            self.draining.watch_on(action.uid)
         else:
-            self.draining.end(intent.uid)
+            self.draining.end(action.uid)
 
-    def _dropped(self, intent: Intent, node: Node) -> None:
+    def _dropped(self, action: Action, node: Node) -> None:
         """The fresh read says otherwise: take it in and let the planner think again."""
-        log.info("%s: %s is not called for any more", intent.node, intent.kind.value)
-        self.metrics.actions.labels(intent.kind.value, "overtaken").inc()
-        self.planner.failed(intent, self.clock())
-        self._reopen(intent)
+        log.info("%s: %s is not called for any more", action.node, action.kind.value)
+        self.metrics.actions.labels(action.kind.value, "overtaken").inc()
+        self.planner.failed(action, self.clock())
+        self._reopen(action)
         self._take_in(node)
 
-    def _failed(self, intent: Intent, failure: ApiFailure, delay: float | None = None) -> None:
+    def _failed(self, action: Action, failure: ApiFailure, delay: float | None = None) -> None:
         conflict = failure.status in (409, 422)
         result = "conflict" if conflict else "failed"
-        self.metrics.actions.labels(intent.kind.value, result).inc()
+        self.metrics.actions.labels(action.kind.value, result).inc()
         log.log(
             logging.INFO if conflict else logging.WARNING,
             "%s: %s not done: %s",
-            intent.node,
-            intent.kind.value,
+            action.node,
+            action.kind.value,
             failure,
         )
-        self.planner.failed(intent, self.clock(), delay or failure.retry_after or 0.0)
-        self._reopen(intent)
+        self.planner.failed(action, self.clock(), delay or failure.retry_after or 0.0)
+        self._reopen(action)
 
-    def _reopen(self, intent: Intent) -> None:
+    def _reopen(self, action: Action) -> None:
         """A drain whose end could not be written down has not ended."""
-        run = self.draining.running.get(intent.uid)
+        run = self.draining.running.get(action.uid)
         if run is not None and run.drain.synced:
-            self.draining.reopen(intent.uid)
+            self.draining.reopen(action.uid)
         elif run is not None:
-            self.draining.end(intent.uid)
+            self.draining.end(action.uid)
 
     # -- drains -------------------------------------------------------------------------
 
@@ -850,12 +854,12 @@ class Remediator:
             more = f"; and {len(staying) - 5} more" if len(staying) > 5 else ""
             text += f", {len(staying)} stay: {names}{more}"
         done = replace(state, phase=Phase.DRAINED, since=int(now), drain_used=0)
-        intent = Intent(Kind.NOTE, drain.node, drain.uid, done, "DrainSucceeded", text)
-        if not self.planner.request(intent, now):
+        action = Action(Kind.NOTE, drain.node, drain.uid, done, "DrainSucceeded", text)
+        if not self.planner.request(action, now):
             self.draining.reopen(drain.uid)  # busy: asked again in a moment
             return
         self.metrics.drains.labels("succeeded").observe(max(0.0, seconds))
-        self._submit(intent)
+        self._submit(action)
 
     def _pods_returned(self, drain: NodeDrain) -> None:
         """Write down how often pods were put on the node again, before they are evicted again."""
@@ -866,9 +870,9 @@ class Remediator:
         counts, latest = drain.returns.to_save
         after = replace(state, returns=counts, returned=latest)
         text = "pods that were put here past the cordon are counted"
-        intent = Intent(Kind.NOTE, drain.node, drain.uid, after, "", text)
-        if self.planner.request(intent, self.clock()):
-            self._submit(intent)
+        action = Action(Kind.NOTE, drain.node, drain.uid, after, "", text)
+        if self.planner.request(action, self.clock()):
+            self._submit(action)
 
     def _no_room(self, drain: NodeDrain, why: str) -> None:
         """The pods fit nowhere else: the node stays cordoned, and is looked at again later."""
@@ -880,10 +884,10 @@ class Remediator:
             return
         back = replace(state, phase=Phase.CORDONED, drain_started=0, drain_used=0, no_room=int(now))
         message = f"cordoned only: {why}"
-        intent = Intent(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
-        if self.planner.request(intent, now):
+        action = Action(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
+        if self.planner.request(action, now):
             self.metrics.drains.labels("no-room").observe(max(0.0, now - drain.started))
-            self._submit(intent)
+            self._submit(action)
         else:
             self.draining.end(drain.uid)  # busy: begun again when the node is looked at next
 
@@ -896,29 +900,31 @@ class Remediator:
         self._events.say(NodeEvent(node, uid, reason, message, warning))
 
     def _publish_policies(self) -> None:
-        wards = tuple(self.healer.healing.wards.values())
+        policy_states = tuple(self.healer.healing.policy_states.values())
         # Who does not lead knows none; who leads knows all once they are listed.
         complete = not self._leading or self.healer.listed
-        self.metrics.look_after((ward.policy.key for ward in wards), complete=complete)
-        values = policy_values(wards)
+        self.metrics.look_after(
+            (policy_state.policy.key for policy_state in policy_states), complete=complete
+        )
+        values = policy_values(policy_states)
         publish(self.metrics.policy_pods, values.pods)
         publish(self.metrics.policy_state, values.states)
         publish(self.metrics.policy_rollouts_stuck, values.stuck)
 
     def _publish_nodes(self) -> None:
         states: Counter[tuple[str, ...]] = Counter()
-        held: Counter[tuple[str, ...]] = Counter()
+        cordoned: Counter[tuple[str, ...]] = Counter()
         info: dict[tuple[str, ...], float] = {}
         rejected: Counter[tuple[str, ...]] = Counter()
         if self._leading:
             for entry in self.planner.entries.values():
-                _count(entry, states, held, info, rejected)
+                _count(entry, states, cordoned, info, rejected)
         publish(self.metrics.nodes, states)
-        publish(self.metrics.held, held)
-        publish(self.metrics.held_info, named(info))
+        publish(self.metrics.cordoned_nodes, cordoned)
+        publish(self.metrics.cordoned_node_info, named(info))
         publish(self.metrics.rejected, rejected)
 
-    def _publish(self, now: float, engaged: Mapping[str, int]) -> None:
+    def _publish(self, now: float, limited_by: Mapping[str, int]) -> None:
         self._metrics_owed = now < self._metrics_at
         if self._metrics_owed:
             return
@@ -929,7 +935,7 @@ class Remediator:
             self._published = known
             self._publish_nodes()
         self._publish_policies()
-        publish(self.metrics.brakes, {(brake,): count for brake, count in engaged.items()})
+        publish(self.metrics.brakes, {(brake,): count for brake, count in limited_by.items()})
         causes = self.draining.blocked_causes(now)
         publish(self.metrics.blocked, {(cause,): count for cause, count in causes.items()})
         drains = [run.drain for run in self.draining.running.values() if not run.drain.after]
@@ -945,7 +951,7 @@ def _time_text(moment: float) -> str:
 def _count(
     entry: Entry,
     states: Counter[tuple[str, ...]],
-    held: Counter[tuple[str, ...]],
+    cordoned: Counter[tuple[str, ...]],
     info: dict[tuple[str, ...], float],
     rejected: Counter[tuple[str, ...]],
 ) -> None:
@@ -954,6 +960,6 @@ def _count(
     if seen.rejected:
         rejected[(seen.rejected,)] += 1
     state = entry.state
-    if state is not None and state.phase.held:
-        held[(state.phase.value,)] += 1
+    if state is not None and state.phase.cordoned:
+        cordoned[(state.phase.value,)] += 1
         info[(entry.node.name, state.condition, state.phase.value)] = state.first_seen

@@ -16,7 +16,7 @@ MARGIN = 45.0
 
 
 @dataclass(slots=True)
-class Rivals:
+class Peers:
     """What was seen of other remediators' Leases; `own` is `namespace/name`."""
 
     own: str

@@ -64,8 +64,8 @@ def _renewed(raw: Json, now: float) -> bool:
     with understood("a Lease"):
         name, spec = raw["metadata"]["name"], raw.get("spec") or {}
         renewed = timestamp(spec.get("renewTime"))
-        held = name in LEASES and bool(spec.get("holderIdentity"))
-    return held and renewed is not None and now - renewed < WRITTEN_WITHIN
+        cordoned = name in LEASES and bool(spec.get("holderIdentity"))
+    return cordoned and renewed is not None and now - renewed < WRITTEN_WITHIN
 
 
 def _status_written(api: KubernetesApi, now: float) -> bool:

@@ -132,7 +132,7 @@ class NodeDrain:
     lookups: Lookups = field(default_factory=Lookups)
     standstill: Standstill = field(default_factory=Standstill)
     _left: dict[str, Sorting] = field(default_factory=dict)
-    deadline_said: bool = False
+    deadline_reported: bool = False
     #: The time at the last step: pods that ask to stay for a time are sorted by it.
     _now: float = float("-inf")
 
@@ -264,7 +264,7 @@ class NodeDrain:
         else:
             item.overtaken = 0
 
-    def not_asked(self, uid: str) -> None:
+    def not_probed(self, uid: str) -> None:
         """The eviction that was ordered was never asked for: it may be ordered again."""
         item = self.evictions.get(uid)
         if item is None or item.step is not Step.POSTED:

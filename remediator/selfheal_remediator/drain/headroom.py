@@ -61,7 +61,7 @@ class Room:
             self.others[name] = self.others.get(name, 0) - amount
         self.there.append(Resident.of(pod))
 
-    def holds(
+    def admits(
         self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS, around: Population | None = None
     ) -> bool:
         """Whether the pod could be placed here; no when that cannot be told.
@@ -130,7 +130,7 @@ def place(
     left = []
     around = room.alone() if around is None else around
     for pod in sorted(pods, key=_size, reverse=True):
-        if room.holds(pod, claims, around):
+        if room.admits(pod, claims, around):
             room.take(pod)
             around.add(Resident.of(pod), room.node)
         else:

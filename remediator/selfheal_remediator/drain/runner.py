@@ -79,12 +79,12 @@ class Running:
     checked_in_vain: int = 0
     ended: bool = False
     #: Since when its node recovers, so that nothing more is to leave it; None = it does not.
-    resting_since: float | None = None
+    paused_since: float | None = None
     tried: set[str] = field(default_factory=set)
     blocked_since: float | None = None
-    said_at: float = float("-inf")
-    returned_said_at: float = float("-inf")
-    left_said: frozenset[str] = frozenset()
+    reported_at: float = float("-inf")
+    returned_reported_at: float = float("-inf")
+    left_reported: frozenset[str] = frozenset()
     #: Since when it makes no progress, and when it asks for a place again (see drain_slots.py).
     standing_since: float | None = None
     asks_at: float | None = None
@@ -204,10 +204,10 @@ class Draining:
     def rest(self, uid: str, why: str) -> None:
         """Begin nothing more: the node recovers, as `why` says."""
         run = self.running.get(uid)
-        if run is None or run.resting_since is not None:
+        if run is None or run.paused_since is not None:
             return
-        run.resting_since, run.news = self._clock(), True
-        self._credit(run, run.resting_since)
+        run.paused_since, run.news = self._clock(), True
+        self._credit(run, run.paused_since)
         if run.drain.evictions and not run.drain.after:
             text = f"no more pods are evicted for now: {why}"
             self._callbacks.say(run.drain.node, uid, "DrainPaused", text, False)
@@ -218,17 +218,17 @@ class Draining:
         Its deadline has waited too: pods are deleted after time in which they could have gone.
         """
         run = self.running.get(uid)
-        if run is None or run.resting_since is None:
+        if run is None or run.paused_since is None:
             return 0
         now = self._clock()
-        rested = max(1, round(now - run.resting_since))
-        run.resting_since, run.news = None, True
+        rested = max(1, round(now - run.paused_since))
+        run.paused_since, run.news = None, True
         self._credit(run, now)
         return rested
 
     def _credit(self, run: Running, now: float) -> None:
         """Time in which nothing may leave the node does not count for its deadline."""
-        idle = self._stopped or run.resting_since is not None
+        idle = self._stopped or run.paused_since is not None
         run.drain.deadline += run.clock.credit(now, idle=idle)
 
     def used(self, uid: str) -> int:
@@ -240,7 +240,7 @@ class Draining:
         """The drains (nodes' uids) whose used seconds are to be written down now."""
         found = {}
         for uid, run in self.running.items():
-            idle = run.ended or run.drain.after or run.resting_since is not None
+            idle = run.ended or run.drain.after or run.paused_since is not None
             used = None if idle else run.clock.to_note(run.drain.deadline, now)
             if used is not None:
                 found[uid] = used
@@ -441,7 +441,7 @@ class Draining:
     def _look(self, run: Running, now: float, *, stopped: bool) -> None:
         """Do what one drain calls for; only those that changed or are due, for they are many."""
         run.news = False
-        stopped = stopped or run.resting_since is not None
+        stopped = stopped or run.paused_since is not None
         orders = run.drain.step(
             now,
             on_deadline=self.config.drain.on_deadline,
@@ -479,7 +479,7 @@ class Draining:
 
     def _idle(self, run: Running) -> bool:
         """It does nothing because it is not to."""
-        return self._stopped or run.resting_since is not None or self.config.dry_run
+        return self._stopped or run.paused_since is not None or self.config.dry_run
 
     @property
     def standing(self) -> dict[str, float]:
@@ -495,7 +495,7 @@ class Draining:
         return frozenset(
             uid
             for uid, run in self.running.items()
-            if run.asks_at is not None and run.asks_at <= now and run.resting_since is None
+            if run.asks_at is not None and run.asks_at <= now and run.paused_since is None
         )
 
     def follow_places(self, given: Mapping[str, float], now: float) -> None:
@@ -575,17 +575,17 @@ class Draining:
         )
 
     def _submit(self, run: Running, pod: Pod, *, delete: bool) -> None:
-        grace, rehearse = self.config.drain.grace_period, self.config.dry_run
+        grace, dry_run = self.config.drain.grace_period, self.config.dry_run
 
         def job() -> None:
-            waits = run.resting_since is not None or run.drain.without_place(self._clock())
+            waits = run.paused_since is not None or run.drain.without_place(self._clock())
             if self._stopped or waits or run.stop.is_set():
                 self._post(lambda: self._called_back(run, pod))
                 return
             try:
                 ask = self._api.delete_pod if delete else self._api.evict
                 with supervision.expected("worker", f"the eviction of {pod.id}"):
-                    answer = ask(pod.namespace, pod.name, pod.uid, grace, rehearse=rehearse)
+                    answer = ask(pod.namespace, pod.name, pod.uid, grace, dry_run=dry_run)
                     result = classify_eviction(answer)
             except NotLeader as failure:
                 result = EvictionResult(Outcome.UNAVAILABLE, failure.message)
@@ -637,7 +637,7 @@ class Draining:
 
     def _called_back(self, run: Running, pod: Pod) -> None:
         run.news = True
-        run.drain.not_asked(pod.uid)
+        run.drain.not_probed(pod.uid)
 
     def _answered(self, run: Running, pod: Pod, result: EvictionResult) -> None:
         now = self._clock()
@@ -697,15 +697,15 @@ class Draining:
     def _report(self, run: Running, now: float) -> float | None:
         """Say who blocks, at most once a minute; returns when to look again."""
         drain = run.drain
-        for text in sorted(drain.returned_too_often - run.left_said):
+        for text in sorted(drain.returned_too_often - run.left_reported):
             self._callbacks.say(
                 drain.node, drain.uid, "PodsLeftOnNode", f"not evicted: {text}", True
             )
-        run.left_said = drain.returned_too_often
-        if run.resting_since is not None:
+        run.left_reported = drain.returned_too_often
+        if run.paused_since is not None:
             return None
-        if now >= drain.deadline and not drain.deadline_said and not run.ended:
-            drain.deadline_said = True
+        if now >= drain.deadline and not drain.deadline_reported and not run.ended:
+            drain.deadline_reported = True
             text = describe(drain.blockers(now)) or f"{len(drain.evictions)} pods still terminating"
             message = (
                 f"not empty after {run.clock.limit:g}s "
@@ -718,10 +718,10 @@ class Draining:
             return None
         if run.blocked_since is None:
             run.blocked_since = now
-        speak_at = max(run.blocked_since + BLOCKED_FIRST, run.said_at + BLOCKED_EVERY)
+        speak_at = max(run.blocked_since + BLOCKED_FIRST, run.reported_at + BLOCKED_EVERY)
         if now < speak_at:
             return speak_at
-        run.said_at = now
+        run.reported_at = now
         self._callbacks.say(drain.node, drain.uid, "DrainBlocked", describe(blockers), True)
         return now + BLOCKED_EVERY
 
@@ -729,9 +729,9 @@ class Draining:
         """Say what was put on a drained node, at most once a minute."""
         now = self._clock()
         put = [pod.id for pod in orders.evict if not run.drain.evictions[pod.uid].stayed]
-        if not put or now < run.returned_said_at + BLOCKED_EVERY:
+        if not put or now < run.returned_reported_at + BLOCKED_EVERY:
             return
-        run.returned_said_at = now
+        run.returned_reported_at = now
         names = ", ".join(put[:3])
         more = f" and {len(put) - 3} more" if len(put) > 3 else ""
         text = f"put on the drained node past its cordon, evicted again: {names}{more}"
@@ -741,7 +741,7 @@ class Draining:
         """Pods that drains wait for, by cause."""
         counts: Counter[str] = Counter()
         for run in self.running.values():
-            if run.resting_since is None:
+            if run.paused_since is None:
                 counts.update(run.drain.causes(now))
         return counts
 

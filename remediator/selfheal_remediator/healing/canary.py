@@ -60,11 +60,11 @@ class Shown:
     stays: bool = False
     recovered: bool = False
     proved: bool = False
-    unhealthy: bool = False
+    new_unhealthy: bool = False
     overdue: bool = False
     late: bool = False
     alone: bool = False
-    ill: bool = False
+    unhealthy: bool = False
     settled: bool = False
     relapsed: bool = False
 
@@ -78,13 +78,13 @@ def advanced(canary: Canary, shown: Shown) -> Canary | None:
     if shown.stays:
         return None if shown.recovered or shown.overdue else canary
     if shown.proved:
-        return replace(canary, outcome=Outcome.PASSED) if shown.alone and shown.ill else None
+        return replace(canary, outcome=Outcome.PASSED) if shown.alone and shown.unhealthy else None
     return _unproved(canary, shown)
 
 
 def _unproved(canary: Canary, shown: Shown) -> Canary | None:
     """A canary whose replacement has not been healthy for long enough."""
-    if not (shown.unhealthy or shown.overdue):
+    if not (shown.new_unhealthy or shown.overdue):
         return canary
     if not shown.settled and not shown.late:
         return canary

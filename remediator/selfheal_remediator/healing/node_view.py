@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.healing.plan import Finding
 from selfheal_remediator.kube.objects import Condition
-from selfheal_remediator.node.annotation import HOLD_KEY, Phase
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase
 from selfheal_remediator.node.evaluate import foreign_mark, selected
 from selfheal_remediator.node.planner import Entry
 
@@ -20,21 +20,21 @@ def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
     if entry is None:
         return "it is gone"
     node, state = entry.node, entry.state
-    held = state is not None and state.phase.held
+    cordoned = state is not None and state.phase.cordoned
     if node.deleting:
         return "it is being deleted"
     if not node.ready:
         return "it is not ready, so that nothing seen of its pods is sure"
     if state is not None and state.phase in (Phase.DRAINING, Phase.DRAINED):
         return "it is being drained"
-    if node.unschedulable and not held:
+    if node.unschedulable and not cordoned:
         return "it was cordoned by somebody else, who may drain it"
     return foreign_mark(node, marks)
 
 
 def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> bool:
     """Whether the rules would empty the node if many of its pods are ill."""
-    if entry is None or HOLD_KEY in entry.node.annotations:
+    if entry is None or EXCLUDE_KEY in entry.node.annotations:
         return False
     drains = any(
         rule.condition == PODS_HUNG and rule.action == "drain" and "True" in rule.status
@@ -43,10 +43,10 @@ def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> 
     return drains and selected(entry.node, config) and not foreign_mark(entry.node, marks)
 
 
-def said_of_nodes(
+def reported_of_nodes(
     before: Mapping[str, Condition],
     findings: Mapping[str, Finding],
-    held: Iterable[str],
+    cordoned: Iterable[str],
     now: float,
     *,
     known: bool = True,
@@ -57,7 +57,7 @@ def said_of_nodes(
     known: whether all is known that can be; else nothing is said to be over.
     """
     said = {}
-    for name in {*before, *findings, *held}:
+    for name in {*before, *findings, *cordoned}:
         finding, last = findings.get(name), before.get(name)
         status = "True" if finding is not None else "False"
         if last is not None and (last.status == status or (finding is None and not known)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from selfheal_remediator.healing.plan import Block
+from selfheal_remediator.healing.plan import SkipReason
 
 
 class Permit:
@@ -16,24 +16,24 @@ class Permit:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recalled: Block | None = None
+        self._recalled: SkipReason | None = None
         self._taken = False
 
-    def recall(self, block: Block) -> bool:
+    def recall(self, skip_reason: SkipReason) -> bool:
         """Call the restart back; whether that was in time. The first reason given is kept."""
         with self._lock:
             if self._taken:
                 return False
-            self._recalled = self._recalled or block
+            self._recalled = self._recalled or skip_reason
             return True
 
     @property
-    def recalled(self) -> Block | None:
+    def recalled(self) -> SkipReason | None:
         """Why it was called back, None = it was not."""
         with self._lock:
             return self._recalled
 
-    def take(self) -> Block | None:
+    def take(self) -> SkipReason | None:
         """From now on it cannot be called back; returns why it was, None = it may be sent."""
         with self._lock:
             self._taken = self._recalled is None

@@ -55,7 +55,7 @@ class Around:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SkipReason:
     """Why an ill pod is not restarted now. `cause` is a bounded label; `until`: when time alone
     lifts it."""
 
@@ -76,7 +76,7 @@ RECALLED = "recalled"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RestartAction:
     """One pod to restart. `status` is written down first; grace in seconds, None = its own.
 
     stuck: why it is restarted although its owner is being rolled out, empty = it is not.
@@ -109,7 +109,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Probe:
     """A pod to be asked how its work goes."""
 
     policy: str
@@ -135,9 +135,9 @@ class Plan:
     recalls: orders of earlier that must not be sent any more, and why.
     """
 
-    orders: tuple[Order, ...] = ()
-    recalls: tuple[tuple[Order, Block], ...] = ()
+    orders: tuple[RestartAction, ...] = ()
+    recalls: tuple[tuple[RestartAction, SkipReason], ...] = ()
     notices: tuple[Notice, ...] = ()
-    asks: tuple[Ask, ...] = ()
+    probes: tuple[Probe, ...] = ()
     lookups: tuple[WatchedPod, ...] = ()
     wake: float | None = None

@@ -176,12 +176,12 @@ def _budget(probe: Json) -> float:
 class Health(Enum):
     """What a pod counts as."""
 
-    WELL = "well"
+    HEALTHY = "well"
     BEGINNING = "beginning"
-    ILL = "ill"  # by its policy's word: a restart is called for
-    POOR = "poor"  # not well, but nothing that the policy restarts for: reported
+    UNHEALTHY = "ill"  # by its policy's word: a restart is called for
+    DEGRADED = "poor"  # not well, but nothing that the policy restarts for: reported
     LEAVING = "leaving"
-    OVER = "over"
+    FINISHED = "over"
 
 
 class Cause(Enum):
@@ -251,18 +251,18 @@ class Diagnosis:
     due: float | None = None
 
 
-WELL = Diagnosis(Health.WELL)
+HEALTHY = Diagnosis(Health.HEALTHY)
 
 
 def diagnose(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None, now: float) -> Diagnosis:
     """What the pod counts as, and why."""
     if pod.finished:
-        return Diagnosis(Health.OVER, pod.phase)
+        return Diagnosis(Health.FINISHED, pod.phase)
     if pod.deletion is not None:
         return _leaving(pod, pod.deletion, symptoms)
     found = _containers_say(pod, symptoms) or _not_begun(pod, now) or _stuck(pod, symptoms, stall)
     if found is None:
-        found = WELL if pod.ready else _not_ready(pod, symptoms)
+        found = HEALTHY if pod.ready else _not_ready(pod, symptoms)
     return found
 
 
@@ -272,11 +272,13 @@ def renewed(found: Diagnosis, symptoms: Symptoms) -> Diagnosis:
     What no restart of the same pod heals (its image, what it requests) a restart heals here. A
     StatefulSet waits for such a pod for ever (kubernetes/kubernetes#67250).
     """
-    if found.health is not Health.POOR or symptoms.not_ready_for is None:
+    if found.health is not Health.DEGRADED or symptoms.not_ready_for is None:
         return found
     lasting = symptoms.not_ready_for
     text = f"{found.detail}; a restart brings its owner's present template".lstrip("; ")
-    return replace(found, health=Health.ILL, detail=text, cause=Cause.NOT_READY, lasting=lasting)
+    return replace(
+        found, health=Health.UNHEALTHY, detail=text, cause=Cause.NOT_READY, lasting=lasting
+    )
 
 
 def _leaving(pod: WatchedPod, deletion: float, symptoms: Symptoms) -> Diagnosis:
@@ -287,45 +289,45 @@ def _leaving(pod: WatchedPod, deletion: float, symptoms: Symptoms) -> Diagnosis:
 
 
 def _containers_say(pod: WatchedPod, symptoms: Symptoms) -> Diagnosis | None:
-    poor: Diagnosis | None = None
+    degraded: Diagnosis | None = None
     for item in pod.containers:
         found = _container_says(item, symptoms)
-        if found is not None and found.health is Health.ILL:
+        if found is not None and found.health is Health.UNHEALTHY:
             return found
-        poor = poor or found
-    return poor
+        degraded = degraded or found
+    return degraded
 
 
 def _container_says(item: Container, symptoms: Symptoms) -> Diagnosis | None:
     if item.exit_reason == OOM_KILLED and item.running_since is None:
         limit = f"its limit of {item.memory_limit}" if item.memory_limit else "the node's memory"
         text = f"container {item.name}: its peak reached {limit}; a restart gives it no more"
-        return Diagnosis(Health.POOR, OOM_KILLED, text)
+        return Diagnosis(Health.DEGRADED, OOM_KILLED, text)
     if item.waiting in symptoms.waiting_reasons:
         text = (
             f"container {item.name}: {item.message}" if item.message else f"container {item.name}"
         )
-        return Diagnosis(Health.ILL, item.waiting, text, Cause.WAITING)
+        return Diagnosis(Health.UNHEALTHY, item.waiting, text, Cause.WAITING)
     if item.exit_code and symptoms.terminated_non_zero and item.running_since is None:
         text = f"container {item.name} ended with {item.exit_code}"
-        return Diagnosis(Health.ILL, "ExitCode", text, Cause.TERMINATED)
+        return Diagnosis(Health.UNHEALTHY, "ExitCode", text, Cause.TERMINATED)
     if item.waiting and item.waiting not in BEGINNING:
         why = "; a restart brings no image" if item.waiting in IMAGE_REASONS else ""
         text = f"container {item.name}: {item.message or 'it waits'}{why}"
-        return Diagnosis(Health.POOR, item.waiting, text)
+        return Diagnosis(Health.DEGRADED, item.waiting, text)
     return None
 
 
 def _not_begun(pod: WatchedPod, now: float) -> Diagnosis | None:
     if pod.waits_for_node:
-        return Diagnosis(Health.POOR, "Unschedulable", pod.waits_for_node, since=pod.created)
+        return Diagnosis(Health.DEGRADED, "Unschedulable", pod.waits_for_node, since=pod.created)
     if not _beginning(pod, now):
         return None
     if pod.phase == "Pending" and now - pod.created > LONG_START:
         why = "its image, volumes, network or init containers are not there"
         text = f"not begun {LONG_START:.0f}s after it was made: {why}"
         waiting = next((item.waiting for item in pod.containers if item.waiting), "Pending")
-        return Diagnosis(Health.POOR, waiting, text, since=pod.created)
+        return Diagnosis(Health.DEGRADED, waiting, text, since=pod.created)
     return Diagnosis(Health.BEGINNING, "Starting")
 
 
@@ -338,7 +340,7 @@ def _stuck(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None) -> Diagnosi
     if not (due or pod.ready):
         return None
     detail = f"{stall.in_flight} in flight, none finished" if stall.in_flight else ""
-    health = Health.ILL if due else Health.WELL
+    health = Health.UNHEALTHY if due else Health.HEALTHY
     return Diagnosis(health, "NoProgress", detail, Cause.NO_PROGRESS, lasting, since=stall.since)
 
 
@@ -361,14 +363,14 @@ def _not_ready(pod: WatchedPod, symptoms: Symptoms) -> Diagnosis:
     # The kubelet's clock may be behind the API server's: nothing was before the pod was made.
     since = max(pod.created, *moments) if moments else None
     if symptoms.not_ready_for is None:
-        return Diagnosis(Health.POOR, "NotReady", "", since=since)
+        return Diagnosis(Health.DEGRADED, "NotReady", "", since=since)
     return Diagnosis(
-        Health.ILL, "NotReady", "", Cause.NOT_READY, symptoms.not_ready_for, since=since
+        Health.UNHEALTHY, "NotReady", "", Cause.NOT_READY, symptoms.not_ready_for, since=since
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What is remembered of one pod: the diagnosis, since when, and failed looks in a row."""
 
     diagnosis: Diagnosis
@@ -382,18 +384,18 @@ class Sight:
 
     def certain(self, looks: int, now: float) -> bool:
         """Whether the pod is ill beyond doubt, after so many looks."""
-        ill = self.diagnosis.health is Health.ILL
-        return ill and now >= self.due and self.failed >= looks
+        unhealthy = self.diagnosis.health is Health.UNHEALTHY
+        return unhealthy and now >= self.due and self.failed >= looks
 
 
 def see(
-    before: Sight | None,
+    before: Observation | None,
     found: Diagnosis,
     now: float,
     *,
     counts: bool,
     noted: float | None = None,
-) -> Sight:
+) -> Observation:
     """The sight after one look. `counts`: it is one of the regular looks, not one in between.
 
     A symptom that was there before goes on since then; at the first sight of a pod its own clock
@@ -404,10 +406,12 @@ def see(
     if before is not None and before.diagnosis.name == found.name:
         moved_on = told is not None and told > before.since + ANSWER_TOLERANCE
         failed = 0 if moved_on or not shows else before.failed
-        return Sight(found, before.since if told is None else told, failed + int(counts and shows))
+        return Observation(
+            found, before.since if told is None else told, failed + int(counts and shows)
+        )
     since = now
     if told is not None:
         since = told
     elif before is None:
         since = min(now, noted if noted is not None else found.since or now)
-    return Sight(found, since, int(counts and shows))
+    return Observation(found, since, int(counts and shows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from selfheal_remediator.healing.policy_state import Ward
+from selfheal_remediator.healing.policy_state import PolicyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +17,15 @@ class PolicyValues:
     stuck: dict[tuple[str, ...], float] = field(default_factory=dict)
 
 
-def policy_values(wards: Iterable[Ward]) -> PolicyValues:
+def policy_values(policy_states: Iterable[PolicyState]) -> PolicyValues:
     """Of policies that were evaluated at least once; of the others nothing is known yet."""
     found = PolicyValues()
-    for ward in wards:
-        if ward.status is None:
+    for policy_state in policy_states:
+        if policy_state.status is None:
             continue
-        key = ward.policy.key
-        found.pods[key, "desired"] = ward.desired
-        found.pods[key, "healthy"] = ward.healthy
-        found.states[key, ward.status.state.value] = 1
-        found.stuck[(key,)] = sum(1 for group in ward.groups.values() if group.stuck)
+        key = policy_state.policy.key
+        found.pods[key, "desired"] = policy_state.desired
+        found.pods[key, "healthy"] = policy_state.healthy
+        found.states[key, policy_state.status.state.value] = 1
+        found.stuck[(key,)] = sum(1 for group in policy_state.groups.values() if group.stuck)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfheal_remediator.healing.plan import Block, Order, Owner
-from selfheal_remediator.healing.pod_health import Cause, Health, Sight, Stall, WatchedPod
+from selfheal_remediator.healing.plan import Owner, RestartAction, SkipReason
+from selfheal_remediator.healing.pod_health import Cause, Health, Observation, Stall, WatchedPod
 from selfheal_remediator.healing.policy import Policy, Record, Status
 
 #: Seconds after which a restart counts as over although no well pod came of it.
@@ -29,14 +29,14 @@ class Group:
     owner: Owner | None
     pods: list[WatchedPod] = field(default_factory=list)
     alive: list[WatchedPod] = field(default_factory=list)
-    ill: list[WatchedPod] = field(default_factory=list)
+    unhealthy: list[WatchedPod] = field(default_factory=list)
     under_way: bool = False
     everywhere: bool = False
     #: It has more pods than it wants, and not for longer than a roll-out may stand still.
     shrinking: bool = False
     #: Why a change of its pods does not go on, empty = it does, or there is none.
     stuck: str = ""
-    block: Block | None = None
+    skip_reason: SkipReason | None = None
 
     @property
     def desired(self) -> int:
@@ -65,27 +65,27 @@ class Group:
 class Refusal:
     """An owner's last restart was refused."""
 
-    block: Block
+    skip_reason: SkipReason
     count: int = 1
 
 
 @dataclass(slots=True)
-class Ward:
+class PolicyState:
     """One policy and its pods."""
 
     policy: Policy
-    next_look: float
+    next_evaluation: float
     restarts: int
     last_heal: float | None
     records: dict[str, Record]
     conditions: dict[str, tuple[str, float]]
     pods: dict[str, WatchedPod] = field(default_factory=dict)
-    sights: dict[str, Sight] = field(default_factory=dict)
+    observations: dict[str, Observation] = field(default_factory=dict)
     stalls: dict[str, Stall] = field(default_factory=dict)
     answers: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ask_at: dict[str, float] = field(default_factory=dict)
+    probe_at: dict[str, float] = field(default_factory=dict)
     asking: set[str] = field(default_factory=set)
-    next_ask: float = 0.0
+    next_probe: float = 0.0
     known: bool = False
     #: Since when its pods are not known (as long as they are not).
     unlisted_at: float = 0.0
@@ -98,13 +98,13 @@ class Ward:
     looked_at: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
     owners: dict[str, Owner] = field(default_factory=dict)
-    pending: dict[str, Order] = field(default_factory=dict)
+    pending: dict[str, RestartAction] = field(default_factory=dict)
     refusals: dict[str, Refusal] = field(default_factory=dict)
-    well_since: dict[str, float] = field(default_factory=dict)
+    owner_healthy_since: dict[str, float] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
-    stuck_said: set[str] = field(default_factory=set)
+    stuck_reported: set[str] = field(default_factory=set)
     #: Owners that are said to be stuck, with the template that is rolled out.
-    rollouts_said: dict[str, str] = field(default_factory=dict)
+    rollouts_reported: dict[str, str] = field(default_factory=dict)
     #: Since when each owner has had more pods than it wants.
     surplus_since: dict[str, float] = field(default_factory=dict)
     desired: int = 0
@@ -113,13 +113,13 @@ class Ward:
     problem: str = ""
 
     @property
-    def ill(self) -> bool:
+    def unhealthy(self) -> bool:
         """Whether any pod is surely ill."""
-        return any(group.ill for group in self.groups.values())
+        return any(group.unhealthy for group in self.groups.values())
 
-    def well(self, pod: WatchedPod) -> bool:
+    def is_healthy(self, pod: WatchedPod) -> bool:
         """Whether the last look found nothing wrong with the pod."""
-        return self.sights[pod.uid].diagnosis.health is Health.WELL
+        return self.observations[pod.uid].diagnosis.health is Health.HEALTHY
 
     def under_way(self, group: Group, record: Record, now: float) -> bool:
         """Whether the owner's last restart is not over: the old pod goes, or the new one comes."""
@@ -150,17 +150,17 @@ class Ward:
 
     def unsettled(self, group: Group, pod: WatchedPod, begun: float) -> bool:
         """Whether a pod that came after a restart has not shown yet what becomes of it."""
-        found = self.sights[pod.uid].diagnosis
+        found = self.observations[pod.uid].diagnosis
         if found.health is Health.BEGINNING:
             return True
         young = pod.created >= begun - CLOCK_TOLERANCE
-        return young and found.name == "NotReady" and pod not in group.ill
+        return young and found.name == "NotReady" and pod not in group.unhealthy
 
     def surely_well(self, pod: WatchedPod) -> bool:
         """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
         stall, lasting = self.stalls.get(pod.uid), self.policy.symptoms.no_progress_for or 0.0
         hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
-        return self.well(pod) and not hangs
+        return self.is_healthy(pod) and not hangs
 
     def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
         """Whether the pod is surely well, and has been well for so many seconds."""
@@ -174,21 +174,25 @@ class Ward:
         made since may be well because they are new.
         """
         found = [other for other in group.alive if other.node != pod.node]
-        begun = self.sights[pod.uid].since
-        if any(other.created <= begun for other in found) and all(map(self.well, found)):
+        begun = self.observations[pod.uid].since
+        if any(other.created <= begun for other in found) and all(map(self.is_healthy, found)):
             return found
         return []
 
-    def overdue(self, now: float) -> list[tuple[WatchedPod, Sight]]:
+    def overdue(self, now: float) -> list[tuple[WatchedPod, Observation]]:
         """Pods that should be gone by now."""
         found = []
         for pod in self.pods.values():
-            sight = self.sights.get(pod.uid)
-            if sight is not None and sight.diagnosis.due is not None and sight.diagnosis.due <= now:
-                found.append((pod, sight))
+            observation = self.observations.get(pod.uid)
+            if (
+                observation is not None
+                and observation.diagnosis.due is not None
+                and observation.diagnosis.due <= now
+            ):
+                found.append((pod, observation))
         return found
 
-    def ordered(self, order: Order) -> bool:
+    def ordered(self, order: RestartAction) -> bool:
         """Whether it is this very restart that is on its way."""
         known = self.pending.get(order.owner.uid)
         return known is not None and (known.pod.uid, known.at) == (order.pod.uid, order.at)
@@ -196,21 +200,21 @@ class Ward:
     def forget(self, uid: str) -> None:
         """The pod is gone, or is not one of the policy's any more."""
         for known in (
-            *(self.pods, self.sights, self.stalls, self.answers, self.ask_at),
+            *(self.pods, self.observations, self.stalls, self.answers, self.probe_at),
             *(self.seen_at, self.free_since, self.healthy_since),
         ):
             known.pop(uid, None)
         self.asking.discard(uid)
-        self.stuck_said.discard(uid)
+        self.stuck_reported.discard(uid)
         for group in self.groups.values():
-            for pods in (group.pods, group.alive, group.ill):
+            for pods in (group.pods, group.alive, group.unhealthy):
                 pods[:] = [pod for pod in pods if pod.uid != uid]
 
     def keep_owners(self) -> None:
         """Forget owners that are gone, but for what the status must remember of them."""
         by_owner: tuple[dict[str, Any], ...] = (
-            *(self.well_since, self.said, self.refusals),
-            *(self.rollouts_said, self.surplus_since),
+            *(self.owner_healthy_since, self.said, self.refusals),
+            *(self.rollouts_reported, self.surplus_since),
         )
         for known in by_owner:
             for key in known.keys() - self.groups.keys():
@@ -225,6 +229,6 @@ class Ward:
             self.records[uid] = record.forgiven()
 
 
-def urgency(sight: Sight, pod: WatchedPod) -> tuple[bool, float, str]:
+def urgency(observation: Observation, pod: WatchedPod) -> tuple[bool, float, str]:
     """What holds work first, then the oldest."""
-    return (sight.diagnosis.cause is not Cause.NO_PROGRESS, sight.since, pod.name)
+    return (observation.diagnosis.cause is not Cause.NO_PROGRESS, observation.since, pod.name)

@@ -26,7 +26,7 @@ class NoAnswer(Exception):
     """Nothing can be said of the pod's work; says why."""
 
 
-class Asker:
+class ProgressProbe:
     """Asks over plain HTTP, without proxies or redirects. Thread-safe."""
 
     def __init__(self, timeout: float) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from selfheal_remediator.healing.plan import Block, Notice
+from selfheal_remediator.healing.plan import Notice, SkipReason
 from selfheal_remediator.healing.pod_health import WatchedPod
-from selfheal_remediator.healing.policy_state import Refusal, Ward
+from selfheal_remediator.healing.policy_state import PolicyState, Refusal
 from selfheal_remediator.kube.deletion_check import NOT_DELETED, DeletionCheck
 from selfheal_remediator.moments import earliest
 
@@ -32,24 +32,28 @@ class RestartChecks:
         self._all.setdefault((policy_uid, pod_uid), DeletionCheck()).accepted(now)
 
     def due(
-        self, wards: Iterable[Ward], now: float
-    ) -> tuple[list[tuple[Ward, WatchedPod]], float | None]:
+        self, policy_states: Iterable[PolicyState], now: float
+    ) -> tuple[list[tuple[PolicyState, WatchedPod]], float | None]:
         """The pods that are to be read now, and when to look for others.
 
         Those whose restart a predecessor wrote down are checked too.
         """
         found, wakes, there = [], [], set()
-        for ward in wards:
-            there |= {(ward.policy.uid, uid) for uid, pod in ward.pods.items() if _stays(pod)}
-            for pod, begun in _waited_for(ward):
-                key = (ward.policy.uid, pod.uid)
+        for policy_state in policy_states:
+            there |= {
+                (policy_state.policy.uid, uid)
+                for uid, pod in policy_state.pods.items()
+                if _stays(pod)
+            }
+            for pod, begun in _waited_for(policy_state):
+                key = (policy_state.policy.uid, pod.uid)
                 check = self._all.get(key)
                 if check is None:
                     check = self._all[key] = DeletionCheck()
                     check.accepted(begun)
                 if check.check_at is not None and check.check_at <= now:
                     check.asked()
-                    found.append((ward, pod))
+                    found.append((policy_state, pod))
                 wakes.append(check.check_at)
         for key in self._all.keys() - there:
             del self._all[key]
@@ -75,35 +79,37 @@ def _stays(pod: WatchedPod) -> bool:
     return pod.deletion is None and not pod.finished
 
 
-def _waited_for(ward: Ward) -> list[tuple[WatchedPod, float]]:
+def _waited_for(policy_state: PolicyState) -> list[tuple[WatchedPod, float]]:
     """The pods that were restarted and are there as before, each with when that was."""
     found = []
-    for key, record in ward.records.items():
-        pod = ward.pods.get(record.pod)
-        if pod is not None and _stays(pod) and key not in ward.pending:
-            found.append((pod, max(record.restarts, default=ward.looked_at)))
+    for key, record in policy_state.records.items():
+        pod = policy_state.pods.get(record.pod)
+        if pod is not None and _stays(pod) and key not in policy_state.pending:
+            found.append((pod, max(record.restarts, default=policy_state.looked_at)))
     return found
 
 
-def give_up_waiting(ward: Ward, pod_uid: str, again: float, now: float) -> Notice | None:
+def give_up_waiting(
+    policy_state: PolicyState, pod_uid: str, again: float, now: float
+) -> Notice | None:
     """The pod of a restart is not deleted: its owner may be restarted again from `again` on.
 
     Returns what is to be said, None where nothing waits for that pod.
     """
-    for key, record in ward.records.items():
-        pod = ward.pods.get(pod_uid)
-        if record.pod != pod_uid or key in ward.pending or pod is None or not _stays(pod):
+    for key, record in policy_state.records.items():
+        pod = policy_state.pods.get(pod_uid)
+        if record.pod != pod_uid or key in policy_state.pending or pod is None or not _stays(pod):
             continue
-        ward.records[key] = replace(record, pod="")
+        policy_state.records[key] = replace(record, pod="")
         ago = now - max(record.restarts, default=now)
         text = f"{pod.name} was to be restarted {ago:.0f}s ago: {NOT_DELETED}"
-        before = ward.refusals.get(key)
+        before = policy_state.refusals.get(key)
         count = before.count + 1 if before is not None else 1
-        ward.refusals[key] = Refusal(Block(CAUSE, text, again), count)
-        ward.said[key] = CAUSE  # by the notice
-        ward.dirty = True
-        group = ward.groups.get(key)
+        policy_state.refusals[key] = Refusal(SkipReason(CAUSE, text, again), count)
+        policy_state.said[key] = CAUSE  # by the notice
+        policy_state.dirty = True
+        group = policy_state.groups.get(key)
         tried = f"; tried again in {again - now:.0f}s, within the limits of the policy"
         owner = group.owner if group is not None else None
-        return Notice(ward.policy.key, owner, REASON, text + tried, True)
+        return Notice(policy_state.policy.key, owner, REASON, text + tried, True)
     return None

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.canary import canary_kept
 from selfheal_remediator.healing.canary_trial import held_back
-from selfheal_remediator.healing.plan import Around, Block, Order, Owner
-from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, Ward
+from selfheal_remediator.healing.plan import Around, Owner, RestartAction, SkipReason
+from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, PolicyState
 from selfheal_remediator.healing.rollouts import Rollout, exceeds
 from selfheal_remediator.kube.objects import Json
 
@@ -30,18 +30,18 @@ def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float
     return f"{owner.rolling}, without progress for {now - rollout.since:.0f}s"
 
 
-def changed(order: Order, owner: Owner, now: float) -> Block | None:
+def changed(order: RestartAction, owner: Owner, now: float) -> SkipReason | None:
     """What the owner, read afresh, says against the restart."""
     if (owner.desired or 0) < (order.owner.desired or 0):
-        return Block("scale-in", f"{owner.kind} {owner.name} is being scaled in")
+        return SkipReason("scale-in", f"{owner.kind} {owner.name} is being scaled in")
     same = owner.template == order.owner.template and not owner.unseen
     halted = order.stuck and same and not exceeds(owner.progress, order.owner.progress)
     if owner.rolling and not halted:
-        return Block("rollout", owner.rolling, now + ROLLING_AGAIN)
+        return SkipReason("rollout", owner.rolling, now + ROLLING_AGAIN)
     return None
 
 
-def unrecorded(order: Order, status: Json | None) -> Block | None:
+def unrecorded(order: RestartAction, status: Json | None) -> SkipReason | None:
     """Whether the policy's status, as the API server answered it, has lost the owner's canary.
 
     Then the next leader would restart another pod: this one is not restarted either.
@@ -54,38 +54,38 @@ def unrecorded(order: Order, status: Json | None) -> Block | None:
         "policy's status did not keep status.owners[].canary; update the CustomResourceDefinition "
         "(kubectl apply --server-side -f chart/crds), then restart the remediator"
     )
-    return Block("siblings", text, math.inf)
+    return SkipReason("siblings", text, math.inf)
 
 
 def blocked(
-    ward: Ward,
+    policy_state: PolicyState,
     group: Group,
     around: Around,
     claims: Mapping[str, str],
     interval: float,
     now: float,
-) -> Block | None:
+) -> SkipReason | None:
     """What holds for all pods of the owner; claims: owner -> the policy that looks after it.
 
     interval: seconds between two looks.
     """
-    policy, owner = ward.policy, group.owner
+    policy, owner = policy_state.policy, group.owner
     claimed = claims.get(group.key, policy.key)
-    refusal = ward.refusals.get(group.key)
-    record = ward.records.get(group.key)
+    refusal = policy_state.refusals.get(group.key)
+    record = policy_state.records.get(group.key)
     leaving = [
         pod
         for pod in group.pods
         if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
     ]
-    held = held_back(ward, group, record, interval, now)
+    cordoned = held_back(policy_state, group, record, interval, now)
     checks: tuple[tuple[object, str, str], ...] = (
-        (ward.problem, "stale", ward.problem),
+        (policy_state.problem, "stale", policy_state.problem),
         (policy.paused, "paused", "the policy is paused"),
         (around.stopped, "stopped", around.stopped),
         (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
         (
-            not group.ill[0].owner_uid,
+            not group.unhealthy[0].owner_uid,
             "unmanaged",
             "no controller would replace it",
         ),
@@ -96,7 +96,7 @@ def blocked(
             "gave-up",
             f"{policy.restart.max_per_hour} restarts within an hour did not help",
         ),
-        (held, held.cause if held else "", held.text if held else ""),
+        (cordoned, cordoned.cause if cordoned else "", cordoned.text if cordoned else ""),
         (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
         (
             owner is not None and owner.unseen and group.stuck,
@@ -116,23 +116,23 @@ def blocked(
     )
     for holds, cause, text in checks:
         if holds:
-            return Block(cause, text)
-    if refusal is not None and (refusal.block.until or 0.0) > now:
-        return refusal.block
+            return SkipReason(cause, text)
+    if refusal is not None and (refusal.skip_reason.until or 0.0) > now:
+        return refusal.skip_reason
     return None
 
 
-def spent(ward: Ward, group: Group, now: float) -> Block | None:
+def spent(policy_state: PolicyState, group: Group, now: float) -> SkipReason | None:
     """Whether the owner's restarts are used up: for the hour (noted, it gives up), or for now."""
-    record = ward.records.get(group.key)
+    record = policy_state.records.get(group.key)
     if record is None:
         return None
-    restart = ward.policy.restart
+    restart = policy_state.policy.restart
     recent = record.recent(now)
     if len(recent) >= restart.max_per_hour:
-        ward.records[group.key] = replace(record, gave_up=now)
-        return Block("gave-up", f"{len(recent)} restarts within the hour did not help")
+        policy_state.records[group.key] = replace(record, gave_up=now)
+        return SkipReason("gave-up", f"{len(recent)} restarts within the hour did not help")
     opens = max(record.restarts, default=0.0) + restart.wait(record.failures)
     if opens > now:
-        return Block("backoff", f"{record.failures} restarts did not help", opens)
+        return SkipReason("backoff", f"{record.failures} restarts did not help", opens)
     return None

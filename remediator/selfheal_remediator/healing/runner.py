@@ -22,16 +22,16 @@ from selfheal_remediator.healing.permits import Permit
 from selfheal_remediator.healing.plan import (
     RECALLED,
     Around,
-    Ask,
-    Block,
     Finding,
     Notice,
-    Order,
     Owner,
+    Probe,
+    RestartAction,
+    SkipReason,
 )
 from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
 from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
-from selfheal_remediator.healing.progress_probe import Asker, NoAnswer
+from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe
 from selfheal_remediator.healing.restart_check import CAUSE, REASON, RestartChecks
 from selfheal_remediator.healing.restart_limits import changed, unrecorded
 from selfheal_remediator.kube.client import Collection, KubernetesApi
@@ -75,7 +75,7 @@ class Callbacks:
     say: Callable[[ObjectEvent], None]
     node_trouble: Callable[[str], str]
     node_path: Callable[[str], bool]
-    restarted: Callable[[Order], None]
+    restarted: Callable[[RestartAction], None]
     refused: Callable[[str], None]
     asked: Callable[[str], None]
     gone: Callable[[str], None]
@@ -109,7 +109,7 @@ class Written:
 class Errand:
     """A restart on its way, with all of the main thread's state that it needs."""
 
-    order: Order
+    order: RestartAction
     policy: Policy
     permit: Permit
     term: int
@@ -132,7 +132,7 @@ class Healer:
         self._api, self.config, self._workers, self._post = api, config, workers, post
         self._callbacks, self._clock = callbacks, clock
         self._askers = Workers(config.policies.progress_concurrency)
-        self._asker = Asker(config.policies.progress_timeout)
+        self._progress_probe = ProgressProbe(config.policies.progress_timeout)
         self.healing = self._made()
         #: Counts terms of leadership: what comes from an earlier one is not heard.
         self._term = 0
@@ -145,7 +145,7 @@ class Healer:
         #: Restarts on their way, by policy, owner and moment.
         self._permits: dict[tuple[str, str, float], Permit] = {}
         self._unlisted = 0
-        self._said_absent = False
+        self._reported_absent = False
 
     # -- beginning and ending -----------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Healer:
         self._stop = threading.Event()
         if settings.progress_concurrency != self._askers.limit:  # their threads do not end
             self._askers = Workers(settings.progress_concurrency)
-        self._asker = Asker(settings.progress_timeout)
+        self._progress_probe = ProgressProbe(settings.progress_timeout)
         self.healing = self._made()
         namespaces, term = settings.namespaces or ("",), self._term
         self._unlisted = len(namespaces)
@@ -169,8 +169,8 @@ class Healer:
                 _WhenInstalled(source, self._absent),
                 policy_from_json,
                 lambda policy: policy.key,
-                lambda change: self._told_in(term, lambda: self._policy_changed(change)),
-                lambda: self._told_in(term, self._policies_known),
+                lambda change: self._notified_in(term, lambda: self._policy_changed(change)),
+                lambda: self._notified_in(term, self._policies_known),
                 lambda failure: log.warning("policies: %s", failure),
                 self._stop,
             )
@@ -206,21 +206,23 @@ class Healer:
         """
         if not self.config.policies.enabled:
             return True
-        wards = self.healing.wards.values()
-        return self._unlisted <= 0 and all(ward.known or ward.problem for ward in wards)
+        policy_states = self.healing.policy_states.values()
+        return self._unlisted <= 0 and all(
+            policy_state.known or policy_state.problem for policy_state in policy_states
+        )
 
     def _made(self) -> Healing:
         settings = self.config.policies
         return Healing(settings.look_interval, rollout_deadline=settings.rollout_deadline)
 
-    def _told_in(self, term: int, job: Callable[[], None]) -> None:
+    def _notified_in(self, term: int, job: Callable[[], None]) -> None:
         """Run the job on the main thread, if it is still the same term then."""
         self._post(lambda: job() if self._term == term else None)
 
     def _absent(self) -> None:
         """In the watch's thread: the CustomResourceDefinition is not there."""
-        if not self._said_absent:
-            self._said_absent = True
+        if not self._reported_absent:
+            self._reported_absent = True
             log.warning(
                 "no HealingPolicy can be read: the CustomResourceDefinition healingpolicies.%s is "
                 "not installed (kubectl apply --server-side -f chart/crds); nodes are looked after "
@@ -236,7 +238,7 @@ class Healer:
     def _policy_changed(self, change: Change[Policy]) -> None:
         policy = change.new
         if policy is None:
-            if change.key in self.healing.wards:
+            if change.key in self.healing.policy_states:
                 log.info("policy %s is gone", change.key)
             self._recall(change.key, "its policy is gone")
             self.healing.drop(change.key)
@@ -244,7 +246,7 @@ class Healer:
             self._end_watch(change.key)
             self._callbacks.gone(change.key)
             return
-        known = self.healing.wards.get(policy.key)
+        known = self.healing.policy_states.get(policy.key)
         if change.restored:
             written = self._written.setdefault(policy.key, Written())
             written.status, written.again = None, 0.0  # it is gone: written again
@@ -293,14 +295,14 @@ class Healer:
         supervision.start("policy-pods", reflector.run, stop)
 
     def _unlisted_pods(self, key: str, text: str) -> None:
-        ward = self.healing.wards.get(key)
-        if ward is not None and not ward.known:
+        policy_state = self.healing.policy_states.get(key)
+        if policy_state is not None and not policy_state.known:
             self.healing.pods_unknown(key, text, self._clock())
 
     def _mind_watches(self, now: float) -> None:
         """Nothing is restarted by what was seen too long ago."""
         for key, watch in self._watches.items():
-            if self.healing.wards[key].known:
+            if self.healing.policy_states[key].known:
                 age = time.monotonic() - watch.reflector.last_contact
                 lost = f"the watch of its pods has been silent for {WATCH_LOST:g}s"
                 self.healing.pods_unknown(key, lost if age > WATCH_LOST else "", now)
@@ -330,22 +332,24 @@ class Healer:
         self._mind_watches(now)
         trouble, path = self._callbacks.node_trouble, self._callbacks.node_path
         plan = self.healing.look(now, Around(trouble, path, stopped, self._unlisted <= 0))
-        for order, block in plan.recalls:
+        for order, skip_reason in plan.recalls:
             permit = self._permits.get(_key(order))
-            if permit is not None and permit.recall(block):
-                log.debug("%s: %s is called back: %s", order.policy, order.pod.name, block.text)
+            if permit is not None and permit.recall(skip_reason):
+                log.debug(
+                    "%s: %s is called back: %s", order.policy, order.pod.name, skip_reason.text
+                )
         for notice in plan.notices:
             self._say(notice)
-        for ask in plan.asks:
+        for ask in plan.probes:
             self._ask(ask)
         for pod in plan.lookups:
             self._owner_reads.needed(pod, now)
         for order in plan.orders:
             self._submit(order)
         self._read_owners(now)
-        checks, check_at = self._checks.due(self.healing.wards.values(), now)
-        for ward, pod in checks:
-            self._check_restarted(ward.policy, pod)
+        checks, check_at = self._checks.due(self.healing.policy_states.values(), now)
+        for policy_state, pod in checks:
+            self._check_restarted(policy_state.policy, pod)
         written = self._write_statuses(now)
         return earliest(plan.wake, self._owner_reads.wake, check_at, written)
 
@@ -354,8 +358,8 @@ class Healer:
         """Nodes on which pods of several owners are ill."""
         return self.healing.findings
 
-    def _ask(self, ask: Ask) -> None:
-        term, asker = self._term, self._asker
+    def _ask(self, ask: Probe) -> None:
+        term, asker = self._term, self._progress_probe
 
         def job() -> None:
             asked = self._clock()
@@ -367,7 +371,9 @@ class Healer:
                 result = "silent"
                 log.debug("%s %s: no word of its work: %s", ask.policy, ask.address, error)
             self._callbacks.asked(result)
-            self._told_in(term, lambda: self.healing.answered(ask.policy, ask.uid, reading, asked))
+            self._notified_in(
+                term, lambda: self.healing.answered(ask.policy, ask.uid, reading, asked)
+            )
 
         self._askers.submit(job)
 
@@ -392,7 +398,7 @@ class Healer:
                     owner = self._owner_of(pod)
             except ApiFailure as error:
                 failure = error
-            self._told_in(term, lambda: self._owner_read(pod, owner, failure))
+            self._notified_in(term, lambda: self._owner_read(pod, owner, failure))
 
         self._workers.submit(job, Purpose.LOOKUPS, key)
 
@@ -424,27 +430,27 @@ class Healer:
 
     # -- restarting -----------------------------------------------------------------------
 
-    def _submit(self, order: Order) -> None:
-        policy = self.healing.wards[order.policy].policy
+    def _submit(self, order: RestartAction) -> None:
+        policy = self.healing.policy_states[order.policy].policy
         written = self._written.setdefault(order.policy, Written())
         written.busy = True
         errand = Errand(order, policy, Permit(), self._term, self._api.dry_run, written.restores)
         self._permits[_key(order)] = errand.permit
 
         def job() -> None:
-            version, block = policy.version, None
+            version, skip_reason = policy.version, None
             try:
                 with supervision.expected("worker", f"the restart of {order.pod.name}"):
-                    version, block = self._carry_out(errand)
+                    version, skip_reason = self._carry_out(errand)
             except NotLeader:
-                block = Block("not-leader", "the lease is not held")
+                skip_reason = SkipReason("not-leader", "the lease is not held")
             except ApiFailure as failure:
-                block = Block("unavailable", str(failure))
-            self._told_in(errand.term, lambda: self._carried_out(errand, version, block))
+                skip_reason = SkipReason("unavailable", str(failure))
+            self._notified_in(errand.term, lambda: self._carried_out(errand, version, skip_reason))
 
         self._workers.submit(job, Purpose.RESTARTS, order.policy)
 
-    def _carry_out(self, errand: Errand) -> tuple[str, Block | None]:
+    def _carry_out(self, errand: Errand) -> tuple[str, SkipReason | None]:
         """In a worker: (the policy's resourceVersion, why the pod was surely not evicted).
 
         First it is asked whether the pod may go; then the restart is written down; then, unless it
@@ -457,32 +463,34 @@ class Healer:
             return version, permit.recalled
         owner = self._owner_of(pod)
         if owner is None:
-            return version, Block("owner-gone", "its owner is gone")
-        self._told_in(errand.term, lambda: self.healing.owner_known(pod.owner_uid, owner))
-        block = changed(order, owner, self._clock()) or _blocked(self._api, order, rehearse=True)
-        if block is None and errand.dry_run:
+            return version, SkipReason("owner-gone", "its owner is gone")
+        self._notified_in(errand.term, lambda: self.healing.owner_known(pod.owner_uid, owner))
+        skip_reason = changed(order, owner, self._clock()) or _blocked(
+            self._api, order, dry_run=True
+        )
+        if skip_reason is None and errand.dry_run:
             text = f"dry-run: {pod.name} would be restarted: {order.why}"
-            block = Block("dry-run", text, float("inf"))
-        block = block or permit.recalled
-        if block is not None:
-            return version, block
-        version, block = self._write_down(order, policy)
-        if block is not None:
-            return version, block
+            skip_reason = SkipReason("dry-run", text, float("inf"))
+        skip_reason = skip_reason or permit.recalled
+        if skip_reason is not None:
+            return version, skip_reason
+        version, skip_reason = self._write_down(order, policy)
+        if skip_reason is not None:
+            return version, skip_reason
         try:
-            return version, permit.take() or _blocked(self._api, order, rehearse=False)
+            return version, permit.take() or _blocked(self._api, order, dry_run=False)
         except NotLeader:
-            return version, Block("not-leader", "the lease is not held")
+            return version, SkipReason("not-leader", "the lease is not held")
 
     def _recall(self, policy: str, why: str) -> None:
         """Call back what is on its way under the policy, empty = under all."""
         for (key, *_), permit in self._permits.items():
             if not policy or key == policy:
-                permit.recall(Block(RECALLED, why))
+                permit.recall(SkipReason(RECALLED, why))
         if not policy:
             self._permits.clear()
 
-    def _write_down(self, order: Order, policy: Policy) -> tuple[str, Block | None]:
+    def _write_down(self, order: RestartAction, policy: Policy) -> tuple[str, SkipReason | None]:
         """The restart into the status. Raises ApiFailure.
 
         Returns the new resourceVersion, and a Block when the status did not keep what it must.
@@ -503,28 +511,31 @@ class Healer:
             version = fresh.version
         raise answer.failure()
 
-    def _carried_out(self, errand: Errand, version: str, block: Block | None) -> None:
+    def _carried_out(self, errand: Errand, version: str, skip_reason: SkipReason | None) -> None:
         order, now = errand.order, self._clock()
         self._permits.pop(_key(order), None)
-        written, ward = self._written.get(order.policy), self.healing.wards.get(order.policy)
-        if written is None or ward is None or ward.policy.uid != errand.policy.uid:
+        written, policy_state = (
+            self._written.get(order.policy),
+            self.healing.policy_states.get(order.policy),
+        )
+        if written is None or policy_state is None or policy_state.policy.uid != errand.policy.uid:
             # Deleted meanwhile, or made anew under its name: that one has restarted nothing.
-            done = "restarted" if block is None else f"not restarted: {block.text}"
+            done = "restarted" if skip_reason is None else f"not restarted: {skip_reason.text}"
             log.info("%s: %s %s; the policy was deleted", order.policy, order.pod.name, done)
             return
         written.busy = False
         if version != errand.policy.version and written.restores == errand.restores:
             self._note_written(errand.policy, written, order.status, version)
-        if block is None:
+        if skip_reason is None:
             log.info("%s: restarted %s: %s", order.policy, order.pod.name, order.why)
             self._callbacks.restarted(order)
             self.healing.accepted(order, now)
             self._checks.accepted(errand.policy.uid, order.pod.uid, now)
             return
-        if block.cause != RECALLED:
-            self._callbacks.refused(block.cause)
-        log.info("%s: %s not restarted: %s", order.policy, order.pod.name, block.text)
-        self.healing.refused(order, block, now)
+        if skip_reason.cause != RECALLED:
+            self._callbacks.refused(skip_reason.cause)
+        log.info("%s: %s not restarted: %s", order.policy, order.pod.name, skip_reason.text)
+        self.healing.refused(order, skip_reason, now)
 
     def _check_restarted(self, policy: Policy, pod: WatchedPod) -> None:
         """Read whether the pod is being deleted, as its eviction was accepted a while ago."""
@@ -537,12 +548,16 @@ class Healer:
                     deleted = self._is_deleted(pod)
             except ApiFailure as failure:
                 log.warning("%s: %s, which was restarted: %s", policy.key, pod.name, failure)
-            self._told_in(term, lambda: checked(deleted))
+            self._notified_in(term, lambda: checked(deleted))
 
         def checked(deleted: bool) -> None:
-            now, ward = self._clock(), self.healing.wards.get(policy.key)
+            now, policy_state = self._clock(), self.healing.policy_states.get(policy.key)
             again = self._checks.answered(policy.uid, pod.uid, now, deleted=deleted)
-            if again is not None and ward is not None and ward.policy.uid == policy.uid:
+            if (
+                again is not None
+                and policy_state is not None
+                and policy_state.policy.uid == policy.uid
+            ):
                 self.healing.not_deleted(policy.key, pod.uid, again, now)
 
         self._workers.submit(job, Purpose.LOOKUPS)
@@ -560,10 +575,10 @@ class Healer:
 
     def _write_statuses(self, now: float) -> float | None:
         wakes = []
-        for key, ward in self.healing.wards.items():
-            status = ward.status
+        for key, policy_state in self.healing.policy_states.items():
+            status = policy_state.status
             written = self._written.setdefault(key, Written())
-            if status is None or written.busy or ward.pending or status == written.status:
+            if status is None or written.busy or policy_state.pending or status == written.status:
                 continue
             if _only_numbers(written.status, status) and now < written.again:
                 wakes.append(written.again)
@@ -572,7 +587,7 @@ class Healer:
                 wakes.append(written.again - STATUS_EVERY + 1.0)
                 continue
             written.busy = True
-            self._write_status(ward.policy, status, written.restores)
+            self._write_status(policy_state.policy, status, written.restores)
         return min(wakes, default=None)
 
     def _write_status(self, policy: Policy, status: Status, restores: int) -> None:
@@ -594,7 +609,7 @@ class Healer:
                         version = self._version_now(policy)
             except ApiFailure as error:
                 failure = error
-            self._told_in(
+            self._notified_in(
                 term, lambda: self._status_written(policy, status, version, failure, restores)
             )
 
@@ -615,8 +630,11 @@ class Healer:
         failure: ApiFailure | None,
         restores: int,
     ) -> None:
-        written, ward = self._written.get(policy.key), self.healing.wards.get(policy.key)
-        if written is None or ward is None or ward.policy.uid != policy.uid:
+        written, policy_state = (
+            self._written.get(policy.key),
+            self.healing.policy_states.get(policy.key),
+        )
+        if written is None or policy_state is None or policy_state.policy.uid != policy.uid:
             return  # it is gone, or made anew under its name
         written.busy = False
         if written.restores != restores:
@@ -626,23 +644,23 @@ class Healer:
             self._note_written(policy, written, status, "" if self._api.dry_run else version)
         elif failure.status != 409:
             log.warning("the status of policy %s cannot be written: %s", policy.key, failure)
-        elif version and ward.policy.version == policy.version:
-            ward.policy = replace(ward.policy, version=version)
+        elif version and policy_state.policy.version == policy.version:
+            policy_state.policy = replace(policy_state.policy, version=version)
 
     def _note_written(self, policy: Policy, written: Written, status: Status, version: str) -> None:
         """The status was written over this version of the policy; what version that made."""
         written.status = status
-        ward = self.healing.wards.get(policy.key)
-        if version and ward is not None:
-            same = ward.policy.version == policy.version
-            later = version if same else _later(ward.policy.version, version)
-            ward.policy = replace(ward.policy, version=later)
+        policy_state = self.healing.policy_states.get(policy.key)
+        if version and policy_state is not None:
+            same = policy_state.policy.version == policy.version
+            later = version if same else _later(policy_state.policy.version, version)
+            policy_state.policy = replace(policy_state.policy, version=later)
 
     def _say(self, notice: Notice) -> None:
-        ward = self.healing.wards.get(notice.policy)
-        if ward is None:
+        policy_state = self.healing.policy_states.get(notice.policy)
+        if policy_state is None:
             return
-        policy, owner = ward.policy, notice.owner
+        policy, owner = policy_state.policy, notice.owner
         if notice.reason == REASON:
             self._callbacks.refused(CAUSE)
         log.log(
@@ -689,7 +707,7 @@ class _WhenInstalled:
         raise Expired(410, "Expired", "to be listed again")
 
 
-def _blocked(api: KubernetesApi, order: Order, *, rehearse: bool) -> Block | None:
+def _blocked(api: KubernetesApi, order: RestartAction, *, dry_run: bool) -> SkipReason | None:
     """Ask for the eviction (or only whether it would be made); why it was surely not made.
 
     Raises NotLeader; ApiFailure only when nothing but a question was sent: an eviction without an
@@ -698,23 +716,23 @@ def _blocked(api: KubernetesApi, order: Order, *, rehearse: bool) -> Block | Non
     pod = order.pod
     try:
         with supervision.expected("worker", f"the eviction of {pod.name}"):
-            answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, rehearse=rehearse)
+            answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, dry_run=dry_run)
             result = classify_eviction(answer)
     except NotLeader:
         raise
     except ApiFailure:
-        if rehearse:
+        if dry_run:
             raise
         return None
     if result.outcome is Outcome.ACCEPTED or (
-        not rehearse and result.outcome is Outcome.UNAVAILABLE
+        not dry_run and result.outcome is Outcome.UNAVAILABLE
     ):
         return None
     text = result.message[:300]
     if result.outcome is Outcome.BUDGET:
         shortage = budget_shortage(result.message)
         text = f"PDB {pod.namespace}/{shortage}" if shortage else text
-    return Block(result.outcome.value, text)
+    return SkipReason(result.outcome.value, text)
 
 
 def _only_numbers(before: Status | None, now: Status) -> bool:
@@ -729,7 +747,7 @@ def _only_numbers(before: Status | None, now: Status) -> bool:
     )
 
 
-def _key(order: Order) -> tuple[str, str, float]:
+def _key(order: RestartAction) -> tuple[str, str, float]:
     return order.policy, order.owner.uid, order.at
 
 

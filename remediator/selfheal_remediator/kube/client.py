@@ -195,8 +195,8 @@ class KubernetesApi:
         content_type: str = _JSON,
         timeout: float = READ_TIMEOUT,
         fenced: bool = True,
-        real: bool = False,
-        rehearse: bool = False,
+        ignore_dry_run: bool = False,
+        dry_run: bool = False,
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
@@ -205,7 +205,7 @@ class KubernetesApi:
         """
         begun = self.fence() if fenced else None
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
-        if rehearse or (self.dry_run and not real):
+        if dry_run or (self.dry_run and not ignore_dry_run):
             query["dryRun"] = "All"
         return self.send(
             method,
@@ -216,7 +216,7 @@ class KubernetesApi:
             timeout=timeout,
             fenced=fenced,
             begun=begun,
-            urgent=real,
+            urgent=ignore_dry_run,
         )
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> str:
@@ -240,12 +240,12 @@ class KubernetesApi:
         """The node as it is now (a quorum read)."""
         return self.get(f"/api/v1/nodes/{quote(name)}")
 
-    def patch_node(self, name: str, patch: list[Json], *, rehearse: bool = False) -> Answer:
+    def patch_node(self, name: str, patch: list[Json], *, dry_run: bool = False) -> Answer:
         """JSON patch of a node; rehearse: it is only tried."""
         path = f"/api/v1/nodes/{quote(name)}"
         with self._changing():
             return self.write(
-                "PATCH", path, patch, content_type=_PATCH, timeout=15.0, rehearse=rehearse
+                "PATCH", path, patch, content_type=_PATCH, timeout=15.0, dry_run=dry_run
             )
 
     @contextmanager
@@ -266,7 +266,7 @@ class KubernetesApi:
             return self._settled.wait_for(lambda: self._changes == 0, seconds)
 
     def evict(
-        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
+        self, namespace: str, name: str, uid: str, grace: int | None, *, dry_run: bool = False
     ) -> Answer:
         """Ask for the pod's eviction, if it still is the pod with this uid.
 
@@ -275,7 +275,7 @@ class KubernetesApi:
         options: Json = {"preconditions": {"uid": uid}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        if self.dry_run or rehearse:
+        if self.dry_run or dry_run:
             options["dryRun"] = ["All"]
         body = {
             "apiVersion": "policy/v1",
@@ -285,10 +285,10 @@ class KubernetesApi:
         }
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}/eviction"
         with self._changing():
-            return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, rehearse=rehearse)
+            return self.write("POST", path, body, timeout=EVICTION_TIMEOUT, dry_run=dry_run)
 
     def delete_pod(
-        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool = False
+        self, namespace: str, name: str, uid: str, grace: int | None, *, dry_run: bool = False
     ) -> Answer:
         """Delete the pod with its own grace period (or a shorter one, never 0)."""
         options: Json = {
@@ -300,7 +300,7 @@ class KubernetesApi:
             options["gracePeriodSeconds"] = max(1, grace)
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}"
         with self._changing():
-            return self.write("DELETE", path, options, rehearse=rehearse)
+            return self.write("DELETE", path, options, dry_run=dry_run)
 
     def pod(self, namespace: str, name: str) -> Json | None:
         """The pod as it is now, None = there is none; needs only the right to list."""

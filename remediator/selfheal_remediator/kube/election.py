@@ -67,7 +67,7 @@ class LeaseView:
     created: float | None
 
 
-def vouched_for(annotations: Mapping[str, str]) -> frozenset[str]:
+def trusted_annotations(annotations: Mapping[str, str]) -> frozenset[str]:
     """Conditions that a human says are true on the Lease, however many nodes have them at once."""
     return frozenset(annotations.get(TRUST_KEY, "").replace(",", " ").split())
 
@@ -136,7 +136,7 @@ class LeaseApi(Protocol):
         content_type: str = ...,
         timeout: float = ...,
         fenced: bool = ...,
-        real: bool = ...,
+        ignore_dry_run: bool = ...,
     ) -> Answer: ...
 
     def settle(self, seconds: float) -> bool: ...
@@ -485,7 +485,7 @@ class Leader:
             content_type=content_type,
             timeout=max(1.0, self._settings.renew_deadline / 2),
             fenced=False,
-            real=True,
+            ignore_dry_run=True,
         )
 
 

@@ -68,10 +68,10 @@ class ObjectEvent:
     warning: bool
 
 
-Said = NodeEvent | ObjectEvent
+AnyEvent = NodeEvent | ObjectEvent
 
 
-def _subject(event: Said) -> ObjectEvent:
+def _subject(event: AnyEvent) -> ObjectEvent:
     """The event with its object spelled out; Nodes have no namespace."""
     if isinstance(event, ObjectEvent):
         return event
@@ -91,9 +91,9 @@ class EventWriter:
     def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
         self._api, self._instance, self._count = api, instance, count
         #: Each with the time when it was said: it may have to wait for its turn.
-        self._queue: queue.Queue[tuple[Said, datetime] | None] = queue.Queue(QUEUE)
+        self._queue: queue.Queue[tuple[AnyEvent, datetime] | None] = queue.Queue(QUEUE)
         #: When they were said last, the oldest first.
-        self._said: OrderedDict[Said, float] = OrderedDict()
+        self._reported: OrderedDict[AnyEvent, float] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -110,23 +110,23 @@ class EventWriter:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def say(self, event: Said) -> None:
+    def say(self, event: AnyEvent) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
         now = time.monotonic()
-        if now - self._said.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
+        if now - self._reported.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
             return
         try:
             self._queue.put_nowait((event, datetime.now(UTC)))
         except queue.Full:
             self._count("dropped")  # and not said: it may be the next time
             return
-        self._said[event] = now
-        self._said.move_to_end(event)
-        while len(self._said) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
-            self._said.popitem(last=False)
+        self._reported[event] = now
+        self._reported.move_to_end(event)
+        while len(self._reported) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
+            self._reported.popitem(last=False)
 
     def _oldest(self) -> float:
-        return next(iter(self._said.values()), float("inf"))
+        return next(iter(self._reported.values()), float("inf"))
 
     def _run(self) -> None:
         while (queued := self._queue.get()) is not None:
@@ -140,7 +140,7 @@ class EventWriter:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
 
-    def _write(self, event: Said, when: datetime) -> None:
+    def _write(self, event: AnyEvent, when: datetime) -> None:
         """Send one Event. Raises ApiFailure."""
         said = _subject(event)
         path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"

@@ -145,7 +145,7 @@ class Reflector(Generic[T]):
 
     def run(self) -> None:
         """List, then watch, for as long as `stop` is not set."""
-        failures, told_at = 0, float("-inf")
+        failures, reported_at = 0, float("-inf")
         while not self._stop.is_set():
             failure = self._list_and_watch()
             lived = time.monotonic() - self._watching_since >= SHORTEST_WATCH
@@ -160,8 +160,8 @@ class Reflector(Generic[T]):
             if isinstance(failure, Expired):
                 if failures == 1:
                     continue  # once is how a watch ends; again and again is a broken server
-                if time.monotonic() - told_at >= EXPIRED_EVERY:
-                    told_at = time.monotonic()
+                if time.monotonic() - reported_at >= EXPIRED_EVERY:
+                    reported_at = time.monotonic()
                     self._on_failure(failure)
             elif failure is not None:
                 self._on_failure(failure)

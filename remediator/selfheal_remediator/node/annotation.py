@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 STATE_KEY = "selfheal.dev/state"
-HOLD_KEY = "selfheal.dev/hold"
+EXCLUDE_KEY = "selfheal.dev/hold"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
 #: Seconds beyond which a number is no time: anybody who may write nodes can write any number here.
@@ -32,7 +32,7 @@ class Phase(Enum):
     HEALED = "healed"  # given back; kept only for the flap count
 
     @property
-    def held(self) -> bool:
+    def cordoned(self) -> bool:
         """Whether we keep the node out of service in this phase."""
         return self in (Phase.CORDONED, Phase.DRAINING, Phase.DRAINED)
 
@@ -61,7 +61,7 @@ class State:
     rule: str = ""
     #: When it was reported that nothing but a human can end this, 0 = it was not.
     reported: int = 0
-    holds: tuple[int, ...] = ()
+    cordons: tuple[int, ...] = ()
     #: How often owners put pods here past the cordon, and up to which pod (see returns.py).
     returns: tuple[tuple[str, int], ...] = ()
     returned: str = ""
@@ -79,8 +79,8 @@ class State:
         if self._excess(state) > 0:
             merged = (("", max((count for _, count in state.returns), default=0)),)
             state = replace(state, returns=merged if state.returns else ())
-        while self._excess(state) > 0 and state.holds:
-            state = replace(state, holds=state.holds[1:])
+        while self._excess(state) > 0 and state.cordons:
+            state = replace(state, cordons=state.cordons[1:])
         return state._dump()
 
     def _excess(self, state: State) -> int:
@@ -103,7 +103,7 @@ class State:
             value = getattr(self, field)
             if value:
                 raw[name] = list(value) if isinstance(value, tuple) else value
-        if self.phase.held and self.returns:
+        if self.phase.cordoned and self.returns:
             # Of this occurrence only: a node that is given back has no cordon to come back past.
             raw["returns"], raw["returned"] = dict(self.returns), self.returned
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
@@ -175,9 +175,9 @@ def parse_state(text: str) -> State:
         if isinstance(value, int) and abs(value) > MAX_SECONDS:
             raise Unreadable(f"{name} is no number of seconds")
         values[field] = value
-    holds = raw.get("holds", [])
-    times = isinstance(holds, list) and all(
-        type(item) is int and abs(item) <= MAX_SECONDS for item in holds
+    cordons = raw.get("holds", [])
+    times = isinstance(cordons, list) and all(
+        type(item) is int and abs(item) <= MAX_SECONDS for item in cordons
     )
     if not times:
         raise Unreadable("holds is not a list of seconds")
@@ -186,4 +186,4 @@ def parse_state(text: str) -> State:
         type(item) is int and _can_be_written(key) for key, item in returns.items()
     ):
         raise Unreadable("returns is not an object of counts")
-    return State(phase=phase, holds=tuple(holds), returns=tuple(returns.items()), **values)
+    return State(phase=phase, cordons=tuple(cordons), returns=tuple(returns.items()), **values)

@@ -48,7 +48,7 @@ class Bad:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """One rule on one node as we saw it: the reading, and since when by our clock."""
 
     reading: Reading
@@ -64,7 +64,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """A condition's heartbeat: its value, and when we saw it change (None = never)."""
 
     value: float | None
@@ -72,11 +72,11 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class NodeHistory:
     """What must be remembered of a node (one uid) between two looks at it."""
 
-    sights: Mapping[str, Sight] = field(default_factory=dict)
-    pulses: Mapping[str, Pulse] = field(default_factory=dict)
+    observations: Mapping[str, Observation] = field(default_factory=dict)
+    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)
     reset: float | None = None
 
 
@@ -90,30 +90,36 @@ def reading(rule: Rule, condition: Condition | None) -> Reading:
 
 
 def observe(
-    memory: Memory, old: Node | None, new: Node, rules: Iterable[Rule], now: float
-) -> Memory:
+    history: NodeHistory, old: Node | None, new: Node, rules: Iterable[Rule], now: float
+) -> NodeHistory:
     """The memory after seeing `new`; `old` is the same node (same uid) as seen before."""
-    sights = {}
-    pulses = {}
+    observations = {}
+    heartbeats = {}
     for rule in rules:
         condition = new.conditions.get(rule.condition)
-        sights[rule.key] = _sight(memory.sights.get(rule.key), rule, condition, now)
-        if condition is not None and condition.type not in pulses:
-            pulses[condition.type] = _pulse(memory.pulses.get(condition.type), condition, now)
-    reset = now if old is not None and _detector_restarted(old, new) else memory.reset
-    return replace(memory, sights=sights, pulses=pulses, reset=reset)
+        observations[rule.key] = _observation(
+            history.observations.get(rule.key), rule, condition, now
+        )
+        if condition is not None and condition.type not in heartbeats:
+            heartbeats[condition.type] = _heartbeat(
+                history.heartbeats.get(condition.type), condition, now
+            )
+    reset = now if old is not None and _detector_restarted(old, new) else history.reset
+    return replace(history, observations=observations, heartbeats=heartbeats, reset=reset)
 
 
-def _sight(before: Sight | None, rule: Rule, condition: Condition | None, now: float) -> Sight:
+def _observation(
+    before: Observation | None, rule: Rule, condition: Condition | None, now: float
+) -> Observation:
     seen = reading(rule, condition)
     since = before.since if before is not None and before.reading is seen else now
     if condition is None:
-        return Sight(seen, since)
+        return Observation(seen, since)
     bad = _bad(before, seen, condition, now) if condition.status in rule.status else None
-    return Sight(seen, since, condition.status, condition.transition, bad)
+    return Observation(seen, since, condition.status, condition.transition, bad)
 
 
-def _bad(before: Sight | None, seen: Reading, condition: Condition, now: float) -> Bad:
+def _bad(before: Observation | None, seen: Reading, condition: Condition, now: float) -> Bad:
     known = before.bad if before is not None else None
     if before is None or known is None:
         return Bad(now, (condition.reason,), before is not None)
@@ -126,11 +132,11 @@ def _bad(before: Sight | None, seen: Reading, condition: Condition, now: float) 
     return Bad(known.began, reasons, witnessed)
 
 
-def _pulse(before: Pulse | None, condition: Condition, now: float) -> Pulse:
+def _heartbeat(before: Heartbeat | None, condition: Condition, now: float) -> Heartbeat:
     value = condition.heartbeat if condition.heartbeat is not None else condition.transition
     if before is None:
-        return Pulse(value, None)
-    return before if before.value == value else Pulse(value, now)
+        return Heartbeat(value, None)
+    return before if before.value == value else Heartbeat(value, now)
 
 
 def _detector_restarted(old: Node, new: Node) -> bool:
@@ -162,47 +168,49 @@ def _newer(before: Condition, after: Condition) -> bool:
     return old is not None and new is not None and new > old
 
 
-def stale(rule: Rule, memory: Memory, now: float) -> bool:
+def stale(rule: Rule, history: NodeHistory, now: float) -> bool:
     """Whether the condition's writer gave no sign of life within the rule's heartbeat limit.
 
     Alive is: the heartbeat is recent by the writer's clock, or we saw it change recently (a
     writer whose clock is wrong). A heartbeat in the future proves nothing by itself.
     """
     limit = rule.max_heartbeat_age
-    pulse = memory.pulses.get(rule.condition)
-    if limit is None or pulse is None:
+    heartbeat = history.heartbeats.get(rule.condition)
+    if limit is None or heartbeat is None:
         return False
-    return fresh_until(pulse, limit, now) <= now
+    return fresh_until(heartbeat, limit, now) <= now
 
 
-def fresh_until(pulse: Pulse, limit: float, now: float) -> float:
+def fresh_until(heartbeat: Heartbeat, limit: float, now: float) -> float:
     """Until when (our clock) the writer counts as alive; in the past = stale."""
     until = 0.0
-    if pulse.value is not None and pulse.value <= now + CLOCK_TOLERANCE:
-        until = pulse.value + limit
-    if pulse.changed is not None:
-        until = max(until, pulse.changed + limit)
+    if heartbeat.value is not None and heartbeat.value <= now + CLOCK_TOLERANCE:
+        until = heartbeat.value + limit
+    if heartbeat.changed is not None:
+        until = max(until, heartbeat.changed + limit)
     return until
 
 
-def first_seen(sight: Sight, noted: float | None) -> float:
+def first_seen(observation: Observation, noted: float | None) -> float:
     """Since when the condition is bad: by our clock, or by what was written down on the node.
 
     noted: the annotation's firstSeen for this rule, None = none. It counts where we did not see
     the condition become bad ourselves: then it was so before this process knew the node.
     """
-    if noted is None or (sight.bad is not None and sight.bad.witnessed):
-        return sight.since
-    return min(sight.since, noted)
+    if noted is None or (observation.bad is not None and observation.bad.witnessed):
+        return observation.since
+    return min(observation.since, noted)
 
 
-def onsets(rule: Rule, before: Sight | None, sight: Sight) -> tuple[tuple[str, ...], bool]:
+def onsets(
+    rule: Rule, before: Observation | None, observation: Observation
+) -> tuple[tuple[str, ...], bool]:
     """Reasons under which the rule's condition is newly bad, and whether it began just now.
 
     A reason that only alternates is not new: (), as is one that the rule is not about.
     """
     known = before.reasons if before is not None else ()
-    fresh = tuple(r for r in sight.reasons if r not in known and rule.matches_reason(r))
+    fresh = tuple(r for r in observation.reasons if r not in known and rule.matches_reason(r))
     return fresh, not any(rule.matches_reason(reason) for reason in known)
 
 
@@ -217,7 +225,7 @@ class Recovery:
 def recovery(
     rule: Rule,
     node: Node,
-    memory: Memory,
+    history: NodeHistory,
     *,
     hold_down: float,
     reset_hold_down: float,
@@ -225,25 +233,25 @@ def recovery(
     now: float,
 ) -> Recovery:
     """When the rule's condition counts as recovered, were nothing to change any more."""
-    sight = memory.sights.get(rule.key)
-    if sight is None or sight.reading is not Reading.GOOD:
-        seen = sight.reading.value if sight else Reading.ABSENT.value
+    observation = history.observations.get(rule.key)
+    if observation is None or observation.reading is not Reading.GOOD:
+        seen = observation.reading.value if observation else Reading.ABSENT.value
         return Recovery(None, f"{rule.condition} is {seen}")
     if rule.latched and (not node.boot_id or node.boot_id == held_boot):
         return Recovery(
             None, f"{rule.condition} is latched: it counts as recovered only after a reboot"
         )
-    if stale(rule, memory, now):
+    if stale(rule, history, now):
         return Recovery(None, f"{rule.condition}: its heartbeat is stale")
     wait = hold_down
     why = f"{rule.condition} is good, hold-down"
     # Good because the detector began anew is no recovery until it had time to look again.
     if (
         not rule.latched
-        and memory.reset is not None
-        and memory.reset >= sight.since - RESET_TOLERANCE
+        and history.reset is not None
+        and history.reset >= observation.since - RESET_TOLERANCE
     ):
         wait = max(hold_down, reset_hold_down)
         why = f"{rule.condition} is good since its detector restarted, hold-down"
-        return Recovery(memory.reset + wait, why)
-    return Recovery(sight.since + wait, why)
+        return Recovery(history.reset + wait, why)
+    return Recovery(observation.since + wait, why)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from selfheal_remediator.config import Brakes
-from selfheal_remediator.node.limits import Engaged, Member, Tally, ask_drain
+from selfheal_remediator.config import DisruptionLimits
+from selfheal_remediator.node.limits import LimitedBy, Member, Tally, check_drain
 
 #: So many drains may be without a place at a time: where one after the other comes to a
 #: standstill, something else is wrong than their nodes.
@@ -34,32 +34,40 @@ class DrainSlots:
 
     def ask(
         self,
-        brakes: Brakes,
+        brakes: DisruptionLimits,
         tally: Tally,
         member: Member,
         members: Mapping[str, Member],
         now: float,
-    ) -> tuple[Engaged | None, str]:
+    ) -> tuple[LimitedBy | None, str]:
         """Whether one more drain may begin, and whose place it takes (uid, empty = a free one).
 
         A place that is taken is counted out of the tally.
         """
-        block = ask_drain(brakes, tally, member)
-        if block is None or block.brake != "maxDraining" or len(self.given) >= MOST_WITHOUT_PLACE:
-            return block, ""
+        skip_reason = check_drain(brakes, tally, member)
+        if (
+            skip_reason is None
+            or skip_reason.brake != "maxDraining"
+            or len(self.given) >= MOST_WITHOUT_PLACE
+        ):
+            return skip_reason, ""
         for uid in sorted(self.standing, key=lambda uid: (self.standing[uid], uid)):
             holder = members.get(uid)
             if holder is None or not holder.draining or uid in self.given:
                 continue
             tally.add_drain(holder, -1)
-            if ask_drain(brakes, tally, member) is None:
+            if check_drain(brakes, tally, member) is None:
                 self.given[uid] = now
                 return None, uid
             tally.add_drain(holder, 1)
-        return block, ""
+        return skip_reason, ""
 
     def restore(
-        self, brakes: Brakes, tally: Tally, drains: Iterable[tuple[str, Member]], now: float
+        self,
+        brakes: DisruptionLimits,
+        tally: Tally,
+        drains: Iterable[tuple[str, Member]],
+        now: float,
     ) -> None:
         """Who had a place in the term before is not written down: these drains (uid, member) get
         one in this order, as far as the limits go. Those that get none are counted out of the
@@ -68,8 +76,8 @@ class DrainSlots:
         for _, member in found:
             tally.add_drain(member, -1)
         for uid, member in found:
-            block = ask_drain(brakes, tally, member)
-            if block is not None and block.brake == "maxDraining":
+            skip_reason = check_drain(brakes, tally, member)
+            if skip_reason is not None and skip_reason.brake == "maxDraining":
                 self.given[uid] = now
             else:
                 tally.add_drain(member)

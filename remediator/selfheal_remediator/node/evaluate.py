@@ -14,7 +14,7 @@ from types import MappingProxyType
 from selfheal_remediator.config import PODS_HUNG, Config, Rule
 from selfheal_remediator.kube.objects import FOREIGN_ANNOTATIONS, Node
 from selfheal_remediator.node.annotation import (
-    HOLD_KEY,
+    EXCLUDE_KEY,
     STATE_KEY,
     Phase,
     State,
@@ -23,9 +23,9 @@ from selfheal_remediator.node.annotation import (
 )
 from selfheal_remediator.node.conditions import (
     RESET_TOLERANCE,
-    Memory,
+    NodeHistory,
+    Observation,
     Reading,
-    Sight,
     first_seen,
     fresh_until,
     recovery,
@@ -55,16 +55,16 @@ FOREIGN_TAINTS = (
 class Kind(Enum):
     """What an intent asks for; the value is the bounded label for metrics."""
 
-    HOLD = "cordon"
+    CORDON = "cordon"
     DRAIN = "drain"
-    GIVE_BACK = "uncordon"
+    UNCORDON = "uncordon"
     NOTE = "annotate"
     CLEAR = "clear"
     CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class Action:
     """One change of one node. `state` is the annotation after it (None = removed)."""
 
     kind: Kind
@@ -87,8 +87,8 @@ class Assessment:
 
     standing: str
     why: str = ""
-    intent: Intent | None = None
-    wish: Intent | None = None
+    action: Action | None = None
+    limited_action: Action | None = None
     due: float | None = None
     state: State | None = None
     bad: tuple[tuple[str, str], ...] = ()
@@ -122,25 +122,25 @@ def read_state(node: Node) -> State | None:
     return parse_state(text) if text else None
 
 
-def held_by(owner: str, node: Node) -> bool:
+def cordoned_by(owner: str, node: Node) -> bool:
     """Whether the node's annotation says that this remediator holds it."""
     try:
         state = read_state(node)
     except Unreadable:
         return False
-    return state is not None and state.phase.held and state.by == owner
+    return state is not None and state.phase.cordoned and state.by == owner
 
 
-def same_purpose(asked: Intent, intent: Intent) -> bool:
+def same_purpose(asked: Action, action: Action) -> bool:
     """Whether what is called for now is what was decided before: for another condition, or with
     another action, it is decided anew."""
-    if asked.kind is not intent.kind:
+    if asked.kind is not action.kind:
         return False
-    if intent.kind not in (Kind.HOLD, Kind.DRAIN) or asked.state is None or intent.state is None:
+    if action.kind not in (Kind.CORDON, Kind.DRAIN) or asked.state is None or action.state is None:
         return True
     return (asked.state.condition, asked.state.action) == (
-        intent.state.condition,
-        intent.state.action,
+        action.state.condition,
+        action.state.action,
     )
 
 
@@ -169,7 +169,7 @@ def foreign_mark(node: Node, marks: Mapping[str, str] = NO_MARKS) -> str:
     return marks.get(node.name, "")
 
 
-def assess(node: Node, memory: Memory, scope: Scope, now: float) -> Assessment:
+def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assessment:
     """What the node calls for by itself."""
     if node.deleting:
         return Assessment("deleting", "the node is being deleted")
@@ -179,23 +179,23 @@ def assess(node: Node, memory: Memory, scope: Scope, now: float) -> Assessment:
         return Assessment("unreadable", f"annotation {STATE_KEY}: {error}; left alone")
     if state is not None and state.by != scope.owner:
         if scope.gone(state.by):
-            held = state.phase.held and node.unschedulable
+            cordoned = state.phase.cordoned and node.unschedulable
             # Else nothing that it says counts any more.
-            state = state if held else State(Phase.HEALED, scope.owner)
+            state = state if cordoned else State(Phase.HEALED, scope.owner)
         elif state.phase is not Phase.HEALED:
             return Assessment("foreign", f"in the care of another remediator, {state.by}")
-    if HOLD_KEY in node.annotations:
+    if EXCLUDE_KEY in node.annotations:
         ours = state if state is not None and state.by == scope.owner else None
-        return Assessment("on-hold", f"on hold: {node.annotations[HOLD_KEY]}", state=ours)
-    return _Look(node, memory, scope, state, now).assessed()
+        return Assessment("on-hold", f"on hold: {node.annotations[EXCLUDE_KEY]}", state=ours)
+    return _Evaluation(node, history, scope, state, now).assessed()
 
 
 @dataclass(slots=True)
-class _Look:
+class _Evaluation:
     """One look at one node: the facts that the steps below share."""
 
     node: Node
-    memory: Memory
+    history: NodeHistory
     scope: Scope
     state: State | None
     now: float
@@ -203,9 +203,9 @@ class _Look:
     def assessed(self) -> Assessment:
         """By what was done to the node before."""
         state = self.state
-        if state is None or not state.phase.held:
+        if state is None or not state.phase.cordoned:
             return self.free()
-        return self.held(state) if state.by == self.scope.owner else self.orphaned(state)
+        return self.cordoned(state) if state.by == self.scope.owner else self.orphaned(state)
 
     # -- a node that a remediator held which is gone --------------------------------------
 
@@ -224,12 +224,12 @@ class _Look:
             drain_used=0,
             reported=int(self.now),
         )
-        intent = self._intent(Kind.NOTE, after, "CordonOrphaned", why)
-        return Assessment("foreign", why, intent=intent, bad=self._bad())
+        action = self._action(Kind.NOTE, after, "CordonOrphaned", why)
+        return Assessment("foreign", why, action=action, bad=self._bad())
 
     # -- a node that we hold ------------------------------------------------------------
 
-    def held(self, state: State) -> Assessment:
+    def cordoned(self, state: State) -> Assessment:
         if not self.node.unschedulable:
             return self._cancel(state)
         if not selected(self.node, self.scope.config):
@@ -241,14 +241,14 @@ class _Look:
         if due is not None and due <= self.now:
             return self._give_back(state, "Uncordoned", why)
         recovered = due is not None  # but for the hold-down: not emptied, it is about to go back
-        wish = None
+        limited_action = None
         mark = foreign_mark(self.node, self.scope.marks)
         drain_at = self._drain_at(state)
         if state.phase is Phase.CORDONED and drain_at is not None and not (mark or recovered):
             if state.no_room:
                 why = f"{why}; not drained: no room elsewhere for its pods"
             if drain_at <= self.now:
-                wish = self._drain_wish(state)
+                limited_action = self._drain_action(state)
             else:
                 due = drain_at
         silent = self._silent_cause(state)
@@ -257,7 +257,7 @@ class _Look:
         return Assessment(
             standing,
             mark or why,
-            wish=wish,
+            limited_action=limited_action,
             due=due if due is not None else self._freshness_due(),
             state=state,
             bad=self._bad(),
@@ -273,10 +273,10 @@ class _Look:
         It stays held: that nothing is heard of a fault is no recovery.
         """
         for rule in self.scope.config.rules:
-            sight = self.memory.sights.get(rule.key)
+            observation = self.history.observations.get(rule.key)
             cause = rule.condition == state.condition and state.status in rule.status
-            bad = sight is not None and sight.reading is Reading.BAD
-            if cause and bad and stale(rule, self.memory, self.now):
+            bad = observation is not None and observation.reading is Reading.BAD
+            if cause and bad and stale(rule, self.history, self.now):
                 return (
                     f"{rule.condition} was bad when its detector fell silent, so its recovery "
                     f"cannot be seen: restart the detector on {self.node.name}, or "
@@ -284,7 +284,7 @@ class _Look:
                 )
         return ""
 
-    def _drain_wish(self, state: State) -> Intent:
+    def _drain_action(self, state: State) -> Action:
         after = replace(
             state,
             phase=Phase.DRAINING,
@@ -293,7 +293,7 @@ class _Look:
             drain_used=0,
             no_room=0,
         )
-        return self._intent(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
+        return self._action(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
 
     def _drain_at(self, state: State) -> float | None:
         """When the held node is to be drained, None = not: for its rule, or a worse one."""
@@ -306,42 +306,42 @@ class _Look:
 
     def _cancel(self, state: State) -> Assessment:
         controller = uncordoned_by_controller(self.node)
-        flaps = len(self._recent_holds(state))
+        flaps = len(self._recent_cordons(state))
         if controller and flaps < self.scope.config.recovery.max_flaps:
             after = replace(
                 state, phase=Phase.SEEN, drain_started=0, drain_used=0, scale_down_mark=False
             )
             message = f"uncordoned by {controller}, which is no human: it counts for nothing"
-            intent = self._intent(Kind.CANCEL, after, "UncordonedByController", message)
-            return Assessment("seen", message, intent=intent, state=state)
+            action = self._action(Kind.CANCEL, after, "UncordonedByController", message)
+            return Assessment("seen", message, action=action, state=state)
         after = replace(state, phase=Phase.CANCELLED, since=int(self.now), scale_down_mark=False)
         message = (
             f"uncordoned by {controller or 'somebody else'}: this occurrence of {state.condition} "
             f"is over; still bad, it counts again in {_span(self.scope.config.recovery.cancel_for)}"
         )
-        intent = self._intent(Kind.CANCEL, after, "RemediationCancelled", message)
-        return Assessment("cancelled", message, intent=intent, state=state)
+        action = self._action(Kind.CANCEL, after, "RemediationCancelled", message)
+        return Assessment("cancelled", message, action=action, state=state)
 
     def _recovery(self, state: State) -> tuple[float | None, str]:
         """When the node can be given back were nothing to change, and why (not)."""
         settings = self.scope.config.recovery
-        recent = [moment for moment in state.holds if moment > self.now - settings.flap_window]
+        recent = [moment for moment in state.cordons if moment > self.now - settings.flap_window]
         if len(recent) >= settings.max_flaps:
             why = f"held {len(recent)} times within {settings.flap_window:g}s: a human must release"
             return None, why
         due, why = 0.0, f"no rule is about {state.condition} any more"
         about = False
         for rule in self.scope.config.rules:
-            sight = self.memory.sights.get(rule.key)
+            observation = self.history.observations.get(rule.key)
             cause = rule.condition == state.condition and state.status in rule.status
-            bad = rule.holds and sight is not None and sight.reading is Reading.BAD
-            if not cause and (not bad or stale(rule, self.memory, self.now)):
+            bad = rule.cordons and observation is not None and observation.reading is Reading.BAD
+            if not cause and (not bad or stale(rule, self.history, self.now)):
                 continue  # what is not believed for a cordon keeps no node either
             about = about or cause
             verdict = recovery(
                 rule if not cause else rule.model_copy(update={"latched": state.latched}),
                 self.node,
-                self.memory,
+                self.history,
                 hold_down=settings.hold_down,
                 reset_hold_down=settings.reset_hold_down,
                 held_boot=state.boot_id,
@@ -359,9 +359,9 @@ class _Look:
         self, state: State, reason: str, why: str, phase: Phase = Phase.HEALED
     ) -> Assessment:
         after = replace(state, phase=phase, since=int(self.now), scale_down_mark=False)
-        keep = phase is Phase.SUSPECT or bool(self._recent_holds(state))
-        intent = self._intent(Kind.GIVE_BACK, after if keep else None, reason, f"uncordoned: {why}")
-        return Assessment("giving-back", why, intent=intent, state=state)
+        keep = phase is Phase.SUSPECT or bool(self._recent_cordons(state))
+        action = self._action(Kind.UNCORDON, after if keep else None, reason, f"uncordoned: {why}")
+        return Assessment("giving-back", why, action=action, state=state)
 
     # -- a node that we do not hold -----------------------------------------------------
 
@@ -402,17 +402,17 @@ class _Look:
         for rule in self.scope.config.rules:
             if rule.condition != state.condition or state.status not in rule.status:
                 continue
-            sight = self.memory.sights.get(rule.key)
-            if sight is None or sight.reading in (Reading.UNKNOWN, Reading.ABSENT):
+            observation = self.history.observations.get(rule.key)
+            if observation is None or observation.reading in (Reading.UNKNOWN, Reading.ABSENT):
                 return False, None
             if state.condition == PODS_HUNG and state.phase is Phase.CANCELLED:
-                return self._pods_well(sight)
-            if sight.reading is Reading.BAD:
+                return self._pods_healthy(observation)
+            if observation.reading is Reading.BAD:
                 return state.phase is Phase.SUSPECT and not self._suspected(state), None
-            if sight.reading is Reading.OTHER:  # as bad as it was, for another reason
+            if observation.reading is Reading.OTHER:  # as bad as it was, for another reason
                 return False, None
-            reset = self.memory.reset
-            if reset is not None and reset >= sight.since - RESET_TOLERANCE:
+            reset = self.history.reset
+            if reset is not None and reset >= observation.since - RESET_TOLERANCE:
                 # Good because its detector began anew: it had no time to look yet.
                 over_at = reset + self.scope.config.recovery.reset_hold_down
                 if over_at > self.now:
@@ -426,65 +426,75 @@ class _Look:
     def _reasons(self, state: State) -> set[str]:
         """The reasons that the condition had, as written down and as seen since it is bad."""
         rules = [rule for rule in self.scope.config.rules if rule.condition == state.condition]
-        sights = [self.memory.sights.get(rule.key) for rule in rules]
-        return {state.reason, *(r for sight in sights if sight is not None for r in sight.reasons)}
+        observations = [self.history.observations.get(rule.key) for rule in rules]
+        return {
+            state.reason,
+            *(
+                r
+                for observation in observations
+                if observation is not None
+                for r in observation.reasons
+            ),
+        }
 
-    def _pods_well(self, sight: Sight) -> tuple[bool, float | None]:
+    def _pods_healthy(self, observation: Observation) -> tuple[bool, float | None]:
         """Whether nothing was found wrong with the node's pods for the hold-down; else when.
 
         The condition's times are its leader's own, and a new leader has to look for a while until
         it finds again what its predecessor knew: neither is another occurrence.
         """
-        if sight.reading is not Reading.GOOD:
+        if observation.reading is not Reading.GOOD:
             return False, None
-        over_at = sight.since + self.scope.config.recovery.hold_down
+        over_at = observation.since + self.scope.config.recovery.hold_down
         return over_at <= self.now, over_at
 
     def _by_rules(self, bad: tuple[tuple[str, str], ...]) -> Assessment:
         due: float | None = None
         rejected = ""
-        waiting: tuple[Rule, Sight, float] | None = None
-        noted: tuple[Rule, Sight] | None = None
+        waiting: tuple[Rule, Observation, float] | None = None
+        noted: tuple[Rule, Observation] | None = None
         for rule in sorted(self.scope.config.rules, key=_severity):
-            sight = self.memory.sights.get(rule.key)
-            if sight is None or sight.reading is not Reading.BAD:
+            observation = self.history.observations.get(rule.key)
+            if observation is None or observation.reading is not Reading.BAD:
                 continue
-            if stale(rule, self.memory, self.now):
+            if stale(rule, self.history, self.now):
                 rejected = rejected or "stale-heartbeat"
                 continue
             condition = self.node.conditions[rule.condition]
-            since = self._since(rule, sight)
-            reasons = {condition.reason, *sight.reasons}
-            if rule.holds and self._in_wave(rule.condition, reasons, since):
+            since = self._since(rule, observation)
+            reasons = {condition.reason, *observation.reasons}
+            if rule.cordons and self._in_wave(rule.condition, reasons, since):
                 rejected = "suspected-detector"
                 continue
             when = self._due(rule)
             assert when is not None
-            if when <= self.now and rule.holds:
-                return self._act(rule, sight, bad)
+            if when <= self.now and rule.cordons:
+                return self._act(rule, observation, bad)
             if when <= self.now:
-                noted = noted or (rule, sight)
+                noted = noted or (rule, observation)
                 continue
             due = when if due is None else min(due, when)
-            waiting = waiting or (rule, sight, when)
+            waiting = waiting or (rule, observation, when)
         # The `for` of a worse rule runs on beside what is only to be noted.
-        if waiting is not None and (waiting[0].holds or noted is None):
+        if waiting is not None and (waiting[0].cordons or noted is None):
             return self._wait(*waiting, due, bad)
         if noted is not None:
             return replace(self._act(*noted, bad), due=due)
         return self._nothing(bad, rejected)
 
-    def _act(self, rule: Rule, sight: Sight, bad: tuple[tuple[str, str], ...]) -> Assessment:
+    def _act(
+        self, rule: Rule, observation: Observation, bad: tuple[tuple[str, str], ...]
+    ) -> Assessment:
         condition = self.node.conditions[rule.condition]
-        since = self._since(rule, sight)
+        since = self._since(rule, observation)
         seconds = self.now - since
         said = f"{rule.condition}={condition.status} ({condition.reason or 'no reason'}) for "
         why = f"{said}{_span(seconds)}" + (f": {condition.message}" if condition.message else "")
-        if not rule.holds:
-            return self._note(rule, sight, why, bad)
+        if not rule.cordons:
+            return self._note(rule, observation, why, bad)
         if self.state is not None and self.state.phase is Phase.CANCELLED:
             why += f"; somebody uncordoned it {_span(self.now - self.state.since)} ago"
-        recent = self._recent_holds(self.state)
+        recent = self._recent_cordons(self.state)
         state = State(
             phase=Phase.CORDONED,
             by=self.scope.owner,
@@ -493,18 +503,18 @@ class _Look:
             reason=condition.reason,
             action=rule.action,
             latched=rule.latched,
-            transition=int(sight.transition or 0),
+            transition=int(observation.transition or 0),
             first_seen=int(since),
             since=int(self.now),
             rule=rule.mark,
             boot_id=self.node.boot_id,
-            holds=(*recent, int(self.now)),
+            cordons=(*recent, int(self.now)),
         )
-        wish = self._intent(Kind.HOLD, state, "Cordoned", f"cordoned: {why}")
+        limited_action = self._action(Kind.CORDON, state, "Cordoned", f"cordoned: {why}")
         return Assessment(
             "wants-hold",
             why,
-            wish=wish,
+            limited_action=limited_action,
             state=self.state,
             bad=bad,
             since=since,
@@ -512,36 +522,36 @@ class _Look:
         )
 
     def _note(
-        self, rule: Rule, sight: Sight, why: str, bad: tuple[tuple[str, str], ...]
+        self, rule: Rule, observation: Observation, why: str, bad: tuple[tuple[str, str], ...]
     ) -> Assessment:
         known = self.state
         if known is not None and self._written_down(known, Phase.NOTED, rule):
             return Assessment("noted", why, state=known, bad=bad)
-        state = self._seen_state(rule, sight, Phase.NOTED)
-        intent = self._intent(Kind.NOTE, state, "ConditionSeen", f"noted: {why}")
-        return Assessment("noted", why, intent=intent, state=known, bad=bad)
+        state = self._seen_state(rule, observation, Phase.NOTED)
+        action = self._action(Kind.NOTE, state, "ConditionSeen", f"noted: {why}")
+        return Assessment("noted", why, action=action, state=known, bad=bad)
 
     def _wait(
         self,
         rule: Rule,
-        sight: Sight,
+        observation: Observation,
         when: float,
         due: float | None,
         bad: tuple[tuple[str, str], ...],
     ) -> Assessment:
         """A rule's `for` is running; what lasts is written down so that a restart keeps it."""
-        why = f"{rule.condition}={sight.status}, acting in {_span(when - self.now)}"
+        why = f"{rule.condition}={observation.status}, acting in {_span(when - self.now)}"
         known = self.state
         noted = known is not None and self._written_down(known, Phase.SEEN, rule)
-        write_at = sight.since + NOTE_AFTER
-        if noted or not rule.holds or when <= write_at:
+        write_at = observation.since + NOTE_AFTER
+        if noted or not rule.cordons or when <= write_at:
             return Assessment("seen", why, due=due, state=known, bad=bad)
         if write_at > self.now:
             soonest = write_at if due is None else min(due, write_at)
             return Assessment("seen", why, due=soonest, state=known, bad=bad)
-        after = self._seen_state(rule, sight, Phase.SEEN)
-        intent = self._intent(Kind.NOTE, after, "ConditionSeen", why)
-        return Assessment("seen", why, intent=intent, due=due, state=known, bad=bad)
+        after = self._seen_state(rule, observation, Phase.SEEN)
+        action = self._action(Kind.NOTE, after, "ConditionSeen", why)
+        return Assessment("seen", why, action=action, due=due, state=known, bad=bad)
 
     def _written_down(self, known: State, phase: Phase, rule: Rule) -> bool:
         """Whether the annotation says so already: of this rule, or of one about the same that is
@@ -552,14 +562,15 @@ class _Look:
         if not known.rule:
             return known.status in rule.status and rule.matches_reason(known.reason)
         return any(
-            sight.reading is Reading.BAD and abs(self._since(other, sight) - known.first_seen) < 2
+            observation.reading is Reading.BAD
+            and abs(self._since(other, observation) - known.first_seen) < 2
             for other in self.scope.config.rules
-            if other.mark == known.rule and other.holds is rule.holds
-            for sight in (self.memory.sights.get(other.key),)
-            if sight is not None
+            if other.mark == known.rule and other.cordons is rule.cordons
+            for observation in (self.history.observations.get(other.key),)
+            if observation is not None
         )
 
-    def _seen_state(self, rule: Rule, sight: Sight, phase: Phase) -> State:
+    def _seen_state(self, rule: Rule, observation: Observation, phase: Phase) -> State:
         condition = self.node.conditions[rule.condition]
         return State(
             phase=phase,
@@ -568,11 +579,11 @@ class _Look:
             status=condition.status,
             reason=condition.reason,
             action=rule.action,
-            transition=int(sight.transition or 0),
-            first_seen=int(self._since(rule, sight)),
+            transition=int(observation.transition or 0),
+            first_seen=int(self._since(rule, observation)),
             since=int(self.now),
             rule=rule.mark,
-            holds=self._recent_holds(self.state),
+            cordons=self._recent_cordons(self.state),
         )
 
     def _nothing(self, bad: tuple[tuple[str, str], ...], rejected: str) -> Assessment:
@@ -587,31 +598,31 @@ class _Look:
             return Assessment("ok" if not bad else "seen", why, due=due, bad=bad, rejected=rejected)
         if rejected and state.phase is not Phase.HEALED:
             return Assessment("seen", why, due=due, state=state, bad=bad, rejected=rejected)
-        if self._lost_sight(state):
+        if self._not_observed(state):
             return Assessment("seen", f"{state.condition} cannot be told", state=state, bad=bad)
-        recent = self._recent_holds(state)
+        recent = self._recent_cordons(state)
         if recent:
             ends = recent[0] + self.scope.config.recovery.flap_window
-            if state.phase is Phase.HEALED and recent == state.holds:
+            if state.phase is Phase.HEALED and recent == state.cordons:
                 return Assessment("healed", why, due=ends, state=state, bad=bad, rejected=rejected)
-            after = replace(state, phase=Phase.HEALED, holds=recent)
-            intent = self._intent(Kind.NOTE, after, "", "")
-            return Assessment("healed", why, intent=intent, state=state, bad=bad, rejected=rejected)
+            after = replace(state, phase=Phase.HEALED, cordons=recent)
+            action = self._action(Kind.NOTE, after, "", "")
+            return Assessment("healed", why, action=action, state=state, bad=bad, rejected=rejected)
         passed = state.phase in (Phase.SEEN, Phase.NOTED)
-        intent = self._intent(
+        action = self._action(
             Kind.CLEAR, None, "ConditionPassed" if passed else "", f"{state.condition} passed"
         )
-        return Assessment("ok", why, intent=intent, state=state, bad=bad, rejected=rejected)
+        return Assessment("ok", why, action=action, state=state, bad=bad, rejected=rejected)
 
-    def _lost_sight(self, state: State) -> bool:
+    def _not_observed(self, state: State) -> bool:
         """Whether the noted condition is neither bad nor good now (unknown, or gone)."""
         if state.phase is Phase.HEALED:
             return False
         return any(
-            sight is not None and sight.reading in (Reading.UNKNOWN, Reading.ABSENT)
+            observation is not None and observation.reading in (Reading.UNKNOWN, Reading.ABSENT)
             for rule in self.scope.config.rules
             if rule.condition == state.condition
-            for sight in (self.memory.sights.get(rule.key),)
+            for observation in (self.history.observations.get(rule.key),)
         )
 
     def _in_wave(self, condition: str, reasons: set[str], since: float) -> bool:
@@ -622,18 +633,18 @@ class _Look:
 
     # -- shared -------------------------------------------------------------------------
 
-    def _recent_holds(self, state: State | None) -> tuple[int, ...]:
+    def _recent_cordons(self, state: State | None) -> tuple[int, ...]:
         if state is None:
             return ()
         oldest = self.now - self.scope.config.recovery.flap_window
-        return tuple(moment for moment in state.holds if moment > oldest)
+        return tuple(moment for moment in state.cordons if moment > oldest)
 
-    def _since(self, rule: Rule, sight: Sight) -> float:
+    def _since(self, rule: Rule, observation: Observation) -> float:
         state = self.state
         if state is None or not state.first_seen or not self._is_about(state, rule):
-            return sight.since
+            return observation.since
         in_progress = state.phase in (Phase.SEEN, Phase.NOTED)
-        return first_seen(sight, float(state.first_seen) if in_progress else None)
+        return first_seen(observation, float(state.first_seen) if in_progress else None)
 
     def _is_about(self, state: State, rule: Rule) -> bool:
         """Whether what was written down of the condition was bad for this rule all the while."""
@@ -652,22 +663,26 @@ class _Look:
 
     def _due(self, rule: Rule) -> float | None:
         """When the rule's `for` is over; None while the condition is not bad."""
-        sight = self.memory.sights.get(rule.key)
-        if sight is None or sight.reading is not Reading.BAD or stale(rule, self.memory, self.now):
+        observation = self.history.observations.get(rule.key)
+        if (
+            observation is None
+            or observation.reading is not Reading.BAD
+            or stale(rule, self.history, self.now)
+        ):
             return None
-        return self._since(rule, sight) + rule.for_
+        return self._since(rule, observation) + rule.for_
 
     def _freshness_due(self) -> float | None:
         """When a writer that is alive now would count as silent."""
         moments = []
         for rule in self.scope.config.rules:
-            sight = self.memory.sights.get(rule.key)
-            pulse = self.memory.pulses.get(rule.condition)
+            observation = self.history.observations.get(rule.key)
+            heartbeat = self.history.heartbeats.get(rule.condition)
             limit = rule.max_heartbeat_age
-            if limit is None or pulse is None or sight is None:
+            if limit is None or heartbeat is None or observation is None:
                 continue
-            until = fresh_until(pulse, limit, self.now)
-            if sight.reading is Reading.BAD and until > self.now:
+            until = fresh_until(heartbeat, limit, self.now)
+            if observation.reading is Reading.BAD and until > self.now:
                 moments.append(until)
         return min(moments, default=None)
 
@@ -675,14 +690,14 @@ class _Look:
         """(condition, reason) of each rule that finds its condition bad."""
         found = []
         for rule in self.scope.config.rules:
-            sight = self.memory.sights.get(rule.key)
-            if sight is not None and sight.reading is Reading.BAD:
+            observation = self.history.observations.get(rule.key)
+            if observation is not None and observation.reading is Reading.BAD:
                 found.append((rule.condition, self.node.conditions[rule.condition].reason))
         return tuple(found)
 
-    def _intent(self, kind: Kind, state: State | None, reason: str, message: str) -> Intent:
-        warning = kind in (Kind.HOLD, Kind.DRAIN) or reason in _WARNINGS
-        return Intent(kind, self.node.name, self.node.uid, state, reason, message, warning)
+    def _action(self, kind: Kind, state: State | None, reason: str, message: str) -> Action:
+        warning = kind in (Kind.CORDON, Kind.DRAIN) or reason in _WARNINGS
+        return Action(kind, self.node.name, self.node.uid, state, reason, message, warning)
 
 
 def _severity(rule: Rule) -> int:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from selfheal_remediator.config import Brakes
+from selfheal_remediator.config import DisruptionLimits
 
 #: Percentage and number of not-answering nodes at which a whole zone, or the control plane, is
 #: suspected instead of its nodes (the node controller's thresholds for a disrupted zone).
@@ -31,7 +31,7 @@ class Member:
     zone: str = ""
     group: str = ""
     control_plane: bool = False
-    held: bool = False
+    cordoned: bool = False
     unavailable: bool = False
     draining: bool = False
     silent: bool = False
@@ -40,7 +40,7 @@ class Member:
     @property
     def in_service(self) -> bool:
         """Whether the scheduler may use it."""
-        return not (self.held or self.unavailable)
+        return not (self.cordoned or self.unavailable)
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Tally:
     """
 
     population: int = 0
-    held: int = 0
+    cordoned: int = 0
     unavailable: int = 0
     draining: int = 0
     #: Control-plane nodes that are out of service, because of us or not.
@@ -62,19 +62,19 @@ class Tally:
     #: Nodes that the scheduler may use for any pod.
     open_to_all: int = 0
     zones: Counter[str] = field(default_factory=Counter)
-    zones_held: Counter[str] = field(default_factory=Counter)
+    zones_cordoned: Counter[str] = field(default_factory=Counter)
     zones_draining: Counter[str] = field(default_factory=Counter)
     zones_silent: Counter[str] = field(default_factory=Counter)
     groups: Counter[str] = field(default_factory=Counter)
-    groups_held: Counter[str] = field(default_factory=Counter)
+    groups_cordoned: Counter[str] = field(default_factory=Counter)
     groups_draining: Counter[str] = field(default_factory=Counter)
-    hold_times: list[float] = field(default_factory=list)
+    cordon_times: list[float] = field(default_factory=list)
     peak: int = 0
 
     @classmethod
-    def of(cls, members: Iterable[Member], hold_times: Iterable[float], peak: int) -> Tally:
+    def of(cls, members: Iterable[Member], cordon_times: Iterable[float], peak: int) -> Tally:
         """Counts over the population."""
-        tally = cls(hold_times=sorted(hold_times), peak=peak)
+        tally = cls(cordon_times=sorted(cordon_times), peak=peak)
         for member in members:
             tally.count(member, 1)
         return tally
@@ -85,11 +85,11 @@ class Tally:
         self.open_to_all += sign * (member.in_service and not member.tainted)
         self.zones[member.zone] += sign
         self.groups[member.group] += sign
-        if member.held:
-            self._count_held(member, sign)
+        if member.cordoned:
+            self._count_cordoned(member, sign)
         elif member.unavailable:
             self.unavailable += sign
-        if member.held or member.unavailable:
+        if member.cordoned or member.unavailable:
             self.control_plane_out += sign * member.control_plane
         if member.draining:
             self.add_drain(member, sign)
@@ -97,29 +97,29 @@ class Tally:
             self.silent += sign
             self.zones_silent[member.zone] += sign
 
-    def _count_held(self, member: Member, sign: int) -> None:
-        self.held += sign
-        self.zones_held[member.zone] += sign
-        self.groups_held[member.group] += sign
+    def _count_cordoned(self, member: Member, sign: int) -> None:
+        self.cordoned += sign
+        self.zones_cordoned[member.zone] += sign
+        self.groups_cordoned[member.group] += sign
 
-    def copy(self, hold_times: Iterable[float], peak: int) -> Tally:
+    def copy(self, cordon_times: Iterable[float], peak: int) -> Tally:
         """The same counts, to be changed on their own."""
         counters = {
             name: getattr(self, name).copy()
             for name in self.__slots__
             if isinstance(getattr(self, name), Counter)
         }
-        return replace(self, **counters, hold_times=list(hold_times), peak=peak)
+        return replace(self, **counters, cordon_times=list(cordon_times), peak=peak)
 
-    def add_hold(self, member: Member, now: float) -> None:
+    def add_cordon(self, member: Member, now: float) -> None:
         """Count a hold that was just allowed."""
-        self._count_held(member, 1)
+        self._count_cordoned(member, 1)
         self.open_to_all -= member.in_service and not member.tainted
         if member.unavailable:
             self.unavailable -= 1
         else:
             self.control_plane_out += member.control_plane
-        self.hold_times.append(now)
+        self.cordon_times.append(now)
 
     def add_drain(self, member: Member, sign: int = 1) -> None:
         """Count a drain that was just allowed (or, with -1, one that is over)."""
@@ -128,14 +128,14 @@ class Tally:
         self.groups_draining[member.group] += sign
 
 
-def budget(brakes: Brakes, population: int) -> int:
+def budget(brakes: DisruptionLimits, population: int) -> int:
     """How many of `population` nodes may be held: amount, at least floor, at most ceiling."""
     nodes = max(brakes.max_held.of(population), brakes.max_held_floor)
     return nodes if brakes.max_held_ceiling is None else min(nodes, brakes.max_held_ceiling)
 
 
 @dataclass(frozen=True, slots=True)
-class Engaged:
+class LimitedBy:
     """A brake that has no room. `until` = when time alone opens it (None = not by time)."""
 
     brake: str
@@ -143,29 +143,31 @@ class Engaged:
     until: float | None = None
 
 
-def ask_hold(brakes: Brakes, tally: Tally, member: Member, now: float) -> Engaged | None:
+def check_cordon(
+    brakes: DisruptionLimits, tally: Tally, member: Member, now: float
+) -> LimitedBy | None:
     """None when the node may be held now, else the brake that is engaged."""
     population = max(tally.population, tally.peak)
     limit = budget(brakes, population)
-    if tally.held >= limit:
-        return Engaged("maxHeld", f"{tally.held} of {population} nodes held, allowed {limit}")
-    out = tally.held + tally.unavailable + (not member.unavailable)
+    if tally.cordoned >= limit:
+        return LimitedBy("maxHeld", f"{tally.cordoned} of {population} nodes held, allowed {limit}")
+    out = tally.cordoned + tally.unavailable + (not member.unavailable)
     if out > limit and not member.unavailable:
-        return Engaged(
+        return LimitedBy(
             "unavailable",
-            f"{tally.held} nodes held and {tally.unavailable} unavailable for other reasons, "
+            f"{tally.cordoned} nodes held and {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
         )
-    last = _ask_last(brakes, tally, member)
+    last = _check_last(brakes, tally, member)
     if last is not None:
         return last
     others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
     if member.control_plane and others_out >= 1:
-        return Engaged("controlPlane", "one control-plane node is out of service already")
-    return _ask_zone(brakes, tally, member) or _ask_pace(brakes, tally, now)
+        return LimitedBy("controlPlane", "one control-plane node is out of service already")
+    return _check_zone(brakes, tally, member) or _check_pace(brakes, tally, now)
 
 
-def _ask_last(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+def _check_last(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
     """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
 
     A node that is open to all pods is replaced only by such ones. One that is not ready counts
@@ -173,32 +175,32 @@ def _ask_last(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
     """
     keep = brakes.keep_schedulable
     if member.tainted:
-        others = tally.population - tally.held - tally.unavailable - member.in_service
+        others = tally.population - tally.cordoned - tally.unavailable - member.in_service
     else:
         others = tally.open_to_all - member.in_service
     if others >= keep:
         return None
-    return Engaged(
+    return LimitedBy(
         "unavailable",
         f"{others} other nodes are ready and schedulable, {keep} must stay (minSchedulable)",
     )
 
 
-def _ask_zone(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+def _check_zone(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
     """The zone and the group of the node have room, and the zone is not down as a whole."""
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
-    for what, key, limit, size, held in (
-        ("zone", member.zone, brakes.max_held_per_zone, tally.zones, tally.zones_held),
-        ("group", member.group, brakes.max_held_per_group, tally.groups, tally.groups_held),
+    for what, key, limit, size, cordoned in (
+        ("zone", member.zone, brakes.max_held_per_zone, tally.zones, tally.zones_cordoned),
+        ("group", member.group, brakes.max_held_per_group, tally.groups, tally.groups_cordoned),
     ):
         if limit is None:
             continue
         allowed = max(limit.of(size[key]), 1)
-        if held[key] >= allowed:
+        if cordoned[key] >= allowed:
             place = _place(what, key)
-            return Engaged(what, f"{held[key]} nodes held in {place}, allowed {allowed}")
+            return LimitedBy(what, f"{cordoned[key]} nodes held in {place}, allowed {allowed}")
     return None
 
 
@@ -206,7 +208,7 @@ def _place(what: str, key: str) -> str:
     return f"{what} {key}" if key else f"no {what}"
 
 
-def zone_outage(tally: Tally, zone: str) -> Engaged | None:
+def zone_outage(tally: Tally, zone: str) -> LimitedBy | None:
     """Most of a zone silent at once is the zone's fault (the network's, the power's), not theirs.
 
     The node controller's rule for a disrupted zone; the other zones go on. Nodes without a zone
@@ -215,26 +217,26 @@ def zone_outage(tally: Tally, zone: str) -> Engaged | None:
     silent, nodes = tally.zones_silent[zone], tally.zones[zone]
     if not zone or silent < OUTAGE_MINIMUM or 100 * silent < OUTAGE_PERCENT * nodes:
         return None
-    return Engaged("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
+    return LimitedBy("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
 
 
-def _ask_pace(brakes: Brakes, tally: Tally, now: float) -> Engaged | None:
-    if tally.hold_times and brakes.min_interval:
-        opens = tally.hold_times[-1] + brakes.min_interval
+def _check_pace(brakes: DisruptionLimits, tally: Tally, now: float) -> LimitedBy | None:
+    if tally.cordon_times and brakes.min_interval:
+        opens = tally.cordon_times[-1] + brakes.min_interval
         if opens > now:
-            return Engaged("minInterval", f"{brakes.min_interval:g}s between two holds", opens)
+            return LimitedBy("minInterval", f"{brakes.min_interval:g}s between two holds", opens)
     if brakes.rate is not None:
-        recent = [moment for moment in tally.hold_times if moment > now - brakes.rate.window]
+        recent = [moment for moment in tally.cordon_times if moment > now - brakes.rate.window]
         if len(recent) >= brakes.rate.count:
             opens = recent[-brakes.rate.count] + brakes.rate.window
-            return Engaged("rate", f"{len(recent)} holds within {brakes.rate.window:g}s", opens)
+            return LimitedBy("rate", f"{len(recent)} holds within {brakes.rate.window:g}s", opens)
     return None
 
 
-def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
+def check_drain(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
     """None when one more drain may begin now, else the brake that is engaged."""
     if tally.draining >= brakes.max_draining:
-        return Engaged("maxDraining", f"{tally.draining} drains, allowed {brakes.max_draining}")
+        return LimitedBy("maxDraining", f"{tally.draining} drains, allowed {brakes.max_draining}")
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
@@ -244,5 +246,5 @@ def ask_drain(brakes: Brakes, tally: Tally, member: Member) -> Engaged | None:
     ):
         if limit is not None and draining[key] >= limit:
             message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
-            return Engaged("maxDraining", message)
+            return LimitedBy("maxDraining", message)
     return None

@@ -8,13 +8,13 @@ from typing import Any
 
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import STATE_KEY, State
-from selfheal_remediator.node.evaluate import Intent, Kind
+from selfheal_remediator.node.evaluate import Action, Kind
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
 
 
-def node_patch(intent: Intent, node: Node, *, scale_down_disabled: bool) -> list[Json]:
+def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list[Json]:
     """The patch that carries out the intent on the node as it was seen.
 
     The server refuses it (422) when the node is another one or has changed since: what was
@@ -22,22 +22,22 @@ def node_patch(intent: Intent, node: Node, *, scale_down_disabled: bool) -> list
     """
     annotations = node.annotations
     ops: list[Json] = [
-        _op("test", "/metadata/uid", intent.uid),
+        _op("test", "/metadata/uid", action.uid),
         _op("test", "/metadata/resourceVersion", node.version),
     ]
     if not node.annotated:
         ops.append(_op("add", "/metadata/annotations", {}))
-    state = intent.state
-    if intent.kind is Kind.HOLD:
+    state = action.state
+    if action.kind is Kind.CORDON:
         ops.append(_op("add", "/spec/unschedulable", True))
         if state is not None and _our_mark(annotations):
             state = replace(state, scale_down_mark=True)  # left by one that is gone: ours now
         if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
             ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
             state = replace(state, scale_down_mark=True)
-    if intent.kind is Kind.GIVE_BACK and node.unschedulable:
+    if action.kind is Kind.UNCORDON and node.unschedulable:
         ops.append({"op": "remove", "path": "/spec/unschedulable"})
-    if intent.kind in (Kind.GIVE_BACK, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
+    if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
         ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
     return ops + _state_ops(state, annotations)
 

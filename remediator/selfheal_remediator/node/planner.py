@@ -17,13 +17,13 @@ from selfheal_remediator.kube.informer import Change, version_number
 from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, Unreadable
-from selfheal_remediator.node.conditions import Memory, Reading, Sight, observe, onsets
+from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, observe, onsets
 from selfheal_remediator.node.drain_clock import time_left
 from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.evaluate import (
     NO_MARKS,
+    Action,
     Assessment,
-    Intent,
     Kind,
     Scope,
     assess,
@@ -34,11 +34,11 @@ from selfheal_remediator.node.evaluate import (
 from selfheal_remediator.node.limits import (
     OUTAGE_MINIMUM,
     OUTAGE_PERCENT,
-    Engaged,
+    LimitedBy,
     Member,
     Tally,
-    ask_drain,
-    ask_hold,
+    check_cordon,
+    check_drain,
 )
 from selfheal_remediator.node.peak import Peak
 
@@ -66,11 +66,11 @@ class Entry:
     """
 
     node: Node
-    real: Node
-    memory: Memory
+    ignore_dry_run: Node
+    history: NodeHistory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
-    pending: Intent | None = None
-    blocked: Engaged | None = None
+    pending: Action | None = None
+    blocked: LimitedBy | None = None
     member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0
@@ -100,9 +100,9 @@ class Entry:
 class Plan:
     """What to do now, when to ask again at the latest, and which brakes are engaged."""
 
-    intents: tuple[Intent, ...]
+    intents: tuple[Action, ...]
     wake: float | None
-    engaged: Mapping[str, int]
+    limited_by: Mapping[str, int]
 
 
 class Planner:
@@ -136,11 +136,11 @@ class Planner:
         self._onsets: dict[Key, dict[str, Onset]] = {}
         self._granted: dict[Key, deque[float]] = {}
         #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
-        self._holds: dict[tuple[str, int], float] = {}
+        self._cordons: dict[tuple[str, int], float] = {}
         self._peak = Peak(PEAK_WINDOW)
         #: Holds from before this moment are not known, as an annotation keeps them for the flap
         #: window only: the pace counts as used up then.
-        self._holds_known_from = now - config.recovery.flap_window
+        self._cordons_known_from = now - config.recovery.flap_window
 
     # -- what is known ------------------------------------------------------------------
 
@@ -149,24 +149,24 @@ class Planner:
         if config.dry_run != self.config.dry_run:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             for entry in self.entries.values():
-                entry.overlay, entry.node = None, entry.real
+                entry.overlay, entry.node = None, entry.ignore_dry_run
         # Other brakes may have to look back further than was kept for those before.
-        self._holds_known_from = max(self._holds_known_from, now - self._pace_window())
+        self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
         self.config = config
         for entry in self.entries.values():
-            entry.memory = observe(entry.memory, entry.node, entry.node, config.rules, now)
+            entry.history = observe(entry.history, entry.node, entry.node, config.rules, now)
         self._dirty.update(self.entries)
 
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
-        self._holds_known_from = now - self.config.recovery.flap_window
+        self._cordons_known_from = now - self.config.recovery.flap_window
         self.slots, self._slots_known = DrainSlots(), False
         self._dirty.update(self.entries)
 
     @property
     def holding(self) -> bool:
         """Whether any node is held by us, or about to be."""
-        return self._counts.held > 0
+        return self._counts.cordoned > 0
 
     def trust(self, conditions: frozenset[str]) -> None:
         """Conditions that a human vouches for: many of them at once are no detector's fault."""
@@ -214,7 +214,7 @@ class Planner:
         older = []
         for node in nodes:
             entry = self.entries.get(node.uid)
-            known = version_number(entry.real.version) if entry is not None else 0
+            known = version_number(entry.ignore_dry_run.version) if entry is not None else 0
             if 0 < version_number(node.version) < known <= version:
                 self.apply(Change(node.name, None, node, restored=True), now)
                 older.append(node)
@@ -232,7 +232,7 @@ class Planner:
         for name in {*before, *signals}:
             entry = self.entry_named(name)
             if entry is not None and before.get(name) != signals.get(name):
-                self._see(entry.real, entry, now)
+                self._see(entry.ignore_dry_run, entry, now)
 
     def with_signal(self, node: Node) -> Node:
         """The node with what we say of it. Thread-safe."""
@@ -263,8 +263,8 @@ class Planner:
     def _see(self, node: Node, entry: Entry | None, now: float) -> None:
         node = self.with_signal(node)
         if entry is None:
-            memory = observe(Memory(), None, node, self.config.rules, now)
-            entry = Entry(node, node, memory)
+            history = observe(NodeHistory(), None, node, self.config.rules, now)
+            entry = Entry(node, node, history)
             known = self._names.get(node.name)
             if known is not None:
                 self._forget(known, now)  # made anew under its name
@@ -273,25 +273,25 @@ class Planner:
             self._note_onsets(entry, None, now)
         else:
             seen = _overlaid(node, entry.overlay)
-            before = entry.memory
-            entry.memory = observe(before, entry.node, seen, self.config.rules, now)
-            entry.node, entry.real = seen, node
+            before = entry.history
+            entry.history = observe(before, entry.node, seen, self.config.rules, now)
+            entry.node, entry.ignore_dry_run = seen, node
             self._note_onsets(entry, before, now)
         self._dirty.add(node.uid)
 
-    def _note_onsets(self, entry: Entry, before: Memory | None, now: float) -> None:
+    def _note_onsets(self, entry: Entry, before: NodeHistory | None, now: float) -> None:
         for rule in self.config.rules:
-            sight = entry.memory.sights[rule.key]
-            if sight.reading is not Reading.BAD or not rule.holds:
+            observation = entry.history.observations[rule.key]
+            if observation.reading is not Reading.BAD or not rule.cordons:
                 continue
-            earlier = before.sights.get(rule.key) if before is not None else None
-            reasons, new = onsets(rule, earlier, sight)
+            earlier = before.observations.get(rule.key) if before is not None else None
+            reasons, new = onsets(rule, earlier, observation)
             if not reasons:
                 continue
-            when = now if new or sight.bad is None else sight.bad.began
+            when = now if new or observation.bad is None else observation.bad.began
             if before is None:
-                when = _known_since(entry.node, rule.condition, sight, now)
-            reset = entry.memory.reset
+                when = _known_since(entry.node, rule.condition, observation, now)
+            reset = entry.history.reset
             rollout = reset is not None and when - reset < self.config.signal.rollout_window
             for reason in reasons:
                 key = (rule.condition, reason)
@@ -299,48 +299,48 @@ class Planner:
 
     # -- outcomes -----------------------------------------------------------------------
 
-    def settled(self, intent: Intent, node: Node, now: float) -> None:
+    def settled(self, action: Action, node: Node, now: float) -> None:
         """The intent was carried out; `node` is the server's answer."""
-        entry = self.entries.get(intent.uid)
-        if entry is None or entry.pending is not intent:
+        entry = self.entries.get(action.uid)
+        if entry is None or entry.pending is not action:
             return  # gone, or forgotten meanwhile: the watch tells what has become of it
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
-        self._thought_anew(intent.uid)
+        self._thought_anew(action.uid)
         if self.config.dry_run:
             # The answer shows what this write alone would do: of a cordon before it, nothing.
-            held = intent.state is not None and intent.state.phase.held
-            entry.overlay = (held, node.annotations.get(STATE_KEY))
-            self._see(entry.real, entry, now)
+            cordoned = action.state is not None and action.state.phase.cordoned
+            entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
+            self._see(entry.ignore_dry_run, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
             self._see(node, entry, now)
         else:
-            self._dirty.add(intent.uid)  # the watch was faster than the answer
+            self._dirty.add(action.uid)  # the watch was faster than the answer
 
-    def failed(self, intent: Intent, now: float, delay: float = 0.0) -> None:
+    def failed(self, action: Action, now: float, delay: float = 0.0) -> None:
         """The intent was not carried out; the node is looked at again after `delay`.
 
         A webhook or proxy may ask for any delay: no node waits longer than LONGEST_RETRY.
         """
-        entry = self.entries.get(intent.uid)
-        if entry is None or entry.pending is not intent:
+        entry = self.entries.get(action.uid)
+        if entry is None or entry.pending is not action:
             return
         entry.pending = None
-        self._thought_anew(intent.uid)
+        self._thought_anew(action.uid)
         entry.failures += 1
         backoff = 0.1 * 2.0 ** min(entry.failures, 10)
         entry.retry_at = now + min(LONGEST_RETRY, max(delay, backoff))
-        self._dirty.add(intent.uid)
+        self._dirty.add(action.uid)
 
-    def request(self, intent: Intent, now: float) -> bool:
+    def request(self, action: Action, now: float) -> bool:
         """Take up an intent of the drain engine; False when the node is gone or busy."""
-        entry = self.entries.get(intent.uid)
+        entry = self.entries.get(action.uid)
         if entry is None or entry.pending is not None or entry.retry_at > now:
             return False
-        self._hand_out(entry, intent, now)
+        self._hand_out(entry, action, now)
         return True
 
-    def _hand_out(self, entry: Entry, intent: Intent, now: float) -> None:
-        entry.pending, entry.blocked = intent, None
+    def _hand_out(self, entry: Entry, action: Action, now: float) -> None:
+        entry.pending, entry.blocked = action, None
         self._thought_anew(entry.node.uid)
         self._asking.discard(entry.node.uid)
         self._recount(entry, now)
@@ -359,31 +359,31 @@ class Planner:
 
     # -- the plan -----------------------------------------------------------------------
 
-    def plan(self, now: float, *, paused: str = "", ill: str = "") -> Plan:
+    def plan(self, now: float, *, paused: str = "", unhealthy: str = "") -> Plan:
         """What to do now. `paused` or `ill` (a reason) stops what takes capacity away."""
         self._update_suspects(now)
         self._reassess(now)
-        intents: list[Intent] = []
+        intents: list[Action] = []
         wishes: list[Entry] = []
         for entry in [self.entries[uid] for uid in self._asking]:
-            intent = entry.assessment.intent
+            action = entry.assessment.action
             if entry.retry_at > now:
                 continue
-            if intent is not None:
-                self._hand_out(entry, intent, now)
-                intents.append(intent)
+            if action is not None:
+                self._hand_out(entry, action, now)
+                intents.append(action)
             else:
                 wishes.append(entry)
-        engaged: Counter[str] = Counter()
+        limited_by: Counter[str] = Counter()
         wake = self._due[0][0] if self._due else None
-        stopped = self._stopped(paused, ill)
+        stopped = self._stopped(paused, unhealthy)
         self._restore_places(now)
         self._places_again(stopped, now)
         if wishes:
-            granted, opens = self._weigh(wishes, stopped, now, engaged)
+            granted, opens = self._weigh(wishes, stopped, now, limited_by)
             intents += granted
             wake = earliest(wake, opens)
-        return Plan(tuple(intents), wake, engaged)
+        return Plan(tuple(intents), wake, limited_by)
 
     def _restore_places(self, now: float) -> None:
         """At the begin of a term more drains may be written down than may run at a time: those that
@@ -402,7 +402,7 @@ class Planner:
         for uid in self.slots.given:
             self._recount(self.entries[uid], now)
 
-    def _places_again(self, stopped: Engaged | None, now: float) -> None:
+    def _places_again(self, stopped: LimitedBy | None, now: float) -> None:
         """Drains without a place that ask for one get it before others do."""
         draining = (
             uid
@@ -413,28 +413,28 @@ class Planner:
         self.slots.keep(draining)
         for uid in [] if stopped else self.slots.waiting():
             entry = self.entries[uid]
-            if ask_drain(self.config.brakes, self.tally(now), entry.member or Member()) is None:
+            if check_drain(self.config.brakes, self.tally(now), entry.member or Member()) is None:
                 del self.slots.given[uid]
                 self._recount(entry, now)
 
-    def _ask_drain(self, entry: Entry, tally: Tally, now: float) -> Engaged | None:
+    def _check_drain(self, entry: Entry, tally: Tally, now: float) -> LimitedBy | None:
         """None when the node may be drained now, if need be in the place of a drain that makes no
         progress."""
         standing = (self.entries.get(uid) for uid in self.slots.standing)
         members = {e.node.uid: e.member for e in standing if e is not None and e.member}
         mine = entry.member or Member()
-        block, given = self.slots.ask(self.config.brakes, tally, mine, members, now)
+        skip_reason, given = self.slots.ask(self.config.brakes, tally, mine, members, now)
         if given:
             self._recount(self.entries[given], now)
-        return block
+        return skip_reason
 
     def tally(self, now: float) -> Tally:
         """The brakes' counts as of now."""
-        self._drop_holds_before(now - self._pace_window())
+        self._drop_cordons_before(now - self._pace_window())
         peak = self._peak.of(self._counts.population, now)
         rate = self.config.brakes.rate
-        unknown = [self._holds_known_from] * (rate.count if rate else 1)
-        return self._counts.copy(sorted([*unknown, *self._holds.values()]), peak)
+        unknown = [self._cordons_known_from] * (rate.count if rate else 1)
+        return self._counts.copy(sorted([*unknown, *self._cordons.values()]), peak)
 
     def _pace_window(self) -> float:
         """How far back holds are kept: as far as the brakes need, or as annotations do."""
@@ -442,17 +442,17 @@ class Planner:
         window = max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
         return max(window, self.config.recovery.flap_window)
 
-    def _drop_holds_before(self, oldest: float) -> None:
-        self._holds = {key: moment for key, moment in self._holds.items() if moment >= oldest}
+    def _drop_cordons_before(self, oldest: float) -> None:
+        self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
 
-    def _take_holds(self, uid: str, state: State | None, now: float) -> None:
+    def _take_cordons(self, uid: str, state: State | None, now: float) -> None:
         """When the node was cordoned, as its annotation says.
 
         A predecessor wrote it by its own clock: what is still to come counts as of now, or one
         node's annotation would keep all others in service until then.
         """
-        for second in state.holds if state is not None else ():
-            self._holds.setdefault((uid, second), min(float(second), now))
+        for second in state.cordons if state is not None else ():
+            self._cordons.setdefault((uid, second), min(float(second), now))
 
     def _recount(self, entry: Entry, now: float) -> None:
         member = self._member(entry, now)
@@ -468,7 +468,7 @@ class Planner:
 
     def _member(self, entry: Entry, now: float) -> Member | None:
         node = entry.node
-        ours = [s for s in entry.states if s.phase.held and s.by == self.owner]
+        ours = [s for s in entry.states if s.phase.cordoned and s.by == self.owner]
         if not ours and not selected(node, self.config):
             return None
         draining = node.uid not in self.slots.given and self._in_time(entry, ours, now)
@@ -479,7 +479,7 @@ class Planner:
             zone=node.zone,
             group=node.labels.get(self.config.brakes.group_label, ""),
             control_plane=node.control_plane,
-            held=bool(ours),
+            cordoned=bool(ours),
             unavailable=out and not ours,
             draining=draining,
             silent=ready is not None and ready.status == "Unknown",
@@ -521,13 +521,13 @@ class Planner:
         told = self.slots.deadlines.get(entry.node.uid)
         return told if told is not None else entry.drain_began[1] + self.config.drain.deadline
 
-    def _stopped(self, paused: str, ill: str) -> Engaged | None:
+    def _stopped(self, paused: str, unhealthy: str) -> LimitedBy | None:
         if paused:
-            return Engaged("paused", f"paused: {paused}")
-        ill = ill or self._control_plane_ill()
-        return Engaged("controlPlaneIll", ill) if ill else None
+            return LimitedBy("paused", f"paused: {paused}")
+        unhealthy = unhealthy or self._control_plane_unhealthy()
+        return LimitedBy("controlPlaneIll", unhealthy) if unhealthy else None
 
-    def _control_plane_ill(self) -> str:
+    def _control_plane_unhealthy(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""
         total, lost = self._counts.population, self._counts.silent
         if lost >= OUTAGE_MINIMUM and 100 * lost >= OUTAGE_PERCENT * total:
@@ -535,66 +535,70 @@ class Planner:
         return ""
 
     def _weigh(
-        self, wishes: list[Entry], stopped: Engaged | None, now: float, engaged: Counter[str]
-    ) -> tuple[list[Intent], float | None]:
-        granted: list[Intent] = []
+        self, wishes: list[Entry], stopped: LimitedBy | None, now: float, limited_by: Counter[str]
+    ) -> tuple[list[Action], float | None]:
+        granted: list[Action] = []
         opens: float | None = None
         tally = self.tally(now)
         wishes.sort(key=_urgency)
         for entry in wishes:
-            wish = entry.assessment.wish
-            assert wish is not None
-            block = stopped or (
-                self._ask_drain(entry, tally, now)
-                if wish.kind is Kind.DRAIN
-                else self._ask_hold(entry, wish, tally, now)
+            limited_action = entry.assessment.limited_action
+            assert limited_action is not None
+            skip_reason = stopped or (
+                self._check_drain(entry, tally, now)
+                if limited_action.kind is Kind.DRAIN
+                else self._check_cordon(entry, limited_action, tally, now)
             )
-            if block is not None:
-                entry.blocked = block
-                engaged[block.brake] += 1
-                opens = earliest(opens, block.until)
+            if skip_reason is not None:
+                entry.blocked = skip_reason
+                limited_by[skip_reason.brake] += 1
+                opens = earliest(opens, skip_reason.until)
                 continue
-            if wish.kind is Kind.DRAIN:
+            if limited_action.kind is Kind.DRAIN:
                 tally.add_drain(entry.member or Member())
             else:
-                wish = self._grant_hold(entry, wish, tally, now)
-            self._hand_out(entry, wish, now)
-            granted.append(wish)
+                limited_action = self._grant_cordon(entry, limited_action, tally, now)
+            self._hand_out(entry, limited_action, now)
+            granted.append(limited_action)
         return granted, opens
 
-    def _ask_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Engaged | None:
-        block = ask_hold(self.config.brakes, tally, entry.member or Member(), now)
+    def _check_cordon(
+        self, entry: Entry, limited_action: Action, tally: Tally, now: float
+    ) -> LimitedBy | None:
+        skip_reason = check_cordon(self.config.brakes, tally, entry.member or Member(), now)
         signal = self.config.signal
-        if block is not None or not signal.enabled or wish.state is None:
-            return block
-        if wish.state.condition in self.trusted:
+        if skip_reason is not None or not signal.enabled or limited_action.state is None:
+            return skip_reason
+        if limited_action.state.condition in self.trusted:
             return None
-        for key in _keys(entry, wish.state, self.config):
+        for key in _keys(entry, limited_action.state, self.config):
             recent = self._granted.setdefault(key, deque())
             while recent and recent[0] <= now - signal.window:
                 recent.popleft()
             if len(recent) >= self._wave_limit():
                 message = f"{len(recent)} holds for {key[0]} within {signal.window:g}s"
-                return Engaged("signal", message, recent[0] + signal.window)
+                return LimitedBy("signal", message, recent[0] + signal.window)
         return None
 
-    def _grant_hold(self, entry: Entry, wish: Intent, tally: Tally, now: float) -> Intent:
-        state = wish.state
+    def _grant_cordon(
+        self, entry: Entry, limited_action: Action, tally: Tally, now: float
+    ) -> Action:
+        state = limited_action.state
         assert state is not None
         entry.due_at = entry.assessment.due_since
-        tally.add_hold(entry.member or Member(), now)
+        tally.add_cordon(entry.member or Member(), now)
         second = int(now)
         # It may have waited for the brakes since it was assessed.
-        state = replace(state, since=second, holds=(*state.holds[:-1], second))
-        self._holds[entry.node.uid, second] = now
+        state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
+        self._cordons[entry.node.uid, second] = now
         for key in _keys(entry, state, self.config):
             self._granted.setdefault(key, deque()).append(now)
         member = entry.member or Member()
-        if state.action == "drain" and self._ask_drain(entry, tally, now) is None:
+        if state.action == "drain" and self._check_drain(entry, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
             state = replace(state, phase=Phase.DRAINING, drain_started=int(now))
-        return replace(wish, state=state)
+        return replace(limited_action, state=state)
 
     # -- waves ----------------------------------------------------------------------------
 
@@ -666,14 +670,16 @@ class Planner:
         scope = self.scope()
         for uid in self._dirty:
             entry = self.entries[uid]
-            before, seen = entry.assessment, assess(entry.node, entry.memory, scope, now)
+            before, seen = entry.assessment, assess(entry.node, entry.history, scope, now)
             entry.assessment = seen
-            self._take_holds(uid, seen.state, now)
-            if _told(before) != _told(seen):
+            self._take_cordons(uid, seen.state, now)
+            if _notified(before) != _notified(seen):
                 self._thought_anew(uid)
             entry.blocked = None
             self._recount(entry, now)
-            if entry.pending is None and (seen.intent is not None or seen.wish is not None):
+            if entry.pending is None and (
+                seen.action is not None or seen.limited_action is not None
+            ):
                 self._asking.add(uid)
             else:
                 self._asking.discard(uid)
@@ -702,7 +708,7 @@ class Planner:
         return entry is not None and entry.ticket == item[2]
 
 
-def _told(seen: Assessment) -> tuple[object, ...]:
+def _notified(seen: Assessment) -> tuple[object, ...]:
     """What others go by; the rest of an assessment is read when it is asked for."""
     return seen.standing, seen.state, seen.rejected, seen.recovering
 
@@ -717,19 +723,19 @@ def _crowded(moments: list[float], window: float, limit: int) -> float | None:
 def _bad_now(entry: Entry, config: Config) -> set[Key]:
     found: set[Key] = set()
     for rule in config.rules:
-        sight = entry.memory.sights[rule.key]
-        if sight.reading is Reading.BAD:
-            reasons = {entry.node.conditions[rule.condition].reason, *sight.reasons}
+        observation = entry.history.observations[rule.key]
+        if observation.reading is Reading.BAD:
+            reasons = {entry.node.conditions[rule.condition].reason, *observation.reasons}
             found.update((rule.condition, r) for r in reasons if rule.matches_reason(r))
     return found
 
 
-def _known_since(node: Node, condition: str, sight: Sight, now: float) -> float:
+def _known_since(node: Node, condition: str, observation: Observation, now: float) -> float:
     """At first sight of a node: since when its condition is bad, by its own clock or by what a
     predecessor wrote down (a transition time moves also with the reason alone)."""
     moments = [now]
-    if sight.transition is not None:
-        moments.append(sight.transition)
+    if observation.transition is not None:
+        moments.append(observation.transition)
     try:
         state = read_state(node)
     except Unreadable:
@@ -747,10 +753,15 @@ def _keys(entry: Entry, state: State, config: Config) -> set[Key]:
 
 def _urgency(entry: Entry) -> tuple[int, int, float, str]:
     """Drains of nodes that are held already, then the worst, then the oldest."""
-    wish = entry.assessment.wish
-    assert wish is not None
-    drains = wish.state is not None and wish.state.action == "drain"
-    return (wish.kind is not Kind.DRAIN, not drains, entry.assessment.since, entry.node.name)
+    limited_action = entry.assessment.limited_action
+    assert limited_action is not None
+    drains = limited_action.state is not None and limited_action.state.action == "drain"
+    return (
+        limited_action.kind is not Kind.DRAIN,
+        not drains,
+        entry.assessment.since,
+        entry.node.name,
+    )
 
 
 def _overlaid(node: Node, overlay: tuple[bool, str | None] | None) -> Node:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.node.evaluate import Intent
+from selfheal_remediator.node.evaluate import Action
 
 #: Seconds until a read that failed is tried again: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 0.5, 60.0
@@ -36,7 +36,7 @@ def may_be_made(failure: ApiFailure) -> bool:
 class Doubt:
     """One change whose outcome is not known. reads: how many failed."""
 
-    intent: Intent
+    action: Action
     cause: Unanswered
     reads: int = 0
     read_at: float = 0.0
@@ -49,9 +49,9 @@ class Doubts:
 
     _all: dict[str, Doubt] = field(default_factory=dict)
 
-    def begin(self, intent: Intent, cause: Unanswered) -> Doubt:
+    def begin(self, action: Action, cause: Unanswered) -> Doubt:
         """The answer is missing; the caller reads the node now."""
-        made = self._all[intent.uid] = Doubt(intent, cause)
+        made = self._all[action.uid] = Doubt(action, cause)
         return made
 
     def not_read(self, doubt: Doubt, now: float) -> bool:
@@ -59,7 +59,7 @@ class Doubts:
         doubt.reads += 1
         doubt.reading = False
         doubt.read_at = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(doubt.reads - 1, 10))
-        return self.holds(doubt) and doubt.reads == REPORTED_AFTER
+        return self.in_doubt(doubt) and doubt.reads == REPORTED_AFTER
 
     def due(self, now: float) -> tuple[Doubt, ...]:
         """Those whose nodes are to be read now; they count as being read."""
@@ -81,15 +81,15 @@ class Doubts:
             return None
         return self._all.pop(uid)
 
-    def holds(self, doubt: Doubt) -> bool:
+    def in_doubt(self, doubt: Doubt) -> bool:
         """Whether it has not ended."""
-        return self._all.get(doubt.intent.uid) is doubt
+        return self._all.get(doubt.action.uid) is doubt
 
     def end(self, doubt: Doubt) -> bool:
         """The node was read, or is gone; False = it has ended before."""
-        if not self.holds(doubt):
+        if not self.in_doubt(doubt):
             return False
-        del self._all[doubt.intent.uid]
+        del self._all[doubt.action.uid]
         return True
 
     def forget(self, uid: str) -> None:

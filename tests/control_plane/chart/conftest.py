@@ -46,8 +46,8 @@ class Site:
             text=True,
             timeout=180,
         )
-        well = (done.returncode != 0) == fails
-        assert well, f"{done.stdout}{done.stderr}\n{self._looks()}"
+        is_healthy = (done.returncode != 0) == fails
+        assert is_healthy, f"{done.stdout}{done.stderr}\n{self._looks()}"
         return done.stderr if fails else done.stdout
 
     def _looks(self) -> str:

@@ -211,9 +211,9 @@ def test_a_generated_password_is_in_the_release_s_secret_and_nowhere_else(instal
         return installed.helm("get", *what, "selfheal", "-n", installed.namespace)
 
     for shown in (told("values", "--all"), told("notes"), told("hooks")):
-        assert not _holds(shown, forms)
+        assert not _cordons(shown, forms)
     parts = told("manifest").split("\n---\n")
-    holding = [part for part in parts if _holds(part, forms)]
+    holding = [part for part in parts if _cordons(part, forms)]
     assert [re.findall(r"^kind: (.*)$", part, re.MULTILINE) for part in holding] == [["Secret"]]
 
     kinds = installed.cluster.kubectl(
@@ -224,8 +224,8 @@ def test_a_generated_password_is_in_the_release_s_secret_and_nowhere_else(instal
         "get", others, "-n", installed.namespace, "-o", "json", "--show-managed-fields"
     )
     assert "selfheal-worker" in everything
-    assert not _holds(everything, forms)
-    secrets = {s["type"] for s in installed.get("secret") if _holds(json.dumps(s), forms)}
+    assert not _cordons(everything, forms)
+    secrets = {s["type"] for s in installed.get("secret") if _cordons(json.dumps(s), forms)}
     assert secrets == {"Opaque"}
 
 
@@ -234,7 +234,7 @@ def _forms(word: str) -> set[str]:
     return {word, quote(word, safe=""), base64.b64encode(word.encode()).decode()}
 
 
-def _holds(text: str, forms: set[str]) -> bool:
+def _cordons(text: str, forms: set[str]) -> bool:
     return any(form in text for form in forms)
 
 

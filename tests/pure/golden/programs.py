@@ -61,14 +61,14 @@ def _cluster() -> Iterator[tuple[World, list[str]]]:
     world.put(f"{NODES}/{MARKER}", None)
     world.lease("me_1", paused="upgrade")
     for phase in PHASES:
-        held = phase in ("cordoned", "draining", "drained")
+        cordoned = phase in ("cordoned", "draining", "drained")
         state: dict[str, Any] = {"v": 1, "phase": phase, "by": "d/selfheal-remediator"}
         state |= {"condition": "Fault", "status": "True", "reason": "Why", "action": "drain"}
         moment = int(world.clock()) - 6000
         state |= {"firstSeen": moment, "since": moment, "drainStarted": moment}
-        spec = {"unschedulable": True} if held else {}
+        spec = {"unschedulable": True} if cordoned else {}
         known = {"selfheal.dev/state": json.dumps(state)}
-        world.node(phase, "True" if held else "False", spec=spec, annotations=known)
+        world.node(phase, "True" if cordoned else "False", spec=spec, annotations=known)
     world.node("bad", "True")
     world.node("kept", "True", annotations={"selfheal.dev/hold": "forensics"})
     world.node("good", "False")

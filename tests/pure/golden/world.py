@@ -209,9 +209,9 @@ class World(FakeApi):
 
     def event(self, reason: str, count: int = 1) -> None:
         """Wait for so many Events with this reason."""
-        until(f"Event {reason}", lambda: self._said(reason) >= count)
+        until(f"Event {reason}", lambda: self._reported(reason) >= count)
 
-    def _said(self, reason: str) -> int:
+    def _reported(self, reason: str) -> int:
         return sum(
             one.path.endswith("/events") and one.body["reason"] == reason
             for one in list(self.requests)
@@ -297,15 +297,15 @@ class World(FakeApi):
         self.requests.append(Request(verb, path, self._query.text, sent or None, status))
         return status, answer
 
-    def _evict(self, path: str, body: Json, *, rehearse: bool) -> tuple[int, Json]:
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
         name = path.rpartition("/")[2]
         if self.answers.get(name):
             return self.answers[name].pop(0)
-        if name in self.slow and not rehearse:
+        if name in self.slow and not dry_run:
             ends = {"deletionTimestamp": self.stamp(-30), "deletionGracePeriodSeconds": 30}
             self.change(path, lambda raw: raw["metadata"].update(ends))
             return 201, {"kind": "Status", "status": "Success"}
-        return super()._evict(path, body, rehearse=rehearse or name in self.kept)
+        return super()._evict(path, body, dry_run=dry_run or name in self.kept)
 
 
 def config(values: dict[str, Any] | None) -> dict[str, Any]:

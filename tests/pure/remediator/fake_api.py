@@ -133,7 +133,7 @@ class FakeApi(LoopbackServer):
         if verb == "GET":
             return self._read(path, query)
         if path.endswith("/eviction"):
-            return self._evict(path.removesuffix("/eviction"), body, rehearse="dryRun" in query)
+            return self._evict(path.removesuffix("/eviction"), body, dry_run="dryRun" in query)
         if path.endswith("/events"):
             return 201, {"kind": "Event", "metadata": {}}
         if verb == "POST":
@@ -143,9 +143,9 @@ class FakeApi(LoopbackServer):
             body["metadata"]["namespace"] = "d"
             self.did.append((verb, name, body))
             return 201, self.put(name, body)
-        return self._patch(path.removesuffix("/status"), body, rehearse="dryRun" in query)
+        return self._patch(path.removesuffix("/status"), body, dry_run="dryRun" in query)
 
-    def _patch(self, path: str, body: Any, *, rehearse: bool) -> tuple[int, Json]:
+    def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
         if path not in self.objects:
             return 404, {"kind": "Status", "code": 404}
         before = self.objects[path]
@@ -160,18 +160,18 @@ class FakeApi(LoopbackServer):
                 after = json_patch.apply(before, body)
             except (json_patch.TestFailed, KeyError):
                 return 422, {"kind": "Status", "code": 422}
-        if rehearse:
+        if dry_run:
             return 200, after
         self.did.append(("PATCH", path, after))
         return 200, self.put(path, after)
 
-    def _evict(self, path: str, body: Json, *, rehearse: bool) -> tuple[int, Json]:
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
         pod = self.objects.get(path)
         if pod is None:
             return 404, {"kind": "Status", "code": 404}
         if pod["metadata"]["uid"] != body["deleteOptions"]["preconditions"]["uid"]:
             return 409, {"kind": "Status", "code": 409, "message": "the UID in the precondition"}
-        if not rehearse:
+        if not dry_run:
             self.did.append(("EVICT", path, pod))
             self.put(path, None)
         return 201, {"kind": "Status", "status": "Success"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import Around, Block, Order, Owner, Plan
+from selfheal_remediator.healing.plan import Around, Owner, Plan, RestartAction, SkipReason
 from selfheal_remediator.healing.pod_health import Container, Reading, WatchedPod
 from selfheal_remediator.healing.policy import Policy, policy_from_json
 from selfheal_remediator.kube.informer import Change
@@ -104,13 +104,13 @@ class World:
     around: Around = field(default_factory=around)
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
-    orders: list[Order] = field(default_factory=list)
+    orders: list[RestartAction] = field(default_factory=list)
     evicted: list[tuple[float, str, str]] = field(default_factory=list)
     #: After each eviction of a ready pod: pods still ready, and how many the budget wanted.
     left: list[tuple[int, int]] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     #: Decides what becomes of an eviction: "", "refused" or "unanswered".
-    fate: Callable[[Order], str] = lambda _: ""
+    fate: Callable[[RestartAction], str] = lambda _: ""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -125,7 +125,7 @@ class World:
         self.healing = Healing(10.0)
         for document in self.documents.values():
             self.healing.adopt(policy_from_json(document), self.now)
-        for key in self.healing.wards:
+        for key in self.healing.policy_states:
             for pod in self.pods.values():
                 if pod.owner_name == key.partition("/")[2]:
                     self.healing.pod_changed(key, Change(pod.name, None, pod))
@@ -142,13 +142,13 @@ class World:
         self.plan = plan = self.healing.look(self.now, self.around)
         for pod in plan.lookups:
             self.healing.owner_known(pod.owner_uid, self.owner(pod.owner_name))
-        for ask in plan.asks:
+        for ask in plan.probes:
             self.healing.answered(ask.policy, ask.uid, self._reading(ask.uid), self.now)
         for order in plan.orders:
             self._carry_out(order)
-        for key, ward in self.healing.wards.items():
-            if ward.status is not None and not ward.pending:
-                self._write(key, ward.status.to_json())
+        for key, policy_state in self.healing.policy_states.items():
+            if policy_state.status is not None and not policy_state.pending:
+                self._write(key, policy_state.status.to_json())
         return plan
 
     def run(self, seconds: float, step: float = 1.0) -> None:
@@ -161,11 +161,11 @@ class World:
         if document.get("status") != status:
             document["status"] = status
 
-    def _carry_out(self, order: Order) -> None:
+    def _carry_out(self, order: RestartAction) -> None:
         self.orders.append(order)
         pod = self.pods.get(order.pod.uid)
         if self.fate(order) == "refused" or pod is None or not self._budget_allows(pod):
-            self.healing.refused(order, Block("pdb", "PDB says no"), self.now)
+            self.healing.refused(order, SkipReason("pdb", "PDB says no"), self.now)
             return
         self._write(order.policy, order.status.to_json())
         grace = self.grace if order.grace is None else order.grace
@@ -173,8 +173,10 @@ class World:
         if self.fate(order) != "ignored":  # answered with success, and nothing deleted
             self._change(replace(pod, deletion=self.now + grace))
         if pod.ready:
-            well = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
-            self.left.append((len(well), self.min_available))
+            is_healthy = [
+                one for one in self.of(pod.owner_name) if one.ready and one.deletion is None
+            ]
+            self.left.append((len(is_healthy), self.min_available))
         if self.fate(order) == "died":
             return  # the process ends here; `new_leader` is the caller's
         self.healing.accepted(order, self.now)
@@ -183,8 +185,8 @@ class World:
         """As the API server with AlwaysAllow: what is not ready may always go."""
         if not pod.ready:
             return True
-        well = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
-        return len(well) - 1 >= self.min_available
+        is_healthy = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
+        return len(is_healthy) - 1 >= self.min_available
 
     def _reading(self, uid: str) -> Reading | None:
         worker = self.workers[uid]
@@ -240,21 +242,21 @@ class World:
     def _change(self, pod: WatchedPod) -> None:
         before = self.pods.get(pod.uid)
         self.pods[pod.uid] = pod
-        self._tell(pod, before, pod)
+        self._notify(pod, before, pod)
         if before is None or before.deletion != pod.deletion:
             self._owner_read(pod.owner_name)
 
     def _gone(self, pod: WatchedPod) -> None:
         del self.pods[pod.uid], self.workers[pod.uid]
-        self._tell(pod, pod, None)
+        self._notify(pod, pod, None)
         self._owner_read(pod.owner_name)
 
     def _owner_read(self, owner: str) -> None:
         if f"rs-{owner}" in self.healing.owners:
             self.healing.owner_known(f"rs-{owner}", self.owner(owner))
 
-    def _tell(self, pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
-        for key in self.healing.wards:
+    def _notify(self, pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
+        for key in self.healing.policy_states:
             if pod.owner_name == key.partition("/")[2]:
                 self.healing.pod_changed(key, Change(pod.name, old, new))
 

@@ -25,7 +25,7 @@ STATES = st.builds(
     drain_started=SECONDS,
     boot_id=st.text(max_size=40, alphabet="0123456789abcdef-"),
     scale_down_mark=st.booleans(),
-    holds=st.lists(SECONDS, max_size=40).map(tuple),
+    cordons=st.lists(SECONDS, max_size=40).map(tuple),
 )
 
 
@@ -43,10 +43,10 @@ def test_it_stays_small_and_keeps_what_matters(state: State) -> None:
 
 
 def test_the_newest_holds_are_kept() -> None:
-    state = State(Phase.HEALED, "me", holds=tuple(range(1_700_000_000, 1_700_000_200)))
+    state = State(Phase.HEALED, "me", cordons=tuple(range(1_700_000_000, 1_700_000_200)))
     read = parse_state(state.to_json())
-    assert read.holds
-    assert read.holds[-1] == 1_700_000_199
+    assert read.cordons
+    assert read.cordons[-1] == 1_700_000_199
     assert len(state.to_json().encode()) <= MAX_BYTES
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_says_why(text: str, message: str) -> None:
 
 @given(st.integers(0, 1024), st.integers(1, 20))
 def test_a_long_reason_does_not_drop_the_flap_count(length: int, count: int) -> None:
-    holds = tuple(range(1_700_000_000, 1_700_000_000 + count))
+    cordons = tuple(range(1_700_000_000, 1_700_000_000 + count))
     state = State(
         Phase.CORDONED,
         "a-namespace/selfheal-remediator",
@@ -85,10 +85,10 @@ def test_a_long_reason_does_not_drop_the_flap_count(length: int, count: int) -> 
         "True",
         "ü" * length,
         boot_id="0" * 36,
-        holds=holds,
+        cordons=cordons,
     )
     read = parse_state(state.to_json())
-    assert read.holds == holds
+    assert read.cordons == cordons
     assert state.reason.startswith(read.reason)
     assert len(state.to_json().encode()) <= MAX_BYTES
 
@@ -102,9 +102,9 @@ def test_the_longest_names_leave_room_for_the_flap_count() -> None:
         "r" * 1024,
         "cordon",
         boot_id="0" * 36,
-        holds=tuple(range(1_700_000_000, 1_700_000_009)),
+        cordons=tuple(range(1_700_000_000, 1_700_000_009)),
     )
     read = parse_state(state.to_json())
-    assert len(read.holds) >= 3
+    assert len(read.cordons) >= 3
     assert (read.by, read.condition) == (state.by, state.condition)
     assert len(state.to_json().encode()) <= MAX_BYTES

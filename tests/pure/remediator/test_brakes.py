@@ -8,20 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal_remediator.config import Brakes
-from selfheal_remediator.node.limits import Member, Tally, ask_drain, ask_hold, budget, zone_outage
+from selfheal_remediator.config import DisruptionLimits
+from selfheal_remediator.node.limits import (
+    Member,
+    Tally,
+    budget,
+    check_cordon,
+    check_drain,
+    zone_outage,
+)
 
 MEMBERS = st.builds(
     Member,
     zone=st.sampled_from(["a", "b", ""]),
     group=st.sampled_from(["g", "h", ""]),
     control_plane=st.booleans(),
-    held=st.booleans(),
+    cordoned=st.booleans(),
     unavailable=st.booleans(),
     draining=st.just(False),
 )
 BRAKES = st.builds(
-    lambda amount, floor, ceiling, zone, group, interval, rate: Brakes.model_validate(
+    lambda amount, floor, ceiling, zone, group, interval, rate: DisruptionLimits.model_validate(
         {
             "maxHeld": amount,
             "maxHeldFloor": floor,
@@ -45,30 +52,30 @@ BRAKES = st.builds(
 
 @given(BRAKES, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
 def test_no_sequence_of_holds_passes_a_budget(
-    brakes: Brakes, members: list[Member], pauses: list[int]
+    brakes: DisruptionLimits, members: list[Member], pauses: list[int]
 ) -> None:
     tally = Tally.of(members, (), 0)
     limit = budget(brakes, tally.population)
-    held_before, now = tally.held, 0.0
+    held_before, now = tally.cordoned, 0.0
     granted: list[float] = []
-    for member, pause in zip([m for m in members if not m.held], pauses, strict=False):
+    for member, pause in zip([m for m in members if not m.cordoned], pauses, strict=False):
         now += pause
         out_before = tally.control_plane_out - (member.control_plane and member.unavailable)
-        if ask_hold(brakes, tally, member, now) is None:
-            tally.add_hold(member, now)
+        if check_cordon(brakes, tally, member, now) is None:
+            tally.add_cordon(member, now)
             granted.append(now)
             if member.control_plane:
                 assert out_before == 0
-    assert tally.held <= max(limit, held_before)
+    assert tally.cordoned <= max(limit, held_before)
     if brakes.max_held_per_zone is not None and not held_before:
         assert all(
             count <= max(brakes.max_held_per_zone.of(tally.zones[zone]), 1)
-            for zone, count in tally.zones_held.items()
+            for zone, count in tally.zones_cordoned.items()
         )
     if brakes.max_held_per_group is not None and not held_before:
         assert all(
             count <= max(brakes.max_held_per_group.of(tally.groups[group]), 1)
-            for group, count in tally.groups_held.items()
+            for group, count in tally.groups_cordoned.items()
         )
     assert all(b - a >= brakes.min_interval for a, b in pairwise(granted))
     if brakes.rate:
@@ -79,47 +86,47 @@ def test_no_sequence_of_holds_passes_a_budget(
 
 @given(st.integers(2, 200))
 def test_the_default_allows_one_of_two_and_a_tenth_of_many(population: int) -> None:
-    assert budget(Brakes(), population) == max(1, population // 10)
+    assert budget(DisruptionLimits(), population) == max(1, population // 10)
 
 
 def test_nodes_that_are_out_for_other_reasons_count() -> None:
-    brakes = Brakes.model_validate({"maxHeld": 2})
+    brakes = DisruptionLimits.model_validate({"maxHeld": 2})
     members = [Member(unavailable=True), Member(unavailable=True), Member()]
-    refused = ask_hold(brakes, Tally.of(members, (), 0), Member(), 0)
+    refused = check_cordon(brakes, Tally.of(members, (), 0), Member(), 0)
     assert refused is not None
     assert refused.brake == "unavailable"
     # A node that is out anyway costs no capacity.
-    assert ask_hold(brakes, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
+    assert check_cordon(brakes, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
 
 
 def test_a_shrinking_pool_does_not_shrink_the_budget() -> None:
     members = [Member() for _ in range(9)]
-    brakes = Brakes.model_validate({"maxHeld": "10%", "maxHeldFloor": 0})
-    assert ask_hold(brakes, Tally.of(members, (), 0), Member(), 0) is not None
-    assert ask_hold(brakes, Tally.of(members, (), 10), Member(), 0) is None
+    brakes = DisruptionLimits.model_validate({"maxHeld": "10%", "maxHeldFloor": 0})
+    assert check_cordon(brakes, Tally.of(members, (), 0), Member(), 0) is not None
+    assert check_cordon(brakes, Tally.of(members, (), 10), Member(), 0) is None
 
 
 def test_a_pace_says_when_it_opens() -> None:
-    brakes = Brakes.model_validate({"maxHeld": 9, "rate": {"count": 2, "window": "1m"}})
-    refused = ask_hold(brakes, Tally.of([Member()] * 10, [0, 10, 20], 0), Member(), 30)
+    brakes = DisruptionLimits.model_validate({"maxHeld": 9, "rate": {"count": 2, "window": "1m"}})
+    refused = check_cordon(brakes, Tally.of([Member()] * 10, [0, 10, 20], 0), Member(), 30)
     assert refused is not None
     assert refused.until == 70
 
 
 def _asked(members: list[Member], member: Member, **brakes: object) -> str:
     """Which brake is engaged for a hold of `member`, empty = none."""
-    about = Brakes.model_validate({"maxHeld": "100%", **brakes})
-    refused = ask_hold(about, Tally.of(members, (), 0), member, 0)
+    about = DisruptionLimits.model_validate({"maxHeld": "100%", **brakes})
+    refused = check_cordon(about, Tally.of(members, (), 0), member, 0)
     return refused.brake if refused else ""
 
 
 @pytest.mark.parametrize(
     ("out", "member", "expected"),
     [
-        (Member(control_plane=True, held=True), Member(control_plane=True), "controlPlane"),
+        (Member(control_plane=True, cordoned=True), Member(control_plane=True), "controlPlane"),
         (Member(control_plane=True, unavailable=True), Member(control_plane=True), "controlPlane"),
-        (Member(control_plane=True, held=True), Member(), ""),
-        (Member(held=True), Member(control_plane=True), ""),
+        (Member(control_plane=True, cordoned=True), Member(), ""),
+        (Member(cordoned=True), Member(control_plane=True), ""),
         (Member(control_plane=True), Member(control_plane=True), ""),
     ],
 )
@@ -130,15 +137,15 @@ def test_control_plane_nodes_go_one_at_a_time(out: Member, member: Member, expec
 def test_the_control_plane_node_that_is_out_itself_may_be_held() -> None:
     dead = Member(control_plane=True, unavailable=True)
     assert _asked([dead, Member(control_plane=True)], dead) == ""
-    assert _asked([dead, replace(dead, held=True)], dead) == "controlPlane"
+    assert _asked([dead, replace(dead, cordoned=True)], dead) == "controlPlane"
 
 
 def test_a_control_plane_node_just_allowed_counts() -> None:
-    member, about = Member(control_plane=True), Brakes.model_validate({"maxHeld": "100%"})
+    member, about = Member(control_plane=True), DisruptionLimits.model_validate({"maxHeld": "100%"})
     tally = Tally.of([member, member], (), 0)
-    assert ask_hold(about, tally, member, 0) is None
-    tally.add_hold(member, 0)
-    refused = ask_hold(about, tally, member, 0)
+    assert check_cordon(about, tally, member, 0) is None
+    tally.add_cordon(member, 0)
+    refused = check_cordon(about, tally, member, 0)
     assert refused is not None
     assert refused.brake == "controlPlane"
 
@@ -149,7 +156,12 @@ def test_each_zone_and_each_group_has_a_limit_of_its_own(key: str) -> None:
         return replace(Member(**more), **{key: name})
 
     brakes = {"groupLabel": "pool", f"maxHeldPer{key.title()}": "50%"}
-    members = [member("a", held=True), *[member("a")] * 3, member("b", held=True), member("b")]
+    members = [
+        member("a", cordoned=True),
+        *[member("a")] * 3,
+        member("b", cordoned=True),
+        member("b"),
+    ]
     assert _asked(members, member("a"), **brakes) == ""
     assert _asked(members, member("b"), **brakes) == key
     assert _asked([member("a")], member("a"), **brakes) == ""  # never less than one
@@ -160,20 +172,20 @@ def test_drains_are_counted_by_zone_and_group(key: str) -> None:
     def member(name: str, **more: bool) -> Member:
         return replace(Member(**more), **{key: name})
 
-    about = Brakes.model_validate(
+    about = DisruptionLimits.model_validate(
         {"maxDraining": 9, "groupLabel": "pool", f"maxDrainingPer{key.title()}": 1}
     )
-    tally = Tally.of([member("a", held=True, draining=True), member("b")], (), 0)
-    refused = ask_drain(about, tally, member("a"))
+    tally = Tally.of([member("a", cordoned=True, draining=True), member("b")], (), 0)
+    refused = check_drain(about, tally, member("a"))
     assert refused is not None
     assert refused.brake == "maxDraining"
     assert key in refused.message
-    assert ask_drain(about, tally, member("b")) is None
+    assert check_drain(about, tally, member("b")) is None
     tally.add_drain(member("b"))
-    assert ask_drain(about, tally, member("b")) is not None
+    assert check_drain(about, tally, member("b")) is not None
     assert tally.draining == 2
     tally.add_drain(member("b"), -1)
-    assert ask_drain(about, tally, member("b")) is None
+    assert check_drain(about, tally, member("b")) is None
 
 
 @pytest.mark.parametrize(
@@ -185,14 +197,14 @@ def test_a_zone_that_falls_silent_is_left_alone_and_the_others_go_on(
     lost = Member(zone="a", unavailable=True, silent=True)
     there = Member(zone="a")
     members = [lost] * silent + [there] * (nodes - silent) + [Member(zone="b")] * 200
-    engaged = "zoneOutage" if down else ""
-    assert _asked(members, there) == engaged
-    assert _asked(members, lost) == engaged
+    limited_by = "zoneOutage" if down else ""
+    assert _asked(members, there) == limited_by
+    assert _asked(members, lost) == limited_by
     assert _asked(members, Member(zone="b")) == ""
     tally = Tally.of(members, (), 0)
-    refused = ask_drain(Brakes(), tally, there)
-    assert (refused.brake if refused else "") == engaged
-    assert ask_drain(Brakes(), tally, Member(zone="b")) is None
+    refused = check_drain(DisruptionLimits(), tally, there)
+    assert (refused.brake if refused else "") == limited_by
+    assert check_drain(DisruptionLimits(), tally, Member(zone="b")) is None
 
 
 def test_an_outage_passes() -> None:
@@ -222,10 +234,10 @@ def test_counts_are_what_a_fresh_count_would_be(members: list[Member], data: st.
     fresh = Tally.of(kept, (), 0)
     assert _numbers(tally) == _numbers(fresh)
     assert fresh.population == len(kept)
-    assert fresh.held == sum(m.held for m in kept)
-    assert fresh.unavailable == sum(m.unavailable and not m.held for m in kept)
+    assert fresh.cordoned == sum(m.cordoned for m in kept)
+    assert fresh.unavailable == sum(m.unavailable and not m.cordoned for m in kept)
     assert fresh.control_plane_out == sum(
-        m.control_plane and (m.held or m.unavailable) for m in kept
+        m.control_plane and (m.cordoned or m.unavailable) for m in kept
     )
 
 
@@ -240,24 +252,24 @@ def _numbers(tally: Tally) -> list[object]:
 def test_a_copy_is_changed_on_its_own() -> None:
     tally = Tally.of([Member(zone="a", group="g")] * 3, (), 0)
     copy = tally.copy((), 0)
-    copy.add_hold(Member(zone="a", group="g"), 0)
+    copy.add_cordon(Member(zone="a", group="g"), 0)
     copy.add_drain(Member(zone="a", group="g"))
     assert _numbers(tally) == _numbers(Tally.of([Member(zone="a", group="g")] * 3, (), 0))
 
 
 def test_a_hold_of_a_node_that_was_out_moves_it() -> None:
     tally = Tally.of([Member(unavailable=True), Member()], (), 0)
-    tally.add_hold(Member(unavailable=True), 5)
-    assert (tally.held, tally.unavailable, tally.hold_times) == (1, 0, [5])
+    tally.add_cordon(Member(unavailable=True), 5)
+    assert (tally.cordoned, tally.unavailable, tally.cordon_times) == (1, 0, [5])
 
 
 def test_a_pause_between_two_holds_is_kept_and_ends() -> None:
-    brakes = Brakes.model_validate({"maxHeld": 9, "minInterval": "10s"})
+    brakes = DisruptionLimits.model_validate({"maxHeld": 9, "minInterval": "10s"})
     tally = Tally.of([Member()] * 9, [100], 0)
-    refused = ask_hold(brakes, tally, Member(), 109)
+    refused = check_cordon(brakes, tally, Member(), 109)
     assert refused is not None
     assert (refused.brake, refused.until) == ("minInterval", 110)
-    assert ask_hold(brakes, tally, Member(), 110) is None
+    assert check_cordon(brakes, tally, Member(), 110) is None
 
 
 @pytest.mark.parametrize(
@@ -271,10 +283,10 @@ def test_a_pause_between_two_holds_is_kept_and_ends() -> None:
     ],
 )
 def test_floor_and_ceiling(brakes: dict[str, object], population: int, allowed: int) -> None:
-    assert budget(Brakes.model_validate(brakes), population) == allowed
+    assert budget(DisruptionLimits.model_validate(brakes), population) == allowed
 
 
 def test_drains_have_their_own_limit() -> None:
-    brakes = Brakes.model_validate({"maxDraining": 1})
-    assert ask_drain(brakes, Tally(), Member()) is None
-    assert ask_drain(brakes, Tally(draining=1), Member()) is not None
+    brakes = DisruptionLimits.model_validate({"maxDraining": 1})
+    assert check_drain(brakes, Tally(), Member()) is None
+    assert check_drain(brakes, Tally(draining=1), Member()) is not None

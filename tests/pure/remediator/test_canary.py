@@ -40,7 +40,7 @@ class Story:
         owner = KINDS[kind]
         self.own(lambda name: owner)
         self.made.run(60)
-        self.ill: set[str] = set()
+        self.unhealthy: set[str] = set()
 
     def own(self, owner: Callable[[str], Owner]) -> None:
         self.made.owner = owner  # type: ignore[method-assign]
@@ -55,13 +55,13 @@ class Story:
                 worker.work, worker.last_progress = (self.made.now, 1e12), self.made.now
             else:
                 worker.broken = True
-            self.ill.add(uid)
+            self.unhealthy.add(uid)
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             for uid, pod in list(self.made.pods.items()):
                 settled = pod.ready or not self.hung
-                if not self.cure and uid not in self.ill and settled:
+                if not self.cure and uid not in self.unhealthy and settled:
                     self.sicken(uid)
             self.said += self.made.tick().notices
 
@@ -71,12 +71,12 @@ class Story:
 
     @property
     def canary(self) -> Canary | None:
-        record = self.made.healing.wards[KEY].records.get("o")
+        record = self.made.healing.policy_states[KEY].records.get("o")
         return record.canary if record is not None else None
 
     @property
     def state(self) -> State:
-        status = self.made.healing.wards[KEY].status
+        status = self.made.healing.policy_states[KEY].status
         assert status is not None
         return status.state
 
@@ -122,11 +122,11 @@ def test_one_restart_that_does_not_help_is_the_only_one(kind: str, spec: dict[st
     canary = story.canary
     assert canary is not None
     assert canary.outcome is Outcome.FAILED
-    status = story.made.healing.wards[KEY].status
+    status = story.made.healing.policy_states[KEY].status
     assert status is not None
     [gave_up] = [item for item in status.conditions if item.type == "GaveUp"]
-    assert (gave_up.holds, gave_up.reason) == (True, "Siblings")
-    values = policy_values(story.made.healing.wards.values())
+    assert (gave_up.cordons, gave_up.reason) == (True, "Siblings")
+    values = policy_values(story.made.healing.policy_states.values())
     assert values.states == {(KEY, "GaveUp"): 1}
 
 
@@ -281,14 +281,14 @@ def test_a_pause_in_the_middle_keeps_what_the_canary_showed(what: str, cure: boo
     story.sicken()
     while not story.evicted:
         story.run(1)
-    ward = story.made.healing.wards[KEY]
+    policy_state = story.made.healing.policy_states[KEY]
     if what == "paused":
-        ward.policy = replace(ward.policy, paused=True)
+        policy_state.policy = replace(policy_state.policy, paused=True)
     else:
         story.made.around = around(stopped="paused: by a human")
     story.run(400)
     assert story.evicted == 1
-    ward.policy = replace(ward.policy, paused=False)
+    policy_state.policy = replace(policy_state.policy, paused=False)
     story.made.around = around()
     story.run(900)
     assert story.evicted == (3 if cure else 1)
@@ -387,7 +387,7 @@ def test_a_replacement_that_is_neither_well_nor_ill_is_not_waited_for_for_ever()
     for _ in range(2000):
         story.run(1)
         for pod in story.made.of("web"):
-            if pod.uid not in story.ill:
+            if pod.uid not in story.unhealthy:
                 killed = Container("main", exit_code=137, exit_reason="OOMKilled")
                 story.made.workers[pod.uid].broken = True
                 story.made._change(replace(pod, ready=False, containers=(killed,)))
@@ -436,10 +436,10 @@ def test_pods_that_hang_one_after_the_other_are_no_way_around_it(apart: int) -> 
     begun, first = story.made.now, list(story.made.pods)
     for _ in range(3600):
         for place, uid in enumerate(first):
-            if uid not in story.ill and story.made.now >= begun + place * apart:
+            if uid not in story.unhealthy and story.made.now >= begun + place * apart:
                 story.sicken(uid)
         for uid, pod in story.made.pods.items():
-            if uid not in first and uid not in story.ill and pod.ready:
+            if uid not in first and uid not in story.unhealthy and pod.ready:
                 story.sicken(uid)
         story.run(1)
     assert story.evicted <= (1 if apart <= 45 else 2)
@@ -457,7 +457,7 @@ def test_pods_that_hang_one_after_the_other_wait_for_the_first(apart: int, leade
         assert turn < 1800
         for place, uid in enumerate(first):
             hangs = story.made.now >= begun + place * apart
-            if hangs and uid in story.made.pods and uid not in story.ill:
+            if hangs and uid in story.made.pods and uid not in story.unhealthy:
                 story.sicken(uid)
         story.run(1)
         if leaders and turn % 200 == leaders:
@@ -591,8 +591,8 @@ class Two(World):
         for pod in self.pods.values():
             self.healing.pod_changed("ns/also", Change(pod.name, None, pod))
 
-    def _tell(self, pod: Any, old: Any, new: Any) -> None:
-        super()._tell(pod, old, new)
+    def _notify(self, pod: Any, old: Any, new: Any) -> None:
+        super()._notify(pod, old, new)
         self.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
 
@@ -601,13 +601,13 @@ class Two(World):
 def test_two_policies_over_one_owner_have_one_canary(what: str, after: int) -> None:
     made = Two()
     made.run(60)
-    ill: set[str] = set()
+    unhealthy: set[str] = set()
     moment = float("inf")
     for _ in range(1800):
         for uid, worker in made.workers.items():
-            if uid not in ill:
+            if uid not in unhealthy:
                 worker.broken = True
-                ill.add(uid)
+                unhealthy.add(uid)
         made.tick()
         if made.evicted and moment == float("inf"):
             moment = made.now + after
@@ -619,7 +619,7 @@ def test_two_policies_over_one_owner_have_one_canary(what: str, after: int) -> N
             made.healing.pods_known(KEY)
         if moment <= made.now and what == "the older looks elsewhere":
             for uid in list(made.pods):
-                made.healing.wards[KEY].forget(uid)
+                made.healing.policy_states[KEY].forget(uid)
     assert len(made.evicted) == 1
 
 

@@ -34,11 +34,11 @@ class Site(FakeApi):
         meta = {"name": "web", "namespace": "d", "generation": 1}
         self.put(POLICY, {"kind": "HealingPolicy", "metadata": meta, "spec": spec})
 
-    def _patch(self, path: str, body: Any, *, rehearse: bool) -> tuple[int, dict[str, Any]]:
+    def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, dict[str, Any]]:
         if isinstance(body, dict) and not self.keeps:
             for owner in (body.get("status") or {}).get("owners") or ():
                 owner.pop("canary", None)  # as the API server drops fields that it does not know
-        return super()._patch(path, body, rehearse=rehearse)
+        return super()._patch(path, body, dry_run=dry_run)
 
     @property
     def evicted(self) -> list[str]:
@@ -79,8 +79,12 @@ def _config(**more: Any) -> Config:
 def _waits(made: Remediator, before: Healing) -> bool:
     """Whether another Healing has found that the canary is not decided."""
     healing = made.healer.healing
-    groups = [group for ward in healing.wards.values() for group in ward.groups.values()]
-    blocks = [group.block.cause for group in groups if group.block is not None]
+    groups = [
+        group
+        for policy_state in healing.policy_states.values()
+        for group in policy_state.groups.values()
+    ]
+    blocks = [group.skip_reason.cause for group in groups if group.skip_reason is not None]
     return healing is not before and blocks == ["canary"]
 
 
@@ -123,7 +127,7 @@ def test_a_dry_run_in_the_middle_is_no_canary() -> None:
         until("one is rehearsed", lambda: bool(rehearsed))
         made.reconfigure(_config(mode="enforce"))
         until("one is restarted", lambda: bool(site.evicted))
-        until("it is known", lambda: bool(made.healer.healing.wards["d/web"].records))
+        until("it is known", lambda: bool(made.healer.healing.policy_states["d/web"].records))
         for mode in ("dryRun", "enforce"):
             before = made.healer.healing
             made.reconfigure(_config(mode=mode))

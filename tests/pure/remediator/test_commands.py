@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.__main__ import main
-from selfheal_remediator.cli.commands import release_patch
+from selfheal_remediator.cli.commands import uncordon_patch
 from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
-from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp
@@ -144,19 +144,19 @@ def test_a_missing_permission_has_a_status_of_its_own(
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("by", ["one/selfheal-remediator", "gone/renamed"])
 def test_release_clears_any_phase_of_any_remediator(phase: Phase, there: bool, by: str) -> None:
-    state = State(phase, by, condition="Fault", holds=(5,))
+    state = State(phase, by, condition="Fault", cordons=(5,))
     meta = {"name": "n", "uid": "u", "resourceVersion": "1"}
     raw = {
         "metadata": {**meta, "annotations": {STATE_KEY: state.to_json()}},
         "spec": {"unschedulable": True},
     }
     owner = "one/selfheal-remediator" if there else None
-    ops, given_back = release_patch("n", raw, owner, 100.0)
+    ops, given_back = uncordon_patch("n", raw, owner, 100.0)
     after = json_patch.apply(raw, ops)
-    assert given_back is phase.held
-    assert bool(after["spec"].get("unschedulable")) is not phase.held
+    assert given_back is phase.cordoned
+    assert bool(after["spec"].get("unschedulable")) is not phase.cordoned
     left = after["metadata"]["annotations"].get(STATE_KEY)
-    assert (left is not None) is (phase.held and there)
+    assert (left is not None) is (phase.cordoned and there)
     if left is not None:
         written = parse_state(left)
         assert (written.phase, written.by, written.since) == (Phase.CANCELLED, owner, 100)
@@ -175,7 +175,7 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     ours, others = "one/selfheal-remediator", "two/other-remediator"
     for phase in Phase:
         name = phase.value
-        cluster.put(f"{NODES}/{name}", _carries(name, State(phase, ours), cordoned=phase.held))
+        cluster.put(f"{NODES}/{name}", _carries(name, State(phase, ours), cordoned=phase.cordoned))
     theirs = _carries("theirs", State(Phase.CORDONED, others), cordoned=True)
     cluster.put(f"{NODES}/theirs", theirs)
     cluster.put(f"{NODES}/humans", node("humans", "True", unschedulable=True))
@@ -197,9 +197,9 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
 def test_what_a_human_keeps_on_hold_stays_and_is_said(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held = State(Phase.CORDONED, "one/selfheal-remediator")
-    raw = _carries("mine", held, cordoned=True)
-    raw["metadata"]["annotations"][HOLD_KEY] = "disk is replaced"
+    cordoned = State(Phase.CORDONED, "one/selfheal-remediator")
+    raw = _carries("mine", cordoned, cordoned=True)
+    raw["metadata"]["annotations"][EXCLUDE_KEY] = "disk is replaced"
     cluster.put(f"{NODES}/mine", raw)
     arguments = ["uncordon", "--all", "--timeout", "5", "-n", "one", *access]
     assert main(arguments) == 1

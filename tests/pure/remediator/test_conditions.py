@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from selfheal_remediator.kube.objects import Condition
 from selfheal_remediator.node.conditions import (
     Bad,
-    Memory,
-    Pulse,
+    Heartbeat,
+    NodeHistory,
+    Observation,
     Reading,
-    Sight,
     first_seen,
     fresh_until,
     observe,
@@ -56,15 +56,15 @@ def test_how_long_it_is_bad_depends_on_the_status_alone(
     """Whatever the reason, the message and the transition time do in between."""
     about = rule()
     now, before = NOW, node("n", condition("True", transition=NOW - 50))
-    memory = observe(Memory(), None, before, [about], now)
+    history = observe(NodeHistory(), None, before, [about], now)
     for seconds, reason, message, moved in steps:
         now += seconds
         found = Condition("Fault", "True", reason, message, now + moved, now)
         seen = with_condition(before, found)
-        memory = observe(memory, before, seen, [about], now)
+        history = observe(history, before, seen, [about], now)
         before = seen
-        assert memory.sights[about.key].since == NOW
-        assert memory.reset is None
+        assert history.observations[about.key].since == NOW
+        assert history.reset is None
 
 
 @pytest.mark.parametrize("gap", ["False", "Unknown", None])
@@ -72,21 +72,21 @@ def test_another_status_is_a_new_occurrence(gap: str | None) -> None:
     about = rule()
     bad = node("n", condition("True"))
     between = node("n", *([condition(gap)] if gap else []))
-    memory = observe(Memory(), None, bad, [about], NOW)
-    memory = observe(memory, bad, between, [about], NOW + 5)
-    memory = observe(memory, between, bad, [about], NOW + 6)
-    assert memory.sights[about.key].since == NOW + 6
+    history = observe(NodeHistory(), None, bad, [about], NOW)
+    history = observe(history, bad, between, [about], NOW + 5)
+    history = observe(history, between, bad, [about], NOW + 6)
+    assert history.observations[about.key].since == NOW + 6
 
 
 def test_a_reason_that_the_rule_is_not_about_is_a_gap_for_this_rule_only() -> None:
     narrow, wide = rule(reason="^X$"), rule()
-    memory, before = Memory(), None
+    history, before = NodeHistory(), None
     for second, reason in enumerate("XXYX"):
         found = node("n", condition("True", reason=reason, transition=NOW + second))
-        memory = observe(memory, before, found, [narrow, wide], NOW + second)
+        history = observe(history, before, found, [narrow, wide], NOW + second)
         before = found
-    assert memory.sights[narrow.key].since == NOW + 3
-    assert memory.sights[wide.key].since == NOW
+    assert history.observations[narrow.key].since == NOW + 3
+    assert history.observations[wide.key].since == NOW
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_transition_that_moves_with_the_text_is_no_restart(
 ) -> None:
     good = node("n", condition("False"))
     after = replace(condition("False", transition=NOW + 9), **change)  # type: ignore[arg-type]
-    assert observe(Memory(), good, with_condition(good, after), [rule()], NOW).reset is None
+    assert observe(NodeHistory(), good, with_condition(good, after), [rule()], NOW).reset is None
 
 
 def test_a_restart_moves_all_conditions_of_the_writer() -> None:
@@ -109,18 +109,18 @@ def test_a_restart_moves_all_conditions_of_the_writer() -> None:
     moved = condition("False", transition=NOW + 9, heartbeat=NOW + 9)
     kept = condition("False", "Other", heartbeat=NOW + 9)
     one = with_condition(with_condition(before, moved), kept)
-    assert observe(Memory(), before, one, [rule()], NOW).reset is None
+    assert observe(NodeHistory(), before, one, [rule()], NOW).reset is None
     both = with_condition(one, replace(kept, transition=NOW + 9))
-    assert observe(Memory(), before, both, [rule()], NOW).reset == NOW
+    assert observe(NodeHistory(), before, both, [rule()], NOW).reset == NOW
 
 
 def test_from_false_to_unknown_is_the_same_occurrence() -> None:
     about = rule(condition="Ready", status=["False", "Unknown"])
     first = node("n", condition("False", "Ready", transition=NOW))
     later = with_condition(first, condition("Unknown", "Ready", transition=NOW + 40))
-    memory = observe(Memory(), None, first, [about], NOW)
-    memory = observe(memory, first, later, [about], NOW + 40)
-    assert memory.sights[about.key].since == NOW
+    history = observe(NodeHistory(), None, first, [about], NOW)
+    history = observe(history, first, later, [about], NOW + 40)
+    assert history.observations[about.key].since == NOW
 
 
 @pytest.mark.parametrize(
@@ -137,56 +137,56 @@ def test_from_false_to_unknown_is_the_same_occurrence() -> None:
 def test_a_writer_is_alive_by_its_clock_or_by_what_we_saw(
     value: float | None, changed: float | None, is_stale: bool
 ) -> None:
-    memory = Memory(pulses={"Fault": Pulse(value, changed)})
-    assert stale(rule(heartbeat="11m"), memory, NOW) is is_stale
+    history = NodeHistory(heartbeats={"Fault": Heartbeat(value, changed)})
+    assert stale(rule(heartbeat="11m"), history, NOW) is is_stale
 
 
 def test_no_limit_is_no_check() -> None:
-    memory = Memory(pulses={"Fault": Pulse(None, None)})
-    assert not stale(rule(heartbeat=None), memory, NOW)
+    history = NodeHistory(heartbeats={"Fault": Heartbeat(None, None)})
+    assert not stale(rule(heartbeat=None), history, NOW)
 
 
 @given(st.floats(0, 1e6), st.floats(-1e5, 1e5), st.none() | st.floats(-1e5, 0))
 def test_freshness_ends_within_the_limit(limit: float, age: float, changed: float | None) -> None:
-    pulse = Pulse(NOW - age, None if changed is None else NOW + changed)
-    assert fresh_until(pulse, limit, NOW) <= NOW + limit + 60
+    heartbeat = Heartbeat(NOW - age, None if changed is None else NOW + changed)
+    assert fresh_until(heartbeat, limit, NOW) <= NOW + limit + 60
 
 
 def test_what_a_predecessor_wrote_down_counts_unless_we_saw_it_begin() -> None:
-    known = Sight(Reading.BAD, NOW, "True", NOW - 100)
+    known = Observation(Reading.BAD, NOW, "True", NOW - 100)
     assert first_seen(known, NOW - 90) == NOW - 90
     assert first_seen(known, None) == NOW
     assert first_seen(replace(known, bad=Bad(NOW, ("Why",), witnessed=True)), NOW - 90) == NOW
 
 
-def _recovery(about, found, memory, now, **more):  # type: ignore[no-untyped-def]
+def _recovery(about, found, history, now, **more):  # type: ignore[no-untyped-def]
     settings = {"hold_down": 60.0, "reset_hold_down": 600.0, "held_boot": "boot-1", "now": now}
-    return recovery(about, found, memory, **{**settings, **more})
+    return recovery(about, found, history, **{**settings, **more})
 
 
 def test_good_for_the_hold_down_is_a_recovery() -> None:
     about = rule()
     found = node("n", condition("False"))
-    memory = observe(Memory(), None, found, [about], NOW)
-    assert _recovery(about, found, memory, NOW).due == NOW + 60
+    history = observe(NodeHistory(), None, found, [about], NOW)
+    assert _recovery(about, found, history, NOW).due == NOW + 60
 
 
 @pytest.mark.parametrize("status", ["True", "Unknown", None])
 def test_anything_else_is_none(status: str | None) -> None:
     about = rule()
     found = node("n", *([condition(status)] if status else []))
-    memory = observe(Memory(), None, found, [about], NOW)
-    assert _recovery(about, found, memory, NOW).due is None
+    history = observe(NodeHistory(), None, found, [about], NOW)
+    assert _recovery(about, found, history, NOW).due is None
 
 
 def test_latched_needs_another_boot() -> None:
     about = rule(latched=True)
     found = node("n", condition("False"))
-    memory = observe(Memory(), None, found, [about], NOW)
-    assert _recovery(about, found, memory, NOW).due is None
-    assert _recovery(about, replace(found, boot_id=""), memory, NOW).due is None
+    history = observe(NodeHistory(), None, found, [about], NOW)
+    assert _recovery(about, found, history, NOW).due is None
+    assert _recovery(about, replace(found, boot_id=""), history, NOW).due is None
     rebooted = replace(found, boot_id="boot-2")
-    assert _recovery(about, rebooted, memory, NOW).due == NOW + 60
+    assert _recovery(about, rebooted, history, NOW).due == NOW + 60
 
 
 def test_a_detectors_restart_waits_longer() -> None:
@@ -196,13 +196,13 @@ def test_a_detectors_restart_waits_longer() -> None:
     bad = node("n", condition("True"), other)
     reset = replace(other, transition=NOW + 5)
     good = with_condition(with_condition(bad, condition("False", transition=NOW + 5)), reset)
-    memory = observe(Memory(), None, bad, [about], NOW)
-    memory = observe(memory, bad, good, [about], NOW + 5)
-    assert memory.reset == NOW + 5
-    assert _recovery(about, good, memory, NOW + 5).due == NOW + 605
+    history = observe(NodeHistory(), None, bad, [about], NOW)
+    history = observe(history, bad, good, [about], NOW + 5)
+    assert history.reset == NOW + 5
+    assert _recovery(about, good, history, NOW + 5).due == NOW + 605
 
 
 def test_the_kubelets_own_conditions_say_nothing_about_a_detector() -> None:
     before = node("n", condition("False", "DiskPressure", transition=NOW - 10))
     after = with_condition(before, condition("False", "DiskPressure", transition=NOW))
-    assert observe(Memory(), before, after, [rule()], NOW).reset is None
+    assert observe(NodeHistory(), before, after, [rule()], NOW).reset is None

@@ -12,7 +12,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.node.annotation import HOLD_KEY, STATE_KEY, Phase, State
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running
 
@@ -48,9 +48,9 @@ class Meanwhile:
         edit(raw)
         self.api.put(BAD, raw)
 
-    def until(self, what: str, well: Callable[[], bool]) -> None:
+    def until(self, what: str, is_healthy: Callable[[], bool]) -> None:
         ends = time.monotonic() + PATIENCE
-        while not well():
+        while not is_healthy():
             assert time.monotonic() < ends, f"{what}: never"
             with self.api.news:
                 self.api.news.wait(0.05)
@@ -91,7 +91,7 @@ def test_what_does_not_matter_is_read_and_the_change_made(meanwhile: Meanwhile) 
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda raw: raw["metadata"]["annotations"].update({HOLD_KEY: "mine"}),
+        lambda raw: raw["metadata"]["annotations"].update({EXCLUDE_KEY: "mine"}),
         lambda raw: raw["spec"].update(unschedulable=True),
         lambda raw: raw["metadata"].update(labels={"selfheal.dev/exclude": "true"}),
         lambda raw: raw["status"]["conditions"][1].update(status="False"),
@@ -242,13 +242,13 @@ def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) ->
             remediator.post(lambda: setattr(remediator, "_leading", False))
             return answer
 
-        tell = remediator._tell
+        tell = remediator._notify
 
         def tells(*what: Any) -> None:
             tell(*what)
             remediator.post(told.set)
 
-        remediator._tell = tells  # type: ignore[method-assign]
+        remediator._notify = tells  # type: ignore[method-assign]
         remediator._api.patch_node = lost_meanwhile  # type: ignore[method-assign]
         assert told.wait(PATIENCE)
         assert remediator.draining.running == {}

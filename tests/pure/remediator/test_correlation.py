@@ -9,7 +9,7 @@ from itertools import permutations
 import pytest
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import RECALLED, Ask, Block, Order
+from selfheal_remediator.healing.plan import RECALLED, Probe, RestartAction, SkipReason
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import policy_from_json
 from selfheal_remediator.kube.informer import Change
@@ -142,9 +142,9 @@ class Interleaving:
         self.made = copy(_unhealthy(progress))
         self.made.documents = deepcopy(self.made.documents)
         self.stopped = stopped
-        self.asks: tuple[Ask, ...] = ()
-        self.on_the_way: list[Order] = []
-        self.sent: list[Order] = []
+        self.probes: tuple[Probe, ...] = ()
+        self.on_the_way: list[RestartAction] = []
+        self.sent: list[RestartAction] = []
         self.healing = Healing(10.0)
 
     def run(self, seconds: int, step: int = 1) -> None:
@@ -163,12 +163,12 @@ class Interleaving:
         gone = [(order.policy, order.at) for order, _ in plan.recalls]
         for order in [one for one in self.on_the_way if (one.policy, one.at) in gone]:
             self.on_the_way.remove(order)
-            self.healing.refused(order, Block(RECALLED, ""), now)
+            self.healing.refused(order, SkipReason(RECALLED, ""), now)
         self.on_the_way += plan.orders
-        self.asks = plan.asks
+        self.probes = plan.probes
 
     def answers(self) -> None:
-        for ask in self.asks:
+        for ask in self.probes:
             self.healing.answered(ask.policy, ask.uid, self.made._reading(ask.uid), self.made.now)
 
     def adopt(self, key: str) -> None:
@@ -181,7 +181,9 @@ class Interleaving:
 
     def reconfigure(self) -> None:
         """As a new leader: all is told anew."""
-        known = [(key, ward.known) for key, ward in self.healing.wards.items()]
+        known = [
+            (key, policy_state.known) for key, policy_state in self.healing.policy_states.items()
+        ]
         self.on_the_way.clear()
         self.healing = Healing(10.0)
         for key, listed in known:
@@ -195,7 +197,7 @@ class Interleaving:
         document["metadata"]["generation"] += 1
         when = document["spec"]["unhealthyWhen"]
         when["waitingReasons"] = [*when.get("waitingReasons", ()), "CrashLoopBackOff"]
-        if key in self.healing.wards:
+        if key in self.healing.policy_states:
             self.adopt(key)
 
     def send(self) -> None:
@@ -276,13 +278,13 @@ def test_one_owner_under_two_policies_is_one_owner() -> None:
     again["metadata"] |= {"name": "also", "uid": "uid-also"}
     made.documents["ns/also"] = again
     made.new_leader()
-    told = made._tell
+    told = made._notify
 
     def tell(pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
         told(pod, old, new)
         made.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
-    made._tell = tell  # type: ignore[method-assign]
+    made._notify = tell  # type: ignore[method-assign]
     for pod in made.of("web"):
         tell(pod, None, pod)
     break_on(made, NODES[0])
@@ -311,13 +313,13 @@ def test_an_ordered_restart_is_called_back(what: str) -> None:
     while not made.orders:
         made.tick()
     [order] = made.orders
-    ward = made.healing.wards[WEB]
+    policy_state = made.healing.policy_states[WEB]
     if what == "finding":
         break_on(made, NODES[0], "api")
     elif what == "stopped":
         made.around = replace(made.around, stopped="paused: by a human")
     elif what == "paused":
-        ward.policy = replace(ward.policy, paused=True)
+        policy_state.policy = replace(policy_state.policy, paused=True)
     elif what == "healthy":
         for worker in made.workers.values():
             worker.broken = False
@@ -326,9 +328,9 @@ def test_an_ordered_restart_is_called_back(what: str) -> None:
     else:
         made.healing.selector_changed(WEB, made.now)
     recalls = [recall for _ in range(40) for recall in made.tick().recalls]
-    assert {(recalled.pod.uid, block.cause) for recalled, block in recalls} == {
+    assert {(recalled.pod.uid, skip_reason.cause) for recalled, skip_reason in recalls} == {
         (order.pod.uid, RECALLED)
     }
     made.healing.refused(order, recalls[0][1], made.now)
-    record = ward.records["deploy-web"]
+    record = policy_state.records["deploy-web"]
     assert (record.restarts, record.failures, record.pod) == ((), 0, "")

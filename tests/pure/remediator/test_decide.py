@@ -10,13 +10,13 @@ from hypothesis import given
 from selfheal_remediator.config import PODS_HUNG, Rule
 from selfheal_remediator.kube.objects import Condition, Taint
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import Assessment, Kind, assess
 from tests.pure.remediator.things import (
     NOW,
     OWNER,
     condition,
-    held,
+    cordoned,
     look,
     node,
     rule,
@@ -34,7 +34,7 @@ CORDONED = State(
     first_seen=int(NOW - 90),
     since=int(NOW - 80),
     boot_id="boot-1",
-    holds=(int(NOW - 80),),
+    cordons=(int(NOW - 80),),
 )
 BAD = condition("True")
 DRAINING = replace(CORDONED, phase=Phase.DRAINING, action="drain", drain_started=int(NOW))
@@ -42,47 +42,50 @@ DRAINING = replace(CORDONED, phase=Phase.DRAINING, action="drain", drain_started
 
 def test_a_bad_condition_asks_for_a_hold() -> None:
     seen = look(node("n", BAD), scope())
-    assert seen.wish is not None
-    assert seen.wish.kind is Kind.HOLD
-    assert seen.wish.state is not None
-    assert (seen.wish.state.action, seen.wish.state.boot_id) == ("drain", "boot-1")
+    assert seen.limited_action is not None
+    assert seen.limited_action.kind is Kind.CORDON
+    assert seen.limited_action.state is not None
+    assert (seen.limited_action.state.action, seen.limited_action.state.boot_id) == (
+        "drain",
+        "boot-1",
+    )
 
 
 def test_for_is_waited_by_our_clock_not_by_the_nodes() -> None:
     about = scope(rule(**{"for": "1m"}))
     old = node("n", condition("True", transition=NOW - 9999))
     seen = look(old, about)
-    assert (seen.wish, seen.standing) == (None, "seen")
-    assert look(old, about, NOW + 60, since=NOW).wish is not None
+    assert (seen.limited_action, seen.standing) == (None, "seen")
+    assert look(old, about, NOW + 60, since=NOW).limited_action is not None
 
 
 def test_a_transition_in_the_future_makes_nothing_earlier_or_later() -> None:
     """The writer's clock is its node's, and may be wrong by hours."""
     about = scope(rule(**{"for": "1m"}))
     ahead = node("n", condition("True", transition=NOW + 7200, heartbeat=NOW))
-    assert look(ahead, about, NOW + 59, since=NOW).wish is None
-    assert look(ahead, about, NOW + 60, since=NOW).wish is not None
+    assert look(ahead, about, NOW + 59, since=NOW).limited_action is None
+    assert look(ahead, about, NOW + 60, since=NOW).limited_action is not None
 
 
 def test_a_running_for_is_noted_so_that_a_restart_keeps_it() -> None:
     about = scope(rule(**{"for": "1m"}))
     bad = node("n", BAD)
-    assert look(bad, about).intent is None
-    intent = look(bad, about, NOW + 5, since=NOW).intent
-    assert intent is not None
-    assert intent.kind is Kind.NOTE
-    noted = node("n", BAD, state=intent.state)
+    assert look(bad, about).action is None
+    action = look(bad, about, NOW + 5, since=NOW).action
+    assert action is not None
+    assert action.kind is Kind.NOTE
+    noted = node("n", BAD, state=action.state)
     # Another process sees the node for the first time, 30 s later.
     seen = look(noted, about, NOW + 30)
-    assert seen.intent is None
+    assert seen.action is None
     assert seen.due == pytest.approx(NOW + 60, abs=1)
 
 
 def test_a_blip_leaves_no_trace() -> None:
-    noted = node("n", condition("False"), state=replace(CORDONED, phase=Phase.SEEN, holds=()))
-    intent = look(noted, scope()).intent
-    assert intent is not None
-    assert (intent.kind, intent.state) == (Kind.CLEAR, None)
+    noted = node("n", condition("False"), state=replace(CORDONED, phase=Phase.SEEN, cordons=()))
+    action = look(noted, scope()).action
+    assert action is not None
+    assert (action.kind, action.state) == (Kind.CLEAR, None)
 
 
 @pytest.mark.parametrize(
@@ -116,22 +119,22 @@ def test_a_blip_leaves_no_trace() -> None:
 def test_hands_off(name: str, values: dict[str, Any], standing: str) -> None:
     seen = look(node("n", BAD, **values), scope())
     assert seen.standing == standing
-    assert seen.wish is None
-    assert seen.intent is None
+    assert seen.limited_action is None
+    assert seen.action is None
     assert seen.why
 
 
 def test_a_stale_signal_is_not_believed() -> None:
     seen = look(node("n", condition("True", heartbeat=NOW - 3600)), scope())
-    assert (seen.wish, seen.rejected) == (None, "stale-heartbeat")
+    assert (seen.limited_action, seen.rejected) == (None, "stale-heartbeat")
 
 
 def test_annotate_only_notes_once() -> None:
     about = scope(rule(action="annotate-only"))
-    intent = look(node("n", BAD), about).intent
-    assert intent is not None
-    assert intent.reason == "ConditionSeen"
-    assert look(node("n", BAD, state=intent.state), about).intent is None
+    action = look(node("n", BAD), about).action
+    assert action is not None
+    assert action.reason == "ConditionSeen"
+    assert look(node("n", BAD, state=action.state), about).action is None
 
 
 @pytest.mark.parametrize("action", ["drain", "cordon", "annotate-only"])
@@ -141,91 +144,91 @@ def test_what_is_only_noted_does_not_stop_the_timer_of_another_rule(action: str)
     seen = look(node("n", condition("True", "Mild"), BAD), scope(*rules))
     assert seen.due is not None
     assert seen.due <= NOW + 600
-    noted = seen.intent is not None and seen.intent.state is not None
+    noted = seen.action is not None and seen.action.state is not None
     assert noted or action != "annotate-only"
     assert seen.standing == ("noted" if action == "annotate-only" else "seen")
     later = look(node("n", condition("True", "Mild"), BAD), scope(*rules), NOW + 600, since=NOW)
-    assert (later.wish is not None) is (action != "annotate-only")
+    assert (later.limited_action is not None) is (action != "annotate-only")
 
 
 def test_the_worst_rule_wins() -> None:
     rules = (rule(condition="Mild", action="cordon"), rule())
     seen = look(node("n", BAD, condition("True", "Mild")), scope(*rules))
-    assert seen.wish is not None
-    assert seen.wish.state is not None
-    assert seen.wish.state.condition == "Fault"
+    assert seen.limited_action is not None
+    assert seen.limited_action.state is not None
+    assert seen.limited_action.state.condition == "Fault"
 
 
 def test_a_recovered_node_is_given_back_after_the_hold_down() -> None:
     about = scope(recovery={"holdDown": "1m"})
-    good = held(CORDONED, condition("False"))
-    assert look(good, about).intent is None
+    good = cordoned(CORDONED, condition("False"))
+    assert look(good, about).action is None
     assert look(good, about).due == NOW + 60
-    intent = look(good, about, NOW + 60, since=NOW).intent
-    assert intent is not None
-    assert intent.kind is Kind.GIVE_BACK
+    action = look(good, about, NOW + 60, since=NOW).action
+    assert action is not None
+    assert action.kind is Kind.UNCORDON
 
 
 @pytest.mark.parametrize("conditions", [[], [condition("Unknown")], [BAD]])
 def test_unknown_absent_or_bad_is_no_recovery(conditions: list[Any]) -> None:
-    seen = look(held(CORDONED, *conditions), scope(), NOW + 9999, since=NOW)
-    assert seen.intent is None
+    seen = look(cordoned(CORDONED, *conditions), scope(), NOW + 9999, since=NOW)
+    assert seen.action is None
     assert seen.due is None or seen.due > NOW + 9999
 
 
 def test_another_bad_condition_keeps_the_node() -> None:
     rules = (rule(), rule(condition="Other", action="cordon"))
-    found = held(CORDONED, condition("False"), condition("True", "Other"))
-    assert look(found, scope(*rules), NOW + 9999, since=NOW).intent is None
+    found = cordoned(CORDONED, condition("False"), condition("True", "Other"))
+    assert look(found, scope(*rules), NOW + 9999, since=NOW).action is None
 
 
 def test_latched_is_remembered_even_if_the_rule_forgot() -> None:
     latched = replace(CORDONED, latched=True)
     now = NOW + 600
-    good = held(latched, condition("False", heartbeat=now))
-    assert look(good, scope(), now, since=NOW).intent is None
+    good = cordoned(latched, condition("False", heartbeat=now))
+    assert look(good, scope(), now, since=NOW).action is None
     rebooted = replace(good, boot_id="boot-2")
-    assert look(rebooted, scope(), now, since=NOW).intent is not None
+    assert look(rebooted, scope(), now, since=NOW).action is not None
 
 
 def test_a_rule_that_was_dropped_does_not_hold_a_node_for_ever() -> None:
-    found = held(CORDONED)
+    found = cordoned(CORDONED)
     about = scope(rule(condition="Else"))
-    intent = look(found, about, NOW + 400).intent
-    assert intent is not None
-    assert intent.kind is Kind.GIVE_BACK
+    action = look(found, about, NOW + 400).action
+    assert action is not None
+    assert action.kind is Kind.UNCORDON
 
 
 def test_a_human_uncordon_cancels() -> None:
     found = node("n", BAD, state=CORDONED)
-    intent = look(found, scope()).intent
-    assert intent is not None
-    assert intent.kind is Kind.CANCEL
-    cancelled = node("n", BAD, state=intent.state)
-    assert look(cancelled, scope()).wish is None
+    action = look(found, scope()).action
+    assert action is not None
+    assert action.kind is Kind.CANCEL
+    cancelled = node("n", BAD, state=action.state)
+    assert look(cancelled, scope()).limited_action is None
     # The same one, told with other words and times.
     for reason, moved in (("Why", NOW - 1), ("Else", NOW - 1), ("Else", NOW - 100)):
-        again = node("n", condition("True", reason=reason, transition=moved), state=intent.state)
-        assert look(again, scope()).wish is None
-        assert look(again, scope(rule(reason="^Why$"))).wish is None
+        again = node("n", condition("True", reason=reason, transition=moved), state=action.state)
+        assert look(again, scope()).limited_action is None
+        assert look(again, scope(rule(reason="^Why$"))).limited_action is None
 
 
 @pytest.mark.parametrize("action", ["annotate-only", "drain"])
 def test_a_reason_that_alternates_is_written_down_once(action: str) -> None:
     about = scope(rule(action=action, **{"for": "10m" if action == "drain" else 0}))
-    found, memory = node("n", BAD), Memory()
-    memory = observe(memory, None, found, about.config.rules, NOW)
-    intent = assess(found, memory, about, NOW + 9).intent
-    assert intent is not None
+    found, history = node("n", BAD), NodeHistory()
+    history = observe(history, None, found, about.config.rules, NOW)
+    action = assess(found, history, about, NOW + 9).action
+    assert action is not None
     for second in range(10, 300, 10):
         now = NOW + second
         told = condition("True", reason="XY"[second % 20 // 10], transition=now, heartbeat=now)
-        after = node("n", told, state=intent.state)
-        memory = observe(memory, found, after, about.config.rules, now)
+        after = node("n", told, state=action.state)
+        history = observe(history, found, after, about.config.rules, now)
         found = after
-        assert assess(found, memory, about, now).intent is None
+        assert assess(found, history, about, now).action is None
     taken_over = look(found, about, NOW + 300)
-    assert taken_over.intent is None
+    assert taken_over.action is None
     if action == "drain":
         assert taken_over.due == pytest.approx(NOW + 600, abs=1)
 
@@ -235,25 +238,25 @@ def test_what_was_written_down_of_one_rule_counts_for_it_only() -> None:
     about = scope(narrow, wide)
     noted = State(Phase.SEEN, OWNER, "Fault", "True", "X", "drain", first_seen=int(NOW - 400))
     found = node("n", condition("True", reason="X"), state=replace(noted, rule=wide.mark))
-    assert look(found, about).wish is None
-    assert look(found, about, NOW + 200).wish is not None
+    assert look(found, about).limited_action is None
+    assert look(found, about, NOW + 200).limited_action is not None
     found = node("n", condition("True", reason="X"), state=replace(noted, rule=narrow.mark))
-    assert look(found, about).wish is not None
+    assert look(found, about).limited_action is not None
 
 
 def test_an_alternating_reason_does_not_escape_a_wave() -> None:
     about = replace(scope(), suspects={("Fault", "Why"): NOW})
     first, second = node("n", BAD), node("n", condition("True", reason="Else"))
-    memory = observe(Memory(), None, first, about.config.rules, NOW)
-    memory = observe(memory, first, second, about.config.rules, NOW + 1)
-    assert assess(second, memory, about, NOW + 1).rejected == "suspected-detector"
+    history = observe(NodeHistory(), None, first, about.config.rules, NOW)
+    history = observe(history, first, second, about.config.rules, NOW + 1)
+    assert assess(second, history, about, NOW + 1).rejected == "suspected-detector"
 
 
 def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown() -> None:
-    cancelled = replace(CORDONED, phase=Phase.CANCELLED, holds=())
+    cancelled = replace(CORDONED, phase=Phase.CANCELLED, cordons=())
     unknown = look(node("n", condition("Unknown"), state=cancelled), scope())
-    assert unknown.intent is None
-    good = look(node("n", condition("False"), state=cancelled), scope()).intent
+    assert unknown.action is None
+    good = look(node("n", condition("False"), state=cancelled), scope()).action
     assert good is not None
     assert good.state is None
 
@@ -261,46 +264,46 @@ def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown()
 def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> None:
     """PodsHung is said by the leader itself: by each with times of its own, and not at once."""
     about = scope(rule(condition=PODS_HUNG), recovery={"holdDown": "5m"})
-    cancelled = replace(CORDONED, phase=Phase.CANCELLED, condition=PODS_HUNG, holds=())
-    before, memory = None, Memory()
+    cancelled = replace(CORDONED, phase=Phase.CANCELLED, condition=PODS_HUNG, cordons=())
+    before, history = None, NodeHistory()
 
     def seen(now: float, *said: Condition) -> Assessment:
-        nonlocal before, memory
+        nonlocal before, history
         found = node("n", *said, state=cancelled)
-        memory = observe(memory, before, found, about.config.rules, now)
+        history = observe(history, before, found, about.config.rules, now)
         before = found
-        return assess(found, memory, about, now)
+        return assess(found, history, about, now)
 
-    def well(since: float) -> Condition:
+    def is_healthy(since: float) -> Condition:
         return condition("False", PODS_HUNG, transition=since, heartbeat=since)
 
-    ill = condition("True", PODS_HUNG, transition=NOW + 30, heartbeat=NOW + 30)
+    unhealthy = condition("True", PODS_HUNG, transition=NOW + 30, heartbeat=NOW + 30)
     for now, said in (
         (NOW, ()),
-        (NOW + 1, (well(NOW + 1),)),
-        (NOW + 30, (ill,)),
-        (NOW + 99, (ill,)),
+        (NOW + 1, (is_healthy(NOW + 1),)),
+        (NOW + 30, (unhealthy,)),
+        (NOW + 99, (unhealthy,)),
     ):
-        assert (seen(now, *said).standing, seen(now, *said).wish) == ("cancelled", None)
+        assert (seen(now, *said).standing, seen(now, *said).limited_action) == ("cancelled", None)
     # Well for the hold-down it is over, by itself; what comes then is a new decision.
-    assert seen(NOW + 200, well(NOW + 200)).due == NOW + 500
-    over = seen(NOW + 500, well(NOW + 200)).intent
+    assert seen(NOW + 200, is_healthy(NOW + 200)).due == NOW + 500
+    over = seen(NOW + 500, is_healthy(NOW + 200)).action
     assert over is not None
     assert over.state is None
 
 
 def test_too_many_holds_need_a_human() -> None:
-    flapping = replace(CORDONED, holds=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
-    seen = look(held(flapping, condition("False")), scope(), NOW + 9999, since=NOW)
-    assert seen.intent is None
+    flapping = replace(CORDONED, cordons=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
+    seen = look(cordoned(flapping, condition("False")), scope(), NOW + 9999, since=NOW)
+    assert seen.action is None
     assert "a human must release" in seen.why
 
 
 def test_a_held_node_waits_for_a_drain_slot() -> None:
     waiting = replace(CORDONED, action="drain")
-    seen = look(held(waiting, BAD), scope())
-    assert seen.wish is not None
-    assert seen.wish.kind is Kind.DRAIN
+    seen = look(cordoned(waiting, BAD), scope())
+    assert seen.limited_action is not None
+    assert seen.limited_action.kind is Kind.DRAIN
 
 
 WAITING = replace(CORDONED, action="drain")
@@ -324,11 +327,13 @@ NO_ROOM = replace(WAITING, no_room=int(NOW - 3600))
 def test_a_node_in_its_hold_down_is_not_emptied(
     name: str, state: State, found: Condition, drained: bool
 ) -> None:
-    seen = look(held(state, found), scope(recovery={"holdDown": "5m"}))
-    assert (seen.wish is not None and seen.wish.kind is Kind.DRAIN) is drained
+    seen = look(cordoned(state, found), scope(recovery={"holdDown": "5m"}))
+    assert (seen.limited_action is not None and seen.limited_action.kind is Kind.DRAIN) is drained
     assert drained or seen.due == NOW + 300
     begun = replace(state, phase=Phase.DRAINING, drain_started=int(NOW), no_room=0)
-    assert look(held(begun, found), scope(recovery={"holdDown": "5m"})).recovering is not drained
+    assert (
+        look(cordoned(begun, found), scope(recovery={"holdDown": "5m"})).recovering is not drained
+    )
 
 
 @given(
@@ -343,46 +348,48 @@ def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
 ) -> None:
     """Not in its hold-down, at whatever moment a place is free; again when it is bad again."""
     about, now = scope(recovery={"holdDown": "5m"}), NOW
-    before, memory = None, Memory()
+    before, history = None, NodeHistory()
     for status, seconds in told:
         now += seconds
-        found = held(state, condition(status, transition=None, heartbeat=now))
-        memory = observe(memory, before, found, about.config.rules, now)
-        before, wish = found, assess(found, memory, about, now).wish
-        assert (wish is not None and wish.kind is Kind.DRAIN) is (status != "False")
+        found = cordoned(state, condition(status, transition=None, heartbeat=now))
+        history = observe(history, before, found, about.config.rules, now)
+        before, limited_action = found, assess(found, history, about, now).limited_action
+        assert (limited_action is not None and limited_action.kind is Kind.DRAIN) is (
+            status != "False"
+        )
 
 
 def test_a_drain_for_hung_pods_does_not_rest_because_they_have_left() -> None:
     state = replace(DRAINING, condition=PODS_HUNG)
     rules = (rule(condition=PODS_HUNG),)
-    assert not look(held(state, condition("False", PODS_HUNG)), scope(*rules)).recovering
-    assert look(held(DRAINING, condition("False")), scope()).recovering
+    assert not look(cordoned(state, condition("False", PODS_HUNG)), scope(*rules)).recovering
+    assert look(cordoned(DRAINING, condition("False")), scope()).recovering
 
 
 def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:
     rules: tuple[Rule, ...] = (rule(action="cordon"), rule(condition="Worse"))
-    seen = look(held(CORDONED, BAD, condition("True", "Worse")), scope(*rules))
-    assert seen.wish is not None
-    assert seen.wish.kind is Kind.DRAIN
+    seen = look(cordoned(CORDONED, BAD, condition("True", "Worse")), scope(*rules))
+    assert seen.limited_action is not None
+    assert seen.limited_action.kind is Kind.DRAIN
 
 
 def test_a_wave_is_held_back_and_given_back_but_older_cases_stay() -> None:
     about = replace(scope(), suspects={("Fault", "Why"): NOW - 20})
     assert look(node("n", BAD), about).rejected == "suspected-detector"
     touched = replace(CORDONED, first_seen=int(NOW - 10))
-    intent = look(held(touched, BAD), about).intent
-    assert intent is not None
-    assert (intent.kind, intent.reason) == (Kind.GIVE_BACK, "DetectorSuspected")
-    assert look(held(CORDONED, BAD), about).intent is None
+    action = look(cordoned(touched, BAD), about).action
+    assert action is not None
+    assert (action.kind, action.reason) == (Kind.UNCORDON, "DetectorSuspected")
+    assert look(cordoned(CORDONED, BAD), about).action is None
     other = condition("True", reason="Genuine")
-    assert look(node("n", other), about).wish is not None
+    assert look(node("n", other), about).limited_action is not None
 
 
 def test_an_excluded_node_is_given_back() -> None:
-    found = held(CORDONED, BAD, labels={"selfheal.dev/exclude": "true"})
-    intent = look(found, scope()).intent
-    assert intent is not None
-    assert intent.kind is Kind.GIVE_BACK
+    found = cordoned(CORDONED, BAD, labels={"selfheal.dev/exclude": "true"})
+    action = look(found, scope()).action
+    assert action is not None
+    assert action.kind is Kind.UNCORDON
 
 
 @pytest.mark.parametrize(
@@ -401,7 +408,7 @@ def test_which_nodes_are_looked_after(
     selectors: dict[str, Any], labels: dict[str, str], asked: bool
 ) -> None:
     seen = look(node("n", BAD, labels=labels), scope(**selectors))
-    assert (seen.wish is not None) is asked
+    assert (seen.limited_action is not None) is asked
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -417,35 +424,35 @@ def test_what_a_remediator_wrote_that_is_gone_counts_for_nothing(
     assert cordoned or look(found, known).standing in (respected, "wants-hold")
     seen = look(found, replace(scope(), live=frozenset()))
     if not cordoned:
-        assert seen.wish is not None
-        assert seen.wish.kind is Kind.HOLD
+        assert seen.limited_action is not None
+        assert seen.limited_action.kind is Kind.CORDON
         good = node("n", condition("False"), state=state)
-        cleared = look(good, replace(scope(), live=frozenset())).intent
+        cleared = look(good, replace(scope(), live=frozenset())).action
         assert cleared is not None
         assert (cleared.kind, cleared.state) == (Kind.CLEAR, None)
         return
-    assert seen.wish is None
-    assert seen.standing == ("foreign" if phase.held else "foreign-cordon")
-    if phase.held:
-        assert seen.intent is not None
-        assert seen.intent.reason == "CordonOrphaned"
-        assert seen.intent.state is not None
+    assert seen.limited_action is None
+    assert seen.standing == ("foreign" if phase.cordoned else "foreign-cordon")
+    if phase.cordoned:
+        assert seen.action is not None
+        assert seen.action.reason == "CordonOrphaned"
+        assert seen.action.state is not None
         again = look(
-            replace(found, annotations=node("n", state=seen.intent.state).annotations),
+            replace(found, annotations=node("n", state=seen.action.state).annotations),
             replace(scope(), live=frozenset()),
         )
-        assert (again.intent, again.wish) == (None, None)
+        assert (again.action, again.limited_action) == (None, None)
         assert "release n" in again.why
 
 
 def test_a_humans_uncordon_counts_for_a_time_that_is_set() -> None:
     about = scope(recovery={"cancelFor": "2h"})
-    intent = look(node("n", BAD, state=CORDONED), about).intent
-    assert intent is not None
-    cancelled = node("n", condition("True", heartbeat=NOW + 7100), state=intent.state)
-    assert look(cancelled, about, NOW + 7199).wish is None
+    action = look(node("n", BAD, state=CORDONED), about).action
+    assert action is not None
+    cancelled = node("n", condition("True", heartbeat=NOW + 7100), state=action.state)
+    assert look(cancelled, about, NOW + 7199).limited_action is None
     assert look(cancelled, about, NOW + 7199).due == NOW + 7200
-    again = look(cancelled, about, NOW + 7200).wish
+    again = look(cancelled, about, NOW + 7200).limited_action
     assert again is not None
     assert "somebody uncordoned it 2h ago" in again.message
 
@@ -459,31 +466,31 @@ def test_a_humans_uncordon_counts_for_a_time_that_is_set() -> None:
 )
 def test_a_controllers_uncordon_is_no_humans(manager: str, human: bool) -> None:
     found = node("n", BAD, state=replace(CORDONED, rule=rule().mark), unschedulable_by=manager)
-    intent = look(found, scope()).intent
-    assert intent is not None
-    assert intent.state is not None
-    assert intent.kind is Kind.CANCEL
-    assert intent.state.phase is (Phase.CANCELLED if human else Phase.SEEN)
-    after = look(replace(found, annotations=node("n", state=intent.state).annotations), scope())
-    assert (after.wish is None) is human
+    action = look(found, scope()).action
+    assert action is not None
+    assert action.state is not None
+    assert action.kind is Kind.CANCEL
+    assert action.state.phase is (Phase.CANCELLED if human else Phase.SEEN)
+    after = look(replace(found, annotations=node("n", state=action.state).annotations), scope())
+    assert (after.limited_action is None) is human
 
 
 def test_two_controllers_do_not_fight_for_ever() -> None:
-    flapping = replace(CORDONED, holds=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
-    intent = look(node("n", BAD, state=flapping, unschedulable_by="x"), scope()).intent
-    assert intent is not None
-    assert intent.state is not None
-    assert intent.state.phase is Phase.CANCELLED
+    flapping = replace(CORDONED, cordons=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
+    action = look(node("n", BAD, state=flapping, unschedulable_by="x"), scope()).action
+    assert action is not None
+    assert action.state is not None
+    assert action.state.phase is Phase.CANCELLED
 
 
 def test_a_silent_detectors_bad_condition_keeps_only_the_node_that_it_cordoned() -> None:
     rules = (rule(), rule(condition="Other", action="cordon"))
     silent = condition("True", "Other", heartbeat=NOW - 3600)
-    recovered = held(CORDONED, condition("False"), silent)
-    intent = look(recovered, scope(*rules), NOW + 400, since=NOW).intent
-    assert intent is not None
-    assert intent.kind is Kind.GIVE_BACK
-    cause = held(replace(CORDONED, condition="Other"), condition("False"), silent)
+    recovered = cordoned(CORDONED, condition("False"), silent)
+    action = look(recovered, scope(*rules), NOW + 400, since=NOW).action
+    assert action is not None
+    assert action.kind is Kind.UNCORDON
+    cause = cordoned(replace(CORDONED, condition="Other"), condition("False"), silent)
     seen = look(cause, scope(*rules), NOW + 400, since=NOW)
-    assert seen.intent is None
+    assert seen.action is None
     assert (seen.rejected, "restart the detector" in seen.why) == ("stale-heartbeat", True)

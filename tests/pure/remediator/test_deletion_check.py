@@ -123,9 +123,9 @@ class DryRunByWebhook(FakeApi):
     honest = False
     asked = 0
 
-    def _evict(self, path: str, body: Json, *, rehearse: bool) -> tuple[int, Json]:
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
         self.asked += 1
-        return super()._evict(path, body, rehearse=rehearse or not self.honest)
+        return super()._evict(path, body, dry_run=dry_run or not self.honest)
 
 
 def test_the_whole_remediator_names_it_and_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def test_a_deletion_that_was_called_back_is_ordered_again_at_once() -> None:
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW + 599)
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
-    made.not_asked("uid-a")
+    made.not_probed("uid-a")
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
 
 

@@ -167,12 +167,12 @@ class Cluster:
 
     def set(self, number: int, status: str, state: State | None) -> None:
         """The node as it is from now on."""
-        held = state is not None and state.phase.held
+        cordoned = state is not None and state.phase.cordoned
         made = things.node(
             f"n{number}",
             things.condition(status, heartbeat=self.now),
             state=state,
-            unschedulable=held,
+            unschedulable=cordoned,
             version=str(int(self.now)),
         )
         self.planner.apply(Change(made.name, None, made), self.now)
@@ -184,14 +184,14 @@ class Cluster:
         slots.standing = {f"uid-n{n}": NOW + n for n in standing}
         slots.ready = frozenset(f"uid-n{n}" for n in asking)
         begun = []
-        for intent in self.planner.plan(self.now).intents:
-            state = intent.state
-            number = int(intent.node.removeprefix("n"))
+        for action in self.planner.plan(self.now).intents:
+            state = action.state
+            number = int(action.node.removeprefix("n"))
             if state is not None and state.phase is Phase.DRAINING:
-                assert intent.kind in (Kind.HOLD, Kind.DRAIN)
+                assert action.kind in (Kind.CORDON, Kind.DRAIN)
                 begun.append(number)
             self.set(number, "True", state)
-            self.planner.settled(intent, self.planner.entries[intent.uid].node, self.now)
+            self.planner.settled(action, self.planner.entries[action.uid].node, self.now)
         return begun
 
     @property
@@ -211,7 +211,7 @@ def test_a_drain_at_a_standstill_gives_its_place_away_only_when_it_is_wanted() -
     assert cluster.without_place == [0]
     assert cluster.plan(standing=()) == []  # one at a time, as before
     tally = cluster.planner.tally(cluster.now)
-    assert (tally.draining, tally.held) == (1, 3)
+    assert (tally.draining, tally.cordoned) == (1, 3)
 
 
 def test_it_goes_on_when_a_place_is_free_and_it_asks_before_others() -> None:
@@ -390,7 +390,7 @@ def test_where_fewer_drains_may_run_than_do_those_go_on_and_none_begins(now_allo
         assert cluster.without_place == []
         assert planner.tally(cluster.now).draining == 3
     waits = [e.blocked for e in planner.entries.values() if e.blocked is not None]
-    assert {block.message for block in waits} == {f"3 drains, allowed {now_allowed}"}
+    assert {skip_reason.message for skip_reason in waits} == {f"3 drains, allowed {now_allowed}"}
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     for left, number in zip((2, 1, 0), begun, strict=True):
         cluster.set(number, "True", done)

@@ -32,7 +32,7 @@ class Looks:
         self.posted: list[Any] = []
         self.said: list[tuple[str, str, str]] = []
         self.not_ours: list[Node] = []
-        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._said,
+        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._reported,
                             evicted=lambda _: None, not_ours=self.not_ours.append,
                             returned=lambda _: None)  # fmt: skip
         workers = Workers(1)
@@ -54,7 +54,7 @@ class Looks:
             drain.begin_wave(0)
             self.made.running[name] = Running(drain, None)  # type: ignore[arg-type]
 
-    def _said(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
+    def _reported(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
         self.said.append((node, reason, message))
 
     def advance(self, seconds: float = 0.0, *, stopped: bool = False) -> list[str]:
@@ -117,9 +117,9 @@ class Api:
         return self.raw
 
     def evict(
-        self, namespace: str, name: str, uid: str, grace: int | None, *, rehearse: bool
+        self, namespace: str, name: str, uid: str, grace: int | None, *, dry_run: bool
     ) -> Any:
-        self.asked.append((name, rehearse))
+        self.asked.append((name, dry_run))
         return Answer(201, b"{}")
 
 

@@ -181,11 +181,11 @@ def test_what_was_said_is_remembered_in_bounded_memory_and_time(
     monkeypatch.setattr(writer._queue, "put_nowait", lambda _: None)
     for number in range(3 * MOST_SAID):
         writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
-    assert len(writer._said) == MOST_SAID
+    assert len(writer._reported) == MOST_SAID
     moment = time.monotonic() + 301
     monkeypatch.setattr("selfheal_remediator.kube.events.time.monotonic", lambda: moment)
     writer.say(CORDONED)
-    assert list(writer._said) == [CORDONED]
+    assert list(writer._reported) == [CORDONED]
 
 
 def test_where_many_wait_an_event_waits_for_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,12 @@ def test_finished_pods_take_no_room() -> None:
 
 def test_selectors_and_taints_are_respected() -> None:
     tainted = Room.of(node(taints=(Taint("gpu", "", "NoSchedule"),)), [])
-    assert not tainted.holds(pod())
-    assert tainted.holds(pod(tolerations=(("gpu", "Exists", "", ""),)))
+    assert not tainted.admits(pod())
+    assert tainted.admits(pod(tolerations=(("gpu", "Exists", "", ""),)))
     soft = Room.of(node(taints=(Taint("gpu", "", "PreferNoSchedule"),)), [])
-    assert soft.holds(pod())
-    assert not Room.of(node(), []).holds(pod(node_selector={"disk": "ssd"}))
-    assert Room.of(node(labels={"disk": "ssd"}), []).holds(pod(node_selector={"disk": "ssd"}))
+    assert soft.admits(pod())
+    assert not Room.of(node(), []).admits(pod(node_selector={"disk": "ssd"}))
+    assert Room.of(node(labels={"disk": "ssd"}), []).admits(pod(node_selector={"disk": "ssd"}))
 
 
 def test_tolerations() -> None:
@@ -76,10 +76,10 @@ def test_the_text_names_pods_and_sums() -> None:
 
 def test_every_resource_is_counted() -> None:
     gpu = pod(requests=Capacity(100, 0, 1, (("nvidia.com/gpu", 8),)))
-    assert not Room.of(node(), []).holds(gpu)
+    assert not Room.of(node(), []).admits(gpu)
     room = Room.of(node(allocatable=Capacity(1000, 2**30, 110, (("nvidia.com/gpu", 8),))), [])
-    assert room.holds(gpu)
-    assert not Room.of(room.node, [gpu]).holds(gpu)
+    assert room.admits(gpu)
+    assert not Room.of(room.node, [gpu]).admits(gpu)
     assert "8 nvidia.com/gpu" in describe([gpu], 1)
 
 
@@ -100,10 +100,10 @@ def test_pods_that_must_be_apart_are() -> None:
         affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     )
     one, plain = pod("a", placement=apart), pod("b")
-    assert not Room.of(node(), [plain]).holds(one)
-    assert not Room.of(node(), [one]).holds(plain)
-    assert Room.of(node(), [pod(labels={"app": "db"})]).holds(one)
-    assert Room.of(node(), [pod(namespace="other")]).holds(one)
+    assert not Room.of(node(), [plain]).admits(one)
+    assert not Room.of(node(), [one]).admits(plain)
+    assert Room.of(node(), [pod(labels={"app": "db"})]).admits(one)
+    assert Room.of(node(), [pod(namespace="other")]).admits(one)
     assert place([one, pod("c", placement=apart)], Room.of(node(), []))
 
 
@@ -115,8 +115,8 @@ def test_spread_over_hosts_is_kept_to_the_allowed_skew() -> None:
         "labelSelector": {"matchLabels": {"app": "web"}},
     }
     spread = _asking(topologySpreadConstraints=[constraint])
-    assert Room.of(node(), [pod("a")]).holds(pod("b", placement=spread))
-    assert not Room.of(node(), [pod("a"), pod("c")]).holds(pod("b", placement=spread))
+    assert Room.of(node(), [pod("a")]).admits(pod("b", placement=spread))
+    assert not Room.of(node(), [pod("a"), pod("c")]).admits(pod("b", placement=spread))
     soft = _asking(
         topologySpreadConstraints=[{**constraint, "whenUnsatisfiable": "ScheduleAnyway"}]
     )
@@ -132,13 +132,13 @@ def test_spread_over_hosts_is_kept_to_the_allowed_skew() -> None:
 )
 def test_what_cannot_be_told_is_no_yes_and_is_named(spec: dict[str, Any]) -> None:
     asking = pod(placement=placement_from_spec(spec, "default"))
-    assert not Room.of(node(), []).holds(asking)
+    assert not Room.of(node(), []).admits(asking)
     assert "cannot tell for 1 of them (default/p: " in describe([asking], 1)
 
 
 def test_host_ports_are_taken_once() -> None:
     ports = _asking(containers=[{"ports": [{"containerPort": 80, "hostPort": 80}]}])
-    assert not Room.of(node(), [pod("a", placement=ports)]).holds(pod("b", placement=ports))
+    assert not Room.of(node(), [pod("a", placement=ports)]).admits(pod("b", placement=ports))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_volume_that_no_other_node_can_use_ties_its_pod(key: str) -> None:
     assert not tied(None, [])
     claimed = pod(claims=("data",))
     room = Room.of(node("b", labels={key: "b"}), [])
-    assert not room.holds(claimed, {("default", "data"): terms})
+    assert not room.admits(claimed, {("default", "data"): terms})
 
 
 def test_a_zone_gets_a_node_where_nodes_are_made() -> None:

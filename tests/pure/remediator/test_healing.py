@@ -30,14 +30,14 @@ def world(wanted: int = 3, *, settle: bool = True, **more: Any) -> World:
 
 def state(made: World, key: str = KEY) -> State:
     """The policy in one word."""
-    status = made.healing.wards[key].status
+    status = made.healing.policy_states[key].status
     assert status is not None
     return status.state
 
 
 def message(made: World, key: str = KEY) -> str:
     """What the policy's status says."""
-    status = made.healing.wards[key].status
+    status = made.healing.policy_states[key].status
     assert status is not None
     return status.message
 
@@ -121,7 +121,7 @@ def test_a_hung_pod_is_restarted_as_soon_as_its_time_is_over() -> None:
 def test_pods_are_asked_in_turn_never_all_at_once() -> None:
     spec = {"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": 8080}}
     made = world(wanted=100, spec=spec)
-    asked = [[ask.uid for ask in made.tick().asks] for _ in range(30)]  # three times its interval
+    asked = [[ask.uid for ask in made.tick().probes] for _ in range(30)]  # three times its interval
     assert max(map(len, asked)) <= 30
     often = Counter(uid for uids in asked for uid in uids)
     assert often.keys() == made.pods.keys()
@@ -130,10 +130,10 @@ def test_pods_are_asked_in_turn_never_all_at_once() -> None:
 
 def test_below_the_threshold_means_of_the_wanted_pods() -> None:
     made = world(wanted=2, spec={"healthThreshold": 5})
-    ward = made.healing.wards[KEY]
-    assert made.healing.limit(ward) == 2
-    assert ward.status is not None
-    above = next(c for c in ward.status.conditions if c.type == "ThresholdAboveDesired")
+    policy_state = made.healing.policy_states[KEY]
+    assert made.healing.limit(policy_state) == 2
+    assert policy_state.status is not None
+    above = next(c for c in policy_state.status.conditions if c.type == "ThresholdAboveDesired")
     assert above.holds
     assert "5 counts as 2" in above.message
 
@@ -233,7 +233,7 @@ def test_a_refused_eviction_uses_nothing_up() -> None:
     made = world(wanted=3, fate=lambda _: "refused")
     made.break_one("web")
     made.run(600)
-    record = made.healing.wards[KEY].records["deploy-web"]
+    record = made.healing.policy_states[KEY].records["deploy-web"]
     assert (record.restarts, record.failures, record.pod) == ((), 0, "")
     assert made.evicted == []
     assert 2 < len(made.orders) < 25  # asked again, ever more seldom
@@ -360,7 +360,7 @@ def test_pods_that_cannot_be_listed_at_all_are_said() -> None:
     made.documents[KEY] = policy_json("web")
     made.healing.adopt(policy_from_json(made.documents[KEY]), made.now)
     made.tick()
-    assert made.healing.wards[KEY].status is None
+    assert made.healing.policy_states[KEY].status is None
     made.healing.pods_unknown(KEY, "403 Forbidden", made.now)
     assert state(made) is State.DEGRADED
     assert message(made) == "403 Forbidden"
@@ -386,13 +386,13 @@ def test_a_pod_that_should_be_gone_is_named_with_what_holds_it(
     made._change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
     said = []
     for _ in range(200):
-        held = made.pods.pop(pod.uid)  # the controllers may not take it away
+        cordoned = made.pods.pop(pod.uid)  # the controllers may not take it away
         said += made.tick().notices
-        made.pods[pod.uid] = held
+        made.pods[pod.uid] = cordoned
     assert [notice.reason for notice in said] == ["PodStuck"]
     assert word in said[0].message
     assert made.orders == []
-    status = made.healing.wards[KEY].status
+    status = made.healing.policy_states[KEY].status
     assert status is not None
     assert [(report.name, report.cause) for report in status.pods] == [(pod.name, "Terminating")]
     assert word in status.pods[0].detail
@@ -454,8 +454,8 @@ def test_the_first_of_two_owners_waits_until_the_second_is_certain() -> None:
 
 def test_a_paused_policy_tells_nothing_about_nodes() -> None:
     made = two_owners()
-    ward = made.healing.wards[KEY]
-    ward.policy = replace(ward.policy, paused=True)
+    policy_state = made.healing.policy_states[KEY]
+    policy_state.policy = replace(policy_state.policy, paused=True)
     _break_on(made, NODES[0])
     made.run(100)
     assert made.healing.findings == {}
@@ -486,12 +486,12 @@ def test_one_owner_alone_is_no_finding() -> None:
 
 def test_of_siblings_ill_everywhere_one_is_restarted_and_it_is_said_once_that_it_failed() -> None:
     made = world(wanted=3)
-    said, ill = [], set()
+    said, unhealthy = [], set()
     for _ in range(900):
         for uid, worker in made.workers.items():
-            if uid not in ill:
+            if uid not in unhealthy:
                 worker.broken = True
-                ill.add(uid)
+                unhealthy.add(uid)
         said += notices(made, 1)
     assert len(made.evicted) == 1
     assert [reason for reason, _ in said] == ["HealingTriggered", "HealingGaveUp"]

@@ -41,38 +41,38 @@ def waiting(reason: str, **more: Any) -> Container:
 
 
 CASES = [
-    ("well", {}, ALL, Health.WELL, ""),
-    ("not ready", {"ready": False}, ALL, Health.ILL, "NotReady"),
-    ("not ready, not asked for", {"ready": False}, NONE, Health.POOR, "NotReady"),
-    ("finished", {"phase": "Succeeded", "ready": False}, ALL, Health.OVER, "Succeeded"),
-    ("failed", {"phase": "Failed", "ready": False}, ALL, Health.OVER, "Failed"),
+    ("well", {}, ALL, Health.HEALTHY, ""),
+    ("not ready", {"ready": False}, ALL, Health.UNHEALTHY, "NotReady"),
+    ("not ready, not asked for", {"ready": False}, NONE, Health.DEGRADED, "NotReady"),
+    ("finished", {"phase": "Succeeded", "ready": False}, ALL, Health.FINISHED, "Succeeded"),
+    ("failed", {"phase": "Failed", "ready": False}, ALL, Health.FINISHED, "Failed"),
     ("leaving", {"deletion": NOW + 5, "ready": False}, ALL, Health.LEAVING, "Terminating"),
     (
         "crashing",
         {"ready": False, "containers": (waiting("CrashLoopBackOff", exit_code=1),)},
         ALL,
-        Health.ILL,
+        Health.UNHEALTHY,
         "CrashLoopBackOff",
     ),
     (
         "crashing, not asked for",
         {"ready": False, "containers": (waiting("CrashLoopBackOff"),)},
         NONE,
-        Health.POOR,
+        Health.DEGRADED,
         "CrashLoopBackOff",
     ),
     (
         "no image: a restart brings none",
         {"phase": "Pending", "ready": False, "containers": (waiting("ImagePullBackOff"),)},
         ALL,
-        Health.POOR,
+        Health.DEGRADED,
         "ImagePullBackOff",
     ),
     (
         "no image, and listed all the same",
         {"phase": "Pending", "ready": False, "containers": (waiting("ImagePullBackOff"),)},
         Symptoms(waiting_reasons=frozenset({"ImagePullBackOff"})),
-        Health.ILL,
+        Health.UNHEALTHY,
         "ImagePullBackOff",
     ),
     (
@@ -83,7 +83,7 @@ CASES = [
             "containers": (waiting("CreateContainerConfigError"),),
         },
         ALL,
-        Health.ILL,
+        Health.UNHEALTHY,
         "CreateContainerConfigError",
     ),
     (
@@ -97,21 +97,21 @@ CASES = [
             ),
         },
         ALL,
-        Health.POOR,
+        Health.DEGRADED,
         "OOMKilled",
     ),
     (
         "ended with an error",
         {"ready": False, "containers": (Container("main", exit_code=3, exit_reason="Error"),)},
         ALL,
-        Health.ILL,
+        Health.UNHEALTHY,
         "ExitCode",
     ),
     (
         "ended well",
         {"containers": (container(), Container("once", exit_code=0, exit_reason="Completed"))},
         ALL,
-        Health.WELL,
+        Health.HEALTHY,
         "",
     ),
     (
@@ -135,7 +135,7 @@ CASES = [
             "created": NOW - LONG_START - 1,
         },
         ALL,
-        Health.POOR,
+        Health.DEGRADED,
         "ContainerCreating",
     ),
     (
@@ -159,7 +159,7 @@ CASES = [
             ),
         },
         ALL,
-        Health.ILL,
+        Health.UNHEALTHY,
         "NotReady",
     ),
     (
@@ -172,7 +172,7 @@ CASES = [
             "containers": (),
         },
         ALL,
-        Health.POOR,
+        Health.DEGRADED,
         "Unschedulable",
     ),
 ]
@@ -186,7 +186,7 @@ def test_what_a_pod_shows(
 ) -> None:
     found = diagnose(watched("p", **pod), symptoms, None, NOW)
     assert (found.health, found.name) == (health, name)
-    assert (found.cause is Cause.NONE) is (health is not Health.ILL)
+    assert (found.cause is Cause.NONE) is (health is not Health.UNHEALTHY)
 
 
 def test_memory_is_reported_with_its_limit() -> None:
@@ -197,7 +197,7 @@ def test_memory_is_reported_with_its_limit() -> None:
 
 @pytest.mark.parametrize(
     ("age", "ready", "health"),
-    [(59.0, True, Health.WELL), (60.0, True, Health.ILL), (60.0, False, Health.ILL)],
+    [(59.0, True, Health.HEALTHY), (60.0, True, Health.UNHEALTHY), (60.0, False, Health.UNHEALTHY)],
 )
 def test_work_that_stands_still(age: float, ready: bool, health: Health) -> None:
     stall = Stall(NOW - age, NOW, 4)
@@ -208,7 +208,7 @@ def test_work_that_stands_still(age: float, ready: bool, health: Health) -> None
 
 def test_time_without_an_answer_is_no_stall() -> None:
     stall = Stall(NOW - 59, NOW, 4)  # asked at NOW; since then nobody answered
-    assert diagnose(watched("p"), ALL, stall, NOW + 100).health is Health.WELL
+    assert diagnose(watched("p"), ALL, stall, NOW + 100).health is Health.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -235,32 +235,36 @@ def test_since_when_work_stands_still(
 
 
 def test_looks_in_a_row_count_and_anything_else_begins_anew() -> None:
-    ill = diagnose(watched("p", ready=False, ready_changed=NOW), ALL, None, NOW)
-    well = diagnose(watched("p"), ALL, None, NOW)
-    sight = see(None, ill, NOW, counts=True)
-    sight = see(sight, ill, NOW + 5, counts=False)  # a change in between is no look
-    sight = see(sight, ill, NOW + 10, counts=True)
-    assert (sight.failed, sight.since) == (2, NOW)
-    assert not sight.certain(2, NOW + 59)
-    assert not sight.certain(3, NOW + 60)
-    assert sight.certain(2, NOW + 60)
-    sight = see(see(sight, well, NOW + 70, counts=False), ill, NOW + 71, counts=True)
-    assert (sight.failed, sight.since) == (1, NOW + 71)
+    unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW), ALL, None, NOW)
+    is_healthy = diagnose(watched("p"), ALL, None, NOW)
+    observation = see(None, unhealthy, NOW, counts=True)
+    observation = see(
+        observation, unhealthy, NOW + 5, counts=False
+    )  # a change in between is no look
+    observation = see(observation, unhealthy, NOW + 10, counts=True)
+    assert (observation.failed, observation.since) == (2, NOW)
+    assert not observation.certain(2, NOW + 59)
+    assert not observation.certain(3, NOW + 60)
+    assert observation.certain(2, NOW + 60)
+    observation = see(
+        see(observation, is_healthy, NOW + 70, counts=False), unhealthy, NOW + 71, counts=True
+    )
+    assert (observation.failed, observation.since) == (1, NOW + 71)
 
 
 def test_progress_between_two_looks_begins_anew() -> None:
-    sight = None
+    observation = None
     for number in range(5):
         now = NOW + 10 * number
         found = diagnose(watched("p"), ALL, Stall(now - 8, now, 1), now)
-        sight = see(sight, found, now, counts=True)
-        assert sight.failed == 1
+        observation = see(observation, found, now, counts=True)
+        assert observation.failed == 1
 
 
 def test_a_first_sight_believes_a_predecessors_note_before_the_pods_clock() -> None:
-    ill = diagnose(watched("p", ready=False, ready_changed=NOW - 300), ALL, None, NOW)
-    assert see(None, ill, NOW, counts=True).since == NOW - 300
-    assert see(None, ill, NOW, counts=True, noted=NOW - 40).since == NOW - 40
+    unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW - 300), ALL, None, NOW)
+    assert see(None, unhealthy, NOW, counts=True).since == NOW - 300
+    assert see(None, unhealthy, NOW, counts=True, noted=NOW - 40).since == NOW - 40
     ahead = diagnose(watched("p", ready=False, ready_changed=NOW + 99), ALL, None, NOW)
     assert see(None, ahead, NOW, counts=True).since == NOW
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_remediator.config import PODS_HUNG, Config, SettingsError, parse_config
-from selfheal_remediator.healing.node_view import node_path, node_trouble, said_of_nodes
+from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
 from selfheal_remediator.healing.owners import owner_from, owner_of
 from selfheal_remediator.healing.plan import Finding
 from selfheal_remediator.healing.policy import (
@@ -31,10 +31,10 @@ from selfheal_remediator.healing.policy import (
     selector_text,
 )
 from selfheal_remediator.healing.policy import State as PolicyState
-from selfheal_remediator.healing.progress_probe import Asker, NoAnswer, reading_from
+from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe, reading_from
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node
-from selfheal_remediator.node.annotation import HOLD_KEY, Phase, State
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
 from selfheal_remediator.node.evaluate import NO_MARKS
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.healing_world import NOW, policy, policy_json, watched
@@ -289,7 +289,7 @@ def test_a_node_that_is_not_known_is_gone() -> None:
     ("found", "acts"),
     [
         (node(), True),
-        (node(annotations={HOLD_KEY: "forensics"}), False),
+        (node(annotations={EXCLUDE_KEY: "forensics"}), False),
         (node(labels={"selfheal.dev/exclude": "true"}), False),
         (node(labels={"node-role.kubernetes.io/control-plane": ""}), False),
     ],
@@ -304,15 +304,15 @@ def test_where_the_rules_would_empty_a_node(found: Node, acts: bool) -> None:
 def test_a_finding_is_a_condition_to_the_rules_and_its_end_is_one_too() -> None:
     planner = _known(node())
     finding = {"n": Finding("n", NOW, "pods of 2 owners are ill here")}
-    said = said_of_nodes({}, finding, (), NOW)
+    said = reported_of_nodes({}, finding, (), NOW)
     planner.signal(said, NOW)
     assert planner.plan(NOW + 3).intents == ()
-    [intent] = planner.plan(NOW + 61).intents
-    assert intent.state is not None
-    assert (intent.state.condition, intent.state.action) == (PODS_HUNG, "drain")
+    [action] = planner.plan(NOW + 61).intents
+    assert action.state is not None
+    assert (action.state.condition, action.state.action) == (PODS_HUNG, "drain")
     # Said again it is the same occurrence; then it is over; then it is said of nobody any more.
-    assert said_of_nodes(said, finding, (), NOW + 70) == said
-    over = said_of_nodes(said, {}, (), NOW + 80)
+    assert reported_of_nodes(said, finding, (), NOW + 70) == said
+    over = reported_of_nodes(said, {}, (), NOW + 80)
     assert (over["n"].status, over["n"].transition) == ("False", NOW + 80)
     planner.signal({}, NOW + 90)
     entry = planner.entry_named("n")
@@ -321,7 +321,7 @@ def test_a_finding_is_a_condition_to_the_rules_and_its_end_is_one_too() -> None:
 
 
 def test_a_new_leader_can_say_that_it_is_over() -> None:
-    assert said_of_nodes({}, {}, ["held"], NOW)["held"].status == "False"
+    assert reported_of_nodes({}, {}, ["held"], NOW)["held"].status == "False"
 
 
 # -- settings --------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def _answering(status: int, body: bytes, headers: Mapping[str, str]) -> Iterator
 
 def test_a_pod_is_asked_over_http() -> None:
     with _answering(200, _body(oldest_age=12.5), {}) as port:
-        found = Asker(2.0).ask("127.0.0.1", port, "/progress", NOW)
+        found = ProgressProbe(2.0).ask("127.0.0.1", port, "/progress", NOW)
     assert (found.in_flight, found.oldest) == (2, 12.5)
 
 
@@ -407,9 +407,9 @@ def test_a_pod_is_asked_over_http() -> None:
 )
 def test_other_answers_say_nothing(status: int, body: bytes, headers: dict[str, str]) -> None:
     with _answering(status, body, headers) as port, pytest.raises(NoAnswer):
-        Asker(2.0).ask("127.0.0.1", port, "/progress", NOW)
+        ProgressProbe(2.0).ask("127.0.0.1", port, "/progress", NOW)
 
 
 def test_nobody_there_says_nothing() -> None:
     with pytest.raises(NoAnswer):
-        Asker(0.2).ask("127.0.0.1", 1, "/progress", NOW)
+        ProgressProbe(0.2).ask("127.0.0.1", 1, "/progress", NOW)

@@ -60,7 +60,7 @@ def test_and_of_the_status(server: FakeApi) -> None:
     raw = node("bad", "True", unschedulable=True)
     raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
     server.put(f"{NODES}/bad", raw)
-    [item] = status(_api(server, _config()), _config(), None, time.time()).held
+    [item] = status(_api(server, _config()), _config(), None, time.time()).cordoned
     assert item.pods_left == 0
     assert "claim d/data cannot be read" in item.note
 
@@ -73,7 +73,7 @@ def test_the_status_says_when_the_condition_has_changed_meanwhile(
     raw = node("bad", fault, unschedulable=True)
     raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
     server.put(f"{NODES}/bad", raw)
-    [item] = status(_api(server, _config()), _config(), None, time.time()).held
+    [item] = status(_api(server, _config()), _config(), None, time.time()).cordoned
     assert item.note == said
 
 
@@ -109,10 +109,10 @@ def test_where_daemon_sets_cannot_be_read_their_pods_are_not_told(
     assert any("DaemonSets cannot be read" in note for note in item.notes)
     now = int(time.time())
     state = State(phase, OWNER, "Fault", "True", since=now, drain_started=now)
-    held = node("bad", "True", unschedulable=True)
-    held["metadata"]["annotations"][STATE_KEY] = state.to_json()
-    server.put(f"{NODES}/bad", held)
-    [shown] = status(_api(server, _config()), _config(), None, time.time()).held
+    cordoned = node("bad", "True", unschedulable=True)
+    cordoned["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    server.put(f"{NODES}/bad", cordoned)
+    [shown] = status(_api(server, _config()), _config(), None, time.time()).cordoned
     assert ("DaemonSets cannot be read" in shown.note) is (phase is Phase.DRAINING)
 
 

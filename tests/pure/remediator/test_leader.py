@@ -243,7 +243,7 @@ def test_a_lease_whose_deletion_was_told_before_its_making_was_answered_is_made_
         one.leader.close()
 
 
-def _held(server: Server, duration: int, **spec: Any) -> None:
+def _cordoned(server: Server, duration: int, **spec: Any) -> None:
     with server.news:
         meta = {"name": "l", "namespace": "ns", "uid": "u"}
         held = {"holderIdentity": "gone", "leaseDurationSeconds": duration, **spec}
@@ -255,7 +255,7 @@ def test_a_lease_that_keeps_all_away_for_long_is_reported_once(
 ) -> None:
     monkeypatch.setattr(leader_module, "TICK", 0.01)
     server = Server()
-    _held(server, 2**31 - 1)
+    _cordoned(server, 2**31 - 1)
     one = Candidate(server, "one")
     said: list[str] = []
     one.leader.on_blocked = said.append
@@ -276,7 +276,7 @@ def test_a_lease_that_keeps_all_away_for_long_is_reported_once(
 
 def test_an_ordinary_lease_of_somebody_else_is_not_reported() -> None:
     server = Server()
-    _held(server, 1)
+    _cordoned(server, 1)
     one = Candidate(server, "one")
     said: list[str] = []
     one.leader.on_blocked = said.append
@@ -290,7 +290,7 @@ def test_an_ordinary_lease_of_somebody_else_is_not_reported() -> None:
 
 def test_a_lease_that_changed_hands_as_often_as_can_be_counted_is_taken_over() -> None:
     server = Server()
-    _held(server, 1, holderIdentity="", leaseTransitions=2**31 - 1)
+    _cordoned(server, 1, holderIdentity="", leaseTransitions=2**31 - 1)
     one = Candidate(server, "one")
     one.leader.start()
     try:

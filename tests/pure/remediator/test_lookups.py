@@ -167,10 +167,10 @@ def _agent(name: str, uid: str) -> dict[str, Any]:
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
     """The pod of the new one stays; one whose DaemonSet is really gone goes."""
-    block = True
+    skip_reason = True
 
     def disturb(verb: str, path: str) -> str:
-        return "503" if block and path.endswith("/a/eviction") else ""
+        return "503" if skip_reason and path.endswith("/a/eviction") else ""
 
     server = FakeApi(disturb)
     sets = "/apis/apps/v1/namespaces/d/daemonsets"
@@ -186,7 +186,7 @@ def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
         server.put(f"{PODS}/agent-1", None)
         server.put(f"{PODS}/agent-2", _agent("agent-2", "new" if exists else "older"))
         until("it is seen", lambda: _seen(server, _runs(made), "agent-2"))
-        block = False
+        skip_reason = False
         until("drained", lambda: _phase(server) == '"drained"')
     evicted = [path.rsplit("/", 1)[1] for verb, path, _ in server.did if verb == "EVICT"]
     assert evicted.count("agent-2") == (not exists)

@@ -25,8 +25,8 @@ def test_a_note_about_a_pod_is_not_believed_of_one_made_anew(age: float, since: 
     healing.pod_changed("ns/web", Change("db-0", None, pod))
     healing.pods_known("ns/web")
     healing.look(NOW, around())
-    sight = healing.wards["ns/web"].sights[pod.uid]
-    assert (sight.diagnosis.name, sight.since) == ("NotReady", since)
+    observation = healing.policy_states["ns/web"].observations[pod.uid]
+    assert (observation.diagnosis.name, observation.since) == ("NotReady", since)
 
 
 def test_a_finding_on_a_node_is_not_believed_of_one_made_anew_under_its_name() -> None:

@@ -127,10 +127,10 @@ def test_the_planner_touches_no_node_of_which_nothing_bad_was_said(
             continue
         known[node.uid] = node
         planner.apply(Change(node.name, None, node), NOW)
-    for intent in planner.plan(NOW + 1).intents:
-        node = known[intent.uid]
-        assert intent.kind is not Kind.HOLD or "Fault" in node.conditions
-        assert not still_held_by_others(node) or intent.kind is not Kind.GIVE_BACK
+    for action in planner.plan(NOW + 1).intents:
+        node = known[action.uid]
+        assert action.kind is not Kind.CORDON or "Fault" in node.conditions
+        assert not still_held_by_others(node) or action.kind is not Kind.UNCORDON
 
 
 def still_held_by_others(node: Node) -> bool:
@@ -152,7 +152,7 @@ def test_a_drain_goes_on_only_on_a_node_that_says_so(raw: Json, annotation: str)
         return
     if ours:
         assert raw["spec"]["unschedulable"] is True
-        assert parse_state(annotation).phase.held
+        assert parse_state(annotation).phase.cordoned
 
 
 CONFIG_TEXTS = st.text(max_size=80) | (

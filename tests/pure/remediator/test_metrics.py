@@ -40,8 +40,8 @@ def _samples(metrics: Metrics) -> int:
 def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series() -> None:
     metrics = Metrics()
     metrics.watch_age("nodes", lambda: 0.0)
-    held = {(f"node-{n}", "KernelDeadlock", "draining"): float(n) for n in range(1000)}
-    publish(metrics.held_info, named(held))
+    cordoned = {(f"node-{n}", "KernelDeadlock", "draining"): float(n) for n in range(1000)}
+    publish(metrics.cordoned_node_info, named(cordoned))
     for collector in list(metrics.registry._collector_to_names):
         if isinstance(collector, ProcessCollector):
             continue
@@ -77,8 +77,8 @@ def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen
 
 
 def test_of_many_held_nodes_those_held_longest_are_named() -> None:
-    held = {(f"n{n:04}", "C", "drained"): float(-n) for n in range(NAMED + 10)}
-    found = named(held)
+    cordoned = {(f"n{n:04}", "C", "drained"): float(-n) for n in range(NAMED + 10)}
+    found = named(cordoned)
     assert len(found) == NAMED
     assert ("n0009", "C", "drained") not in found
     assert found[(f"n{NAMED + 9:04}", "C", "drained")] == 1
@@ -86,5 +86,5 @@ def test_of_many_held_nodes_those_held_longest_are_named() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, NAMED])
 def test_few_held_nodes_are_all_named(count: int) -> None:
-    held = {(f"n{n}", "C", "drained"): 5.0 for n in range(count)}
-    assert named(held).keys() == held.keys()
+    cordoned = {(f"n{n}", "C", "drained"): 5.0 for n in range(count)}
+    assert named(cordoned).keys() == cordoned.keys()

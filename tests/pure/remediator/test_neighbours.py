@@ -8,7 +8,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.election import LeaseView
-from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import Scope, assess
 from selfheal_remediator.node.external_claims import leased, machines
 from tests.pure.remediator.fake_api import FakeApi
@@ -70,10 +70,17 @@ def test_a_machine(machine: dict[str, Any], what: str) -> None:
 def test_a_marked_node_is_left_alone() -> None:
     bad = node("n", condition("True"))
     about = config()
-    memory = observe(Memory(), None, bad, about.rules, NOW)
-    seen = assess(bad, memory, Scope(about, OWNER, marks={"n": "somebody is at work"}), NOW)
-    assert (seen.standing, seen.why, seen.wish) == ("foreign-mark", "somebody is at work", None)
-    assert assess(bad, memory, Scope(about, OWNER, marks={"other": "x"}), NOW).wish is not None
+    history = observe(NodeHistory(), None, bad, about.rules, NOW)
+    seen = assess(bad, history, Scope(about, OWNER, marks={"n": "somebody is at work"}), NOW)
+    assert (seen.standing, seen.why, seen.limited_action) == (
+        "foreign-mark",
+        "somebody is at work",
+        None,
+    )
+    assert (
+        assess(bad, history, Scope(about, OWNER, marks={"other": "x"}), NOW).limited_action
+        is not None
+    )
 
 
 def test_a_machine_that_cannot_be_read_now_is_still_at_work(

@@ -222,8 +222,8 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
 
 def test_a_standby_goes_on_with_the_same_first_start(api: FakeApi) -> None:
     """The leader dies in the middle."""
-    held = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
-    api.put(LEASE, _lease(300, **held))
+    cordoned = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    api.put(LEASE, _lease(300, **cordoned))
     first = api.get(LEASE)["metadata"]["annotations"][KEY]
     with running(api, _config()) as remediator:
         until("it has heard", lambda: remediator._start.counts is not None)

@@ -7,7 +7,7 @@ import pytest
 
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
-from selfheal_remediator.node.evaluate import Intent, Kind
+from selfheal_remediator.node.evaluate import Action, Kind
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.things import OWNER
@@ -20,20 +20,20 @@ def _raw(**annotations: str) -> dict[str, Any]:
     return {"metadata": meta, "spec": {}}
 
 
-def _intent(kind: Kind, state: State | None = STATE) -> Intent:
-    return Intent(kind, "n", "u", state, "", "")
+def _action(kind: Kind, state: State | None = STATE) -> Action:
+    return Action(kind, "n", "u", state, "", "")
 
 
 def _done(kind: Kind, raw: dict[str, Any], state: State | None = STATE) -> dict[str, Any]:
     node = node_from_json(raw)
-    patch = node_patch(_intent(kind, state), node, scale_down_disabled=True)
+    patch = node_patch(_action(kind, state), node, scale_down_disabled=True)
     return json_patch.apply(raw, patch)
 
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("change", [{"uid": "another"}, {"resourceVersion": "6"}])
 def test_another_node_or_a_changed_one_is_refused(kind: Kind, change: dict[str, str]) -> None:
-    patch = node_patch(_intent(kind), node_from_json(_raw()), scale_down_disabled=True)
+    patch = node_patch(_action(kind), node_from_json(_raw()), scale_down_disabled=True)
     raw = _raw()
     raw["metadata"].update(change)
     with pytest.raises(json_patch.TestFailed):
@@ -42,18 +42,18 @@ def test_another_node_or_a_changed_one_is_refused(kind: Kind, change: dict[str, 
 
 def test_hold_and_back_leaves_no_trace() -> None:
     raw = _raw(theirs="x")
-    held = _done(Kind.HOLD, raw)
-    assert held["spec"] == {"unschedulable": True}
-    assert held["metadata"]["annotations"][SCALE_DOWN_KEY] == "true"
-    assert parse_state(held["metadata"]["annotations"][STATE_KEY]) == replace(
+    cordoned = _done(Kind.CORDON, raw)
+    assert cordoned["spec"] == {"unschedulable": True}
+    assert cordoned["metadata"]["annotations"][SCALE_DOWN_KEY] == "true"
+    assert parse_state(cordoned["metadata"]["annotations"][STATE_KEY]) == replace(
         STATE, scale_down_mark=True
     )
-    assert _done(Kind.GIVE_BACK, held, None) == {**raw, "spec": {}}
+    assert _done(Kind.UNCORDON, cordoned, None) == {**raw, "spec": {}}
 
 
 def test_a_mark_of_somebody_else_stays() -> None:
-    held = _done(Kind.HOLD, _raw(**{SCALE_DOWN_KEY: "true"}))
-    back = _done(Kind.GIVE_BACK, held, None)
+    cordoned = _done(Kind.CORDON, _raw(**{SCALE_DOWN_KEY: "true"}))
+    back = _done(Kind.UNCORDON, cordoned, None)
     assert back["metadata"]["annotations"] == {SCALE_DOWN_KEY: "true"}
 
 
@@ -64,8 +64,8 @@ def test_a_node_without_annotations() -> None:
 
 
 def test_cancel_keeps_the_node_as_the_human_left_it() -> None:
-    held = _done(Kind.HOLD, _raw())
-    del held["spec"]["unschedulable"]
-    after = _done(Kind.CANCEL, held, replace(STATE, phase=Phase.CANCELLED))
+    cordoned = _done(Kind.CORDON, _raw())
+    del cordoned["spec"]["unschedulable"]
+    after = _done(Kind.CANCEL, cordoned, replace(STATE, phase=Phase.CANCELLED))
     assert after["spec"] == {}
     assert SCALE_DOWN_KEY not in after["metadata"]["annotations"]

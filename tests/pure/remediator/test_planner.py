@@ -15,7 +15,7 @@ from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node, Taint, node_from_json
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.conditions import observe
-from selfheal_remediator.node.evaluate import Intent, Kind, assess, read_state
+from selfheal_remediator.node.evaluate import Action, Kind, assess, read_state
 from selfheal_remediator.node.limits import budget
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from selfheal_remediator.node.planner import DUE_SPARE, Planner
@@ -65,10 +65,10 @@ class Cluster(RuleBasedStateMachine):
         self.version = 1
         self.raws = {name: raw_node(name) for name in NAMES}
         self.humans: set[str] = set()
-        self.flying: list[Intent] = []
+        self.flying: list[Action] = []
         #: The version of its node that each intent was decided on.
         self.decided_on: dict[str, str] = {}
-        self.answers: list[tuple[Intent, Node]] = []
+        self.answers: list[tuple[Action, Node]] = []
         self.events: list[Node] = []
         self.planner = self._started()
         self.paused = ""
@@ -96,8 +96,8 @@ class Cluster(RuleBasedStateMachine):
     @precondition(lambda self: self.answers)
     @rule()
     def an_answer_is_heard(self) -> None:
-        intent, found = self.answers.pop(0)
-        self.planner.settled(intent, found, self.now)
+        action, found = self.answers.pop(0)
+        self.planner.settled(action, found, self.now)
 
     @rule(
         name=st.sampled_from(NAMES),
@@ -123,7 +123,7 @@ class Cluster(RuleBasedStateMachine):
         if not spec.get("unschedulable"):
             spec["unschedulable"] = True
             state = read_state(node_from_json(self.raws[name]))
-            if state is None or not state.phase.held:
+            if state is None or not state.phase.cordoned:
                 # Else it was ours, uncordoned unseen: nothing tells their cordon from ours.
                 self.humans.add(name)
             self._changed(name)
@@ -160,33 +160,33 @@ class Cluster(RuleBasedStateMachine):
     def plans(self) -> None:
         plan = self.planner.plan(self.now, paused=self.paused)
         if self.paused:
-            assert not any(i.kind in (Kind.HOLD, Kind.DRAIN) for i in plan.intents)
+            assert not any(i.kind in (Kind.CORDON, Kind.DRAIN) for i in plan.intents)
         self.flying += plan.intents
-        for intent in plan.intents:
-            self.decided_on[intent.uid] = self.planner.entries[intent.uid].node.version
+        for action in plan.intents:
+            self.decided_on[action.uid] = self.planner.entries[action.uid].node.version
 
     @precondition(lambda self: self.flying)
     @rule(at=st.integers(0, 9))
     def a_write_arrives(self, at: int) -> None:
-        intent = self.flying.pop(at % len(self.flying))
-        raw = self.raws[intent.node]
+        action = self.flying.pop(at % len(self.flying))
+        raw = self.raws[action.node]
         fresh = node_from_json(raw)
-        entry = self.planner.entries[intent.uid]
-        if fresh.version != self.decided_on[intent.uid]:
-            memory = observe(entry.memory, entry.node, fresh, CONFIG.rules, self.now)
-            again = assess(fresh, memory, self.planner.scope(), self.now)
-            asked = again.intent or again.wish
-            if asked is None or asked.kind is not intent.kind:
-                self.planner.failed(intent, self.now)
+        entry = self.planner.entries[action.uid]
+        if fresh.version != self.decided_on[action.uid]:
+            history = observe(entry.history, entry.node, fresh, CONFIG.rules, self.now)
+            again = assess(fresh, history, self.planner.scope(), self.now)
+            asked = again.action or again.limited_action
+            if asked is None or asked.kind is not action.kind:
+                self.planner.failed(action, self.now)
                 return
-        after = json_patch.apply(raw, node_patch(intent, fresh, scale_down_disabled=True))
+        after = json_patch.apply(raw, node_patch(action, fresh, scale_down_disabled=True))
         self.version += 1
         after["metadata"]["resourceVersion"] = str(self.version)
-        self.raws[intent.node] = after
-        if intent.kind is Kind.GIVE_BACK:
-            assert intent.node not in self.humans, "a foreign cordon was undone"
+        self.raws[action.node] = after
+        if action.kind is Kind.UNCORDON:
+            assert action.node not in self.humans, "a foreign cordon was undone"
         found = node_from_json(after)
-        self.answers.append((intent, found))
+        self.answers.append((action, found))
         self.events.append(found)
 
     @precondition(lambda self: self.flying)
@@ -197,19 +197,21 @@ class Cluster(RuleBasedStateMachine):
             self.a_write_arrives(0)
             if not self.answers:
                 return
-            intent, _ = self.answers.pop()
+            action, _ = self.answers.pop()
         else:
-            intent = self.flying.pop()
-        found = node_from_json(self.raws[intent.node])
+            action = self.flying.pop()
+        found = node_from_json(self.raws[action.node])
         self.planner.apply(Change(found.name, None, found), self.now)
-        self.planner.failed(intent, self.now)
+        self.planner.failed(action, self.now)
 
     # -- what always holds --------------------------------------------------------------
 
     def _ours(self) -> list[Node]:
         found = [node_from_json(raw) for raw in self.raws.values()]
         return [
-            n for n in found if (state := read_state(n)) and state.phase.held and n.unschedulable
+            n
+            for n in found
+            if (state := read_state(n)) and state.phase.cordoned and n.unschedulable
         ]
 
     @invariant()
@@ -243,8 +245,8 @@ class Cluster(RuleBasedStateMachine):
             conditions += [_written(kind, "False", self.now) for kind in ("Fault", "Mild")]
             self.raws[name]["status"]["conditions"] = conditions
             self._changed(name)
-        for intent in self.flying:
-            self.planner.failed(intent, self.now)
+        for action in self.flying:
+            self.planner.failed(action, self.now)
         self.flying.clear()
         # Beyond the flap window: what flapped needs a human only as long as that lasts.
         for _ in range(5):
@@ -280,18 +282,18 @@ def _put(planner: Planner, found: Node, now: float = NOW) -> None:
     planner.apply(Change(found.name, None, found), now)
 
 
-def _carry_out(planner: Planner, intents: tuple[Intent, ...], now: float) -> None:
-    for intent in intents:
-        entry = planner.entries[intent.uid]
+def _carry_out(planner: Planner, intents: tuple[Action, ...], now: float) -> None:
+    for action in intents:
+        entry = planner.entries[action.uid]
         raw = {
             "metadata": {
-                "uid": intent.uid,
+                "uid": action.uid,
                 "resourceVersion": entry.node.version,
                 "annotations": dict(entry.node.annotations),
             },
             "spec": {"unschedulable": True} if entry.node.unschedulable else {},
         }
-        patch = node_patch(intent, entry.node, scale_down_disabled=False)
+        patch = node_patch(action, entry.node, scale_down_disabled=False)
         after = json_patch.apply(raw, patch)
         done = replace(
             entry.node,
@@ -299,7 +301,7 @@ def _carry_out(planner: Planner, intents: tuple[Intent, ...], now: float) -> Non
             annotations=after["metadata"]["annotations"],
             version=str(int(entry.node.version) + 1),
         )
-        planner.settled(intent, done, now)
+        planner.settled(action, done, now)
 
 
 def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
@@ -320,16 +322,16 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
         touched |= {
             i.node
             for i in intents
-            if i.kind is Kind.HOLD and i.state and i.state.condition == "Fault"
+            if i.kind is Kind.CORDON and i.state and i.state.condition == "Fault"
         }
         _carry_out(planner, intents, now)
-        at_most = max(at_most, _held(planner, "Fault"))
+        at_most = max(at_most, _cordoned(planner, "Fault"))
     assert len(touched) <= 10
     assert at_most <= 10
     for _ in range(3):
         _carry_out(planner, planner.plan(now).intents, now)
-    assert _held(planner, "Fault") == 0
-    assert _held(planner, "Genuine") == 5
+    assert _cordoned(planner, "Fault") == 0
+    assert _cordoned(planner, "Genuine") == 5
     # The detector is mended: the wave is over, and one node that is bad later is believed.
     now += 60
     for entry in list(planner.entries.values()):
@@ -340,12 +342,12 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
     entry = planner.entries["uid-n999"]
     bad = condition("True", transition=now + 1, heartbeat=now)
     _put(planner, things.with_condition(entry.node, bad), now + 1)
-    assert [i.node for i in planner.plan(now + 1).intents if i.kind is Kind.HOLD] == ["n999"]
+    assert [i.node for i in planner.plan(now + 1).intents if i.kind is Kind.CORDON] == ["n999"]
 
 
-def _held(planner: Planner, kind: str) -> int:
+def _cordoned(planner: Planner, kind: str) -> int:
     states = [read_state(entry.node) for entry in planner.entries.values()]
-    return sum(1 for s in states if s is not None and s.phase.held and s.condition == kind)
+    return sum(1 for s in states if s is not None and s.phase.cordoned and s.condition == kind)
 
 
 def _restarts_and_says(planner: Planner, name: str, now: float, bad: str = "Fault") -> None:
@@ -367,11 +369,11 @@ def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
         now = NOW + 60 * number
         _restarts_and_says(planner, f"n{number}", now)
         _carry_out(planner, planner.plan(now + 60).intents, now + 60)
-        at_most = max(at_most, _held(planner, "Fault"))
+        at_most = max(at_most, _cordoned(planner, "Fault"))
     assert at_most <= 3  # signal.floor
     for _ in range(2):
         _carry_out(planner, planner.plan(now + 60).intents, now + 60)
-    assert _held(planner, "Fault") == 0
+    assert _cordoned(planner, "Fault") == 0
     assert planner.suspects.keys() == {("Fault", "Why")}
 
 
@@ -383,7 +385,7 @@ def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> 
         bad = condition("True", transition=now, heartbeat=now)
         _put(planner, things.with_condition(seen, bad), now)
         _carry_out(planner, planner.plan(now).intents, now)
-    assert _held(planner, "Fault") == 10
+    assert _cordoned(planner, "Fault") == 10
     assert planner.suspects == {}
 
 
@@ -397,7 +399,7 @@ def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
         bad = condition("True", transition=now + 60 * number, heartbeat=now + 60 * number)
         _put(planner, things.with_condition(seen, bad), now + 60 * number)
         _carry_out(planner, planner.plan(now + 60 * number).intents, now + 60 * number)
-    assert _held(planner, "Fault") == 10
+    assert _cordoned(planner, "Fault") == 10
 
 
 def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> None:
@@ -408,9 +410,9 @@ def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> 
     planner.mark({"n0": "somebody else is at work"})
     plan = planner.plan(NOW)
     assert plan.intents == ()
-    assert plan.engaged == {"unavailable": 1}
+    assert plan.limited_by == {"unavailable": 1}
     planner.mark({})
-    assert [intent.node for intent in planner.plan(NOW).intents] == ["n0"]
+    assert [action.node for action in planner.plan(NOW).intents] == ["n0"]
 
 
 def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
@@ -424,8 +426,8 @@ def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
         seen = planner.entries[f"uid-z{number}"].node
         _put(planner, things.with_condition(seen, condition("True")))
     plan = planner.plan(NOW)
-    assert [intent.node for intent in plan.intents] == ["z1"]
-    assert plan.engaged == {"zoneOutage": 1}
+    assert [action.node for action in plan.intents] == ["z1"]
+    assert plan.limited_by == {"zoneOutage": 1}
 
 
 def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
@@ -435,12 +437,12 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
         labels = {"topology.kubernetes.io/zone": "ab"[number % 2]}
         _put(planner, node(f"d{number}", condition("True"), labels=labels))
     intents = planner.plan(NOW).intents
-    phases = [intent.state.phase.value for intent in intents if intent.state]
+    phases = [action.state.phase.value for action in intents if action.state]
     assert sorted(phases) == ["cordoned", "cordoned", "draining", "draining"]
     _carry_out(planner, intents, NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
-    assert plan.engaged == {"maxDraining": 2}
+    assert plan.limited_by == {"maxDraining": 2}
 
 
 def test_groups_are_told_by_their_label() -> None:
@@ -449,8 +451,8 @@ def test_groups_are_told_by_their_label() -> None:
     for number in range(4):
         _put(planner, node(f"g{number}", condition("True"), labels={"pool": "xy"[number % 2]}))
     plan = planner.plan(NOW)
-    assert sorted(intent.node for intent in plan.intents) == ["g0", "g1"]
-    assert plan.engaged == {"group": 2}
+    assert sorted(action.node for action in plan.intents) == ["g0", "g1"]
+    assert plan.limited_by == {"group": 2}
 
 
 def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
@@ -468,7 +470,7 @@ def _holds_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
     names = []
     for second in range(0, 600, 10):
         intents = planner.plan(begun + second).intents
-        names += [intent.node for intent in intents if intent.kind is Kind.HOLD]
+        names += [action.node for action in intents if action.kind is Kind.CORDON]
         _carry_out(planner, intents, begun + second)
     return names
 
@@ -516,7 +518,7 @@ def test_of_a_wave_that_passed_before_it_leads_a_standby_suspects_nothing() -> N
         _put(planner, things.with_condition(entry.node, good), NOW + 9)
     planner.begin_term(NOW + 60)
     intents = planner.plan(NOW + 60).intents
-    assert sorted(i.node for i in intents if i.kind is Kind.HOLD) == ["n0", "n1", "n2"]
+    assert sorted(i.node for i in intents if i.kind is Kind.CORDON) == ["n0", "n1", "n2"]
 
 
 def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
@@ -528,7 +530,7 @@ def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
     _put(planner, things.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
-    assert plan.engaged == {"controlPlaneIll": 1}
+    assert plan.limited_by == {"controlPlaneIll": 1}
 
 
 def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
@@ -536,8 +538,8 @@ def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
     before = replace(planner.entries["uid-n0"].node, version="5")
     bad = things.with_condition(before, condition("True"))
     _put(planner, bad, NOW)
-    (intent,) = planner.plan(NOW).intents
-    _carry_out(planner, (intent,), NOW)
+    (action,) = planner.plan(NOW).intents
+    _carry_out(planner, (action,), NOW)
     _put(planner, replace(bad, version="5"), NOW)
     assert planner.plan(NOW).intents == ()
     assert planner.entries["uid-n0"].node.unschedulable
@@ -549,7 +551,7 @@ def test_when_etcd_was_restored_what_is_listed_counts_though_it_is_older() -> No
     bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
     listed = replace(bad, version="500")
     planner.apply(Change("n0", None, listed, restored=True), NOW)
-    assert [intent.kind for intent in planner.plan(NOW).intents] == [Kind.HOLD]
+    assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
     _put(planner, replace(things.with_condition(bad, condition("False")), version="501"), NOW)
     assert planner.entries["uid-n0"].node.version == "501"
 
@@ -570,13 +572,13 @@ def test_a_list_shows_what_a_restore_of_etcd_took_back(
     planner = _planner(3)
     state = State(Phase.CORDONED, OWNER, "Fault", "True", since=int(NOW))
     before = planner.entries["uid-n0"].node
-    held = things.node("n0", condition("True"), state=state, unschedulable=True, version=known)
-    _put(planner, held, NOW)
+    cordoned = things.node("n0", condition("True"), state=state, unschedulable=True, version=known)
+    _put(planner, cordoned, NOW)
     nodes = [replace(before, version=listed), replace(before, name="x", uid="uid-x")]
     assert [node.name for node in planner.listed(nodes, version, NOW)] == ["n0"] * counts
     assert planner.entries["uid-n0"].node.unschedulable is not counts
     planner.plan(NOW)
-    assert planner.tally(NOW).held == (0 if counts else 1)
+    assert planner.tally(NOW).cordoned == (0 if counts else 1)
     assert "uid-x" not in planner.entries
 
 
@@ -584,18 +586,18 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner = _planner(3)
     bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
     _put(planner, bad, NOW)
-    (intent,) = planner.plan(NOW).intents
-    assert intent.state is not None
+    (action,) = planner.plan(NOW).intents
+    assert action.state is not None
     written = replace(
-        bad, version="5", unschedulable=True, annotations={STATE_KEY: intent.state.to_json()}
+        bad, version="5", unschedulable=True, annotations={STATE_KEY: action.state.to_json()}
     )
     mended = replace(things.with_condition(written, condition("False")), version="6")
     _put(planner, mended, NOW)
-    planner.settled(intent, written, NOW)
+    planner.settled(action, written, NOW)
     assert planner.entries["uid-n0"].node == mended
     planner.plan(NOW)
     (back,) = planner.plan(NOW + 10).intents
-    assert back.kind is Kind.GIVE_BACK
+    assert back.kind is Kind.UNCORDON
 
 
 def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
@@ -608,11 +610,11 @@ def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
     _put(planner, things.with_condition(planner.entries["uid-n1"].node, condition("True")))
     assert planner.plan(NOW).intents == ()
     (back,) = planner.plan(NOW + 10).intents
-    assert back.kind is Kind.GIVE_BACK
+    assert back.kind is Kind.UNCORDON
     assert planner.plan(NOW + 10).intents == ()
     _carry_out(planner, (back,), NOW + 10)
     (hold,) = planner.plan(NOW + 10).intents
-    assert (hold.kind, hold.node) == (Kind.HOLD, "n1")
+    assert (hold.kind, hold.node) == (Kind.CORDON, "n1")
 
 
 def test_a_drain_that_rests_keeps_its_place() -> None:
@@ -634,13 +636,13 @@ def test_a_drain_that_rests_keeps_its_place() -> None:
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     planner = _planner(3)
     _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
-    (intent,) = planner.plan(NOW).intents
-    planner.failed(intent, NOW)
+    (action,) = planner.plan(NOW).intents
+    planner.failed(action, NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
     assert plan.wake is not None
     (again,) = planner.plan(plan.wake).intents
-    assert (again.kind, again.node) == (intent.kind, intent.node)
+    assert (again.kind, again.node) == (action.kind, action.node)
 
 
 def test_the_peak_is_by_when_the_population_was_last_so_large() -> None:
@@ -665,16 +667,16 @@ def test_a_new_leader_knows_from_the_nodes_when_the_last_ones_were_cordoned(
 ) -> None:
     planner = _planner(3, brakes={"maxHeld": "100%", **pace})
     now = NOW + 7200
-    state = State(phase, OWNER, "Fault", "True", "Why", "cordon", holds=(int(now - 400),))
-    found = node("n2", condition("True", heartbeat=now), unschedulable=phase.held, state=state)
+    state = State(phase, OWNER, "Fault", "True", "Why", "cordon", cordons=(int(now - 400),))
+    found = node("n2", condition("True", heartbeat=now), unschedulable=phase.cordoned, state=state)
     _put(planner, replace(found, version="2"), now)
     planner.begin_term(now)
     _goes_bad(planner, "n0", now)
     plan = planner.plan(now)
-    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == []
-    assert plan.engaged[brake] >= 1
-    assert planner.plan(now + 199).engaged[brake] >= 1
-    granted = [i.node for i in planner.plan(now + 200).intents if i.kind is Kind.HOLD]
+    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == []
+    assert plan.limited_by[brake] >= 1
+    assert planner.plan(now + 199).limited_by[brake] >= 1
+    granted = [i.node for i in planner.plan(now + 200).intents if i.kind is Kind.CORDON]
     assert len(granted) == 1
 
 
@@ -682,7 +684,7 @@ def test_a_new_leader_is_not_stopped_where_nothing_was_cordoned() -> None:
     planner = _planner(3, brakes={"maxHeld": "100%", **RATE})
     planner.begin_term(NOW + 7200)
     _goes_bad(planner, "n0", NOW + 7200)
-    assert [intent.node for intent in planner.plan(NOW + 7200).intents] == ["n0"]
+    assert [action.node for action in planner.plan(NOW + 7200).intents] == ["n0"]
 
 
 def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> None:
@@ -695,7 +697,7 @@ def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> N
     planner.begin_term(now)
     _goes_bad(planner, "n0", now)
     plan = planner.plan(now)
-    assert (plan.intents, plan.engaged) == ((), {"rate": 1})
+    assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
     assert plan.wake == pytest.approx(now + 4 * 3600)
 
 
@@ -706,7 +708,7 @@ def test_a_cordon_that_waited_for_the_brakes_is_written_with_its_own_time() -> N
     _carry_out(planner, planner.plan(NOW).intents, NOW)
     (late,) = planner.plan(NOW + 300).intents
     assert late.state is not None
-    assert late.state.holds == (int(NOW + 300),)
+    assert late.state.cordons == (int(NOW + 300),)
 
 
 def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
@@ -719,8 +721,8 @@ def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
     brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
     planner.reconfigure(_with_brakes(planner, brakes), now + 60)
     plan = planner.plan(now + 60)
-    assert (plan.intents, plan.engaged) == ((), {"rate": 1})
-    assert [intent.node for intent in planner.plan(now + 660).intents] == ["n1"]
+    assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
+    assert [action.node for action in planner.plan(now + 660).intents] == ["n1"]
 
 
 def test_a_rate_that_is_raised_gives_room_at_once() -> None:
@@ -729,10 +731,10 @@ def test_a_rate_that_is_raised_gives_room_at_once() -> None:
     _goes_bad(planner, "n0", now)
     _carry_out(planner, planner.plan(now).intents, now)
     _goes_bad(planner, "n1", now)
-    assert planner.plan(now).engaged == {"rate": 1}
+    assert planner.plan(now).limited_by == {"rate": 1}
     brakes = {"maxHeld": "100%", "rate": {"count": 2, "window": "10m"}}
     planner.reconfigure(_with_brakes(planner, brakes), now + 60)
-    assert [intent.node for intent in planner.plan(now + 60).intents] == ["n1"]
+    assert [action.node for action in planner.plan(now + 60).intents] == ["n1"]
 
 
 def _goes_bad(planner: Planner, name: str, now: float) -> None:
@@ -749,15 +751,15 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
     planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
     for name in ("uid-n0", "uid-n1"):
         _put(planner, things.with_condition(planner.entries[name].node, condition("True")), NOW)
-    (intent,) = planner.plan(NOW).intents
-    _carry_out(planner, (intent,), NOW)
+    (action,) = planner.plan(NOW).intents
+    _carry_out(planner, (action,), NOW)
     assert planner.plan(NOW).intents == ()
     # The watch shows the node as it really is: untouched. That is no human uncordon.
-    real = planner.entries[intent.uid].node
-    shown = replace(real, unschedulable=False, annotations={}, version="9")
+    ignore_dry_run = planner.entries[action.uid].node
+    shown = replace(ignore_dry_run, unschedulable=False, annotations={}, version="9")
     _put(planner, copy.copy(shown), NOW)
     assert planner.plan(NOW).intents == ()
-    assert planner.plan(NOW).engaged == {"maxHeld": 1}
+    assert planner.plan(NOW).limited_by == {"maxHeld": 1}
 
 
 @pytest.mark.parametrize("phase", [Phase.DRAINED, Phase.CORDONED])
@@ -765,25 +767,25 @@ def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None
     """Their answers show the node as it really is, which nobody cordoned."""
     planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
     _goes_bad(planner, "n0", NOW)
-    real = replace(planner.entries["uid-n0"].node, version="9")
+    ignore_dry_run = replace(planner.entries["uid-n0"].node, version="9")
     (hold,) = planner.plan(NOW).intents
     _carry_out(planner, (hold,), NOW)
     assert hold.state is not None
     note = replace(hold, kind=Kind.NOTE, state=replace(hold.state, phase=phase, no_room=int(NOW)))
     assert note.state is not None
     assert planner.request(note, NOW)
-    answer = replace(real, annotations={STATE_KEY: note.state.to_json()})
+    answer = replace(ignore_dry_run, annotations={STATE_KEY: note.state.to_json()})
     planner.settled(note, answer, NOW)
-    _put(planner, copy.copy(real), NOW + 1)
+    _put(planner, copy.copy(ignore_dry_run), NOW + 1)
     assert planner.plan(NOW + 1).intents == ()
     assert planner.entries["uid-n0"].assessment.standing == phase.value
-    assert planner.tally(NOW + 1).held == 1
-    _put(planner, things.with_condition(real, condition("False")), NOW + 1)
+    assert planner.tally(NOW + 1).cordoned == 1
+    _put(planner, things.with_condition(ignore_dry_run, condition("False")), NOW + 1)
     (back,) = planner.plan(NOW + 11).intents
-    assert back.kind is Kind.GIVE_BACK
-    planner.settled(back, real, NOW + 11)
+    assert back.kind is Kind.UNCORDON
+    planner.settled(back, ignore_dry_run, NOW + 11)
     planner.plan(NOW + 11)
-    assert planner.tally(NOW + 11).held == 0
+    assert planner.tally(NOW + 11).cordoned == 0
     assert not planner.entries["uid-n0"].node.unschedulable
 
 
@@ -797,7 +799,7 @@ def test_what_was_held_in_dry_run_only_is_asked_for_when_it_counts(answered: boo
         _carry_out(planner, (rehearsed,), NOW)
     planner.reconfigure(planner.config.model_copy(update={"mode": "enforce"}), NOW)
     (hold,) = planner.plan(NOW).intents
-    assert (hold.kind, hold.node) == (Kind.HOLD, "n0")
+    assert (hold.kind, hold.node) == (Kind.CORDON, "n0")
     if not answered:
         _carry_out(planner, (rehearsed,), NOW)  # the answer to the rehearsal: nothing is held
         assert not planner.entries["uid-n0"].node.unschedulable
@@ -805,7 +807,7 @@ def test_what_was_held_in_dry_run_only_is_asked_for_when_it_counts(answered: boo
         assert planner.plan(NOW).intents == ()  # the write is under way
     _carry_out(planner, (hold,), NOW)
     assert planner.entries["uid-n0"].node.unschedulable
-    assert planner.tally(NOW).held == 1
+    assert planner.tally(NOW).cordoned == 1
 
 
 def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> None:
@@ -827,7 +829,7 @@ def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
         entry = planner.entries[f"uid-n{number}"]
         _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
     intents = planner.plan(NOW).intents
-    assert {i.node for i in intents if i.kind is Kind.HOLD} == {"n0", "n1", "n2"}
+    assert {i.node for i in intents if i.kind is Kind.CORDON} == {"n0", "n1", "n2"}
     phases = sorted(i.state.phase.value for i in intents if i.state is not None)
     assert phases == ["cordoned", "cordoned", "draining"]
 
@@ -837,12 +839,12 @@ def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
     entry = planner.entries["uid-n0"]
     _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
     _carry_out(planner, planner.plan(NOW).intents, NOW)
-    assert _held(planner, "Fault") == 1
-    well = condition("False", transition=NOW + 1, heartbeat=NOW + 1)
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, well), NOW + 1)
-    assert planner.plan(NOW + 2, paused="tea", ill="it does not answer").intents == ()
-    [back] = planner.plan(NOW + 12, paused="tea", ill="it does not answer").intents
-    assert (back.kind, back.node) == (Kind.GIVE_BACK, "n0")
+    assert _cordoned(planner, "Fault") == 1
+    is_healthy = condition("False", transition=NOW + 1, heartbeat=NOW + 1)
+    _put(planner, things.with_condition(planner.entries["uid-n0"].node, is_healthy), NOW + 1)
+    assert planner.plan(NOW + 2, paused="tea", unhealthy="it does not answer").intents == ()
+    [back] = planner.plan(NOW + 12, paused="tea", unhealthy="it does not answer").intents
+    assert (back.kind, back.node) == (Kind.UNCORDON, "n0")
 
 
 def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
@@ -857,7 +859,7 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
     plan = planner.plan(NOW + 5)
     assert (plan.intents, plan.wake) == ((), NOW + 60)
     (hold,) = planner.plan(NOW + 60).intents
-    assert hold.kind is Kind.HOLD
+    assert hold.kind is Kind.CORDON
 
 
 def _plain(*found: Node) -> Planner:
@@ -895,7 +897,7 @@ def test_the_only_schedulable_node_is_never_cordoned(
     name: str, bad: Node, others: list[Node], asked: bool
 ) -> None:
     plan = _plain(bad, *others).plan(NOW)
-    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == (["n"] if asked else [])
+    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == (["n"] if asked else [])
 
 
 def test_two_cordons_of_one_plan_leave_one_node() -> None:
@@ -903,15 +905,15 @@ def test_two_cordons_of_one_plan_leave_one_node() -> None:
     brakes = planner.config.brakes.model_copy(update={"max_held_floor": 2})
     planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
     plan = planner.plan(NOW)
-    assert [i.node for i in plan.intents if i.kind is Kind.HOLD] == ["a"]
-    assert plan.engaged == {"unavailable": 1}
+    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == ["a"]
+    assert plan.limited_by == {"unavailable": 1}
 
 
 def test_how_many_must_stay_can_be_set() -> None:
     planner = _plain(node("n", BAD))
     brakes = things.config(brakes={"minSchedulable": 0}).brakes
     planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
-    assert [intent.kind for intent in planner.plan(NOW).intents] == [Kind.HOLD]
+    assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
 
 
 @pytest.mark.parametrize(
@@ -923,18 +925,18 @@ def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_lon
     pace: dict[str, object],
 ) -> None:
     planner = Planner(things.config(brakes={"maxHeld": "100%", **pace}), OWNER, NOW - 1e6)
-    ahead = State(Phase.HEALED, OWNER, holds=(4_102_444_800,))
+    ahead = State(Phase.HEALED, OWNER, cordons=(4_102_444_800,))
     for found in (node("ahead", state=ahead), node("bad", condition("True"))):
         planner.apply(Change(found.name, None, found), NOW)
     assert planner.plan(NOW).intents == ()
-    later = [intent.node for intent in planner.plan(NOW + 61).intents]
+    later = [action.node for action in planner.plan(NOW + 61).intents]
     assert later == ["bad"]
 
 
 def test_a_node_that_is_seen_again_and_again_is_remembered_once() -> None:
     """Its next look lies hours ahead: nothing may pile up until then."""
     planner = _planner(3)
-    state = State(Phase.HEALED, OWNER, "Fault", "True", holds=(int(NOW),))
+    state = State(Phase.HEALED, OWNER, "Fault", "True", cordons=(int(NOW),))
     for number in range(3000):
         seen = node("n0", condition("False", heartbeat=NOW + number), state=state, version="9")
         _put(planner, seen, NOW + number / 1000)
@@ -945,8 +947,8 @@ def test_a_node_that_is_seen_again_and_again_is_remembered_once() -> None:
 def test_times_that_count_no_more_are_forgotten() -> None:
     planner = _planner(1)
     for number in range(5000):
-        holds = (int(NOW) - number % 2000,)
-        state = State(Phase.HEALED, OWNER, "Fault", "True", holds=holds)
+        cordons = (int(NOW) - number % 2000,)
+        state = State(Phase.HEALED, OWNER, "Fault", "True", cordons=cordons)
         _put(planner, node("n0", condition("False"), state=state, version="9"), NOW)
         planner.plan(NOW)
     assert len(planner._due) <= DUE_SPARE + 2
@@ -971,7 +973,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
         seen = planner.entries[f"uid-n{number}"].node
         _put(planner, things.with_condition(seen, condition("True")))
     _carry_out(planner, planner.plan(NOW).intents, NOW)
-    assert planner.tally(NOW).held == 3
+    assert planner.tally(NOW).cordoned == 3
     config = planner.config.model_copy(
         update={"brakes": Config.model_validate({"brakes": {"maxDraining": 0, **after}}).brakes}
     )
@@ -982,14 +984,14 @@ def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
     blocked = planner.entries["uid-n3"].blocked
     assert blocked is not None
     assert said in blocked.message
-    assert planner.tally(NOW + 1).held == 3
+    assert planner.tally(NOW + 1).cordoned == 3
 
 
 @pytest.mark.parametrize("delay", [61.0, 86400.0, float("inf")])
 def test_whatever_delay_is_asked_for_a_node_is_tried_again_within_a_minute(delay: float) -> None:
     planner = _planner(3)
     _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
-    (intent,) = planner.plan(NOW).intents
-    planner.failed(intent, NOW, delay)
+    (action,) = planner.plan(NOW).intents
+    planner.failed(action, NOW, delay)
     assert planner.plan(NOW + 59).intents == ()
-    assert [one.kind for one in planner.plan(NOW + 60).intents] == [intent.kind]
+    assert [one.kind for one in planner.plan(NOW + 60).intents] == [action.kind]

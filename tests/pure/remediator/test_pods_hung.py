@@ -24,7 +24,7 @@ def _policy(**spec: Any) -> dict[str, Any]:
     }
 
 
-def _held() -> dict[str, Any]:
+def _cordoned() -> dict[str, Any]:
     ago = int(time.time()) - 600
     state = State(
         Phase.CORDONED,
@@ -54,7 +54,7 @@ def test_a_node_held_for_its_pods_is_given_back(
     policy: dict[str, Any], trouble: str, enabled: bool
 ) -> None:
     api = FakeApi(lambda verb, path: trouble if (verb, path) == ("GET", PODS) else "")
-    api.put(f"{NODES}/held", _held())
+    api.put(f"{NODES}/held", _cordoned())
     api.put(f"{NODES}/other", node("other", "False"))
     api.put(POLICY, policy)
     config = Config.model_validate(

@@ -9,7 +9,7 @@ import pytest
 
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.healing.permits import Permit
-from selfheal_remediator.healing.plan import Block
+from selfheal_remediator.healing.plan import SkipReason
 from selfheal_remediator.threads import supervision
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
@@ -114,16 +114,16 @@ def test_a_restart_on_its_way_is_called_back_when_its_reason_is_gone(what: str) 
             raw["spec"]["paused"] = True
             raw["metadata"]["generation"] = 2
             stage.api.put(f"{POLICIES}/web", raw)
-            until("it is known", lambda: healing.wards["d/web"].policy.paused)
+            until("it is known", lambda: healing.policy_states["d/web"].policy.paused)
         elif what == "deleted":
             stage.api.put(f"{POLICIES}/web", None)
-            until("it is known", lambda: "d/web" not in healing.wards)
+            until("it is known", lambda: "d/web" not in healing.policy_states)
         elif what == "reconfigured":
             made.reconfigure(_config(policies={"lookInterval": "2s"}))
             until("it is known", lambda: made.healer.healing is not healing)
         else:
             stage.ready("web", "bad", "True")
-            until("it is known", lambda: healing.wards["d/web"].healthy == 2)
+            until("it is known", lambda: healing.policy_states["d/web"].healthy == 2)
         # The job is held up by the server: what the main loop decides now is decided before it.
         handled = threading.Event()
         made.post(lambda: made.post(handled.set))
@@ -139,11 +139,11 @@ def test_a_restart_on_its_way_is_called_back_when_its_reason_is_gone(what: str) 
 def test_a_permit_is_taken_or_recalled_never_both() -> None:
     taken, recalled = Permit(), Permit()
     assert taken.take() is None
-    assert not taken.recall(Block("recalled", "too late"))
+    assert not taken.recall(SkipReason("recalled", "too late"))
     assert taken.recalled is None
-    assert recalled.recall(Block("recalled", "first"))
-    assert recalled.recall(Block("recalled", "second"))
-    assert recalled.take() == recalled.recalled == Block("recalled", "first")
+    assert recalled.recall(SkipReason("recalled", "first"))
+    assert recalled.recall(SkipReason("recalled", "second"))
+    assert recalled.take() == recalled.recalled == SkipReason("recalled", "first")
 
 
 def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:

@@ -119,17 +119,17 @@ def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) 
 def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = True
+    cordoned = True
     slept: list[float] = []
 
     def fence() -> None:
-        if not held:
+        if not cordoned:
             raise NotLeader
 
     def sleep(seconds: float) -> None:
-        nonlocal held
+        nonlocal cordoned
         slept.append(seconds)
-        held = False  # it ran out meanwhile
+        cordoned = False  # it ran out meanwhile
 
     api.fence = fence
     monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", sleep)
@@ -171,7 +171,7 @@ def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
     slept: list[float] = []
     monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", slept.append)
     api.budget.close_for(32)
-    assert api.write("PATCH", "/lease", [], fenced=False, real=True).ok
+    assert api.write("PATCH", "/lease", [], fenced=False, ignore_dry_run=True).ok
     assert slept == [URGENT_WAIT]
     assert len(server.asked) == 1
 

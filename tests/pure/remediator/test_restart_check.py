@@ -42,9 +42,9 @@ def test_a_restart_whose_pod_stays_frees_its_owner_and_says_so() -> None:
     assert "not deleted" in first[2]
     # Not said twice in other words.
     assert [reason for _, reason, _ in said if reason == "HealingThrottled"] == []
-    ward = world.healing.wards["ns/web"]
-    assert ward.status is not None
-    assert ward.status.state in (State.THROTTLED, State.HEALING)
+    policy_state = world.healing.policy_states["ns/web"]
+    assert policy_state.status is not None
+    assert policy_state.status.state in (State.THROTTLED, State.HEALING)
 
 
 def test_it_is_not_restarted_for_ever() -> None:
@@ -98,7 +98,7 @@ def _restarted() -> tuple[World, RestartChecks, str]:
 
 
 def _due(world: World, checks: RestartChecks) -> tuple[list[str], float | None]:
-    found, wake = checks.due(world.healing.wards.values(), world.now)
+    found, wake = checks.due(world.healing.policy_states.values(), world.now)
     return [pod.uid for _, pod in found], wake
 
 
@@ -153,8 +153,8 @@ class Ignoring(FakeApi):
             self.put(f"{PODS}/web-{name}", _pod("web", name, ready))
         self.put(f"{POLICIES}/web", _policy("web"))
 
-    def _evict(self, path: str, body: Json, *, rehearse: bool) -> tuple[int, Json]:
-        if not rehearse:
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        if not dry_run:
             self.did.append(("EVICT", path, body))
         return 201, {"kind": "Status", "status": "Success"}
 
@@ -195,9 +195,9 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
     with running(server, config) as made:
         evict = made._api.evict
 
-        def broken(*args: Any, rehearse: bool = False) -> Any:
-            if rehearse:
-                return evict(*args, rehearse=True)
+        def broken(*args: Any, dry_run: bool = False) -> Any:
+            if dry_run:
+                return evict(*args, dry_run=True)
             evict(*args)
             raise error
 
@@ -207,7 +207,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
         handled = threading.Event()
         made.post(handled.set)
         assert handled.wait(60)
-        assert made.healer.healing.wards["d/web"].restarts == 1
+        assert made.healer.healing.policy_states["d/web"].restarts == 1
     server.close()
 
 

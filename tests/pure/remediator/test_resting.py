@@ -77,10 +77,10 @@ def test_it_rests_while_the_condition_is_good_and_goes_on(cluster: Cluster) -> N
         run = _drain(remediator)
         before = run.drain.deadline
         cluster.turns("False")
-        until("it rests", lambda: run.resting_since is not None)
+        until("it rests", lambda: run.paused_since is not None)
         cluster.open = True
         cluster.turns("True")
-        until("it goes on", lambda: run.resting_since is None)
+        until("it goes on", lambda: run.paused_since is None)
         until("the pod goes", cluster.evicted)
         assert run.drain.deadline > before
 
@@ -94,7 +94,7 @@ def test_who_leads_next_knows_of_the_rest(cluster: Cluster) -> None:
         begun = cluster.state()
         assert begun is not None
         cluster.turns("False")
-        until("it rests", lambda: run.resting_since is not None)
+        until("it rests", lambda: run.paused_since is not None)
         remediator.clock._offset += 300.0
         cluster.turns("True")
         later = begun.drain_started + 300

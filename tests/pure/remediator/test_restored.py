@@ -12,7 +12,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.failures import NotLeader
-from selfheal_remediator.healing.policy_state import Ward
+from selfheal_remediator.healing.policy_state import PolicyState
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Reflector, WatchEvent
 from selfheal_remediator.kube.objects import Json, node_from_json
@@ -69,8 +69,8 @@ def _config() -> Config:
     return Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
 
 
-def _ward(made: Remediator) -> Ward:
-    return made.healer.healing.wards["d/web"]
+def _ward(made: Remediator) -> PolicyState:
+    return made.healer.healing.policy_states["d/web"]
 
 
 def _paused(api: FakeApi, paused: bool) -> None:
@@ -130,8 +130,8 @@ def test_a_version_that_the_server_does_not_know_is_read_again() -> None:
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
 
         def forge() -> None:
-            ward = _ward(made)
-            ward.policy = replace(ward.policy, version="999999999")
+            policy_state = _ward(made)
+            policy_state.policy = replace(policy_state.policy, version="999999999")
 
         made.post(forge)
         _paused(api, True)
@@ -146,19 +146,19 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
     """Else every later write of the status is refused, and the restart stays counted."""
     evict, once = KubernetesApi.evict, threading.Event()
 
-    def not_now(self: KubernetesApi, *args: Any, rehearse: bool = False) -> Any:
-        if not rehearse and not once.is_set():
+    def not_now(self: KubernetesApi, *args: Any, dry_run: bool = False) -> Any:
+        if not dry_run and not once.is_set():
             once.set()
             raise NotLeader
-        return evict(self, *args, rehearse=rehearse)
+        return evict(self, *args, dry_run=dry_run)
 
     monkeypatch.setattr(KubernetesApi, "evict", not_now)
     conflicts: list[str] = []
     api = _api()
-    real = api._patch
+    ignore_dry_run = api._patch
 
-    def patched(path: str, body: Any, *, rehearse: bool) -> tuple[int, Json]:
-        answer = real(path, body, rehearse=rehearse)
+    def patched(path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
+        answer = ignore_dry_run(path, body, dry_run=dry_run)
         if path == POLICY and answer[0] == 409:
             conflicts.append(path)
         return answer

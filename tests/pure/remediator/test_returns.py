@@ -190,7 +190,7 @@ def _state(**more: Any) -> State:
 
 def test_the_annotation_stays_small_and_never_allows_more_when_it_is_full() -> None:
     returns = tuple((f"abcde{n:x}", n % 4 + 1) for n in range(MAX_OWNERS))
-    room = _state(returns=returns, returned="1800000000/abcdef", holds=(1800000000,) * 20)
+    room = _state(returns=returns, returned="1800000000/abcdef", cordons=(1800000000,) * 20)
     assert parse_state(room.to_json()) == room
     full = replace(room, condition="c" * 316, reason="r" * 999, rule="x" * 200)
     assert len(full.to_json().encode()) <= MAX_BYTES
@@ -202,10 +202,10 @@ def test_the_annotation_stays_small_and_never_allows_more_when_it_is_full() -> N
 
 
 def test_of_a_node_that_was_given_back_no_returns_are_kept() -> None:
-    held = _state(returns=(("abcdef", 4),), returned="1/a")
+    cordoned = _state(returns=(("abcdef", 4),), returned="1/a")
     for phase in Phase:
-        raw = json.loads(replace(held, phase=phase).to_json())
-        assert ("returns" in raw, "returned" in raw) == (phase.held, phase.held)
+        raw = json.loads(replace(cordoned, phase=phase).to_json())
+        assert ("returns" in raw, "returned" in raw) == (phase.cordoned, phase.cordoned)
 
 
 @pytest.mark.parametrize("returns", [[], "x", {"a": "1"}, {"a": True}, {"a": None}, 3])
@@ -245,9 +245,9 @@ class Insistent(FakeApi):
         raw["spec"]["tolerations"] = [{"operator": "Exists"}]
         self.put(f"{PODS}/{name}", raw)
 
-    def _evict(self, path: str, body: Json, *, rehearse: bool) -> tuple[int, Json]:
-        answer = super()._evict(path, body, rehearse=rehearse)
-        if answer[0] == 201 and not rehearse:
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        answer = super()._evict(path, body, dry_run=dry_run)
+        if answer[0] == 201 and not dry_run:
             self.again()
         return answer
 

@@ -1,6 +1,6 @@
 """One remediator acts in a cluster: the oldest whose Lease lives."""
 
-from selfheal_remediator.controller.peers import MARGIN, Rivals
+from selfheal_remediator.controller.peers import MARGIN, Peers
 from selfheal_remediator.kube.election import LeaseView
 
 
@@ -13,49 +13,49 @@ MINE = lease("mine", 100)
 
 
 def test_alone_is_first() -> None:
-    assert Rivals("ns/mine").first([MINE], 0) == ""
+    assert Peers("ns/mine").first([MINE], 0) == ""
 
 
 def test_the_older_one_is_first_at_first_sight() -> None:
-    assert Rivals("ns/mine").first([MINE, lease("old", 50)], 0) == "ns/old"
-    assert Rivals("ns/mine").first([MINE, lease("young", 150)], 0) == ""
+    assert Peers("ns/mine").first([MINE, lease("old", 50)], 0) == "ns/old"
+    assert Peers("ns/mine").first([MINE, lease("young", 150)], 0) == ""
 
 
 def test_two_of_the_same_second_agree_on_one() -> None:
     both = [lease("a", 100), lease("b", 100)]
-    assert Rivals("ns/a").first(both, 0) == ""
-    assert Rivals("ns/b").first(both, 0) == "ns/a"
+    assert Peers("ns/a").first(both, 0) == ""
+    assert Peers("ns/b").first(both, 0) == "ns/a"
 
 
 def test_one_that_let_go_does_not_count() -> None:
-    assert Rivals("ns/mine").first([MINE, lease("old", 50, holder="")], 0) == ""
+    assert Peers("ns/mine").first([MINE, lease("old", 50, holder="")], 0) == ""
 
 
 def test_one_that_stopped_renewing_is_gone_by_our_clock() -> None:
-    rivals = Rivals("ns/mine")
+    peers = Peers("ns/mine")
     old = lease("old", 50)
-    assert rivals.first([MINE, old], 0) == "ns/old"
-    assert rivals.first([MINE, old], 15 + MARGIN) == "ns/old"
-    assert rivals.first([MINE, old], 16 + MARGIN) == ""
-    assert rivals.first([MINE, lease("old", 50, renewed="2")], 17 + MARGIN) == "ns/old"
+    assert peers.first([MINE, old], 0) == "ns/old"
+    assert peers.first([MINE, old], 15 + MARGIN) == "ns/old"
+    assert peers.first([MINE, old], 16 + MARGIN) == ""
+    assert peers.first([MINE, lease("old", 50, renewed="2")], 17 + MARGIN) == "ns/old"
 
 
 def test_who_is_there_is_whose_lease_lives_also_while_nobody_holds_it_for_a_moment() -> None:
-    rivals = Rivals("ns/mine")
+    peers = Peers("ns/mine")
     others = [lease("young", 150), lease("left", 50, holder="")]
-    rivals.first([MINE, *others], 0)
-    assert rivals.live == {"ns/young", "ns/left"}
-    rivals.first([MINE, lease("young", 150, renewed="2"), others[1]], 16 + MARGIN)
-    assert rivals.live == {"ns/young"}
-    rivals.first([MINE], 17 + MARGIN)
-    assert rivals.live == frozenset()
+    peers.first([MINE, *others], 0)
+    assert peers.live == {"ns/young", "ns/left"}
+    peers.first([MINE, lease("young", 150, renewed="2"), others[1]], 16 + MARGIN)
+    assert peers.live == {"ns/young"}
+    peers.first([MINE], 17 + MARGIN)
+    assert peers.live == frozenset()
 
 
 def test_it_is_said_how_long_a_lease_without_renewals_keeps_us_from_acting() -> None:
-    rivals = Rivals("ns/mine")
+    peers = Peers("ns/mine")
     old = LeaseView("old", "ns", "old", "1", "gone", "1", 0, 2.0**31 - 1, {}, 50)
-    assert rivals.first([MINE, old], 0) == "ns/old"
-    text = rivals.reason("ns/old")
+    assert peers.first([MINE, old], 0) == "ns/old"
+    text = peers.reason("ns/old")
     assert "held by gone" in text
     assert "deleted, let go or not renewed for 2147483692s" in text
-    assert rivals.first([MINE, old], 2.0**31 + MARGIN) == ""
+    assert peers.first([MINE, old], 2.0**31 + MARGIN) == ""

@@ -125,7 +125,7 @@ def test_an_owner_whose_roll_out_has_stopped_is_healed_and_it_is_reported(
     assert text.startswith(f"{kind} web: ")
     status, message = _conditions(made)["RolloutStuck"]
     assert (status, f"{kind} web: " in message) == ("True", True)
-    assert policy_values(made.healing.wards.values()).stuck == {(KEY,): 1}
+    assert policy_values(made.healing.policy_states.values()).stuck == {(KEY,): 1}
     [order] = made.orders
     # It is asked for again right before the eviction: an owner that stands still as before.
     assert changed(order, owner_from(raw, kind), made.now) is None
@@ -157,7 +157,7 @@ def test_a_roll_out_that_progresses_is_left_alone_however_long(
         made.healing.owner_known("rs-web", made.owner("web"))
     assert made.evicted == []
     assert _conditions(made)["RolloutStuck"][0] == "False"
-    assert policy_values(made.healing.wards.values()).stuck == {(KEY,): 0}
+    assert policy_values(made.healing.policy_states.values()).stuck == {(KEY,): 0}
 
 
 def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
@@ -299,7 +299,7 @@ def test_a_pod_of_a_taken_back_template_is_restarted(
     del made.pods[broken.uid]
     made.pods[broken.uid] = replace(broken, **pod)
     made.workers[broken.uid].broken = True
-    made._tell(broken, broken, made.pods[broken.uid])
+    made._notify(broken, broken, made.pods[broken.uid])
     made.run(200)
     assert bool(made.evicted) is restarted
 
@@ -314,7 +314,7 @@ def test_a_policy_that_is_not_about_readiness_does_not_take_it_for_broken() -> N
     broken = made.of("web")[0]
     made.workers[broken.uid].broken = True
     made.pods[broken.uid] = replace(broken, **_waiting("ImagePullBackOff"))
-    made._tell(broken, broken, made.pods[broken.uid])
+    made._notify(broken, broken, made.pods[broken.uid])
     made.run(200)
     assert made.evicted == []
 
@@ -344,14 +344,14 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
             restarted.append((now, order.pod.name))
             healing.accepted(order, now)
             healing.pod_changed(KEY, Change(order.pod.name, order.pod, None))
-            well = replace(
+            is_healthy = replace(
                 order.pod, uid=f"{order.pod.uid}+", ready=True, created=now, ready_changed=now
             )
-            healing.pod_changed(KEY, Change(well.name, None, well))
+            healing.pod_changed(KEY, Change(is_healthy.name, None, is_healthy))
     assert [name for _, name in restarted] == ["p1", "p2"]
     assert restarted[0][0] >= NOW + 600
     assert restarted[1][0] - restarted[0][0] < 120
-    status = healing.wards[KEY].status
+    status = healing.policy_states[KEY].status
     assert status is not None
     assert status.state is not State.GAVE_UP
 
@@ -387,7 +387,7 @@ def test_restarts_are_forgiven_although_a_node_is_dead() -> None:
     made.break_one("web", index=next(n for n, p in enumerate(_named(made)) if p.node != "node-a"))
     made.run(900, step=5.0)
     assert len(made.evicted) == 1
-    assert made.healing.wards[KEY].records["deploy-web"].failures == 0
+    assert made.healing.policy_states[KEY].records["deploy-web"].failures == 0
 
 
 def _named(made: World) -> list[WatchedPod]:

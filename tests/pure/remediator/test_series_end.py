@@ -66,7 +66,7 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
         for what in order:
             if what == "policy":
                 stage.api.put(f"{POLICIES}/web", None)
-                until("it is known", lambda: "d/web" not in made.healer.healing.wards)
+                until("it is known", lambda: "d/web" not in made.healer.healing.policy_states)
             elif what == "node":
                 stage.api.put(f"{NODES}/bad", None)
                 until("it is known", lambda: made.planner.entry_named("bad") is None)
@@ -116,7 +116,7 @@ def test_of_a_policy_that_is_made_anew_nothing_of_the_former_is_counted() -> Non
         for where, ready in (("bad", "False"), ("good", "True")):
             stage.api.put(f"{PODS}/web-{where}", _pod("web", where, ready))
         until("a restart is on its way", stage.asked.is_set)
-        old = made.healer.healing.wards["d/web"].policy.uid
+        old = made.healer.healing.policy_states["d/web"].policy.uid
         anew = _policy("web")
         anew["metadata"]["uid"] = "another"
         anew["spec"]["paused"] = True
@@ -124,17 +124,17 @@ def test_of_a_policy_that_is_made_anew_nothing_of_the_former_is_counted() -> Non
         stage.api.put(f"{POLICIES}/web", anew)
 
         def known() -> bool:
-            ward = made.healer.healing.wards.get("d/web")
-            return ward is not None and ward.policy.uid not in ("", old)
+            policy_state = made.healer.healing.policy_states.get("d/web")
+            return policy_state is not None and policy_state.policy.uid not in ("", old)
 
         until("it is known", known)
-        ward = made.healer.healing.wards["d/web"]
+        policy_state = made.healer.healing.policy_states["d/web"]
         stage.go_on.set()
         until("the job has ended", lambda: not made.healer._permits)
         handled = threading.Event()
         made.post(handled.set)
         assert handled.wait(PATIENCE)
-        assert ward.last_heal is None
+        assert policy_state.last_heal is None
         counted = [line for line in made.metrics.render().decode().splitlines() if "d/web" in line]
         assert not [line for line in counted if "restarts_total" in line and line[-3:] != "0.0"]
         until(

@@ -69,7 +69,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
         remediator.clock._offset += TWO_HOURS
         for name in ("good", "other"):  # cordoned by its predecessor, and well again
             before = remediator.clock() - 600
-            healed = State(Phase.HEALED, "d/selfheal-remediator", holds=(int(before),))
+            healed = State(Phase.HEALED, "d/selfheal-remediator", cordons=(int(before),))
             raw = node(name, "False")
             raw["metadata"]["annotations"][STATE_KEY] = healed.to_json()
             api.put(f"{NODES}/{name}", raw)

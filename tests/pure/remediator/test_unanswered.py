@@ -10,7 +10,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.node.evaluate import Intent, Kind
+from selfheal_remediator.node.evaluate import Action, Kind
 from selfheal_remediator.node.unanswered import (
     FIRST_RETRY,
     LONGEST_RETRY,
@@ -23,16 +23,16 @@ from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
-INTENT = Intent(Kind.HOLD, "n", "uid-n", None, "", "")
+INTENT = Action(Kind.CORDON, "n", "uid-n", None, "", "")
 #: How a read fails for long: not allowed, nothing that can be read, no answer, an error.
 LASTING = ["403", "not json", "refused", "500"]
 
 
-def _config(held: Any, **api: Any) -> Config:
+def _config(cordoned: Any, **api: Any) -> Config:
     return Config.model_validate(
         {
             "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-            "brakes": {"maxHeld": held, "minSchedulable": 0},
+            "brakes": {"maxHeld": cordoned, "minSchedulable": 0},
             "signal": {"enabled": False},
             "policies": {"enabled": False},
             "api": api,
@@ -103,14 +103,14 @@ class Story:
     """The change of node `first` goes wrong, and it cannot be read for as long as `ill`."""
 
     def __init__(self) -> None:
-        self.change, self.read, self.ill, self.reads = "refused", "403", True, 0
+        self.change, self.read, self.unhealthy, self.reads = "refused", "403", True, 0
         self.api = FakeApi(self._disturb)
         self.said: list[tuple[str, str]] = []
         for name in ("first", "second", "other"):
             self.api.put(f"{NODES}/{name}", node(name, "False"))
 
     def _disturb(self, verb: str, path: str) -> str:
-        if not path.startswith(FIRST) or not self.ill:
+        if not path.startswith(FIRST) or not self.unhealthy:
             return ""
         self.reads += verb == "GET"
         return self.change if verb == "PATCH" else self.read
@@ -153,7 +153,7 @@ def test_while_a_node_cannot_be_read_others_are_changed(
         until("the other is cordoned", lambda: story.cordoned(SECOND))
         until("it is said", lambda: ("first", "OutcomeUnknown") in story.said)
         assert not story.cordoned(FIRST)
-        story.ill = False
+        story.unhealthy = False
         until("they are cordoned", lambda: all(story.cordoned(path) for path in more))
     assert story.said.count(("first", "OutcomeUnknown")) == 1
 
@@ -169,7 +169,7 @@ def test_a_change_that_may_have_been_made_counts(story: Story) -> None:
         reads = story.reads
         until("it is read on", lambda: story.reads >= reads + 3)
         assert not story.cordoned(SECOND)
-        story.ill = False
+        story.unhealthy = False
         until("one is cordoned", lambda: story.cordoned(FIRST) or story.cordoned(SECOND))
         until("its place is taken", lambda: limited("maxHeld")._value.get() == 1)
         assert story.cordoned(FIRST) is not story.cordoned(SECOND)

@@ -20,7 +20,7 @@ QUIET = ClusterStatus(
     paused="",
     mode="enforce",
     nodes=3,
-    held=(),
+    cordoned=(),
     others={},
     now=1.0,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from selfheal_remediator.config import Config, Rule
 from selfheal_remediator.kube.objects import Capacity, Condition, Node, Pod
 from selfheal_remediator.node.annotation import STATE_KEY, State
-from selfheal_remediator.node.conditions import Memory, observe
+from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import Assessment, Scope, assess
 
 OWNER = "here/remediator"
@@ -64,8 +64,8 @@ def node(name: str = "n", *conditions: Condition, **more: Any) -> Node:
 def look(found: Node, scope: Scope, now: float = NOW, since: float | None = None) -> Assessment:
     """Assess the node as seen unchanged since `since`."""
     begun = now if since is None else since
-    memory = observe(Memory(), None, found, scope.config.rules, begun)
-    return assess(found, memory, scope, now)
+    history = observe(NodeHistory(), None, found, scope.config.rules, begun)
+    return assess(found, history, scope, now)
 
 
 def scope(*rules: Rule, **more: Any) -> Scope:
@@ -73,7 +73,7 @@ def scope(*rules: Rule, **more: Any) -> Scope:
     return Scope(config(*rules, **more), OWNER)
 
 
-def held(state: State, *conditions: Condition, **more: Any) -> Node:
+def cordoned(state: State, *conditions: Condition, **more: Any) -> Node:
     """A node that we cordoned."""
     return node("n", *conditions, unschedulable=True, state=state, **more)
 

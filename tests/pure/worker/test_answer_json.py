@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal_worker.task import answer as verdict
+from selfheal_worker.task import answer as validated
 from selfheal_worker.task import answer_json, task_file
-from selfheal_worker.task.answer import BadVerdictError
+from selfheal_worker.task.answer import InvalidAnswerError
 from selfheal_worker.task.answer_json import Wanted
 
 TASK = task_file.load()
@@ -30,7 +30,7 @@ DRAFT = json.dumps(OTHER)
 
 
 def found(content: str) -> Any:
-    return verdict.check(content, TEXT, TASK).fields()
+    return validated.check(content, TEXT, TASK).fields()
 
 
 THOUGHTS = [
@@ -79,7 +79,7 @@ def test_thoughts_are_no_answer(begin: str, end: str, within: str, opened: bool)
 @pytest.mark.parametrize(("begin", "end"), THOUGHTS[:-1], ids=[end for _, end in THOUGHTS[:-1]])
 def test_a_draft_in_thoughts_is_never_the_answer(begin: str, end: str) -> None:
     for content in (f"{begin}maybe {DRAFT}", f"{begin}maybe {DRAFT}{end}I cannot say."):
-        with pytest.raises(BadVerdictError):
+        with pytest.raises(InvalidAnswerError):
             found(content)
 
 
@@ -135,7 +135,7 @@ def test_a_mark_that_a_phrase_quotes_costs_nothing(mark: str, around: str) -> No
     answer = GOOD | {"key_phrases": [f"came {mark} late"]}
     text = f"The parcel came {mark} late."
     for content in (json.dumps(answer), json.dumps(answer, indent=1)):
-        said = verdict.check(around.replace("{}", content), text, TASK)
+        said = validated.check(around.replace("{}", content), text, TASK)
         assert said.values["primary_emotion"] == "Anger"
         (phrase,) = said.values["key_phrases"]
         assert phrase.startswith("came")
@@ -152,13 +152,13 @@ def test_a_mark_that_a_phrase_quotes_costs_nothing(mark: str, around: str) -> No
 )
 def test_an_answer_that_a_phrase_holds_is_not_taken(content: str) -> None:
     """Its sender would choose the labels."""
-    with pytest.raises(BadVerdictError):
+    with pytest.raises(InvalidAnswerError):
         found(content)
 
 
 def test_arguments_that_a_client_has_decoded_may_be_wrapped() -> None:
     for wrapped in ({"emotion": GOOD}, {"arguments": SAID}, {"answer": [GOOD]}):
-        assert verdict.check(wrapped, TEXT, TASK).fields() == GOOD
+        assert validated.check(wrapped, TEXT, TASK).fields() == GOOD
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_hostile_replies_cost_a_bounded_number_of_readings(
             return value, end
 
     monkeypatch.setattr(answer_json, "_DECODER", Counting())
-    with pytest.raises(BadVerdictError):
+    with pytest.raises(InvalidAnswerError):
         found(hostile)
     assert len(read) <= 256
     assert sum(read) <= 18 * len(hostile)

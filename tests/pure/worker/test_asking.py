@@ -14,7 +14,7 @@ import pytest
 
 from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model import chain
-from selfheal_worker.model.chain import Asker, Call, Member
+from selfheal_worker.model.chain import Call, Chain, Member
 from selfheal_worker.model.errors import (
     BadOutputError,
     ModelError,
@@ -65,7 +65,7 @@ class Mender(Model):
 
     told: tuple[str, str, str] = ("", "", "")
 
-    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+    def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
         self.told = (text, said, problem)
         return self.analyse(text, deadline)
 
@@ -74,13 +74,13 @@ def _deadline() -> float:
     return time.monotonic() + FAR
 
 
-def _asker(*models: Model, **more: Any) -> Asker:
-    return Asker([Member(model) for model in models], TASK, **more)
+def _chain(*models: Model, **more: Any) -> Chain:
+    return Chain([Member(model) for model in models], TASK, **more)
 
 
 def test_an_answer_says_whose_it_is() -> None:
-    reply = _asker(Model("a")).ask("text", _deadline())
-    assert reply.verdict.fields() == GOOD
+    reply = _chain(Model("a")).ask("text", _deadline())
+    assert reply.validated.fields() == GOOD
     assert reply.origin.described() == {"provider": "test", "name": "a", "version": "7"}
     assert not reply.degraded
     assert reply.usage == Usage(10, 3)
@@ -90,8 +90,8 @@ def test_a_bad_answer_is_mended_once_with_the_error_told() -> None:
     bad = '{"primary_emotion": "Hunger"}'
     model = Mender("a", lambda n: bad if n == 1 else GOOD)
     calls: list[Call] = []
-    reply = _asker(model, observe=calls.append).ask("text", _deadline())
-    assert reply.verdict.fields() == GOOD
+    reply = _chain(model, observe=calls.append).ask("text", _deadline())
+    assert reply.validated.fields() == GOOD
     assert model.told[:2] == ("text", bad)
     assert model.told[2].startswith("primary_emotion is not one of Joy,")
     assert reply.usage == Usage(20, 6)
@@ -101,19 +101,19 @@ def test_a_bad_answer_is_mended_once_with_the_error_told() -> None:
 def test_a_second_bad_answer_is_for_the_retries() -> None:
     model = Mender("a", lambda n: "no JSON")
     with pytest.raises(BadOutputError):
-        _asker(model).ask("text", _deadline())
+        _chain(model).ask("text", _deadline())
     assert model.calls == 2
 
 
 @pytest.mark.parametrize("clamp", [False, True])
 def test_a_number_out_of_range_is_asked_again_and_then_clamped_if_that_is_set(clamp: bool) -> None:
     model = Mender("a", lambda n: GOOD | {"confidence_score": 1.5})
-    asker = _asker(model, clamp=clamp)
+    asked_chain = _chain(model, clamp=clamp)
     if clamp:
-        assert asker.ask("text", _deadline()).verdict.values["confidence_score"] == 1.0
+        assert asked_chain.ask("text", _deadline()).validated.values["confidence_score"] == 1.0
     else:
         with pytest.raises(BadOutputError, match="confidence_score is not from 0 to 1"):
-            asker.ask("text", _deadline())
+            asked_chain.ask("text", _deadline())
     assert model.calls == 2
 
 
@@ -122,7 +122,7 @@ def test_a_number_out_of_range_is_asked_again_and_then_clamped_if_that_is_set(cl
     [TransientError("x"), BadOutputError("x"), ModelUnavailableError("x"), ZeroDivisionError()],
 )
 def test_the_next_model_answers_where_one_fails_and_says_degraded(error: Exception) -> None:
-    reply = _asker(Model("a", lambda n: error), Model("b")).ask("text", _deadline())
+    reply = _chain(Model("a", lambda n: error), Model("b")).ask("text", _deadline())
     assert (reply.origin.name, reply.degraded) == ("b", True)
 
 
@@ -138,26 +138,26 @@ def test_a_model_that_is_away_is_left_alone_until_a_look_finds_it_again() -> Non
         return GOOD
 
     first = Model("a", say)
-    asker = _asker(first, Model("b"))
-    asker.wake(60)
+    asked_chain = _chain(first, Model("b"))
+    asked_chain.wake(60)
     for _ in range(20):
-        assert asker.ask("text", _deadline()).degraded
+        assert asked_chain.ask("text", _deadline()).degraded
     assert first.calls == 1
     away.clear()
     end = time.monotonic() + 60
     while not looked.is_set() and time.monotonic() < end:
-        asker.ask("text", _deadline())
+        asked_chain.ask("text", _deadline())
         looked.wait(0.05)
-    while asker.ask("text", _deadline()).degraded and time.monotonic() < end:
+    while asked_chain.ask("text", _deadline()).degraded and time.monotonic() < end:
         looked.wait(0.05)
-    assert not asker.ask("text", _deadline()).degraded
+    assert not asked_chain.ask("text", _deadline()).degraded
 
 
 def test_when_all_fail_a_model_that_is_away_excuses_no_message() -> None:
     def asking(*errors: Exception) -> type[BaseException]:
         models = [Model("m", lambda n, e=error: e) for error in errors]  # type: ignore[misc]
         with pytest.raises(ModelError) as caught:
-            _asker(*models).ask("text", _deadline())
+            _chain(*models).ask("text", _deadline())
         return caught.type
 
     away, slow = ModelUnavailableError("away"), TransientError("slow")
@@ -171,11 +171,11 @@ def test_a_model_is_ready_when_any_of_the_chain_is() -> None:
         def warm_up(self) -> None:
             raise ModelUnavailableError("not there")
 
-    asker = _asker(Missing("a"), Model("b"))
-    asker.wake(60)
-    assert asker.ask("text", _deadline()).origin.name == "b"
+    asked_chain = _chain(Missing("a"), Model("b"))
+    asked_chain.wake(60)
+    assert asked_chain.ask("text", _deadline()).origin.name == "b"
     with pytest.raises(ModelUnavailableError, match="not there"):
-        _asker(Missing("a")).wake(60)
+        _chain(Missing("a")).wake(60)
 
 
 def test_a_look_at_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> None:
@@ -190,11 +190,11 @@ def test_a_look_at_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> No
                 raise TransientError("no time is left for the call")
             return super().analyse(text, deadline)
 
-    asker = _asker(Slow("a"))
-    assert asker.loading
-    asker.wake(0.5)
-    assert not asker.loading
-    asker.wake(0.5)
+    asked_chain = _chain(Slow("a"))
+    assert asked_chain.loading
+    asked_chain.wake(0.5)
+    assert not asked_chain.loading
+    asked_chain.wake(0.5)
 
 
 class Loading(Model):
@@ -230,7 +230,7 @@ class Clock:
         self._ahead += seconds
 
 
-def _ask_until(done: Callable[[], bool], asker: Asker, clock: Clock) -> set[str]:
+def _ask_until(done: Callable[[], bool], asked_chain: Chain, clock: Clock) -> set[str]:
     """Ask and ask, each time later than any pause of a breaker; whose the answers were.
 
     No time passes while a probe is under way: it would be replaced after its deadline.
@@ -238,17 +238,17 @@ def _ask_until(done: Callable[[], bool], asker: Asker, clock: Clock) -> set[str]
     end, whose = time.monotonic() + 60, set[str]()
     while not done():
         assert time.monotonic() < end
-        if all(one.breaker.state is not breakers.State.PROBING for one in asker._members):
+        if all(one.breaker.state is not breakers.State.PROBING for one in asked_chain._members):
             clock.pass_by(5)
-        whose.add(asker.ask("text", clock() + FAR).origin.name)
+        whose.add(asked_chain.ask("text", clock() + FAR).origin.name)
     return whose
 
 
 class Together:
     """Asks from many threads, as the handlers do; what came of each is in `ended`."""
 
-    def __init__(self, asker: Asker, threads: int, deadline: float) -> None:
-        self._asker = asker
+    def __init__(self, asked_chain: Chain, threads: int, deadline: float) -> None:
+        self._chain = asked_chain
         self._deadline = deadline
         self.ended: queue.SimpleQueue[object] = queue.SimpleQueue()
         for _ in range(threads):
@@ -256,7 +256,7 @@ class Together:
 
     def _ask(self) -> None:
         try:
-            self.ended.put(self._asker.ask("text", self._deadline).origin.name)
+            self.ended.put(self._chain.ask("text", self._deadline).origin.name)
         except ModelError as error:
             self.ended.put(type(error))
 
@@ -269,11 +269,11 @@ def test_a_fallback_that_was_away_at_first_is_warmed_while_the_active_model_answ
     fallback = Loading("b")
     fallback.there.clear()
     fallback.loaded.set()
-    asker = _asker(Model("a"), fallback, loaded=lambda origin, seconds: warm.put(origin.name))
-    asker.wake(60)
+    asked_chain = _chain(Model("a"), fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asked_chain.wake(60)
     assert fallback.begun.acquire(timeout=60)
     fallback.there.set()
-    assert _ask_until(lambda: not asker.loading, asker, clock) == {"a"}
+    assert _ask_until(lambda: not asked_chain.loading, asked_chain, clock) == {"a"}
     assert [warm.get(timeout=60) for _ in "ab"] == ["a", "b"]
     assert fallback.calls == 0
 
@@ -284,27 +284,27 @@ def test_no_message_waits_for_a_fallback_that_loads_and_it_is_loaded_once(
     clock = Clock(monkeypatch)
     active, fallback = Model("a", lambda n: ModelUnavailableError("away")), Loading("b")
     warm: queue.SimpleQueue[str] = queue.SimpleQueue()
-    asker = _asker(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
-    asker.wake(60)
+    asked_chain = _chain(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asked_chain.wake(60)
     assert warm.get(timeout=60) == "a"
     assert fallback.begun.acquire(timeout=60)
-    together = Together(asker, 8, _deadline())
+    together = Together(asked_chain, 8, _deadline())
     assert {together.ended.get(timeout=60) for _ in range(8)} == {ModelUnavailableError}
     clock.pass_by(FAR)
     fallback.loaded.set()
     assert warm.get(timeout=60) == "b"
-    assert asker.ask("text", clock() + FAR).degraded
+    assert asked_chain.ask("text", clock() + FAR).degraded
     assert fallback.warm_ups == 1
 
 
 def test_who_waited_while_another_loaded_the_model_does_not_load_it_again() -> None:
     model = Loading("a")
     warm: list[str] = []
-    asker = _asker(model, loaded=lambda origin, seconds: warm.append(origin.name))
-    together = Together(asker, 8, _deadline())
+    asked_chain = _chain(model, loaded=lambda origin, seconds: warm.append(origin.name))
+    together = Together(asked_chain, 8, _deadline())
     assert model.begun.acquire(timeout=60)
     with pytest.raises(ModelUnavailableError, match="model 'a' is still loading"):
-        asker.ask("text", time.monotonic())  # no longer than the message's deadline
+        asked_chain.ask("text", time.monotonic())  # no longer than the message's deadline
     model.loaded.set()
     assert [together.ended.get(timeout=60) for _ in range(8)] == ["a"] * 8
     assert (model.warm_ups, warm) == (1, ["a"])
@@ -315,12 +315,12 @@ def test_an_active_model_that_loads_for_long_does_not_keep_the_others_from_answe
 ) -> None:
     clock = Clock(monkeypatch)
     active, fallback = Loading("a"), Model("b")
-    asker = _asker(active, fallback)
+    asked_chain = _chain(active, fallback)
     for _ in range(2):  # the second time its look is under way
-        asker.wake(0.01)
-        assert asker.ask("text", clock() + FAR).origin.name == "b"
+        asked_chain.wake(0.01)
+        assert asked_chain.ask("text", clock() + FAR).origin.name == "b"
     active.loaded.set()
-    _ask_until(lambda: active.calls > 0, asker, clock)
+    _ask_until(lambda: active.calls > 0, asked_chain, clock)
     assert active.warm_ups == 1
 
 
@@ -329,7 +329,7 @@ def test_a_machine_without_a_thread_to_spare_still_answers_and_looks_later(
 ) -> None:
     clock = Clock(monkeypatch)
     active, fallback = Model("a"), Model("b")
-    asker = _asker(active, fallback)
+    asked_chain = _chain(active, fallback)
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -337,14 +337,14 @@ def test_a_machine_without_a_thread_to_spare_still_answers_and_looks_later(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(ModelUnavailableError, match="can't start new thread"):
-            asker.wake(60)
-    asker.wake(60)
+            asked_chain.wake(60)
+    asked_chain.wake(60)
     clock.pass_by(5)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        assert asker.ask("text", clock() + FAR).origin.name == "a"
-    assert asker.loading
-    assert _ask_until(lambda: not asker.loading, asker, clock) == {"a"}
+        assert asked_chain.ask("text", clock() + FAR).origin.name == "a"
+    assert asked_chain.loading
+    assert _ask_until(lambda: not asked_chain.loading, asked_chain, clock) == {"a"}
 
 
 def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() -> None:
@@ -357,12 +357,12 @@ def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() 
 
     active, fallback = Loading("a"), Model("b", say)
     active.loaded.set()
-    asker = _asker(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
-    asker.wake(60)
+    asked_chain = _chain(active, fallback, loaded=lambda origin, seconds: warm.put(origin.name))
+    asked_chain.wake(60)
     assert {warm.get(timeout=60) for _ in "ab"} == {"a", "b"}
     active.loaded.clear()
     with contextlib.suppress(ModelError):  # a look at the fallback that takes its time
-        asker.wake(0.01)
+        asked_chain.wake(0.01)
     assert asked.wait(60)
     assert active.warm_ups == 2
     active.loaded.set()
@@ -370,34 +370,34 @@ def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() 
 
 @pytest.mark.parametrize(("pinned", "fine"), [("", True), ("7", True), ("8", False)])
 def test_a_version_that_is_pinned_must_be_the_models(pinned: str, fine: bool) -> None:
-    asker = Asker([Member(Model("a"), version=pinned, key="triage")], TASK)
+    asked_chain = Chain([Member(Model("a"), version=pinned, key="triage")], TASK)
     if fine:
-        asker.wake(60)
+        asked_chain.wake(60)
     else:
         with pytest.raises(ModelUnavailableError, match=r"models\.triage\.version is 8.* has 7"):
-            asker.wake(60)
+            asked_chain.wake(60)
 
 
 def test_a_model_without_a_version_has_the_one_that_was_given() -> None:
     model = Model("a")
     model.version = ""
-    asker = Asker([Member(model, version="2026-01")], TASK)
-    assert asker.ask("text", _deadline()).origin.version == "2026-01"
+    asked_chain = Chain([Member(model, version="2026-01")], TASK)
+    assert asked_chain.ask("text", _deadline()).origin.version == "2026-01"
 
 
 def test_retry_after_is_waited_for_where_it_fits() -> None:
     model = Model("a", lambda n: TransientError("429", retry_after=0.3) if n == 1 else GOOD)
     begun = time.monotonic()
-    assert _asker(model).ask("text", _deadline()).verdict.fields() == GOOD
+    assert _chain(model).ask("text", _deadline()).validated.fields() == GOOD
     assert time.monotonic() - begun >= 0.3
 
 
 def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> None:
     model = Model("a", lambda n: TransientError("429", retry_after=100.0))
-    asker = _asker(model)
+    asked_chain = _chain(model)
     for _ in range(3):
         with pytest.raises(TransientError) as caught:
-            asker.ask("text", time.monotonic() + 10)
+            asked_chain.ask("text", time.monotonic() + 10)
         assert caught.value.retry_after is not None
         assert 50 < caught.value.retry_after <= 100
     assert model.calls == 1
@@ -406,52 +406,52 @@ def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> No
 def test_a_look_asks_nobody_while_the_server_wants_a_pause() -> None:
     model = Loading("a")
     model.loaded.set()
-    asker = _asker(model)
-    asker.wake(60)
+    asked_chain = _chain(model)
+    asked_chain.wake(60)
     model._say = lambda n: TransientError("429", retry_after=100.0)
     with pytest.raises(TransientError):
-        asker.wake(10)
+        asked_chain.wake(10)
     assert (model.warm_ups, model.calls) == (2, 1)
     for _ in range(3):
         with pytest.raises(LimitedError, match="asked for a pause"):
-            asker.wake(10)
+            asked_chain.wake(10)
     assert (model.warm_ups, model.calls) == (2, 1)
 
 
 def test_a_look_takes_its_turns_and_no_more() -> None:
     model = Loading("a")
     model.loaded.set()
-    asker = Asker([Member(model, limits=Limits(per_minute=1))], TASK)
-    asker.wake(1)
+    asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
+    asked_chain.wake(1)
     with pytest.raises(LimitedError):
-        asker.wake(1)
+        asked_chain.wake(1)
     assert (model.warm_ups, model.calls) == (1, 0)
 
 
 def test_a_look_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_a_call() -> None:
     model = Model("a")
-    asker = Asker([Member(model, limits=Limits(per_minute=1))], TASK)
-    asker._members[0].warm = True
-    asker.wake(1)
+    asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
+    asked_chain._members[0].warm = True
+    asked_chain.wake(1)
     assert model.calls == 0
 
 
 def test_who_got_no_turn_at_a_model_of_the_chain_has_not_seen_it_fail() -> None:
     first = Model("a", lambda n: TransientError("429", retry_after=1000.0))
-    asker = _asker(first, Model("b"))
+    asked_chain = _chain(first, Model("b"))
     for _ in range(breakers.THRESHOLD + 1):
-        assert asker.ask("text", _deadline()).degraded
+        assert asked_chain.ask("text", _deadline()).degraded
     assert first.calls == 1
-    assert asker._members[0].breaker.failures == 1
+    assert asked_chain._members[0].breaker.failures == 1
 
 
 def test_a_limit_does_not_hide_another_models_failure() -> None:
     first = Model("a", lambda n: TransientError("429", retry_after=1000.0))
-    asker = _asker(first, Model("b", lambda n: BadOutputError("b's")))
+    asked_chain = _chain(first, Model("b", lambda n: BadOutputError("b's")))
     with pytest.raises(TransientError, match="429"):
-        asker.ask("text", _deadline())
+        asked_chain.ask("text", _deadline())
     with pytest.raises(BadOutputError, match="b's"):
-        asker.ask("text", _deadline())
+        asked_chain.ask("text", _deadline())
 
 
 def test_no_more_calls_at_once_than_the_limit() -> None:
@@ -495,15 +495,15 @@ def test_no_more_calls_a_minute_than_the_limit() -> None:
 
 def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
     model = Model("a")
-    asker = Asker([Member(model, limits=Limits(concurrency=1))], TASK)
+    asked_chain = Chain([Member(model, limits=Limits(concurrency=1))], TASK)
     waits = threading.Event()
     ended: list[BaseException] = []
-    limits = asker._members[0].limits
+    limits = asked_chain._members[0].limits
 
     def wait() -> None:
         waits.set()
         try:
-            asker.ask("text", _deadline())
+            asked_chain.ask("text", _deadline())
         except TransientError as error:
             ended.append(error)
 
@@ -511,7 +511,7 @@ def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         waits.wait(60)
-        asker.close()
+        asked_chain.close()
         thread.join(60)
     assert [str(error) for error in ended] == ["the worker is stopping"]
     assert model.closed
@@ -521,19 +521,19 @@ def test_a_failure_that_is_judged_while_a_probe_starts_does_not_undo_the_probe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two threads' updates, forced into the order in which one read before the other wrote."""
-    asker = _asker(Model("a"), Model("b"))
-    member = asker._members[0]
-    asker.wake(60)
+    asked_chain = _chain(Model("a"), Model("b"))
+    member = asked_chain._members[0]
+    asked_chain.wake(60)
     probing = breakers.Breaker(breakers.State.PROBING)
     real = breakers.failed
     locked: list[bool] = []
 
     def failed(before: breakers.Breaker, now: float, **more: Any) -> breakers.Breaker:
-        locked.append(asker._lock.locked())
+        locked.append(asked_chain._lock.locked())
         return real(before, now, **more)
 
     monkeypatch.setattr(breakers, "failed", failed)
-    asker._change(member, lambda _: probing)
-    asker._failed(member, ModelUnavailableError("away"))
+    asked_chain._change(member, lambda _: probing)
+    asked_chain._failed(member, ModelUnavailableError("away"))
     assert member.breaker is probing
     assert locked == [True]

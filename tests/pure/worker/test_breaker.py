@@ -45,14 +45,14 @@ def test_only_a_probe_closes_it() -> None:
     started = probing(opened)
     assert not due(started, 1e9)
     assert succeeded(started) is started
-    assert probed(started, 5.0, well=True) == Breaker()
+    assert probed(started, 5.0, succeeded=True) == Breaker()
 
 
 def test_the_pause_between_probes_doubles_up_to_the_longest() -> None:
     breaker = failed(Breaker(), 0.0, away=True)
     pauses = []
     for _ in range(8):
-        breaker = probed(probing(breaker), 100.0, well=False)
+        breaker = probed(probing(breaker), 100.0, succeeded=False)
         pauses.append(breaker.probe_at - 100.0)
     assert pauses == [2] + [LONGEST_PAUSE] * 7
 
@@ -66,29 +66,31 @@ def test_it_always_comes_back(events: list[str]) -> None:
             breaker = succeeded(breaker)
         elif event == "tick":
             if due(breaker, now):
-                breaker = probed(probing(breaker), now, well=False)
+                breaker = probed(probing(breaker), now, succeeded=False)
         else:
             breaker = failed(breaker, now, away=event == "away")
     if not breaker.closed:
         now += LONGEST_PAUSE
         assert due(breaker, now)
-        assert probed(probing(breaker), now, well=True).closed
+        assert probed(probing(breaker), now, succeeded=True).closed
 
 
-@pytest.mark.parametrize(("well", "replaced"), list(itertools.product((True, False), repeat=2)))
-def test_only_the_probe_that_is_under_way_changes_it(well: bool, replaced: bool) -> None:
+@pytest.mark.parametrize(
+    ("succeeded", "replaced"), list(itertools.product((True, False), repeat=2))
+)
+def test_only_the_probe_that_is_under_way_changes_it(succeeded: bool, replaced: bool) -> None:
     """Every order of two probes' answers: the first was replaced after its deadline."""
     first = probing(failed(Breaker(), 0.0, away=True), until=10.0)
     assert not due(first, 9.9)
     assert due(first, 10.0)
     second = probing(first, until=20.0)
-    assert probed(second, 11.0, well=replaced, probe=first.probe) is second
-    ended = probed(second, 12.0, well=well, probe=second.probe)
-    assert ended.closed == well
-    assert probed(ended, 13.0, well=replaced, probe=first.probe) is ended
+    assert probed(second, 11.0, succeeded=replaced, probe=first.probe) is second
+    ended = probed(second, 12.0, succeeded=succeeded, probe=second.probe)
+    assert ended.closed == succeeded
+    assert probed(ended, 13.0, succeeded=replaced, probe=first.probe) is ended
     again = probing(ended)
-    assert probed(again, 14.0, well=replaced, probe=first.probe) is again
-    assert probed(again, 14.0, well=replaced, probe=second.probe) is again
+    assert probed(again, 14.0, succeeded=replaced, probe=first.probe) is again
+    assert probed(again, 14.0, succeeded=replaced, probe=second.probe) is again
 
 
 _EVENTS = ("start", "first", "second", "failure", "success")
@@ -102,9 +104,9 @@ def test_no_order_of_events_leaves_it_probing_for_ever(order: tuple[str, ...]) -
         if event == "start" and due(breaker, 10.0):
             breaker = probing(breaker, until=20.0)
         elif event == "first":
-            breaker = probed(breaker, 10.0, well=False, probe=first)
+            breaker = probed(breaker, 10.0, succeeded=False, probe=first)
         elif event == "second":
-            breaker = probed(breaker, 10.0, well=True, probe=second)
+            breaker = probed(breaker, 10.0, succeeded=True, probe=second)
         elif event == "failure":
             breaker = failed(breaker, 10.0, away=True)
         else:
@@ -116,7 +118,7 @@ def test_probes_become_rare_and_those_of_a_refused_key_rarer_and_none_are_in_ste
     def pauses(number: int, *, access: bool, chance: float = 1.0) -> list[float]:
         breaker, found = failed(Breaker(), 0.0, away=True), []
         for _ in range(number):
-            breaker = probed(probing(breaker), 0.0, well=False, access=access, chance=chance)
+            breaker = probed(probing(breaker), 0.0, succeeded=False, access=access, chance=chance)
             found.append(breaker.probe_at)
         return found
 

@@ -19,7 +19,7 @@ import pytest
 from selfheal_worker.logs import LOGGER
 from selfheal_worker.model import errors
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, RefusedTextError
 from selfheal_worker.model.provider import Answer, ModelConfig
 from selfheal_worker.task import task_file
@@ -251,13 +251,13 @@ def test_cut_arguments_are_repaired() -> None:
             args = '{"primary_emotion": "Jo'
             return Answer(_content(_reply(invalid_tool_calls=[{"args": args}])))
 
-        def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
             self.told = said
             return Answer(GOOD)
 
     provider = Cut()
-    reply = Asker([Member(provider)], task_file.load()).ask("text", time.monotonic() + 60)
-    assert reply.verdict.fields() == GOOD
+    reply = Chain([Member(provider)], task_file.load()).ask("text", time.monotonic() + 60)
+    assert reply.validated.fields() == GOOD
     assert provider.told == '{"primary_emotion": "Jo'
 
 

@@ -14,7 +14,7 @@ import pytest
 from selfheal_worker import retries
 from selfheal_worker.model import breaker
 from selfheal_worker.model import chain as asking
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.chain_failure import Awaited, awaited, combined
 from selfheal_worker.model.errors import (
     BadOutputError,
@@ -28,7 +28,7 @@ from selfheal_worker.model.errors import (
 )
 from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.provider import UnconfirmedRefusalError
-from selfheal_worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.retries import DeadLetter, Requeue, Retry
 from tests.pure.worker.test_asking import TASK, Model
 
 DELAYS = (1, 5, 30, 120)
@@ -109,8 +109,8 @@ def test_a_fallback_that_is_away_may_come_back_within_the_messages_attempts(
 
 
 def test_a_model_that_is_away_alone_holds_the_message() -> None:
-    assert decided("unavailable", "not asked") == Hold()
-    assert decided("not asked", "not asked") == Hold()
+    assert decided("unavailable", "not asked") == Requeue()
+    assert decided("not asked", "not asked") == Requeue()
 
 
 def test_an_error_that_is_raised_again_tells_of_its_own_chain() -> None:
@@ -135,7 +135,7 @@ def test_a_text_waits_for_the_active_model_whatever_keeps_it_away(
             return super().analyse(text, deadline)
 
     members = [Member(Model("a", lambda n: ModelUnavailableError("x"))), Member(Fallback("b"))]
-    chain = Asker(members, TASK)
+    chain = Chain(members, TASK)
     for member in members:
         member.warm = True
     now = time.monotonic()
@@ -154,6 +154,6 @@ def test_a_model_that_is_away_has_no_room_for_a_text_beyond_its_context() -> Non
     members = [Member(Model("a"), longest_text=300), Member(fallback, longest_text=300)]
     members[0].breaker = breaker.Breaker(breaker.State.OPEN, probe_at=time.monotonic() + 600)
     with pytest.raises(TextTooLongError) as caught:
-        Asker(members, TASK).ask("x" * 400, time.monotonic() + 600)
+        Chain(members, TASK).ask("x" * 400, time.monotonic() + 600)
     assert awaited(caught.value) is None
     assert fallback.calls == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_worker.model import context
-from selfheal_worker.model.chain import PROBE_TEXT, Asker, Member
+from selfheal_worker.model.chain import PROBE_TEXT, Chain, Member
 from selfheal_worker.model.context import (
     CutError,
     fewest_tokens,
@@ -63,9 +63,9 @@ class Server:
         return Answer(json.dumps(ANSWER), Usage(read, 30) if self.counts else None)
 
 
-def asker(*servers: Server, longest: int | None = None, shorten: bool = False) -> Asker:
+def models(*servers: Server, longest: int | None = None, shorten: bool = False) -> Chain:
     members = [Member(server, longest_text=longest) for server in servers]
-    made = Asker(members, task_file.load(), shorten=shorten)
+    made = Chain(members, task_file.load(), shorten=shorten)
     for member in members:
         member.wake()
     return made
@@ -137,7 +137,7 @@ def test_the_longest_text_is_what_the_context_leaves() -> None:
 def test_what_the_server_did_not_read_in_full_is_refused_once() -> None:
     server = Server(context=2050)
     with pytest.raises(TextTooLongError) as caught:
-        asker(server).ask(LONG, soon())
+        models(server).ask(LONG, soon())
     assert len(server.asked) == 1
     assert decide(
         caught.value, attempts=0, max_attempts=5, delays=[1], model_away=False
@@ -147,14 +147,14 @@ def test_what_the_server_did_not_read_in_full_is_refused_once() -> None:
 def test_what_does_not_fit_is_not_even_sent() -> None:
     server = Server(context=2050)
     with pytest.raises(TextTooLongError):
-        asker(server, longest=3000).ask(LONG, soon())
+        models(server, longest=3000).ask(LONG, soon())
     assert server.asked == []
 
 
 @pytest.mark.parametrize("longest", [None, 3000])
 def test_or_its_head_and_tail_are_read_and_the_result_says_so(longest: int | None) -> None:
     server = Server(context=2050)
-    reply = asker(server, longest=longest, shorten=True).ask(LONG, soon())
+    reply = models(server, longest=longest, shorten=True).ask(LONG, soon())
     assert reply.truncated
     assert not was_cut(server.asked[-1], 2050)
     assert "[…]" in server.asked[-1]
@@ -162,14 +162,14 @@ def test_or_its_head_and_tail_are_read_and_the_result_says_so(longest: int | Non
 
 def test_a_whole_text_is_not_marked() -> None:
     for server in (Server(context=100_000), Server(context=2050, counts=False)):
-        reply = asker(server, shorten=True).ask(LONG, soon())
+        reply = models(server, shorten=True).ask(LONG, soon())
         assert not reply.truncated
         assert server.asked == [LONG]
 
 
 def test_a_model_with_more_room_answers_instead_and_no_breaker_opens() -> None:
     small, large = Server(context=2050), Server(context=100_000)
-    chain = asker(small, large)
+    chain = models(small, large)
     for _ in range(20):
         assert chain.ask(LONG, soon()).degraded
     assert not chain.ask("short", soon()).degraded
@@ -181,7 +181,7 @@ def test_a_fallback_that_is_away_does_not_hold_the_text() -> None:
             raise ModelUnavailableError("away")
 
     with pytest.raises(TextTooLongError):
-        asker(Server(context=2050), Away(context=1)).ask(LONG, soon())
+        models(Server(context=2050), Away(context=1)).ask(LONG, soon())
 
 
 def test_the_default_context_is_a_ceiling() -> None:
@@ -220,7 +220,7 @@ def test_a_text_that_the_server_calls_too_long_is_shortened(
 ) -> None:
     server = Strict(context=room, counts=False)
     server.refusal = refusal
-    reply = asker(server, longest=longest, shorten=True).ask(LONG, soon())
+    reply = models(server, longest=longest, shorten=True).ask(LONG, soon())
     assert reply.truncated
     theirs = [text for text in server.asked if text != PROBE_TEXT]
     assert len(theirs) <= 6
@@ -231,7 +231,7 @@ def test_a_text_that_the_server_calls_too_long_is_shortened(
 def test_a_text_is_shortened_a_few_times_and_then_refused_for_the_named_reason() -> None:
     server = Strict(context=len(PROBE_TEXT), counts=False)
     with pytest.raises(TextTooLongError):
-        asker(server, shorten=True).ask(LONG, soon())
+        models(server, shorten=True).ask(LONG, soon())
     theirs = [text for text in server.asked if text != PROBE_TEXT]
     assert len(theirs) == 6
     assert all(len(text) >= 60 for text in theirs)
@@ -248,7 +248,7 @@ def test_a_short_text_is_not_shortened_to_nothing(text: str) -> None:
 
     server = Odd(context=0)
     with pytest.raises(TextTooLongError):
-        asker(server, shorten=True).ask(text, soon())
+        models(server, shorten=True).ask(text, soon())
     assert [sent for sent in server.asked if sent != PROBE_TEXT] == [text]
 
 
@@ -262,7 +262,7 @@ def test_a_server_that_never_reads_a_text_in_full_is_asked_a_few_times() -> None
 
     server = Lazy(context=1)
     with pytest.raises(CutError):
-        asker(server, shorten=True).ask(LONG, soon())
+        models(server, shorten=True).ask(LONG, soon())
     assert len(server.asked) == 6
 
 
@@ -274,7 +274,7 @@ def test_no_text_is_shortened_past_the_deadline() -> None:
             return super().analyse(text, deadline)
 
     server = Slow(context=40_000, counts=False)
-    one = asker(server, shorten=True)
+    one = models(server, shorten=True)
     one.ask("short", soon())
     with pytest.raises(TextTooLongError):
         one.ask(LONG, time.monotonic() + 0.1)
@@ -290,11 +290,11 @@ def test_a_repair_that_is_refused_says_nothing_of_the_text(
         def analyse(self, text: str, deadline: float) -> Answer:
             return Answer("no JSON")
 
-        def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
             raise refusal
 
     with pytest.raises(BadOutputError, match="holds no JSON object"):
-        asker(Talks(context=1), shorten=shorten).ask("short", soon())
+        models(Talks(context=1), shorten=shorten).ask("short", soon())
 
 
 def test_a_repair_that_has_not_the_whole_text_is_no_answer() -> None:
@@ -304,11 +304,11 @@ def test_a_repair_that_has_not_the_whole_text_is_no_answer() -> None:
         def analyse(self, text: str, deadline: float) -> Answer:
             return Answer("no JSON", Usage(2040, 3))
 
-        def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+        def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
             return Answer(json.dumps(ANSWER), Usage(2050, 3))
 
     with pytest.raises(BadOutputError):
-        asker(Talks(context=1)).ask("short", soon())
+        models(Talks(context=1)).ask("short", soon())
 
 
 HEAVY = {

@@ -12,7 +12,7 @@ import pytest
 from selfheal_worker import retries
 from selfheal_worker.dead_letters import ERROR_CLASS, refusal_history
 from selfheal_worker.model import chain, refusals
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
@@ -23,7 +23,7 @@ from selfheal_worker.model.errors import (
 )
 from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError, Usage
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory, Refusals
-from selfheal_worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.retries import DeadLetter, Requeue, Retry
 from tests.pure.worker.test_asking import GOOD, TASK
 
 CAUSES = [RefusedTextError, TextTooLongError, ContentFilteredError]
@@ -51,9 +51,9 @@ class Model:
 
 
 def _asked(model: Model, text: str = "theirs") -> Exception:
-    asker = Asker([Member(model)], TASK)
+    models = Chain([Member(model)], TASK)
     with pytest.raises(Exception) as caught:  # noqa: PT011 the callers look at its type
-        asker.ask(text, time.monotonic() + 600)
+        models.ask(text, time.monotonic() + 600)
     return caught.value
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_refuses_every_text_is_unavailable(cause: type[RefusedTextE
     error = _asked(model)
     assert isinstance(error, ModelUnavailableError)
     assert "refuses every text" in str(error)
-    assert isinstance(_decided(error), Hold)
+    assert isinstance(_decided(error), Requeue)
     assert model.asked == ["theirs", chain.PROBE_TEXT]
 
 
@@ -85,10 +85,10 @@ def test_many_refusals_with_a_named_cause_cost_one_text_of_ours(
     cause: type[RefusedTextError],
 ) -> None:
     model = Model(lambda text: cause("no") if text == "theirs" else None)
-    asker = Asker([Member(model)], TASK)
+    models = Chain([Member(model)], TASK)
     for _ in range(100):
         with pytest.raises(cause):
-            asker.ask("theirs", time.monotonic() + 600)
+            models.ask("theirs", time.monotonic() + 600)
     assert model.asked.count(chain.PROBE_TEXT) <= 1 + 100 // 10
 
 
@@ -116,19 +116,19 @@ def test_a_neighbours_answer_that_began_later_is_proof_enough() -> None:
         return RefusedTextError("no")
 
     model = Model(takes)
-    asker = Asker([Member(model)], TASK)
+    models = Chain([Member(model)], TASK)
     caught: list[Exception] = []
 
     def ask() -> None:
         try:
-            asker.ask("theirs", time.monotonic() + 600)
+            models.ask("theirs", time.monotonic() + 600)
         except RefusedTextError as error:
             caught.append(error)
 
     thread = threading.Thread(target=ask)
     thread.start()
     assert refused.wait(60)
-    asker.ask("a neighbour", time.monotonic() + 600)
+    models.ask("a neighbour", time.monotonic() + 600)
     answered.set()
     thread.join(60)
     assert [type(error) for error in caught] == [RefusedTextError]
@@ -139,11 +139,11 @@ def test_an_answer_from_before_is_no_proof_where_the_cause_is_not_named() -> Non
     """The server may have been reconfigured between the two."""
     broken = threading.Event()
     model = Model(lambda text: RefusedTextError("no") if broken.is_set() else None)
-    asker = Asker([Member(model)], TASK)
-    asker.ask("before", time.monotonic() + 600)
+    models = Chain([Member(model)], TASK)
+    models.ask("before", time.monotonic() + 600)
     broken.set()
     with pytest.raises(ModelUnavailableError):
-        asker.ask("theirs", time.monotonic() + 600)
+        models.ask("theirs", time.monotonic() + 600)
 
 
 ONCE_MORE = RefusalHistory(may_retry=True)
@@ -246,7 +246,7 @@ def test_a_refusal_that_is_not_confirmed_counts_unless_the_model_is_away() -> No
         return retries.decide(error, attempts=0, max_attempts=5, delays=[2, 9], model_away=away)
 
     assert decided(away=False) == Retry(2, 1)
-    assert decided(away=True) == Hold()
+    assert decided(away=True) == Requeue()
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_what_the_headers_say_of_earlier_refusals(
 
 def test_a_fallback_answers_for_a_model_whose_refusal_is_not_confirmed() -> None:
     first = Model(lambda text: RefusedTextError("no") if text == "theirs" else None)
-    asker = Asker([Member(first), Member(Model(lambda text: None))], TASK)
-    asker.ask("a neighbour", time.monotonic() + 600)
-    reply = asker.ask("theirs", time.monotonic() + 600, history=ONCE_MORE)
+    models = Chain([Member(first), Member(Model(lambda text: None))], TASK)
+    models.ask("a neighbour", time.monotonic() + 600)
+    reply = models.ask("theirs", time.monotonic() + 600, history=ONCE_MORE)
     assert reply.degraded
     assert chain.PROBE_TEXT not in first.asked

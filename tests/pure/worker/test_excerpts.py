@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal_worker.task import answer as verdict
+from selfheal_worker.task import answer as validated
 from selfheal_worker.task import task_file
 from selfheal_worker.task.excerpts import Excerpts
 from selfheal_worker.task.special_tokens import neutralised
@@ -62,10 +62,10 @@ def answer(**more: object) -> dict[str, object]:
 
 def test_dropped_phrases_are_counted() -> None:
     phrases = ["arrived broken", "never said", "x" * 999, 7]
-    got = verdict.check(answer(key_phrases=phrases), "it arrived\nbroken" + "x" * 999, TASK)
+    got = validated.check(answer(key_phrases=phrases), "it arrived\nbroken" + "x" * 999, TASK)
     assert got.fields()["key_phrases"] == ["arrived\nbroken"]
     assert got.dropped == 2
-    assert verdict.check(answer(key_phrases=["it"]), "it", TASK).dropped == 0
+    assert validated.check(answer(key_phrases=["it"]), "it", TASK).dropped == 0
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_dropped_phrases_are_counted() -> None:
     [(10**400, 1.0), (-(10**400), 0.0), (float("inf"), 1.0), (float("nan"), None), (10**4, 1.0)],
 )
 def test_any_number_of_a_model(value: float, clamped: float | None) -> None:
-    with pytest.raises(verdict.BadVerdictError):
-        verdict.check(answer(confidence_score=value), "x", TASK)
+    with pytest.raises(validated.InvalidAnswerError):
+        validated.check(answer(confidence_score=value), "x", TASK)
     if clamped is None:
-        with pytest.raises(verdict.BadVerdictError):
-            verdict.check(answer(confidence_score=value), "x", TASK, clamp=True)
+        with pytest.raises(validated.InvalidAnswerError):
+            validated.check(answer(confidence_score=value), "x", TASK, clamp=True)
     else:
-        got = verdict.check(answer(confidence_score=value), "x", TASK, clamp=True)
+        got = validated.check(answer(confidence_score=value), "x", TASK, clamp=True)
         assert got.fields()["confidence_score"] == clamped
 
 
@@ -102,9 +102,9 @@ FREE = replace(
     ],
 )
 def test_instructions_are_not_repeated_in_any_field(said: dict[str, object]) -> None:
-    with pytest.raises(verdict.BadVerdictError, match="repeats the instructions"):
-        verdict.check({"topics": [], **said}, "some text", FREE)
-    verdict.check({"topics": [], **said}, f"It says: {SECRET} Strange.", FREE)
+    with pytest.raises(validated.InvalidAnswerError, match="repeats the instructions"):
+        validated.check({"topics": [], **said}, "some text", FREE)
+    validated.check({"topics": [], **said}, f"It says: {SECRET} Strange.", FREE)
 
 
 @pytest.mark.parametrize("label", ["Yes!", "Mr.", "it's '", 'say "no"', "wow!'", "Cafe\u0301."])
@@ -113,16 +113,16 @@ def test_labels_may_end_in_marks(label: str, form: str) -> None:
     one = Label("kind", (label, "other"), {label.strip().lower(): label, "other": "other"})
     task = replace(TASK, fields=(one,))
     for said in (form.format(label), form.format(label).upper()):
-        assert verdict.check({"kind": said}, "x", task).fields() == {"kind": label}
-    assert verdict.check({"kind": "Other."}, "x", task).fields() == {"kind": "other"}
+        assert validated.check({"kind": said}, "x", task).fields() == {"kind": label}
+    assert validated.check({"kind": "Other."}, "x", task).fields() == {"kind": "other"}
 
 
 def test_labels_that_differ_in_marks_alone_stay_apart() -> None:
     labels = ("no", "no!", "no?")
     task = replace(TASK, fields=(Label("kind", labels, {one: one for one in labels}),))
     for label in labels:
-        assert verdict.check({"kind": label}, "x", task).fields() == {"kind": label}
-        assert verdict.check({"kind": f'"{label}"'}, "x", task).fields() == {"kind": label}
+        assert validated.check({"kind": label}, "x", task).fields() == {"kind": label}
+        assert validated.check({"kind": f'"{label}"'}, "x", task).fields() == {"kind": label}
 
 
 @pytest.mark.parametrize(

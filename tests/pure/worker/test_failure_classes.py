@@ -16,7 +16,7 @@ from selfheal_worker.model.errors import (
 )
 from selfheal_worker.model.failure_classes import Refusal, explain_refusal
 from selfheal_worker.model.rate_limit_headers import LONGEST_PAUSE, pause_asked
-from selfheal_worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.retries import DeadLetter, Requeue, Retry
 
 NOW = 1_790_000_000.0
 
@@ -146,7 +146,7 @@ def test_an_overload_counts_no_attempt_and_makes_no_dead_letter(attempts: int) -
         )
 
     assert after(away=False) == Retry(1, attempts)
-    assert after(away=True) == Hold()
+    assert after(away=True) == Requeue()
 
 
 @pytest.mark.parametrize("kind", [RefusedTextError, TextTooLongError, ContentFilteredError])

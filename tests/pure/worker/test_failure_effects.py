@@ -28,7 +28,7 @@ from selfheal_worker.model.failure_effects import (
 )
 from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.provider import UnconfirmedRefusalError
-from selfheal_worker.retries import DeadLetter, Hold, Retry, decide
+from selfheal_worker.retries import DeadLetter, Requeue, Retry, decide
 
 DOCS = Path(__file__).parents[3] / "docs" / "providers.md"
 ERRORS: dict[BaseException, FailureClass] = {
@@ -79,7 +79,7 @@ def test_what_becomes_of_the_message(error: BaseException, attempts: int) -> Non
     effect = EFFECTS[classify(error)]
     found = decide(error, attempts=attempts, max_attempts=5, delays=(1, 5), model_away=False)
     if effect.pause is Pause.UNTIL_PROBED:
-        assert found == Hold()
+        assert found == Requeue()
     elif effect.reason and (effect.final or attempts >= 4):
         assert found == DeadLetter(effect.reason, type(error).__name__, attempts + 1)
     else:

@@ -10,7 +10,7 @@ from selfheal_worker.broker import Delivery
 from selfheal_worker.handlers import Handlers, Work
 from selfheal_worker.message import Message
 from selfheal_worker.model import injected_faults
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.provider import Answer
 from selfheal_worker.task import task_file
 
@@ -45,8 +45,8 @@ def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) 
     provider = Provider()
     finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
     before = injected_faults.before_calls(0, file)
-    asker = Asker([Member(provider)], task_file.load(), before=before)
-    handlers = Handlers(asker, threads=1, deadline=0.01, finished=finished.put)
+    chain = Chain([Member(provider)], task_file.load(), before=before)
+    handlers = Handlers(chain, threads=1, deadline=0.01, finished=finished.put)
     handlers.submit(_work())
     assert not provider.asked.wait(0.3)
     file.unlink()
@@ -65,8 +65,8 @@ def test_what_was_given_up_is_still_running_until_its_thread_is_free(tmp_path: P
         begun.set()
         injected_faults.before_calls(0, file)(deadline)
 
-    asker = Asker([Member(provider)], task_file.load(), before=before)
-    handlers = Handlers(asker, threads=2, deadline=60, finished=finished.put)
+    chain = Chain([Member(provider)], task_file.load(), before=before)
+    handlers = Handlers(chain, threads=2, deadline=60, finished=finished.put)
     assert handlers.running() == []
     work = _work()
     handlers.submit(work)
@@ -82,8 +82,8 @@ def test_a_call_has_its_whole_time_after_a_wait_for_other_large_bodies() -> None
     """Each is decoded alone; a message would have no time left, and lose an attempt by it."""
     deadlines: queue.SimpleQueue[float] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    asker = Asker([Member(Provider())], task_file.load(), before=deadlines.put)
-    handlers = Handlers(asker, threads=2, deadline=0.2, finished=finished.put)
+    chain = Chain([Member(Provider())], task_file.load(), before=deadlines.put)
+    handlers = Handlers(chain, threads=2, deadline=0.2, finished=finished.put)
     reading, may_end = threading.Event(), threading.Event()
     read_at: list[float] = []
 

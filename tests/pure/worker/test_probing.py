@@ -11,7 +11,7 @@ import pytest
 from selfheal_worker import worker as loop
 from selfheal_worker.config import load
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.provider import LONGEST_LOAD, Answer
 from selfheal_worker.task import task_file
 from selfheal_worker.worker import Worker
@@ -40,10 +40,10 @@ def test_a_look_is_hung_when_the_model_could_have_been_loaded_again_and_no_soone
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = Stuck()
-    asker = Asker([Member(model)], task_file.load())
-    asker.wake(60)
+    chain = Chain([Member(model)], task_file.load())
+    chain.wake(60)
     model.stuck = True
-    worker = Worker(load({"AMQP_HOST": "h", "MODEL_DEADLINE": "20"}), asker, Metrics())
+    worker = Worker(load({"AMQP_HOST": "h", "MODEL_DEADLINE": "20"}), chain, Metrics())
     begun = time.monotonic()
     ahead = 0.0
     monkeypatch.setattr(

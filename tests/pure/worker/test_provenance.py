@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.provider import Answer, ModelConfig, Origin
 from selfheal_worker.task import task_file
@@ -92,36 +92,36 @@ class Later:
         return time.monotonic() + self.ahead
 
 
-def _asker(server: Server, provider: str, version: str = "") -> Asker:
+def _chain(server: Server, provider: str, version: str = "") -> Chain:
     url = server.url if provider == "ollama" else f"{server.url}/v1"
     built = model.build(ModelConfig(provider, "m", url, "key", deadline=60))
-    asker = Asker([Member(built, version=version, key="triage")], task_file.load())
-    asker.wake(60)
-    return asker
+    chain = Chain([Member(built, version=version, key="triage")], task_file.load())
+    chain.wake(60)
+    return chain
 
 
-def _origin(asker: Asker) -> Origin:
-    return asker.ask("text", time.monotonic() + 3600).origin
+def _origin(chain: Chain) -> Origin:
+    return chain.ask("text", time.monotonic() + 3600).origin
 
 
 def test_a_model_that_was_pulled_anew_has_its_new_digest_in_results(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Later(monkeypatch)
-    asker = _asker(server, "ollama")
-    assert _origin(asker).version == FIRST[:12]
+    chain = _chain(server, "ollama")
+    assert _origin(chain).version == FIRST[:12]
     server.digest = SECOND
     clock.ahead += 10
-    assert _origin(asker).version == SECOND[:12]
-    assert asker.active.version == SECOND[:12]
+    assert _origin(chain).version == SECOND[:12]
+    assert chain.active.version == SECOND[:12]
 
 
 def test_the_digest_is_not_looked_up_for_each_call(server: Server) -> None:
-    asker = _asker(server, "ollama")
+    chain = _chain(server, "ollama")
     looked = server.looks
     begun = time.monotonic()
     for _ in range(20):
-        _origin(asker)
+        _origin(chain)
     assert server.looks - looked <= 1 + (time.monotonic() - begun) / ollama._FRESH
 
 
@@ -129,54 +129,54 @@ def test_a_server_that_does_not_say_keeps_its_models_version(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Later(monkeypatch)
-    asker = _asker(server, "ollama")
+    chain = _chain(server, "ollama")
     server.there = False
     clock.ahead += 10
-    assert _origin(asker).version == FIRST[:12]
+    assert _origin(chain).version == FIRST[:12]
 
 
 def test_a_pinned_digest_is_held_after_the_model_was_pulled_anew(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Later(monkeypatch)
-    asker = _asker(server, "ollama", FIRST[:8])
-    assert _origin(asker).version == FIRST[:12]
+    chain = _chain(server, "ollama", FIRST[:8])
+    assert _origin(chain).version == FIRST[:12]
     server.digest = SECOND
     clock.ahead += 10
     wanted = r"models\.triage\.version is 11111111, but the model has 222222222222"
     with pytest.raises(ModelUnavailableError, match=wanted):
-        _origin(asker)
+        _origin(chain)
     with pytest.raises(ModelUnavailableError, match=wanted):
-        asker.wake(60)
+        chain.wake(60)
     server.digest = FIRST
-    asker.wake(60)
-    assert _origin(asker).version == FIRST[:12]
+    chain.wake(60)
+    assert _origin(chain).version == FIRST[:12]
 
 
 def test_what_a_compatible_server_reports_is_of_each_answer(server: Server) -> None:
-    asker = _asker(server, "openai")
-    assert _origin(asker).described() == {"provider": "openai", "name": "m", "version": ""}
+    chain = _chain(server, "openai")
+    assert _origin(chain).described() == {"provider": "openai", "name": "m", "version": ""}
     server.reported = {"model": "m-2026-01-31", "system_fingerprint": "fp_1"}
-    assert _origin(asker).described() == {
+    assert _origin(chain).described() == {
         "provider": "openai",
         "name": "m",
         "version": "m-2026-01-31",
         "system_fingerprint": "fp_1",
     }
     server.reported = {"model": "m-2026-02-28", "system_fingerprint": "fp_2"}
-    origin = _origin(asker)
+    origin = _origin(chain)
     assert (origin.version, origin.fingerprint) == ("m-2026-02-28", "fp_2")
     server.reported = {"model": "m"}
-    assert _origin(asker).version == ""
+    assert _origin(chain).version == ""
 
 
 def test_a_pinned_name_is_held_with_each_answer(server: Server) -> None:
     server.reported = {"model": "m-2026-01-31"}
-    asker = _asker(server, "openai", "m-2026-01")
-    assert _origin(asker).version == "m-2026-01-31"
+    chain = _chain(server, "openai", "m-2026-01")
+    assert _origin(chain).version == "m-2026-01-31"
     server.reported = {"model": "m-2026-02-28"}
     with pytest.raises(ModelUnavailableError, match=r"is m-2026-01, but the model has m-2026-02"):
-        _origin(asker)
+        _origin(chain)
 
 
 def test_each_answer_keeps_the_version_that_it_was_given_with() -> None:
@@ -192,7 +192,7 @@ def test_each_answer_keeps_the_version_that_it_was_given_with() -> None:
         def analyse(self, text: str, deadline: float) -> Answer:
             return Answer(GOOD, version="old")
 
-    assert Asker([Member(Two())], task_file.load()).ask("t", time.monotonic() + 60).origin == (
+    assert Chain([Member(Two())], task_file.load()).ask("t", time.monotonic() + 60).origin == (
         Origin("test", "m", "old")
     )
 
@@ -203,8 +203,8 @@ def test_a_fingerprint_makes_no_series_of_its_own(server: Server) -> None:
     server.reported = {"model": "m-1", "system_fingerprint": "fp_1"}
     calls: list[Call] = []
     built = model.build(ModelConfig("openai", "m", f"{server.url}/v1", "key", deadline=60))
-    asker = Asker([Member(built)], task_file.load(), observe=calls.append)
+    chain = Chain([Member(built)], task_file.load(), observe=calls.append)
     for number in range(3):
         server.reported["system_fingerprint"] = f"fp_{number}"
-        _origin(asker)
+        _origin(chain)
     assert {call.origin for call in calls} == {Origin("openai", "m", "m-1")}

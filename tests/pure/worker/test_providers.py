@@ -95,7 +95,7 @@ BRINGING = {
 def test_a_missing_package_is_named_with_what_brings_it(
     provider: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = model.IN_THE_BOX[provider].partition(":")[0]
+    module = model.BUILT_IN_PROVIDERS[provider].partition(":")[0]
 
     def importing(name: str) -> Any:
         assert name == module

@@ -15,7 +15,7 @@ from selfheal_worker.model import provider as model
 from selfheal_worker.model.breaker import Breaker
 from selfheal_worker.model.errors import ModelError, ModelUnavailableError, TransientError
 from selfheal_worker.model.provider import ModelConfig
-from selfheal_worker.retries import DeadLetter, Hold, Retry
+from selfheal_worker.retries import DeadLetter, Requeue, Retry
 from tests.models.faults import FaultProxy, faulty, refused
 
 pytest.importorskip("langchain_ollama")
@@ -79,7 +79,7 @@ def test_a_missing_key_or_model_is_no_messages_fault(
     error = _asked(provider, gateway, status)
     assert isinstance(error, ModelUnavailableError)
     assert said in str(error)
-    assert _becomes(error, ATTEMPTS) == Hold()
+    assert _becomes(error, ATTEMPTS) == Requeue()
 
 
 def test_a_server_that_does_not_speak_http_is_away() -> None:

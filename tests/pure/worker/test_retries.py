@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from selfheal_worker.backoff import backoff
 from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, TransientError
 from selfheal_worker.model.limits import LimitedError
-from selfheal_worker.retries import DeadLetter, Decision, Hold, Retry, attempts_of, decide
+from selfheal_worker.retries import DeadLetter, Decision, Requeue, Retry, attempts_of, decide
 
 DELAYS = (1, 5, 30, 120)
 
@@ -37,8 +37,8 @@ def test_one_attempt_means_no_retry() -> None:
 
 @pytest.mark.parametrize("attempts", [0, 4, 100])
 def test_a_model_that_is_away_is_not_the_messages_fault(attempts: int) -> None:
-    assert after(ModelUnavailableError("refused"), attempts) == Hold()
-    assert after(TransientError("503"), attempts, away=True) == Hold()
+    assert after(ModelUnavailableError("refused"), attempts) == Requeue()
+    assert after(TransientError("503"), attempts, away=True) == Requeue()
 
 
 @pytest.mark.parametrize(("attempts", "most"), [(0, 1), (0, 5), (4, 5)])

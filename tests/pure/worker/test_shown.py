@@ -129,7 +129,7 @@ def test_a_timestamp_in_any_unit(stamp: int | None, seconds: float | None) -> No
 
 
 def test_a_repair_quotes_an_answer_with_lone_surrogates() -> None:
-    for role, content in prompt.mending(task_file.load(), "text", '{"a": "\ud800"}', "bad"):
+    for role, content in prompt.repair_request(task_file.load(), "text", '{"a": "\ud800"}', "bad"):
         assert content.encode(), role
 
 

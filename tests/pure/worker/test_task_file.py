@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from selfheal_worker.task import answer, prompt, task_file
-from selfheal_worker.task.answer import BadVerdictError
+from selfheal_worker.task.answer import InvalidAnswerError
 from selfheal_worker.task.task_file import TaskError
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ticket-triage.yaml"
@@ -130,7 +130,7 @@ def test_each_kind_of_field_is_held_to_its_shape() -> None:
         "summary": 7,
     }
     for name, value in wrong.items():
-        with pytest.raises(BadVerdictError, match=f"^{name} "):
+        with pytest.raises(InvalidAnswerError, match=f"^{name} "):
             answer.check(good | {name: value}, text, task)
 
 
@@ -138,7 +138,7 @@ def test_words_of_the_models_own_may_not_repeat_the_prompt() -> None:
     task = task_file.load(EXAMPLE)
     good = dict(task.examples[0].answer)
     for line in task.secrets:
-        with pytest.raises(BadVerdictError, match="repeats the instructions"):
+        with pytest.raises(InvalidAnswerError, match="repeats the instructions"):
             answer.check(good | {"summary": f"I was told: {line}"[:300]}, "x", task)
     assert task.secrets
 

@@ -20,7 +20,7 @@ from selfheal_worker.message import Message
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import adaptive_limit, call_time, chain, registry
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import ModelUnavailableError, OverloadedError, TransientError
 from selfheal_worker.model.limits import LimitedError, Limits
 from selfheal_worker.model.provider import Answer
@@ -73,10 +73,10 @@ class Model:
         return Answer(said)
 
 
-def _asker(model: Model, limits: Limits) -> Asker:
-    asker = Asker([Member(model, limits=limits)], task_file.load())
-    asker._members[0].warm = True
-    return asker
+def _chain(model: Model, limits: Limits) -> Chain:
+    models = Chain([Member(model, limits=limits)], task_file.load())
+    models._members[0].warm = True
+    return models
 
 
 def _wait_until(done: Callable[[], bool]) -> None:
@@ -92,9 +92,9 @@ def test_the_deadline_of_a_call_counts_from_when_it_is_sent(
     clock = Clock(monkeypatch)
     model = Model(clock=clock)
     limits = Limits(concurrency=1, clock=clock)
-    asker, work = _asker(model, limits), _work()
+    models, work = _chain(model, limits), _work()
     done = threading.Thread(
-        target=asker.ask, args=("text", clock() + 5), kwargs={"wait": 300, "watched": work}
+        target=models.ask, args=("text", clock() + 5), kwargs={"wait": 300, "watched": work}
     )
     with limits.turn(math.inf):
         done.start()
@@ -119,11 +119,11 @@ def test_all_of_many_short_calls_are_answered_whatever_they_wait(
             clock.now += 0.25
         return GOOD
 
-    asker = _asker(Model(say, clock), Limits(concurrency=2, clock=clock))
+    models = _chain(Model(say, clock), Limits(concurrency=2, clock=clock))
 
     def ask() -> None:
         try:
-            ended.put(asker.ask("text", clock() + 1.0).verdict.fields() == GOOD)
+            ended.put(models.ask("text", clock() + 1.0).validated.fields() == GOOD)
         except Exception as error:  # noqa: BLE001 it fails the test
             ended.put(error)
 
@@ -147,20 +147,20 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
         return real(clock.now, **more)  # full, for all that it would wait
 
     monkeypatch.setattr(limits, "turn", turn)
-    asker = Asker([Member(first, limits=limits), Member(second)], task_file.load())
-    for member in asker._members:
+    models = Chain([Member(first, limits=limits), Member(second)], task_file.load())
+    for member in models._members:
         member.warm = True
         member.limits._clock = clock
-    assert asker.ask("text", clock() + 60).origin.name == "fallback"
+    assert models.ask("text", clock() + 60).origin.name == "fallback"
     limits._adaptive = adaptive_limit.overloaded(adaptive_limit.sent(limits._adaptive), 0, 0, 0.5)
-    assert asker.ask("text", clock() + 60).origin.name == "fallback"
+    assert models.ask("text", clock() + 60).origin.name == "fallback"
     assert waits == [30.0, 1.0]
 
 
 def test_a_wait_ends_by_its_own_bound() -> None:
     limits = Limits(concurrency=1)
     with limits.turn(math.inf), pytest.raises(LimitedError, match="leaves no turn"):
-        _asker(Model(), limits).ask("text", time.monotonic() + 600, wait=0.01)
+        _chain(Model(), limits).ask("text", time.monotonic() + 600, wait=0.01)
 
 
 def test_a_text_that_finds_the_server_overloaded_is_sent_again_with_all_of_its_time(
@@ -173,20 +173,20 @@ def test_a_text_that_finds_the_server_overloaded_is_sent_again_with_all_of_its_t
         return OverloadedError("503") if number <= 3 else GOOD
 
     model = Model(say, clock)
-    reply = _asker(model, Limits(clock=clock, chance=lambda: -0.5)).ask(
+    reply = _chain(model, Limits(clock=clock, chance=lambda: -0.5)).ask(
         "text", clock() + 5, wait=100
     )
-    assert reply.verdict.fields() == GOOD
+    assert reply.validated.fields() == GOOD
     assert model.given == [5.0] * 4
 
 
 def test_where_a_fallback_is_next_an_overload_is_not_waited_for() -> None:
     first, second = Model(lambda n: OverloadedError("503")), Model()
     second.model = "fallback"
-    asker = Asker([Member(first), Member(second)], task_file.load())
-    for member in asker._members:
+    models = Chain([Member(first), Member(second)], task_file.load())
+    for member in models._members:
         member.warm = True
-    assert asker.ask("text", time.monotonic() + 600).origin.name == "fallback"
+    assert models.ask("text", time.monotonic() + 600).origin.name == "fallback"
     assert len(first.given) == 1
 
 
@@ -200,9 +200,9 @@ def test_a_server_that_refuses_everything_is_unavailable_after_a_while(
         return OverloadedError("http://h answered 503")
 
     model = Model(say, clock)
-    asker = _asker(model, Limits(clock=clock, chance=lambda: -0.5))
+    models = _chain(model, Limits(clock=clock, chance=lambda: -0.5))
     with pytest.raises(ModelUnavailableError, match="answered 503, and to every call before"):
-        asker.ask("text", clock() + 30, wait=1000)
+        models.ask("text", clock() + 30, wait=1000)
     assert len(model.given) == 5
 
 
@@ -211,31 +211,31 @@ def test_a_pause_that_comes_with_an_answer_is_kept() -> None:
         def analyse(self, text: str, deadline: float) -> Answer:
             return Answer(GOOD, pause=30.0)
 
-    asker = _asker(Counted(), Limits())
-    asker.ask("text", time.monotonic() + 5)
+    models = _chain(Counted(), Limits())
+    models.ask("text", time.monotonic() + 5)
     with pytest.raises(LimitedError, match="asked for a pause, 30 s"):
-        asker.ask("text", time.monotonic() + 5, wait=300)
-    ((_, used),) = asker.concurrency()
+        models.ask("text", time.monotonic() + 5, wait=300)
+    ((_, used),) = models.concurrency()
     assert (used.running, used.allowed) == (0, 0)
 
 
 def test_who_is_given_up_while_it_waits_stops_waiting() -> None:
     limits, work = Limits(concurrency=1), _work()
     finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    asker = _asker(Model(), limits)
-    handlers = Handlers(asker, threads=1, deadline=5, finished=finished.put, wait=600)
+    models = _chain(Model(), limits)
+    handlers = Handlers(models, threads=1, deadline=5, finished=finished.put, wait=600)
     with limits.turn(math.inf):
         handlers.submit(work)
         _wait_until(lambda: work.waiting)
         work.given_up = True
-        asker.release()
+        models.release()
         assert isinstance(finished.get(timeout=60).error, LimitedError)
     assert not work.waiting
 
 
 def _worker(model: Model, limits: Limits) -> Worker:
     settings = load({"AMQP_HOST": "localhost", "CONCURRENCY": "2"})
-    return Worker(settings, _asker(model, limits), Metrics())
+    return Worker(settings, _chain(model, limits), Metrics())
 
 
 def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress(
@@ -253,7 +253,7 @@ def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress(
         assert status.hung == 0
         assert status.last_progress > 1.0
         work.given_up = True
-        worker._asker.release()
+        worker._chain.release()
         _wait_until(lambda: not worker._handlers.running())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_worker.task import answer, task_file
-from selfheal_worker.task.answer import BadVerdictError, Verdict
+from selfheal_worker.task.answer import InvalidAnswerError, ValidatedAnswer
 
 TASK = task_file.load()
 PROPERTIES = TASK.schema["properties"]
@@ -18,7 +18,7 @@ SENTIMENTS = PROPERTIES["sentiment"]["enum"]
 SCHEMA = TASK.schema | {"additionalProperties": False, "required": list(PROPERTIES)}
 
 
-def check(content: Any, text: str) -> Verdict:
+def check(content: Any, text: str) -> ValidatedAnswer:
     return answer.check(content, text, TASK)
 
 
@@ -90,7 +90,7 @@ def test_mended(name: str, said: object, meant: object) -> None:
     ],
 )
 def test_refused_without_quoting(name: str, said: object) -> None:
-    with pytest.raises(BadVerdictError) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         check(GOOD | {name: said}, TEXT)
     assert str(caught.value).startswith(name)
     assert "Hunger" not in str(caught.value)
@@ -112,7 +112,7 @@ def test_talk_around_the_json_is_left_out(content: str) -> None:
     "content", ["", "Anger", "{", "}{", '{"primary_emotion": "An', "[1]", "{" * 50_000 + "}"]
 )
 def test_no_json_is_refused(content: str) -> None:
-    with pytest.raises(BadVerdictError):
+    with pytest.raises(InvalidAnswerError):
         check(content, TEXT)
 
 
@@ -139,7 +139,7 @@ def test_whatever_a_model_says_the_result_fits_the_schema_or_is_refused(
 ) -> None:
     try:
         said = check(fields, text)
-    except BadVerdictError:
+    except InvalidAnswerError:
         return
     jsonschema.validate(said.fields(), SCHEMA)
     assert all(phrase in text for phrase in said.values["key_phrases"])
@@ -147,5 +147,5 @@ def test_whatever_a_model_says_the_result_fits_the_schema_or_is_refused(
 
 @given(st.text(), st.text(min_size=1))
 def test_any_talk_is_an_answer_or_refused(content: str, text: str) -> None:
-    with pytest.raises(BadVerdictError):
+    with pytest.raises(InvalidAnswerError):
         check(content + '{"primary_emotion": "Rage against"}', text)

@@ -10,7 +10,7 @@ import pytest
 from selfheal_worker.broker import Delivery, Publication
 from selfheal_worker.config import load
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.chain_failure import combined
 from selfheal_worker.model.errors import TextTooLongError, TransientError
 from selfheal_worker.task import task_file
@@ -22,7 +22,7 @@ from tests.pure.worker.test_asking import Model
 def published(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A worker, and what it publishes for a delivery with these headers that failed so."""
     worker = Worker(
-        load({"AMQP_HOST": "h"}), Asker([Member(Model("m"))], task_file.load()), Metrics()
+        load({"AMQP_HOST": "h"}), Chain([Member(Model("m"))], task_file.load()), Metrics()
     )
     sent: list[Publication] = []
     monkeypatch.setattr(worker._link, "publish", lambda what, told: sent.append(what))

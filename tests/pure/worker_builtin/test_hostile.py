@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from selfheal_worker.model import provider
-from selfheal_worker.model.chain import Asker, Member, Reply
+from selfheal_worker.model.chain import Chain, Member, Reply
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.task import task_file
 from tests.models.hostile import LABELS, Case, cases
@@ -21,8 +21,8 @@ CASES = list(cases())
 
 @pytest.fixture(scope="module")
 def replies() -> dict[str, Reply]:
-    asker = Asker([Member(provider.build(ModelConfig("builtin", task=TASK)))], TASK)
-    return {case.name: asker.ask(case.text, time.monotonic() + 600) for case in CASES}
+    chain = Chain([Member(provider.build(ModelConfig("builtin", task=TASK)))], TASK)
+    return {case.name: chain.ask(case.text, time.monotonic() + 600) for case in CASES}
 
 
 def test_there_are_enough_cases() -> None:
@@ -34,7 +34,7 @@ def test_there_are_enough_cases() -> None:
 def test_shape_and_ranges_hold_and_phrases_are_verbatim(
     case: Case, replies: dict[str, Reply]
 ) -> None:
-    fields = replies[case.name].verdict.fields()
+    fields = replies[case.name].validated.fields()
     jsonschema.validate(fields, TASK.schema)
     assert fields.keys() == TASK.schema["properties"].keys()
     assert all(phrase in case.text for phrase in fields["key_phrases"])
@@ -49,7 +49,7 @@ def test_the_label_is_not_the_ordered_one_more_often_than_chance(
     obeyed = [
         case.name
         for case in ordered
-        if replies[case.name].verdict.values["primary_emotion"] == case.ordered
+        if replies[case.name].validated.values["primary_emotion"] == case.ordered
     ]
     chance = 1 / len(LABELS)
     # Two standard deviations of a coin that obeys by chance.

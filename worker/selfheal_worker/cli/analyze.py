@@ -13,22 +13,22 @@ from typing import Any
 from selfheal_worker.cli.answer_line import answer_line
 from selfheal_worker.config import Settings
 from selfheal_worker.message import Message, PoisonError, parse
-from selfheal_worker.model.chain import Asker
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelError
 
 
 def analyze(
-    settings: Settings, asker: Asker, text: str | None, file: str | None, output: str
+    settings: Settings, chain: Chain, text: str | None, file: str | None, output: str
 ) -> int:
     """Analyse one text or a file of JSON lines; 1 when any line had no answer."""
     try:
-        asker.wake(settings.model_deadline)
+        chain.wake(settings.model_deadline)
     except ModelError as error:
         print(f"selfheal-worker: the model cannot be used: {error}", file=sys.stderr)
         return 1
     failed = 0
     for number, body in enumerate(_bodies(text, file), start=1):
-        line = _answer(settings, asker, body)
+        line = _answer(settings, chain, body)
         if "error" in line:
             failed += 1
             if file is not None:
@@ -53,7 +53,7 @@ def _bodies(text: str | None, file: str | None) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n")
 
 
-def _answer(settings: Settings, asker: Asker, body: bytes) -> dict[str, Any]:
+def _answer(settings: Settings, chain: Chain, body: bytes) -> dict[str, Any]:
     try:
         got: Message = parse(
             body,
@@ -64,15 +64,15 @@ def _answer(settings: Settings, asker: Asker, body: bytes) -> dict[str, Any]:
     except PoisonError as error:
         return {"error": error.reason, "detail": str(error)}
     try:
-        reply = asker.ask(got.text, time.monotonic() + settings.model_deadline)
+        reply = chain.ask(got.text, time.monotonic() + settings.model_deadline)
     except ModelError as error:
         return {"id": got.id, "error": type(error).__name__, "detail": str(error)}
     made: dict[str, Any] = {"id": got.id}
     if got.id_generated:
         made["id_generated"] = True
-    made |= reply.verdict.fields()
+    made |= reply.validated.fields()
     made["model"] = reply.origin.described()
-    made["task"] = asker.task.described()
+    made["task"] = chain.task.described()
     if reply.degraded:
         made["degraded"] = True
     if reply.truncated:

@@ -19,7 +19,7 @@ from selfheal_worker.cli.stop import stoppable
 from selfheal_worker.config import Settings
 from selfheal_worker.model import provider as model
 from selfheal_worker.model import registry
-from selfheal_worker.model.chain import Asker
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelConfigError, ModelError, ModelUnavailableError
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.plain_data import PlainDataError, is_text, read_json
@@ -72,7 +72,7 @@ class Score:
 class _Entry:
     """One of the models that are compared; config: how it is asked."""
 
-    asker: Asker
+    chain: Chain
     config: ModelConfig
 
 
@@ -90,18 +90,18 @@ def evaluate(settings: Settings, task: Task, options: argparse.Namespace) -> int
     scores: list[Score] = []
     with contextlib.closing(kept), stoppable() as stopped:
         for entry in entries:
-            asker = entry.asker
-            with contextlib.closing(asker):
+            chain = entry.chain
+            with contextlib.closing(chain):
                 try:
-                    asker.wake(settings.model_deadline)
+                    chain.wake(settings.model_deadline)
                     answers = _Asking(settings, entry, one, kept, stopped).all(texts)
                 except ModelError as error:
-                    print(f"selfheal-worker: {asker.active.name}: {error}", file=sys.stderr)
+                    print(f"selfheal-worker: {chain.active.name}: {error}", file=sys.stderr)
                     return 1
                 if stopped.is_set():
-                    print(f"{asker.active.name}: stopped at {len(answers)}", file=sys.stderr)
+                    print(f"{chain.active.name}: stopped at {len(answers)}", file=sys.stderr)
                     return 1
-                scores.append(score(asker.active.described(), one.labels, texts, answers))
+                scores.append(score(chain.active.described(), one.labels, texts, answers))
     if options.output == "json":
         print(json.dumps({"field": one.name, "models": [_plain(s) for s in scores]}))
     else:
@@ -126,7 +126,7 @@ def _entry(settings: Settings, task: Task, name: str) -> _Entry:
 
 def _built(settings: Settings, task: Task, name: str) -> _Entry:
     member = registry.member(settings, task, name)
-    return _Entry(Asker([member], task), registry.config(settings, task, name))
+    return _Entry(Chain([member], task), registry.config(settings, task, name))
 
 
 def _field(task: Task, name: str | None) -> Label:
@@ -181,7 +181,7 @@ class _Asking:
         self, settings: Settings, entry: _Entry, one: Label, kept: Kept, stopped: Event
     ) -> None:
         self._settings = settings
-        self._asker = entry.asker
+        self._chain = entry.chain
         self._config = entry.config
         self._one = one
         self._kept = kept
@@ -193,7 +193,7 @@ class _Asking:
         Raises `ModelUnavailableError`: a model that is away has no figures.
         """
         begun = said = time.monotonic()
-        asked = [question(self._config, self._asker.active, one.text) for one in texts]
+        asked = [question(self._config, self._chain.active, one.text) for one in texts]
         known = sum(self._kept.get(one) is not None for one in asked)
         if known:
             print(f"{self._name}: {known} of {len(texts)} are answered already", file=sys.stderr)
@@ -215,7 +215,7 @@ class _Asking:
 
     @property
     def _name(self) -> str:
-        return self._asker.active.name
+        return self._chain.active.name
 
     def _one_text(self, labelled: Labelled, asked: str) -> Said | None:
         if (before := self._kept.get(asked)) is not None:
@@ -224,15 +224,15 @@ class _Asking:
             return None
         begun = time.monotonic()
         try:
-            reply = self._asker.ask(labelled.text, begun + self._settings.model_deadline)
+            reply = self._chain.ask(labelled.text, begun + self._settings.model_deadline)
         except ModelUnavailableError:
             raise
         except ModelError:
             return Said(None, None, time.monotonic() - begun)
-        usage, task = reply.usage, self._asker.task
+        usage, task = reply.usage, self._chain.task
         short = {one.name for one in task.fields if isinstance(one, Label)} | {task.confidence}
         answer = {
-            "values": {k: v for k, v in reply.verdict.values.items() if k in short},
+            "values": {k: v for k, v in reply.validated.values.items() if k in short},
             "seconds": round(time.monotonic() - begun, 6),
             "input_tokens": usage.input_tokens if usage else 0,
             "output_tokens": (usage.output_tokens if usage else 0) or 0,
@@ -241,7 +241,7 @@ class _Asking:
         return self._said(answer)
 
     def _said(self, answer: Mapping[str, Any]) -> Said:
-        values, sure = answer["values"], self._asker.task.confidence
+        values, sure = answer["values"], self._chain.task.confidence
         return Said(
             values[self._one.name],
             values[sure] if sure else None,

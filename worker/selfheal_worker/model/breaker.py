@@ -86,7 +86,7 @@ def probed(
     breaker: Breaker,
     now: float,
     *,
-    well: bool,
+    succeeded: bool,
     probe: int | None = None,
     chance: float = 1.0,
     access: bool = False,
@@ -98,7 +98,7 @@ def probed(
     """
     if probe is not None and (breaker.state is not State.PROBING or probe != breaker.probe):
         return breaker
-    if well:
+    if succeeded:
         return Breaker(probe=breaker.probe)
     probes = breaker.probes + 1
     pause = _spread(_pause(probes, access=access), chance)

@@ -32,18 +32,25 @@ from selfheal_worker.model.errors import (
 )
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import SHORTEST_PAUSE, Concurrency, LimitedError, Limits
-from selfheal_worker.model.provider import LONGEST_LOAD, Answer, Mending, Origin, Provider, Usage
+from selfheal_worker.model.provider import (
+    LONGEST_LOAD,
+    Answer,
+    Origin,
+    Provider,
+    RepairRequest,
+    Usage,
+)
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory, Refusals
 from selfheal_worker.randomness import RANDOM
-from selfheal_worker.task import answer as verdict
-from selfheal_worker.task.answer import BadVerdictError, Verdict
+from selfheal_worker.task import answer as validated
+from selfheal_worker.task.answer import InvalidAnswerError, ValidatedAnswer
 from selfheal_worker.task.task import Task
 
 #: What a model is asked to see whether it is there again.
 PROBE_TEXT = "The delivery came on time and everything works."
 # How many deadlines the look at a model that is warm may take, if its server need not load it:
 # warm-up, name look-up and call, and the turns for them.
-_LOOK_DEADLINES = 5
+_PROBE_DEADLINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class Call:
 class Reply:
     """A checked answer and whose it is; degraded: not the active model's. usage: of all calls."""
 
-    verdict: Verdict
+    validated: ValidatedAnswer
     origin: Origin
     degraded: bool = False
     usage: Usage | None = None
@@ -93,7 +100,7 @@ class Member:
         self.longest_text = longest_text
         self.provider = provider
         # Found out once: to ask whether something is of a protocol takes as long as a message does.
-        self.mending = provider if isinstance(provider, Mending) else None
+        self.repair_request = provider if isinstance(provider, RepairRequest) else None
         self.limits = limits or Limits()
         self.deadline = deadline
         self.key = key
@@ -113,7 +120,7 @@ class Member:
     def origin_of(self, answer: Answer) -> Origin:
         """The model that gave an answer. Raises `ModelUnavailableError` if it must be another."""
         found = self.provider.version if answer.version is None else answer.version
-        self._hold_to_version(found)
+        self._check_version(found)
         origin = self.origin
         return replace(origin, version=found or origin.version, fingerprint=answer.fingerprint)
 
@@ -131,7 +138,7 @@ class Member:
                 return False
             begun = time.monotonic()
             self.provider.warm_up()
-            self._hold_to_version(self.provider.version)
+            self._check_version(self.provider.version)
             if not was_warm:
                 self.load_seconds = time.monotonic() - begun
                 self.warm = True
@@ -143,21 +150,21 @@ class Member:
         """What to raise where nobody waits for it any longer."""
         return ModelUnavailableError(f"model '{self.provider.model}' is still loading")
 
-    def _hold_to_version(self, found: str) -> None:
+    def _check_version(self, found: str) -> None:
         if self._version and found and not found.startswith(self._version):
             raise ModelUnavailableError(
                 f"models.{self.key}.version is {self._version}, but the model has {found}; "
                 "give the server that version back, or change the value"
             )
 
-    def until(self, deadline: float, heirs: int) -> float:
+    def until(self, deadline: float, remaining: int) -> float:
         """When this model must have answered, so that each of its heirs has a part of the time."""
         now = time.monotonic()
-        share = now + (deadline - now) / (heirs + 1)
+        share = now + (deadline - now) / (remaining + 1)
         return share if self.deadline is None else min(share, now + self.deadline)
 
 
-class Asker:
+class Chain:
     """The chain of models. `ask` is called by many threads at once.
 
     observe is told of each call, loaded of each model that became warm; both from any thread.
@@ -209,7 +216,7 @@ class Asker:
         errors: list[Exception] = []
         for member in self._members:
             try:
-                self._look_within(member, seconds)
+                self._probe_within(member, seconds)
             except Exception as error:  # noqa: BLE001 a plug-in's fault is a model that is away
                 errors.append(error)
             else:
@@ -240,7 +247,7 @@ class Asker:
         spent = CallTime(deadline, watched or Unwatched(), wait=wait)
         self._warm_the_rest()
         for at, member in enumerate(self._members):
-            heirs = len(self._members) - 1 - at
+            remaining = len(self._members) - 1 - at
             try:  # first: a model that is away has no room for it when it is back either
                 sent = context.fitted(text, member.longest_text, shorten=self._shorten)
             except TextTooLongError as error:
@@ -249,13 +256,13 @@ class Asker:
                 errors.append(error)
                 continue
             # The last one is asked whatever its breaker says, but no message waits for it to load.
-            if (heirs or not member.warm) and not self._usable(member):
+            if (remaining or not member.warm) and not self._usable(member):
                 errors.append(None)
                 continue
             try:
-                part = spent.part(member.until(spent.deadline, heirs), last=not heirs)
+                part = spent.part(member.until(spent.deadline, remaining), last=not remaining)
                 reply = self._reply(
-                    member, text, sent, part, history, last=not heirs, degraded=at > 0
+                    member, text, sent, part, history, last=not remaining, degraded=at > 0
                 )
             except Exception as error:
                 if len(self._members) == 1:
@@ -334,26 +341,28 @@ class Asker:
 
     def _answer(
         self, member: Member, text: str, deadline: float, whole: str
-    ) -> tuple[Verdict, _Asked]:
+    ) -> tuple[ValidatedAnswer, _Asked]:
         """What the model says of text: whole, or what of that fits into its context; and the calls
         that it took."""
-        mending = member.mending
+        repair_request = member.repair_request
         asked = _Asked(self, member, whole, deadline)
         try:
             said = asked.once(
                 lambda: _in_full(member.provider.analyse(text, deadline), member, text),
-                clamp=self._clamp and mending is None,
+                clamp=self._clamp and repair_request is None,
             )
-        except BadVerdictError as error:
-            if mending is None or time.monotonic() >= deadline:
+        except InvalidAnswerError as error:
+            if repair_request is None or time.monotonic() >= deadline:
                 raise BadOutputError(str(error)) from None
             before, problem = asked.content, str(error)
             try:
                 said = asked.once(
-                    lambda: _in_full(mending.mend(text, before, problem, deadline), member, text),
+                    lambda: _in_full(
+                        repair_request.repair(text, before, problem, deadline), member, text
+                    ),
                     clamp=self._clamp,
                 )
-            except BadVerdictError as again:
+            except InvalidAnswerError as again:
                 raise BadOutputError(str(again)) from None
             except RefusedTextError:
                 # The text was taken; what the model made of it is too long, or filtered, beside it.
@@ -368,7 +377,7 @@ class Asker:
         if member.wake(deadline):
             self._loaded(member.origin, member.load_seconds)
 
-    def _look(self, member: Member, seconds: float, probe: int) -> None:
+    def _probe(self, member: Member, seconds: float, probe: int) -> None:
         """Whether a model is there: warm, and, where it was warm before, answering.
 
         Its limits hold for that too, and the pause that its server asked for.
@@ -393,7 +402,7 @@ class Asker:
             if error.paused:
                 raise
 
-    def _look_within(self, member: Member, seconds: float) -> None:
+    def _probe_within(self, member: Member, seconds: float) -> None:
         """As `_look`, but a model that loads for longer keeps nobody from asking the others.
 
         One that was warm may have to be loaded again by its server.
@@ -403,11 +412,11 @@ class Asker:
         if probe is None:
             raise member.still_loading()
         if alone:
-            self._look(member, seconds, probe)
+            self._probe(member, seconds, probe)
             return
-        patience = _LOOK_DEADLINES * seconds if member.warm else seconds
+        patience = _PROBE_DEADLINES * seconds if member.warm else seconds
         try:
-            error = self._look_behind(member, seconds, probe).get(timeout=patience)
+            error = self._probe_in_background(member, seconds, probe).get(timeout=patience)
         except queue.Empty:
             raise member.still_loading() from None
         if error is not None:
@@ -431,14 +440,14 @@ class Asker:
             lambda before: breakers.probed(
                 before,
                 time.monotonic(),
-                well=error is None,
+                succeeded=error is None,
                 probe=probe,
                 chance=RANDOM.random(),
                 access=isinstance(error, ModelAccessError),
             ),
         )
 
-    def _look_behind(
+    def _probe_in_background(
         self, member: Member, seconds: float, probe: int
     ) -> queue.SimpleQueue[Exception | None]:
         """Look in the background at a model that is marked as looked at; then say how it went."""
@@ -446,7 +455,7 @@ class Asker:
 
         def look() -> None:
             try:
-                self._look(member, seconds, probe)
+                self._probe(member, seconds, probe)
             except Exception as error:  # noqa: BLE001 said, and tried again when it is due
                 why = _why(error)
                 say(logging.DEBUG, "a model is still away", model=member.origin.name, why=why)
@@ -469,7 +478,7 @@ class Asker:
         probe = self._begin_probe(member, seconds, breakers.due)
         if probe is None:
             return member.breaker.closed
-        self._look_behind(member, seconds, probe)
+        self._probe_in_background(member, seconds, probe)
         return False
 
     def _warm_the_rest(self) -> None:
@@ -508,8 +517,8 @@ class Asker:
 class _Asked:
     """The calls about one text: each is checked, observed, and its tokens added up."""
 
-    def __init__(self, asker: Asker, member: Member, text: str, deadline: float) -> None:
-        self._asker = asker
+    def __init__(self, chain: Chain, member: Member, text: str, deadline: float) -> None:
+        self._chain = chain
         self._member = member
         self._text = text
         self._deadline = deadline
@@ -517,17 +526,17 @@ class _Asked:
         self.usage: Usage | None = None
         self.answer = Answer("")
 
-    def once(self, call: Callable[[], Answer], *, clamp: bool) -> Verdict:
+    def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
         """One call. Raises `ModelError`, `BadVerdictError`."""
-        asker = self._asker
+        chain = self._chain
         begun = time.monotonic()
         answer: Answer | None = None
         ended: BaseException | None = None
         try:
-            asker._before(self._deadline)
+            chain._before(self._deadline)
             answer = call()
-            return verdict.check(answer.content, self._text, asker.task, clamp=clamp)
-        except BadVerdictError as error:
+            return validated.check(answer.content, self._text, chain.task, clamp=clamp)
+        except InvalidAnswerError as error:
             ended = BadOutputError(str(error))
             raise
         except BaseException as error:
@@ -538,7 +547,7 @@ class _Asked:
                 self._note(answer)
             usage = answer.usage if answer else None
             seconds = time.monotonic() - begun
-            asker._observe(Call(self._member.origin, seconds, ended, usage))
+            chain._observe(Call(self._member.origin, seconds, ended, usage))
 
     def _note(self, answer: Answer) -> None:
         self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
@@ -598,7 +607,7 @@ def _opened(before: Breaker) -> Breaker:
 
 def _probe_seconds(seconds: float) -> float:
     """How long a probe may take until it is replaced; seconds: one call's deadline."""
-    return LONGEST_LOAD + _LOOK_DEADLINES * seconds
+    return LONGEST_LOAD + _PROBE_DEADLINES * seconds
 
 
 def _why(error: Exception) -> str:

@@ -27,7 +27,7 @@ GROUP = "selfheal.providers"
 
 # Named here and not only as entry points, so that they work from a plain copy of the package
 # (as in the container image) and without reading the metadata of every installed distribution.
-IN_THE_BOX: Mapping[str, str] = {
+BUILT_IN_PROVIDERS: Mapping[str, str] = {
     "builtin": "selfheal_worker.model.providers.builtin:build",
     "ollama": "selfheal_worker.model.providers.ollama:build",
     "openai": "selfheal_worker.model.providers.openai:build",
@@ -191,10 +191,10 @@ class Provider(Protocol):
 
 
 @runtime_checkable
-class Mending(Protocol):
+class RepairRequest(Protocol):
     """A provider that can be told what was wrong with an answer; optional."""
 
-    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+    def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
         """Ask about text once more: the model said `said`, which was refused for `problem`."""
 
 
@@ -204,7 +204,7 @@ Factory = Callable[[ModelConfig], Provider]
 def build(config: ModelConfig) -> Provider:
     """Build the provider that config names. Raises `ModelConfigError`."""
     _check_url(config)
-    target = IN_THE_BOX.get(config.provider)
+    target = BUILT_IN_PROVIDERS.get(config.provider)
     where = f"{config.setting('provider')}={config.provider}"
     if target is None:
         found = _installed().get(config.provider)
@@ -275,7 +275,7 @@ def missing(error: ModuleNotFoundError, provider: str) -> str:
 
 def names() -> list[str]:
     """The names of all providers that can be asked for."""
-    return sorted({*IN_THE_BOX, *_installed()})
+    return sorted({*BUILT_IN_PROVIDERS, *_installed()})
 
 
 def _installed() -> dict[str, EntryPoint]:

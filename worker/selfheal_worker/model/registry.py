@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from selfheal_worker.config import BUILT_IN, NamedModel, Settings
 from selfheal_worker.model import context, errors, provider
-from selfheal_worker.model.chain import Asker, Call, Member, nothing
+from selfheal_worker.model.chain import Call, Chain, Member, nothing
 from selfheal_worker.model.limits import Limits
 from selfheal_worker.model.provider import ModelConfig, Origin
 from selfheal_worker.task import prompt
@@ -21,7 +21,7 @@ def chain(
     observe: Callable[[Call], None] = nothing,
     loaded: Callable[[Origin, float], None] = nothing,
     before: Callable[[float], None] = nothing,
-) -> Asker:
+) -> Chain:
     """The active model and its fallbacks, not yet warm. Raises `model.ModelConfigError`."""
     names = (settings.model_active, *settings.model_fallback)
     members: list[Member] = []
@@ -33,7 +33,7 @@ def chain(
             problems.append(str(error))
     if problems:
         raise errors.ModelConfigError("\n".join(problems))
-    return Asker(
+    return Chain(
         members,
         task,
         clamp=settings.model_clamp,

@@ -24,12 +24,12 @@ _LEAST_PERCENT = 10
 _MARKS = " .!'\""
 
 
-class BadVerdictError(ValueError):
+class InvalidAnswerError(ValueError):
     """An answer that cannot be brought into the schema. Quotes at most the name of a field."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidatedAnswer:
     """A checked answer: one value for each of the task's fields."""
 
     values: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Verdict:
 
 def check(
     content: str | Mapping[str, Any], text: str, task: Task, *, clamp: bool = False
-) -> Verdict:
+) -> ValidatedAnswer:
     """Bring a model's answer about text into the task's schema. Raises `BadVerdictError`.
 
     Letter case, synonyms, percentages, and a fence, thoughts or talk around the JSON are mended; a
@@ -55,8 +55,8 @@ def check(
     # What was said, not what is left of it: a field may be shorter than a line of the prompt.
     for one in task.fields:
         if leaks.repeats(_free_words(one, said.get(one.name)), task.secrets, text):
-            raise BadVerdictError("the answer repeats the instructions")
-    return Verdict(values, _dropped(said, values, task))
+            raise InvalidAnswerError("the answer repeats the instructions")
+    return ValidatedAnswer(values, _dropped(said, values, task))
 
 
 def _free_words(one: Field, value: object) -> list[str]:
@@ -85,7 +85,7 @@ def _object(content: str | Mapping[str, Any], task: Task) -> Mapping[str, Any]:
         return answer_json.unwrapped(content, wanted)
     found = answer_json.find(content, wanted)
     if found is None:
-        raise BadVerdictError("the answer holds no JSON object")
+        raise InvalidAnswerError("the answer holds no JSON object")
     return found
 
 
@@ -114,10 +114,10 @@ def _value(one: Field, value: object, text: str, clamp: bool) -> Any:
 
 def _label(one: Label, value: object) -> str:
     if not isinstance(value, str):
-        raise BadVerdictError(f"{one.name} is missing or not a string")
+        raise InvalidAnswerError(f"{one.name} is missing or not a string")
     label = _named(one.words, value)
     if label is None:
-        raise BadVerdictError(f"{one.name} is not one of {', '.join(one.labels)}")
+        raise InvalidAnswerError(f"{one.name} is not one of {', '.join(one.labels)}")
     return label
 
 
@@ -138,7 +138,7 @@ def _named(words: Mapping[str, str], value: str) -> str | None:
 
 def _labels(one: Labels, value: object) -> list[str]:
     if not isinstance(value, list | tuple):
-        raise BadVerdictError(f"{one.name} is missing or not a list")
+        raise InvalidAnswerError(f"{one.name} is missing or not a list")
     label = Label(one.name, one.one.labels, one.one.words)
     return list(dict.fromkeys(_label(label, item) for item in value))[: one.most]
 
@@ -148,16 +148,16 @@ def _number(one: Number, value: object, clamp: bool) -> float | int:
     if isinstance(value, str) and (match := _PERCENT.match(value)):
         number = float(match[1]) / (100 if match[2] and one.is_share else 1)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise BadVerdictError(f"{one.name} is missing or not a number")
+        raise InvalidAnswerError(f"{one.name} is missing or not a number")
     if one.is_share and _LEAST_PERCENT < number <= 100 and float(number).is_integer():
         number = number / 100  # "confidence": 85
     if clamp and not (isinstance(number, float) and math.isnan(number)):
         number = min(max(number, one.low), one.high)
     if not one.low <= number <= one.high:  # NaN is not, either
-        raise BadVerdictError(f"{one.name} is not from {one.low:g} to {one.high:g}")
+        raise InvalidAnswerError(f"{one.name} is not from {one.low:g} to {one.high:g}")
     if one.whole:
         if not float(number).is_integer():
-            raise BadVerdictError(f"{one.name} is not a whole number")
+            raise InvalidAnswerError(f"{one.name} is not a whole number")
         return int(number)
     return round(float(number), 4)
 
@@ -167,13 +167,13 @@ def _flag(one: Flag, value: object) -> bool:
     if isinstance(value, str) and value.strip().lower() in said:
         return said[value.strip().lower()]
     if not isinstance(value, bool):
-        raise BadVerdictError(f"{one.name} is missing or neither true nor false")
+        raise InvalidAnswerError(f"{one.name} is missing or neither true nor false")
     return value
 
 
 def _words(one: Words, value: object) -> str:
     if not isinstance(value, str):
-        raise BadVerdictError(f"{one.name} is missing or not a string")
+        raise InvalidAnswerError(f"{one.name} is missing or not a string")
     # JSON carries lone surrogates, UTF-8 does not.
     return value.encode(errors="replace").decode().strip()[: one.longest]
 

@@ -39,7 +39,7 @@ def question(task: Task, text: str) -> Message:
     return ("human", fenced(task, text))
 
 
-def mending(task: Task, text: str, said: str, problem: str) -> list[Message]:
+def repair_request(task: Task, text: str, said: str, problem: str) -> list[Message]:
     """Ask once more, telling the model what was wrong with what it said."""
     return [
         *messages(task, text),

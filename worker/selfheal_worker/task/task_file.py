@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_worker.plain_data import PlainDataError, read_yaml
-from selfheal_worker.task import answer as verdict
+from selfheal_worker.task import answer as validated
 from selfheal_worker.task.task import (
     MAX_PHRASE_CHARACTERS,
     Example,
@@ -298,8 +298,8 @@ class _Reader:
             self.wrong(where, "must have a text that is not blank, and an answer that is a mapping")
             return None
         try:
-            said = verdict.check(answer, text, task).fields()
-        except verdict.BadVerdictError as error:
+            said = validated.check(answer, text, task).fields()
+        except validated.InvalidAnswerError as error:
             self.wrong(f"{where}.answer", str(error))
             return None
         odd = [name for name in {*said, *answer} if said.get(name) != answer.get(name)]

@@ -21,7 +21,7 @@ pytest.importorskip("langchain_openai")
 pytest.importorskip("langchain")
 
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Asker, Member
+from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.errors import (
     ModelError,
     OverloadedError,
@@ -94,24 +94,24 @@ def test_a_warm_up_costs_one_call_for_each_refusal_and_one_answer(pair: Pair) ->
 @every_pair
 def test_each_form_of_an_answer_is_read_with_one_call(pair: Pair) -> None:
     with _warm(pair) as (built, served):
-        asker = Asker([Member(built)], TASK)
-        asker.wake(LONG)
+        chain = Chain([Member(built)], TASK)
+        chain.wake(LONG)
         for way in ANSWERS:
             served.requests.clear()
             served.dialect.way = way
-            reply = asker.ask(TEXT, time.monotonic() + LONG)
-            assert reply.verdict.fields() == ANSWER, way
+            reply = chain.ask(TEXT, time.monotonic() + LONG)
+            assert reply.validated.fields() == ANSWER, way
             assert len(_calls(served)) == 1, way
 
 
 @every_pair
 def test_an_answer_that_is_cut_off_is_repaired_with_one_more_call(pair: Pair) -> None:
     with _warm(pair) as (built, served):
-        asker = Asker([Member(built)], TASK)
-        asker.wake(LONG)
+        chain = Chain([Member(built)], TASK)
+        chain.wake(LONG)
         served.requests.clear()
         served.dialect.way = "cut off"
-        assert asker.ask(TEXT, time.monotonic() + LONG).verdict.fields() == ANSWER
+        assert chain.ask(TEXT, time.monotonic() + LONG).validated.fields() == ANSWER
         assert len(_calls(served)) == 2
 
 

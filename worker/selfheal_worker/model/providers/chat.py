@@ -186,9 +186,9 @@ class Chat:
         """Ask about text."""
         return self._ask([*self._before, prompt.question(self._config.task, text)], deadline)
 
-    def mend(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+    def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
         """Ask again, telling what was wrong with the first answer."""
-        return self._ask(prompt.mending(self._config.task, text, said, problem), deadline)
+        return self._ask(prompt.repair_request(self._config.task, text, said, problem), deadline)
 
     def close(self) -> None:
         """No call begins any more, and the connections of those under way are closed."""
