@@ -126,7 +126,7 @@ _NAMES = {
     "scale_down_mark": "scaleDownMark",
     "rule": "rule",
     "reported": "reported",
-    "holds": "holds",
+    "cordons": "holds",
 }
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
