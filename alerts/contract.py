@@ -39,8 +39,18 @@ _VERSION = "the version that the provider reports, such as a digest's beginning"
 _CONDITION = "a condition type of the configured rules"
 _POLICY = "a HealingPolicy, as `namespace/name`"
 _STANDINGS = (
-    *("new", "ok", "seen", "noted", "wants-hold", "healed", "giving-back", "cancelled", "on-hold"),
-    *("foreign", "foreign-cordon", "foreign-mark", "held-foreign", "not-selected", "deleting"),
+    *(
+        "new",
+        "ok",
+        "seen",
+        "noted",
+        "wants-cordon",
+        "healed",
+        "uncordoning",
+        "cancelled",
+        "excluded",
+    ),
+    *("foreign", "foreign-cordon", "foreign-mark", "cordoned-foreign", "not-selected", "deleting"),
     *("unreadable", *(phase.value for phase in Phase if phase.cordoned)),
 )
 #: The values of every label of ours, or, where they are the cluster's, whose they are.
@@ -72,10 +82,12 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
         )
     },
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
-    ("selfheal_remediator_held_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
-    ("selfheal_remediator_held_node_info", "node"): "a node that is held now",
-    ("selfheal_remediator_held_node_info", "condition"): _CONDITION,
-    ("selfheal_remediator_held_node_info", "phase"): tuple(p.value for p in Phase if p.cordoned),
+    ("selfheal_remediator_cordoned_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
+    ("selfheal_remediator_cordoned_node_info", "node"): "a node that is held now",
+    ("selfheal_remediator_cordoned_node_info", "condition"): _CONDITION,
+    ("selfheal_remediator_cordoned_node_info", "phase"): tuple(
+        p.value for p in Phase if p.cordoned
+    ),
     ("selfheal_remediator_actions", "action"): tuple(kind.value for kind in Kind),
     ("selfheal_remediator_actions", "result"): ACTION_RESULTS,
     ("selfheal_remediator_condition_to_cordon_seconds", "condition"): _CONDITION,
@@ -85,9 +97,17 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
         *(o.value for o in Outcome if not o.over and o is not Outcome.PROCESSING),
         *("terminating", "not-deleted"),
     ),
-    ("selfheal_remediator_brake_engaged", "brake"): (
-        *("maxHeld", "unavailable", "controlPlane", "zone", "minInterval", "rate", "maxDraining"),
-        *("signal", "paused", "controlPlaneIll", "zoneOutage", "group"),
+    ("selfheal_remediator_limited_nodes", "limit"): (
+        *(
+            "maxUnavailable",
+            "unavailable",
+            "controlPlane",
+            "zone",
+            "minInterval",
+            "rate",
+            "maxDraining",
+        ),
+        *("signal", "paused", "controlPlaneUnhealthy", "zoneOutage", "group"),
     ),
     ("selfheal_remediator_signal_rejected_nodes", "cause"): (
         "stale-heartbeat",
@@ -101,7 +121,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_healing_restarts", "policy"): _POLICY,
     ("selfheal_remediator_healing_restarts", "cause"): RESTART_CAUSES,
     ("selfheal_remediator_healing_refused", "cause"): REFUSED_CAUSES,
-    ("selfheal_remediator_progress_looks", "result"): ("answered", "silent"),
+    ("selfheal_remediator_progress_probes", "result"): ("answered", "silent"),
     ("selfheal_remediator_watch_relists", "watch"): ("nodes",),
     ("selfheal_remediator_api_requests", "verb"): ("GET", "POST", "PATCH", "DELETE", "WATCH"),
     ("selfheal_remediator_api_requests", "code"): "the HTTP status, 0 = no answer",

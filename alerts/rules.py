@@ -71,7 +71,7 @@ _REMEDIATOR = ("remediator",)
 _BROKER = ("worker", "rabbitmq")
 _OLLAMA = 'namespace="%namespace%",deployment="%release%-ollama"'
 _REMEDIATORS = 'namespace="%namespace%",deployment="%release%-remediator"'
-#: Brakes that only pace: waiting for one of them is the normal way, not a finding.
+#: Limits that only pace: waiting for one of them is the normal way, not a finding.
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
 #: A worker begins with its breaker open, and a first pull and load may take as long as
@@ -644,29 +644,29 @@ _NODES = (
     ),
     # Nobody is woken by it: it explains the alerts on pods that have no place because of it.
     Alert(
-        "SelfhealNodesHeld",
+        "SelfhealNodesCordoned",
         _REMEDIATOR,
         "info",
         "10m",
-        "sum(max by (node) (selfheal_remediator_held_node_info{%remediator%})) > %threshold%",
+        "sum(max by (node) (selfheal_remediator_cordoned_node_info{%remediator%})) > %threshold%",
         "{{ $value | humanize }} nodes are held by %release%-remediator",
         "{{ $value | humanize }} nodes have been out of service for %for%, which is what the remediator is for. "
         "Pods that find no place and workers that are too few have their cause here.",
         "selfheal-remediation",
-        "Nodes held",
+        "Nodes cordoned",
         0,
     ),
     Alert(
-        "SelfhealNodeHeldLong",
+        "SelfhealNodeCordonedLong",
         _REMEDIATOR,
         "warning",
         "4h",
-        "max by (node, condition) (selfheal_remediator_held_node_info{%remediator%}) == 1",
+        "max by (node, condition) (selfheal_remediator_cordoned_node_info{%remediator%}) == 1",
         "{{ $labels.node }} has been held for %for% ({{ $labels.condition }})",
         "The remediator holds {{ $labels.node }} out of service for {{ $labels.condition }} for at least "
         "%for%. A latched condition is gone only after a reboot.",
         "selfheal-remediation",
-        "Nodes held",
+        "Nodes cordoned",
     ),
     Alert(
         "SelfhealDrainBlocked",
@@ -709,17 +709,17 @@ _NODES = (
         0,
     ),
     Alert(
-        "SelfhealBrakeEngaged",
+        "SelfhealLimitReached",
         _REMEDIATOR,
         "warning",
         "15m",
-        "max by (brake) (selfheal_remediator_brake_engaged{%remediator%,"
-        f'brake!~"{_PACES}"}}) > %threshold%',
-        "{{ $value | humanize }} bad nodes wait for the brake {{ $labels.brake }}",
-        "{{ $value | humanize }} nodes call for a cordon or drain that the brake {{ $labels.brake }} has held back "
+        "max by (limit) (selfheal_remediator_limited_nodes{%remediator%,"
+        f'limit!~"{_PACES}"}}) > %threshold%',
+        "{{ $value | humanize }} bad nodes wait for the limit {{ $labels.limit }}",
+        "{{ $value | humanize }} nodes call for a cordon or drain that the limit {{ $labels.limit }} has held back "
         "for %for%.",
         "selfheal-remediation",
-        "Brakes",
+        "Limits",
         0,
     ),
     Alert(

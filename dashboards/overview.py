@@ -205,10 +205,10 @@ _WORK = Row(
             height=4,
         ),
         Panel(
-            "Held nodes",
+            "Cordoned by the remediator",
             "Nodes that the remediator keeps out of service.",
             "short",
-            (Query(f"sum(max by (phase) (selfheal_remediator_held_nodes{{{REMEDIATOR}}}))"),),
+            (Query(f"sum(max by (phase) (selfheal_remediator_cordoned_nodes{{{REMEDIATOR}}}))"),),
             kind="number",
             empty="no data: none, or the remediator is not scraped",
             steps=((None, "green"), (1, "orange")),

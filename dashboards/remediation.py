@@ -19,12 +19,12 @@ _NODES = Row(
     "Nodes",
     (
         Panel(
-            "Nodes held",
+            "Nodes cordoned",
             "Each node that is held, for which condition and how far: cordoned, being drained, empty.",
             "short",
             (
                 Query(
-                    "max by (node, condition, phase) (selfheal_remediator_held_node_info"
+                    "max by (node, condition, phase) (selfheal_remediator_cordoned_node_info"
                     f"{{{REMEDIATOR}}})",
                     "{{node}} {{condition}} {{phase}}",
                 ),
@@ -264,7 +264,7 @@ _POLICIES = Row(
             "reqps",
             (
                 Query(
-                    "sum by (result) (rate(selfheal_remediator_progress_looks_total"
+                    "sum by (result) (rate(selfheal_remediator_progress_probes_total"
                     f"{{{REMEDIATOR}}}[$__rate_interval]))",
                     "{{result}}",
                 ),
@@ -275,17 +275,17 @@ _POLICIES = Row(
 )
 
 _SAFETY = Row(
-    "Brakes and signals",
+    "Limits and signals",
     (
         Panel(
-            "Brakes",
-            "Nodes that wait for a brake. minInterval, rate and maxDraining only pace; maxHeld and "
+            "Limits",
+            "Nodes that wait for a limit. minInterval, rate and maxDraining only pace; maxUnavailable and "
             "unavailable say that enough is out of service.",
             "short",
             (
                 Query(
-                    f"max by (brake) (selfheal_remediator_brake_engaged{{{REMEDIATOR}}})",
-                    "{{brake}}",
+                    f"max by (limit) (selfheal_remediator_limited_nodes{{{REMEDIATOR}}})",
+                    "{{limit}}",
                 ),
             ),
             empty="none is engaged",

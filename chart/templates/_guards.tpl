@@ -35,12 +35,12 @@
 {{- $p = append $p "this cluster has no default storage class, so the broker's volume would stay Pending: set rabbitmq.persistence.storageClass (to - for a volume that you made by hand), or rabbitmq.persistence.enabled=false for a broker that forgets" -}}
 {{- end -}}
 {{- if .Values.remediator.enabled -}}
-{{- $brakes := .Values.remediator.config.brakes -}}
-{{- $held := max (hasSuffix "%" (toString $brakes.maxHeld) | ternary 0 $brakes.maxHeld | int) (int $brakes.maxHeldFloor) | int -}}
-{{- if and (gt $held 1) (kindIs "invalid" $brakes.maxHeldCeiling) -}}
+{{- $limits := .Values.remediator.config.limits -}}
+{{- $held := max (hasSuffix "%" (toString $limits.maxUnavailable) | ternary 0 $limits.maxUnavailable | int) (int $limits.minAllowed) | int -}}
+{{- if and (gt $held 1) (kindIs "invalid" $limits.maxAllowed) -}}
 {{- $nodes := len (lookup "v1" "Node" "" "").items -}}
 {{- if ge $held $nodes -}}
-{{- $p = append $p (printf "remediator.config.brakes lets it hold %d nodes (maxHeld, maxHeldFloor), and this cluster has %d: one bad rule could empty all of it; set both lower, or maxHeld to a percentage of at most 50%%" $held $nodes) -}}
+{{- $p = append $p (printf "remediator.config.limits lets it hold %d nodes (maxUnavailable, minAllowed), and this cluster has %d: one bad rule could empty all of it; set both lower, or maxUnavailable to a percentage of at most 50%%" $held $nodes) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -537,21 +537,21 @@
 {{- $p := list -}}
 {{- if .Values.remediator.enabled -}}
 {{- $c := .Values.remediator.config -}}
-{{- $held := toString $c.brakes.maxHeld -}}
+{{- $held := toString $c.limits.maxUnavailable -}}
 {{- if and (hasSuffix "%" $held) (gt (trimSuffix "%" $held | int) 50) -}}
-{{- $p = append $p (printf "remediator.config.brakes.maxHeld is %s: one bad rule could empty most of the cluster; set at most 50%%, or a number of nodes" $held) -}}
+{{- $p = append $p (printf "remediator.config.limits.maxUnavailable is %s: one bad rule could empty most of the cluster; set at most 50%%, or a number of nodes" $held) -}}
 {{- end -}}
-{{- if and (regexMatch "^0+%?$" $held) (eq (int $c.brakes.maxHeldFloor) 0) -}}
-{{- $p = append $p "remediator.config.brakes.maxHeld and maxHeldFloor are both 0, so it could never act: set maxHeldFloor to at least 1, or remediator.config.mode=dryRun" -}}
+{{- if and (regexMatch "^0+%?$" $held) (eq (int $c.limits.minAllowed) 0) -}}
+{{- $p = append $p "remediator.config.limits.maxUnavailable and minAllowed are both 0, so it could never act: set minAllowed to at least 1, or remediator.config.mode=dryRun" -}}
 {{- end -}}
 {{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable" "PodsHung") .Values.remediator.externalConditions -}}
-{{- range $key := list "maxHeldPerGroup" "maxDrainingPerGroup" -}}
-{{- if and (regexMatch "^[0-9]" (get $c.brakes $key | toString)) (not $c.brakes.groupLabel) -}}
-{{- $p = append $p (printf "remediator.config.brakes.%s is set and groupLabel is empty, so no node is in a group: set remediator.config.brakes.groupLabel to the node label whose value is the group" $key) -}}
+{{- range $key := list "maxUnavailablePerGroup" "maxDrainingPerGroup" -}}
+{{- if and (regexMatch "^[0-9]" (get $c.limits $key | toString)) (not $c.limits.groupLabel) -}}
+{{- $p = append $p (printf "remediator.config.limits.%s is set and groupLabel is empty, so no node is in a group: set remediator.config.limits.groupLabel to the node label whose value is the group" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- if lt (include "selfheal.seconds" $c.policies.lookInterval | float64) 1.0 -}}
-{{- $p = append $p (printf "remediator.config.policies.lookInterval is %s: set it to 1s at least" $c.policies.lookInterval) -}}
+{{- if lt (include "selfheal.seconds" $c.policies.evaluationInterval | float64) 1.0 -}}
+{{- $p = append $p (printf "remediator.config.policies.evaluationInterval is %s: set it to 1s at least" $c.policies.evaluationInterval) -}}
 {{- end -}}
 {{- if lt (include "selfheal.seconds" $c.policies.rolloutDeadline | float64) 1.0 -}}
 {{- $p = append $p (printf "remediator.config.policies.rolloutDeadline is %s: set it to 1s at least" $c.policies.rolloutDeadline) -}}

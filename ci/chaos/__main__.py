@@ -1,7 +1,7 @@
 """`python -m ci.chaos`: faults on a real cluster under load, one after the other, by a seed.
 
 After each fault every message must be answered or dead-lettered and every node and pod be back;
-brakes, and cordons of other people, are looked at all the time.
+limits, and cordons of other people, are looked at all the time.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def keda_killed(stage: Stage, chance: random.Random) -> None:
 
 
 def nodes_fail_in_turn(stage: Stage, chance: random.Random) -> None:
-    """Each node gets a real fault through its detector, is drained, and is given back."""
+    """Each node gets a real fault through its detector, is drained, and is uncordoned."""
     names = list(stage.cluster.nodes)
     chance.shuffle(names)
     for name in names:

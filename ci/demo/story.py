@@ -129,7 +129,7 @@ def _steps(story: Story, texts: list[Feedback]) -> None:
         show_dead_letters(story)
     with console.step("A node goes bad while messages are in flight: cordon, drain"):
         node = fault(story, second)
-    with console.step("The fault is cleared: hold-down, uncordon"):
+    with console.step("The fault is cleared: stabilization window, uncordon"):
         recover(story, node)
     with console.step("A worker process freezes: its liveness probe finds it, others answer"):
         freeze(story, third)
@@ -298,9 +298,11 @@ def recover(story: Story, node: str) -> None:
     cleared = story.until(
         f"{FAULT} is False on {node}", lambda: pods.condition(story.node(node), FAULT) == "False"
     )
-    story.console.say(f"node-problem-detector: {FAULT} is False on {node}; hold-down begins")
+    story.console.say(
+        f"node-problem-detector: {FAULT} is False on {node}; stabilization window begins"
+    )
     uncordoned = story.until("the uncordon", lambda: not pods.is_cordoned(story.node(node)))
-    story.console.say(f"remediator: {node} is given back")
+    story.console.say(f"remediator: {node} is uncordoned")
     story.facts["recovery"] = {
         "cleared_seconds": round(cleared, 1),
         "uncordoned_seconds": round(uncordoned, 1),

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[access],
         help="say what would be done to which node and why; changes nothing",
         description="Reads nodes, pods and disruption budgets, asks the API server with dry-run "
-        "evictions, and says what the rules, brakes and budgets make of it. Changes nothing.",
+        "evictions, and says what the rules, limits and budgets make of it. Changes nothing.",
     )
     plan.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes, in detail")
     plan.set_defaults(function=commands.plan)
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     pause = commands_.add_parser(
         "pause",
         parents=[access],
-        help="stop all remediation until `resume` (nodes are still given back)",
+        help="stop all remediation until `resume` (nodes are still uncordoned)",
     )
     pause.add_argument(
         "--why", required=True, metavar="TEXT", help="the reason, for your colleagues"
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     release = commands_.add_parser(
         "release",
         parents=[access],
-        help="end `hold`; a node that the remediator holds is given back at once",
+        help="end `exclude`; a node that the remediator holds is uncordoned at once",
     )
     release.add_argument("node", metavar="NODE")
     release.set_defaults(function=commands.release)

@@ -154,7 +154,7 @@ class Rule(_Strict):
     status: Statuses = ("True",)
     reason: str = ""
     for_: Duration = Field(default=60.0, alias="for")
-    action: Literal["drain", "cordon", "annotate-only"]
+    action: Literal["drain", "cordon", "observe"]
     latched: bool = False
     heartbeat: Duration | None = 660.0
 
@@ -181,7 +181,7 @@ class Rule(_Strict):
     @property
     def cordons(self) -> bool:
         """Whether the rule takes a node out of service."""
-        return self.action != "annotate-only"
+        return self.action != "observe"
 
     @property
     def max_heartbeat_age(self) -> float | None:
@@ -207,17 +207,17 @@ class Rate(_Strict):
 class DisruptionLimits(_Strict):
     """How much may be out of service because of us, and how fast."""
 
-    max_held: NodeAmount = Amount(10, True)
-    max_held_floor: int = Field(default=1, ge=0)
-    max_held_ceiling: int | None = Field(default=None, ge=0)
-    max_held_per_zone: NodeAmount | None = None
+    max_unavailable: NodeAmount = Amount(10, True)
+    min_allowed: int = Field(default=1, ge=0)
+    max_allowed: int | None = Field(default=None, ge=0)
+    max_unavailable_per_zone: NodeAmount | None = None
     group_label: str = ""
-    max_held_per_group: NodeAmount | None = None
+    max_unavailable_per_group: NodeAmount | None = None
     max_draining: int = Field(default=1, ge=0)
     max_draining_per_zone: int | None = Field(default=None, ge=1)
     max_draining_per_group: int | None = Field(default=None, ge=1)
     min_interval: Duration = 0.0
-    #: Ready, schedulable nodes that always stay; None = 1, and 0 where maxHeld is 100%.
+    #: Ready, schedulable nodes that always stay; None = 1, and 0 where maxUnavailable is 100%.
     min_schedulable: int | None = Field(default=None, ge=0)
     rate: Rate | None = None
 
@@ -226,12 +226,12 @@ class DisruptionLimits(_Strict):
         """How many ready, schedulable nodes a cordon must leave."""
         if self.min_schedulable is not None:
             return self.min_schedulable
-        return 0 if self.max_held == Amount(100, True) else 1
+        return 0 if self.max_unavailable == Amount(100, True) else 1
 
     @model_validator(mode="after")
     def _groups_are_named(self) -> DisruptionLimits:
         limits = {
-            "maxHeldPerGroup": self.max_held_per_group,
+            "maxUnavailablePerGroup": self.max_unavailable_per_group,
             "maxDrainingPerGroup": self.max_draining_per_group,
         }
         missing = [name for name, limit in limits.items() if limit is not None]
@@ -253,10 +253,10 @@ class Signal(_Strict):
 
 
 class Recovery(_Strict):
-    """How a node is given back."""
+    """How a node is uncordoned."""
 
-    hold_down: Duration = 300.0
-    reset_hold_down: Duration = 600.0
+    stabilization_window: Duration = 300.0
+    reset_stabilization_window: Duration = 600.0
     flap_window: Duration = 21600.0
     max_flaps: int = Field(default=3, ge=1)
     #: How long a human's uncordon counts while the condition stays bad.
@@ -321,7 +321,7 @@ class Policies(_Strict):
     enabled: bool = True
     #: Namespaces whose policies count; empty = all.
     namespaces: tuple[str, ...] = ()
-    look_interval: Duration = 10.0
+    evaluation_interval: Duration = 10.0
     progress_timeout: Duration = 2.0
     progress_concurrency: int = Field(default=8, ge=1, le=64)
     #: A roll-out without progress for so long keeps no pod from being restarted any more, where
@@ -330,8 +330,10 @@ class Policies(_Strict):
 
     @model_validator(mode="after")
     def _intervals(self) -> Policies:
-        if self.look_interval < 1:
-            raise ValueError(f"lookInterval must be at least 1s, got {self.look_interval:g}s")
+        if self.evaluation_interval < 1:
+            raise ValueError(
+                f"evaluationInterval must be at least 1s, got {self.evaluation_interval:g}s"
+            )
         if self.rollout_deadline < 1:
             raise ValueError(f"rolloutDeadline must be at least 1s, got {self.rollout_deadline:g}s")
         if not 0.1 <= self.progress_timeout <= 30:
@@ -360,7 +362,7 @@ def default_rules() -> tuple[Rule, ...]:
     rules.append(
         {"condition": "Ready", "status": ["False", "Unknown"], "for": "10m", "action": "cordon"}
     )
-    rules += [{"condition": name, "for": "1m", "action": "annotate-only"} for name in noted]
+    rules += [{"condition": name, "for": "1m", "action": "observe"} for name in noted]
     return tuple(Rule.model_validate(rule) for rule in rules)
 
 
@@ -374,7 +376,7 @@ class Config(_Strict):
     exclude_node_selector: dict[str, str] = Field(default_factory=dict)
     control_plane: bool = False
     rules: tuple[Rule, ...] = Field(default_factory=default_rules)
-    brakes: DisruptionLimits = Field(default_factory=DisruptionLimits)
+    limits: DisruptionLimits = Field(default_factory=DisruptionLimits)
     signal: Signal = Field(default_factory=Signal)
     recovery: Recovery = Field(default_factory=Recovery)
     drain: Drain = Field(default_factory=Drain)

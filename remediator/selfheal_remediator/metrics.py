@@ -24,7 +24,7 @@ from selfheal_remediator.threads import supervision
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
 _DRAINS = (1, 15, 60, 300, 900, 1800, 3600, 14400)
-#: Held nodes that are named: one series each.
+#: Cordoned by the remediator that are named: one series each.
 NAMED = 20
 ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
 DRAIN_RESULTS = ("succeeded", "no-room")
@@ -46,11 +46,11 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
         self.cordoned_nodes = self._gauge(
-            "held_nodes", "Nodes held out of service by us", ["phase"]
+            "cordoned_nodes", "Nodes cordoned out of service by us", ["phase"]
         )
         self.cordoned_node_info = self._gauge(
-            "held_node_info",
-            f"1 for each node held now, of more than {NAMED} those held longest",
+            "cordoned_node_info",
+            f"1 for each node cordoned now, of more than {NAMED} those held longest",
             ["node", "condition", "phase"],
         )
         self.actions = self._counter(
@@ -79,7 +79,7 @@ class Metrics:
         self.blocked = self._gauge(
             "drain_blocked_pods", "Pods that a drain waits for, by cause", ["cause"]
         )
-        self.brakes = self._gauge("brake_engaged", "Nodes that wait for a brake", ["brake"])
+        self.limits = self._gauge("limited_nodes", "Nodes that wait for a limit", ["limit"])
         self.rejected = self._gauge(
             "signal_rejected_nodes", "Nodes with a bad condition that is not believed", ["cause"]
         )
@@ -114,8 +114,8 @@ class Metrics:
         self.healing_refused = self._counter(
             "healing_refused", "Restarts of pods that could not be made, by why", ["cause"]
         )
-        self.progress_looks = self._counter(
-            "progress_looks", "Pods asked how their work goes, by result", ["result"]
+        self.progress_probes = self._counter(
+            "progress_probes", "Pods asked how their work goes, by result", ["result"]
         )
         self.relists = self._counter("watch_relists", "Complete lists of a watch", ["watch"])
         self.requests = self._counter(

@@ -845,15 +845,15 @@ _NODES = (
         when="threads",
     ),
     Case(
-        "SelfhealNodesHeld",
+        "SelfhealNodesCordoned",
         {  # Two replicas may name one node, and a phase may follow another.
             **_remediator(
-                "held_node_info",
+                "cordoned_node_info",
                 "1x14 _x60",
                 ',node="node-2",condition="KernelDeadlock",phase="draining"',
             ),
             **_remediator(
-                "held_node_info",
+                "cordoned_node_info",
                 "_x14 1x16 _x30",
                 ',node="node-2",condition="KernelDeadlock",phase="drained"',
                 _R2,
@@ -862,22 +862,22 @@ _NODES = (
         "20m",
         "45m",
         _remediator(  # A short repair is over before anything is explained by it.
-            "held_node_info",
+            "cordoned_node_info",
             "_x12 1x8 _x30",
             ',node="node-2",condition="KernelDeadlock",phase="drained"',
         ),
         says="1 nodes",
     ),
     Case(
-        "SelfhealNodeHeldLong",
+        "SelfhealNodeCordonedLong",
         {  # Neither a new phase nor a new leader begins the time anew.
             **_remediator(
-                "held_node_info",
+                "cordoned_node_info",
                 "1x60 _x300",
                 ',node="node-2",condition="KernelDeadlock",phase="draining"',
             ),
             **_remediator(
-                "held_node_info",
+                "cordoned_node_info",
                 "_x60 1x240 _x60",
                 ',node="node-2",condition="KernelDeadlock",phase="drained"',
                 _R2,
@@ -886,7 +886,7 @@ _NODES = (
         "250m",
         "330m",
         _remediator(
-            "held_node_info",
+            "cordoned_node_info",
             "1x200 _x10 1x200",
             ',node="node-2",condition="KernelDeadlock",phase="drained"',
         ),
@@ -921,12 +921,12 @@ _NODES = (
         },
     ),
     Case(
-        "SelfhealBrakeEngaged",
-        _remediator("brake_engaged", "3x30 _x20", ',brake="maxHeld"'),
+        "SelfhealLimitReached",
+        _remediator("limited_nodes", "3x30 _x20", ',limit="maxUnavailable"'),
         "20m",
         "45m",
-        _remediator("brake_engaged", "3x60", ',brake="maxDraining"'),
-        {"brake": "maxHeld"},
+        _remediator("limited_nodes", "3x60", ',limit="maxDraining"'),
+        {"limit": "maxUnavailable"},
         says="3 bad nodes",
     ),
     Case(

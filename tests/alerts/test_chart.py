@@ -77,14 +77,14 @@ def test_an_alert_can_be_switched_off_and_changed(helm: Helm) -> None:
             "annotations": {"summary": "over %threshold% in %queue%"},
         },
         "SelfhealHandlersHang": {"expr": "up{%worker%} > %threshold%"},
-        "SelfhealNodeHeldLong": {"for": "24h"},
+        "SelfhealNodeCordonedLong": {"for": "24h"},
     }
     found = _alerts(helm, values={"alerts": {"enabled": True, "rules": change}})
     assert "SelfhealNoConsumers" not in found
     changed = found["SelfhealDeadLettersGrowing"]
     assert changed["expr"].endswith("> 0")
     assert changed["for"] == "7m"
-    held = found["SelfhealNodeHeldLong"]["annotations"]
+    held = found["SelfhealNodeCordonedLong"]["annotations"]
     assert "for 24h" in held["summary"]
     assert "at least 24h" in held["description"]
     assert changed["annotations"]["summary"] == "over 0 in feedback"
@@ -108,7 +108,7 @@ def test_an_unknown_alert_is_refused_by_name(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("off", "gone", "kept"),
     [
-        ("remediator.enabled=false", "SelfhealNodeHeldLong", "SelfhealModelBreakerOpen"),
+        ("remediator.enabled=false", "SelfhealNodeCordonedLong", "SelfhealModelBreakerOpen"),
         ("nodeProblemDetector.enabled=false", "SelfhealDetectorDown", "SelfhealDetectorSilent"),
         ("autoscaling.mode=none", "SelfhealScalerFailing", "SelfhealNoConsumers"),
         ("autoscaling.mode=none", "SelfhealWorkersAtMaximum", "SelfhealNoConsumers"),

@@ -198,18 +198,18 @@ def measure(bench: Bench, seconds: float, policies: int, asked: bool) -> dict[st
     with bench.remediator() as process:
         while _metric("policy_pods{") < 2 * bench.pods * bool(policies):
             time.sleep(0.5)
-        while asked and _metric("progress_looks_total{") < 2 * bench.pods:
+        while asked and _metric("progress_probes_total{") < 2 * bench.pods:
             time.sleep(0.5)
         time.sleep(15)  # the first statuses are written
         cpu, requests = _cpu_seconds(process), _metric("api_requests_total{")
-        looks, begun = _metric("progress_looks_total{"), time.monotonic()
+        looks, begun = _metric("progress_probes_total{"), time.monotonic()
         time.sleep(seconds)
         lasted = time.monotonic() - begun
         return {
             "resident_mib": _mib(process, "VmRSS"),
             "peak_mib": _mib(process, "VmHWM"),
             "requests_per_second": (_metric("api_requests_total{") - requests) / lasted,
-            "progress_looks_per_second": (_metric("progress_looks_total{") - looks) / lasted,
+            "progress_probes_per_second": (_metric("progress_probes_total{") - looks) / lasted,
             "cpu_percent": (_cpu_seconds(process) - cpu) / lasted * 100,
             "restarts": _metric("healing_restarts_total{"),
         }

@@ -1,8 +1,8 @@
 """The remediator beside what the API server itself allows, and beside a watch with kubectl.
 
-`bare` is a raw watch loop without any rule, brake or guard (tests.benchmarks.bare_loop): the
+`bare` is a raw watch loop without any rule, limit or guard (tests.benchmarks.bare_loop): the
 ideal. `kubectl` runs `kubectl cordon` or `kubectl drain` for each bad node that a watch shows.
-`selfheal` is `selfheal-remediator run` with open brakes. A real control plane with pretended
+`selfheal` is `selfheal-remediator run` with open limits. A real control plane with pretended
 (KWOK) nodes; times are an observer's, requests come from the API server's audit log. Ratios
 count: machines differ, and one is never as quiet as the last time. The last run of each row is
 kept in build/bench-remediator.json.
@@ -173,7 +173,7 @@ class Bench:
         config = {
             "observeFirst": 0,
             "rules": [{"condition": CONDITION, "for": lasting, "action": action}],
-            "brakes": {"maxHeld": "100%", "maxDraining": 1000},
+            "limits": {"maxUnavailable": "100%", "maxDraining": 1000},
             "drain": {"headroom": False},
             "signal": {"enabled": False},
             "policies": {"enabled": False},
@@ -271,7 +271,7 @@ def _cordon_times(bench: Bench, tool: str, names: list[str], lasting: float = 0)
 
 
 def at_once(count: int) -> Callable[[Bench, str], Result]:
-    """So many nodes bad at once, brakes open: from the last condition to the last cordon."""
+    """So many nodes bad at once, limits open: from the last condition to the last cordon."""
 
     def row(bench: Bench, tool: str) -> Result:
         bench.stage.need(bench.scaled(1000))
@@ -289,7 +289,7 @@ def at_once(count: int) -> Callable[[Bench, str], Result]:
 
         return _reset_after(bench, names, lambda: bench.measured(tool, "cordon", work))
 
-    row.__doc__ = f"{count} nodes bad at once, brakes open: all cordoned."
+    row.__doc__ = f"{count} nodes bad at once, limits open: all cordoned."
     return row
 
 

@@ -340,7 +340,7 @@ def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]
     yield "## Remediator"
     yield ""
     if found := measured.get("remediator"):
-        yield "A real API server with KWOK's nodes, times by an observer's watch, brakes open."
+        yield "A real API server with KWOK's nodes, times by an observer's watch, limits open."
         yield f"Load average {max(one['load'] for one in found.values()):.1f}."
         yield ""
         yield from table(list(remediator_rows(found)))

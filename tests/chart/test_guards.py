@@ -298,12 +298,12 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["worker.healingPolicy.restart.gracePeriod is 30s", "10s at most"],
     ),
     "a remediator that may hold most of the cluster": (
-        {"remediator": {"config": {"brakes": {"maxHeld": "80%"}}}},
-        ["remediator.config.brakes.maxHeld is 80%", "set at most 50%"],
+        {"remediator": {"config": {"limits": {"maxUnavailable": "80%"}}}},
+        ["remediator.config.limits.maxUnavailable is 80%", "set at most 50%"],
     ),
     "a remediator that can do nothing": (
-        {"remediator": {"config": {"brakes": {"maxHeld": 0, "maxHeldFloor": 0}}}},
-        ["it could never act", "set maxHeldFloor to at least 1"],
+        {"remediator": {"config": {"limits": {"maxUnavailable": 0, "minAllowed": 0}}}},
+        ["it could never act", "set minAllowed to at least 1"],
     ),
     "a rule on a condition that nothing sets": (
         {"remediator": {"config": {"rules": [{"condition": "Foo", "action": "cordon"}]}}},
@@ -315,10 +315,10 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "a limit of groups that are not named": (
-        {"remediator": {"config": {"brakes": {"maxHeldPerGroup": 1}}}},
+        {"remediator": {"config": {"limits": {"maxUnavailablePerGroup": 1}}}},
         [
-            "remediator.config.brakes.maxHeldPerGroup is set and groupLabel is empty",
-            "set remediator.config.brakes.groupLabel",
+            "remediator.config.limits.maxUnavailablePerGroup is set and groupLabel is empty",
+            "set remediator.config.limits.groupLabel",
         ],
     ),
     "roll-outs that may not stand still at all": (
@@ -355,7 +355,7 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
                         {"condition": "Ready", "status": ["False", "Unknown"], "action": "cordon"},
                         {"condition": "KernelDeadlock", "action": "drain"},
                         {"condition": "Ready", "status": ["Unknown"], "action": "drain"},
-                        {"condition": "Ready", "status": ["True"], "action": "annotate-only"},
+                        {"condition": "Ready", "status": ["True"], "action": "observe"},
                         {
                             "condition": "Ready",
                             "status": ["Unknown"],

@@ -60,19 +60,19 @@ def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
 
 
 def test_all_optional_brakes_reach_the_remediator(helm: Helm) -> None:
-    brakes = "remediator.config.brakes"
+    limits = "remediator.config.limits"
     manifests = helm.template(
         *FIXED,
-        f"{brakes}.maxHeldCeiling=3",
-        f"{brakes}.maxHeldPerZone=1",
-        f"{brakes}.rate.count=2",
-        f"{brakes}.rate.window=1h",
+        f"{limits}.maxAllowed=3",
+        f"{limits}.maxUnavailablePerZone=1",
+        f"{limits}.rate.count=2",
+        f"{limits}.rate.window=1h",
     )
     text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
     config = parse_config(text, "rendered")
-    assert config.brakes.max_held_ceiling == 3
-    assert config.brakes.rate is not None
-    assert config.brakes.rate.window == 3600
+    assert config.limits.max_allowed == 3
+    assert config.limits.rate is not None
+    assert config.limits.rate.window == 3600
 
 
 #: Which certificates they trust; read by the libraries of the worker's HTTP clients.
@@ -110,7 +110,9 @@ def test_the_programs_take_the_most_that_the_schema_allows(helm: Helm) -> None:
     settings = load({name: value for name, value in variables.items() if isinstance(value, str)})
     assert settings.concurrency == values["worker"]["concurrency"]
     text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
-    assert parse_config(text, "rendered").brakes.max_held_per_group == Amount(MANY, percent=False)
+    assert parse_config(text, "rendered").limits.max_unavailable_per_group == Amount(
+        MANY, percent=False
+    )
 
 
 def _at_the_limits() -> Manifest:
@@ -119,7 +121,7 @@ def _at_the_limits() -> Manifest:
     model = {name: most for name, schema in named.items() if (most := _most(schema, name))}
     condition = _most(SCHEMA["$defs"]["rule"]["properties"]["condition"], "Condition")
     config = {
-        "brakes": {"groupLabel": "group"},
+        "limits": {"groupLabel": "group"},
         "rules": [{"condition": condition, "action": "drain"}],
         "policies": {"progressTimeout": "30s"},
     }

@@ -195,7 +195,7 @@ PLATFORMS = {
             {
                 "worker": {"serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "a"}}},
                 "rabbitmq": {"persistence": {"storageClass": "gp3"}},
-                "remediator": {"config": {"brakes": {"groupLabel": "eks.amazonaws.com/nodegroup"}}},
+                "remediator": {"config": {"limits": {"groupLabel": "eks.amazonaws.com/nodegroup"}}},
             },
         ),
         _eks,

@@ -64,7 +64,7 @@ def test_a_new_chart_version_alone_restarts_nothing(helm: Helm, tmp_path: Path, 
         (["queue.name=tickets"], {"worker", "topology"}),
         (["worker.image.tag=2"], {"worker", "topology"}),
         (["remediator.config.mode=dryRun"], {"remediator"}),
-        (["remediator.config.recovery.holdDown=1m"], {"remediator"}),
+        (["remediator.config.recovery.stabilizationWindow=1m"], {"remediator"}),
         # The uninstall's Job runs before an uninstall only.
         (["remediator.image.tag=2"], {"remediator", "remediator-uninstall"}),
         (["nodeProblemDetector.heartbeatPeriod=1m"], {"node-problem-detector"}),

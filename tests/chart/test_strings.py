@@ -40,7 +40,9 @@ EVERYTHING: dict[str, Any] = {
     "metrics": {"podMonitor": {"enabled": True}},
     "alerts": {
         "enabled": True,
-        "rules": {"SelfhealNodeHeldLong": {"labels": {}, "annotations": {}, "severity": "info"}},
+        "rules": {
+            "SelfhealNodeCordonedLong": {"labels": {}, "annotations": {}, "severity": "info"}
+        },
     },
     "dashboards": {"grafanaOperator": {"enabled": True}},
     "verticalPodAutoscaler": {"enabled": True},

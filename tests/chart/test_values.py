@@ -107,7 +107,7 @@ def _dropped(keep: set[str]) -> dict[str, Any]:
 
 def test_what_has_a_default_and_no_meaning_without_cannot_be_dropped(helm: Helm) -> None:
     message = helm.refusal(values=_dropped({"required"}))
-    for key in ("concurrency", "maxReplicas", "pollingInterval", "username", "holdDown"):
+    for key in ("concurrency", "maxReplicas", "pollingInterval", "username", "stabilizationWindow"):
         assert re.search(rf"missing propert.*'{key}'", message), key
 
 
@@ -130,10 +130,19 @@ def test_what_may_be_dropped_leaves_valid_manifests(helm: Helm, crds: tuple[Path
         ("model.deadlineSeconds=3600.5", "/model/deadlineSeconds"),
         ("model.temperature=2.5", "/model/temperature"),
         ("worker.resources.limits.memory=lots", "/worker/resources/limits/memory"),
-        ("remediator.config.recovery.holdDown=5", "/remediator/config/recovery/holdDown"),
-        ("remediator.config.recovery.holdDown=5 minutes", "/remediator/config/recovery/holdDown"),
+        (
+            "remediator.config.recovery.stabilizationWindow=5",
+            "/remediator/config/recovery/stabilizationWindow",
+        ),
+        (
+            "remediator.config.recovery.stabilizationWindow=5 minutes",
+            "/remediator/config/recovery/stabilizationWindow",
+        ),
         ("remediator.config.rules[0].condition=A", "/remediator/config/rules/0"),
-        ("remediator.config.brakes.maxHeld=120%", "/remediator/config/brakes/maxHeld"),
+        (
+            "remediator.config.limits.maxUnavailable=120%",
+            "/remediator/config/limits/maxUnavailable",
+        ),
         ("rabbitmq.plugins={rabbitmq_prometheus}", "/rabbitmq/plugins"),
         ("broker.managementUrl=https://user:pw@b:15671", "/broker/managementUrl"),
     ],

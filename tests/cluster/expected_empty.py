@@ -22,7 +22,7 @@ PANELS = {
     "selfheal-model / Tokens a call / p50 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-model / Tokens a call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
-    "selfheal-remediation / Brakes / {{brake}}": "one bad node is under every brake",
+    "selfheal-remediation / Limits / {{limit}}": "one bad node is under every limit",
     "selfheal-remediation / Restarts that were not made / {{cause}}": _CALM,
     "selfheal-remediation / Roll-outs that have stopped / {{policy}}": _CALM,
     "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
@@ -38,8 +38,8 @@ SELECTORS = {
     'deployment=~"selfheal-(worker|remediator|ollama)",status="true"}': _CALM,
     'kube_pod_container_status_last_terminated_reason{reason="OOMKilled"}': _CALM,
     "kube_pod_status_unschedulable{}": _ALL_PLACED,
-    'selfheal_remediator_brake_engaged{brake!~"minInterval|rate|maxDraining|paused|signal"}': (
-        "one bad node is under every brake"
+    'selfheal_remediator_limited_nodes{limit!~"minInterval|rate|maxDraining|paused|signal"}': (
+        "one bad node is under every limit"
     ),
     'selfheal_remediator_policy_state{state="GaveUp"}': _CALM,
     'selfheal_remediator_signal_rejected_nodes{cause="stale-heartbeat"}': _CALM,

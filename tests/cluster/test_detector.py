@@ -87,8 +87,12 @@ VALUES: Object = {
                 {"condition": "Slow", "for": LATE, "action": "cordon"},
                 {"condition": "Other", "for": LATE, "action": "cordon"},
             ],
-            "brakes": {"maxHeld": 2},
-            "recovery": {"holdDown": "5s", "resetHoldDown": "5s", "maxFlaps": 1000},
+            "limits": {"maxUnavailable": 2},
+            "recovery": {
+                "stabilizationWindow": "5s",
+                "resetStabilizationWindow": "5s",
+                "maxFlaps": 1000,
+            },
             "drain": {"headroom": False},
         },
     },
@@ -254,16 +258,16 @@ def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> No
     lab.restart_detector(bad)
     lab.until("it has forgotten", lambda: lab.says(bad, "KernelDeadlock", "False"))
     # The other node goes bad and well meanwhile, by a condition that is no log's: when that one is
-    # given back, a hold-down has passed on both.
+    # uncordoned, a stabilization window has passed on both.
     lab.file(other, "checked").touch()
     lab.until(f"{other} is held", lambda: lab.cordoned(other))
     lab.file(other, "checked").unlink()
-    lab.until(f"{other} is given back", lambda: not lab.cordoned(other))
+    lab.until(f"{other} is uncordoned", lambda: not lab.cordoned(other))
     assert (lab.cordoned(bad), lab.phase(bad)) == (True, "drained")
     assert "Uncordoned" not in lab.events(bad)
 
     lab.cluster.reboot(bad)
-    lab.until(f"{bad} is given back", lambda: not lab.cordoned(bad))
+    lab.until(f"{bad} is uncordoned", lambda: not lab.cordoned(bad))
     assert lab.node(bad)["status"]["nodeInfo"]["bootID"] != boot
     lab.until("it is said", lambda: "Uncordoned" in lab.events(bad))
     lab.until("a detector again", lambda: lab.detector(bad))
@@ -287,7 +291,7 @@ def test_a_node_is_not_given_back_while_its_detector_begins_anew(lab: Lab) -> No
     assert lab.cordoned(bad)
     assert lab.events(bad).count("Uncordoned") == before
     lab.file(bad, "checked").unlink()
-    lab.until(f"{bad} is given back", lambda: not lab.cordoned(bad))
+    lab.until(f"{bad} is uncordoned", lambda: not lab.cordoned(bad))
 
 
 def test_what_a_dead_detector_left_behind_is_not_believed(lab: Lab) -> None:

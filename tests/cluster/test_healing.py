@@ -365,7 +365,7 @@ def test_workers_without_a_model_hinder_no_drain(begun: Begun, say: Callable[[st
     )
     say(f"a node with unready workers: drained {since(begun_at):.1f} s after its fault")
     ward.exec(detector, "rm /faults/demo")
-    ward.until(f"{node} is given back", lambda: not pods.is_cordoned(ward.world["nodes"][node]))
+    ward.until(f"{node} is uncordoned", lambda: not pods.is_cordoned(ward.world["nodes"][node]))
 
 
 def test_workers_without_a_model_are_not_restarted(

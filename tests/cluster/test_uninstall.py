@@ -1,4 +1,4 @@
-"""The last of the demo's release: its uninstall gives back the node that it holds."""
+"""The last of the demo's release: its uninstall uncordons the node that it holds."""
 
 from __future__ import annotations
 

@@ -352,8 +352,8 @@ class Site:
             "nodeSelector": {"test": self.name},
             "observeFirst": 0,
             "rules": [{"condition": "TestFault", "for": "300ms", "action": "drain"}],
-            "brakes": {"maxHeld": "50%", "minSchedulable": 0},
-            "recovery": {"holdDown": "1s"},
+            "limits": {"maxUnavailable": "50%", "minSchedulable": 0},
+            "recovery": {"stabilizationWindow": "1s"},
             "lease": {
                 "name": "remediator",
                 "duration": "3s",

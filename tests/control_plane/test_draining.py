@@ -11,7 +11,7 @@ def test_a_budget_blocks_and_opens(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 4)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "1h"}))
+    site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     mine = len(site.pods(bad))
     site.condition(bad, "True")
@@ -31,7 +31,7 @@ def test_a_budget_that_opens_is_answered_at_once(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 2)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    process = site.remediator(site.config(recovery={"holdDown": "1h"}))
+    process = site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     site.condition(bad, "True")
     until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
@@ -49,12 +49,12 @@ def test_a_budget_that_opens_is_answered_at_once(site: Site) -> None:
     assert process.process.poll() is None
 
 
-def _blocked(site: Site, hold_down: str = "1h") -> str:
+def _blocked(site: Site, stabilization_window: str = "1h") -> str:
     """The node of two whose drain has begun, with pods that a budget keeps there."""
     site.nodes(2)
     site.deployment("web", 4)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": hold_down}))
+    site.remediator(site.config(recovery={"stabilizationWindow": stabilization_window}))
     bad = site.busiest()
     site.condition(bad, "True")
     until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
@@ -62,14 +62,14 @@ def _blocked(site: Site, hold_down: str = "1h") -> str:
 
 
 def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> None:
-    bad = _blocked(site, hold_down="10s")
+    bad = _blocked(site, stabilization_window="10s")
     left = site.names(bad)
     site.condition(bad, "False")
     until(lambda: site.event_messages(bad, "DrainPaused"), "it is said")
     (message,) = site.event_messages(bad, "DrainPaused")
-    assert "is good, hold-down" in message
+    assert "is good, stabilization window" in message
     site.change_budget("web-pdb", maxUnavailable=4)
-    until(lambda: not site.cordoned(bad), "given back after the hold-down")
+    until(lambda: not site.cordoned(bad), "uncordoned after the stabilization window")
     assert site.names(bad) == left
 
 
@@ -110,7 +110,7 @@ def test_what_may_not_go_is_reported_and_does_not_stop_the_rest(site: Site) -> N
 
 def test_a_pod_put_on_a_drained_node_goes_again_also_after_a_restart(site: Site) -> None:
     bad, _ = site.nodes(2)
-    config = site.config(recovery={"holdDown": "1h"})
+    config = site.config(recovery={"stabilizationWindow": "1h"})
     first = site.remediator(config)
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
@@ -140,7 +140,7 @@ def test_two_budgets_on_one_pod_are_reported_not_hammered(site: Site) -> None:
     site.deployment("web", 2)
     site.budget("first", "web", maxUnavailable=1)
     site.budget("second", "web", maxUnavailable=1)
-    process = site.remediator(site.config(recovery={"holdDown": "1h"}))
+    process = site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     mine = len(site.pods(bad))
     site.condition(bad, "True")
@@ -157,7 +157,7 @@ def test_system_pods_go_after_the_others(site: Site) -> None:
     site.deployment("dns", 2, priorityClassName="system-cluster-critical")
     site.deployment("web", 4)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "1h"}))
+    site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     system = {pod["metadata"]["name"] for pod in site.pods(bad, app="dns")}
     site.condition(bad, "True")
@@ -171,7 +171,7 @@ def test_the_deadline_is_said_and_the_drain_goes_on(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 2)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(drain={"deadline": "1s"}, recovery={"holdDown": "1h"}))
+    site.remediator(site.config(drain={"deadline": "1s"}, recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     site.condition(bad, "True")
     until(lambda: site.event_messages(bad, "DrainDeadlinePassed"), "it says so")
@@ -198,7 +198,9 @@ def test_a_node_made_anew_in_mid_drain_keeps_its_pods(site: Site) -> None:
     site.nodes(3)
     site.deployment("web", 6)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    site.remediator(site.config(recovery={"holdDown": "1h"}, brakes={"maxHeld": "100%"}))
+    site.remediator(
+        site.config(recovery={"stabilizationWindow": "1h"}, limits={"maxUnavailable": "100%"})
+    )
     bad = site.busiest()
     mine = site.names(bad)
     site.condition(bad, "True")

@@ -15,7 +15,7 @@ def test_what_fits_nowhere_else_is_not_drained(site: Site) -> None:
         f"/api/v1/nodes/{other}/status",
         {"status": {"allocatable": {"cpu": "10"}, "capacity": {"cpu": "10"}}},
     )
-    site.remediator(site.config(recovery={"holdDown": "1h"}))
+    site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     site.condition(bad, "True")
     until(lambda: site.event_messages(bad, "NoHeadroom"), "it says that there is no room")
     assert site.cordoned(bad)
@@ -49,16 +49,16 @@ def test_a_second_remediator_looks_on_until_the_first_is_gone(site: Site) -> Non
 def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
     nodes = site.nodes(6)
     signal = {"floor": 2, "window": "20s"}
-    brakes = {"maxHeld": "100%"}
+    limits = {"maxUnavailable": "100%"}
     process = site.remediator(
-        site.config(signal=signal, brakes=brakes, rules=[_rule("TestFault", action="cordon")])
+        site.config(signal=signal, limits=limits, rules=[_rule("TestFault", action="cordon")])
     )
     for node in nodes[:2]:
         site.condition(node, "True")
         until(lambda node=node: site.cordoned(node), "the first ones are believed")
     for node in nodes[2:]:
         site.condition(node, "True")
-    until(lambda: not any(site.cordoned(node) for node in nodes), "given back")
+    until(lambda: not any(site.cordoned(node) for node in nodes), "uncordoned")
     until(lambda: site.event_messages(nodes[0], "DetectorSuspected"), "it is said")
     until(
         lambda: site.metric(process, 'signal_rejected_nodes{cause="suspected-detector"}') >= 4,
@@ -79,14 +79,14 @@ def test_what_medik8s_and_cluster_api_are_at_work_on_is_left_alone(site: Site) -
     path = "/apis/coordination.k8s.io/v1/namespaces/medik8s-leases/leases"
     site.create(path, {"metadata": {"name": f"node-{leased}"}, "spec": lease})
     _machine_being_deleted(site, deleted)
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     for node in (leased, deleted, other):
         site.condition(node, "True")
     until(lambda: site.phase(other) == "drained", "the third is served")
     assert not site.cordoned(leased)
     assert not site.cordoned(deleted)
     site.delete(f"{path}/node-{leased}")
-    until(lambda: site.cordoned(leased), "the lease is given back", patience=90)
+    until(lambda: site.cordoned(leased), "the lease is uncordoned", patience=90)
 
 
 def _machine_being_deleted(site: Site, node: str) -> None:
@@ -129,7 +129,7 @@ def test_its_own_pod_goes_last(site: Site) -> None:
     node = own["spec"]["nodeName"]
     site.budget("web-pdb", "web", maxUnavailable=0)
     web_here = site.pods(node, app="web")
-    config = site.config(recovery={"holdDown": "1h"})
+    config = site.config(recovery={"stabilizationWindow": "1h"})
     site.remediator(
         config, POD_NAME=own["metadata"]["name"], POD_UID=own["metadata"]["uid"], NODE_NAME=node
     )
@@ -144,7 +144,7 @@ def test_its_own_pod_goes_last(site: Site) -> None:
 
 def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
     bad, other = site.nodes(2)
-    path = site.config(rules=[_rule("OtherFault")], brakes={"maxHeld": "100%"})
+    path = site.config(rules=[_rule("OtherFault")], limits={"maxUnavailable": "100%"})
     process = site.remediator(path)
     site.condition(bad, "True")
     good = yaml.safe_load(path.read_text())
@@ -162,7 +162,7 @@ def test_an_unreadable_annotation_is_left_alone_and_said(site: Site) -> None:
     bad, other = site.nodes(2)
     body = {"metadata": {"annotations": {"selfheal.dev/state": '{"v": 99}'}}}
     site.patch(f"/api/v1/nodes/{bad}", body)
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
     site.condition(other, "True")
     until(lambda: site.phase(other) == "drained", "another one is served")
@@ -172,17 +172,17 @@ def test_an_unreadable_annotation_is_left_alone_and_said(site: Site) -> None:
     assert f"unreadable: {bad} (schema version 99, this version reads 1)" in status
 
 
-def test_a_node_that_repeats_itself_stays_until_a_human_releases_it(site: Site) -> None:
+def test_a_node_that_repeats_itself_stays_until_a_human_uncordons_it(site: Site) -> None:
     bad = site.nodes(2)[0]
-    site.remediator(site.config(recovery={"holdDown": "100ms", "maxFlaps": 2}))
+    site.remediator(site.config(recovery={"stabilizationWindow": "100ms", "maxFlaps": 2}))
     for _ in range(2):
         site.condition(bad, "True")
         until(lambda: site.phase(bad) == "drained", "held")
         site.condition(bad, "False")
-        if len(site.state(bad)["holds"]) < 2:
-            until(lambda: not site.cordoned(bad), "given back the first time")
+        if len(site.state(bad)["cordons"]) < 2:
+            until(lambda: not site.cordoned(bad), "uncordoned the first time")
     plan = site.command("plan", bad, config=site.config(recovery={"maxFlaps": 2}))
-    assert "a human must release" in plan.stdout, plan.stdout + plan.stderr
+    assert "a human must uncordon it" in plan.stdout, plan.stdout + plan.stderr
     assert site.cordoned(bad)
     assert site.command("release", bad).returncode == 0
     assert not site.cordoned(bad)

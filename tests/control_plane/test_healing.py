@@ -1,4 +1,4 @@
-"""A node goes bad, is cordoned, emptied, and given back; and what must not happen meanwhile."""
+"""A node goes bad, is cordoned, emptied, and uncordoned; and what must not happen meanwhile."""
 
 from tests.control_plane.site import Site, until
 
@@ -16,7 +16,7 @@ def test_a_bad_node_is_emptied_and_given_back(site: Site) -> None:
     until(lambda: site.available("web") == 6, "all replicas elsewhere")
 
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "given back")
+    until(lambda: not site.cordoned(bad), "uncordoned")
     assert site.phase(bad) == "healed"
     until(lambda: "Uncordoned" in site.events(bad), "the events")
     reasons = site.events(bad)
@@ -26,7 +26,7 @@ def test_a_bad_node_is_emptied_and_given_back(site: Site) -> None:
 
 def test_unknown_or_missing_is_no_recovery(site: Site) -> None:
     bad, other = site.nodes(2)
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
     site.condition(bad, "Unknown")
@@ -34,30 +34,30 @@ def test_unknown_or_missing_is_no_recovery(site: Site) -> None:
     site.condition(other, "True")
     until(lambda: site.phase(other) == "drained", "the other is held")
     site.condition(other, "False")
-    until(lambda: not site.cordoned(other), "the other was given back")
+    until(lambda: not site.cordoned(other), "the other was uncordoned")
     assert site.cordoned(bad)
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "given back after a real recovery")
+    until(lambda: not site.cordoned(bad), "uncordoned after a real recovery")
 
 
 def test_a_foreign_cordon_is_left_alone_before_and_after(site: Site) -> None:
     theirs, other, _ = site.nodes(3)
     site.cordon(theirs)
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(theirs, "True")
     site.condition(other, "True")
     until(lambda: site.phase(other) == "drained", "the other node was served")
     assert site.state(theirs) == {}
     site.condition(theirs, "False")
     site.condition(other, "False")
-    until(lambda: not site.cordoned(other), "the other node was given back")
+    until(lambda: not site.cordoned(other), "the other node was uncordoned")
     assert site.cordoned(theirs)
     assert site.events(theirs) == []
 
 
 def test_a_human_uncordon_cancels_this_occurrence_only(site: Site) -> None:
     bad, other = site.nodes(2)
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
     site.uncordon(bad)
@@ -74,13 +74,13 @@ def test_a_human_uncordon_cancels_this_occurrence_only(site: Site) -> None:
 
 def test_the_brake_holds_and_lets_go(site: Site) -> None:
     first, second, third = site.nodes(3)
-    site.remediator(site.config(brakes={"maxHeld": 1, "maxHeldFloor": 0}))
+    site.remediator(site.config(limits={"maxUnavailable": 1, "minAllowed": 0}))
     site.condition(first, "True")
     until(lambda: site.phase(first) == "drained", "the first is held")
     site.condition(second, "True")
     site.condition(third, "True")
-    plan = site.command("plan", "-o", "json", config=site.config(brakes={"maxHeld": 1}))
-    assert '"maxHeld' in plan.stdout, plan.stdout + plan.stderr
+    plan = site.command("plan", "-o", "json", config=site.config(limits={"maxUnavailable": 1}))
+    assert '"maxUnavailable' in plan.stdout, plan.stdout + plan.stderr
     assert not site.cordoned(second)
     assert not site.cordoned(third)
     site.condition(first, "False")
@@ -113,7 +113,7 @@ def test_a_held_hand_keeps_off_and_release_gives_back(site: Site) -> None:
     assert not site.cordoned(bad)
     assert not site.cordoned(third)
     released = site.command("release", other)
-    assert "given back" in released.stdout, released.stderr
+    assert "uncordoned" in released.stdout, released.stderr
     assert not site.cordoned(other)
     assert site.phase(other) == "cancelled"
     assert site.command("release", bad).returncode == 0
@@ -156,7 +156,7 @@ def test_a_latched_condition_needs_a_reboot(site: Site) -> None:
         {"condition": "TestFault", "for": "300ms", "action": "drain", "latched": True},
         {"condition": "OtherFault", "for": "300ms", "action": "drain"},
     ]
-    site.remediator(site.config(rules=rules, brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(rules=rules, limits={"maxUnavailable": "100%"}))
     _boot(site, bad, "boot-1")
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
@@ -166,16 +166,16 @@ def test_a_latched_condition_needs_a_reboot(site: Site) -> None:
     site.condition(other, "True", kind="OtherFault")
     until(lambda: site.phase(other) == "drained", "held")
     site.condition(other, "False", kind="OtherFault")
-    until(lambda: not site.cordoned(other), "a hold-down of the same length has passed")
+    until(lambda: not site.cordoned(other), "a stabilization window of the same length has passed")
     assert site.cordoned(bad)
     _boot(site, bad, "boot-2")
-    until(lambda: not site.cordoned(bad), "given back after the reboot")
+    until(lambda: not site.cordoned(bad), "uncordoned after the reboot")
 
 
 def test_a_stale_heartbeat_is_not_believed(site: Site) -> None:
     bad, other = site.nodes(2)
     site.condition(bad, "True", heartbeat_age=3600, lastTransitionTime="2026-01-01T00:00:00Z")
-    site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(other, "True")
     until(lambda: site.phase(other) == "drained", "a live signal is acted upon")
     assert not site.cordoned(bad)

@@ -24,7 +24,7 @@ def test_killed_at_any_call_the_next_goes_on(stages: Stages) -> None:
 
 
 class _Drains(Story):
-    """Three nodes go bad, are drained under a brake of two, get well and are given back."""
+    """Three nodes go bad, are drained under a limit of two, get well and are uncordoned."""
 
     def __init__(self, site: Site, number: int, way: str) -> None:
         super().__init__(site, number, way)
@@ -36,7 +36,7 @@ class _Drains(Story):
     def _over_the_brake(self, nodes: dict[str, Json]) -> str:
         cordoned = [name for name, node in nodes.items() if _cordoned(node) and _state(node)]
         if len(cordoned) > MAX_HELD:
-            return f"over the brake: {cordoned}"
+            return f"over the limit: {cordoned}"
         draining = [name for name in cordoned if _phase(nodes[name]) == "draining"]
         return f"drained at once: {draining}" if len(draining) > MAX_DRAINING else ""
 
@@ -58,7 +58,7 @@ class _Drains(Story):
                 assert self.site.pods(drained) == [], f"pods left on {drained}"
                 self.site.condition(drained, "False")
                 left.remove(drained)
-            self.until(config, lambda: not any(self._cordoned(n) for n in bad), "given back")
+            self.until(config, lambda: not any(self._cordoned(n) for n in bad), "uncordoned")
         self.wrongs += self.world.wrongs
         if self.world.looks < 10:
             self.wrongs.append("nothing was seen")
@@ -80,8 +80,8 @@ class _Drains(Story):
         return bad, site.config(
             rules=[{"condition": "TestFault", "for": "50ms", "action": "drain"}],
             # One place is the foreign cordon's.
-            brakes={"maxHeld": MAX_HELD + 1, "maxDraining": MAX_DRAINING},
-            recovery={"holdDown": "50ms"},
+            limits={"maxUnavailable": MAX_HELD + 1, "maxDraining": MAX_DRAINING},
+            recovery={"stabilizationWindow": "50ms"},
             drain={"unmanagedPods": "evict"},
             signal={"enabled": False},
             lease=LEASE,

@@ -80,7 +80,7 @@ class _Restarts(Story):
         return site.config(
             rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],
             # Other stories are told side by side.
-            policies={"lookInterval": "1s", "namespaces": [site.name]},
+            policies={"evaluationInterval": "1s", "namespaces": [site.name]},
             lease=LEASE,
         )
 

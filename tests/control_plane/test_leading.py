@@ -7,7 +7,7 @@ def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 4)
     site.budget("web-pdb", "web", maxUnavailable=0)
-    config = site.config(recovery={"holdDown": "2s"})
+    config = site.config(recovery={"stabilizationWindow": "2s"})
     first = site.remediator(config)
     second = site.remediator(config, leading=False)
     second.says("nodes known")
@@ -57,7 +57,7 @@ def test_the_running_for_outlives_the_process(site: Site) -> None:
 
 def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type: ignore[no-untyped-def]
     bad, other = site.nodes(2)
-    process = site.remediator(site.config(brakes={"maxHeld": "100%"}))
+    process = site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
     cluster.stop("kube-apiserver", kill=True)
@@ -66,5 +66,5 @@ def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type
     cluster.wait_api()
     site.condition(bad, "False")
     site.condition(other, "True")
-    until(lambda: not site.cordoned(bad), "given back", patience=60)
+    until(lambda: not site.cordoned(bad), "uncordoned", patience=60)
     until(lambda: site.phase(other) == "drained", "goes on", patience=60)

@@ -63,7 +63,7 @@ def test_pods_of_a_lost_node_go_when_it_is_proved_gone_and_not_before(site: Site
     make(site, unhealthyWhen={"terminatingFor": "1s"})
     process = site.remediator(
         site.config(
-            policies={"lookInterval": "1s"},
+            policies={"evaluationInterval": "1s"},
             rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],
         )
     )

@@ -69,8 +69,8 @@ def _plan_and_run(site: Site, dice: random.Random) -> tuple[Classes, Classes]:
         site.condition(node, "True")
     config = site.config(
         rules=[{"condition": "TestFault", "for": "0s", "action": "drain"}],
-        brakes={"maxHeld": "100%", "maxDraining": 2},
-        recovery={"holdDown": "1h"},
+        limits={"maxUnavailable": "100%", "maxDraining": 2},
+        recovery={"stabilizationWindow": "1h"},
         signal={"enabled": False},
         drain={
             "headroom": False,

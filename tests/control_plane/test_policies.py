@@ -82,7 +82,7 @@ def holds(site: Site, condition: str, name: str = "web") -> str:
 
 def config(site: Site, **more: Any) -> Path:
     """Looks as often as may be."""
-    return site.config(policies={"lookInterval": "1s", **more.pop("policies", {})}, **more)
+    return site.config(policies={"evaluationInterval": "1s", **more.pop("policies", {})}, **more)
 
 
 def pods(site: Site, app: str = "web") -> dict[str, str]:
@@ -562,7 +562,7 @@ def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> 
     make(site, "api", app="api")
     rules = [{"condition": "PodsHung", "for": "1s", "action": "drain"}]
     # Held for long enough to be seen.
-    slow = {"drain": {"headroom": False}, "recovery": {"holdDown": "15s"}}
+    slow = {"drain": {"headroom": False}, "recovery": {"stabilizationWindow": "15s"}}
     process = site.remediator(config(site, rules=rules, **slow))
     until(lambda: state(site, "web") == state(site, "api") == "Healthy", "statuses")
     # Both are seen before anything may be done: which is ill first is not what is tested.
@@ -579,7 +579,7 @@ def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> 
     until(lambda: site.phase(first) == "drained", "and emptied")
     assert status(site, "web")["restarts"] == status(site, "api")["restarts"] == 0
     assert not site.cordoned(second)
-    until(lambda: not site.cordoned(first), "given back when nobody is ill there any more")
+    until(lambda: not site.cordoned(first), "uncordoned when nobody is ill there any more")
 
 
 def test_siblings_ill_everywhere_are_the_images_fault(site: Site) -> None:

@@ -584,14 +584,14 @@ SCENARIOS = (
             {
                 "SelfhealDrainBlocked",
                 "SelfhealDrainTooLong",
-                "SelfhealNodeHeldLong",
-                "SelfhealNodesHeld",
+                "SelfhealNodeCordonedLong",
+                "SelfhealNodesCordoned",
             }
         ),
         _block_drain,
         _unblock_drain,
     ),
-    Scenario("one node too many", frozenset({"SelfhealBrakeEngaged"}), _one_too_many, _both_well),
+    Scenario("one node too many", frozenset({"SelfhealLimitReached"}), _one_too_many, _both_well),
     Scenario(
         "all nodes at once", frozenset({"SelfhealDetectorSuspected"}), _both_at_once, _both_well
     ),

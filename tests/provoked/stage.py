@@ -135,7 +135,7 @@ class Stage:
         self._detector(node, "touch /faults/demo")
 
     def heal(self, *nodes: str) -> None:
-        """DemoFault is False again, and the nodes are given back."""
+        """DemoFault is False again, and the nodes are uncordoned."""
         for node in nodes:
             self._detector(node, "rm -f /faults/demo")
         for node in nodes:

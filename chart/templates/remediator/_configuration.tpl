@@ -2,7 +2,7 @@
      are left out: null is the program's own default, except in a rule, where it is a value. */}}
 {{- define "selfheal.remediator.configuration" -}}
 {{- $config := deepCopy .Values.remediator.config -}}
-{{- range $section := list "brakes" "drain" -}}
+{{- range $section := list "limits" "drain" -}}
 {{- range $key, $value := get $config $section -}}
 {{- if kindIs "invalid" $value -}}{{- $_ := unset (get $config $section) $key -}}{{- end -}}
 {{- end -}}

@@ -170,7 +170,7 @@ def release(options: argparse.Namespace) -> int:
         return _reported(options, done, f"{options.node}: nothing to release")
     path = f"/api/v1/nodes/{quote(options.node)}"
     _written(api, "PATCH", path, ops, "application/json-patch+json")
-    parts = ["hold removed"] * (EXCLUDE_KEY in annotations) + ["given back"] * given_back
+    parts = ["hold removed"] * (EXCLUDE_KEY in annotations) + ["uncordoned"] * given_back
     parts += [f"annotation {STATE_KEY} removed"] * forgotten
     return _reported(options, done, f"{options.node}: {', '.join(parts)}")
 

@@ -53,7 +53,7 @@ class NodePlan:
     state: str
     action: str
     why: str
-    brake: str
+    limit: str
     pods: tuple[PodPlan, ...] = ()
     headroom: str = ""
     notes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class ClusterPlan:
 
     mode: str
     nodes: tuple[NodePlan, ...]
-    brakes: Mapping[str, int]
+    limits: Mapping[str, int]
     notes: tuple[str, ...] = ()
     policies: int = 0
     pods: tuple[policy_view.PodPlan, ...] = ()
@@ -191,8 +191,8 @@ def _node_plan(entry: Entry) -> NodePlan:
         does = "uncordon"
     elif action is not None and action.message:
         does = "annotate"
-    brake = f"{entry.blocked.brake}: {entry.blocked.message}" if entry.blocked else ""
-    return NodePlan(entry.node.name, seen.standing, does, seen.why, brake)
+    limit = f"{entry.blocked.limit}: {entry.blocked.message}" if entry.blocked else ""
+    return NodePlan(entry.node.name, seen.standing, does, seen.why, limit)
 
 
 @dataclass(frozen=True, slots=True)

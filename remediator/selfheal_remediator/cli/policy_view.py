@@ -82,7 +82,7 @@ def policies_plan(
     Pods are not asked how their work goes: for that the policies' status counts. Raises ApiFailure.
     """
     healing = Healing(
-        config.policies.look_interval,
+        config.policies.evaluation_interval,
         rollout_deadline=config.policies.rollout_deadline,
         once=True,
     )

@@ -58,7 +58,7 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     if not shown:
         parts.append(f"nothing to do: {len(found.nodes)} nodes looked at (mode {_mode(found)})")
         return "\n".join([*parts, *_policies_plan(found)])
-    rows = [(item.node, item.state, _action(item), item.brake or "-", item.why) for item in shown]
+    rows = [(item.node, item.state, _action(item), item.limit or "-", item.why) for item in shown]
     parts.append(table(("NODE", "STATE", "ACTION", "BRAKE", "WHY"), rows))
     parts += [_pods(item) for item in shown if item.pods]
     quiet = len(found.nodes) - len(shown)
@@ -90,7 +90,7 @@ def _action(item: NodePlan) -> str:
     if item.action == "none":
         return "-"
     color = {"drain": "red", "cordon": "yellow", "uncordon": "green"}.get(item.action, "bold")
-    return f"<{color}>{item.action}</{color}>" + (" (waits)" if item.brake else "")
+    return f"<{color}>{item.action}</{color}>" + (" (waits)" if item.limit else "")
 
 
 def _pods(item: NodePlan) -> str:
@@ -116,7 +116,7 @@ def status_text(found: ClusterStatus) -> str:
         lines.append(
             f"<yellow>vouched for</yellow> by a human: {', '.join(found.trusted_annotations)}"
         )
-    lines.append(f"{len(found.cordoned)} of {found.nodes} nodes held")
+    lines.append(f"{len(found.cordoned)} of {found.nodes} nodes cordoned")
     if found.cordoned:
         head = ("NODE", "PHASE", "FOR", "CONDITION", "PODS LEFT", "BLOCKED BY")
         lines.append(table(head, [_cordoned_row(item, found.now) for item in found.cordoned]))

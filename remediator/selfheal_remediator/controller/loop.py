@@ -353,7 +353,7 @@ class Remediator:
         self._doubts.clear()
         if leading:
             # What a predecessor did a moment ago may not have come by the watch yet, and the
-            # brakes have to count it: read all nodes again before anything is done.
+            # limits have to count it: read all nodes again before anything is done.
             self.synced = False
             self.planner.begin_term(self.clock())
             self._list_wanted = self._nodes.ask_relist()
@@ -596,7 +596,7 @@ class Remediator:
             ),
             restarted=restarted,
             refused=lambda cause: metrics.healing_refused.labels(cause).inc(),
-            asked=lambda result: metrics.progress_looks.labels(result).inc(),
+            asked=lambda result: metrics.progress_probes.labels(result).inc(),
             gone=metrics.forget_policy,
         )
 
@@ -935,7 +935,7 @@ class Remediator:
             self._published = known
             self._publish_nodes()
         self._publish_policies()
-        publish(self.metrics.brakes, {(brake,): count for brake, count in limited_by.items()})
+        publish(self.metrics.limits, {(limit,): count for limit, count in limited_by.items()})
         causes = self.draining.blocked_causes(now)
         publish(self.metrics.blocked, {(cause,): count for cause, count in causes.items()})
         drains = [run.drain for run in self.draining.running.values() if not run.drain.after]

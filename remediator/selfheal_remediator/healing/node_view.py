@@ -66,6 +66,6 @@ def reported_of_nodes(
         if finding is None and not known:
             continue
         text = finding.text if finding is not None else "no pods of several owners are ill here"
-        reason = "IllHereWellElsewhere" if finding is not None else "PodsWell"
+        reason = "UnhealthyHereHealthyElsewhere" if finding is not None else "PodsWell"
         said[name] = Condition(PODS_HUNG, status, reason, text[:200], now, now)
     return said

@@ -213,7 +213,7 @@ class Healer:
 
     def _made(self) -> Healing:
         settings = self.config.policies
-        return Healing(settings.look_interval, rollout_deadline=settings.rollout_deadline)
+        return Healing(settings.evaluation_interval, rollout_deadline=settings.rollout_deadline)
 
     def _notified_in(self, term: int, job: Callable[[], None]) -> None:
         """Run the job on the main thread, if it is still the same term then."""
@@ -421,7 +421,7 @@ class Healer:
         # Spread, so that all that was read at the start is not read again at once.
         again = OWNER_EVERY * RANDOM.uniform(0.7, 1.0)
         if owner.rolling or owner.stopped:
-            again = max(SOON, self.config.policies.look_interval)
+            again = max(SOON, self.config.policies.evaluation_interval)
         self._owner_reads.done(uid, now + again)
 
     def _owner_of(self, pod: WatchedPod) -> Owner | None:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 STATE_KEY = "selfheal.dev/state"
-EXCLUDE_KEY = "selfheal.dev/hold"
+EXCLUDE_KEY = "selfheal.dev/exclude"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
 #: Seconds beyond which a number is no time: anybody who may write nodes can write any number here.
@@ -23,13 +23,13 @@ class Phase(Enum):
     """Where a node is on its way."""
 
     SEEN = "seen"  # the condition is there, its `for` is running
-    NOTED = "noted"  # annotate-only rule
+    NOTED = "noted"  # observe rule
     CORDONED = "cordoned"  # held; not (yet) drained
     DRAINING = "draining"  # held; being emptied
     DRAINED = "drained"  # held; empty
     CANCELLED = "cancelled"  # a human gave it back; this occurrence is over
-    SUSPECT = "suspect"  # given back: the detector is suspected
-    HEALED = "healed"  # given back; kept only for the flap count
+    SUSPECT = "suspect"  # uncordoned: the detector is suspected
+    HEALED = "healed"  # uncordoned; kept only for the flap count
 
     @property
     def cordoned(self) -> bool:
@@ -104,7 +104,7 @@ class State:
             if value:
                 raw[name] = list(value) if isinstance(value, tuple) else value
         if self.phase.cordoned and self.returns:
-            # Of this occurrence only: a node that is given back has no cordon to come back past.
+            # Of this occurrence only: a node that is uncordoned has no cordon to come back past.
             raw["returns"], raw["returned"] = dict(self.returns), self.returned
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
 
@@ -126,7 +126,7 @@ _NAMES = {
     "scale_down_mark": "scaleDownMark",
     "rule": "rule",
     "reported": "reported",
-    "cordons": "holds",
+    "cordons": "cordons",
 }
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
@@ -175,12 +175,12 @@ def parse_state(text: str) -> State:
         if isinstance(value, int) and abs(value) > MAX_SECONDS:
             raise Unreadable(f"{name} is no number of seconds")
         values[field] = value
-    cordons = raw.get("holds", [])
+    cordons = raw.get("cordons", [])
     times = isinstance(cordons, list) and all(
         type(item) is int and abs(item) <= MAX_SECONDS for item in cordons
     )
     if not times:
-        raise Unreadable("holds is not a list of seconds")
+        raise Unreadable("cordons is not a list of seconds")
     returns = raw.get("returns", {})
     if not isinstance(returns, dict) or not all(
         type(item) is int and _can_be_written(key) for key, item in returns.items()

@@ -227,8 +227,8 @@ def recovery(
     node: Node,
     history: NodeHistory,
     *,
-    hold_down: float,
-    reset_hold_down: float,
+    stabilization_window: float,
+    reset_stabilization_window: float,
     held_boot: str,
     now: float,
 ) -> Recovery:
@@ -243,15 +243,15 @@ def recovery(
         )
     if stale(rule, history, now):
         return Recovery(None, f"{rule.condition}: its heartbeat is stale")
-    wait = hold_down
-    why = f"{rule.condition} is good, hold-down"
+    wait = stabilization_window
+    why = f"{rule.condition} is good, stabilization window"
     # Good because the detector began anew is no recovery until it had time to look again.
     if (
         not rule.latched
         and history.reset is not None
         and history.reset >= observation.since - RESET_TOLERANCE
     ):
-        wait = max(hold_down, reset_hold_down)
-        why = f"{rule.condition} is good since its detector restarted, hold-down"
+        wait = max(stabilization_window, reset_stabilization_window)
+        why = f"{rule.condition} is good since its detector restarted, stabilization window"
         return Recovery(history.reset + wait, why)
     return Recovery(observation.since + wait, why)

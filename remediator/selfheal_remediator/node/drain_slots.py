@@ -34,7 +34,7 @@ class DrainSlots:
 
     def ask(
         self,
-        brakes: DisruptionLimits,
+        limits: DisruptionLimits,
         tally: Tally,
         member: Member,
         members: Mapping[str, Member],
@@ -44,10 +44,10 @@ class DrainSlots:
 
         A place that is taken is counted out of the tally.
         """
-        skip_reason = check_drain(brakes, tally, member)
+        skip_reason = check_drain(limits, tally, member)
         if (
             skip_reason is None
-            or skip_reason.brake != "maxDraining"
+            or skip_reason.limit != "maxDraining"
             or len(self.given) >= MOST_WITHOUT_PLACE
         ):
             return skip_reason, ""
@@ -56,7 +56,7 @@ class DrainSlots:
             if holder is None or not holder.draining or uid in self.given:
                 continue
             tally.add_drain(holder, -1)
-            if check_drain(brakes, tally, member) is None:
+            if check_drain(limits, tally, member) is None:
                 self.given[uid] = now
                 return None, uid
             tally.add_drain(holder, 1)
@@ -64,7 +64,7 @@ class DrainSlots:
 
     def restore(
         self,
-        brakes: DisruptionLimits,
+        limits: DisruptionLimits,
         tally: Tally,
         drains: Iterable[tuple[str, Member]],
         now: float,
@@ -76,8 +76,8 @@ class DrainSlots:
         for _, member in found:
             tally.add_drain(member, -1)
         for uid, member in found:
-            skip_reason = check_drain(brakes, tally, member)
-            if skip_reason is not None and skip_reason.brake == "maxDraining":
+            skip_reason = check_drain(limits, tally, member)
+            if skip_reason is not None and skip_reason.limit == "maxDraining":
                 self.given[uid] = now
             else:
                 tally.add_drain(member)

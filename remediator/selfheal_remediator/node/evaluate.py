@@ -1,6 +1,6 @@
 """What to do with each node, from what is known and `now`. Pure: no clock, no I/O.
 
-`assess` looks at one node by itself. `Planner` remembers, weighs the nodes against the brakes
+`assess` looks at one node by itself. `Planner` remembers, weighs the nodes against the limits
 and returns intents; carrying them out and saying how it went is the caller's.
 """
 
@@ -34,7 +34,7 @@ from selfheal_remediator.node.conditions import (
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 
 OPT_OUT_LABEL = "selfheal.dev/exclude"
-#: Seconds after which it is looked again whether a held node's pods fit elsewhere.
+#: Seconds after which it is looked again whether a cordoned node's pods fit elsewhere.
 ROOM_AGAIN_AFTER = 60.0
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
@@ -78,11 +78,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What one node's own facts call for, brakes aside.
+    """What one node's own facts call for, limits aside.
 
-    intent: to be done as it is. wish: to be done when the brakes have room. due: when to look
+    intent: to be done as it is. wish: to be done when the limits have room. due: when to look
     again although nothing changed. standing: one bounded word for metrics; why: for people.
-    recovering: it is held, and but for its hold-down would be given back.
+    recovering: it is held, and but for its stabilization window would be uncordoned.
     """
 
     standing: str
@@ -186,7 +186,7 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
             return Assessment("foreign", f"in the care of another remediator, {state.by}")
     if EXCLUDE_KEY in node.annotations:
         ours = state if state is not None and state.by == scope.owner else None
-        return Assessment("on-hold", f"on hold: {node.annotations[EXCLUDE_KEY]}", state=ours)
+        return Assessment("excluded", f"on hold: {node.annotations[EXCLUDE_KEY]}", state=ours)
     return _Evaluation(node, history, scope, state, now).assessed()
 
 
@@ -213,7 +213,7 @@ class _Evaluation:
         """Cordoned by one that has no live Lease: a human says what becomes of it."""
         why = (
             f"cordoned for {state.condition} by the remediator {state.by}, which is not there any "
-            f"more: `selfheal-remediator release {self.node.name}` uncordons it"
+            f"more: `selfheal-remediator uncordon {self.node.name}` uncordons it"
         )
         if state.reported:
             return Assessment("foreign", why, bad=self._bad())
@@ -240,7 +240,9 @@ class _Evaluation:
         due, why = self._recovery(state)
         if due is not None and due <= self.now:
             return self._give_back(state, "Uncordoned", why)
-        recovered = due is not None  # but for the hold-down: not emptied, it is about to go back
+        recovered = (
+            due is not None
+        )  # but for the stabilization window: not emptied, it is about to go back
         limited_action = None
         mark = foreign_mark(self.node, self.scope.marks)
         drain_at = self._drain_at(state)
@@ -253,7 +255,7 @@ class _Evaluation:
                 due = drain_at
         silent = self._silent_cause(state)
         why = silent or why
-        standing = "held-foreign" if mark else state.phase.value
+        standing = "cordoned-foreign" if mark else state.phase.value
         return Assessment(
             standing,
             mark or why,
@@ -280,7 +282,7 @@ class _Evaluation:
                 return (
                     f"{rule.condition} was bad when its detector fell silent, so its recovery "
                     f"cannot be seen: restart the detector on {self.node.name}, or "
-                    f"`selfheal-remediator release {self.node.name}`"
+                    f"`selfheal-remediator uncordon {self.node.name}`"
                 )
         return ""
 
@@ -296,7 +298,7 @@ class _Evaluation:
         return self._action(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
 
     def _drain_at(self, state: State) -> float | None:
-        """When the held node is to be drained, None = not: for its rule, or a worse one."""
+        """When the cordoned node is to be drained, None = not: for its rule, or a worse one."""
         if state.action == "drain":
             # One that is to come was written by a clock that was ahead: it tells nothing.
             known = 0 < state.no_room <= self.now
@@ -323,11 +325,11 @@ class _Evaluation:
         return Assessment("cancelled", message, action=action, state=state)
 
     def _recovery(self, state: State) -> tuple[float | None, str]:
-        """When the node can be given back were nothing to change, and why (not)."""
+        """When the node can be uncordoned were nothing to change, and why (not)."""
         settings = self.scope.config.recovery
         recent = [moment for moment in state.cordons if moment > self.now - settings.flap_window]
         if len(recent) >= settings.max_flaps:
-            why = f"held {len(recent)} times within {settings.flap_window:g}s: a human must release"
+            why = f"cordoned {len(recent)} times within {settings.flap_window:g}s: a human must uncordon it"
             return None, why
         due, why = 0.0, f"no rule is about {state.condition} any more"
         about = False
@@ -342,8 +344,8 @@ class _Evaluation:
                 rule if not cause else rule.model_copy(update={"latched": state.latched}),
                 self.node,
                 self.history,
-                hold_down=settings.hold_down,
-                reset_hold_down=settings.reset_hold_down,
+                stabilization_window=settings.stabilization_window,
+                reset_stabilization_window=settings.reset_stabilization_window,
                 held_boot=state.boot_id,
                 now=self.now,
             )
@@ -352,7 +354,7 @@ class _Evaluation:
             if verdict.due >= due:
                 due, why = verdict.due, verdict.why
         if not about:
-            due = max(due, state.since + settings.hold_down)
+            due = max(due, state.since + settings.stabilization_window)
         return due, why
 
     def _give_back(
@@ -361,7 +363,7 @@ class _Evaluation:
         after = replace(state, phase=phase, since=int(self.now), scale_down_mark=False)
         keep = phase is Phase.SUSPECT or bool(self._recent_cordons(state))
         action = self._action(Kind.UNCORDON, after if keep else None, reason, f"uncordoned: {why}")
-        return Assessment("giving-back", why, action=action, state=state)
+        return Assessment("uncordoning", why, action=action, state=state)
 
     # -- a node that we do not hold -----------------------------------------------------
 
@@ -383,7 +385,7 @@ class _Evaluation:
 
     def _still(self, state: State) -> str:
         if state.phase is Phase.SUSPECT:
-            return f"{state.condition}: given back, the detector is suspected"
+            return f"{state.condition}: uncordoned, the detector is suspected"
         left = state.since + self.scope.config.recovery.cancel_for - self.now
         return (
             f"{state.condition}: a human gave it back; waiting for the condition to pass, "
@@ -414,7 +416,7 @@ class _Evaluation:
             reset = self.history.reset
             if reset is not None and reset >= observation.since - RESET_TOLERANCE:
                 # Good because its detector began anew: it had no time to look yet.
-                over_at = reset + self.scope.config.recovery.reset_hold_down
+                over_at = reset + self.scope.config.recovery.reset_stabilization_window
                 if over_at > self.now:
                     return False, over_at
         return True, None
@@ -438,14 +440,14 @@ class _Evaluation:
         }
 
     def _pods_healthy(self, observation: Observation) -> tuple[bool, float | None]:
-        """Whether nothing was found wrong with the node's pods for the hold-down; else when.
+        """Whether nothing was wrong with the node's pods for the stabilization window; else when.
 
         The condition's times are its leader's own, and a new leader has to look for a while until
         it finds again what its predecessor knew: neither is another occurrence.
         """
         if observation.reading is not Reading.GOOD:
             return False, None
-        over_at = observation.since + self.scope.config.recovery.hold_down
+        over_at = observation.since + self.scope.config.recovery.stabilization_window
         return over_at <= self.now, over_at
 
     def _by_rules(self, bad: tuple[tuple[str, str], ...]) -> Assessment:
@@ -512,7 +514,7 @@ class _Evaluation:
         )
         limited_action = self._action(Kind.CORDON, state, "Cordoned", f"cordoned: {why}")
         return Assessment(
-            "wants-hold",
+            "wants-cordon",
             why,
             limited_action=limited_action,
             state=self.state,
@@ -701,7 +703,7 @@ class _Evaluation:
 
 
 def _severity(rule: Rule) -> int:
-    return ("drain", "cordon", "annotate-only").index(rule.action)
+    return ("drain", "cordon", "observe").index(rule.action)
 
 
 def _span(seconds: float) -> str:

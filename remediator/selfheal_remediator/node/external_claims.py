@@ -2,7 +2,7 @@
 
 medik8s' operators take a Lease per node (namespace medik8s-leases) before they touch it; Cluster
 API marks the node's Machine. What they say there counts like a taint: hands off, and counted by
-the brakes.
+the limits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How many nodes may be out of service, and how fast they may go. Pure.
 
-Brakes pace the work: each hold and each drain asks for room, the answer names the brake that
+Limits pace the work: each hold and each drain asks for room, the answer names the limit that
 has none. Giving a node back never asks.
 """
 
@@ -20,12 +20,12 @@ OUTAGE_MINIMUM = 3
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of the population, as the brakes count it.
+    """One node of the population, as the limits count it.
 
     held: out of service because of us; unavailable: out of service for whatever other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
-    group: the value of the label brakes.groupLabel.
+    group: the value of the label limits.groupLabel.
     """
 
     zone: str = ""
@@ -45,7 +45,7 @@ class Member:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts against which brakes are asked; `add_*` when something was allowed.
+    """The counts against which limits are asked; `add_*` when something was allowed.
 
     hold_times: when the last holds began (our clock), needed as far back as the rate's window.
     peak: the largest population of the last hour, so that an autoscaler that removes drained
@@ -128,52 +128,54 @@ class Tally:
         self.groups_draining[member.group] += sign
 
 
-def budget(brakes: DisruptionLimits, population: int) -> int:
+def budget(limits: DisruptionLimits, population: int) -> int:
     """How many of `population` nodes may be held: amount, at least floor, at most ceiling."""
-    nodes = max(brakes.max_held.of(population), brakes.max_held_floor)
-    return nodes if brakes.max_held_ceiling is None else min(nodes, brakes.max_held_ceiling)
+    nodes = max(limits.max_unavailable.of(population), limits.min_allowed)
+    return nodes if limits.max_allowed is None else min(nodes, limits.max_allowed)
 
 
 @dataclass(frozen=True, slots=True)
 class LimitedBy:
-    """A brake that has no room. `until` = when time alone opens it (None = not by time)."""
+    """A limit that has no room. `until` = when time alone opens it (None = not by time)."""
 
-    brake: str
+    limit: str
     message: str
     until: float | None = None
 
 
 def check_cordon(
-    brakes: DisruptionLimits, tally: Tally, member: Member, now: float
+    limits: DisruptionLimits, tally: Tally, member: Member, now: float
 ) -> LimitedBy | None:
-    """None when the node may be held now, else the brake that is engaged."""
+    """None when the node may be held now, else the limit that is engaged."""
     population = max(tally.population, tally.peak)
-    limit = budget(brakes, population)
+    limit = budget(limits, population)
     if tally.cordoned >= limit:
-        return LimitedBy("maxHeld", f"{tally.cordoned} of {population} nodes held, allowed {limit}")
+        return LimitedBy(
+            "maxUnavailable", f"{tally.cordoned} of {population} nodes cordoned, allowed {limit}"
+        )
     out = tally.cordoned + tally.unavailable + (not member.unavailable)
     if out > limit and not member.unavailable:
         return LimitedBy(
             "unavailable",
-            f"{tally.cordoned} nodes held and {tally.unavailable} unavailable for other reasons, "
+            f"{tally.cordoned} nodes cordoned, {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
         )
-    last = _check_last(brakes, tally, member)
+    last = _check_last(limits, tally, member)
     if last is not None:
         return last
     others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
     if member.control_plane and others_out >= 1:
         return LimitedBy("controlPlane", "one control-plane node is out of service already")
-    return _check_zone(brakes, tally, member) or _check_pace(brakes, tally, now)
+    return _check_zone(limits, tally, member) or _check_pace(limits, tally, now)
 
 
-def _check_last(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
     """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
 
     A node that is open to all pods is replaced only by such ones. One that is not ready counts
     too: it may come back, and would be the only one then.
     """
-    keep = brakes.keep_schedulable
+    keep = limits.keep_schedulable
     if member.tainted:
         others = tally.population - tally.cordoned - tally.unavailable - member.in_service
     else:
@@ -186,21 +188,27 @@ def _check_last(brakes: DisruptionLimits, tally: Tally, member: Member) -> Limit
     )
 
 
-def _check_zone(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+def _check_zone(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
     """The zone and the group of the node have room, and the zone is not down as a whole."""
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
     for what, key, limit, size, cordoned in (
-        ("zone", member.zone, brakes.max_held_per_zone, tally.zones, tally.zones_cordoned),
-        ("group", member.group, brakes.max_held_per_group, tally.groups, tally.groups_cordoned),
+        ("zone", member.zone, limits.max_unavailable_per_zone, tally.zones, tally.zones_cordoned),
+        (
+            "group",
+            member.group,
+            limits.max_unavailable_per_group,
+            tally.groups,
+            tally.groups_cordoned,
+        ),
     ):
         if limit is None:
             continue
         allowed = max(limit.of(size[key]), 1)
         if cordoned[key] >= allowed:
             place = _place(what, key)
-            return LimitedBy(what, f"{cordoned[key]} nodes held in {place}, allowed {allowed}")
+            return LimitedBy(what, f"{cordoned[key]} nodes cordoned in {place}, allowed {allowed}")
     return None
 
 
@@ -220,29 +228,29 @@ def zone_outage(tally: Tally, zone: str) -> LimitedBy | None:
     return LimitedBy("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
 
 
-def _check_pace(brakes: DisruptionLimits, tally: Tally, now: float) -> LimitedBy | None:
-    if tally.cordon_times and brakes.min_interval:
-        opens = tally.cordon_times[-1] + brakes.min_interval
+def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> LimitedBy | None:
+    if tally.cordon_times and limits.min_interval:
+        opens = tally.cordon_times[-1] + limits.min_interval
         if opens > now:
-            return LimitedBy("minInterval", f"{brakes.min_interval:g}s between two holds", opens)
-    if brakes.rate is not None:
-        recent = [moment for moment in tally.cordon_times if moment > now - brakes.rate.window]
-        if len(recent) >= brakes.rate.count:
-            opens = recent[-brakes.rate.count] + brakes.rate.window
-            return LimitedBy("rate", f"{len(recent)} holds within {brakes.rate.window:g}s", opens)
+            return LimitedBy("minInterval", f"{limits.min_interval:g}s between two cordons", opens)
+    if limits.rate is not None:
+        recent = [moment for moment in tally.cordon_times if moment > now - limits.rate.window]
+        if len(recent) >= limits.rate.count:
+            opens = recent[-limits.rate.count] + limits.rate.window
+            return LimitedBy("rate", f"{len(recent)} cordons within {limits.rate.window:g}s", opens)
     return None
 
 
-def check_drain(brakes: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
-    """None when one more drain may begin now, else the brake that is engaged."""
-    if tally.draining >= brakes.max_draining:
-        return LimitedBy("maxDraining", f"{tally.draining} drains, allowed {brakes.max_draining}")
+def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+    """None when one more drain may begin now, else the limit that is engaged."""
+    if tally.draining >= limits.max_draining:
+        return LimitedBy("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
     for what, key, limit, draining in (
-        ("zone", member.zone, brakes.max_draining_per_zone, tally.zones_draining),
-        ("group", member.group, brakes.max_draining_per_group, tally.groups_draining),
+        ("zone", member.zone, limits.max_draining_per_zone, tally.zones_draining),
+        ("group", member.group, limits.max_draining_per_group, tally.groups_draining),
     ):
         if limit is not None and draining[key] >= limit:
             message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"

@@ -1,7 +1,7 @@
-"""All nodes together: weighs what each calls for against the brakes. Pure: time is passed in.
+"""All nodes together: weighs what each calls for against the limits. Pure: time is passed in.
 
 The planner remembers what the nodes showed, assesses only those that changed or are due, and
-hands out intents. An intent that was handed out counts as done for the brakes until its
+hands out intents. An intent that was handed out counts as done for the limits until its
 outcome is told (`settled` or `failed`), because a watch lags behind one's own writes.
 """
 
@@ -98,7 +98,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, when to ask again at the latest, and which brakes are engaged."""
+    """What to do now, when to ask again at the latest, and which limits are engaged."""
 
     intents: tuple[Action, ...]
     wake: float | None
@@ -150,7 +150,7 @@ class Planner:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             for entry in self.entries.values():
                 entry.overlay, entry.node = None, entry.ignore_dry_run
-        # Other brakes may have to look back further than was kept for those before.
+        # Other limits may have to look back further than was kept for those before.
         self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
         self.config = config
         for entry in self.entries.values():
@@ -398,7 +398,7 @@ class Planner:
         ]
         found.sort(key=lambda one: (-one[0], one[1]))
         drains = [(uid, member) for _, uid, member in found]
-        self.slots.restore(self.config.brakes, self.tally(now), drains, now)
+        self.slots.restore(self.config.limits, self.tally(now), drains, now)
         for uid in self.slots.given:
             self._recount(self.entries[uid], now)
 
@@ -413,7 +413,7 @@ class Planner:
         self.slots.keep(draining)
         for uid in [] if stopped else self.slots.waiting():
             entry = self.entries[uid]
-            if check_drain(self.config.brakes, self.tally(now), entry.member or Member()) is None:
+            if check_drain(self.config.limits, self.tally(now), entry.member or Member()) is None:
                 del self.slots.given[uid]
                 self._recount(entry, now)
 
@@ -423,23 +423,23 @@ class Planner:
         standing = (self.entries.get(uid) for uid in self.slots.standing)
         members = {e.node.uid: e.member for e in standing if e is not None and e.member}
         mine = entry.member or Member()
-        skip_reason, given = self.slots.ask(self.config.brakes, tally, mine, members, now)
+        skip_reason, given = self.slots.ask(self.config.limits, tally, mine, members, now)
         if given:
             self._recount(self.entries[given], now)
         return skip_reason
 
     def tally(self, now: float) -> Tally:
-        """The brakes' counts as of now."""
+        """The limits' counts as of now."""
         self._drop_cordons_before(now - self._pace_window())
         peak = self._peak.of(self._counts.population, now)
-        rate = self.config.brakes.rate
+        rate = self.config.limits.rate
         unknown = [self._cordons_known_from] * (rate.count if rate else 1)
         return self._counts.copy(sorted([*unknown, *self._cordons.values()]), peak)
 
     def _pace_window(self) -> float:
-        """How far back holds are kept: as far as the brakes need, or as annotations do."""
-        rate = self.config.brakes.rate
-        window = max(rate.window if rate else 0.0, self.config.brakes.min_interval, 1.0)
+        """How far back holds are kept: as far as the limits need, or as annotations do."""
+        rate = self.config.limits.rate
+        window = max(rate.window if rate else 0.0, self.config.limits.min_interval, 1.0)
         return max(window, self.config.recovery.flap_window)
 
     def _drop_cordons_before(self, oldest: float) -> None:
@@ -477,7 +477,7 @@ class Planner:
         ready = node.conditions.get("Ready")
         return Member(
             zone=node.zone,
-            group=node.labels.get(self.config.brakes.group_label, ""),
+            group=node.labels.get(self.config.limits.group_label, ""),
             control_plane=node.control_plane,
             cordoned=bool(ours),
             unavailable=out and not ours,
@@ -525,7 +525,7 @@ class Planner:
         if paused:
             return LimitedBy("paused", f"paused: {paused}")
         unhealthy = unhealthy or self._control_plane_unhealthy()
-        return LimitedBy("controlPlaneIll", unhealthy) if unhealthy else None
+        return LimitedBy("controlPlaneUnhealthy", unhealthy) if unhealthy else None
 
     def _control_plane_unhealthy(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""
@@ -551,7 +551,7 @@ class Planner:
             )
             if skip_reason is not None:
                 entry.blocked = skip_reason
-                limited_by[skip_reason.brake] += 1
+                limited_by[skip_reason.limit] += 1
                 opens = earliest(opens, skip_reason.until)
                 continue
             if limited_action.kind is Kind.DRAIN:
@@ -565,7 +565,7 @@ class Planner:
     def _check_cordon(
         self, entry: Entry, limited_action: Action, tally: Tally, now: float
     ) -> LimitedBy | None:
-        skip_reason = check_cordon(self.config.brakes, tally, entry.member or Member(), now)
+        skip_reason = check_cordon(self.config.limits, tally, entry.member or Member(), now)
         signal = self.config.signal
         if skip_reason is not None or not signal.enabled or limited_action.state is None:
             return skip_reason
@@ -576,7 +576,7 @@ class Planner:
             while recent and recent[0] <= now - signal.window:
                 recent.popleft()
             if len(recent) >= self._wave_limit():
-                message = f"{len(recent)} holds for {key[0]} within {signal.window:g}s"
+                message = f"{len(recent)} cordons for {key[0]} within {signal.window:g}s"
                 return LimitedBy("signal", message, recent[0] + signal.window)
         return None
 
@@ -588,7 +588,7 @@ class Planner:
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(entry.member or Member(), now)
         second = int(now)
-        # It may have waited for the brakes since it was assessed.
+        # It may have waited for the limits since it was assessed.
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._cordons[entry.node.uid, second] = now
         for key in _keys(entry, state, self.config):

@@ -274,15 +274,15 @@ def test_says_what_the_cluster_lacks(site: Site) -> None:
     assert json.loads(site.helm("list", "-n", site.namespace, "-o", "json")) == []
 
 
-@pytest.mark.parametrize("key", ["maxHeld", "maxHeldFloor"])
+@pytest.mark.parametrize("key", ["maxUnavailable", "minAllowed"])
 def test_a_remediator_that_may_empty_this_cluster_is_refused(site: Site, key: str) -> None:
     """Only a look at the cluster tells how many nodes are all of them: here there are two."""
     arguments = ("install", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
-    brake = f"remediator.config.brakes.{key}"
-    said = site.helm(*arguments, f"--set={brake}=2", "--dry-run=server", fails=True)
-    assert "lets it hold 2 nodes (maxHeld, maxHeldFloor), and this cluster has 2" in said
+    limit = f"remediator.config.limits.{key}"
+    said = site.helm(*arguments, f"--set={limit}=2", "--dry-run=server", fails=True)
+    assert "lets it hold 2 nodes (maxUnavailable, minAllowed), and this cluster has 2" in said
     assert "set both lower" in said
-    site.helm(*arguments, f"--set={brake}=1", "--dry-run=server")
+    site.helm(*arguments, f"--set={limit}=1", "--dry-run=server")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def _cluster() -> Iterator[tuple[World, list[str]]]:
         known = {"selfheal.dev/state": json.dumps(state)}
         world.node(phase, "True" if cordoned else "False", spec=spec, annotations=known)
     world.node("bad", "True")
-    world.node("kept", "True", annotations={"selfheal.dev/hold": "forensics"})
+    world.node("kept", "True", annotations={"selfheal.dev/exclude": "forensics"})
     world.node("good", "False")
     world.pod("p", "draining")
     world.pod("q", "bad")
@@ -81,7 +81,7 @@ def _cluster() -> Iterator[tuple[World, list[str]]]:
         "current-context": "x",
     }
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
-    config = {"rules": rules, "brakes": {"maxHeld": "100%"}, "signal": {"enabled": False}}
+    config = {"rules": rules, "limits": {"maxUnavailable": "100%"}, "signal": {"enabled": False}}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
         for name in ("CONFIG_FILE", "POD_NAMESPACE"):
             os.environ.pop(name, None)

@@ -34,9 +34,9 @@ def nodes(world: World, *names: str, **more: Any) -> None:
         world.node(name, **more)
 
 
-def brakes(**more: Any) -> dict[str, Any]:
+def with_limits(**more: Any) -> dict[str, Any]:
     """Only these limits."""
-    return {"brakes": {"maxHeld": "100%", **more}}
+    return {"limits": {"maxUnavailable": "100%", **more}}
 
 
 def draining(**more: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def waits_for_its_duration(world: World) -> None:
 @scenario
 def annotate_only(world: World) -> None:
     nodes(world, "a", "b")
-    with world.running({"rules": [{"condition": "Fault", "for": 0, "action": "annotate-only"}]}):
+    with world.running({"rules": [{"condition": "Fault", "for": 0, "action": "observe"}]}):
         world.node("a", "True")
         world.phase("a", "noted")
         world.node("a", "False")
@@ -92,7 +92,7 @@ def recovery_and_uncordon(world: World) -> None:
 @scenario
 def flapping(world: World) -> None:
     nodes(world, "a", "b")
-    with world.running({"recovery": {"holdDown": "60s", "maxFlaps": 2}}):
+    with world.running({"recovery": {"stabilizationWindow": "60s", "maxFlaps": 2}}):
         for number in (1, 2):
             world.node("a", "True")
             world.phase("a", "cordoned")
@@ -124,19 +124,19 @@ def latched_rule(world: World) -> None:
 # -- limits ------------------------------------------------------------------------------------
 
 
-def _limited(world: World, brake: str, **limits: Any) -> None:
-    with world.running(brakes(**limits)):
+def _limited(world: World, limit: str, **limits: Any) -> None:
+    with world.running(with_limits(**limits)):
         world.node("a", "True")
         world.event("Cordoned")
         world.node("b", "True")
         world.settled()
-        world.metric(f'brake_engaged{{brake="{brake}"}}', 1.0)
+        world.metric(f'limited_nodes{{limit="{limit}"}}', 1.0)
 
 
 @scenario
-def limit_max_held(world: World) -> None:
+def limit_max_unavailable(world: World) -> None:
     nodes(world, "a", "b", "c")
-    _limited(world, "maxHeld", maxHeld=1)
+    _limited(world, "maxUnavailable", maxUnavailable=1)
 
 
 @scenario
@@ -155,7 +155,7 @@ def limit_min_interval(world: World) -> None:
 @scenario
 def limit_zones(world: World) -> None:
     nodes(world, "a", "b", "c", labels={"topology.kubernetes.io/zone": "z"})
-    _limited(world, "zone", maxHeldPerZone=1)
+    _limited(world, "zone", maxUnavailablePerZone=1)
 
 
 @scenario
@@ -163,21 +163,21 @@ def limit_max_draining(world: World) -> None:
     nodes(world, "a", "b", "c")
     world.pod("p", "a")
     world.answers["p"] = [ANSWERS["pdb"]] * 9
-    with world.running({**DRAIN, **brakes(maxDraining=1)}):
+    with world.running({**DRAIN, **with_limits(maxDraining=1)}):
         world.node("a", "True")
         until("it is refused", lambda: world.asked("POST", f"{PODS}/p/eviction"))
         world.node("b", "True")
         world.phase("b", "cordoned")
-        world.metric('brake_engaged{brake="maxDraining"}', 1.0)
+        world.metric('limited_nodes{limit="maxDraining"}', 1.0)
 
 
 @scenario
 def limit_last_schedulable(world: World) -> None:
     nodes(world, "a", "b")  # beside the marker
-    with world.running(brakes(minSchedulable=3)):
+    with world.running(with_limits(minSchedulable=3)):
         world.node("a", "True")
         world.settled()
-        world.metric('brake_engaged{brake="unavailable"}', 1.0)
+        world.metric('limited_nodes{limit="unavailable"}', 1.0)
 
 
 # -- other people ------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def foreign_cordon(world: World) -> None:
 @scenario
 def excluded(world: World) -> None:
     nodes(world, "b", "c")
-    world.node("a", annotations={"selfheal.dev/hold": "forensics"})
+    world.node("a", annotations={"selfheal.dev/exclude": "forensics"})
     world.node("l", labels={"selfheal.dev/exclude": "true"})
     with world.running():
         world.node("a", "True")
@@ -528,7 +528,7 @@ def healing(**more: Any) -> dict[str, Any]:
     rules = [{"condition": "PodsHung", "for": 0, "action": "drain"}]
     return {
         "rules": rules,
-        "policies": {"lookInterval": "1s"},
+        "policies": {"evaluationInterval": "1s"},
         "drain": {"headroom": False},
         **more,
     }

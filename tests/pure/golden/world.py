@@ -312,11 +312,11 @@ def config(values: dict[str, Any] | None) -> dict[str, Any]:
     """A configuration with one rule about Fault, and the marker's."""
     given = dict(values or {})
     rules = given.pop("rules", [{"condition": "Fault", "for": 0, "action": "cordon"}])
-    marker = {"condition": "Marker", "for": 0, "action": "annotate-only"}
+    marker = {"condition": "Marker", "for": 0, "action": "observe"}
     return {
-        "brakes": {"maxHeld": "100%"},
+        "limits": {"maxUnavailable": "100%"},
         "signal": {"enabled": False},
-        "recovery": {"holdDown": "60s"},
+        "recovery": {"stabilizationWindow": "60s"},
         "policies": {"enabled": False},
         "lease": SLOW_LEASE,
         **given,

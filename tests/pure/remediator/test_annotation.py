@@ -17,7 +17,7 @@ STATES = st.builds(
     condition=st.text(max_size=60),
     status=st.sampled_from(["True", "False", "Unknown"]),
     reason=TEXT,
-    action=st.sampled_from(["drain", "cordon", "annotate-only"]),
+    action=st.sampled_from(["drain", "cordon", "observe"]),
     latched=st.booleans(),
     transition=SECONDS,
     first_seen=SECONDS,
@@ -59,7 +59,7 @@ def test_the_newest_holds_are_kept() -> None:
         ('{"v":1,"phase":"dancing"}', "unknown phase 'dancing'"),
         ('{"v":1,"phase":"seen","since":"now"}', "since"),
         ('{"v":1,"phase":"seen","since":true}', "since"),
-        ('{"v":1,"phase":"seen","holds":["x"]}', "holds"),
+        ('{"v":1,"phase":"seen","cordons":["x"]}', "cordons"),
         *(
             (f'{{"v":1,"phase":"draining","{name}":{number}}}', f"{name} is no")
             for name in ("drainStarted", "drainUsed", "since", "firstSeen", "noRoom", "transition")
@@ -67,7 +67,7 @@ def test_the_newest_holds_are_kept() -> None:
         ),
         ('{"v":1,"phase":"healed","condition":"\\ud800"}', "condition is no text"),
         ('{"v":1,"phase":"healed","reason":"a\\udfff"}', "reason is no text"),
-        ('{"v":1,"phase":"healed","holds":[1' + "0" * 400 + "]}", "holds"),
+        ('{"v":1,"phase":"healed","cordons":[1' + "0" * 400 + "]}", "cordons"),
     ],
 )
 def test_what_cannot_be_read_says_why(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Brakes pace holds: whatever is asked in whatever order, the budget is never passed."""
+"""Limits pace holds: whatever is asked in whatever order, the budget is never passed."""
 
 from collections import Counter
 from dataclasses import replace
@@ -30,12 +30,12 @@ MEMBERS = st.builds(
 BRAKES = st.builds(
     lambda amount, floor, ceiling, zone, group, interval, rate: DisruptionLimits.model_validate(
         {
-            "maxHeld": amount,
-            "maxHeldFloor": floor,
-            "maxHeldCeiling": ceiling,
-            "maxHeldPerZone": zone,
+            "maxUnavailable": amount,
+            "minAllowed": floor,
+            "maxAllowed": ceiling,
+            "maxUnavailablePerZone": zone,
             "groupLabel": "pool",
-            "maxHeldPerGroup": group,
+            "maxUnavailablePerGroup": group,
             "minInterval": interval,
             "rate": rate,
         }
@@ -52,36 +52,36 @@ BRAKES = st.builds(
 
 @given(BRAKES, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
 def test_no_sequence_of_holds_passes_a_budget(
-    brakes: DisruptionLimits, members: list[Member], pauses: list[int]
+    limits: DisruptionLimits, members: list[Member], pauses: list[int]
 ) -> None:
     tally = Tally.of(members, (), 0)
-    limit = budget(brakes, tally.population)
+    limit = budget(limits, tally.population)
     held_before, now = tally.cordoned, 0.0
     granted: list[float] = []
     for member, pause in zip([m for m in members if not m.cordoned], pauses, strict=False):
         now += pause
         out_before = tally.control_plane_out - (member.control_plane and member.unavailable)
-        if check_cordon(brakes, tally, member, now) is None:
+        if check_cordon(limits, tally, member, now) is None:
             tally.add_cordon(member, now)
             granted.append(now)
             if member.control_plane:
                 assert out_before == 0
     assert tally.cordoned <= max(limit, held_before)
-    if brakes.max_held_per_zone is not None and not held_before:
+    if limits.max_unavailable_per_zone is not None and not held_before:
         assert all(
-            count <= max(brakes.max_held_per_zone.of(tally.zones[zone]), 1)
+            count <= max(limits.max_unavailable_per_zone.of(tally.zones[zone]), 1)
             for zone, count in tally.zones_cordoned.items()
         )
-    if brakes.max_held_per_group is not None and not held_before:
+    if limits.max_unavailable_per_group is not None and not held_before:
         assert all(
-            count <= max(brakes.max_held_per_group.of(tally.groups[group]), 1)
+            count <= max(limits.max_unavailable_per_group.of(tally.groups[group]), 1)
             for group, count in tally.groups_cordoned.items()
         )
-    assert all(b - a >= brakes.min_interval for a, b in pairwise(granted))
-    if brakes.rate:
+    assert all(b - a >= limits.min_interval for a, b in pairwise(granted))
+    if limits.rate:
         for start in granted:
-            inside = [t for t in granted if start <= t < start + brakes.rate.window]
-            assert len(inside) <= brakes.rate.count
+            inside = [t for t in granted if start <= t < start + limits.rate.window]
+            assert len(inside) <= limits.rate.count
 
 
 @given(st.integers(2, 200))
@@ -90,34 +90,36 @@ def test_the_default_allows_one_of_two_and_a_tenth_of_many(population: int) -> N
 
 
 def test_nodes_that_are_out_for_other_reasons_count() -> None:
-    brakes = DisruptionLimits.model_validate({"maxHeld": 2})
+    limits = DisruptionLimits.model_validate({"maxUnavailable": 2})
     members = [Member(unavailable=True), Member(unavailable=True), Member()]
-    refused = check_cordon(brakes, Tally.of(members, (), 0), Member(), 0)
+    refused = check_cordon(limits, Tally.of(members, (), 0), Member(), 0)
     assert refused is not None
-    assert refused.brake == "unavailable"
+    assert refused.limit == "unavailable"
     # A node that is out anyway costs no capacity.
-    assert check_cordon(brakes, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
+    assert check_cordon(limits, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
 
 
 def test_a_shrinking_pool_does_not_shrink_the_budget() -> None:
     members = [Member() for _ in range(9)]
-    brakes = DisruptionLimits.model_validate({"maxHeld": "10%", "maxHeldFloor": 0})
-    assert check_cordon(brakes, Tally.of(members, (), 0), Member(), 0) is not None
-    assert check_cordon(brakes, Tally.of(members, (), 10), Member(), 0) is None
+    limits = DisruptionLimits.model_validate({"maxUnavailable": "10%", "minAllowed": 0})
+    assert check_cordon(limits, Tally.of(members, (), 0), Member(), 0) is not None
+    assert check_cordon(limits, Tally.of(members, (), 10), Member(), 0) is None
 
 
 def test_a_pace_says_when_it_opens() -> None:
-    brakes = DisruptionLimits.model_validate({"maxHeld": 9, "rate": {"count": 2, "window": "1m"}})
-    refused = check_cordon(brakes, Tally.of([Member()] * 10, [0, 10, 20], 0), Member(), 30)
+    limits = DisruptionLimits.model_validate(
+        {"maxUnavailable": 9, "rate": {"count": 2, "window": "1m"}}
+    )
+    refused = check_cordon(limits, Tally.of([Member()] * 10, [0, 10, 20], 0), Member(), 30)
     assert refused is not None
     assert refused.until == 70
 
 
-def _asked(members: list[Member], member: Member, **brakes: object) -> str:
-    """Which brake is engaged for a hold of `member`, empty = none."""
-    about = DisruptionLimits.model_validate({"maxHeld": "100%", **brakes})
+def _asked(members: list[Member], member: Member, **limits: object) -> str:
+    """Which limit is engaged for a hold of `member`, empty = none."""
+    about = DisruptionLimits.model_validate({"maxUnavailable": "100%", **limits})
     refused = check_cordon(about, Tally.of(members, (), 0), member, 0)
-    return refused.brake if refused else ""
+    return refused.limit if refused else ""
 
 
 @pytest.mark.parametrize(
@@ -141,13 +143,16 @@ def test_the_control_plane_node_that_is_out_itself_may_be_held() -> None:
 
 
 def test_a_control_plane_node_just_allowed_counts() -> None:
-    member, about = Member(control_plane=True), DisruptionLimits.model_validate({"maxHeld": "100%"})
+    member, about = (
+        Member(control_plane=True),
+        DisruptionLimits.model_validate({"maxUnavailable": "100%"}),
+    )
     tally = Tally.of([member, member], (), 0)
     assert check_cordon(about, tally, member, 0) is None
     tally.add_cordon(member, 0)
     refused = check_cordon(about, tally, member, 0)
     assert refused is not None
-    assert refused.brake == "controlPlane"
+    assert refused.limit == "controlPlane"
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
@@ -155,16 +160,16 @@ def test_each_zone_and_each_group_has_a_limit_of_its_own(key: str) -> None:
     def member(name: str, **more: bool) -> Member:
         return replace(Member(**more), **{key: name})
 
-    brakes = {"groupLabel": "pool", f"maxHeldPer{key.title()}": "50%"}
+    limits = {"groupLabel": "pool", f"maxUnavailablePer{key.title()}": "50%"}
     members = [
         member("a", cordoned=True),
         *[member("a")] * 3,
         member("b", cordoned=True),
         member("b"),
     ]
-    assert _asked(members, member("a"), **brakes) == ""
-    assert _asked(members, member("b"), **brakes) == key
-    assert _asked([member("a")], member("a"), **brakes) == ""  # never less than one
+    assert _asked(members, member("a"), **limits) == ""
+    assert _asked(members, member("b"), **limits) == key
+    assert _asked([member("a")], member("a"), **limits) == ""  # never less than one
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
@@ -178,7 +183,7 @@ def test_drains_are_counted_by_zone_and_group(key: str) -> None:
     tally = Tally.of([member("a", cordoned=True, draining=True), member("b")], (), 0)
     refused = check_drain(about, tally, member("a"))
     assert refused is not None
-    assert refused.brake == "maxDraining"
+    assert refused.limit == "maxDraining"
     assert key in refused.message
     assert check_drain(about, tally, member("b")) is None
     tally.add_drain(member("b"))
@@ -203,7 +208,7 @@ def test_a_zone_that_falls_silent_is_left_alone_and_the_others_go_on(
     assert _asked(members, Member(zone="b")) == ""
     tally = Tally.of(members, (), 0)
     refused = check_drain(DisruptionLimits(), tally, there)
-    assert (refused.brake if refused else "") == limited_by
+    assert (refused.limit if refused else "") == limited_by
     assert check_drain(DisruptionLimits(), tally, Member(zone="b")) is None
 
 
@@ -264,29 +269,29 @@ def test_a_hold_of_a_node_that_was_out_moves_it() -> None:
 
 
 def test_a_pause_between_two_holds_is_kept_and_ends() -> None:
-    brakes = DisruptionLimits.model_validate({"maxHeld": 9, "minInterval": "10s"})
+    limits = DisruptionLimits.model_validate({"maxUnavailable": 9, "minInterval": "10s"})
     tally = Tally.of([Member()] * 9, [100], 0)
-    refused = check_cordon(brakes, tally, Member(), 109)
+    refused = check_cordon(limits, tally, Member(), 109)
     assert refused is not None
-    assert (refused.brake, refused.until) == ("minInterval", 110)
-    assert check_cordon(brakes, tally, Member(), 110) is None
+    assert (refused.limit, refused.until) == ("minInterval", 110)
+    assert check_cordon(limits, tally, Member(), 110) is None
 
 
 @pytest.mark.parametrize(
-    ("brakes", "population", "allowed"),
+    ("limits", "population", "allowed"),
     [
-        ({"maxHeld": "10%", "maxHeldFloor": 3}, 10, 3),
-        ({"maxHeld": "50%", "maxHeldCeiling": 4}, 100, 4),
-        ({"maxHeld": "50%", "maxHeldFloor": 9, "maxHeldCeiling": 4}, 10, 4),
-        ({"maxHeld": 7}, 3, 7),
-        ({"maxHeld": 0, "maxHeldFloor": 0}, 100, 0),
+        ({"maxUnavailable": "10%", "minAllowed": 3}, 10, 3),
+        ({"maxUnavailable": "50%", "maxAllowed": 4}, 100, 4),
+        ({"maxUnavailable": "50%", "minAllowed": 9, "maxAllowed": 4}, 10, 4),
+        ({"maxUnavailable": 7}, 3, 7),
+        ({"maxUnavailable": 0, "minAllowed": 0}, 100, 0),
     ],
 )
-def test_floor_and_ceiling(brakes: dict[str, object], population: int, allowed: int) -> None:
-    assert budget(DisruptionLimits.model_validate(brakes), population) == allowed
+def test_floor_and_ceiling(limits: dict[str, object], population: int, allowed: int) -> None:
+    assert budget(DisruptionLimits.model_validate(limits), population) == allowed
 
 
 def test_drains_have_their_own_limit() -> None:
-    brakes = DisruptionLimits.model_validate({"maxDraining": 1})
-    assert check_drain(brakes, Tally(), Member()) is None
-    assert check_drain(brakes, Tally(draining=1), Member()) is not None
+    limits = DisruptionLimits.model_validate({"maxDraining": 1})
+    assert check_drain(limits, Tally(), Member()) is None
+    assert check_drain(limits, Tally(draining=1), Member()) is not None

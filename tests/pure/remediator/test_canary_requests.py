@@ -73,7 +73,7 @@ def _pod(where: str) -> dict[str, Any]:
 
 
 def _config(**more: Any) -> Config:
-    return Config.model_validate({"policies": {"lookInterval": "1s"}, **more})
+    return Config.model_validate({"policies": {"evaluationInterval": "1s"}, **more})
 
 
 def _waits(made: Remediator, before: Healing) -> bool:

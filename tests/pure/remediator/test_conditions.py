@@ -160,7 +160,12 @@ def test_what_a_predecessor_wrote_down_counts_unless_we_saw_it_begin() -> None:
 
 
 def _recovery(about, found, history, now, **more):  # type: ignore[no-untyped-def]
-    settings = {"hold_down": 60.0, "reset_hold_down": 600.0, "held_boot": "boot-1", "now": now}
+    settings = {
+        "stabilization_window": 60.0,
+        "reset_stabilization_window": 600.0,
+        "held_boot": "boot-1",
+        "now": now,
+    }
     return recovery(about, found, history, **{**settings, **more})
 
 

@@ -18,7 +18,7 @@ from tests.pure.remediator.running import NODES, PODS, node, pod, running
 
 VALUES = {
     "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-    "brakes": {"maxHeld": "100%"},
+    "limits": {"maxUnavailable": "100%"},
     "signal": {"enabled": False},
     "policies": {"enabled": False},
 }

@@ -95,7 +95,7 @@ def test_a_blip_leaves_no_trace() -> None:
         ("deleted", {"deleting": True}, "deleting"),
         ("opted out", {"labels": {"selfheal.dev/exclude": "true"}}, "not-selected"),
         ("control plane", {"labels": {"node-role.kubernetes.io/master": ""}}, "not-selected"),
-        ("on hold", {"annotations": {"selfheal.dev/hold": "mine"}}, "on-hold"),
+        ("on hold", {"annotations": {"selfheal.dev/exclude": "mine"}}, "excluded"),
         ("garbled", {"annotations": {"selfheal.dev/state": "{"}}, "unreadable"),
         ("other owner", {"state": replace(CORDONED, by="there/x")}, "foreign"),
         ("kured", {"annotations": {"weave.works/kured-reboot-in-progress": "x"}}, "foreign-mark"),
@@ -130,25 +130,25 @@ def test_a_stale_signal_is_not_believed() -> None:
 
 
 def test_annotate_only_notes_once() -> None:
-    about = scope(rule(action="annotate-only"))
+    about = scope(rule(action="observe"))
     action = look(node("n", BAD), about).action
     assert action is not None
     assert action.reason == "ConditionSeen"
     assert look(node("n", BAD, state=action.state), about).action is None
 
 
-@pytest.mark.parametrize("action", ["drain", "cordon", "annotate-only"])
+@pytest.mark.parametrize("action", ["drain", "cordon", "observe"])
 def test_what_is_only_noted_does_not_stop_the_timer_of_another_rule(action: str) -> None:
     """Also where nothing more is heard of the node."""
-    rules = (rule(condition="Mild", action="annotate-only"), rule(action=action, **{"for": 600}))
+    rules = (rule(condition="Mild", action="observe"), rule(action=action, **{"for": 600}))
     seen = look(node("n", condition("True", "Mild"), BAD), scope(*rules))
     assert seen.due is not None
     assert seen.due <= NOW + 600
     noted = seen.action is not None and seen.action.state is not None
-    assert noted or action != "annotate-only"
-    assert seen.standing == ("noted" if action == "annotate-only" else "seen")
+    assert noted or action != "observe"
+    assert seen.standing == ("noted" if action == "observe" else "seen")
     later = look(node("n", condition("True", "Mild"), BAD), scope(*rules), NOW + 600, since=NOW)
-    assert (later.limited_action is not None) is (action != "annotate-only")
+    assert (later.limited_action is not None) is (action != "observe")
 
 
 def test_the_worst_rule_wins() -> None:
@@ -160,7 +160,7 @@ def test_the_worst_rule_wins() -> None:
 
 
 def test_a_recovered_node_is_given_back_after_the_hold_down() -> None:
-    about = scope(recovery={"holdDown": "1m"})
+    about = scope(recovery={"stabilizationWindow": "1m"})
     good = cordoned(CORDONED, condition("False"))
     assert look(good, about).action is None
     assert look(good, about).due == NOW + 60
@@ -213,7 +213,7 @@ def test_a_human_uncordon_cancels() -> None:
         assert look(again, scope(rule(reason="^Why$"))).limited_action is None
 
 
-@pytest.mark.parametrize("action", ["annotate-only", "drain"])
+@pytest.mark.parametrize("action", ["observe", "drain"])
 def test_a_reason_that_alternates_is_written_down_once(action: str) -> None:
     about = scope(rule(action=action, **{"for": "10m" if action == "drain" else 0}))
     found, history = node("n", BAD), NodeHistory()
@@ -263,7 +263,7 @@ def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown()
 
 def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> None:
     """PodsHung is said by the leader itself: by each with times of its own, and not at once."""
-    about = scope(rule(condition=PODS_HUNG), recovery={"holdDown": "5m"})
+    about = scope(rule(condition=PODS_HUNG), recovery={"stabilizationWindow": "5m"})
     cancelled = replace(CORDONED, phase=Phase.CANCELLED, condition=PODS_HUNG, cordons=())
     before, history = None, NodeHistory()
 
@@ -285,7 +285,7 @@ def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> Non
         (NOW + 99, (unhealthy,)),
     ):
         assert (seen(now, *said).standing, seen(now, *said).limited_action) == ("cancelled", None)
-    # Well for the hold-down it is over, by itself; what comes then is a new decision.
+    # Well for the stabilization window it is over, by itself; what comes then is a new decision.
     assert seen(NOW + 200, is_healthy(NOW + 200)).due == NOW + 500
     over = seen(NOW + 500, is_healthy(NOW + 200)).action
     assert over is not None
@@ -296,7 +296,7 @@ def test_too_many_holds_need_a_human() -> None:
     flapping = replace(CORDONED, cordons=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
     seen = look(cordoned(flapping, condition("False")), scope(), NOW + 9999, since=NOW)
     assert seen.action is None
-    assert "a human must release" in seen.why
+    assert "a human must uncordon it" in seen.why
 
 
 def test_a_held_node_waits_for_a_drain_slot() -> None:
@@ -327,12 +327,13 @@ NO_ROOM = replace(WAITING, no_room=int(NOW - 3600))
 def test_a_node_in_its_hold_down_is_not_emptied(
     name: str, state: State, found: Condition, drained: bool
 ) -> None:
-    seen = look(cordoned(state, found), scope(recovery={"holdDown": "5m"}))
+    seen = look(cordoned(state, found), scope(recovery={"stabilizationWindow": "5m"}))
     assert (seen.limited_action is not None and seen.limited_action.kind is Kind.DRAIN) is drained
     assert drained or seen.due == NOW + 300
     begun = replace(state, phase=Phase.DRAINING, drain_started=int(NOW), no_room=0)
     assert (
-        look(cordoned(begun, found), scope(recovery={"holdDown": "5m"})).recovering is not drained
+        look(cordoned(begun, found), scope(recovery={"stabilizationWindow": "5m"})).recovering
+        is not drained
     )
 
 
@@ -346,8 +347,8 @@ def test_a_node_in_its_hold_down_is_not_emptied(
 def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
     state: State, told: list[tuple[str, int]]
 ) -> None:
-    """Not in its hold-down, at whatever moment a place is free; again when it is bad again."""
-    about, now = scope(recovery={"holdDown": "5m"}), NOW
+    """Not in its stabilization window, at whatever moment a place is free; again when it is bad again."""
+    about, now = scope(recovery={"stabilizationWindow": "5m"}), NOW
     before, history = None, NodeHistory()
     for status, seconds in told:
         now += seconds
@@ -421,7 +422,7 @@ def test_what_a_remediator_wrote_that_is_gone_counts_for_nothing(
     found = node("n", BAD, state=state, unschedulable=cordoned)
     known = replace(scope(), live=frozenset({"there/x"}))
     respected = "healed" if phase is Phase.HEALED else "foreign"
-    assert cordoned or look(found, known).standing in (respected, "wants-hold")
+    assert cordoned or look(found, known).standing in (respected, "wants-cordon")
     seen = look(found, replace(scope(), live=frozenset()))
     if not cordoned:
         assert seen.limited_action is not None
@@ -442,7 +443,7 @@ def test_what_a_remediator_wrote_that_is_gone_counts_for_nothing(
             replace(scope(), live=frozenset()),
         )
         assert (again.action, again.limited_action) == (None, None)
-        assert "release n" in again.why
+        assert "uncordon n" in again.why
 
 
 def test_a_humans_uncordon_counts_for_a_time_that_is_set() -> None:

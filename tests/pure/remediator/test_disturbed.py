@@ -25,8 +25,8 @@ CONFIG = Config.model_validate(
     {
         "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
         # Beside the node that is cordoned by somebody else, which counts.
-        "brakes": {"maxHeld": 2, "maxDraining": 1},
-        "recovery": {"holdDown": "200ms", "maxFlaps": 1000},
+        "limits": {"maxUnavailable": 2, "maxDraining": 1},
+        "recovery": {"stabilizationWindow": "200ms", "maxFlaps": 1000},
         "drain": {"headroom": False},
         "signal": {"enabled": False},
         "policies": {"enabled": False},
@@ -127,7 +127,7 @@ def test_it_does_what_it_has_to_and_nothing_else(story: Story, remediator: Remed
     story.api.put(f"{NODES}/bad", is_healthy)
     story.until("more trouble", lambda: sum(story.seen.values()) >= before + TROUBLES // 2)
     story.troubled.clear()
-    story.until("it is given back", lambda: story.phase("bad") == "healed")
+    story.until("it is uncordoned", lambda: story.phase("bad") == "healed")
     assert not story.api.get(f"{NODES}/bad")["spec"].get("unschedulable")
     assert story.changed() == {"EVICT": {f"bad-{n}" for n in range(4)}, "nodes": {"bad"}}
     assert remediator.healthy() == ""

@@ -165,7 +165,7 @@ def _config(deadline: str = "30m") -> Config:
     return Config.model_validate(
         {
             "rules": [{"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}],
-            "brakes": {"maxHeld": "100%"},
+            "limits": {"maxUnavailable": "100%"},
             "policies": {"enabled": False},
             "drain": {"headroom": False, "deadline": deadline, "onDeadline": "delete"},
         }

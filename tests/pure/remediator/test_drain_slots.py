@@ -157,9 +157,9 @@ def test_where_all_pods_only_have_to_end_it_needs_no_place() -> None:
 class Cluster:
     """Nodes `n0`, ... that all call for a drain, with one drain at a time."""
 
-    def __init__(self, count: int, **brakes: Any) -> None:
-        limits = {"maxHeld": "100%", "maxDraining": 1, "minSchedulable": 0, **brakes}
-        config = things.config(brakes=limits, signal={"enabled": False})
+    def __init__(self, count: int, **limits: Any) -> None:
+        limits = {"maxUnavailable": "100%", "maxDraining": 1, "minSchedulable": 0, **limits}
+        config = things.config(limits=limits, signal={"enabled": False})
         self.planner = Planner(config, OWNER, NOW - 1e6)
         self.now = NOW
         for number in range(count):
@@ -330,7 +330,7 @@ def test_a_drain_that_rests_past_its_deadline_takes_no_place_when_it_goes_on() -
     cluster.plan()
     deadline = cluster.planner.config.drain.deadline
     config = cluster.planner.config
-    recovery = config.recovery.model_copy(update={"hold_down": 2 * deadline})
+    recovery = config.recovery.model_copy(update={"stabilization_window": 2 * deadline})
     cluster.planner.reconfigure(config.model_copy(update={"recovery": recovery}), cluster.now)
     cluster.now += deadline
     cluster.set(0, "False", state)
@@ -361,7 +361,7 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
     config = things.config(
         signal={"enabled": False},
         drain={"headroom": False},
-        brakes={"maxHeld": "100%", "maxDraining": 1},
+        limits={"maxUnavailable": "100%", "maxDraining": 1},
     )
     with running(server, config) as made:
         monkeypatch.setattr(
@@ -383,8 +383,8 @@ def test_where_fewer_drains_may_run_than_do_those_go_on_and_none_begins(now_allo
     begun = cluster.plan()
     assert len(begun) == 3
     planner = cluster.planner
-    brakes = planner.config.brakes.model_copy(update={"max_draining": now_allowed})
-    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), cluster.now)
+    limits = planner.config.limits.model_copy(update={"max_draining": now_allowed})
+    planner.reconfigure(planner.config.model_copy(update={"limits": limits}), cluster.now)
     for standing in ((), (begun[0],), tuple(begun)):
         assert cluster.plan(standing=standing, asking=tuple(begun)) == []
         assert cluster.without_place == []

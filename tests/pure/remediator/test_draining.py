@@ -141,19 +141,19 @@ def test_what_waits_for_its_turn_is_called_back_by_a_pause(looks: Looks) -> None
 def test_while_its_node_recovers_nothing_more_leaves_it(looks: Looks) -> None:
     looks.made._api = api = Api()  # type: ignore[assignment]
     looks.advance()
-    looks.made.rest("n7", "Fault is good, hold-down")
+    looks.made.rest("n7", "Fault is good, stabilization window")
     for job in looks.posted:
         job()  # also what was ordered before, and waits for its turn
     assert len(api.asked) == COUNT - 1
     assert looks.advance() == [f"n{n}" for n in range(COUNT)]  # their answers; and n7's rest
     assert looks.posted[COUNT:] == []
-    looks.made.rest("n7", "Fault is good, hold-down")
+    looks.made.rest("n7", "Fault is good, stabilization window")
     assert looks.advance() == []
     assert looks.made.go_on("n7") == 1
     assert looks.advance() == ["n7"]
     looks.posted[COUNT]()
     assert api.asked[-1] == ("p7", False)
-    text = "no more pods are evicted for now: Fault is good, hold-down"
+    text = "no more pods are evicted for now: Fault is good, stabilization window"
     assert looks.said == [("n7", "DrainPaused", text)]
 
 

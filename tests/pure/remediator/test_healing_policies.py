@@ -254,7 +254,7 @@ def test_what_no_label_can_be_is_refused(
 
 
 def _known(found: Node) -> Planner:
-    alone = Config.model_validate({"brakes": {"minSchedulable": 0}})
+    alone = Config.model_validate({"limits": {"minSchedulable": 0}})
     planner = Planner(alone, OWNER, NOW)
     planner.apply(Change(found.name, None, found), NOW)
     planner.plan(NOW)
@@ -330,7 +330,7 @@ def test_a_new_leader_can_say_that_it_is_over() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("policies: {lookInterval: 100ms}", "at least 1s"),
+        ("policies: {evaluationInterval: 100ms}", "at least 1s"),
         ("policies: {progressTimeout: 0s}", "from 100ms to 30s"),
         ("policies: {rolloutDeadline: 500ms}", "rolloutDeadline must be at least 1s"),
         ("policies: {progressConcurrency: 0}", "progressConcurrency"),

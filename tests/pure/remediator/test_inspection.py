@@ -18,13 +18,13 @@ from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod
 from tests.pure.remediator.things import OWNER
 
-BRAKES = {"maxHeld": "100%"}
+BRAKES = {"maxUnavailable": "100%"}
 
 
-def _config(**brakes: Any) -> Config:
+def _config(**limits: Any) -> Config:
     rule = {"condition": "Fault", "for": 0, "action": "drain"}
     return Config.model_validate(
-        {"rules": [rule], "brakes": {**BRAKES, **brakes}, "policies": {"enabled": False}}
+        {"rules": [rule], "limits": {**BRAKES, **limits}, "policies": {"enabled": False}}
     )
 
 
@@ -86,7 +86,7 @@ def test_a_plan_takes_nothing_of_the_pace_as_used_up(server: FakeApi, pace: dict
     server.put(f"{NODES}/bad-too", node("bad-too", "True"))
     config = _config(**pace)
     found = plan(_api(server, config), config, OWNER, "", time.time())
-    assert len([item for item in found.nodes if not item.brake]) == 1
+    assert len([item for item in found.nodes if not item.limit]) == 1
 
 
 def _unreadable(server: FakeApi, what: str) -> None:

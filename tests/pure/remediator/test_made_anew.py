@@ -39,7 +39,7 @@ def test_a_finding_on_a_node_is_not_believed_of_one_made_anew_under_its_name() -
     for app in ("web", "api"):
         server.put(f"{POLICIES}/{app}", _policy(app))
     rules = [{"condition": PODS_HUNG, "for": 3600, "action": "drain"}]
-    config = Config.model_validate({"rules": rules, "policies": {"lookInterval": "1s"}})
+    config = Config.model_validate({"rules": rules, "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
         until("the node is at fault", lambda: "bad" in made.planner.signals)
         before = made.planner.signals["bad"], made.healer.findings["bad"].since

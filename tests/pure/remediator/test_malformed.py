@@ -97,7 +97,7 @@ ANNOTATIONS = (
             "condition": "Fault",
             "transition": 5,
             "since": 6,
-            "holds": [1, 2],
+            "cordons": [1, 2],
         }
     ).map(json.dumps)
     | st.integers(0, 1).map(lambda _: DEEP)
@@ -169,11 +169,16 @@ CONFIG_TEXTS = st.text(max_size=80) | (
                     "reason": "a.*",
                 }
             ],
-            "brakes": {"maxHeld": "10%", "maxHeldFloor": 1, "maxDraining": 1, "minInterval": "0s"},
-            "recovery": {"holdDown": "5m"},
+            "limits": {
+                "maxUnavailable": "10%",
+                "minAllowed": 1,
+                "maxDraining": 1,
+                "minInterval": "0s",
+            },
+            "recovery": {"stabilizationWindow": "5m"},
             "drain": {"deadline": "30m", "onDeadline": "wait", "gracePeriod": None},
             "lease": {"duration": "15s", "renewInterval": "5s", "renewDeadline": "10s"},
-            "policies": {"enabled": True, "namespaces": [], "lookInterval": "10s"},
+            "policies": {"enabled": True, "namespaces": [], "evaluationInterval": "10s"},
         }
     )
     | json_values

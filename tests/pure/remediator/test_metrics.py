@@ -18,7 +18,7 @@ _CHART = Path(__file__).parents[3] / "chart" / "values.yaml"
 _RULES = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["remediator"]["config"]["rules"]
 #: Of labels whose values are the cluster's: the default rules that cordon, a bad day's answers.
 _OPEN = {
-    "condition": tuple(r["condition"] for r in _RULES if r["action"] != "annotate-only"),
+    "condition": tuple(r["condition"] for r in _RULES if r["action"] != "observe"),
     "policy": ("selfheal/selfheal-worker",),
     "code": ("0", "200", "201", "404", "409", "429", "500"),
 }
@@ -76,7 +76,7 @@ def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen
         assert f"selfheal_remediator_{series} 0.0" in said
 
 
-def test_of_many_held_nodes_those_held_longest_are_named() -> None:
+def test_of_many_cordoned_nodes_those_held_longest_are_named() -> None:
     cordoned = {(f"n{n:04}", "C", "drained"): float(-n) for n in range(NAMED + 10)}
     found = named(cordoned)
     assert len(found) == NAMED
@@ -85,6 +85,6 @@ def test_of_many_held_nodes_those_held_longest_are_named() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, NAMED])
-def test_few_held_nodes_are_all_named(count: int) -> None:
+def test_few_cordoned_nodes_are_all_named(count: int) -> None:
     cordoned = {(f"n{n}", "C", "drained"): 5.0 for n in range(count)}
     assert named(cordoned).keys() == cordoned.keys()

@@ -16,7 +16,7 @@ OWNER = "/apis/apps/v1/namespaces/d/replicasets/r"
 
 
 def _config(mode: str) -> Config:
-    return Config.model_validate({"mode": mode, "policies": {"lookInterval": "1s"}})
+    return Config.model_validate({"mode": mode, "policies": {"evaluationInterval": "1s"}})
 
 
 def _pod(name: str, ready: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_a_hold_that_was_rehearsed_is_made(api: FakeApi) -> None:
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     base: dict[str, Any] = {
         "rules": rules,
-        "brakes": {"maxHeld": "100%"},
+        "limits": {"maxUnavailable": "100%"},
         "drain": {"headroom": False},
         "policies": {"enabled": False},
     }

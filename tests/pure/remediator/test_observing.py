@@ -28,7 +28,7 @@ def _config(observe: str | int = "10m", **more: Any) -> Config:
     values = {
         "observeFirst": observe,
         "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-        "brakes": {"maxHeld": "100%"},
+        "limits": {"maxUnavailable": "100%"},
         "policies": {"enabled": False},
     }
     return Config.model_validate({**values, **more})

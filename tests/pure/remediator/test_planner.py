@@ -1,4 +1,4 @@
-"""All nodes together: a simulated cluster, in which nothing may ever pass a brake."""
+"""All nodes together: a simulated cluster, in which nothing may ever pass a limit."""
 
 import copy
 import random
@@ -29,8 +29,8 @@ CONFIG = Config.model_validate(
             {"condition": "Fault", "for": "10s", "action": "drain"},
             {"condition": "Mild", "for": "0s", "action": "cordon"},
         ],
-        "brakes": {"maxHeld": 2, "maxHeldFloor": 0, "maxDraining": 1},
-        "recovery": {"holdDown": "30s", "flapWindow": "1h", "maxFlaps": 4},
+        "limits": {"maxUnavailable": 2, "minAllowed": 0, "maxDraining": 1},
+        "recovery": {"stabilizationWindow": "30s", "flapWindow": "1h", "maxFlaps": 4},
         "signal": {"enabled": False},
     }
 )
@@ -216,7 +216,7 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def never_over_the_budget(self) -> None:
-        assert len(self._ours()) <= budget(CONFIG.brakes, len(NAMES))
+        assert len(self._ours()) <= budget(CONFIG.limits, len(NAMES))
 
     @invariant()
     def foreign_cordons_stay(self) -> None:
@@ -228,7 +228,7 @@ class Cluster(RuleBasedStateMachine):
         states = [read_state(n) for n in self._ours()]
         draining = [s for s in states if s and s.phase.value == "draining"]
         fresh = [s for s in draining if self.now < s.drain_started + CONFIG.drain.deadline]
-        assert len(fresh) <= CONFIG.brakes.max_draining
+        assert len(fresh) <= CONFIG.limits.max_draining
 
     @invariant()
     def marks_come_and_go_with_holds(self) -> None:
@@ -238,7 +238,7 @@ class Cluster(RuleBasedStateMachine):
                 assert STATE_KEY in annotations
 
     def teardown(self) -> None:
-        """In the end all conditions are good: every node that we hold is given back."""
+        """In the end all conditions are good: every node that we hold is uncordoned."""
         self.paused = "even while paused"
         for name in NAMES:
             conditions = [_written("Ready", "True", self.now)]
@@ -269,7 +269,10 @@ TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 
 
 def _planner(count: int, **more: Any) -> Planner:
-    base = {"brakes": {"maxHeld": "100%", "maxDraining": 0}, "recovery": {"holdDown": "10s"}}
+    base = {
+        "limits": {"maxUnavailable": "100%", "maxDraining": 0},
+        "recovery": {"stabilizationWindow": "10s"},
+    }
     about = things.config(things.rule(), things.rule(condition="Genuine"), **{**base, **more})
     planner = Planner(about, OWNER, NOW)
     for number in range(count):
@@ -403,7 +406,7 @@ def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
 
 
 def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> None:
-    planner = _planner(4, brakes={"maxHeld": 1})
+    planner = _planner(4, limits={"maxUnavailable": 1})
     for number in (0, 1):
         seen = planner.entries[f"uid-n{number}"].node
         _put(planner, things.with_condition(seen, condition("True")))
@@ -431,8 +434,8 @@ def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
 
 
 def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
-    brakes = {"maxHeld": "100%", "maxDraining": 9, "maxDrainingPerZone": 1}
-    planner = _planner(0, brakes=brakes, signal={"enabled": False})
+    limits = {"maxUnavailable": "100%", "maxDraining": 9, "maxDrainingPerZone": 1}
+    planner = _planner(0, limits=limits, signal={"enabled": False})
     for number in range(4):
         labels = {"topology.kubernetes.io/zone": "ab"[number % 2]}
         _put(planner, node(f"d{number}", condition("True"), labels=labels))
@@ -446,8 +449,13 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
 
 
 def test_groups_are_told_by_their_label() -> None:
-    brakes = {"maxHeld": "100%", "maxDraining": 0, "groupLabel": "pool", "maxHeldPerGroup": 1}
-    planner = _planner(0, brakes=brakes, signal={"enabled": False})
+    limits = {
+        "maxUnavailable": "100%",
+        "maxDraining": 0,
+        "groupLabel": "pool",
+        "maxUnavailablePerGroup": 1,
+    }
+    planner = _planner(0, limits=limits, signal={"enabled": False})
     for number in range(4):
         _put(planner, node(f"g{number}", condition("True"), labels={"pool": "xy"[number % 2]}))
     plan = planner.plan(NOW)
@@ -456,7 +464,7 @@ def test_groups_are_told_by_their_label() -> None:
 
 
 def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
-    about = things.config(brakes={"maxHeld": "100%"})
+    about = things.config(limits={"maxUnavailable": "100%"})
     planner = Planner(about, OWNER, NOW)
     for number in range(100):
         long_ago = condition("True", transition=NOW - 5000 - 100 * number)
@@ -477,7 +485,7 @@ def _holds_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
 
 def test_a_new_leader_suspects_the_detector_as_its_predecessor_did() -> None:
     now = NOW + 3600
-    planner = Planner(things.config(brakes={"maxHeld": "100%"}), OWNER, now)
+    planner = Planner(things.config(limits={"maxUnavailable": "100%"}), OWNER, now)
     for number in range(100):
         given_back = State(Phase.SUSPECT, OWNER, "Fault", "True", "Why", transition=int(NOW))
         bad = condition("True", transition=NOW + number % 10, heartbeat=now)
@@ -530,7 +538,7 @@ def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
     _put(planner, things.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
-    assert plan.limited_by == {"controlPlaneIll": 1}
+    assert plan.limited_by == {"controlPlaneUnhealthy": 1}
 
 
 def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
@@ -601,7 +609,7 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
 
 
 def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
-    planner = _planner(3, brakes={"maxHeld": 1})
+    planner = _planner(3, limits={"maxUnavailable": 1})
     _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")))
     (hold,) = planner.plan(NOW).intents
     _carry_out(planner, (hold,), NOW)
@@ -619,7 +627,7 @@ def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
 
 def test_a_drain_that_rests_keeps_its_place() -> None:
     """When it goes on, it has as much more time: another must not have begun beside it."""
-    planner = _planner(3, recovery={"holdDown": "2h"}, drain={"deadline": "30m"})
+    planner = _planner(3, recovery={"stabilizationWindow": "2h"}, drain={"deadline": "30m"})
     state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
     draining = things.node("n0", condition("True"), unschedulable=True, state=state)
     _put(planner, draining, NOW)
@@ -659,13 +667,13 @@ RATE = {"rate": {"count": 1, "window": "10m"}}
 
 
 @pytest.mark.parametrize(
-    ("brake", "pace"), [("rate", RATE), ("minInterval", {"minInterval": "10m"})]
+    ("limit", "pace"), [("rate", RATE), ("minInterval", {"minInterval": "10m"})]
 )
 @pytest.mark.parametrize("phase", [Phase.CORDONED, Phase.DRAINED, Phase.HEALED])
 def test_a_new_leader_knows_from_the_nodes_when_the_last_ones_were_cordoned(
-    brake: str, pace: dict[str, Any], phase: Phase
+    limit: str, pace: dict[str, Any], phase: Phase
 ) -> None:
-    planner = _planner(3, brakes={"maxHeld": "100%", **pace})
+    planner = _planner(3, limits={"maxUnavailable": "100%", **pace})
     now = NOW + 7200
     state = State(phase, OWNER, "Fault", "True", "Why", "cordon", cordons=(int(now - 400),))
     found = node("n2", condition("True", heartbeat=now), unschedulable=phase.cordoned, state=state)
@@ -674,14 +682,14 @@ def test_a_new_leader_knows_from_the_nodes_when_the_last_ones_were_cordoned(
     _goes_bad(planner, "n0", now)
     plan = planner.plan(now)
     assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == []
-    assert plan.limited_by[brake] >= 1
-    assert planner.plan(now + 199).limited_by[brake] >= 1
+    assert plan.limited_by[limit] >= 1
+    assert planner.plan(now + 199).limited_by[limit] >= 1
     granted = [i.node for i in planner.plan(now + 200).intents if i.kind is Kind.CORDON]
     assert len(granted) == 1
 
 
 def test_a_new_leader_is_not_stopped_where_nothing_was_cordoned() -> None:
-    planner = _planner(3, brakes={"maxHeld": "100%", **RATE})
+    planner = _planner(3, limits={"maxUnavailable": "100%", **RATE})
     planner.begin_term(NOW + 7200)
     _goes_bad(planner, "n0", NOW + 7200)
     assert [action.node for action in planner.plan(NOW + 7200).intents] == ["n0"]
@@ -690,7 +698,7 @@ def test_a_new_leader_is_not_stopped_where_nothing_was_cordoned() -> None:
 def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> None:
     planner = _planner(
         3,
-        brakes={"maxHeld": "100%", "rate": {"count": 1, "window": "10h"}},
+        limits={"maxUnavailable": "100%", "rate": {"count": 1, "window": "10h"}},
         recovery={"flapWindow": "6h"},
     )
     now = NOW + 72000
@@ -702,7 +710,7 @@ def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> N
 
 
 def test_a_cordon_that_waited_for_the_brakes_is_written_with_its_own_time() -> None:
-    planner = _planner(3, brakes={"maxHeld": "100%", "minInterval": "5m"})
+    planner = _planner(3, limits={"maxUnavailable": "100%", "minInterval": "5m"})
     for name in ("n0", "n1"):
         _goes_bad(planner, name, NOW)
     _carry_out(planner, planner.plan(NOW).intents, NOW)
@@ -712,28 +720,28 @@ def test_a_cordon_that_waited_for_the_brakes_is_written_with_its_own_time() -> N
 
 
 def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
-    planner = _planner(3, brakes={"maxHeld": "100%"})
+    planner = _planner(3, limits={"maxUnavailable": "100%"})
     now = NOW + 7200
     _goes_bad(planner, "n0", now)
     _carry_out(planner, planner.plan(now).intents, now)
     _goes_bad(planner, "n1", now + 60)
     planner.plan(now + 60, paused="tea")
-    brakes = {"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}}
-    planner.reconfigure(_with_brakes(planner, brakes), now + 60)
+    limits = {"maxUnavailable": "100%", "rate": {"count": 1, "window": "10m"}}
+    planner.reconfigure(_with_brakes(planner, limits), now + 60)
     plan = planner.plan(now + 60)
     assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
     assert [action.node for action in planner.plan(now + 660).intents] == ["n1"]
 
 
 def test_a_rate_that_is_raised_gives_room_at_once() -> None:
-    planner = _planner(3, brakes={"maxHeld": "100%", "rate": {"count": 1, "window": "10m"}})
+    planner = _planner(3, limits={"maxUnavailable": "100%", "rate": {"count": 1, "window": "10m"}})
     now = NOW + 7200
     _goes_bad(planner, "n0", now)
     _carry_out(planner, planner.plan(now).intents, now)
     _goes_bad(planner, "n1", now)
     assert planner.plan(now).limited_by == {"rate": 1}
-    brakes = {"maxHeld": "100%", "rate": {"count": 2, "window": "10m"}}
-    planner.reconfigure(_with_brakes(planner, brakes), now + 60)
+    limits = {"maxUnavailable": "100%", "rate": {"count": 2, "window": "10m"}}
+    planner.reconfigure(_with_brakes(planner, limits), now + 60)
     assert [action.node for action in planner.plan(now + 60).intents] == ["n1"]
 
 
@@ -742,13 +750,13 @@ def _goes_bad(planner: Planner, name: str, now: float) -> None:
     _put(planner, things.with_condition(planner.entries[f"uid-{name}"].node, bad), now)
 
 
-def _with_brakes(planner: Planner, brakes: dict[str, Any]) -> Config:
-    made = things.config(brakes=brakes).brakes
-    return planner.config.model_copy(update={"brakes": made})
+def _with_brakes(planner: Planner, limits: dict[str, Any]) -> Config:
+    made = things.config(limits=limits).limits
+    return planner.config.model_copy(update={"limits": made})
 
 
 def test_dry_run_remembers_what_it_would_hold() -> None:
-    planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
+    planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     for name in ("uid-n0", "uid-n1"):
         _put(planner, things.with_condition(planner.entries[name].node, condition("True")), NOW)
     (action,) = planner.plan(NOW).intents
@@ -759,13 +767,13 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
     shown = replace(ignore_dry_run, unschedulable=False, annotations={}, version="9")
     _put(planner, copy.copy(shown), NOW)
     assert planner.plan(NOW).intents == ()
-    assert planner.plan(NOW).limited_by == {"maxHeld": 1}
+    assert planner.plan(NOW).limited_by == {"maxUnavailable": 1}
 
 
 @pytest.mark.parametrize("phase", [Phase.DRAINED, Phase.CORDONED])
 def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None:
     """Their answers show the node as it really is, which nobody cordoned."""
-    planner = _planner(3, mode="dryRun", brakes={"maxHeld": 1})
+    planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     _goes_bad(planner, "n0", NOW)
     ignore_dry_run = replace(planner.entries["uid-n0"].node, version="9")
     (hold,) = planner.plan(NOW).intents
@@ -824,7 +832,7 @@ def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> Non
 
 def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
     """Else pods go from one bad node to the next one."""
-    planner = _planner(4, brakes={"maxHeld": "100%", "maxDraining": 1})
+    planner = _planner(4, limits={"maxUnavailable": "100%", "maxDraining": 1})
     for number in range(3):
         entry = planner.entries[f"uid-n{number}"]
         _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
@@ -848,7 +856,7 @@ def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
 
 
 def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
-    about = things.config(things.rule(**{"for": "1m"}), brakes={"maxHeld": "100%"})
+    about = things.config(things.rule(**{"for": "1m"}), limits={"maxUnavailable": "100%"})
     planner = Planner(about, OWNER, NOW)
     _put(planner, node("n", condition("True", heartbeat=NOW + 50)))
     plan = planner.plan(NOW)
@@ -863,7 +871,7 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
 
 
 def _plain(*found: Node) -> Planner:
-    """A planner with the default brakes."""
+    """A planner with the default limits."""
     planner = Planner(things.config(), OWNER, NOW)
     for item in found:
         _put(planner, item)
@@ -902,8 +910,8 @@ def test_the_only_schedulable_node_is_never_cordoned(
 
 def test_two_cordons_of_one_plan_leave_one_node() -> None:
     planner = _plain(node("a", BAD), node("b", BAD))
-    brakes = planner.config.brakes.model_copy(update={"max_held_floor": 2})
-    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
+    limits = planner.config.limits.model_copy(update={"min_allowed": 2})
+    planner.reconfigure(planner.config.model_copy(update={"limits": limits}), NOW)
     plan = planner.plan(NOW)
     assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == ["a"]
     assert plan.limited_by == {"unavailable": 1}
@@ -911,8 +919,8 @@ def test_two_cordons_of_one_plan_leave_one_node() -> None:
 
 def test_how_many_must_stay_can_be_set() -> None:
     planner = _plain(node("n", BAD))
-    brakes = things.config(brakes={"minSchedulable": 0}).brakes
-    planner.reconfigure(planner.config.model_copy(update={"brakes": brakes}), NOW)
+    limits = things.config(limits={"minSchedulable": 0}).limits
+    planner.reconfigure(planner.config.model_copy(update={"limits": limits}), NOW)
     assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
 
 
@@ -924,7 +932,7 @@ def test_how_many_must_stay_can_be_set() -> None:
 def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_long(
     pace: dict[str, object],
 ) -> None:
-    planner = Planner(things.config(brakes={"maxHeld": "100%", **pace}), OWNER, NOW - 1e6)
+    planner = Planner(things.config(limits={"maxUnavailable": "100%", **pace}), OWNER, NOW - 1e6)
     ahead = State(Phase.HEALED, OWNER, cordons=(4_102_444_800,))
     for found in (node("ahead", state=ahead), node("bad", condition("True"))):
         planner.apply(Change(found.name, None, found), NOW)
@@ -960,22 +968,30 @@ def test_times_that_count_no_more_are_forgotten() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ({"maxHeld": 3}, {"maxHeld": 1}, "3 of 5 nodes held, allowed 1"),
-        ({"maxHeld": "100%"}, {"maxHeld": "100%", "maxHeldCeiling": 2}, "held, allowed 2"),
-        ({"maxHeld": "100%"}, {"maxHeld": "100%", "minSchedulable": 4}, "4 must stay"),
+        ({"maxUnavailable": 3}, {"maxUnavailable": 1}, "3 of 5 nodes cordoned, allowed 1"),
+        (
+            {"maxUnavailable": "100%"},
+            {"maxUnavailable": "100%", "maxAllowed": 2},
+            "held, allowed 2",
+        ),
+        (
+            {"maxUnavailable": "100%"},
+            {"maxUnavailable": "100%", "minSchedulable": 4},
+            "4 must stay",
+        ),
     ],
 )
 def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
     before: dict[str, Any], after: dict[str, Any], said: str
 ) -> None:
-    planner = _planner(5, brakes={"maxDraining": 0, **before}, signal={"enabled": False})
+    planner = _planner(5, limits={"maxDraining": 0, **before}, signal={"enabled": False})
     for number in range(3):
         seen = planner.entries[f"uid-n{number}"].node
         _put(planner, things.with_condition(seen, condition("True")))
     _carry_out(planner, planner.plan(NOW).intents, NOW)
     assert planner.tally(NOW).cordoned == 3
     config = planner.config.model_copy(
-        update={"brakes": Config.model_validate({"brakes": {"maxDraining": 0, **after}}).brakes}
+        update={"limits": Config.model_validate({"limits": {"maxDraining": 0, **after}}).limits}
     )
     planner.reconfigure(config, NOW)
     _put(planner, things.with_condition(planner.entries["uid-n3"].node, condition("True")))

@@ -1,4 +1,4 @@
-"""A node held because of its pods is given back, whatever the policies of others are worth."""
+"""A node cordoned because of its pods is uncordoned, whatever the policies of others are worth."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_a_node_held_for_its_pods_is_given_back(
     config = Config.model_validate(
         {
             "rules": [{"condition": PODS_HUNG, "for": 0, "action": "cordon"}],
-            "recovery": {"holdDown": "0s"},
+            "recovery": {"stabilizationWindow": "0s"},
             "policies": {"enabled": enabled},
         }
     )
     with running(api, config):
-        until("it is given back", lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
+        until("it is uncordoned", lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
     api.close()

@@ -76,7 +76,12 @@ class Stage:
 def _config(**more: Any) -> Config:
     rules = [{"condition": PODS_HUNG, "for": 0, "action": "drain"}]
     return Config.model_validate(
-        {"rules": rules, "policies": {"lookInterval": "1s"}, "drain": {"headroom": False}, **more}
+        {
+            "rules": rules,
+            "policies": {"evaluationInterval": "1s"},
+            "drain": {"headroom": False},
+            **more,
+        }
     )
 
 
@@ -119,7 +124,7 @@ def test_a_restart_on_its_way_is_called_back_when_its_reason_is_gone(what: str) 
             stage.api.put(f"{POLICIES}/web", None)
             until("it is known", lambda: "d/web" not in healing.policy_states)
         elif what == "reconfigured":
-            made.reconfigure(_config(policies={"lookInterval": "2s"}))
+            made.reconfigure(_config(policies={"evaluationInterval": "2s"}))
             until("it is known", lambda: made.healer.healing is not healing)
         else:
             stage.ready("web", "bad", "True")
@@ -159,7 +164,7 @@ def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:
     api.put(f"{PODS}/web-n1", raw)
     before = supervision.failures()
     with running(api, _config()) as made:
-        counted = made.metrics.progress_looks.labels("silent")
+        counted = made.metrics.progress_probes.labels("silent")
         until("it was asked in vain", lambda: counted._value.get() > 0)
     assert supervision.failures() == before
     api.close()

@@ -163,7 +163,7 @@ def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.Mo
     monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
     said, heard = [], threading.Event()
     server = Ignoring()
-    config = Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
+    config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
         say = made._events.say
 
@@ -191,7 +191,7 @@ def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.Mo
 def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseException) -> None:
     """Or one that was made would be repeated at once, and would use up no budget."""
     server = Ignoring()
-    config = Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
+    config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
         evict = made._api.evict
 

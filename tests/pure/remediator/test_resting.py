@@ -23,9 +23,9 @@ def _config(action: str = "drain", **drain: Any) -> Config:
     return Config.model_validate(
         {
             "rules": [{"condition": "Fault", "for": 0, "action": action}],
-            "brakes": {"maxHeld": "100%"},
+            "limits": {"maxUnavailable": "100%"},
             "policies": {"enabled": False},
-            "recovery": {"holdDown": "1h"},
+            "recovery": {"stabilizationWindow": "1h"},
             "drain": drain,
         }
     )

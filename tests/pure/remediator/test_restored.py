@@ -66,7 +66,7 @@ def _api(disturb: Any = lambda verb, path: "") -> FakeApi:
 
 
 def _config() -> Config:
-    return Config.model_validate({"rules": [], "policies": {"lookInterval": "1s"}})
+    return Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
 
 
 def _ward(made: Remediator) -> PolicyState:

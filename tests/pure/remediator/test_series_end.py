@@ -44,7 +44,7 @@ class Stage:
 def _config(*conditions: str) -> Config:
     rules = [{"condition": name, "for": 0, "action": "drain"} for name in conditions]
     return Config.model_validate(
-        {"rules": rules, "policies": {"lookInterval": "1s"}, "drain": {"headroom": False}}
+        {"rules": rules, "policies": {"evaluationInterval": "1s"}, "drain": {"headroom": False}}
     )
 
 

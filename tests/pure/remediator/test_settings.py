@@ -48,7 +48,7 @@ surprise: 1
 rules:
   - {condition: A, for: 1x, action: drains, colour: red}
   - {action: drain}
-brakes: {maxHeld: "110%"}
+limits: {maxUnavailable: "110%"}
 lease: {duration: 3s}
 drain: {gracePeriod: 0}
 """
@@ -62,7 +62,7 @@ drain: {gracePeriod: 0}
         "rules[0].action: Input should be",
         "rules[0].colour: unknown key",
         "rules[1].condition: Field required",
-        "brakes.maxHeld: '110%' is over 100%",
+        "limits.maxUnavailable: '110%' is over 100%",
         "lease: renewInterval < renewDeadline < duration",
         "drain.gracePeriod",
     ):
@@ -128,7 +128,11 @@ def test_wrong_variables_are_all_named() -> None:
         *("mode: !!bool x", "mode: !!int ''", "mode: !!float x", "mode: !!timestamp x"),
         *("mode: !!python/object:os.system x", "mode: !!binary é", "a: 2026-13-01"),
         *("nodeSelector: &a {b: *a}", "rules: &a [*a]", "mode:\tx\n\ty", "mode: \0"),
-        *("recovery: {holdDown: .nan}", "recovery: {holdDown: .inf}", "? [a]\n: b"),
+        *(
+            "recovery: {stabilizationWindow: .nan}",
+            "recovery: {stabilizationWindow: .inf}",
+            "? [a]\n: b",
+        ),
     ],
 )
 def test_whatever_yaml_makes_of_it_is_a_settings_error(text: str) -> None:

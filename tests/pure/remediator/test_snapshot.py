@@ -25,7 +25,7 @@ NODE: dict[str, Any] = {
         "uid": "1",
         "resourceVersion": "7",
         "labels": {"node-role.kubernetes.io/control-plane": ""},
-        "annotations": {"selfheal.dev/hold": "x", "huge/thing": "y" * 1000},
+        "annotations": {"selfheal.dev/exclude": "x", "huge/thing": "y" * 1000},
     },
     "spec": {"unschedulable": True, "taints": [{"key": "k", "effect": "NoSchedule"}]},
     "status": {
@@ -48,7 +48,7 @@ def test_a_node_is_trimmed() -> None:
     assert found.unschedulable
     assert found.control_plane
     assert found.ready
-    assert found.annotations == {"selfheal.dev/hold": "x"}
+    assert found.annotations == {"selfheal.dev/exclude": "x"}
     assert found.conditions["Ready"].transition == 1767225600.0
     assert found.conditions["Ready"].heartbeat is None
     assert (found.allocatable.cpu, found.allocatable.memory) == (1500, 2 * 2**30)

@@ -61,7 +61,7 @@ def _config(mode: str = "enforce") -> Config:
         {
             "mode": mode,
             "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
-            "brakes": {"maxHeld": "100%"},
+            "limits": {"maxUnavailable": "100%"},
             "policies": {"enabled": False},
             "drain": {"headroom": False},
         }

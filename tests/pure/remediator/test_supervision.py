@@ -24,7 +24,7 @@ from tests.pure.remediator.running import NODES, node, running, until
 CORDON = Config.model_validate(
     {
         "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-        "brakes": {"maxHeld": "100%"},
+        "limits": {"maxUnavailable": "100%"},
         "policies": {"enabled": False},
     }
 )

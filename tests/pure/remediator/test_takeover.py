@@ -47,21 +47,21 @@ def _is_bad(remediator: Remediator) -> bool:
     return entry is not None and entry.node.conditions["Fault"].status == "True"
 
 
-def _engaged(remediator: Remediator, brake: str) -> bool:
-    return bool(remediator.metrics.brakes.labels(brake)._value.get())
+def _engaged(remediator: Remediator, limit: str) -> bool:
+    return bool(remediator.metrics.limits.labels(limit)._value.get())
 
 
 @pytest.mark.parametrize(
-    ("brake", "pace"),
+    ("limit", "pace"),
     [("rate", {"rate": {"count": 2, "window": "1h"}}), ("minInterval", {"minInterval": "1h"})],
 )
 def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
-    api: FakeApi, brake: str, pace: dict[str, object]
+    api: FakeApi, limit: str, pace: dict[str, object]
 ) -> None:
     rule = {"condition": "Fault", "for": 0, "action": "cordon"}
     values = {
         "rules": [rule],
-        "brakes": {"maxHeld": "100%", **pace},
+        "limits": {"maxUnavailable": "100%", **pace},
         "policies": {"enabled": False},
     }
     with running(api, Config.model_validate(values)) as remediator:
@@ -76,8 +76,8 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
         _goes_bad(api, TWO_HOURS)
         _lease_held_by(api, "")
         until(
-            "it acts or brakes",
-            lambda: _engaged(remediator, brake) or "unschedulable" in api.get(BAD)["spec"],
+            "it acts or limits",
+            lambda: _engaged(remediator, limit) or "unschedulable" in api.get(BAD)["spec"],
         )
         assert "unschedulable" not in api.get(BAD)["spec"]
 
@@ -124,7 +124,7 @@ def test_what_waits_to_be_sent_is_stopped_by_a_pause(api: FakeApi, key: str) -> 
 def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
     values = {
         "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-        "brakes": {"maxHeld": "100%"},
+        "limits": {"maxUnavailable": "100%"},
         "policies": {"enabled": False},
     }
     _lease_held_by(api, "")

@@ -32,7 +32,7 @@ def _config(cordoned: Any, **api: Any) -> Config:
     return Config.model_validate(
         {
             "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
-            "brakes": {"maxHeld": cordoned, "minSchedulable": 0},
+            "limits": {"maxUnavailable": cordoned, "minSchedulable": 0},
             "signal": {"enabled": False},
             "policies": {"enabled": False},
             "api": api,
@@ -164,14 +164,14 @@ def test_a_change_that_may_have_been_made_counts(story: Story) -> None:
         story.goes_bad(FIRST)
         until("it is read in vain", lambda: story.reads >= 2)
         story.goes_bad(SECOND)
-        limited = remediator.metrics.brakes.labels
-        until("it is limited", lambda: limited("maxHeld")._value.get() == 1)
+        limited = remediator.metrics.limits.labels
+        until("it is limited", lambda: limited("maxUnavailable")._value.get() == 1)
         reads = story.reads
         until("it is read on", lambda: story.reads >= reads + 3)
         assert not story.cordoned(SECOND)
         story.unhealthy = False
         until("one is cordoned", lambda: story.cordoned(FIRST) or story.cordoned(SECOND))
-        until("its place is taken", lambda: limited("maxHeld")._value.get() == 1)
+        until("its place is taken", lambda: limited("maxUnavailable")._value.get() == 1)
         assert story.cordoned(FIRST) is not story.cordoned(SECOND)
 
 

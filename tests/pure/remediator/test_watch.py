@@ -50,7 +50,7 @@ def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str])
     paused = replace(later, paused="maintenance")
     assert watch(_looks(QUIET, later, paused, paused), 2, sleep=_no_sleep) == 0
     said = capsys.readouterr().out
-    assert said.count("0 of 3 nodes held") == 2
+    assert said.count("0 of 3 nodes cordoned") == 2
     assert said.count("paused: maintenance") == 1
     assert "\033" not in said
 
@@ -68,7 +68,7 @@ def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixtur
     assert watch(_looks(QUIET, AWAY, AWAY, QUIET), 2, sleep=_no_sleep) == 0
     said = capsys.readouterr().out
     assert said.count("no answer") == 1
-    assert said.count("0 of 3 nodes held") == 2
+    assert said.count("0 of 3 nodes cordoned") == 2
 
 
 def test_a_first_look_that_fails_is_a_failure() -> None:
