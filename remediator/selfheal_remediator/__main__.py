@@ -69,22 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands_.add_parser("resume", parents=[access], help="go on after `pause`")
     resume.set_defaults(function=commands.resume)
 
-    hold = commands_.add_parser(
-        "hold", parents=[access], help="keep the remediator's hands off a node, whatever it shows"
+    exclude = commands_.add_parser(
+        "exclude", parents=[access], help="leave a node alone, whatever its conditions say"
     )
-    hold.add_argument("node", metavar="NODE")
-    hold.add_argument(
+    exclude.add_argument("node", metavar="NODE")
+    exclude.add_argument(
         "--why", required=True, metavar="TEXT", help="the reason, for your colleagues"
     )
-    hold.set_defaults(function=commands.hold)
+    exclude.set_defaults(function=commands.exclude)
 
-    release = commands_.add_parser(
-        "release",
-        parents=[access],
-        help="end `exclude`; a node that the remediator holds is uncordoned at once",
+    include = commands_.add_parser(
+        "include", parents=[access], help="end `exclude`: look after the node again"
     )
-    release.add_argument("node", metavar="NODE")
-    release.set_defaults(function=commands.release)
+    include.add_argument("node", metavar="NODE")
+    include.set_defaults(function=commands.include)
     _uncordon(commands_, access)
     return parser
 
@@ -95,16 +93,26 @@ def _uncordon(
     uncordon = parsers.add_parser(
         "uncordon",
         parents=[access],
-        help="before an uninstall: uncordon all that the remediator cordoned",
-        description="Has the running remediator change nothing for a while, uncordons each node "
-        "that it cordoned and removes its annotations. Run it before the remediator is removed.",
+        help="end our cordon of a node at once; with --all, before an uninstall, of every node",
+        description="NODE: uncordons a node that a remediator cordoned, now; as long as its "
+        "condition stays bad it is not cordoned again. --all: has the running remediator change "
+        "nothing for a while, uncordons each node that it cordoned and removes its annotations. "
+        "Run that before the remediator is removed.",
     )
-    uncordon.add_argument("--all", action="store_true", required=True, help="all nodes")
+    which = uncordon.add_mutually_exclusive_group(required=True)
+    which.add_argument("node", metavar="NODE", nargs="?", help="one node")
+    which.add_argument("--all", action="store_true", help="all nodes")
     uncordon.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="give up after (60)"
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="with --all: give up after (60)",
     )
     uncordon.add_argument(
-        "--best-effort", action="store_true", help="exit 0 also where something is left"
+        "--best-effort",
+        action="store_true",
+        help="with --all: exit 0 also where something is left",
     )
     uncordon.set_defaults(function=commands.uncordon)
 

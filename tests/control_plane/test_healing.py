@@ -106,18 +106,18 @@ def test_pause_stops_and_resume_goes_on(site: Site) -> None:
 def test_a_held_hand_keeps_off_and_release_gives_back(site: Site) -> None:
     bad, other, third = site.nodes(3)
     site.remediator()
-    assert site.command("hold", bad, "--why", "forensics").returncode == 0
+    assert site.command("exclude", bad, "--why", "forensics").returncode == 0
     site.condition(bad, "True")
     site.condition(other, "True")
     until(lambda: site.phase(other) == "drained", "another node is served")
     assert not site.cordoned(bad)
     assert not site.cordoned(third)
-    released = site.command("release", other)
-    assert "uncordoned" in released.stdout, released.stderr
+    freed = site.command("uncordon", other)
+    assert "uncordoned" in freed.stdout, freed.stderr
     assert not site.cordoned(other)
     assert site.phase(other) == "cancelled"
-    assert site.command("release", bad).returncode == 0
-    until(lambda: site.phase(bad) == "drained", "after the release it is served")
+    assert site.command("include", bad).returncode == 0
+    until(lambda: site.phase(bad) == "drained", "after that it is served")
 
 
 def test_dry_run_changes_nothing_and_says_it_once(site: Site) -> None:

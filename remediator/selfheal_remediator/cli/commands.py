@@ -136,46 +136,54 @@ def resume(options: argparse.Namespace) -> int:
     return _reported(options, {"paused": None, "lease": lease}, f"resumed ({lease})")
 
 
-def hold(options: argparse.Namespace) -> int:
-    """Mark a node so that it is left as it is."""
+def exclude(options: argparse.Namespace) -> int:
+    """Annotate a node so that it is left as it is."""
     why = options.why.strip()
     if not why:
-        raise Failure("--why: a reason is needed, for whoever finds it on hold", code=2)
+        raise Failure("--why: a reason is needed, for whoever finds it excluded", code=2)
     api, _, _ = connect(options)
     text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
     body = {"metadata": {"annotations": {EXCLUDE_KEY: text}}}
     _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
     return _reported(
-        options, {"node": options.node, "hold": text}, f"{options.node} on hold: {text}"
+        options, {"node": options.node, "excluded": text}, f"{options.node} excluded: {text}"
     )
 
 
-def release(options: argparse.Namespace) -> int:
-    """Take the mark off, uncordon what a remediator holds, and void what is written on the node."""
-    api, config, namespace = connect(options)
-    raw = api.node(options.node)
-    annotations = raw["metadata"].get("annotations") or {}
-    owner = _owner(api, config, namespace, options.lease)
-    ops, given_back = uncordon_patch(options.node, raw, owner, time.time())
-    forgotten = bool(ops) and not given_back
-    if EXCLUDE_KEY in annotations:
-        key = EXCLUDE_KEY.replace("/", "~1")
-        ops.append({"op": "remove", "path": f"/metadata/annotations/{key}"})
-    done = {
-        "node": options.node,
-        "holdRemoved": EXCLUDE_KEY in annotations,
-        "givenBack": given_back,
-    }
-    if not ops:
-        return _reported(options, done, f"{options.node}: nothing to release")
-    path = f"/api/v1/nodes/{quote(options.node)}"
-    _written(api, "PATCH", path, ops, "application/json-patch+json")
-    parts = ["hold removed"] * (EXCLUDE_KEY in annotations) + ["uncordoned"] * given_back
-    parts += [f"annotation {STATE_KEY} removed"] * forgotten
-    return _reported(options, done, f"{options.node}: {', '.join(parts)}")
+def include(options: argparse.Namespace) -> int:
+    """Take the annotation of `exclude` off a node."""
+    api, _, _ = connect(options)
+    annotations = api.node(options.node)["metadata"].get("annotations") or {}
+    excluded = EXCLUDE_KEY in annotations
+    done = {"node": options.node, "included": excluded}
+    if not excluded:
+        return _reported(options, done, f"{options.node} was not excluded by `exclude`")
+    body = {"metadata": {"annotations": {EXCLUDE_KEY: None}}}
+    _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
+    return _reported(options, done, f"{options.node} included")
 
 
 def uncordon(options: argparse.Namespace) -> int:
+    """End our cordon of one node, or of all before an uninstall."""
+    return _uncordon_all(options) if options.all else _uncordon_node(options)
+
+
+def _uncordon_node(options: argparse.Namespace) -> int:
+    """Uncordon what a remediator cordoned, and void what is written on the node."""
+    api, config, namespace = connect(options)
+    raw = api.node(options.node)
+    owner = _owner(api, config, namespace, options.lease)
+    ops, uncordoned = uncordon_patch(options.node, raw, owner, time.time())
+    done = {"node": options.node, "uncordoned": uncordoned, "forgotten": bool(ops)}
+    if not ops:
+        return _reported(options, done, f"{options.node}: no remediator cordoned it")
+    path = f"/api/v1/nodes/{quote(options.node)}"
+    _written(api, "PATCH", path, ops, "application/json-patch+json")
+    text = "uncordoned" if uncordoned else f"annotation {STATE_KEY} removed"
+    return _reported(options, done, f"{options.node}: {text}")
+
+
+def _uncordon_all(options: argparse.Namespace) -> int:
     """Uncordon all that this installation cordoned, and have it change nothing any more."""
     api, config, namespace = connect(options)
     try:

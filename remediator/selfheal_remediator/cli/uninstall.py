@@ -101,7 +101,7 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
         if state is None or state.by != owner:
             continue
         if state.phase.cordoned and EXCLUDE_KEY in node.annotations:
-            result.left[node.name] = f"on hold: {node.annotations[EXCLUDE_KEY]}"
+            result.left[node.name] = f"excluded: {node.annotations[EXCLUDE_KEY]}"
             continue
         found = True
         cordoned = state.phase.cordoned and node.unschedulable

@@ -186,7 +186,7 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
             return Assessment("foreign", f"in the care of another remediator, {state.by}")
     if EXCLUDE_KEY in node.annotations:
         ours = state if state is not None and state.by == scope.owner else None
-        return Assessment("excluded", f"on hold: {node.annotations[EXCLUDE_KEY]}", state=ours)
+        return Assessment("excluded", f"excluded: {node.annotations[EXCLUDE_KEY]}", state=ours)
     return _Evaluation(node, history, scope, state, now).assessed()
 
 

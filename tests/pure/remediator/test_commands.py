@@ -136,7 +136,7 @@ def test_a_missing_permission_has_a_status_of_its_own(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.forbidden = True
-    assert main(["hold", "n", "--why", "mine", *access]) == 3
+    assert main(["exclude", "n", "--why", "mine", *access]) == 3
     assert "403" in capsys.readouterr().err
 
 
@@ -194,7 +194,7 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     assert 0 < stopped - time.time() <= 61
 
 
-def test_what_a_human_keeps_on_hold_stays_and_is_said(
+def test_what_a_human_excludes_stays_and_is_said(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cordoned = State(Phase.CORDONED, "one/selfheal-remediator")
@@ -203,7 +203,7 @@ def test_what_a_human_keeps_on_hold_stays_and_is_said(
     cluster.put(f"{NODES}/mine", raw)
     arguments = ["uncordon", "--all", "--timeout", "5", "-n", "one", *access]
     assert main(arguments) == 1
-    assert "mine is left: on hold: disk is replaced" in capsys.readouterr().out
+    assert "mine is left: excluded: disk is replaced" in capsys.readouterr().out
     assert cluster.get(f"{NODES}/mine")["spec"]["unschedulable"] is True
 
 
