@@ -329,8 +329,8 @@ class _Evaluation:
         settings = self.scope.config.recovery
         recent = [moment for moment in state.cordons if moment > self.now - settings.flap_window]
         if len(recent) >= settings.max_flaps:
-            why = f"cordoned {len(recent)} times within {settings.flap_window:g}s: a human must uncordon it"
-            return None, why
+            times = f"cordoned {len(recent)} times within {settings.flap_window:g}s"
+            return None, f"{times}: a human must uncordon it"
         due, why = 0.0, f"no rule is about {state.condition} any more"
         about = False
         for rule in self.scope.config.rules:

@@ -347,7 +347,7 @@ def test_a_node_in_its_hold_down_is_not_emptied(
 def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
     state: State, told: list[tuple[str, int]]
 ) -> None:
-    """Not in its stabilization window, at whatever moment a place is free; again when it is bad again."""
+    """Not while it recovers, at whatever moment a place is free; again when it is bad again."""
     about, now = scope(recovery={"stabilizationWindow": "5m"}), NOW
     before, history = None, NodeHistory()
     for status, seconds in told:
