@@ -372,7 +372,8 @@ class Leader:
             if self._refused > 1:
                 pause = min(self._settings.duration, 0.1 * 2.0 ** min(self._refused, 10))
                 self._not_before = time.monotonic() + pause
-            return 0.0
+            # Who took it is told by the watch; until then we know an older Lease, of our own.
+            return 0.0 if answer.status == 404 else RANDOM.uniform(0.5, 1.0)
         raise answer.failure()
 
     def _lose(self, why: str) -> None:
