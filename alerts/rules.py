@@ -782,7 +782,7 @@ _NODES = (
         f"{_LEADS}) == 1",
         "The HealingPolicy {{ $labels.policy }} gave up ({{ $value | humanize }} = gave up)",
         "The policy {{ $labels.policy }} restarts nothing any more: what it allows within 1 hour did not "
-        "help, or its pods are ill on every node, which no restart heals. It begins again after a "
+        "help, or its pods are unhealthy on every node, which no restart heals. It begins again after a "
         "rollout, a change of the policy, or 10 minutes of health.",
         "selfheal-remediation",
         "State of policies",

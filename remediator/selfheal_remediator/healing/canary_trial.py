@@ -104,9 +104,9 @@ def held_back(
         return None
     if canary.outcome is Outcome.FAILED:
         text = (
-            f"{len(group.unhealthy)} of {len(group.alive)} pods are ill, on every node, and a restart of "
-            "one did not help: the image, or something that they need, is at fault; none is "
-            "restarted before a new revision, ten minutes of health or a change of the policy"
+            f"{len(group.unhealthy)} of {len(group.alive)} pods are unhealthy, on every node, and "
+            "a restart of one did not help: the image, or something that they need, is at fault; "
+            "none is restarted before a new revision, ten minutes of health or a change of the policy"
         )
         return SkipReason("siblings", text)
     if waiting_pod(policy_state, canary) is not None:
@@ -116,7 +116,7 @@ def held_back(
         group.alive
     ):
         return None
-    text = "most of its pods are ill: one was restarted, the others wait for what comes of it"
+    text = "most of its pods are unhealthy: one was restarted, the others wait for what comes of it"
     return SkipReason("canary", text)
 
 
