@@ -106,7 +106,8 @@ def held_back(
         text = (
             f"{len(group.unhealthy)} of {len(group.alive)} pods are unhealthy, on every node, and "
             "a restart of one did not help: the image, or something that they need, is at fault; "
-            "none is restarted before a new revision, ten minutes of health or a change of the policy"
+            "none is restarted before a new revision, ten minutes of health or a change of the "
+            "policy"
         )
         return SkipReason("siblings", text)
     if waiting_pod(policy_state, canary) is not None:

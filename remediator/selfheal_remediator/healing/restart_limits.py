@@ -50,8 +50,8 @@ def unrecorded(order: RestartAction, status: Json | None) -> SkipReason | None:
     if canary is None or canary_kept(status, order.owner.uid, canary):
         return None
     text = (
-        "all its pods are unhealthy, on every node, and none is restarted to see whether that helps: the "
-        "policy's status did not keep status.owners[].canary; update the CustomResourceDefinition "
+        "all its pods are unhealthy, on every node, and none is restarted to see whether that "
+        "helps: the policy's status did not keep status.owners[].canary; update the CustomResourceDefinition "
         "(kubectl apply --server-side -f chart/crds), then restart the remediator"
     )
     return SkipReason("siblings", text, math.inf)
