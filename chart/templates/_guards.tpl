@@ -40,7 +40,7 @@
 {{- if and (gt $held 1) (kindIs "invalid" $limits.maxAllowed) -}}
 {{- $nodes := len (lookup "v1" "Node" "" "").items -}}
 {{- if ge $held $nodes -}}
-{{- $p = append $p (printf "remediator.config.limits lets it hold %d nodes (maxUnavailable, minAllowed), and this cluster has %d: one bad rule could empty all of it; set both lower, or maxUnavailable to a percentage of at most 50%%" $held $nodes) -}}
+{{- $p = append $p (printf "remediator.config.limits lets it cordon %d nodes (maxUnavailable, minAllowed), and this cluster has %d: one bad rule could empty all of it; set both lower, or maxUnavailable to a percentage of at most 50%%" $held $nodes) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
