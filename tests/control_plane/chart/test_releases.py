@@ -280,7 +280,7 @@ def test_a_remediator_that_may_empty_this_cluster_is_refused(site: Site, key: st
     arguments = ("install", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
     limit = f"remediator.config.limits.{key}"
     said = site.helm(*arguments, f"--set={limit}=2", "--dry-run=server", fails=True)
-    assert "lets it hold 2 nodes (maxUnavailable, minAllowed), and this cluster has 2" in said
+    assert "lets it cordon 2 nodes (maxUnavailable, minAllowed), and this cluster has 2" in said
     assert "set both lower" in said
     site.helm(*arguments, f"--set={limit}=1", "--dry-run=server")
 
