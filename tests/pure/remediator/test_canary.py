@@ -125,7 +125,7 @@ def test_one_restart_that_does_not_help_is_the_only_one(kind: str, spec: dict[st
     status = story.made.healing.policy_states[KEY].status
     assert status is not None
     [gave_up] = [item for item in status.conditions if item.type == "GaveUp"]
-    assert (gave_up.cordons, gave_up.reason) == (True, "Siblings")
+    assert (gave_up.holds, gave_up.reason) == (True, "Siblings")
     values = policy_values(story.made.healing.policy_states.values())
     assert values.states == {(KEY, "GaveUp"): 1}
 

@@ -972,7 +972,7 @@ def test_times_that_count_no_more_are_forgotten() -> None:
         (
             {"maxUnavailable": "100%"},
             {"maxUnavailable": "100%", "maxAllowed": 2},
-            "held, allowed 2",
+            "cordoned, allowed 2",
         ),
         (
             {"maxUnavailable": "100%"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
 import time
@@ -87,13 +88,17 @@ def test_a_server_that_does_not_speak_http_is_away() -> None:
         def handle(self) -> None:
             self.request.recv(1024)
             self.request.sendall(b"220 mail.example ESMTP\r\n")
+            # To close with something unread would reset the connection before this is read.
+            self.request.shutdown(socket.SHUT_WR)
+            while self.request.recv(65536):
+                pass
 
     with socketserver.TCPServer(("127.0.0.1", 0), Hello) as listening:
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         asked = model.build(
             ModelConfig("ollama", "m", f"http://127.0.0.1:{listening.server_address[1]}")
         )
-        with pytest.raises(ModelUnavailableError, match="does not speak as Ollama does"):
+        with pytest.raises(ModelUnavailableError, match="no answer from http"):
             asked.warm_up()
         asked.close()
         listening.shutdown()
