@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,3 +22,69 @@ def unavailable() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return skip_or_fail
+
+
+#: Modules of the pure tier that take more than two seconds: they start whole programs and servers,
+#: wait for what they do, or draw many examples. `--fast` leaves them out.
+SLOW = frozenset(
+    f"tests/pure/{name}.py"
+    for name in (
+        "golden/test_goldens",
+        "remediator/test_canary",
+        "remediator/test_canary_requests",
+        "remediator/test_commands",
+        "remediator/test_conflicts",
+        "remediator/test_correlation",
+        "remediator/test_disturbed",
+        "remediator/test_healing",
+        "remediator/test_leader",
+        "remediator/test_made_anew",
+        "remediator/test_malformed",
+        "remediator/test_mode",
+        "remediator/test_observing",
+        "remediator/test_planner",
+        "remediator/test_pods_hung",
+        "remediator/test_recalls",
+        "remediator/test_restart_check",
+        "remediator/test_restored",
+        "remediator/test_returns",
+        "remediator/test_series_end",
+        "remediator/test_snapshot",
+        "remediator/test_stale_pods",
+        "remediator/test_supervision",
+        "remediator/test_takeover",
+        "remediator/test_topology",
+        "remediator/test_unanswered",
+        "test_sizes",
+        "worker/dialects/test_dialects",
+        "worker/dialects/test_parameters",
+        "worker/test_adaptive_limit",
+        "worker/test_call_deadline",
+        "worker/test_call_errors",
+        "worker/test_deadlines",
+        "worker/test_evaluate",
+        "worker/test_health",
+        "worker/test_memory",
+        "worker/test_message",
+        "worker/test_plain_data",
+        "worker/test_providers",
+        "worker/test_refusals",
+        "worker/test_shown",
+        "worker/test_token_counts",
+        "worker/test_trickle",
+        "worker_builtin/test_readings",
+    )
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out what takes seconds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--fast"):
+        return
+    slow = {Path(config.rootpath, name) for name in SLOW}
+    left_out = [item for item in items if item.path in slow]
+    items[:] = [item for item in items if item.path not in slow]
+    config.hook.pytest_deselected(items=left_out)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).parents[3]
 #: Succeeds only where another has the lock; leaves a daemon, as a test that is killed may.
 _TIER = """#!/usr/bin/env bash
@@ -72,3 +74,7 @@ def test_a_second_run_says_so_and_waits(here: Path) -> None:
             # From here on the run has it, and its pytest finds that somebody has.
             fcntl.flock(file, fcntl.LOCK_UN)
             assert run.wait(60) == 0
+
+
+def test_fast_leaves_out_only_modules_that_are_there() -> None:
+    assert sorted(name for name in SLOW if not (ROOT / name).is_file()) == []
