@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def generated() -> dict[Path, str]:
-    """What each generated file must hold, by its path in the repository."""
+    """The content of each generated file, by its path in the repository."""
     files = {Path("alerts/metrics.md"): page(), Path("chart/files/alerts/rules.json"): rules()}
     for board in BOARDS:
         name = board.uid.removeprefix("selfheal-")

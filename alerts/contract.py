@@ -22,12 +22,12 @@ from selfheal_remediator.metrics import (
     RESTART_CAUSES,
 )
 from selfheal_remediator.metrics import Metrics as RemediatorMetrics
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase
-from selfheal_remediator.node.evaluate import Kind
 from selfheal_worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
 from selfheal_worker.metrics import Metrics as WorkerMetrics
 
-#: What Prometheus itself puts on each series of a pod, by the chart's PodMonitors.
+#: Labels that Prometheus adds to each series of a pod, by the chart's PodMonitors.
 TARGET_LABELS = frozenset(
     {"namespace", "pod", "container", "job", "instance", "endpoint", "cluster", "node"}
 )
@@ -53,7 +53,7 @@ _STANDINGS = (
     *("foreign", "foreign-cordon", "foreign-mark", "cordoned-foreign", "not-selected", "deleting"),
     *("unreadable", *(phase.value for phase in Phase if phase.cordoned)),
 )
-#: The values of every label of ours, or, where they are the cluster's, whose they are.
+#: The values of each of our labels, or, if the cluster defines them, their source.
 LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_worker_messages", "outcome"): OUTCOMES,
     ("selfheal_worker_dead_letters", "reason"): DEAD_LETTER_REASONS,
@@ -83,7 +83,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     },
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
     ("selfheal_remediator_cordoned_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
-    ("selfheal_remediator_cordoned_node_info", "node"): "a node that is held now",
+    ("selfheal_remediator_cordoned_node_info", "node"): "a node that is cordoned now",
     ("selfheal_remediator_cordoned_node_info", "condition"): _CONDITION,
     ("selfheal_remediator_cordoned_node_info", "phase"): tuple(
         p.value for p in Phase if p.cordoned
@@ -275,7 +275,7 @@ def _of(registry: CollectorRegistry) -> Iterator[Family]:
 
 
 def _labels(registry: CollectorRegistry) -> dict[str, tuple[str, ...]]:
-    """The label names of each metric, also of those without a series yet."""
+    """The label names of each metric, including those without a series yet."""
     found = {}
     for collector in registry._collector_to_names:
         # The process's own collector describes no labels, and has none.
@@ -293,14 +293,14 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made by `python -m alerts write` from the code; a test holds the two together. The series",
+        "Written by `python -m alerts write` from the code; a test compares the two. The series",
         "of a counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Beside the",
         "labels below each series has those of its target: `namespace`, `pod`, `job`, `instance`.",
         "",
         *_table("Worker and remediator", families()),
-        "## Of others",
+        "## Metrics of other exporters",
         "",
-        "Alerts and dashboards use these too; without their exporter a panel says so.",
+        "Alerts and dashboards also use these; without the exporter a panel shows a note.",
         "",
         "| Exporter | Series |",
         "|---|---|",
@@ -313,8 +313,8 @@ def page() -> str:
         "",
         "## Alerts that wake somebody",
         "",
-        "Each critical alert says why a person must act at night, here and in its runbook. What",
-        "can wait until the morning is a warning.",
+        "Each critical alert states why a person must act at night, here and in its runbook.",
+        "Alerts that can wait until the morning are warnings.",
         "",
         "| Alert | Why at night |",
         "|---|---|",

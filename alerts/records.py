@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Windows over which the share of an error budget is looked at: short ones end an alert soon.
+#: Windows over which the error budget is evaluated: short ones resolve an alert soon.
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
-#: Reasons for which no model could have answered: the publisher's faults. Every other one counts
+#: Reasons for which no model could have answered: the publisher's errors. Every other one counts
 #: as a failure, one that is added later too.
 UNANSWERABLE = (
     *("body_too_large", "malformed_json", "not_an_object", "nested_too_deep", "missing_text"),
@@ -47,13 +47,13 @@ def increase(counter: str, window: str) -> str:
 
 
 def failed(window: str) -> str:
-    """The share of the messages that failed for good, of those that could be answered."""
-    # lost / (lost + answered), with each of them asked for once. NaN, of no messages, is not >= 0.
+    """The share of the messages that failed permanently, of those that could be answered."""
+    # lost / (lost + answered), with each series queried once. NaN, of no messages, is not >= 0.
     return f"1 / (1 + sum({increase(_ANSWERED, window)}) / sum({increase(_LOST, window)})) >= 0"
 
 
 def late(window: str) -> str:
-    """The share of the messages that were taken later than promised."""
+    """The share of the messages that were received later than the objective."""
     # Clamped: at the edge of a window the two counters may be a sample apart.
     return (
         f"clamp_min(1 - sum({increase(_SOON, window)}) / sum({increase(_TAKEN, window)}), 0) >= 0"

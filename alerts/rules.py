@@ -1,10 +1,10 @@
-"""The alerts, as data. `python -m alerts write` gives them to the chart.
+"""The alerts, as data. `python -m alerts write` writes them into the chart.
 
 In an expression `%name%` is filled in by the chart: matchers of this release's series (`%worker%`,
 `%remediator%`, `%pods%` for all its pods), its names (`%namespace%`, `%release%`, `%queue%`,
 `%results%`), its objectives (`%successBudget%`, `%waitBudget%`, `%waitSeconds%`) and the alert's own
-`%threshold%` and `%for%` (how long it must hold). All of it, and each whole alert, can be set in
-values.
+`%threshold%` and `%for%` (how long the expression must be true). All of them, and whole alerts, can be
+set in values.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from alerts.records import increase
 class Alert:
     """An alert. `panel` is the title of the dashboard's panel that shows it.
 
-    for_: how long the expression must hold, in Prometheus' notation, or the name of such a value. threshold: the number that
-    the chart puts for `%threshold%`; None when the expression has none. needs: `worker`,
+    for_: how long the expression must be true, in Prometheus' notation, or the name of such a value. threshold: the number that
+    replaces `%threshold%`; None if the expression has none. needs: `worker`,
     `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
     `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
-    of worker, remediator, ollama), `pods` (always there). night: of a critical alert one sentence on
-    why a person must act at night; its runbook says it too.
+    of worker, remediator, ollama), `pods` (always present). night: for a critical alert, one sentence on
+    why a person must act at night; its runbook repeats it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Alert:
 
     @property
     def team(self) -> str:
-        """Who can do something about it: those who run the nodes, or those who run the queue."""
+        """Who can fix it: those who run the nodes (platform), or those who run the queue (pipeline)."""
         return "platform" if {"remediator", "detector"} & set(self.needs) else "pipeline"
 
 
@@ -60,7 +60,7 @@ def _burn(name: str, budget: str, *pairs: tuple[str, str, str]) -> str:
 
 
 def _burn_fast(name: str, budget: str) -> str:
-    """A few messages, of which one is a large share, are too few for it."""
+    """Requires more failures than the threshold: of a few messages, one is already a large share."""
     pace = _burn(name, budget, ("1h", "5m", "14.4"), ("6h", "30m", "6"))
     return f"({pace})\n  and selfheal:{name}:increase6h{{%self%}} > %threshold%"
 
@@ -71,12 +71,12 @@ _REMEDIATOR = ("remediator",)
 _BROKER = ("worker", "rabbitmq")
 _OLLAMA = 'namespace="%namespace%",deployment="%release%-ollama"'
 _REMEDIATORS = 'namespace="%namespace%",deployment="%release%-remediator"'
-#: Limits that only pace: waiting for one of them is the normal way, not a finding.
+#: Limits that only pace: waiting for one of them is normal.
 _PACES = "minInterval|rate|maxDraining|paused|signal"
 
-#: A worker begins with its breaker open, and a first pull and load may take as long as
-#: ollama.startupSeconds (20 minutes): one that never had its model counts 5 minutes before its end,
-#: which the alert lasts.
+#: A worker starts with its breaker open, and a first pull and load may take ollama.startupSeconds (20
+#: minutes): a worker that never had its model counts from 5 minutes before that, the alert's own
+#: duration.
 _HAD_ITS_MODEL = (
     "(selfheal_worker_model_load_seconds{%worker%}"
     " or process_start_time_seconds{%worker%} < time() - %firstLoad%)"
@@ -84,7 +84,7 @@ _HAD_ITS_MODEL = (
 
 
 def _share(bad: str, all_: str) -> str:
-    """More than the threshold of all workers: one of many is no reason to wake anybody."""
+    """More than the threshold as a share of all workers: one of many is no reason to page."""
     return f"count({bad}) / count({all_}) > %threshold%"
 
 
@@ -94,7 +94,7 @@ _CONNECTED = "selfheal_worker_broker_connected{%worker%}"
 
 _HPA = "horizontalpodautoscaler"
 _OF_KEDA = 'keda_scaler_detail_errors_total{scaledObject="%release%-worker",'
-#: Scraped through KEDA's pod its own namespace takes the label's place.
+#: If KEDA's pod is scraped, the pod's namespace replaces the label.
 _KEDA_ERRORS = (
     f'increase({_OF_KEDA}namespace="%namespace%"}}[10m])'
     f' or increase({_OF_KEDA}exported_namespace="%namespace%"}}[10m])'
@@ -103,7 +103,7 @@ _STATEFUL = 'kube_statefulset_status_replicas_ready{namespace="%namespace%",stat
 _DISK = "rabbitmq_disk_space_available_bytes{%broker%}"
 _DISK_LIMIT = "rabbitmq_disk_space_available_limit_bytes{%broker%}"
 
-#: Of the replicas only the leader looks at policies.
+#: Only the leader evaluates policies.
 _LEADS = "and on (pod) selfheal_remediator_leader{%remediator%} == 1"
 _POLICY_PODS = "selfheal_remediator_policy_pods{%remediator%"
 
@@ -117,13 +117,13 @@ _SLO = (
         "{{ $value | humanizePercentage }} of the messages of %release% fail",
         "{{ $value | humanizePercentage }} of the messages end as dead letters after all their "
         "retries; the objective allows {{ %successBudget% | humanizePercentage }} over 30 days. At "
-        "this pace the whole budget is gone within two to five days.",
+        "this rate the whole budget is used up within two to five days.",
         "selfheal-worker",
         "Failed share against the objective",
         5,
         night=(
-            "At 14.4 times the pace a night uses up a sixth of what may fail in 30 days, and "
-            "a complete failure uses up all of it within hours."
+            "At 14.4 times the allowed rate one night uses up a sixth of the budget of 30 days, "
+            "and a complete failure uses up all of it within hours."
         ),
     ),
     Alert(
@@ -145,7 +145,7 @@ _SLO = (
         "2m",
         _burn_fast("queue_wait_late", "waitBudget"),
         "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s",
-        "{{ $value | humanizePercentage }} of the messages were taken later than %waitSeconds% "
+        "{{ $value | humanizePercentage }} of the messages were received later than %waitSeconds% "
         "seconds after they were published; the objective allows "
         "{{ %waitBudget% | humanizePercentage }}.",
         "selfheal-worker",
@@ -160,7 +160,7 @@ _SLO = (
         _burn("queue_wait_late", "waitBudget", *_SLOW),
         "{{ $value | humanizePercentage }} of the messages of %release% wait over %waitSeconds% s, "
         "for hours",
-        "{{ $value | humanizePercentage }} of the messages were taken later than %waitSeconds% "
+        "{{ $value | humanizePercentage }} of the messages were received later than %waitSeconds% "
         "seconds after they were published; the objective allows "
         "{{ %waitBudget% | humanizePercentage }}.",
         "selfheal-worker",
@@ -190,15 +190,15 @@ _WORK = (
         "5m",
         _share(_MODEL_BREAKERS.replace(" and", " > 0 and", 1), _MODEL_BREAKERS),
         "{{ $value | humanizePercentage }} of the workers of %release% have stopped consuming: the model does not answer",
-        "{{ $value | humanizePercentage }} of the workers have waited for their model for %for%; those that "
-        "never had it count only once a first load must be over. Messages stay in the queue %queue% and lose no attempt; work goes on by itself once "
-        "the model answers.",
+        "{{ $value | humanizePercentage }} of the workers have waited for their model for %for%; workers "
+        "that never had it count only after the time that a first load may take. Messages stay in the queue %queue% and "
+        "no attempt is counted; work resumes by itself when the model answers.",
         "selfheal-model",
         "Breaker",
         0.5,
         night=(
-            "Nothing is answered until somebody brings the model back, and the messages of a "
-            "night take hours to work off."
+            "Nothing is answered until somebody restores the model, and the messages of a "
+            "night take hours to process."
         ),
     ),
     Alert(
@@ -208,14 +208,14 @@ _WORK = (
         "5m",
         _share(f"{_RESULTS_BREAKERS} > 0", _RESULTS_BREAKERS),
         "{{ $value | humanizePercentage }} of the workers of %release% cannot publish results",
-        "The broker has taken no results from {{ $value | humanizePercentage }} of the workers for %for%: the queue %results% is "
-        "missing, full, or refuses them. Nothing is lost; nothing is answered either.",
+        "The broker has accepted no results from {{ $value | humanizePercentage }} of the workers for %for%: the queue %results% is "
+        "missing, full, or rejects them. No message is lost, but nothing is answered.",
         "selfheal-worker",
         "Breakers",
         0.5,
         night=(
-            "Nothing is answered until somebody makes room for results or gives the queue "
-            "back; no part of the system can."
+            "Nothing is answered until somebody makes room for results or restores the queue; "
+            "no part of the system can."
         ),
     ),
     Alert(
@@ -228,7 +228,7 @@ _WORK = (
         " > %threshold%",
         "{{ $value | humanize }} workers of %release% have not become ready within %for%",
         "{{ $value | humanize }} workers run, have never answered a message and are not ready: the model does "
-        "not load or the broker is not reached.",
+        "not load or the broker is unreachable.",
         "selfheal-model",
         "Workers without a warm model",
         0,
@@ -239,17 +239,17 @@ _WORK = (
         "critical",
         "10m",
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"})'
-        # Of fewer KEDA starts nobody, as it was told to.
+        # For fewer messages KEDA starts no worker, by its configuration.
         " > (%threshold% + %activation%)"
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%queue%"}) == 0',
-        "{{ $value | humanize }} messages wait in %queue%, and nobody consumes",
-        "{{ $value | humanize }} messages are ready in the queue %queue% for %for% without one consumer.",
+        "{{ $value | humanize }} messages wait in %queue% without a consumer",
+        "{{ $value | humanize }} messages are ready in the queue %queue%, which has had no consumer for %for%.",
         "selfheal-overview",
         "Queue depth",
         0,
         night=(
-            "Nothing is answered, and whoever should have started a worker by now has not: it "
-            "does not come right by itself."
+            "Nothing is answered, and no autoscaler has started a worker in this time: it will "
+            "not recover by itself."
         ),
     ),
     Alert(
@@ -259,7 +259,7 @@ _WORK = (
         "30m",
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%results%"}) > %threshold%'
         ' and sum(rabbitmq_detailed_queue_consumers{%broker%,queue="%results%"}) == 0',
-        "{{ $value | humanize }} results lie in %results%, and nobody reads them",
+        "{{ $value | humanize }} results wait in %results% without a consumer",
         "{{ $value | humanize }} results are ready in the queue %results%, more than %threshold%, and it has had "
         "no consumer for %for%. The broker's disk is finite.",
         "selfheal-overview",
@@ -271,16 +271,16 @@ _WORK = (
         ("rabbitmq",),
         "critical",
         "5m",
-        # Of a broker of your own that no scrape reaches; who is connected to it knows better.
+        # For an external broker that is not scraped, the workers' connections decide.
         f"(max({_STATEFUL}) == 0 or max(up{{%broker%}}) == 0 unless on () max({_STATEFUL}) > 0)"
         f" unless on () max({_CONNECTED}) == 1",
         "{{ $value | humanize }} nodes of the broker of %release% run",
-        "Of the broker that %release% uses {{ $value | humanize }} nodes have been ready, or answered a "
+        "{{ $value | humanize }} nodes of the broker that %release% uses have been ready, or answered a "
         "scrape, for %for%, and no worker is connected to it.",
         "selfheal-overview",
         "Queue depth",
         night=(
-            "Publishers are refused, so that texts which their source cannot keep are lost, and nothing is "
+            "Publishers are rejected, so that texts which their source cannot store are lost, and nothing is "
             "answered."
         ),
     ),
@@ -291,8 +291,8 @@ _WORK = (
         "15m",
         'absent(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"})',
         "1 source of metrics is missing: RabbitMQ, for the queue %queue%",
-        "Prometheus has had nothing of RabbitMQ's /metrics/detailed about the queue %queue% for %for%: "
-        "the broker is down, not scraped, or the queue is gone. The alerts on queues cannot fire.",
+        "Prometheus has had no series of RabbitMQ's /metrics/detailed for the queue %queue% for %for%: "
+        "the broker is down or not scraped, or the queue was deleted. The alerts on queues cannot fire.",
         "selfheal-overview",
         "Queue depth",
     ),
@@ -303,9 +303,9 @@ _WORK = (
         "15m",
         f"min({_DISK} < %threshold% * {_DISK_LIMIT} or ({_DISK}"
         f" and predict_linear({_DISK}[1h], 14400) < {_DISK_LIMIT} and {_DISK} < 10 * {_DISK_LIMIT}))",
-        "{{ $value | humanize1024 }}B are left on the broker's disk, and then it blocks publishers",
+        "{{ $value | humanize1024 }}B are left on the broker's disk before it blocks publishers",
         "The disk of RabbitMQ has {{ $value | humanize1024 }}B free: less than %threshold% times the limit at which "
-        "it takes no more messages, or it comes to the limit within 4 hours.",
+        "it blocks publishers, or it will reach the limit within 4 hours.",
         "selfheal-overview",
         "Broker disk",
         2,
@@ -318,13 +318,12 @@ _WORK = (
         _share(f"{_CONNECTED} == 0", _CONNECTED),
         "{{ $value | humanizePercentage }} of the workers of %release% have no connection to the broker",
         "{{ $value | humanizePercentage }} of the workers have been without a connection to RabbitMQ for "
-        "%for%; they go on trying.",
+        "%for%; they keep trying to connect.",
         "selfheal-worker",
         "Broker connections",
         0.5,
         night=(
-            "Nothing is answered by them, and that the broker or the way to it is broken no "
-            "worker can repair."
+            "These workers answer nothing, and they cannot repair the broker or the network to it."
         ),
     ),
     Alert(
@@ -332,17 +331,17 @@ _WORK = (
         _WORKER,
         "critical",
         "5m",
-        # One is enough: the alarm is the broker's, and it tells only those that publish.
+        # One is enough: the alarm is the broker's, and only connections that publish are notified.
         "count(selfheal_worker_broker_blocked{%worker%} == 1) > %threshold%",
-        "The broker takes nothing from {{ $value | humanize }} workers of %release%",
-        "RabbitMQ blocks publishers (its memory or disk alarm) for %for%; {{ $value | humanize }} workers "
-        "wait with their results.",
+        "The broker blocks publishes of {{ $value | humanize }} workers of %release%",
+        "RabbitMQ has blocked publishers (its memory or disk alarm) for %for%; {{ $value | humanize }} workers "
+        "cannot publish their results.",
         "selfheal-worker",
         "Broker connections",
         0,
         night=(
-            "No publisher can hand over a message any more, so that texts which their source "
-            "cannot keep are lost."
+            "No publisher can publish messages any more, so that texts which their source "
+            "cannot store are lost."
         ),
     ),
     Alert(
@@ -352,7 +351,7 @@ _WORK = (
         "0m",
         f"sum({increase('selfheal_worker_handler_hangs_total{%worker%}', '30m')}) > %threshold%",
         '{{ $value | printf "%.0f" | humanize }} model calls of %release% passed their deadline in 30 minutes',
-        '{{ $value | printf "%.0f" | humanize }} calls did not come back by their deadline, more than '
+        '{{ $value | printf "%.0f" | humanize }} calls did not return by their deadline, more than '
         "%threshold% in 30 minutes; a worker whose calls all hang fails its liveness probe.",
         "selfheal-worker",
         "Hung handlers",
@@ -382,7 +381,7 @@ _WORK = (
         ' kube_pod_container_status_last_terminated_reason{%pods%,reason="OOMKilled"} == 1',
         '{{ $labels.pod }} was killed for its memory {{ $value | printf "%.0f" | humanize }} times in 30 minutes',
         "The container {{ $labels.container }} of {{ $labels.pod }} reached its memory limit; {{ $value "
-        '| printf "%.0f" | humanize }} restarts in 30 minutes. Restarts do not heal this: the limit or the load '
+        '| printf "%.0f" | humanize }} restarts in 30 minutes. Restarts do not fix this: the limit or the load '
         "must change.",
         "selfheal-overview",
         "Memory by pod",
@@ -396,7 +395,7 @@ _WORK = (
         "sum(kube_pod_status_unschedulable{%pods%}) > %threshold%",
         "{{ $value | humanize }} pods of %release% find no node",
         "{{ $value | humanize }} pods of %release% have been unschedulable for %for%: no node has room for "
-        "their requests, or too many nodes are held.",
+        "their requests, or too many nodes are cordoned.",
         "selfheal-overview",
         "Replicas",
         0,
@@ -409,8 +408,8 @@ _WORK = (
         'kube_deployment_status_replicas_ready{namespace="%namespace%",deployment="%release%-worker"}'
         " > %threshold% unless on () count(selfheal_worker_ready{%worker%}) > 0",
         "{{ $value | humanize }} workers of %release% are ready, and none is scraped",
-        "{{ $value | humanize }} workers are ready, and Prometheus has no metrics of any for %for%: the other "
-        "alerts on workers cannot fire.",
+        "{{ $value | humanize }} workers are ready, but Prometheus has had no metrics of them for %for%: the "
+        "other alerts on workers cannot fire.",
         "selfheal-overview",
         "Replicas",
         0,
@@ -423,7 +422,7 @@ _WORK = (
         'absent(kube_deployment_spec_replicas{namespace="%namespace%",'
         'deployment=~"%release%-(worker|remediator|ollama)"})',
         "1 source of metrics is missing: kube-state-metrics",
-        "Prometheus has had nothing of kube-state-metrics about the Deployments of %release% for %for%: "
+        "Prometheus has had no series of kube-state-metrics for the Deployments of %release% for %for%: "
         "the alerts on pods, replicas and the autoscaler cannot fire.",
         "selfheal-overview",
         "Replicas",
@@ -433,8 +432,8 @@ _WORK = (
         ("autoscaler",),
         "warning",
         "10m",
-        # KEDA's own metrics are off in its default install; what its autoscaler cannot do is in the
-        # conditions. Of no pod it is inactive by design.
+        # KEDA's own metrics are off in its default install; the conditions show what its autoscaler
+        # cannot do. Without a pod it is inactive by design.
         f'label_replace(sum({_KEDA_ERRORS}) > %threshold%, "cause", "errors of KEDA", "", "")'
         f" or label_replace(max by ({_HPA}, condition) (kube_{_HPA}_status_condition{{%autoscalers%,"
         'condition=~"AbleToScale|ScalingActive",status="false"}) == 1'
@@ -442,8 +441,8 @@ _WORK = (
         ', "cause", "$1 is False", "condition", "(.*)")',
         "The autoscaler of %release% has not scaled for %for% ({{ $labels.cause }})",
         "The autoscaler {{ $labels.horizontalpodautoscaler }} of %release% has failed for %for%: {{ $labels.cause "
-        '}} ({{ $value | printf "%.0f" | humanize }}). The number of workers is that of the fallback, or stays '
-        "as it is.",
+        '}} ({{ $value | printf "%.0f" | humanize }}). The number of workers is that of the fallback, or is '
+        "unchanged.",
         "selfheal-overview",
         "Autoscaler conditions",
         0,
@@ -456,7 +455,7 @@ _WORK = (
         'sum(rabbitmq_detailed_queue_messages_ready{%broker%,queue="%queue%"}) > %threshold% and'
         " max(kube_horizontalpodautoscaler_status_desired_replicas{%autoscaler%}) >= "
         "max(kube_horizontalpodautoscaler_spec_max_replicas{%autoscaler%})",
-        "{{ $value | humanize }} messages wait in %queue% with the most workers allowed",
+        "{{ $value | humanize }} messages wait in %queue% with the maximum of workers",
         "{{ $value | humanize }} messages are ready in %queue%, more than %threshold%, and the autoscaler has been at "
         "its maximum for %for%.",
         "selfheal-overview",
@@ -468,16 +467,16 @@ _WORK = (
         ("autoscaler",),
         "warning",
         "30m",
-        # ScalingLimited is true at the minimum too, where an idle queue keeps it; with a minimum that is
-        # the maximum nobody can tell.
+        # ScalingLimited is also true at the minimum, with an idle queue; if minimum and maximum are
+        # equal, the two cases cannot be distinguished.
         f"(max by ({_HPA}) (kube_{_HPA}_status_desired_replicas{{%autoscalers%}})"
         f" >= max by ({_HPA}) (kube_{_HPA}_spec_max_replicas{{%autoscalers%}}))"
         f" > max by ({_HPA}) (kube_{_HPA}_spec_min_replicas{{%autoscalers%}})"
         f" and on ({_HPA}) max by ({_HPA}) (kube_{_HPA}_status_condition{{%autoscalers%,"
         'condition="ScalingLimited",status="true"}) == 1',
-        "{{ $labels.horizontalpodautoscaler }} wants more than its {{ $value | humanize }} pods",
+        "{{ $labels.horizontalpodautoscaler }} needs more than its {{ $value | humanize }} pods",
         "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value | humanize }} for %for%, "
-        "and would go beyond it (ScalingLimited).",
+        "and would scale beyond it (ScalingLimited).",
         "selfheal-overview",
         "Autoscaler conditions",
     ),
@@ -489,9 +488,9 @@ _WORK = (
         'absent(keda_scaler_active{scaledObject="%release%-worker",namespace="%namespace%"}'
         ' or keda_scaler_active{scaledObject="%release%-worker",exported_namespace="%namespace%"})',
         "1 source of metrics is missing: KEDA, for %release%-worker",
-        "Prometheus has had nothing of KEDA about the ScaledObject %release%-worker for %for%: KEDA does "
+        "Prometheus has had no series of KEDA for the ScaledObject %release%-worker for %for%: KEDA does "
         "not run, does not scale it, or its metrics are off, as they are in its default install. Whether "
-        "it can read the queue is not known.",
+        "it can read the queue is unknown.",
         "selfheal-overview",
         "Scaler",
     ),
@@ -507,8 +506,8 @@ _WORK = (
         " == 1",
         "The rollout of {{ $labels.deployment }} is stuck ({{ $labels.condition }}, {{ $value | humanize }})",
         "{{ $labels.deployment }} has made no progress for %for% after its deadline (Progressing is "
-        "False), or its pods are refused (ReplicaFailure is True). {{ $value | humanize }} = stuck; the pods of "
-        "before serve on where there are any.",
+        "False), or its pods are rejected (ReplicaFailure is True). {{ $value | humanize }} = stuck; existing "
+        "pods of the previous version continue to run.",
         "selfheal-overview",
         "Replicas",
     ),
@@ -517,18 +516,18 @@ _WORK = (
         ("ollama",),
         "critical",
         "%startup%",
-        # By the Deployment: pods that were evicted or have failed stay behind, not ready for ever.
+        # By the Deployment: evicted and failed pods remain in the API and never become ready.
         f"max(kube_deployment_status_replicas_ready{{{_OLLAMA}}}) <= %threshold%"
         f" and max(kube_deployment_spec_replicas{{{_OLLAMA}}}) > 0",
         "{{ $value | humanize }} model servers of %release% are ready",
-        "Of the Ollama pods of %release% {{ $value | humanize }} have been ready for %for%: pulling or loading "
+        "{{ $value | humanize }} Ollama pods of %release% have been ready for %for%: pulling or loading "
         "the model takes too long, or fails.",
         "selfheal-model",
         "Workers without a warm model",
         0,
         night=(
-            "Nothing can be answered until a model server is ready, and the time that a first "
-            "load may take is over."
+            "Nothing can be answered until a model server is ready, and the time for a first load "
+            "is over."
         ),
     ),
 )
@@ -539,11 +538,11 @@ _NODES = (
         _REMEDIATOR,
         "warning",
         "5m",
-        # That it is not scraped says nothing of who leads: SelfhealRemediatorMetricsMissing.
+        # Missing metrics do not mean that none leads: see SelfhealRemediatorMetricsMissing.
         "sum(selfheal_remediator_leader{%remediator%}) <= %threshold%"
         f" or max(kube_deployment_status_replicas_ready{{{_REMEDIATORS}}}) <= %threshold%",
-        "{{ $value | humanize }} remediators lead: bad nodes are not looked after",
-        "{{ $value | humanize }} replicas of %release%-remediator hold the Lease, or are ready at all, for "
+        "{{ $value | humanize }} remediators lead: bad nodes are not handled",
+        "{{ $value | humanize }} replicas of %release%-remediator have been the leader, or ready, for "
         "%for%. No node is cordoned, drained or uncordoned.",
         "selfheal-remediation",
         "Leader",
@@ -557,7 +556,7 @@ _NODES = (
         "absent(selfheal_remediator_leader{%remediator%})",
         "1 source of metrics is missing: the pods of %release%-remediator",
         "Prometheus has had no metrics of %release%-remediator for %for%: the other alerts on nodes "
-        "cannot fire, and whether it leads is not known here.",
+        "cannot fire, and whether it has a leader is unknown.",
         "selfheal-remediation",
         "Leader",
     ),
@@ -583,10 +582,10 @@ _NODES = (
         "5m",
         "(max(selfheal_remediator_nodes_watch_age_seconds{%remediator%} " + _LEADS + ")"
         " or min(selfheal_remediator_nodes_watch_age_seconds{%remediator%})) > %threshold%",
-        "The remediator has heard nothing of the nodes for {{ $value | humanizeDuration }}",
-        "The node watch of the leader of %release%-remediator (of every replica, where none leads) "
-        "is silent for {{ $value | humanizeDuration }}, more than %threshold% seconds: while it is, "
-        "nothing new is cordoned.",
+        "The remediator's watch of nodes has been silent for {{ $value | humanizeDuration }}",
+        "The node watch of the leader of %release%-remediator (of every replica, if none leads) "
+        "has been silent for {{ $value | humanizeDuration }}, more than %threshold% seconds: nothing new "
+        "is cordoned meanwhile.",
         "selfheal-remediation",
         "Age of the last plan",
         120,
@@ -598,8 +597,8 @@ _NODES = (
         "4h",
         "max(selfheal_remediator_paused{%remediator%}) == 1",
         "Remediation has been paused for %for% ({{ $value | humanize }} = paused)",
-        "Somebody paused %release%-remediator at least %for% ago, or it only observes for so long "
-        "(observeFirst). `selfheal-remediator status` shows who and why, or until when; bad nodes stay in service.",
+        "Somebody paused %release%-remediator at least %for% ago, or observeFirst is that "
+        "long. `selfheal-remediator status` shows who and why, or until when; bad nodes stay in service.",
         "selfheal-remediation",
         "Leader",
     ),
@@ -609,8 +608,8 @@ _NODES = (
         "warning",
         "15m",
         "max(selfheal_remediator_read_only{%remediator%}) == 1",
-        "%release%-remediator only looks on ({{ $value | humanize }} = read only): another one was here first",
-        "A second remediator runs in this cluster for %for%. The older acts; %release%-remediator "
+        "%release%-remediator is read-only ({{ $value | humanize }} = read-only): another remediator is older",
+        "A second remediator has run in this cluster for %for%. The older one acts; %release%-remediator "
         "does not. Remove one of the two.",
         "selfheal-remediation",
         "Leader",
@@ -621,9 +620,9 @@ _NODES = (
         "warning",
         "5m",
         "min(selfheal_remediator_config_last_reload_successful{%remediator%}) == 0",
-        "The new configuration of %release%-remediator is not taken ({{ $value | humanize }} = refused)",
-        "The configuration file has been unusable for %for%; the rules from before are in force. The log names the "
-        "wrong key.",
+        "The new configuration of %release%-remediator is rejected ({{ $value | humanize }} = rejected)",
+        "The configuration file has been invalid for %for%; the previous configuration is in effect. The log names the "
+        "invalid key.",
         "selfheal-remediation",
         "Leader",
     ),
@@ -637,21 +636,21 @@ _NODES = (
         ' > %threshold%, "action", "a thread", "", "")',
         '{{ $value | printf "%.0f" | humanize }} times {{ $labels.action }} failed in 30 minutes',
         'In 30 minutes {{ $labels.action }} failed {{ $value | printf "%.0f" | humanize }} times, more than '
-        "%threshold%: the log of %release%-remediator says why.",
+        "%threshold%: see the log of %release%-remediator.",
         "selfheal-remediation",
         "Actions",
         3,
     ),
-    # Nobody is woken by it: it explains the alerts on pods that have no place because of it.
+    # Pages nobody: it explains alerts on pods that cannot be scheduled because of it.
     Alert(
         "SelfhealNodesCordoned",
         _REMEDIATOR,
         "info",
         "10m",
         "sum(max by (node) (selfheal_remediator_cordoned_node_info{%remediator%})) > %threshold%",
-        "{{ $value | humanize }} nodes are held by %release%-remediator",
-        "{{ $value | humanize }} nodes have been out of service for %for%, which is what the remediator is for. "
-        "Pods that find no place and workers that are too few have their cause here.",
+        "{{ $value | humanize }} nodes are cordoned by %release%-remediator",
+        "{{ $value | humanize }} nodes have been out of service for %for%, as configured. This explains pods "
+        "that cannot be scheduled and missing workers.",
         "selfheal-remediation",
         "Nodes cordoned",
         0,
@@ -662,9 +661,9 @@ _NODES = (
         "warning",
         "4h",
         "max by (node, condition) (selfheal_remediator_cordoned_node_info{%remediator%}) == 1",
-        "{{ $labels.node }} has been held for %for% ({{ $labels.condition }})",
-        "The remediator holds {{ $labels.node }} out of service for {{ $labels.condition }} for at least "
-        "%for%. A latched condition is gone only after a reboot.",
+        "{{ $labels.node }} has been cordoned for %for% ({{ $labels.condition }})",
+        "The remediator has kept {{ $labels.node }} cordoned because of {{ $labels.condition }} for at least "
+        "%for%. A latched condition ends only with a reboot.",
         "selfheal-remediation",
         "Nodes cordoned",
     ),
@@ -675,7 +674,7 @@ _NODES = (
         "15m",
         "max by (cause) (selfheal_remediator_drain_blocked_pods{%remediator%}) > %threshold%",
         "{{ $value | humanize }} pods block a drain ({{ $labels.cause }})",
-        "{{ $value | humanize }} pods cannot leave a node that is being drained, for %for%; cause: "
+        "{{ $value | humanize }} pods could not be evicted from a node that is being drained for %for%; cause: "
         "{{ $labels.cause }}. The node's Events name the pods and the budget.",
         "selfheal-remediation",
         "Pods that block a drain",
@@ -687,11 +686,11 @@ _NODES = (
         "warning",
         "5m",
         "max(selfheal_remediator_oldest_drain_seconds{%remediator%}) > %threshold%",
-        "A drain has been going on for {{ $value | humanizeDuration }}",
+        "A drain has been running for {{ $value | humanizeDuration }}",
         "The oldest unfinished drain is {{ $value | humanizeDuration }} old, more than %threshold% "
         "seconds.",
         "selfheal-remediation",
-        "Drains under way",
+        "Running drains",
         3600,
     ),
     Alert(
@@ -716,7 +715,7 @@ _NODES = (
         "max by (limit) (selfheal_remediator_limited_nodes{%remediator%,"
         f'limit!~"{_PACES}"}}) > %threshold%',
         "{{ $value | humanize }} bad nodes wait for the limit {{ $labels.limit }}",
-        "{{ $value | humanize }} nodes call for a cordon or drain that the limit {{ $labels.limit }} has held back "
+        "{{ $value | humanize }} nodes need a cordon or drain that the limit {{ $labels.limit }} has deferred "
         "for %for%.",
         "selfheal-remediation",
         "Limits",
@@ -730,14 +729,14 @@ _NODES = (
         'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="suspected-detector"})'
         " > %threshold%",
         "{{ $value | humanize }} nodes report the same at once: the detector is suspected",
-        "{{ $value | humanize }} nodes went bad with the same condition and reason within seconds. The remediator "
-        "holds it back: either the detector is wrong, or a change has hit many nodes.",
+        "{{ $value | humanize }} nodes reported the same condition and reason within seconds. The remediator "
+        "defers their actions: either the detector is wrong, or a change has affected many nodes.",
         "selfheal-remediation",
-        "Signals not believed",
+        "Ignored signals",
         0,
         night=(
             "Either many nodes are really failing, and nothing is done about them until "
-            "somebody says that it is true, or the detector has to be rolled back."
+            "somebody confirms the condition, or the detector has to be rolled back."
         ),
     ),
     Alert(
@@ -747,14 +746,14 @@ _NODES = (
         "10m",
         'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="stale-heartbeat"})'
         " > %threshold%",
-        "{{ $value | humanize }} nodes are bad by a signal whose writer is silent",
-        "{{ $value | humanize }} nodes carry a bad condition that nobody has confirmed for longer than the rule's "
-        "heartbeat; for %for% it has not been acted on.",
+        "{{ $value | humanize }} nodes have a bad condition whose detector is silent",
+        "{{ $value | humanize }} nodes have a bad condition that their detector has not renewed for longer than the rule's "
+        "heartbeat; it has been ignored for %for%.",
         "selfheal-remediation",
-        "Signals not believed",
+        "Ignored signals",
         0,
     ),
-    # Later than the alerts on a model or a broker that is away, which inhibit it.
+    # Later than the alerts on an unavailable model or broker, which inhibit it.
     Alert(
         "SelfhealPolicyPodsDown",
         _REMEDIATOR,
@@ -763,13 +762,13 @@ _NODES = (
         f'max by (policy) ({_POLICY_PODS},state="desired"}} {_LEADS}) > %threshold%'
         f' and max by (policy) ({_POLICY_PODS},state="healthy"}} {_LEADS}) == 0',
         "None of the {{ $value | humanize }} pods of the HealingPolicy {{ $labels.policy }} is healthy",
-        "Of the {{ $value | humanize }} pods that the policy {{ $labels.policy }} looks after none has been healthy "
-        "for %for%. `kubectl get healingpolicies` says whether it heals, waits or gave up.",
+        "None of the {{ $value | humanize }} pods that the policy {{ $labels.policy }} selects has been healthy "
+        "for %for%. `kubectl get healingpolicies` shows whether it heals, waits or gave up.",
         "selfheal-remediation",
         "Pods of policies",
         0,
         night=(
-            "What these pods serve is down as a whole, and the restarts that the policy "
+            "The application of these pods is completely down, and the restarts that the policy "
             "allows have not helped."
         ),
     ),
@@ -781,8 +780,8 @@ _NODES = (
         'max by (policy) (selfheal_remediator_policy_state{%remediator%,state="GaveUp"} '
         f"{_LEADS}) == 1",
         "The HealingPolicy {{ $labels.policy }} gave up ({{ $value | humanize }} = gave up)",
-        "The policy {{ $labels.policy }} restarts nothing any more: what it allows within 1 hour did not "
-        "help, or its pods are unhealthy on every node, which no restart heals. It begins again after a "
+        "The policy {{ $labels.policy }} no longer restarts pods: the restarts that it allows within 1 hour did not "
+        "help, or its pods are unhealthy on every node, which restarts do not fix. It resumes after a "
         "rollout, a change of the policy, or 10 minutes of health.",
         "selfheal-remediation",
         "State of policies",
@@ -796,7 +795,7 @@ _NODES = (
         f"{_LEADS}) == 1",
         "No restart can help the pods of the HealingPolicy {{ $labels.policy }} ({{ $value | humanize }} = degraded)",
         "The policy {{ $labels.policy }} has been Degraded for %for%: its pods are unhealthy in a way that "
-        "no restart heals, or the policy itself cannot be used. `kubectl get healingpolicies` says which.",
+        "restarts do not fix, or the policy itself is invalid. `kubectl get healingpolicies` shows which.",
         "selfheal-remediation",
         "State of policies",
     ),
@@ -807,12 +806,12 @@ _NODES = (
         "5m",
         f"max by (policy) (selfheal_remediator_policy_rollouts_stuck{{%remediator%}} {_LEADS})"
         " > %threshold%",
-        "{{ $value | humanize }} roll-outs under the HealingPolicy {{ $labels.policy }} have stopped",
-        "{{ $value | humanize }} owners of the pods that {{ $labels.policy }} looks after (Deployments, "
-        "StatefulSets, DaemonSets) have made no progress with their roll-out past its deadline. The "
+        "{{ $value | humanize }} rollouts under the HealingPolicy {{ $labels.policy }} have stopped",
+        "{{ $value | humanize }} owners of the pods that {{ $labels.policy }} selects (Deployments, "
+        "StatefulSets, DaemonSets) have made no progress with their rollout past its deadline. The "
         "policy's condition RolloutStuck names them.",
         "selfheal-remediation",
-        "Roll-outs that have stopped",
+        "Stuck rollouts",
         0,
     ),
     Alert(
@@ -823,8 +822,8 @@ _NODES = (
         'sum(kube_daemonset_status_number_unavailable{namespace="%detectorNamespace%",'
         'daemonset="%release%-node-problem-detector"}) > %threshold%',
         "{{ $value | humanize }} nodes have no working node-problem-detector",
-        "{{ $value | humanize }} pods of %release%-node-problem-detector have been unavailable for %for%: what "
-        "happens on their nodes is not seen.",
+        "{{ $value | humanize }} pods of %release%-node-problem-detector have been unavailable for %for%: problems "
+        "on their nodes are not detected.",
         "selfheal-remediation",
         "Detectors that do not run",
         0,

@@ -24,7 +24,7 @@ _CALLED = Row(
     (
         Panel(
             "Calls",
-            "Model calls a second, by provider, model and version.",
+            "Model calls per second, by provider, model and version.",
             "cps",
             (Query(f"sum by ({_BY}) (rate({_CALLS}[$__rate_interval]))", _LEGEND),),
             empty=_NONE,
@@ -38,7 +38,7 @@ _CALLED = Row(
         ),
         Panel(
             "Errors",
-            "Failed calls a second by model and kind of error. ModelUnavailableError opens the breaker; "
+            "Failed calls per second by model and kind of error. ModelUnavailableError opens the breaker; "
             "others are retried.",
             "cps",
             (
@@ -66,7 +66,7 @@ _CALLED = Row(
         Panel(
             "Calls at once",
             "Calls of each model that run, and that may run at once: fewer while its server is "
-            "overloaded (429, 503), none while it wants a pause.",
+            "overloaded (429, 503), none while it requests a pause.",
             "short",
             tuple(
                 Query(
@@ -79,7 +79,7 @@ _CALLED = Row(
         ),
         Panel(
             "Tokens",
-            "Tokens a second, as the provider counted them. The builtin model has none.",
+            "Tokens per second, as the provider counted them. The builtin model has none.",
             "short",
             (
                 Query(
@@ -91,7 +91,7 @@ _CALLED = Row(
             empty="the provider counts no tokens",
         ),
         Panel(
-            "Tokens a call",
+            "Tokens per call",
             "Tokens of one call, by kind: the median, and what 95 of 100 stay under.",
             "short",
             tuple(
@@ -112,7 +112,7 @@ _UP = Row(
     (
         Panel(
             "Breaker",
-            "Open: the model does not answer and this worker does not consume. A probe each few seconds "
+            "Open: the model does not answer and this worker does not consume. A probe every few seconds "
             "closes it.",
             "short",
             (
@@ -138,7 +138,7 @@ _UP = Row(
         ),
         Panel(
             "Load time",
-            "What it took a worker to have its model ready, by provider, model and version: the longest.",
+            "Longest time that a worker needed to have its model ready, by provider, model and version.",
             "s",
             (
                 Query(
@@ -151,7 +151,7 @@ _UP = Row(
         ),
         Panel(
             "Answered by a fallback",
-            "Answers a second of another model than the active one; they say `degraded: true`.",
+            "Answers per second of another model than the active one; they are marked `degraded: true`.",
             "cps",
             (
                 Query(
@@ -169,6 +169,6 @@ _UP = Row(
 MODEL = Board(
     "selfheal-model",
     "selfheal / Model",
-    "How fast and how well models answer, by provider, model and version.",
+    "Latency and errors of model calls, by provider, model and version.",
     (_CALLED, _UP),
 )

@@ -1,4 +1,4 @@
-"""Is work flowing, and is the cluster healthy?"""
+"""Are messages processed, and is the cluster healthy?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from dashboards.panels import (
 
 _STATE_METRICS = "no data: kube-state-metrics is not scraped"
 _KUBELET = "no data: the kubelet's cAdvisor is not scraped"
-_QUEUES = "no data: RabbitMQ's /metrics/detailed is not scraped, or another broker is chosen above"
+_QUEUES = (
+    "no data: RabbitMQ's /metrics/detailed is not scraped, or another broker is selected above"
+)
 _WORKERS = "no data: scaled to zero, or not scraped"
 _CALLS = f"gen_ai_client_operation_duration_seconds_count{{{WORKER}}}"
 _BAD_CALLS = f'gen_ai_client_operation_duration_seconds_count{{{WORKER},error_type!=""}}'
@@ -34,7 +36,7 @@ _DEAD = increase("selfheal_worker_dead_letters_total{%worker%}", "30m").replace(
 
 
 def _alerts(severity: str, value: int) -> Query:
-    """Told apart by value, because colours go by values."""
+    """A distinct value per severity, because colours depend on values."""
     firing = f'ALERTS{{{FIRING},severity="{severity}"}}'
     return Query(f"{value} * max by (alertname) ({firing})", f"{{{{alertname}}}} ({severity})")
 
@@ -49,12 +51,12 @@ def _condition(condition: str, legend: str) -> Query:
 
 
 def _keda(metric: str, form: str = "{}") -> str:
-    """What KEDA says of this release: each of its series, in the form."""
+    """KEDA's series of this release."""
     return " or ".join(form.format(f"{metric}{{{matchers}}}") for matchers in KEDA)
 
 
 def _own(metric: str, chosen: str = "") -> str:
-    """Of the release's broker, also while that is down; of a release without, of the one chosen."""
+    """Of the release's broker, also while it is down; without a broker of its own, of the selected one."""
     bundled = f'kube_statefulset_status_replicas_ready{{{PLACE},statefulset="$release-rabbitmq"}}'
     return (
         f"{metric}{{{BROKER}{chosen}}} or {metric}{{{OWN_BROKER}{chosen}}}"
@@ -67,7 +69,7 @@ def _queues(metric: str) -> str:
     return f"sum by (namespace, queue) ({_own(metric, chosen)})"
 
 
-#: Which pod is on which node; a pod that was made again under its name is on one of the two.
+#: Which pod is on which node; a pod that was recreated under its name is on one of the two.
 _ON_NODE = (
     "topk by (cluster, namespace, pod) (1, max by (cluster, namespace, pod, node) ("
     f'kube_pod_info{{{CLUSTER},node!=""}}))'
@@ -93,7 +95,7 @@ def _used(series: str, resource: str, *, rate: bool) -> tuple[Query, ...]:
 
 
 def _requested(resource: str) -> tuple[Query, ...]:
-    """What has ended, or was evicted and left behind, requests nothing any more."""
+    """Pods that have ended, or were evicted and remain in the API, request nothing any more."""
     asked = f'kube_pod_container_resource_requests{{{CLUSTER},resource="{resource}",node!=""}}'
     runs = f'kube_pod_status_phase{{{CLUSTER},phase=~"Pending|Running"}} == 1'
     return _most(f"{asked} and on (cluster, namespace, pod, uid) ({runs})", resource)
@@ -105,7 +107,7 @@ _WORK = Row(
     (
         Panel(
             "Firing alerts",
-            "Alerts of this release that fire, and since when. Each names its runbook.",
+            "Firing alerts of this release, and since when. Each names its runbook.",
             "short",
             (_alerts("critical", 2), _alerts("warning", 1), _alerts("info", 0)),
             kind="timeline",
@@ -117,7 +119,7 @@ _WORK = Row(
         ),
         Panel(
             "Answered",
-            "Messages answered a second, by all workers.",
+            "Messages answered per second, by all workers.",
             "cps",
             (Query(f"sum({_ANSWERED})"),),
             kind="number",
@@ -138,7 +140,7 @@ _WORK = Row(
         ),
         Panel(
             "Wait in the queue",
-            "95 of 100 messages were taken within this time after they were published.",
+            "95 of 100 messages were received within this time after they were published.",
             "s",
             (
                 Query(
@@ -154,7 +156,7 @@ _WORK = Row(
         ),
         Panel(
             "Dead letters",
-            "Messages that were dead-lettered within 30 minutes, for whatever reason.",
+            "Messages that were dead-lettered within 30 minutes, for any reason.",
             "short",
             (Query(f"round(sum({_DEAD}))"),),
             kind="number",
@@ -217,7 +219,7 @@ _WORK = Row(
         ),
         Panel(
             "Remediator leads",
-            "1: a remediator holds the Lease. 0: nobody looks after the nodes.",
+            "1: a remediator is the leader. 0: no remediator acts on nodes.",
             "short",
             (Query(f"sum(selfheal_remediator_leader{{{REMEDIATOR}}})"),),
             kind="number",
@@ -228,8 +230,8 @@ _WORK = Row(
         ),
         Panel(
             "Queue depth",
-            "Messages ready in each queue, and in work. A results queue that only grows has no reader. With a "
-            "broker of your own: choose its namespace and the queues above.",
+            "Ready and unacknowledged messages of each queue. A result queue that only grows has no consumer. "
+            "With your own broker, select its namespace and the queues above.",
             "short",
             (
                 Query(
@@ -238,7 +240,7 @@ _WORK = Row(
                 ),
                 Query(
                     _queues("rabbitmq_detailed_queue_messages_unacked"),
-                    "{{queue}} in work {{namespace}}",
+                    "{{queue}} unacknowledged {{namespace}}",
                 ),
             ),
             empty=_QUEUES,
@@ -252,7 +254,7 @@ _WORK = Row(
         ),
         Panel(
             "Settled",
-            "What became of messages, a second.",
+            "Outcomes of messages per second.",
             "cps",
             (
                 Query(
@@ -271,7 +273,7 @@ _SCALE = Row(
     (
         Panel(
             "Replicas",
-            "Workers that the Deployment wants and that are ready, what the autoscaler asks for, and its maximum.",
+            "Desired and ready workers of the Deployment, the autoscaler's desired number, and its maximum.",
             "short",
             (
                 Query(f"max(kube_deployment_spec_replicas{{{DEPLOYMENT}}})", "wanted"),
@@ -326,7 +328,7 @@ _SCALE = Row(
         ),
         Panel(
             "Killed for memory",
-            "Containers whose last end was the memory limit.",
+            "Containers that were last terminated at their memory limit.",
             "short",
             (
                 Query(
@@ -339,14 +341,14 @@ _SCALE = Row(
         ),
         Panel(
             "Pods without a node",
-            "Pods that the scheduler cannot place.",
+            "Pods that cannot be scheduled.",
             "short",
             (Query(f"sum(kube_pod_status_unschedulable{{{PODS}}})", "unschedulable"),),
             empty="none, or kube-state-metrics is not scraped",
         ),
         Panel(
             "Cordoned nodes",
-            "Nodes of the cluster that are unschedulable, whoever made them so.",
+            "Nodes of the cluster that are unschedulable, whoever cordoned them.",
             "short",
             (Query(f"sum(kube_node_spec_unschedulable{{{CLUSTER}}})", "cordoned"),),
             empty=_STATE_METRICS,
@@ -359,7 +361,7 @@ _RESOURCES = Row(
     (
         Panel(
             "CPU by pod",
-            "CPU in use, what is requested for one container of its kind, and where it is held back.",
+            "CPU usage, and the request and limit of one container of each kind.",
             "short",
             (
                 Query(
@@ -405,7 +407,7 @@ _RESOURCES = Row(
         ),
         Panel(
             "Throttling",
-            "Share of the scheduling periods in which a container was held back by its CPU limit.",
+            "Share of the scheduling periods in which a container was throttled by its CPU limit.",
             "percentunit",
             (
                 Query(
@@ -419,7 +421,7 @@ _RESOURCES = Row(
         ),
         Panel(
             "Broker disk",
-            "Free space on the broker's disk, and the limit below which it takes no more messages.",
+            "Free space on the broker's disk, and the limit below which it blocks publishers.",
             "bytes",
             (
                 Query(f"min({_own('rabbitmq_disk_space_available_bytes')})", "free"),
@@ -450,7 +452,7 @@ _RESOURCES = Row(
         Panel(
             "CPU requested by node",
             "The ten most booked nodes: CPU that their pods request, as a share of what the node has for "
-            "pods. Near 100 % there is no room for the pods of a drained node.",
+            "pods. Near 100 % the pods of a drained node do not fit.",
             "percentunit",
             _requested("cpu"),
             empty=_STATE_METRICS,
@@ -460,7 +462,7 @@ _RESOURCES = Row(
         Panel(
             "Memory requested by node",
             "The ten most booked nodes: memory that their pods request, as a share of what the node has "
-            "for pods. Near 100 % there is no room for the pods of a drained node.",
+            "for pods. Near 100 % the pods of a drained node do not fit.",
             "percentunit",
             _requested("memory"),
             empty=_STATE_METRICS,
@@ -473,6 +475,6 @@ _RESOURCES = Row(
 OVERVIEW = Board(
     "selfheal-overview",
     "selfheal / Overview",
-    "Is work flowing, and is the cluster healthy?",
+    "Are messages processed, and is the cluster healthy?",
     (_WORK, _SCALE, _RESOURCES),
 )

@@ -38,7 +38,7 @@ PLACE = 'cluster=~"$cluster",namespace="$namespace"'
 WORKER = f'{PLACE},pod=~"$release-worker{_TWO}"'
 REMEDIATOR = f'{PLACE},pod=~"$release-remediator{_TWO}"'
 BROKER = f'{PLACE},pod=~"$release-rabbitmq-[0-9]+"'
-#: Of a broker that this release did not bring: where the metrics of the one that was chosen are.
+#: Of an external broker: the matchers of the selected one.
 OWN_BROKER = 'cluster=~"$cluster",namespace=~"$broker"'
 PODS = f'{PLACE},pod=~"$release-(worker|remediator|ollama){_TWO}|$release-rabbitmq-[0-9]+"'
 CLUSTER = 'cluster=~"$cluster"'
@@ -48,7 +48,7 @@ AUTOSCALERS = f'{PLACE},horizontalpodautoscaler=~"(keda-hpa-)?$release-worker|$r
 FIRING = f'{PLACE},release="$release",alertstate="firing"'
 #: KEDA's own namespace may have taken the label's place.
 KEDA = (f"{PLACE},{_SCALED}", f'{CLUSTER},exported_namespace="$namespace",{_SCALED}')
-#: Series by which releases are found. Of workers at zero replicas KEDA's autoscaler is still there.
+#: Series by which releases are found. With zero workers KEDA's autoscaler still exists.
 _RELEASES = (
     '__name__=~"selfheal_worker_ready|selfheal_remediator_leader|'
     'kube_horizontalpodautoscaler_spec_max_replicas",'

@@ -20,7 +20,7 @@ _NODES = Row(
     (
         Panel(
             "Nodes cordoned",
-            "Each node that is held, for which condition and how far: cordoned, being drained, empty.",
+            "Each cordoned node, with its condition and phase: cordoned, draining, drained.",
             "short",
             (
                 Query(
@@ -30,14 +30,14 @@ _NODES = Row(
                 ),
             ),
             kind="timeline",
-            empty="no node is held",
+            empty="no node is cordoned",
             steps=((None, "orange"),),
-            mappings={"1": "held"},
+            mappings={"1": "cordoned"},
             width=16,
         ),
         Panel(
             "Conditions",
-            "Bad conditions of nodes as the API server has them, whoever set them.",
+            "Bad conditions of nodes in the API server, whoever set them.",
             "short",
             (
                 Query(
@@ -54,7 +54,7 @@ _NODES = Row(
         ),
         Panel(
             "Conditions by node",
-            "Each node's bad conditions over time, and whether it is cordoned, whoever did it.",
+            "Each node's bad conditions over time, and whether it is cordoned, whoever cordoned it.",
             "short",
             (
                 Query(
@@ -80,7 +80,7 @@ _NODES = Row(
         ),
         Panel(
             "Standing",
-            "What each node calls for, as the leader sees it.",
+            "The state of each node, as the leader evaluates it.",
             "short",
             (Query(f"max by (state) (selfheal_remediator_nodes{{{REMEDIATOR}}})", "{{state}}"),),
             empty=_OFF,
@@ -88,7 +88,7 @@ _NODES = Row(
         ),
         Panel(
             "Actions",
-            "Changes of nodes within 5 minutes, by result. `overtaken`: the fresh read said otherwise.",
+            "Changes of nodes within 5 minutes, by result. `overtaken`: the node had changed when it was read again.",
             "short",
             (
                 Query(
@@ -100,7 +100,7 @@ _NODES = Row(
             empty="nothing was done",
         ),
         Panel(
-            "Problems seen by the detector",
+            "Problems reported by the detector",
             "node-problem-detector's own counters: kernel messages and checks, within 5 minutes.",
             "short",
             (
@@ -121,7 +121,7 @@ _DRAINS = Row(
     "Drains",
     (
         Panel(
-            "Drains under way",
+            "Running drains",
             "Nodes being drained, and the age of the oldest drain.",
             "short",
             (Query(f"max(selfheal_remediator_draining_nodes{{{REMEDIATOR}}})", "draining"),),
@@ -137,7 +137,7 @@ _DRAINS = Row(
         ),
         Panel(
             "Pods that block a drain",
-            "Pods that cannot leave, by cause. The node's Events name them and their budget.",
+            "Pods that cannot be evicted, by cause. The node's Events name them and their budget.",
             "short",
             (
                 Query(
@@ -150,7 +150,7 @@ _DRAINS = Row(
         ),
         Panel(
             "Drains",
-            "Drains that ended within an hour: with the node empty, or for want of room.",
+            "Drains that ended within an hour: the node is empty, or its pods did not fit elsewhere.",
             "short",
             (
                 Query(
@@ -170,7 +170,7 @@ _DRAINS = Row(
         ),
         Panel(
             "Evictions",
-            "Answers to eviction requests within 5 minutes. `pdb`: refused by a disruption budget.",
+            "Answers to eviction requests within 5 minutes. `pdb`: refused by a PodDisruptionBudget.",
             "short",
             (
                 Query(
@@ -189,7 +189,7 @@ _POLICIES = Row(
     (
         Panel(
             "Pods of policies",
-            "For each HealingPolicy: the pods that their owners want, and those that are healthy.",
+            "For each HealingPolicy: the desired pods of their owners, and the healthy pods.",
             "short",
             (
                 Query(
@@ -201,8 +201,8 @@ _POLICIES = Row(
         ),
         Panel(
             "State of policies",
-            "Healing: a restart is under way. Throttled: one is called for and has to wait. GaveUp: "
-            "the hour's restarts did not help, or all pods are ill. Degraded: no restart can help.",
+            "Healing: a pod is being restarted. Throttled: a restart is needed and has to wait. GaveUp: "
+            "the hour's restarts did not help, or all pods are unhealthy. Degraded: no restart can help.",
             "short",
             (
                 Query(
@@ -218,8 +218,8 @@ _POLICIES = Row(
             width=16,
         ),
         Panel(
-            "Roll-outs that have stopped",
-            "Owners of a policy's pods whose roll-out makes no progress past its deadline. The policy's "
+            "Stuck rollouts",
+            "Owners of a policy's pods whose rollout makes no progress past its deadline. The policy's "
             "condition RolloutStuck names them.",
             "short",
             (
@@ -233,7 +233,7 @@ _POLICIES = Row(
         ),
         Panel(
             "Restarts by policies",
-            "Pods restarted within an hour, by what was wrong with them.",
+            "Pods restarted within an hour, by cause.",
             "short",
             (
                 Query(
@@ -245,8 +245,8 @@ _POLICIES = Row(
             empty="no pod was restarted",
         ),
         Panel(
-            "Restarts that were not made",
-            "Evictions that were asked for and not granted within 5 minutes. `pdb`: refused by a "
+            "Failed restarts",
+            "Evictions of unhealthy pods that were refused within 5 minutes. `pdb`: refused by a "
             "disruption budget.",
             "short",
             (
@@ -259,8 +259,8 @@ _POLICIES = Row(
             empty="none",
         ),
         Panel(
-            "Questions about progress",
-            "Pods asked each second how their work goes. One that is silent is not taken for hung.",
+            "Progress probes",
+            "Progress probes of pods per second. A pod that does not answer does not count as hung.",
             "reqps",
             (
                 Query(
@@ -292,8 +292,8 @@ _SAFETY = Row(
             steps=((None, "green"), (1, "orange")),
         ),
         Panel(
-            "Signals not believed",
-            "Nodes with a bad condition that is not acted on: its writer is silent, or many nodes say "
+            "Ignored signals",
+            "Nodes with a bad condition that is ignored: its detector is silent, or many nodes report "
             "the same at once.",
             "short",
             (
@@ -307,7 +307,7 @@ _SAFETY = Row(
         ),
         Panel(
             "From condition to cordon",
-            "Mean time from a condition first seen to the node cordoned, over an hour; the rule's "
+            "Mean time from the first observation of a condition to the cordon, over an hour; the rule's "
             "duration is part of it.",
             "s",
             (_mean("selfheal_remediator_condition_to_cordon_seconds", "condition"),),
@@ -315,7 +315,7 @@ _SAFETY = Row(
         ),
         Panel(
             "Delay of actions",
-            "From the end of a rule's duration to the node cordoned: 99 of 100 within this time, over an "
+            "From the end of a rule's duration to the cordon: 99 of 100 within this time, over an "
             "hour.",
             "s",
             (
@@ -348,7 +348,7 @@ _SELF = Row(
     (
         Panel(
             "Leader",
-            "Who leads; whether it is paused (or only observes at first), only looks on, or runs with an older configuration.",
+            "The leader, and whether it is paused (or in observeFirst), read-only, or uses an older configuration.",
             "short",
             (
                 Query(
@@ -368,7 +368,7 @@ _SELF = Row(
         ),
         Panel(
             "Age of the last plan",
-            "Seconds since the leader last made a plan, and since the node watch last spoke.",
+            "Seconds since the leader last made a plan, and since the last update of the node watch.",
             "s",
             (
                 Query(
@@ -383,7 +383,7 @@ _SELF = Row(
         ),
         Panel(
             "Requests to the API server",
-            "Requests a second, by verb and answer. Idle is under 0.5.",
+            "Requests per second, by verb and status code. Below 0.5 when idle.",
             "reqps",
             (
                 Query(
@@ -417,7 +417,7 @@ _SELF = Row(
         ),
         Panel(
             "Lists of all nodes",
-            "Complete lists within an hour; one at the start, more when watches break.",
+            "Complete lists within an hour; one at start, more when watches break.",
             "short",
             (
                 Query(
@@ -430,7 +430,7 @@ _SELF = Row(
         ),
         Panel(
             "Unexpected failures",
-            "Exceptions in threads within 5 minutes that no answer explains; the threads went on.",
+            "Unexpected exceptions in threads within 5 minutes; the threads continued.",
             "short",
             (
                 Query(
@@ -460,6 +460,6 @@ _SELF = Row(
 REMEDIATION = Board(
     "selfheal-remediation",
     "selfheal / Remediation",
-    "Which nodes are bad, what is done about them, and what holds it back.",
+    "Which nodes are bad, what is done about them, and what limits it.",
     (_NODES, _DRAINS, _POLICIES, _SAFETY, _SELF),
 )

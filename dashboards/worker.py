@@ -9,7 +9,7 @@ _NONE = "no worker runs"
 
 
 def _of_workers(expr: str) -> str:
-    """An expression of the rules, for the release that was chosen and the default objectives."""
+    """An expression of the rules, for the selected release and the default objectives."""
     return expr.replace("%worker%", WORKER).replace("%waitSeconds%", "60")
 
 
@@ -29,8 +29,8 @@ _FLOW = Row(
     (
         Panel(
             "Outcomes",
-            "What became of messages, a second: answered, retried, dead-lettered, handed back at a "
-            "shutdown, or lost with the connection (the broker delivers those again).",
+            "Outcomes of messages per second: answered, retried, dead-lettered, requeued at a "
+            "shutdown, or lost with the connection (the broker redelivers those).",
             "cps",
             (
                 Query(
@@ -60,11 +60,11 @@ _FLOW = Row(
         ),
         Panel(
             "In flight",
-            "Messages in work in each worker, and how many may be.",
+            "Messages in flight in each worker, and the maximum.",
             "short",
             (
                 Query(f"sum by (pod) (selfheal_worker_in_flight{{{WORKER}}})", "{{pod}}"),
-                Query(f"max(selfheal_worker_concurrency{{{WORKER}}})", "most in one worker"),
+                Query(f"max(selfheal_worker_concurrency{{{WORKER}}})", "maximum per worker"),
             ),
             empty=_NONE,
         ),
@@ -86,7 +86,7 @@ _FLOW = Row(
         ),
         Panel(
             "Retries",
-            "Messages sent to a delay queue, a second.",
+            "Messages sent to a delay queue per second.",
             "cps",
             (
                 Query(
@@ -105,7 +105,7 @@ _PROMISES = Row(
     (
         Panel(
             "Failed share against the objective",
-            "Share of the messages that fail for good, by the windows of the burn rate alerts. The line "
+            "Share of the messages that fail permanently, by the windows of the burn rate alerts. The line "
             "is the default objective (99 %).",
             "percentunit",
             tuple(Query(_of_workers(failed(window)), window) for window in ("5m", "1h", "6h")),
@@ -115,7 +115,7 @@ _PROMISES = Row(
         ),
         Panel(
             "Late share against the objective",
-            "Share of the messages taken later than 60 s after they were published, by the windows of "
+            "Share of the messages received later than 60 s after they were published, by the windows of "
             "the burn rate alerts. The line is the default objective (95 %).",
             "percentunit",
             tuple(Query(_of_workers(late(window)), window) for window in ("5m", "1h", "6h")),
@@ -185,7 +185,7 @@ _STATE = Row(
         ),
         Panel(
             "CPU",
-            "CPU seconds a second of each worker's process.",
+            "CPU seconds per second of each worker's process.",
             "short",
             (
                 Query(
@@ -208,6 +208,6 @@ _STATE = Row(
 WORKER_BOARD = Board(
     "selfheal-worker",
     "selfheal / Worker",
-    "What the workers do with messages, and how well.",
+    "Outcomes, durations and health of the workers.",
     (_FLOW, _PROMISES, _STATE),
 )

@@ -1,4 +1,4 @@
-{{/* What the values add to the chart's own objects. Each template here that writes fields is told at which column (`at`), and
+{{/* What the values add to the chart's own objects. Each template here that writes fields gets its column (`at`), and
      writes nothing where nothing is added. */}}
 
 {{/* The name of a component's ServiceAccount. dict: account (its `serviceAccount` values), name (of the one that the chart
@@ -7,7 +7,7 @@
 {{- .account.name | default (ternary .name "default" .account.create) -}}
 {{- end -}}
 
-{{/* What the values say of a pod as a whole. dict: values (a component's values), at. */}}
+{{/* The values' settings of a pod as a whole. dict: values (a component's values), at. */}}
 {{- define "selfheal.podOptions" -}}
 {{- $options := dict -}}
 {{- range $key := list "dnsPolicy" "dnsConfig" "hostAliases" "runtimeClassName" -}}

@@ -158,7 +158,7 @@
   "http-uri" (printf "http://%s:%s@%s:15672/%s" .monitorUser .monitorPassword $host $vhost) | toJson -}}
 {{- end -}}
 
-{{/* Not empty when KEDA must be told of the broker's own certificate authority. */}}
+{{/* Not empty if KEDA needs the broker's own certificate authority. */}}
 {{- define "selfheal.broker.managementTls" -}}
 {{- if and (not .Values.rabbitmq.enabled) .Values.broker.tls.enabled (hasPrefix "https://" .Values.broker.managementUrl) -}}
 yes

@@ -15,7 +15,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* What only a look at the cluster can tell; all of it is silent without one (`helm template`). */}}
+{{/* Checks that need a cluster; without one (`helm template`) they report nothing. */}}
 {{- define "selfheal.guards.cluster" -}}
 {{- $p := list -}}
 {{- if include "selfheal.seesCluster" . -}}
@@ -26,13 +26,13 @@
 {{- $owner := default dict .metadata.annotations -}}
 {{- $theirs := printf "%s/%s" (get $owner "meta.helm.sh/release-namespace") (get $owner "meta.helm.sh/release-name") -}}
 {{- if and (eq (get $labels "app.kubernetes.io/name") "selfheal") (eq (get $labels "app.kubernetes.io/component") $component) (ne $theirs (printf "%s/%s" $.Release.Namespace $.Release.Name)) -}}
-{{- $p = append $p (printf "the release %s has the %s of this cluster already, and there can be only one: set %s.enabled=false" $theirs $component $key) -}}
+{{- $p = append $p (printf "the release %s already runs the %s of this cluster, and there can be only one: set %s.enabled=false" $theirs $component $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if include "selfheal.guards.noStorageClass" . -}}
-{{- $p = append $p "this cluster has no default storage class, so the broker's volume would stay Pending: set rabbitmq.persistence.storageClass (to - for a volume that you made by hand), or rabbitmq.persistence.enabled=false for a broker that forgets" -}}
+{{- $p = append $p "this cluster has no default storage class, so the broker's volume would stay Pending: set rabbitmq.persistence.storageClass (to - for a volume that you made by hand), or rabbitmq.persistence.enabled=false for a broker without a volume" -}}
 {{- end -}}
 {{- if .Values.remediator.enabled -}}
 {{- $limits := .Values.remediator.config.limits -}}
@@ -88,7 +88,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* A Secret for the bundled broker that is there and lacks a key. */}}
+{{/* An existing Secret for the bundled broker that lacks a key. */}}
 {{- define "selfheal.guards.brokerKeys" -}}
 {{- $p := list -}}
 {{- $auth := .Values.rabbitmq.auth -}}
@@ -104,7 +104,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* A Secret that is there and lacks what KEDA logs in to the management API with. */}}
+{{/* An existing Secret that lacks the credentials of KEDA for the management API. */}}
 {{- define "selfheal.guards.managementKeys" -}}
 {{- $p := list -}}
 {{- $b := .Values.broker -}}
@@ -121,7 +121,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* The detector's namespace was made by this very release, and would go with all that is in it. */}}
+{{/* The detector's namespace was created by this release, and would be deleted with its content. */}}
 {{- define "selfheal.guards.ownNamespace" -}}
 {{- $p := list -}}
 {{- $name := include "selfheal.detector.namespace" . -}}
@@ -161,8 +161,8 @@
 {{- regexFind "[0-9]+\\.[0-9]+\\.[0-9]+" (dig "metadata" "labels" "app.kubernetes.io/version" "" .) -}}
 {{- end -}}
 
-{{/* The type ScaledObject as the cluster has it, as JSON; empty where it cannot be asked for. Who may not look at objects of
-     the cluster is not asked: a lookup that is forbidden fails the whole rendering. */}}
+{{/* The type ScaledObject as the cluster has it, as JSON; empty if it cannot be read. Users without rights on cluster-scoped
+     objects are not looked up: a forbidden lookup fails the whole rendering. */}}
 {{- define "selfheal.keda.definition" -}}
 {{- $found := dict -}}
 {{- if and (or .Values.remediator.enabled .Values.nodeProblemDetector.enabled) (include "selfheal.seesCluster" .) -}}
@@ -171,7 +171,7 @@
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* What a version of KEDA costs, as one line; all of it where the version is not known. */}}
+{{/* The limitations of a KEDA version, as one line; all of them if the version is unknown. */}}
 {{- define "selfheal.keda.costs" -}}
 {{- $costs := list -}}
 {{- if or (not .) (semverCompare "<2.17.0-0" .) -}}
@@ -193,7 +193,7 @@
 {{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[a-zA-Z]*$" $text)) | printf "%.0f" -}}
 {{- end -}}
 
-{{/* What Kubernetes never changes in a StatefulSet. dict: root, live (the StatefulSet, or an empty object). */}}
+{{/* Immutable fields of a StatefulSet. dict: root, live (the StatefulSet, or an empty object). */}}
 {{- define "selfheal.guards.persistence" -}}
 {{- $p := list -}}
 {{- if .live -}}
@@ -294,7 +294,7 @@
 {{- $p = append $p (printf "autoscaling.keda.fallback.replicas is %d, above autoscaling.maxReplicas (%d): set it to at most the maximum" (int $a.keda.fallback.replicas) (int $a.maxReplicas)) -}}
 {{- end -}}
 {{- if and (eq (include "selfheal.autoscaler" .) "keda") (eq (int $a.minReplicas) 0) (not .Values.topology.enabled) -}}
-{{- $p = append $p "topology.enabled is false with autoscaling.minReplicas=0: with no worker nobody declares the queue that KEDA looks at, so no worker would ever start; set topology.enabled=true, or autoscaling.minReplicas to at least 1" -}}
+{{- $p = append $p "topology.enabled is false with autoscaling.minReplicas=0: without a worker nothing declares the queue that KEDA polls, so no worker would ever start; set topology.enabled=true, or autoscaling.minReplicas to at least 1" -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -323,7 +323,7 @@
 {{- $p = append $p (printf "worker.shutdownGraceSeconds (%v) is shorter than model.deadlineSeconds (%v): every rollout would throw model calls away; set it to at least the deadline, or leave it null" $grace $deadline) -}}
 {{- end -}}
 {{- if lt $kill (addf $grace 5) -}}
-{{- $p = append $p (printf "worker.terminationGracePeriodSeconds (%v) leaves a worker no time: set it to at least %v (the shutdown grace of %v and 5 more to hand messages back), or leave it null" $kill (addf $grace 5) $grace) -}}
+{{- $p = append $p (printf "worker.terminationGracePeriodSeconds (%v) leaves a worker no time: set it to at least %v (the shutdown grace of %v plus 5 to requeue messages), or leave it null" $kill (addf $grace 5) $grace) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}
@@ -503,7 +503,7 @@
 {{- $_ := set $when "noProgressFor" (include "selfheal.worker.noProgressFor" $) -}}
 {{- end -}}
 {{- if not (include "selfheal.healingPolicy.set" $when | fromJson) -}}
-{{- $p = append $p (printf "%s.healingPolicy.unhealthyWhen is empty: no pod would ever count as broken; set one of %s, or %s.healingPolicy.enabled=false" $component (keys $when | sortAlpha | join ", ") $component) -}}
+{{- $p = append $p (printf "%s.healingPolicy.unhealthyWhen is empty: no pod would ever count as unhealthy; set one of %s, or %s.healingPolicy.enabled=false" $component (keys $when | sortAlpha | join ", ") $component) -}}
 {{- end -}}
 {{- range $key := list "backoff" "maxBackoff" -}}
 {{- $seconds := include "selfheal.seconds" (get $policy.restart $key) | float64 -}}
@@ -521,7 +521,7 @@
 {{- end -}}
 {{- with $when.noProgressFor -}}
 {{- if le (include "selfheal.seconds" . | float64) (float64 $.Values.model.deadlineSeconds) -}}
-{{- $p = append $p (printf "worker.healingPolicy.unhealthyWhen.noProgressFor (%s) is not longer than model.deadlineSeconds (%v), so a worker in the midst of a long call would be taken for hung: set it longer, or leave it null" . $.Values.model.deadlineSeconds) -}}
+{{- $p = append $p (printf "worker.healingPolicy.unhealthyWhen.noProgressFor (%s) is not longer than model.deadlineSeconds (%v), so a worker during a long call would count as hung: set it longer, or leave it null" . $.Values.model.deadlineSeconds) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -592,7 +592,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* Rules of which two would say what to do about one thing. */}}
+{{/* Pairs of rules about the same condition, status and reason. */}}
 {{- define "selfheal.guards.rules" -}}
 {{- $p := list -}}
 {{- if .Values.remediator.enabled -}}
@@ -616,7 +616,7 @@
 {{- if .Values.nodeProblemDetector.enabled -}}
 {{- $d := .Values.nodeProblemDetector -}}
 {{- if eq (include "selfheal.detector.files" . | fromJson | len) 0 -}}
-{{- $p = append $p "nodeProblemDetector is enabled and has nothing to look at: keep one of nodeProblemDetector.systemLogMonitors or add one to customPlugins, or set nodeProblemDetector.enabled=false" -}}
+{{- $p = append $p "nodeProblemDetector is enabled and has no monitors: keep one of nodeProblemDetector.systemLogMonitors or add one to customPlugins, or set nodeProblemDetector.enabled=false" -}}
 {{- end -}}
 {{- range $name, $plugin := $d.customPlugins -}}
 {{- if and $plugin (get (default dict $d.systemLogMonitors) $name) -}}
@@ -642,7 +642,7 @@
 {{- end -}}
 {{- range $name, $_ := .Values.alerts.rules -}}
 {{- if not (has $name $known) -}}
-{{- $p = append $p (printf "alerts.rules.%s changes an alert that there is not: the alerts are %s" $name ($known | sortAlpha | join ", ")) -}}
+{{- $p = append $p (printf "alerts.rules.%s changes an alert that does not exist: the alerts are %s" $name ($known | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (include "selfheal.seesCluster" .) (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}

@@ -1,4 +1,4 @@
-{{/* Problems of what the values add to pods. */}}
+{{/* Problems of additions to pods. */}}
 {{- define "selfheal.guards.additions" -}}
 {{- $p := list -}}
 {{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
@@ -45,7 +45,7 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* Problems of how metrics are scraped and dashboards are made. */}}
+{{/* Problems of scraping and dashboards. */}}
 {{- define "selfheal.guards.monitors" -}}
 {{- $p := list -}}
 {{- with .Values.metrics.podMonitor -}}

@@ -1,4 +1,4 @@
-{{/* Seconds that a stopping worker gives its messages in flight: by default as long as a model call may take. */}}
+{{/* Seconds that a stopping worker gives its messages in flight: by default the duration of a model call. */}}
 {{- define "selfheal.worker.shutdownGrace" -}}
 {{- include "selfheal.text" (.Values.worker.shutdownGraceSeconds | default .Values.model.deadlineSeconds) -}}
 {{- end -}}
@@ -21,7 +21,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The named models as the worker reads them; one on the release's own Ollama is told where that is. */}}
+{{/* The named models as the worker reads them; one on the release's own Ollama gets its URL. */}}
 {{- define "selfheal.worker.models" -}}
 {{- $models := dict -}}
 {{- range $name, $model := .Values.models -}}

@@ -15,7 +15,7 @@ CHART = Path(__file__).resolve().parents[2] / "chart"
 
 
 def generated(chart: Path = CHART) -> dict[Path, str]:
-    """What each generated file must hold. Raises ValuesError when a key is not described."""
+    """The content of each generated file. Raises ValuesError when a key is not described."""
     values = read((chart / "values.yaml").read_text(encoding="utf-8"))
     template = (Path(__file__).with_name("README.md.tmpl")).read_text(encoding="utf-8")
     return {

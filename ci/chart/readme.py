@@ -15,7 +15,7 @@ LONGEST_DEFAULT = 60
 def readme(template: str, values: Mapping[str, Value]) -> str:
     """The template with its marker replaced by a table of all values."""
     if template.count(MARKER) != 1:
-        raise ValueError(f"the template must hold {MARKER} exactly once")
+        raise ValueError(f"the template must contain {MARKER} exactly once")
     return template.replace(MARKER, table(values))
 
 

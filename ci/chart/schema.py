@@ -10,7 +10,7 @@ from typing import Any
 from ci.chart.values import Value
 
 DEFINITIONS = Path(__file__).with_name("definitions.json")
-#: What may be dropped with null, as people do who want nothing there.
+#: Definitions that may be set to null, as users do to leave a setting out.
 DROPPABLE = {
     f"#/$defs/{name}"
     for name in ("lookedFor", "object", "objects", "resources", "secretNames", "stringMap")
@@ -23,7 +23,7 @@ def schema(values: Mapping[str, Value]) -> dict[str, Any]:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the selfheal chart",
         **_object(values),
-        # Where people keep their YAML anchors.
+        # For users' YAML anchors.
         "patternProperties": {"^x-": {"description": "Yours: the chart does not read it."}},
         "$defs": json.loads(DEFINITIONS.read_text(encoding="utf-8")),
     }
@@ -51,7 +51,7 @@ def _property(value: Value) -> dict[str, Any]:
     else:
         found = {"type": _type(value)}
     if {"$ref", "anyOf", "enum"} & value.schema.keys():
-        # The reference or the alternatives say the type.
+        # The reference or the alternatives give the type.
         found = {}
     return {"description": value.description, **found, **value.schema}
 
@@ -64,4 +64,4 @@ def _type(value: Value) -> str:
         return "array"
     if "type" in value.schema or "$ref" in value.schema or "anyOf" in value.schema:
         return "null"
-    raise TypeError(f"values.yaml: {value.path} needs a `# @schema` that says what it may hold")
+    raise TypeError(f"values.yaml: {value.path} needs a `# @schema` that gives its type")

@@ -1,4 +1,4 @@
-"""Command line: `selfheal-remediator run | plan | status | pause | resume | hold | release`."""
+"""Command line: `selfheal-remediator run | plan | status | pause | resume | exclude | …`."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ to stop all remediation at once:  selfheal-remediator pause --why "…"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="selfheal-remediator",
-        description="Takes unhealthy nodes out of service and gives them back when they are well.",
+        description="Cordons and drains unhealthy nodes, and uncordons recovered ones.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands_ = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     access = _access()
 
-    run = commands_.add_parser("run", parents=[access], help="work as a daemon (in the cluster)")
+    run = commands_.add_parser("run", parents=[access], help="run the daemon (in the cluster)")
     run.set_defaults(function=service.run)
 
     plan = commands_.add_parser(
         "plan",
         parents=[access],
-        help="say what would be done to which node and why; changes nothing",
-        description="Reads nodes, pods and disruption budgets, asks the API server with dry-run "
-        "evictions, and says what the rules, limits and budgets make of it. Changes nothing.",
+        help="show what would be done to which node and why; changes nothing",
+        description="Reads nodes, pods and PodDisruptionBudgets, sends dry-run evictions to the "
+        "API server, and shows which actions the rules, limits and budgets allow. Changes nothing.",
     )
     plan.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes, in detail")
     plan.set_defaults(function=commands.plan)
 
     status = commands_.add_parser(
-        "status", parents=[access], help="say what is held, since when, why, and who blocks"
+        "status", parents=[access], help="show cordoned nodes, since when, why, and what blocks"
     )
     status.add_argument(
         *("-w", "--watch"),
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         const=2.0,
         type=_seconds,
         metavar="SECONDS",
-        help="look again each so many seconds (2) and show what changes, until Ctrl-C",
+        help="refresh every SECONDS (2) and show changes, until Ctrl-C",
     )
     status.set_defaults(function=commands.status)
 
@@ -66,9 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     pause.set_defaults(function=commands.pause)
 
-    resume = commands_.add_parser("resume", parents=[access], help="go on after `pause`")
+    resume = commands_.add_parser("resume", parents=[access], help="continue after `pause`")
     resume.set_defaults(function=commands.resume)
+    _exclude_and_include(commands_, access)
+    _uncordon(commands_, access)
+    return parser
 
+
+def _exclude_and_include(
+    commands_: argparse._SubParsersAction[argparse.ArgumentParser], access: argparse.ArgumentParser
+) -> None:
     exclude = commands_.add_parser(
         "exclude", parents=[access], help="leave a node alone, whatever its conditions say"
     )
@@ -79,12 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     exclude.set_defaults(function=commands.exclude)
 
     include = commands_.add_parser(
-        "include", parents=[access], help="end `exclude`: look after the node again"
+        "include", parents=[access], help="end `exclude`: act on the node again"
     )
     include.add_argument("node", metavar="NODE")
     include.set_defaults(function=commands.include)
-    _uncordon(commands_, access)
-    return parser
 
 
 def _uncordon(
@@ -93,11 +98,11 @@ def _uncordon(
     uncordon = parsers.add_parser(
         "uncordon",
         parents=[access],
-        help="end our cordon of a node at once; with --all, before an uninstall, of every node",
-        description="NODE: uncordons a node that a remediator cordoned, now; as long as its "
-        "condition stays bad it is not cordoned again. --all: has the running remediator change "
-        "nothing for a while, uncordons each node that it cordoned and removes its annotations. "
-        "Run that before the remediator is removed.",
+        help="uncordon a node now that the remediator cordoned; with --all every node",
+        description="NODE: uncordons a node that a remediator cordoned, now; while its "
+        "condition stays bad it is not cordoned again. --all: stops the running remediator for "
+        "a while, uncordons each node that it cordoned and removes its annotations. "
+        "Run it before you remove the remediator.",
     )
     which = uncordon.add_mutually_exclusive_group(required=True)
     which.add_argument("node", metavar="NODE", nargs="?", help="one node")
@@ -107,12 +112,12 @@ def _uncordon(
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="with --all: give up after (60)",
+        help="with --all: give up after SECONDS (60)",
     )
     uncordon.add_argument(
         "--best-effort",
         action="store_true",
-        help="with --all: exit 0 also where something is left",
+        help="with --all: exit 0 even if nodes remain cordoned",
     )
     uncordon.set_defaults(function=commands.uncordon)
 
@@ -134,7 +139,7 @@ def _access() -> argparse.ArgumentParser:
         "--kubeconfig",
         type=Path,
         metavar="FILE",
-        help="cluster access (default: the pod's account, else KUBECONFIG or ~/.kube/config)",
+        help="cluster access (default: the pod's account, otherwise KUBECONFIG or ~/.kube/config)",
     )
     group.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
     group.add_argument(
@@ -146,7 +151,7 @@ def _access() -> argparse.ArgumentParser:
     group.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the Lease")
     group.add_argument("--lease", metavar="NAME", help="name of the Lease (default: as configured)")
     group.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="form of the output"
+        "-o", "--output", choices=("table", "json"), default="table", help="output format"
     )
     return access
 
@@ -158,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.function(options))
     except SettingsError as error:
         problems = "".join(f"\n  - {problem}" for problem in error.problems)
-        return _failed(f"{error.source} cannot be used:{problems}", 2)
+        return _failed(f"{error.source} is invalid:{problems}", 2)
     except NoCluster as error:
         return _failed(str(error), 2)
     except Failure as error:

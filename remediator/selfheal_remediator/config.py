@@ -39,7 +39,7 @@ _AMOUNT = re.compile(r"^(\d+)(%?)$")
 
 
 class SettingsError(ValueError):
-    """The configuration cannot be used; `problems` holds one line per mistake."""
+    """The configuration is invalid; `problems` has one line per mistake."""
 
     def __init__(self, source: str, problems: list[str]) -> None:
         self.source = source
@@ -79,7 +79,7 @@ def _seconds(value: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A number of nodes, or a percentage of the nodes that the rules look at."""
+    """A number of nodes, or a percentage of the nodes that the rules apply to."""
 
     number: int
     percent: bool
@@ -143,7 +143,7 @@ KUBELET_CONDITIONS = frozenset(
 )
 
 
-#: Said by ourselves of a node on which pods of several owners are ill (see healing).
+#: Reported by ourselves for a node on which pods of several owners are unhealthy (see healing).
 PODS_HUNG = "PodsHung"
 
 
@@ -198,7 +198,7 @@ class Rule(_Strict):
 
 
 class Rate(_Strict):
-    """At most `count` new holds in any `window` (sliding)."""
+    """At most `count` new cordons in any `window` (sliding)."""
 
     count: int = Field(ge=1)
     window: Duration
@@ -294,7 +294,7 @@ class LeaseSettings(_Strict):
     def _order(self) -> LeaseSettings:
         if not self.renew_interval < self.renew_deadline < self.duration:
             raise ValueError(
-                "renewInterval < renewDeadline < duration must hold, got "
+                "renewInterval < renewDeadline < duration is required, got "
                 f"{self.renew_interval:g}s, {self.renew_deadline:g}s, {self.duration:g}s"
             )
         if self.renew_interval < SHORTEST_RENEWAL:
@@ -316,7 +316,7 @@ class ApiBudget(_Strict):
 
 
 class Policies(_Strict):
-    """How pods are looked after where a HealingPolicy asks for it."""
+    """Settings of pod healing by HealingPolicies."""
 
     enabled: bool = True
     #: Namespaces whose policies count; empty = all.
@@ -324,7 +324,7 @@ class Policies(_Strict):
     evaluation_interval: Duration = 10.0
     progress_timeout: Duration = 2.0
     progress_concurrency: int = Field(default=8, ge=1, le=64)
-    #: A roll-out without progress for so long keeps no pod from being restarted any more, where
+    #: After this time without progress a rollout no longer prevents restarts of pods, where
     #: its owner has no own deadline.
     rollout_deadline: Duration = 600.0
 
@@ -344,7 +344,7 @@ class Policies(_Strict):
 
 
 def default_rules() -> tuple[Rule, ...]:
-    """The rules that hold when the file names none (see README for their reasons)."""
+    """The default rules, used if the file has none (see README for their reasons)."""
     drain_now = [("KernelDeadlock", 60, True), ("ReadonlyFilesystem", 60, True)]
     drain_later = [
         ("KubeletUnhealthy", 300, False),
@@ -405,7 +405,7 @@ class Config(_Strict):
 
     @property
     def dry_run(self) -> bool:
-        """Whether every write only asks the API server what would happen."""
+        """Whether every write is sent with dryRun=All."""
         return self.mode == "dryRun"
 
 
@@ -419,7 +419,7 @@ def parse_config(text: str, source: str) -> Config:
         # The parser's constructors raise whatever their conversions do: KeyError for `!!bool x`,
         # IndexError for `!!int ''`, ValueError for a date that is none (2026-13-01).
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        problem = f"not YAML: a tag or value that cannot be read ({said})"
+        problem = f"not YAML: a tag or value is invalid ({said})"
         raise SettingsError(source, [problem]) from error
     if raw is None:
         raw = {}
@@ -432,7 +432,7 @@ def parse_config(text: str, source: str) -> Config:
     except (RecursionError, TypeError, ValueError, OverflowError) as error:
         # A YAML anchor that contains itself, a number beyond all bounds.
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise SettingsError(source, [f"a value cannot be used ({said})"]) from error
+        raise SettingsError(source, [f"a value is invalid ({said})"]) from error
 
 
 def _problem(item: Any) -> str:

@@ -14,7 +14,7 @@ class ApiFailure(Exception):
         self, status: int, reason: str, message: str, *, causes: tuple[tuple[str, str], ...] = ()
     ) -> None:
         self.status, self.reason, self.message, self.causes = status, reason, message, causes
-        #: Seconds after which the server wants to be asked again; None = it did not say.
+        #: Seconds after which the server allows a retry; None = not given.
         self.retry_after: float | None = None
         super().__init__(f"{status or 'no answer'} {reason}: {message}".strip())
 
@@ -50,10 +50,10 @@ class Malformed(ApiFailure):
 
 
 class NotLeader(ApiFailure):
-    """The write was not sent: this process does not hold the Lease (any more)."""
+    """The write was not sent: this process is not the leader (any more)."""
 
     def __init__(self) -> None:
-        super().__init__(0, "NotLeader", "the write was not sent: the lease is not held")
+        super().__init__(0, "NotLeader", "the write was not sent: this process is not the leader")
 
 
 class Failure(Exception):

@@ -28,7 +28,7 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Not HTTPServer's: it asks the name service for our name, and waits when that is away.
+        # Not HTTPServer's: it resolves our host name, and blocks if DNS is unavailable.
         socketserver.TCPServer.server_bind(self)
         self.server_port = self.server_address[1]
 

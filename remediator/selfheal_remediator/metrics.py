@@ -1,4 +1,4 @@
-"""What Prometheus can ask. Labels are bounded; only nodes that are held appear by name, and few."""
+"""The remediator's metrics. Labels are bounded; only cordoned nodes appear by name, up to NAMED."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from prometheus_client.process_collector import ProcessCollector
 
 from selfheal_remediator.healing.pod_health import Cause
 from selfheal_remediator.kube.responses import Outcome
-from selfheal_remediator.node.evaluate import Kind
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.threads import supervision
 
 # Few buckets: all series of a process together are to stay under 300.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
 _DRAINS = (1, 15, 60, 300, 900, 1800, 3600, 14400)
-#: Cordoned by the remediator that are named: one series each.
+#: Maximum of cordoned nodes that appear by name, one series each.
 NAMED = 20
 ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
 DRAIN_RESULTS = ("succeeded", "no-room")
 EVENT_RESULTS = ("written", "refused", "failed", "dropped")
-#: What is wrong with pods that are restarted, and why an asked restart is not made.
+#: Causes of restarts of pods, and causes for which a restart is refused.
 RESTART_CAUSES = tuple(cause.value for cause in Cause if cause.value)
 REFUSED_CAUSES = (
     *("not-leader", "owner-gone", "rollout", "scale-in", "dry-run", "not-deleted"),
@@ -44,13 +44,13 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.nodes = self._gauge("nodes", "Nodes by what they call for", ["state"])
+        self.nodes = self._gauge("nodes", "Nodes by their state", ["state"])
         self.cordoned_nodes = self._gauge(
-            "cordoned_nodes", "Nodes cordoned out of service by us", ["phase"]
+            "cordoned_nodes", "Nodes cordoned by the remediator, by phase", ["phase"]
         )
         self.cordoned_node_info = self._gauge(
             "cordoned_node_info",
-            f"1 for each node cordoned now, of more than {NAMED} those held longest",
+            f"1 for each node cordoned now, up to the {NAMED} cordoned longest",
             ["node", "condition", "phase"],
         )
         self.actions = self._counter(
@@ -58,13 +58,13 @@ class Metrics:
         )
         self.to_cordon = self._histogram(
             "condition_to_cordon_seconds",
-            "From the condition first seen to the node cordoned",
+            "From the first observation of the condition to the cordon",
             _WAITS,
             ["condition"],
         )
         self.late = self._histogram(
             "action_delay_seconds",
-            "From the moment a rule's duration was over to the node cordoned",
+            "From the end of a rule's duration to the cordon",
             _LATENCY,
             [],
         )
@@ -81,19 +81,19 @@ class Metrics:
         )
         self.limits = self._gauge("limited_nodes", "Nodes that wait for a limit", ["limit"])
         self.rejected = self._gauge(
-            "signal_rejected_nodes", "Nodes with a bad condition that is not believed", ["cause"]
+            "signal_rejected_nodes", "Nodes with a bad condition that is ignored", ["cause"]
         )
-        self.leader = self._gauge("leader", "1 while this process holds the Lease", [])
+        self.leader = self._gauge("leader", "1 while this process is the leader", [])
         self.paused = self._gauge(
             "paused", "1 while remediation is paused, or only observes at first", []
         )
-        self.read_only = self._gauge("read_only", "1 while another remediator comes first", [])
+        self.read_only = self._gauge("read_only", "1 while an older remediator acts", [])
         self.config_ok = self._gauge(
-            "config_last_reload_successful", "0 when the configuration file cannot be used", []
+            "config_last_reload_successful", "0 if the configuration file is invalid", []
         )
         self.policy_pods = self._gauge(
             "policy_pods",
-            "Pods of a HealingPolicy: wanted by their owners, and healthy",
+            "Pods of a HealingPolicy: desired by their owners, and healthy",
             ["policy", "state"],
         )
         self.policy_state = self._gauge(
@@ -103,19 +103,19 @@ class Metrics:
         )
         self.policy_rollouts_stuck = self._gauge(
             "policy_rollouts_stuck",
-            "Owners of a HealingPolicy's pods whose roll-out has stopped",
+            "Owners of a HealingPolicy's pods whose rollout is stuck",
             ["policy"],
         )
         self.healing_restarts = self._counter(
             "healing_restarts",
-            "Pods restarted under a HealingPolicy, by what was wrong",
+            "Pods restarted by a HealingPolicy, by cause",
             ["policy", "cause"],
         )
         self.healing_refused = self._counter(
-            "healing_refused", "Restarts of pods that could not be made, by why", ["cause"]
+            "healing_refused", "Restarts of pods that were refused, by cause", ["cause"]
         )
         self.progress_probes = self._counter(
-            "progress_probes", "Pods asked how their work goes, by result", ["result"]
+            "progress_probes", "Progress probes of pods, by result", ["result"]
         )
         self.relists = self._counter("watch_relists", "Complete lists of a watch", ["watch"])
         self.requests = self._counter(
@@ -126,10 +126,10 @@ class Metrics:
         )
         self.events = self._counter("events", "Kubernetes Events by result", ["result"])
         self.thread_failures = self._counter(
-            "thread_failures", "Unexpected exceptions in threads, which went on after them", []
+            "thread_failures", "Unexpected exceptions in threads, which continued", []
         )
         self._thread_failures_seen = 0
-        #: What has series of its own now; the series end with it.
+        #: Conditions and policies that have series; the series are removed with them.
         self._conditions: frozenset[str] = frozenset()
         self._policies: set[str] = set()
         self.reconciled = self._gauge(
@@ -142,7 +142,7 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """Of a counter that appears with its first event, Prometheus sees no increase."""
+        """Start counters at zero: for one that appears later Prometheus computes no increase."""
         for kind in Kind:
             for result in ACTION_RESULTS:
                 self.actions.labels(kind.value, result)
@@ -156,7 +156,7 @@ class Metrics:
             self.healing_refused.labels(cause)
 
     def may_cordon(self, conditions: Iterable[str]) -> None:
-        """Exactly these conditions lead to a cordon by the rules: each is counted from zero."""
+        """Set the conditions that lead to a cordon by the rules: each is counted from zero."""
         wanted = frozenset(conditions)
         for condition in self._conditions - wanted:
             self.to_cordon.remove(condition)
@@ -165,7 +165,7 @@ class Metrics:
         self._conditions = wanted
 
     def cordoned(self, condition: str, seconds: float) -> None:
-        """A node was cordoned; of a condition whose rule was removed meanwhile nothing is kept."""
+        """Count a cordon, unless the condition's rule was removed meanwhile."""
         if condition in self._conditions:
             self.to_cordon.labels(condition).observe(seconds)
 
@@ -179,14 +179,14 @@ class Metrics:
             self.forget_policy(policy)
 
     def forget_policy(self, policy: str) -> None:
-        """The HealingPolicy was deleted: its counters end (the gauges are set anew each time)."""
+        """Remove the counters of a deleted HealingPolicy; gauges are set at each evaluation."""
         if policy in self._policies:
             self._policies.discard(policy)
             for cause in RESTART_CAUSES:
                 self.healing_restarts.remove(policy, cause)
 
     def restarted(self, policy: str, cause: str) -> None:
-        """A pod was restarted under this HealingPolicy, which exists."""
+        """Count a restart of a pod under this HealingPolicy, which exists."""
         self._count_restarts_of(policy)
         self.healing_restarts.labels(policy, cause).inc()
 
@@ -198,7 +198,7 @@ class Metrics:
             self.healing_restarts.labels(policy, cause)
 
     def watch_age(self, name: str, age: Callable[[], float]) -> None:
-        """Publish the seconds since a watch gave its last sign of life."""
+        """Publish the seconds since the last sign of life of a watch."""
         gauge = Gauge(
             f"selfheal_remediator_{name}_watch_age_seconds",
             f"Seconds since the last sign of life of the watch of {name}",
@@ -237,9 +237,9 @@ class Metrics:
 
 
 def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
-    """Set a gauge to exactly these label values; those that went are removed.
+    """Set a gauge to exactly these label values; all others are removed.
 
-    A series that stays is never away in between: Prometheus may read at any moment.
+    A series that stays is never missing in between, because Prometheus may read at any moment.
     """
     before = {
         tuple(sample.labels.values()) for family in gauge.collect() for sample in family.samples
@@ -251,6 +251,6 @@ def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
 
 
 def named(cordoned: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
-    """1 for each of the NAMED held longest; `held` says since when, by labels."""
+    """1 for each of the NAMED cordoned longest; `cordoned` has their start times, by labels."""
     first = sorted(cordoned, key=lambda labels: (cordoned[labels], labels))[:NAMED]
     return dict.fromkeys(first, 1.0)

@@ -15,9 +15,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from selfheal_remediator.config import Config, Environment, SettingsError, load_config
-from selfheal_remediator.controller.loop import Identity, Remediator
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.drain import autoscaler
 from selfheal_remediator.failures import Failure
 from selfheal_remediator.health import serve
@@ -33,7 +35,7 @@ log = logging.getLogger("remediator")
 #: How long the start waits for an API server that does not answer.
 API_PATIENCE = 60.0
 _M_ARENA_MAX = -8
-#: A ConfigMap's change takes up to a minute to arrive in the pod; looking is cheap.
+#: A ConfigMap's change takes up to a minute to arrive in the pod; checking is cheap.
 CONFIG_EVERY = 3.0
 
 
@@ -92,10 +94,10 @@ def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Work as a daemon; raises Failure when it cannot begin.
+    """Run the daemon; raises Failure if it cannot start.
 
     After a signal the process ends here with status 0 (the return type is for the commands'
-    table): threads that wait for an answer must not hold it up.
+    table): threads that wait for an answer must not delay it.
     """
     _limit_arenas()
     environment = Environment.read()
@@ -148,7 +150,11 @@ def run(options: argparse.Namespace) -> int:
     )
     remediator.run()
     log.info("stopped")
-    # Requests under way are the API server's now; their threads are not waited for.
+    _end_process()
+
+
+def _end_process() -> NoReturn:
+    """Requests under way are the API server's now; their threads are not waited for."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -165,7 +171,9 @@ def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: 
         except SettingsError as error:
             if str(error) != complaint:
                 complaint = str(error)
-                log.error("the new configuration is not taken, the old one stays: %s", error)
+                log.error(
+                    "the new configuration is rejected, the previous one stays in effect: %s", error
+                )
                 metrics.config_ok.set(0)
             continue
         complaint = ""
@@ -231,4 +239,4 @@ def _limit_arenas() -> None:
     try:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     except (OSError, AttributeError):
-        log.debug("no mallopt here: memory is left to the C library")
+        log.debug("mallopt is not available: the C library manages memory")

@@ -1011,7 +1011,7 @@ _NODES = (
             **_remediator("leader", "0x80", "", _R2),
         },
         {"policy": "shop/web"},
-        says="1 roll-outs",
+        says="1 rollouts",
     ),
     Case(
         "SelfhealDetectorDown",

@@ -60,10 +60,9 @@ def test_what_the_objective_leaves_out_is_what_the_worker_finds_in_the_message_i
 
 
 def test_the_states_of_nodes_are_those_of_the_code() -> None:
-    tree = ast.parse(
-        (REPOSITORY / "remediator/selfheal_remediator/node/evaluate.py").read_text(encoding="utf-8")
-    )
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    package = REPOSITORY / "remediator/selfheal_remediator/node"
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     said = {
         constant.value
         for call in calls

@@ -182,7 +182,7 @@ def test_a_results_queue_that_is_missing_keeps_the_messages(
     with vhost.channel() as channel:
         channel.queue_delete("feedback.results")
     said = worker.wait_event("circuit breaker", breaker="results", state="open")
-    assert said["why"] == "feedback.results: no queue took it"
+    assert said["why"] == "feedback.results: it was returned as unroutable"
     worker.wait_event("circuit breaker", breaker="results", state="closed")
     assert ids(vhost.take("feedback.results", 3)) == ["m0", "m1", "m2"]
     vhost.wait_count("feedback", 0)

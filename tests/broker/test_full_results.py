@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from selfheal_worker import worker as loop
+from selfheal_worker import publishing
 from selfheal_worker.config import load
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import registry
@@ -39,7 +39,7 @@ class Witness(Metrics):
         self.in_flight_later = 0
         self._handed_back = 0
         self._at_first = at_first
-        counter = self.messages.labels("handed_back")
+        counter = self.messages.settled.labels("handed_back")
         count = counter.inc
 
         def inc(amount: float = 1) -> None:
@@ -80,7 +80,7 @@ def test_answers_that_nobody_takes_are_given_up_before_the_broker_takes_their_me
     vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker would count that as a delivery. Then one message at a time shows how it is."""
-    monkeypatch.setattr(loop, "PARKED_LONGEST", 1.0)
+    monkeypatch.setattr(publishing, "PARKED_LONGEST", 1.0)
     assert command(environment(vhost.uri, RESULTS_MAX_LENGTH=5, RETRY_DELAYS=1), "topology")
     vhost.publish(bodies(40))
     witness = Witness(at_first=4, enough=4 + 1)

@@ -129,7 +129,7 @@ def test_a_server_that_asks_for_a_pause_longer_than_a_call_is_left_alone_for_so_
     asked = model.calls.total()
     model.decide = lambda text: Reply()
     worker.until(lambda: len(probes(worker)) >= 2, "no probes")
-    assert "asked for a pause" in worker.get("/readyz")[1]
+    assert "requested a pause" in worker.get("/readyz")[1]
     assert model.calls.total() == asked
     taken = vhost.take("feedback.results", 10)
     # An overload is the server's state: it counts against no text.

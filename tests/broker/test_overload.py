@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from selfheal_worker.model.chain import PROBE_TEXT
+from selfheal_worker.model.analysis import PROBE_TEXT
 from tests.broker.fake_ollama import FakeOllama, Reply
 from tests.broker.process import WAIT
 from tests.broker.test_delivery import TEXT, bodies, ids

@@ -401,7 +401,7 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             },
             "remediator": {"enabled": False},
         },
-        ["has nothing to look at", "nodeProblemDetector.enabled=false"],
+        ["has no monitors", "nodeProblemDetector.enabled=false"],
     ),
     "a plugin with a monitor's name": (
         {

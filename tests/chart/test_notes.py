@@ -67,7 +67,7 @@ def test_says_what_to_do_before_an_uninstall(notes: Helm) -> None:
 
 def test_says_that_faults_are_on(notes: Helm) -> None:
     assert "faults.modelDelay adds 0.5 s" in notes.notes("faults.modelDelay=0.5")
-    assert "while /tmp/hang is there" in notes.notes("faults.modelHangFile=/tmp/hang")
+    assert "while /tmp/hang exists" in notes.notes("faults.modelHangFile=/tmp/hang")
     assert "faults" not in notes.notes()
 
 

@@ -19,13 +19,13 @@ PANELS = {
     "selfheal-overview / Throttling / {{pod}}": _NO_LIMIT,
     f"selfheal-model / Errors / {{{{error_type}}}} {_MODEL}": _CALM,
     f"selfheal-model / Tokens / {{{{gen_ai_token_type}}}} {_MODEL}": _NO_TOKENS,
-    "selfheal-model / Tokens a call / p50 {{gen_ai_token_type}}": _NO_TOKENS,
-    "selfheal-model / Tokens a call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
+    "selfheal-model / Tokens per call / p50 {{gen_ai_token_type}}": _NO_TOKENS,
+    "selfheal-model / Tokens per call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-overview / Pods without a node / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Limits / {{limit}}": "one bad node is under every limit",
-    "selfheal-remediation / Restarts that were not made / {{cause}}": _CALM,
-    "selfheal-remediation / Roll-outs that have stopped / {{policy}}": _CALM,
-    "selfheal-remediation / Signals not believed / {{cause}}": _CALM,
+    "selfheal-remediation / Failed restarts / {{cause}}": _CALM,
+    "selfheal-remediation / Stuck rollouts / {{policy}}": _CALM,
+    "selfheal-remediation / Ignored signals / {{cause}}": _CALM,
 }
 
 _KEDA = 'namespace="selfheal",scaledObject="selfheal-worker"}'

@@ -331,7 +331,7 @@ def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(lab):
         with pytest.raises(CommandFailed) as refused:
             helm.helm("install", "second", str(CHART), *alone)
         for what in ("remediator", "node-problem-detector"):
-            assert f"the release selfheal/selfheal has the {what} of this cluster already" in str(
+            assert f"the release selfheal/selfheal already runs the {what} of this cluster" in str(
                 refused.value
             )
         assert "set remediator.enabled=false" in str(refused.value)

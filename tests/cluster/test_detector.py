@@ -317,7 +317,7 @@ def test_what_a_dead_detector_left_behind_is_not_believed(lab: Lab) -> None:
         *("exec", "-n", NAMESPACE, f"deployment/{RELEASE}-remediator", "--"),
         *("selfheal-remediator", "plan", bad),
     )
-    assert "a bad condition whose writer is silent: not believed" in said
+    assert "a bad condition whose detector is silent: ignored" in said
 
 
 def _metric(lab: Lab, line: str) -> float:

@@ -33,7 +33,7 @@ def test_a_second_remediator_looks_on_until_the_first_is_gone(site: Site) -> Non
     lease = {"name": "younger", "duration": "3s", "renewInterval": "500ms", "renewDeadline": "2s"}
     site.allow_lease("younger")
     second = site.remediator(site.config(lease=lease))
-    second.says(f"the remediator {site.name}/remediator was here first")
+    second.says(f"the remediator {site.name}/remediator is older")
     assert site.metric(second, "read_only") == 1
     site.condition(bad, "True")
     site.condition(bad, "True", kind="OtherFault")
@@ -149,7 +149,7 @@ def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
     site.condition(bad, "True")
     good = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**good, "mode": "enforced"}))
-    process.says("the new configuration is not taken")
+    process.says("the new configuration is rejected")
     assert site.metric(process, "config_last_reload_successful") == 0
     site.condition(other, "True", kind="OtherFault")
     until(lambda: site.phase(other) == "drained", "the old one works on")

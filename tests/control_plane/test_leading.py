@@ -17,7 +17,7 @@ def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
     assert "leading as" not in second.log
     first.kill()
     second.says("leading as")
-    second.says(f"going on with the drain of {bad}")
+    second.says(f"continuing the drain of {bad}")
     site.change_budget("web-pdb", maxUnavailable=4)
     until(lambda: site.phase(bad) == "drained", "the second one ends it")
     site.condition(bad, "False")
@@ -61,7 +61,7 @@ def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type
     site.condition(bad, "True")
     until(lambda: site.phase(bad) == "drained", "drained")
     cluster.stop("kube-apiserver", kill=True)
-    process.says("not the leader any more")
+    process.says("lost leadership")
     cluster.start("kube-apiserver")
     cluster.wait_api()
     site.condition(bad, "False")

@@ -335,7 +335,7 @@ def test_a_roll_out_is_left_alone(site: Site) -> None:
     until(lambda: len(pods(site)) == 3, "a pod of the new template waits for a node")
     old = min(name for name in pods(site) if site.phase_of(name) == "Running")
     sicken(site, old)
-    until(lambda: "roll-out" in holds(site, "Throttled"), "it says why it waits")
+    until(lambda: "rollout" in holds(site, "Throttled"), "it says why it waits")
     assert old in pods(site)
     assert status(site)["restarts"] == 0
     assert "restarted" not in process.log
@@ -377,7 +377,7 @@ def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
     site.deployment("web", 2)
     make(site)
     process = site.remediator(config(site, mode="dryRun"))
-    process.says("looks after the pods")
+    process.says("selects the pods")
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
     process.says(f"dry-run: {unhealthy} would be restarted")
@@ -457,7 +457,7 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
     assert item["why"].startswith("NotReady for")
     assert "strict needs 2, has 1" in item["waits"]
     assert f"{site.name}/{unhealthy}  restart (waits)" in site.command("plan").stdout
-    assert "not looked at yet" in site.command("status").stdout
+    assert "not evaluated yet" in site.command("status").stdout
     assert set(pods(site)) == {unhealthy, is_healthy}
 
     site.change_budget("strict", minAvailable=1)

@@ -12,8 +12,10 @@ import pytest
 from ci import ollama
 from ci.ollama import Server
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Call, Chain, Member
+from selfheal_worker.model.analysis import Call
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import BadOutputError, ModelError, OverloadedError, TransientError
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig, Provider
 from tests.broker.rabbit import Vhost
 from tests.models.conftest import StartWorker
@@ -27,9 +29,9 @@ FAULTS: dict[str, tuple[Fault, type[ModelError], str]] = {
     "429": (refused(429), OverloadedError, "answered 429"),
     "500": (refused(500), TransientError, "answered 500"),
     "503": (refused(503), OverloadedError, "answered 503"),
-    "garbage": (garbage, BadOutputError, "no chat reply"),
-    "truncated": (truncated, BadOutputError, "no chat reply"),
-    "broken off": (broken_off, TransientError, "broke off"),
+    "garbage": (garbage, BadOutputError, "not a chat reply"),
+    "truncated": (truncated, BadOutputError, "not a chat reply"),
+    "broken off": (broken_off, TransientError, "the call was aborted"),
 }
 
 Build = Callable[..., Provider]

@@ -21,8 +21,9 @@ from ci.ollama import OllamaFailed
 from ci.parts import PartsError
 from ci.pypi import FetchFailed
 from selfheal_worker.model import provider
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelUnavailableError, TextTooLongError, TransientError
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig, Provider
 from selfheal_worker.task import task_file
 from tests.models.conftest import Analyze

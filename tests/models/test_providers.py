@@ -15,13 +15,14 @@ import pytest
 from ci import ollama
 from ci.ollama import Server
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import (
     BadOutputError,
     ModelError,
     ModelUnavailableError,
     TransientError,
 )
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.task import task_file
 from tests.broker.proxy import Proxy

@@ -13,6 +13,7 @@ from selfheal_remediator.drain.engine import Step
 from selfheal_remediator.healing.policy import State as PolicyState
 from selfheal_remediator.node.annotation import Phase
 from selfheal_worker.model.breaker import State as BreakerState
+from selfheal_worker.shutdown import Phase as ShutdownPhase
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -88,6 +89,7 @@ def test_every_method_that_it_names_exists() -> None:
         ("One pod's eviction", Step),
         ("HealingPolicy", PolicyState),
         ("Circuit breaker", BreakerState),
+        ("Shutdown", ShutdownPhase),
     ],
 )
 def test_each_state_of_the_code_is_in_its_diagram(title: str, states: type[Enum]) -> None:

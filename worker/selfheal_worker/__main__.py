@@ -26,47 +26,47 @@ environment:
                           AMQP_USERNAME, AMQP_PASSWORD may be a file: AMQP_URI_FILE and so on
   AMQP_CA_FILE            CA bundle (turns TLS on); AMQP_CERT_FILE and AMQP_KEY_FILE: client's own
   AMQP_HEARTBEAT          seconds (15)
-  QUEUE_NAME              where the messages come from (feedback)
-  RESULTS_QUEUE           where the answers go (<queue>.results)
-  DLQ_NAME                where the dead letters go (<queue>.dead-letters)
+  QUEUE_NAME              the work queue (feedback)
+  RESULTS_QUEUE           the result queue (<queue>.results)
+  DLQ_NAME                the dead-letter queue (<queue>.dead-letters)
   RETRY_DELAYS            the delay ladder in seconds (1,5,30,120)
-  DELIVERY_LIMIT          deliveries after which the broker gives up on a message (100)
+  DELIVERY_LIMIT          deliveries after which the broker dead-letters a message (100)
   RESULTS_MAX_LENGTH, RESULTS_MAX_AGE, DLQ_MAX_LENGTH, DLQ_MAX_AGE   messages, seconds (0: none)
   CONCURRENCY             messages in flight (8)
   MAX_TEXT_BYTES          (65536)       MAX_ATTEMPTS  before a dead letter (5)
   MAX_BODY_BYTES          of a whole message (0: eight times MAX_TEXT_BYTES, at least 524288)
-  SHUTDOWN_GRACE          seconds to finish what is in flight after SIGTERM (30)
+  SHUTDOWN_GRACE          seconds to finish messages in flight after SIGTERM (30)
   MODEL_PROVIDER          builtin, ollama, openai, langchain, llamacpp, or one that is installed
                           (builtin)
   MODEL_NAME, MODEL_BASE_URL, MODEL_API_KEY, MODEL_TEMPERATURE (0), MODEL_SEED (0)
   MODEL_DEADLINE          seconds for one model call (60); above 1200 the broker's consumer timeout
                           (30 minutes) must be raised too
   MODEL_MAX_OUTPUT_TOKENS (512)         MODEL_STRUCTURED  auto, schema, tools, json, none (auto)
-  MODEL_CONTEXT_TOKENS    that the model reads at once (Ollama is asked for 8192 at most)
-  MODEL_TEXT_TOO_LONG     refuse: to the dead letters; shorten: head and tail are read, and the
-                          result says truncated: true (refuse)
+  MODEL_CONTEXT_TOKENS    the model's context in tokens (requested from Ollama, at most 8192)
+  MODEL_TEXT_TOO_LONG     refuse: dead-letter it; shorten: send only head and tail, and mark the
+                          result truncated: true (refuse)
   MODEL_CONCURRENCY, MODEL_REQUESTS_PER_MINUTE            limits of the model (none)
-  MODEL_OPTIONS           JSON object, the provider's own options
-  MODEL_CLAMP             true: a number out of range becomes the range's end (false: asked again)
+  MODEL_OPTIONS           JSON object, options specific to the provider
+  MODEL_CLAMP             true: set a number out of range to the nearer bound (false: retry)
   MODELS                  JSON object of named models: {"triage": {"provider": "ollama", "name": …}}
-  MODEL_ACTIVE            one of them (empty: what MODEL_PROVIDER and so on say)
+  MODEL_ACTIVE            one of them (empty: the model of MODEL_PROVIDER and so on)
   MODEL_FALLBACK          others of them, or builtin, in order, joined by commas
-  MODEL_API_KEY_<NAME>    key of a named model (MODEL_API_KEY, but only where its provider and base
+  MODEL_API_KEY_<NAME>    key of a named model (MODEL_API_KEY, but only if its provider and base
                           URL are MODEL_PROVIDER and MODEL_BASE_URL; else none). Each key may be a
                           file: MODEL_API_KEY_FILE, MODEL_API_KEY_<NAME>_FILE
   TASK_FILE               YAML with prompt, schema and examples (empty: the built-in task, emotion)
   HTTP_PORT               for /healthz /readyz /progress /metrics (8080)
   LOG_LEVEL               debug, info, warning, error (info)      LOG_FORMAT  json, text (json)
   FAULT_MODEL_DELAY       seconds added to each model call, for demos and tests (0)
-  FAULT_MODEL_HANG_FILE   while this file is there, model calls hang, deadline or not
+  FAULT_MODEL_HANG_FILE   while this file exists, model calls hang beyond their deadline
 
-exit status: 0 done; 1 failed, the message says why; 2 wrong usage or wrong environment.
+exit status: 0 done; 1 failed, see the message; 2 wrong usage or invalid environment.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         status = command(options)
@@ -88,18 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wrong(error: Exception) -> str:
     if isinstance(error, SettingsError):
-        return f"the environment is wrong:\n{error}"
-    return f"the task file is wrong:\n{error}" if isinstance(error, TaskError) else str(error)
+        return f"the environment is invalid:\n{error}"
+    return f"the task file is invalid:\n{error}" if isinstance(error, TaskError) else str(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line with all its commands."""
+    top = argparse.ArgumentParser(
         prog="selfheal-worker",
-        description="A queue worker that has texts analysed by a model and loses none of them.",
+        description="A queue worker that has texts analysed by a model and loses no message.",
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
         name: str, run: Callable[[argparse.Namespace], int], text: str
@@ -109,8 +110,17 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     command("run", _run, "consume the queue until SIGTERM")
+    _topology_options(command("topology", _topology, "declare the queues, waiting for the broker"))
+    _analyze_options(command("analyze", _analyze, "analyse texts here and now, without a broker"))
+    _evaluate_options(command("evaluate", _evaluate, "compare models on labelled texts"))
+    _publish_options(command("publish", _publish, "send messages to the queue, with confirms"))
+    _results_options(command("results", _results, "take answers from the results queue"))
+    letters = command("dead-letters", _usage(top), "look at dead letters, and send them again")
+    _dead_letter_commands(letters)
+    return top
 
-    topology = command("topology", _topology, "declare the queues, waiting for the broker")
+
+def _topology_options(topology: argparse.ArgumentParser) -> None:
     topology.add_argument(
         "--timeout",
         type=seconds,
@@ -119,14 +129,16 @@ def _parser() -> argparse.ArgumentParser:
         help="give up after S seconds (0: never)",
     )
 
-    analyze = command("analyze", _analyze, "analyse texts here and now, without a broker")
+
+def _analyze_options(analyze: argparse.ArgumentParser) -> None:
     analyze.add_argument("text", nargs="?", help="one text")
     analyze.add_argument("--input", metavar="FILE", help="JSON lines with 'text' ('-': stdin)")
     _output(analyze)
 
-    evaluate = command("evaluate", _evaluate, "compare models on labelled texts")
+
+def _evaluate_options(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
-        "--input", required=True, metavar="FILE", help="JSON lines: text, and the labels wanted"
+        "--input", required=True, metavar="FILE", help="JSON lines: text, and the expected labels"
     )
     evaluate.add_argument(
         "--model",
@@ -136,40 +148,38 @@ def _parser() -> argparse.ArgumentParser:
         help="named models, or PROVIDER[:NAME] (default: the active one)",
     )
     evaluate.add_argument("--field", metavar="F", help="the field to compare (the task's first)")
-    evaluate.add_argument("--limit", type=count, metavar="N", help="the first N texts alone")
+    evaluate.add_argument("--limit", type=count, metavar="N", help="only the first N texts")
     evaluate.add_argument(
         "--keep",
         metavar="FILE",
-        help="write each answer to FILE; the same command then goes on where it was stopped",
+        help="write each answer to FILE, so that the same command can resume later",
     )
     _output(evaluate)
 
-    publish = command("publish", _publish, "send messages to the queue, with confirms")
+
+def _publish_options(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("file", metavar="FILE", help="JSON lines ('-': stdin)")
     publish.add_argument(
-        "--raw", action="store_true", help="send lines as they are, also those that are no messages"
+        "--raw", action="store_true", help="send lines unchanged, even invalid messages"
     )
     publish.add_argument(
         "--id-prefix", metavar="P", help="give a line without an id the id P-<line number>"
     )
     _output(publish)
 
-    results = command("results", _results, "take answers from the results queue")
+
+def _results_options(results: argparse.ArgumentParser) -> None:
     ending = results.add_mutually_exclusive_group()
-    ending.add_argument("--follow", action="store_true", help="do not end: wait for more")
-    ending.add_argument("--expect", type=count, metavar="N", help="end after N answers")
+    ending.add_argument("--follow", action="store_true", help="keep waiting for more")
+    ending.add_argument("--expect", type=count, metavar="N", help="end after N results")
     results.add_argument(
         "--timeout",
         type=seconds,
         default=5.0,
         metavar="S",
-        help="end after S seconds without an answer (5)",
+        help="end after S seconds without a result (5)",
     )
     _output(results)
-
-    letters = command("dead-letters", _usage(parser), "look at dead letters, and send them again")
-    _dead_letter_commands(letters)
-    return parser
 
 
 def _dead_letter_commands(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +198,7 @@ def _usage(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], in
 
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", choices=("text", "json"), default="text", help="for people or programs"
+        "-o", "--output", choices=("text", "json"), default="text", help="output format"
     )
 
 
@@ -202,7 +212,7 @@ def _run(_: argparse.Namespace) -> int:
     from selfheal_worker.health import Server
     from selfheal_worker.metrics import Metrics
     from selfheal_worker.model import injected_faults, registry
-    from selfheal_worker.model.chain import Call
+    from selfheal_worker.model.analysis import Call
     from selfheal_worker.task import task_file
     from selfheal_worker.worker import Worker
 
@@ -210,13 +220,13 @@ def _run(_: argparse.Namespace) -> int:
     metrics = Metrics()
 
     def observe(call: Call) -> None:
-        metrics.called(call.origin, call.seconds, call.error, call.usage)
+        metrics.model.called(call.origin, call.seconds, call.error, call.usage)
 
     chain = registry.chain(
         settings,
         task_file.load(settings.task_file),
         observe=observe,
-        loaded=metrics.loaded,
+        loaded=metrics.model.loaded,
         before=injected_faults.before_calls(
             settings.fault_model_delay, settings.fault_model_hang_file
         ),
@@ -232,7 +242,7 @@ def _run(_: argparse.Namespace) -> int:
     except OSError as error:
         host = f" of HTTP_HOST={settings.http_host}" if settings.http_host else ""
         print(
-            f"selfheal-worker: HTTP_PORT={settings.http_port}{host} cannot be had: "
+            f"selfheal-worker: HTTP_PORT={settings.http_port}{host} cannot be used: "
             f"{error.strerror}",
             file=sys.stderr,
         )

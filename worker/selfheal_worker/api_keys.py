@@ -26,9 +26,9 @@ class Keys:
 
 
 def read_keys(variables: Mapping[str, str], models: frozenset[str] | None) -> Keys:
-    """The keys that variables hold or name files of; a name of either case is taken.
+    """The keys from variables, or from the files that they name; upper and lower case are accepted.
 
-    models: the names that MODELS defines, None where that cannot be read.
+    models: the names that MODELS defines, None if it cannot be read.
     """
     found = Keys()
     taken: dict[str, str] = {}
@@ -56,7 +56,7 @@ def read_keys(variables: Mapping[str, str], models: frozenset[str] | None) -> Ke
 
 
 def model_names(value: object) -> frozenset[str] | None:
-    """The names in MODELS; None where it is no JSON object, which is told elsewhere."""
+    """The names in MODELS; None if it is not a JSON object, which is reported elsewhere."""
     if not value:
         return frozenset()
     try:
@@ -73,7 +73,7 @@ def ambiguous(models: frozenset[str]) -> Iterator[str]:
         if rest != name and (not rest or rest in models):
             yield (
                 f"MODELS: {name!r} cannot be a model's name: "
-                f"{variable(name)} is the file with {variable(rest)}; name it otherwise"
+                f"{variable(name)} is the file with {variable(rest)}; use another name"
             )
 
 
@@ -96,7 +96,7 @@ def _model(rest: str) -> str:
 
 
 def variable(model: str) -> str:
-    """The variable that holds a model's key; "": the common one."""
+    """The variable of a model's key; "": the common one."""
     return f"{COMMON}_{model.upper().replace('-', '_')}" if model else COMMON
 
 
@@ -129,11 +129,11 @@ def _from_file(path: str) -> str:
         why = getattr(error, "strerror", None) or "no path"
         raise ValueError(f"the file {path} cannot be read: {why}") from None
     if len(content) > _MOST_BYTES:
-        raise ValueError(f"the file {path} has more than {_MOST_BYTES} bytes, which is no key")
+        raise ValueError(f"the file {path} has more than {_MOST_BYTES} bytes and is not a key")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"the file {path} is no text; it must hold the key alone") from None
+        raise ValueError(f"the file {path} is not text; it must contain only the key") from None
 
 
 def _wrong(key: str) -> str:

@@ -33,13 +33,13 @@ from selfheal_worker.plain_data import PlainDataError, is_text, read_json
 _LONGEST_TTL = (2**32 - 1) // 1000
 # What servers and brokers take for a whole number: 63 bits.
 _LARGEST = 2**63 - 1
-#: Seconds that the broker waits for an ack (consumer_timeout) unless it is told otherwise, and the
+#: Seconds that the broker waits for an ack (consumer_timeout) by default, and the
 #: part of them that a message may wait for its result to be taken.
 CONSUMER_TIMEOUT = 1800
 _PARKED = 600
 QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
 KEY_PREFIX = f"{api_keys.COMMON}_"
-#: Fields that are secrets, or may hold one: a header of a model's options, a password in a URL.
+#: Fields that are secrets, or may contain one: a header of a model's options, a password in a URL.
 SECRET = frozenset(
     {
         "amqp_uri",
@@ -113,13 +113,13 @@ class Settings(BaseSettings):
     dlq_name: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.dead-letters")
     results_queue: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.results")
     retry_delays: Annotated[tuple[int, ...], NoDecode] = Field(
-        (1, 5, 30, 120), description="seconds, growing, joined by commas"
+        (1, 5, 30, 120), description="seconds, increasing, separated by commas"
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
     results_max_length: int = Field(0, ge=0, le=_LARGEST, description="messages; 0 is no limit")
     results_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
     dlq_max_length: int = Field(
-        0, ge=0, le=_LARGEST, description="messages, the oldest go; 0 is no limit"
+        0, ge=0, le=_LARGEST, description="messages, the oldest are dropped; 0 is no limit"
     )
     dlq_max_age: int = Field(0, ge=0, le=_LONGEST_TTL, description="0 is no limit")
 
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=128 * 1024 * 1024,
-        description="compared before decoding; 0: eight times MAX_TEXT_BYTES, at least 524288",
+        description="checked before decoding; 0: eight times MAX_TEXT_BYTES, at least 524288",
     )
     max_attempts: int = Field(5, ge=1, le=1000)
     shutdown_grace: float = Field(30.0, ge=0, le=3600)
@@ -154,9 +154,9 @@ class Settings(BaseSettings):
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
     model_requests_per_minute: float | None = Field(None, gt=0, le=_LARGEST)
     model_options: Annotated[dict[str, Any], NoDecode] = Field(
-        default_factory=dict, description="JSON object, the provider's own options"
+        default_factory=dict, description="JSON object, options specific to the provider"
     )
-    model_clamp: bool = Field(False, description="take a number out of range for the range's end")
+    model_clamp: bool = Field(False, description="set a number out of range to the nearer bound")
     models: Annotated[dict[str, NamedModel], NoDecode] = Field(
         default_factory=dict, description="JSON object of named models"
     )
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         0.0, ge=0, le=3600, description="seconds added to each model call (demos and tests)"
     )
     fault_model_hang_file: Path | None = Field(
-        None, description="while this file is there, model calls hang (demos and tests)"
+        None, description="while this file exists, model calls hang (demos and tests)"
     )
 
     @classmethod
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     def _good_names(cls, value: dict[str, NamedModel]) -> dict[str, NamedModel]:
         for name in value:
             if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
-                raise ValueError(f"{name!r} must be small letters, digits and dashes")
+                raise ValueError(f"{name!r} must be lower-case letters, digits and dashes")
         return value
 
     @field_validator("model_fallback", mode="before")
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
         if value is not None:
             for uri in value.get_secret_value().split(","):
                 if not URI_PATTERN.match(uri.strip()):
-                    raise ValueError("must look like amqp://user:password@host:5672/vhost")
+                    raise ValueError("must have the form amqp://user:password@host:5672/vhost")
         return value
 
     @model_validator(mode="after")

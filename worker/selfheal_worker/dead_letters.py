@@ -1,4 +1,4 @@
-"""Dead letters: what their headers say, whoever sent them. Pure."""
+"""Dead letters: their headers, whoever sent them. Pure."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _stamp(now: float) -> str:
 def describe(delivery: Delivery) -> dict[str, Any]:
     """What is known about a dead letter, without its text.
 
-    The worker's own letters say it in x-selfheal headers, and have no x-death records, which it
-    takes away; those that the broker itself dead-lettered (delivery limit, expiry) have them, and a
+    The worker's own dead letters have x-selfheal headers and no x-death records, which it
+    removes; those that the broker itself dead-lettered (delivery limit, expiry) have them, and a
     reason beside them is a publisher's.
     """
     death = _first_death(delivery.headers)

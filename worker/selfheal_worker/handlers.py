@@ -7,13 +7,18 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from selfheal_worker.broker import Delivery
 from selfheal_worker.message import Message
-from selfheal_worker.model.chain import Chain, Reply
+from selfheal_worker.model.analysis import Reply
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory
+
+# How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
+HANG_MARGIN = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -21,8 +26,12 @@ class Work:
     """One message on its way through a handler. Times are `time.monotonic()`.
 
     started: when a thread took it, 0.0 before. due: when its call must have ended, infinity while
-    it waits for its model's turn; waited: seconds that it did. given_up: its message was settled or
-    lost in another way, so that what the handler brings is of no use any more.
+    it waits for its model's turn; waited: seconds that it did. The handler's thread writes these
+    and what comes of the call; the link's thread writes the three below.
+
+    settling: its outcome is on its way to the broker. given_up: its message was settled or lost in
+    another way, so that what the handler brings is of no use any more. hung: the handler is past
+    its deadline, and has not come back.
     """
 
     delivery: Delivery
@@ -107,7 +116,7 @@ class Handlers:
                     watched=work,
                     history=work.history,
                 )
-            except BaseException as error:  # noqa: BLE001 it is told to the loop, which decides
+            except BaseException as error:  # noqa: BLE001 it is passed to the loop, which decides
                 work.error = error
             work.finished = time.monotonic()
             self._running[number] = None
@@ -120,3 +129,26 @@ class Handlers:
             message = read()
             work.passed_through = json.dumps(message.passed_through()).encode()
             work.message = replace(message, metadata=None, extra={})
+
+
+class FinishedWork:
+    """What handlers have finished, on its way to the link's thread."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """wake: has the link's thread call `take`, soon; it may be forgotten."""
+        self._wake = wake
+        self._finished: deque[Work] = deque()
+        self._woken = False
+
+    def put(self, work: Work) -> None:
+        """From a handler's thread."""
+        self._finished.append(work)
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def take(self) -> Iterator[Work]:
+        """All that is there, one after the other. In the link's thread."""
+        self._woken = False  # before the look: what comes later wakes the loop again
+        while self._finished:
+            yield self._finished.popleft()

@@ -15,9 +15,9 @@ LOOP_STUCK_AFTER = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What one look at the worker shows. Ages in seconds, last_progress in Unix seconds.
+    """The worker's state at one moment. Ages in seconds, last_progress in Unix seconds.
 
-    not_ready: why it takes no messages, empty when it is ready.
+    not_ready: why it does not consume, empty if it is ready.
     """
 
     in_flight: int
@@ -38,7 +38,7 @@ class Status:
         if self.hung:
             reasons.append(f"{self.hung} handlers are past their deadline")
         if self.hung_probe:
-            reasons.append("the look whether the model is back is past its deadline")
+            reasons.append("the probe of the unavailable model is past its deadline")
         return reasons
 
 
@@ -46,7 +46,7 @@ class Source(Protocol):
     """Where the answers come from; called from the server's threads."""
 
     def status(self) -> Status:
-        """One look at the worker."""
+        """The worker's state now."""
 
     def exposition(self) -> bytes:
         """The metrics' text."""
@@ -65,7 +65,7 @@ class _HTTPServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Not HTTPServer's: it asks the name service for our name, and waits when that is away.
+        # Not HTTPServer's: it resolves our host name, and blocks if DNS is unavailable.
         socketserver.TCPServer.server_bind(self)
 
 

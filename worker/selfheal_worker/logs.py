@@ -36,7 +36,7 @@ def printable(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text on one line, its control characters as JSON has them: a server's words may hold some."""
+    """Text on one line, control characters escaped as in JSON: a server's text may have some."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)

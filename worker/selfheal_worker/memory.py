@@ -10,7 +10,7 @@ _LARGE = 256 * 1024
 
 
 def keep_flat() -> None:
-    """Have it give back what large messages took; without glibc, nothing.
+    """Have it return the memory of large messages; without glibc, nothing.
 
     By itself it makes an arena for each thread, and once a large block was freed it takes others of
     that size from the arenas too, where small ones keep them from being returned. (Measured with

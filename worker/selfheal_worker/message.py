@@ -1,4 +1,4 @@
-"""What a message must look like, and why one is refused. Pure."""
+"""The format of a message, and why one is refused. Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KNOWN = frozenset({"id", "text", "metadata"})
 
 
 class PoisonError(Exception):
-    """A message that no retry can mend. reason goes to the dead letter's header.
+    """A message that no retry can fix. reason is for the dead letter's header.
 
-    The message of the exception says what is wrong and never quotes the body.
+    The exception's message describes the error and never quotes the body.
     """
 
     def __init__(self, reason: str, detail: str, error_class: str = "PoisonError") -> None:
@@ -35,9 +35,9 @@ class PoisonError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A good message. id is as the body had it (str or int); extra holds its unknown fields.
+    """A valid message. id is as in the body (str or int); extra has its unknown fields.
 
-    text has U+FFFD in the place of lone surrogates, which JSON can carry and UTF-8 cannot.
+    text has U+FFFD in place of lone surrogates, which JSON allows and UTF-8 does not.
     """
 
     id: str | int
@@ -57,7 +57,7 @@ class Message:
 
 
 def check_size(size: int, max_body_bytes: int) -> None:
-    """Raises `PoisonError` (body_too_large); to be asked before a body is decoded."""
+    """Raises `PoisonError` (body_too_large); to be called before a body is decoded."""
     if size > max_body_bytes:
         raise PoisonError(
             "body_too_large", f"the body has {size} bytes, at most {max_body_bytes} are allowed"
@@ -119,7 +119,7 @@ def _object(body: bytes) -> dict[str, Any]:
             "malformed_json", "not JSON: a number out of range", type(error).__name__
         ) from None
     if not isinstance(fields, dict):
-        raise PoisonError("not_an_object", f"a JSON object is wanted, got {_kind(fields)}")
+        raise PoisonError("not_an_object", f"expected a JSON object, got {_kind(fields)}")
     return fields
 
 
@@ -149,7 +149,7 @@ def _id(value: object) -> str | int | None:
         raise PoisonError("bad_id", f"'id' must be a string or an integer, got {_kind(value)}")
     if isinstance(value, str):
         if _SURROGATE.search(value):
-            raise PoisonError("bad_id", "'id' holds a lone surrogate")
+            raise PoisonError("bad_id", "'id' contains a lone surrogate")
         size = len(value.encode())
     else:
         size = len(str(value))

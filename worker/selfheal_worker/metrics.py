@@ -53,14 +53,11 @@ _MODEL_LABELS = (
 )
 
 
-class Metrics:
-    """One process's metrics, in a registry of their own."""
+class MessageMetrics:
+    """What became of messages. From the link's thread."""
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.messages = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.settled = Counter(
             "selfheal_worker_messages",
             "Messages settled, by outcome.",
             ["outcome"],
@@ -72,9 +69,9 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self.answered = self.messages.labels("answered")
+        self.answered = self.settled.labels("answered")
         for outcome in OUTCOMES:
-            self.messages.labels(outcome)
+            self.settled.labels(outcome)
         for reason in DEAD_LETTER_REASONS:
             self.dead_letters.labels(reason)
         self.duration = Histogram(
@@ -89,6 +86,22 @@ class Metrics:
             buckets=_WAIT,
             registry=registry,
         )
+        self.degraded = Counter(
+            "selfheal_worker_degraded",
+            "Messages answered by another model than the active one.",
+            registry=registry,
+        )
+        self.phrases_dropped = Counter(
+            "selfheal_worker_phrases_dropped",
+            "Phrases of answers that should have been excerpts and were not in the text.",
+            registry=registry,
+        )
+
+
+class ProcessMetrics:
+    """How the worker is. What changes is set when it is asked, but `hangs` is counted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = Gauge(
             "selfheal_worker_in_flight", "Messages delivered, not yet settled.", registry=registry
         )
@@ -111,6 +124,23 @@ class Metrics:
             "Handlers that passed their deadline.",
             registry=registry,
         )
+        breaker = Gauge(
+            "selfheal_worker_breaker_state",
+            "0 closed (work flows), 1 probing, 2 open.",
+            ["breaker"],
+            registry=registry,
+        )
+        self._breakers = {name: breaker.labels(name) for name in BREAKERS}
+
+    def breaker(self, name: str, state: State) -> None:
+        """Show a breaker's state."""
+        self._breakers[name].set(state.value)
+
+
+class BrokerMetrics:
+    """The connection to the broker."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.connected = Gauge(
             "selfheal_worker_broker_connected", "1 when connected.", registry=registry
         )
@@ -119,16 +149,15 @@ class Metrics:
             "1 while the broker takes no publishes (its memory or disk alarm).",
             registry=registry,
         )
-        self.reconnects = Counter(
+        self.disconnects = Counter(
             "selfheal_worker_broker_disconnects", "Connections lost or refused.", registry=registry
         )
-        breaker = Gauge(
-            "selfheal_worker_breaker_state",
-            "0 closed (work flows), 1 probing, 2 open.",
-            ["breaker"],
-            registry=registry,
-        )
-        self.breakers = {name: breaker.labels(name) for name in BREAKERS}
+
+
+class ModelMetrics:
+    """The calls of models. From any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._operation = Histogram(
             "gen_ai_client_operation_duration_seconds",
             "One model call.",
@@ -161,16 +190,6 @@ class Metrics:
             _MODEL_LABELS[1:3],
             registry=registry,
         )
-        self.degraded = Counter(
-            "selfheal_worker_degraded",
-            "Messages answered by another model than the active one.",
-            registry=registry,
-        )
-        self.phrases_dropped = Counter(
-            "selfheal_worker_phrases_dropped",
-            "Phrases of answers that should have been excerpts and were not in the text.",
-            registry=registry,
-        )
         self._timers: dict[tuple[Origin, str], Histogram] = {}
         self._counted: dict[tuple[Origin, str], Histogram] = {}
 
@@ -192,7 +211,7 @@ class Metrics:
         error: BaseException | None,
         usage: Usage | None = None,
     ) -> None:
-        """Count one model call and its tokens; from any thread."""
+        """Count one model call and its tokens."""
         kind = "" if error is None else effect_of(error).label
         timer = self._timers.get((origin, kind))
         if timer is None:
@@ -211,9 +230,18 @@ class Metrics:
             self._counted[origin, kind] = counter
         return counter
 
-    def breaker(self, name: str, state: State) -> None:
-        """Show a breaker's state."""
-        self.breakers[name].set(state.value)
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.messages = MessageMetrics(self.registry)
+        self.process = ProcessMetrics(self.registry)
+        self.broker = BrokerMetrics(self.registry)
+        self.model = ModelMetrics(self.registry)
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

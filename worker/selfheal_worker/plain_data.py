@@ -30,7 +30,7 @@ class PlainDataError(ValueError):
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8: it holds no lone surrogate."""
+    """Whether a string can be written as UTF-8: it contains no lone surrogate."""
     return _SURROGATE.search(value) is None
 
 
@@ -62,19 +62,19 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise PlainDataError(f"holds {name}, which is no number of JSON")
+    raise PlainDataError(f"contains {name}, which is not a JSON number")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise PlainDataError("holds a number out of range")
+        raise PlainDataError("contains a number out of range")
     return number
 
 
 def _short(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise PlainDataError(f"holds a number of {len(digits)} digits")
+        raise PlainDataError(f"contains a number of {len(digits)} digits")
     return int(digits)
 
 
@@ -86,7 +86,7 @@ def _check(found: Any) -> None:
         if depth > MAX_DEPTH:
             raise _too_deep()
         if isinstance(value, str) and not is_text(value):
-            raise PlainDataError("holds a lone surrogate, which is no character")
+            raise PlainDataError("contains a lone surrogate, which is not a character")
         if isinstance(value, Mapping):
             waiting += [(name, depth) for name in value]
             waiting += [(one, depth + 1) for one in value.values()]
@@ -146,13 +146,13 @@ class _Nodes:
         if known is not None:
             return known
         if id(node) in self._open:
-            raise _at(node, "an alias stands for what it is in")
+            raise _at(node, "an alias refers to a value that contains it")
         self._open.add(id(node))
         if isinstance(node, yaml.ScalarNode):
             self._scalar(node)
             size = 1
         elif node.tag not in (_TAG + "map", _TAG + "seq"):
-            raise _at(node, f"the tag {node.tag.removeprefix(_TAG)} is not known; take it away")
+            raise _at(node, f"the tag {node.tag.removeprefix(_TAG)} is not allowed; remove it")
         elif isinstance(node, yaml.MappingNode):
             self._keys(node)
             size = 1 + sum(self.check(value) + 1 for _, value in node.value)
@@ -183,7 +183,7 @@ class _Nodes:
         if kind == "timestamp":
             raise _at(node, f"{_quoted(node.value)} is a date in YAML; put it in quotes")
         if kind not in ("int", "float", "bool"):
-            raise _at(node, f"the tag {kind} is not known; take it away")
+            raise _at(node, f"the tag {kind} is not allowed; remove it")
         if kind == "int" and len(node.value) > _MOST_DIGITS:
             raise _at(node, "a number out of range")
         read: Callable[[Any], Any] = self._loader.construct_object
@@ -192,7 +192,7 @@ class _Nodes:
         except (ValueError, ArithmeticError, KeyError):
             raise _at(node, f"{_quoted(node.value)} is no {kind}") from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise _at(node, f"{_quoted(node.value)} is no number of JSON")
+            raise _at(node, f"{_quoted(node.value)} is not a JSON number")
 
 
 def _too_deep(node: Any = None) -> PlainDataError:

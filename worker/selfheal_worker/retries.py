@@ -15,7 +15,7 @@ ATTEMPTS_HEADER = "x-selfheal-attempts"
 REASON_HEADER = "x-selfheal-reason"
 # More than MAX_ATTEMPTS can be.
 _MOST_ATTEMPTS = 1000
-#: Seconds between two attempts of a message that waits for the active model: each asks a fallback,
+#: Seconds between two attempts of a message that waits for the active model: each calls a fallback,
 #: which has failed before.
 AWAITED_DELAY = 30
 
@@ -66,15 +66,16 @@ def decide(
     delays: Sequence[int],
     model_away: bool,
 ) -> Decision:
-    """Say what to do after one more failure; attempts are those before it.
+    """What to do after one more failure; attempts are those before it.
 
-    model_away: the circuit breaker is open, so that a transient failure proves nothing against
-    the message. `failure_effects` says what else counts. An error that is no `ModelError` is a
-    fault of ours or of a plug-in: it is retried too, because the next version may not have it, and
-    it ends in the dead letters.
+    model_away: the circuit breaker is open, so that a transient failure does not count against
+    the message. `failure_effects` defines what else counts. An error that is not a `ModelError` is
+    a bug of ours or of a plug-in: it is retried too, because the next version may not have it, and
+    finally dead-lettered.
 
-    While the active model of a chain is away, what a fallback made of a text proves nothing against
-    it either. While a fallback is away, a refusal is not final before the last attempt.
+    While the active model of a chain is unavailable, a fallback's failure does not count against
+    the text either. While a fallback is unavailable, a refusal is not final before the last
+    attempt.
     """
     effect = effect_of(error)
     if effect.pause is Pause.UNTIL_PROBED or (model_away and excused(error)):

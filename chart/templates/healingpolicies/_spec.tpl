@@ -1,5 +1,5 @@
 {{/* Whether a component's policy is made. dict: root, values (the component's). A remediator of another release acts on it
-     too; only one of this release that was told not to look at policies makes it pointless. An install in which the API
+     too; only one of this release that is configured to ignore policies makes it pointless. An install in which the API
      server does not know the type is a dry run, or one with --skip-crds: Helm makes the type before it renders. */}}
 {{- define "selfheal.healingPolicy.made" -}}
 {{- $v := .root.Values -}}
@@ -8,14 +8,14 @@
 {{- if and $wanted (not $blind) (ne (include "selfheal.healingPolicy.unknown" .root) "install") -}}made{{- end -}}
 {{- end -}}
 
-{{/* `install` or `upgrade` when a cluster is there to be asked and does not know the type, else empty. */}}
+{{/* `install` or `upgrade` if a cluster can be read and does not know the type, otherwise empty. */}}
 {{- define "selfheal.healingPolicy.unknown" -}}
 {{- if and (include "selfheal.seesCluster" .) (not (.Capabilities.APIVersions.Has "selfheal.dev/v1alpha1/HealingPolicy")) -}}
 {{- .Release.IsUpgrade | ternary "upgrade" "install" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Seconds after which a worker with work in flight and no progress counts as hung, as a duration; empty: not asked. By
+{{/* Seconds after which a worker with work in flight and no progress counts as hung, as a duration; empty: not checked. By
      default its own liveness probe is given the time to find a hung call first. */}}
 {{- define "selfheal.worker.noProgressFor" -}}
 {{- with .Values.worker.healingPolicy.unhealthyWhen -}}

@@ -22,7 +22,7 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Not empty when replicas may not have the volume at once on two nodes; of a claim of others nobody knows. */}}
+{{/* Not empty if the volume cannot be mounted on two nodes at once; unknown for an existing claim. */}}
 {{- define "selfheal.ollama.ownVolume" -}}
 {{- with .Values.ollama.persistence -}}
 {{- if and .enabled (or .existingClaim (not (has "ReadWriteMany" .accessModes))) -}}own{{- end -}}
@@ -47,7 +47,7 @@ volumeMounts:
 # volume that would be what another replica is pulling.
 - {name: OLLAMA_NOPRUNE, value: "1"}
 {{- end }}
-# Every address, of IPv6 too: 0.0.0.0 is of IPv4 alone.
+# All addresses, including IPv6: 0.0.0.0 is IPv4 only.
 - {name: OLLAMA_HOST, value: ":11434"}
 - {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
 - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}

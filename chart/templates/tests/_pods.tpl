@@ -11,6 +11,6 @@
 {{- define "selfheal.tests.hook" -}}
 helm.sh/hook: test
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-# What they said is all that is left of them.
+# Only their output remains.
 helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end -}}

@@ -1,4 +1,4 @@
-"""The commands for people: plan, status, pause, resume, hold, release."""
+"""The commands for people: plan, status, pause, resume, exclude, include, uncordon."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from selfheal_remediator.kube.election import (
     trusted_annotations,
 )
 from selfheal_remediator.kube.objects import Json, node_from_json
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, Unreadable
-from selfheal_remediator.node.evaluate import Action, Kind, read_state
+from selfheal_remediator.node import lifecycle
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
 from selfheal_remediator.node.patches import node_patch
 
 _MERGE = "application/merge-patch+json"
@@ -36,7 +37,7 @@ _CLEAR = "\033[H\033[J"
 
 
 def connect(options: argparse.Namespace) -> tuple[KubernetesApi, Config, str]:
-    """The API, the configuration (the defaults when no file is there), the namespace."""
+    """The API, the configuration (the defaults if there is no file), the namespace."""
     environment = Environment.read()
     path: Path = options.config or environment.config_file
     given = options.config is not None or "CONFIG_FILE" in os.environ
@@ -46,7 +47,7 @@ def connect(options: argparse.Namespace) -> tuple[KubernetesApi, Config, str]:
     return KubernetesApi(access, namespace or default_namespace, config.api), config, namespace
 
 
-# -- looking -------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -68,7 +69,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Say what is held and how far it is."""
+    """Show the cordoned nodes and their progress."""
     api, config, namespace = connect(options)
 
     def look() -> ClusterStatus:
@@ -89,10 +90,10 @@ def watch(
     as_json: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Show what `look` sees, each so many seconds, until Ctrl-C.
+    """Show what `look` returns, every `seconds`, until Ctrl-C.
 
     A terminal shows the newest; elsewhere, and as JSON (an object a line), each change is added.
-    An API server that goes away later is waited for; that the first look fails is a failure.
+    An API server that becomes unavailable later is waited for; if the first read fails, this fails.
     """
     screen = sys.stdout.isatty() and not as_json
     before: object = None
@@ -122,10 +123,10 @@ def watch(
 
 
 def pause(options: argparse.Namespace) -> int:
-    """Write the reason on the Lease; the leader sees it at once."""
+    """Write the reason on the Lease; the leader's watch reports it at once."""
     why = options.why.strip()
     if not why:
-        raise Failure("--why: a reason is needed, for whoever finds it paused", code=2)
+        raise Failure("--why: a reason is required, so that others know why it is paused", code=2)
     lease = _annotate_lease(options, why)
     return _reported(options, {"paused": why, "lease": lease}, f"paused ({lease}): {why}")
 
@@ -140,7 +141,7 @@ def exclude(options: argparse.Namespace) -> int:
     """Annotate a node so that it is left as it is."""
     why = options.why.strip()
     if not why:
-        raise Failure("--why: a reason is needed, for whoever finds it excluded", code=2)
+        raise Failure("--why: a reason is required, so that others know why it is excluded", code=2)
     api, _, _ = connect(options)
     text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
     body = {"metadata": {"annotations": {EXCLUDE_KEY: text}}}
@@ -207,7 +208,7 @@ def _uncordon_all(options: argparse.Namespace) -> int:
 
 
 def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:
-    """The remediator that is there, None = none is; empty = who asks may not know."""
+    """The installed remediator, None = there is none; empty = the caller may not read it."""
     try:
         lease = _find_lease(api, config, namespace, name, required=False)
     except ApiFailure as failure:
@@ -218,10 +219,10 @@ def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None)
 
 
 def uncordon_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple[list[Json], bool]:
-    """Uncordon a node that a remediator holds, whichever it was, and whether it does so.
+    """Uncordon a node that any remediator cordoned; whether one had cordoned it.
 
-    It is written down for the remediator that is there (`owner`) that this was a human, or it
-    would cordon the node again at once. In any other phase the annotation goes.
+    The annotation records for the installed remediator (`owner`) that a person did it, otherwise it
+    would cordon the node again at once. In any other phase the annotation is removed.
     """
     node = node_from_json(raw)
     try:
@@ -234,13 +235,7 @@ def uncordon_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple
         action = Action(Kind.CLEAR, name, node.uid, None, "", "")
         return node_patch(action, node, scale_down_disabled=False), False
     cancelled = replace(
-        state,
-        phase=Phase.CANCELLED,
-        by=owner or state.by,
-        since=int(now),
-        scale_down_mark=False,
-        reported=0,
-        cordons=(),
+        lifecycle.cancelled(state, now), by=owner or state.by, reported=0, cordons=()
     )
     after = None if owner is None else cancelled
     action = Action(Kind.UNCORDON, name, node.uid, after, "", "")

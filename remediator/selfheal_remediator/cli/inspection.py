@@ -24,10 +24,11 @@ from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, trusted_anno
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Budget, Node, Pod, budget_from_json, node_from_json
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
-from selfheal_remediator.node.annotation import Phase, Unreadable
+from selfheal_remediator.node.actions import Kind
+from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
-from selfheal_remediator.node.evaluate import Kind, read_state
-from selfheal_remediator.node.planner import Entry, Planner
+from selfheal_remediator.node.entry import Entry
+from selfheal_remediator.node.planner import Planner
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class ClusterPlan:
 
 @dataclass(frozen=True, slots=True)
 class CordonedNode:
-    """One node that a remediator holds. Times are seconds since the epoch."""
+    """One node that a remediator cordoned. Times are seconds since the epoch."""
 
     node: str
     phase: str
@@ -130,7 +131,7 @@ def plan(
 ) -> ClusterPlan:
     """What would be done to the nodes as they are now, and to the pods of those to be drained.
 
-    trusted: conditions that a human vouches for.
+    trusted: conditions that a person marked as trusted.
     """
     planner = _planner(_nodes(api), config, owner, now)
     planner.trust(trusted)
@@ -159,14 +160,14 @@ def plan(
         try:
             pods, policies = policy_view.policies_plan(api, config, planner, paused, now)
         except ApiFailure as failure:
-            notes.append(f"policies for pods cannot be read, so nothing is said of them: {failure}")
+            notes.append(f"HealingPolicies cannot be read and are not shown: {failure}")
     return ClusterPlan(
         config.mode, tuple(chosen), dict(made.limited_by), tuple(notes), policies, pods
     )
 
 
 def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
-    """A planner that believes the nodes' clocks: a single look has no other."""
+    """A planner that trusts the nodes' clocks: a single evaluation has no other."""
     planner = Planner(config, owner, 0.0)  # with nothing of the pace used up
     for node in nodes:
         planner.apply(Change(node.name, None, node), now)
@@ -266,7 +267,7 @@ def _headroom(
     )
     move = Move(seen.uid, going, nodes, seen.around.claim_terms)
     crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
-    rooms.release(seen.uid)  # each node is looked at as if it were the only one
+    rooms.release(seen.uid)  # each node is evaluated as if it were the only one
     return crowded
 
 
@@ -302,7 +303,7 @@ def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
     result = classify_eviction(api.send("POST", path, {"dryRun": "All"}, body))
     if result.outcome is Outcome.FORBIDDEN:
-        notes.add("no right to create pods/eviction: the API server was not asked")
+        notes.add("no permission to create pods/eviction: no dry-run eviction was sent")
         return ""
     return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
 
@@ -317,7 +318,7 @@ def surroundings(
         try:
             known = daemon_sets(api.daemon_sets())
         except ApiFailure as failure:
-            notes.add(f"DaemonSets cannot be read, so it cannot be told which pods stay: {failure}")
+            notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {failure}")
             known = frozenset()
             unknown = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
     found = read_claims(api, pods)
@@ -339,7 +340,7 @@ def surroundings(
 def status(
     api: KubernetesApi, config: Config, lease: LeaseView | None, now: float
 ) -> ClusterStatus:
-    """What is held now and what keeps the drains from ending."""
+    """The nodes cordoned now, and what blocks the drains."""
     nodes = _nodes(api)
     budgets, unread = _budgets(api)
     cordoned: list[CordonedNode] = []
@@ -361,7 +362,7 @@ def status(
     try:
         policies = policy_view.policies_status(api, config)
     except ApiFailure as failure:
-        notes += (f"policies for pods cannot be read: {failure}",)
+        notes += (f"HealingPolicies cannot be read: {failure}",)
     return ClusterStatus(
         lease=f"{lease.namespace}/{lease.name}" if lease else "",
         leader=lease.holder if lease else "",
@@ -447,4 +448,4 @@ def _budgets(api: KubernetesApi) -> tuple[list[Budget], list[str]]:
         pages = api.budgets().pages()
         return [budget_from_json(raw) for raws, _ in pages for raw in raws], []
     except ApiFailure as failure:
-        return [], [f"disruption budgets cannot be read, so they are not counted: {failure}"]
+        return [], [f"PodDisruptionBudgets cannot be read, so they are not counted: {failure}"]

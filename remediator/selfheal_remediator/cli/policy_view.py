@@ -1,4 +1,4 @@
-"""HealingPolicies for people: behind `plan` and `status`. Reads; only rehearses evictions."""
+"""HealingPolicies for `plan` and `status`. Only reads and dry-run evictions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """What would be done to one ill pod: `restart` or `none`; waits: what keeps it from that."""
+    """What would be done to one unhealthy pod: `restart` or `none`; waits: the skip reason."""
 
     policy: str
     pod: str
@@ -56,7 +56,7 @@ def _status(raw: Json) -> PolicyStatus:
     policy, status = policy_from_json(raw), raw.get("status") or {}
     return PolicyStatus(
         policy=policy.key,
-        state=status.get("state") or "not looked at yet",
+        state=status.get("state") or "not evaluated yet",
         healthy=status.get("healthyReplicas") or 0,
         desired=status.get("replicas") or 0,
         restarts=policy.saved.restarts,
@@ -79,7 +79,7 @@ def policies_plan(
 ) -> tuple[tuple[PodPlan, ...], int]:
     """What would be done to the pods of all policies as they are now, and how many policies.
 
-    Pods are not asked how their work goes: for that the policies' status counts. Raises ApiFailure.
+    Progress is not probed: the policies' status is used instead. Raises ApiFailure.
     """
     healing = Healing(
         config.policies.evaluation_interval,

@@ -53,10 +53,10 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     """The answer of `plan`."""
     parts = [f"note: {note}" for note in found.notes]
     if found.observing_until:
-        parts.append(f"observing until {found.observing_until}: nothing of this is done before")
+        parts.append(f"observing until {found.observing_until}: none of this is done before")
     shown = [item for item in found.nodes if detail or item.action != "none" or item.why]
     if not shown:
-        parts.append(f"nothing to do: {len(found.nodes)} nodes looked at (mode {_mode(found)})")
+        parts.append(f"nothing to do: {len(found.nodes)} nodes evaluated (mode {_mode(found)})")
         return "\n".join([*parts, *_policies_plan(found)])
     rows = [(item.node, item.state, _action(item), item.limit or "-", item.why) for item in shown]
     parts.append(table(("NODE", "STATE", "ACTION", "BRAKE", "WHY"), rows))
@@ -77,7 +77,7 @@ def _policies_plan(found: ClusterPlan) -> list[str]:
     if not found.policies:
         return []
     if not found.pods:
-        return [f"no pod to restart: {found.policies} policies looked at"]
+        return [f"no pod to restart: {found.policies} policies evaluated"]
     rows = []
     for item in found.pods:
         action = "<red>restart</red>" if item.action == "restart" else "-"
@@ -114,7 +114,7 @@ def status_text(found: ClusterStatus) -> str:
         lines.append(f"<red>paused</red>: {found.paused}")
     if found.trusted_annotations:
         lines.append(
-            f"<yellow>vouched for</yellow> by a human: {', '.join(found.trusted_annotations)}"
+            f"<yellow>trusted</yellow> by a person: {', '.join(found.trusted_annotations)}"
         )
     lines.append(f"{len(found.cordoned)} of {found.nodes} nodes cordoned")
     if found.cordoned:

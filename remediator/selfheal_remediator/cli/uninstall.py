@@ -17,8 +17,8 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import STOP_FOR_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable
-from selfheal_remediator.node.evaluate import Action, Kind, read_state
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
 from selfheal_remediator.node.patches import node_patch
 
 #: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
@@ -39,9 +39,9 @@ class Result:
 
 
 def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool = False) -> None:
-    """Have the running remediator change nothing for so long. Raises ApiFailure.
+    """Stop the running remediator from changing anything for so long. Raises ApiFailure.
 
-    forget: the next installation begins anew, and observes first.
+    forget: the next installation starts from scratch, with observeFirst.
     """
     until = datetime.fromtimestamp(time.time() + seconds, UTC)
     path = (
@@ -68,9 +68,9 @@ def uncordon_all(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Uncordon and clear the nodes that carry `owner`'s annotation, until none is left.
+    """Uncordon and clear the nodes that carry `owner`'s annotation, until none remains.
 
-    What a human keeps on hold stays as it is, and is reported.
+    Nodes that a person excluded stay cordoned, and are reported.
     """
     result = Result()
     ends = clock() + timeout

@@ -1,7 +1,7 @@
 """Other remediators in the cluster, found by their Leases: the oldest one acts. Pure.
 
-A Lease lives while its renewal changes within its own duration by our clock; at first sight it
-counts as alive.
+A Lease is alive while its renewal time changes within its own duration by our clock; when first
+observed it counts as alive.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 from selfheal_remediator.kube.election import LeaseView
 
-#: Seconds beyond a Lease's duration before it counts as dead: it is looked at only now and then.
+#: Seconds beyond a Lease's duration before it counts as dead: it is read only now and then.
 MARGIN = 45.0
 
 
 @dataclass(slots=True)
 class Peers:
-    """What was seen of other remediators' Leases; `own` is `namespace/name`."""
+    """Observations of other remediators' Leases; `own` is `namespace/name`."""
 
     own: str
-    #: Those (beside our own) whose Lease lived when it was looked at last.
+    #: Those (beside our own) whose Lease was alive when last read.
     live: frozenset[str] = frozenset()
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
     _found: dict[str, LeaseView] = field(default_factory=dict)
@@ -29,8 +29,8 @@ class Peers:
         """Why nothing is done while this remediator comes before us, and what ends that."""
         lease = self._found[name]
         return (
-            f"the remediator {name} was here first (its Lease is older, held by {lease.holder}): "
-            f"this one only looks on until that Lease is deleted, let go or not renewed for "
+            f"the remediator {name} is older (its Lease is held by {lease.holder}): "
+            f"this one is read-only until that Lease is deleted, released or not renewed for "
             f"{lease.duration + MARGIN:.0f}s"
         )
 

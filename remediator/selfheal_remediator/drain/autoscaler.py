@@ -1,4 +1,4 @@
-"""Whether an autoscaler is at work, by what it writes into the cluster.
+"""Whether an autoscaler is active, by what it writes into the cluster.
 
 cluster-autoscaler holds a Lease and writes its status into a ConfigMap about every ten seconds;
 where the cloud runs it (GKE, AKS) only the ConfigMap is in the cluster. Karpenter holds a Lease.
@@ -43,7 +43,7 @@ def _tells(look: Callable[[], bool], what: str) -> bool:
         return look()
     except ApiFailure as failure:
         log.warning(
-            "%s cannot be read, so they show no autoscaler (set drain.autoscaler to say that "
+            "%s cannot be read, so no autoscaler is detected (set drain.autoscaler: present if "
             "there is one): %s",
             what,
             failure,

@@ -51,7 +51,7 @@ def daemon_sets(collection: Collection) -> frozenset[tuple[str, str, str]]:
 
 
 def answer_of(api: KubernetesApi, question: Question, others: Iterable[Node]) -> Answer:
-    """Reads what is asked; others: the nodes beside the one that is drained. Raises ApiFailure."""
+    """Read the claims; others: the nodes beside the one that is drained. Raises ApiFailure."""
     if question.subject is Subject.DAEMON_SET:
         found = daemon_sets(api.daemon_set(question.namespace, question.name))
         return Answer(exists=any(uid == question.uid for _, _, uid in found))

@@ -1,9 +1,9 @@
-"""Emptying one node: which pods to evict now, what blocks, when to ask again. Pure engine.
+"""Draining one node: which pods to evict now, what blocks, when to retry. Pure engine.
 
 The caller feeds in pods (from a watch of the node), disruption budgets and the server's
 answers, and carries out what `step` returns. Nothing is polled: an accepted eviction is over
-when the watch says that the pod is gone; a pod refused by its budget is tried again when the
-budget's status opens, with a slow retry as the net.
+when the watch reports that the pod is gone; a pod refused by its budget is retried when the
+budget's status allows it, with a slow retry as a fallback.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Eviction:
     #: Past the deadline its deletion was ordered.
     deleting: bool = False
     refused_since: float | None = None
-    #: When we first saw it terminating, by our own clock; None = it is not.
+    #: When it was first observed terminating, by our own clock; None = it is not.
     deletion_seen: float | None = None
     #: What decides about it is being read: it is not evicted before.
     unclear: bool = False
@@ -87,7 +87,7 @@ class Eviction:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Why pods are still there, grouped: `cause` is a bounded label, `text` is for people."""
+    """Why pods remain, grouped: `cause` is a bounded label, `text` is for people."""
 
     cause: str
     text: str
@@ -98,7 +98,7 @@ class Blocker:
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What to do now: pods to evict (or, past the deadline, to delete), what to read about others
-    before, of which to read whether they are deleted, when to ask again."""
+    before, of which to read whether they are deleted, when to retry."""
 
     evict: tuple[Pod, ...] = ()
     delete: tuple[Pod, ...] = ()
@@ -133,13 +133,13 @@ class NodeDrain:
     standstill: Standstill = field(default_factory=Standstill)
     _left: dict[str, Sorting] = field(default_factory=dict)
     deadline_reported: bool = False
-    #: The time at the last step: pods that ask to stay for a time are sorted by it.
+    #: The time at the last step: pods that request to stay for a time are sorted by it.
     _now: float = float("-inf")
 
     # -- what is known ------------------------------------------------------------------
 
     def pod_changed(self, old: Pod | None, new: Pod | None, *, late: bool = False) -> None:
-        """The watch of this node's pods saw something; late: what the first list did not show."""
+        """An event of this node's pod watch; late: not shown by the first list."""
         if new is None or new.node != self.node:
             if old is not None:
                 self._gone(old.uid)
@@ -174,7 +174,7 @@ class NodeDrain:
         return self.after or known or (self.synced and self.returns.has_lost(pod))
 
     def _came_again(self, pod: Pod, sorting: Sorting) -> Sorting:
-        """Its owner put it here past the cordon; one that goes on doing so is not fought."""
+        """Its owner put it here despite the cordon; after repeated returns it is left alone."""
         why = self.returns.refused(pod, self.after)
         if not why:
             return sorting
@@ -183,7 +183,7 @@ class NodeDrain:
         return again
 
     def watch_on(self) -> None:
-        """The node is drained: from now on only what is put on it again is looked after."""
+        """The node is drained: from now on only pods that return are evicted."""
         self.after = True
         self.deadline = float("inf")
         self.wave = -1
@@ -196,7 +196,7 @@ class NodeDrain:
             self.pod_changed(pod, pod)
 
     def looked_up(self, question: Question, answer: Answer | None, now: float) -> None:
-        """What was asked about pods was read; None = it could not be."""
+        """The answer of a lookup about pods; None = it could not be read."""
         self.lookups.answered(question, now, failed=answer is None)
         self.surroundings_changed(with_answer(self.around, question, answer))
 
@@ -265,7 +265,7 @@ class NodeDrain:
             item.overtaken = 0
 
     def not_probed(self, uid: str) -> None:
-        """The eviction that was ordered was never asked for: it may be ordered again."""
+        """The eviction was never sent: it may be tried again."""
         item = self.evictions.get(uid)
         if item is None or item.step is not Step.POSTED:
             return
@@ -286,7 +286,7 @@ class NodeDrain:
         item.refused_since = item.refused_since if item.refused_since is not None else now
 
     def _to_check(self, now: float) -> tuple[tuple[Pod, ...], float | None]:
-        """Pods that were to be deleted by now, and when to look for others."""
+        """Pods that should be deleted by now, and when to check for others."""
         waiting = [
             (item, item.check.check_at)
             for item in self.evictions.values()
@@ -391,7 +391,7 @@ class NodeDrain:
             # The caller reads the node afresh before a wave begins, then calls `begin_wave`.
             return Orders(new_wave=current)
         deleting = late and on_deadline == "delete"
-        left = late and on_deadline == "report"  # what was asked for is left to a human
+        left = late and on_deadline == "report"  # the rest is left to a person
         evict: list[Pod] = []
         delete: list[Pod] = []
         wake = None if late or self.after else self.deadline
@@ -417,7 +417,7 @@ class NodeDrain:
         return Orders(tuple(evict), tuple(delete), wake=wake)
 
     def _current_wave(self, now: float, late: bool = False) -> int:
-        """The wave to work on: the next one begins when no pod of those before holds it up."""
+        """The current wave: the next one starts when no pod of an earlier one blocks it."""
         waves = sorted({item.sorting.wave for item in self.evictions.values()})
         holding = {
             item.sorting.wave
@@ -432,9 +432,9 @@ class NodeDrain:
     def _holds_wave(self, item: Eviction, now: float, late: bool) -> bool:
         """Whether later waves wait for this pod.
 
-        One that terminates has its own grace and STUCK_AFTER, measured from when we saw it: the
-        server's clock may be another. One that is refused has until the deadline; on a node that
-        is drained already, which has none, nothing waits for it.
+        A terminating pod has its own grace period and STUCK_AFTER, measured from our observation,
+        because the server's clock may differ. A refused pod has until the deadline; on a node that
+        is already drained, which has none, nothing waits for it.
         """
         if item.pod.deletion is None:
             in_vain = item.step is Step.REFUSED or item.check.ignored > 0
@@ -450,7 +450,7 @@ class NodeDrain:
 
     def _empty(self) -> Orders:
         if self.after:
-            self.wave = -1  # whatever comes next needs a fresh look at the node again
+            self.wave = -1  # the next wave needs another fresh read of the node
         return Orders(done=not self.after and not self.lookups.pending)
 
     def begin_wave(self, wave: int) -> None:

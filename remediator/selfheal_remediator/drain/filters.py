@@ -129,14 +129,14 @@ PREDICATES: tuple[Predicate, ...] = (
 
 
 def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sorting:
-    """The pod's fate: the first predicate that has something to say, else it goes.
+    """The pod's fate: that of the first predicate that matches, otherwise it is evicted.
 
-    Without `now` a pod that asks to stay for a time stays: its time counts as not over.
+    Without `now` a pod that requests to stay for a time stays: its time counts as not over.
     """
     if pod.keep_until is not None and pod.keep_until <= now:
         pod = replace(pod, keep_reason="", keep_until=None)
     if pod.deletion is not None and not pod.mirror:
-        # Already on its way, whoever asked; a DaemonSet's pod still does not count.
+        # Already terminating, whoever deleted it; a DaemonSet's pod still does not count.
         daemon = _daemon(pod, around)
         return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:

@@ -72,20 +72,20 @@ class Rooms:
 
     def __init__(self, api: KubernetesApi, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._clock = api, clock
-        #: One check at a time; held while the API is asked.
+        #: One check at a time; held during API requests.
         self._checking = threading.Lock()
         #: Pods on no node, and when they were read; only a check uses them.
         self._pending: tuple[float, list[Pod]] | None = None
-        #: Guards what follows; never held while the API is asked: the main loop takes it.
+        #: Guards what follows; never held during API requests, because the main loop takes it.
         self._lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
         self._reserved: dict[str, list[Reservation]] = {}
 
     def check(self, move: Move, autoscaler: str, now: float, stop: threading.Event) -> str:
-        """Why the pods cannot go elsewhere, empty when they can (or nodes are made for them).
+        """Why the pods do not fit elsewhere, empty if they do (or an autoscaler adds nodes).
 
-        Nodes are looked at one by one, those known already first, until all pods are placed. Only
-        then is the room reserved. autoscaler: `drain.autoscaler`; now: seconds since the epoch.
+        Nodes are read one by one, those known already first, until all pods are placed. Only
+        then is the capacity reserved. autoscaler: `drain.autoscaler`; now: seconds since the epoch.
         """
         if not move.pods or expected(autoscaler, move.others):
             return ""
@@ -95,7 +95,7 @@ class Rooms:
             try:
                 placed, left = self._placed(move, able, around, stop)
             except ApiFailure as failure:
-                return f"pending pods cannot be listed, which may need the room: {failure}"
+                return f"pending pods cannot be listed, which may need the capacity: {failure}"
             with self._lock:
                 if not left and not stop.is_set():
                     self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
@@ -106,7 +106,7 @@ class Rooms:
         return describe(left, len(able), around)
 
     def _coming(self, move: Move) -> list[tuple[Pod, Node]]:
-        """The pods that other drains are to put somewhere, and that are not seen there yet."""
+        """The pods that other drains will move, and that have not been observed elsewhere yet."""
         nodes = {node.uid: node for node in move.nodes}
         with self._lock:
             now = self._clock()
@@ -148,7 +148,11 @@ class Rooms:
             try:
                 room = self._room(node)
             except ApiFailure as failure:
-                log.warning("room on %s is not known, so it counts as full: %s", node.name, failure)
+                log.warning(
+                    "the free capacity of %s is unknown, so it counts as full: %s",
+                    node.name,
+                    failure,
+                )
                 continue
             for resident in room.there:
                 around.add(resident, node)

@@ -1,4 +1,4 @@
-"""Whether what must move fits elsewhere: requests against free allocatable. Pure.
+"""Whether the pods to move fit elsewhere: requests against free allocatable. Pure.
 
 A first-fit of the largest pods first, with the scheduler's filters (see placement and topology). It
 errs on the side of "does not fit": a drain that could not end is worse than one that waits. A
@@ -64,9 +64,9 @@ class Room:
     def admits(
         self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS, around: Population | None = None
     ) -> bool:
-        """Whether the pod could be placed here; no when that cannot be told.
+        """Whether the pod could be placed here; False if that is unknown.
 
-        around: the pods that its constraints are about; None = those that are here.
+        around: the pods that its constraints are about; None = those on this node.
         """
         if around is None:
             around = self.alone()
@@ -75,7 +75,7 @@ class Room:
         )
 
     def fits(self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS) -> bool:
-        """Whether the node could take the pod, whatever other pods ask for."""
+        """Whether the pod fits on the node, without the constraints of other pods."""
         return (
             self._has(pod.requests)
             and selects(pod, self.node)
@@ -139,10 +139,10 @@ def place(
 
 
 def place_waiting(waiting: Iterable[Pod], room: Room) -> list[Pod]:
-    """Leave room for pending pods; returns those that do not fit here.
+    """Reserve capacity for pending pods; returns those that do not fit here.
 
-    Where the scheduler puts them is not asked: their constraints towards other pods count for
-    nothing, so that more room is left for them than they may need.
+    Their constraints towards other pods are ignored, so more capacity may be reserved for them
+    than they need.
     """
     left = []
     for pod in waiting:
@@ -194,9 +194,9 @@ def autoscaled(nodes: Iterable[Node]) -> bool:
 
 
 def expected(setting: str, nodes: Iterable[Node], seen: Callable[[], bool] = lambda: False) -> bool:
-    """Whether nodes are made for pods that fit nowhere, by `drain.autoscaler`.
+    """Whether nodes are added for pods that fit nowhere, by `drain.autoscaler`.
 
-    seen: whether an autoscaler is seen at work; asked only when nothing else tells.
+    seen: whether an active autoscaler is observed; called only if nothing else decides.
     """
     if setting != "auto":
         return setting == "present"
@@ -204,7 +204,7 @@ def expected(setting: str, nodes: Iterable[Node], seen: Callable[[], bool] = lam
 
 
 def describe(left: list[Pod], looked_at: int, around: Population | None = None) -> str:
-    """What does not fit or cannot be told, for an Event. around: the pods that are known."""
+    """What does not fit or is unknown, for an Event. around: the known pods."""
     names = ", ".join(pod.id for pod in left[:3]) + (", …" if len(left) > 3 else "")
     cpu = sum(pod.requests.cpu for pod in left)
     memory = sum(pod.requests.memory for pod in left) / 2**20

@@ -18,12 +18,12 @@ from selfheal_remediator.kube.placement import Terms
 #: Seconds until a read that failed is tried again: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
 #: After so many failures in a row the node counts as drained without an answer: the pod stays, is
-#: reported, and is asked about on.
+#: reported, and is still looked up.
 GIVE_UP_WAITING = 3
 
 
 class Subject(Enum):
-    """What is asked about."""
+    """What is looked up."""
 
     DAEMON_SET = "DaemonSet"
     CLAIM = "claim"
@@ -116,7 +116,7 @@ class Lookups:
         self._tries = {question: before.get(question) or _Try() for question in open_now}
 
     def due(self, now: float) -> tuple[Question, ...]:
-        """Those that are to be asked now; they count as asked."""
+        """The lookups to send now; they count as sent."""
         found = [q for q, one in self._tries.items() if not one.asked and one.retry_at <= now]
         for question in found:
             self._tries[question].asked = True
@@ -140,6 +140,6 @@ class Lookups:
 
     @property
     def wake(self) -> float | None:
-        """When the next question is to be asked again."""
+        """When the next lookup is due again."""
         moments = [one.retry_at for one in self._tries.values() if not one.asked]
         return min(moments, default=None)

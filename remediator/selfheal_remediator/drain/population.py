@@ -14,7 +14,7 @@ from selfheal_remediator.kube.responses import understood
 
 log = logging.getLogger(__name__)
 
-#: Lists per check, and pods in one; what is beyond cannot be told.
+#: Lists per check, and pods in one; beyond these the answer is unknown.
 MAX_LISTS = 50
 MAX_PODS = 5000
 #: So many namespaces are listed one by one; for more, one list of all namespaces is read.
@@ -23,7 +23,7 @@ _Query = tuple[str, str]
 
 
 class _Namespaces:
-    """The labels of all namespaces, read when a term first asks for them."""
+    """The labels of all namespaces, read when a term first needs them."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
@@ -119,7 +119,7 @@ class _Lists:
 
 
 def _queries(peers: Peers) -> list[_Query]:
-    """The lists that hold all of the peers. None for a term without selector: it means no pods."""
+    """The lists that contain all peers. None for a term without selector: it matches no pods."""
     if peers.selector is None:
         return []
     text = ",".join(sorted({_text(item) for item in peers.selector} - {""}))

@@ -1,7 +1,7 @@
-"""Counts the pods that an owner puts on a node again past its cordon. Pure.
+"""Counts the pods that an owner puts on a node again despite its cordon. Pure.
 
-The counts are kept in the node's annotation, so that whoever leads next goes on from them. A pod
-is evicted again only once its return is written down there.
+The counts are stored in the node's annotation, so that the next leader continues from them. A pod
+is evicted again only after its return is recorded there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from selfheal_remediator.kube.objects import Pod
 #: How often an owner may put its pods on a cordoned node again before they are left there.
 MAX_RETURNS = 3
 #: Owners counted by themselves on one node; those beyond share one count. The annotation is
-#: bounded by this, and so are the evictions of pods whose owners cannot be told from each other.
+#: bounded by this, and so are the evictions of pods whose owners cannot be distinguished.
 MAX_OWNERS = 16
 #: The key of the count that all other owners share.
 OTHERS = ""
@@ -28,16 +28,16 @@ CORDON_TAINT = "node.kubernetes.io/unschedulable"
 _HASH_LABELS = ("pod-template-hash", "rollouts-pod-template-hash")
 #: Kinds whose names people choose: nothing of them is generated.
 _NAMED_BY_PEOPLE = ("Deployment", "StatefulSet", "DaemonSet")
-#: The end of a generated name: numbers, hashes, and the letters of the API's generateName.
+#: The end of a generated name: numbers, hashes, and the characters of the API's generateName.
 _GENERATED = re.compile(r"[-.](?:[a-z0-9]*\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz2456789]{5,10})$")
 _HASH = re.compile(r"(?=[a-z]*\d)[a-z0-9]{8,}")
 
-#: Counts by owner as the annotation holds them, and which pod was counted last.
+#: Counts by owner as in the annotation, and which pod was counted last.
 Counts = tuple[tuple[str, int], ...]
 
 
 def workload(pod: Pod) -> str:
-    """What the pod is counted under, without uid: an owner made anew keeps its count.
+    """The key of the pod's count, without uid: a recreated owner keeps its count.
 
     The ReplicaSets of one Deployment count together, so do the Jobs of one CronJob, and so do all
     owners, or pods without one, whose names differ in a generated end only.
@@ -92,7 +92,7 @@ class Returns:
     _began: float = float("inf")
 
     def restore(self, counts: Counts, latest: str, began: float | None) -> None:
-        """Go on from the annotation. began: when the drain did, in seconds since the epoch, if
+        """Continue from the annotation. began: when the drain did, in seconds since the epoch, if
         another process or an earlier term began it: whose pods it evicted is not known."""
         self.counts, self.latest, self.saved = dict(counts), latest, (counts, latest)
         self._before, self._up_to = frozenset(self.counts), _parsed(latest)
@@ -133,7 +133,7 @@ class Returns:
         owner = f"{pod.namespace}/{pod.owner_kind}/{pod.owner_name or pod.name}"
         node = "drained" if drained else "cordoned"
         why = " (it tolerates the cordon)" if tolerates_cordon(pod) else ""
-        return f"put on the {node} node again and again by {owner}{why}"
+        return f"scheduled to the {node} node repeatedly by {owner}{why}"
 
     def _count(self, pod: Pod) -> int:
         """How often its owner has put pods here, this one counted once, whoever leads."""

@@ -1,7 +1,7 @@
 """Carries out drains: one watch of pods per draining node, one of all budgets while needed.
 
 All methods run on the main loop's thread; the threads started here only read from the API and
-hand what they saw to `post`. The decisions are NodeDrain's.
+pass their observations to `post`. NodeDrain decides.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from selfheal_remediator.kube.objects import (
     pod_from_json,
 )
 from selfheal_remediator.kube.responses import EvictionResult, Outcome, classify_eviction
-from selfheal_remediator.node.annotation import Phase, State, Unreadable
+from selfheal_remediator.node.annotation import Phase, State, Unreadable, read_state
 from selfheal_remediator.node.drain_clock import DrainClock, time_left
-from selfheal_remediator.node.evaluate import read_state
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
@@ -48,11 +47,11 @@ BLOCKED_EVERY = 60.0
 BLOCKED_FIRST = 1.0
 #: A drain that was written down so recently has evicted nothing yet.
 JUST_BEGUN = 2.0
-#: A drain of which nothing is heard is looked at all the same, as a net.
+#: A drain without news is still evaluated this often, as a fallback.
 LOOK_AGAIN = 10.0
 #: What could not be written down because the node is being changed is tried again.
 BUSY_AGAIN = 0.05
-#: Whether a node is empty is read from the server itself; the answer is looked for so often.
+#: Whether a node is empty is read from the server itself; the answer is checked this often.
 CONFIRM_AGAIN = 1.0
 
 
@@ -85,10 +84,10 @@ class Running:
     reported_at: float = float("-inf")
     returned_reported_at: float = float("-inf")
     left_reported: frozenset[str] = frozenset()
-    #: Since when it makes no progress, and when it asks for a place again (see drain_slots.py).
+    #: Since when it makes no progress, and when it requests a slot again (see drain_slots.py).
     standing_since: float | None = None
     asks_at: float | None = None
-    #: Something was heard of it since it was last looked at; else it is looked at when due.
+    #: Whether it has news since the last evaluation; otherwise it is evaluated when due.
     news: bool = True
     due: float = 0.0
 
@@ -131,7 +130,7 @@ class Draining:
         self.running: dict[str, Running] = {}
         #: Grows with every drain that begins or ends.
         self.revision = 0
-        #: What the drains were last looked at with; the workers read whether all is stopped, too:
+        #: Inputs of the last evaluation of the drains; workers also read whether all is stopped:
         #: what waits for its turn is not sent any more then.
         self._looked_with, self._stopped = config, False
         self._daemon_sets: tuple[float, DaemonSets] | None = None
@@ -181,7 +180,7 @@ class Draining:
         supervision.start("pods", lambda: self._watch_pods(run), run.stop, name=f"pods-{node}")
 
     def watch_on(self, uid: str) -> None:
-        """The node was drained: go on watching what is put on it."""
+        """The node was drained: keep watching for pods that return."""
         run = self.running.get(uid)
         if run is not None and not run.drain.after:
             run.drain.watch_on()
@@ -270,7 +269,7 @@ class Draining:
             run.pods.close()
 
     def end_all(self) -> None:
-        """Stop every drain; what was asked of the API server goes on there."""
+        """Stop every drain; requests that were sent continue in the API server."""
         for uid in list(self.running):
             self.end(uid)
         self._stop_budgets()
@@ -329,7 +328,7 @@ class Draining:
         reflector.run()
 
     def _surroundings(self, node: str, pods: list[Pod], others: list[Node]) -> Surroundings:
-        """What sorting the pods needs to know, read before the drain begins. What is not known
+        """Facts for sorting the pods, read before the drain begins. What is not known
         then, and what pods that come later need, is looked up (see lookups.py)."""
         wanted = frozenset(
             (pod.namespace, pod.owner_name, pod.owner_uid) for pod in pods if of_daemon_set(pod)
@@ -349,7 +348,7 @@ class Draining:
         )
 
     def _no_room(self, run: Running, pods: list[Pod], around: Surroundings) -> str:
-        """Why the pods cannot go elsewhere, empty when they can (or nobody asked)."""
+        """Why the pods do not fit elsewhere, empty if they do (or it was not checked)."""
         if not run.checked:
             return ""
         going = tuple(
@@ -376,7 +375,7 @@ class Draining:
             try:
                 found = daemon_sets(self._api.daemon_sets())
             except ApiFailure as failure:
-                log.warning("DaemonSets cannot be listed; each is looked up: %s", failure)
+                log.warning("DaemonSets cannot be listed, so each one is read: %s", failure)
                 return frozenset(), frozenset()
             self._daemon_sets = (begun, found)
             return found, frozenset(uid for _, _, uid in wanted - found)
@@ -394,7 +393,7 @@ class Draining:
             lambda budget: budget.id,
             lambda change: self._post(lambda: self._budget_changed(change, stop)),
             lambda: None,
-            lambda failure: log.warning("disruption budgets: %s", failure),
+            lambda failure: log.warning("PodDisruptionBudgets: %s", failure),
             stop,
         )
         supervision.start("budgets", reflector.run, stop)
@@ -402,7 +401,7 @@ class Draining:
     def _budget_changed(self, change: Change[Budget], stop: threading.Event) -> None:
         budget = change.new or change.old
         if budget is None or self._budget_stop is not stop:
-            return  # of a watch that was ended: a later one may have told more already
+            return  # of a watch that was ended: a later one may already have reported more
         if change.new is None:
             self._budgets.pop(budget.uid, None)
         else:
@@ -464,7 +463,7 @@ class Draining:
         run.due = min(moment for moment in moments if moment is not None)
 
     def _note_progress(self, run: Running, now: float) -> list[float]:
-        """Whether it stands still; returns when to look again."""
+        """Whether it makes no progress; returns when to evaluate again."""
         drain, before = run.drain, (run.standing_since, run.asks_at)
         run.standing_since = None if self._idle(run) else drain.standing_since(now)
         run.asks_at = drain.asks_for_place_at(now)
@@ -508,7 +507,7 @@ class Draining:
             elif uid not in given and standstill.given_at is not None:
                 standstill.take(now)
                 if now < drain.deadline and not drain.after:
-                    text = "it is drained on: a place among the drains is free again"
+                    text = "its drain continues: a drain slot is free again"
                     self._callbacks.say(drain.node, uid, "DrainResumed", text, False)
             else:
                 continue
@@ -516,10 +515,10 @@ class Draining:
 
     def _say_without_place(self, drain: NodeDrain, now: float) -> None:
         if drain.standstill.seen is None:  # it was begun by a predecessor
-            text = "other nodes are drained first: more drains are under way than may be"
+            text = "other nodes are drained first: more drains are running than allowed"
             self._callbacks.say(drain.node, drain.uid, "DrainPaused", text, False)
             return
-        why = describe(drain.blockers(now)) or "its pods do not go"
+        why = describe(drain.blockers(now)) or "its pods cannot be evicted"
         standing = now - drain.standstill.progress_at
         text = f"no pod has left for {standing:.0f}s, another node is drained first: {why}"
         self._callbacks.say(drain.node, drain.uid, "DrainStalled", text, True)
@@ -548,9 +547,9 @@ class Draining:
             self._submit(run, pod, delete=True)
 
     def _confirm(self, run: Running) -> None:
-        """Have its pods listed as the server itself knows them; see `_confirmed`.
+        """List its pods from the server itself; see `_confirmed`.
 
-        A cache that lags shows a node without the pods that were bound to it last, or empty.
+        A lagging cache shows a node without the pods that were bound to it last, or empty.
         """
         if run.watch is None:
             return
@@ -561,12 +560,12 @@ class Draining:
             run.pods.close()  # the watch may have begun only just now
 
     def _confirmed(self, run: Running, *, sure: bool) -> None:
-        """Its pods were listed, and what the list changed was told; sure: not from a cache."""
+        """Its pods were listed, and the changes were posted; sure: not from a cache."""
         run.confirmed = run.confirmed or sure
         run.news = True
 
     def _tried_all(self, run: Running) -> bool:
-        """In dry-run nothing leaves: a drain is over when each pod was asked about once."""
+        """In dry-run no pod is evicted: a drain ends when each pod got a dry-run eviction."""
         drain = run.drain
         clear = drain.synced and not drain.lookups.pending
         return clear and all(
@@ -661,7 +660,7 @@ class Draining:
             if ours:
                 self._post(lambda: self._begin_wave(run, wave))
                 return
-            log.info("node %s is not ours to drain any more", drain.node)
+            log.info("node %s is no longer cordoned by this remediator, its drain ends", drain.node)
             self._post(lambda: self._callbacks.not_ours(fresh))
         except ApiFailure as failure:
             log.warning("node %s before wave %d: %s", drain.node, wave, failure)
@@ -672,10 +671,10 @@ class Draining:
         run.drain.begin_wave(wave)
 
     def _check_later(self, run: Running) -> None:
-        """Nothing more leaves the node until it was read again, and found to be ours to drain.
+        """No more pods are evicted until the node was read again and is still ours to drain.
 
-        The loop ends the drain when it knows so too. Its watch may be behind, and would begin a
-        drain that is ended here at once anew.
+        The loop ends the drain when it observes the change too. Its watch may lag, and would
+        restart at once a drain that is ended here.
         """
         run.checking, run.news = False, True
         run.checked_in_vain += 1
@@ -695,7 +694,7 @@ class Draining:
     # -- saying -------------------------------------------------------------------------
 
     def _report(self, run: Running, now: float) -> float | None:
-        """Say who blocks, at most once a minute; returns when to look again."""
+        """Report the blockers, at most once a minute; returns when to evaluate again."""
         drain = run.drain
         for text in sorted(drain.returned_too_often - run.left_reported):
             self._callbacks.say(
@@ -734,7 +733,7 @@ class Draining:
         run.returned_reported_at = now
         names = ", ".join(put[:3])
         more = f" and {len(put) - 3} more" if len(put) > 3 else ""
-        text = f"put on the drained node past its cordon, evicted again: {names}{more}"
+        text = f"scheduled to the drained node despite its cordon, evicted again: {names}{more}"
         self._callbacks.say(run.drain.node, run.drain.uid, "PodsOnDrainedNode", text, True)
 
     def blocked_causes(self, now: float) -> Counter[str]:
@@ -757,7 +756,7 @@ class _CachedFirst:
     def __init__(self, pods: Collection) -> None:
         self._pods = pods
         self._listed = False
-        #: Whether the last list was from the cache; and whether it is being told.
+        #: Whether the last list was from the cache; and whether it is being posted.
         self.cached = self.listing = True
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:

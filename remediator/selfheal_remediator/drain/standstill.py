@@ -1,4 +1,4 @@
-"""Whether one drain makes progress, and when one that gave its place away asks for one. Pure."""
+"""Whether a drain makes progress, and when one that yielded its slot requests one. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 #: Without any progress for so long (seconds) a drain stands still.
 STANDSTILL_AFTER = 60.0
-#: Seconds without a place before it asks for one, by how often it gave its own away in a row:
+#: Seconds without a slot before it requests one, by consecutive times that it yielded its own:
 #: first and longest, where something has changed and where only a new attempt can tell.
 CHANGED = (10.0, 600.0)
 UNCHANGED = (300.0, 1800.0)
@@ -15,7 +15,7 @@ UNCHANGED = (300.0, 1800.0)
 
 @dataclass(slots=True)
 class Standstill:
-    """One drain's progress. seen: what its pods were when it was last looked at."""
+    """One drain's progress. seen: its pods at the last evaluation."""
 
     seen: Hashable = None
     progress_at: float = 0.0
@@ -24,7 +24,7 @@ class Standstill:
     times: int = 0
 
     def look(self, seen: Hashable, now: float) -> None:
-        """Any change of which pods are there and on their way is progress."""
+        """Any change of the present and terminating pods is progress."""
         if seen != self.seen:
             self.seen, self.progress_at = seen, now
             self.times = self.times if self.given_at is not None else 0
@@ -50,7 +50,7 @@ class Standstill:
         self.given_at, self.progress_at = None, now
 
     def asks_at(self, *, changed: bool) -> float | None:
-        """When it asks for a place; None = it has one."""
+        """When it requests a slot; None = it has one."""
         if self.given_at is None:
             return None
         first, longest = CHANGED if changed else UNCHANGED

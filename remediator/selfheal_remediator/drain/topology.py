@@ -1,8 +1,8 @@
 """Where pods run, as inter-pod affinity and topology spread count them. Pure.
 
-The rules are those of the scheduler's filters InterPodAffinity and PodTopologySpread. What counts
-is what was added: the pods of the nodes that were looked at, and the peers that were listed. A pod
-elsewhere that keeps others out of its whole zone is known only if it is one of those.
+The rules are those of the scheduler's filters InterPodAffinity and PodTopologySpread. Only added
+pods count: those of the nodes that were read, and the peers that were listed. A pod elsewhere that
+keeps others out of its whole zone is known only if it is one of those.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def tolerates(pod: Pod, node: Node) -> bool:
 
 
 def selects(pod: Pod, node: Node) -> bool:
-    """Whether the node has what the pod's node selector and required node affinity ask for."""
+    """Whether the node matches the pod's node selector and required node affinity."""
     labels = node.labels
     return all(
         labels.get(key) == value for key, value in pod.node_selector.items()
@@ -139,7 +139,7 @@ class Population:
             self._count_spread(key, wanting, domains, pod, node)
 
     def untold_of(self, pod: Pod) -> list[str]:
-        """What cannot be told about the pod's constraints."""
+        """The pod's constraints that cannot be evaluated."""
         found = [self.untold[peers] for peers in pod.placement.needs_peers if peers in self.untold]
         return [*pod.placement.unknown, *dict.fromkeys(found)]
 

@@ -1,13 +1,13 @@
-"""What one restart of an owner shows about the next ones: the states of a canary. Pure.
+"""The states of a canary: what one restart of an owner shows about the next ones. Pure.
 
 Each restart of an owner with pods on several nodes is a canary first:
 
     none --restarted--> under way --its replacement stays healthy--> passed, or none
-                                  --it does not--------------------> failed, or none
+                                  --it does not------------------> failed, or none
     passed --all pods are unhealthy again--> failed
 
-Where other pods are healthy all the while nothing more is to be remembered (none): the ordinary
-limits hold. Passed and failed end with another revision of the owner, a change of the policy, or
+If other pods are healthy all the time, nothing is remembered (none): the ordinary
+limits apply. Passed and failed end with another revision of the owner, a change of the policy, or
 ten minutes in which all its pods were healthy.
 """
 
@@ -48,13 +48,13 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What an owner's pods show at one moment about its canary.
+    """The evidence of an owner's pods about its canary at one moment.
 
-    stays: its pod is there, and nobody has deleted it. recovered: that pod is healthy. proved: a
-    pod made since has been healthy for long enough. unhealthy: those made since are all unhealthy.
+    stays: its pod exists and was not deleted. recovered: that pod is healthy. proved: a pod created
+    since has been healthy for long enough. unhealthy: all pods created since are unhealthy.
     overdue: it takes longer than any replacement may; late: much longer. alone: no older pod has
-    been healthy for long, or nearly none. ill: older pods are unhealthy. settled: of each older pod
-    it is certain whether it is. relapsed: all pods, old and new, are unhealthy.
+    been healthy for long, or nearly none. `ill`: older pods are unhealthy. settled: the health of
+    each older pod is known. relapsed: all pods, old and new, are unhealthy.
     """
 
     stays: bool = False
@@ -92,7 +92,7 @@ def _unproved(canary: Canary, shown: Shown) -> Canary | None:
 
 
 def canary_json(canary: Canary, restarted: str | None) -> Json:
-    """As status.owners[].canary holds it; `restarted` as the API writes times."""
+    """As in status.owners[].canary; `restarted` in the API's time format."""
     return {
         "pod": canary.pod,
         "restarted": restarted,
@@ -114,9 +114,9 @@ def canary_from(raw: Json | None) -> Canary | None:
 
 
 def canary_kept(status: Json | None, uid: str, canary: Canary) -> bool:
-    """Whether the status as the API server answered it holds the owner's canary.
+    """Whether the status returned by the API server contains the owner's canary.
 
-    A CustomResourceDefinition of an earlier version has no such field: it is dropped.
+    A CustomResourceDefinition of an earlier version has no such field and drops it.
     """
     for item in (status or {}).get("owners") or ():
         if item.get("uid") == uid:

@@ -86,7 +86,7 @@ def fresh(group: Group, canary: Canary) -> list[WatchedPod]:
 
 
 def trial(policy_state: PolicyState, canary: Canary, interval: float) -> float:
-    """Seconds for which the replacement must be healthy: as long as its cause takes to show."""
+    """Seconds for which the replacement must be healthy: as many as its cause takes to appear."""
     symptoms, lasting = policy_state.policy.symptoms, 0.0
     if canary.cause == Cause.NOT_READY.value:
         lasting = symptoms.not_ready_for or 0.0
@@ -105,7 +105,7 @@ def held_back(
     if canary.outcome is Outcome.FAILED:
         text = (
             f"{len(group.unhealthy)} of {len(group.alive)} pods are unhealthy, on every node, and "
-            "a restart of one did not help: the image, or something that they need, is at fault; "
+            "a restart of one did not help: the image or a dependency is at fault; "
             "none is restarted before a new revision, ten minutes of health or a change of the "
             "policy"
         )
@@ -117,15 +117,15 @@ def held_back(
         group.alive
     ):
         return None
-    text = "most of its pods are unhealthy: one was restarted, the others wait for what comes of it"
+    text = "most of its pods are unhealthy: one was restarted, the others wait for the result"
     return SkipReason("canary", text)
 
 
 def note_health(policy_state: PolicyState, pod: WatchedPod, first: bool, now: float) -> None:
-    """Note since when the pod has been healthy. first: it was not evaluated before.
+    """Record since when the pod has been healthy. first: it was not evaluated before.
 
-    How long it was ready before that counts where readiness is all that there is to know: a pod
-    that hangs is ready, and has not said yet how its work goes.
+    Its earlier readiness counts only if no progress is probed: a hung pod is ready, and has
+    not reported its progress yet.
     """
     if not policy_state.is_healthy(pod):
         policy_state.healthy_since.pop(pod.uid, None)
@@ -136,7 +136,7 @@ def note_health(policy_state: PolicyState, pod: WatchedPod, first: bool, now: fl
 
 
 def hand_over(source: PolicyState, target: PolicyState, uid: str) -> None:
-    """What one policy knows of an owner's canary, to the policy that looks after the owner now."""
+    """Pass one policy's knowledge of an owner's canary to the policy that now selects the owner."""
     record, group = source.records.get(uid), target.groups.get(uid)
     if record is None or record.canary is None or group is None or group.owner is None:
         return
@@ -169,6 +169,6 @@ def _proved(
 
 
 def _longest_start(group: Group) -> float:
-    """Seconds that a pod may take to start: one that loads a model is neither well nor ill."""
+    """Seconds that a pod may take to start, in which it is neither healthy nor unhealthy."""
     longest = max((one.startup_budget for pod in group.pods for one in pod.containers), default=0.0)
     return longest + STARTUP_MARGIN if longest else 0.0

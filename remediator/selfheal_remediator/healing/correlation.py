@@ -35,7 +35,7 @@ def correlate(
 
     A finding begins with evidence from several owners. It ends when the pods of fewer owners are
     unhealthy on the node, whatever becomes of their siblings elsewhere meanwhile, and not while
-    some policy's pods are not known (`complete` False): what is not seen has not recovered.
+    some policy's pods are not known (`complete` False): an unobserved pod has not recovered.
     """
     evidence: dict[str, dict[str, str]] = {}
     unhealthy: dict[str, set[str]] = {}
@@ -55,4 +55,4 @@ def correlate(
 
 def _text(owners: Mapping[str, str]) -> str:
     named = ", ".join(sorted(owners.values())[:5])
-    return f"pods of {len(owners)} owners are ill here and well elsewhere: {named}"
+    return f"pods of {len(owners)} owners are unhealthy here and healthy elsewhere: {named}"

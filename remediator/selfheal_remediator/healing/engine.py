@@ -1,9 +1,9 @@
-"""The pods of all policies: which one to restart now, and what to say of the others. Pure.
+"""The pods of all policies: which one to restart now, and what to report of the others. Pure.
 
-The caller feeds in policies, pods, what their owners want and how their work goes, and carries
-out what `look` returns. A restart that was handed out is counted at once, in what the status
-must remember too: it is written down before the eviction is asked for, so that whoever leads
-next finds it, and taken back only when the eviction was surely not made.
+The caller feeds in policies, pods, their owners and their progress, and carries out what `look`
+returns. A restart is counted at once, also in the status: the status is written before the
+eviction is sent, so that the next leader finds it, and the restart is uncounted only if the
+eviction was certainly not made.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ from selfheal_remediator.healing.rollouts import advance
 from selfheal_remediator.healing.status import GIVEN_UP, UNSAID, status
 from selfheal_remediator.kube.informer import Change
 
-#: Seconds of being well after which earlier restarts of an owner do not count any more.
+#: Seconds of health after which earlier restarts of an owner no longer count.
 FORGIVE_AFTER = 600.0
 #: Seconds for which pods are left to the rules for their node before they are healed one by one.
 NODE_PATIENCE = 600.0
 #: How long (seconds) a node's trouble is remembered after its end; longer than any symptom lasts.
 TROUBLE_KEPT = 86400.0
-#: Answers about progress count for so many looks.
+#: Answers about progress are valid for this many evaluations.
 ANSWER_LOOKS = 3.0
-#: Between two looks at a policy whose pods change all the time.
+#: Between two evaluations of a policy whose pods change all the time.
 SOONEST = 1.0
 
 
@@ -82,16 +82,16 @@ class Healing:
     def __init__(
         self, interval: float, *, rollout_deadline: float = 600.0, once: bool = False
     ) -> None:
-        """`once`: there will be a single look, which stands for those that were missed.
+        """`once`: there will be a single evaluation, which stands for those that were missed.
 
-        rollout_deadline: seconds after which a roll-out without progress keeps nothing back.
+        rollout_deadline: seconds after which a rollout without progress defers no restart.
         """
         self.interval, self.once, self.rollout_deadline = interval, once, rollout_deadline
         self.policy_states: dict[str, PolicyState] = {}
         #: uid of a pod's controller -> what stands behind it.
         self.owners: dict[str, Owner] = {}
         self.findings: dict[str, Finding] = {}
-        #: When each node was last seen in trouble: what its pods show is old news for a while.
+        #: When each node last had trouble: the state of its pods is outdated for a while.
         self._troubled: dict[str, float] = {}
         #: When everything was last stopped; since when the policies are waited for.
         self._stopped_at = float("-inf")
@@ -142,7 +142,7 @@ class Healing:
                     hand_over(gone, policy_state, uid)
 
     def pod_changed(self, key: str, change: Change[WatchedPod]) -> None:
-        """The watch of the policy's pods saw something."""
+        """An event of the watch of the policy's pods."""
         policy_state = self.policy_states.get(key)
         if policy_state is None:
             return
@@ -155,7 +155,7 @@ class Healing:
         policy_state.dirty = True
 
     def selector_changed(self, key: str, now: float) -> None:
-        """The policy asks for other pods, of which nothing is known until they are listed."""
+        """The policy selects other pods, which are unknown until they are listed."""
         policy_state = self.policy_states.get(key)
         if policy_state is None:
             return
@@ -198,7 +198,7 @@ class Healing:
                 policy_state.dirty = True
 
     def has_pods_of(self, controller: str) -> bool:
-        """Whether any policy looks after a pod of this controller (its uid)."""
+        """Whether any policy selects a pod of this controller (its uid)."""
         pods = (
             pod
             for policy_state in self.policy_states.values()
@@ -210,7 +210,7 @@ class Healing:
         """Forget a controller that nobody needs; whether it was.
 
         An old ReplicaSet has no pods, and its Deployment is known by another; but the last one
-        known of an owner that a policy looks after stays, to tell how many pods it wants.
+        known of an owner that a policy selects is kept, for its desired number of pods.
         """
         owner = self.owners.get(controller)
         policy_states = [
@@ -256,7 +256,7 @@ class Healing:
         if due <= asked:
             policy_state.dirty = True
             return
-        # Asked again when it may just be hung, not only in its turn.
+        # Probed again when it may just have hung, not only when due.
         policy_state.probe_at[uid] = min(
             policy_state.probe_at.get(uid, due), max(due + 0.05, asked + SOONEST)
         )
@@ -297,7 +297,7 @@ class Healing:
             policy_state, now
         )  # before the one that counts the restart is written
         if skip_reason.cause == RECALLED:
-            return  # what called it back holds by itself, for as long as it does
+            return  # the reason for the cancellation applies until it ends by itself
         before = policy_state.refusals.get(order.owner.uid)
         count = before.count + 1 if before is not None else 1
         until = skip_reason.until
@@ -306,7 +306,7 @@ class Healing:
         policy_state.refusals[order.owner.uid] = Refusal(replace(skip_reason, until=until), count)
 
     def not_deleted(self, key: str, uid: str, again: float, now: float) -> None:
-        """The pod of an accepted restart is there as before: nothing waits for it any more."""
+        """The pod of an accepted restart still exists: nothing waits for it any more."""
         policy_state = self.policy_states.get(key)
         notice = (
             give_up_waiting(policy_state, uid, again, now) if policy_state is not None else None
@@ -316,13 +316,13 @@ class Healing:
             policy_state.status = status(policy_state, now)
 
     def node_gone(self, name: str) -> None:
-        """The node was deleted: what is found on one made anew under its name begins afresh."""
+        """The node was deleted: findings on a recreated node of its name start from scratch."""
         self.findings = {node: found for node, found in self.findings.items() if node != name}
 
-    # -- the look -----------------------------------------------------------------------
+    # -- evaluation -------------------------------------------------------------------
 
     def look(self, now: float, around: Around) -> Plan:
-        """Look at what is due or has changed; say what to do."""
+        """Evaluate what is due or has changed; return what to do."""
         probes: list[Probe] = []
         orders: list[RestartAction] = []
         if around.stopped:
@@ -360,9 +360,9 @@ class Healing:
         )
 
     def _examine_due(self, now: float) -> list[PolicyState]:
-        """Evaluate the policies that are due; all of them when something may be restarted.
+        """Evaluate the policies that are due; all of them if something may be restarted.
 
-        Whether a node is at fault is told from the pods of all policies at one moment.
+        Whether a node is at fault depends on the pods of all policies at one moment.
         """
         due = [
             policy_state
@@ -403,9 +403,9 @@ class Healing:
             return around.stopped or policy_state.problem or "the policy is paused"
         group, pod = policy_state.groups.get(order.owner.uid), policy_state.pods.get(order.pod.uid)
         if not policy_state.known or group is None or pod is None:
-            return f"{order.pod.name} is not one of the policy's pods any more"
+            return f"{order.pod.name} is no longer selected by the policy"
         if pod not in group.unhealthy:
-            return f"{pod.name} is not unhealthy any more" if policy_state.is_healthy(pod) else ""
+            return f"{pod.name} is no longer unhealthy" if policy_state.is_healthy(pod) else ""
         skip_reason = self._blocked_one(policy_state, group, pod, around, now)
         return skip_reason.text if skip_reason is not None else ""
 
@@ -418,9 +418,9 @@ class Healing:
                 del self._troubled[node]
 
     def _settles(self, policy_state: PolicyState, pod: WatchedPod, now: float) -> bool:
-        """Whether the pod's node was in trouble so lately that the pod must be looked at anew.
+        """Whether the pod's node had trouble so recently that the pod must be evaluated again.
 
-        When a lost node is back its pods still count as unready, for as long as it was away.
+        When a lost node is back, its pods still count as unready for the time of its outage.
         """
         until = self._troubled.get(pod.node)
         if until is None:
@@ -431,7 +431,7 @@ class Healing:
     def _wants_look(self, policy_state: PolicyState, now: float) -> bool:
         if not policy_state.known:
             return False
-        # News may call a restart back that is on its way: it is looked at at once.
+        # New evidence may cancel a pending restart: evaluate at once.
         soonest = 0.0 if self._in_flight else SOONEST
         return now >= policy_state.next_evaluation or (
             policy_state.dirty and now >= policy_state.looked_at + soonest
@@ -448,7 +448,7 @@ class Healing:
         return max(now, min(moments)) if moments else None
 
     def _probes(self, policy_state: PolicyState, now: float) -> Iterable[Probe]:
-        """Whom to ask now: each pod once in an interval, sooner when it may just be hung."""
+        """Pods to probe now: each once in an interval, sooner when it may just have hung."""
         progress = policy_state.policy.progress
         found: list[Probe] = []
         policy_state.next_probe = now + self.interval
@@ -461,7 +461,7 @@ class Healing:
             if observation.diagnosis.health in (Health.FINISHED, Health.LEAVING, Health.BEGINNING):
                 policy_state.probe_at.pop(pod.uid, None)
                 continue
-            # Spread over the interval by the pod's uid, so that they are not asked all at once.
+            # Spread over the interval by the pod's uid, so that they are not probed all at once.
             first = now + (hash(pod.uid) % 1000) / 1000 * self.interval
             port = progress.port if isinstance(progress.port, int) else pod.ports.get(progress.port)
             if now >= policy_state.probe_at.setdefault(pod.uid, first):
@@ -475,7 +475,7 @@ class Healing:
         return found
 
     def _examine(self, policy_state: PolicyState, now: float) -> None:
-        """See every pod again, and put them together by owner."""
+        """Evaluate every pod, and group them by owner."""
         counts = now >= policy_state.next_evaluation
         while policy_state.next_evaluation <= now:
             policy_state.next_evaluation = (
@@ -484,7 +484,7 @@ class Healing:
         policy_state.dirty, policy_state.looked_at = False, now
         policy_state.next_probe = min(
             policy_state.next_probe, now
-        )  # pods may have come that are to be asked
+        )  # there may be new pods to probe
         symptoms, noted = policy_state.policy.symptoms, policy_state.policy.saved.since
         policy_state.groups = {
             uid: Group(uid, owner) for uid, owner in policy_state.owners.items() if owner.desired
@@ -565,7 +565,7 @@ class Healing:
     def _follow_rollout(
         self, policy_state: PolicyState, group: Group, record: Record | None, now: float
     ) -> Record | None:
-        """Note how far a change of the owner's pods has come, and whether it goes on."""
+        """Record the progress of a change of the owner's pods, and whether it continues."""
         owner = group.owner
         if owner is not None:
             before = record.rollout if record is not None else None
@@ -592,7 +592,7 @@ class Healing:
         policy_state.records[group.key] = replace(record, pod="")
         begun = max(record.restarts, default=now)
         if self._all_healthy(policy_state, group, now):
-            text = f"{group.name()} is well again {now - begun:.0f}s after the restart"
+            text = f"{group.name()} is healthy again {now - begun:.0f}s after the restart"
             notice = Notice(policy_state.policy.key, group.owner, "HealingSucceeded", text, False)
             self._notices.append(notice)
 
@@ -603,12 +603,12 @@ class Healing:
         canary = followed(policy_state, group, record, self.interval, now)
         policy_state.records[group.key] = replace(record, canary=canary)
         if canary is not None and canary.outcome is Outcome.PASSED and record.canary.under_way:
-            text = f"a restarted pod of {group.name()} stays well: the others that are ill follow"
+            text = f"a restarted pod of {group.name()} stays healthy: the unhealthy ones follow"
             notice = Notice(policy_state.policy.key, group.owner, "HealingSucceeded", text, False)
             self._notices.append(notice)
 
     def _all_healthy(self, policy_state: PolicyState, group: Group, now: float) -> bool:
-        """Whether the owner's pods are well, those apart whose node is in trouble."""
+        """Whether the owner's pods are healthy, except those whose node has trouble."""
         lately = now - 2 * self.interval
         told = [pod for pod in group.alive if self._troubled.get(pod.node, 0.0) < lately]
         return bool(told) and all(policy_state.is_healthy(pod) for pod in told)
@@ -630,7 +630,7 @@ class Healing:
     # -- several policies, several owners -------------------------------------------------
 
     def _claims(self) -> dict[str, str]:
-        """Owner -> the policy that looks after it: of several, the oldest."""
+        """Owner -> the policy that acts on it: of several, the oldest."""
         claims: dict[str, str] = {}
         for policy_state in sorted(
             self.policy_states.values(), key=lambda w: (w.policy.created, w.policy.key)
@@ -640,7 +640,7 @@ class Healing:
         return claims
 
     def _hand_over(self, claims: Mapping[str, str]) -> None:
-        """Canaries of owners that another policy looks after now."""
+        """Canaries of owners that another policy now selects."""
         for policy_state in self.policy_states.values():
             for uid in policy_state.records:
                 if uid in claims:
@@ -649,7 +649,7 @@ class Healing:
                         hand_over(policy_state, other, uid)
 
     def _correlate(self, around: Around, now: float) -> None:
-        """Nodes on which pods of several owners are ill whose siblings elsewhere are well."""
+        """Nodes with unhealthy pods of several owners whose siblings elsewhere are healthy."""
         policy_states = self.policy_states.values()
         self.findings = correlate(
             self.findings,
@@ -726,11 +726,11 @@ class Healing:
         self, policy_state: PolicyState, group: Group, pod: WatchedPod, around: Around, now: float
     ) -> SkipReason | None:
         if pod.kept or pod.mirror:
-            why = "annotation selfheal.dev/evict=false" if pod.kept else "it belongs to its node"
+            why = "annotation selfheal.dev/evict=false" if pod.kept else "it is bound to its node"
             return SkipReason("kept", f"{pod.name}: {why}")
         trouble = around.node_trouble(pod.node)
         if not trouble and self._settles(policy_state, pod, now):
-            trouble = "it was in trouble until a moment ago"
+            trouble = "it was unhealthy until a moment ago"
         if trouble:
             return SkipReason("node", f"node {pod.node}: {trouble}")
         if not around.node_path(pod.node):
@@ -794,11 +794,11 @@ class Healing:
         reason = "HealingGaveUp" if skip_reason.cause in GIVEN_UP else "HealingThrottled"
         pod = group.unhealthy[0]
         name = policy_state.observations[pod.uid].diagnosis.name
-        text = f"{pod.name} is ill ({name}) and not restarted: {skip_reason.text}"
+        text = f"{pod.name} is unhealthy ({name}) and not restarted: {skip_reason.text}"
         self._notices.append(Notice(policy_state.policy.key, group.owner, reason, text, True))
 
     def _say_rollout(self, policy_state: PolicyState, group: Group) -> None:
-        """Once for each template: its roll-out has stopped, with pods that are not well."""
+        """Once for each template: its rollout is stuck, with unhealthy pods."""
         owner = group.owner
         whole = len(group.alive) >= group.desired and all(
             policy_state.is_healthy(pod) for pod in group.alive
@@ -809,28 +809,28 @@ class Healing:
             return
         if policy_state.rollouts_reported.get(group.key) != owner.template:
             policy_state.rollouts_reported[group.key] = owner.template
-            text = f"{group.stuck}: its pods are restarted all the same when they are ill"
+            text = f"{group.stuck}: its pods are still restarted when they are unhealthy"
             self._notices.append(Notice(policy_state.policy.key, owner, "RolloutStuck", text, True))
 
     def _say_stuck(self, policy_state: PolicyState, around: Around, now: float) -> None:
-        """Pods that should be gone: what holds them. Nothing is forced."""
+        """Pods that should have been deleted: what blocks the deletion. Nothing is forced."""
         for pod, observation in policy_state.overdue(now):
             held = ", ".join(pod.finalizers)
-            text = f"held by its finalizers {held}" if held else ""
+            text = f"it has the finalizers {held}" if held else ""
             trouble = around.node_trouble(pod.node)
             if not text and trouble:
                 text = f"node {pod.node}: {trouble}"
             elif not text:
-                text = f"node {pod.node} is well: a process or volume of the pod does not end there"
+                text = f"node {pod.node} is healthy: the pod's process or volume does not stop"
             policy_state.observations[pod.uid] = replace(
                 observation, diagnosis=replace(observation.diagnosis, detail=text)
             )
             if pod.uid not in policy_state.stuck_reported:
                 policy_state.stuck_reported.add(pod.uid)
                 owner = self.owners.get(pod.owner_uid)
-                said = f"{pod.name} should be gone: {text}"
+                said = f"{pod.name} should have been deleted: {text}"
                 self._notices.append(Notice(policy_state.policy.key, owner, "PodStuck", said, True))
 
 
-#: Stands in an order until the look has ended, which writes its status.
+#: Placeholder in an order until the evaluation has ended, which writes its status.
 _NOTHING = Status(0, 0, 0, None, 0, State.HEALTHY, "", (), (), ())

@@ -79,8 +79,8 @@ def undecided(
 ) -> str:
     """Which pod may yet show that the node is at fault, empty = none.
 
-    since: when the group's pod could have been restarted; pods that are not certain, or have not
-    said how their work goes, so long after it are not waited for any more.
+    since: when the group's pod could have been restarted; after a limit, pods whose health is
+    unknown or that have not reported progress are no longer waited for.
     """
     suspects = {}
     for policy_state in policy_states:
@@ -98,13 +98,13 @@ def undecided(
     others = [name for key, name in suspects.items() if key != group.key]
     if not others or len({*suspects, group.key}) < OWNERS:
         return ""
-    return f"it is not certain yet whether {others[0]}, of another owner, is unhealthy there too"
+    return f"it is not yet known whether {others[0]}, of another owner, is unhealthy there too"
 
 
 def _only_here(
     policy_state: PolicyState, group: Group, pod: WatchedPod, now: float, interval: float
 ) -> bool:
-    """Whether the owner's pods elsewhere are well for certain, by what they said since.
+    """Whether the owner's pods elsewhere are certainly healthy, by their reports since then.
 
     Pods on node after node may hang within seconds (a fail-over of their broker).
     """

@@ -8,14 +8,14 @@ from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.healing.plan import Finding
 from selfheal_remediator.kube.objects import Condition
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase
-from selfheal_remediator.node.evaluate import foreign_mark, selected
-from selfheal_remediator.node.planner import Entry
+from selfheal_remediator.node.entry import Entry
+from selfheal_remediator.node.selection import foreign_mark, selected
 
 
 def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
     """Why the pods of the node are left alone, empty = they are not.
 
-    marks: who else is at work on a node, by its name (see decide.Scope).
+    marks: external claims on a node, by its name (see Scope).
     """
     if entry is None:
         return "it is gone"
@@ -24,7 +24,7 @@ def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
     if node.deleting:
         return "it is being deleted"
     if not node.ready:
-        return "it is not ready, so that nothing seen of its pods is sure"
+        return "it is not ready, so the state of its pods is unknown"
     if state is not None and state.phase in (Phase.DRAINING, Phase.DRAINED):
         return "it is being drained"
     if node.unschedulable and not cordoned:
@@ -33,7 +33,7 @@ def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
 
 
 def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> bool:
-    """Whether the rules would empty the node if many of its pods are ill."""
+    """Whether the rules would drain the node if many of its pods are unhealthy."""
     if entry is None or EXCLUDE_KEY in entry.node.annotations:
         return False
     drains = any(
@@ -53,8 +53,8 @@ def reported_of_nodes(
 ) -> dict[str, Condition]:
     """The condition PodsHung by node: True with a finding, False where there was one.
 
-    `held`: nodes that are held because of it; a new leader must be able to say that it is over.
-    known: whether all is known that can be; else nothing is said to be over.
+    `held`: nodes that are cordoned because of it; a new leader must be able to report its end.
+    known: whether everything that can be known is known; otherwise nothing is reported as over.
     """
     said = {}
     for name in {*before, *findings, *cordoned}:
@@ -65,7 +65,9 @@ def reported_of_nodes(
             continue
         if finding is None and not known:
             continue
-        text = finding.text if finding is not None else "no pods of several owners are ill here"
+        text = (
+            finding.text if finding is not None else "no pods of several owners are unhealthy here"
+        )
         reason = "UnhealthyHereHealthyElsewhere" if finding is not None else "PodsWell"
         said[name] = Condition(PODS_HUNG, status, reason, text[:200], now, now)
     return said

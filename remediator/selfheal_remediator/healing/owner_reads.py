@@ -86,7 +86,7 @@ class OwnerReads:
         self._all.pop(uid, None)
 
     def clear(self) -> None:
-        """Everything is read anew."""
+        """Everything is read again."""
         self._all.clear()
 
     @property

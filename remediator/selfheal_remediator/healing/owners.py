@@ -12,7 +12,7 @@ from selfheal_remediator.kube.objects import Json
 #: Reads a controller by namespace, API version, plural and name; None = it is gone.
 Read = Callable[[str, str, str, str], Json | None]
 
-#: Kinds that can be looked up: (kind, API group) -> (API version, plural).
+#: Kinds that can be read: (kind, API group) -> (API version, plural).
 LOOKED_UP = {
     ("ReplicaSet", "apps"): ("apps/v1", "replicasets"),
     ("Deployment", "apps"): ("apps/v1", "deployments"),
@@ -27,7 +27,7 @@ NO_DEADLINE = 2**31 - 1
 
 
 def where(kind: str, api: str) -> tuple[str, str] | None:
-    """API version and plural of a controller; None = it is not looked up."""
+    """API version and plural of a controller; None = it is not read."""
     return LOOKED_UP.get((kind, api.partition("/")[0]))
 
 
@@ -51,7 +51,7 @@ def owner_from(raw: Json, kind: str) -> Owner:
     elif kind == "DaemonSet":
         owner = _daemon_set(owner, meta, spec, status)
     if (status.get("observedGeneration") or 0) < (meta.get("generation") or 0):
-        rolling = "its controller has not seen its last change yet"
+        rolling = "its controller has not observed its last change yet"
         owner = replace(owner, rolling=rolling, stopped="", unseen=True)
     return replace(
         owner,
@@ -75,19 +75,19 @@ def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
 
 
 def _rolled_out(spec: Json, status: Json, there: int, updated: int) -> tuple[str, str]:
-    """Why a Deployment is being rolled out, or why its roll-out does not go on."""
+    """Why a Deployment is being rolled out, or why its rollout makes no progress."""
     progressing: Json = next(
         (item for item in status.get("conditions") or () if item["type"] == "Progressing"), {}
     )
     state, reason = progressing.get("status"), progressing.get("reason") or ""
     if state == "False":
-        return "", f"its roll-out has failed ({reason})"
+        return "", f"its rollout has failed ({reason})"
     if updated < there:
         if spec.get("paused"):
-            return "", f"its roll-out is paused ({updated} of {there} pods are new)"
-        return f"a roll-out is under way ({updated} of {there} pods are new)", ""
+            return "", f"its rollout is paused ({updated} of {there} pods are new)"
+        return f"a rollout is in progress ({updated} of {there} pods are new)", ""
     if state == "True" and reason != "NewReplicaSetAvailable" and not spec.get("paused"):
-        return "a roll-out is under way (its first pods are not available yet)", ""
+        return "a rollout is in progress (its first pods are not available yet)", ""
     return "", ""
 
 
@@ -100,7 +100,7 @@ def _stateful_set(owner: Owner, spec: Json, status: Json) -> Owner:
     rolls = whole and update and current != update
     return replace(
         owner,
-        rolling="a roll-out is under way" if rolls else "",
+        rolling="a rollout is in progress" if rolls else "",
         template=update or "",
         progress=(status.get("updatedReplicas") or 0,),
         patience=float(spec.get("minReadySeconds") or 0),
@@ -116,7 +116,7 @@ def _daemon_set(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
     return replace(
         owner,
         desired=wanted,
-        rolling=f"a roll-out is under way ({updated} of {wanted})" if rolls else "",
+        rolling=f"a rollout is in progress ({updated} of {wanted})" if rolls else "",
         template=str((meta.get("annotations") or {}).get(GENERATION, "")),
         progress=(updated, status.get("numberAvailable") or 0),
         patience=float(spec.get("minReadySeconds") or 0),

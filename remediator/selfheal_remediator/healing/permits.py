@@ -8,10 +8,10 @@ from selfheal_remediator.healing.plan import SkipReason
 
 
 class Permit:
-    """One restart's leave to be sent. Thread-safe.
+    """Permission to send one restart. Thread-safe.
 
-    The main thread recalls, the thread that carries the restart out takes it right before it
-    sends the eviction: whichever comes first holds.
+    The main thread may revoke it; the thread that carries the restart out takes it right before
+    it sends the eviction. Whichever comes first counts.
     """
 
     def __init__(self) -> None:

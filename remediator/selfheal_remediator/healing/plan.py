@@ -1,4 +1,4 @@
-"""What the healing of pods is told, and what it answers: values."""
+"""Inputs and outputs of pod healing: values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from selfheal_remediator.healing.policy import Status
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What stands behind a pod: the topmost controller known (Deployment, StatefulSet, …).
+    """A pod's owner: the topmost controller known (Deployment, StatefulSet, …).
 
-    desired: pods that it wants, None = it has no such number. rolling: why its pods are in the
-    middle of a change, empty = they are not. template: names its present pod template.
-    stopped: why a change of its pods does not go on, by its own word, empty = it says nothing.
-    unseen: its controller has not seen its last change: nothing replaces its pods meanwhile.
-    progress: counts that grow while its pods are changed. deadline: seconds that it allows
-    without progress, None = it does not say; patience: seconds that each step may take beside.
-    renews: the revision that a restarted pod has, empty = not known.
+    desired: its number of pods, None = it has none. rolling: why its pods are being changed,
+    empty = they are not. template: names its current pod template. stopped: why a change of its
+    pods makes no progress, as it reports, empty = it reports nothing. unseen: its controller has
+    not observed its last change: nothing replaces its pods meanwhile. progress: counts that grow
+    while its pods are changed. deadline: seconds that it allows without progress, None = not
+    given; patience: additional seconds that each step may take. renews: the revision of a
+    restarted pod, empty = not known.
     """
 
     uid: str
@@ -40,12 +40,12 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a look needs beside the pods.
+    """What an evaluation needs beside the pods.
 
     node_trouble: why pods of a node are left alone, empty = they are not. node_path: whether a
     finding on the node would be acted upon by the rules for nodes. stopped: why nothing may be
-    restarted at all (paused, API server ill), empty = it may. listed: whether all policies are
-    known.
+    restarted at all (paused, API server unhealthy), empty = it may. listed: whether all policies
+    are known.
     """
 
     node_trouble: Callable[[str], str]
@@ -56,8 +56,8 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class SkipReason:
-    """Why an ill pod is not restarted now. `cause` is a bounded label; `until`: when time alone
-    lifts it."""
+    """Why an unhealthy pod is not restarted now. `cause` is a bounded label; `until`: when it ends
+    by time alone."""
 
     cause: str
     text: str
@@ -77,10 +77,10 @@ RECALLED = "recalled"
 
 @dataclass(frozen=True, slots=True)
 class RestartAction:
-    """One pod to restart. `status` is written down first; grace in seconds, None = its own.
+    """One pod to restart. `status` is written first; grace period in seconds, None = its own.
 
     stuck: why it is restarted although its owner is being rolled out, empty = it is not.
-    before: the owner's canary before this restart. canary: what the status must hold before the
+    before: the owner's canary before this restart. canary: what the status must contain before the
     eviction is sent, because all pods of the owner are unhealthy; None = nothing.
     """
 
@@ -110,7 +110,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A pod to be asked how its work goes."""
+    """A pod to be probed for progress."""
 
     policy: str
     uid: str
@@ -121,7 +121,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Pods of several owners are ill on one node and well elsewhere."""
+    """Pods of several owners are unhealthy on one node and healthy elsewhere."""
 
     node: str
     since: float

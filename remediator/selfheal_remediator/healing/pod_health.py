@@ -1,8 +1,8 @@
-"""What one pod shows: well, beginning, ill by its policy's word, or merely not well. Pure.
+"""The health of one pod: healthy, starting, unhealthy by its policy, or degraded. Pure.
 
-`diagnose` looks at a pod once. How long something lasts and how many looks in a row found it
-is remembered in a `Sight`, by our own clock; a pod's own times are only believed at the first
-sight of it, when there is nothing else.
+`diagnose` evaluates a pod once. How long something lasts, and how many consecutive evaluations
+found it, is remembered in a `Sight`, by our own clock; a pod's own times are only used at the
+first evaluation, when there is nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEEP = ("selfheal.dev/evict", "false")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container as its kubelet last saw it. Times are the kubelet's clock.
+    """One container as its kubelet last reported it. Times are by the kubelet's clock.
 
     waiting: why it waits, empty = it does not. exit_code: of a container that has ended and does
     not run, or of the run before when it waits to be run again; None = neither.
@@ -81,7 +81,7 @@ class WatchedPod:
     address: str
     ports: Mapping[str, int]
     containers: tuple[Container, ...]
-    #: Which of its StatefulSet's or DaemonSet's templates it was made from, empty = not told.
+    #: The template of its StatefulSet or DaemonSet that it was created from, empty = unknown.
     revision: str = ""
 
     @property
@@ -178,14 +178,14 @@ class Health(Enum):
 
     HEALTHY = "well"
     BEGINNING = "beginning"
-    UNHEALTHY = "ill"  # by its policy's word: a restart is called for
-    DEGRADED = "poor"  # not well, but nothing that the policy restarts for: reported
+    UNHEALTHY = "ill"  # by its policy: a restart is needed
+    DEGRADED = "poor"  # not healthy, but for a cause without a restart: reported
     LEAVING = "leaving"
     FINISHED = "over"
 
 
 class Cause(Enum):
-    """Why a pod is ill, by the policy's key; the value is the bounded label for metrics."""
+    """Why a pod is unhealthy, by the policy's key; the value is the bounded label for metrics."""
 
     NOT_READY = "not-ready"
     WAITING = "waiting"
@@ -196,10 +196,10 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a pod's work goes, by its own word. Ages in seconds.
+    """A pod's progress, as it reports it. Ages in seconds.
 
     idle: since the last piece of work was finished. oldest: age of the oldest piece in flight,
-    None = not told. waits: it says itself that it rightly waits for something else.
+    None = not reported. waits: it reports that it waits for a dependency.
     """
 
     in_flight: int
@@ -211,7 +211,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """No progress, as of one answer: since when, and when that was asked (our clock)."""
+    """No progress, as of one answer: since when, and when it was probed (our clock)."""
 
     since: float
     asked: float
@@ -222,7 +222,7 @@ def stalled(before: Stall | None, mark: float, reading: Reading, asked: float) -
     """The stall that an answer shows; `before` and `mark` are of the answer before it.
 
     Work that came after a long idle time has not stalled since then: without `oldest` the stall
-    begins when work was first seen in flight with this very last progress.
+    begins when work was first observed in flight with this same last progress.
     """
     if reading.in_flight <= 0 or reading.waits:
         return None
@@ -238,8 +238,8 @@ def stalled(before: Stall | None, mark: float, reading: Reading, asked: float) -
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One look. `name` is the cause for people; `lasting`: how long it must last, in seconds;
-    `since`: when it began by the pod's own clocks, None = cannot be told."""
+    """One evaluation. `name` is the cause for people; `lasting`: how long it must last, in seconds;
+    `since`: when it began by the pod's own clocks, None = unknown."""
 
     health: Health
     name: str = ""
@@ -275,7 +275,7 @@ def renewed(found: Diagnosis, symptoms: Symptoms) -> Diagnosis:
     if found.health is not Health.DEGRADED or symptoms.not_ready_for is None:
         return found
     lasting = symptoms.not_ready_for
-    text = f"{found.detail}; a restart brings its owner's present template".lstrip("; ")
+    text = f"{found.detail}; a restart applies its owner's current template".lstrip("; ")
     return replace(
         found, health=Health.UNHEALTHY, detail=text, cause=Cause.NOT_READY, lasting=lasting
     )
@@ -301,7 +301,7 @@ def _containers_say(pod: WatchedPod, symptoms: Symptoms) -> Diagnosis | None:
 def _container_says(item: Container, symptoms: Symptoms) -> Diagnosis | None:
     if item.exit_reason == OOM_KILLED and item.running_since is None:
         limit = f"its limit of {item.memory_limit}" if item.memory_limit else "the node's memory"
-        text = f"container {item.name}: its peak reached {limit}; a restart gives it no more"
+        text = f"container {item.name}: its peak reached {limit}; a restart does not raise it"
         return Diagnosis(Health.DEGRADED, OOM_KILLED, text)
     if item.waiting in symptoms.waiting_reasons:
         text = (
@@ -312,7 +312,7 @@ def _container_says(item: Container, symptoms: Symptoms) -> Diagnosis | None:
         text = f"container {item.name} ended with {item.exit_code}"
         return Diagnosis(Health.UNHEALTHY, "ExitCode", text, Cause.TERMINATED)
     if item.waiting and item.waiting not in BEGINNING:
-        why = "; a restart brings no image" if item.waiting in IMAGE_REASONS else ""
+        why = "; a restart does not fix the image" if item.waiting in IMAGE_REASONS else ""
         text = f"container {item.name}: {item.message or 'it waits'}{why}"
         return Diagnosis(Health.DEGRADED, item.waiting, text)
     return None
@@ -324,7 +324,7 @@ def _not_begun(pod: WatchedPod, now: float) -> Diagnosis | None:
     if not _beginning(pod, now):
         return None
     if pod.phase == "Pending" and now - pod.created > LONG_START:
-        why = "its image, volumes, network or init containers are not there"
+        why = "its image, volumes, network or init containers are not ready"
         text = f"not begun {LONG_START:.0f}s after it was made: {why}"
         waiting = next((item.waiting for item in pod.containers if item.waiting), "Pending")
         return Diagnosis(Health.DEGRADED, waiting, text, since=pod.created)
@@ -371,7 +371,7 @@ def _not_ready(pod: WatchedPod, symptoms: Symptoms) -> Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is remembered of one pod: the diagnosis, since when, and failed looks in a row."""
+    """What is remembered of one pod: the diagnosis, since when, and consecutive failed checks."""
 
     diagnosis: Diagnosis
     since: float
@@ -383,7 +383,7 @@ class Observation:
         return self.since + self.diagnosis.lasting
 
     def certain(self, looks: int, now: float) -> bool:
-        """Whether the pod is ill beyond doubt, after so many looks."""
+        """Whether the pod is certainly unhealthy, after this many checks."""
         unhealthy = self.diagnosis.health is Health.UNHEALTHY
         return unhealthy and now >= self.due and self.failed >= looks
 
@@ -396,13 +396,13 @@ def see(
     counts: bool,
     noted: float | None = None,
 ) -> Observation:
-    """The sight after one look. `counts`: it is one of the regular looks, not one in between.
+    """The memory after one evaluation. `counts`: it is a regular evaluation, not one in between.
 
-    A symptom that was there before goes on since then; at the first sight of a pod its own clock
-    or a predecessor's note (`noted`) says since when.
+    A symptom that existed before continues; at the first evaluation of a pod its own clock or a
+    predecessor's record (`noted`) gives its start.
     """
     shows = found.cause is not Cause.NONE
-    told = found.since if found.cause is Cause.NO_PROGRESS else None  # each answer tells it anew
+    told = found.since if found.cause is Cause.NO_PROGRESS else None  # each answer contains it
     if before is not None and before.diagnosis.name == found.name:
         moved_on = told is not None and told > before.since + ANSWER_TOLERANCE
         failed = 0 if moved_on or not shows else before.failed

@@ -1,7 +1,7 @@
-"""HealingPolicy as a value: what its spec asks for, and what its status must remember. Pure.
+"""HealingPolicy as a value: its spec, and what its status must remember. Pure.
 
-The API server has checked a policy by the schema in chart/crds; what cannot be read all the
-same (another version of the schema) is kept as a policy with a `problem`, never acted on.
+The API server has validated a policy by the schema in chart/crds; one that still cannot be read
+(another version of the schema) is kept as a policy with a `problem`, and never acted on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from selfheal_remediator.kube.objects import Json, as_name, as_text, timestamp
 from selfheal_remediator.kube.responses import understood
 
 HOUR = 3600.0
-#: What a status holds at most (the schema's limits).
+#: Maximum sizes of a status (the schema's limits).
 MAX_OWNERS = 50
 MAX_PODS = 10
 MAX_MESSAGE = 1024
@@ -92,9 +92,9 @@ class Record:
     """What a policy must remember of one owner of its pods, whoever leads.
 
     restarts: when its pods were restarted within the last hour, the oldest first. failures:
-    restarts in a row since it was last well for long. pod: uid of the pod whose restart is under
-    way, empty = none. gave_up: since when it is left alone. template: the pod template that this
-    is about; another one deserves a new chance. rollout: how far the roll-out under way has come.
+    consecutive restarts since it was last healthy for long. pod: uid of the pod that is being
+    restarted, empty = none. gave_up: since when it is left alone. template: the pod template that
+    this is about; another one starts from scratch. rollout: the progress of the current rollout.
     canary: what its last restart shows about the next ones, None = nothing.
     """
 
@@ -127,7 +127,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a status says that the next leader goes on with."""
+    """The parts of a status that the next leader continues from."""
 
     observed: int = 0
     restarts: int = 0
@@ -174,7 +174,7 @@ def policy_from_json(raw: Json) -> Policy:
         return _policy(meta, spec, _saved(raw.get("status") or {}))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         unread = _policy(meta, {}, Saved())
-        return replace(unread, problem=f"this version cannot read it: {error!r}")
+        return replace(unread, problem=f"this version does not support it: {error!r}")
 
 
 def _policy(meta: Json, spec: Json, saved: Saved) -> Policy:
@@ -313,7 +313,7 @@ class Status:
     conditions: tuple[Condition, ...]
 
     def to_json(self) -> Json:
-        """The status as the API holds it; every key is there, so that a patch replaces all."""
+        """The status in the API's format; every key is present, so that a patch replaces all."""
         return {
             "observedGeneration": self.observed,
             "replicas": self.replicas,

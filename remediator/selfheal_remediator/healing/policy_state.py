@@ -1,4 +1,4 @@
-"""The pods under one policy, by owner, and what can be seen of them alone. Pure."""
+"""The pods under one policy, by owner, and what follows from them alone. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selfheal_remediator.healing.plan import Owner, RestartAction, SkipReason
 from selfheal_remediator.healing.pod_health import Cause, Health, Observation, Stall, WatchedPod
 from selfheal_remediator.healing.policy import Policy, Record, Status
 
-#: Seconds after which a restart counts as over although no well pod came of it.
+#: Seconds after which a restart counts as over although no healthy pod replaced it.
 RESTART_LIMIT = 600.0
 #: Seconds past its deletion time before a pod counts as stuck: nobody waits for it any more.
 STUCK_AFTER = 60.0
@@ -23,7 +23,7 @@ CLOCK_TOLERANCE = 5.0
 
 @dataclass(slots=True)
 class Group:
-    """The pods of one owner under one policy, as of one look."""
+    """The pods of one owner under one policy, as of one evaluation."""
 
     key: str
     owner: Owner | None
@@ -32,15 +32,15 @@ class Group:
     unhealthy: list[WatchedPod] = field(default_factory=list)
     under_way: bool = False
     everywhere: bool = False
-    #: It has more pods than it wants, and not for longer than a roll-out may stand still.
+    #: It has more pods than desired, and not for longer than a rollout may make no progress.
     shrinking: bool = False
-    #: Why a change of its pods does not go on, empty = it does, or there is none.
+    #: Why a change of its pods makes no progress, empty = it does, or there is none.
     stuck: str = ""
     skip_reason: SkipReason | None = None
 
     @property
     def desired(self) -> int:
-        """Pods wanted; of an owner that has no number, those that are there."""
+        """Desired pods; for an owner without a number, its existing pods."""
         if self.owner is not None and self.owner.desired is not None:
             return self.owner.desired
         return len(self.alive)
@@ -87,7 +87,7 @@ class PolicyState:
     asking: set[str] = field(default_factory=set)
     next_probe: float = 0.0
     known: bool = False
-    #: Since when its pods are not known (as long as they are not).
+    #: Since when its pods are not known (while they are not).
     unlisted_at: float = 0.0
     #: When each pod was first evaluated, and since when it could have been restarted.
     seen_at: dict[str, float] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class PolicyState:
     owner_healthy_since: dict[str, float] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
     stuck_reported: set[str] = field(default_factory=set)
-    #: Owners that are said to be stuck, with the template that is rolled out.
+    #: Owners that were reported as stuck, with the template that is rolled out.
     rollouts_reported: dict[str, str] = field(default_factory=dict)
     #: Since when each owner has had more pods than it wants.
     surplus_since: dict[str, float] = field(default_factory=dict)
@@ -114,11 +114,11 @@ class PolicyState:
 
     @property
     def unhealthy(self) -> bool:
-        """Whether any pod is surely ill."""
+        """Whether any pod is certainly unhealthy."""
         return any(group.unhealthy for group in self.groups.values())
 
     def is_healthy(self, pod: WatchedPod) -> bool:
-        """Whether the last look found nothing wrong with the pod."""
+        """Whether the last evaluation found nothing wrong with the pod."""
         return self.observations[pod.uid].diagnosis.health is Health.HEALTHY
 
     def under_way(self, group: Group, record: Record, now: float) -> bool:
@@ -163,15 +163,15 @@ class PolicyState:
         return self.is_healthy(pod) and not hangs
 
     def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
-        """Whether the pod is surely well, and has been well for so many seconds."""
+        """Whether the pod is certainly healthy, and has been for so many seconds."""
         since = self.healthy_since.get(pod.uid)
         return since is not None and now - since >= length and self.surely_well(pod)
 
     def elsewhere(self, group: Group, pod: WatchedPod) -> list[WatchedPod]:
-        """The owner's pods on other nodes; none where those say nothing about the pod's node.
+        """The owner's pods on other nodes; none if they are no evidence about the pod's node.
 
-        They say something when all are well, and one was there before the pod fell ill: those
-        made since may be well because they are new.
+        They are evidence if all are healthy and one existed before the pod became unhealthy:
+        later pods may be healthy because they are new.
         """
         found = [other for other in group.alive if other.node != pod.node]
         begun = self.observations[pod.uid].since
@@ -230,5 +230,5 @@ class PolicyState:
 
 
 def urgency(observation: Observation, pod: WatchedPod) -> tuple[bool, float, str]:
-    """What holds work first, then the oldest."""
+    """Pods with work in flight first, then the oldest."""
     return (observation.diagnosis.cause is not Cause.NO_PROGRESS, observation.since, pod.name)

@@ -1,7 +1,7 @@
-"""Asks pods how their work goes: the only door to them. A pod that does not answer says nothing.
+"""Probes pods for progress: the only adapter to them. A pod without an answer is no evidence.
 
 The answer is a JSON object: `in_flight` (a number), `last_progress` (Unix seconds by the pod's
-clock) and, where known, `oldest_age` (seconds) and `ready` (false: it rightly waits).
+clock) and, if known, `oldest_age` (seconds) and `ready` (false: it waits for a dependency).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ MAX_BYTES = 65536
 
 
 class NoAnswer(Exception):
-    """Nothing can be said of the pod's work; says why."""
+    """The pod's progress is unknown; the message gives the reason."""
 
 
 class ProgressProbe:
-    """Asks over plain HTTP, without proxies or redirects. Thread-safe."""
+    """Probes over plain HTTP, without proxies or redirects. Thread-safe."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
 
     def ask(self, address: str, port: int, path: str, now: float) -> Reading:
-        """How the work of the pod at `address` goes. Raises NoAnswer.
+        """The progress of the pod at `address`. Raises NoAnswer.
 
-        The whole answer has to come within the timeout: a pod that drips it byte by byte would
-        keep a thread for as long as it likes, and all others from being asked.
+        The whole answer has to arrive within the timeout: a pod that sends it byte by byte would
+        otherwise block a thread, and with it the probes of all others.
         """
         connection = http.client.HTTPConnection(address, port, timeout=self.timeout)
         late = threading.Event()

@@ -1,4 +1,4 @@
-"""Whether the pods of accepted restarts are deleted, and what follows where they are not. Pure.
+"""Whether the pods of accepted restarts are deleted, and what follows if they are not. Pure.
 
 An eviction that was answered with success may delete nothing (see deletion_check.py). Its owner is
 then not left waiting: that is reported, the restart stays counted against the policy's limits, and
@@ -34,9 +34,9 @@ class RestartChecks:
     def due(
         self, policy_states: Iterable[PolicyState], now: float
     ) -> tuple[list[tuple[PolicyState, WatchedPod]], float | None]:
-        """The pods that are to be read now, and when to look for others.
+        """The pods to read now, and when to check for others.
 
-        Those whose restart a predecessor wrote down are checked too.
+        Those whose restart a predecessor recorded are checked too.
         """
         found, wakes, there = [], [], set()
         for policy_state in policy_states:
@@ -71,7 +71,7 @@ class RestartChecks:
         return None
 
     def clear(self) -> None:
-        """Everything is read anew."""
+        """Everything is read again."""
         self._all.clear()
 
 
@@ -80,7 +80,7 @@ def _stays(pod: WatchedPod) -> bool:
 
 
 def _waited_for(policy_state: PolicyState) -> list[tuple[WatchedPod, float]]:
-    """The pods that were restarted and are there as before, each with when that was."""
+    """The restarted pods that still exist, each with the time of its restart."""
     found = []
     for key, record in policy_state.records.items():
         pod = policy_state.pods.get(record.pod)
@@ -94,7 +94,7 @@ def give_up_waiting(
 ) -> Notice | None:
     """The pod of a restart is not deleted: its owner may be restarted again from `again` on.
 
-    Returns what is to be said, None where nothing waits for that pod.
+    Returns the message, None if nothing waits for that pod.
     """
     for key, record in policy_state.records.items():
         pod = policy_state.pods.get(pod_uid)

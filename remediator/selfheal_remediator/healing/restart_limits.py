@@ -13,12 +13,12 @@ from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, PolicyS
 from selfheal_remediator.healing.rollouts import Rollout, exceeds
 from selfheal_remediator.kube.objects import Json
 
-#: An owner is read again so long (seconds) after its roll-out kept a pod from being restarted.
+#: An owner is read again so long (seconds) after its rollout prevented a restart of a pod.
 ROLLING_AGAIN = 2.0
 
 
 def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float) -> str:
-    """Why a change of the owner's pods does not go on, empty = it does, or there is none.
+    """Why a change of the owner's pods makes no progress, empty = it does, or there is none.
 
     rollout: its progress so far; limit: seconds without, where the owner has no own deadline.
     """
@@ -66,9 +66,9 @@ def blocked(
     interval: float,
     now: float,
 ) -> SkipReason | None:
-    """What holds for all pods of the owner; claims: owner -> the policy that looks after it.
+    """Skip reasons for all pods of the owner; claims: owner -> the policy that acts on it.
 
-    interval: seconds between two looks.
+    interval: seconds between two evaluations.
     """
     policy, owner = policy_state.policy, group.owner
     claimed = claims.get(group.key, policy.key)
@@ -84,14 +84,14 @@ def blocked(
         (policy_state.problem, "stale", policy_state.problem),
         (policy.paused, "paused", "the policy is paused"),
         (around.stopped, "stopped", around.stopped),
-        (claimed != policy.key, "other-policy", f"policy {claimed} looks after it"),
+        (claimed != policy.key, "other-policy", f"policy {claimed} also selects it"),
         (
             not group.unhealthy[0].owner_uid,
             "unmanaged",
             "no controller would replace it",
         ),
         (owner is None, "owner-unknown", "its owner is not known yet"),
-        (group.under_way, "under-way", "a restart is under way"),
+        (group.under_way, "under-way", "a restart is in progress"),
         (
             record is not None and record.gave_up,
             "gave-up",

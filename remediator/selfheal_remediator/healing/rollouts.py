@@ -1,4 +1,4 @@
-"""Whether a roll-out of an owner's pods still makes progress. Pure."""
+"""Whether a rollout of an owner's pods still makes progress. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from selfheal_remediator.kube.objects import Json, timestamp
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The most progress that a roll-out was seen to make, and since when there was none.
+    """The highest observed progress of a rollout, and since when there was none.
 
-    template: names the pod template that is rolled out. progress: counts, each the highest seen:
-    a pod that becomes ready and unready again and again is no progress.
+    template: names the pod template that is rolled out. progress: counts, each the highest
+    observed: a pod that alternates between ready and unready is no progress.
     """
 
     template: str
@@ -24,7 +24,7 @@ class Rollout:
 def advance(
     before: Rollout | None, rolling: str, template: str, progress: tuple[int, ...], now: float
 ) -> Rollout | None:
-    """The roll-out as of now, None = none is under way."""
+    """The current rollout, None = there is none."""
     if not rolling:
         return None
     if before is None or before.template != template:
@@ -41,7 +41,7 @@ def exceeds(progress: tuple[int, ...], before: tuple[int, ...]) -> bool:
 
 
 def rollout_json(rollout: Rollout, since: str | None) -> Json:
-    """As status.owners[].rollout holds it; `since` as the API writes times."""
+    """As in status.owners[].rollout; `since` in the API's time format."""
     return {
         "template": rollout.template,
         "progress": list(rollout.progress),

@@ -1,7 +1,7 @@
-"""Carries out what `engine` decides: watches policies and their pods, asks, evicts, reports.
+"""Carries out what `engine` decides: watches policies and their pods, probes, evicts, reports.
 
 All methods run on the main loop's thread while this process leads; threads started here only
-talk to the API or to pods and hand what they heard to `post`. Nothing is kept beyond a term of
+call the API or pods and pass the results to `post`. Nothing is kept beyond a term of
 leadership: the next leader reads the policies' status.
 """
 
@@ -58,7 +58,7 @@ from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
-#: How often it is looked whether the CustomResourceDefinition has been installed.
+#: How often to check whether the CustomResourceDefinition has been installed.
 INSTALLED_EVERY = 60.0
 #: An owner is read at least so often (seconds).
 OWNER_EVERY = 600.0
@@ -180,7 +180,7 @@ class Healer:
         """Nothing more is done; what was known is forgotten."""
         self._term += 1
         self._stop.set()
-        self._recall("", "it was ordered in an earlier term of leadership or configuration")
+        self._recall("", "it was decided in an earlier term of leadership or configuration")
         for source in self._sources:
             source.close()
         for key in list(self._watches):
@@ -194,15 +194,15 @@ class Healer:
 
     @property
     def listed(self) -> bool:
-        """Whether all policies are known that are to be looked after."""
+        """Whether all policies are known that apply."""
         return self._unlisted <= 0 or not self.config.policies.enabled
 
     @property
     def known(self) -> bool:
-        """Whether all is known that can be: of the policies, and of their pods.
+        """Whether everything that can be known of the policies and their pods is known.
 
-        A policy that cannot be read, or whose pods cannot be listed, does not keep what is known
-        under the others from being said; and where none is looked after, nothing is to be known.
+        A policy that cannot be read, or whose pods cannot be listed, does not block reports
+        about the others; and without any policy there is nothing to know.
         """
         if not self.config.policies.enabled:
             return True
@@ -224,9 +224,9 @@ class Healer:
         if not self._reported_absent:
             self._reported_absent = True
             log.warning(
-                "no HealingPolicy can be read: the CustomResourceDefinition healingpolicies.%s is "
-                "not installed (kubectl apply --server-side -f chart/crds); nodes are looked after "
-                "all the same",
+                "HealingPolicies are disabled: the CustomResourceDefinition healingpolicies.%s is "
+                "not installed (kubectl apply --server-side -f chart/crds); nodes are still "
+                "remediated",
                 GROUP,
             )
 
@@ -239,8 +239,8 @@ class Healer:
         policy = change.new
         if policy is None:
             if change.key in self.healing.policy_states:
-                log.info("policy %s is gone", change.key)
-            self._recall(change.key, "its policy is gone")
+                log.info("policy %s was deleted", change.key)
+            self._recall(change.key, "its policy was deleted")
             self.healing.drop(change.key)
             self._written.pop(change.key, None)
             self._end_watch(change.key)
@@ -267,7 +267,7 @@ class Healer:
             log.warning("policy %s: %s", policy.key, policy.problem)
             self.healing.pods_unknown(policy.key, policy.problem, self._clock())
         else:
-            log.info("policy %s looks after the pods %s", policy.key, policy.selector)
+            log.info("policy %s selects the pods %s", policy.key, policy.selector)
             self._begin_watch(policy)
 
     def _begin_watch(self, policy: Policy) -> None:
@@ -300,7 +300,7 @@ class Healer:
             self.healing.pods_unknown(key, text, self._clock())
 
     def _mind_watches(self, now: float) -> None:
-        """Nothing is restarted by what was seen too long ago."""
+        """Nothing is restarted by outdated observations."""
         for key, watch in self._watches.items():
             if self.healing.policy_states[key].known:
                 age = time.monotonic() - watch.reflector.last_contact
@@ -326,7 +326,7 @@ class Healer:
     # -- acting -------------------------------------------------------------------------
 
     def advance(self, now: float, *, stopped: str) -> float | None:
-        """Look, and start what is called for; returns when to look again."""
+        """Evaluate, and start the restarts; returns when to evaluate again."""
         if not self.config.policies.enabled:
             return None
         self._mind_watches(now)
@@ -336,7 +336,7 @@ class Healer:
             permit = self._permits.get(_key(order))
             if permit is not None and permit.recall(skip_reason):
                 log.debug(
-                    "%s: %s is called back: %s", order.policy, order.pod.name, skip_reason.text
+                    "%s: %s not restarted: %s", order.policy, order.pod.name, skip_reason.text
                 )
         for notice in plan.notices:
             self._say(notice)
@@ -355,7 +355,7 @@ class Healer:
 
     @property
     def findings(self) -> Mapping[str, Finding]:
-        """Nodes on which pods of several owners are ill."""
+        """Nodes on which pods of several owners are unhealthy."""
         return self.healing.findings
 
     def _ask(self, ask: Probe) -> None:
@@ -369,7 +369,7 @@ class Healer:
                     reading = asker.ask(ask.address, ask.port, ask.path, asked)
             except (NoAnswer, ApiFailure) as error:
                 result = "silent"
-                log.debug("%s %s: no word of its work: %s", ask.policy, ask.address, error)
+                log.debug("%s %s: progress probe failed: %s", ask.policy, ask.address, error)
             self._callbacks.asked(result)
             self._notified_in(
                 term, lambda: self.healing.answered(ask.policy, ask.uid, reading, asked)
@@ -406,7 +406,7 @@ class Healer:
         uid, now = pod.owner_uid, self._clock()
         if failure is not None:
             if not self.healing.has_pods_of(uid) and uid not in self.healing.owners:
-                self._owner_reads.forget(uid)  # nobody asks any more
+                self._owner_reads.forget(uid)  # no longer needed
                 return
             delay = self._owner_reads.failed(uid, now)
             log.warning(
@@ -453,8 +453,8 @@ class Healer:
     def _carry_out(self, errand: Errand) -> tuple[str, SkipReason | None]:
         """In a worker: (the policy's resourceVersion, why the pod was surely not evicted).
 
-        First it is asked whether the pod may go; then the restart is written down; then, unless it
-        was called back meanwhile, the pod is evicted. Raises ApiFailure when it failed before the
+        First a dry-run eviction is sent; then the restart is recorded; then, unless it was
+        cancelled meanwhile, the pod is evicted. Raises ApiFailure if it failed before the
         eviction was sent.
         """
         order, policy, permit = errand.order, errand.policy, errand.permit
@@ -463,7 +463,7 @@ class Healer:
             return version, permit.recalled
         owner = self._owner_of(pod)
         if owner is None:
-            return version, SkipReason("owner-gone", "its owner is gone")
+            return version, SkipReason("owner-gone", "its owner was deleted")
         self._notified_in(errand.term, lambda: self.healing.owner_known(pod.owner_uid, owner))
         skip_reason = changed(order, owner, self._clock()) or _blocked(
             self._api, order, dry_run=True
@@ -507,7 +507,7 @@ class Healer:
                 break
             fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
             if (fresh.uid, fresh.generation) != (policy.uid, policy.generation):
-                break  # it asks for something else now: decided again at the next look
+                break  # its spec has changed: decided again at the next evaluation
             version = fresh.version
         raise answer.failure()
 
@@ -519,7 +519,7 @@ class Healer:
             self.healing.policy_states.get(order.policy),
         )
         if written is None or policy_state is None or policy_state.policy.uid != errand.policy.uid:
-            # Deleted meanwhile, or made anew under its name: that one has restarted nothing.
+            # Deleted meanwhile, or recreated under its name: the new one has restarted nothing.
             done = "restarted" if skip_reason is None else f"not restarted: {skip_reason.text}"
             log.info("%s: %s %s; the policy was deleted", order.policy, order.pod.name, done)
             return
@@ -635,7 +635,7 @@ class Healer:
             self.healing.policy_states.get(policy.key),
         )
         if written is None or policy_state is None or policy_state.policy.uid != policy.uid:
-            return  # it is gone, or made anew under its name
+            return  # it was deleted, or recreated under its name
         written.busy = False
         if written.restores != restores:
             return  # written again: it may have been written before the restore
@@ -708,10 +708,10 @@ class _WhenInstalled:
 
 
 def _blocked(api: KubernetesApi, order: RestartAction, *, dry_run: bool) -> SkipReason | None:
-    """Ask for the eviction (or only whether it would be made); why it was surely not made.
+    """Send the eviction (or a dry run of it); the reason if it was certainly not made.
 
-    Raises NotLeader; ApiFailure only when nothing but a question was sent: an eviction without an
-    answer may have been made, and counts as made.
+    Raises NotLeader; ApiFailure only for a dry run: an eviction without an answer may have been
+    made, and counts as made.
     """
     pod = order.pod
     try:

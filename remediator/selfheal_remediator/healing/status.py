@@ -11,7 +11,7 @@ from selfheal_remediator.healing.policy_state import PolicyState
 
 #: Causes of blocks that only a person or a change lifts.
 GIVEN_UP = ("gave-up", "siblings")
-#: Blocks that are no news: the work goes on.
+#: Skip reasons that are not reported: the work continues.
 UNSAID = (
     "under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff", "unobserved",
     "canary",
@@ -19,7 +19,7 @@ UNSAID = (
 
 
 def status(policy_state: PolicyState, now: float) -> Status:
-    """The whole status, as of the ward's last look. Notes in the ward when a condition changed."""
+    """The whole status, as of the last evaluation. Records when a condition changed."""
     blocks = [
         group.skip_reason for group in policy_state.groups.values() if group.skip_reason is not None
     ]
@@ -80,7 +80,7 @@ def status(policy_state: PolicyState, now: float) -> Status:
 
 
 def _reports(policy_state: PolicyState, now: float) -> tuple[PodReport, ...]:
-    """The worst pods: ill ones first, then those merely not well, the oldest first."""
+    """The most unhealthy pods: unhealthy ones first, then degraded ones, the oldest first."""
     late = {pod.uid for pod, _ in policy_state.overdue(now)}
     found = []
     for pod in policy_state.pods.values():

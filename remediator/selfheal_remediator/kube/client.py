@@ -1,4 +1,4 @@
-"""The only door to Kubernetes: configuration, authentication, connections, and raw requests.
+"""The only adapter to Kubernetes: configuration, authentication, connections, and raw requests.
 
 The `kubernetes` package reads kubeconfig or the pod's service account and keeps tokens fresh;
 requests and watches on the hot path go through its urllib3 pool as raw JSON. One rate budget
@@ -51,7 +51,7 @@ _JSON = "application/json"
 
 
 class NoCluster(Exception):
-    """No usable cluster configuration; says what was looked for."""
+    """No usable cluster configuration; the message names the places that were tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ class Permission:
 class KubernetesApi:
     """Requests to one API server. Thread-safe.
 
-    fence: called before each write, raises NotLeader when it must not be sent; what it returns
-    names the time (a term of leadership, until a pause) in which a write has to be sent that was
-    begun in it.
-    on_request: told (verb, code, seconds) of each answer; code 0 = none came.
+    fence: called before each write, raises NotLeader if it must not be sent; its result
+    identifies the period (a term of leadership, until a pause) in which a write that was begun in
+    it has to be sent.
+    on_request: called with (verb, code, seconds) of each answer; code 0 = none came.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class KubernetesApi:
         on_request: Callable[[str, int, float], None] | None = None,
     ) -> None:
         # Watches are opened beside the requests in flight, and a TLS connection that has to be
-        # made anew costs as much processor time as seven requests.
+        # opened again costs as much CPU time as seven requests.
         configuration.connection_pool_maxsize = 3 * budget.max_in_flight
         self._configuration = configuration
         self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
@@ -145,9 +145,9 @@ class KubernetesApi:
     ) -> Answer:
         """One request, sent once.
 
-        fenced: not after the Lease was lost, or everything was stopped, which the wait for a turn
-        may outlast; begun: what `fence` said when it was prepared. urgent: our Lease, which must
-        not run out because the server slows down everything else.
+        fenced: not sent after the Lease was lost, or everything was stopped, which may happen
+        during the wait for a turn; begun: the result of `fence` when it was prepared. urgent: our
+        Lease, which must not expire because the server throttles everything else.
 
         Raises ApiFailure with status 0 when no answer came, Malformed for a success without an
         object in it (a proxy's page is no list of nodes, and no eviction), and NotLeader.
@@ -183,7 +183,7 @@ class KubernetesApi:
         parsed = object_from(answer.body)
         if parsed is None:
             said = answer.body[:100].decode("utf-8", "replace")
-            raise Malformed(f"{method} {path}: {answer.status} and no JSON object: {said!r}")
+            raise Malformed(f"{method} {path}: {answer.status} and not a JSON object: {said!r}")
         return Answer(answer.status, b"", answer.retry_after, parsed)
 
     def write(
@@ -200,8 +200,8 @@ class KubernetesApi:
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
-        `real` is for what must happen in dry-run too (our own Lease), `rehearse` for what is only
-        tried. Raises NotLeader.
+        `ignore_dry_run` is for writes that are needed in dry-run mode too (our own Lease),
+        `dry_run` for a single dry run. Raises NotLeader.
         """
         begun = self.fence() if fenced else None
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
@@ -226,7 +226,7 @@ class KubernetesApi:
         headers = {"Accept": _JSON, "User-Agent": FIELD_MANAGER}
         if content_type is not None:
             headers["Content-Type"] = content_type
-        # Asks each time: the package reads the token file again when it has rotated.
+        # Reads it each time: the package reads the token file again when it has rotated.
         token = self._configuration.get_api_key_with_prefix("authorization", alias="BearerToken")
         if token:
             headers["Authorization"] = token
@@ -241,7 +241,7 @@ class KubernetesApi:
         return self.get(f"/api/v1/nodes/{quote(name)}")
 
     def patch_node(self, name: str, patch: list[Json], *, dry_run: bool = False) -> Answer:
-        """JSON patch of a node; rehearse: it is only tried."""
+        """JSON patch of a node; dry_run: with dryRun=All."""
         path = f"/api/v1/nodes/{quote(name)}"
         with self._changing():
             return self.write(
@@ -268,9 +268,9 @@ class KubernetesApi:
     def evict(
         self, namespace: str, name: str, uid: str, grace: int | None, *, dry_run: bool = False
     ) -> Answer:
-        """Ask for the pod's eviction, if it still is the pod with this uid.
+        """Evict the pod, if it still is the pod with this uid.
 
-        rehearse: only whether it would be let go; uses up no budget.
+        dry_run: only checks whether it would be allowed; uses up no budget.
         """
         options: Json = {"preconditions": {"uid": uid}}
         if grace is not None:
@@ -511,7 +511,7 @@ class Collection:
             if not token:
                 return
             if token == query.get("continue"):
-                raise Malformed(f"list {self._path} goes on from where it was already")
+                raise Malformed(f"list {self._path} does not advance")
             query["continue"] = token
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
@@ -563,7 +563,7 @@ def _ignore(_verb: str, _code: int, _seconds: float) -> None:
 
 
 def _page(raw: Json, path: str) -> tuple[list[Json], str, str]:
-    """Objects, resourceVersion and where to go on (empty = that was all) of a list."""
+    """Objects, resourceVersion and continue token (empty = complete) of a list."""
     with understood(f"list {path}"):
         items, meta = raw["items"], raw["metadata"]
         version, token = meta["resourceVersion"], meta.get("continue") or ""
@@ -634,7 +634,7 @@ def load_configuration(
         )
     except (ConfigException, OSError) as error:
         where = str(kubeconfig) if kubeconfig else "KUBECONFIG, ~/.kube/config or a pod's account"
-        raise NoCluster(f"no cluster to work with ({where}): {error}") from error
+        raise NoCluster(f"no cluster access ({where}): {error}") from error
     if not urlsplit(str(configuration.host)).hostname:
         raise NoCluster(f"the kubeconfig names no server: {configuration.host!r}")
     return configuration, "default"

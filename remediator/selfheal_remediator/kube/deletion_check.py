@@ -1,4 +1,4 @@
-"""Whether an accepted eviction deletes its pod, and when it is asked for again if not. Pure.
+"""Whether an accepted eviction deletes its pod, and when it is retried if not. Pure.
 
 The API server answers 201 once the request passed admission. A webhook that changes the request
 (into a dry run, say) makes it answer so although nothing is deleted.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 CHECK_AFTER = 5.0
 #: Seconds until the next read after one that failed, and after one that showed the deletion.
 CHECK_AGAIN = 30.0
-#: Seconds until an eviction without effect is asked for again: first, and longest.
+#: Seconds until an eviction without effect is retried: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 10.0, 300.0
 NOT_DELETED = (
     "the API server accepted the eviction, but the pod is not deleted: "
@@ -41,7 +41,7 @@ class DeletionCheck:
         self.check_at = now + CHECK_AGAIN
 
     def not_deleted(self, now: float) -> float:
-        """The same pod is there and not being deleted; returns when it is to be asked again."""
+        """The same pod exists and is not being deleted; returns when to evict it again."""
         self.ignored += 1
         if self.ignored == 1:
             self.since = now

@@ -2,8 +2,8 @@
 
 Time is measured by our own monotonic clock only; the times inside the Lease are for people. A
 leader may write until `renewDeadline` after the last renewal was sent, which is before the
-Lease can be taken over; a standby takes over when it has seen no renewal for the Lease's
-duration, or at once when the holder let go.
+Lease can be taken over; a standby takes over when it has observed no renewal for the Lease's
+duration, or at once when the holder has released it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAUSE_KEY = "selfheal.dev/paused"
 TRUST_KEY = "selfheal.dev/trust"
 #: Until when (RFC 3339) the remediator changes nothing at all: it is being uninstalled.
 STOP_KEY = "selfheal.dev/stopped-until"
-#: For how many seconds, from when this is first seen: who uninstalls may have another clock.
+#: For how many seconds, from its first observation: the uninstaller may have another clock.
 STOP_FOR_KEY = "selfheal.dev/stopped-for"
 #: A stop that was written to end so long (seconds) ago is of an earlier uninstall.
 STOP_FORGOTTEN = 86400.0
@@ -94,7 +94,7 @@ class Stop:
     _read: tuple[str, str] = ("", "")
 
     def read(self, annotations: Mapping[str, str], now: float) -> float:
-        """What the Lease says now; what it said before goes on."""
+        """The Lease's current state; the time of an unchanged state continues."""
         text, seconds = annotations.get(STOP_KEY, ""), annotations.get(STOP_FOR_KEY, "")
         if (text, seconds) != self._read:
             self._read = (text, seconds)
@@ -178,7 +178,7 @@ class Leader:
             self._stop,
         )
         self._news = threading.Event()
-        #: Held while annotations are handed on, too: they arrive in the order of their versions.
+        #: Also held while annotations are passed on: they arrive in the order of their versions.
         self._lock = threading.RLock()
         self._view: LeaseView | None = None
         self._seen_at = self._taken_in_at = time.monotonic()
@@ -189,12 +189,12 @@ class Leader:
         self._term = 0
         #: Why this process could not do a leader's work, empty = it can (set by the loop).
         self.unfit: Callable[[], str] = lambda: ""
-        #: Told why a Lease that nobody renews cannot be taken over for long (set by the loop).
+        #: Called with the reason why a Lease that nobody renews cannot be taken (set by the loop).
         self.on_blocked: Callable[[str], None] = lambda _: None
         self._blocked_said = ("", 0.0)
         self._give_up = ""
         self._not_before = 0.0
-        #: The installation's first start as the Lease said it last.
+        #: The installation's first start as last read from the Lease.
         self._first_start = ""
         #: How often in a row a renewal was refused.
         self._refused = 0
@@ -214,19 +214,19 @@ class Leader:
 
     @property
     def annotations(self) -> Mapping[str, str]:
-        """The Lease's annotations as last seen."""
+        """The Lease's annotations as last observed."""
         with self._lock:
             return self._view.annotations if self._view else {}
 
     @property
     def lease_uid(self) -> str:
-        """The Lease's uid as last seen, empty = there is none."""
+        """The Lease's uid as last observed, empty = there is none."""
         with self._lock:
             return self._view.uid if self._view else ""
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease as last seen."""
+        """The Lease's holder as last observed."""
         with self._lock:
             return self._view.holder if self._view else ""
 
@@ -240,13 +240,13 @@ class Leader:
     def give_up(self, why: str) -> None:
         """Let a standby lead: callable from any thread.
 
-        This process stands by for at least the Lease's duration, and for as long as it is unfit.
+        This process stays on standby for at least the Lease's duration, and while it is unfit.
         """
         self._give_up = why
         self._news.set()
 
     def close(self) -> None:
-        """Stop writing, let go of the Lease if we hold it, and end."""
+        """Stop writing, release the Lease if we hold it, and end."""
         self._stop.set()
         self._news.set()
         self._watch.close()
@@ -312,9 +312,9 @@ class Leader:
             self._news.set()
 
     def _forget(self, view: LeaseView | None) -> None:
-        """The server knows no such Lease any more.
+        """The Lease was deleted.
 
-        The watch can have told of its deletion before the answer to our write made it known again.
+        The watch may have reported the deletion before the answer to our write set it again.
         """
         with self._lock:
             if view and self._view and self._view.uid == view.uid:
@@ -338,7 +338,7 @@ class Leader:
             self._wait(wait)
 
     def _wait(self, seconds: float) -> None:
-        """Until so much time has passed or there is news; `last_tick` goes on meanwhile."""
+        """Until so much time has passed or there is news; `last_tick` is updated meanwhile."""
         ends = time.monotonic() + seconds
         while not self._news.wait(max(0.0, min(TICK, ends - time.monotonic()))):
             self.last_tick = time.monotonic()
@@ -363,7 +363,7 @@ class Leader:
             self._take_in(renewed)
             return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
         if answer.status in (404, 422):
-            self._lose("the Lease is gone" if answer.status == 404 else "somebody else took it")
+            self._lose("the Lease was deleted" if answer.status == 404 else "it was taken over")
             if answer.status == 404:
                 self._forget(view)
             # Once is how a Lease changes hands. Again and again, something changes each that is
@@ -372,14 +372,14 @@ class Leader:
             if self._refused > 1:
                 pause = min(self._settings.duration, 0.1 * 2.0 ** min(self._refused, 10))
                 self._not_before = time.monotonic() + pause
-            # Who took it is told by the watch; until then we know an older Lease, of our own.
+            # The watch reports who took it; until then we know an older Lease, of our own.
             return 0.0 if answer.status == 404 else RANDOM.uniform(0.5, 1.0)
         raise answer.failure()
 
     def _lose(self, why: str) -> None:
         self._write_until = 0.0
         self.leading = False
-        log.warning("not the leader any more: %s", why)
+        log.warning("lost leadership: %s", why)
         self._on_change(False)
 
     def _hand_over(self) -> None:

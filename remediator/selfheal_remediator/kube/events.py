@@ -25,7 +25,7 @@ NAMESPACE = "default"
 MAX_MESSAGE = 1000
 SAME_AGAIN_AFTER = 300.0
 QUEUE = 2000
-#: So many Events are remembered as said, the last ones.
+#: So many Events are remembered as sent, the last ones.
 MOST_SAID = 10_000
 #: An Event waits so long (seconds) for requests under way, unless so many wait behind it.
 YIELD, BACKLOG = 1.0, 100
@@ -90,9 +90,9 @@ class EventWriter:
 
     def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
         self._api, self._instance, self._count = api, instance, count
-        #: Each with the time when it was said: it may have to wait for its turn.
+        #: Each with the time of its cause: it may have to wait for its turn.
         self._queue: queue.Queue[tuple[AnyEvent, datetime] | None] = queue.Queue(QUEUE)
-        #: When they were said last, the oldest first.
+        #: When they were last sent, the oldest first.
         self._reported: OrderedDict[AnyEvent, float] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -118,7 +118,7 @@ class EventWriter:
         try:
             self._queue.put_nowait((event, datetime.now(UTC)))
         except queue.Full:
-            self._count("dropped")  # and not said: it may be the next time
+            self._count("dropped")  # not sent: the next one may be
             return
         self._reported[event] = now
         self._reported.move_to_end(event)

@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Item)
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """One object changed. `new` None = gone; `old` None = first seen.
+    """One object changed. `new` None = deleted; `old` None = first observed.
 
     restored: the server itself went back in time (etcd was restored), so `new` counts though its
     version is lower than one that is known.
@@ -76,7 +76,7 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
             yield Change(key, known, after)
 
 
-#: With no sign of life of a watch for so long (seconds), nothing is begun on what it told.
+#: If a watch gave no sign of life for so long (seconds), nothing is started on its data.
 WATCH_LOST = 120.0
 
 
@@ -122,8 +122,8 @@ class Reflector(Generic[T]):
         self._asked = 0
         self._watching_since = float("inf")
         self._again = threading.Event()
-        #: What was taken in last: a watch that broke goes on from there, not from where it began,
-        #: or what is long over would be told as news. None = everything is to be read.
+        #: The last version that was processed: a broken watch continues from there, not from its
+        #: start, otherwise old events would be reported again. None = list everything.
         self._version: str | None = None
         #: The last version that was heard of, kept also when everything is to be read.
         self._heard = ""
@@ -144,7 +144,7 @@ class Reflector(Generic[T]):
         return self._again.is_set()
 
     def run(self) -> None:
-        """List, then watch, for as long as `stop` is not set."""
+        """List, then watch, until `stop` is set."""
         failures, reported_at = 0, float("-inf")
         while not self._stop.is_set():
             failure = self._list_and_watch()

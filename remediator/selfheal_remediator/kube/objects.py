@@ -32,8 +32,8 @@ CONTROL_PLANE_LABELS = (
     "node-role.kubernetes.io/control-plane",
     "node-role.kubernetes.io/master",
 )
-#: Annotations of other systems that a decision looks at: what they say of a node that is to be left
-#: alone; empty = it need not be.
+#: Annotations of other systems that a decision reads: the reason for leaving the node alone;
+#: empty = none.
 FOREIGN_ANNOTATIONS: Mapping[str, str] = {
     "weave.works/kured-reboot-in-progress": "kured reboots it",
     "cluster.x-k8s.io/remediate-machine": "Cluster API remediates it",
@@ -102,7 +102,7 @@ class Node:
     deleting: bool
     created: float | None
     allocatable: Capacity
-    #: Whether it has annotations at all: `annotations` holds only those that matter.
+    #: Whether it has annotations at all: `annotations` has only those that matter.
     annotated: bool = True
     #: The field manager that owns spec.unschedulable, empty = none does.
     unschedulable_by: str = ""
@@ -153,11 +153,11 @@ class Pod:
     node_selector: Mapping[str, str]
     tolerations: tuple[tuple[str, str, str, str], ...]
     placement: Placement = ANYWHERE
-    #: Until when `keep_reason` holds, None = for ever.
+    #: Until when `keep_reason` applies, None = permanently.
     keep_until: float | None = None
-    #: The scheduler is told to leave it alone for now.
+    #: It has a scheduling gate.
     gated: bool = False
-    #: When it was made, by the API server's clock; None = not said.
+    #: When it was created, by the API server's clock; None = unknown.
     created: float | None = None
     generate_name: str = ""
 
@@ -358,11 +358,11 @@ def go_duration(text: str) -> float | None:
 
 
 def _keep(annotations: Json, started: float | None) -> tuple[str, float | None]:
-    """Why the pod asks to stay, empty = it does not; and until when, None = for ever.
+    """Why the pod requests to stay, empty = it does not; and until when, None = permanently.
 
     Karpenter's annotation is `true` or a duration from the pod's start. A value that cannot be read
-    is taken for a request to stay for ever: such a pod is rather kept than evicted. A duration that
-    has not begun is not over.
+    counts as a request to stay permanently, because a pod is rather kept than evicted. A duration
+    that has not begun is not over.
     """
     for key, value in _KEEP_ANNOTATIONS:
         if annotations.get(key) == value:

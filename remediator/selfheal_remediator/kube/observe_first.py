@@ -1,8 +1,8 @@
-"""Whether a remediator enforces yet: an installation first only says what it would do. Pure.
+"""Whether a remediator enforces yet: an installation first only reports what it would do. Pure.
 
-The first start is kept on the Lease, where restarts, upgrades and other leaders find it. It is
-written once, by whoever takes the Lease first; an uninstall empties it, and the next installation
-begins anew.
+The first start is stored on the Lease, where restarts, upgrades and other leaders find it. It is
+written once, by the first process that takes the Lease; an uninstall empties it, and the next
+installation starts from scratch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import timestamp
 
-#: When the installation was first started (RFC 3339); empty = it is to begin anew.
+#: When the installation was first started (RFC 3339); empty = start from scratch.
 FIRST_START_KEY = "selfheal.dev/first-start"
 #: The first start of an installation that is older than the annotation.
 LONG_AGO = "1970-01-01T00:00:00Z"
@@ -37,10 +37,10 @@ class FirstStart:
     _read: float | None = None
 
     def read(self, annotations: Mapping[str, str], now: float) -> None:
-        """What the Lease says.
+        """Read the first start from the Lease.
 
-        What was read once counts when somebody takes it away. One that is to come was written by a
-        clock that was ahead, and would be observed for as long as that: it counts as now.
+        A value that was read once still counts if somebody removes it. A future value was written
+        by a clock that was ahead, and would extend the period: it counts as now.
         """
         first = first_start(annotations)
         if first is not None and first != self._read:
@@ -50,7 +50,7 @@ class FirstStart:
 def annotation_to_write(
     annotations: Mapping[str, str] | None, *, was_held: bool, now: float, known: str = ""
 ) -> str | None:
-    """What who takes the Lease writes there as the first start; None = it is known.
+    """The first start to write when taking the Lease; None = it is known.
 
     annotations: the Lease's, None = there is no Lease yet. was_held: whether anybody ever held it:
     then the installation did enforce before there was this annotation. known: what this process

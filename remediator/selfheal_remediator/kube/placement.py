@@ -1,4 +1,4 @@
-"""What a pod asks of a node: requests as the scheduler sums them, and required constraints. Pure.
+"""What a pod needs of a node: requests as the scheduler sums them, and required constraints. Pure.
 
 Sources: Kubernetes' resource quantities (apimachinery), the effective requests of a pod with
 sidecars (KEP-753), pod-level resources (KEP-2837), and the scheduler's filters. What cannot be
@@ -117,7 +117,7 @@ class Expression:
     field: bool = False
 
     def matches(self, labels: Mapping[str, str], name: str = "") -> bool:
-        """Whether it holds; an operator that is not known never does."""
+        """Whether it matches; an unknown operator never does."""
         if self.field:
             labels = {"metadata.name": name}
         there = labels.get(self.key)
@@ -144,7 +144,7 @@ def _compares(there: str | None, operator: str, values: tuple[str, ...]) -> bool
     return left > right if operator == "Gt" else left < right
 
 
-#: Terms of which one must hold, each of expressions that must all hold.
+#: Terms of which one must match, each of expressions that must all match.
 Terms = tuple[tuple[Expression, ...], ...]
 
 
@@ -172,7 +172,7 @@ def terms_match(terms: Terms | None, labels: Mapping[str, str], name: str) -> bo
     )
 
 
-#: The labels of a namespace by its name; None = they cannot be told.
+#: The labels of a namespace by its name; None = unknown.
 NamespaceLabels = Callable[[str], Mapping[str, str] | None]
 #: Every namespace has its name as this label.
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
@@ -196,7 +196,7 @@ class Peers:
 
     @property
     def named(self) -> bool:
-        """Whether the namespaces can be told by their names."""
+        """Whether the namespaces can be matched by their names."""
         return all(item.key == NAMESPACE_NAME for item in self.where or ())
 
     def include(
@@ -207,7 +207,7 @@ class Peers:
     ) -> bool:
         """Whether the pod is one of them; a term without selector means none.
 
-        A namespace whose labels cannot be told may be meant, so it counts as one.
+        A namespace with unknown labels may match, so it counts as one.
         """
         if self.selector is None or not all(item.matches(labels) for item in self.selector):
             return False

@@ -1,4 +1,4 @@
-"""How many requests go to the API server, and when: a token bucket, and the pauses it asks for."""
+"""How many requests go to the API server, and when: a token bucket, and requested pauses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Budget:
             return max(wait, self._closed_until - now)
 
     def close_for(self, seconds: float) -> None:
-        """The server asked to be left alone."""
+        """The server requested a pause."""
         with self._lock:
             until = self._clock() + min(seconds, MAX_PAUSE)
             self._closed_until = max(self._closed_until, until)

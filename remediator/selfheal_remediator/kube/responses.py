@@ -61,9 +61,9 @@ class Answer:
 
     @property
     def throttled(self) -> bool:
-        """429 from the server's own flow control, which asks this client to slow down.
+        """429 from the server's own flow control, which throttles this client.
 
-        Its handler (apiserver's pkg/server/filters) answers before anything else looks at the
+        Its handler (apiserver's pkg/server/filters) answers before anything else reads the
         request: always with Retry-After, and with nothing about an object. A 429 with causes (a
         disruption budget), of an admission plugin or webhook, or of one resource's storage is
         about that one request.
@@ -121,7 +121,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EvictionResult:
-    """An eviction's outcome, with what the server said and when to ask again (seconds)."""
+    """An eviction's outcome, with the server's message and when to retry (seconds)."""
 
     outcome: Outcome
     message: str = ""

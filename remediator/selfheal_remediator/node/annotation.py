@@ -1,7 +1,7 @@
 """The one annotation that outlives the process: what we did to a node, and why.
 
 JSON of at most 1 KiB under `selfheal.dev/state`; schema version `v`. A value that cannot be
-read is never overwritten: the node is left alone and said so.
+read is never overwritten: the node is left alone and this is reported.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
+
+from selfheal_remediator.kube.objects import Node
 
 STATE_KEY = "selfheal.dev/state"
 EXCLUDE_KEY = "selfheal.dev/exclude"
@@ -22,12 +24,12 @@ MAX_SECONDS = 2**40
 class Phase(Enum):
     """Where a node is on its way."""
 
-    SEEN = "seen"  # the condition is there, its `for` is running
+    SEEN = "seen"  # the condition is bad, its `for` is running
     NOTED = "noted"  # observe rule
-    CORDONED = "cordoned"  # held; not (yet) drained
-    DRAINING = "draining"  # held; being emptied
-    DRAINED = "drained"  # held; empty
-    CANCELLED = "cancelled"  # a human gave it back; this occurrence is over
+    CORDONED = "cordoned"  # cordoned; not (yet) drained
+    DRAINING = "draining"  # cordoned; being drained
+    DRAINED = "drained"  # cordoned; empty
+    CANCELLED = "cancelled"  # a person uncordoned it; this occurrence is over
     SUSPECT = "suspect"  # uncordoned: the detector is suspected
     HEALED = "healed"  # uncordoned; kept only for the flap count
 
@@ -62,16 +64,16 @@ class State:
     #: When it was reported that nothing but a human can end this, 0 = it was not.
     reported: int = 0
     cordons: tuple[int, ...] = ()
-    #: How often owners put pods here past the cordon, and up to which pod (see returns.py).
+    #: How often owners put pods here despite the cordon, and up to which pod (see returns.py).
     returns: tuple[tuple[str, int], ...] = ()
     returned: str = ""
 
     def to_json(self) -> str:
-        """Compact JSON of at most 1 KiB: the reason is shortened, the returns are put together
-        under one count, then the oldest holds go.
+        """Compact JSON of at most 1 KiB: the reason is shortened, the returns are combined
+        into one count, then the oldest cordons are dropped.
 
-        The holds are the flap count, by which a node is kept for a human: a detector's text
-        must not push them out.
+        The cordons are the flap count, by which a node waits for a person: a detector's text
+        must not displace them.
         """
         state = self
         if self._excess(state) > 0:
@@ -139,7 +141,7 @@ _TYPES: dict[str, type] = {
 
 
 def _can_be_written(text: str) -> bool:
-    """JSON can hold halves of characters, which nothing that is told of them can."""
+    """Whether the text is valid UTF-8: JSON may contain lone surrogates, logs may not."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -187,3 +189,18 @@ def parse_state(text: str) -> State:
     ):
         raise Unreadable("returns is not an object of counts")
     return State(phase=phase, cordons=tuple(cordons), returns=tuple(returns.items()), **values)
+
+
+def read_state(node: Node) -> State | None:
+    """Our annotation on the node. Raises Unreadable."""
+    text = node.annotations.get(STATE_KEY)
+    return parse_state(text) if text else None
+
+
+def cordoned_by(owner: str, node: Node) -> bool:
+    """Whether the node's annotation says that this remediator cordoned it."""
+    try:
+        state = read_state(node)
+    except Unreadable:
+        return False
+    return state is not None and state.phase.cordoned and state.by == owner

@@ -1,9 +1,9 @@
-"""What a node's conditions are worth: bad, good, stale, or a detector's restart. Pure.
+"""Evaluates a node's conditions: bad, good, stale, or a detector's restart. Pure.
 
-Two clocks are at work: the writer's (transition and heartbeat times, on the node) and ours
-(`now`, steady within one process). How long something lasts is measured by ours, and by the
-status alone: a detector moves the transition time also when only the reason or the message
-changes. The writer's times only tell whether the writer lives, and when it began anew.
+Two clocks are involved: the detector's (transition and heartbeat times, on the node) and ours
+(`now`, monotonic within one process). Durations are measured by ours, and by the status alone: a
+detector changes the transition time also when only the reason or the message changes. The
+detector's times only show whether it is alive, and when it restarted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from selfheal_remediator.kube.objects import Condition, Node
 CLOCK_TOLERANCE = 60.0
 #: So many different reasons of one bad condition are remembered (a detector may write any text).
 MAX_REASONS = 8
-#: A condition that became good at most so long (seconds) before its detector began anew, or
-#: after, became so by that.
+#: A condition that became good at most so long (seconds) before or after a restart of its
+#: detector became good by that restart.
 RESET_TOLERANCE = 5.0
 
 
@@ -39,7 +39,7 @@ class Bad:
     """A condition while its status is what the rule is about, whatever its reason.
 
     began: since when by our clock; reasons: those it had since then, oldest first; witnessed:
-    we saw the present reading begin (else it is as old as we know the node, or older).
+    we observed the start of this reading (otherwise it may be older than our first observation).
     """
 
     began: float
@@ -49,7 +49,7 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One rule on one node as we saw it: the reading, and since when by our clock."""
+    """One rule on one node as observed: the reading, and since when by our clock."""
 
     reading: Reading
     since: float
@@ -65,7 +65,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A condition's heartbeat: its value, and when we saw it change (None = never)."""
+    """A condition's heartbeat: its value, and when we observed a change (None = never)."""
 
     value: float | None
     changed: float | None
@@ -73,7 +73,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class NodeHistory:
-    """What must be remembered of a node (one uid) between two looks at it."""
+    """What must be remembered of a node (one uid) between two evaluations."""
 
     observations: Mapping[str, Observation] = field(default_factory=dict)
     heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def reading(rule: Rule, condition: Condition | None) -> Reading:
 def observe(
     history: NodeHistory, old: Node | None, new: Node, rules: Iterable[Rule], now: float
 ) -> NodeHistory:
-    """The memory after seeing `new`; `old` is the same node (same uid) as seen before."""
+    """The history after observing `new`; `old` is the same node (same uid) as observed before."""
     observations = {}
     heartbeats = {}
     for rule in rules:
@@ -140,11 +140,11 @@ def _heartbeat(before: Heartbeat | None, condition: Condition, now: float) -> He
 
 
 def _detector_restarted(old: Node, new: Node) -> bool:
-    """A writer began anew: it wrote all of its conditions False, with a new transition time.
+    """A detector restarted: it wrote all of its conditions False, with a new transition time.
 
     node-problem-detector does so at its start, without a probe. A transition time that moves
     while the condition is bad, with the reason or the message, or while another condition of the
-    same write keeps its own, is the detector at work.
+    same write keeps its own, is a regular update.
     """
     moved, kept = [], set()
     for name, after in new.conditions.items():
@@ -169,10 +169,10 @@ def _newer(before: Condition, after: Condition) -> bool:
 
 
 def stale(rule: Rule, history: NodeHistory, now: float) -> bool:
-    """Whether the condition's writer gave no sign of life within the rule's heartbeat limit.
+    """Whether the condition's detector gave no sign of life within the rule's heartbeat limit.
 
-    Alive is: the heartbeat is recent by the writer's clock, or we saw it change recently (a
-    writer whose clock is wrong). A heartbeat in the future proves nothing by itself.
+    It is alive if the heartbeat is recent by the detector's clock, or if we observed a recent
+    change (its clock may be wrong). A heartbeat in the future proves nothing by itself.
     """
     limit = rule.max_heartbeat_age
     heartbeat = history.heartbeats.get(rule.condition)
@@ -192,10 +192,10 @@ def fresh_until(heartbeat: Heartbeat, limit: float, now: float) -> float:
 
 
 def first_seen(observation: Observation, noted: float | None) -> float:
-    """Since when the condition is bad: by our clock, or by what was written down on the node.
+    """Since when the condition is bad: by our clock, or by the node's annotation.
 
-    noted: the annotation's firstSeen for this rule, None = none. It counts where we did not see
-    the condition become bad ourselves: then it was so before this process knew the node.
+    noted: the annotation's firstSeen for this rule, None = none. It counts if we did not observe
+    the condition become bad: then it was bad before this process knew the node.
     """
     if noted is None or (observation.bad is not None and observation.bad.witnessed):
         return observation.since
@@ -245,7 +245,7 @@ def recovery(
         return Recovery(None, f"{rule.condition}: its heartbeat is stale")
     wait = stabilization_window
     why = f"{rule.condition} is good, stabilization window"
-    # Good because the detector began anew is no recovery until it had time to look again.
+    # Good because of the detector's restart is no recovery until it had time to check again.
     if (
         not rule.latched
         and history.reset is not None

@@ -20,10 +20,10 @@ MOST_WITHOUT_PLACE = 10
 
 @dataclass(slots=True)
 class DrainSlots:
-    """The drains (nodes' uids) that are at a standstill, and those that gave their place away.
+    """The drains (nodes' uids) without progress, and those that yielded their slot.
 
-    standing: since when (our clock) they make no progress. ready: those without a place that could
-    go on. Both are told by who carries the drains out. given: when they gave their place away.
+    standing: since when (our clock) they make no progress. ready: those without a slot that could
+    continue. Both are reported by the drain runner. given: when they yielded their slot.
     """
 
     standing: Mapping[str, float] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class DrainSlots:
                 tally.add_drain(member)
 
     def waiting(self) -> list[str]:
-        """Those that could go on if they had a place, the longest without one first."""
+        """Those that could continue if they had a slot, the longest without one first."""
         return sorted(self.ready & self.given.keys(), key=lambda uid: (self.given[uid], uid))
 
     def keep(self, draining: Iterable[str]) -> None:

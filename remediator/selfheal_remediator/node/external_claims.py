@@ -1,8 +1,8 @@
-"""Other systems at work on a node that say so elsewhere than on the node itself. Pure.
+"""External claims on a node that are recorded elsewhere than on the node itself. Pure.
 
-medik8s' operators take a Lease per node (namespace medik8s-leases) before they touch it; Cluster
-API marks the node's Machine. What they say there counts like a taint: hands off, and counted by
-the limits.
+medik8s' operators take a Lease per node (namespace medik8s-leases) before they change it; Cluster
+API marks the node's Machine. These claims count like a taint: the node is left alone, and counted
+by the limits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLOCK_TOLERANCE = 60.0
 def leased(leases: Iterable[LeaseView], now: float) -> dict[str, str]:
     """Nodes whose maintenance Lease is held now, each with who holds it.
 
-    Its renewal is another machine's clock, as everybody else who respects these Leases reads it;
+    Its renewal time is by another machine's clock, as for everybody who respects these Leases;
     one that cannot be read counts as held.
     """
     found = {}

@@ -1,7 +1,7 @@
 """How many nodes may be out of service, and how fast they may go. Pure.
 
-Limits pace the work: each hold and each drain asks for room, the answer names the limit that
-has none. Giving a node back never asks.
+Limits pace the work: each cordon and each drain is checked, and the result names the limit that
+is reached. Uncordoning is never limited.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUTAGE_MINIMUM = 3
 class Member:
     """One node of the population, as the limits count it.
 
-    held: out of service because of us; unavailable: out of service for whatever other reason
+    held: out of service because of us; unavailable: out of service for any other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
     group: the value of the label limits.groupLabel.
@@ -45,9 +45,9 @@ class Member:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts against which limits are asked; `add_*` when something was allowed.
+    """The counts that limits are checked against; `add_*` when something was allowed.
 
-    hold_times: when the last holds began (our clock), needed as far back as the rate's window.
+    hold_times: when the last cordons began (our clock), needed as far back as the rate's window.
     peak: the largest population of the last hour, so that an autoscaler that removes drained
     nodes does not shrink the budget.
     """
@@ -112,7 +112,7 @@ class Tally:
         return replace(self, **counters, cordon_times=list(cordon_times), peak=peak)
 
     def add_cordon(self, member: Member, now: float) -> None:
-        """Count a hold that was just allowed."""
+        """Count a cordon that was just allowed."""
         self._count_cordoned(member, 1)
         self.open_to_all -= member.in_service and not member.tainted
         if member.unavailable:
@@ -129,7 +129,7 @@ class Tally:
 
 
 def budget(limits: DisruptionLimits, population: int) -> int:
-    """How many of `population` nodes may be held: amount, at least floor, at most ceiling."""
+    """How many of `population` nodes may be cordoned: amount, at least floor, at most ceiling."""
     nodes = max(limits.max_unavailable.of(population), limits.min_allowed)
     return nodes if limits.max_allowed is None else min(nodes, limits.max_allowed)
 
@@ -146,7 +146,7 @@ class LimitedBy:
 def check_cordon(
     limits: DisruptionLimits, tally: Tally, member: Member, now: float
 ) -> LimitedBy | None:
-    """None when the node may be held now, else the limit that is engaged."""
+    """None if the node may be cordoned now, otherwise the limit that is reached."""
     population = max(tally.population, tally.peak)
     limit = budget(limits, population)
     if tally.cordoned >= limit:
@@ -219,8 +219,8 @@ def _place(what: str, key: str) -> str:
 def zone_outage(tally: Tally, zone: str) -> LimitedBy | None:
     """Most of a zone silent at once is the zone's fault (the network's, the power's), not theirs.
 
-    The node controller's rule for a disrupted zone; the other zones go on. Nodes without a zone
-    are judged all together, by the planner.
+    The node controller's rule for a disrupted zone; the other zones continue. Nodes without a
+    zone are evaluated all together, by the planner.
     """
     silent, nodes = tally.zones_silent[zone], tally.zones[zone]
     if not zone or silent < OUTAGE_MINIMUM or 100 * silent < OUTAGE_PERCENT * nodes:

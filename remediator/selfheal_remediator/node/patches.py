@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State
-from selfheal_remediator.node.evaluate import Action, Kind
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
 
 
 def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list[Json]:
-    """The patch that carries out the intent on the node as it was seen.
+    """The patch that carries out the action on the node as it was observed.
 
-    The server refuses it (422) when the node is another one or has changed since: what was
-    decided holds for exactly this resourceVersion, so no other fresh read is needed.
+    The server refuses it (422) if the node is another one or has changed since: the decision
+    applies to exactly this resourceVersion, so no other fresh read is needed.
     """
     annotations = node.annotations
     ops: list[Json] = [

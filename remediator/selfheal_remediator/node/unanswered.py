@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.node.evaluate import Action
+from selfheal_remediator.node.actions import Action
 
 #: Seconds until a read that failed is tried again: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 0.5, 60.0
@@ -71,9 +71,9 @@ class Doubts:
         return tuple(found)
 
     def shown(self, uid: str, version: int, *, restored: bool = False) -> Doubt | None:
-        """The node was seen in this version; returns the doubt that this ends.
+        """The node was observed in this version; returns the doubt that this resolves.
 
-        A later version shows what became of the change, made or not: it can not be made any more.
+        A later version shows whether the change was made: it cannot be made any more.
         restored: versions went back, as after a restore of etcd.
         """
         doubt = self._all.get(uid)
@@ -97,7 +97,7 @@ class Doubts:
         self._all.pop(uid, None)
 
     def clear(self) -> None:
-        """All nodes are read anew."""
+        """All nodes are read again."""
         self._all.clear()
 
     @property

@@ -1,6 +1,6 @@
 """Daemon threads that carry out blocking requests; started as they are needed.
 
-Each purpose has threads of its own, so that requests that hang hold up their own kind only: an
+Each purpose has its own threads, so that hanging requests delay only their own kind: an
 eviction may take 35 s, and must delay neither a cordon nor the restart of a hung pod.
 """
 

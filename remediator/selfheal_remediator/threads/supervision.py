@@ -1,9 +1,9 @@
-"""No thread ends unnoticed: what one raises is logged, counted, and followed by a restart.
+"""No thread ends unnoticed: its exception is logged and counted, and the thread is restarted.
 
 An API client can raise more than the failures that it documents (a token file that is being
-rewritten, a broken proxy configuration, an error of its own). Two rules hold everywhere:
+rewritten, a broken proxy configuration, an error of its own). Two rules apply everywhere:
 a long-running thread is restarted with back-off (`start`), and a request's unexpected exception
-is turned into an ApiFailure (`expected`), so that whoever waits for its outcome is told.
+is turned into an ApiFailure (`expected`), so that whoever waits for its outcome gets it.
 """
 
 from __future__ import annotations
@@ -91,5 +91,5 @@ def _supervise(thread: str, target: Callable[[], None], stop: threading.Event) -
         except BaseException as error:  # noqa: BLE001
             # Also SystemExit and the like: they would end this thread only, and silently.
             times += 1
-            failed(thread, error, "the thread is started again")
+            failed(thread, error, "the thread is restarted")
         stop.wait(backoff(times))

@@ -115,7 +115,7 @@ def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(site: Site)
     arguments = ("install", "tickets", str(CHART), "-n", site.namespace, BY_HAND)
     said = site.helm(*arguments, fails=True)
     first = f"{site.namespace}/selfheal"
-    assert f"the release {first} has the remediator of this cluster already" in said
+    assert f"the release {first} already runs the remediator of this cluster" in said
     assert "set remediator.enabled=false" in said
     site.helm(*arguments, "-f", str(CHART / "ci" / "worker-only-values.yaml"))
     assert {d["metadata"]["name"] for d in site.get("deployments")} == {

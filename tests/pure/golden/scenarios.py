@@ -614,7 +614,7 @@ def stopped_roll_out(world: World) -> None:
     with world.running(healing()):
         world.status("web", "Healthy")
         world.pod("web-a", "a", ready="False")
-        world.status("web", "Throttled", "roll-out")
+        world.status("web", "Throttled", "rollout")
         world.settled()
         world.advance(601)
         world.event("RolloutStuck")

@@ -11,7 +11,9 @@ from typing import Any
 from kubernetes.client import Configuration
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.controller.loop import Identity, Remediator
+from selfheal_remediator.controller.inbox import Clock
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
@@ -74,6 +76,20 @@ def at_once(config: Config) -> Config:
     return config.model_copy(update={"observe_first": 0.0})
 
 
+class MovableClock(Clock):
+    """A clock that a test moves."""
+
+    def advance(self, seconds: float) -> None:
+        """So much later from now on."""
+        self._offset += seconds
+
+
+def advance(remediator: Remediator, seconds: float) -> None:
+    """Move the clock by which the remediator decides."""
+    assert isinstance(remediator.clock, MovableClock)
+    remediator.clock.advance(seconds)
+
+
 class AtOnce(Remediator):
     """Acts from its first start, unless a test says otherwise."""
 
@@ -87,7 +103,7 @@ def running(
 ) -> Iterator[Remediator]:
     """The real thing, its door open to the server; it must end when it is told to.
 
-    clock: seconds since the epoch by which it decides, else the machine's.
+    clock: seconds since the epoch by which it decides, else one that `advance` moves.
     """
     access = Configuration()
     access.host = server.url
@@ -101,6 +117,7 @@ def running(
 
     events = EventWriter(api, "me_1", lambda _: None)
     identity = Identity("d/selfheal-remediator")
+    clock = clock or MovableClock()
     made = AtOnce(at_once(config), api, leader_of, events, Metrics(), identity, clock)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()

@@ -98,7 +98,7 @@ def test_one_restart_that_helps_is_followed_by_the_others(kind: str, spec: dict[
     # The first was replaced, and its replacement was healthy for as long as the cause lasts.
     trial = 60 if spec is HUNG else 30
     assert story.made.now - first >= story.made.start + trial
-    assert "stays well" in " ".join(notice.message for notice in story.said)
+    assert "stays healthy" in " ".join(notice.message for notice in story.said)
     story.run(600)
     assert story.evicted == 3
     assert story.state is State.HEALTHY

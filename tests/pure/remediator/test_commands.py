@@ -106,10 +106,10 @@ def test_the_status_says_for_what_a_human_vouches(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", *access]) == 0
-    assert "vouched" not in capsys.readouterr().out
+    assert "trusted" not in capsys.readouterr().out
     cluster.vouch(FIRST, "KernelDeadlock, Fault")
     assert main(["status", *access]) == 0
-    assert "vouched for by a human: Fault, KernelDeadlock" in capsys.readouterr().out
+    assert "trusted by a person: Fault, KernelDeadlock" in capsys.readouterr().out
 
 
 def test_a_plan_believes_what_a_human_vouches_for(

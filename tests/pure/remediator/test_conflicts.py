@@ -12,6 +12,8 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running
@@ -233,22 +235,21 @@ def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Mea
 def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) -> None:
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     with running(meanwhile.api, Config.model_validate({**VALUES, "rules": rules})) as remediator:
-        change = remediator._api.patch_node
+        change = remediator.parts.api.patch_node
         told = threading.Event()
 
         def lost_meanwhile(name: str, ops: Any, **more: Any) -> Any:
             answer = change(name, ops, **more)
-            remediator.post(lambda: remediator._lead(False))
-            remediator.post(lambda: setattr(remediator, "_leading", False))
+            remediator.post(lambda: remediator.leadership.lead(False))
             return answer
 
-        tell = remediator._notify
+        settled = remediator.parts.writer.settled
 
-        def tells(*what: Any) -> None:
-            tell(*what)
-            remediator.post(told.set)
+        def tells(action: Action, answer: Node) -> None:
+            settled(action, answer)
+            told.set()
 
-        remediator._notify = tells  # type: ignore[method-assign]
-        remediator._api.patch_node = lost_meanwhile  # type: ignore[method-assign]
+        remediator.parts.writer.settled = tells  # type: ignore[method-assign]
+        remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign]
         assert told.wait(PATIENCE)
         assert remediator.draining.running == {}

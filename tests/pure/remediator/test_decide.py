@@ -9,9 +9,11 @@ from hypothesis import given
 
 from selfheal_remediator.config import PODS_HUNG, Rule
 from selfheal_remediator.kube.objects import Condition, Taint
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, observe
-from selfheal_remediator.node.evaluate import Assessment, Kind, assess
+from selfheal_remediator.node.evaluate import assess
 from tests.pure.remediator.things import (
     NOW,
     OWNER,

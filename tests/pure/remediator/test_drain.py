@@ -302,7 +302,7 @@ def test_an_owner_that_insists_is_not_fought_for_ever() -> None:
         if evicted:
             made.pod_changed(pod(name), None)
     assert [why for _, why in made.staying] == [
-        "put on the drained node again and again by default/ReplicaSet/rs"
+        "scheduled to the drained node repeatedly by default/ReplicaSet/rs"
     ] * 2
     made.pod_changed(None, pod("other", owner_name="else"))
     made.begin_wave(0)
@@ -346,7 +346,7 @@ def test_returns_are_limited_while_the_drain_runs(owner: Callable[[int], dict[st
             made.pod_changed(item, None)
     assert evicted == 1 + 3
     assert len(made.staying) == 5
-    assert all("cordoned node again and again" in why for _, why in made.staying)
+    assert all("cordoned node repeatedly" in why for _, why in made.staying)
     assert all("tolerates the cordon" in why for _, why in made.staying)
 
 

@@ -14,13 +14,13 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.election import PAUSE_KEY
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from selfheal_remediator.node.drain_clock import LEAST_LEFT, DrainClock, time_left
-from selfheal_remediator.node.evaluate import Kind
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
+from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, until
 from tests.pure.remediator.test_draining import Looks, looks
 from tests.pure.remediator.test_planner import CONFIG
 from tests.pure.remediator.things import NOW, OWNER, condition
@@ -223,7 +223,7 @@ def _used(api: FakeApi) -> int:
 
 
 def _later(remediator: Remediator, seconds: float) -> None:
-    remediator.clock._offset += seconds  # type: ignore[attr-defined]
+    advance(remediator, seconds)
 
 
 def _pause(api: FakeApi, why: str | None) -> None:

@@ -14,9 +14,9 @@ from selfheal_remediator.drain.standstill import CHANGED, STANDSTILL_AFTER, UNCH
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_slots import MOST_WITHOUT_PLACE
-from selfheal_remediator.node.evaluate import Kind
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator import things
 from tests.pure.remediator.fake_api import FakeApi
@@ -365,7 +365,7 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
     )
     with running(server, config) as made:
         monkeypatch.setattr(
-            made._events, "say", lambda event: said.append((event.node, event.reason))
+            made.parts.events, "say", lambda event: said.append((event.node, event.reason))
         )
         until("a is refused", lambda: any(r.drain.posts for r in made.draining.running.values()))
         server.put(f"{NODES}/n2", node("n2", "True"))

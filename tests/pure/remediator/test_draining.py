@@ -257,7 +257,7 @@ def test_an_owner_whose_pods_are_left_is_reported_once(looks: Looks) -> None:
             drain.pod_changed(item, None)
     looks.advance()
     looks.advance(LOOK_AGAIN)
-    text = "not evicted: put on the cordoned node again and again by default/ReplicaSet/rs"
+    text = "not evicted: scheduled to the cordoned node repeatedly by default/ReplicaSet/rs"
     assert ("n7", "PodsLeftOnNode", text) in looks.said
     assert len(looks.said) == 1
 

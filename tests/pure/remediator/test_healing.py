@@ -250,7 +250,7 @@ def test_a_refused_eviction_uses_nothing_up() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"rolling": "a roll-out is under way"}, "roll-out"),
+        ({"rolling": "a rollout is in progress"}, "rollout"),
         ({"desired": 2}, "scaled in"),
     ],
 )
@@ -278,7 +278,7 @@ def test_pods_of_a_node_in_trouble_are_left_alone() -> None:
 
 def test_what_pods_showed_while_their_node_was_away_is_no_reason_when_it_is_back() -> None:
     """They count as unready for as long as it was away, until its agent has spoken for them."""
-    trouble = ["it is not ready, so that nothing seen of its pods is sure"]
+    trouble = ["it is not ready, so the state of its pods is unknown"]
     made = world(around=around(node_trouble=lambda _: trouble[0]))
     made.break_one("web")
     made.run(300)
@@ -371,7 +371,7 @@ def test_pods_that_cannot_be_listed_at_all_are_said() -> None:
     [
         (("example.com/kept",), "", "finalizers example.com/kept"),
         ((), "it is gone", "it is gone"),
-        ((), "", "does not end there"),
+        ((), "", "does not stop"),
     ],
 )
 def test_a_pod_that_should_be_gone_is_named_with_what_holds_it(

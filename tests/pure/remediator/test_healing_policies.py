@@ -35,8 +35,8 @@ from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe, 
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
-from selfheal_remediator.node.evaluate import NO_MARKS
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.selection import NO_MARKS
 from tests.pure.remediator.healing_world import NOW, policy, policy_json, watched
 from tests.pure.remediator.things import OWNER, node
 
@@ -76,7 +76,7 @@ def test_a_percentage_is_rounded_up(threshold: Threshold, desired: int, wanted: 
 
 def test_what_cannot_be_read_is_kept_with_its_problem() -> None:
     found = policy(unhealthyWhen={"notReadyFor": "soon"})
-    assert "cannot read it" in found.problem
+    assert "does not support it" in found.problem
     assert found.key == "ns/web"
 
 

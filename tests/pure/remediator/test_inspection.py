@@ -119,7 +119,7 @@ def test_where_daemon_sets_cannot_be_read_their_pods_are_not_told(
 def test_where_budgets_cannot_be_read_the_status_says_so(server: FakeApi) -> None:
     _unreadable(server, "poddisruptionbudgets")
     notes = status(_api(server, _config()), _config(), None, time.time()).notes
-    assert any("disruption budgets cannot be read" in note for note in notes)
+    assert any("PodDisruptionBudgets cannot be read" in note for note in notes)
 
 
 def test_a_plan_says_that_limits_of_volumes_are_not_evaluated(server: FakeApi) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.config import Config
+from selfheal_remediator.controller.claims_reader import ClaimsReader
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.node.assessment import Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
-from selfheal_remediator.node.evaluate import Scope, assess
+from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.external_claims import leased, machines
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import running
@@ -102,10 +104,12 @@ def test_a_machine_that_cannot_be_read_now_is_still_at_work(
         def unreadable() -> Any:
             raise ApiFailure(503, "ServiceUnavailable", "not now")
 
-        monkeypatch.setattr(remediator._api, "machines", Machines)
-        assert remediator._machines() == {"n": "Cluster API deletes its machine m"}
-        monkeypatch.setattr(remediator._api, "machines", unreadable)
-        assert remediator._machines() == {"n": "Cluster API deletes its machine m"}
-        monkeypatch.setattr(remediator._api, "machines", lambda: None)
-        assert remediator._machines() == {}
+        client = remediator.parts.api
+        reader = ClaimsReader(client, remediator.clock)
+        monkeypatch.setattr(client, "machines", Machines)
+        assert reader.machines() == {"n": "Cluster API deletes its machine m"}
+        monkeypatch.setattr(client, "machines", unreadable)
+        assert reader.machines() == {"n": "Cluster API deletes its machine m"}
+        monkeypatch.setattr(client, "machines", lambda: None)
+        assert reader.machines() == {}
     api.close()

@@ -16,7 +16,7 @@ from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running, stamp, until
+from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 KEY = observe_first.FIRST_START_KEY
@@ -181,7 +181,7 @@ def test_it_says_that_it_observes_and_when_it_acts(
         until("it is rehearsed", lambda: _rehearsed(remediator))
         until("it says so", lambda: "Observing" in said)
         assert remediator.metrics.paused._value.get() == 1
-        remediator.clock._offset += 601
+        advance(remediator, 601)
         until("it is cordoned", lambda: _cordoned(api))
         assert remediator.metrics.paused._value.get() == 0
     assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
@@ -207,12 +207,11 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
         done: list[bool] = []
 
         def both() -> None:
-            remediator._start = observe_first.FirstStart()
-            remediator._use(
-                observe_first.effective(remediator._configured, None, remediator.clock())
-            )
-            remediator._lease_says({KEY: stamp(3600)})
-            remediator._lead(True)
+            mode, leadership = remediator.parts.mode, remediator.leadership
+            mode.first_start = observe_first.FirstStart()
+            leadership.use(mode.wanted(remediator.clock()))
+            leadership.lease_changed({KEY: stamp(3600)})
+            leadership.lead(True)
             done.append(True)
 
         remediator.post(both)
@@ -226,14 +225,14 @@ def test_a_standby_goes_on_with_the_same_first_start(api: FakeApi) -> None:
     api.put(LEASE, _lease(300, **cordoned))
     first = api.get(LEASE)["metadata"]["annotations"][KEY]
     with running(api, _config()) as remediator:
-        until("it has heard", lambda: remediator._start.counts is not None)
+        until("it has heard", lambda: remediator.parts.mode.known)
         raw = api.get(LEASE)
         raw["spec"]["holderIdentity"] = ""
         api.put(LEASE, raw)
         until("it is rehearsed", lambda: _rehearsed(remediator))
         assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
         assert not _cordoned(api)
-        remediator.clock._offset += 301  # not 600 more
+        advance(remediator, 301)  # not 600 more
         until("it is cordoned", lambda: _cordoned(api))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
-from selfheal_remediator.node.evaluate import Action, Kind
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.things import OWNER

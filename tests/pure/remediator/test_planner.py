@@ -13,12 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node, Taint, node_from_json
-from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, read_state
 from selfheal_remediator.node.conditions import observe
-from selfheal_remediator.node.evaluate import Action, Kind, assess, read_state
+from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.limits import budget
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
-from selfheal_remediator.node.planner import DUE_SPARE, Planner
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.schedule import DUE_SPARE
 from tests.pure.remediator import json_patch, things
 from tests.pure.remediator.things import NOW, OWNER, READY, condition, node
 
@@ -949,7 +951,7 @@ def test_a_node_that_is_seen_again_and_again_is_remembered_once() -> None:
         seen = node("n0", condition("False", heartbeat=NOW + number), state=state, version="9")
         _put(planner, seen, NOW + number / 1000)
         planner.plan(NOW + number / 1000)
-    assert len(planner._due) <= 3
+    assert len(planner.schedule) <= 3
 
 
 def test_times_that_count_no_more_are_forgotten() -> None:
@@ -959,7 +961,7 @@ def test_times_that_count_no_more_are_forgotten() -> None:
         state = State(Phase.HEALED, OWNER, "Fault", "True", cordons=cordons)
         _put(planner, node("n0", condition("False"), state=state, version="9"), NOW)
         planner.plan(NOW)
-    assert len(planner._due) <= DUE_SPARE + 2
+    assert len(planner.schedule) <= DUE_SPARE + 2
     plan = planner.plan(NOW)
     assert plan.wake is not None
     assert plan.wake <= NOW - 999 + planner.config.recovery.flap_window

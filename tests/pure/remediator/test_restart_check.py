@@ -165,7 +165,7 @@ def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.Mo
     server = Ignoring()
     config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-        say = made._events.say
+        say = made.parts.events.say
 
         def listen(event: Any) -> None:
             said.append((event.reason, event.message))
@@ -193,7 +193,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
     server = Ignoring()
     config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-        evict = made._api.evict
+        evict = made.parts.api.evict
 
         def broken(*args: Any, dry_run: bool = False) -> Any:
             if dry_run:
@@ -201,7 +201,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
             evict(*args)
             raise error
 
-        made._api.evict = broken  # type: ignore[method-assign]
+        made.parts.api.evict = broken  # type: ignore[method-assign]
         until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
         until("it is settled", lambda: not made.healer._permits)
         handled = threading.Event()

@@ -14,7 +14,7 @@ from selfheal_remediator.drain.runner import Running
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, stamp, until
 
 BAD = f"{NODES}/bad"
 
@@ -95,7 +95,7 @@ def test_who_leads_next_knows_of_the_rest(cluster: Cluster) -> None:
         assert begun is not None
         cluster.turns("False")
         until("it rests", lambda: run.paused_since is not None)
-        remediator.clock._offset += 300.0
+        advance(remediator, 300.0)
         cluster.turns("True")
         later = begun.drain_started + 300
         until("it is written", lambda: (cluster.state() or begun).drain_started >= later)
@@ -110,7 +110,7 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
     ticked = threading.Event()
     with running(cluster, _config("cordon")) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
-        change = remediator._api.patch_node
+        change = remediator.parts.api.patch_node
         raw = cluster.get(BAD)
 
         def changed_and_deleted(name: str, ops: Any, **more: Any) -> Any:
@@ -120,12 +120,12 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
             ticked.set()
             return answer
 
-        remediator._api.patch_node = changed_and_deleted  # type: ignore[method-assign]
+        remediator.parts.api.patch_node = changed_and_deleted  # type: ignore[method-assign]
         cluster.turns("True")
         assert ticked.wait(60)
         late = node_from_json(raw)
         ticked.clear()
-        remediator.post(lambda: remediator._take_in(late))  # a read from just before
+        remediator.post(lambda: remediator.parts.writer.take_in(late))  # a read from just before
         remediator.post(ticked.set)
         assert ticked.wait(60)
         assert remediator.planner.entry_named("bad") is None
@@ -137,13 +137,13 @@ def test_however_long_the_answer_takes_it_is_looked_first_whether_the_pods_fit(
     cluster.open = True  # but the other node says nothing of what it can take
     with running(cluster, _config()) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
-        change = remediator._api.patch_node
+        change = remediator.parts.api.patch_node
 
         def changed_slowly(name: str, ops: Any, **more: Any) -> Any:
-            remediator.clock._offset += 5.0
+            advance(remediator, 5.0)
             return change(name, ops, **more)
 
-        remediator._api.patch_node = changed_slowly  # type: ignore[method-assign]
+        remediator.parts.api.patch_node = changed_slowly  # type: ignore[method-assign]
         cluster.turns("True")
         until("it is told", lambda: cluster.evicted() or (cluster.state() or _NONE).no_room)
         assert not cluster.evicted()

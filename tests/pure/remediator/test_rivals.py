@@ -57,5 +57,5 @@ def test_it_is_said_how_long_a_lease_without_renewals_keeps_us_from_acting() -> 
     assert peers.first([MINE, old], 0) == "ns/old"
     text = peers.reason("ns/old")
     assert "held by gone" in text
-    assert "deleted, let go or not renewed for 2147483692s" in text
+    assert "deleted, released or not renewed for 2147483692s" in text
     assert peers.first([MINE, old], 2.0**31 + MARGIN) == ""

@@ -107,7 +107,7 @@ def test_a_leader_that_hears_no_nodes_gives_the_lease_up(api: FakeApi) -> None:
     lease = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
     with running(api, CORDON) as remediator:
         until("it leads", lambda: remediator.leader.leading and remediator.synced)
-        remediator.watch_age = lambda: 1e6  # type: ignore[method-assign]
+        remediator.parts.nodes.age = lambda: 1e6  # type: ignore[method-assign]
         remediator.post(lambda: None)
         until("it lets go", lambda: api.get(lease)["spec"]["holderIdentity"] == "")
         until("it says so", lambda: "silent" in remediator.ready())
@@ -123,13 +123,14 @@ def test_a_list_under_way_at_a_takeover_is_not_acted_on(
         done = threading.Event()
 
         def take_over() -> None:
-            old = remediator._nodes.answers
-            remediator._lead(True)
-            remediator._nodes._again.clear()  # the new list begins
-            remediator._nodes_known(old)  # and only now the old one's end is heard
+            nodes = remediator.parts.nodes
+            old = nodes.reflector.answers
+            remediator.leadership.lead(True)
+            nodes.reflector._again.clear()  # the new list begins
+            nodes.all_known(old)  # and only now the old one's end is heard
             assert not remediator.synced
-            remediator._nodes._again.set()
-            remediator._node_source.close()
+            nodes.reflector._again.set()
+            nodes.close()
             done.set()
 
         remediator.post(take_over)

@@ -11,7 +11,7 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running, stamp, until
+from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -66,7 +66,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
     }
     with running(api, Config.model_validate(values)) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
-        remediator.clock._offset += TWO_HOURS
+        advance(remediator, TWO_HOURS)
         for name in ("good", "other"):  # cordoned by its predecessor, and well again
             before = remediator.clock() - 600
             healed = State(Phase.HEALED, "d/selfheal-remediator", cordons=(int(before),))
@@ -91,7 +91,7 @@ def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi)
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
         looks_on = remediator.metrics.read_only._value.get
         until("it finds the other", looks_on)
-        remediator.post(lambda: remediator._lead(False))
+        remediator.post(lambda: remediator.leadership.lead(False))
         until("it says so no more", lambda: not looks_on())
 
 
@@ -113,12 +113,13 @@ def test_what_waits_to_be_sent_is_stopped_by_a_pause(api: FakeApi, key: str) -> 
     _lease_held_by(api, "")
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
         until("it leads", lambda: remediator.leader.leading)
-        begun = remediator._api.fence()
+        begun = remediator.parts.api.fence()
         raw = api.get(LEASE)
         raw["metadata"].setdefault("annotations", {})[key] = stamp(-3600)
         api.put(LEASE, raw)
-        until("it is heard", lambda: bool(remediator._paused or remediator._stopped_until))
-        assert remediator._api.fence() != begun
+        authority = remediator.parts.authority
+        until("it is heard", lambda: bool(authority.paused or authority.stopped_until))
+        assert remediator.parts.api.fence() != begun
 
 
 def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
@@ -132,7 +133,8 @@ def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
     raw["metadata"]["annotations"] = {STOP_KEY: stamp(-3600)}
     api.put(LEASE, raw)
     with running(api, Config.model_validate(values)) as remediator:
-        until("it is stopped", lambda: remediator._stopped_until > 0 and remediator.synced)
+        authority = remediator.parts.authority
+        until("it is stopped", lambda: authority.stopped_until > 0 and remediator.synced)
         _goes_bad(api, 0.0)
         until("it knows", lambda: _is_bad(remediator))
         assert "unschedulable" not in api.get(BAD)["spec"]

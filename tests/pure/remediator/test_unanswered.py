@@ -10,7 +10,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.node.evaluate import Action, Kind
+from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.unanswered import (
     FIRST_RETRY,
     LONGEST_RETRY,
@@ -117,7 +117,9 @@ class Story:
 
     def hear(self, remediator: Remediator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            remediator._events, "say", lambda event: self.said.append((event.node, event.reason))
+            remediator.parts.events,
+            "say",
+            lambda event: self.said.append((event.node, event.reason)),
         )
 
     def cordoned(self, path: str) -> bool:
@@ -200,7 +202,7 @@ def test_a_node_that_is_gone_is_not_asked_for(story: Story) -> None:
         story.api.put(FIRST, None)
         until("it is gone", lambda: remediator.planner.entry_named("first") is None)
         done: list[float | None] = []
-        remediator.post(lambda: done.append(remediator._doubts.wake))
+        remediator.post(lambda: done.append(remediator.parts.writer.wake))
         until("it is forgotten", lambda: done == [None])
 
 

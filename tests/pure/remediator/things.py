@@ -8,8 +8,9 @@ from typing import Any
 from selfheal_remediator.config import Config, Rule
 from selfheal_remediator.kube.objects import Capacity, Condition, Node, Pod
 from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
-from selfheal_remediator.node.evaluate import Assessment, Scope, assess
+from selfheal_remediator.node.evaluate import assess
 
 OWNER = "here/remediator"
 NOW = 1_800_000_000.0

@@ -115,7 +115,7 @@ def test_results_shows_what_is_no_answer_as_it_is_before_it_is_gone(
     _results(monkeypatch, body)
     out, err = capfdbinary.readouterr()
     assert out == body + b"\n"
-    assert f"a message of {len(body)} bytes is no answer".encode() in err
+    assert f"a message of {len(body)} bytes is not a result".encode() in err
 
 
 class Says:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from selfheal_worker.model import analysis, member, probe
 from selfheal_worker.model import breaker as breakers
-from selfheal_worker.model import chain
-from selfheal_worker.model.chain import Call, Chain, Member
+from selfheal_worker.model.analysis import Call, nothing
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import (
     BadOutputError,
     ModelError,
@@ -22,6 +23,7 @@ from selfheal_worker.model.errors import (
     TransientError,
 )
 from selfheal_worker.model.limits import LimitedError, Limits
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
 from selfheal_worker.task import task_file
 
@@ -221,7 +223,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
-        monkeypatch.setattr(chain, "time", SimpleNamespace(monotonic=self))
+        for module in (analysis, member, probe):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
 
     def __call__(self) -> float:
         return time.monotonic() + self._ahead
@@ -238,7 +241,7 @@ def _ask_until(done: Callable[[], bool], asked_chain: Chain, clock: Clock) -> se
     end, whose = time.monotonic() + 60, set[str]()
     while not done():
         assert time.monotonic() < end
-        if all(one.breaker.state is not breakers.State.PROBING for one in asked_chain._members):
+        if all(one.breaker.state is not breakers.State.PROBING for one in asked_chain.members):
             clock.pass_by(5)
         whose.add(asked_chain.ask("text", clock() + FAR).origin.name)
     return whose
@@ -413,7 +416,7 @@ def test_a_look_asks_nobody_while_the_server_wants_a_pause() -> None:
         asked_chain.wake(10)
     assert (model.warm_ups, model.calls) == (2, 1)
     for _ in range(3):
-        with pytest.raises(LimitedError, match="asked for a pause"):
+        with pytest.raises(LimitedError, match="requested a pause"):
             asked_chain.wake(10)
     assert (model.warm_ups, model.calls) == (2, 1)
 
@@ -431,7 +434,7 @@ def test_a_look_takes_its_turns_and_no_more() -> None:
 def test_a_look_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_a_call() -> None:
     model = Model("a")
     asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
-    asked_chain._members[0].warm = True
+    asked_chain.members[0].warm = True
     asked_chain.wake(1)
     assert model.calls == 0
 
@@ -442,7 +445,7 @@ def test_who_got_no_turn_at_a_model_of_the_chain_has_not_seen_it_fail() -> None:
     for _ in range(breakers.THRESHOLD + 1):
         assert asked_chain.ask("text", _deadline()).degraded
     assert first.calls == 1
-    assert asked_chain._members[0].breaker.failures == 1
+    assert asked_chain.members[0].breaker.failures == 1
 
 
 def test_a_limit_does_not_hide_another_models_failure() -> None:
@@ -498,7 +501,7 @@ def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
     asked_chain = Chain([Member(model, limits=Limits(concurrency=1))], TASK)
     waits = threading.Event()
     ended: list[BaseException] = []
-    limits = asked_chain._members[0].limits
+    limits = asked_chain.members[0].limits
 
     def wait() -> None:
         waits.set()
@@ -522,18 +525,18 @@ def test_a_failure_that_is_judged_while_a_probe_starts_does_not_undo_the_probe(
 ) -> None:
     """Two threads' updates, forced into the order in which one read before the other wrote."""
     asked_chain = _chain(Model("a"), Model("b"))
-    member = asked_chain._members[0]
     asked_chain.wake(60)
+    first = asked_chain.members[0]
     probing = breakers.Breaker(breakers.State.PROBING)
     real = breakers.failed
     locked: list[bool] = []
 
     def failed(before: breakers.Breaker, now: float, **more: Any) -> breakers.Breaker:
-        locked.append(asked_chain._lock.locked())
+        locked.append(first.changing.locked())
         return real(before, now, **more)
 
     monkeypatch.setattr(breakers, "failed", failed)
-    asked_chain._change(member, lambda _: probing)
-    asked_chain._failed(member, ModelUnavailableError("away"))
-    assert member.breaker is probing
+    first.change(lambda _: probing)
+    probe.Probes(asked_chain.members, loaded=nothing).failed(first, ModelUnavailableError("away"))
+    assert first.breaker is probing
     assert locked == [True]

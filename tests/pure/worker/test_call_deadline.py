@@ -199,7 +199,7 @@ def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
 
     with _serving(serve) as (port, _):
         asked = _built("ollama", f"http://127.0.0.1:{port}")
-        with pytest.raises(ModelUnavailableError, match="does not speak as Ollama does"):
+        with pytest.raises(ModelUnavailableError, match="does not answer like an Ollama server"):
             asked.warm_up()
         asked.close()
 
@@ -208,10 +208,10 @@ def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
     ("reply", "told"),
     [
         (b"", "no answer from"),
-        (b"AMQP\0\0\x09\x01\r\n\r\n", "does not speak as Ollama does"),
+        (b"AMQP\0\0\x09\x01\r\n\r\n", "does not answer like an Ollama server"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip",
-            "does not speak as Ollama does",
+            "does not answer like an Ollama server",
         ),
     ],
     ids=["gone", "other protocol", "not what it says"],
@@ -389,7 +389,7 @@ def test_a_reply_that_is_longer_than_any_answer_is_no_answer(provider: str) -> N
     with _serving(serve) as (port, _):
         error = _asked(provider, f"http://127.0.0.1:{port}", 50)
     assert isinstance(error, errors.BadOutputError)
-    assert "more than any answer has" in str(error)
+    assert "more than any valid answer" in str(error)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "500 Bad"])

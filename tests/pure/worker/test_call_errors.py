@@ -19,8 +19,9 @@ import pytest
 from selfheal_worker.logs import LOGGER
 from selfheal_worker.model import errors
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, RefusedTextError
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, ModelConfig
 from selfheal_worker.task import task_file
 
@@ -209,7 +210,7 @@ def test_a_header_that_http_does_not_allow_is_told() -> None:
     with serving() as address:
         error = failure(built("openai", f"http://{address}", options=options))
     assert isinstance(error, ModelUnavailableError)
-    assert "a header holds what HTTP does not allow" in str(error)
+    assert "a header contains characters that HTTP does not allow" in str(error)
 
 
 def test_what_a_hook_of_ours_said_counts_before_the_librarys_own() -> None:
@@ -263,7 +264,7 @@ def test_cut_arguments_are_repaired() -> None:
 
 @pytest.mark.parametrize("name", ["finish_reason", "done_reason"])
 def test_a_reply_that_was_cut_before_its_first_word_says_so(name: str) -> None:
-    with pytest.raises(BadOutputError, match=r"limit of tokens .* MODEL_MAX_OUTPUT_TOKENS"):
+    with pytest.raises(BadOutputError, match=r"token limit .* MODEL_MAX_OUTPUT_TOKENS"):
         _content(_reply(response_metadata={name: "length"}))
     with pytest.raises(BadOutputError, match="the reply is empty"):
         _content(_reply(response_metadata={name: "stop"}))

@@ -13,8 +13,7 @@ import pytest
 
 from selfheal_worker import retries
 from selfheal_worker.model import breaker
-from selfheal_worker.model import chain as asking
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.chain_failure import Awaited, awaited, combined
 from selfheal_worker.model.errors import (
     BadOutputError,
@@ -27,7 +26,8 @@ from selfheal_worker.model.errors import (
     TransientError,
 )
 from selfheal_worker.model.limits import LimitedError
-from selfheal_worker.model.provider import UnconfirmedRefusalError
+from selfheal_worker.model.member import Member
+from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
 from tests.pure.worker.test_asking import TASK, Model
 
@@ -129,7 +129,7 @@ def test_a_text_waits_for_the_active_model_whatever_keeps_it_away(
     """Closed: its server is gone at this very call."""
 
     class Fallback(Model):
-        def analyse(self, text: str, deadline: float) -> asking.Answer:
+        def analyse(self, text: str, deadline: float) -> Answer:
             if text == "theirs":
                 raise refusal
             return super().analyse(text, deadline)

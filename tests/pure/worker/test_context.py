@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_worker.model import context
-from selfheal_worker.model.chain import PROBE_TEXT, Chain, Member
+from selfheal_worker.model.analysis import PROBE_TEXT
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.context import (
     CutError,
     fewest_tokens,
@@ -29,6 +30,7 @@ from selfheal_worker.model.errors import (
     TextTooLongError,
 )
 from selfheal_worker.model.failure_classes import Refusal, explain_refusal
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
 from selfheal_worker.retries import DeadLetter, decide
 from selfheal_worker.task import task_file
@@ -293,7 +295,7 @@ def test_a_repair_that_is_refused_says_nothing_of_the_text(
         def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
             raise refusal
 
-    with pytest.raises(BadOutputError, match="holds no JSON object"):
+    with pytest.raises(BadOutputError, match="contains no JSON object"):
         models(Talks(context=1), shorten=shorten).ask("short", soon())
 
 

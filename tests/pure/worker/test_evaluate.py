@@ -187,7 +187,7 @@ def test_a_file_with_something_else_is_left_alone(end: str, echo: Echo, run: Run
     line = run.input.read_text().splitlines()[0] + end
     run.kept.write_text(line)
     assert run.keeping(code=1) == {}
-    assert "kept.jsonl:1: is no kept answer; name a file of its own" in run.said
+    assert "kept.jsonl:1: is not a stored answer; use a separate file" in run.said
     assert run.kept.read_text() == line
     assert not echo.asked
 
@@ -204,9 +204,12 @@ def test_who_watches_is_told_how_far_it_is(
     ("line", "said"),
     [
         (b'{"text": "a", "primary_emotion": ' + b"[" * 5000, ":2: nested deeper|:2: is "),
-        (b'{"text": "a", "primary_emotion": "Joy", "n": NaN}', ":2: holds NaN"),
-        (b'{"text": "a", "primary_emotion": "Joy", "n": ' + b"9" * 5000 + b"}", ":2: holds a num"),
-        (b'{"text": "\\ud800", "primary_emotion": "Joy"}', ":2: holds a lone surrogate"),
+        (b'{"text": "a", "primary_emotion": "Joy", "n": NaN}', ":2: contains NaN"),
+        (
+            b'{"text": "a", "primary_emotion": "Joy", "n": ' + b"9" * 5000 + b"}",
+            ":2: contains a num",
+        ),
+        (b'{"text": "\\ud800", "primary_emotion": "Joy"}', ":2: contains a lone surrogate"),
         (b'{"text": "\xff", "primary_emotion": "Joy"}', ":2: is not UTF-8"),
         (b'{"text": "a", "text": "b", "primary_emotion": "Joy"}', ':2: names "text" twice'),
         (b"[1]", ":2: must be a JSON object with text and primary_emotion"),

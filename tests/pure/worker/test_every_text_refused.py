@@ -11,8 +11,9 @@ import pytest
 
 from selfheal_worker import retries
 from selfheal_worker.dead_letters import ERROR_CLASS, refusal_history
-from selfheal_worker.model import chain, refusals
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model import refusals
+from selfheal_worker.model.analysis import PROBE_TEXT
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
@@ -21,6 +22,7 @@ from selfheal_worker.model.errors import (
     TextTooLongError,
     TransientError,
 )
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError, Usage
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory, Refusals
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
@@ -68,7 +70,7 @@ def test_a_model_that_refuses_every_text_is_unavailable(cause: type[RefusedTextE
     assert isinstance(error, ModelUnavailableError)
     assert "refuses every text" in str(error)
     assert isinstance(_decided(error), Requeue)
-    assert model.asked == ["theirs", chain.PROBE_TEXT]
+    assert model.asked == ["theirs", PROBE_TEXT]
 
 
 @causes
@@ -77,7 +79,7 @@ def test_a_text_that_alone_is_refused_is_dead_lettered(cause: type[RefusedTextEr
     error = _asked(model)
     assert type(error) is cause
     assert isinstance(_decided(error), DeadLetter)
-    assert model.asked == ["theirs", chain.PROBE_TEXT]
+    assert model.asked == ["theirs", PROBE_TEXT]
 
 
 @pytest.mark.parametrize("cause", [TextTooLongError, ContentFilteredError])
@@ -89,7 +91,7 @@ def test_many_refusals_with_a_named_cause_cost_one_text_of_ours(
     for _ in range(100):
         with pytest.raises(cause):
             models.ask("theirs", time.monotonic() + 600)
-    assert model.asked.count(chain.PROBE_TEXT) <= 1 + 100 // 10
+    assert model.asked.count(PROBE_TEXT) <= 1 + 100 // 10
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_a_neighbours_answer_that_began_later_is_proof_enough() -> None:
     answered.set()
     thread.join(60)
     assert [type(error) for error in caught] == [RefusedTextError]
-    assert chain.PROBE_TEXT not in model.asked
+    assert PROBE_TEXT not in model.asked
 
 
 def test_an_answer_from_before_is_no_proof_where_the_cause_is_not_named() -> None:
@@ -275,4 +277,4 @@ def test_a_fallback_answers_for_a_model_whose_refusal_is_not_confirmed() -> None
     models.ask("a neighbour", time.monotonic() + 600)
     reply = models.ask("theirs", time.monotonic() + 600, history=ONCE_MORE)
     assert reply.degraded
-    assert chain.PROBE_TEXT not in first.asked
+    assert PROBE_TEXT not in first.asked

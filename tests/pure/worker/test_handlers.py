@@ -10,7 +10,8 @@ from selfheal_worker.broker import Delivery
 from selfheal_worker.handlers import Handlers, Work
 from selfheal_worker.message import Message
 from selfheal_worker.model import injected_faults
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer
 from selfheal_worker.task import task_file
 

@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         )
         assert "Is a directory" in refused(**{variable: str(tmp_path)})
         assert "more than 65536 bytes" in refused(**{variable: str(large)})
-        assert "is no text" in refused(**{variable: str(binary)})
+        assert "is not text" in refused(**{variable: str(binary)})
 
 
 def test_a_variable_for_no_model_is_told() -> None:

@@ -71,7 +71,7 @@ def test_a_pause_that_the_server_asked_for_is_told_apart_from_a_limit_of_ours() 
     limits = Limits(clock=lambda: 100.0)
     with pytest.raises(TransientError), limits.turn(101):
         raise TransientError("429", retry_after=3600.0)
-    with pytest.raises(LimitedError, match="asked for a pause, 3600 s") as asked, limits.turn(101):
+    with pytest.raises(LimitedError, match="requested a pause, 3600 s") as asked, limits.turn(101):
         pass
     assert (asked.value.retry_after, pause_asked(asked.value)) == (3600.0, 3600.0)
 

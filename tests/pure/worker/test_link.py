@@ -104,7 +104,7 @@ def test_late_words_of_an_old_connection_say_nothing_of_the_new(
 ) -> None:
     """Its channel is given up while it is open: it goes on confirming until it has closed."""
     Connection.made = []
-    monkeypatch.setattr(link, "_Connection", Connection)
+    monkeypatch.setattr(link, "BufferedConnection", Connection)
     publication = Publication("feedback.results", b"x", new_properties(None))
     told: list[Outcome] = []
     seen: list[object] = []

@@ -1,20 +1,16 @@
-"""The loop's look whether the model is back: how long it may take."""
+"""The probe of a model that is away: how long it may take."""
 
 from __future__ import annotations
 
 import threading
 import time
-from types import SimpleNamespace
 
-import pytest
-
-from selfheal_worker import worker as loop
-from selfheal_worker.config import load
-from selfheal_worker.metrics import Metrics
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.availability import PROBE_DEADLINES, ModelAvailability
+from selfheal_worker.handlers import HANG_MARGIN
+from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import LONGEST_LOAD, Answer
 from selfheal_worker.task import task_file
-from selfheal_worker.worker import Worker
 
 
 class Stuck:
@@ -36,22 +32,14 @@ class Stuck:
     def close(self) -> None: ...
 
 
-def test_a_look_is_hung_when_the_model_could_have_been_loaded_again_and_no_sooner(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_probe_is_hung_when_the_model_could_have_been_loaded_again_and_no_sooner() -> None:
     model = Stuck()
     chain = Chain([Member(model)], task_file.load())
     chain.wake(60)
     model.stuck = True
-    worker = Worker(load({"AMQP_HOST": "h", "MODEL_DEADLINE": "20"}), chain, Metrics())
+    availability = ModelAvailability(chain, 20, changed=lambda: None)
     begun = time.monotonic()
-    ahead = 0.0
-    monkeypatch.setattr(
-        loop, "time", SimpleNamespace(time=time.time, monotonic=lambda: begun + ahead)
-    )
-    worker._probe_model()
-    ahead = LONGEST_LOAD + 20
-    assert not worker.status().hung_probe
-    ahead = LONGEST_LOAD + 20 * loop.PROBE_DEADLINES + loop.HANG_MARGIN + 1
-    assert worker.status().hung_probe
+    availability.probe(begun)
+    assert not availability.hung_probe(begun + LONGEST_LOAD + 20)
+    assert availability.hung_probe(begun + LONGEST_LOAD + 20 * PROBE_DEADLINES + HANG_MARGIN + 1)
     model.ends.set()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelUnavailableError
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, ModelConfig, Origin
 from selfheal_worker.task import task_file
 
@@ -198,7 +199,7 @@ def test_each_answer_keeps_the_version_that_it_was_given_with() -> None:
 
 
 def test_a_fingerprint_makes_no_series_of_its_own(server: Server) -> None:
-    from selfheal_worker.model.chain import Call
+    from selfheal_worker.model.analysis import Call
 
     server.reported = {"model": "m-1", "system_fingerprint": "fp_1"}
     calls: list[Call] = []

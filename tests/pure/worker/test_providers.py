@@ -84,10 +84,10 @@ def test_a_provider_that_is_not_there_is_told_with_those_that_are(installed: Pat
 
 IN_AN_IMAGE = ", in an image the build argument REQUIREMENTS=worker-providers"
 BRINGING = {
-    "ollama": "pip install langchain-core langchain-ollama brings it",
-    "openai": f"pip install langchain-openai brings it{IN_AN_IMAGE}",
-    "langchain": f"pip install langchain brings it{IN_AN_IMAGE}",
-    "llamacpp": "pip install langchain-community llama-cpp-python brings it",
+    "ollama": "pip install langchain-core langchain-ollama provides it",
+    "openai": f"pip install langchain-openai provides it{IN_AN_IMAGE}",
+    "langchain": f"pip install langchain provides it{IN_AN_IMAGE}",
+    "llamacpp": "pip install langchain-community llama-cpp-python provides it",
 }
 
 
@@ -222,7 +222,7 @@ def test_a_proxy_that_makes_no_sense_already_when_a_package_is_imported() -> Non
         HTTPS_PROXY="foo:bar",
     )
     assert done.returncode == 2
-    assert "MODEL_PROVIDER=ollama cannot be made" in done.stderr
+    assert "MODEL_PROVIDER=ollama cannot be created" in done.stderr
     assert "HTTPS_PROXY and the like: InvalidURL: Invalid port: 'bar'" in done.stderr
 
 

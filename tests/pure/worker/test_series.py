@@ -26,24 +26,24 @@ def _samples(metrics: Metrics) -> list[str]:
 
 def test_a_worker_has_at_most_200_series() -> None:
     metrics = Metrics()
-    metrics.loaded(ORIGIN, 1.5)
-    metrics.called(ORIGIN, 0.1, None, Usage(100, 20))
+    metrics.model.loaded(ORIGIN, 1.5)
+    metrics.model.called(ORIGIN, 0.1, None, Usage(100, 20))
     for breaker in BREAKERS:
-        metrics.breaker(breaker, State.OPEN)
-    metrics.called(ORIGIN, 1.0, LimitedError("x"))
-    metrics.calls(ORIGIN, Concurrency(3, None), 8)
+        metrics.process.breaker(breaker, State.OPEN)
+    metrics.model.called(ORIGIN, 1.0, LimitedError("x"))
+    metrics.model.calls(ORIGIN, Concurrency(3, None), 8)
     kinds = (TransientError, BadOutputError, ModelUnavailableError, ValueError, KeyError, OSError)
     for kind in (*kinds, OverloadedError, RefusedTextError, TextTooLongError):
-        metrics.called(ORIGIN, 1.0, kind("x"))
-    metrics.wait.observe(1)
-    metrics.duration.observe(1)
+        metrics.model.called(ORIGIN, 1.0, kind("x"))
+    metrics.messages.wait.observe(1)
+    metrics.messages.duration.observe(1)
     assert 150 < len(_samples(metrics)) <= _BUDGET
 
 
 def test_a_kind_of_error_that_nobody_foresaw_makes_no_series_of_its_own() -> None:
     metrics = Metrics()
-    metrics.called(ORIGIN, 1.0, ValueError())
+    metrics.model.called(ORIGIN, 1.0, ValueError())
     before = len(_samples(metrics))
-    metrics.called(ORIGIN, 1.0, OSError())
+    metrics.model.called(ORIGIN, 1.0, OSError())
     assert len(_samples(metrics)) == before
     assert any('error_type="_OTHER"' in line for line in _samples(metrics))

@@ -175,7 +175,7 @@ def test_any_json_is_cleaned_once(body: Any) -> None:
 
 def test_unknown_tokens_are_not_counted_as_none() -> None:
     metrics = Metrics()
-    metrics.called(Origin("openai", "m", ""), 0.1, None, Usage(5, None))
+    metrics.model.called(Origin("openai", "m", ""), 0.1, None, Usage(5, None))
     shown = metrics.exposition().decode()
     lines = [line for line in shown.splitlines() if line.startswith("gen_ai_client_token_usage")]
     assert any('gen_ai_token_type="input"' in line for line in lines)

@@ -10,22 +10,30 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from selfheal_worker.broker import Delivery
 from selfheal_worker.config import load
 from selfheal_worker.handlers import Handlers, Work
+from selfheal_worker.hangs import Hangs
+from selfheal_worker.in_flight import InFlight
 from selfheal_worker.message import Message
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model import adaptive_limit, call_time, chain, registry
+from selfheal_worker.model import adaptive_limit, analysis, call_time, member, probe, registry
+from selfheal_worker.model.analysis import PROBE_TEXT
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelUnavailableError, OverloadedError, TransientError
 from selfheal_worker.model.limits import LimitedError, Limits
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer
+from selfheal_worker.publishing import PARKED_LONGEST
+from selfheal_worker.settlement import Settlement
 from selfheal_worker.task import task_file
-from selfheal_worker.worker import PARKED_LONGEST, Worker, turn_wait
+from selfheal_worker.worker import Worker, turn_wait
+from tests.pure.worker.fake_link import FakeLink
 
 GOOD = {
     "primary_emotion": "Joy",
@@ -40,7 +48,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (chain, call_time):
+        for module in (analysis, call_time, member, probe):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
 
     def __call__(self) -> float:
@@ -75,7 +83,7 @@ class Model:
 
 def _chain(model: Model, limits: Limits) -> Chain:
     models = Chain([Member(model, limits=limits)], task_file.load())
-    models._members[0].warm = True
+    models.members[0].warm = True
     return models
 
 
@@ -148,9 +156,9 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
 
     monkeypatch.setattr(limits, "turn", turn)
     models = Chain([Member(first, limits=limits), Member(second)], task_file.load())
-    for member in models._members:
-        member.warm = True
-        member.limits._clock = clock
+    for one in models.members:
+        one.warm = True
+        one.limits._clock = clock
     assert models.ask("text", clock() + 60).origin.name == "fallback"
     limits._adaptive = adaptive_limit.overloaded(adaptive_limit.sent(limits._adaptive), 0, 0, 0.5)
     assert models.ask("text", clock() + 60).origin.name == "fallback"
@@ -159,7 +167,7 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
 
 def test_a_wait_ends_by_its_own_bound() -> None:
     limits = Limits(concurrency=1)
-    with limits.turn(math.inf), pytest.raises(LimitedError, match="leaves no turn"):
+    with limits.turn(math.inf), pytest.raises(LimitedError, match="allows no turn"):
         _chain(Model(), limits).ask("text", time.monotonic() + 600, wait=0.01)
 
 
@@ -184,8 +192,8 @@ def test_where_a_fallback_is_next_an_overload_is_not_waited_for() -> None:
     first, second = Model(lambda n: OverloadedError("503")), Model()
     second.model = "fallback"
     models = Chain([Member(first), Member(second)], task_file.load())
-    for member in models._members:
-        member.warm = True
+    for one in models.members:
+        one.warm = True
     assert models.ask("text", time.monotonic() + 600).origin.name == "fallback"
     assert len(first.given) == 1
 
@@ -213,7 +221,7 @@ def test_a_pause_that_comes_with_an_answer_is_kept() -> None:
 
     models = _chain(Counted(), Limits())
     models.ask("text", time.monotonic() + 5)
-    with pytest.raises(LimitedError, match="asked for a pause, 30 s"):
+    with pytest.raises(LimitedError, match="requested a pause, 30 s"):
         models.ask("text", time.monotonic() + 5, wait=300)
     ((_, used),) = models.concurrency()
     assert (used.running, used.allowed) == (0, 0)
@@ -233,62 +241,105 @@ def test_who_is_given_up_while_it_waits_stops_waiting() -> None:
     assert not work.waiting
 
 
-def _worker(model: Model, limits: Limits) -> Worker:
-    settings = load({"AMQP_HOST": "localhost", "CONCURRENCY": "2"})
-    return Worker(settings, _chain(model, limits), Metrics())
-
-
-def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    limits, work = Limits(concurrency=1), _work()
-    worker = _worker(Model(), limits)
-    worker._work[1] = work
+def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress() -> None:
+    limits = Limits(concurrency=1)
+    models = _chain(Model(), limits)
+    in_flight = InFlight(load({"AMQP_HOST": "localhost"}))
+    work = in_flight.begin(_work().delivery)
+    finished: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    handlers = Handlers(models, threads=1, deadline=5, finished=finished.put)
+    hangs = Hangs(handlers, Metrics())
     with limits.turn(math.inf):
-        worker._handlers.submit(work)
+        handlers.submit(work)
         _wait_until(lambda: work.waiting)
-        worker._last_progress = 1.0
-        worker._find_hung(time.monotonic() + 3600)
-        status = worker.status()
-        assert status.hung == 0
-        assert status.last_progress > 1.0
+        in_flight.last_progress = 1.0
+        assert hangs.find(time.monotonic() + 3600) == []
+        assert len(hangs) == 0
+        in_flight.see_waiting()
+        assert in_flight.last_progress > 1.0
         work.given_up = True
-        worker._chain.release()
-        _wait_until(lambda: not worker._handlers.running())
+        models.release()
+        assert finished.get(timeout=60) is work
+
+
+class Held(Model):
+    """Its calls end as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.ends: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def analyse(self, text: str, deadline: float) -> Answer:
+        if text == PROBE_TEXT:
+            return Answer(GOOD)
+        self.begun.put(text)
+        raise self.ends.get(timeout=60)
 
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_messages_that_wait_go_back_unchanged_when_the_model_is_away_or_the_worker_stops(
-    monkeypatch: pytest.MonkeyPatch, opened: bool
+    opened: bool,
 ) -> None:
-    limits, work = Limits(concurrency=1), _work()
-    worker = _worker(Model(), limits)
-    worker._work[1] = work
-    sent: list[str] = []
-    monkeypatch.setattr(worker, "_send", lambda work, made, outcome: sent.append(outcome))
-    with limits.turn(math.inf):
-        worker._handlers.submit(work)
-        _wait_until(lambda: work.waiting)
-        if opened:
-            worker._change("model", worker._breakers["model"].__class__(), "")
-            worker._judge_model(ModelUnavailableError("away"))
-        else:
-            worker.stop()
-            worker._stopping()
-        _wait_until(lambda: not worker._handlers.running())
-    assert sent == ["handed_back"]
-    assert work.given_up
+    settings = load({"AMQP_HOST": "localhost", "CONCURRENCY": "2"})
+    model, limits = Held(), Limits(concurrency=1)
+    links: list[FakeLink] = []
+
+    def connect(*arguments: Any) -> Any:
+        links.append(FakeLink(*arguments))
+        return links[0]
+
+    worker = Worker(settings, _chain(model, limits), Metrics(), connect)
+    (link,) = links
+
+    def ready() -> bool:
+        worker.on_tick()
+        return not worker.status().not_ready
+
+    worker.on_up()
+    _wait_until(ready)
+    link.deliver(b'{"text": "one"}')
+    assert model.begun.get(timeout=60) == "one"
+    link.deliver(b'{"text": "two"}')
+    before = worker.status().last_progress
+    _wait_until(lambda: worker.status().last_progress > before)  # it waits for its turn
+    overloaded = OverloadedError("503", retry_after=120)  # so the other one does not get its turn
+    if opened:
+        model.ends.put(overloaded)
+    else:
+        worker.stop()
+
+    def handed_back() -> bool:
+        worker.on_tick()
+        return len(link.published) == (2 if opened else 1)
+
+    _wait_until(handed_back)
+    published = {made.body: made for made in link.answer()}
+    waited = published[b'{"text": "two"}']
+    assert waited.queue == "feedback"
+    assert not waited.properties.headers
+    assert len(link.acked) == len(published)
+    assert not worker.status().hung
+    model.ends.put(overloaded)
 
 
-def test_an_overload_at_the_end_burns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, work = _worker(Model(), Limits()), _work()
-    sent: list[str] = []
-    monkeypatch.setattr(worker, "_send", lambda work, made, outcome: sent.append(outcome))
-    worker._fail(work, OverloadedError("503"), excused=False)
-    worker.stop()
-    worker._fail(work, OverloadedError("503"), excused=False)
-    worker._fail(work, TransientError("500"), excused=False)
-    assert sent == ["retried", "handed_back", "retried"]
+def test_an_overload_at_the_end_burns_nothing() -> None:
+    settings = load({"AMQP_HOST": "localhost"})
+    link: Any = FakeLink(settings, (), Mock())
+    in_flight = InFlight(settings)
+    settlement = Settlement(
+        settings, task_file.load(), link, in_flight, Metrics(), settled=Mock(), changed=Mock()
+    )
+
+    def queue_of(error: Exception, *, stopping: bool) -> str:
+        work = in_flight.begin(_work().delivery)
+        settlement.fail(work, error, excused=False, stopping=stopping)
+        (made,) = link.answer()
+        return str(made.queue)
+
+    assert queue_of(OverloadedError("503"), stopping=False) == "feedback.retry.1s"
+    assert queue_of(OverloadedError("503"), stopping=True) == "feedback"
+    assert queue_of(TransientError("500"), stopping=True) == "feedback.retry.1s"
 
 
 def test_a_wait_stays_below_the_brokers_consumer_timeout() -> None:

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pika
 import pytest
 
 from selfheal_worker.broker import Delivery, Publication
 from selfheal_worker.config import load
+from selfheal_worker.in_flight import InFlight
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model.chain import Chain, Member
 from selfheal_worker.model.chain_failure import combined
 from selfheal_worker.model.errors import TextTooLongError, TransientError
+from selfheal_worker.settlement import Settlement
 from selfheal_worker.task import task_file
-from selfheal_worker.worker import Worker
-from tests.pure.worker.test_asking import Model
+from tests.pure.worker.fake_link import FakeLink
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A worker, and what it publishes for a delivery with these headers that failed so."""
-    worker = Worker(
-        load({"AMQP_HOST": "h"}), Chain([Member(Model("m"))], task_file.load()), Metrics()
+def published() -> Any:
+    """What is published for a delivery with these headers whose analysis failed so."""
+    settings, task = load({"AMQP_HOST": "h"}), task_file.load()
+    link: Any = FakeLink(settings, (), Mock())
+    in_flight = InFlight(settings)
+    settlement = Settlement(
+        settings, task, link, in_flight, Metrics(), settled=Mock(), changed=Mock()
     )
-    sent: list[Publication] = []
-    monkeypatch.setattr(worker._link, "publish", lambda what, told: sent.append(what))
 
     def publish(error: Exception, headers: dict[str, Any]) -> Publication:
         properties = pika.BasicProperties(headers=headers)
-        delivery = Delivery(len(sent), 1, False, "ex", "key", b'{"text": "x"}', properties)
-        work = worker._begin(delivery)
-        work.message = worker._read(delivery)
-        worker._fail(work, error, False)
-        return sent[-1]
+        work = in_flight.begin(Delivery(1, 1, False, "ex", "key", b'{"text": "x"}', properties))
+        settlement.fail(work, error, excused=False, stopping=False)
+        (made,) = link.answer()
+        return made
 
     return publish
 

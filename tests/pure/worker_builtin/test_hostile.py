@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 
 from selfheal_worker.model import provider
-from selfheal_worker.model.chain import Chain, Member, Reply
+from selfheal_worker.model.analysis import Reply
+from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.task import task_file
 from tests.models.hostile import LABELS, Case, cases

@@ -1,6 +1,6 @@
-"""The door to RabbitMQ: nothing else here imports pika.
+"""The adapter to RabbitMQ: nothing else here imports pika.
 
-`Link` is the worker's one connection, which lasts; `Session` is the short kind for commands.
+`Link` is the worker's one long-lived connection; `Session` is the short-lived one for commands.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from selfheal_worker.broker.deliveries import (
     result_properties,
 )
 from selfheal_worker.broker.errors import BrokerError, address, explain
+from selfheal_worker.broker.events import Done, Events
 from selfheal_worker.broker.session import WINDOW, Session
 
 __all__ = [
     "WINDOW",
     "BrokerError",
     "Delivery",
+    "Done",
+    "Events",
     "Link",
     "Outcome",
     "Publication",

@@ -27,8 +27,8 @@ class Outcome(Enum):
     """What became of a publish."""
 
     CONFIRMED = "confirmed"
-    RETURNED = "no queue took it"
-    REFUSED = "the broker refused it"
+    RETURNED = "it was returned as unroutable"
+    REFUSED = "the broker rejected it (nack)"
     LOST = "the connection was lost"
 
 
@@ -43,12 +43,12 @@ class Delivery:
     routing_key: str
     body: bytes
     properties: Any
-    # Bytes of a body that was too large to be held; body is empty then.
+    # Bytes of a body that was too large to be buffered; body is empty then.
     oversized: int = 0
 
     @property
     def message_id(self) -> str | None:
-        """The AMQP message_id, if it is one that text can hold."""
+        """The AMQP message_id, if it is valid text."""
         value = self.properties.message_id
         return value if isinstance(value, str) and value else None
 
@@ -59,7 +59,7 @@ class Delivery:
 
     @property
     def timestamp(self) -> float | None:
-        """When it was published, in Unix seconds, if the publisher said so."""
+        """When it was published, in Unix seconds, if the publisher set it."""
         value = self.properties.timestamp
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             return None
@@ -94,7 +94,7 @@ class Publication:
 
 @dataclass(slots=True)
 class OnTheWay(Generic[Told]):
-    """A publish that the broker has not confirmed yet; told: whom to tell what became of it."""
+    """A publish that the broker has not confirmed yet; `told`: the callback with its outcome."""
 
     publication: Publication
     told: Told
@@ -172,10 +172,10 @@ def copied_properties(
     without: Container[str] = (),
     keep_expiration: bool = False,
 ) -> Any:
-    """Properties for sending a message on as it is, with these headers more and those less.
+    """Properties for forwarding a message unchanged, with these headers added and those removed.
 
     user_id is left out (the broker would check it against our user), and expiration, unless the
-    message goes back to where it was: it would expire from the dead letters.
+    message is requeued: it would expire from the dead-letter queue.
     """
     got = delivery.properties
 

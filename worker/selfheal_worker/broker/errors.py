@@ -1,4 +1,4 @@
-"""What goes wrong with a broker, said for people, and whether only a person can mend it."""
+"""Errors of a broker, explained for people, and whether only a person can fix them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RIGHTS = "the user needs read on the work queue and write on the default exchang
 
 
 class BrokerError(Exception):
-    """The broker cannot be used; the message says why, without secrets.
+    """The broker cannot be used; the message gives the reason, without secrets.
 
-    permanent: only a person can mend it (credentials, vhost, queue arguments, certificates).
+    permanent: only a person can fix it (credentials, vhost, queue arguments, certificates).
     """
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
@@ -46,7 +46,7 @@ def explain(error: BaseException | None, one: pika.ConnectionParameters) -> Brok
 
 
 def _refused(cause: BaseException | None) -> str | None:
-    """What only a person can mend, or None."""
+    """The error if only a person can fix it, or None."""
     code = cause.reply_code if isinstance(cause, amqp.ConnectionClosed) else 0
     if code == 403 or isinstance(
         cause, amqp.ProbableAuthenticationError | amqp.AuthenticationError
@@ -116,7 +116,8 @@ def refusal(queue: Queue | None, error: Any) -> BrokerError:
         )
     if code == 403:
         return BrokerError(
-            f"queue '{name}' cannot be declared: {text}; the user needs configure, write and read",
+            f"queue '{name}' cannot be declared: {text}; "
+            "the user needs configure, write and read rights",
             permanent=True,
         )
     return BrokerError(f"queue '{name}' cannot be declared: {text}")

@@ -1,8 +1,8 @@
-"""Bodies that are too large to be held: their frames go on to the dead letters as they come.
+"""Bodies that are too large to be buffered: their frames are forwarded to the dead-letter queue.
 
-The broker takes bodies of up to 128 MiB, and the prefetch brings several at once. A body above the
-limit is never assembled: from its header on, each of its frames is sent on at once, on a channel of
-its own (the frames of one message may not be mixed with others of the same channel).
+The broker accepts bodies of up to 128 MiB, and the prefetch delivers several at once. A body above
+the limit is never assembled: from its header on, each of its frames is forwarded at once, on a
+separate channel (the frames of one message may not be mixed with others on the same channel).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def drop(_method: Any, _header: Any) -> Sink:
 def forward(connection: Any, channel: Any, publication: Publication, size: int) -> Sink:
     """Begin to publish a message of so many bytes; its body is what the sink is given.
 
-    The publication's own body is not looked at.
+    The publication's own body is not read.
     """
     number = channel.channel_number
     method = spec.Basic.Publish(exchange="", routing_key=publication.queue, mandatory=True)

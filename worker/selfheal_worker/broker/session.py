@@ -111,7 +111,7 @@ class Session:
 
     @property
     def in_doubt(self) -> int:
-        """How many messages were sent of which the broker has not said that it has them."""
+        """How many messages were sent that the broker has not confirmed."""
         return len(self._on_the_way)
 
     def _publish(self, publication: Publication) -> None:
@@ -193,10 +193,10 @@ class Session:
             raise self._lost(error) from None
 
     def release(self, queue: str) -> None:
-        """Give all messages back that were taken from queue and not acked.
+        """Requeue all messages that were consumed from queue and not acked.
 
-        Waits a moment until they are there again, because the broker does it in its own time, and
-        whoever looks next would find none.
+        Waits briefly until they are ready again, because the broker requeues them
+        asynchronously, and the next consumer would find none.
         """
         held, self._held = self._held, 0
         try:

@@ -1,8 +1,8 @@
 """The queues, and their arguments: only what never changes. Pure.
 
 The work queue and the delay ladder are quorum queues that dead-letter at least once, which RabbitMQ
-grants only together with the overflow reject-publish. A delivery limit is always said: since
-RabbitMQ 4.0 an unsaid one is 20, after which a message without a dead-letter target is dropped.
+supports only together with the overflow reject-publish. A delivery limit is always set: since
+RabbitMQ 4.0 the default is 20, after which a message without a dead-letter target is dropped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def queues(settings: Settings) -> tuple[Queue, ...]:
     }
     results = dict(kept)
     if settings.results_max_length:
-        # Full: the publisher is told, the worker stops, nothing is lost.
+        # Full: the publish is rejected, the worker stops consuming, nothing is lost.
         results |= {"x-max-length": settings.results_max_length, "x-overflow": "reject-publish"}
     if settings.results_max_age:
         results["x-message-ttl"] = settings.results_max_age * 1000

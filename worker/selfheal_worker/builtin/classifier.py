@@ -1,9 +1,9 @@
-"""The built-in model: what a text shows, by adding up what its words weigh.
+"""The built-in model: a sum of the weights of a text's words.
 
-Each token, each pair of neighbours, and for unknown words each piece of the word, has a row of
-weights: one for each emotion and one for each sentiment. Their sum over the root of the number of
-tokens, and the text's `signals`, give the two heads' scores, which are joined (joy does not go with
-a negative sentiment) and calibrated to a probability. It is nearly linear, so a phrase's share in
+Each token, each pair of adjacent tokens, and for unknown words each n-gram of the word, has a row
+of weights: one for each emotion and one for each sentiment. Their sum over the root of the number
+of tokens, and the text's `signals`, give the two heads' scores, which are combined (joy excludes a
+negative sentiment) and calibrated to a probability. It is nearly linear, so a phrase's share in
 the answer is known: the key phrases are those with the largest.
 """
 
@@ -32,7 +32,7 @@ _STEM_SHARE = 1.0
 # Rows of words, and of known pairs, that were looked up before; natural text is made of few.
 _CACHED_WORDS = 16384
 _CACHED_PAIRS = 16384
-# With less than this share of its words known, a text is in another language or is none.
+# With less than this share of known words, a text is in another language or is not a text.
 _READABLE = 0.3
 
 # The codes of each emotion's stems.
@@ -109,7 +109,7 @@ class _Parts(NamedTuple):
 
     @property
     def readable(self) -> float:
-        """The share of the words and pictures that have a row of their own."""
+        """The share of the words and pictograms that have their own row."""
         known = [word.known for word, said in zip(self.words, self.said, strict=True) if said]
         return sum(known) / max(len(known), 1)
 
@@ -335,7 +335,7 @@ def _telling(
 
 
 def _apart(text: str, tokens: list[Token], parts: _Parts, last: int) -> bool:
-    """Whether tokens[last] cannot go on the phrase that ends before it."""
+    """Whether tokens[last] cannot continue the phrase that ends before it."""
     return not parts.said[last] or text[tokens[last - 1].end : tokens[last].start] != " "
 
 

@@ -1,8 +1,8 @@
-"""What a text's emotion words say together: a few numbers that do not shrink with its length.
+"""Signals of a text's emotion words: a few numbers that do not shrink with its length.
 
-The weights of words are averaged over a text; one clear word in a long complaint would drown in
-them. Each row of the weights file therefore also says how pleasant its word is (valence) and which
-of our own emotion stems it belongs to (a code). Here they are counted, and saturate.
+The weights of words are averaged over a text, so one clear word in a long complaint would have no
+effect. Each row of the weights file therefore also has the word's valence and a code of the emotion
+stem that it belongs to. Here they are counted, and saturate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers of models in a file, so that long work which was cut short goes on where it was."""
+"""Answers of models in a file, so that interrupted long work can be resumed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _BEGINNING = b'{"asked": "'
 
 
 def question(config: ModelConfig, origin: Origin, text: str) -> str:
-    """The same for the same text asked of the same model in the same way, wherever it runs."""
+    """The same for the same text, model and settings, on every machine."""
     way = replace(config, base_url=None, deadline=0, concurrency=0, key="")
     return hashlib.sha256(f"{way!r} {origin!r} {text}".encode(errors="replace")).hexdigest()[:32]
 
 
 class Kept:
-    """One JSON line an answer, on the disk as soon as it is there. `add` is for many threads.
+    """One JSON line per answer, on disk as soon as it exists. `add` is thread-safe.
 
-    Without a file nothing is kept. Raises ValueError where the file holds something else: it is
-    added to, and might be somebody's texts.
+    Without a file nothing is kept. Raises ValueError if the file contains something else, because
+    it is appended to and might be somebody's texts.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -39,7 +39,7 @@ class Kept:
         *whole, half = before.split(b"\n")
         for number, line in enumerate([*whole, half], start=1):
             if not line.startswith(_BEGINNING[: len(line) if line is half else None]):
-                raise ValueError(f"{file}:{number}: is no kept answer; name a file of its own")
+                raise ValueError(f"{file}:{number}: is not a stored answer; use a separate file")
         for number, line in enumerate(whole, start=1):
             answer = _answer(line)
             if answer is None:

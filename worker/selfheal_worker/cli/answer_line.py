@@ -13,7 +13,7 @@ from selfheal_worker.task.task_file import RESERVED
 def answer_line(answer: Mapping[str, Any]) -> str:
     """`id: field=value, …` with the fields of the task; emotions in fewer words.
 
-    Raises ValueError where none of a task's fields is there.
+    Raises ValueError if none of a task's fields is present.
     """
     said = {name: value for name, value in answer.items() if name not in RESERVED}
     if not said:

@@ -36,17 +36,17 @@ def add_commands(
         return made
 
     for name, run, text in (
-        ("list", _list, "list dead letters, without taking them away"),
-        ("show", _show, "show dead letters with their bodies, without taking them away"),
-        ("replay", _replay, "send dead letters to the queue again, in their order"),
+        ("list", _list, "list dead letters, without removing them"),
+        ("show", _show, "show dead letters with their bodies, without removing them"),
+        ("replay", _replay, "send dead letters back to the work queue, in order"),
         ("purge", _purge, "delete dead letters"),
     ):
         made = command(name, run, text)
         _filters(made)
         if name in {"replay", "purge"}:
-            made.add_argument("--dry-run", action="store_true", help="only say what would be done")
+            made.add_argument("--dry-run", action="store_true", help="only show what would be done")
         if name == "purge":
-            made.add_argument("--yes", action="store_true", help="do it without asking")
+            made.add_argument("--yes", action="store_true", help="confirm the deletion")
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +97,7 @@ def _seconds_since(stamp: object, now: float) -> float | None:
 def _chosen(
     session: Session, settings: Settings, options: argparse.Namespace
 ) -> Iterator[tuple[Delivery, dict[str, Any]]]:
-    """Take the letters that were there at the start, one by one, in order; not acked."""
+    """Consume the messages that existed at the start, one by one, in order; not acked."""
     now = time.time()
     found = 0
     said = time.monotonic()
@@ -109,7 +109,7 @@ def _chosen(
         letter = dead_letters.describe(delivery)
         if time.monotonic() - said >= PROGRESS_EACH:
             said = time.monotonic()
-            print(f"{seen} of {total} looked at", file=sys.stderr)
+            print(f"{seen} of {total} read", file=sys.stderr)
         if _wanted(letter, options, now):
             yield delivery, letter
             found += 1
@@ -160,8 +160,8 @@ def _name(letter: dict[str, Any]) -> str:
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    """Each letter is in the work queue, confirmed, before it leaves the dead letters. Stopped in
-    the middle it loses and doubles none; a lost connection can double those on their way."""
+    """Each message is confirmed in the work queue before it leaves the dead-letter queue. Stopping
+    it loses and duplicates none; a lost connection can duplicate those in flight."""
     done = 0
 
     def arrived(session: Session, delivery: Delivery) -> None:
@@ -191,7 +191,7 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
 
 def _purge(settings: Settings, options: argparse.Namespace) -> int:
     if not options.dry_run and not options.yes:
-        print("selfheal-worker: purge deletes for good; say --yes or --dry-run", file=sys.stderr)
+        print("selfheal-worker: purge deletes permanently; add --yes or --dry-run", file=sys.stderr)
         return 2
     done = 0
     with Session(settings) as session:

@@ -40,7 +40,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a model said of one text; label is None where it gave no answer."""
+    """A model's answer to one text; label is None if it gave none."""
 
     label: str | None
     confidence: float | None
@@ -51,7 +51,7 @@ class Said:
 
 @dataclass(slots=True)
 class Score:
-    """One model's figures. f1 by label; confusion: wanted, said, number of texts."""
+    """One model's figures. f1 by label; confusion: expected, answered, number of texts."""
 
     model: Mapping[str, str]
     texts: int
@@ -70,7 +70,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One of the models that are compared; config: how it is asked."""
+    """One of the compared models; config: its settings."""
 
     chain: Chain
     config: ModelConfig
@@ -85,7 +85,7 @@ def evaluate(settings: Settings, task: Task, options: argparse.Namespace) -> int
     except ValueError as error:
         print(f"selfheal-worker evaluate: {error}", file=sys.stderr)
         return 1
-    # All of them before the first: a wrong name is told now and not in an hour.
+    # All of them before the first: a wrong name is reported now and not in an hour.
     entries = [_entry(settings, task, name) for name in options.model]
     scores: list[Score] = []
     with contextlib.closing(kept), stoppable() as stopped:
@@ -175,7 +175,7 @@ def _labelled(line: str, one: Label, where: str) -> Labelled:
 
 
 class _Asking:
-    """Asks one model about the texts, CONCURRENCY at once; says how far it is, for who watches."""
+    """Calls one model with the texts, CONCURRENCY at once; reports its progress."""
 
     def __init__(
         self, settings: Settings, entry: _Entry, one: Label, kept: Kept, stopped: Event
@@ -335,13 +335,13 @@ def table(one: Label, scores: Sequence[Score]) -> Iterator[str]:
     yield row("calibration error", [_optional(s.calibration_error) for s in scores])
     yield row("seconds, median", [f"{s.seconds_p50:.4f}" for s in scores])
     yield row("seconds, p95", [f"{s.seconds_p95:.4f}" for s in scores])
-    yield row("input tokens a text", [f"{s.input_tokens:.0f}" for s in scores])
-    yield row("output tokens a text", [f"{s.output_tokens:.0f}" for s in scores])
+    yield row("input tokens per text", [f"{s.input_tokens:.0f}" for s in scores])
+    yield row("output tokens per text", [f"{s.output_tokens:.0f}" for s in scores])
     for name, s in zip(names, scores, strict=True):
         columns = (*one.labels, _BAD)
         wide = max(len(column) for column in columns) + 2
         yield ""
-        yield f"{name}: rows what was wanted, columns what was said"
+        yield f"{name}: rows are expected labels, columns are answers"
         yield f"{'':{wide}}" + "".join(f"{column:>{wide}}" for column in columns)
         for label in one.labels:
             counts = "".join(f"{s.confusion[label][column]:>{wide}}" for column in columns)

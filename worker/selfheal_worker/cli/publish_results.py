@@ -34,8 +34,8 @@ def publish(
         for problem in problems[:20]:
             print(f"selfheal-worker: {file}: {problem}", file=sys.stderr)
         print(
-            f"selfheal-worker: {len(problems)} lines are no messages; nothing was sent "
-            "(--raw sends them all the same)",
+            f"selfheal-worker: {len(problems)} lines are not valid messages; nothing was sent "
+            "(--raw sends them unchanged)",
             file=sys.stderr,
         )
         return 1
@@ -160,11 +160,11 @@ def results(
                         break
                 session.stop_deliveries()
     except BrokerError as error:
-        print(f"selfheal-worker: {error}; {got} answers were read", file=sys.stderr)
+        print(f"selfheal-worker: {error}; {got} results were read", file=sys.stderr)
         return 1
     if expect is not None and got < expect:
         print(
-            f"selfheal-worker: {got} of {expect} answers came; none for {timeout:g} s",
+            f"selfheal-worker: {got} of {expect} results arrived; none for {timeout:g} s",
             file=sys.stderr,
         )
         return 1
@@ -184,5 +184,5 @@ def _line(body: bytes) -> bytes:
             return answer_line(found).encode(errors="replace")
     except (ValueError, ArithmeticError, RecursionError):
         pass
-    print(f"selfheal-worker: a message of {len(body)} bytes is no answer", file=sys.stderr)
+    print(f"selfheal-worker: a message of {len(body)} bytes is not a result", file=sys.stderr)
     return body

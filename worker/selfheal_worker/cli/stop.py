@@ -26,7 +26,10 @@ def stoppable() -> Iterator[Event]:
     def stop(_: int, __: FrameType | None) -> None:
         stopped.set()
         restore()
-        print("stopping when what is on its way has arrived; again: at once", file=sys.stderr)
+        print(
+            "stopping after the messages in flight; press Ctrl-C again to stop at once",
+            file=sys.stderr,
+        )
 
     for number in before:
         signal.signal(number, stop)

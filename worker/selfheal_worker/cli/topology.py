@@ -49,5 +49,5 @@ def _declare_all(session: Session, settings: Settings) -> int:
             refused += 1
             print(f"selfheal-worker: {error}", file=sys.stderr)
         else:
-            print(f"queue '{queue.name}' is there")
+            print(f"queue '{queue.name}' exists")
     return 1 if refused else 0

@@ -24,19 +24,19 @@ SLOWEST_INCREASE, FASTEST_INCREASE = 0.1, 1.0
 _LIMITS_SHARE, _LARGE = 35.0, 4.0
 # A limit that grew by so much was not at its end yet.
 _FURTHER = 1.5
-# After a refused call with no other under way: so many times as long as an answer takes, more with
+# After a refused call with no other under way: so many times the duration of an answer, more with
 # each refusal, at most _LONGER_WITH_EACH times for each boundary at which there was no slot either,
 # _LONGEST_FACTOR times in all, and _LONGEST_PAUSE unless a call takes very long. As others keep the
-# slots busy meanwhile, asking seldom costs no capacity.
+# slots busy meanwhile, rare calls cost no capacity.
 _PAUSE_FACTOR, _PAUSE_GROWTH, _LONGEST_FACTOR = 6.0, 2.0, 26.0
 _LONGER_WITH_EACH = 16.0
 _LONGEST_PAUSE, _LONG_CALLS = 120.0, 4.0
 # So many steps of that are left out where a worker has just handed over its slots.
 _HANDED_OVER = 1
-# The first pause and the longest where no answer was seen yet.
+# The first pause and the longest if there was no answer yet.
 _FIRST_PAUSE, _LONGEST_FIRST_PAUSE, _FIRST_GROWTH = 0.1, 3.0, 1.25
 # A server that has refused so many calls in a row is taken for unavailable after so many seconds,
-# or as long as so many answers take: others may be served meanwhile.
+# or for the duration of so many answers: others may be served meanwhile.
 _STARVED_REFUSALS, _STARVED_SECONDS, _STARVED_ANSWERS, _STARVED_LONGEST = 5, 20.0, 100, 300.0
 # Weight of the newest answer in the mean of how long they take.
 _NEWEST = 0.2
@@ -44,13 +44,13 @@ _NEWEST = 0.2
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveLimit:
-    """limit: calls at once, None as long as the server has refused none. running: calls now.
+    """limit: calls at once, None until the server has refused one. running: calls now.
 
     lowered_at, lowered_to: of the last overload that counted. at_end: the limit was refused when it
     grew. refused, refused_since: calls that were refused since the last answer. step: of the next
     pause. not_before: when the next call may begin. seconds: mean duration of a call that was
-    answered. period: of the rotation. missed: boundaries at which it asked in vain. let_go: it let
-    its slots go and has not asked since; unclaimed: nobody took them the last time.
+    answered. period: of the rotation. missed: boundaries at which its call was refused. let_go: it
+    released its slots and has not called since; unclaimed: nobody took them the last time.
     """
 
     limit: float | None = None
@@ -146,9 +146,9 @@ def overloaded(
 
 
 def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> AdaptiveLimit:
-    """The server wants no call for so long.
+    """The server requests a pause of this length.
 
-    It is left alone for longer by up to a tenth: all workers were asked for the same.
+    The pause is extended by up to a tenth, because all workers got the same request.
     """
     until = now + seconds * (1 + chance / 10)
     return replace(before, not_before=max(before.not_before, until))
@@ -190,7 +190,7 @@ def _let_go(
 
 
 def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
-    """Ask again after a pause, or when the others let their slots go, if that is sooner."""
+    """Call again after a pause, or when the others release their slots, if that is sooner."""
     until = now + _pause(after) * (0.5 + chance)
     if after.seconds is not None:
         length = slot_rotation.period(after.seconds, after.period)

@@ -14,7 +14,7 @@ THRESHOLD = 5
 FIRST_PAUSE = 1.0
 # Work resumes so soon after the other side is back; a probe is one short call.
 LONGEST_PAUSE = 3.0
-# After so many probes (a minute) they become rarer: a fleet must not ask for ever at that pace.
+# After so many probes (a minute) they become rarer: a fleet must not probe at that rate for long.
 FAST_PROBES = 20
 RARE_PAUSE = 30.0
 # Where somebody must change a key or a quota first.
@@ -51,14 +51,14 @@ class Breaker:
 
 
 def succeeded(breaker: Breaker) -> Breaker:
-    """One piece of work went well. An open breaker does not trust it: it began before."""
+    """One piece of work succeeded. An open breaker ignores it, because it began before."""
     if breaker.closed and breaker.failures:
         return Breaker(probe=breaker.probe)
     return breaker
 
 
 def failed(breaker: Breaker, now: float, *, away: bool, chance: float = 1.0) -> Breaker:
-    """One piece of work failed; away: in a way that says that nobody is there.
+    """One piece of work failed; away: in a way that shows that the server is unavailable.
 
     chance: from 0 to 1, shortens the pause by up to half, so that a fleet does not probe at once.
     """

@@ -1,8 +1,8 @@
 """Connections of an HTTP client that end with the call that uses them.
 
-httpx's time-outs are those of one connect, one read, one write, and of each address of a name: a
-server that sends its headers in drops, or interim responses without end, never meets them, and they
-add up. Here each step has what is left of the call, whatever the client asks for.
+httpx's timeouts apply to one connect, one read, one write, and to each address of a name: a server
+that sends its headers byte by byte, or endless interim responses, never exceeds them, and they add
+up. Here each step has the remaining time of the call, whatever the client sets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol
 import httpcore
 import httpx
 
-# The least that an address of several is given, as long as there is so much left.
+# The minimum time for one of several addresses, while so much time remains.
 _LEAST_CONNECT = 1.0
 _PIECE = 65536
 
@@ -67,7 +67,7 @@ class CallBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
-        """Look host up and try its addresses, all within timeout and the call's time.
+        """Resolve host and try its addresses, all within timeout and the call's time.
 
         Raises httpcore's ConnectTimeout and ConnectError.
         """
@@ -130,7 +130,7 @@ def _connected(
 
 @dataclass(slots=True)
 class _Lookup:
-    """One look-up; ended is set when found or error is there."""
+    """One DNS lookup; ended is set when found or error is set."""
 
     ended: threading.Event = field(default_factory=threading.Event)
     found: list[AddressInfo] = field(default_factory=list)
@@ -138,10 +138,10 @@ class _Lookup:
 
 
 class Lookups:
-    """Names are looked up in threads: getaddrinfo takes no time-out.
+    """Names are resolved in threads, because getaddrinfo has no timeout.
 
-    Whoever asks for a name that is being looked up waits for the same thread, so no more threads
-    than names wait for a resolver that does not answer.
+    Concurrent lookups of the same name wait for the same thread, so no more threads than names
+    wait for a resolver that does not answer.
     """
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class Lookups:
         try:
             threading.Thread(target=look_up, name="resolve", daemon=True).start()
         except RuntimeError as error:  # the machine has no thread to spare
-            raise OSError(f"no thread for the name's look-up: {error}") from None
+            raise OSError(f"no thread for the name resolution: {error}") from None
 
 
 def _is_address(host: str) -> bool:
@@ -268,7 +268,7 @@ class CallStream(httpcore.NetworkStream):
         raise raised from cause
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks for: ssl_object, socket, is_readable, client_addr, server_addr."""
+        """What httpcore reads: ssl_object, socket, is_readable, client_addr, server_addr."""
         match info:
             case "ssl_object":
                 return self._socket if isinstance(self._socket, ssl.SSLSocket) else None

@@ -1,7 +1,7 @@
-"""Calls in threads of their own, for client libraries that cannot be told a deadline.
+"""Calls in their own threads, for client libraries without deadlines.
 
-A call that is not back in time is given up: its thread ends when the library returns, and is
-counted until then. The process ends without it.
+A late call is abandoned: its thread ends when the library returns, and is counted until then. The
+process exits without waiting for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CallState(Protocol):
 
 @dataclass(slots=True)
 class _Started:
-    """One call; ended is set when value or error is there."""
+    """One call; ended is set when value or error is set."""
 
     ended: threading.Event = field(default_factory=threading.Event)
     value: Any = None
@@ -56,7 +56,7 @@ class CallThreads:
         if self._abandoned >= self._most:
             raise OverloadedError(
                 f"{self._abandoned} calls to {self._name} that passed their deadline still run; "
-                "no more are begun until one ends"
+                "no call is started until one ends"
             )
         deadline = self._state.deadline
         started = _Started()
@@ -97,7 +97,7 @@ class CallThreads:
             count = self._abandoned
         LOGGER.log(
             logging.WARNING,
-            "a call to %s passed its deadline and was given up; %d such calls still run",
+            "a call to %s passed its deadline and was abandoned; %d such calls still run",
             self._name,
             count,
         )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from selfheal_worker.model.limits import Limits
 
-#: For how long a text waits for turns of its model, unless it is told otherwise.
+#: How long a text waits for turns of its model, by default.
 LONGEST_TURN_WAIT = 300.0
 # Where another model can answer instead of one that is overloaded.
 _SHORT_WAIT = 1.0

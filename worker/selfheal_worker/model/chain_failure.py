@@ -15,10 +15,10 @@ _NOT_ASKED = (LimitedError, ModelUnavailableError)
 
 
 class Awaited(Enum):
-    """Which model was away when the others failed.
+    """Which model was unavailable when the others failed.
 
-    ACTIVE: the message waits for it as long as it is away: that is an outage, which is reported.
-    FALLBACK: nobody may notice that one is away, so the message waits within its attempts alone.
+    ACTIVE: the message waits until it is available: that is an outage, which is reported.
+    FALLBACK: nobody may notice its outage, so the message only waits within its attempts.
     """
 
     ACTIVE = "the active model"
@@ -26,10 +26,10 @@ class Awaited(Enum):
 
 
 def combined(errors: Sequence[Exception | None]) -> Exception:
-    """The error that stands for those of all models, in their order; None: it was not asked.
+    """The error that represents those of all models, in their order; None: it was not called.
 
-    What may be this message's own fault counts before a model that was not asked, and that before
-    one that is away. `awaited` tells of the result which model is still to be asked.
+    An error that may be this message's fault takes precedence over a model that was not called,
+    and that over one that is unavailable. `awaited` of the result is the model still to be called.
     """
     asked = [error for error in errors if error is not None]
     if not asked:
@@ -41,12 +41,12 @@ def combined(errors: Sequence[Exception | None]) -> Exception:
     chosen = [*failed, *unsure, *refused, *limited, asked[-1]][0]
     away = [error is None or not effect_of(error).counted for error in errors]
     mark = Awaited.ACTIVE if away[0] else Awaited.FALLBACK if any(away) else None
-    # A client library may raise one and the same object again: the mark is always set anew.
+    # A client library may raise one and the same object again: the mark is always set again.
     setattr(chosen, _MARK, mark)
     return chosen
 
 
 def awaited(error: BaseException) -> Awaited | None:
-    """The model that was away when the others failed with this error; None where all were asked."""
+    """The model that was unavailable when the others failed; None if all were called."""
     found = getattr(error, _MARK, None)
     return found if isinstance(found, Awaited) else None

@@ -1,8 +1,8 @@
 """Whether a model reads a text in full. Pure.
 
-Servers cut what does not fit into the model's context without an error (Ollama does), and the
-answer looks whole. Tokens cannot be counted without the model's own tokenizer, so two bounds are
-used: before a call, how many tokens a text may well take; after it, how few it cannot be below.
+Some servers (Ollama) truncate what does not fit into the model's context without an error, and the
+answer seems complete. Tokens cannot be counted without the model's own tokenizer, so two bounds are
+used: before a call, how many tokens a text may need; after it, how many it must have at least.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 from selfheal_worker.model.errors import TextTooLongError
 
-#: What a model is asked to keep in its context, unless MODEL_CONTEXT_TOKENS says otherwise.
+#: Maximum context that is requested from a model, unless MODEL_CONTEXT_TOKENS is set.
 DEFAULT_TOKENS = 8192
 # English takes 4 to 5 bytes for a token, most other languages 2 to 4.
 _BYTES_FOR_TOKEN = 3
@@ -44,7 +44,7 @@ class CutError(TextTooLongError):
 
 
 def tokens_wanted(*, prompt_bytes: int, text_bytes: int, output_tokens: int) -> int:
-    """The context that prompt, text and answer may well take."""
+    """The context that prompt, text and answer may need."""
     return (
         math.ceil((prompt_bytes + text_bytes) / _BYTES_FOR_TOKEN) + output_tokens + _TEMPLATE_TOKENS
     )
@@ -92,7 +92,7 @@ def fitted(text: str, most_bytes: int | None, *, shorten: bool) -> str:
         return text
     if not shorten:
         raise TextTooLongError(
-            f"the text takes as much as {size} bytes of English, about {most_bytes} fit into the "
+            f"the text takes up to {size} bytes of English, about {most_bytes} fit into the "
             "model's context; raise MODEL_CONTEXT_TOKENS, or set MODEL_TEXT_TOO_LONG=shorten"
         )
     part, room = shortened(text, most_bytes), most_bytes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class ModelError(Exception):
-    """A call that gave no answer. Its message never holds the text that was analysed."""
+    """A call that gave no answer. Its message never contains the analysed text."""
 
 
 class TransientError(ModelError):
-    """This call failed (time-out, 429, 5xx): the message is tried again later.
+    """This call failed (timeout, 429, 5xx): the message is retried later.
 
-    retry_after is the number of seconds that the server asked for, if it did.
+    retry_after is the number of seconds that the server requested, if any.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -19,9 +19,9 @@ class TransientError(ModelError):
 
 
 class RefusedTextError(ModelError):
-    """The server takes no such text (400, 413, 422); another call would end in the same way.
+    """The server refuses this text (400, 413, 422); another call would have the same result.
 
-    reason is the dead letter's. The server's own words are not quoted: they may hold the text.
+    reason is the dead letter's. The server's message is not quoted: it may contain the text.
     """
 
     reason = "refused_by_model"
@@ -44,7 +44,7 @@ class OverloadedError(TransientError):
 
 
 class BadOutputError(TransientError):
-    """The model answered, but not with JSON of the asked shape: tried again."""
+    """The model answered, but not with JSON of the schema: it is retried."""
 
 
 class ModelUnavailableError(ModelError):

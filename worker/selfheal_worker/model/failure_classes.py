@@ -1,7 +1,7 @@
 """What an HTTP error of a model server means for the message. Pure.
 
-A status and the code in its body decide; the words of the body are looked at for servers that have
-no code for a text that is too long, and are never passed on: they may quote the text.
+A status and the code in its body decide; the text of the body is matched for servers that have
+no code for a text that is too long, and is never passed on: it may quote the analysed text.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _ACCESS_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An HTTP error of a model server: its status, the pause it asks for, and what its body says.
+    """An HTTP error of a model server: its status, the requested pause, and its body.
 
     where and model name the server and the model in messages; body may be JSON or anything else.
     """
@@ -144,13 +144,13 @@ class Refusal:
 def explain_refusal(refusal: Refusal, now: float | None = None) -> ModelError:
     """What a status of 400 or more means. Never quotes the body.
 
-    A gateway may pass on what a server said of the text with a status of its own (502). now: Unix
-    seconds, by default the clock's; for a pause that the body asks for.
+    A gateway may pass on a server's error about the text with its own status (502). now: Unix
+    seconds, by default the clock's; for a pause that the body requests.
     """
     codes, words = _codes_and_words(refusal.body)
     status, where = refusal.status, refusal.where
     if status == 402 or codes & _QUOTA_CODES:
-        return ModelAccessError(f"{where} says that the account's quota is used up ({status})")
+        return ModelAccessError(f"{where} reports that the account's quota is used up ({status})")
     if status == 401:
         return ModelAccessError(f"{where} refused the key (401)")
     if status >= 400 and (refused := _text_refused(status, where, codes, words)) is not None:
@@ -168,7 +168,7 @@ def _text_refused(status: int, where: str, codes: set[str], words: str) -> Refus
         status in (400, 422, 500, 502) and _TOO_LONG_WORDS_OF_400.search(words)
     )
     if status == 413 or codes & _TOO_LONG_CODES or too_long:
-        return TextTooLongError(f"{where} says that the text is too long ({status})")
+        return TextTooLongError(f"{where} reports that the text is too long ({status})")
     if codes & _FILTER_CODES or (status in (400, 403, 451, 502) and _FILTER_WORDS.search(words)):
         return ContentFilteredError(f"{where} filtered the content ({status})")
     return None
@@ -178,7 +178,7 @@ def _forbidden(where: str, codes: set[str]) -> ModelError:
     if codes & _ACCESS_CODES:
         return ModelAccessError(f"{where} refused the key (403)")
     # A gateway's moderation or a firewall may mean this text alone, which must count as tried:
-    # held, it would come back for ever. A refused key opens the breaker all the same.
+    # requeued, it would return without end. A refused key still opens the breaker.
     return TransientError(f"{where} refused this text, or the key (403)")
 
 
@@ -190,7 +190,7 @@ def _not_found(refusal: Refusal, codes: set[str], words: str) -> ModelUnavailabl
     if codes & _NOT_FOUND_CODES or _NO_MODEL_WORDS.search(words):
         return ModelUnavailableError(
             f"model '{model}' is not on {where} (404), or this key may not use it; "
-            "compare its name with those that the server offers"
+            "compare its name with the server's list of models"
         )
     if _NO_PATH_WORDS.search(words):
         return ModelUnavailableError(
@@ -220,7 +220,7 @@ def _by_status(refusal: Refusal, codes: set[str]) -> ModelError:
 
 
 def _codes_and_words(body: object) -> tuple[set[str], str]:
-    """The codes and types in an error's body, and its words, all in small letters."""
+    """The codes and types in an error's body, and its text, all in lower case."""
     if isinstance(body, bytes):
         body = body.decode(errors="replace")
     if isinstance(body, str):

@@ -48,7 +48,7 @@ class BreakerEffect(Enum):
 
 
 class Pause(Enum):
-    """Who is not asked for how long."""
+    """What pauses, and for how long."""
 
     UNTIL_PROBED = "the model, until a probe is answered"
     ADAPTIVE = "as the server asks; else fewer calls at once"
@@ -134,8 +134,8 @@ def breaker_effect(
 ) -> BreakerEffect:
     """OPENS, COUNTS or NONE for the breaker of a model; patience: seconds of its shortest call.
 
-    A server that wants to be left alone for longer than a message can wait is as good as away.
-    fallback: whether another model can be asked, so that to leave this one alone costs less.
+    A server that requests a longer pause than a message can wait counts as unavailable.
+    fallback: whether another model can be called, so that pausing this one costs less.
     """
     if pause_asked(error) > patience:
         return BreakerEffect.OPENS

@@ -32,7 +32,7 @@ _DECLINED = {"refusal"}
 _CUT = {"length", "max_tokens", "model_length", "max_output_tokens"}
 _FAILED = {"error", "network_error"}
 CUT_OFF = (
-    "the reply met its limit of tokens before it said anything; raise MODEL_MAX_OUTPUT_TOKENS, or "
+    "the reply reached its token limit before any content; raise MODEL_MAX_OUTPUT_TOKENS, or "
     "turn the model's reasoning off"
 )
 
@@ -46,7 +46,7 @@ def problem(reply: Any) -> ModelError | None:
     if reason in _DECLINED or (isinstance(more, Mapping) and more.get("refusal")):
         return RefusedTextError("the model declined to answer")
     if reason in _FAILED:
-        return TransientError("the server broke its answer off with an error")
+        return TransientError("the server aborted its answer with an error")
     return None
 
 

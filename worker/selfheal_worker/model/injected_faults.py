@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfheal_worker.model.errors import TransientError
 
-# How soon a call goes on that hung on purpose.
+# How soon a call continues that hung by an injected fault.
 _HANG_LOOK = 0.2
 
 

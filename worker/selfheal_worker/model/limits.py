@@ -1,4 +1,4 @@
-"""How often one model is asked and how many times at once, and the pauses its server asks for."""
+"""How often and how concurrently one model is called, and the pauses that its server requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
 from selfheal_worker.randomness import RANDOM
 
-# A server that asks for no pause at all is not asked again at once, all the same.
+# Even if a server requests no pause, it is not called again at once.
 SHORTEST_PAUSE = 0.2
 
 
 class LimitedError(TransientError):
-    """No turn was to be had before the deadline; retry_after: when there may be one, seconds.
+    """There was no turn before the deadline; retry_after: when there may be one, seconds.
 
-    paused: how long the pause still lasts that the server asked for.
+    paused: remaining seconds of the pause that the server requested.
     """
 
     def __init__(
@@ -83,9 +83,10 @@ class Limits:
     ) -> Iterator[None]:
         """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
 
-        longest_pause: a pause of the server is waited for if no more than so many seconds of it are
-        left. given_up: the wait ends when it says so; `wake` has it asked. A pause that the server
-        asks for in the block (retry_after) holds for all, and an overload lowers the limit.
+        longest_pause: a pause of the server is waited for if at most so many seconds of it
+        remain. given_up: the wait ends when it returns True; `wake` has it checked. A pause that
+        the server requests in the block (retry_after) applies to all calls, and an overload lowers
+        the limit.
         """
         sent_at = self._enter(deadline, longest_pause, given_up)
         error: BaseException | None = None
@@ -100,7 +101,7 @@ class Limits:
                 self._changed.notify()
 
     def pause(self, seconds: float) -> None:
-        """Give nobody a turn for so long: the server asked for it."""
+        """Give no turns for so long, as the server requested."""
         with self._changed:
             self._pause(seconds)
 
@@ -125,12 +126,12 @@ class Limits:
         return Concurrency(state.running, min(limits, default=None))
 
     def wake(self) -> None:
-        """Have all who wait look whether they were given up."""
+        """Have all waiting calls check whether they were given up."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody gets a turn any more; who waits for one is told at once."""
+        """Give no more turns; waiting calls fail at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -143,10 +144,10 @@ class Limits:
                 full = until == math.inf
                 if given_up():
                     self._changed.notify()
-                    raise LimitedError("the message was given up while it waited for a turn")
+                    raise LimitedError("the message was abandoned while it waited for a turn")
                 too_long = self._paused - now > longest_pause
                 if too_long or now >= deadline or (until > deadline and not full):
-                    self._changed.notify()  # whoever woke this one meant it for one that goes on
+                    self._changed.notify()  # the wake-up was meant for a call that continues
                     raise self._no_turn(now)
                 if until <= now:
                     self._adaptive = adaptive_limit.sent(self._adaptive)
@@ -186,8 +187,8 @@ class Limits:
 
     def _no_turn(self, now: float) -> LimitedError:
         paused = max(0.0, self._paused - now)
-        why = "the model's limit leaves no turn before the deadline"
+        why = "the model's limit allows no turn before the deadline"
         if paused:
-            why = f"the model's server asked for a pause, {paused:.0f} s of it are left"
+            why = f"the model's server requested a pause, {paused:.0f} s of it remain"
         until = self._next if self._next > now else self._adaptive.not_before
         return LimitedError(why, retry_after=max(0.0, until - now), paused=paused)

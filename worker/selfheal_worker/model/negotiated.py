@@ -1,7 +1,7 @@
-"""A model that is asked with those parameters that its server takes.
+"""A model that is called with the parameters that its server accepts.
 
-A refusal is looked into with our own text, never with a user's: what a text makes a server say
-changes no parameter. What was found holds for the process.
+A refusal is examined with our own text, never with a user's, so that no text can change a
+parameter. The result applies until the process ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Negotiated:
 
     @property
     def bound(self) -> Any:
-        """The client library's model as it is asked now."""
+        """The client library's model with the current parameters."""
         return getattr(self._state[1], "bound", self._state[1])
 
     def invoke(self, messages: Any, /) -> Any:
@@ -84,7 +84,7 @@ class Negotiated:
             for _ in range(MOST_STEPS):
                 try:
                     self._state[1].invoke(self._ours)
-                except Exception as again:  # noqa: BLE001 the caller's own failure is told
+                except Exception as again:  # noqa: BLE001 the caller's own failure is raised
                     if not self._changed(again):
                         break
                 else:
@@ -103,7 +103,7 @@ class Negotiated:
         now = without(before, name, text_of(body))
         LOGGER.warning(
             "%s refuses the parameter %s%s; from now on sent: limit %s, seed %s, temperature %s, "
-            "shape %s. To the warm-up text it said: %s",
+            "shape %s. Its answer to the warm-up text: %s",
             without_userinfo(self._where),
             name,
             f" of {self._config.setting('options')}" if name in before.options else "",

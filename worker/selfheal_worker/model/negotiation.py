@@ -52,9 +52,9 @@ _VALUE = re.compile(r"missing field [`'\"]?value", re.IGNORECASE)
 class Parameters:
     """What is sent beside the conversation. None or False: it is left out.
 
-    structured is the shape as in MODEL_STRUCTURED: schema, tools, json or none; value is the schema
+    structured is as in MODEL_STRUCTURED: schema, tools, json or none; value is the schema
     in the form of text-generation-inference. options are the names that the user chose. refused
-    holds the names that a server refused, so that none is sent again.
+    has the names that a server refused, so that none is sent again.
     """
 
     limit: str | None = _LIMITS[1]
@@ -95,7 +95,7 @@ def _about_a_parameter(status: int, words: str) -> bool:
 
 
 def without(now: Parameters, name: str, words: str = "") -> Parameters:
-    """The parameters after a server refused one with these words: renamed once, then left out."""
+    """The parameters after a server refused one with this message: renamed once, then left out."""
     gone = now.refused | {name}
     if name in _LIMITS:
         other = next((one for one in _LIMITS if one not in gone), None)

@@ -1,9 +1,10 @@
 """Model providers: what one is, how it fails, and how one is found by name.
 
-A provider is built from a `ModelConfig` by a factory. The factories in the box are named in
-`IN_THE_BOX`; any installed package adds one by an entry point in the group `selfheal.providers`
-(``name = "package.module:factory"``). A factory's module is imported only when its name is asked
-for, so that nobody pays for a provider that is not used. `docs/providers.md` shows how to add one.
+A provider is built from a `ModelConfig` by a factory. The built-in factories are named in
+`BUILT_IN_PROVIDERS`; any installed package adds one by an entry point in the group
+`selfheal.providers` (``name = "package.module:factory"``). A factory's module is imported only when
+its provider is configured, so that unused providers cost nothing. `docs/providers.md` shows how to
+add one.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ def _built_in_task() -> Task:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What the user said about the model, and the task that it is for.
+    """The user's settings of the model, and its task.
 
     name and base_url are None when they were not set: the provider then takes its own default or
     raises `ModelConfigError`. deadline is in seconds for one call, concurrency the number of
     threads that call `analyse` at the same time. context_tokens (None: not set) and max_text_bytes
-    say how much is to be read at once. structured says how the answer's shape is asked
-    for: auto, schema, tools, json or none. options are the provider's own; key is the model's name
+    give the size of the context. structured is how the output is constrained: auto,
+    schema, tools, json or none. options are specific to the provider; key is the model's name
     in the list of models, "" for the one that MODEL_PROVIDER and so on describe.
     """
 
@@ -100,7 +101,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which model said something, for results and metrics."""
+    """The model of an answer, for results and metrics."""
 
     provider: str
     name: str
@@ -137,11 +138,11 @@ def counted(input_tokens: object, output_tokens: object) -> Usage | None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said about one text, not yet checked: `task.answer` does that.
+    """The model's answer to one text, not yet validated: `task.answer` does that.
 
     content is the model's JSON (as text, or already parsed) in the shape of the task's schema.
-    pause: seconds that the server wants to be left alone from now on, if it said so. version and
-    fingerprint: of the model that gave this answer; None: the provider's version holds.
+    pause: seconds that the server requests as a pause from now on, if any. version and
+    fingerprint: of the model that gave this answer; None: the provider's version applies.
     """
 
     content: str | Mapping[str, Any]
@@ -192,10 +193,10 @@ class Provider(Protocol):
 
 @runtime_checkable
 class RepairRequest(Protocol):
-    """A provider that can be told what was wrong with an answer; optional."""
+    """A provider that can repair an answer; optional."""
 
     def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
-        """Ask about text once more: the model said `said`, which was refused for `problem`."""
+        """Call the model once more: it answered `said`, which is invalid because of `problem`."""
 
 
 Factory = Callable[[ModelConfig], Provider]
@@ -242,7 +243,7 @@ def _check_url(config: ModelConfig) -> None:
 def _unfit(error: Exception, config: ModelConfig) -> ModelConfigError:
     """What to raise, without a traceback: a client library may quote its settings, the key too."""
     return ModelConfigError(
-        f"{config.setting('provider')}={config.provider} cannot be made from its settings "
+        f"{config.setting('provider')}={config.provider} cannot be created from its settings "
         f"({config.setting('options')}, {config.setting('base_url')}) or HTTPS_PROXY and the like: "
         f"{type(error).__name__}: {brief(error, config)}"
     )
@@ -267,14 +268,14 @@ def missing(error: ModuleNotFoundError, provider: str) -> str:
     """What to say of a package that is not there: its name, and how it comes."""
     said = f"needs the Python module {error.name!r}, which is not installed"
     if provider in PACKAGES:
-        said += f"; pip install {PACKAGES[provider]} brings it"
+        said += f"; pip install {PACKAGES[provider]} provides it"
     if provider in REQUIREMENTS:
         said += f", in an image the build argument REQUIREMENTS={REQUIREMENTS[provider]}"
     return said
 
 
 def names() -> list[str]:
-    """The names of all providers that can be asked for."""
+    """The names of all available providers."""
     return sorted({*BUILT_IN_PROVIDERS, *_installed()})
 
 

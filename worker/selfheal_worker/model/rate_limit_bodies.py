@@ -1,4 +1,4 @@
-"""How long an overloaded server wants to be left alone, from the body of its refusal. Pure.
+"""The pause that an overloaded server requests in the body of its refusal. Pure.
 
 Google (its OpenAI-compatible server too) sends no Retry-After, but google.rpc.RetryInfo in the
 details of the error; OpenAI, Azure and Groq write it into the message as well.
@@ -27,7 +27,7 @@ _WORDS = re.compile(
 
 
 def pause_in_body(body: object, now: float) -> float | None:
-    """Seconds, at most `LONGEST_BODY_PAUSE`; None where nothing was said. now: Unix seconds."""
+    """Seconds, at most `LONGEST_BODY_PAUSE`; None if there is none. now: Unix seconds."""
     if isinstance(body, bytes):
         body = body.decode(errors="replace")
     if isinstance(body, str):
@@ -40,7 +40,7 @@ def pause_in_body(body: object, now: float) -> float | None:
 
 
 def _pauses(body: object, now: float) -> Iterator[float]:
-    """What fields ask for, then what messages do."""
+    """The pause in fields, then that in messages."""
     members = list(_members(body))
     for name, value in members:
         if isinstance(value, bool | dict | list):

@@ -37,7 +37,7 @@ _PARAMETER = re.compile(r'([a-z][a-z0-9_-]*)\s*=\s*"?(-?[0-9][0-9.]*)')
 def pause_asked(
     headers: Mapping[str, str], now: float, *, refused: bool, overloaded: bool = False
 ) -> float | None:
-    """Seconds until the next call, at most `LONGEST_PAUSE`; None where nothing was said.
+    """Seconds until the next call, at most `LONGEST_PAUSE`; None if there is none.
 
     refused: the answer is an error, where Retry-After counts before what is left of a quota.
     overloaded: its status says that there are too many calls, so that a reset alone counts where

@@ -1,9 +1,9 @@
 """Whether a refusal is about the text or about every text.
 
-A server that was reconfigured, or given a setting that it does not take, refuses all texts in the
-same words as one that is too long. Before a refused text may become a dead letter, the model must
-have taken another text since: an answer to a neighbour, or to a text of ours. A message that may
-come again does not wait for that: by its second refusal its neighbours have been answered.
+A server that was reconfigured, or given a setting that it does not accept, refuses all texts with
+the same message as one that is too long. Before a refused text may be dead-lettered, the model must
+have accepted another text since: an answer to another message, or to our test text. A message that
+may be retried does not wait for that: by its second refusal others have been answered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from selfheal_worker.model.errors import (
 )
 from selfheal_worker.model.provider import UnconfirmedRefusalError
 
-#: Seconds for which an answer also vouches for refusals that name their cause (too long, filtered).
+#: Seconds for which an answer also confirms refusals that name their cause (too long, filtered).
 NAMED_CAUSE = 5.0
 #: Seconds after an answer in which refusals that name no cause have no text of ours sent, where
 #: their messages may come again. A server that refuses all is noticed so much later.
@@ -71,10 +71,11 @@ class Refusals:
     ) -> None:
         """Return if the refusal of a call that began at `begun` is about its text.
 
-        probe sends a text of ours; it is called only if no answer shows already that the model
-        takes texts, and by one thread at a time. Raises ModelUnavailableError if the model refuses
-        that as well, TransientError if there is no time to find out, UnconfirmedRefusalError if the
-        message may be tried again and would wait for the proof, and what else probe raises.
+        probe sends our test text; it is called only if no answer shows already that the model
+        accepts texts, and by one thread at a time. Raises ModelUnavailableError if the model
+        refuses that as well, TransientError if there is no time to find out,
+        UnconfirmedRefusalError if the message may be retried and would wait for the proof, and what
+        else probe raises.
         """
         named = isinstance(error, TextTooLongError | ContentFilteredError)
         needed = begun - NAMED_CAUSE if named else begun
@@ -88,7 +89,9 @@ class Refusals:
         if not self._checking.acquire(timeout=0.0 if later else _left(deadline, self._clock())):
             if later:
                 raise _unconfirmed(error)
-            raise TransientError("the model refused a text, and there was no time to send another")
+            raise TransientError(
+                "the model refused a text, and there was no time to send a test text"
+            )
         try:
             if self._taken_at >= needed:
                 return
@@ -109,7 +112,8 @@ class Refusals:
             pass  # it took the text, whatever it made of it
         except RefusedTextError as own:
             raise ModelUnavailableError(
-                f"the model refuses every text, ours too: {own}; check its name and options"
+                f"the model refuses every text, including our test text: {own}; "
+                "check its name and options"
             ) from error
         self.taken(asked)
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from selfheal_worker.config import BUILT_IN, NamedModel, Settings
 from selfheal_worker.model import context, errors, provider
-from selfheal_worker.model.chain import Call, Chain, Member, nothing
+from selfheal_worker.model.analysis import Call, nothing
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.limits import Limits
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig, Origin
 from selfheal_worker.task import prompt
 from selfheal_worker.task.task import Task
@@ -128,7 +130,7 @@ def _plain(settings: Settings, task: Task) -> ModelConfig:
 
 
 def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> ModelConfig:
-    """What a named model says itself, else what holds for all."""
+    """The setting of a named model, otherwise the common one."""
     common = _plain(settings, task)
     said = {
         field: own
@@ -153,7 +155,7 @@ def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> Mode
 
 
 def _server(config: ModelConfig) -> tuple[str, str, str]:
-    """Who gets to see a model's key: nobody whom it was not set for."""
+    """Which server gets a model's key: only the one that it was set for."""
     # LangChain's names begin with whose model it is, and each of them has a server of its own.
     whose = (config.name or "").partition(":")[0] if config.provider == "langchain" else ""
     return config.provider, whose, (config.base_url or "").rstrip("/")

@@ -1,6 +1,6 @@
-"""The parts of JSON schema that servers take to constrain an answer, and OpenAI's forms. Pure.
+"""The parts of JSON schema that servers accept to constrain an answer, and OpenAI's forms. Pure.
 
-What is left out here is held by the check of the answer (`task.answer`) all the same.
+What is left out here is still checked by the validation of the answer (`task.answer`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""When workers that share an overloaded server hand its slots over to each other. Pure.
+"""When workers that share an overloaded server rotate its slots. Pure.
 
-Workers know nothing of each other, but their clocks agree. At times that are the same for all
-(whole multiples of a period in Unix time) each lets its calls end and sends no new ones for about
-as long as one takes; those that were refused ask just then, the longest refused first, and have the
-slots before the others come back. Where clocks disagree by more than a call takes, slots are handed
-over by chance only: capacity and calls stay as they are, waits become longer. Times are seconds.
+Workers do not know each other, but their clocks agree. At times that are the same for all (whole
+multiples of a period in Unix time) each lets its calls end and sends no new ones for about the
+duration of one; those that were refused call at that moment, the longest refused first, and have
+the slots before the others return. If clocks differ by more than the duration of a call, slots
+rotate only by chance: capacity and calls do not change, waits become longer. Times are seconds.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import math
 
 #: A period is so many calls long, at least; and so many seconds.
 CALLS, SHORTEST = 36, 10.0
-# In calls after the boundary: those that were refused begin to ask, and are spread over so many.
+# In calls after the boundary: those that were refused start to call, and are spread over so many.
 _ASK, _ASK_SPREAD = 1.0, 0.6
-# Who was refused at so many boundaries asks earlier, by so much.
+# A worker refused at so many boundaries calls earlier, by so much.
 _OLD, _OLD_EARLIER = 12, 0.35
-# Who let its slots go asks again, and is spread over so many.
+# A worker that released its slots calls again, and is spread over so many.
 _RETURN, _RETURN_SPREAD = 1.7, 0.5
 
 
@@ -42,14 +42,14 @@ def boundary(which: int, ahead: float, length: float) -> float:
 
 
 def asks_at(begun: float, seconds: float, missed: int, chance: float) -> tuple[float, float]:
-    """The earliest that one asks for whom there was no slot, and when this one does.
+    """The earliest call of a worker without a slot, and when this one calls.
 
-    begun: the boundary; seconds: a call takes; missed: boundaries at which it asked in vain.
+    begun: the boundary; seconds: duration of a call; missed: boundaries at which it was refused.
     """
     first = begun + seconds * (_ASK - _OLD_EARLIER * min(1.0, (missed + 1) / _OLD))
     return first, first + seconds * _ASK_SPREAD * chance / (missed + 2)
 
 
 def returns_at(begun: float, seconds: float, chance: float) -> float:
-    """When one asks again that let its slots go at the boundary."""
+    """When a worker calls again that released its slots at the boundary."""
     return begun + seconds * (_RETURN + _RETURN_SPREAD * chance)

@@ -1,7 +1,7 @@
-"""Numbers that a server reports beside an answer: what is no count is left out. Pure.
+"""Token counts that a server reports with an answer; invalid ones are left out. Pure.
 
-They are for metrics, and never decide whether there is an answer. Some servers say -1, NaN or a
-word of what they do not know, and the client libraries fail at it with the answer in their hands.
+They are for metrics, and never decide whether there is an answer. Some servers report -1, NaN or a
+string if they do not know, and the client libraries then fail although there is an answer.
 """
 
 from __future__ import annotations

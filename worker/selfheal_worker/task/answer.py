@@ -46,13 +46,13 @@ def check(
 ) -> ValidatedAnswer:
     """Bring a model's answer about text into the task's schema. Raises `BadVerdictError`.
 
-    Letter case, synonyms, percentages, and a fence, thoughts or talk around the JSON are mended; a
-    label outside its set or a missing field is not. A number out of its range is not either, but
-    for clamp: then it becomes the range's nearer end.
+    Letter case, synonyms, percentages, and a fence, reasoning or prose around the JSON are
+    repaired; a label outside its set or a missing field is not. A number out of its range is only
+    repaired with clamp: it is set to the nearer bound.
     """
     said = _object(content, task)
     values = {one.name: _value(one, said.get(one.name), text, clamp) for one in task.fields}
-    # What was said, not what is left of it: a field may be shorter than a line of the prompt.
+    # The original answer, not the parsed one: a field may be shorter than a line of the prompt.
     for one in task.fields:
         if leaks.repeats(_free_words(one, said.get(one.name)), task.secrets, text):
             raise InvalidAnswerError("the answer repeats the instructions")
@@ -60,7 +60,7 @@ def check(
 
 
 def _free_words(one: Field, value: object) -> list[str]:
-    """What of a value is the model's own words."""
+    """The parts of a value that the model wrote."""
     if isinstance(one, Words) and isinstance(value, str):
         return [value]
     if isinstance(one, Phrases) and not one.verbatim and isinstance(value, list | tuple):
@@ -85,7 +85,7 @@ def _object(content: str | Mapping[str, Any], task: Task) -> Mapping[str, Any]:
         return answer_json.unwrapped(content, wanted)
     found = answer_json.find(content, wanted)
     if found is None:
-        raise InvalidAnswerError("the answer holds no JSON object")
+        raise InvalidAnswerError("the answer contains no JSON object")
     return found
 
 
@@ -192,7 +192,7 @@ def _phrases(one: Phrases, value: object, text: str) -> list[str]:
 
 
 def _phrase(one: Phrases, phrase: str, excerpts: Excerpts) -> str | None:
-    """The phrase as it may be given back: a verbatim one in the text's own spelling."""
+    """The phrase for the result: a verbatim one in the text's own spelling."""
     if not phrase or len(phrase) > one.longest:
         return None
     if not one.verbatim:

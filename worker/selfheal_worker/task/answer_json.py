@@ -32,7 +32,7 @@ _BEGIN = re.compile(
     r"|<\|channel>thought)",
     re.IGNORECASE | re.MULTILINE,
 )
-#: Where an object may begin, or a string that holds one.
+#: Where an object may begin, or a string that contains one.
 _START = re.compile(r'\{\s*["}]|"(?:\s|\\[nrt])*(?:\[(?:\s|\\[nrt])*)?\{(?:\s|\\[nrt])*\\"')
 #: What stands before a string in an object or a list; after a word a comma is one of a sentence.
 _MEMBER = re.compile(r'(?:[\[{]|["\]}\d]\s*[:,])\s*\Z')
@@ -45,7 +45,7 @@ _LEAST_BUDGET = 4096
 _DEEP = 8192
 _MOST_PARTS = 512
 _MOST_ENCODINGS = 3
-#: Members that hold a tool's arguments as a string, as OpenAI's API has them.
+#: Members with a tool's arguments as a string, as in OpenAI's API.
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _DECODER = json.JSONDecoder()
 
@@ -96,7 +96,7 @@ def _best(found: Iterator[Mapping[str, Any]], wanted: Wanted) -> Mapping[str, An
 
 
 def _decoded(content: str) -> Iterator[tuple[int, int, Any]]:
-    """Objects, and strings that hold one: where they begin and end, none inside of another."""
+    """Objects, and strings that contain one: where they begin and end, none inside another."""
     starts = [match.start() for match in _START.finditer(content)][-_MOST_STARTS:]
     budget = max(_LEAST_BUDGET, _MOST_READINGS * len(content))
     done = 0
@@ -147,7 +147,7 @@ def _last(mark: re.Pattern[str], content: str, spans: Collection[tuple[int, int]
 def _parts(value: Any, wanted: Wanted, encodings: int) -> Iterator[Mapping[str, Any]]:
     """The objects in a decoded value, in their order; of an object that has a field itself alone.
 
-    Behind a field there may be words of the text, whose sender must not choose the answer.
+    After a field there may be a quote of the text, whose author must not choose the answer.
     """
     waiting = [value]
     for _ in range(_MOST_PARTS):

@@ -1,7 +1,7 @@
 """Finding an excerpt in a text though a model has copied it in another spelling. Pure.
 
 Models join lines, straighten quotation marks, and write é as one character where the text has two.
-The excerpt is given back as it stands in the text.
+The excerpt is returned as it is written in the text.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _ALIKE = str.maketrans(
         **dict.fromkeys("“”„‟″«»", '"'),
         **dict.fromkeys("‐‑‒–—―−", "-"),
         "…": "...",
-        # Not to be seen: zero-width characters, soft hyphens, and what the prompt puts in.
+        # Invisible: zero-width characters, soft hyphens, and what the prompt inserts.
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
     }
 )
 
 
 class Excerpts:
-    """Looks for excerpts of one text; the text is folded once, and only when it must be."""
+    """Finds excerpts of one text; the text is folded once, and only if needed."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""Whether an answer gives back the instructions. Pure."""
+"""Whether an answer repeats the instructions. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST = 40
 def repeats(said: Iterable[str], secrets: tuple[str, ...], text: str) -> bool:
     """Whether any piece of `LEAST` characters of a secret is in what was said, but not in the text.
 
-    Blanks and letter case make no difference; pieces of a list are looked at together too.
+    Blanks and letter case make no difference; pieces of a list are read together too.
     """
     parts = [_plain(one) for one in said]
     known = _pieces(secrets)

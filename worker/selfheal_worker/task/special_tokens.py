@@ -1,7 +1,7 @@
 """Special tokens of chat templates in a text. Pure.
 
-Some servers look for them in a message's content too, and would take `<|im_end|>` in a customer's
-text for the end of the message. A zero-width space makes plain characters of them.
+Some servers interpret them in a message's content too, and would treat `<|im_end|>` in a
+customer's text as the end of the message. A zero-width space turns them into plain characters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is asked of a model: a task is data, read from a file (`task.task_file`). Pure.
+"""A task for a model: data, read from a file (`task.task_file`). Pure.
 
 A task has a prompt, a JSON schema of a small subset, whose properties are the fields of an answer,
-and examples. `task.prompt` makes messages of it, `task.answer` holds answers to it.
+and examples. `task.prompt` creates messages from it, `task.answer` validates answers against it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_WHOLE = 100
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One of a fixed set. words: what stands for a label, in lower case, the label itself too."""
+    """One of a fixed set. words: synonyms of a label, in lower case, and the label itself."""
 
     name: str
     labels: tuple[str, ...]
@@ -50,7 +50,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words of the model's own, at most longest characters."""
+    """Text written by the model, at most longest characters."""
 
     name: str
     longest: int
@@ -97,7 +97,7 @@ class Task:
     schema: Mapping[str, Any]
     fields: tuple[Field, ...]
     examples: tuple[Example, ...] = ()
-    # What no answer may give back: the prompt's lines that are long enough to be its own.
+    # What no answer may repeat: the prompt's lines that are long enough to be distinctive.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def described(self) -> dict[str, str]:
@@ -112,8 +112,8 @@ class Task:
     def grammar(self) -> dict[str, Any]:
         """The schema as a model server gets it, to constrain what it writes.
 
-        Servers make a grammar of it, which knows lists of values and lengths, but no range of
-        fractions: a small model says 1.5 then, each time that it is asked. So ranges become lists.
+        Servers derive a grammar from it, which supports lists of values and lengths, but no range
+        of fractions: a small model would answer 1.5 each time. Ranges therefore become lists.
         """
         return {
             "type": "object",

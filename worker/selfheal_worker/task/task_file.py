@@ -1,4 +1,4 @@
-"""Task files: read, and held to what is allowed; all that is wrong is told at once."""
+"""Task files: reading and validation; all errors are reported at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_LABEL = 64
 _MAX_PROMPT = 16_000
 _LONGEST_WORDS = 2000
 _MOST_ITEMS = 50
-# A shorter line of a prompt may well be said by chance.
+# A shorter line of a prompt may occur in an answer by chance.
 _SECRET_LINE = 40
 _KEYS = {"name", "version", "subject", "prompt", "schema", "synonyms", "examples"}
 _SCHEMA_KEYS = {"type", "properties", "required", "additionalProperties", "title", "description"}
@@ -178,7 +178,7 @@ class _Reader:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
             self.wrong(where, "must be a name of letters, digits and _")
         if name in RESERVED:
-            self.wrong(where, "is a field that the worker itself writes; take another name")
+            self.wrong(where, "is a field that the worker itself writes; use another name")
         kind = schema.get("type") if isinstance(schema, dict) else None
         if not isinstance(kind, str) or kind not in _PROPERTY_KEYS:
             self.wrong(where, f"must have one type: {', '.join(_PROPERTY_KEYS)}")
@@ -239,7 +239,7 @@ class _Reader:
             else:
                 for other in others:
                     if words.setdefault(other.strip().lower(), label) != label:
-                        self.wrong(where, f"{other!r} stands for another label too")
+                        self.wrong(where, f"{other!r} is also a synonym of another label")
 
     def _number(self, name: str, schema: Mapping[str, Any], where: str) -> Number | None:
         ends = [schema.get("minimum"), schema.get("maximum")]
@@ -248,7 +248,7 @@ class _Reader:
             return None
         low, high = (float(end) for end in ends if end is not None)
         if not abs(low) + abs(high) < 1e15:
-            self.wrong(where, "must have a minimum and a maximum nearer to 0 than 10 to the 15th")
+            self.wrong(where, "must have a minimum and a maximum between -10^15 and 10^15")
         elif not low < high:
             self.wrong(where, "must have a minimum below its maximum")
         return Number(name, low, high, whole=schema["type"] == "integer")
@@ -313,5 +313,5 @@ def _why_odd(name: str, task: Task, answer: Mapping[str, Any]) -> str:
     if one is None:
         return "is not a field of the schema"
     if isinstance(one, Phrases) and one.verbatim:
-        return "must be pieces of the text, letter by letter"
-    return f"must be written as the schema has it (got {json.dumps(answer.get(name))[:80]})"
+        return "must be verbatim excerpts of the text"
+    return f"must be written as in the schema (got {json.dumps(answer.get(name))[:80]})"

@@ -21,13 +21,14 @@ pytest.importorskip("langchain_openai")
 pytest.importorskip("langchain")
 
 from selfheal_worker.model import provider as model
-from selfheal_worker.model.chain import Chain, Member
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import (
     ModelError,
     OverloadedError,
     RefusedTextError,
     TransientError,
 )
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Provider
 from selfheal_worker.task import task_file
 from tests.pure.worker.dialects.litellm import LiteLLM

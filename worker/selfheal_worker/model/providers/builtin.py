@@ -42,7 +42,7 @@ class Builtin:
         )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
     def _loaded(self) -> Classifier:
         if self._classifier is None:

@@ -1,7 +1,7 @@
-"""What all chat models have in common: how they are asked, and what their failures mean.
+"""What all chat models have in common: how they are called, and what their failures mean.
 
-LangChain's own structured output is not used: it takes more than twice the CPU a call, and hides
-errors that decide here.
+LangChain's own structured output is not used: it takes more than twice the CPU per call, and hides
+errors that matter here.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
 # Of all that a server sends in answer to one call, and of what is unpacked from it.
 _MOST_BYTES = 4 << 20
-# Of an answer's text: to look for JSON in more takes seconds that no deadline ends.
+# Of an answer's text: finding JSON in more takes seconds that no deadline limits.
 _LONGEST_CONTENT = 1 << 20
 # Of a version that a server reports: results and metrics carry it.
 _LONGEST_NAME = 200
-# A server that is gone without a word (its node died) is found in seconds, however long a call may
+# A server that vanished (its node died) is detected in seconds, however long a call may
 # take: its kernel does not answer. One that thinks does.
 _SILENCE = 15
 _WATCHED = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
@@ -76,7 +76,7 @@ class Model(Protocol):
 
 
 class Call(threading.local):
-    """What the thread's call of the moment must know: its deadline, and what the server asked."""
+    """State of the thread's current call: its deadline, and the pause that the server requested."""
 
     deadline: float = 0.0
     pause: float | None = None
@@ -183,11 +183,11 @@ class Chat:
         self._quoted = ""
 
     def analyse(self, text: str, deadline: float) -> Answer:
-        """Ask about text."""
+        """Call the model with text."""
         return self._ask([*self._before, prompt.question(self._config.task, text)], deadline)
 
     def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
-        """Ask again, telling what was wrong with the first answer."""
+        """Call it again, with the problem of the first answer."""
         return self._ask(prompt.repair_request(self._config.task, text, said, problem), deadline)
 
     def close(self) -> None:
@@ -208,7 +208,7 @@ class Chat:
             reply = self._chat.invoke(list(messages))
         except ModelError:
             raise
-        except Exception as error:  # noqa: BLE001 whatever it is, it is told as one of ours
+        except Exception as error:  # noqa: BLE001 any exception is raised as one of ours
             if (cut := _cut_off(error)) is not None:
                 return cut
             if ours:
@@ -242,7 +242,7 @@ class Chat:
         return self.version
 
     def _quote(self, error: Exception) -> None:
-        """Log what the server said of the warm-up text, which is ours; once for the same words."""
+        """Log the server's message about our warm-up text; once for the same message."""
         status, body = refusal_of(error) or (0, "")
         said = brief(ValueError(text_of(body)), self._config) if body else ""
         if said and said != self._quoted:
@@ -260,7 +260,7 @@ class Chat:
 
 
 def tokens_to_request(config: ModelConfig) -> int:
-    """The context to ask a server for: what the longest text needs, up to the ceiling."""
+    """The context to request from a server: what the longest text needs, up to the maximum."""
     wanted = context.tokens_wanted(
         prompt_bytes=prompt.size(config.task),
         text_bytes=config.max_text_bytes,
@@ -270,7 +270,7 @@ def tokens_to_request(config: ModelConfig) -> int:
 
 
 def explain(error: Exception, where: str, model: str, pause: float | None = None) -> ModelError:
-    """What an exception of a client library means. Never quotes what may hold the text.
+    """What an exception of a client library means. Never quotes what may contain the text.
 
     The libraries have no common base; they agree on `status_code`, on `response`, and on raising
     from httpx's errors.
@@ -297,7 +297,8 @@ def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -
     kinds = {name for one in causes for name in _kinds(one)}
     if kinds & {"LocalProtocolError", "UnicodeEncodeError"}:
         return ModelUnavailableError(
-            f"the request to {where} cannot be sent: a header holds what HTTP does not allow; "
+            f"the request to {where} cannot be sent: "
+            "a header contains characters that HTTP does not allow; "
             "check the API key and the headers in the model's options"
         )
     if "ProxyError" in kinds:
@@ -366,17 +367,17 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
     if any("timeout" in kind.lower() for kind in kinds):
         return TransientError("the model did not answer before the deadline")
     if kinds & {"HTTPError", "RequestError", "TransportError"}:
-        return TransientError("the call broke off")
+        return TransientError("the call was aborted")
     if "ConnectionError" in kinds:
         return ModelUnavailableError(f"no answer from {where}")
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
         # Half an HTTP body, or JSON that is no chat reply.
-        return BadOutputError(f"no chat reply: {type(error).__name__}")
+        return BadOutputError(f"not a chat reply: {type(error).__name__}")
     return TransientError(f"the call failed: {type(error).__name__}")
 
 
 def _pause(response: httpx.Response) -> float | None:
-    """What an answer asks for: an error with Retry-After, either with what is left of a quota."""
+    """The pause that an answer requests: an error by Retry-After, any answer by its quota."""
     if response.is_error or any("ratelimit" in name.replace("-", "") for name in response.headers):
         overloaded = response.status_code in OVERLOADED
         refused = response.is_error
@@ -410,7 +411,7 @@ def _kinds(error: BaseException) -> list[str]:
 
 
 def retry_after(headers: Mapping[str, str], status: int) -> float | None:
-    """Seconds that the headers of a refusal ask for."""
+    """Seconds that the headers of a refusal request."""
     return pause_asked(headers, time.time(), refused=True, overloaded=status in OVERLOADED)
 
 
@@ -438,7 +439,7 @@ def _headers(error: BaseException) -> Mapping[str, str] | None:
 
 
 def _body(error: BaseException) -> object:
-    """What the server said, as the client libraries keep it; for the classification alone."""
+    """The server's message, as the client libraries keep it; only for the classification."""
     body = getattr(error, "body", None) or getattr(error, "error", None)
     if body:
         return body
@@ -470,7 +471,7 @@ def _content(reply: Any, tool: str = "") -> str | Mapping[str, Any]:
 
 def _short_enough(content: str) -> str:
     if len(content) > _LONGEST_CONTENT:
-        raise BadOutputError(f"the reply has {len(content)} characters, more than any answer has")
+        raise BadOutputError(f"the reply has {len(content)} characters, more than any valid answer")
     return content
 
 

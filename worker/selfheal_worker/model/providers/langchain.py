@@ -20,7 +20,7 @@ from selfheal_worker.model.providers.chat import Chat, Http, tokens_to_request
 #: have a time-out of their own name and meaning, or none: their calls run in threads.
 _OPENAI = ("openai", "azure_openai")
 _OLLAMA = "ollama"
-#: Options that no server sees.
+#: Options that are not sent to a server.
 _OF_THE_CLIENT = {
     *("model", "model_provider", "base_url", "api_key", "timeout", "max_retries", "client_kwargs"),
     *("sync_client_kwargs", "default_headers", "http_client", "streaming", "model_kwargs"),
@@ -130,7 +130,7 @@ class _Asked:
         return {name: value for name, value in settings.items() if value is not None}
 
     def _for_ollama(self, http: Http) -> dict[str, Any]:
-        """Time-outs, the key, and a context that holds the text (as `model.providers.ollama`)."""
+        """Timeouts, the key, and a context that fits the text (as `model.providers.ollama`)."""
         config = self._config
         tokens = tokens_to_request(config)
         given = config.options.get("num_ctx", tokens)
@@ -146,7 +146,7 @@ class _Asked:
 
 
 def _shaped(chat: Any, config: ModelConfig, structured: str, *, whole: bool) -> Any:
-    """The model, told in which shape to answer; whole: in one piece, as a stream has no end."""
+    """The model with its output constraint; whole: without streaming, as a stream has no end."""
     more: dict[str, Any] = {"stream": False} if whole else {}
     if structured == "tools":
         try:

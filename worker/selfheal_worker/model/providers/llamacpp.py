@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import llama_cpp  # noqa: F401 LangChain imports it late; here its absence is told as a package's
+import llama_cpp  # noqa: F401 LangChain imports it late; here its absence is reported as a package's
 
 from selfheal_worker.model import schema_subsets
 from selfheal_worker.model.errors import (
@@ -30,13 +30,13 @@ with warnings.catch_warnings():
     from langchain_community.chat_models.llamacpp import ChatLlamaCpp
 
 _CONTEXT_TOKENS = 4096
-# So many tokens of a prompt are read between two looks at the clock. LangChain's own 8 reads a
+# So many tokens of a prompt are read between two reads of the clock. LangChain's own 8 reads a
 # prompt at a fraction of the speed, llama.cpp's 512 takes a large model a minute.
 _BATCH_TOKENS = 64
 
 
 class LlamaCpp:
-    """One model in memory, one call at a time; the clock is looked at before each token."""
+    """One model in memory, one call at a time; the clock is read before each token."""
 
     def __init__(self, config: ModelConfig, file: Path) -> None:
         self._config = config
@@ -105,7 +105,7 @@ class LlamaCpp:
         return reply
 
     def _watch(self, client: Any) -> None:
-        """Have the clock looked at wherever the model reads: a long prompt takes its time too."""
+        """Have the clock read wherever the model reads: a long prompt takes its time too."""
         read = client.eval
 
         def watched(tokens: Sequence[int]) -> None:

@@ -42,7 +42,7 @@ class Ollama(Chat):
         http = Http(config)
         base_url = (config.base_url or DEFAULT_BASE_URL).rstrip("/")
         settings: dict[str, Any] = {
-            # Else the server takes 4,096 and cuts what is longer without a word (ollama#3839). The
+            # Otherwise the server uses 4,096 and truncates longer input silently (ollama#3839). The
             # same for each call: another value would have it load the model again.
             "num_ctx": tokens_to_request(config),
             "reasoning": False,
@@ -94,9 +94,9 @@ class Ollama(Chat):
         return super()._ask(messages, deadline, ours=ours)
 
     def _look_again(self, deadline: float) -> None:
-        """See whether the model was pulled anew, in one thread and not for each call.
+        """Check whether the model was pulled again, in one thread and not for each call.
 
-        A server that does not say keeps the version that it had.
+        If the server does not answer, the previous version stays.
         """
         now = time.monotonic()
         left = min(_LATER_LOOK, (deadline - now) / 4)
@@ -127,7 +127,9 @@ class Ollama(Chat):
         except httpx.HTTPError as error:
             raise _no_answer(error, self._where) from None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ModelUnavailableError(f"{self._where} does not speak as Ollama does") from None
+            raise ModelUnavailableError(
+                f"{self._where} does not answer like an Ollama server"
+            ) from None
         finally:
             call.deadline = until
         for name in (self.model, f"{self.model}:latest"):
@@ -146,10 +148,10 @@ def _digest_of(listed: Mapping[str, Any]) -> str:
 
 
 def _no_answer(error: httpx.HTTPError, where: str) -> ModelUnavailableError:
-    """What it means that a look at the server was not answered."""
+    """What it means that a probe of the server was not answered."""
     strange = isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError)
     if strange and "disconnected" not in str(error):  # a server that stops just goes
-        return ModelUnavailableError(f"{where} does not speak as Ollama does")
+        return ModelUnavailableError(f"{where} does not answer like an Ollama server")
     told = explain(error, where, "")
     if isinstance(told, ModelUnavailableError):
         return told

@@ -34,7 +34,7 @@ _OF_THE_CLIENT = {
     *("default_query", "use_responses_api", "streaming", "organization", "openai_organization"),
     *("openai_proxy", "model_kwargs", "extra_body", "disabled_params", "tags", "metadata"),
 }
-#: Options that hold parameters.
+#: Options that contain parameters.
 _HOLDERS = ("model_kwargs", "extra_body")
 
 
@@ -136,7 +136,7 @@ class _Asked:
 
 
 def _kept(options: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """The options without what a server refused, also inside of those that hold parameters."""
+    """The options without those that a server refused, also inside nested parameters."""
     kept = {name: value for name, value in options.items() if name not in refused}
     for holder in _HOLDERS:
         if isinstance(kept.get(holder), Mapping):
@@ -145,9 +145,9 @@ def _kept(options: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]
 
 
 def _shaped(chat: Any, structured: str, task: Task) -> Any:
-    """The model, told in which shape to answer.
+    """The model with its output constraint.
 
-    Not by the client's own response_format: it would parse the answer too, and fail where a reply
+    Not by the client's own response_format: it would also parse the answer, and fail if a reply
     has an error and no answer.
     """
     match structured:

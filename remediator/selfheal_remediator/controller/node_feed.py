@@ -1,0 +1,147 @@
+"""The watch of Nodes and what follows from it.
+
+`changed`, `listed` and `failed` are called in the thread `nodes`, and only post; `age` may be asked
+from any thread; all else runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.controller.node_writer import NodeWriter
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.healing.runner import Healer
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import WATCH_LOST, Change, Reflector
+from selfheal_remediator.kube.objects import Node, node_from_json
+from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.pool import Post
+
+log = logging.getLogger(__name__)
+
+
+class NodeFeed:
+    """See the module."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        planner: Planner,
+        writer: NodeWriter,
+        healer: Healer,
+        mode: Mode,
+        post: Post,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        stop: threading.Event,
+    ) -> None:
+        self._planner, self._writer, self._healer, self._mode = planner, writer, healer, mode
+        self._post, self._metrics, self._clock = post, metrics, clock
+        self._source = api.nodes()
+        self.reflector = Reflector(
+            self._source, node_from_json, _name, self.changed, self.listed, _failed, stop
+        )
+        #: Whether all nodes were listed in this term of leadership, and whether ever.
+        self.synced = False
+        self.known_once = False
+        #: The request for a list of nodes that has to be answered before anything is done.
+        self._list_wanted = 0
+
+    def start(self, stop: threading.Event) -> None:
+        """Begin to watch, in a thread of its own."""
+        supervision.start("nodes", self.reflector.run, stop)
+
+    def close(self) -> None:
+        """End the request under way."""
+        self._source.close()
+
+    def age(self) -> float:
+        """Seconds since the watch's last sign of life."""
+        return time.monotonic() - self.reflector.last_contact
+
+    def silent(self) -> str:
+        """Why what is known of nodes cannot be gone by, empty = it can."""
+        age = self.age()
+        return f"the node watch is silent for {age:.0f}s" if age > WATCH_LOST else ""
+
+    def list_again(self) -> None:
+        """What a predecessor did a moment ago may not have come by the watch yet, and the limits
+        have to count it: all nodes are read again before anything is done."""
+        self.synced = False
+        self._list_wanted = self.reflector.ask_relist()
+
+    def end_stale_watch(self) -> bool:
+        """While a list is wanted, end the watch under way (it may have begun only just now);
+        returns whether one was wanted."""
+        if not self.reflector.relist_pending:
+            return False
+        self._source.close()
+        return True
+
+    # -- in the thread `nodes` -----------------------------------------------------------
+
+    def changed(self, change: Change[Node]) -> None:
+        """A node changed."""
+        self._post(partial(self.node_changed, change))
+
+    def listed(self) -> None:
+        """All nodes were read."""
+        reflector = self.reflector
+        nodes = tuple(reflector.items.values())
+        self._post(partial(self._went_back, nodes, reflector.list_version))
+        self._post(partial(self.all_known, reflector.answers))
+
+    # -- in the main thread --------------------------------------------------------------
+
+    def node_changed(self, change: Change[Node]) -> None:
+        """Take in a change of one node."""
+        self._planner.apply(change, self._clock())
+        if change.new is not None:
+            self._writer.node_seen(change.new, restored=change.restored)
+        elif change.old is not None:
+            self._healer.healing.node_gone(change.key)
+            self._writer.node_gone(change.old.uid)
+
+    def _went_back(self, nodes: Iterable[Node], version: int) -> None:
+        """Take in what is listed older than it is known, after a restore of etcd."""
+        for node in self._planner.listed(nodes, version, self._clock()):
+            log.warning("%s is older than it was: etcd was restored", node.name)
+            self._writer.node_seen(node, restored=True)
+
+    def all_known(self, answers: int) -> None:
+        """A list has ended; answers: the last request for one that it answers."""
+        if not self.known_once:
+            self.known_once = True
+            log.info("%d nodes known", len(self._planner.entries))
+            warn_of_unknown_conditions(self._planner, self._mode.config)
+        # A list that was under way at a takeover does not show what the predecessor did last.
+        self.synced = answers >= self._list_wanted
+        self._metrics.relists.labels("nodes").inc()
+
+
+def warn_of_unknown_conditions(planner: Planner, config: Config) -> None:
+    """Of rules about conditions that no node has."""
+    known = {name for entry in planner.entries.values() for name in entry.node.conditions}
+    missing = sorted({rule.condition for rule in config.rules} - known - {PODS_HUNG})
+    if missing and known:
+        log.warning(
+            "no node has the conditions %s (of the rules); those that exist: %s",
+            ", ".join(missing),
+            ", ".join(sorted(known)),
+        )
+
+
+def _name(node: Node) -> str:
+    return node.name
+
+
+def _failed(failure: ApiFailure) -> None:
+    log.warning("nodes: %s", failure)

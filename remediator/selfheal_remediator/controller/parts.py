@@ -1,0 +1,92 @@
+"""The parts of the controller and how they are connected."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.authority import Authority
+from selfheal_remediator.controller.claims_reader import ClaimsReader
+from selfheal_remediator.controller.drain_control import DrainControl
+from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.controller.node_feed import NodeFeed
+from selfheal_remediator.controller.node_writer import NodeWriter
+from selfheal_remediator.controller.peer_check import PeerCheck
+from selfheal_remediator.controller.pod_healing import PodHealing
+from selfheal_remediator.controller.publisher import Publisher
+from selfheal_remediator.controller.reporter import Reporter
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.election import Leader
+from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.threads.pool import Post, Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are: `owner` names the installation, `pod_uid` this pod (empty outside one)."""
+
+    owner: str
+    pod_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All of them belong to the main thread, but for what their modules say."""
+
+    api: KubernetesApi
+    authority: Authority
+    mode: Mode
+    planner: Planner
+    writer: NodeWriter
+    drains: DrainControl
+    pods: PodHealing
+    nodes: NodeFeed
+    peer_check: PeerCheck
+    publisher: Publisher
+    metrics: Metrics
+    events: EventWriter
+    reporter: Reporter
+
+
+def assemble(
+    config: Config,
+    api: KubernetesApi,
+    leader: Leader,
+    events: EventWriter,
+    metrics: Metrics,
+    identity: Identity,
+    post: Post,
+    clock: Callable[[], float],
+    stop: threading.Event,
+) -> Parts:
+    """The parts for this configuration; `post` hands jobs to the main thread, `stop` ends them."""
+    authority, mode = Authority(), Mode(config, clock())
+    api.dry_run = mode.config.dry_run
+    workers = Workers(config.api.max_in_flight)
+    planner = Planner(mode.config, identity.owner, clock())
+    reporter = Reporter(events, identity.owner, leader)
+    writer = NodeWriter(api, planner, authority, mode, workers, post, metrics, reporter, clock)
+    drains = DrainControl(
+        api, planner, writer, mode, workers, post, identity.pod_uid, metrics, reporter, clock
+    )
+    pods = PodHealing(api, planner, authority, mode, workers, post, metrics, events, clock)
+    reader = ClaimsReader(api, clock)
+    return Parts(
+        api=api,
+        authority=authority,
+        mode=mode,
+        planner=planner,
+        writer=writer,
+        drains=drains,
+        pods=pods,
+        nodes=NodeFeed(api, planner, writer, pods.healer, mode, post, metrics, clock, stop),
+        peer_check=PeerCheck(reader, planner, authority, workers, post, clock),
+        publisher=Publisher(metrics, planner, authority, drains.draining, pods.healer),
+        metrics=metrics,
+        events=events,
+        reporter=reporter,
+    )

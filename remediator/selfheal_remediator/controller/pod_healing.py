@@ -1,0 +1,84 @@
+"""Connects pod healing with what is known of nodes. All methods run on the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from selfheal_remediator.config import PODS_HUNG
+from selfheal_remediator.controller.authority import Authority
+from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
+from selfheal_remediator.healing.plan import RestartAction
+from selfheal_remediator.healing.runner import Callbacks, Healer
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.threads.pool import Post, Workers
+
+
+class PodHealing:
+    """See the module."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        planner: Planner,
+        authority: Authority,
+        mode: Mode,
+        workers: Workers,
+        post: Post,
+        metrics: Metrics,
+        events: EventWriter,
+        clock: Callable[[], float],
+    ) -> None:
+        self._planner, self._authority, self._mode, self._metrics = (
+            planner,
+            authority,
+            mode,
+            metrics,
+        )
+        callbacks = Callbacks(
+            say=events.say,
+            node_trouble=self._node_trouble,
+            node_path=self._node_path,
+            restarted=self._restarted,
+            refused=self._refused,
+            asked=self._asked,
+            gone=metrics.forget_policy,
+        )
+        self.healer = Healer(api, mode.config, workers, post, callbacks, clock)
+
+    def advance(self, now: float, unhealthy: str) -> float | None:
+        """Restart what is to be restarted, and tell the planner which nodes have hung pods;
+        returns when to be called again."""
+        paused = self._authority.paused
+        wake = self.healer.advance(now, stopped=f"paused: {paused}" if paused else unhealthy)
+        cordoned = (
+            entry.node.name
+            for entry in self._planner.entries.values()
+            if entry.state is not None and entry.state.condition == PODS_HUNG
+        )
+        signals = reported_of_nodes(
+            self._planner.signals, self.healer.findings, cordoned, now, known=self.healer.known
+        )
+        if signals != self._planner.signals:
+            self._planner.signal(signals, now)
+            return now
+        return wake
+
+    def _node_trouble(self, name: str) -> str:
+        return node_trouble(self._planner.entry_named(name), self._planner.marks)
+
+    def _node_path(self, name: str) -> bool:
+        entry = self._planner.entry_named(name)
+        return node_path(entry, self._mode.config, self._planner.marks)
+
+    def _restarted(self, order: RestartAction) -> None:
+        self._metrics.restarted(order.policy, order.cause.value)
+
+    def _refused(self, cause: str) -> None:
+        self._metrics.healing_refused.labels(cause).inc()
+
+    def _asked(self, result: str) -> None:
+        self._metrics.progress_probes.labels(result).inc()

@@ -1,0 +1,50 @@
+"""What one node calls for by itself, and what that is decided from beside the node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.node.actions import Action
+from selfheal_remediator.node.annotation import State
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What one node's own facts call for, limits aside.
+
+    action: to be done as it is. limited_action: to be done when the limits have room. due: when to
+    evaluate again although nothing changed. standing: one bounded word for metrics; why: for
+    people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
+    """
+
+    standing: str
+    why: str = ""
+    action: Action | None = None
+    limited_action: Action | None = None
+    due: float | None = None
+    state: State | None = None
+    bad: tuple[tuple[str, str], ...] = ()
+    rejected: str = ""
+    since: float = 0.0
+    due_since: float = 0.0
+    recovering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an assessment needs beside the node."""
+
+    config: Config
+    owner: str
+    #: (condition, reason) that came upon many nodes at once -> when the wave began.
+    suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    #: Node names that another system is at work on, as it says elsewhere (see external_claims.py).
+    marks: Mapping[str, str] = field(default_factory=dict)
+    #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
+    live: frozenset[str] | None = None
+
+    def gone(self, owner: str) -> bool:
+        """Whether it is another remediator's name, and that one is known to be there no more."""
+        return owner != self.owner and self.live is not None and owner not in self.live

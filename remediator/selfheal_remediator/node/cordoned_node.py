@@ -1,0 +1,163 @@
+"""What a cordoned node calls for: to be drained, to be uncordoned, or to wait. Pure."""
+
+from __future__ import annotations
+
+from selfheal_remediator.config import PODS_HUNG
+from selfheal_remediator.node import lifecycle
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.assessment import Assessment
+from selfheal_remediator.node.conditions import Reading, recovery, stale
+from selfheal_remediator.node.facts import Facts
+from selfheal_remediator.node.selection import foreign_mark, selected
+from selfheal_remediator.node.spans import span
+from selfheal_remediator.node.uncordons import uncordoned_by_controller
+
+#: Seconds after which it is looked again whether a cordoned node's pods fit elsewhere.
+ROOM_AGAIN_AFTER = 60.0
+
+
+def assess_orphaned(facts: Facts, state: State) -> Assessment:
+    """Cordoned by one that has no live Lease: a human says what becomes of it."""
+    why = (
+        f"cordoned for {state.condition} by the remediator {state.by}, which no longer "
+        f"exists: `selfheal-remediator uncordon {facts.node.name}` uncordons it"
+    )
+    if state.reported:
+        return Assessment("foreign", why, bad=facts.bad())
+    after = lifecycle.orphaned(state, facts.now)
+    action = facts.action(Kind.NOTE, after, "CordonOrphaned", why)
+    return Assessment("foreign", why, action=action, bad=facts.bad())
+
+
+def assess_cordoned(facts: Facts, state: State) -> Assessment:
+    """Cordoned by us."""
+    if not facts.node.unschedulable:
+        return _cancel(facts, state)
+    if not selected(facts.node, facts.scope.config):
+        return _uncordon(facts, state, "it is no longer among the selected nodes")
+    if facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
+        why = f"many nodes report {state.condition} at once: the detector is suspected"
+        after = lifecycle.suspect(state, facts.now)
+        action = facts.action(Kind.UNCORDON, after, "DetectorSuspected", f"uncordoned: {why}")
+        return Assessment("uncordoning", why, action=action, state=state)
+    due, why = _recovery(facts, state)
+    if due is not None and due <= facts.now:
+        return _uncordon(facts, state, why)
+    # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
+    recovered = due is not None
+    limited_action = None
+    mark = foreign_mark(facts.node, facts.scope.marks)
+    drain_at = _drain_at(facts, state)
+    if state.phase is Phase.CORDONED and drain_at is not None and not (mark or recovered):
+        if state.no_room:
+            why = f"{why}; not drained: no room elsewhere for its pods"
+        if drain_at <= facts.now:
+            limited_action = _drain(facts, state)
+        else:
+            due = drain_at
+    silent = _silent_cause(facts, state)
+    why = silent or why
+    standing = "cordoned-foreign" if mark else state.phase.value
+    return Assessment(
+        standing,
+        mark or why,
+        limited_action=limited_action,
+        due=due if due is not None else facts.freshness_due(),
+        state=state,
+        bad=facts.bad(),
+        since=float(state.since),
+        rejected="stale-heartbeat" if silent else "",
+        # What hung pods show is over as soon as the first of them have left the node.
+        recovering=recovered and state.condition != PODS_HUNG,
+    )
+
+
+def _silent_cause(facts: Facts, state: State) -> str:
+    """That what the node is cordoned for is bad by a writer that is silent; empty = it is not.
+
+    It stays cordoned: that nothing is heard of a fault is no recovery.
+    """
+    for rule in facts.scope.config.rules:
+        observation = facts.history.observations.get(rule.key)
+        cause = rule.condition == state.condition and state.status in rule.status
+        bad = observation is not None and observation.reading is Reading.BAD
+        if cause and bad and stale(rule, facts.history, facts.now):
+            return (
+                f"{rule.condition} was bad when its detector became silent, so its recovery "
+                f"cannot be observed: restart the detector on {facts.node.name}, or "
+                f"`selfheal-remediator uncordon {facts.node.name}`"
+            )
+    return ""
+
+
+def _drain(facts: Facts, state: State) -> Action:
+    after = lifecycle.draining(state, facts.now)
+    return facts.action(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
+
+
+def _drain_at(facts: Facts, state: State) -> float | None:
+    """When the cordoned node is to be drained, None = not: for its rule, or a worse one."""
+    if state.action == "drain":
+        # One that is to come was written by a clock that was ahead: it tells nothing.
+        known = 0 < state.no_room <= facts.now
+        return state.no_room + ROOM_AGAIN_AFTER if known else facts.now
+    moments = [facts.due(rule) for rule in facts.scope.config.rules if rule.action == "drain"]
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _cancel(facts: Facts, state: State) -> Assessment:
+    controller = uncordoned_by_controller(facts.node)
+    flaps = len(facts.recent_cordons(state))
+    if controller and flaps < facts.scope.config.recovery.max_flaps:
+        after = lifecycle.seen_again(state)
+        message = f"uncordoned by {controller}, which is not a person: it does not cancel"
+        action = facts.action(Kind.CANCEL, after, "UncordonedByController", message)
+        return Assessment("seen", message, action=action, state=state)
+    after = lifecycle.cancelled(state, facts.now)
+    message = (
+        f"uncordoned by {controller or 'somebody else'}: this occurrence of {state.condition} "
+        f"is over; still bad, it counts again in {span(facts.scope.config.recovery.cancel_for)}"
+    )
+    action = facts.action(Kind.CANCEL, after, "RemediationCancelled", message)
+    return Assessment("cancelled", message, action=action, state=state)
+
+
+def _recovery(facts: Facts, state: State) -> tuple[float | None, str]:
+    """When the node can be uncordoned were nothing to change, and why (not)."""
+    settings = facts.scope.config.recovery
+    recent = [moment for moment in state.cordons if moment > facts.now - settings.flap_window]
+    if len(recent) >= settings.max_flaps:
+        times = f"cordoned {len(recent)} times within {settings.flap_window:g}s"
+        return None, f"{times}: a human must uncordon it"
+    due, why = 0.0, f"no rule is about {state.condition} any more"
+    about = False
+    for rule in facts.scope.config.rules:
+        observation = facts.history.observations.get(rule.key)
+        cause = rule.condition == state.condition and state.status in rule.status
+        bad = rule.cordons and observation is not None and observation.reading is Reading.BAD
+        if not cause and (not bad or stale(rule, facts.history, facts.now)):
+            continue  # what is not believed for a cordon keeps no node either
+        about = about or cause
+        verdict = recovery(
+            rule if not cause else rule.model_copy(update={"latched": state.latched}),
+            facts.node,
+            facts.history,
+            stabilization_window=settings.stabilization_window,
+            reset_stabilization_window=settings.reset_stabilization_window,
+            held_boot=state.boot_id,
+            now=facts.now,
+        )
+        if verdict.due is None:
+            return None, verdict.why
+        if verdict.due >= due:
+            due, why = verdict.due, verdict.why
+    if not about:
+        due = max(due, state.since + settings.stabilization_window)
+    return due, why
+
+
+def _uncordon(facts: Facts, state: State, why: str) -> Assessment:
+    after = lifecycle.healed(state, facts.now) if facts.recent_cordons(state) else None
+    action = facts.action(Kind.UNCORDON, after, "Uncordoned", f"uncordoned: {why}")
+    return Assessment("uncordoning", why, action=action, state=state)

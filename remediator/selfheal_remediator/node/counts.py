@@ -1,0 +1,158 @@
+"""What the limits count: nodes out of service, drains, and the pace of cordons. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.drain_clock import time_left
+from selfheal_remediator.node.drain_slots import DrainSlots
+from selfheal_remediator.node.entry import Entry
+from selfheal_remediator.node.limits import OUTAGE_MINIMUM, OUTAGE_PERCENT, Member, Tally
+from selfheal_remediator.node.peak import Peak
+from selfheal_remediator.node.selection import NO_MARKS, foreign_mark, selected
+
+PEAK_WINDOW = 3600.0
+
+
+class Counts:
+    """Kept up with each change of a node, as counting all of them anew takes long."""
+
+    def __init__(self, config: Config, owner: str, now: float) -> None:
+        self._config, self._owner = config, owner
+        #: Which nodes (by name) another system is at work on, said elsewhere than on the node.
+        self.marks: Mapping[str, str] = NO_MARKS
+        #: Which drains make no progress, and which of them gave their place away.
+        self.slots = DrainSlots()
+        self._tally = Tally()
+        #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
+        self._cordons: dict[tuple[str, int], float] = {}
+        self._peak = Peak(PEAK_WINDOW)
+        #: Cordons from before this moment are not known, as an annotation keeps them for the flap
+        #: window only: the pace counts as used up then.
+        self._cordons_known_from = now - config.recovery.flap_window
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Other limits may have to look back further than was kept for those before."""
+        self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
+        self._config = config
+
+    def begin_term(self, now: float) -> None:
+        """This process leads from now on: when its predecessor cordoned is written on the nodes."""
+        self._cordons_known_from = now - self._config.recovery.flap_window
+        self.slots = DrainSlots()
+
+    @property
+    def cordoned(self) -> int:
+        """How many nodes are cordoned by us, or about to be."""
+        return self._tally.cordoned
+
+    def note_cordon(self, uid: str, now: float) -> None:
+        """The node is cordoned now."""
+        self._cordons[uid, int(now)] = now
+
+    def remove(self, entry: Entry, now: float) -> None:
+        """The node is gone."""
+        if entry.member is not None:
+            self._peak.was(self._tally.population, now)
+            self._tally.count(entry.member, -1)
+
+    def recount(self, entry: Entry, now: float) -> None:
+        """What is thought of the node, or under way with it, has changed."""
+        member = self._member(entry, now)
+        if member == entry.member:
+            return
+        if entry.member is not None:
+            if member is None:
+                self._peak.was(self._tally.population, now)
+            self._tally.count(entry.member, -1)
+        if member is not None:
+            self._tally.count(member, 1)
+        entry.member = member
+
+    def tally(self, now: float) -> Tally:
+        """The limits' counts as of now."""
+        oldest = now - self._pace_window()
+        self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
+        peak = self._peak.of(self._tally.population, now)
+        rate = self._config.limits.rate
+        unknown = [self._cordons_known_from] * (rate.count if rate else 1)
+        return self._tally.copy(sorted([*unknown, *self._cordons.values()]), peak)
+
+    def _pace_window(self) -> float:
+        """How far back cordons are kept: as far as the limits need, or as annotations do."""
+        rate = self._config.limits.rate
+        window = max(rate.window if rate else 0.0, self._config.limits.min_interval, 1.0)
+        return max(window, self._config.recovery.flap_window)
+
+    def take_cordons(self, uid: str, state: State | None, now: float) -> None:
+        """When the node was cordoned, as its annotation says.
+
+        A predecessor wrote it by its own clock: what is still to come counts as of now, or one
+        node's annotation would keep all others in service until then.
+        """
+        for second in state.cordons if state is not None else ():
+            self._cordons.setdefault((uid, second), min(float(second), now))
+
+    def _member(self, entry: Entry, now: float) -> Member | None:
+        node = entry.node
+        ours = [s for s in entry.states if s.phase.cordoned and s.by == self._owner]
+        if not ours and not selected(node, self._config):
+            return None
+        draining = node.uid not in self.slots.given and self.in_time(entry, ours, now)
+        marked = bool(foreign_mark(node, self.marks))
+        out = node.unschedulable or not node.ready or node.deleting or marked
+        ready = node.conditions.get("Ready")
+        return Member(
+            zone=node.zone,
+            group=node.labels.get(self._config.limits.group_label, ""),
+            control_plane=node.control_plane,
+            cordoned=bool(ours),
+            unavailable=out and not ours,
+            draining=draining,
+            silent=ready is not None and ready.status == "Unknown",
+            tainted=any(
+                taint.effect in ("NoSchedule", "NoExecute")
+                and not taint.key.startswith("node.kubernetes.io/")
+                for taint in node.taints
+            ),
+        )
+
+    def in_time(self, entry: Entry, states: Iterable[State], now: float) -> bool:
+        """Whether the node is being drained and the limits count it.
+
+        A drain that has outlived its deadline goes on, but frees its place for others. One that
+        rests keeps it: when it goes on, the time does not count.
+        """
+        drains = [state for state in states if state.phase is Phase.DRAINING]
+        if not drains:
+            entry.drain_began = None
+            return False
+        self._note_begin(entry, drains[-1], now)
+        deadline = self.drain_deadline(entry)
+        return entry.assessment.recovering or (deadline is not None and now < deadline)
+
+    def _note_begin(self, entry: Entry, state: State, now: float) -> None:
+        """Since when it is drained by our clock: who wrote it down may have another one."""
+        known = entry.drain_began
+        if known is None:
+            limit = self._config.drain.deadline
+            began = now + time_left(limit, state.drain_used) - limit
+        else:
+            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it rested
+        entry.drain_began = (state.drain_started, began)
+
+    def drain_deadline(self, entry: Entry) -> float | None:
+        """When the node's drain has outlived its deadline, None = it is not drained."""
+        if entry.drain_began is None:
+            return None
+        told = self.slots.deadlines.get(entry.node.uid)
+        return told if told is not None else entry.drain_began[1] + self._config.drain.deadline
+
+    def outage(self) -> str:
+        """Most nodes silent at once is the control plane's fault (as the node controller says)."""
+        total, lost = self._tally.population, self._tally.silent
+        if lost >= OUTAGE_MINIMUM and 100 * lost >= OUTAGE_PERCENT * total:
+            return f"{lost} of {total} nodes do not answer: the control plane is suspected"
+        return ""

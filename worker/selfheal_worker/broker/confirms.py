@@ -1,0 +1,70 @@
+"""A channel in confirm mode: each publish is told what became of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pika
+import pika.exceptions as amqp
+
+from selfheal_worker.broker.deliveries import Outcome, Publication, Unconfirmed, plain_headers
+from selfheal_worker.broker.events import Done, logged
+
+# What pika raises for headers that it cannot write.
+UNENCODABLE = (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error)
+
+
+class ConfirmChannel:
+    """The publishing side of a channel. For the link's thread."""
+
+    def __init__(self, channel: Any, answered: Callable[[], None]) -> None:
+        """answered: called after the broker has answered for one or more publishes."""
+        self._channel = channel
+        self._answered = answered
+        self._unconfirmed: Unconfirmed[Done] = Unconfirmed()
+        self._abandoned = False
+        channel.add_on_return_callback(self._returned)
+        channel.confirm_delivery(self._confirmed)
+
+    def publish(self, publication: Publication, done: Done, *, mandatory: bool = True) -> None:
+        """Send; done is called once, with what became of it. Raises pika's `AMQPError`."""
+        try:
+            self._send(publication, mandatory)
+        except UNENCODABLE:
+            plain_headers(publication.properties)
+            self._send(publication, mandatory)
+        self.sent(publication, done)
+
+    def sent(self, publication: Publication, done: Done) -> None:
+        """One was sent in another way."""
+        self._unconfirmed.add(publication, done)
+
+    def abandon(self) -> list[Done]:
+        """Listen to the broker no longer: one that was given up speaks until its close is answered,
+        and counts its own tags. Whom to tell that their publishes are lost."""
+        self._abandoned = True
+        return [waiting.told for waiting in self._unconfirmed.drain()]
+
+    def _send(self, publication: Publication, mandatory: bool) -> None:
+        self._channel.basic_publish(
+            "", publication.queue, publication.body, publication.properties, mandatory=mandatory
+        )
+
+    def _confirmed(self, frame: Any) -> None:
+        if self._abandoned:
+            return
+        method = frame.method
+        took = isinstance(method, pika.spec.Basic.Ack)
+        with logged():
+            for one in self._unconfirmed.settled(method):
+                if one.returned:
+                    one.told(Outcome.RETURNED)
+                else:
+                    one.told(Outcome.CONFIRMED if took else Outcome.REFUSED)
+        self._answered()
+
+    def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        if not self._abandoned:
+            self._unconfirmed.returned(method, body)

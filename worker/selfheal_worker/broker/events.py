@@ -1,0 +1,50 @@
+"""What a `Link` tells, and whom."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from selfheal_worker.broker.deliveries import Delivery, Outcome, Publication
+from selfheal_worker.broker.errors import BrokerError
+from selfheal_worker.logs import say
+
+#: Told once what became of a publish.
+Done = Callable[[Outcome], None]
+
+
+class Events(Protocol):
+    """What a `Link` tells; all called in its thread."""
+
+    def on_tick(self) -> None:
+        """Called each `TICK` seconds, connected or not."""
+
+    def on_up(self) -> None:
+        """Connected, the queues are there, and one may publish and consume."""
+
+    def on_down(self, error: BrokerError) -> None:
+        """Not connected any more, or still not; all publishes that were under way are LOST."""
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """A message came."""
+
+    def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
+        """A message began to come whose body is above the limit, and is not held.
+
+        It is published as this says, with its own body; `on_delivery` follows at its end.
+        """
+
+    def on_cancelled(self) -> None:
+        """No more messages will come, as was asked for."""
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[None]:
+    """Log an exception of ours before pika makes a lost connection of it, without a word."""
+    try:
+        yield
+    except Exception as error:
+        say(logging.ERROR, "a callback failed", error=type(error).__name__)
+        raise

@@ -1,0 +1,210 @@
+"""Whether a chain's models are there: they are warmed up, probed, and left alone when they fail."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from selfheal_worker.logs import say
+from selfheal_worker.model import breaker as breakers
+from selfheal_worker.model.analysis import PROBE_TEXT
+from selfheal_worker.model.breaker import Breaker
+from selfheal_worker.model.errors import ModelAccessError, ModelError, ModelUnavailableError
+from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
+from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.model.member import Member
+from selfheal_worker.model.provider import LONGEST_LOAD, Origin
+from selfheal_worker.randomness import RANDOM
+
+# How many deadlines the probe of a model that is warm may take, if its server need not load it:
+# warm-up, name look-up and call, and the turns for them.
+_PROBE_DEADLINES = 5
+
+#: How a probe in the background ended: None if the model is there.
+Ended = queue.SimpleQueue[Exception | None]
+
+
+class Probes:
+    """The models of a chain and their breakers. For any thread; `_probe_and_report` runs in a
+    `model-probe` thread. Only a chain needs the breakers: the worker has one for all models."""
+
+    def __init__(self, members: Sequence[Member], loaded: Callable[[Origin, float], None]) -> None:
+        """loaded: as for `Chain`."""
+        self._members = members
+        self._loaded = loaded
+
+    def wake(self, member: Member, deadline: float | None = None) -> None:
+        """Warm a model up. Raises `ModelError`; deadline: as for `Member.wake`."""
+        seconds = member.wake(deadline)
+        if seconds is not None:
+            self._loaded(member.origin, seconds)
+
+    def begin_with(self, seconds: float) -> list[Exception]:
+        """Probe the models one after the other until one is there; why those before it are not."""
+        errors: list[Exception] = []
+        for member in self._members:
+            try:
+                self._probe_within(member, seconds)
+            except Exception as error:  # noqa: BLE001 a plug-in's fault is a model that is away
+                errors.append(error)
+            else:
+                break
+        for member in self._members:
+            if not member.warm and member.breaker.closed:
+                member.change(_opened)
+        self.warm_the_rest()
+        return errors
+
+    def usable(self, member: Member) -> bool:
+        """Whether a model may be asked. If its probe is due, that is begun in the background."""
+        seconds = member.deadline or 60.0
+        probe = self._begin(member, seconds, breakers.due)
+        if probe is None:
+            return member.breaker.closed
+        self._probe_in_background(member, seconds, probe)
+        return False
+
+    def warm_the_rest(self) -> None:
+        """Fallbacks that were never ready are probed while the others answer."""
+        for member in self._members[1:]:
+            if not member.warm:
+                self.usable(member)
+
+    def failed(self, member: Member, error: Exception) -> None:
+        """A model was asked, and failed so."""
+        effect = breaker_effect(error, math.inf, fallback=True)
+        if effect is BreakerEffect.NONE:
+            return  # it was not asked, or it is the text
+        away = effect is BreakerEffect.OPENS
+        before, after = member.change(
+            lambda now: breakers.failed(now, time.monotonic(), away=away, chance=RANDOM.random())
+        )
+        if before.closed and not after.closed:
+            say(
+                logging.WARNING,
+                "a model fails; the next one of the chain answers",
+                model=member.origin.name,
+                why=_why(error),
+            )
+
+    # --- one probe
+
+    def _probe(self, member: Member, seconds: float, probe: int) -> None:
+        """Whether a model is there: warm, and, where it was warm before, answering.
+
+        Its limits hold for that too, and the pause that its server asked for.
+        """
+        was_warm = member.warm
+        try:
+            with member.limits.turn(time.monotonic() + seconds):
+                self.wake(member, time.monotonic() + _probe_seconds(seconds))
+            if was_warm:
+                _try(member, seconds)
+        except BaseException as error:
+            _ended(member, probe, error)
+            raise
+        _ended(member, probe, None)
+
+    def _probe_within(self, member: Member, seconds: float) -> None:
+        """As `_probe`, but a model that loads for longer keeps nobody from asking the others.
+
+        One that was warm may have to be loaded again by its server.
+        """
+        alone = len(self._members) == 1
+        probe = self._begin(member, seconds, _always if alone else _none_under_way)
+        if probe is None:
+            raise member.still_loading()
+        if alone:
+            self._probe(member, seconds, probe)
+            return
+        patience = _PROBE_DEADLINES * seconds if member.warm else seconds
+        try:
+            error = self._probe_in_background(member, seconds, probe).get(timeout=patience)
+        except queue.Empty:
+            raise member.still_loading() from None
+        if error is not None:
+            raise error
+
+    def _begin(
+        self, member: Member, seconds: float, may: Callable[[Breaker, float], bool]
+    ) -> int | None:
+        """Mark a model as being probed; the probe's number, None where it may not begin."""
+        with member.changing:
+            now = time.monotonic()
+            if not may(member.breaker, now):
+                return None
+            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
+            return member.breaker.probe
+
+    def _probe_in_background(self, member: Member, seconds: float, probe: int) -> Ended:
+        """Probe a model that is marked as being probed in the background, and tell how it went."""
+        ended: Ended = queue.SimpleQueue()
+        arguments = (member, seconds, probe, ended)
+        try:
+            threading.Thread(
+                target=self._probe_and_report, args=arguments, name="model-probe", daemon=True
+            ).start()
+        except RuntimeError as error:  # the machine has no thread to spare
+            _ended(member, probe, error)
+            ended.put(ModelUnavailableError(f"it could not be looked at: {error}"))
+        return ended
+
+    def _probe_and_report(self, member: Member, seconds: float, probe: int, ended: Ended) -> None:
+        try:
+            self._probe(member, seconds, probe)
+        except Exception as error:  # noqa: BLE001 said, and tried again when it is due
+            why = _why(error)
+            say(logging.DEBUG, "a model is still away", model=member.origin.name, why=why)
+            ended.put(error)
+        else:
+            say(logging.INFO, "a model of the chain is ready", model=member.origin.name)
+            ended.put(None)
+
+
+def _try(member: Member, seconds: float) -> None:
+    """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
+    try:
+        with member.limits.turn(time.monotonic() + seconds):
+            member.origin_of(member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds))
+    except LimitedError as error:
+        if error.paused:
+            raise
+
+
+def _ended(member: Member, probe: int, error: BaseException | None) -> None:
+    """A probe ended, well without an error; one that was replaced changes nothing."""
+    member.change(
+        lambda before: breakers.probed(
+            before,
+            time.monotonic(),
+            succeeded=error is None,
+            probe=probe,
+            chance=RANDOM.random(),
+            access=isinstance(error, ModelAccessError),
+        )
+    )
+
+
+def _always(_: Breaker, __: float) -> bool:
+    return True
+
+
+def _none_under_way(breaker: Breaker, now: float) -> bool:
+    return breaker.state is not breakers.State.PROBING or breakers.due(breaker, now)
+
+
+def _opened(before: Breaker) -> Breaker:
+    return Breaker(breakers.State.OPEN, probe=before.probe) if before.closed else before
+
+
+def _probe_seconds(seconds: float) -> float:
+    """How long a probe may take until it is replaced; seconds: one call's deadline."""
+    return LONGEST_LOAD + _PROBE_DEADLINES * seconds
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelError) else type(error).__name__

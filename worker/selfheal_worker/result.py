@@ -1,0 +1,43 @@
+"""What is published for a message that was analysed. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from selfheal_worker.handlers import Work
+from selfheal_worker.task.task import Task
+
+
+def encode(work: Work, task: Task) -> bytes:
+    """The result of work that a handler has finished, in JSON."""
+    assert work.reply is not None
+    got, reply = work.message, work.reply
+    result: dict[str, Any] = {"id": got.id}
+    if got.id_generated:
+        result["id_generated"] = True
+    result |= reply.validated.fields()
+    result["model"] = reply.origin.described()
+    result["task"] = task.described()
+    result["degraded"] = reply.degraded
+    if reply.truncated:
+        result["truncated"] = True
+    result["attempts"] = work.attempts + 1
+    result["timings"] = _timings(work)
+    result |= got.passed_through()
+    encoded = json.dumps(result).encode()
+    if len(work.passed_through) > len(b"{}"):
+        return encoded[:-1] + b", " + work.passed_through[1:]
+    return encoded
+
+
+def _timings(work: Work) -> dict[str, float]:
+    timings = {
+        "received": round(work.received_unix, 3),
+        "handler_wait": round(work.started - work.received + work.waited, 4),
+        "model": round(work.finished - work.started - work.waited, 4),
+    }
+    if work.delivery.timestamp is not None:
+        waited = work.received_unix - work.delivery.timestamp
+        timings["queue_wait"] = round(max(0.0, waited), 3)
+    return timings
