@@ -56,6 +56,9 @@ SOMETIMES = {
         "the frozen worker is restarted by its probe, before its policy would"
     ),
     "selfheal-overview / Scaler / errors": _NO_ERROR,
+    "selfheal-model / Workers without a warm model / not ready": (
+        "a worker is warm within a second or two of its start, which may fall between two scrapes"
+    ),
     "selfheal-remediation / Conditions by node / {{node}} not Ready": (
         "a node is not ready while it joins, and on a busy machine now and then"
     ),

@@ -115,9 +115,11 @@ def test_image_holds_one_package_and_nothing_of_the_repository_besides(
     unpacked: Callable[[str], Unpacked], name: str, other: str
 ) -> None:
     application = unpacked(name).root / "opt/selfheal/application"
-    assert [path.name for path in application.iterdir()] == [name]
-    assert not (application / name / "Dockerfile").exists()
-    assert "ModuleNotFoundError" in unpacked(name).run("python3", "-c", f"import {other}").stderr
+    assert [path.name for path in application.iterdir()] == [f"selfheal_{name}"]
+    assert list(application.rglob("Dockerfile")) == []
+    for module in (other, f"selfheal_{other}"):
+        missing = unpacked(name).run("python3", "-c", f"import {module}")
+        assert "ModuleNotFoundError" in missing.stderr, module
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -91,6 +91,7 @@ def test_an_uninstall_leaves_a_drained_node_schedulable_and_without_our_annotati
     assert [mark for mark in marks if "selfheal" in mark] == []
     # The node controller takes its taint away after the cordon.
     lab.until("no taint", lambda: not lab.world["nodes"][node]["spec"].get("taints"))
-    assert lab.component("remediator") == []
+    # Helm waits for the Deployment, whose pods may still be ending.
+    lab.until("no remediator is left", lambda: not lab.component("remediator"))
     jobs = [one["metadata"]["name"] for one in lab.kube.items("jobs", "-n", NAMESPACE)]
     assert [name for name in jobs if "uninstall" in name] == []

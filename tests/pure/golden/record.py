@@ -110,7 +110,8 @@ def _group(request: Request) -> str:
         where = f"{about['namespace']}/" if "namespace" in about else ""
         return f"Events about {about.get('kind')} {where}{about.get('name')}"
     if parts[:3] == ["api", "v1", "nodes"] and len(parts) > 3:
-        return f"Node {parts[3]}"
+        # A read before an eviction and a write about returned pods are sent by two threads.
+        return f"Node {parts[3]}" if request.verb != "GET" else f"Reads of node {parts[3]}"
     if "pods" in parts[:-1]:
         return f"Pod {parts[3]}/{parts[5]}"
     if "leases" in parts and "selfheal-remediator" in (*parts, _name(request)):

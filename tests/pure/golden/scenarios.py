@@ -169,6 +169,7 @@ def limit_max_draining(world: World) -> None:
         world.node("b", "True")
         world.phase("b", "cordoned")
         world.metric('limited_nodes{limit="maxDraining"}', 1.0)
+        world.event("DrainBlocked")
 
 
 @scenario
