@@ -251,6 +251,6 @@ def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
 
 
 def named(cordoned: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
-    """1 for each of the NAMED held longest; `held` says since when, by labels."""
+    """1 for each of the NAMED cordoned longest; `cordoned` says since when, by labels."""
     first = sorted(cordoned, key=lambda labels: (cordoned[labels], labels))[:NAMED]
     return dict.fromkeys(first, 1.0)

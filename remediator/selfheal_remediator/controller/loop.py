@@ -698,7 +698,7 @@ class Remediator:
         if entry is None or entry.pending is not action:
             return  # gone, or forgotten: all nodes were listed since
         doubt = self._doubts.begin(action, cause)
-        self._seen(entry.ignore_dry_run)  # the watch may have been faster
+        self._seen(entry.actual)  # the watch may have been faster
         if self._doubts.in_doubt(doubt):
             self._workers.submit(lambda: self._find_out(doubt, term))
 

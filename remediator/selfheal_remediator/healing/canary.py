@@ -51,10 +51,10 @@ class Shown:
     """What an owner's pods show at one moment about its canary.
 
     stays: its pod is there, and nobody has deleted it. recovered: that pod is healthy. proved: a
-    pod made since has been healthy for long enough. unhealthy: those made since are all unhealthy.
+    pod made since has been healthy for long enough. new_unhealthy: all made since are unhealthy.
     overdue: it takes longer than any replacement may; late: much longer. alone: no older pod has
-    been healthy for long, or nearly none. ill: older pods are unhealthy. settled: of each older pod
-    it is certain whether it is. relapsed: all pods, old and new, are unhealthy.
+    been healthy for long, or nearly none. unhealthy: older pods are. settled: of each older pod it
+    is certain whether it is. relapsed: all pods, old and new, are unhealthy.
     """
 
     stays: bool = False

@@ -53,7 +53,7 @@ def reported_of_nodes(
 ) -> dict[str, Condition]:
     """The condition PodsHung by node: True with a finding, False where there was one.
 
-    `held`: nodes that are held because of it; a new leader must be able to say that it is over.
+    `cordoned`: nodes cordoned because of it; a new leader must be able to say that it is over.
     known: whether all is known that can be; else nothing is said to be over.
     """
     said = {}

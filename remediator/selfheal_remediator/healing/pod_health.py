@@ -1,8 +1,8 @@
 """What one pod shows: well, beginning, ill by its policy's word, or merely not well. Pure.
 
 `diagnose` looks at a pod once. How long something lasts and how many looks in a row found it
-is remembered in a `Sight`, by our own clock; a pod's own times are only believed at the first
-sight of it, when there is nothing else.
+is remembered in an `Observation`, by our own clock; a pod's own times are only trusted when it is
+first seen, when there is nothing else.
 """
 
 from __future__ import annotations

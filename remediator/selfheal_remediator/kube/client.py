@@ -200,8 +200,8 @@ class KubernetesApi:
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
-        `real` is for what must happen in dry-run too (our own Lease), `rehearse` for what is only
-        tried. Raises NotLeader.
+        `ignore_dry_run` is for what must happen in dry-run too (our own Lease), `dry_run` for what
+        is only tried. Raises NotLeader.
         """
         begun = self.fence() if fenced else None
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
@@ -241,7 +241,7 @@ class KubernetesApi:
         return self.get(f"/api/v1/nodes/{quote(name)}")
 
     def patch_node(self, name: str, patch: list[Json], *, dry_run: bool = False) -> Answer:
-        """JSON patch of a node; rehearse: it is only tried."""
+        """JSON patch of a node; dry_run: it is only tried."""
         path = f"/api/v1/nodes/{quote(name)}"
         with self._changing():
             return self.write(
@@ -270,7 +270,7 @@ class KubernetesApi:
     ) -> Answer:
         """Ask for the pod's eviction, if it still is the pod with this uid.
 
-        rehearse: only whether it would be let go; uses up no budget.
+        dry_run: only whether it would be evicted; uses up no budget.
         """
         options: Json = {"preconditions": {"uid": uid}}
         if grace is not None:

@@ -80,9 +80,9 @@ class Action:
 class Assessment:
     """What one node's own facts call for, limits aside.
 
-    intent: to be done as it is. wish: to be done when the limits have room. due: when to look
-    again although nothing changed. standing: one bounded word for metrics; why: for people.
-    recovering: it is held, and but for its stabilization window would be uncordoned.
+    action: to be done as it is. limited_action: to be done when the limits allow it. due: when to
+    evaluate again although nothing changed. standing: one bounded word for metrics; why: for
+    people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
     """
 
     standing: str
@@ -106,7 +106,7 @@ class Scope:
     owner: str
     #: (condition, reason) that came upon many nodes at once -> when the wave began.
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    #: Node names that another system is at work on, as it says elsewhere (see neighbours).
+    #: Node names that another system is at work on, as it says elsewhere (see external_claims).
     marks: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
@@ -123,7 +123,7 @@ def read_state(node: Node) -> State | None:
 
 
 def cordoned_by(owner: str, node: Node) -> bool:
-    """Whether the node's annotation says that this remediator holds it."""
+    """Whether the node's annotation says that this remediator cordoned it."""
     try:
         state = read_state(node)
     except Unreadable:

@@ -22,7 +22,7 @@ OUTAGE_MINIMUM = 3
 class Member:
     """One node of the population, as the limits count it.
 
-    held: out of service because of us; unavailable: out of service for whatever other reason
+    cordoned: out of service because of us; unavailable: out of service for whatever other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
     group: the value of the label limits.groupLabel.
@@ -47,7 +47,7 @@ class Member:
 class Tally:
     """The counts against which limits are asked; `add_*` when something was allowed.
 
-    hold_times: when the last holds began (our clock), needed as far back as the rate's window.
+    cordon_times: when the last cordons began (our clock), needed as far back as the rate's window.
     peak: the largest population of the last hour, so that an autoscaler that removes drained
     nodes does not shrink the budget.
     """

@@ -62,11 +62,11 @@ class Onset:
 class Entry:
     """One node (one uid) and what we think of it.
 
-    node: as we see it, which in dry-run is with what was only rehearsed; real: as it is.
+    node: as we see it, which in dry-run is with what was only tried; actual: as it is.
     """
 
     node: Node
-    ignore_dry_run: Node
+    actual: Node
     history: NodeHistory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Action | None = None
@@ -149,7 +149,7 @@ class Planner:
         if config.dry_run != self.config.dry_run:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             for entry in self.entries.values():
-                entry.overlay, entry.node = None, entry.ignore_dry_run
+                entry.overlay, entry.node = None, entry.actual
         # Other limits may have to look back further than was kept for those before.
         self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
         self.config = config
@@ -214,7 +214,7 @@ class Planner:
         older = []
         for node in nodes:
             entry = self.entries.get(node.uid)
-            known = version_number(entry.ignore_dry_run.version) if entry is not None else 0
+            known = version_number(entry.actual.version) if entry is not None else 0
             if 0 < version_number(node.version) < known <= version:
                 self.apply(Change(node.name, None, node, restored=True), now)
                 older.append(node)
@@ -232,7 +232,7 @@ class Planner:
         for name in {*before, *signals}:
             entry = self.entry_named(name)
             if entry is not None and before.get(name) != signals.get(name):
-                self._see(entry.ignore_dry_run, entry, now)
+                self._see(entry.actual, entry, now)
 
     def with_signal(self, node: Node) -> Node:
         """The node with what we say of it. Thread-safe."""
@@ -275,7 +275,7 @@ class Planner:
             seen = _overlaid(node, entry.overlay)
             before = entry.history
             entry.history = observe(before, entry.node, seen, self.config.rules, now)
-            entry.node, entry.ignore_dry_run = seen, node
+            entry.node, entry.actual = seen, node
             self._note_onsets(entry, before, now)
         self._dirty.add(node.uid)
 
@@ -310,7 +310,7 @@ class Planner:
             # The answer shows what this write alone would do: of a cordon before it, nothing.
             cordoned = action.state is not None and action.state.phase.cordoned
             entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
-            self._see(entry.ignore_dry_run, entry, now)
+            self._see(entry.actual, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
             self._see(node, entry, now)
         else:
@@ -360,7 +360,7 @@ class Planner:
     # -- the plan -----------------------------------------------------------------------
 
     def plan(self, now: float, *, paused: str = "", unhealthy: str = "") -> Plan:
-        """What to do now. `paused` or `ill` (a reason) stops what takes capacity away."""
+        """What to do now. `paused` or `unhealthy` (a reason) stops what takes capacity away."""
         self._update_suspects(now)
         self._reassess(now)
         intents: list[Action] = []

@@ -403,7 +403,7 @@ class Chain:
                 raise
 
     def _probe_within(self, member: Member, seconds: float) -> None:
-        """As `_look`, but a model that loads for longer keeps nobody from asking the others.
+        """As `_probe`, but a model that loads for longer keeps nobody from asking the others.
 
         One that was warm may have to be loaded again by its server.
         """
@@ -527,7 +527,7 @@ class _Asked:
         self.answer = Answer("")
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
-        """One call. Raises `ModelError`, `BadVerdictError`."""
+        """One call. Raises `ModelError`, `InvalidAnswerError`."""
         chain = self._chain
         begun = time.monotonic()
         answer: Answer | None = None

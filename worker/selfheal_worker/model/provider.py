@@ -1,9 +1,10 @@
 """Model providers: what one is, how it fails, and how one is found by name.
 
-A provider is built from a `ModelConfig` by a factory. The factories in the box are named in
-`IN_THE_BOX`; any installed package adds one by an entry point in the group `selfheal.providers`
-(``name = "package.module:factory"``). A factory's module is imported only when its name is asked
-for, so that nobody pays for a provider that is not used. `docs/providers.md` shows how to add one.
+A provider is built from a `ModelConfig` by a factory. The built-in factories are named in
+`BUILT_IN_PROVIDERS`; any installed package adds one by an entry point in the group
+`selfheal.providers` (``name = "package.module:factory"``). A factory's module is
+imported only when it is named, so that nobody pays for a provider that is not used.
+`docs/providers.md` shows how to add one.
 """
 
 from __future__ import annotations
