@@ -32,21 +32,21 @@ def test_plan_is_what_happens(stages: Stages) -> None:
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         told = list(pool.map(lambda seed: _one(stages, seed), SEEDS))
     pods = sum(sum(classes.total() for classes in plan.values()) for plan, _ in told)
-    same = sum(_same(plan, ignore_dry_run) for plan, ignore_dry_run in told)
+    same = sum(_same(plan, actual) for plan, actual in told)
     kinds = sum((classes for plan, _ in told for classes in plan.values()), Counter[str]())
     sys.stderr.write(
         f"\n{len(told)} clusters, {pods} pods ({dict(kinds)}): "
         f"{same} classed as it happened, {100 * same / pods:.1f} %\n"
     )
-    for seed, (plan, ignore_dry_run) in zip(SEEDS, told, strict=True):
-        if plan != ignore_dry_run:
-            sys.stderr.write(f"seed {seed}: planned {plan}, happened {ignore_dry_run}\n")
+    for seed, (plan, actual) in zip(SEEDS, told, strict=True):
+        if plan != actual:
+            sys.stderr.write(f"seed {seed}: planned {plan}, happened {actual}\n")
     assert len(kinds) >= 3
     assert same >= 0.98 * pods
 
 
-def _same(plan: Classes, ignore_dry_run: Classes) -> int:
-    return sum((plan[group] & ignore_dry_run[group]).total() for group in plan)
+def _same(plan: Classes, actual: Classes) -> int:
+    return sum((plan[group] & actual[group]).total() for group in plan)
 
 
 def _one(stages: Stages, seed: int) -> tuple[Classes, Classes]:
@@ -92,9 +92,9 @@ def _plan_and_run(site: Site, dice: random.Random) -> tuple[Classes, Classes]:
         return _classes(pods, lambda pod: _outcome(pod, there, process.log))
 
     ends = time.monotonic() + SETTLE
-    while (ignore_dry_run := happened()) != plan and time.monotonic() < ends:
+    while (actual := happened()) != plan and time.monotonic() < ends:
         time.sleep(0.25)
-    return plan, ignore_dry_run
+    return plan, actual
 
 
 def _classes(pods: dict[str, Json], way: Callable[[Json], str]) -> Classes:

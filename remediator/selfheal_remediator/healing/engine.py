@@ -614,12 +614,12 @@ class Healing:
         return bool(told) and all(policy_state.is_healthy(pod) for pod in told)
 
     def _forgive(self, policy_state: PolicyState, group: Group, now: float) -> None:
-        is_healthy = (
+        all_healthy = (
             len(group.alive) + policy_state.occupied(group, now) >= group.desired
             and not group.under_way
             and self._all_healthy(policy_state, group, now)
         )
-        if not is_healthy:
+        if not all_healthy:
             policy_state.owner_healthy_since.pop(group.key, None)
             return
         since = policy_state.owner_healthy_since.setdefault(group.key, now)

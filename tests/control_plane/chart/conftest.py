@@ -46,8 +46,8 @@ class Site:
             text=True,
             timeout=180,
         )
-        is_healthy = (done.returncode != 0) == fails
-        assert is_healthy, f"{done.stdout}{done.stderr}\n{self._looks()}"
+        as_expected = (done.returncode != 0) == fails
+        assert as_expected, f"{done.stdout}{done.stderr}\n{self._looks()}"
         return done.stderr if fails else done.stdout
 
     def _looks(self) -> str:

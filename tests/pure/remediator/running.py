@@ -61,10 +61,10 @@ def pod(name: str, where: str) -> dict[str, Any]:
     }
 
 
-def until(what: str, is_healthy: Callable[[], bool]) -> None:
+def until(what: str, condition: Callable[[], bool]) -> None:
     """Wait for what comes in another thread."""
     ends = time.monotonic() + PATIENCE
-    while not is_healthy():
+    while not condition():
         assert time.monotonic() < ends, f"{what}: never"
         time.sleep(0.01)
 

@@ -50,9 +50,9 @@ class Meanwhile:
         edit(raw)
         self.api.put(BAD, raw)
 
-    def until(self, what: str, is_healthy: Callable[[], bool]) -> None:
+    def until(self, what: str, condition: Callable[[], bool]) -> None:
         ends = time.monotonic() + PATIENCE
-        while not is_healthy():
+        while not condition():
             assert time.monotonic() < ends, f"{what}: never"
             with self.api.news:
                 self.api.news.wait(0.05)

@@ -66,10 +66,10 @@ class Story:
         self.seen[trouble] += 1
         return trouble
 
-    def until(self, what: str, is_healthy: Callable[[], bool]) -> None:
+    def until(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait for it; each change of the server is a reason to look."""
         ends = time.monotonic() + PATIENCE
-        while not is_healthy():
+        while not condition():
             assert time.monotonic() < ends, f"{what}: never; {[d[:2] for d in self.api.did[-9:]]}"
             with self.api.news:
                 self.api.news.wait(0.5)
@@ -121,10 +121,10 @@ def test_it_does_what_it_has_to_and_nothing_else(story: Story, remediator: Remed
 
     story.troubled.set()
     before = sum(story.seen.values())
-    is_healthy = story.api.get(f"{NODES}/bad")
-    is_healthy["status"] = node("bad", "False")["status"]
-    is_healthy["status"]["conditions"][1]["lastTransitionTime"] = stamp(0)
-    story.api.put(f"{NODES}/bad", is_healthy)
+    recovered = story.api.get(f"{NODES}/bad")
+    recovered["status"] = node("bad", "False")["status"]
+    recovered["status"]["conditions"][1]["lastTransitionTime"] = stamp(0)
+    story.api.put(f"{NODES}/bad", recovered)
     story.until("more trouble", lambda: sum(story.seen.values()) >= before + TROUBLES // 2)
     story.troubled.clear()
     story.until("it is uncordoned", lambda: story.phase("bad") == "healed")

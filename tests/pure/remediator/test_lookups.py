@@ -167,10 +167,10 @@ def _agent(name: str, uid: str) -> dict[str, Any]:
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
     """The pod of the new one stays; one whose DaemonSet is really gone goes."""
-    skip_reason = True
+    refusing = True
 
     def disturb(verb: str, path: str) -> str:
-        return "503" if skip_reason and path.endswith("/a/eviction") else ""
+        return "503" if refusing and path.endswith("/a/eviction") else ""
 
     server = FakeApi(disturb)
 
@@ -193,7 +193,7 @@ def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
             "it is seen, or evicted already",
             lambda: any(_known(run.drain, "agent-2") for run in _runs(made)) or "agent-2" in gone(),
         )
-        skip_reason = False
+        refusing = False
         until("drained", lambda: _phase(server) == '"drained"')
     assert gone().count("agent-2") == (not exists)
     server.close()

@@ -765,8 +765,8 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
     _carry_out(planner, (action,), NOW)
     assert planner.plan(NOW).intents == ()
     # The watch shows the node as it really is: untouched. That is no human uncordon.
-    ignore_dry_run = planner.entries[action.uid].node
-    shown = replace(ignore_dry_run, unschedulable=False, annotations={}, version="9")
+    actual = planner.entries[action.uid].node
+    shown = replace(actual, unschedulable=False, annotations={}, version="9")
     _put(planner, copy.copy(shown), NOW)
     assert planner.plan(NOW).intents == ()
     assert planner.plan(NOW).limited_by == {"maxUnavailable": 1}
@@ -777,23 +777,23 @@ def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None
     """Their answers show the node as it really is, which nobody cordoned."""
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     _goes_bad(planner, "n0", NOW)
-    ignore_dry_run = replace(planner.entries["uid-n0"].node, version="9")
+    actual = replace(planner.entries["uid-n0"].node, version="9")
     (hold,) = planner.plan(NOW).intents
     _carry_out(planner, (hold,), NOW)
     assert hold.state is not None
     note = replace(hold, kind=Kind.NOTE, state=replace(hold.state, phase=phase, no_room=int(NOW)))
     assert note.state is not None
     assert planner.request(note, NOW)
-    answer = replace(ignore_dry_run, annotations={STATE_KEY: note.state.to_json()})
+    answer = replace(actual, annotations={STATE_KEY: note.state.to_json()})
     planner.settled(note, answer, NOW)
-    _put(planner, copy.copy(ignore_dry_run), NOW + 1)
+    _put(planner, copy.copy(actual), NOW + 1)
     assert planner.plan(NOW + 1).intents == ()
     assert planner.entries["uid-n0"].assessment.standing == phase.value
     assert planner.tally(NOW + 1).cordoned == 1
-    _put(planner, things.with_condition(ignore_dry_run, condition("False")), NOW + 1)
+    _put(planner, things.with_condition(actual, condition("False")), NOW + 1)
     (back,) = planner.plan(NOW + 11).intents
     assert back.kind is Kind.UNCORDON
-    planner.settled(back, ignore_dry_run, NOW + 11)
+    planner.settled(back, actual, NOW + 11)
     planner.plan(NOW + 11)
     assert planner.tally(NOW + 11).cordoned == 0
     assert not planner.entries["uid-n0"].node.unschedulable

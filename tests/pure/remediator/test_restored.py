@@ -155,10 +155,10 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
     monkeypatch.setattr(KubernetesApi, "evict", not_now)
     conflicts: list[str] = []
     api = _api()
-    ignore_dry_run = api._patch
+    original = api._patch
 
     def patched(path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
-        answer = ignore_dry_run(path, body, dry_run=dry_run)
+        answer = original(path, body, dry_run=dry_run)
         if path == POLICY and answer[0] == 409:
             conflicts.append(path)
         return answer

@@ -44,7 +44,7 @@ class ValidatedAnswer:
 def check(
     content: str | Mapping[str, Any], text: str, task: Task, *, clamp: bool = False
 ) -> ValidatedAnswer:
-    """Bring a model's answer about text into the task's schema. Raises `BadVerdictError`.
+    """Bring a model's answer about text into the task's schema. Raises `InvalidAnswerError`.
 
     Letter case, synonyms, percentages, and a fence, reasoning or prose around the JSON are
     repaired; a label outside its set or a missing field is not. A number out of its range is only
