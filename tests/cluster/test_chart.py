@@ -97,12 +97,11 @@ class Lab:
         return {uid: pods.restarts(pod) for uid, pod in self.pods().items()}
 
     def publish(self, wave: str, count: int) -> None:
-        """Publishes texts with ids `wave-1` … and waits until some are answered, others not."""
+        """Publishes texts with ids `wave-1` … and waits until some are answered."""
         lines = [json.dumps({"id": f"{wave}-{n}", "text": "I love it"}) for n in range(count)]
         self.mailbox.publish(lines)
         self.published += [f"{wave}-{n}" for n in range(count)]
         self.until(f"first answers of {wave}", lambda: self.mailbox.answered(f"{wave}-"))
-        assert len(self.mailbox.answered(f"{wave}-")) < count
 
     @contextmanager
     def publishing(self, wave: str) -> Iterator[None]:
@@ -395,9 +394,10 @@ def test_on_full_nodes_the_workers_make_room_for_their_broker(lab):
     [broker] = lab.pods("rabbitmq").values()
     node = broker["spec"]["nodeName"]
     lab.publish("full", 3000)
-    lab.kube.kubectl("cordon", node)
-    lab.kube.kubectl("delete", "pod", broker["metadata"]["name"], "-n", NAMESPACE)
-    lab.until("the broker is elsewhere", lambda: lab.ready("rabbitmq"))
+    with lab.publishing("full"):
+        lab.kube.kubectl("cordon", node)
+        lab.kube.kubectl("delete", "pod", broker["metadata"]["name"], "-n", NAMESPACE)
+        lab.until("the broker is elsewhere", lambda: lab.ready("rabbitmq"))
     [broker] = lab.pods("rabbitmq").values()
     assert broker["spec"]["nodeName"] != node
     lab.kube.kubectl("uncordon", node)
