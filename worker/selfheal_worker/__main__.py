@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluate_options(command("evaluate", _evaluate, "compare models on labelled texts"))
     _publish_options(command("publish", _publish, "send messages to the queue, with confirms"))
     _results_options(command("results", _results, "take answers from the results queue"))
-    letters = command("dead-letters", _usage(top), "look at dead letters, and send them again")
+    letters = command("dead-letters", _usage(top), "show dead letters, and send them again")
     _dead_letter_commands(letters)
     return top
 

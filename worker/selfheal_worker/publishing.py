@@ -118,7 +118,7 @@ class Publisher:
         return True
 
     def probed(self, why: str, *, succeeded: bool) -> None:
-        """The probe ended; when all is well, what was finished during it is published."""
+        """The probe ended; if it succeeded, what was finished during it is published."""
         self._resend = None
         if not succeeded:
             say(logging.DEBUG, "results are still not taken", why=why)

@@ -45,7 +45,7 @@ class Settlement:
         settled: Callable[[Work], None],
         changed: Callable[[], None],
     ) -> None:
-        """settled: told of each message that has left the worker; changed: as for `Circuit`."""
+        """settled: called for each message that has left the worker; changed: as for `Circuit`."""
         self._settings = settings
         self._task = task
         self._link = link
@@ -95,7 +95,7 @@ class Settlement:
         self._dead_letter(work, letter, str(error))
 
     def hand_back(self, work: Work) -> None:
-        """Give a message back as it came. Sent anew, not requeued: each requeue would count as a
+        """Return a message as it came. Published again, not requeued: each requeue would count as a
         delivery, and the delivery limit is meant for messages that kill workers."""
         work.given_up = True
         properties = copied_properties(work.delivery, {}, keep_expiration=True)
@@ -103,7 +103,7 @@ class Settlement:
         self._send(work, Publication(queue, work.delivery.body, properties), "handed_back")
 
     def hand_back_rest(self) -> None:
-        """Give back all whose outcome is not on its way: the grace period is over."""
+        """Return all whose outcome is not on its way: the grace period is over."""
         parked = self.publisher.take_parked()
         for work in self._in_flight:
             if not work.settling or work in parked:

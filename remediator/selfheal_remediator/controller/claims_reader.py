@@ -1,4 +1,4 @@
-"""Reads what else is at work in the cluster: other remediators, and other systems on nodes.
+"""Reads what else acts on nodes: other remediators, and other systems.
 
 Runs in the threads `worker-lookups`, one read at a time for each that PeerCheck begins.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """leases: the remediators'. marks: nodes that another system is at work on, and which."""
+    """leases: the remediators'. marks: nodes in use by another system, and which."""
 
     leases: list[LeaseView]
     marks: dict[str, str]
@@ -42,8 +42,7 @@ class ClaimsReader:
         return Claims(leases, marks)
 
     def machines(self) -> dict[str, str]:
-        """Nodes whose machine Cluster API is at work on; where that cannot be read, as it was read
-        last."""
+        """Nodes whose machine Cluster API is changing; as last read, where that cannot be read."""
         try:
             collection = self._api.machines()
             pages = () if collection is None else collection.pages()

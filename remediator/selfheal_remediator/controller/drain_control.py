@@ -213,7 +213,7 @@ class DrainControl:
         self._writer.request(action, self._clock())
 
     def no_room(self, drain: NodeDrain, why: str) -> None:
-        """The pods fit nowhere else: the node stays cordoned, and is looked at again later."""
+        """The pods fit nowhere else: the node stays cordoned; the drain is tried again later."""
         now = self._clock()
         state = self._draining_state(drain)
         if state is None:
@@ -225,7 +225,7 @@ class DrainControl:
         if self._writer.request(action, now):
             self._metrics.drains.labels("no-room").observe(max(0.0, now - drain.started))
         else:
-            self.draining.end(drain.uid)  # busy: begun again when the node is looked at next
+            self.draining.end(drain.uid)  # busy: begun again at the next evaluation of the node
 
     def _draining_state(self, drain: NodeDrain) -> State | None:
         """The node's annotation, None = it is not being drained any more."""

@@ -122,7 +122,7 @@ class Leadership:
         self._reporter.of_itself("Observing", text)
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration."""
+        """Continue with another configuration."""
         known = self._mode.config
         if config.lease != known.lease or config.api != known.api:
             log.warning("changes of `lease` and `api` take effect at the next start only")
@@ -145,6 +145,6 @@ class Leadership:
         self._drains.look_through()
         policies_changed = config.policies != before.policies
         if (policies_changed or mode_changed) and self._authority.leading:
-            self._healer.begin()  # what was only rehearsed is decided anew
+            self._healer.begin()  # what was only a dry run is decided again
         self._planner.reconfigure(config, self._clock())
         self._metrics.may_cordon(rule.condition for rule in config.rules if rule.cordons)

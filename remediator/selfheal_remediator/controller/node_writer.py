@@ -83,7 +83,7 @@ class NodeWriter:
         return True
 
     def forget_doubts(self) -> None:
-        """All nodes are read anew, or what was sent was only rehearsed."""
+        """All nodes are listed again, or what was sent was only a dry run."""
         self._doubts.clear()
 
     @property
@@ -176,7 +176,7 @@ class NodeWriter:
         if entry is None or entry.pending is not action:
             return  # gone, or forgotten: all nodes were listed since
         doubt = self._doubts.begin(action, cause)
-        self.node_seen(entry.ignore_dry_run)  # the watch may have been faster
+        self.node_seen(entry.actual)  # the watch may have been faster
         if self._doubts.in_doubt(doubt):
             self._read(doubt, term)
 

@@ -1,4 +1,4 @@
-"""Looks every 30 s which remediator comes first, and which nodes other systems are at work on.
+"""Checks every 30 s which remediator comes first, and which nodes other systems are changing.
 
 All methods run on the main thread but `_look`, which runs in a thread `worker-lookups`.
 """
@@ -24,7 +24,7 @@ PEERS_EVERY = 30.0
 
 
 class PeerCheck:
-    """See the module. `on_first` is told after each look who comes before us, and why."""
+    """See the module. After each check `on_first` gets who comes before us, and why."""
 
     def __init__(
         self,

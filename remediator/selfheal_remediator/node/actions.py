@@ -34,7 +34,7 @@ class Action:
 
 def same_purpose(asked: Action, action: Action) -> bool:
     """Whether what is called for now is what was decided before: for another condition, or with
-    another action, it is decided anew."""
+    another action, it is decided again."""
     if asked.kind is not action.kind:
         return False
     if action.kind not in (Kind.CORDON, Kind.DRAIN) or asked.state is None or action.state is None:

@@ -40,7 +40,7 @@ class Scope:
     owner: str
     #: (condition, reason) that came upon many nodes at once -> when the wave began.
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    #: Node names that another system is at work on, as it says elsewhere (see external_claims.py).
+    #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None

@@ -17,11 +17,11 @@ PEAK_WINDOW = 3600.0
 
 
 class Counts:
-    """Kept up with each change of a node, as counting all of them anew takes long."""
+    """Updated at each change of a node: counting all of them every time takes long."""
 
     def __init__(self, config: Config, owner: str, now: float) -> None:
         self._config, self._owner = config, owner
-        #: Which nodes (by name) another system is at work on, said elsewhere than on the node.
+        #: Which nodes (by name) another system is changing, said elsewhere than on the node.
         self.marks: Mapping[str, str] = NO_MARKS
         #: Which drains make no progress, and which of them gave their place away.
         self.slots = DrainSlots()
@@ -122,8 +122,8 @@ class Counts:
     def in_time(self, entry: Entry, states: Iterable[State], now: float) -> bool:
         """Whether the node is being drained and the limits count it.
 
-        A drain that has outlived its deadline goes on, but frees its place for others. One that
-        rests keeps it: when it goes on, the time does not count.
+        A drain that has outlived its deadline continues, but frees its place for others. One that
+        rests keeps it: when it continues, the time does not count.
         """
         drains = [state for state in states if state.phase is Phase.DRAINING]
         if not drains:
@@ -147,8 +147,10 @@ class Counts:
         """When the node's drain has outlived its deadline, None = it is not drained."""
         if entry.drain_began is None:
             return None
-        told = self.slots.deadlines.get(entry.node.uid)
-        return told if told is not None else entry.drain_began[1] + self._config.drain.deadline
+        running = self.slots.deadlines.get(entry.node.uid)
+        if running is not None:
+            return running
+        return entry.drain_began[1] + self._config.drain.deadline
 
     def outage(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""

@@ -20,11 +20,11 @@ Key = tuple[str, str]
 class Entry:
     """One node (one uid) and what we think of it.
 
-    node: as we see it, which in dry-run is with what was only rehearsed; real: as it is.
+    node: as we see it, which in dry-run is with what was only tried; actual: as it is.
     """
 
     node: Node
-    ignore_dry_run: Node
+    actual: Node
     history: NodeHistory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Action | None = None
@@ -32,7 +32,7 @@ class Entry:
     member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0
-    #: When it is looked at again though nothing changed, and which entry of the heap says so.
+    #: When it is evaluated again though nothing changed, and which entry of the heap says so.
     due: float | None = None
     ticket: int = 0
     #: When the rule that asks (or asked last) for a hold was due.

@@ -1,4 +1,4 @@
-"""The facts of one look at one node, and what follows directly from them. Pure."""
+"""The facts for one evaluation of one node, and what follows directly from them. Pure."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _condition_over(facts: Facts, state: State) -> tuple[bool, float | None]:
             return False, None
         reset = facts.history.reset
         if reset is not None and reset >= observation.since - RESET_TOLERANCE:
-            # Good because its detector began anew: it had no time to look yet.
+            # Good because its detector restarted: it had no time to check yet.
             over_at = reset + facts.scope.config.recovery.reset_stabilization_window
             if over_at > facts.now:
                 return False, over_at
@@ -80,8 +80,8 @@ def _condition_over(facts: Facts, state: State) -> tuple[bool, float | None]:
 def _pods_healthy(facts: Facts, observation: Observation) -> tuple[bool, float | None]:
     """Whether nothing was wrong with the node's pods for the stabilization window; else when.
 
-    The condition's times are its leader's own, and a new leader has to look for a while until
-    it finds again what its predecessor knew: neither is another occurrence.
+    The condition's times are its leader's own, and a new leader needs a while until it
+    finds again what its predecessor knew: neither is another occurrence.
     """
     if observation.reading is not Reading.GOOD:
         return False, None
@@ -185,7 +185,7 @@ def _wait(
 
 def _written_down(facts: Facts, known: State, phase: Phase, rule: Rule) -> bool:
     """Whether the annotation says so already: of this rule, or of one about the same that is
-    still bad. Written anew at each change of a reason it would be a storm of writes and Events.
+    still bad. Written again at each change of a reason it would be a storm of writes and Events.
     """
     if known.phase is not phase or known.condition != rule.condition:
         return False

@@ -33,16 +33,16 @@ class KnownNodes:
         self._changed: set[str] = set()
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Go on with other rules; what was seen of conditions that are in both is kept."""
+        """Continue with other rules; what was seen of conditions that are in both is kept."""
         self._config = config
         for entry in self.entries.values():
             entry.history = observe(entry.history, entry.node, entry.node, config.rules, now)
         self.dirty.update(self.entries)
 
     def forget_overlays(self) -> None:
-        """Nothing that was only rehearsed counts any more."""
+        """Nothing that was only a dry run counts any more."""
         for entry in self.entries.values():
-            entry.overlay, entry.node = None, entry.ignore_dry_run
+            entry.overlay, entry.node = None, entry.actual
 
     def forget_pending(self) -> None:
         """Nothing handed out counts any more."""
@@ -59,7 +59,7 @@ class KnownNodes:
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
         if change.new is None:
-            # Said of this node, not of one made anew under its name.
+            # Said of this node, not of another one created under its name.
             self.signals = {name: it for name, it in self.signals.items() if name != change.key}
             self._forget(self._names.pop(change.key, ""), now)
             return
@@ -82,7 +82,7 @@ class KnownNodes:
         older = []
         for node in nodes:
             entry = self.entries.get(node.uid)
-            known = version_number(entry.ignore_dry_run.version) if entry is not None else 0
+            known = version_number(entry.actual.version) if entry is not None else 0
             if 0 < version_number(node.version) < known <= version:
                 self.apply(Change(node.name, None, node, restored=True), now)
                 older.append(node)
@@ -100,7 +100,7 @@ class KnownNodes:
         for name in {*before, *signals}:
             entry = self.entry_named(name)
             if entry is not None and before.get(name) != signals.get(name):
-                self.see(entry.ignore_dry_run, entry, now)
+                self.see(entry.actual, entry, now)
 
     def with_signal(self, node: Node) -> Node:
         """The node with what we say of it. Thread-safe."""
@@ -111,7 +111,7 @@ class KnownNodes:
         return replace(node, conditions=others if ours is None else {**others, ours.type: ours})
 
     def take_changed(self) -> set[str]:
-        """Nodes of which anything was thought anew, or begun or ended, since the last call."""
+        """Nodes evaluated again, or of which anything began or ended, since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 
@@ -136,7 +136,7 @@ class KnownNodes:
             entry = Entry(node, node, history)
             known = self._names.get(node.name)
             if known is not None:
-                self._forget(known, now)  # made anew under its name
+                self._forget(known, now)  # another one was created under its name
             self.entries[node.uid] = entry
             self._names[node.name] = node.uid
             self._waves.note_onsets(entry, None, now)
@@ -144,6 +144,6 @@ class KnownNodes:
             seen = overlaid(node, entry.overlay)
             before = entry.history
             entry.history = observe(before, entry.node, seen, self._config.rules, now)
-            entry.node, entry.ignore_dry_run = seen, node
+            entry.node, entry.actual = seen, node
             self._waves.note_onsets(entry, before, now)
         self.dirty.add(node.uid)

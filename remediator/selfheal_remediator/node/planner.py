@@ -162,7 +162,7 @@ class Planner:
             # The answer shows what this write alone would do: of a cordon before it, nothing.
             cordoned = action.state is not None and action.state.phase.cordoned
             entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
-            self._known.see(entry.ignore_dry_run, entry, now)
+            self._known.see(entry.actual, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
             self._known.see(node, entry, now)
         else:

@@ -1,4 +1,4 @@
-"""Which nodes the rules look at, and at which another system is at work. Pure."""
+"""Which nodes the rules apply to, and which of them another system is changing. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOREIGN_TAINTS = (
 
 
 def selected(node: Node, config: Config) -> bool:
-    """Whether the rules look at the node at all."""
+    """Whether the rules apply to the node at all."""
     labels = node.labels
     if labels.get(OPT_OUT_LABEL) == "true":
         return False
@@ -35,7 +35,7 @@ def selected(node: Node, config: Config) -> bool:
 
 
 def foreign_mark(node: Node, marks: Mapping[str, str] = NO_MARKS) -> str:
-    """Which other system is at work on the node; empty when none is (see Scope.marks)."""
+    """Which other system is changing the node; empty when none is (see Scope.marks)."""
     for taint in node.taints:
         for key, meaning in FOREIGN_TAINTS:
             if taint.key == key or (key.endswith("/") and taint.key.startswith(key)):

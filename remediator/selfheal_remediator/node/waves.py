@@ -16,7 +16,7 @@ from selfheal_remediator.node.limits import LimitedBy
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """A condition came upon a node. rollout: soon after the node's detector began anew."""
+    """A condition came upon a node. rollout: soon after the node's detector restarted."""
 
     when: float
     rollout: bool
@@ -29,7 +29,7 @@ class Waves:
         self.config, self._entries = config, entries
         #: What is suspected -> when its wave began.
         self.suspects: dict[Key, float] = {}
-        #: Conditions that a human vouches for.
+        #: Conditions that an administrator trusts.
         self.trusted: frozenset[str] = frozenset()
         #: The last one of each node (uid).
         self._onsets: dict[Key, dict[str, Onset]] = {}
@@ -94,7 +94,7 @@ class Waves:
 
     def _wave(self, key: Key) -> float | None:
         """When the wave began that the onsets make: on many nodes within seconds, or each soon
-        after its detector began anew (a rollout goes from node to node, and so does its mistake).
+        after its detector restarted (a rollout moves from node to node, and so does its mistake).
         """
         signal, limit = self.config.signal, self._wave_limit()
         onsets = self._onsets.get(key, {}).values()
@@ -105,7 +105,7 @@ class Waves:
         return _crowded(rollout, max(signal.window, signal.rollout_window), limit)
 
     def _wave_is_over(self, key: Key) -> bool:
-        """So few nodes still say it that it can be believed again, or a human vouches for it."""
+        """So few nodes still say it that it can be trusted again, or an administrator trusts it."""
         if key[0] in self.trusted:
             return True
         bad = sum(key in bad_now(entry, self.config) for entry in self._entries.values())

@@ -88,7 +88,7 @@ class Channels:
         channel.add_callback(self._got_none, [pika.spec.Basic.GetEmpty], one_shot=False)
         self._publishes = ConfirmChannel(channel, self.send_acks)
         channel.basic_qos(prefetch_count=self._settings.concurrency)
-        # For a queue that nobody has: the broker drops it, but looks at our rights before. Without
+        # For a queue that nobody has: the broker drops it, but checks our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
         nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
         self._publishes.publish(nowhere, self._may_publish, mandatory=False)
@@ -217,7 +217,7 @@ class Channels:
 
 
 class Forwarding:
-    """The channel on which bodies go on to the dead letters as they come. For the link's thread."""
+    """The channel that passes bodies on to the dead letters as they come. For the link's thread."""
 
     def __init__(self, connection: Any, channel: Any, answered: Callable[[], None]) -> None:
         """answered: as for `ConfirmChannel`."""

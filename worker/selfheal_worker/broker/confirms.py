@@ -1,4 +1,4 @@
-"""A channel in confirm mode: each publish is told what became of it."""
+"""A channel in confirm mode: reports the outcome of each publish."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from selfheal_worker.broker.topology import Queue
 class Declaration:
     """Declares queues one after the other; a user who may not is content when they are there.
 
-    On a channel of its own, because a refusal closes it. For the link's thread. done is told once,
-    unless the connection is lost meanwhile.
+    On a channel of its own, because a refusal closes it. For the link's thread. done is called
+    once, unless the connection is lost meanwhile.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from selfheal_worker.broker.deliveries import Delivery, Outcome, Publication
 from selfheal_worker.broker.errors import BrokerError
 from selfheal_worker.logs import say
 
-#: Told once what became of a publish.
+#: Called once with the outcome of a publish.
 Done = Callable[[Outcome], None]
 
 

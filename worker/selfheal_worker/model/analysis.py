@@ -144,7 +144,7 @@ class Analysis:
     def _repaired(
         self, repair_request: RepairRequest, asked: _Asked, problem: str
     ) -> ValidatedAnswer:
-        """What the model says when it is told what was wrong with what it said before."""
+        """The model's answer when the request says what was wrong with the one before."""
         before = asked.content
 
         def repair() -> Answer:

@@ -34,7 +34,7 @@ class Member:
     ) -> None:
         self.longest_text = longest_text
         self.provider = provider
-        # Found out once: to ask whether something is of a protocol takes as long as a message does.
+        # Checked once: whether an object is of a protocol takes as much time as a message.
         self.repair_request = provider if isinstance(provider, RepairRequest) else None
         self.limits = limits or Limits()
         self.deadline = deadline

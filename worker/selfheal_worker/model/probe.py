@@ -150,7 +150,7 @@ class Probes:
             ).start()
         except RuntimeError as error:  # the machine has no thread to spare
             _ended(member, probe, error)
-            ended.put(ModelUnavailableError(f"it could not be looked at: {error}"))
+            ended.put(ModelUnavailableError(f"it could not be probed: {error}"))
         return ended
 
     def _probe_and_report(self, member: Member, seconds: float, probe: int, ended: Ended) -> None:
