@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.broker.lines import each_line, each_own_line
 from tests.broker.process import command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
+from tests.broker.release_lines import each_line, each_own_line
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import pika
 import pytest
 
 from selfheal_worker.__main__ import main
-from tests.broker.lines import each_line
 from tests.broker.process import WorkerProcess, command, environment
 from tests.broker.rabbit import free_ports
+from tests.broker.release_lines import each_line
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.broker.lines import each_line
 from tests.broker.process import command, environment
+from tests.broker.release_lines import each_line
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker

@@ -12,10 +12,10 @@ from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import registry
 from selfheal_worker.task import task_file
 from selfheal_worker.worker import Worker
-from tests.broker.lines import each_line
 from tests.broker.process import command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER
+from tests.broker.release_lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfheal_worker import dead_letters
-from tests.broker.lines import each_line
+from tests.broker.release_lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from selfheal_worker.model.providers.chat import WARM_UP_TEXT
-from tests.broker import vanishing
+from tests.broker import unreachable_host
 from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
-from tests.broker.lines import each_line
+from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
-from tests.broker.vanishing import Elsewhere
+from tests.broker.unreachable_host import Elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,7 +169,7 @@ def test_sigterm_while_the_model_is_away(
 
 @pytest.fixture
 def elsewhere(unavailable: Callable[[str], None]) -> Iterator[Elsewhere]:
-    if why := vanishing.available():
+    if why := unreachable_host.available():
         unavailable(why)
     made = Elsewhere()
     try:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.fake_ollama import Reply
-from tests.broker.lines import each_line
 from tests.broker.process import command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER
+from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:

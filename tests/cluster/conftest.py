@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci.cluster import Cluster
-from tests.cluster.traces import machine_folders, processes_with, traces
+from tests.cluster.leftovers import machine_folders, processes_with, traces
 
 _ROOT = Path(__file__).parents[2]
 _NAME = "demo-test"

@@ -25,7 +25,7 @@ from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.mailbox import Mailbox
 from ci.demo.world import World
-from tests.cluster.ward import MAIN, NAMESPACE, Ward, names, since
+from tests.cluster.healing_stage import MAIN, NAMESPACE, Ward, names, since
 
 pytestmark = pytest.mark.cluster
 

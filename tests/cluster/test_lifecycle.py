@@ -14,7 +14,7 @@ from ci.cluster import Cluster, ClusterError, Spec, control_plane_only
 from ci.cluster import processes as cluster_processes
 from ci.cluster.machine import check_root
 from ci.cluster.waiting import until
-from tests.cluster.traces import machine_folders, traces
+from tests.cluster.leftovers import machine_folders, traces
 
 pytestmark = pytest.mark.cluster
 

@@ -8,7 +8,7 @@ from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.kube.election import PAUSE_KEY, STOP_KEY
 from selfheal_remediator.kube.observe_first import text_of
 from selfheal_remediator.node.actions import Kind
-from tests.pure.remediator.things import NOW
+from tests.pure.remediator.builders import NOW
 
 TAKES_CAPACITY = (Kind.CORDON, Kind.DRAIN)
 

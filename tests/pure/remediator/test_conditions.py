@@ -20,7 +20,7 @@ from selfheal_remediator.node.conditions import (
     recovery,
     stale,
 )
-from tests.pure.remediator.things import NOW, condition, node, rule, with_condition
+from tests.pure.remediator.builders import NOW, condition, node, rule, with_condition
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from selfheal_remediator.kube.deletion_check import (
     NOT_DELETED,
 )
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, pod
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.running import NODES, PODS, node, running, until
 from tests.pure.remediator.running import pod as raw_pod
-from tests.pure.remediator.things import NOW, pod
 
 
 def drain(*, after: bool = False) -> NodeDrain:
@@ -135,7 +135,7 @@ def test_the_whole_remediator_names_it_and_asks_again(monkeypatch: pytest.Monkey
     server.put(f"{NODES}/n1", node("n1", "True"))
     server.put(f"{NODES}/n2", node("n2", "False"))
     server.put(f"{PODS}/a", raw_pod("a", "n1"))
-    config = things.config(signal={"enabled": False}, drain={"headroom": False})
+    config = builders.config(signal={"enabled": False}, drain={"headroom": False})
     with running(server, config) as made:
         until("it is asked for again", lambda: server.asked >= 3)
         (run,) = made.draining.running.values()

@@ -18,12 +18,12 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from selfheal_remediator.node.drain_clock import LEAST_LEFT, DrainClock, time_left
 from selfheal_remediator.node.planner import Planner
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, OWNER, condition
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, until
-from tests.pure.remediator.test_draining import Looks, looks
+from tests.pure.remediator.test_drain_runner import Looks, looks
 from tests.pure.remediator.test_planner import CONFIG
-from tests.pure.remediator.things import NOW, OWNER, condition
 
 __all__ = ["looks"]
 
@@ -103,7 +103,7 @@ def _put(planner: Planner, seen: Node, now: float) -> None:
 def test_a_predecessors_drain_counts_for_its_deadline_by_our_clock(skew: int) -> None:
     planner = Planner(CONFIG, OWNER, NOW)
     state = replace(DRAINING, drain_started=int(NOW) + skew)
-    _put(planner, things.node("n0", condition("True"), unschedulable=True, state=state), NOW)
+    _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=state), NOW)
     for seconds, draining in ((0, 1), (1799, 1), (1801, 0)):
         planner.plan(NOW + seconds)
         assert planner.tally(NOW + seconds).draining == draining, seconds
@@ -112,7 +112,7 @@ def test_a_predecessors_drain_counts_for_its_deadline_by_our_clock(skew: int) ->
 def test_what_a_predecessor_used_counts() -> None:
     planner = Planner(CONFIG, OWNER, NOW)
     state = replace(DRAINING, drain_used=1500)
-    _put(planner, things.node("n0", condition("True"), unschedulable=True, state=state), NOW)
+    _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=state), NOW)
     planner.plan(NOW)
     assert planner.tally(NOW).draining == 1
     planner.plan(NOW + 301)
@@ -121,7 +121,7 @@ def test_what_a_predecessor_used_counts() -> None:
 
 def test_a_drain_keeps_its_place_for_as_long_as_its_deadline_was_moved() -> None:
     planner = Planner(CONFIG, OWNER, NOW)
-    _put(planner, things.node("n0", condition("True"), unschedulable=True, state=DRAINING), NOW)
+    _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=DRAINING), NOW)
     planner.plan(NOW)
     planner.slots.deadlines = {"uid-n0": NOW + 5000}  # it was paused
     planner.plan(NOW + 1801)
@@ -136,7 +136,7 @@ def test_a_drain_keeps_its_place_for_as_long_as_its_deadline_was_moved() -> None
 def test_no_room_written_by_a_clock_that_is_ahead_keeps_no_node_from_its_drain(ahead: int) -> None:
     planner = Planner(CONFIG, OWNER, NOW)
     state = State(Phase.CORDONED, OWNER, "Fault", "True", action="drain", no_room=int(NOW) + ahead)
-    _put(planner, things.node("n0", condition("True"), unschedulable=True, state=state), NOW)
+    _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=state), NOW)
     assert [action.kind for action in planner.plan(NOW).intents] == [Kind.DRAIN]
 
 

@@ -18,12 +18,12 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_slots import MOST_WITHOUT_PLACE
 from selfheal_remediator.node.planner import Planner
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, running, until
 from tests.pure.remediator.running import pod as raw_pod
-from tests.pure.remediator.test_drain import budget
-from tests.pure.remediator.things import NOW, OWNER, pod
+from tests.pure.remediator.test_drain_engine import budget
 
 LATER = NOW + 60 + STUCK_AFTER + STANDSTILL_AFTER
 
@@ -159,7 +159,7 @@ class Cluster:
 
     def __init__(self, count: int, **limits: Any) -> None:
         limits = {"maxUnavailable": "100%", "maxDraining": 1, "minSchedulable": 0, **limits}
-        config = things.config(limits=limits, signal={"enabled": False})
+        config = builders.config(limits=limits, signal={"enabled": False})
         self.planner = Planner(config, OWNER, NOW - 1e6)
         self.now = NOW
         for number in range(count):
@@ -168,9 +168,9 @@ class Cluster:
     def set(self, number: int, status: str, state: State | None) -> None:
         """The node as it is from now on."""
         cordoned = state is not None and state.phase.cordoned
-        made = things.node(
+        made = builders.node(
             f"n{number}",
-            things.condition(status, heartbeat=self.now),
+            builders.condition(status, heartbeat=self.now),
             state=state,
             unschedulable=cordoned,
             version=str(int(self.now)),
@@ -358,7 +358,7 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
     server.put(f"{PODS}/a", raw_pod("a", "n1"))
     server.put(f"{PODS}/b", raw_pod("b", "n2"))
     said: list[tuple[str, str]] = []
-    config = things.config(
+    config = builders.config(
         signal={"enabled": False},
         drain={"headroom": False},
         limits={"maxUnavailable": "100%", "maxDraining": 1},

@@ -10,7 +10,7 @@ from selfheal_remediator.drain.headroom import Room, autoscaled, describe, place
 from selfheal_remediator.drain.topology import tolerated
 from selfheal_remediator.kube.objects import Capacity, Taint
 from selfheal_remediator.kube.placement import Placement, node_terms, placement_from_spec
-from tests.pure.remediator.things import node, pod
+from tests.pure.remediator.builders import node, pod
 
 SIZES = st.builds(Capacity, cpu=st.integers(0, 800), memory=st.integers(0, 2**30), pods=st.just(1))
 

@@ -37,8 +37,8 @@ from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.selection import NO_MARKS
+from tests.pure.remediator.builders import OWNER, node
 from tests.pure.remediator.healing_world import NOW, policy, policy_json, watched
-from tests.pure.remediator.things import OWNER, node
 
 # -- the spec --------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from selfheal_remediator.cli.tables import table
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from tests.pure.remediator.builders import OWNER
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod
-from tests.pure.remediator.things import OWNER
 
 BRAKES = {"maxUnavailable": "100%"}
 

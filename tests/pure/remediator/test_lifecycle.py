@@ -14,7 +14,7 @@ from selfheal_remediator.config import Rule
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.lifecycle import TRANSITIONS, Occurrence
-from tests.pure.remediator.things import NOW, OWNER, condition, node
+from tests.pure.remediator.builders import NOW, OWNER, condition, node
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "remediator" / "selfheal_remediator"

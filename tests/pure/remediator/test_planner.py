@@ -21,8 +21,8 @@ from selfheal_remediator.node.limits import budget
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.schedule import DUE_SPARE
-from tests.pure.remediator import json_patch, things
-from tests.pure.remediator.things import NOW, OWNER, READY, condition, node
+from tests.pure.remediator import builders, json_patch
+from tests.pure.remediator.builders import NOW, OWNER, READY, condition, node
 
 NAMES = [f"n{number}" for number in range(6)]
 CONFIG = Config.model_validate(
@@ -48,7 +48,7 @@ def raw_node(name: str) -> dict[str, Any]:
 
 
 def _written(kind: str, status: str, now: float) -> dict[str, Any]:
-    text = things.datetime_text(now)
+    text = builders.datetime_text(now)
     return {
         "type": kind,
         "status": status,
@@ -141,7 +141,7 @@ class Cluster(RuleBasedStateMachine):
         self.now += seconds
         for raw in self.raws.values():
             for item in raw["status"]["conditions"]:
-                item["lastHeartbeatTime"] = things.datetime_text(self.now)
+                item["lastHeartbeatTime"] = builders.datetime_text(self.now)
         for name in NAMES:
             self._changed(name)
 
@@ -275,7 +275,7 @@ def _planner(count: int, **more: Any) -> Planner:
         "limits": {"maxUnavailable": "100%", "maxDraining": 0},
         "recovery": {"stabilizationWindow": "10s"},
     }
-    about = things.config(things.rule(), things.rule(condition="Genuine"), **{**base, **more})
+    about = builders.config(builders.rule(), builders.rule(condition="Genuine"), **{**base, **more})
     planner = Planner(about, OWNER, NOW)
     for number in range(count):
         _put(planner, node(f"n{number}", condition("False"), condition("False", "Genuine")))
@@ -322,7 +322,7 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
         kind = "Genuine" if number in genuine else "Fault"
         entry = planner.entries[f"uid-n{number}"]
         bad = condition("True", kind, transition=now, heartbeat=now)
-        _put(planner, things.with_condition(entry.node, bad), now)
+        _put(planner, builders.with_condition(entry.node, bad), now)
         intents = planner.plan(now).intents
         touched |= {
             i.node
@@ -341,12 +341,12 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
     now += 60
     for entry in list(planner.entries.values()):
         good = condition("False", transition=now, heartbeat=now)
-        _put(planner, things.with_condition(entry.node, good), now)
+        _put(planner, builders.with_condition(entry.node, good), now)
     _carry_out(planner, planner.plan(now).intents, now)
     assert planner.suspects == {}
     entry = planner.entries["uid-n999"]
     bad = condition("True", transition=now + 1, heartbeat=now)
-    _put(planner, things.with_condition(entry.node, bad), now + 1)
+    _put(planner, builders.with_condition(entry.node, bad), now + 1)
     assert [i.node for i in planner.plan(now + 1).intents if i.kind is Kind.CORDON] == ["n999"]
 
 
@@ -359,11 +359,13 @@ def _restarts_and_says(planner: Planner, name: str, now: float, bad: str = "Faul
     """The node's detector begins anew (everything False again), then finds the node bad."""
     seen = planner.entries[f"uid-{name}"].node
     for kind in ("Fault", "Genuine"):
-        seen = things.with_condition(seen, condition("False", kind, transition=now, heartbeat=now))
+        seen = builders.with_condition(
+            seen, condition("False", kind, transition=now, heartbeat=now)
+        )
     _put(planner, seen, now)
     then = now + 60
     bad_now = condition("True", bad, transition=then, heartbeat=then)
-    _put(planner, things.with_condition(seen, bad_now), then)
+    _put(planner, builders.with_condition(seen, bad_now), then)
 
 
 def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
@@ -388,7 +390,7 @@ def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> 
         now = NOW + 60 * number
         seen = planner.entries[f"uid-n{number}"].node
         bad = condition("True", transition=now, heartbeat=now)
-        _put(planner, things.with_condition(seen, bad), now)
+        _put(planner, builders.with_condition(seen, bad), now)
         _carry_out(planner, planner.plan(now).intents, now)
     assert _cordoned(planner, "Fault") == 10
     assert planner.suspects == {}
@@ -402,7 +404,7 @@ def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
     for number in range(10):
         seen = planner.entries[f"uid-n{number}"].node
         bad = condition("True", transition=now + 60 * number, heartbeat=now + 60 * number)
-        _put(planner, things.with_condition(seen, bad), now + 60 * number)
+        _put(planner, builders.with_condition(seen, bad), now + 60 * number)
         _carry_out(planner, planner.plan(now + 60 * number).intents, now + 60 * number)
     assert _cordoned(planner, "Fault") == 10
 
@@ -411,7 +413,7 @@ def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> 
     planner = _planner(4, limits={"maxUnavailable": 1})
     for number in (0, 1):
         seen = planner.entries[f"uid-n{number}"].node
-        _put(planner, things.with_condition(seen, condition("True")))
+        _put(planner, builders.with_condition(seen, condition("True")))
     planner.mark({"n0": "somebody else is at work"})
     plan = planner.plan(NOW)
     assert plan.intents == ()
@@ -429,7 +431,7 @@ def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
         _put(planner, node(f"z{number}", *([lost] if zone == "a" else []), labels=labels))
     for number in (0, 1):  # one in the silent zone, one elsewhere
         seen = planner.entries[f"uid-z{number}"].node
-        _put(planner, things.with_condition(seen, condition("True")))
+        _put(planner, builders.with_condition(seen, condition("True")))
     plan = planner.plan(NOW)
     assert [action.node for action in plan.intents] == ["z1"]
     assert plan.limited_by == {"zoneOutage": 1}
@@ -466,7 +468,7 @@ def test_groups_are_told_by_their_label() -> None:
 
 
 def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
-    about = things.config(limits={"maxUnavailable": "100%"})
+    about = builders.config(limits={"maxUnavailable": "100%"})
     planner = Planner(about, OWNER, NOW)
     for number in range(100):
         long_ago = condition("True", transition=NOW - 5000 - 100 * number)
@@ -487,7 +489,7 @@ def _holds_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
 
 def test_a_new_leader_suspects_the_detector_as_its_predecessor_did() -> None:
     now = NOW + 3600
-    planner = Planner(things.config(limits={"maxUnavailable": "100%"}), OWNER, now)
+    planner = Planner(builders.config(limits={"maxUnavailable": "100%"}), OWNER, now)
     for number in range(100):
         given_back = State(Phase.SUSPECT, OWNER, "Fault", "True", "Why", transition=int(NOW))
         bad = condition("True", transition=NOW + number % 10, heartbeat=now)
@@ -508,12 +510,12 @@ def test_a_standby_that_saw_a_wave_suspects_it_when_it_leads_much_later(rollout:
     now = NOW + 60 * 60 + 3600
     for entry in list(planner.entries.values()):
         beat = replace(entry.node.conditions["Fault"], heartbeat=now)
-        _put(planner, things.with_condition(entry.node, beat), now)
+        _put(planner, builders.with_condition(entry.node, beat), now)
     planner.begin_term(now)
     assert _holds_in_ten_minutes(planner, now) == []
     for number in range(60):
         good = condition("False", transition=now, heartbeat=now)
-        _put(planner, things.with_condition(planner.entries[f"uid-n{number}"].node, good), now)
+        _put(planner, builders.with_condition(planner.entries[f"uid-n{number}"].node, good), now)
     _goes_bad(planner, "n99", now)
     assert _holds_in_ten_minutes(planner, now + 600) == ["n99"]
 
@@ -525,7 +527,7 @@ def test_of_a_wave_that_passed_before_it_leads_a_standby_suspects_nothing() -> N
     for number in range(3, 10):
         good = condition("False", transition=NOW + 9, heartbeat=NOW + 9)
         entry = planner.entries[f"uid-n{number}"]
-        _put(planner, things.with_condition(entry.node, good), NOW + 9)
+        _put(planner, builders.with_condition(entry.node, good), NOW + 9)
     planner.begin_term(NOW + 60)
     intents = planner.plan(NOW + 60).intents
     assert sorted(i.node for i in intents if i.kind is Kind.CORDON) == ["n0", "n1", "n2"]
@@ -536,8 +538,8 @@ def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
     lost = replace(READY, status="Unknown")
     for number in range(6):
         entry = planner.entries[f"uid-n{number}"]
-        _put(planner, things.with_condition(entry.node, lost), NOW)
-    _put(planner, things.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
+        _put(planner, builders.with_condition(entry.node, lost), NOW)
+    _put(planner, builders.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
     plan = planner.plan(NOW)
     assert plan.intents == ()
     assert plan.limited_by == {"controlPlaneUnhealthy": 1}
@@ -546,7 +548,7 @@ def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
 def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
     planner = _planner(3)
     before = replace(planner.entries["uid-n0"].node, version="5")
-    bad = things.with_condition(before, condition("True"))
+    bad = builders.with_condition(before, condition("True"))
     _put(planner, bad, NOW)
     (action,) = planner.plan(NOW).intents
     _carry_out(planner, (action,), NOW)
@@ -558,11 +560,11 @@ def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
 def test_when_etcd_was_restored_what_is_listed_counts_though_it_is_older() -> None:
     planner = _planner(3)
     _put(planner, replace(planner.entries["uid-n0"].node, version="900"), NOW)
-    bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
+    bad = builders.with_condition(planner.entries["uid-n0"].node, condition("True"))
     listed = replace(bad, version="500")
     planner.apply(Change("n0", None, listed, restored=True), NOW)
     assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
-    _put(planner, replace(things.with_condition(bad, condition("False")), version="501"), NOW)
+    _put(planner, replace(builders.with_condition(bad, condition("False")), version="501"), NOW)
     assert planner.entries["uid-n0"].node.version == "501"
 
 
@@ -582,7 +584,9 @@ def test_a_list_shows_what_a_restore_of_etcd_took_back(
     planner = _planner(3)
     state = State(Phase.CORDONED, OWNER, "Fault", "True", since=int(NOW))
     before = planner.entries["uid-n0"].node
-    cordoned = things.node("n0", condition("True"), state=state, unschedulable=True, version=known)
+    cordoned = builders.node(
+        "n0", condition("True"), state=state, unschedulable=True, version=known
+    )
     _put(planner, cordoned, NOW)
     nodes = [replace(before, version=listed), replace(before, name="x", uid="uid-x")]
     assert [node.name for node in planner.listed(nodes, version, NOW)] == ["n0"] * counts
@@ -594,14 +598,14 @@ def test_a_list_shows_what_a_restore_of_etcd_took_back(
 
 def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner = _planner(3)
-    bad = things.with_condition(planner.entries["uid-n0"].node, condition("True"))
+    bad = builders.with_condition(planner.entries["uid-n0"].node, condition("True"))
     _put(planner, bad, NOW)
     (action,) = planner.plan(NOW).intents
     assert action.state is not None
     written = replace(
         bad, version="5", unschedulable=True, annotations={STATE_KEY: action.state.to_json()}
     )
-    mended = replace(things.with_condition(written, condition("False")), version="6")
+    mended = replace(builders.with_condition(written, condition("False")), version="6")
     _put(planner, mended, NOW)
     planner.settled(action, written, NOW)
     assert planner.entries["uid-n0"].node == mended
@@ -612,12 +616,12 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
 
 def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
     planner = _planner(3, limits={"maxUnavailable": 1})
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")))
+    _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")))
     (hold,) = planner.plan(NOW).intents
     _carry_out(planner, (hold,), NOW)
-    good = things.with_condition(planner.entries["uid-n0"].node, condition("False"))
+    good = builders.with_condition(planner.entries["uid-n0"].node, condition("False"))
     _put(planner, good, NOW)
-    _put(planner, things.with_condition(planner.entries["uid-n1"].node, condition("True")))
+    _put(planner, builders.with_condition(planner.entries["uid-n1"].node, condition("True")))
     assert planner.plan(NOW).intents == ()
     (back,) = planner.plan(NOW + 10).intents
     assert back.kind is Kind.UNCORDON
@@ -631,21 +635,21 @@ def test_a_drain_that_rests_keeps_its_place() -> None:
     """When it goes on, it has as much more time: another must not have begun beside it."""
     planner = _planner(3, recovery={"stabilizationWindow": "2h"}, drain={"deadline": "30m"})
     state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
-    draining = things.node("n0", condition("True"), unschedulable=True, state=state)
+    draining = builders.node("n0", condition("True"), unschedulable=True, state=state)
     _put(planner, draining, NOW)
     planner.plan(NOW)
     assert planner.tally(NOW + 1801).draining == 1
     planner.plan(NOW + 1801)
     assert planner.tally(NOW + 1801).draining == 0
     good = condition("False", transition=NOW + 1801, heartbeat=NOW + 1801)
-    _put(planner, things.with_condition(draining, good), NOW + 1801)
+    _put(planner, builders.with_condition(draining, good), NOW + 1801)
     planner.plan(NOW + 1801)
     assert planner.tally(NOW + 1801).draining == 1
 
 
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     planner = _planner(3)
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
+    _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
     (action,) = planner.plan(NOW).intents
     planner.failed(action, NOW)
     plan = planner.plan(NOW)
@@ -749,18 +753,18 @@ def test_a_rate_that_is_raised_gives_room_at_once() -> None:
 
 def _goes_bad(planner: Planner, name: str, now: float) -> None:
     bad = condition("True", transition=now, heartbeat=now)
-    _put(planner, things.with_condition(planner.entries[f"uid-{name}"].node, bad), now)
+    _put(planner, builders.with_condition(planner.entries[f"uid-{name}"].node, bad), now)
 
 
 def _with_brakes(planner: Planner, limits: dict[str, Any]) -> Config:
-    made = things.config(limits=limits).limits
+    made = builders.config(limits=limits).limits
     return planner.config.model_copy(update={"limits": made})
 
 
 def test_dry_run_remembers_what_it_would_hold() -> None:
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     for name in ("uid-n0", "uid-n1"):
-        _put(planner, things.with_condition(planner.entries[name].node, condition("True")), NOW)
+        _put(planner, builders.with_condition(planner.entries[name].node, condition("True")), NOW)
     (action,) = planner.plan(NOW).intents
     _carry_out(planner, (action,), NOW)
     assert planner.plan(NOW).intents == ()
@@ -790,7 +794,7 @@ def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None
     assert planner.plan(NOW + 1).intents == ()
     assert planner.entries["uid-n0"].assessment.standing == phase.value
     assert planner.tally(NOW + 1).cordoned == 1
-    _put(planner, things.with_condition(actual, condition("False")), NOW + 1)
+    _put(planner, builders.with_condition(actual, condition("False")), NOW + 1)
     (back,) = planner.plan(NOW + 11).intents
     assert back.kind is Kind.UNCORDON
     planner.settled(back, actual, NOW + 11)
@@ -827,7 +831,7 @@ def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> Non
         entry = planner.entries[f"uid-n{number}"]
         for kind in ("Fault", "Genuine"):
             beat = replace(entry.node.conditions[kind], heartbeat=NOW + 300)
-            _put(planner, things.with_condition(entry.node, beat), NOW + 300)
+            _put(planner, builders.with_condition(entry.node, beat), NOW + 300)
     assert planner.plan(NOW + 300).intents == ()
     assert planner.revision == revision
 
@@ -837,7 +841,7 @@ def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
     planner = _planner(4, limits={"maxUnavailable": "100%", "maxDraining": 1})
     for number in range(3):
         entry = planner.entries[f"uid-n{number}"]
-        _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
+        _put(planner, builders.with_condition(entry.node, condition("True", heartbeat=NOW)))
     intents = planner.plan(NOW).intents
     assert {i.node for i in intents if i.kind is Kind.CORDON} == {"n0", "n1", "n2"}
     phases = sorted(i.state.phase.value for i in intents if i.state is not None)
@@ -847,18 +851,18 @@ def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
 def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
     planner = _planner(3)
     entry = planner.entries["uid-n0"]
-    _put(planner, things.with_condition(entry.node, condition("True", heartbeat=NOW)))
+    _put(planner, builders.with_condition(entry.node, condition("True", heartbeat=NOW)))
     _carry_out(planner, planner.plan(NOW).intents, NOW)
     assert _cordoned(planner, "Fault") == 1
     is_healthy = condition("False", transition=NOW + 1, heartbeat=NOW + 1)
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, is_healthy), NOW + 1)
+    _put(planner, builders.with_condition(planner.entries["uid-n0"].node, is_healthy), NOW + 1)
     assert planner.plan(NOW + 2, paused="tea", unhealthy="it does not answer").intents == ()
     [back] = planner.plan(NOW + 12, paused="tea", unhealthy="it does not answer").intents
     assert (back.kind, back.node) == (Kind.UNCORDON, "n0")
 
 
 def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
-    about = things.config(things.rule(**{"for": "1m"}), limits={"maxUnavailable": "100%"})
+    about = builders.config(builders.rule(**{"for": "1m"}), limits={"maxUnavailable": "100%"})
     planner = Planner(about, OWNER, NOW)
     _put(planner, node("n", condition("True", heartbeat=NOW + 50)))
     plan = planner.plan(NOW)
@@ -874,7 +878,7 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
 
 def _plain(*found: Node) -> Planner:
     """A planner with the default limits."""
-    planner = Planner(things.config(), OWNER, NOW)
+    planner = Planner(builders.config(), OWNER, NOW)
     for item in found:
         _put(planner, item)
     return planner
@@ -921,7 +925,7 @@ def test_two_cordons_of_one_plan_leave_one_node() -> None:
 
 def test_how_many_must_stay_can_be_set() -> None:
     planner = _plain(node("n", BAD))
-    limits = things.config(limits={"minSchedulable": 0}).limits
+    limits = builders.config(limits={"minSchedulable": 0}).limits
     planner.reconfigure(planner.config.model_copy(update={"limits": limits}), NOW)
     assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
 
@@ -934,7 +938,7 @@ def test_how_many_must_stay_can_be_set() -> None:
 def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_long(
     pace: dict[str, object],
 ) -> None:
-    planner = Planner(things.config(limits={"maxUnavailable": "100%", **pace}), OWNER, NOW - 1e6)
+    planner = Planner(builders.config(limits={"maxUnavailable": "100%", **pace}), OWNER, NOW - 1e6)
     ahead = State(Phase.HEALED, OWNER, cordons=(4_102_444_800,))
     for found in (node("ahead", state=ahead), node("bad", condition("True"))):
         planner.apply(Change(found.name, None, found), NOW)
@@ -989,14 +993,14 @@ def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
     planner = _planner(5, limits={"maxDraining": 0, **before}, signal={"enabled": False})
     for number in range(3):
         seen = planner.entries[f"uid-n{number}"].node
-        _put(planner, things.with_condition(seen, condition("True")))
+        _put(planner, builders.with_condition(seen, condition("True")))
     _carry_out(planner, planner.plan(NOW).intents, NOW)
     assert planner.tally(NOW).cordoned == 3
     config = planner.config.model_copy(
         update={"limits": Config.model_validate({"limits": {"maxDraining": 0, **after}}).limits}
     )
     planner.reconfigure(config, NOW)
-    _put(planner, things.with_condition(planner.entries["uid-n3"].node, condition("True")))
+    _put(planner, builders.with_condition(planner.entries["uid-n3"].node, condition("True")))
     plan = planner.plan(NOW + 1)
     assert plan.intents == ()
     blocked = planner.entries["uid-n3"].blocked
@@ -1008,7 +1012,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
 @pytest.mark.parametrize("delay", [61.0, 86400.0, float("inf")])
 def test_whatever_delay_is_asked_for_a_node_is_tried_again_within_a_minute(delay: float) -> None:
     planner = _planner(3)
-    _put(planner, things.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
+    _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
     (action,) = planner.plan(NOW).intents
     planner.failed(action, NOW, delay)
     assert planner.plan(NOW + 59).intents == ()

@@ -6,7 +6,7 @@ import pytest
 
 from selfheal_remediator.config import Drain
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
-from tests.pure.remediator.things import NOW, pod
+from tests.pure.remediator.builders import NOW, pod
 
 DAEMON = {"owner_kind": "DaemonSet", "owner_name": "agent", "owner_uid": "ds-uid"}
 BARE = {"owner_kind": "", "owner_api": ""}

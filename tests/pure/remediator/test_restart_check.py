@@ -15,7 +15,7 @@ from selfheal_remediator.kube.deletion_check import CHECK_AGAIN, FIRST_RETRY
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 from tests.pure.remediator.running import NODES, PODS, node, running, until
-from tests.pure.remediator.test_recalls import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
 
 
 def _world(**spec: Any) -> World:

@@ -29,7 +29,7 @@ from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
-from tests.pure.worker.test_asking import TASK, Model
+from tests.pure.worker.test_chain import TASK, Model
 
 DELAYS = (1, 5, 30, 120)
 REFUSALS = {

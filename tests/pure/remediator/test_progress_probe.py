@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe, reading_from
-from tests.pure.remediator.things import NOW
+from tests.pure.remediator.builders import NOW
 
 GOOD = b'{"in_flight": 1, "last_progress": 1}'
 

@@ -19,11 +19,11 @@ from selfheal_remediator.drain.lookups import (
 )
 from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, pod
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, running, until
 from tests.pure.remediator.running import pod as raw_pod
-from tests.pure.remediator.things import NOW, pod
 
 ABOUT = Question(Subject.DAEMON_SET, "default", "agent", "new")
 CLAIM = Question(Subject.CLAIM, "default", "data")
@@ -183,7 +183,7 @@ def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
     server.put(f"{NODES}/n2", node("n2", "False"))
     server.put(f"{PODS}/a", raw_pod("a", "n1"))
     server.put(f"{PODS}/agent-1", _agent("agent-1", "old"))
-    config = things.config(signal={"enabled": False}, drain={"headroom": False})
+    config = builders.config(signal={"enabled": False}, drain={"headroom": False})
     with running(server, config) as made:
         until("a is asked for", lambda: any(run.drain.posts for run in _runs(made)))
         server.put(f"{sets}/agent", _daemon_set("agent", "new"))

@@ -10,7 +10,7 @@ import yaml
 
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
-from tests.control_plane.killing import LEASE, Story, kill_everywhere
+from tests.control_plane.kill_at_call import LEASE, Story, kill_everywhere
 from tests.control_plane.site import Site, until
 from tests.control_plane.test_policies import CRD, CRDS, GROUP, body, path, sicken, status
 from tests.control_plane.world import World

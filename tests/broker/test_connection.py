@@ -12,7 +12,7 @@ import pytest
 from selfheal_worker.broker import Link, Outcome, Publication, new_properties
 from selfheal_worker.broker.topology import queues
 from selfheal_worker.config import load
-from tests.broker.lines import each_line
+from tests.broker.release_lines import each_line
 
 if TYPE_CHECKING:
     from selfheal_worker.broker import BrokerError, Delivery

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from selfheal_worker.broker import WINDOW
-from tests.broker.lines import each_line
 from tests.broker.process import PYTHON, command, environment
 from tests.broker.proxy import Proxy
 from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
+from tests.broker.release_lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
 

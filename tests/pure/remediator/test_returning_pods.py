@@ -18,10 +18,10 @@ from selfheal_remediator.drain.returns import MAX_OWNERS, MAX_RETURNS, Counts, w
 from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
+from tests.pure.remediator.builders import NOW
+from tests.pure.remediator.builders import pod as thing
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
-from tests.pure.remediator.things import NOW
-from tests.pure.remediator.things import pod as thing
 
 Owner = Callable[[int], dict[str, Any]]
 OWNERS: dict[str, Owner] = {

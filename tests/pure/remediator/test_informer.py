@@ -17,7 +17,7 @@ from selfheal_remediator.kube.objects import (
     timestamp,
 )
 from selfheal_remediator.kube.placement import exact
-from tests.pure.remediator.things import node, pod
+from tests.pure.remediator.builders import node, pod
 
 NODE: dict[str, Any] = {
     "metadata": {

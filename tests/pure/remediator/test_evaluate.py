@@ -14,7 +14,7 @@ from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
-from tests.pure.remediator.things import (
+from tests.pure.remediator.builders import (
     NOW,
     OWNER,
     condition,

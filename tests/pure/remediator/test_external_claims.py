@@ -13,9 +13,7 @@ from selfheal_remediator.node.assessment import Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.external_claims import leased, machines
-from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import running
-from tests.pure.remediator.things import (
+from tests.pure.remediator.builders import (
     NOW,
     OWNER,
     condition,
@@ -23,6 +21,8 @@ from tests.pure.remediator.things import (
     datetime_text,
     node,
 )
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import running
 
 LEASE = LeaseView(
     "node-n", "medik8s-leases", "u", "1", "node-maintenance", datetime_text(NOW), 0, 60.0, {}, NOW

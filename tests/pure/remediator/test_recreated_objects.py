@@ -11,7 +11,7 @@ from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
 from tests.pure.remediator.running import NODES, PODS, node, running, until
-from tests.pure.remediator.test_recalls import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
 
 
 @pytest.mark.parametrize(("age", "since"), [(3600.0, NOW - 500), (20.0, NOW - 10)])

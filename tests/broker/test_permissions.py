@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.broker.lines import each_line
 from tests.broker.process import command, environment
+from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
 
 if TYPE_CHECKING:

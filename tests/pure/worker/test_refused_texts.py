@@ -26,7 +26,7 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, UnconfirmedRefusalError, Usage
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory, Refusals
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
-from tests.pure.worker.test_asking import GOOD, TASK
+from tests.pure.worker.test_chain import GOOD, TASK
 
 CAUSES = [RefusedTextError, TextTooLongError, ContentFilteredError]
 causes = pytest.mark.parametrize("cause", CAUSES)

@@ -32,8 +32,8 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, parse_state
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json, broken
+from tests.pure.remediator.builders import NOW, OWNER, config, rule
 from tests.pure.remediator.loopback import LoopbackServer
-from tests.pure.remediator.things import NOW, OWNER, config, rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
 

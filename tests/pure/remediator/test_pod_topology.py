@@ -13,7 +13,7 @@ from selfheal_remediator.drain.headroom import Room, place
 from selfheal_remediator.drain.topology import Population, Resident
 from selfheal_remediator.kube.objects import Capacity, Node, Pod, Taint
 from selfheal_remediator.kube.placement import placement_from_spec
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
 
 ZONE, HOST = "zone", "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -92,7 +92,7 @@ PODS = st.lists(
 def _node(number: int, zone: str | None, disk: str, taints: Any, cordoned: bool) -> Node:
     labels = {HOST: f"n{number}", "disk": disk}
     labels |= {ZONE: zone} if zone else {}
-    return things.node(f"n{number}", labels=labels, taints=taints, unschedulable=cordoned)
+    return builders.node(f"n{number}", labels=labels, taints=taints, unschedulable=cordoned)
 
 
 def _matches(selector: dict[str, Any] | None, labels: Any) -> bool:
@@ -193,7 +193,7 @@ def _together(term: dict[str, Any], one: Node, other: Node) -> bool:
 def _pods(raws: list[Any]) -> list[tuple[Pod, dict[str, Any], int]]:
     found = []
     for number, (spec, namespace, labels, where, ends, selector, tolerates) in enumerate(raws):
-        made = things.pod(
+        made = builders.pod(
             f"p{number}",
             namespace=namespace,
             labels=labels,
@@ -252,9 +252,9 @@ def test_a_spread_that_leaves_out_tainted_nodes_does_not_count_the_cordoned_one(
     there = [_node(0, None, "", (), True), _node(1, None, "", (), False)]
     for policy, fits in (("Ignore", False), ("Honor", True)):
         known = Population(there)
-        known.add(Resident.of(things.pod("x")), there[1])
+        known.add(Resident.of(builders.pod("x")), there[1])
         spec = {"topologySpreadConstraints": [{**item, "nodeTaintsPolicy": policy}]}
-        asking = things.pod("y", placement=placement_from_spec(spec, "default"))
+        asking = builders.pod("y", placement=placement_from_spec(spec, "default"))
         assert known.allows(asking, there[1]) is fits
 
 
@@ -265,5 +265,5 @@ def test_a_pod_whose_terms_cannot_be_told_keeps_others_away(unknown: bool) -> No
     spec = {"affinity": {"podAntiAffinity": {REQUIRED: [term]}}}
     node = _node(0, "1", "", (), False)
     known = Population([node]) if unknown else Population([node], {"default": {}}.get)
-    known.add(Resident.of(things.pod("x", placement=placement_from_spec(spec, "other"))), node)
-    assert known.allows(things.pod("y"), node) is not unknown
+    known.add(Resident.of(builders.pod("x", placement=placement_from_spec(spec, "other"))), node)
+    assert known.allows(builders.pod("y"), node) is not unknown

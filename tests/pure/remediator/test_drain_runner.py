@@ -16,9 +16,9 @@ from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.responses import Answer, EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.threads.pool import Workers
-from tests.pure.remediator import things
-from tests.pure.remediator.test_drain import budget
-from tests.pure.remediator.things import NOW, pod
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, pod
+from tests.pure.remediator.test_drain_engine import budget
 
 COUNT = 50
 
@@ -38,7 +38,7 @@ class Looks:
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
         self.made = Draining(
-            None, things.config(), workers, lambda job: job(), "", nothing, lambda: self.now
+            None, builders.config(), workers, lambda job: job(), "", nothing, lambda: self.now
         )  # type: ignore[arg-type]
         step = NodeDrain.step
 
@@ -100,7 +100,7 @@ def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
     assert len(looks.advance(stopped=True)) == COUNT
     assert looks.advance(stopped=True) == []
     assert len(looks.advance(stopped=False)) == COUNT
-    looks.made.config = things.config()
+    looks.made.config = builders.config()
     assert len(looks.advance()) == COUNT
 
 
@@ -178,9 +178,9 @@ def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
 
 def test_what_was_ordered_in_dry_run_stays_a_rehearsal(looks: Looks) -> None:
     looks.made._api = api = Api()  # type: ignore[assignment]
-    looks.made.config = things.config(mode="dryRun")
+    looks.made.config = builders.config(mode="dryRun")
     looks.advance()
-    looks.made.config = things.config()
+    looks.made.config = builders.config()
     looks.posted[0]()
     assert api.asked == [("p0", True)]
 
@@ -201,7 +201,7 @@ class Budgets(Api):
 
 
 RAW = {"metadata": {"name": "n7", "uid": "n7", "resourceVersion": "9"}, "spec": {}, "status": {}}
-OURS = State(Phase.DRAINING, things.OWNER, "Fault", "True").to_json()
+OURS = State(Phase.DRAINING, builders.OWNER, "Fault", "True").to_json()
 DRAINING = {**RAW, "metadata": {**RAW["metadata"], "annotations": {STATE_KEY: OURS}},
             "spec": {"unschedulable": True}}  # fmt: skip
 

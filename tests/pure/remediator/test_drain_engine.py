@@ -16,7 +16,7 @@ from selfheal_remediator.drain.engine import FALLBACKS, NodeDrain, Orders
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.kube.objects import Budget, Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
-from tests.pure.remediator.things import NOW, pod
+from tests.pure.remediator.builders import NOW, pod
 
 REFUSED = EvictionResult(
     Outcome.BUDGET, "The disruption budget b needs 2 healthy pods and has 2 currently"

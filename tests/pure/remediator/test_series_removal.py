@@ -11,7 +11,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, until
-from tests.pure.remediator.test_recalls import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
 
 
 def _series(metrics: Metrics) -> set[str]:

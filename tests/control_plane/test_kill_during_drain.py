@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
-from tests.control_plane.killing import LEASE, Story, kill_everywhere
+from tests.control_plane.kill_at_call import LEASE, Story, kill_everywhere
 from tests.control_plane.site import STATE, Site
 from tests.control_plane.world import World
 

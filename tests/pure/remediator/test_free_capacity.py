@@ -14,9 +14,9 @@ from selfheal_remediator.drain.population import MAX_LISTS
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.objects import Capacity, Node, Pod
 from selfheal_remediator.kube.placement import placement_from_spec
-from tests.pure.remediator import things
+from tests.pure.remediator import builders
+from tests.pure.remediator.builders import NOW, datetime_text, pod
 from tests.pure.remediator.running import pod as pod_json
-from tests.pure.remediator.things import NOW, datetime_text, pod
 
 
 class _Pages:
@@ -75,7 +75,7 @@ class World:
 
     def check(self, uid: str, *pods: Pod, others: list[Node] | None = None) -> str:
         """What keeps the pods of that node where they are; its drain goes on."""
-        nodes = (things.node(uid, uid=uid), *(others or [things.node("other")]))
+        nodes = (builders.node(uid, uid=uid), *(others or [builders.node("other")]))
         move = Move(uid, pods, nodes, {})
         return self.rooms.check(move, self.autoscaler, NOW, threading.Event())
 
@@ -147,7 +147,7 @@ def test_a_pod_that_has_not_left_keeps_its_room_however_long_it_takes(world: Wor
 
 
 def test_a_pod_that_arrived_elsewhere_than_expected_is_counted_there(world: World) -> None:
-    others = [things.node("x"), things.node("y")]
+    others = [builders.node("x"), builders.node("y")]
     assert world.check("a", _cpu("filler", 1), others=[others[1]]) == ""  # y is known
     world.rooms.release("a")
     assert world.check("a", _cpu("one", 900), others=others) == ""
@@ -243,7 +243,7 @@ def test_an_autoscaler_can_be_configured(world: World, setting: str, made: bool)
         }
     ]
     world.autoscaler = setting
-    karpenter = [things.node("other", labels={"karpenter.sh/nodepool": "x"})]
+    karpenter = [builders.node("other", labels={"karpenter.sh/nodepool": "x"})]
     assert (world.check("a", _cpu("huge", 5000), others=karpenter) == "") is made
 
 
@@ -289,7 +289,7 @@ WEB = {"matchLabels": {"app": "web"}}
 
 
 def _zoned(name: str, zone: str) -> Node:
-    return things.node(name, uid=name, labels={ZONE: zone, "kubernetes.io/hostname": name})
+    return builders.node(name, uid=name, labels={ZONE: zone, "kubernetes.io/hostname": name})
 
 
 def _web(name: str, **spec: Any) -> Pod:

@@ -10,7 +10,7 @@ from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from tests.pure.remediator import json_patch
-from tests.pure.remediator.things import OWNER
+from tests.pure.remediator.builders import OWNER
 
 STATE = State(Phase.CORDONED, OWNER, condition="Fault")
 

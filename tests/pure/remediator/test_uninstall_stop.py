@@ -6,7 +6,7 @@ import pytest
 
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.election import LONGEST_STOP, STOP_FOR_KEY, STOP_KEY, Stop
-from tests.pure.remediator.things import NOW
+from tests.pure.remediator.builders import NOW
 
 
 def _asked(skew: float, seconds: int) -> dict[str, str]:
