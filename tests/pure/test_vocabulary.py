@@ -58,7 +58,7 @@ UNFINISHED = {
     "remediator/selfheal_remediator/node/planner.py",
 }
 PAGES = (
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "alerts/*.md"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "alerts/*.md"),
     *("alerts/runbooks/*.md", "chart/README.md", "chart/templates/NOTES.txt"),
 )
 MODULES = ("worker/**/*.py", "remediator/**/*.py", "alerts/*.py", "dashboards/*.py")
