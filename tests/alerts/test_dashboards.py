@@ -75,7 +75,7 @@ def test_quantiles_keep_the_bounds_of_the_buckets(board: Board) -> None:
 
 
 @every_board
-def test_panels_of_several_queries_tell_them_apart(board: Board) -> None:
+def test_panels_of_several_queries_distinguish_them(board: Board) -> None:
     for row in board.rows:
         for panel in row.panels:
             legends = [query.legend for query in panel.queries]

@@ -110,7 +110,9 @@ def _query(title: str, number: int = 0) -> str:
 
 
 @pytest.mark.parametrize("labels", ["", ',node="n1"', ',node="wrong"'])
-def test_nodes_are_told_apart_without_a_label_of_the_kubelets(labels: str, tmp_path: Path) -> None:
+def test_nodes_are_distinguished_without_a_label_of_the_kubelets(
+    labels: str, tmp_path: Path
+) -> None:
     series = {**_HAS, **_cpu(1, "0+120x30", labels), **_cpu(2, "0+60x30", labels)}
     samples = (('{node="n2"}', 0.5), ('{node="n1"}', 0.25))
     asked = {"cpu": Expression(_query("CPU by node"), "20m", samples)}

@@ -76,7 +76,9 @@ def test_stays_quiet_without_series(fired: dict[str, list[Fired]], name: str) ->
     assert bool(fired[f"{name}.nothing"]) == (name in FIRE_ON_NOTHING)
 
 
-def test_of_an_objective_that_promises_little_an_outage_is_told(helm: Helm, tmp_path: Path) -> None:
+def test_of_an_objective_that_promises_little_an_outage_is_reported(
+    helm: Helm, tmp_path: Path
+) -> None:
     """14.4 times the budget would be 288 % and 720 % of the messages."""
     objectives = {"objectives": {"queueWait": 0.8, "success": 0.5}, "enabled": True}
     manifest = by_kind(helm.template(values={"alerts": objectives}), "PrometheusRule")["selfheal"]

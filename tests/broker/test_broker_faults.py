@@ -67,7 +67,7 @@ def test_a_restarted_and_a_killed_broker(own_rabbit: Rabbit, start_worker: Start
     assert worker.terminate() == 0
 
 
-def test_wrong_credentials_are_said_once_and_mended_by_rotation(
+def test_wrong_credentials_are_reported_once_and_fixed_by_rotation(
     rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     password = tmp_path / "password"
@@ -118,7 +118,7 @@ def test_credentials_are_rotated_under_a_worker(
     assert "rotated" not in worker.log.read_text()
 
 
-def test_a_vhost_that_is_missing_is_said_until_it_is_there(
+def test_a_vhost_that_is_missing_is_reported_until_it_is_there(
     rabbit: Rabbit, start_worker: StartWorker
 ) -> None:
     name = f"late{uuid.uuid4().hex[:8]}"
@@ -133,7 +133,7 @@ def test_a_vhost_that_is_missing_is_said_until_it_is_there(
     assert worker.metric("selfheal_worker_broker_disconnects_total") >= 1
 
 
-def test_a_port_that_speaks_another_protocol_is_said(
+def test_a_port_that_speaks_another_protocol_is_reported(
     rabbit: Rabbit, start_worker: StartWorker
 ) -> None:
     worker = start_worker(f"amqp://127.0.0.1:{rabbit.management}/")
@@ -231,7 +231,7 @@ def test_sigterm_while_results_cannot_be_published(vhost: Vhost, start_worker: S
 
 
 @each_own_line
-def test_a_blocked_connection_holds_and_goes_on(
+def test_a_blocked_connection_pauses_publishing_and_recovers(
     own_rabbit: Rabbit, start_worker: StartWorker
 ) -> None:
     vhost = own_rabbit.add_vhost("v")

@@ -169,7 +169,7 @@ def test_publish_to_a_queue_that_is_not_there(vhost: Vhost) -> None:
     [("publish", "-"), ("results",), ("dead-letters", "list")],
     ids=lambda argv: argv[0],
 )
-def test_wrong_credentials_are_said_without_the_password(
+def test_wrong_credentials_are_reported_without_the_password(
     rabbit: Rabbit, argv: tuple[str, ...]
 ) -> None:
     env = environment(rabbit.uri(password="hunter2"))
@@ -180,7 +180,7 @@ def test_wrong_credentials_are_said_without_the_password(
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_environment_is_told_at_once(vhost: Vhost) -> None:
+def test_a_wrong_environment_is_reported_at_once(vhost: Vhost) -> None:
     done = command(environment(vhost.uri, CONCURRENCY="x", LOG_LEVEL="loud"), "run")
     assert done.returncode == 2
     assert "CONCURRENCY" in done.stderr
@@ -192,7 +192,7 @@ def test_a_wrong_environment_is_told_at_once(vhost: Vhost) -> None:
     assert "builtin" in done.stderr
 
 
-def test_a_port_in_use_is_said(vhost: Vhost) -> None:
+def test_a_port_in_use_is_reported(vhost: Vhost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = command(environment(vhost.uri, HTTP_PORT=port), "run")

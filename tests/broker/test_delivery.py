@@ -207,7 +207,7 @@ def test_a_result_that_no_broker_takes_is_a_dead_letter(
 
 
 @each_line
-def test_a_message_of_another_user_can_be_retried_and_buried(
+def test_a_message_of_another_user_can_be_retried_and_dead_lettered(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
     """user_id and expiration are not passed on: the broker would refuse the one and delete a dead

@@ -186,7 +186,7 @@ def test_a_replay_that_is_cut_in_the_middle_loses_nothing(letters: Vhost, proxy:
     assert letters.count("feedback.dead-letters") == 0
 
 
-def test_a_letter_leaves_only_when_the_queue_has_it(letters: Vhost) -> None:
+def test_a_dead_letter_leaves_only_when_the_queue_has_it(letters: Vhost) -> None:
     with letters.channel() as channel:
         channel.queue_delete("feedback")
     done = command(environment(letters.uri), "dead-letters", "replay")
@@ -210,7 +210,7 @@ def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(letter
     assert replayed == NAMES
 
 
-def test_a_publish_that_is_stopped_says_where_to_go_on(vhost: Vhost) -> None:
+def test_a_publish_that_is_stopped_says_where_to_continue(vhost: Vhost) -> None:
     lines = [body.decode() + "\n" for body in bodies(MANY)]
     assert command(environment(vhost.uri), "topology").returncode == 0
     publish = halfway(vhost, "publish", "-", uri=vhost.uri, text="".join(lines))

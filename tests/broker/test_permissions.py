@@ -62,7 +62,7 @@ def test_without_the_right_to_publish_no_message_is_taken(
         assert not (properties.headers or {}).get("x-delivery-count")
 
 
-def test_without_the_right_to_read_it_is_said(vhost: Vhost, start_worker: StartWorker) -> None:
+def test_without_the_right_to_read_it_is_reported(vhost: Vhost, start_worker: StartWorker) -> None:
     assert command(environment(vhost.uri), "topology").returncode == 0
     worker = start_worker(vhost.uri_of_user(write=WRITE))
     said = worker.wait_event("not connected to the broker", why="access to queue")
@@ -71,7 +71,7 @@ def test_without_the_right_to_read_it_is_said(vhost: Vhost, start_worker: StartW
     assert worker.get("/healthz")[0] == 200
 
 
-def test_who_may_not_declare_is_told_by_the_topology_command(vhost: Vhost) -> None:
+def test_the_topology_command_reports_a_missing_right_to_declare(vhost: Vhost) -> None:
     env = environment(vhost.uri_of_user(write=".*", read=".*"))
     done = command(env, "topology", "--timeout", "0.1")
     assert done.returncode == 1

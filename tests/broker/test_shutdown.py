@@ -41,7 +41,7 @@ def test_sigterm_finishes_what_is_in_flight(vhost: Vhost, start_worker: StartWor
 
 
 @each_line
-def test_after_the_grace_period_the_rest_is_handed_back_uncounted(
+def test_after_the_grace_period_the_rest_is_requeued_uncounted(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
     worker = start_worker(

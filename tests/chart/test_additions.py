@@ -80,7 +80,7 @@ def test_an_account_takes_annotations(helm: Helm, key: str) -> None:
     assert accounts[f"selfheal-{key}"]["metadata"]["annotations"] == role
 
 
-def test_the_model_server_has_a_runtime_class_when_told(helm: Helm) -> None:
+def test_the_model_server_has_a_runtime_class_when_set(helm: Helm) -> None:
     def pod(added: Manifest) -> Manifest:
         server = by_kind(_with(helm, "ollama", added), "Deployment")["selfheal-ollama"]
         found: Manifest = server["spec"]["template"]["spec"]

@@ -43,7 +43,7 @@ def test_counts_by_the_management_api_so_that_messages_in_work_count(helm: Helm)
     }
 
 
-def test_looks_with_the_user_that_may_only_look(helm: Helm) -> None:
+def test_reads_with_the_read_only_user(helm: Helm) -> None:
     assert parameters(helm.case("default")) == {
         "username": ("selfheal-rabbitmq", "monitor-username"),
         "password": ("selfheal-rabbitmq", "monitor-password"),
@@ -59,7 +59,7 @@ def test_an_external_broker_keeps_the_path_of_its_url(helm: Helm) -> None:
     }
 
 
-def test_a_certificate_authority_of_ones_own_is_told_to_keda(helm: Helm) -> None:
+def test_keda_gets_a_certificate_authority_of_ones_own(helm: Helm) -> None:
     tls = ("broker.tls.enabled=true", "broker.tls.existingSecret=certs")
     manifests = helm.template(*EXTERNAL, *tls)
     told = parameters(manifests)

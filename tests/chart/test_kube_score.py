@@ -92,7 +92,7 @@ def found(helm: Helm, score: Score) -> dict[str, set[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_is_said_but_what_is_named(
+def test_nothing_is_reported_but_what_is_named(
     found: dict[str, set[tuple[str, str]]], case: str
 ) -> None:
     unnamed = {
@@ -110,7 +110,7 @@ def test_every_exception_is_needed(found: dict[str, set[tuple[str, str]]]) -> No
             assert any(one == check and name in (ALL, of) for one, of in said), (check, name)
 
 
-def test_what_is_wrong_is_said(helm: Helm, score: Score) -> None:
+def test_what_is_wrong_is_reported(helm: Helm, score: Score) -> None:
     manifests = [dict(m) for m in helm.case("default")]
     manifests.remove(by_kind(manifests, "PodDisruptionBudget")["selfheal-worker"])
     assert ("deployment-has-poddisruptionbudget", "worker") in set(score(manifests))

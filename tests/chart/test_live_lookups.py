@@ -174,7 +174,7 @@ def test_a_keda_that_is_too_old_is_refused_with_what_to_do(
     assert "upgrade KEDA to 2.17 or newer, or set autoscaling." in problem
 
 
-def test_an_old_keda_is_told_no_field_that_it_does_not_know(helm: Helm) -> None:
+def test_an_old_keda_gets_no_field_that_it_does_not_know(helm: Helm) -> None:
     fallback = by_kind(helm.template(*FIXED, STATIC), "ScaledObject")["selfheal-worker"]["spec"]
     assert fallback["fallback"] == {"failureThreshold": 3, "replicas": 1}
     assert fallback["triggers"][0]["metricType"] == "AverageValue"

@@ -243,7 +243,7 @@ def test_a_given_password_with_odd_characters_is_escaped_by_the_job_too(
 
 
 @pytest.mark.parametrize("status", [403, 404, 409, 500])
-def test_a_refusal_fails_the_job_with_what_was_said(
+def test_a_refusal_fails_the_job_with_the_reason(
     helm: Helm, api: tuple[type[_Secrets], str], tmp_path: Path, status: int
 ) -> None:
     handler, server = api

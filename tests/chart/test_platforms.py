@@ -206,7 +206,7 @@ def _numbers_of(node: Any, name: str, path: str = "") -> list[str]:
     return [path] if node == int(name) and not isinstance(node, bool) else []
 
 
-def test_a_named_namespace_is_made_only_when_told_and_then_kept(helm: Helm) -> None:
+def test_a_named_namespace_is_created_only_when_set_and_then_kept(helm: Helm) -> None:
     """Rendered it would be taken over, made `privileged`, and deleted with all that is in it."""
 
     def namespaces(*sets: str) -> dict[str, Manifest]:

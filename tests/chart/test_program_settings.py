@@ -59,7 +59,7 @@ def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
     assert known - rendered.keys() == {"api"}
 
 
-def test_all_optional_brakes_reach_the_remediator(helm: Helm) -> None:
+def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
     limits = "remediator.config.limits"
     manifests = helm.template(
         *FIXED,

@@ -129,7 +129,7 @@ def test_a_password_with_odd_characters_is_escaped_in_the_uris(helm: Helm) -> No
     assert "selfheal:a%2Fb%20c%40d%2B%25@" in data["amqp-uri"]
 
 
-def test_the_monitoring_user_may_only_look(helm: Helm) -> None:
+def test_the_monitoring_user_is_read_only(helm: Helm) -> None:
     data = by_kind(helm.case("default"), "Secret")["selfheal-rabbitmq"]["stringData"]
     definitions = json.loads(data["definitions.json"])
     rights = {
@@ -139,7 +139,7 @@ def test_the_monitoring_user_may_only_look(helm: Helm) -> None:
     assert not any("administrator" in user["tags"] for user in definitions["users"])
 
 
-def test_the_remediator_may_delete_pods_only_when_told_to(helm: Helm) -> None:
+def test_the_remediator_may_delete_pods_only_when_configured(helm: Helm) -> None:
     assert ("pods", "delete") not in _verbs(helm.case("default"))
     manifests = helm.template("remediator.config.drain.onDeadline=delete")
     assert ("pods", "delete") in _verbs(manifests)

@@ -221,7 +221,7 @@ def test_a_new_chart_version_restarts_no_pod(lab, tmp_path, version, old):
     assert worker["spec"]["replicas"] == 2
 
 
-def test_the_old_workers_go_on_until_the_new_model_is_there(lab):
+def test_the_old_workers_continue_until_the_new_model_is_there(lab):
     """A swap to a server that is not there: nothing stops, and a rollback is all it takes."""
     before = lab.restarts()
     workers = lab.ready("worker")

@@ -276,7 +276,7 @@ def test_a_frozen_worker_without_a_liveness_probe_is_replaced(
     }
 
 
-def test_a_pod_that_crashes_again_and_again_is_made_anew(
+def test_a_pod_that_crashes_again_and_again_is_recreated(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
     """What is wrong lies in its own volume, so that only a new pod is well."""

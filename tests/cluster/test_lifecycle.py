@@ -141,7 +141,7 @@ def test_killed_on_the_way_up_it_leaves_nothing_that_down_does_not_find(after: s
     assert traces(NAME) == []
 
 
-def test_killed_on_the_way_up_the_next_up_starts_anew() -> None:
+def test_killed_on_the_way_up_the_next_up_starts_again() -> None:
     command = [sys.executable, "-m", "ci.cluster", "up", "--name", NAME, "--nodes", "0"]
     up = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert up.stderr is not None

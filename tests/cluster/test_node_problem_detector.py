@@ -244,7 +244,7 @@ def _deploy(kube: Kube) -> None:
     kube.kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=120s")
 
 
-def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> None:
+def test_what_a_log_says_keeps_the_node_cordoned_until_it_is_booted_again(lab: Lab) -> None:
     """Nothing ever turns a log-based condition False but its detector's restart, which proves
     nothing."""
     bad, other, _ = lab.cluster.nodes
@@ -273,7 +273,7 @@ def test_what_a_log_says_holds_the_node_until_it_is_booted_again(lab: Lab) -> No
     lab.until("a detector again", lambda: lab.detector(bad))
 
 
-def test_a_node_is_not_given_back_while_its_detector_begins_anew(lab: Lab) -> None:
+def test_a_node_is_not_uncordoned_while_its_detector_restarts(lab: Lab) -> None:
     """A detector that begins calls everything good before it has looked."""
     bad = lab.cluster.nodes[1]
     lab.file(bad, "checked").touch()

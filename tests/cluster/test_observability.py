@@ -172,7 +172,7 @@ def _short(matchers):
     return name + _text([one for one in matchers if one["name"] not in place])
 
 
-def test_nothing_fires_after_a_demo_that_went_well(ask):
+def test_nothing_fires_after_a_demo_that_succeeded(ask):
     fired = {series["metric"]["alertname"] for series in ask('ALERTS{alertstate="firing"}')}
     assert fired == set()
 

@@ -167,7 +167,7 @@ def test_system_pods_go_after_the_others(site: Site) -> None:
     until(lambda: site.phase(bad) == "drained", "both waves are gone")
 
 
-def test_the_deadline_is_said_and_the_drain_goes_on(site: Site) -> None:
+def test_the_deadline_is_reported_and_the_drain_continues(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 2)
     site.budget("web-pdb", "web", maxUnavailable=0)
@@ -193,7 +193,7 @@ def test_a_node_uncordoned_in_mid_drain_keeps_its_pods(site: Site) -> None:
     assert site.names(bad) == mine
 
 
-def test_a_node_made_anew_in_mid_drain_keeps_its_pods(site: Site) -> None:
+def test_a_node_recreated_in_mid_drain_keeps_its_pods(site: Site) -> None:
     """They are still bound to its name, and the old one's budget opens: nothing goes."""
     site.nodes(3)
     site.deployment("web", 6)

@@ -27,7 +27,7 @@ def test_what_fits_nowhere_else_is_not_drained(site: Site) -> None:
     assert "no headroom: 1 pods" in plan.stdout, plan.stdout + plan.stderr
 
 
-def test_a_second_remediator_looks_on_until_the_first_is_gone(site: Site) -> None:
+def test_a_second_remediator_is_read_only_until_the_first_is_gone(site: Site) -> None:
     bad, _ = site.nodes(2)
     first = site.remediator(site.config(rules=[_rule("OtherFault")]))
     lease = {"name": "younger", "duration": "3s", "renewInterval": "500ms", "renewDeadline": "2s"}
@@ -68,7 +68,7 @@ def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
     until(lambda: all(site.cordoned(node) for node in nodes), "a human vouches for it")
 
 
-def test_what_medik8s_and_cluster_api_are_at_work_on_is_left_alone(site: Site) -> None:
+def test_what_medik8s_and_cluster_api_are_working_on_is_left_alone(site: Site) -> None:
     leased, deleted, other = site.nodes(3)
     site.create("/api/v1/namespaces", {"metadata": {"name": "medik8s-leases"}})
     lease = {
@@ -158,7 +158,7 @@ def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
     until(lambda: site.phase(bad) == "drained", "the new one works")
 
 
-def test_an_unreadable_annotation_is_left_alone_and_said(site: Site) -> None:
+def test_an_unreadable_annotation_is_left_alone_and_reported(site: Site) -> None:
     bad, other = site.nodes(2)
     body = {"metadata": {"annotations": {"selfheal.dev/state": '{"v": 99}'}}}
     site.patch(f"/api/v1/nodes/{bad}", body)

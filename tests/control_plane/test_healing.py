@@ -3,7 +3,7 @@
 from tests.control_plane.site import Site, until
 
 
-def test_a_bad_node_is_emptied_and_given_back(site: Site) -> None:
+def test_a_bad_node_is_drained_and_uncordoned(site: Site) -> None:
     site.nodes(3)
     site.deployment("web", 6)
     process = site.remediator()
@@ -72,7 +72,7 @@ def test_a_human_uncordon_cancels_this_occurrence_only(site: Site) -> None:
     until(lambda: site.cordoned(bad), "held again")
 
 
-def test_the_brake_holds_and_lets_go(site: Site) -> None:
+def test_the_limit_applies_and_is_lifted(site: Site) -> None:
     first, second, third = site.nodes(3)
     site.remediator(site.config(limits={"maxUnavailable": 1, "minAllowed": 0}))
     site.condition(first, "True")
@@ -88,7 +88,7 @@ def test_the_brake_holds_and_lets_go(site: Site) -> None:
     assert sum(site.cordoned(node) for node in (first, second, third)) == 1
 
 
-def test_pause_stops_and_resume_goes_on(site: Site) -> None:
+def test_pause_stops_and_resume_continues(site: Site) -> None:
     bad, other = site.nodes(2)
     process = site.remediator()
     done = site.command("pause", "--why", "maintenance of the rack")
@@ -103,7 +103,7 @@ def test_pause_stops_and_resume_goes_on(site: Site) -> None:
     assert not site.cordoned(other)
 
 
-def test_a_held_hand_keeps_off_and_release_gives_back(site: Site) -> None:
+def test_an_excluded_node_is_left_alone_and_include_ends_that(site: Site) -> None:
     bad, other, third = site.nodes(3)
     site.remediator()
     assert site.command("exclude", bad, "--why", "forensics").returncode == 0
@@ -184,7 +184,7 @@ def test_a_stale_heartbeat_is_not_believed(site: Site) -> None:
     until(lambda: site.cordoned(bad), "believed now")
 
 
-def test_a_node_made_anew_under_its_name_starts_afresh(site: Site) -> None:
+def test_a_node_recreated_under_its_name_starts_afresh(site: Site) -> None:
     bad = site.nodes(2)[0]
     site.remediator()
     site.condition(bad, "True")

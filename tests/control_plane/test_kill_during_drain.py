@@ -19,7 +19,7 @@ PODS = 2
 SHORT = 9
 
 
-def test_killed_at_any_call_the_next_goes_on(stages: Stages) -> None:
+def test_killed_at_any_call_the_next_continues(stages: Stages) -> None:
     kill_everywhere(stages, _Drains, "killed", SHORT)
 
 

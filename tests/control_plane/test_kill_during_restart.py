@@ -21,7 +21,7 @@ MAX_PER_HOUR = 3
 SHORT = 5
 
 
-def test_killed_at_any_call_of_a_restart_the_next_goes_on(stages: Stages) -> None:
+def test_killed_at_any_call_of_a_restart_the_next_continues(stages: Stages) -> None:
     kill_everywhere(stages, _Restarts, "restart", SHORT)
 
 

@@ -157,7 +157,7 @@ def events(site: Site, reason: str) -> list[tuple[str, str]]:
         ({"restart": {"maxPerHour": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_a_wrong_policy_is_refused_and_told_what_is_allowed(
+def test_a_wrong_policy_is_refused_with_what_is_allowed(
     refusing: Callable[[Json], Answer], change: Json, said: str
 ) -> None:
     answer = refusing(body("wrong", **change))
@@ -323,7 +323,7 @@ def test_a_pod_that_waits_for_its_image_is_reported_only(site: Site) -> None:
     assert first in pods(site)
 
 
-def test_a_roll_out_is_left_alone(site: Site) -> None:
+def test_a_rollout_is_left_alone(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 2)
     make(site)
@@ -341,7 +341,7 @@ def test_a_roll_out_is_left_alone(site: Site) -> None:
     assert "restarted" not in process.log
 
 
-def test_zero_wanted_is_idle_and_too_high_a_threshold_is_said(site: Site) -> None:
+def test_zero_wanted_is_idle_and_too_high_a_threshold_is_reported(site: Site) -> None:
     site.nodes(1)
     site.deployment("web", 1)
     make(site, healthThreshold=5)
@@ -385,7 +385,7 @@ def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
     assert status(site) == {}
 
 
-def test_without_the_type_nodes_are_looked_after_all_the_same(site: Site) -> None:
+def test_without_the_type_nodes_are_managed_all_the_same(site: Site) -> None:
     site.delete(f"{CRDS}/healingpolicies.selfheal.dev")
     until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").status == 404, "it is gone")
     bad = site.nodes(2)[0]
@@ -554,7 +554,7 @@ def _apart(app: str) -> Json:
     }
 
 
-def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> None:
+def test_pods_of_two_owners_unhealthy_on_one_node_are_the_nodes_matter(site: Site) -> None:
     first, second = site.nodes(2)
     for app in ("web", "api"):
         site.deployment(app, 2, topologySpreadConstraints=[_apart(app)])
@@ -582,7 +582,7 @@ def test_pods_of_two_owners_ill_on_one_node_are_the_nodes_matter(site: Site) -> 
     until(lambda: not site.cordoned(first), "uncordoned when nobody is ill there any more")
 
 
-def test_siblings_ill_everywhere_are_the_images_fault(site: Site) -> None:
+def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 4)
     make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]}, failureThreshold=4)

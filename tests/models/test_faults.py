@@ -62,7 +62,7 @@ def build(request: pytest.FixtureRequest, proxy: FaultProxy) -> Iterator[Build]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_as_what_it_is_and_the_next_call_is_answered(
+def test_a_fault_is_reported_as_what_it_is_and_the_next_call_is_answered(
     build: Build, proxy: FaultProxy, name: str
 ) -> None:
     fault, kind, said = FAULTS[name]
@@ -100,7 +100,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(build: Build, proxy: FaultProxy)
     assert min(second - first, third - second) >= 1
 
 
-def test_json_that_the_model_could_not_end_is_told_to_it_once(
+def test_json_that_the_model_could_not_end_is_repaired_once(
     build: Build, proxy: FaultProxy
 ) -> None:
     calls: list[Call] = []

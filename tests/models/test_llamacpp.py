@@ -158,7 +158,7 @@ def test_a_call_that_waits_for_the_other_ends_with_its_deadline(warm: Provider) 
         first.join(LONG)
 
 
-def test_a_text_that_is_too_long_is_told_without_quoting_it(warm: Provider) -> None:
+def test_a_text_that_is_too_long_is_reported_without_quoting_it(warm: Provider) -> None:
     with pytest.raises(TextTooLongError, match=r"does not fit .* MODEL_OPTIONS\.n_ctx") as caught:
         warm.analyse("parcel " * 6000, _later())
     assert "parcel" not in str(caught.value)

@@ -88,7 +88,7 @@ def test_nothing_is_larger_than_it_may_be() -> None:
     assert not too_large
 
 
-def test_what_was_too_large_is_named_only_as_long_as_it_is() -> None:
+def test_what_was_too_large_is_named_only_while_it_is() -> None:
     allowed = {name: limit for name, _, limit in _measured()}
     sizes: dict[str, int] = {}
     for name, size, _ in _measured():

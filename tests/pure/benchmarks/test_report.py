@@ -41,7 +41,7 @@ def test_a_goal_is_of_the_ratio_or_of_the_number(
     assert row.reached is reached
 
 
-def test_what_is_not_reached_is_said() -> None:
+def test_what_is_not_reached_is_reported() -> None:
     rows = [Row("a", "s", 2.0, {}, goal="<=1.5"), Row("b", "s", 1.0, {"bare": 2.0}, goal="<=1.0x")]
     lines = list(report.table(rows))
     assert "≤1.5, **not reached**" in lines[2]

@@ -119,7 +119,7 @@ def test_dockerfiles_pin_hashes_and_end_as_a_user_without_rights(package: str) -
     assert copied == [f"requirements/{locked}.txt", f"{package}/selfheal_{package}"]
 
 
-def test_the_workers_image_has_the_workers_requirements_unless_told() -> None:
+def test_the_workers_image_has_the_workers_requirements_unless_set() -> None:
     assert re.findall(r"^ARG REQUIREMENTS=(\S+)$", dockerfile("worker"), re.MULTILINE) == ["worker"]
 
 

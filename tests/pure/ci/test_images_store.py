@@ -69,7 +69,7 @@ def test_a_lock_is_held_for_the_block_and_free_after_it(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def test_a_full_disk_is_said_before_anything_is_built(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(tools.MissingTools, match=r"the x image needs about 1e\+09 GiB .* free"):
         tools.need_space(tmp_path, 1e9, "the x image")
 
@@ -79,7 +79,7 @@ def test_a_failing_command_says_how_it_ended() -> None:
         tools.run(["sh", "-c", "echo to stdout; echo to stderr >&2; exit 3"])
 
 
-def test_another_user_than_root_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_than_root_learns_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(tools.MissingTools, match=r"needs root: run it with sudo, or .* docker"):
         tools.need_root("building the worker image")

@@ -46,7 +46,7 @@ def test_every_program_is_a_tool_of_its_module_and_every_dependency_has_a_hash(
         assert re.search(rf"^(?:tool|\t)\s*{re.escape(part.package)}$", text, re.MULTILINE)
 
 
-def test_kubernetes_is_told_its_version_and_its_staging_modules_go_with_it() -> None:
+def test_kubernetes_gets_its_version_and_its_staging_modules_go_with_it() -> None:
     version = pin("go", "kubernetes")
     assert f"gitVersion={version} " in link_flags(RECIPES["kubelet"], version)
     assert "gitMinor=34 " in link_flags(RECIPES["kubelet"], version)

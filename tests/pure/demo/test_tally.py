@@ -24,13 +24,13 @@ def test_a_missing_message_is_lost():
     assert (account.lost, account.holds) == (1, False)
 
 
-def test_an_answer_that_nobody_asked_for_is_told():
+def test_an_answer_that_nobody_asked_for_is_reported():
     account = tally(["a"], ["a", "x"], [])
     assert not account.holds
     assert "unknown 1" in str(account)
 
 
-def test_answered_and_dead_lettered_is_told():
+def test_answered_and_dead_lettered_is_reported():
     account = tally(["a"], ["a"], ["a"])
     assert not account.holds
     assert account.both == 1

@@ -42,7 +42,7 @@ def test_it_stays_small_and_keeps_what_matters(state: State) -> None:
         assert read == state
 
 
-def test_the_newest_holds_are_kept() -> None:
+def test_the_newest_cordons_are_kept() -> None:
     state = State(Phase.HEALED, "me", cordons=tuple(range(1_700_000_000, 1_700_000_200)))
     read = parse_state(state.to_json())
     assert read.cordons

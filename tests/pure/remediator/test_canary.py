@@ -379,7 +379,7 @@ def test_another_cause_has_no_canary_of_its_own() -> None:
     assert story.evicted == 1
 
 
-def test_a_replacement_that_is_neither_well_nor_ill_is_not_waited_for_for_ever() -> None:
+def test_a_replacement_that_is_neither_healthy_nor_unhealthy_is_not_waited_for_for_ever() -> None:
     story = Story()
     story.sicken()
     while not story.evicted:

@@ -85,7 +85,7 @@ def _config(**more: Any) -> Config:
     )
 
 
-def test_a_restart_on_its_way_is_called_back_by_a_finding_and_the_node_is_cordoned() -> None:
+def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned() -> None:
     stage = Stage()
     with running(stage.api, _config()) as made:
         until("a restart is on its way", stage.asked.is_set)
@@ -109,7 +109,7 @@ def test_a_restart_on_its_way_is_called_back_by_a_finding_and_the_node_is_cordon
 
 
 @pytest.mark.parametrize("what", ["paused", "deleted", "reconfigured", "pod is healthy"])
-def test_a_restart_on_its_way_is_called_back_when_its_reason_is_gone(what: str) -> None:
+def test_a_restart_on_its_way_is_cancelled_when_its_reason_is_gone(what: str) -> None:
     stage = Stage()
     with running(stage.api, _config()) as made:
         until("a restart is on its way", stage.asked.is_set)

@@ -102,7 +102,7 @@ def test_a_configuration_says_which_one_is_meant(
     assert [cluster.paused(one) for one in (FIRST, SECOND)] == [None, "upgrade"]
 
 
-def test_the_status_says_for_what_a_human_vouches(
+def test_the_status_names_what_a_human_uncordoned(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", *access]) == 0
@@ -112,7 +112,7 @@ def test_the_status_says_for_what_a_human_vouches(
     assert "trusted by a person: Fault, KernelDeadlock" in capsys.readouterr().out
 
 
-def test_a_plan_believes_what_a_human_vouches_for(
+def test_a_plan_trusts_what_a_human_uncordoned(
     cluster: Cluster, access: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(20):
@@ -194,7 +194,7 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     assert 0 < stopped - time.time() <= 61
 
 
-def test_what_a_human_excludes_stays_and_is_said(
+def test_what_a_human_excludes_stays_and_is_reported(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cordoned = State(Phase.CORDONED, "one/selfheal-remediator")
@@ -207,7 +207,7 @@ def test_what_a_human_excludes_stays_and_is_said(
     assert cluster.get(f"{NODES}/mine")["spec"]["unschedulable"] is True
 
 
-def test_what_cannot_be_uncordoned_is_said_and_the_status_says_so(
+def test_what_cannot_be_uncordoned_is_reported_and_the_status_says_so(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = node("odd", "True", unschedulable=True)

@@ -169,7 +169,7 @@ def _recovery(about, found, history, now, **more):  # type: ignore[no-untyped-de
     return recovery(about, found, history, **{**settings, **more})
 
 
-def test_good_for_the_hold_down_is_a_recovery() -> None:
+def test_good_for_the_stabilization_window_is_a_recovery() -> None:
     about = rule()
     found = node("n", condition("False"))
     history = observe(NodeHistory(), None, found, [about], NOW)

@@ -130,7 +130,7 @@ def test_another_node_of_the_same_name_is_judged_by_itself(meanwhile: Meanwhile)
     assert meanwhile.cordons == 0
 
 
-def test_an_answer_that_is_lost_is_looked_for_before_anything_is_sent_again(
+def test_a_lost_answer_is_read_again_before_anything_is_sent_again(
     meanwhile: Meanwhile,
 ) -> None:
     meanwhile.what = lambda: "lost"
@@ -147,7 +147,7 @@ def test_an_answer_that_is_lost_is_looked_for_before_anything_is_sent_again(
     assert state["phase"] == "cordoned"
 
 
-def test_a_rule_about_a_condition_that_no_node_has_is_said_with_those_there_are(
+def test_a_rule_about_a_condition_that_no_node_has_is_reported_with_those_there_are(
     meanwhile: Meanwhile, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = [{"condition": "Fautl", "for": 0, "action": "cordon"}]
@@ -183,7 +183,7 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
     assert [path for verb, path, _ in meanwhile.api.did if verb == "EVICT"] == []
 
 
-def test_another_condition_with_another_action_is_decided_anew(meanwhile: Meanwhile) -> None:
+def test_another_condition_with_another_action_is_decided_again(meanwhile: Meanwhile) -> None:
     """What called for a drain is over, and what is there now calls for a cordon only."""
     rules = [
         {"condition": "Fault", "for": 0, "action": "drain"},

@@ -219,7 +219,7 @@ STEPS: dict[str, Callable[[Interleaving], None]] = {
 
 @pytest.mark.parametrize("between", [0, 12])
 @pytest.mark.parametrize("progress", [False, True], ids=["not ready", "hung"])
-def test_in_whatever_order_it_is_told_the_node_is_found_and_no_pod_restarted(
+def test_in_whatever_order_it_is_reported_the_node_is_found_and_no_pod_restarted(
     between: int, progress: bool
 ) -> None:
     """Policies are known from the start (both adopted), their pods listed in any order."""
@@ -305,7 +305,7 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("what", ["finding", "stopped", "paused", "healthy", "node", "selector"])
-def test_an_ordered_restart_is_called_back(what: str) -> None:
+def test_an_ordered_restart_is_cancelled(what: str) -> None:
     trouble = {"node": ""}
     made = world(around=around(node_trouble=lambda _: trouble["node"]))
     made._carry_out = lambda order: made.orders.append(order)  # type: ignore[method-assign]

@@ -71,7 +71,7 @@ def test_a_pause_moves_the_deadline(looks: Looks) -> None:
 
 
 @pytest.mark.parametrize("order", ["rest first", "pause first"])
-def test_a_rest_within_a_pause_counts_once(looks: Looks, order: str) -> None:
+def test_a_recovery_pause_within_a_pause_counts_once(looks: Looks, order: str) -> None:
     run = looks.made.running["n7"]
     looks.advance()
     if order == "rest first":
@@ -119,7 +119,7 @@ def test_what_a_predecessor_used_counts() -> None:
     assert planner.tally(NOW + 301).draining == 0
 
 
-def test_a_drain_keeps_its_place_for_as_long_as_its_deadline_was_moved() -> None:
+def test_a_drain_keeps_its_place_for_the_time_by_which_its_deadline_was_moved() -> None:
     planner = Planner(CONFIG, OWNER, NOW)
     _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=DRAINING), NOW)
     planner.plan(NOW)

@@ -157,7 +157,7 @@ def test_two_budgets_are_tried_again_only_when_one_goes() -> None:
     assert _names(made.step(NOW + 2).evict) == ["a"]
 
 
-def test_the_servers_wish_to_wait_is_kept() -> None:
+def test_the_wait_that_the_server_asks_for_is_kept() -> None:
     made = drain(pod("a"))
     made.step(NOW)
     made.answered("uid-a", EvictionResult(Outcome.PROCESSING, "", 10.0), NOW)
@@ -165,7 +165,7 @@ def test_the_servers_wish_to_wait_is_kept() -> None:
     assert _names(made.step(NOW + 10).evict) == ["a"]
 
 
-def test_waves_wait_for_a_fresh_look_and_for_the_wave_before() -> None:
+def test_waves_wait_for_a_fresh_read_and_for_the_wave_before() -> None:
     made = drain(pod("web"), pod("dns", priority=2_000_000_000), pod("me"))
     assert _names(made.step(NOW).evict) == ["web"]
     made.answered("uid-web", ACCEPTED, NOW)
@@ -247,7 +247,7 @@ def test_a_refused_deletion_is_not_asked_for_again_at_once(outcome: Outcome) -> 
     assert pauses == sorted(pauses)
 
 
-def test_a_deletion_that_was_called_back_is_ordered_again_at_once() -> None:
+def test_a_deletion_that_was_cancelled_is_requested_again_at_once() -> None:
     made = drain(pod("a"))
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW + 599)
@@ -278,7 +278,7 @@ def _drained() -> NodeDrain:
     return made
 
 
-def test_what_is_put_on_a_drained_node_goes_again_after_a_fresh_look() -> None:
+def test_what_is_put_on_a_drained_node_goes_again_after_a_fresh_read() -> None:
     made = _drained()
     made.pod_changed(None, pod("tolerant"))
     assert made.step(NOW + 9999).new_wave == 0  # no deadline any more

@@ -165,7 +165,7 @@ def _agent(name: str, uid: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_daemon_set_made_anew_while_a_node_is_drained(exists: bool) -> None:
+def test_a_daemon_set_recreated_while_a_node_is_drained(exists: bool) -> None:
     """The pod of the new one stays; one whose DaemonSet is really gone goes."""
     refusing = True
 

@@ -70,7 +70,7 @@ def _drain(remediator: Remediator) -> Running:
     return run
 
 
-def test_it_rests_while_the_condition_is_good_and_goes_on(cluster: Cluster) -> None:
+def test_it_pauses_while_the_condition_is_good_and_continues(cluster: Cluster) -> None:
     with running(cluster, _config(headroom=False)) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
         cluster.turns("True")
@@ -85,7 +85,7 @@ def test_it_rests_while_the_condition_is_good_and_goes_on(cluster: Cluster) -> N
         assert run.drain.deadline > before
 
 
-def test_who_leads_next_knows_of_the_rest(cluster: Cluster) -> None:
+def test_the_next_leader_knows_of_the_pause(cluster: Cluster) -> None:
     with running(cluster, _config(headroom=False)) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
         cluster.turns("True")
@@ -131,7 +131,7 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
         assert remediator.planner.entry_named("bad") is None
 
 
-def test_however_long_the_answer_takes_it_is_looked_first_whether_the_pods_fit(
+def test_however_long_the_answer_takes_it_is_checked_first_whether_the_pods_fit(
     cluster: Cluster,
 ) -> None:
     cluster.open = True  # but the other node says nothing of what it can take

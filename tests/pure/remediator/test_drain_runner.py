@@ -70,7 +70,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     return Looks(monkeypatch)
 
 
-def test_news_of_one_drain_are_no_reason_to_look_at_the_others(looks: Looks) -> None:
+def test_news_of_one_drain_are_no_reason_to_evaluate_the_others(looks: Looks) -> None:
     assert len(looks.advance()) == COUNT
     assert len(looks.posted) == COUNT
     assert looks.advance() == []
@@ -83,7 +83,7 @@ def test_news_of_one_drain_are_no_reason_to_look_at_the_others(looks: Looks) -> 
     assert looks.advance() == ["n9"]
 
 
-def test_a_drain_is_looked_at_when_it_is_due_and_as_a_net(looks: Looks) -> None:
+def test_a_drain_is_evaluated_when_it_is_due_and_at_the_fallback_interval(looks: Looks) -> None:
     looks.advance()
     assert looks.wake == NOW + LOOK_AGAIN
     run = looks.made.running["n7"]
@@ -123,7 +123,7 @@ class Api:
         return Answer(201, b"{}")
 
 
-def test_what_waits_for_its_turn_is_called_back_by_a_pause(looks: Looks) -> None:
+def test_what_waits_for_its_turn_is_cancelled_by_a_pause(looks: Looks) -> None:
     looks.made._api = api = Api()  # type: ignore[assignment]
     looks.advance()
     looks.posted[0]()
@@ -176,7 +176,7 @@ def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
     assert ("p7", False) not in api.asked
 
 
-def test_what_was_ordered_in_dry_run_stays_a_rehearsal(looks: Looks) -> None:
+def test_what_was_requested_in_dry_run_stays_a_dry_run(looks: Looks) -> None:
     looks.made._api = api = Api()  # type: ignore[assignment]
     looks.made.config = builders.config(mode="dryRun")
     looks.advance()
@@ -235,7 +235,7 @@ def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
     assert api.asked == [("p7", False)]
 
 
-def test_after_a_look_in_vain_the_next_is_not_missed(looks: Looks) -> None:
+def test_after_a_vain_evaluation_the_next_is_not_missed(looks: Looks) -> None:
     looks.made.running = {"n7": looks.made.running["n7"]}
     looks.made._api = Api(503)  # type: ignore[assignment]
     looks.made.running["n7"].drain.wave = -1

@@ -199,7 +199,7 @@ class Cluster:
         return [int(uid.removeprefix("uid-n")) for uid in self.planner.slots.given]
 
 
-def test_a_drain_at_a_standstill_gives_its_place_away_only_when_it_is_wanted() -> None:
+def test_a_stalled_drain_yields_its_slot_only_when_it_is_wanted() -> None:
     cluster = Cluster(1)
     assert cluster.plan() == [0]
     assert cluster.plan(standing=(0,)) == []
@@ -214,7 +214,7 @@ def test_a_drain_at_a_standstill_gives_its_place_away_only_when_it_is_wanted() -
     assert (tally.draining, tally.cordoned) == (1, 3)
 
 
-def test_it_goes_on_when_a_place_is_free_and_it_asks_before_others() -> None:
+def test_it_continues_when_a_place_is_free_and_it_asks_before_others() -> None:
     cluster = Cluster(3)
     cluster.plan()
     assert cluster.plan(standing=(0,)) == [1]
@@ -228,7 +228,7 @@ def test_it_goes_on_when_a_place_is_free_and_it_asks_before_others() -> None:
     assert cluster.plan(standing=(0,)) == [2]
 
 
-def test_of_several_that_stand_still_one_gives_way_for_each_new_one() -> None:
+def test_of_several_stalled_drains_one_yields_to_each_new_one() -> None:
     cluster = Cluster(4, maxDraining=2)
     assert cluster.plan() == [0, 1]
     assert cluster.plan(standing=(1, 0)) == [2, 3]
@@ -296,7 +296,7 @@ def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: 
     assert planner.tally(cluster.now).draining == min(most, 4 - most)
 
 
-def test_a_new_leader_finds_a_standstill_out_again() -> None:
+def test_a_new_leader_detects_a_stalled_drain_again() -> None:
     """It begins to watch the drain anew: for a minute that counts as progress."""
     cluster, takeover = Cluster(4), NOW + 600
     begun = cluster.plan()
@@ -319,7 +319,7 @@ def test_a_new_leader_finds_a_standstill_out_again() -> None:
     assert sorted(cluster.without_place) == sorted(begun)
 
 
-def test_a_drain_that_rests_past_its_deadline_takes_no_place_when_it_goes_on() -> None:
+def test_a_drain_paused_past_its_deadline_takes_no_place_when_it_continues() -> None:
     cluster = Cluster(2)
     cluster.plan()
     cluster.plan(standing=(0,))
@@ -378,7 +378,9 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("now_allowed", [0, 1, 2])
-def test_where_fewer_drains_may_run_than_do_those_go_on_and_none_begins(now_allowed: int) -> None:
+def test_where_fewer_drains_may_run_than_do_those_continue_and_none_begins(
+    now_allowed: int,
+) -> None:
     cluster = Cluster(5, maxDraining=3)
     begun = cluster.plan()
     assert len(begun) == 3

@@ -192,7 +192,7 @@ class Silent:
         return iter(())
 
 
-def test_after_a_watch_that_told_nothing_at_all_everything_is_listed(
+def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A restored server that is behind our version sends no event, and no bookmark either."""

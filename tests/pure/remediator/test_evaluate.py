@@ -42,7 +42,7 @@ BAD = condition("True")
 DRAINING = replace(CORDONED, phase=Phase.DRAINING, action="drain", drain_started=int(NOW))
 
 
-def test_a_bad_condition_asks_for_a_hold() -> None:
+def test_a_bad_condition_asks_for_a_cordon() -> None:
     seen = look(node("n", BAD), scope())
     assert seen.limited_action is not None
     assert seen.limited_action.kind is Kind.CORDON
@@ -161,7 +161,7 @@ def test_the_worst_rule_wins() -> None:
     assert seen.limited_action.state.condition == "Fault"
 
 
-def test_a_recovered_node_is_given_back_after_the_hold_down() -> None:
+def test_a_recovered_node_is_uncordoned_after_the_stabilization_window() -> None:
     about = scope(recovery={"stabilizationWindow": "1m"})
     good = cordoned(CORDONED, condition("False"))
     assert look(good, about).action is None
@@ -193,7 +193,7 @@ def test_latched_is_remembered_even_if_the_rule_forgot() -> None:
     assert look(rebooted, scope(), now, since=NOW).action is not None
 
 
-def test_a_rule_that_was_dropped_does_not_hold_a_node_for_ever() -> None:
+def test_a_rule_that_was_dropped_keeps_no_node_cordoned_for_ever() -> None:
     found = cordoned(CORDONED)
     about = scope(rule(condition="Else"))
     action = look(found, about, NOW + 400).action
@@ -263,7 +263,7 @@ def test_a_cancelled_occurrence_is_over_when_the_condition_is_good_not_unknown()
     assert good.state is None
 
 
-def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> None:
+def test_a_new_leader_does_not_undo_a_humans_uncordon_of_hung_pods() -> None:
     """PodsHung is said by the leader itself: by each with times of its own, and not at once."""
     about = scope(rule(condition=PODS_HUNG), recovery={"stabilizationWindow": "5m"})
     cancelled = replace(CORDONED, phase=Phase.CANCELLED, condition=PODS_HUNG, cordons=())
@@ -294,14 +294,14 @@ def test_a_new_leader_does_not_undo_what_a_human_gave_back_for_its_pods() -> Non
     assert over.state is None
 
 
-def test_too_many_holds_need_a_human() -> None:
+def test_too_many_cordons_need_a_human() -> None:
     flapping = replace(CORDONED, cordons=(int(NOW - 300), int(NOW - 200), int(NOW - 80)))
     seen = look(cordoned(flapping, condition("False")), scope(), NOW + 9999, since=NOW)
     assert seen.action is None
     assert "a human must uncordon it" in seen.why
 
 
-def test_a_held_node_waits_for_a_drain_slot() -> None:
+def test_a_cordoned_node_waits_for_a_drain_slot() -> None:
     waiting = replace(CORDONED, action="drain")
     seen = look(cordoned(waiting, BAD), scope())
     assert seen.limited_action is not None
@@ -326,7 +326,7 @@ NO_ROOM = replace(WAITING, no_room=int(NOW - 3600))
         ("unknown", WAITING, condition("Unknown"), True),
     ],
 )
-def test_a_node_in_its_hold_down_is_not_emptied(
+def test_a_node_in_its_stabilization_window_is_not_drained(
     name: str, state: State, found: Condition, drained: bool
 ) -> None:
     seen = look(cordoned(state, found), scope(recovery={"stabilizationWindow": "5m"}))
@@ -362,7 +362,7 @@ def test_whatever_went_before_a_node_is_emptied_while_it_is_not_good(
         )
 
 
-def test_a_drain_for_hung_pods_does_not_rest_because_they_have_left() -> None:
+def test_a_drain_for_hung_pods_does_not_pause_because_they_have_left() -> None:
     state = replace(DRAINING, condition=PODS_HUNG)
     rules = (rule(condition=PODS_HUNG),)
     assert not look(cordoned(state, condition("False", PODS_HUNG)), scope(*rules)).recovering
@@ -376,7 +376,7 @@ def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:
     assert seen.limited_action.kind is Kind.DRAIN
 
 
-def test_a_wave_is_held_back_and_given_back_but_older_cases_stay() -> None:
+def test_a_wave_is_not_cordoned_or_uncordoned_but_older_cases_stay() -> None:
     about = replace(scope(), suspects={("Fault", "Why"): NOW - 20})
     assert look(node("n", BAD), about).rejected == "suspected-detector"
     touched = replace(CORDONED, first_seen=int(NOW - 10))
@@ -388,7 +388,7 @@ def test_a_wave_is_held_back_and_given_back_but_older_cases_stay() -> None:
     assert look(node("n", other), about).limited_action is not None
 
 
-def test_an_excluded_node_is_given_back() -> None:
+def test_an_excluded_node_is_uncordoned() -> None:
     found = cordoned(CORDONED, BAD, labels={"selfheal.dev/exclude": "true"})
     action = look(found, scope()).action
     assert action is not None
@@ -407,7 +407,7 @@ def test_an_excluded_node_is_given_back() -> None:
         ({"controlPlane": True}, {"node-role.kubernetes.io/control-plane": ""}, True),
     ],
 )
-def test_which_nodes_are_looked_after(
+def test_which_nodes_are_managed(
     selectors: dict[str, Any], labels: dict[str, str], asked: bool
 ) -> None:
     seen = look(node("n", BAD, labels=labels), scope(**selectors))

@@ -77,7 +77,7 @@ def test_an_event_names_its_node_by_uid_so_that_describe_finds_it() -> None:
     assert counts == {"written": 1}
 
 
-def test_an_event_bears_the_time_when_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_bears_the_time_when_it_was_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that when its turn came: cordons and evictions go first."""
     api = Api()
     later = threading.Event()
@@ -113,7 +113,7 @@ def test_an_event_about_an_object_is_in_its_namespace() -> None:
     assert body["type"] == "Normal"
 
 
-def test_the_same_is_not_said_twice_and_something_else_is() -> None:
+def test_the_same_is_not_reported_twice_and_something_else_is() -> None:
     other = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: another reason", True)
     api, _ = told(CORDONED, CORDONED, other, CORDONED)
     assert [body["message"] for _, body, _ in api.written] == [CORDONED.message, other.message]
@@ -162,7 +162,7 @@ def test_a_long_name_leaves_room_for_what_makes_the_events_name_unique() -> None
         assert body["involvedObject"]["name"] == name
 
 
-def test_an_event_that_was_dropped_was_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_was_dropped_was_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     api, counts = Api(), Counter[str]()
     writer = EventWriter(api, "pod-1_uid", lambda result: counts.update([result]))
     for number in range(QUEUE):
@@ -174,7 +174,7 @@ def test_an_event_that_was_dropped_was_not_said(monkeypatch: pytest.MonkeyPatch)
     assert counts["dropped"] == 1
 
 
-def test_what_was_said_is_remembered_in_bounded_memory_and_time(
+def test_what_was_reported_is_remembered_in_bounded_memory_and_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     writer = EventWriter(Api(), "pod-1_uid", lambda _: None)

@@ -85,7 +85,7 @@ def test_a_marked_node_is_left_alone() -> None:
     )
 
 
-def test_a_machine_that_cannot_be_read_now_is_still_at_work(
+def test_a_machine_that_cannot_be_read_now_still_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A list that fails once is no leave to drain what Cluster API deletes."""

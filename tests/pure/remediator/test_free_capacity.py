@@ -277,7 +277,7 @@ def test_a_pending_pod_takes_the_room_that_it_fits_in(
     assert (world.check("a", _cpu("one", 600)) == "") is fits
 
 
-def test_pending_pods_that_cannot_be_listed_are_said(world: World) -> None:
+def test_pending_pods_that_cannot_be_listed_are_reported(world: World) -> None:
     world.api.pending = ApiFailure(500, "InternalError", "etcd")
     assert "pending pods cannot be listed" in world.check("a", _cpu("one", 1))
 
@@ -360,7 +360,7 @@ def test_the_number_of_lists_is_bounded(world: World) -> None:
     assert f"need more than {MAX_LISTS} lists" in text
 
 
-def test_peers_that_cannot_be_listed_are_said(world: World) -> None:
+def test_peers_that_cannot_be_listed_are_reported(world: World) -> None:
     world.api.all_pods = ApiFailure(500, "InternalError", "etcd")
     text = world.check("a", _web("one", affinity=_apart()), others=[_zoned("b", "b")])
     assert "cannot tell for 1 of them (default/one: pods with app in (web) in default" in text
@@ -386,7 +386,7 @@ def test_namespaces_are_selected_by_their_labels(
     assert world.api.lists == [("", "app in (web)")]
 
 
-def test_namespaces_that_cannot_be_read_are_said(world: World) -> None:
+def test_namespaces_that_cannot_be_read_are_reported(world: World) -> None:
     world.api.spaces = ApiFailure(403, "Forbidden", "no")
     by_label = {"matchLabels": {"team": "a"}}
     mine = _web("one", affinity=_apart(namespaceSelector=by_label))

@@ -130,7 +130,7 @@ def test_spread_over_hosts_is_kept_to_the_allowed_skew() -> None:
         {"schedulerName": "volcano"},
     ],
 )
-def test_what_cannot_be_told_is_no_yes_and_is_named(spec: dict[str, Any]) -> None:
+def test_what_cannot_be_known_is_no_yes_and_is_named(spec: dict[str, Any]) -> None:
     asking = pod(placement=placement_from_spec(spec, "default"))
     assert not Room.of(node(), []).admits(asking)
     assert "cannot tell for 1 of them (default/p: " in describe([asking], 1)

@@ -65,7 +65,7 @@ def test_a_pod_not_ready_long_enough_is_restarted_once() -> None:
     assert state(made) is State.HEALTHY
 
 
-def test_failed_looks_in_a_row_are_needed_unless_too_few_are_well() -> None:
+def test_failed_observations_in_a_row_are_needed_unless_too_few_are_healthy() -> None:
     patient = world(spec={"failureThreshold": 6})
     patient.break_one("web")
     patient.run(45)
@@ -304,7 +304,7 @@ def test_paused_means_nothing_is_restarted(what: str) -> None:
     assert state(made) is (State.PAUSED if what == "policy" else State.THROTTLED)
 
 
-def test_a_pod_that_starts_is_not_ill_however_long_its_budget() -> None:
+def test_a_pod_that_starts_is_not_unhealthy_however_long_its_budget() -> None:
     made = world(settle=False, start=130.0)
     made.run(600)
     assert made.orders == []
@@ -355,7 +355,7 @@ def test_what_was_seen_too_long_ago_restarts_nothing() -> None:
     assert len(made.evicted) == 1
 
 
-def test_pods_that_cannot_be_listed_at_all_are_said() -> None:
+def test_pods_that_cannot_be_listed_at_all_are_reported() -> None:
     made = World({}, {})
     made.documents[KEY] = policy_json("web")
     made.healing.adopt(policy_from_json(made.documents[KEY]), made.now)
@@ -374,7 +374,7 @@ def test_pods_that_cannot_be_listed_at_all_are_said() -> None:
         ((), "", "does not stop"),
     ],
 )
-def test_a_pod_that_should_be_gone_is_named_with_what_holds_it(
+def test_a_pod_that_should_be_gone_is_named_with_its_finalizers(
     finalizers: tuple[str, ...], trouble: str, word: str
 ) -> None:
     made = world(
@@ -428,7 +428,7 @@ def _break_on(made: World, node: str) -> None:
             made.workers[pod.uid].broken = True
 
 
-def test_two_owners_ill_on_one_node_are_a_finding_about_the_node() -> None:
+def test_two_owners_unhealthy_on_one_node_are_a_finding_about_the_node() -> None:
     made = two_owners()
     _break_on(made, NODES[0])
     made.run(120)
@@ -469,7 +469,7 @@ def test_where_no_rule_would_empty_the_node_pods_are_healed_one_by_one() -> None
     assert {owner for _, owner, _ in made.evicted} == {"web", "api"}
 
 
-def test_a_node_that_nobody_empties_does_not_keep_its_pods_ill_for_ever() -> None:
+def test_a_node_that_nobody_empties_does_not_keep_its_pods_unhealthy_for_ever() -> None:
     made = two_owners()
     _break_on(made, NODES[0])
     made.run(900)
@@ -484,7 +484,9 @@ def test_one_owner_alone_is_no_finding() -> None:
     assert len(made.evicted) == 1
 
 
-def test_of_siblings_ill_everywhere_one_is_restarted_and_it_is_said_once_that_it_failed() -> None:
+def test_of_siblings_unhealthy_everywhere_one_is_restarted_and_its_failure_is_reported_once() -> (
+    None
+):
     made = world(wanted=3)
     said, unhealthy = [], set()
     for _ in range(900):
@@ -502,7 +504,7 @@ def test_of_siblings_ill_everywhere_one_is_restarted_and_it_is_said_once_that_it
     assert len(made.evicted) == 1  # a restart does not help the others
 
 
-def test_of_siblings_ill_everywhere_all_are_restarted_when_one_restart_helps() -> None:
+def test_of_siblings_unhealthy_everywhere_all_are_restarted_when_one_restart_helps() -> None:
     made = world(wanted=3)
     for worker in made.workers.values():
         worker.broken = True
@@ -514,7 +516,7 @@ def test_of_siblings_ill_everywhere_all_are_restarted_when_one_restart_helps() -
 # -- leaders ---------------------------------------------------------------------------------
 
 
-def test_a_new_leader_goes_on_with_the_restart_under_way_and_the_budget() -> None:
+def test_a_new_leader_continues_with_the_restart_under_way_and_the_budget() -> None:
     made = world(wanted=4, spec={"restart": {"maxPerHour": 2}})
     made.fate = lambda _: "died"
     made.break_one("web", index=0)

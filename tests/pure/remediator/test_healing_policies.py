@@ -87,7 +87,7 @@ def test_the_backoff_doubles_up_to_its_limit(failures: int, wait: float) -> None
     assert Restart().wait(failures) == wait
 
 
-def test_every_operator_has_its_words() -> None:
+def test_every_operator_has_its_text() -> None:
     items = [
         ({"key": "a", "operator": "NotIn", "values": ["x"]}, "a notin (x)"),
         ({"key": "a", "operator": "Exists"}, "a"),

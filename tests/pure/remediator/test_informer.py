@@ -277,7 +277,7 @@ def test_a_list_that_was_asked_for_is_tried_until_it_is_read() -> None:
     assert [failure.status for failure in failures] == [503]
 
 
-def test_a_broken_watch_goes_on_after_what_it_told() -> None:
+def test_a_broken_watch_continues_after_what_it_reported() -> None:
     """Not from where it began: a pause that is minutes old would be lifted by older news."""
     stop = threading.Event()
 

@@ -94,7 +94,7 @@ def _unreadable(server: FakeApi, what: str) -> None:
 
 
 @pytest.mark.parametrize("phase", [Phase.CORDONED, Phase.DRAINING])
-def test_where_daemon_sets_cannot_be_read_their_pods_are_not_told(
+def test_where_daemon_sets_cannot_be_read_their_pods_are_not_recognised(
     server: FakeApi, phase: Phase
 ) -> None:
     """They may be orphans, which a drain would evict."""

@@ -258,7 +258,7 @@ def test_nodes_are_listed_in_pages_as_they_are_now(server: Server, api: Kubernet
     assert queries == [{"limit": str(PAGE)}, {"limit": str(PAGE), "continue": "more"}]
 
 
-def test_a_watch_asks_for_bookmarks_goes_on_where_it_was_and_ends(
+def test_a_watch_asks_for_bookmarks_continues_where_it_was_and_ends(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silences: list[float] = []

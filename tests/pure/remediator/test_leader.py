@@ -228,7 +228,7 @@ def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
     assert refusals[4] - refusals[3] >= 0.5
 
 
-def test_a_lease_whose_deletion_was_told_before_its_making_was_answered_is_made_again() -> None:
+def test_a_lease_whose_deletion_was_reported_before_its_making_was_answered_is_made_again() -> None:
     """The watch has already told of the deletion and will not do so again."""
     server = Server()
     one = Candidate(server, "one")

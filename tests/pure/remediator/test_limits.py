@@ -51,7 +51,7 @@ BRAKES = st.builds(
 
 
 @given(BRAKES, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
-def test_no_sequence_of_holds_passes_a_budget(
+def test_no_sequence_of_cordons_passes_a_budget(
     limits: DisruptionLimits, members: list[Member], pauses: list[int]
 ) -> None:
     tally = Tally.of(members, (), 0)
@@ -136,7 +136,7 @@ def test_control_plane_nodes_go_one_at_a_time(out: Member, member: Member, expec
     assert _asked([out, member], member) == expected
 
 
-def test_the_control_plane_node_that_is_out_itself_may_be_held() -> None:
+def test_a_control_plane_node_that_is_unavailable_may_be_cordoned() -> None:
     dead = Member(control_plane=True, unavailable=True)
     assert _asked([dead, Member(control_plane=True)], dead) == ""
     assert _asked([dead, replace(dead, cordoned=True)], dead) == "controlPlane"
@@ -196,7 +196,7 @@ def test_drains_are_counted_by_zone_and_group(key: str) -> None:
 @pytest.mark.parametrize(
     ("silent", "nodes", "down"), [(3, 5, True), (2, 3, False), (3, 6, False), (55, 100, True)]
 )
-def test_a_zone_that_falls_silent_is_left_alone_and_the_others_go_on(
+def test_a_zone_that_falls_silent_is_left_alone_and_the_others_continue(
     silent: int, nodes: int, down: bool
 ) -> None:
     lost = Member(zone="a", unavailable=True, silent=True)
@@ -262,13 +262,13 @@ def test_a_copy_is_changed_on_its_own() -> None:
     assert _numbers(tally) == _numbers(Tally.of([Member(zone="a", group="g")] * 3, (), 0))
 
 
-def test_a_hold_of_a_node_that_was_out_moves_it() -> None:
+def test_a_cordon_of_a_node_that_was_unavailable_moves_it() -> None:
     tally = Tally.of([Member(unavailable=True), Member()], (), 0)
     tally.add_cordon(Member(unavailable=True), 5)
     assert (tally.cordoned, tally.unavailable, tally.cordon_times) == (1, 0, [5])
 
 
-def test_a_pause_between_two_holds_is_kept_and_ends() -> None:
+def test_a_pause_between_two_cordons_is_kept_and_ends() -> None:
     limits = DisruptionLimits.model_validate({"maxUnavailable": 9, "minInterval": "10s"})
     tally = Tally.of([Member()] * 9, [100], 0)
     refused = check_cordon(limits, tally, Member(), 109)

@@ -111,7 +111,7 @@ def test_any_annotation_is_a_state_or_unreadable(text: str) -> None:
 
 
 @given(st.lists(broken(NODE), max_size=3), ANNOTATIONS, st.booleans())
-def test_the_planner_touches_no_node_of_which_nothing_bad_was_said(
+def test_the_planner_touches_no_node_of_which_nothing_bad_was_reported(
     raws: list[Json], annotation: str, cordoned: bool
 ) -> None:
     """Conditions, cordon and annotation are anything; only a rule's condition leads to a hold."""
@@ -143,7 +143,7 @@ def still_held_by_others(node: Node) -> bool:
 
 
 @given(broken(NODE), ANNOTATIONS)
-def test_a_drain_goes_on_only_on_a_node_that_says_so(raw: Json, annotation: str) -> None:
+def test_a_drain_continues_only_on_a_node_that_says_so(raw: Json, annotation: str) -> None:
     if isinstance(raw.get("metadata"), dict):
         raw["metadata"]["annotations"] = {STATE_KEY: annotation}
     try:
@@ -364,7 +364,7 @@ def test_a_permission_is_missing_unless_the_server_says_true(
     assert api.missing(wanted) == []
 
 
-def test_a_list_that_goes_on_from_the_same_place_for_ever_ends(
+def test_a_list_that_continues_from_the_same_place_for_ever_ends(
     server: Server, api: KubernetesApi
 ) -> None:
     metadata = {**NODES["metadata"], "continue": "here"}
@@ -423,7 +423,7 @@ EVENTS = [
 ]
 
 
-def test_a_watch_survives_any_event_and_goes_on(
+def test_a_watch_survives_any_event_and_continues(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 0.01)

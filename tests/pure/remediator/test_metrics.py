@@ -76,7 +76,7 @@ def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen
         assert f"selfheal_remediator_{series} 0.0" in said
 
 
-def test_of_many_cordoned_nodes_those_held_longest_are_named() -> None:
+def test_of_many_cordoned_nodes_those_cordoned_longest_are_named() -> None:
     cordoned = {(f"n{n:04}", "C", "drained"): float(-n) for n in range(NAMED + 10)}
     found = named(cordoned)
     assert len(found) == NAMED

@@ -43,7 +43,7 @@ def api() -> Iterator[FakeApi]:
     made.close()
 
 
-def test_a_restart_that_was_rehearsed_is_made(api: FakeApi) -> None:
+def test_a_restart_that_was_a_dry_run_is_made(api: FakeApi) -> None:
     def evicted() -> list[str]:
         return [path for verb, path, _ in api.did if verb == "EVICT"]
 
@@ -55,7 +55,7 @@ def test_a_restart_that_was_rehearsed_is_made(api: FakeApi) -> None:
         until("it is made", lambda: evicted() == [f"{PODS}/ill"])
 
 
-def test_a_hold_that_was_rehearsed_is_made(api: FakeApi) -> None:
+def test_a_cordon_that_was_a_dry_run_is_made(api: FakeApi) -> None:
     """Nothing is heard of the node meanwhile."""
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     base: dict[str, Any] = {

@@ -40,7 +40,7 @@ def test_another_node_or_a_changed_one_is_refused(kind: Kind, change: dict[str, 
         json_patch.apply(raw, patch)
 
 
-def test_hold_and_back_leaves_no_trace() -> None:
+def test_cordon_and_uncordon_leave_no_trace() -> None:
     raw = _raw(theirs="x")
     cordoned = _done(Kind.CORDON, raw)
     assert cordoned["spec"] == {"unschedulable": True}

@@ -219,7 +219,7 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
     assert not {"Observing", "Enforcing"} & set(said)
 
 
-def test_a_standby_goes_on_with_the_same_first_start(api: FakeApi) -> None:
+def test_a_standby_continues_with_the_same_first_start(api: FakeApi) -> None:
     """The leader dies in the middle."""
     cordoned = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
     api.put(LEASE, _lease(300, **cordoned))

@@ -26,7 +26,7 @@ def test_reads_that_fail_are_repeated_ever_later_up_to_a_limit() -> None:
     assert delays[-1] == LONGEST_RETRY
 
 
-def test_neither_pods_that_come_and_go_nor_looks_shorten_the_wait() -> None:
+def test_neither_pods_that_come_and_go_nor_evaluations_shorten_the_wait() -> None:
     reads = _reads()
     reads.needed(watched("a"), NOW)
     [*_, delay] = _fail(reads, 4, NOW)

@@ -16,7 +16,7 @@ def test_alone_is_first() -> None:
     assert Peers("ns/mine").first([MINE], 0) == ""
 
 
-def test_the_older_one_is_first_at_first_sight() -> None:
+def test_the_older_one_is_first_at_the_first_observation() -> None:
     assert Peers("ns/mine").first([MINE, lease("old", 50)], 0) == "ns/old"
     assert Peers("ns/mine").first([MINE, lease("young", 150)], 0) == ""
 
@@ -51,7 +51,7 @@ def test_who_is_there_is_whose_lease_lives_also_while_nobody_holds_it_for_a_mome
     assert peers.live == frozenset()
 
 
-def test_it_is_said_how_long_a_lease_without_renewals_keeps_us_from_acting() -> None:
+def test_it_is_reported_how_long_a_lease_without_renewals_keeps_us_from_acting() -> None:
     peers = Peers("ns/mine")
     old = LeaseView("old", "ns", "old", "1", "gone", "1", 0, 2.0**31 - 1, {}, 50)
     assert peers.first([MINE, old], 0) == "ns/old"

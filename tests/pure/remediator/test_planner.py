@@ -409,7 +409,7 @@ def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
     assert _cordoned(planner, "Fault") == 10
 
 
-def test_a_node_that_another_system_is_at_work_on_counts_and_is_left_alone() -> None:
+def test_a_node_that_another_system_is_working_on_counts_and_is_left_alone() -> None:
     planner = _planner(4, limits={"maxUnavailable": 1})
     for number in (0, 1):
         seen = planner.entries[f"uid-n{number}"].node
@@ -452,7 +452,7 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
     assert plan.limited_by == {"maxDraining": 2}
 
 
-def test_groups_are_told_by_their_label() -> None:
+def test_groups_are_known_by_their_label() -> None:
     limits = {
         "maxUnavailable": "100%",
         "maxDraining": 0,
@@ -614,7 +614,7 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     assert back.kind is Kind.UNCORDON
 
 
-def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
+def test_a_place_is_free_only_when_the_node_is_really_uncordoned() -> None:
     planner = _planner(3, limits={"maxUnavailable": 1})
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")))
     (hold,) = planner.plan(NOW).intents
@@ -631,7 +631,7 @@ def test_a_place_is_free_only_when_the_node_is_really_given_back() -> None:
     assert (hold.kind, hold.node) == (Kind.CORDON, "n1")
 
 
-def test_a_drain_that_rests_keeps_its_place() -> None:
+def test_a_paused_drain_keeps_its_place() -> None:
     """When it goes on, it has as much more time: another must not have begun beside it."""
     planner = _planner(3, recovery={"stabilizationWindow": "2h"}, drain={"deadline": "30m"})
     state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
@@ -715,7 +715,7 @@ def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> N
     assert plan.wake == pytest.approx(now + 4 * 3600)
 
 
-def test_a_cordon_that_waited_for_the_brakes_is_written_with_its_own_time() -> None:
+def test_a_cordon_that_waited_for_the_limits_is_written_with_its_own_time() -> None:
     planner = _planner(3, limits={"maxUnavailable": "100%", "minInterval": "5m"})
     for name in ("n0", "n1"):
         _goes_bad(planner, name, NOW)
@@ -761,7 +761,7 @@ def _with_brakes(planner: Planner, limits: dict[str, Any]) -> Config:
     return planner.config.model_copy(update={"limits": made})
 
 
-def test_dry_run_remembers_what_it_would_hold() -> None:
+def test_dry_run_remembers_what_it_would_cordon() -> None:
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     for name in ("uid-n0", "uid-n1"):
         _put(planner, builders.with_condition(planner.entries[name].node, condition("True")), NOW)
@@ -777,7 +777,7 @@ def test_dry_run_remembers_what_it_would_hold() -> None:
 
 
 @pytest.mark.parametrize("phase", [Phase.DRAINED, Phase.CORDONED])
-def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None:
+def test_dry_run_remembers_a_cordon_through_its_later_writes(phase: Phase) -> None:
     """Their answers show the node as it really is, which nobody cordoned."""
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     _goes_bad(planner, "n0", NOW)
@@ -804,7 +804,7 @@ def test_dry_run_remembers_a_hold_through_its_later_writes(phase: Phase) -> None
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_what_was_held_in_dry_run_only_is_asked_for_when_it_counts(answered: bool) -> None:
+def test_what_was_cordoned_in_dry_run_only_is_asked_for_when_it_counts(answered: bool) -> None:
     """At once: a node of which nothing more is heard is as bad as the others."""
     planner = _planner(3, mode="dryRun")
     _goes_bad(planner, "n0", NOW)
@@ -836,7 +836,7 @@ def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> Non
     assert planner.revision == revision
 
 
-def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
+def test_all_that_may_be_cordoned_are_before_the_first_is_drained() -> None:
     """Else pods go from one bad node to the next one."""
     planner = _planner(4, limits={"maxUnavailable": "100%", "maxDraining": 1})
     for number in range(3):
@@ -848,7 +848,7 @@ def test_all_that_may_be_held_are_before_the_first_is_emptied() -> None:
     assert phases == ["cordoned", "cordoned", "draining"]
 
 
-def test_neither_a_pause_nor_an_ill_control_plane_keeps_a_well_node() -> None:
+def test_neither_a_pause_nor_an_unhealthy_control_plane_keeps_a_recovered_node() -> None:
     planner = _planner(3)
     entry = planner.entries["uid-n0"]
     _put(planner, builders.with_condition(entry.node, condition("True", heartbeat=NOW)))
@@ -987,7 +987,7 @@ def test_times_that_count_no_more_are_forgotten() -> None:
         ),
     ],
 )
-def test_a_limit_that_is_lowered_under_what_is_out_gives_nothing_back(
+def test_a_limit_that_is_lowered_under_what_is_out_uncordons_nothing(
     before: dict[str, Any], after: dict[str, Any], said: str
 ) -> None:
     planner = _planner(5, limits={"maxDraining": 0, **before}, signal={"enabled": False})

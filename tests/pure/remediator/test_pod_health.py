@@ -234,7 +234,7 @@ def test_since_when_work_stands_still(
     assert (found.since if found else None) == since
 
 
-def test_looks_in_a_row_count_and_anything_else_begins_anew() -> None:
+def test_observations_in_a_row_count_and_anything_else_begins_again() -> None:
     unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW), ALL, None, NOW)
     is_healthy = diagnose(watched("p"), ALL, None, NOW)
     observation = see(None, unhealthy, NOW, counts=True)
@@ -252,7 +252,7 @@ def test_looks_in_a_row_count_and_anything_else_begins_anew() -> None:
     assert (observation.failed, observation.since) == (1, NOW + 71)
 
 
-def test_progress_between_two_looks_begins_anew() -> None:
+def test_progress_between_two_observations_begins_again() -> None:
     observation = None
     for number in range(5):
         now = NOW + 10 * number
@@ -261,7 +261,7 @@ def test_progress_between_two_looks_begins_anew() -> None:
         assert observation.failed == 1
 
 
-def test_a_first_sight_believes_a_predecessors_note_before_the_pods_clock() -> None:
+def test_a_first_observation_trusts_a_predecessors_note_before_the_pods_clock() -> None:
     unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW - 300), ALL, None, NOW)
     assert see(None, unhealthy, NOW, counts=True).since == NOW - 300
     assert see(None, unhealthy, NOW, counts=True, noted=NOW - 40).since == NOW - 40

@@ -259,7 +259,7 @@ def test_a_spread_that_leaves_out_tainted_nodes_does_not_count_the_cordoned_one(
 
 
 @pytest.mark.parametrize("unknown", [True, False])
-def test_a_pod_whose_terms_cannot_be_told_keeps_others_away(unknown: bool) -> None:
+def test_a_pod_whose_terms_cannot_be_known_keeps_others_away(unknown: bool) -> None:
     where = {"matchLabels": {"team": "1"}}
     term = {"topologyKey": ZONE, "labelSelector": {}, "namespaceSelector": where}
     spec = {"affinity": {"podAntiAffinity": {REQUIRED: [term]}}}

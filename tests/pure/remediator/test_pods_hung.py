@@ -50,7 +50,7 @@ def _cordoned() -> dict[str, Any]:
     ],
     ids=["well", "its pods cannot be listed", "it cannot be read", "policies are switched off"],
 )
-def test_a_node_held_for_its_pods_is_given_back(
+def test_a_node_cordoned_for_its_pods_is_uncordoned(
     policy: dict[str, Any], trouble: str, enabled: bool
 ) -> None:
     api = FakeApi(lambda verb, path: trouble if (verb, path) == ("GET", PODS) else "")

@@ -31,7 +31,7 @@ def test_no_window_holds_more_than_burst_and_rate(
         assert len(inside) <= burst + rate + 1
 
 
-def test_a_server_that_asks_for_rest_gets_it_from_everybody() -> None:
+def test_a_server_that_asks_for_a_pause_gets_it_from_all_requests() -> None:
     clock = Clock()
     budget = Budget(ApiBudget(), clock)
     assert budget.reserve() <= 0

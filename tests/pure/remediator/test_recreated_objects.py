@@ -15,7 +15,7 @@ from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _polic
 
 
 @pytest.mark.parametrize(("age", "since"), [(3600.0, NOW - 500), (20.0, NOW - 10)])
-def test_a_note_about_a_pod_is_not_believed_of_one_made_anew(age: float, since: float) -> None:
+def test_a_note_about_a_pod_is_not_trusted_of_a_recreated_one(age: float, since: float) -> None:
     """As of a StatefulSet, whose next pod has the name of the one before."""
     note = {"name": "db-0", "cause": "NotReady", "since": time_text(NOW - 500)}
     raw = policy_json() | {"status": {"observedGeneration": 1, "pods": [note]}}
@@ -29,7 +29,7 @@ def test_a_note_about_a_pod_is_not_believed_of_one_made_anew(age: float, since: 
     assert (observation.diagnosis.name, observation.since) == ("NotReady", since)
 
 
-def test_a_finding_on_a_node_is_not_believed_of_one_made_anew_under_its_name() -> None:
+def test_a_finding_on_a_node_is_not_trusted_of_one_recreated_under_its_name() -> None:
     server = FakeApi(lambda *_: "")
     for name in ("bad", "good"):
         server.put(f"{NODES}/{name}", node(name, "False"))

@@ -74,7 +74,7 @@ def test_a_pod_that_is_read_and_found_undeleted_frees_its_owner_sooner() -> None
     assert len(world.evicted) == 2
 
 
-def test_of_a_pod_that_went_meanwhile_or_another_nothing_is_said() -> None:
+def test_of_a_pod_that_went_meanwhile_or_another_nothing_is_reported() -> None:
     world = _world()
     world.fate = lambda _: ""
     world.break_one("web")
@@ -159,7 +159,9 @@ class Ignoring(FakeApi):
         return 201, {"kind": "Status", "status": "Success"}
 
 
-def test_it_is_said_counted_and_tried_again_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_reported_counted_and_tried_again_within_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
     said, heard = [], threading.Event()
     server = Ignoring()

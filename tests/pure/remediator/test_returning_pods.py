@@ -201,7 +201,7 @@ def test_the_annotation_stays_small_and_never_allows_more_when_it_is_full() -> N
     assert made.returns.refused(_pod(OWNERS["ReplicaSet"], 9), drained=False)
 
 
-def test_of_a_node_that_was_given_back_no_returns_are_kept() -> None:
+def test_of_a_node_that_was_uncordoned_no_returns_are_kept() -> None:
     cordoned = _state(returns=(("abcdef", 4),), returned="1/a")
     for phase in Phase:
         raw = json.loads(replace(cordoned, phase=phase).to_json())
@@ -258,7 +258,7 @@ class Insistent(FakeApi):
 
 @pytest.mark.parametrize("kind", ["ReplicaSet", "StatefulSet", "Job", "Custom", ""])
 @pytest.mark.parametrize("drained", [False, True])
-def test_each_new_leader_goes_on_counting(kind: str, drained: bool) -> None:
+def test_each_new_leader_continues_counting(kind: str, drained: bool) -> None:
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     config = Config.model_validate(
         {"rules": rules, "drain": {"headroom": False, "unmanagedPods": "evict"}}

@@ -111,7 +111,7 @@ def _conditions(made: World) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("kind", "raw", "seconds"), STOPPED.values(), ids=STOPPED.keys())
-def test_an_owner_whose_roll_out_has_stopped_is_healed_and_it_is_reported(
+def test_an_owner_whose_rollout_has_stopped_is_healed_and_it_is_reported(
     kind: str, raw: Json, seconds: float
 ) -> None:
     made = _world(kind, lambda: raw)
@@ -141,7 +141,7 @@ def test_an_owner_whose_roll_out_has_stopped_is_healed_and_it_is_reported(
     ],
     ids=["new pods", "old pods go", "revisions", "nodes"],
 )
-def test_a_roll_out_that_progresses_is_left_alone_however_long(
+def test_a_rollout_that_progresses_is_left_alone_however_long(
     kind: str, steps: Callable[[int], Json]
 ) -> None:
     made = World({KEY: policy_json("web")}, {"web": 3})
@@ -176,7 +176,7 @@ def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
     assert len(made.evicted) >= 1
 
 
-def test_another_template_begins_another_roll_out() -> None:
+def test_another_template_begins_another_rollout() -> None:
     raw = _raw("StatefulSet", **REVISIONS)
     made = _world("StatefulSet", lambda: raw, 550.0)
     raw["status"]["updateRevision"] = "c"
@@ -204,7 +204,7 @@ def test_how_long_it_has_stopped_is_known_to_the_next_leader() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
-def test_where_no_controller_would_replace_it_no_pod_is_restarted_and_it_is_said(
+def test_where_no_controller_would_replace_it_no_pod_is_restarted_and_it_is_reported(
     kind: str,
 ) -> None:
     made = _world(kind, lambda: _raw(kind, observedGeneration=3))

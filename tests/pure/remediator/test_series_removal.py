@@ -109,7 +109,7 @@ def test_of_a_rule_and_a_node_that_go_while_the_node_is_cordoned_or_drained(
     stage.api.close()
 
 
-def test_of_a_policy_that_is_made_anew_nothing_of_the_former_is_counted() -> None:
+def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> None:
     stage = Stage("POST", "/eviction", 2)
     with running(stage.api, _config()) as made:
         stage.api.put(f"{POLICIES}/web", _policy("web"))

@@ -151,7 +151,7 @@ def test_a_duration_beyond_all_dates_is_refused(text: object) -> None:
 
 
 @pytest.mark.parametrize("port", ["\u00b2", "\u0661", "9" * 5000, "-1", ""])
-def test_what_is_no_port_is_said(port: str) -> None:
+def test_what_is_no_port_is_reported(port: str) -> None:
     with pytest.raises(SettingsError, match="is not a port"):
         Environment.read({"HTTP_PORT": port})
 

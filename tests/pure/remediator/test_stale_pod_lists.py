@@ -101,7 +101,7 @@ def test_the_list_is_read_until_it_can_be() -> None:
         api.close()
 
 
-def test_a_rehearsal_counts_them_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dry_run_counts_them_too(caplog: pytest.LogCaptureFixture) -> None:
     api = Lagging(())
     api.put(BAD, node("bad", "True"))
     caplog.set_level("INFO")

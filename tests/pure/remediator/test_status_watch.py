@@ -71,7 +71,7 @@ def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixtur
     assert said.count("0 of 3 nodes cordoned") == 2
 
 
-def test_a_first_look_that_fails_is_a_failure() -> None:
+def test_a_first_read_that_fails_is_a_failure() -> None:
     with pytest.raises(ApiFailure):
         watch(_looks(AWAY), 2, sleep=_no_sleep)
 

@@ -68,7 +68,7 @@ def test_a_cordon_whose_request_raises_is_tried_again(
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_node_watch_that_cannot_be_opened_goes_on(
+def test_a_node_watch_that_cannot_be_opened_continues(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     raised, open_watch = threading.Event(), KubernetesApi.open_watch
@@ -159,7 +159,7 @@ def test_what_protects_waits_for_no_other_requests_turn() -> None:
     assert budget.reserve() >= 30
 
 
-def test_a_version_that_expires_again_and_again_is_waited_for_and_told() -> None:
+def test_a_version_that_expires_again_and_again_is_waited_for_and_reported() -> None:
     waits: list[float] = []
 
     class Stop(threading.Event):

@@ -82,7 +82,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
         assert "unschedulable" not in api.get(BAD)["spec"]
 
 
-def test_one_that_leads_no_more_does_not_say_that_it_only_looks_on(api: FakeApi) -> None:
+def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) -> None:
     """It would say so for ever: only a leader looks whether the other one is still there."""
     older = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
     meta = {"namespace": "d", "labels": {LABEL: "true"}, "creationTimestamp": stamp(86400)}

@@ -15,7 +15,7 @@ def _asked(skew: float, seconds: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("skew", [-7200, -120, 0, 120, 7200, 10**8])
-def test_it_lasts_as_long_as_was_asked_for_by_our_own_clock(skew: float) -> None:
+def test_it_lasts_for_the_requested_time_by_our_own_clock(skew: float) -> None:
     stop, asked = Stop(), _asked(skew, 90)
     assert stop.read(asked, NOW) == NOW + 90
     assert stop.read(asked, NOW + 50) == NOW + 90
@@ -23,7 +23,7 @@ def test_it_lasts_as_long_as_was_asked_for_by_our_own_clock(skew: float) -> None
     assert stop.read(asked, NOW + 70) == NOW + 160  # asked for again
 
 
-def test_another_one_begins_anew() -> None:
+def test_another_one_begins_again() -> None:
     stop = Stop()
     stop.read(_asked(0, 90), NOW)
     assert stop.read(_asked(30, 60), NOW + 30) == NOW + 90
@@ -46,7 +46,7 @@ def test_what_is_no_time_stops_nothing(text: str) -> None:
     assert Stop().read({STOP_KEY: text}, NOW) == 0.0
 
 
-def test_no_time_is_so_far_away_that_it_cannot_be_told() -> None:
+def test_any_time_however_far_away_can_be_reported() -> None:
     until = Stop().read({STOP_KEY: "9999-12-31T23:59:59-23:59"}, NOW)
     assert observe_first.text_of(until)
     asked = {STOP_KEY: observe_first.text_of(NOW), STOP_FOR_KEY: "999999999"}

@@ -60,7 +60,7 @@ def test_a_good_answer_stays_as_it_is() -> None:
         ("key_phrases", [letter for letter in TEXT if letter != " "], None),
     ],
 )
-def test_mended(name: str, said: object, meant: object) -> None:
+def test_a_near_answer_is_repaired(name: str, said: object, meant: object) -> None:
     fields = check(GOOD | {name: said}, TEXT).fields()
     if meant is not None:
         assert fields[name] == meant

@@ -84,13 +84,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert "is not text" in refused(**{variable: str(binary)})
 
 
-def test_a_variable_for_no_model_is_told() -> None:
+def test_a_variable_for_no_model_is_reported() -> None:
     for variable in ("MODEL_API_KEY_TRIAG", "MODEL_API_KEY_TRIAG_FILE"):
         said = refused(**{variable: "hunter2"})
         assert said == f"{variable}: MODELS defines no model 'triag'; it defines big-one, triage"
 
 
-def test_two_sources_of_one_key_are_told(tmp_path: Path) -> None:
+def test_two_sources_of_one_key_are_reported(tmp_path: Path) -> None:
     for variable in ("MODEL_API_KEY", "MODEL_API_KEY_TRIAGE"):
         both = {variable: "hunter2"} | given(tmp_path, f"{variable}_FILE", "hunter2")
         assert refused(**both) == f"{variable}_FILE: {variable} is set too; set one of them"

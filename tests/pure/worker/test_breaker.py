@@ -34,7 +34,7 @@ def test_failures_in_a_row_open_it_and_a_success_between_does_not() -> None:
     assert due(opened, 10.0 + FIRST_PAUSE)
 
 
-def test_one_word_that_nobody_is_there_opens_it() -> None:
+def test_one_refused_connection_opens_it() -> None:
     assert failed(Breaker(), 0.0, away=True).state is State.OPEN
 
 

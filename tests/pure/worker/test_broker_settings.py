@@ -81,7 +81,7 @@ def test_files_are_read_each_time(tmp_path: Path) -> None:
         ({"AMQP_URI": "amqp://broker:port/"}, "cannot be read: bad value"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_said(environ: dict[str, str], said: str) -> None:
+def test_an_address_that_leads_nowhere_is_reported(environ: dict[str, str], said: str) -> None:
     with pytest.raises(BrokerError, match=said) as caught:
         made(**environ)
     assert caught.value.permanent
@@ -183,7 +183,7 @@ def test_a_story_without_attempts_beside_it_is_a_publishers_own() -> None:
     assert headers["x-selfheal-original-routing-key"] == "key"
 
 
-def test_a_story_goes_on_where_no_attempt_was_counted_yet() -> None:
+def test_a_story_continues_where_no_attempt_was_counted_yet() -> None:
     first = dead_letters.retry_headers(delivery(), 0, "LimitedError", 0.0)
     later = Delivery(2, 1, False, "", "q.retry", b"{}", pika.BasicProperties(headers=first))
     again = dead_letters.retry_headers(later, 1, "TransientError", 60.0)

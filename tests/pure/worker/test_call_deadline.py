@@ -137,7 +137,7 @@ def test_a_reply_that_comes_in_drops_ends_with_the_call(provider: str) -> None:
         assert "did not answer before the deadline" in str(error), drip
 
 
-def test_the_look_for_ollamas_digest_ends_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_for_ollamas_digest_ends_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     from selfheal_worker.model.providers import ollama as model_ollama
 
     def warm_up(url: str) -> str:
@@ -190,7 +190,7 @@ def test_a_list_of_models_without_end_is_broken_off() -> None:
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"models": [{"name": "m", "digest": 5}]}', "{}"])
-def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
+def test_a_server_that_lists_no_models_is_reported_as_not_ollama(body: str) -> None:
     def serve(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(65536)
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -216,7 +216,7 @@ def test_a_server_that_lists_no_models_is_told_as_not_ollama(body: str) -> None:
     ],
     ids=["gone", "other protocol", "not what it says"],
 )
-def test_a_server_that_goes_is_not_told_as_another_program(reply: bytes, told: str) -> None:
+def test_a_server_that_goes_is_not_reported_as_another_program(reply: bytes, told: str) -> None:
     def serve(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(65536)
         connection.sendall(reply)

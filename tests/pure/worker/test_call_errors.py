@@ -97,7 +97,9 @@ def failure(made: model.Provider) -> Exception:
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_told_with_where_it_goes_and_not_followed(provider: str, status: int) -> None:
+def test_a_redirect_is_reported_with_where_it_goes_and_not_followed(
+    provider: str, status: int
+) -> None:
     target = f"https://user:{SECRET}@elsewhere.example/v2/chat?key={SECRET}"
     with serving(status, {"Location": target}) as address:
         error = failure(built(provider, f"http://{address}"))
@@ -134,7 +136,7 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
 @pytest.mark.parametrize("warm_up", [True, False])
-def test_a_certificate_that_is_not_trusted_is_told(
+def test_a_certificate_that_is_not_trusted_is_reported(
     provider: str, warm_up: bool, self_signed: ssl.SSLContext
 ) -> None:
     with serving(tls=self_signed) as address:
@@ -198,14 +200,14 @@ def test_a_private_authority_is_trusted_where_the_variable_names_it(
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
-def test_a_port_that_speaks_no_tls_is_told(provider: str) -> None:
+def test_a_port_that_speaks_no_tls_is_reported(provider: str) -> None:
     with serving() as address:
         error = failure(built(provider, f"https://{address}"))
     assert isinstance(error, ModelUnavailableError)
     assert "failed in TLS" in str(error)
 
 
-def test_a_header_that_http_does_not_allow_is_told() -> None:
+def test_a_header_that_http_does_not_allow_is_reported() -> None:
     options = {"default_headers": {"X-Team": f"{SECRET}\n"}}
     with serving() as address:
         error = failure(built("openai", f"http://{address}", options=options))
@@ -213,7 +215,7 @@ def test_a_header_that_http_does_not_allow_is_told() -> None:
     assert "a header contains characters that HTTP does not allow" in str(error)
 
 
-def test_what_a_hook_of_ours_said_counts_before_the_librarys_own() -> None:
+def test_what_our_hook_reported_counts_before_the_librarys_own() -> None:
     ours = ModelUnavailableError("redirected")
     outer = RuntimeError("Connection error.")
     outer.__cause__ = ours

@@ -88,7 +88,7 @@ def test_an_answer_says_whose_it_is() -> None:
     assert reply.usage == Usage(10, 3)
 
 
-def test_a_bad_answer_is_mended_once_with_the_error_told() -> None:
+def test_a_bad_answer_is_repaired_once_with_the_error_quoted() -> None:
     bad = '{"primary_emotion": "Hunger"}'
     model = Mender("a", lambda n: bad if n == 1 else GOOD)
     calls: list[Call] = []
@@ -128,7 +128,7 @@ def test_the_next_model_answers_where_one_fails_and_says_degraded(error: Excepti
     assert (reply.origin.name, reply.degraded) == ("b", True)
 
 
-def test_a_model_that_is_away_is_left_alone_until_a_look_finds_it_again() -> None:
+def test_a_model_that_is_away_is_left_alone_until_a_probe_finds_it_again() -> None:
     away = threading.Event()
     away.set()
     looked = threading.Event()
@@ -180,7 +180,7 @@ def test_a_model_is_ready_when_any_of_the_chain_is() -> None:
         _chain(Missing("a")).wake(60)
 
 
-def test_a_look_at_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> None:
+def test_a_probe_of_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> None:
     """Else a model that takes more than half of a deadline would stay away for ever."""
 
     class Slow(Model):
@@ -327,7 +327,7 @@ def test_an_active_model_that_loads_for_long_does_not_keep_the_others_from_answe
     assert active.warm_ups == 1
 
 
-def test_a_machine_without_a_thread_to_spare_still_answers_and_looks_later(
+def test_a_machine_without_a_thread_to_spare_still_answers_and_probes_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch)
@@ -395,7 +395,7 @@ def test_retry_after_is_waited_for_where_it_fits() -> None:
     assert time.monotonic() - begun >= 0.3
 
 
-def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> None:
+def test_retry_after_that_does_not_fit_is_reported_and_nobody_asks_meanwhile() -> None:
     model = Model("a", lambda n: TransientError("429", retry_after=100.0))
     asked_chain = _chain(model)
     for _ in range(3):
@@ -406,7 +406,7 @@ def test_retry_after_that_does_not_fit_is_told_and_nobody_asks_meanwhile() -> No
     assert model.calls == 1
 
 
-def test_a_look_asks_nobody_while_the_server_wants_a_pause() -> None:
+def test_a_probe_asks_nobody_while_the_server_wants_a_pause() -> None:
     model = Loading("a")
     model.loaded.set()
     asked_chain = _chain(model)
@@ -421,7 +421,7 @@ def test_a_look_asks_nobody_while_the_server_wants_a_pause() -> None:
     assert (model.warm_ups, model.calls) == (2, 1)
 
 
-def test_a_look_takes_its_turns_and_no_more() -> None:
+def test_a_probe_takes_its_turns_and_no_more() -> None:
     model = Loading("a")
     model.loaded.set()
     asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
@@ -431,7 +431,7 @@ def test_a_look_takes_its_turns_and_no_more() -> None:
     assert (model.warm_ups, model.calls) == (1, 0)
 
 
-def test_a_look_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_a_call() -> None:
+def test_a_probe_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_a_call() -> None:
     model = Model("a")
     asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
     asked_chain.members[0].warm = True
@@ -496,7 +496,7 @@ def test_no_more_calls_a_minute_than_the_limit() -> None:
         now[0] += 10
 
 
-def test_who_waits_for_a_turn_is_told_when_it_stops() -> None:
+def test_who_waits_for_a_turn_is_notified_when_it_stops() -> None:
     model = Model("a")
     asked_chain = Chain([Member(model, limits=Limits(concurrency=1))], TASK)
     waits = threading.Event()

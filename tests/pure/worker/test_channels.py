@@ -248,7 +248,7 @@ def test_what_was_settled_in_order_is_acked_in_one_frame() -> None:
     Told(step).run()
 
 
-def test_each_publish_is_told_what_became_of_it() -> None:
+def test_each_publish_is_notified_of_its_outcome() -> None:
     def step(told: Told) -> None:
         channel = told.channel
         for queue in ("a", "b", "c", "d"):
@@ -366,7 +366,7 @@ def frames_of(body: bytes, tag: int, kind: Any = None) -> list[Any]:
     ]
 
 
-def test_a_body_above_the_limit_goes_on_as_it_comes_and_is_acked_when_it_arrived() -> None:
+def test_a_body_above_the_limit_is_passed_on_as_it_comes_and_acked_when_it_arrived() -> None:
     body = b"x" * (load({"AMQP_URI": "amqp://broker/"}).max_body_bytes + 1)
 
     def step(told: Told) -> None:

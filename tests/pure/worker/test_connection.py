@@ -99,7 +99,7 @@ class Story:
     def on_delivery(self, delivery: Delivery) -> None: ...
 
 
-def test_late_words_of_an_old_connection_say_nothing_of_the_new(
+def test_late_events_of_an_old_connection_say_nothing_of_the_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its channel is given up while it is open: it goes on confirming until it has closed."""

@@ -88,7 +88,7 @@ def soon() -> float:
     ],
     ids=["sentences", "words", "lines", "chinese", "one word"],
 )
-def test_a_part_of_a_long_text_is_told_from_the_whole(text: str, read: int) -> None:
+def test_a_part_of_a_long_text_is_distinguished_from_the_whole(text: str, read: int) -> None:
     assert was_cut(text, read)
 
 

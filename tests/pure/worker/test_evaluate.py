@@ -136,7 +136,7 @@ def test_a_model_that_is_asked_in_another_way_is_asked_again(
     assert echo.asked == 4 * list(TEXTS)
 
 
-def test_a_run_that_is_stopped_goes_on_where_it_was(
+def test_a_run_that_is_stopped_continues_where_it_was(
     echo: Echo, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = Event()
@@ -192,7 +192,7 @@ def test_a_file_with_something_else_is_left_alone(end: str, echo: Echo, run: Run
     assert not echo.asked
 
 
-def test_who_watches_is_told_how_far_it_is(
+def test_a_watcher_sees_how_far_it_is(
     echo: Echo, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "PROGRESS_EACH", 0.0)

@@ -97,7 +97,7 @@ def test_an_overload_is_known_by_its_code_whatever_the_status(status: int, body:
         (_code("content_filter"), ContentFilteredError),
     ],
 )
-def test_what_is_said_of_the_text_counts_before_a_gateways_status(
+def test_what_is_reported_of_the_text_counts_before_a_gateways_status(
     status: int, body: object, kind: type[Exception]
 ) -> None:
     error = explain_refusal(Refusal(status, "http://h", "m", None, body))

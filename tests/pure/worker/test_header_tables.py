@@ -121,7 +121,9 @@ def test_what_is_dropped_and_what_is_ours_replace_nothing_else() -> None:
         entry(b"n", b"A", b"\x00\x00\xff\x00") * 3,
     ],
 )
-def test_what_cannot_be_read_goes_back_as_it_came_and_is_replaced_in_letters(raw: bytes) -> None:
+def test_what_cannot_be_read_goes_back_as_it_came_and_is_replaced_in_dead_letters(
+    raw: bytes,
+) -> None:
     got = came(raw)
     assert got.headers == {header_tables.UNREADABLE_HEADERS: True}
     assert sent(copied_properties(got, {}, keep_expiration=True)) == raw

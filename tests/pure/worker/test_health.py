@@ -67,7 +67,7 @@ def test_healthy_and_ready(server: Server) -> None:
     assert get(server, "/")[0] == 404
 
 
-def test_not_ready_is_not_sick(server: Server, source: Source) -> None:
+def test_not_ready_is_not_unhealthy(server: Server, source: Source) -> None:
     source.now = replace(WELL, not_ready=("the broker is away", "the model is away"))
     assert get(server, "/healthz")[0] == 200
     assert get(server, "/readyz") == (503, "the broker is away\nthe model is away\n")
@@ -81,7 +81,9 @@ def test_not_ready_is_not_sick(server: Server, source: Source) -> None:
         (replace(WELL, hung=3), "3 handlers"),
     ],
 )
-def test_a_stuck_process_is_sick(server: Server, source: Source, status: Status, why: str) -> None:
+def test_a_stuck_process_is_unhealthy(
+    server: Server, source: Source, status: Status, why: str
+) -> None:
     source.now = status
     code, body = get(server, "/healthz")
     assert code == 503
@@ -120,7 +122,7 @@ def test_an_ipv6_address_is_a_host(source: Source) -> None:
         server.close()
 
 
-def test_a_look_at_the_model_that_hangs_is_a_process_that_is_stuck(
+def test_a_probe_of_the_model_that_hangs_is_a_process_that_is_stuck(
     server: Server, source: Source
 ) -> None:
     source.now = replace(WELL, hung_probe=True)

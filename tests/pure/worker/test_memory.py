@@ -48,5 +48,5 @@ def grown(*, kept: bool) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_what_large_messages_took_is_given_back() -> None:
+def test_memory_of_large_messages_is_returned_to_the_system() -> None:
     assert grown(kept=True) <= 4

@@ -61,7 +61,7 @@ def test_who_wakes_past_the_deadline_takes_no_turn() -> None:
         pass
 
 
-def test_a_pause_that_the_server_asked_for_is_told_apart_from_a_limit_of_ours() -> None:
+def test_a_pause_that_the_server_asked_for_is_distinguished_from_a_limit_of_ours() -> None:
     limits = Limits(per_minute=1, clock=lambda: 100.0)
     with limits.turn(101):
         pass

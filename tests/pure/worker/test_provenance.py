@@ -105,7 +105,7 @@ def _origin(chain: Chain) -> Origin:
     return chain.ask("text", time.monotonic() + 3600).origin
 
 
-def test_a_model_that_was_pulled_anew_has_its_new_digest_in_results(
+def test_a_model_that_was_pulled_again_has_its_new_digest_in_results(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Later(monkeypatch)
@@ -136,7 +136,7 @@ def test_a_server_that_does_not_say_keeps_its_models_version(
     assert _origin(chain).version == FIRST[:12]
 
 
-def test_a_pinned_digest_is_held_after_the_model_was_pulled_anew(
+def test_a_pinned_digest_is_checked_after_the_model_was_pulled_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Later(monkeypatch)
@@ -171,7 +171,7 @@ def test_what_a_compatible_server_reports_is_of_each_answer(server: Server) -> N
     assert _origin(chain).version == ""
 
 
-def test_a_pinned_name_is_held_with_each_answer(server: Server) -> None:
+def test_a_pinned_name_is_checked_with_each_answer(server: Server) -> None:
     server.reported = {"model": "m-2026-01-31"}
     chain = _chain(server, "openai", "m-2026-01")
     assert _origin(chain).version == "m-2026-01-31"

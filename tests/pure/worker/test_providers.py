@@ -72,7 +72,7 @@ def test_its_own_settings_and_its_own_complaints(installed: Path) -> None:
     assert "MODEL_PROVIDER=shouting knows the task emotion alone" in refused.stderr
 
 
-def test_a_provider_that_is_not_there_is_told_with_those_that_are(installed: Path) -> None:
+def test_a_provider_that_is_not_there_is_reported_with_those_that_are(installed: Path) -> None:
     done = _run(
         *("-m", "selfheal_worker", "analyze", "a"),
         PYTHONPATH=str(installed),
@@ -110,7 +110,7 @@ def test_a_missing_package_is_named_with_what_brings_it(
     )
 
 
-def test_what_is_said_to_bring_a_provider_is_what_its_extra_has() -> None:
+def test_the_package_named_for_a_provider_is_what_its_extra_has() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
         extra: {re.split("[>=]", package)[0] for package in packages}
@@ -136,7 +136,7 @@ def test_the_build_argument_brings_the_packages_and_all_that_the_image_has(
     assert set(model.PACKAGES[provider].split()) <= names
 
 
-def test_llamacpp_without_its_compiled_package_is_told_so(tmp_path: Path) -> None:
+def test_llamacpp_without_its_compiled_package_is_reported(tmp_path: Path) -> None:
     module = tmp_path / "langchain_community" / "chat_models"
     module.mkdir(parents=True)
     (module / "llamacpp.py").write_text("class ChatLlamaCpp: ...\n")
@@ -194,7 +194,7 @@ OPENAI = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
         (OPENAI | {"key": "big", "base_url": "http://[h/v1"}, r"models\.big\.baseUrl: "),
     ],
 )
-def test_settings_that_make_no_sense_are_told_at_the_start(
+def test_settings_that_make_no_sense_are_reported_at_the_start(
     config: dict[str, Any], said: str
 ) -> None:
     pytest.importorskip("langchain_openai")
@@ -204,7 +204,7 @@ def test_settings_that_make_no_sense_are_told_at_the_start(
 
 @pytest.mark.parametrize("config", [OLLAMA, OPENAI], ids=["ollama", "openai"])
 @pytest.mark.parametrize("proxy", ["foo:bar", "socks5://h:1"])
-def test_a_proxy_that_makes_no_sense_is_told_at_the_start(
+def test_a_proxy_that_makes_no_sense_is_reported_at_the_start(
     config: dict[str, Any], proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("langchain_openai")

@@ -93,7 +93,7 @@ def test_what_is_no_time_says_nothing(said: str) -> None:
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[0-9a-zµ:.,; PTZ+-]{0,40}"))
-def test_whatever_is_said_is_bounded(said: str) -> None:
+def test_whatever_a_server_asks_for_is_bounded(said: str) -> None:
     for found in (
         pause_of(said, NOW),
         pause_asked({"ratelimit": said}, NOW, refused=True),

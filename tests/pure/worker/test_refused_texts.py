@@ -107,7 +107,7 @@ def test_what_our_own_text_meets_decides(ours: Exception, raised: type[Exception
     assert type(_asked(model)) is raised
 
 
-def test_a_neighbours_answer_that_began_later_is_proof_enough() -> None:
+def test_another_texts_answer_that_began_later_is_proof_enough() -> None:
     refused, answered = threading.Event(), threading.Event()
 
     def takes(text: str) -> Exception | None:

@@ -7,7 +7,7 @@ from selfheal_worker.config import SettingsError, load
 URI = "amqp://user:hunter2@broker:5672/"
 
 
-def test_the_broker_is_all_that_must_be_said() -> None:
+def test_the_broker_is_all_that_must_be_set() -> None:
     settings = load({"AMQP_URI": URI})
     assert settings.queue_name == "feedback"
     assert settings.dlq_name == "feedback.dead-letters"
@@ -29,12 +29,12 @@ def test_only_what_is_given_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(broker=False).amqp_uri is None
 
 
-def test_names_follow_the_queue_unless_they_are_said() -> None:
+def test_names_follow_the_queue_unless_they_are_set() -> None:
     settings = load({"AMQP_URI": URI, "QUEUE_NAME": "q", "DLQ_NAME": "dead"})
     assert (settings.dlq_name, settings.results_queue) == ("dead", "q.results")
 
 
-def test_all_errors_are_told_at_once_with_names_and_what_is_allowed() -> None:
+def test_all_errors_are_reported_at_once_with_names_and_what_is_allowed() -> None:
     with pytest.raises(SettingsError) as caught:
         load(
             {
@@ -133,7 +133,7 @@ def test_ages_are_what_the_broker_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize(("deadline", "warned"), [("60", 0), ("1200", 0), ("1201", 1), ("3600", 1)])
-def test_a_deadline_beyond_the_consumer_timeout_is_told(deadline: str, warned: int) -> None:
+def test_a_deadline_beyond_the_consumer_timeout_is_reported(deadline: str, warned: int) -> None:
     found = load({"MODEL_DEADLINE": deadline}, broker=False).warnings()
     assert len(found) == warned
     assert all("consumer_timeout" in one for one in found)

@@ -33,7 +33,7 @@ def _problems(**changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("file", [task_file.BUILT_IN, EXAMPLE], ids=lambda f: f.stem)
-def test_the_files_in_the_box_are_good(file: Path) -> None:
+def test_the_built_in_files_are_good(file: Path) -> None:
     task = task_file.load(file)
     assert task.examples
     for schema in (dict(task.schema), task.grammar()):
@@ -45,7 +45,7 @@ def test_the_files_in_the_box_are_good(file: Path) -> None:
     assert asked[-1][1].count("x") == 1
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     schema = {
         "type": "object",
         "properties": {

@@ -138,7 +138,7 @@ def test_a_handshake_in_drops_behind_a_proxy_ends_with_the_call(
             client.post("https://model.example/", content=b"x")
 
 
-def test_a_certificate_behind_a_proxy_is_looked_at(
+def test_a_certificate_behind_a_proxy_is_checked(
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     with _server(tls[0]) as port, _proxy(tls[0], port) as proxy:

@@ -8,7 +8,7 @@ from selfheal_worker.config import load
 URI = "amqp://broker/"
 
 
-def test_every_queue_is_a_quorum_queue_with_a_delivery_limit_that_is_said() -> None:
+def test_every_queue_is_a_quorum_queue_with_an_explicit_delivery_limit() -> None:
     for queue in queues(load({"AMQP_URI": URI})):
         assert queue.arguments["x-queue-type"] == "quorum"
         assert "x-delivery-limit" in queue.arguments

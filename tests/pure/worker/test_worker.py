@@ -326,7 +326,7 @@ def test_what_comes_between_the_signal_and_the_tick_begins_the_end(stage: Stage)
     assert stage.link.closed
 
 
-def test_a_second_signal_gives_back_what_is_not_finished(stage: Stage) -> None:
+def test_a_second_signal_requeues_what_is_not_finished(stage: Stage) -> None:
     stage.link.deliver(text("held"))
     stage.link.deliver(text("done"))
     stage.published(1)

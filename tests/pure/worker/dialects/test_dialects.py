@@ -170,7 +170,7 @@ def test_the_page_has_the_table() -> None:
         (Mistral, {"logit_bias": {"5": 1}}, {"logit_bias"}),
     ],
 )
-def test_an_option_that_the_server_refuses_is_left_out_and_told(
+def test_an_option_that_the_server_refuses_is_left_out_and_reported(
     dialect: type[Dialect], options: dict[str, Any], gone: set[str], caplog: Any
 ) -> None:
     pair = Pair("openai", dialect, "")
