@@ -556,6 +556,26 @@
 {{- if lt (include "selfheal.seconds" $c.policies.rolloutDeadline | float64) 1.0 -}}
 {{- $p = append $p (printf "remediator.config.policies.rolloutDeadline is %s: set it to 1s at least" $c.policies.rolloutDeadline) -}}
 {{- end -}}
+{{- $drain := include "selfheal.seconds" $c.drain.deadline | float64 -}}
+{{- if lt $drain 1.0 -}}
+{{- $p = append $p (printf "remediator.config.drain.deadline is %s, so every drain would be past it from its beginning: set it to 1s at least" $c.drain.deadline) -}}
+{{- else if and (eq $c.drain.onDeadline "delete") (lt $drain 60.0) -}}
+{{- $p = append $p (printf "remediator.config.drain.deadline is %s with onDeadline: delete, so pods would be deleted that had no time to be evicted: set it to 1m at least" $c.drain.deadline) -}}
+{{- end -}}
+{{- if and $c.signal.enabled (lt (include "selfheal.seconds" $c.signal.window | float64) 1.0) -}}
+{{- $p = append $p (printf "remediator.config.signal.window is %s, so no nodes would count as hit at once: set it to 1s at least, or signal.enabled=false" $c.signal.window) -}}
+{{- end -}}
+{{- if lt (include "selfheal.seconds" $c.recovery.flapWindow | float64) 1.0 -}}
+{{- $p = append $p (printf "remediator.config.recovery.flapWindow is %s, so maxFlaps would never be reached: set it to 1s at least" $c.recovery.flapWindow) -}}
+{{- end -}}
+{{- if lt (include "selfheal.seconds" $c.recovery.cancelFor | float64) 60.0 -}}
+{{- $p = append $p (printf "remediator.config.recovery.cancelFor is %s, so the node that a person uncordons would be cordoned again at once: set it to 1m at least" $c.recovery.cancelFor) -}}
+{{- end -}}
+{{- with $c.limits.rate -}}
+{{- if lt (include "selfheal.seconds" .window | float64) 1.0 -}}
+{{- $p = append $p (printf "remediator.config.limits.rate.window is %s, so no cordon would be counted: set it to 1s at least" .window) -}}
+{{- end -}}
+{{- end -}}
 {{- $timeout := include "selfheal.seconds" $c.policies.progressTimeout | float64 -}}
 {{- if or (lt $timeout 0.1) (gt $timeout 30.0) -}}
 {{- $p = append $p (printf "remediator.config.policies.progressTimeout is %s: set it to 100ms at least and 30s at most" $c.policies.progressTimeout) -}}

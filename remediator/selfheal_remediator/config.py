@@ -6,7 +6,6 @@ key's path, what was wrong and what is allowed. Durations are seconds (float) on
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import zlib
@@ -27,15 +26,11 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from selfheal_remediator.quantities import Amount, parse_amount, parse_duration
+
 DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
-
-#: Longer is a mistake, and no date that can be named.
-LONGEST_DAYS = 10_000
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_AMOUNT = re.compile(r"^(\d+)(%?)$")
 
 
 class SettingsError(ValueError):
@@ -45,64 +40,6 @@ class SettingsError(ValueError):
         self.source = source
         self.problems = problems
         super().__init__(f"{source}: " + "; ".join(problems))
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from `90s`, `1m`, `1h30m`, `250ms` or a plain number of seconds.
-
-    Raises ValueError with what is allowed.
-    """
-    seconds = _seconds(value)
-    if seconds > LONGEST_DAYS * _UNITS["d"]:
-        raise ValueError(f"{str(value)[:40]!r} is too long; allowed is at most {LONGEST_DAYS}d")
-    return seconds
-
-
-def _seconds(value: object) -> float:
-    allowed = "a duration such as 30s, 5m, 1h30m"
-    if isinstance(value, bool) or value is None:
-        raise ValueError(f"{value!r} is not {allowed}")
-    if isinstance(value, int | float):
-        if value < 0:
-            raise ValueError(f"{value!r} is negative; allowed is {allowed}")
-        if not math.isfinite(value):
-            raise ValueError(f"{value!r} is not {allowed}")
-        return float(value)
-    text = str(value).strip()
-    if text == "0":
-        return 0.0
-    pieces = _DURATION.findall(text)
-    if not pieces or "".join(number + unit for number, unit in pieces) != text:
-        raise ValueError(f"{value!r} is not {allowed}")
-    return sum(float(number) * _UNITS[unit] for number, unit in pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A number of nodes, or a percentage of the nodes that the rules apply to."""
-
-    number: int
-    percent: bool
-
-    def of(self, population: int) -> int:
-        """Nodes out of `population`; a percentage is rounded down (the floor is set apart)."""
-        return population * self.number // 100 if self.percent else self.number
-
-    def __str__(self) -> str:
-        return f"{self.number}%" if self.percent else str(self.number)
-
-
-def parse_amount(value: object) -> Amount:
-    """An Amount from `3` or `"10%"`. Raises ValueError with what is allowed."""
-    if isinstance(value, Amount):
-        return value
-    found = None if isinstance(value, bool) else _AMOUNT.match(str(value).strip())
-    if found is None:
-        raise ValueError(f'{value!r} is not a number of nodes (3) or a percentage ("10%")')
-    number, percent = int(found[1]), bool(found[2])
-    if percent and number > 100:
-        raise ValueError(f"{value!r} is over 100%")
-    return Amount(number, percent)
 
 
 def _statuses(value: object) -> object:
@@ -125,6 +62,12 @@ Statuses = Annotated[
     BeforeValidator(_statuses),
     Field(min_length=1),
 ]
+
+
+def _need(key: str, seconds: float, least: str, why: str) -> None:
+    """Raises ValueError for a shorter duration: with 0 the setting would do the opposite."""
+    if seconds < parse_duration(least):
+        raise ValueError(f"{key} must be at least {least}, got {seconds:g}s: {why}")
 
 
 class _Strict(BaseModel):
@@ -203,6 +146,13 @@ class Rate(_Strict):
     count: int = Field(ge=1)
     window: Duration
 
+    @model_validator(mode="after")
+    def _counts(self) -> Rate:
+        _need(
+            "window", self.window, "1s", "no cordon would be counted, so nothing would be limited"
+        )
+        return self
+
 
 class DisruptionLimits(_Strict):
     """How much may be out of service because of us, and how fast."""
@@ -251,6 +201,13 @@ class Signal(_Strict):
     max_touched: NodeAmount = Amount(1, True)
     floor: int = Field(default=3, ge=1)
 
+    @model_validator(mode="after")
+    def _counts(self) -> Signal:
+        if self.enabled:
+            why = "no nodes would count as hit at once; to switch this off set enabled: false"
+            _need("window", self.window, "1s", why)
+        return self
+
 
 class Recovery(_Strict):
     """How a node is uncordoned."""
@@ -261,6 +218,13 @@ class Recovery(_Strict):
     max_flaps: int = Field(default=3, ge=1)
     #: How long a human's uncordon counts while the condition stays bad.
     cancel_for: Duration = 86400.0
+
+    @model_validator(mode="after")
+    def _counts(self) -> Recovery:
+        _need("flapWindow", self.flap_window, "1s", "maxFlaps would never be reached")
+        why = "the node that a person uncordons would be cordoned again at once"
+        _need("cancelFor", self.cancel_for, "1m", why)
+        return self
 
 
 class Drain(_Strict):
@@ -275,6 +239,17 @@ class Drain(_Strict):
     autoscaler: Literal["auto", "present", "absent"] = "auto"
     headroom: bool = True
     scale_down_disabled: bool = True
+
+    @model_validator(mode="after")
+    def _evicts_first(self) -> Drain:
+        why = (
+            "every drain would be past it from its beginning, without waves and without maxDraining"
+        )
+        _need("deadline", self.deadline, "1s", why)
+        if self.on_deadline == "delete":
+            why = "pods would be deleted that had no time to be evicted"
+            _need("deadline with onDeadline: delete", self.deadline, "1m", why)
+        return self
 
 
 #: Seconds between two renewals of the Lease at least.

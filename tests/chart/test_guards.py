@@ -325,6 +325,30 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"remediator": {"config": {"policies": {"rolloutDeadline": "500ms"}}}},
         ["remediator.config.policies.rolloutDeadline is 500ms", "1s at least"],
     ),
+    "drains that are past their deadline at once": (
+        {"remediator": {"config": {"drain": {"deadline": "0s"}}}},
+        ["remediator.config.drain.deadline is 0s", "1s at least"],
+    ),
+    "pods that are deleted and never evicted": (
+        {"remediator": {"config": {"drain": {"deadline": "59s", "onDeadline": "delete"}}}},
+        ["remediator.config.drain.deadline is 59s with onDeadline: delete", "1m at least"],
+    ),
+    "a wave of no length": (
+        {"remediator": {"config": {"signal": {"window": "0s"}}}},
+        ["remediator.config.signal.window is 0s", "signal.enabled=false"],
+    ),
+    "flaps that are never counted": (
+        {"remediator": {"config": {"recovery": {"flapWindow": "0s"}}}},
+        ["remediator.config.recovery.flapWindow is 0s", "1s at least"],
+    ),
+    "an uncordon by a person that counts for no time": (
+        {"remediator": {"config": {"recovery": {"cancelFor": "0s"}}}},
+        ["remediator.config.recovery.cancelFor is 0s", "1m at least"],
+    ),
+    "a rate of no time": (
+        {"remediator": {"config": {"limits": {"rate": {"count": 1, "window": "0s"}}}}},
+        ["remediator.config.limits.rate.window is 0s", "1s at least"],
+    ),
     "pods that may take too long to answer": (
         {"remediator": {"config": {"policies": {"progressTimeout": "45s"}}}},
         ["remediator.config.policies.progressTimeout is 45s", "30s at most"],

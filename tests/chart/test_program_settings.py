@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ci.chart.values import read
-from selfheal_remediator.config import Amount, Config, parse_config
+from selfheal_remediator.config import Config, parse_config
+from selfheal_remediator.quantities import Amount
 from selfheal_worker.config import KEY_PREFIX, Settings, load
 from tests.chart.rendering import (
     CASES,

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from selfheal_remediator.config import parse_duration
 from selfheal_remediator.healing.canary import Canary, canary_from, canary_json
 from selfheal_remediator.healing.rollouts import Rollout, rollout_from, rollout_json
 from selfheal_remediator.kube.objects import Json, as_name, as_text, timestamp
 from selfheal_remediator.kube.responses import understood
+from selfheal_remediator.quantities import parse_duration
 
 HOUR = 3600.0
 #: Maximum sizes of a status (the schema's limits).

@@ -11,10 +11,9 @@ from selfheal_remediator.config import (
     Environment,
     SettingsError,
     load_config,
-    parse_amount,
     parse_config,
-    parse_duration,
 )
+from selfheal_remediator.quantities import parse_amount, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -160,3 +159,51 @@ def test_what_is_no_port_is_reported(port: str) -> None:
 def test_a_lease_that_is_renewed_without_a_pause_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="renewInterval must be at least 50ms"):
         parse_config(f"lease: {{renewInterval: {text}}}", "file")
+
+
+@pytest.mark.parametrize("action", ["wait", "report", "delete"])
+@pytest.mark.parametrize("text", ["0", "0s", "0.0", "1ms", "999ms"])
+def test_a_drain_has_time_before_its_deadline(text: str, action: str) -> None:
+    with pytest.raises(SettingsError, match="drain: deadline must be at least 1s, got 0"):
+        parse_config(f"drain: {{deadline: {text}, onDeadline: {action}}}", "file")
+
+
+@pytest.mark.parametrize("text", ["1s", "59s", "59.9"])
+def test_no_pod_is_deleted_that_had_no_time_to_be_evicted(text: str) -> None:
+    with pytest.raises(SettingsError, match="onDeadline: delete must be at least 1m"):
+        parse_config(f"drain: {{deadline: {text}, onDeadline: delete}}", "file")
+    assert parse_config(f"drain: {{deadline: {text}}}", "file").drain.on_deadline == "wait"
+    parse_config("drain: {deadline: 60s, onDeadline: delete}", "file")
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "1ms"])
+@pytest.mark.parametrize(
+    ("layout", "problem"),
+    [
+        ("limits: {{rate: {{count: 1, window: {0}}}}}", "limits.rate: window must be at least 1s"),
+        ("signal: {{window: {0}}}", "signal: window must be at least 1s"),
+        ("recovery: {{flapWindow: {0}}}", "recovery: flapWindow must be at least 1s"),
+        ("recovery: {{cancelFor: {0}}}", "recovery: cancelFor must be at least 1m"),
+    ],
+)
+def test_a_protection_is_not_switched_off_by_a_time_of_0(
+    layout: str, problem: str, text: str
+) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        parse_config(layout.format(text), "file")
+
+
+def test_without_a_wave_check_its_window_does_not_matter() -> None:
+    assert not parse_config("signal: {enabled: false, window: 0}", "file").signal.enabled
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("observeFirst: 0s", "limits: {minInterval: 0s}", "signal: {rolloutWindow: 0s}"),
+        "recovery: {stabilizationWindow: 0s, resetStabilizationWindow: 0s}",
+        "rules: [{condition: A, action: drain, for: 0s}]",
+    ],
+)
+def test_where_0_means_at_once_it_is_allowed(text: str) -> None:
+    parse_config(text, "file")
