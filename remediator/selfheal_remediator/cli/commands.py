@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from selfheal_remediator.cli import inspection, tables, uninstall
 from selfheal_remediator.cli.inspection import ClusterStatus
+from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.config import Config, Environment, load_config
 from selfheal_remediator.failures import ApiFailure, Failure
 from selfheal_remediator.kube.client import KubernetesApi, load_configuration
@@ -258,9 +259,7 @@ def _find_lease(
     api: KubernetesApi, config: Config, namespace: str, name: str | None, *, required: bool
 ) -> LeaseView | None:
     """The remediator's Lease: the one named, here or in a configuration, else the only one."""
-    found = [
-        lease_from_json(raw) for raws, _ in api.leases(f"{LABEL}=true").pages() for raw in raws
-    ]
+    found, unread = read_all(api.leases(f"{LABEL}=true"), lease_from_json)
     if namespace:
         found = [lease for lease in found if lease.namespace == namespace]
     wanted = name or (config.lease.name if "lease" in config.model_fields_set else None)
@@ -270,6 +269,9 @@ def _find_lease(
         return found[0]
     if not required:
         return min(found, key=lambda lease: lease.created or 0.0, default=None)
+    for item in unread:
+        if not found and name in (None, item.name) and namespace in ("", item.namespace):
+            raise Failure(f"Lease {item.id} cannot be read: {item.problem}")
     if not found:
         where = f" in namespace {namespace}" if namespace else ""
         raise Failure(f"no remediator's Lease (label {LABEL}=true) found{where}: is it running?")

@@ -12,23 +12,29 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.cli import policy_view
+from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config
-from selfheal_remediator.drain.claims import daemon_sets, read_claims
+from selfheal_remediator.drain.claims import DaemonSets, read_claims
 from selfheal_remediator.drain.engine import STUCK_AFTER
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
-from selfheal_remediator.drain.free_capacity import Move, Rooms, read_pods
+from selfheal_remediator.drain.free_capacity import Move, Rooms
+from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.decoding import Unread
 from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.informer import Change
-from selfheal_remediator.kube.objects import Budget, Node, Pod, budget_from_json, node_from_json
+from selfheal_remediator.kube.objects import Budget, Node, Pod
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
+
+#: DaemonSets that cannot be listed: any may exist.
+NOT_READ = DaemonSets(frozenset(), (Unread("", "", "", "they cannot be listed"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +139,12 @@ def plan(
 
     trusted: conditions that a person marked as trusted.
     """
-    planner = _planner(_nodes(api), config, owner, now)
+    reading = Reading(api)
+    planner = _planner(reading, config, owner, now)
     planner.trust(trusted)
     made = planner.plan(now, paused=paused)
-    budgets, notes = _budgets(api)
-    room = {budget.uid: budget.allowed for budget in budgets}
+    room = {budget.uid: budget.allowed for budget in reading.budgets}
+    notes: list[str] = []
     rooms = Rooms(api)
     chosen = []
     for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
@@ -147,8 +154,8 @@ def plan(
         drains = item.action == "drain" or (only and item.action == "none")
         if drains:
             nodes = tuple(e.node for e in planner.entries.values())
-            seen = _read_pods(api, config, entry.node, nodes, now)
-            item = _with_pods(api, item, seen, budgets, room)
+            seen = _read_pods(reading, config, entry.node, nodes, now)
+            item = _with_pods(reading, item, seen, room)
             if config.drain.headroom:
                 item = replace(item, headroom=_headroom(seen, nodes, rooms, config, now))
         chosen.append(item)
@@ -158,18 +165,24 @@ def plan(
     policies = 0
     if not only:
         try:
-            pods, policies = policy_view.policies_plan(api, config, planner, paused, now)
+            pods, policies, unread = policy_view.policies_plan(api, config, planner, paused, now)
+            notes += unread
         except ApiFailure as failure:
             notes.append(f"HealingPolicies cannot be read and are not shown: {failure}")
     return ClusterPlan(
-        config.mode, tuple(chosen), dict(made.limited_by), tuple(notes), policies, pods
+        config.mode,
+        tuple(chosen),
+        dict(made.limited_by),
+        (*reading.notes, *notes),
+        policies,
+        pods,
     )
 
 
-def _planner(nodes: list[Node], config: Config, owner: str, now: float) -> Planner:
+def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planner:
     """A planner that trusts the nodes' clocks: a single evaluation has no other."""
     planner = Planner(config, owner, 0.0)  # with nothing of the pace used up
-    for node in nodes:
+    for node in reading.nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
         history = observe(NodeHistory(), None, node, config.rules, now)
@@ -207,26 +220,21 @@ class _NodePods:
 
 
 def _read_pods(
-    api: KubernetesApi, config: Config, node: Node, nodes: Iterable[Node], now: float
+    reading: Reading, config: Config, node: Node, nodes: Iterable[Node], now: float
 ) -> _NodePods:
     """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
-    pods = read_pods(api, node.name)
+    pages = reading.api.pods_of(node.name).pages()
+    pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
     notes: set[str] = set()
     others = [other for other in nodes if other.uid != node.uid]
-    around = surroundings(api, config, pods, notes, others)
+    around = surroundings(reading, config, pods, notes, others)
     found = sorted(
         ((sort_pod(pod, around, now), pod) for pod in pods), key=lambda both: both[0].wave
     )
     return _NodePods(node.uid, tuple(found), around, frozenset(notes))
 
 
-def _with_pods(
-    api: KubernetesApi,
-    item: NodePlan,
-    seen: _NodePods,
-    budgets: list[Budget],
-    room: dict[str, int],
-) -> NodePlan:
+def _with_pods(reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str, int]) -> NodePlan:
     plans: list[PodPlan] = []
     notes = set(seen.notes)
     if any(s.fate is Fate.EVICT and pod.claims for s, pod in seen.pods):
@@ -245,9 +253,9 @@ def _with_pods(
             waits = f"wave {blocked}, which is blocked"
             plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits))
             continue
-        covering = [budget for budget in budgets if budget.covers(pod)]
+        covering = [budget for budget in reading.budgets if budget.covers(pod)]
         waits = _take_room(pod, covering, room)
-        server = _ask_server(api, pod, notes)
+        server = _ask_server(reading.api, pod, notes)
         blocked = sorting.wave if (waits or server) and blocked is None else blocked
         plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
         notes.update(
@@ -309,19 +317,20 @@ def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
 
 
 def surroundings(
-    api: KubernetesApi, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
+    reading: Reading, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
 ) -> Surroundings:
     """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
     known: frozenset[tuple[str, str, str]] | None = None
     unknown: frozenset[str] = frozenset()
     if any(of_daemon_set(pod) for pod in pods):
-        try:
-            known = daemon_sets(api.daemon_sets())
-        except ApiFailure as failure:
-            notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {failure}")
-            known = frozenset()
+        found_sets = reading.daemon_sets
+        if isinstance(found_sets, ApiFailure):
+            notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {found_sets}")
+            found_sets = NOT_READ
+        known = found_sets.known
+        if found_sets.unread:
             unknown = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
-    found = read_claims(api, pods)
+    found = read_claims(reading.api, pods)
     for (namespace, claim), why in found.failed.items():
         notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
     return Surroundings(
@@ -341,8 +350,8 @@ def status(
     api: KubernetesApi, config: Config, lease: LeaseView | None, now: float
 ) -> ClusterStatus:
     """The nodes cordoned now, and what blocks the drains."""
-    nodes = _nodes(api)
-    budgets, unread = _budgets(api)
+    reading = Reading(api)
+    nodes, budgets = reading.nodes, reading.budgets
     cordoned: list[CordonedNode] = []
     others: dict[str, list[str]] = {}
     for node in sorted(nodes, key=lambda node: node.name):
@@ -352,17 +361,17 @@ def status(
             others.setdefault("unreadable", []).append(f"{node.name} ({error})")
             continue
         if state is not None and state.phase.cordoned:
-            cordoned.append(_cordoned(api, config, node, nodes, budgets, now))
+            cordoned.append(_cordoned(reading, config, node, budgets, now))
         elif state is not None:
             others.setdefault(state.phase.value, []).append(node.name)
         elif node.unschedulable:
             others.setdefault("foreign-cordon", []).append(node.name)
-    notes = tuple(unread)
+    notes: tuple[str, ...] = ()
     policies: tuple[policy_view.PolicyStatus, ...] = ()
     try:
-        policies = policy_view.policies_status(api, config)
+        policies, notes = policy_view.policies_status(api, config)
     except ApiFailure as failure:
-        notes += (f"HealingPolicies cannot be read: {failure}",)
+        notes = (f"HealingPolicies cannot be read: {failure}",)
     return ClusterStatus(
         lease=f"{lease.namespace}/{lease.name}" if lease else "",
         leader=lease.holder if lease else "",
@@ -374,19 +383,14 @@ def status(
         others={key: tuple(names) for key, names in sorted(others.items())},
         now=now,
         policies=policies,
-        notes=notes,
+        notes=(*reading.notes, *notes),
         trusted_annotations=tuple(sorted(trusted_annotations(lease.annotations))) if lease else (),
         observing_until=observing_until(config, lease, now) if lease else "",
     )
 
 
 def _cordoned(
-    api: KubernetesApi,
-    config: Config,
-    node: Node,
-    nodes: list[Node],
-    budgets: list[Budget],
-    now: float,
+    reading: Reading, config: Config, node: Node, budgets: Iterable[Budget], now: float
 ) -> CordonedNode:
     state = read_state(node)
     assert state is not None
@@ -398,7 +402,7 @@ def _cordoned(
         notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
-        seen = _read_pods(api, config, node, nodes, now)
+        seen = _read_pods(reading, config, node, reading.nodes, now)
         notes |= seen.notes
         for sorting, pod in seen.pods:
             if sorting.fate is Fate.EVICT:
@@ -420,7 +424,7 @@ def _cordoned(
     )
 
 
-def _blocker(pod: Pod, budgets: list[Budget], now: float) -> str:
+def _blocker(pod: Pod, budgets: Iterable[Budget], now: float) -> str:
     if pod.deletion is not None:
         overdue = now > pod.deletion + STUCK_AFTER
         finalizers = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
@@ -434,18 +438,3 @@ def observing_until(config: Config, lease: LeaseView, now: float) -> str:
     first = observe_first.first_start(lease.annotations)
     until = None if first is None else observe_first.observing_until(config, min(first, now))
     return observe_first.text_of(until) if until is not None and until > now else ""
-
-
-# -- shared --------------------------------------------------------------------------------
-
-
-def _nodes(api: KubernetesApi) -> list[Node]:
-    return [node_from_json(raw) for raws, _ in api.nodes().pages() for raw in raws]
-
-
-def _budgets(api: KubernetesApi) -> tuple[list[Budget], list[str]]:
-    try:
-        pages = api.budgets().pages()
-        return [budget_from_json(raw) for raws, _ in pages for raw in raws], []
-    except ApiFailure as failure:
-        return [], [f"PodDisruptionBudgets cannot be read, so they are not counted: {failure}"]

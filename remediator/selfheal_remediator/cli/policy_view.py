@@ -13,9 +13,15 @@ from selfheal_remediator.healing.plan import Around, RestartAction
 from selfheal_remediator.healing.pod_health import Stall, watched_from_json
 from selfheal_remediator.healing.policy import PodReport, Policy, policy_from_json
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.decoding import Unread, decode_each
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Json
-from selfheal_remediator.kube.responses import Outcome, budget_shortage, classify_eviction
+from selfheal_remediator.kube.responses import (
+    Outcome,
+    budget_shortage,
+    classify_eviction,
+    understood,
+)
 from selfheal_remediator.node.planner import Planner
 
 
@@ -44,14 +50,26 @@ class PodPlan:
     waits: str = ""
 
 
-def policies_status(api: KubernetesApi, config: Config) -> tuple[PolicyStatus, ...]:
-    """All policies, the worst first. Raises ApiFailure (never because the type is unknown)."""
-    found = [_status(raw) for raw in _raws(api, config)]
+def policies_status(
+    api: KubernetesApi, config: Config
+) -> tuple[tuple[PolicyStatus, ...], tuple[str, ...]]:
+    """All policies, the worst first, and notes about those that cannot be read.
+
+    Raises ApiFailure (never because the type is unknown).
+    """
+    unread: list[Unread] = []
+    found = decode_each(_raws(api, config), _status, unread)
     order = ("GaveUp", "Degraded", "Throttled", "Healing", "Paused")
     rank = {state: number for number, state in enumerate(order)}
-    return tuple(sorted(found, key=lambda item: (rank.get(item.state, 9), item.policy)))
+    ordered = sorted(found, key=lambda item: (rank.get(item.state, 9), item.policy))
+    return tuple(ordered), _notes("HealingPolicy", unread)
 
 
+def _notes(what: str, unread: list[Unread]) -> tuple[str, ...]:
+    return tuple(f"{what} {item}" for item in unread)
+
+
+@understood("a HealingPolicy")
 def _status(raw: Json) -> PolicyStatus:
     policy, status = policy_from_json(raw), raw.get("status") or {}
     return PolicyStatus(
@@ -76,8 +94,9 @@ def _status(raw: Json) -> PolicyStatus:
 
 def policies_plan(
     api: KubernetesApi, config: Config, planner: Planner, paused: str, now: float
-) -> tuple[tuple[PodPlan, ...], int]:
-    """What would be done to the pods of all policies as they are now, and how many policies.
+) -> tuple[tuple[PodPlan, ...], int, tuple[str, ...]]:
+    """What would be done to the pods of all policies as they are now, how many policies, and
+    notes about what cannot be read.
 
     Progress is not probed: the policies' status is used instead. Raises ApiFailure.
     """
@@ -86,10 +105,12 @@ def policies_plan(
         rollout_deadline=config.policies.rollout_deadline,
         once=True,
     )
-    policies = [policy_from_json(raw) for raw in _raws(api, config)]
+    unread: list[Unread] = []
+    unread_pods: list[Unread] = []
+    policies = decode_each(_raws(api, config), policy_from_json, unread)
     for policy in policies:
         if not policy.problem:
-            _take_in(api, healing, policy, now)
+            _take_in(api, healing, policy, now, unread_pods)
     around = Around(
         lambda name: node_trouble(planner.entry_named(name), planner.marks),
         lambda name: node_path(planner.entry_named(name), config, planner.marks),
@@ -109,14 +130,16 @@ def policies_plan(
                 waits = group.skip_reason.text if group.skip_reason is not None else "one at a time"
                 why = policy_state.observations[pod.uid].diagnosis.name
                 plans.append(PodPlan(policy_state.policy.key, pod.id, "none", why, waits))
-    return tuple(sorted(plans, key=lambda plan: (plan.policy, plan.pod))), len(policies)
+    notes = (*_notes("HealingPolicy", unread), *_notes("pod", unread_pods))
+    return tuple(sorted(plans, key=lambda plan: (plan.policy, plan.pod))), len(policies), notes
 
 
-def _take_in(api: KubernetesApi, healing: Healing, policy: Policy, now: float) -> None:
+def _take_in(
+    api: KubernetesApi, healing: Healing, policy: Policy, now: float, unread: list[Unread]
+) -> None:
     healing.adopt(policy, now)
     for raws, _ in api.pods_labelled(policy.namespace, policy.selector).pages():
-        for raw in raws:
-            pod = watched_from_json(raw)
+        for pod in decode_each(raws, watched_from_json, unread):
             healing.pod_changed(policy.key, Change(pod.name, None, pod))
             if pod.owner_uid and pod.owner_uid not in healing.owners:
                 healing.owner_known(pod.owner_uid, owner_of(pod, api.controller))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import STOP_FOR_KEY, STOP_KEY, LeaseView
@@ -77,8 +78,9 @@ def uncordon_all(
     clean = 0
     while True:
         try:
-            nodes = [node_from_json(raw) for raws, _ in api.nodes().pages() for raw in raws]
+            nodes, unread = read_all(api.nodes(), node_from_json)
             found = _pass(api, nodes, owner, result)
+            result.left |= {item.id: item.problem for item in unread}
         except ApiFailure as failure:
             result.left, found = {"(all nodes)": f"they cannot be read: {failure}"}, True
         clean = 0 if found else clean + 1

@@ -47,7 +47,7 @@ class NodeFeed:
         self._post, self._metrics, self._clock = post, metrics, clock
         self._source = api.nodes()
         self.reflector = Reflector(
-            self._source, node_from_json, _name, self.changed, self.listed, _failed, stop
+            self._source, node_from_json, _name, self.changed, self.listed, self.failed, stop
         )
         #: Whether all nodes were listed in this term of leadership, and whether ever.
         self.synced = False
@@ -90,19 +90,34 @@ class NodeFeed:
 
     def changed(self, change: Change[Node]) -> None:
         """A node changed."""
-        self._post(partial(self.node_changed, change))
+        self._post(partial(self.node_changed, change, self._unread()))
+
+    def failed(self, failure: ApiFailure) -> None:
+        """Nodes, or one of them, cannot be read."""
+        log.warning("nodes: %s", failure)
+        self._post(partial(self._planner.leave_out, self._unread()))
 
     def listed(self) -> None:
         """All nodes were read."""
         reflector = self.reflector
+        self._post(partial(self._planner.leave_out, self._unread()))
         nodes = tuple(reflector.items.values())
         self._post(partial(self._went_back, nodes, reflector.list_version))
         self._post(partial(self.all_known, reflector.answers))
 
+    def _unread(self) -> int:
+        """How many nodes cannot be read and are not known from before."""
+        unread = self.reflector.unread
+        if not unread:
+            return 0
+        known = {node.uid for node in self.reflector.items.values()}
+        return len(unread) - len(unread.uids & known)
+
     # -- in the main thread --------------------------------------------------------------
 
-    def node_changed(self, change: Change[Node]) -> None:
-        """Take in a change of one node."""
+    def node_changed(self, change: Change[Node], unread: int = 0) -> None:
+        """Take in a change of one node; unread: how many cannot be read."""
+        self._planner.leave_out(unread)
         self._planner.apply(change, self._clock())
         if change.new is not None:
             self._writer.node_seen(change.new, restored=change.restored)
@@ -141,7 +156,3 @@ def warn_of_unknown_conditions(planner: Planner, config: Config) -> None:
 
 def _name(node: Node) -> str:
     return node.name
-
-
-def _failed(failure: ApiFailure) -> None:
-    log.warning("nodes: %s", failure)

@@ -84,7 +84,7 @@ class PeerCheck:
             return
         self._heard, self._failures = number, 0
         self._planner.mark(claims.marks)
-        first = self._peers.first(claims.leases, self._clock())
+        first = self._peers.first(claims.leases, self._clock(), claims.unread)
         self._planner.owners_live(self._peers.live)
         self.on_first(first, self._peers.reason(first) if first else "")
 

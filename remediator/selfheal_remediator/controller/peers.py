@@ -34,12 +34,19 @@ class Peers:
             f"{lease.duration + MARGIN:.0f}s"
         )
 
-    def first(self, leases: Iterable[LeaseView], now: float) -> str:
-        """The remediator that comes before us, empty = we are the first."""
-        found = {f"{lease.namespace}/{lease.name}": lease for lease in leases}
+    def first(
+        self, leases: Iterable[LeaseView], now: float, unread: frozenset[str] = frozenset()
+    ) -> str:
+        """The remediator that comes before us, empty = we are the first.
+
+        unread: Leases that cannot be read now. They count as they were read last, and as alive
+        in any case: what their remediators wrote on nodes stays theirs.
+        """
+        found = {name: lease for name, lease in self._found.items() if name in unread}
+        found |= {f"{lease.namespace}/{lease.name}": lease for lease in leases}
         self._found, mine = found, found.get(self.own)
         before = []
-        live = set()
+        live = set(unread - {self.own})
         for name, lease in found.items():
             if name == self.own:
                 continue

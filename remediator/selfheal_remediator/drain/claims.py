@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selfheal_remediator.drain.headroom import tied
 from selfheal_remediator.drain.lookups import Answer, Question, Subject
-from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.failures import ApiFailure, Json, Malformed
 from selfheal_remediator.kube.client import Collection, KubernetesApi
-from selfheal_remediator.kube.objects import Node, Pod
+from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
+from selfheal_remediator.kube.objects import Node, Pod, as_name
 from selfheal_remediator.kube.placement import Terms
 from selfheal_remediator.kube.responses import understood
+
+log = logging.getLogger(__name__)
 
 Claim = tuple[str, str]
 
@@ -40,20 +44,51 @@ def read_claims(api: KubernetesApi, pods: Iterable[Pod]) -> Claims:
     return found
 
 
-def daemon_sets(collection: Collection) -> frozenset[tuple[str, str, str]]:
-    """(namespace, name, uid) of each DaemonSet. Raises ApiFailure."""
-    found: set[tuple[str, str, str]] = set()
-    for raws, _ in collection.pages():
-        with understood("a DaemonSet"):
-            metas = [raw["metadata"] for raw in raws]
-            found.update((meta["namespace"], meta["name"], meta["uid"]) for meta in metas)
-    return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class DaemonSets:
+    """known: (namespace, name, uid) of each. unread: those that cannot be read."""
+
+    known: frozenset[tuple[str, str, str]]
+    unread: tuple[Unread, ...] = ()
+
+    def gone(self, wanted: frozenset[tuple[str, str, str]]) -> frozenset[str]:
+        """The uids of those that do not exist: unknown while any may be one that is unread."""
+        missing = frozenset() if self.unread else wanted - self.known
+        return frozenset(uid for _, _, uid in missing)
+
+
+#: Of the lists of all DaemonSets, which are read again and again.
+_REPORTED = UnreadObjects()
+
+
+def all_daemon_sets(api: KubernetesApi) -> DaemonSets:
+    """All of them; which cannot be read is logged once. Raises ApiFailure."""
+    found = daemon_sets(api.daemon_sets())
+    _REPORTED.log(log, "DaemonSet", found.unread)
+    return found
+
+
+def daemon_sets(collection: Collection) -> DaemonSets:
+    """The DaemonSets of a list. Raises ApiFailure."""
+    unread: list[Unread] = []
+    found = frozenset(
+        item for raws, _ in collection.pages() for item in decode_each(raws, _daemon_set, unread)
+    )
+    return DaemonSets(found, tuple(unread))
+
+
+@understood("a DaemonSet")
+def _daemon_set(raw: Json) -> tuple[str, str, str]:
+    meta = raw["metadata"]
+    return as_name(meta["namespace"]), as_name(meta["name"]), as_name(meta["uid"])
 
 
 def answer_of(api: KubernetesApi, question: Question, others: Iterable[Node]) -> Answer:
     """Read the claims; others: the nodes beside the one that is drained. Raises ApiFailure."""
     if question.subject is Subject.DAEMON_SET:
         found = daemon_sets(api.daemon_set(question.namespace, question.name))
-        return Answer(exists=any(uid == question.uid for _, _, uid in found))
+        if found.unread:
+            raise Malformed(str(found.unread[0]))
+        return Answer(exists=any(uid == question.uid for _, _, uid in found.known))
     terms = api.claim_terms(question.namespace, question.name)
     return Answer(terms=terms, tied=tied(terms, list(others)))

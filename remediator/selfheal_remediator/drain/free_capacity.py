@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
-from selfheal_remediator.drain.autoscaler import autoscaler_runs
+from selfheal_remediator.drain.autoscaler import Autoscaler
 from selfheal_remediator.drain.headroom import (
     ClaimTerms,
     Room,
@@ -26,6 +27,7 @@ from selfheal_remediator.drain.population import read_population
 from selfheal_remediator.drain.topology import Population
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
 from selfheal_remediator.kube.objects import Node, Pod, pod_from_json
 
 log = logging.getLogger(__name__)
@@ -74,8 +76,10 @@ class Rooms:
         self._api, self._clock = api, clock
         #: One check at a time; held during API requests.
         self._checking = threading.Lock()
-        #: Pods on no node, and when they were read; only a check uses them.
+        #: Pods on no node, and when they were read; only a check uses them, and the next two.
         self._pending: tuple[float, list[Pod]] | None = None
+        self._reported = UnreadObjects()
+        self._autoscaler = Autoscaler(api, clock)
         #: Guards what follows; never held during API requests, because the main loop takes it.
         self._lock = threading.Lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
@@ -101,8 +105,9 @@ class Rooms:
                     self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
         if not left or stop.is_set():
             return ""
-        if expected(autoscaler, move.others, lambda: autoscaler_runs(self._api, now)):
-            return ""
+        with self._checking:
+            if expected(autoscaler, move.others, partial(self._autoscaler.runs, now)):
+                return ""
         return describe(left, len(able), around)
 
     def _coming(self, move: Move) -> list[tuple[Pod, Node]]:
@@ -176,7 +181,9 @@ class Rooms:
         now = self._clock()
         if self._pending is None or now - self._pending[0] >= PENDING_KEPT:
             raws = [raw for raws, _ in self._api.pending_pods().pages(cached=True) for raw in raws]
-            pods = (pod_from_json(raw) for raw in raws)
+            unread: list[Unread] = []
+            pods = decode_each(raws, pod_from_json, unread)
+            self._reported.log(log, "pending pod", unread)
             waiting = [p for p in pods if not (p.node or p.gated or p.deletion or p.finished)]
             waiting.sort(key=lambda pod: pod.priority, reverse=True)
             self._pending = (now, waiting[:MAX_PENDING])

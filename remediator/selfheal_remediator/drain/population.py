@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from selfheal_remediator.drain.topology import Population, Resident
-from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.failures import ApiFailure, Json, Malformed
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import Node, Pod, pod_from_json
+from selfheal_remediator.kube.decoding import Unread, decode_each
+from selfheal_remediator.kube.objects import Node, Pod, as_name, as_text, pod_from_json
 from selfheal_remediator.kube.placement import Expression, Peers
 from selfheal_remediator.kube.responses import understood
 
@@ -27,7 +28,7 @@ class _Namespaces:
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
-        self._known: Mapping[str, Mapping[str, str]] | None = None
+        self._known: Mapping[str, Mapping[str, str] | None] | None = None
         self.failure = ""
 
     def labels_of(self, name: str) -> Mapping[str, str] | None:
@@ -40,13 +41,24 @@ class _Namespaces:
                 log.warning("namespaces cannot be listed: %s", failure)
         return None if self._known is None else self._known.get(name, {})
 
-    def _read(self) -> Mapping[str, Mapping[str, str]]:
-        found = {}
+    def _read(self) -> Mapping[str, Mapping[str, str] | None]:
+        """None = it cannot be read. Raises ApiFailure."""
+        unread: list[Unread] = []
+        found: dict[str, Mapping[str, str] | None] = {}
         for raws, _ in self._api.namespaces().pages():
-            with understood("a Namespace"):
-                metas = [raw["metadata"] for raw in raws]
-                found.update({str(meta["name"]): dict(meta.get("labels") or {}) for meta in metas})
+            found.update(decode_each(raws, _labels, unread))
+        for item in unread:
+            if not item.name:
+                raise Malformed(str(item))
+            found[item.name] = None
         return found
+
+
+@understood("a Namespace")
+def _labels(raw: Json) -> tuple[str, Mapping[str, str]]:
+    meta = raw["metadata"]
+    labels = dict(meta.get("labels") or {})
+    return as_name(meta["name"]), {as_name(key): as_text(labels[key]) for key in labels}
 
 
 def read_population(

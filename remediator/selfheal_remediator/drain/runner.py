@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.drain.claims import answer_of, daemon_sets, read_claims
+from selfheal_remediator.drain.claims import all_daemon_sets, answer_of, read_claims
 from selfheal_remediator.drain.engine import Blocker, NodeDrain, Orders, fallback
 from selfheal_remediator.drain.filters import Fate, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.lookups import Answer, Question
+from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.returns import CLOCK_TOLERANCE
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import Collection, KubernetesApi
@@ -30,7 +31,6 @@ from selfheal_remediator.kube.objects import (
     Pod,
     budget_from_json,
     node_from_json,
-    pod_from_json,
 )
 from selfheal_remediator.kube.responses import EvictionResult, Outcome, classify_eviction
 from selfheal_remediator.node.annotation import Phase, State, Unreadable, read_state
@@ -318,7 +318,7 @@ class Draining:
 
         run.watch = reflector = Reflector(
             source,
-            pod_from_json,
+            node_pod_from_json,
             lambda pod: pod.id,
             changed,
             synced,
@@ -373,12 +373,12 @@ class Draining:
                 return frozenset(), frozenset()
             begun = time.monotonic()
             try:
-                found = daemon_sets(self._api.daemon_sets())
+                found = all_daemon_sets(self._api)
             except ApiFailure as failure:
                 log.warning("DaemonSets cannot be listed, so each one is read: %s", failure)
                 return frozenset(), frozenset()
-            self._daemon_sets = (begun, found)
-            return found, frozenset(uid for _, _, uid in wanted - found)
+            self._daemon_sets = (begun, found.known)
+            return found.known, found.gone(wanted)
 
     # -- budgets ------------------------------------------------------------------------
 
@@ -622,7 +622,7 @@ class Draining:
             try:
                 with supervision.expected("worker", f"the read of pod {pod.id}"):
                     found = self._api.pod(pod.namespace, pod.name)
-                    fresh = None if found is None else pod_from_json(found)
+                    fresh = None if found is None else node_pod_from_json(found)
                     deleted = fresh is None or fresh.uid != pod.uid or fresh.deletion is not None
             except ApiFailure as failure:
                 log.warning("pod %s, whose eviction was accepted: %s", pod.id, failure)

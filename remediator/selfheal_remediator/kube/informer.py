@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from selfheal_remediator.failures import ApiFailure, Expired
+from selfheal_remediator.failures import ApiFailure, Expired, Malformed
+from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
 from selfheal_remediator.kube.objects import Json, as_name
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.threads import supervision
@@ -94,6 +95,9 @@ class Reflector(Generic[T]):
     `on_sync` is called after each complete list. Runs until `stop` is set; every failure is
     reported to `on_failure` and tried again with jittered backoff (0.2 s to 10 s), also what the
     callbacks raise. After a 410 all is listed at once, after the next one with backoff.
+
+    An object that cannot be read is reported to `on_failure` once and is in `unread`; what was
+    read of it before still counts.
     """
 
     def __init__(
@@ -110,9 +114,10 @@ class Reflector(Generic[T]):
         self._on_change, self._on_sync, self._on_failure = on_change, on_sync, on_failure
         self._stop = stop
         self.items: dict[str, T] = {}
+        #: What cannot be read.
+        self.unread = UnreadObjects()
         #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
         self.last_contact = time.monotonic()
-        self.relists = 0
         #: Monotonic time at which the last complete list was begun.
         self.list_begun = 0.0
         #: The version that the last complete list shows everything in.
@@ -151,8 +156,8 @@ class Reflector(Generic[T]):
             lived = time.monotonic() - self._watching_since >= SHORTEST_WATCH
             if lived:
                 failures = 0
-            if isinstance(failure, Expired | Unexpected):
-                self._version = None
+            if isinstance(failure, Expired | Unexpected | Malformed):
+                self._version = None  # a watch would end at the same event again
             fresh = failure is None or isinstance(failure, Expired)
             if self._again.is_set() or (lived and fresh):
                 continue  # it was ended for a list, or has ended as every watch does
@@ -194,19 +199,19 @@ class Reflector(Generic[T]):
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""
         fresh: dict[str, T] = {}
+        unread: list[Unread] = []
         version = ""
         begun, asked = time.monotonic(), self._asked
         for raws, page_version in self._source.pages():
             version = page_version
-            for raw in raws:
-                item = self._decode(raw)
+            for item in decode_each(raws, self._decode, unread):
                 fresh[self._key(item)] = item
             raws.clear()
+        self._keep_unread(fresh, unread)
         restored = 0 < version_number(version) < version_number(self._heard)
         self._heard = version
         changes = list(differences(self.items, fresh))
         self.items = fresh
-        self.relists += 1
         self.list_begun, self.answers = begun, asked
         self.list_version = version_number(version)
         self.last_contact = time.monotonic()
@@ -214,6 +219,19 @@ class Reflector(Generic[T]):
             self._on_change(replace(change, restored=True) if restored else change)
         self._on_sync()
         return version
+
+    def _keep_unread(self, fresh: dict[str, T], unread: list[Unread]) -> None:
+        """What cannot be read now still is as it was read last. Raises Malformed."""
+        nameless = [item for item in unread if not item.uid]
+        if nameless and not fresh:
+            raise Malformed(nameless[0].problem)  # no list of an API server
+        uids = {item.uid for item in unread}
+        for key, item in self.items.items():
+            # One that does not say which it is can be any that is missing.
+            if key not in fresh and (nameless or item.uid in uids):
+                fresh[key] = item
+        for new in self.unread.replace(unread):
+            self._on_failure(Malformed(str(new)))
 
     def _watch(self, version: str) -> None:
         for event in self._source.watch(version, self._stop):
@@ -227,7 +245,12 @@ class Reflector(Generic[T]):
             self._version = self._heard = seen
 
     def _apply(self, event: WatchEvent) -> None:
-        item = self._decode(event.raw)
+        try:
+            item = self._decode(event.raw)
+        except Malformed as failure:
+            self._apply_unread(event.type, Unread.of(event.raw, failure), failure)
+            return
+        self.unread.discard(item.uid)
         key = self._key(item)
         old = self.items.get(key)
         if event.type == "DELETED":
@@ -240,3 +263,17 @@ class Reflector(Generic[T]):
             self._on_change(Change(key, old, None))
             old = None
         self._on_change(Change(key, old, item))
+
+    def _apply_unread(self, kind: str, unread: Unread, failure: Malformed) -> None:
+        """Raises Malformed when it does not say which object it is: all are listed then."""
+        if not unread.uid:
+            raise failure
+        if kind != "DELETED":
+            if self.unread.add(unread):
+                self._on_failure(Malformed(str(unread)))
+            return
+        self.unread.discard(unread.uid)
+        for key, old in list(self.items.items()):
+            if old.uid == unread.uid:
+                del self.items[key]
+                self._on_change(Change(key, old, None))

@@ -26,6 +26,8 @@ class Counts:
         #: Which drains make no progress, and which of them gave their place away.
         self.slots = DrainSlots()
         self._tally = Tally()
+        #: Nodes of which nothing can be read: each may be one that we cordoned.
+        self.unread = 0
         #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
         self._cordons: dict[tuple[str, int], float] = {}
         self._peak = Peak(PEAK_WINDOW)
@@ -78,7 +80,10 @@ class Counts:
         peak = self._peak.of(self._tally.population, now)
         rate = self._config.limits.rate
         unknown = [self._cordons_known_from] * (rate.count if rate else 1)
-        return self._tally.copy(sorted([*unknown, *self._cordons.values()]), peak)
+        tally = self._tally.copy(sorted([*unknown, *self._cordons.values()]), peak)
+        tally.population += self.unread
+        tally.unavailable += self.unread
+        return tally
 
     def _pace_window(self) -> float:
         """How far back cordons are kept: as far as the limits need, or as annotations do."""

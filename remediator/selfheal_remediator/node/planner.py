@@ -109,6 +109,10 @@ class Planner:
         """Grows with every change of what is thought of a node or under way with it."""
         return self._known.revision
 
+    def leave_out(self, unread: int) -> None:
+        """So many nodes cannot be read: the limits count them as out of service."""
+        self._counts.unread = unread
+
     def trust(self, conditions: frozenset[str]) -> None:
         """Conditions that a human vouches for: many of them at once are no detector's fault."""
         self._waves.trusted = conditions

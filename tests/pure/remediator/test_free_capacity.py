@@ -227,6 +227,58 @@ def test_an_autoscaler_that_writes_its_status_makes_nodes(
     assert (world.check("a", _cpu("huge", 5000)) == "") is made
 
 
+def _renewed(when: float, name: str = "cluster-autoscaler") -> dict[str, Any]:
+    spec = {"holderIdentity": "ca-1", "renewTime": datetime_text(when)}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+@pytest.mark.parametrize("sign", ["lease", "status"])
+@pytest.mark.parametrize("ahead", [-86400, 0, 200, 86400])
+def test_an_autoscaler_with_any_clock_runs_while_what_it_writes_changes(
+    world: World, ahead: float, sign: str
+) -> None:
+    """A time in our future does not count for ever, and one in our past is no sign of an end."""
+
+    def makes_nodes(written: float) -> bool:
+        if sign == "lease":
+            world.api.leases = [_renewed(NOW + written)]
+        else:
+            world.api.status = _status(_go_time(-written))
+        return world.check("a", _cpu("huge", 5000)) == ""
+
+    assert makes_nodes(ahead) is (ahead >= 0)
+    world.now += 301
+    assert not makes_nodes(ahead)  # it has not written for so long
+    world.now += 86400
+    assert makes_nodes(ahead + 1)  # it has
+    world.now += 299
+    assert makes_nodes(ahead + 1)
+    world.now += 1
+    assert not makes_nodes(ahead + 1)
+
+
+def test_a_lease_that_cannot_be_read_hides_no_autoscaler(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for broken in ({}, {"metadata": 5}, {"metadata": {"name": "x"}, "spec": {"renewTime": 5}}):
+        world.api.leases = [broken, _renewed(NOW)]
+        assert world.check("a", _cpu("huge", 5000)) == ""
+        caplog.clear()
+        assert world.check("b", _cpu("huge", 5000)) == ""
+        assert not caplog.records
+
+
+def test_a_pending_pod_that_cannot_be_read_stops_no_drain(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.pending = [{"metadata": {"name": "odd"}}, {"metadata": 5}]
+    assert world.check("a", _cpu("small", 10)) == ""
+    assert len(caplog.records) == 2
+    world.now += 60
+    assert world.check("b", _cpu("small", 10)) == ""
+    assert len(caplog.records) == 2
+
+
 def test_leases_that_cannot_be_listed_are_no_autoscaler(world: World) -> None:
     world.api.leases = ApiFailure(403, "Forbidden", "no")
     assert world.check("a", _cpu("huge", 5000))

@@ -116,6 +116,69 @@ def test_where_daemon_sets_cannot_be_read_their_pods_are_not_recognised(
     assert ("DaemonSets cannot be read" in shown.note) is (phase is Phase.DRAINING)
 
 
+def _daemon_pod(name: str, where: str) -> dict[str, Any]:
+    raw = pod(name, where)
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": name, "uid": f"uid-{name}"}
+    raw["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    return raw
+
+
+def _daemon_set(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "d", "uid": f"uid-{name}"}}
+
+
+DAEMON_SETS = "/apis/apps/v1/daemonsets"
+
+
+def _draining(server: FakeApi, name: str) -> None:
+    now = int(time.time())
+    state = State(Phase.DRAINING, OWNER, "Fault", "True", since=now, drain_started=now)
+    cordoned = node(name, "True", unschedulable=True)
+    cordoned["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    server.put(f"{NODES}/{name}", cordoned)
+
+
+def test_daemon_sets_are_listed_once_for_all_nodes(server: FakeApi) -> None:
+    asked: list[str] = []
+    server.disturb = lambda _, path: asked.append(path) or ""  # type: ignore[func-returns-value]
+    for name in ("a", "b", "c"):
+        server.put(f"{NODES}/{name}", node(name, "True"))
+        server.put(f"{PODS}/agent-{name}", _daemon_pod(f"agent-{name}", name))
+    shown = plan(_api(server, _config()), _config(), OWNER, "", time.time(), only="abc").nodes
+    assert [len(item.pods) for item in shown] == [1, 1, 1]
+    assert asked.count(DAEMON_SETS) == 1
+    asked.clear()
+    for name in ("a", "b", "c"):
+        _draining(server, name)
+    assert len(status(_api(server, _config()), _config(), None, time.time()).cordoned) == 3
+    assert asked.count(DAEMON_SETS) == 1
+
+
+def test_what_cannot_be_read_hides_nothing_else(server: FakeApi) -> None:
+    server.put(f"{NODES}/odd", {"metadata": {"name": "odd"}, "spec": 5})
+    server.put("/apis/policy/v1/poddisruptionbudgets/odd", {"metadata": {"name": "odd"}})
+    server.put(f"{DAEMON_SETS}/odd", {"metadata": {"name": "odd"}})
+    server.put(f"{DAEMON_SETS}/agent", _daemon_set("agent"))
+    server.put(f"{PODS}/agent", _daemon_pod("agent", "bad"))
+    server.put(f"{PODS}/orphan", _daemon_pod("orphan", "bad"))
+    odd = pod("odd", "bad")
+    odd["spec"]["containers"] = 5
+    server.put(f"{PODS}/odd", odd)
+    shown = plan(_api(server, _config()), _config(), OWNER, "", time.time())
+    [item] = shown.nodes
+    fates = {one.pod: one.fate for one in item.pods}
+    assert fates == {"d/agent": "ignore", "d/orphan": "stay", "d/db": "stay", "d/odd": "stay"}
+    assert [note.split(":")[0] for note in shown.notes] == [
+        "node odd",
+        "PodDisruptionBudget odd",
+        "DaemonSet odd",
+    ]
+    _draining(server, "bad")
+    found = status(_api(server, _config()), _config(), None, time.time())
+    assert [one.node for one in found.cordoned] == ["bad"]
+    assert len(found.notes) == 3
+
+
 def test_where_budgets_cannot_be_read_the_status_says_so(server: FakeApi) -> None:
     _unreadable(server, "poddisruptionbudgets")
     notes = status(_api(server, _config()), _config(), None, time.time()).notes
