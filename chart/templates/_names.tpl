@@ -1,9 +1,12 @@
 {{/* The prefix of every object's name. With 35 characters the pods of RELEASE-remediator still have a dash before their
-     random end, by which alerts and dashboards know them: Kubernetes cuts what stands before that end to 58. */}}
+     random end, by which alerts and dashboards know them: Kubernetes cuts what stands before that end to 58. The name of a
+     Service begins with a letter (Kubernetes below 1.36), that of a release need not. */}}
 {{- define "selfheal.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $own := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- include "selfheal.shortened" (dict "name" (.Values.fullnameOverride | default $own) "longest" 35) -}}
+{{- $prefix := .Values.fullnameOverride | default $own -}}
+{{- if regexMatch "^[0-9]" $prefix }}{{- $prefix = printf "selfheal-%s" $prefix }}{{- end -}}
+{{- include "selfheal.shortened" (dict "name" $prefix "longest" 35) -}}
 {{- end -}}
 
 {{/* A name that fits. A longer one ends in a hash, because two that differ only in what is cut off must not become one; so

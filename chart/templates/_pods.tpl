@@ -103,3 +103,15 @@ topologySpreadConstraints:
 {{- define "selfheal.text" -}}
 {{- if kindIs "string" . -}}{{- . -}}{{- else -}}{{- toJson . -}}{{- end -}}
 {{- end -}}
+
+{{/* JSON as YAML: without the control characters that JSON leaves as they are and YAML does not allow. */}}
+{{- define "selfheal.escaped" -}}
+{{- $text := . -}}
+{{- range untilStep 127 160 1 -}}{{- $text = replace (printf "%c" .) (printf "\\u%04x" .) $text -}}{{- end -}}
+{{- $text -}}
+{{- end -}}
+
+{{/* Texts by name, as YAML. toYaml gives nothing at all, and no error, if one contains such a control character. */}}
+{{- define "selfheal.texts" -}}
+{{- toYaml . | default (toJson . | include "selfheal.escaped") -}}
+{{- end -}}

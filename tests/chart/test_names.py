@@ -98,3 +98,22 @@ def test_every_name_of_the_longest_release_fits(helm: Helm) -> None:
             assert len(manifest["metadata"]["name"]) <= 63, manifest["metadata"]["name"]
         for value in manifest["metadata"]["labels"].values():
             assert len(value) <= 63
+
+
+@pytest.mark.parametrize("name", ["1st", "2024", "0123-feedback.eu", "9" * 53, "1-selfheal"])
+@pytest.mark.parametrize("key", ["release", "fullnameOverride", "nameOverride"])
+def test_a_name_that_begins_with_a_digit_has_services(helm: Helm, key: str, name: str) -> None:
+    """Kubernetes allows that for every object of the chart but a Service."""
+    release = name if key != "fullnameOverride" else "team"
+    values = {key: name} if key != "release" else {}
+    with_ollama = {"ollama": {"enabled": True, "models": ["m"]}}
+    model = {"model": {"provider": "ollama", "name": "m"}}
+    manifests = helm.template(values={**values, **with_ollama, **model}, release=release)
+    services = by_kind(manifests, "Service")
+    assert len(services) == 2
+    for service in services:
+        assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service)
+    [worker] = by_kind(manifests, "Deployment").keys() & {
+        f"{service.removesuffix('-ollama')}-worker" for service in services
+    }
+    assert len(worker) <= 42

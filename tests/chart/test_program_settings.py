@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.chart.rendering import (
     FIXED,
     Helm,
     Manifest,
+    Rendering,
     by_kind,
     containers_of,
     environment,
@@ -74,6 +76,77 @@ def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
     assert config.limits.max_allowed == 3
     assert config.limits.rate is not None
     assert config.limits.rate.window == 3600
+
+
+#: What readers of YAML 1.1 and 1.2, and Go's and Python's, take for something else than a text when
+#: it is not quoted, and what they cannot read at all.
+ODD = (
+    *("=", "<<", "y", "N", "on", "No", "TRUE", "null", "~", ".inf", ".nan", "0x1", "0x_", "0o7"),
+    *("0b11", "0b_", "0777", "1e3", "1e+21", "1_000", "+.5", "1.", "12:30", "190:20:30", "-", "?"),
+    *("2001-01-01", "2001-13-41", "2001-01-01T00:00:00Z", "!x", "!!int x", "&a", "*a", "@x", "`x"),
+    *("%x", "|", ">-", "- a", "a: b", "y:", "#", "a #b", "---", "...", "{", "]", ",", "'", '"'),
+    *("\\", "\\n", " x", "x ", "\tx", "a\nb", "a\n", "\n a\n  b\n", "a\r\nb", "a\x7fb", "a\x85b"),
+    *("a\u2028b", "\ufeffx", "<x> & ü", "{{ .Release.Name }}", "word " * 40),
+)
+
+
+def test_texts_reach_the_remediator_as_they_were_written(helm: Helm) -> None:
+    rules = [{"condition": text, "action": "observe"} for text in ODD]
+    rules += [{"condition": "c", "action": "observe", "reason": re.escape(text)} for text in ODD]
+    labels = {text: text for text in ODD}
+    config = {"rules": rules, "nodeSelector": labels, "limits": {"groupLabel": "="}}
+    values = {"nodeProblemDetector": {"enabled": False}, "remediator": {"config": config}}
+    manifests = helm.render(Rendering(values=_as_json(values)))
+    text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
+    read = parse_config(text, "rendered")
+    assert [rule.condition for rule in read.rules[: len(ODD)]] == list(ODD)
+    assert [rule.reason for rule in read.rules[len(ODD) :]] == [re.escape(text) for text in ODD]
+    assert read.node_selector == labels
+    assert read.limits.group_label == "="
+
+
+def test_texts_reach_the_worker_as_they_were_written(helm: Helm) -> None:
+    """A task too: a YAML file of the user's is not read and written again."""
+    numbers = {"int": 10_000_000, "small": 0.000001, "yes": True, "no": None, "list": [1, 1.5, "1"]}
+    options = {**{text: text for text in ODD}, **numbers}
+    named = {"provider": "langchain", "name": "m", "options": options}
+    task = "".join(f"{text}\n" for text in ODD) + "end: no line break"
+    values = {
+        "model": {"provider": "langchain", "name": "=", "options": options},
+        "models": {"other": named},
+        "task": task,
+    }
+    manifests = helm.render(Rendering(values=_as_json(values)))
+    pod = by_kind(manifests, "Deployment")["selfheal-worker"]["spec"]["template"]["spec"]
+    variables = environment(pod["containers"][0])
+    settings = load({name: value for name, value in variables.items() if isinstance(value, str)})
+    assert settings.model_name == "="
+    assert settings.model_options == options
+    assert settings.models["other"].options == options
+    assert by_kind(manifests, "ConfigMap")["selfheal-worker-task"]["data"]["task.yaml"] == task
+
+
+def test_texts_reach_the_detector_as_they_were_written(helm: Helm) -> None:
+    scripts = {f"{number}.sh": text for number, text in enumerate(ODD)}
+    rules = [{"type": "temporary", "reason": "R", "pattern": text} for text in ODD]
+    monitor = {"plugin": "kmsg", "source": "s", "logPath": "/dev/kmsg", "rules": rules}
+    plugin = {"plugin": "custom", "source": "s", "rules": []}
+    values = {
+        "nodeProblemDetector": {
+            "systemLogMonitors": {"mine": monitor},
+            "customPlugins": {"own": {"config": plugin, "scripts": scripts}},
+        }
+    }
+    maps = by_kind(helm.render(Rendering(values=_as_json(values))), "ConfigMap")
+    assert maps["selfheal-plugin-own"]["data"] == scripts
+    read = json.loads(maps["selfheal-node-problem-detector"]["data"]["mine.json"])
+    assert [rule["pattern"] for rule in read["rules"]] == list(ODD)
+
+
+def _as_json(values: Manifest) -> str:
+    """Helm's parser takes neither surrogate pairs in escapes nor raw control characters."""
+    text = json.dumps(values, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 #: Which certificates they trust; read by the libraries of the worker's HTTP clients.

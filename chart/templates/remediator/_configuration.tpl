@@ -1,5 +1,6 @@
 {{/* The remediator's file: `remediator.config`, and the Lease's name, which its Role is limited to. Keys that are null
-     are left out: null is the program's own default, except in a rule, where it is a value. */}}
+     are left out: null is the program's own default, except in a rule, where it is a value. What stands beside a key is
+     JSON, which is the same to every reader of YAML: toYaml leaves texts such as = and << unquoted, which Python refuses. */}}
 {{- define "selfheal.remediator.configuration" -}}
 {{- $config := deepCopy .Values.remediator.config -}}
 {{- range $section := list "limits" "drain" -}}
@@ -8,7 +9,16 @@
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
-{{- toYaml $config -}}
+{{- $lines := list -}}
+{{- range $key, $value := $config -}}
+{{- if and $value (kindIs "slice" $value) -}}
+{{- $lines = append $lines (printf "%s:" $key) -}}
+{{- range $value -}}{{- $lines = append $lines (printf "  - %s" (toJson .)) -}}{{- end -}}
+{{- else -}}
+{{- $lines = append $lines (printf "%s: %s" $key (toJson $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "selfheal.escaped" ($lines | join "\n") -}}
 {{- end -}}
 
 {{- define "selfheal.remediator.env" -}}
