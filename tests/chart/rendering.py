@@ -27,7 +27,7 @@ CASES = {
 LONG = bool(os.environ.get("SELFHEAL_LONG"))
 #: Cases that together have every part, for what is in the parts and not in the cases.
 PARTS = CASES.keys() if LONG else ("default", "production", "ollama", "custom-plugin")
-VERSIONS = ("1.31", "1.32", "1.33", "1.34")
+VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.37")
 #: Without a cluster Helm takes what it was compiled with; a `go install`ed Helm 3 says 1.20.
 KUBERNETES = f"--kube-version={VERSIONS[-1]}.0"
 #: Whether a template asks which Kubernetes it is for. Where none does, one rendering is that of

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ci.demo import site as sites
-from tests.provoked.stage import NAMESPACE, PATIENCE, Stage
+from tests.provoked.stage import HERE, NAMESPACE, PATIENCE, Stage
 
 ONE, TWO = "node-1", "node-2"
 DETECTORS = "selfheal-node-problem-detector"
@@ -276,6 +276,27 @@ def _rights(stage: Stage) -> None:
     stage.restore(_ROLE)
     stage.until_cordoned(ONE)
     stage.heal(ONE)
+
+
+def _thread_fails(stage: Stage) -> None:
+    deployed = json.loads(stage.kubectl("get", "deploy/selfheal-remediator", "-o", "json"))
+    stand_in = {
+        "image": deployed["spec"]["template"]["spec"]["containers"][0]["image"],
+        "command": ["python3", "-c", (HERE / "failing_thread.py").read_text(encoding="utf-8")],
+        "env": [{"name": "HTTP_PORT", "value": "8080"}],
+        "ports": [{"name": "http", "containerPort": 8080}],
+    }
+    [pod] = _pods_by_name(remediator=stand_in)
+    # By these it is scraped; without `instance` it is no pod of the release's to anybody else.
+    pod["metadata"]["labels"] = {
+        "app.kubernetes.io/name": "selfheal",
+        "app.kubernetes.io/component": "remediator",
+    }
+    stage.apply(pod)
+
+
+def _no_thread_fails(stage: Stage) -> None:
+    stage.kubectl("delete", "pod/selfheal-remediator-standin-x1", "--grace-period=1")
 
 
 def _blind_leader(stage: Stage) -> None:
@@ -603,6 +624,12 @@ SCENARIOS = (
     ),
     Scenario("no room elsewhere", frozenset({"SelfhealNoHeadroom"}), _no_room, _room),
     Scenario("no rights", frozenset({"SelfhealActionsFailing"}), _no_rights, _rights),
+    Scenario(
+        "a thread fails again and again",
+        frozenset({"SelfhealActionsFailing"}),
+        _thread_fails,
+        _no_thread_fails,
+    ),
     Scenario(
         "a pod that no restart helps",
         frozenset({"SelfhealPolicyPodsDown", "SelfhealPolicyGaveUp"}),
