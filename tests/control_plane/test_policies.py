@@ -145,7 +145,7 @@ def events(site: Site, reason: str) -> list[tuple[str, str]]:
         ({"unhealthyWhen": {"notReadyFor": "5 minutes"}}, "from 1s to 24h, such as 5m"),
         ({"unhealthyWhen": {"notReadyFor": "0s"}}, "from 1s to 24h, such as 5m"),
         ({"unhealthyWhen": {"noProgressFor": "60s"}}, "noProgressFor needs progress.port"),
-        ({"progress": {"port": 8080}}, "only for unhealthyWhen.noProgressFor"),
+        ({"progress": {"port": 8080}}, "only read for unhealthyWhen.noProgressFor"),
         (
             {"unhealthyWhen": {"waitingReasons": ["ContainerCreating"]}},
             "a pod's ordinary beginning",
