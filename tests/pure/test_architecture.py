@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfheal_remediator.drain.engine import Step
+from selfheal_remediator.drain.eviction import Step
 from selfheal_remediator.healing.policy import State as PolicyState
 from selfheal_remediator.node.annotation import Phase
 from selfheal_worker.model.breaker import State as BreakerState

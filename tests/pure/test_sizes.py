@@ -11,11 +11,6 @@ FILE, CLASS, FUNCTION, ATTRIBUTES = 500, 300, 60, 12
 #: What is larger, and how much larger it may be: these numbers may only go down.
 LARGER: dict[str, int] = {
     # State machines that are still to be divided, and the files that they are in.
-    "remediator/drain/engine.py": 526,
-    "remediator/drain/engine.py:NodeDrain": 414,
-    "remediator/drain/runner.py": 792,
-    "remediator/drain/runner.py:Draining": 631,
-    "remediator/drain/runner.py:Draining.attributes": 18,
     "remediator/healing/engine.py": 836,
     "remediator/healing/engine.py:Healing": 754,
     "remediator/healing/engine.py:_examine": 61,

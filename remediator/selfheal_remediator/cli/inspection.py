@@ -15,7 +15,7 @@ from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.drain.claims import DaemonSets, read_claims
-from selfheal_remediator.drain.engine import STUCK_AFTER
+from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json

@@ -13,7 +13,8 @@ from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.drain.engine import NodeDrain
-from selfheal_remediator.drain.runner import Callbacks, Draining
+from selfheal_remediator.drain.runner import Draining
+from selfheal_remediator.drain.running import Callbacks
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.responses import Outcome
@@ -126,9 +127,9 @@ class DrainControl:
         also for who leads next."""
         node, seen = entry.node, entry.assessment
         if seen.recovering:
-            self.draining.rest(node.uid, seen.why)
+            self.draining.pause(node.uid, seen.why)
             return
-        rested = self.draining.go_on(node.uid)
+        rested = self.draining.resume(node.uid)
         if not rested or state.phase is not Phase.DRAINING:
             return
         used = self.draining.used(node.uid)
@@ -248,8 +249,8 @@ def _result_text(drain: NodeDrain, seconds: float, *, dry_run: bool) -> str:
     else:
         pods = "1 pod" if drain.evicted == 1 else f"{drain.evicted} pods"
         text = f"empty after {seconds:.0f}s, {pods} went"
-        if drain.empty_dirs:
-            text += f", {drain.empty_dirs} of them with data in emptyDir volumes"
+        if drain.pods.empty_dirs:
+            text += f", {drain.pods.empty_dirs} of them with data in emptyDir volumes"
     if staying:
         names = "; ".join(f"{pod.id}: {why}" for pod, why in staying[:5])
         more = f"; and {len(staying) - 5} more" if len(staying) > 5 else ""

@@ -75,19 +75,19 @@ def test_a_recovery_pause_within_a_pause_counts_once(looks: Looks, order: str) -
     run = looks.made.running["n7"]
     looks.advance()
     if order == "rest first":
-        looks.made.rest("n7", "good")
+        looks.made.pause("n7", "good")
         looks.advance(100, stopped=True)
         looks.now += 100
-        looks.made.go_on("n7")
+        looks.made.resume("n7")
         looks.advance(100, stopped=True)
         looks.advance()
     else:
         looks.advance(stopped=True)
         looks.now += 100
-        looks.made.rest("n7", "good")
+        looks.made.pause("n7", "good")
         looks.advance(100)
         looks.now += 100
-        looks.made.go_on("n7")
+        looks.made.resume("n7")
         looks.advance()
     assert run.drain.deadline == NOW + 600 + 300
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from selfheal_remediator.config import Drain
-from selfheal_remediator.drain.engine import FALLBACKS, NodeDrain, Orders
+from selfheal_remediator.drain.engine import NodeDrain, Orders
+from selfheal_remediator.drain.eviction import FALLBACKS
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.kube.objects import Budget, Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
@@ -252,7 +253,7 @@ def test_a_deletion_that_was_cancelled_is_requested_again_at_once() -> None:
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW + 599)
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
-    made.not_probed("uid-a")
+    made.not_sent("uid-a")
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
 
 

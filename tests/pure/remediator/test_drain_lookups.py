@@ -132,7 +132,8 @@ def test_the_volume_of_a_pod_that_came_later_is_looked_up() -> None:
 
 def test_a_volume_that_could_not_be_read_is_asked_about_again() -> None:
     made = drain()
-    made.around = replace(made.around, unknown_claims=frozenset({("default", "data")}))
+    around = replace(made.pods.around, unknown_claims=frozenset({("default", "data")}))
+    made.surroundings_changed(around)
     made.pod_changed(None, pod("a", claims=("data",)))
     orders = made.step(NOW)
     assert (orders.look_up, orders.done) == ((CLAIM,), False)
@@ -210,8 +211,7 @@ def _seen(server: FakeApi, runs: list[Any], name: str) -> bool:
 
 
 def _known(found: NodeDrain, name: str) -> bool:
-    pods = [item.pod for item in found.evictions.values()]
-    return name in [item.name for item in pods + [pod for pod, _ in found.others.values()]]
+    return name in [item.name for item in found.pods]
 
 
 def _phase(server: FakeApi) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.drain.runner import Running
+from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
@@ -64,7 +64,7 @@ def cluster() -> Iterator[Cluster]:
     made.close()
 
 
-def _drain(remediator: Remediator) -> Running:
+def _drain(remediator: Remediator) -> RunningDrain:
     until("it is drained", lambda: remediator.draining.running)
     [run] = remediator.draining.running.values()
     return run

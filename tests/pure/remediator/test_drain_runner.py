@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.budget_watch import BUDGETS_KEPT
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
-from selfheal_remediator.drain.runner import LOOK_AGAIN, Callbacks, Draining, Running
+from selfheal_remediator.drain.preflight import Departure
+from selfheal_remediator.drain.runner import Draining
+from selfheal_remediator.drain.running import Callbacks, RunningDrain
+from selfheal_remediator.drain.turn import LOOK_AGAIN
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node
-from selfheal_remediator.kube.responses import Answer, EvictionResult, Outcome
+from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.threads.pool import Workers
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, pod
-from tests.pure.remediator.test_drain_engine import budget
+from tests.pure.remediator.running import until
 
 COUNT = 50
+#: What a server that is not there says, and one whose budget refuses.
+REFUSALS: dict[int, dict[str, Any]] = {
+    503: {"kind": "Status", "code": 503, "message": "no answer"},
+    429: {
+        "kind": "Status",
+        "code": 429,
+        "details": {"causes": [{"reason": "DisruptionBudget", "message": "needs 1 and has 1"}]},
+    },
+}
 
 
 class Looks:
@@ -37,9 +52,16 @@ class Looks:
                             returned=lambda _: None)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
+        self.api = Api()
         self.made = Draining(
-            None, builders.config(), workers, lambda job: job(), "", nothing, lambda: self.now
-        )  # type: ignore[arg-type]
+            self.api,  # type: ignore[arg-type]
+            builders.config(),
+            workers,
+            lambda job: job(),
+            "",
+            nothing,
+            lambda: self.now,
+        )
         step = NodeDrain.step
 
         def counted(drain: NodeDrain, *args: Any, **options: Any) -> Any:
@@ -52,10 +74,16 @@ class Looks:
             drain = NodeDrain(name, name, NOW, NOW + 600, Surroundings(Drain()), synced=True)
             drain.pod_changed(None, pod(f"p{number}", node=name))
             drain.begin_wave(0)
-            self.made.running[name] = Running(drain, None)  # type: ignore[arg-type]
+            self.made.running[name] = RunningDrain(drain)
 
     def _reported(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
         self.said.append((node, reason, message))
+
+    def keep_only(self, name: str) -> RunningDrain:
+        """The other drains end; returns this one."""
+        for other in [item for item in self.made.running if item != name]:
+            self.made.end(other)
+        return self.made.running[name]
 
     def advance(self, seconds: float = 0.0, *, stopped: bool = False) -> list[str]:
         """Which are looked at, that much later."""
@@ -74,8 +102,7 @@ def test_news_of_one_drain_are_no_reason_to_evaluate_the_others(looks: Looks) ->
     assert len(looks.advance()) == COUNT
     assert len(looks.posted) == COUNT
     assert looks.advance() == []
-    run = looks.made.running["n7"]
-    looks.made._answered(run, pod("p7"), EvictionResult(Outcome.ACCEPTED))
+    looks.posted[7]()
     assert looks.advance() == ["n7"]
     assert looks.wake is not None
     assert looks.advance() == []
@@ -86,8 +113,8 @@ def test_news_of_one_drain_are_no_reason_to_evaluate_the_others(looks: Looks) ->
 def test_a_drain_is_evaluated_when_it_is_due_and_at_the_fallback_interval(looks: Looks) -> None:
     looks.advance()
     assert looks.wake == NOW + LOOK_AGAIN
-    run = looks.made.running["n7"]
-    looks.made._answered(run, pod("p7"), EvictionResult(Outcome.UNAVAILABLE, "no answer", None))
+    looks.api.answer = 503
+    looks.posted[7]()
     assert looks.advance() == ["n7"]
     assert looks.wake == NOW + 0.5
     assert looks.advance(0.5) == ["n7"]  # to ask again
@@ -104,12 +131,33 @@ def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
     assert len(looks.advance()) == COUNT
 
 
+class Source:
+    """One list, and a watch in which nothing happens until it is closed."""
+
+    def __init__(self, *items: dict[str, Any]) -> None:
+        self.items, self.closed = list(items), threading.Event()
+
+    def pages(self, **_: Any) -> Any:
+        return iter([(list(self.items), "1")])
+
+    def watch(self, version: str, stop: threading.Event) -> Any:
+        self.closed.wait(60)
+        return iter(())
+
+    def close(self) -> None:
+        self.closed.set()
+
+
 class Api:
     """Counts the evictions that it is asked for, and what they rehearse; knows one node."""
 
     def __init__(self, raw: dict[str, Any] | int = 404) -> None:
         self.asked: list[tuple[str, bool]] = []
         self.raw = raw
+        self.answer = 201
+        self.budgets_closed = threading.Event()
+        self.daemon_sets_listed = 0
+        self.while_listing: Callable[[], None] | None = None
 
     def node(self, name: str) -> dict[str, Any]:
         if isinstance(self.raw, int):
@@ -120,11 +168,24 @@ class Api:
         self, namespace: str, name: str, uid: str, grace: int | None, *, dry_run: bool
     ) -> Any:
         self.asked.append((name, dry_run))
-        return Answer(201, b"{}")
+        body = b"{}" if self.answer < 400 else json.dumps(REFUSALS[self.answer]).encode()
+        return Answer(self.answer, body)
+
+    def budgets(self) -> Source:
+        meta = {"namespace": "default", "name": "b", "uid": "b", "resourceVersion": "1"}
+        source = Source({"metadata": meta, "spec": {"selector": {}}})
+        self.budgets_closed = source.closed
+        return source
+
+    def daemon_sets(self) -> Source:
+        self.daemon_sets_listed += 1
+        if self.while_listing is not None:
+            self.while_listing()
+        return Source({"metadata": {"namespace": "default", "name": "agent", "uid": "u"}})
 
 
 def test_what_waits_for_its_turn_is_cancelled_by_a_pause(looks: Looks) -> None:
-    looks.made._api = api = Api()  # type: ignore[assignment]
+    api = looks.api
     looks.advance()
     looks.posted[0]()
     looks.advance(stopped=True)
@@ -139,17 +200,17 @@ def test_what_waits_for_its_turn_is_cancelled_by_a_pause(looks: Looks) -> None:
 
 
 def test_while_its_node_recovers_nothing_more_leaves_it(looks: Looks) -> None:
-    looks.made._api = api = Api()  # type: ignore[assignment]
+    api = looks.api
     looks.advance()
-    looks.made.rest("n7", "Fault is good, stabilization window")
+    looks.made.pause("n7", "Fault is good, stabilization window")
     for job in looks.posted:
         job()  # also what was ordered before, and waits for its turn
     assert len(api.asked) == COUNT - 1
     assert looks.advance() == [f"n{n}" for n in range(COUNT)]  # their answers; and n7's rest
     assert looks.posted[COUNT:] == []
-    looks.made.rest("n7", "Fault is good, stabilization window")
+    looks.made.pause("n7", "Fault is good, stabilization window")
     assert looks.advance() == []
-    assert looks.made.go_on("n7") == 1
+    assert looks.made.resume("n7") == 1
     assert looks.advance() == ["n7"]
     looks.posted[COUNT]()
     assert api.asked[-1] == ("p7", False)
@@ -159,15 +220,15 @@ def test_while_its_node_recovers_nothing_more_leaves_it(looks: Looks) -> None:
 
 def test_the_deadline_waits_while_its_node_recovers(looks: Looks) -> None:
     run, other = looks.made.running["n7"], looks.made.running["n8"]
-    looks.made.rest("n7", "good")
+    looks.made.pause("n7", "good")
     looks.advance(500)
-    assert looks.made.go_on("n7") == 500
-    assert looks.made.go_on("n7") == 0
+    assert looks.made.resume("n7") == 500
+    assert looks.made.resume("n7") == 0
     assert run.drain.deadline == other.drain.deadline + 500
 
 
 def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
-    looks.made._api = api = Api()  # type: ignore[assignment]
+    api = looks.api
     looks.advance()
     looks.made.running["n7"].stop.set()
     for job in looks.posted:
@@ -177,27 +238,12 @@ def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
 
 
 def test_what_was_requested_in_dry_run_stays_a_dry_run(looks: Looks) -> None:
-    looks.made._api = api = Api()  # type: ignore[assignment]
+    api = looks.api
     looks.made.config = builders.config(mode="dryRun")
     looks.advance()
     looks.made.config = builders.config()
     looks.posted[0]()
     assert api.asked == [("p0", True)]
-
-
-class Budgets(Api):
-    """Where no budget is ever told of."""
-
-    def budgets(self) -> Any:
-        return self
-
-    def pages(self) -> Any:
-        return iter(())
-
-    def watch(self, *_: Any) -> Any:
-        return iter(())
-
-    def close(self) -> None: ...
 
 
 RAW = {"metadata": {"name": "n7", "uid": "n7", "resourceVersion": "9"}, "spec": {}, "status": {}}
@@ -211,9 +257,8 @@ def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
     looks: Looks, raw: dict[str, Any] | int
 ) -> None:
     """And nothing leaves it. What the loop does not know yet, it is told."""
-    run = looks.made.running["n7"]
-    looks.made.running = {"n7": run}
-    looks.made._api = api = Api(raw)  # type: ignore[assignment]
+    run, api = looks.keep_only("n7"), looks.api
+    api.raw = raw
     run.drain.wave = -1
     delays = []
     for _ in range(8):
@@ -224,8 +269,8 @@ def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
         looks.advance()
         assert looks.posted == []  # not at once
         assert looks.wake is not None
-        delays.append(run.check_at - looks.now)
-        looks.now = run.check_at
+        delays.append(run.check.at - looks.now)
+        looks.now = run.check.at
     assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
     assert [node.name for node in looks.not_ours] == (["n7"] * 8 if raw is RAW else [])
     api.raw = DRAINING
@@ -236,9 +281,8 @@ def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
 
 
 def test_after_a_vain_evaluation_the_next_is_not_missed(looks: Looks) -> None:
-    looks.made.running = {"n7": looks.made.running["n7"]}
-    looks.made._api = Api(503)  # type: ignore[assignment]
-    looks.made.running["n7"].drain.wave = -1
+    looks.api.raw = 503
+    looks.keep_only("n7").drain.wave = -1
     looks.advance()
     looks.posted.pop()()
     looks.advance()
@@ -263,22 +307,49 @@ def test_an_owner_whose_pods_are_left_is_reported_once(looks: Looks) -> None:
 
 
 def test_when_budgets_are_not_watched_any_more_no_drain_believes_them(looks: Looks) -> None:
-    looks.made._api = Budgets()  # type: ignore[assignment]
-    drain = looks.made.running["n7"].drain
-    looks.made._watch_budgets()
-    stop = looks.made._budget_stop
-    assert stop is not None
-    found = budget(1)
-    looks.made._budget_changed(Change(found.id, None, found), stop)
-    assert drain.budgets == {found.uid: found}
-    looks.made._stop_budgets()
-    assert drain.budgets == {}
+    """The watch begins with the first refusal, and ends when no drain needs it any more."""
+    run = looks.keep_only("n7")
+    looks.advance()
+    looks.api.answer = 429
+    looks.posted.pop()()
+    until("they are known", lambda: list(run.drain.budgets.known) == ["b"])
+    late = NodeDrain("late", "late", NOW, NOW + 600, Surroundings(Drain()))
+    looks.made.budgets.begin(RunningDrain(late))
+    assert list(late.budgets.known) == ["b"]
+    run.drain.pod_changed(pod("p7", node="n7"), None)
+    run.drain.watch_on()
+    looks.advance(1)
+    looks.advance(BUDGETS_KEPT)
+    assert list(run.drain.budgets.known) == ["b"]
+    looks.advance(1)
+    assert run.drain.budgets.known == {}
+    assert looks.api.budgets_closed.wait(60)
 
 
-def test_what_was_read_in_one_term_is_not_believed_in_the_next(looks: Looks) -> None:
-    looks.made.running.clear()
-    looks.made._daemon_sets = (0.0, frozenset({("d", "agent", "u")}))
-    rooms = looks.made._rooms
-    looks.made.end_all()
-    assert looks.made._daemon_sets is None
-    assert looks.made._rooms is not rooms
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_what_was_read_in_one_term_is_not_believed_in_the_next(
+    looks: Looks, forgotten: bool
+) -> None:
+    preflight, api = looks.made.preflight, looks.api
+    agent = pod("a", owner_kind="DaemonSet", owner_name="agent", owner_uid="u")
+    departure = Departure("n", "n", (), False, threading.Event())
+    known = frozenset({("default", "agent", "u")})
+    assert preflight.surroundings(departure, [agent]).daemon_sets == known
+    rooms = preflight.rooms
+    if forgotten:
+        looks.made.end_all()
+    assert preflight.surroundings(departure, [agent]).daemon_sets == known
+    assert api.daemon_sets_listed == 1 + forgotten
+    assert (preflight.rooms is rooms) is not forgotten
+
+
+def test_a_list_that_a_term_began_is_not_believed_in_the_next(looks: Looks) -> None:
+    """It is answered only when the term is over."""
+    preflight, api = looks.made.preflight, looks.api
+    agent = pod("a", owner_kind="DaemonSet", owner_name="agent", owner_uid="u")
+    departure = Departure("n", "n", (), False, threading.Event())
+    api.while_listing = looks.made.end_all
+    preflight.surroundings(departure, [agent])
+    api.while_listing = None
+    preflight.surroundings(departure, [agent])
+    assert api.daemon_sets_listed == 2

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.config import Drain
-from selfheal_remediator.drain.engine import STUCK_AFTER, NodeDrain
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import SYSTEM_PRIORITY, Surroundings
 from selfheal_remediator.drain.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
 from selfheal_remediator.kube.informer import Change
@@ -71,7 +72,7 @@ def test_a_drain_whose_pods_are_all_refused_or_overdue_stands_still(outcome: Out
 )
 def test_a_pod_that_may_still_go_is_no_standstill(moving: Pod) -> None:
     made = drain(terminating("b"))
-    made.around = Surroundings(Drain(), daemon_sets=frozenset())
+    made.surroundings_changed(Surroundings(Drain(), daemon_sets=frozenset()))
     made.pod_changed(None, moving)
     assert _look(made, NOW + 85) is None
 

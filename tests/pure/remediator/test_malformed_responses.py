@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kubernetes.client import Configuration
 
 from selfheal_remediator.config import ApiBudget, Config, SettingsError, load_config, parse_config
-from selfheal_remediator.drain.runner import still_draining
+from selfheal_remediator.drain.requests import still_draining
 from selfheal_remediator.failures import ApiFailure, Malformed
 from selfheal_remediator.healing.pod_health import watched_from_json
 from selfheal_remediator.healing.policy import policy_from_json

@@ -1,0 +1,153 @@
+"""The list and watch of one draining node's pods.
+
+PodWatch runs in the thread `pods-NODE`, which also reads what decides whether the drain begins.
+PodNews is what it posts to the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.filters import Surroundings
+from selfheal_remediator.drain.node_pods import node_pod_from_json
+from selfheal_remediator.drain.preflight import Departure, Preflight
+from selfheal_remediator.drain.returns import CLOCK_TOLERANCE
+from selfheal_remediator.drain.running import Callbacks, RunningDrain
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import Collection
+from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent
+from selfheal_remediator.kube.objects import Json, Pod
+from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.pool import Post
+
+log = logging.getLogger(__name__)
+
+
+class PodNews:
+    """What the watch says about one drain's pods. All methods run on the main thread."""
+
+    def __init__(self, run: RunningDrain, preflight: Preflight, callbacks: Callbacks) -> None:
+        self._run, self._preflight, self._callbacks = run, preflight, callbacks
+
+    def changed(self, change: Change[Pod], *, listed: bool) -> None:
+        """A pod changed; listed: a list from the server itself shows it."""
+        drain, old, new = self._run.drain, change.old, change.new
+        late = listed and new is not None and _was_there(new, drain)
+        drain.pod_changed(old, new, late=late)
+        if new is None and old is not None:
+            self._preflight.rooms.left(drain.uid, old.uid)
+        self._run.news = True
+
+    def known(self, around: Surroundings, crowded: str, *, sure: bool) -> None:
+        """All pods are known, and what they need; crowded: why they do not fit elsewhere."""
+        run = self._run
+        if run.stop.is_set():
+            return  # it was ended meanwhile
+        if crowded:
+            run.ended = True
+            self._callbacks.no_room(run.drain, crowded)
+            return
+        run.drain.surroundings_changed(around)
+        run.drain.synced = True
+        run.listed(sure=sure)
+
+    def listed_again(self, *, sure: bool) -> None:
+        """All pods were listed once more; sure: not from a cache."""
+        self._run.listed(sure=sure)
+
+
+def _was_there(pod: Pod, drain: NodeDrain) -> bool:
+    """Whether the pod was made before the drain began: a cache did not show it, it is no return."""
+    return pod.created is None or pod.created < drain.started - CLOCK_TOLERANCE
+
+
+class PodWatch:
+    """See the module. `confirm`, `pending` and `close` are for the main thread."""
+
+    def __init__(
+        self,
+        pods: Collection,
+        departure: Departure,
+        drain: NodeDrain,
+        preflight: Preflight,
+        news: PodNews,
+        post: Post,
+    ) -> None:
+        self._pods, self._departure, self._drain = pods, departure, drain
+        self._preflight, self._news, self._post = preflight, news, post
+        self._source = _CachedFirst(pods)
+        self._reflector: Reflector[Pod] = Reflector(
+            self._source,
+            node_pod_from_json,
+            _pod_id,
+            self._changed,
+            self._synced,
+            self._failed,
+            departure.stop,
+        )
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        name = f"pods-{self._departure.node}"
+        supervision.start("pods", self._reflector.run, self._departure.stop, name=name)
+
+    def confirm(self) -> None:
+        """Have the pods listed from the server itself.
+
+        A lagging cache shows a node without the pods that were bound to it last, or empty.
+        """
+        self._reflector.ask_relist()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a list was asked for and has not begun."""
+        return self._reflector.relist_pending
+
+    def end_watch(self) -> None:
+        """End the watch under way, if it has begun: a pending list is read then."""
+        self._pods.close()
+
+    # -- in the thread ------------------------------------------------------------------
+
+    def _changed(self, change: Change[Pod]) -> None:
+        listed = self._source.listing and not self._source.cached
+        self._post(partial(self._news.changed, change, listed=listed))
+
+    def _synced(self) -> None:
+        sure = not self._source.cached
+        if self._drain.synced:
+            self._post(partial(self._news.listed_again, sure=sure))
+            return
+        pods = list(self._reflector.items.values())
+        around = self._preflight.surroundings(self._departure, pods)
+        crowded = self._preflight.no_room(self._departure, pods, around)
+        self._post(partial(self._news.known, around, crowded, sure=sure))
+
+    def _failed(self, failure: ApiFailure) -> None:
+        log.warning("pods of %s: %s", self._departure.node, failure)
+
+
+def _pod_id(pod: Pod) -> str:
+    return pod.id
+
+
+class _CachedFirst:
+    """Lists from the server's watch cache at first: every eviction is guarded by the pod's uid."""
+
+    def __init__(self, pods: Collection) -> None:
+        self._pods = pods
+        self._listed = False
+        #: Whether the last list was from the cache; and whether it is being posted.
+        self.cached = self.listing = True
+
+    def pages(self) -> Iterator[tuple[list[Json], str]]:
+        self.cached, self._listed, self.listing = not self._listed, True, True
+        return self._pods.pages(cached=self.cached)
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        self.listing = False
+        return self._pods.watch(version, stop)

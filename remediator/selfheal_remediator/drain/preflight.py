@@ -1,0 +1,131 @@
+"""What is read before a drain begins: the pods' volumes and DaemonSets, and whether they fit
+elsewhere. Runs in the threads that watch the pods.
+
+What is not known then, and what pods that come later need, is looked up (see lookups.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from selfheal_remediator.drain.claims import all_daemon_sets, read_claims
+from selfheal_remediator.drain.filters import Fate, Surroundings, of_daemon_set, sort_pod
+from selfheal_remediator.drain.free_capacity import Move, Rooms
+from selfheal_remediator.drain.running import Instructions
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.objects import Node, Pod
+
+log = logging.getLogger(__name__)
+
+DaemonSets = frozenset[tuple[str, str, str]]
+DAEMON_SETS_KEPT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A node (name, uid) that is to be drained; nodes: all; checked: its pods must fit elsewhere;
+    stop: set when the drain was ended."""
+
+    node: str
+    uid: str
+    nodes: tuple[Node, ...]
+    checked: bool
+    stop: threading.Event
+
+    @property
+    def others(self) -> list[Node]:
+        """All nodes but the one that is drained."""
+        return [node for node in self.nodes if node.uid != self.uid]
+
+
+class Preflight:
+    """See the module. Thread-safe."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        instructions: Instructions,
+        own_uid: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self._instructions = api, instructions
+        self._own_uid, self._clock = own_uid, clock
+        self.rooms = Rooms(api)
+        self._daemon_sets = DaemonSetList(api)
+
+    def forget(self) -> None:
+        """What was read in one term of leadership is not believed in the next."""
+        self.rooms, self._daemon_sets = Rooms(self._api), DaemonSetList(self._api)
+
+    def initial(self) -> Surroundings:
+        """What is known before anything was read."""
+        return Surroundings(self._instructions.config.drain, self._own_uid)
+
+    def surroundings(self, departure: Departure, pods: list[Pod]) -> Surroundings:
+        """Facts for sorting the pods."""
+        wanted = frozenset(
+            (pod.namespace, pod.owner_name, pod.owner_uid) for pod in pods if of_daemon_set(pod)
+        )
+        known, gone = self._daemon_sets.known(wanted)
+        found = read_claims(self._api, pods)
+        for claim, failure in found.failed.items():
+            log.warning("claim %s/%s on %s: %s", *claim, departure.node, failure)
+        return Surroundings(
+            self._instructions.config.drain,
+            self._own_uid,
+            known,
+            found.local(departure.others),
+            frozenset(found.failed),
+            gone_daemon_sets=gone,
+            claim_terms=found.terms,
+        )
+
+    def no_room(self, departure: Departure, pods: list[Pod], around: Surroundings) -> str:
+        """Why the pods do not fit elsewhere, empty if they do (or it was not checked)."""
+        if not departure.checked:
+            return ""
+        now = self._clock()
+        going = tuple(
+            pod
+            for pod in pods
+            if pod.deletion is None and sort_pod(pod, around, now).fate is Fate.EVICT
+        )
+        move = Move(departure.uid, going, departure.nodes, around.claim_terms)
+        autoscaler = self._instructions.config.drain.autoscaler
+        return self.rooms.check(move, autoscaler, now, departure.stop)
+
+
+class DaemonSetList:
+    """The DaemonSets as listed last. Thread-safe: several drains that begin share one list."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+        self._lock = threading.Lock()
+        #: When the list was begun, by the monotonic clock, and what it shows.
+        self._listed: tuple[float, DaemonSets] | None = None
+
+    def known(self, wanted: DaemonSets) -> tuple[DaemonSets, frozenset[str]]:
+        """Those that exist, and the uids of the wanted ones that do not.
+
+        What was listed a while ago is believed of those that it shows only.
+        """
+        with self._lock:
+            kept = self._listed
+            fresh = kept is not None and time.monotonic() - kept[0] < DAEMON_SETS_KEPT
+            if kept is not None and fresh and wanted <= kept[1]:
+                return kept[1], frozenset()
+            if not wanted:
+                return frozenset(), frozenset()
+            begun = time.monotonic()
+            try:
+                found = all_daemon_sets(self._api)
+            except ApiFailure as failure:
+                log.warning("DaemonSets cannot be listed, so each one is read: %s", failure)
+                return frozenset(), frozenset()
+            self._listed = (begun, found.known)
+            return found.known, found.gone(wanted)

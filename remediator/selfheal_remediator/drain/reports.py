@@ -1,0 +1,97 @@
+"""What is reported about one drain, and when again. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from selfheal_remediator.drain.blockers import describe
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.kube.objects import Pod
+
+#: What blocks is reported so long (seconds) after it began, and then at most so often.
+BLOCKED_FIRST = 1.0
+BLOCKED_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An Event about the node."""
+
+    reason: str
+    message: str
+    warning: bool = True
+
+
+@dataclass(slots=True)
+class DrainReports:
+    """What was reported about one drain; each method returns what is to be reported now."""
+
+    blocked_since: float | None = None
+    reported_at: float = float("-inf")
+    returned_at: float = float("-inf")
+    deadline_reported: bool = False
+    left: frozenset[str] = field(default_factory=frozenset)
+
+    def pods_left(self, drain: NodeDrain) -> list[Report]:
+        """Pods that returned too often: once for each reason."""
+        fresh = sorted(drain.returned_too_often - self.left)
+        self.left = drain.returned_too_often
+        return [Report("PodsLeftOnNode", f"not evicted: {text}") for text in fresh]
+
+    def deadline_passed(
+        self, drain: NodeDrain, now: float, *, limit: float, on_deadline: str
+    ) -> list[Report]:
+        """The deadline (limit: its seconds) has passed: once."""
+        if now < drain.deadline or self.deadline_reported:
+            return []
+        self.deadline_reported = True
+        text = describe(drain.blockers(now)) or f"{len(drain.evictions)} pods still terminating"
+        message = f"not empty after {limit:g}s (onDeadline: {on_deadline}): {text}"
+        return [Report("DrainDeadlinePassed", message)]
+
+    def blocked(self, drain: NodeDrain, now: float) -> tuple[list[Report], float | None]:
+        """What blocks, at most once a minute; and when to evaluate that again."""
+        blockers = drain.blockers(now)
+        if not blockers:
+            self.blocked_since = None
+            return [], None
+        if self.blocked_since is None:
+            self.blocked_since = now
+        speak_at = max(self.blocked_since + BLOCKED_FIRST, self.reported_at + BLOCKED_EVERY)
+        if now < speak_at:
+            return [], speak_at
+        self.reported_at = now
+        return [Report("DrainBlocked", describe(blockers))], now + BLOCKED_EVERY
+
+    def returned(self, drain: NodeDrain, evicted: tuple[Pod, ...], now: float) -> list[Report]:
+        """What was put on a drained node and is evicted now, at most once a minute."""
+        put = [pod.id for pod in evicted if not drain.evictions[pod.uid].stayed]
+        if not put or now < self.returned_at + BLOCKED_EVERY:
+            return []
+        self.returned_at = now
+        names = ", ".join(put[:3])
+        more = f" and {len(put) - 3} more" if len(put) > 3 else ""
+        text = f"scheduled to the drained node despite its cordon, evicted again: {names}{more}"
+        return [Report("PodsOnDrainedNode", text)]
+
+
+def place_yielded(drain: NodeDrain, now: float) -> Report:
+    """Its drain slot goes to another node's drain."""
+    if drain.standstill.seen is None:  # it was begun by a predecessor
+        text = "other nodes are drained first: more drains are running than allowed"
+        return Report("DrainPaused", text, warning=False)
+    why = describe(drain.blockers(now)) or "its pods cannot be evicted"
+    standing = now - drain.standstill.progress_at
+    text = f"no pod has left for {standing:.0f}s, another node is drained first: {why}"
+    return Report("DrainStalled", text)
+
+
+def place_regained() -> Report:
+    """It has a drain slot again."""
+    text = "its drain continues: a drain slot is free again"
+    return Report("DrainResumed", text, warning=False)
+
+
+def recovering(why: str) -> Report:
+    """Its node recovers, as `why` says."""
+    return Report("DrainPaused", f"no more pods are evicted for now: {why}", warning=False)

@@ -1,0 +1,199 @@
+"""One drain under way: its decisions with what the main thread keeps beside them.
+
+The main thread owns all of this. Workers only read `stop` and `waits`, before they send what was
+ordered a while ago.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.eviction import fallback
+from selfheal_remediator.drain.lookups import Answer, Question
+from selfheal_remediator.drain.reports import DrainReports, Report
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.responses import EvictionResult, Outcome
+from selfheal_remediator.node.drain_clock import DrainClock
+
+
+@dataclass(slots=True)
+class Instructions:
+    """What holds for all drains. Written by the main thread, read by the others too: what waits
+    for its turn is not sent any more once everything is stopped."""
+
+    config: Config
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the loop wants to know. `say` takes (node, uid, reason, message, warning); `not_ours`
+    the node as just read, which is not to be drained any more."""
+
+    done: Callable[[NodeDrain], None]
+    no_room: Callable[[NodeDrain, str], None]
+    nodes: Callable[[], list[Node]]
+    say: Callable[[str, str, str, str, bool], None]
+    evicted: Callable[[Outcome], None]
+    not_ours: Callable[[Node], None]
+    #: Pods came back past the cordon: their counts are to be written down.
+    returned: Callable[[NodeDrain], None]
+
+    def report(self, drain: NodeDrain, report: Report) -> None:
+        """Report something about one drain."""
+        self.say(drain.node, drain.uid, report.reason, report.message, report.warning)
+
+
+@dataclass(slots=True)
+class NodeCheck:
+    """The fresh read of the node before each wave. under_way: its answer is awaited; at: not
+    sooner; in_vain: how often in a row the node could not be read, or was not to be drained."""
+
+    under_way: bool = False
+    at: float = 0.0
+    in_vain: int = 0
+
+    def passed(self) -> None:
+        """The node is still ours to drain."""
+        self.under_way, self.in_vain = False, 0
+
+    def failed(self, now: float) -> None:
+        """It is read again, ever later."""
+        self.under_way = False
+        self.in_vain += 1
+        self.at = now + fallback(Outcome.UNAVAILABLE, self.in_vain)
+
+
+@dataclass(slots=True)
+class Confirmation:
+    """Whether the node's pods were listed from the server itself, not from a cache, which may lag:
+    before that the node does not count as empty. asked: such a list was asked for."""
+
+    asked: bool = False
+    given: bool = False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it was asked for and has not come."""
+        return self.asked and not self.given
+
+
+@dataclass(slots=True)
+class RunningDrain:
+    """One drain. news: something came since its last evaluation; otherwise it is evaluated when
+    `due`. tried: pods (uids) that got an answer. ended: its result is being written down."""
+
+    drain: NodeDrain
+    clock: DrainClock = field(default_factory=lambda: DrainClock(float("inf")))
+    stop: threading.Event = field(default_factory=threading.Event)
+    check: NodeCheck = field(default_factory=NodeCheck)
+    confirmation: Confirmation = field(default_factory=Confirmation)
+    reports: DrainReports = field(default_factory=DrainReports)
+    ended: bool = False
+    #: Since when its node recovers, so that nothing more is to leave it; None = it does not.
+    paused_since: float | None = None
+    tried: set[str] = field(default_factory=set)
+    #: Since when it makes no progress, and when it requests a slot again (see drain_slots.py).
+    standing_since: float | None = None
+    asks_at: float | None = None
+    news: bool = True
+    due: float = 0.0
+
+    # -- read by workers too ------------------------------------------------------------
+
+    def waits(self, now: float) -> bool:
+        """Whether nothing more is to be sent for it now."""
+        return self.paused_since is not None or self.drain.without_place(now)
+
+    # -- time ---------------------------------------------------------------------------
+
+    def credit(self, now: float, *, stopped: bool) -> None:
+        """Time in which nothing may leave the node does not count for its deadline."""
+        idle = stopped or self.paused_since is not None
+        self.drain.deadline += self.clock.credit(now, idle=idle)
+
+    def pause(self, now: float, *, stopped: bool) -> None:
+        """Begin nothing more."""
+        self.paused_since, self.news = now, True
+        self.credit(now, stopped=stopped)
+
+    def resume(self, now: float, *, stopped: bool) -> int:
+        """Returns the seconds that the pause lasted, 0 = there was none."""
+        if self.paused_since is None:
+            return 0
+        seconds = max(1, round(now - self.paused_since))
+        self.paused_since, self.news = None, True
+        self.credit(now, stopped=stopped)
+        return seconds
+
+    def used(self, now: float) -> int:
+        """Seconds of its deadline that are used."""
+        return int(self.clock.used(self.drain.deadline, now))
+
+    def to_note(self, now: float) -> int | None:
+        """The used seconds, if they are to be written down now."""
+        if self.ended or self.drain.after or self.paused_since is not None:
+            return None
+        return self.clock.to_note(self.drain.deadline, now)
+
+    # -- what became of requests --------------------------------------------------------
+
+    def not_sent(self, uid: str) -> None:
+        """The pod's eviction was not sent."""
+        self.news = True
+        self.drain.not_sent(uid)
+
+    def answered(self, uid: str, result: EvictionResult, now: float) -> None:
+        """The answer to the pod's eviction."""
+        self.news = True
+        self.tried.add(uid)
+        self.drain.answered(uid, result, now)
+
+    def looked_up(self, question: Question, answer: Answer | None, now: float) -> None:
+        """The answer to a lookup, None = it could not be read."""
+        self.news = True
+        self.drain.looked_up(question, answer, now)
+
+    def pod_read(self, uid: str, now: float, *, deleted: bool) -> None:
+        """Whether a pod whose eviction was accepted is being deleted."""
+        self.news = True
+        self.drain.checked(uid, now, deleted=deleted)
+
+    def begin_wave(self, wave: int) -> None:
+        """The node was read afresh: it is still ours to drain."""
+        self.news = True
+        self.check.passed()
+        self.drain.begin_wave(wave)
+
+    def check_later(self, now: float) -> None:
+        """No more pods are evicted until the node was read again and is still ours to drain.
+
+        The loop ends the drain when it observes the change too. Its watch may lag, and would
+        restart at once a drain that is ended here.
+        """
+        self.news = True
+        self.check.failed(now)
+        self.drain.wave = -1
+
+    def listed(self, *, sure: bool) -> None:
+        """Its pods were listed, and the changes were posted; sure: not from a cache."""
+        self.news = True
+        self.confirmation.given = self.confirmation.given or sure
+
+    # -- what it is now -----------------------------------------------------------------
+
+    def idle(self, instructions: Instructions) -> bool:
+        """It does nothing because it is not to."""
+        return instructions.stopped or self.paused_since is not None or instructions.config.dry_run
+
+    @property
+    def tried_all(self) -> bool:
+        """In dry-run no pod is evicted: a drain ends when each pod got a dry-run eviction."""
+        clear = self.drain.synced and not self.drain.lookups.pending
+        return clear and all(
+            uid in self.tried or item.terminating for uid, item in self.drain.evictions.items()
+        )

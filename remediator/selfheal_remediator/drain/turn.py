@@ -1,0 +1,142 @@
+"""One drain's turn of the main loop: decide, send what is ordered, report, and when again.
+
+All methods run on the main thread. The decision is NodeDrain.step; the requests are in requests.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from selfheal_remediator.drain.engine import Orders
+from selfheal_remediator.drain.pod_watch import PodWatch
+from selfheal_remediator.drain.reports import Report
+from selfheal_remediator.drain.requests import Requests
+from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+
+#: A drain without news is still evaluated this often, as a fallback.
+LOOK_AGAIN = 10.0
+#: What could not be written down because the node is being changed is tried again.
+BUSY_AGAIN = 0.05
+#: Whether a node is empty is read from the server itself; the answer is checked this often.
+CONFIRM_AGAIN = 1.0
+
+
+class Turn:
+    """See the module."""
+
+    def __init__(
+        self,
+        instructions: Instructions,
+        requests: Requests,
+        callbacks: Callbacks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._instructions, self._requests = instructions, requests
+        self._callbacks, self._clock = callbacks, clock
+
+    def take(self, run: RunningDrain, watch: PodWatch | None, now: float) -> None:
+        """Do what the drain calls for; watch: of its pods."""
+        run.news = False
+        stopped = self._instructions.stopped or run.paused_since is not None
+        orders = run.drain.step(
+            now,
+            on_deadline=self._instructions.config.drain.on_deadline,
+            stopped=stopped,
+            dry_run=self._instructions.config.dry_run,
+        )
+        if orders.done or self._dry_run_done(run, orders):
+            self._end(run, watch)
+        else:
+            self._carry_out(run, orders)
+        moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
+        if run.drain.returns.unsaved and not stopped and not run.ended:
+            self._callbacks.returned(run.drain)
+            moments.append(now + BUSY_AGAIN)
+        moments += self._awaited(run, watch, orders, now)
+        moments += self._note_progress(run, now)
+        run.due = min(moment for moment in moments if moment is not None)
+
+    # -- acting -------------------------------------------------------------------------
+
+    def _dry_run_done(self, run: RunningDrain, orders: Orders) -> bool:
+        """Whether a dry run has tried all that it can."""
+        return self._instructions.config.dry_run and not orders.look_up and run.tried_all
+
+    def _end(self, run: RunningDrain, watch: PodWatch | None) -> None:
+        """Nothing is left to go: that is written down once it is confirmed."""
+        if run.confirmation.given:
+            run.ended = True
+            self._callbacks.done(run.drain)
+            return
+        if watch is None:
+            return
+        if not run.confirmation.asked:
+            run.confirmation.asked = True
+            watch.confirm()
+        if watch.pending:
+            watch.end_watch()  # it may have begun only just now
+
+    def _carry_out(self, run: RunningDrain, orders: Orders) -> None:
+        check = run.check
+        if orders.new_wave is not None and not check.under_way and self._clock() >= check.at:
+            self._requests.check_node(run, orders.new_wave)
+        if run.drain.after and orders.evict:
+            self._say(run, run.reports.returned(run.drain, orders.evict, self._clock()))
+        for question in orders.look_up:
+            self._requests.look_up(run, question)
+        for pod in orders.check:
+            self._requests.read_pod(run, pod)
+        for pod in orders.evict:
+            self._requests.remove(run, pod, delete=False)
+        for pod in orders.delete:
+            self._requests.remove(run, pod, delete=True)
+
+    # -- reporting ----------------------------------------------------------------------
+
+    def _report(self, run: RunningDrain, now: float) -> float | None:
+        """Report what there is to report; returns when to evaluate again."""
+        drain, reports = run.drain, run.reports
+        self._say(run, reports.pods_left(drain))
+        if run.paused_since is not None:
+            return None
+        if not run.ended:
+            on_deadline = self._instructions.config.drain.on_deadline
+            limit = run.clock.limit
+            passed = reports.deadline_passed(drain, now, limit=limit, on_deadline=on_deadline)
+            self._say(run, passed)
+        blocked, again = reports.blocked(drain, now)
+        self._say(run, blocked)
+        return again
+
+    def _say(self, run: RunningDrain, reports: list[Report]) -> None:
+        for report in reports:
+            self._callbacks.report(run.drain, report)
+
+    # -- when again ---------------------------------------------------------------------
+
+    def _awaited(
+        self, run: RunningDrain, watch: PodWatch | None, orders: Orders, now: float
+    ) -> Iterator[float]:
+        """When to evaluate again for what the drain waits for."""
+        if orders.new_wave is not None and not run.check.under_way:
+            yield run.check.at
+        if orders.done:
+            yield now + BUSY_AGAIN
+        if run.confirmation.awaited:
+            pending = watch is not None and watch.pending
+            yield now + (BUSY_AGAIN if pending else CONFIRM_AGAIN)
+
+    def _note_progress(self, run: RunningDrain, now: float) -> list[float]:
+        """Whether it makes no progress; returns when to evaluate again."""
+        drain, before = run.drain, (run.standing_since, run.asks_at)
+        idle = run.idle(self._instructions)
+        run.standing_since = None if idle else drain.standing_since(now)
+        run.asks_at = drain.asks_for_place_at(now)
+        moments = [
+            drain.standstill.due,
+            run.asks_at,
+            drain.deadline if drain.without_place(now) else None,
+        ]
+        later = [moment for moment in moments if moment is not None and moment > now]
+        # The planner is to hear of it.
+        return [*later, now + BUSY_AGAIN] if before != (run.standing_since, run.asks_at) else later
