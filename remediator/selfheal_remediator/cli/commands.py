@@ -20,7 +20,7 @@ from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.config import Config, Environment, load_config
 from selfheal_remediator.failures import ApiFailure, Failure
 from selfheal_remediator.kube.client import KubernetesApi, load_configuration
-from selfheal_remediator.kube.election import (
+from selfheal_remediator.kube.lease import (
     LABEL,
     PAUSE_KEY,
     LeaseView,

@@ -23,8 +23,8 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread
-from selfheal_remediator.kube.election import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.objects import Budget, Node, Pod
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind

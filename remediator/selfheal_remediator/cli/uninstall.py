@@ -15,7 +15,7 @@ from urllib.parse import quote
 from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.election import STOP_FOR_KEY, STOP_KEY, LeaseView
+from selfheal_remediator.kube.lease import STOP_FOR_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.node.actions import Action, Kind

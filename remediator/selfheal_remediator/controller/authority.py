@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from selfheal_remediator.kube.election import PAUSE_KEY, Stop
+from selfheal_remediator.kube.lease import PAUSE_KEY, Stop
 from selfheal_remediator.node.actions import Kind
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import Collection, KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
-from selfheal_remediator.kube.election import LABEL, LeaseView, lease_from_json
+from selfheal_remediator.kube.lease import LABEL, LeaseView, lease_from_json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.node.external_claims import (
     LEASE_NAMESPACE,

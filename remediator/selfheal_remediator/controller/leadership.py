@@ -13,7 +13,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.controller.mode import time_text
 from selfheal_remediator.controller.node_feed import warn_of_unknown_conditions
 from selfheal_remediator.controller.parts import Parts
-from selfheal_remediator.kube.election import trusted_annotations
+from selfheal_remediator.kube.lease import trusted_annotations
 from selfheal_remediator.kube.observe_first import text_of
 
 log = logging.getLogger(__name__)

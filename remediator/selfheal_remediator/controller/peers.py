@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.kube.lease import LeaseView
 
 #: Seconds beyond a Lease's duration before it counts as dead: it is read only now and then.
 MARGIN = 45.0

@@ -15,7 +15,7 @@ from typing import Any
 
 from selfheal_remediator.failures import Malformed
 from selfheal_remediator.kube.decoding import Unread, moment
-from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.kube.lease import LeaseView
 from selfheal_remediator.kube.objects import as_name, as_text
 from selfheal_remediator.kube.responses import understood
 

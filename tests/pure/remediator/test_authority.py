@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfheal_remediator.controller.authority import Authority
-from selfheal_remediator.kube.election import PAUSE_KEY, STOP_KEY
+from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
 from selfheal_remediator.kube.observe_first import text_of
 from selfheal_remediator.node.actions import Kind
 from tests.pure.remediator.builders import NOW

@@ -12,7 +12,7 @@ import pytest
 
 from selfheal_remediator.__main__ import main
 from selfheal_remediator.cli.commands import uncordon_patch
-from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
+from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi

@@ -11,8 +11,8 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.kube.election import PAUSE_KEY
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state

@@ -8,7 +8,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.claims_reader import ClaimsReader
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.kube.lease import LeaseView
 from selfheal_remediator.node.assessment import Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess

@@ -11,8 +11,11 @@ import pytest
 from selfheal_remediator.config import LeaseSettings
 from selfheal_remediator.failures import NotLeader
 from selfheal_remediator.kube import election as leader_module
-from selfheal_remediator.kube.election import Leader, LeaseView, lease_from_json
+from selfheal_remediator.kube.candidacy import Candidacy, free_in
+from selfheal_remediator.kube.election import Leader
+from selfheal_remediator.kube.fence import Fence
 from selfheal_remediator.kube.informer import Change, WatchEvent
+from selfheal_remediator.kube.lease import LeaseView, lease_from_json
 from selfheal_remediator.kube.responses import Answer
 from tests.pure.remediator import json_patch
 
@@ -101,8 +104,8 @@ class Client:
 class Candidate:
     """One process."""
 
-    def __init__(self, server: Server, name: str) -> None:
-        self.client = Client(server)
+    def __init__(self, server: Server, name: str, client: Client | None = None) -> None:
+        self.client = client or Client(server)
         self.said: list[bool] = []
         self.annotations: list[Mapping[str, str]] = []
         self.leader = Leader(
@@ -194,7 +197,7 @@ def test_news_that_are_over_do_not_lift_a_pause(candidates: tuple[Candidate, Can
         server.change({**before, "metadata": meta})
     _until(lambda: one.leader.annotations == {"selfheal.dev/paused": "why"})
     said = len(one.annotations)
-    one.leader._changed(Change("l", None, lease_from_json(before)))
+    one.leader.record.heard(Change("l", None, lease_from_json(before)))
     assert one.leader.annotations == {"selfheal.dev/paused": "why"}
     assert len(one.annotations) == said
 
@@ -266,8 +269,18 @@ def test_a_lease_that_keeps_all_away_for_long_is_reported_once(
         assert "delete the Lease" in said[0]
         ticked = one.leader.last_tick
         _until(lambda: one.leader.last_tick > ticked)  # or the process would be restarted
-        one.leader._news.set()
-        _until(lambda: not one.leader._news.is_set())
+        looks = 0
+
+        def counted() -> str:
+            nonlocal looks
+            looks += 1
+            return ""
+
+        one.leader.unfit = counted
+        one.leader.give_up("wakes it")
+        _until(lambda: looks > 0)
+        ticked = one.leader.last_tick
+        _until(lambda: one.leader.last_tick > ticked)
         assert len(said) == 1
         assert not one.may_write
     finally:
@@ -299,3 +312,102 @@ def test_a_lease_that_changed_hands_as_often_as_can_be_counted_is_taken_over() -
         assert server.raw["spec"]["leaseTransitions"] == 2**31 - 1
     finally:
         one.leader.close()
+
+
+class Refusing(Client):
+    """Answers a take, or a renewal, when the test lets it."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.hold = False
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def write(self, method: str, path: str, body: Any, **more: Any) -> Answer:
+        answer = super().write(method, path, body, **more)
+        if self.hold:
+            self.hold = False
+            self.asked.set()
+            assert self.answer.wait(60)
+        return answer
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_an_answer_that_comes_after_the_end_opens_no_fence(leads: bool) -> None:
+    server = Server()
+    one = Candidate(server, "one", Refusing(server))
+    client = one.client
+    assert isinstance(client, Refusing)
+    client.hold = not leads
+    one.leader.start()
+    if leads:
+        _until(lambda: one.may_write)
+        client.hold = True
+    assert client.asked.wait(60)
+    one.leader.close()
+    client.answer.set()
+    _until(lambda: "lease" not in {thread.name for thread in threading.enumerate()})
+    assert not one.may_write
+    assert not one.leader.leading
+    assert one.said == ([True] if leads else [])
+
+
+def test_a_fence_that_was_closed_opens_for_no_answer() -> None:
+    """What a leader's thread does just before it hears of the end."""
+    fence = Fence(60)
+    assert fence.begin(time.monotonic())
+    assert fence.check() == 1
+    assert fence.close()
+    fence.extend(time.monotonic())
+    assert not fence.begin(time.monotonic())
+    with pytest.raises(NotLeader):
+        fence.check()
+    assert not fence.close()
+
+
+def test_each_term_has_its_own_number_and_ends_by_itself() -> None:
+    fence = Fence(60)
+    numbers = []
+    for _ in range(3):
+        fence.begin(time.monotonic())
+        numbers.append(fence.check())
+        fence.end()
+        fence.extend(time.monotonic())  # the answer to a renewal of the term that has ended
+        with pytest.raises(NotLeader):
+            fence.check()
+    assert numbers == [1, 2, 3]
+    fence.begin(time.monotonic() - 61)
+    assert fence.expired
+    with pytest.raises(NotLeader):
+        fence.check()
+
+
+def _view(holder: str, duration: float) -> LeaseView:
+    return LeaseView("l", "ns", "u", "1", holder, "", 0, duration, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("view", "seconds"),
+    [
+        (None, 0),
+        (_view("", 99), 0),
+        (_view("me", 99), 0),
+        (_view("other", 20), 20 - 5),
+        (_view("other", 1), 15 - 5),
+        (_view("other", 0), 15 - 5),
+    ],
+)
+def test_when_a_lease_can_be_taken(view: LeaseView | None, seconds: float) -> None:
+    assert free_in(view, 100.0, "me", 15.0, 105.0) == seconds
+    assert free_in(view, 100.0, "me", 15.0, 999.0) == 0
+
+
+def test_a_lease_that_is_refused_again_and_again_is_left_alone_ever_longer() -> None:
+    candidacy, pauses = Candidacy(15.0), []
+    for _ in range(9):
+        candidacy.lost(100.0)
+        pauses.append(max(0.0, candidacy.not_before - 100.0))
+    assert pauses == pytest.approx([0, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15])
+    candidacy.renewed()
+    candidacy.not_before = 0.0
+    candidacy.lost(100.0)
+    assert candidacy.not_before == 0.0

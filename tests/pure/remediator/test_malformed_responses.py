@@ -24,8 +24,8 @@ from selfheal_remediator.failures import ApiFailure, Malformed
 from selfheal_remediator.healing.pod_health import watched_from_json
 from selfheal_remediator.healing.policy import policy_from_json
 from selfheal_remediator.kube.client import KubernetesApi, Permission
-from selfheal_remediator.kube.election import lease_from_json
 from selfheal_remediator.kube.informer import Change, Reflector
+from selfheal_remediator.kube.lease import lease_from_json
 from selfheal_remediator.kube.objects import Node, budget_from_json, node_from_json, pod_from_json
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind

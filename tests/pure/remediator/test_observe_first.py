@@ -14,7 +14,7 @@ from selfheal_remediator.cli.tables import status_text
 from selfheal_remediator.config import Config, SettingsError, parse_config
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.kube.lease import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
 

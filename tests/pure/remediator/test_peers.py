@@ -1,7 +1,7 @@
 """One remediator acts in a cluster: the oldest whose Lease lives."""
 
 from selfheal_remediator.controller.peers import MARGIN, Peers
-from selfheal_remediator.kube.election import LeaseView
+from selfheal_remediator.kube.lease import LeaseView
 
 
 def lease(name: str, created: float, renewed: str = "1", holder: str = "pod") -> LeaseView:

@@ -8,7 +8,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.kube.election import LABEL, PAUSE_KEY, STOP_KEY
+from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, advance, node, running, stamp, until

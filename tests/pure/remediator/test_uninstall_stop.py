@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfheal_remediator.kube import observe_first
-from selfheal_remediator.kube.election import LONGEST_STOP, STOP_FOR_KEY, STOP_KEY, Stop
+from selfheal_remediator.kube.lease import LONGEST_STOP, STOP_FOR_KEY, STOP_KEY, Stop
 from tests.pure.remediator.builders import NOW
 
 
