@@ -11,7 +11,7 @@ from selfheal_remediator import run as service
 from selfheal_remediator.cli import commands
 from selfheal_remediator.config import SettingsError
 from selfheal_remediator.failures import ApiFailure, Failure
-from selfheal_remediator.kube.client import NoCluster
+from selfheal_remediator.kube.access import NoCluster
 
 EPILOG = """\
 exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 a permission is missing

@@ -24,9 +24,11 @@ from selfheal_remediator.drain import autoscaler
 from selfheal_remediator.failures import Failure
 from selfheal_remediator.health import serve
 from selfheal_remediator.kube import custom_resources
-from selfheal_remediator.kube.client import KubernetesApi, Permission, load_configuration
+from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.threads import supervision
 

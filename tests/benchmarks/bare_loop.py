@@ -11,14 +11,10 @@ from pathlib import Path
 
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.client import KubernetesApi, load_configuration
+from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.client import KubernetesApi
 
 AGENT = "bare-loop"
-
-
-class _Api(KubernetesApi):
-    def _headers(self, content_type: str | None) -> dict[str, str]:
-        return {**super()._headers(content_type), "User-Agent": AGENT}
 
 
 class Loop:
@@ -27,7 +23,8 @@ class Loop:
     def __init__(self, kubeconfig: Path, condition: str, *, drain: bool) -> None:
         access, _ = load_configuration(kubeconfig)
         budget = ApiBudget.model_validate({"qps": 10000, "burst": 10000, "maxInFlight": 64})
-        self._api = _Api(access, "default", budget)
+        self._api = KubernetesApi(access, "default", budget)
+        self._api.transport.user_agent = AGENT
         self._condition, self._drain = condition, drain
         self._pool = ThreadPoolExecutor(64)
         self._refused: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()

@@ -20,7 +20,8 @@ from ci.cluster import Cluster
 from ci.cluster.kwok import node as kwok_node
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.client import Collection, KubernetesApi, load_configuration
+from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.client import Collection, KubernetesApi
 
 CONDITION = "BenchFault"
 PATIENCE = 600.0
@@ -148,20 +149,14 @@ class Openings(_Watching):
                 raise SystemExit(f"the budget opened, but pod {count} did not go")
 
 
-class _Api(KubernetesApi):
-    """Not to be taken for the tool that is measured."""
-
-    def _headers(self, content_type: str | None) -> dict[str, str]:
-        return {**super()._headers(content_type), "User-Agent": "bench"}
-
-
 class Stage:
     """The cluster, with as many ready nodes as a row asks for."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.kubeconfig, self.audit_log = cluster.kubeconfig, cluster.layout.audit_log
         access, _ = load_configuration(cluster.kubeconfig)
-        self.api = _Api(access, "default", ApiBudget(qps=10000, burst=10000))
+        self.api = KubernetesApi(access, "default", ApiBudget(qps=10000, burst=10000))
+        self.api.transport.user_agent = "bench"  # not the tool that is measured
         self.names: list[str] = []
         self._rows = 0
         owner = self._owner_of_pods()

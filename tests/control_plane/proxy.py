@@ -8,7 +8,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from selfheal_remediator.kube.client import load_configuration
+from selfheal_remediator.kube.access import load_configuration
 
 #: Asked once at the start, before anything is done.
 _PREPARATION = "selfsubjectaccessreviews"

@@ -21,7 +21,8 @@ import yaml
 
 from ci.cluster.kwok import node as kwok_node
 from selfheal_remediator.config import ApiBudget
-from selfheal_remediator.kube.client import KubernetesApi, load_configuration
+from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.client import KubernetesApi
 from tests.control_plane.launcher import Launcher
 
 Json = dict[str, Any]

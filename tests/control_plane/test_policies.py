@@ -179,7 +179,8 @@ def test_a_wrong_port_is_refused(refusing: Callable[[Json], Answer], port: int |
 def refusing(cluster: Any) -> Callable[[Json], Answer]:
     """Asks the API server for a policy that it may refuse; nothing is kept."""
     from selfheal_remediator.config import ApiBudget
-    from selfheal_remediator.kube.client import KubernetesApi, load_configuration
+    from selfheal_remediator.kube.access import load_configuration
+    from selfheal_remediator.kube.client import KubernetesApi
 
     access, _ = load_configuration(cluster.kubeconfig)
     api = KubernetesApi(access, "default", ApiBudget(qps=1000, burst=1000))

@@ -19,7 +19,8 @@ from selfheal_remediator.cli.inspection import ClusterStatus
 from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.config import Config, Environment, load_config
 from selfheal_remediator.failures import ApiFailure, Failure
-from selfheal_remediator.kube.client import KubernetesApi, load_configuration
+from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.lease import (
     LABEL,
     PAUSE_KEY,

@@ -103,7 +103,7 @@ def remediator(
 ) -> Iterator[Remediator]:
     """The real thing with real threads, its door open to the story's server."""
     # A disturbed watch may fall silent; a real server sends a bookmark a minute, this one none.
-    monkeypatch.setattr("selfheal_remediator.kube.client.WATCH_SILENCE", 3.0)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.WATCH_SILENCE", 3.0)
     caplog.set_level(logging.ERROR)
     with running(story.api, CONFIG) as made:
         yield made

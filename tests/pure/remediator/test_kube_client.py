@@ -15,8 +15,10 @@ from kubernetes.client import Configuration
 
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure, NotLeader
-from selfheal_remediator.kube.client import PAGE, WATCH_SILENCE, KubernetesApi
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.collection import PAGE
 from selfheal_remediator.kube.rate_limit import URGENT_WAIT
+from selfheal_remediator.kube.transport import WATCH_SILENCE
 from tests.pure.remediator.loopback import LoopbackServer
 
 
@@ -68,7 +70,7 @@ def access(server: Server) -> Configuration:
 @pytest.fixture
 def api(access: Configuration, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
     """The real door, which waits for nothing between two tries."""
-    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
 
 
@@ -132,7 +134,7 @@ def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
         cordoned = False  # it ran out meanwhile
 
     api.fence = fence
-    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", sleep)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
     api.budget.close_for(32)
     with pytest.raises(NotLeader):
         api.evict("d", "p", "u", None)
@@ -153,7 +155,7 @@ def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
 
     api.dry_run = rehearsed
     api.fence = lambda: (1, stops)
-    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", sleep)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
     api.budget.close_for(32)
     for change in (
         lambda: api.patch_node("n", []),
@@ -169,7 +171,7 @@ def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", slept.append)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", slept.append)
     api.budget.close_for(32)
     assert api.write("PATCH", "/lease", [], fenced=False, ignore_dry_run=True).ok
     assert slept == [URGENT_WAIT]

@@ -23,10 +23,11 @@ from selfheal_remediator.drain.requests import still_draining
 from selfheal_remediator.failures import ApiFailure, Malformed
 from selfheal_remediator.healing.pod_health import watched_from_json
 from selfheal_remediator.healing.policy import policy_from_json
-from selfheal_remediator.kube.client import KubernetesApi, Permission
+from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Reflector
 from selfheal_remediator.kube.lease import lease_from_json
 from selfheal_remediator.kube.objects import Node, budget_from_json, node_from_json, pod_from_json
+from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, parse_state
@@ -244,7 +245,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
     """The real door, which waits for nothing between two tries."""
-    monkeypatch.setattr("selfheal_remediator.kube.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     access = Configuration()
     access.host = server.url
     return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))

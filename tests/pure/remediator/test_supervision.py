@@ -11,11 +11,11 @@ import pytest
 
 from selfheal_remediator.config import ApiBudget, Config
 from selfheal_remediator.failures import ApiFailure, Expired
-from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Reflector
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.rate_limit import Budget
 from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.kube.transport import Transport
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
 from tests.pure.remediator.fake_api import FakeApi
@@ -49,9 +49,9 @@ def _cordoned(api: FakeApi) -> bool:
 def test_a_cordon_whose_request_raises_is_tried_again(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch, error: Exception, verb: str
 ) -> None:
-    raised, send = threading.Event(), KubernetesApi.send
+    raised, send = threading.Event(), Transport.send
 
-    def once(self: KubernetesApi, method: str, path: str, *args: Any, **values: Any) -> Answer:
+    def once(self: Transport, method: str, path: str, *args: Any, **values: Any) -> Answer:
         first = method == "PATCH" and not raised.is_set()
         read_after = method == verb == "GET" and raised.is_set() and not again.is_set()
         if path == f"{NODES}/bad" and (first or read_after):
@@ -60,7 +60,7 @@ def test_a_cordon_whose_request_raises_is_tried_again(
         return send(self, method, path, *args, **values)
 
     again = threading.Event()
-    monkeypatch.setattr(KubernetesApi, "send", once)
+    monkeypatch.setattr(Transport, "send", once)
     with running(api, CORDON):
         api.put(f"{NODES}/bad", node("bad", "True"))
         until("it is cordoned", lambda: _cordoned(api))
@@ -71,15 +71,15 @@ def test_a_cordon_whose_request_raises_is_tried_again(
 def test_a_node_watch_that_cannot_be_opened_continues(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    raised, open_watch = threading.Event(), KubernetesApi.open_watch
+    raised, open_watch = threading.Event(), Transport.open_watch
 
-    def once(self: KubernetesApi, path: str, query: Any) -> Any:
+    def once(self: Transport, path: str, query: Any) -> Any:
         if path == NODES and not raised.is_set():
             raised.set()
             raise error
         return open_watch(self, path, query)
 
-    monkeypatch.setattr(KubernetesApi, "open_watch", once)
+    monkeypatch.setattr(Transport, "open_watch", once)
     with running(api, CORDON):
         until("it raised", raised.is_set)
         api.put(f"{NODES}/bad", node("bad", "True"))

@@ -133,7 +133,7 @@ class Story:
 def story(monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     monkeypatch.setattr("selfheal_remediator.node.unanswered.FIRST_RETRY", 0.01)
     monkeypatch.setattr("selfheal_remediator.node.unanswered.LONGEST_RETRY", 0.1)
-    monkeypatch.setattr("selfheal_remediator.kube.client.GET_ATTEMPTS", 1)
+    monkeypatch.setattr("selfheal_remediator.kube.transport.GET_ATTEMPTS", 1)
     made = Story()
     yield made
     made.api.close()
