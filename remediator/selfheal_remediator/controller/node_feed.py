@@ -102,8 +102,8 @@ class NodeFeed:
         reflector = self.reflector
         self._post(partial(self._planner.leave_out, self._unread()))
         nodes = tuple(reflector.items.values())
-        self._post(partial(self._went_back, nodes, reflector.list_version))
-        self._post(partial(self.all_known, reflector.answers))
+        self._post(partial(self._went_back, nodes, reflector.last_list.version))
+        self._post(partial(self.all_known, reflector.last_list.answers))
 
     def _unread(self) -> int:
         """How many nodes cannot be read and are not known from before."""

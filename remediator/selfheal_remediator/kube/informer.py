@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 from selfheal_remediator.failures import ApiFailure, Expired, Malformed
-from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
+from selfheal_remediator.kube.decoding import UnreadObjects
 from selfheal_remediator.kube.objects import Json, as_name
 from selfheal_remediator.kube.responses import understood
+from selfheal_remediator.kube.store import Change, ObjectStore, T, WatchEvent, differences
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.supervision import Unexpected
 
-
-class Item(Protocol):
-    """What a reflector can keep: something with a uid."""
-
-    @property
-    def uid(self) -> str: ...
+__all__ = ["Change", "Reflector", "Source", "WatchEvent", "differences", "version_number"]
 
 
 def version_number(version: str) -> int:
     """A resourceVersion for comparing: of one collection the later one is higher."""
     return int(version) if version.isdigit() else 0
-
-
-T = TypeVar("T", bound=Item)
-
-
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
-    """One object changed. `new` None = deleted; `old` None = first observed.
-
-    restored: the server itself went back in time (etcd was restored), so `new` counts though its
-    version is lower than one that is known.
-    """
-
-    key: str
-    old: T | None
-    new: T | None
-    restored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """One decoded line of a watch; `raw` is the object (for ERROR: a Status)."""
-
-    type: str
-    raw: Json
 
 
 class Source(Protocol):
@@ -63,20 +34,6 @@ class Source(Protocol):
         """Events since `version` until the server ends it. Raises ApiFailure, Expired."""
 
 
-def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T]]:
-    """What a relist changed, deletes included; a same key with another uid is a delete first."""
-    for key, before in old.items():
-        after = new.get(key)
-        if after is None or after.uid != before.uid:
-            yield Change(key, before, None)
-    for key, after in new.items():
-        known = old.get(key)
-        if known is None or known.uid != after.uid:
-            yield Change(key, None, after)
-        elif known != after:
-            yield Change(key, known, after)
-
-
 #: If a watch gave no sign of life for so long (seconds), nothing is started on its data.
 WATCH_LOST = 120.0
 
@@ -87,6 +44,57 @@ EXPIRED_EVERY = 60.0
 
 #: A watch that ends sooner (seconds) is tried again with a growing delay.
 SHORTEST_WATCH = 1.0
+
+
+class RelistRequests:
+    """Requests to have everything read again, from any thread. Each has a number."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._again = threading.Event()
+
+    def ask(self) -> int:
+        """One more; returns its number."""
+        self._last += 1
+        self._again.set()
+        return self._last
+
+    @property
+    def pending(self) -> bool:
+        """Whether one was made and no list has begun since."""
+        return self._again.is_set()
+
+    def begin(self) -> int:
+        """A list begins: returns the last request, which it answers."""
+        self._again.clear()
+        return self._last
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a watch is. version: the last one that was processed: a broken watch continues from
+    there, not from its start, otherwise old events would be reported again; None = list everything.
+    heard: the last one that was heard of, kept also when everything is to be read.
+    """
+
+    version: str | None = None
+    heard: str = ""
+
+    def listed(self, version: str) -> bool:
+        """A list shows this version; returns whether the server went back in time."""
+        before = version_number(self.heard)
+        self.heard = version
+        return 0 < version_number(version) < before
+
+
+@dataclass(frozen=True, slots=True)
+class LastList:
+    """The last complete list. begun: monotonic time at which it was begun; version: it shows
+    everything in; answers: the last request for a list that it answers."""
+
+    begun: float = 0.0
+    version: int = 0
+    answers: int = 0
 
 
 class Reflector(Generic[T]):
@@ -110,43 +118,39 @@ class Reflector(Generic[T]):
         on_failure: Callable[[ApiFailure], None],
         stop: threading.Event,
     ) -> None:
-        self._source, self._decode, self._key = source, decode, key
+        self._source, self._stop = source, stop
         self._on_change, self._on_sync, self._on_failure = on_change, on_sync, on_failure
-        self._stop = stop
-        self.items: dict[str, T] = {}
-        #: What cannot be read.
-        self.unread = UnreadObjects()
+        self._store: ObjectStore[T] = ObjectStore(decode, key, on_failure)
         #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
         self.last_contact = time.monotonic()
-        #: Monotonic time at which the last complete list was begun.
-        self.list_begun = 0.0
-        #: The version that the last complete list shows everything in.
-        self.list_version = 0
-        #: The last request for a list (see ask_relist) that the last complete list answers.
-        self.answers = 0
-        self._asked = 0
+        self.last_list = LastList()
+        self.requests = RelistRequests()
+        self._position = Position()
         self._watching_since = float("inf")
-        self._again = threading.Event()
-        #: The last version that was processed: a broken watch continues from there, not from its
-        #: start, otherwise old events would be reported again. None = list everything.
-        self._version: str | None = None
-        #: The last version that was heard of, kept also when everything is to be read.
-        self._heard = ""
+
+    @property
+    def items(self) -> Mapping[str, T]:
+        """What is known, by key."""
+        return self._store.items
+
+    @property
+    def unread(self) -> UnreadObjects:
+        """What cannot be read."""
+        return self._store.unread
 
     def ask_relist(self) -> int:
         """Have everything read again; the caller also ends the watch under way.
 
         Returns the request's number: it is answered by a list that was begun after it, which
-        `answers` says while on_sync is called. A list that was under way does not answer it.
+        `last_list.answers` says while on_sync is called. A list that was under way does not
+        answer it.
         """
-        self._asked += 1
-        self._again.set()
-        return self._asked
+        return self.requests.ask()
 
     @property
     def relist_pending(self) -> bool:
         """Whether a complete read was asked for and has not begun."""
-        return self._again.is_set()
+        return self.requests.pending
 
     def run(self) -> None:
         """List, then watch, until `stop` is set."""
@@ -157,9 +161,9 @@ class Reflector(Generic[T]):
             if lived:
                 failures = 0
             if isinstance(failure, Expired | Unexpected | Malformed):
-                self._version = None  # a watch would end at the same event again
+                self._position.version = None  # a watch would end at the same event again
             fresh = failure is None or isinstance(failure, Expired)
-            if self._again.is_set() or (lived and fresh):
+            if self.requests.pending or (lived and fresh):
                 continue  # it was ended for a list, or has ended as every watch does
             failures += 1
             if isinstance(failure, Expired):
@@ -177,13 +181,12 @@ class Reflector(Generic[T]):
         self._watching_since = float("inf")
         try:
             with supervision.expected("watch", "this list and watch"):
-                while self._version is None or self._again.is_set():
-                    self._again.clear()
-                    self._version = None  # until it is read: a list that fails is tried again
-                    self._version = self.relist()
+                while self._position.version is None or self.requests.pending:
+                    self._position.version = None  # until it is read: a failed list is tried again
+                    self._position.version = self.relist()
                 self._watching_since = time.monotonic()
                 try:
-                    self._watch(self._version)
+                    self._watch(self._position.version)
                 finally:
                     if (
                         time.monotonic() - max(self._watching_since, self.last_contact)
@@ -191,47 +194,27 @@ class Reflector(Generic[T]):
                     ):
                         # Not even a bookmark: a server that went back in time (etcd was restored)
                         # tells nothing until its versions have caught up with ours.
-                        self._version = None
+                        self._position.version = None
         except ApiFailure as failure:
             return failure
         return None
 
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""
-        fresh: dict[str, T] = {}
-        unread: list[Unread] = []
-        version = ""
-        begun, asked = time.monotonic(), self._asked
+        begun, asked, version = time.monotonic(), self.requests.begin(), ""
+        listing = self._store.listing()
         for raws, page_version in self._source.pages():
             version = page_version
-            for item in decode_each(raws, self._decode, unread):
-                fresh[self._key(item)] = item
+            listing.add(raws)
             raws.clear()
-        self._keep_unread(fresh, unread)
-        restored = 0 < version_number(version) < version_number(self._heard)
-        self._heard = version
-        changes = list(differences(self.items, fresh))
-        self.items = fresh
-        self.list_begun, self.answers = begun, asked
-        self.list_version = version_number(version)
+        changes = self._store.replace(listing)
+        restored = self._position.listed(version)
+        self.last_list = LastList(begun, version_number(version), asked)
         self.last_contact = time.monotonic()
         for change in changes:
             self._on_change(replace(change, restored=True) if restored else change)
         self._on_sync()
         return version
-
-    def _keep_unread(self, fresh: dict[str, T], unread: list[Unread]) -> None:
-        """What cannot be read now still is as it was read last. Raises Malformed."""
-        nameless = [item for item in unread if not item.uid]
-        if nameless and not fresh:
-            raise Malformed(nameless[0].problem)  # no list of an API server
-        uids = {item.uid for item in unread}
-        for key, item in self.items.items():
-            # One that does not say which it is can be any that is missing.
-            if key not in fresh and (nameless or item.uid in uids):
-                fresh[key] = item
-        for new in self.unread.replace(unread):
-            self._on_failure(Malformed(str(new)))
 
     def _watch(self, version: str) -> None:
         for event in self._source.watch(version, self._stop):
@@ -241,39 +224,6 @@ class Reflector(Generic[T]):
             with understood("an event of a watch"):
                 seen = as_name(event.raw["metadata"]["resourceVersion"])
             if event.type != "BOOKMARK":
-                self._apply(event)
-            self._version = self._heard = seen
-
-    def _apply(self, event: WatchEvent) -> None:
-        try:
-            item = self._decode(event.raw)
-        except Malformed as failure:
-            self._apply_unread(event.type, Unread.of(event.raw, failure), failure)
-            return
-        self.unread.discard(item.uid)
-        key = self._key(item)
-        old = self.items.get(key)
-        if event.type == "DELETED":
-            self.items.pop(key, None)
-            if old is not None:
-                self._on_change(Change(key, old, None))
-            return
-        self.items[key] = item
-        if old is not None and old.uid != item.uid:
-            self._on_change(Change(key, old, None))
-            old = None
-        self._on_change(Change(key, old, item))
-
-    def _apply_unread(self, kind: str, unread: Unread, failure: Malformed) -> None:
-        """Raises Malformed when it does not say which object it is: all are listed then."""
-        if not unread.uid:
-            raise failure
-        if kind != "DELETED":
-            if self.unread.add(unread):
-                self._on_failure(Malformed(str(unread)))
-            return
-        self.unread.discard(unread.uid)
-        for key, old in list(self.items.items()):
-            if old.uid == unread.uid:
-                del self.items[key]
-                self._on_change(Change(key, old, None))
+                for change in self._store.apply(event):
+                    self._on_change(change)
+            self._position.version = self._position.heard = seen

@@ -48,7 +48,7 @@ class LeaseWatch:
 
     def _listed(self) -> None:
         view = next(iter(self._reflector.items.values()), None)
-        self._record.listed(view, self._reflector.list_begun)
+        self._record.listed(view, self._reflector.last_list.begun)
         self.synced = True
         self._on_sync()
 

@@ -124,12 +124,12 @@ def test_a_list_under_way_at_a_takeover_is_not_acted_on(
 
         def take_over() -> None:
             nodes = remediator.parts.nodes
-            old = nodes.reflector.answers
+            old = nodes.reflector.last_list.answers
             remediator.leadership.lead(True)
-            nodes.reflector._again.clear()  # the new list begins
+            nodes.reflector.requests.begin()  # the new list begins
             nodes.all_known(old)  # and only now the old one's end is heard
             assert not remediator.synced
-            nodes.reflector._again.set()
+            nodes.list_again()
             nodes.close()
             done.set()
 

@@ -232,6 +232,7 @@ class _Watching:
         self.source = _Source(*raws)
         self.changes: list[Change[Any]] = []
         self.failures: list[ApiFailure] = []
+        self.stop = threading.Event()
         self.reflector: Reflector[Any] = Reflector(
             self.source,
             decode,
@@ -239,12 +240,12 @@ class _Watching:
             self.changes.append,
             lambda: None,
             self.failures.append,
-            threading.Event(),
+            self.stop,
         )
 
     def run(self, *events: WatchEvent) -> None:
         self.source.events = list(events)
-        self.reflector._stop.clear()
+        self.stop.clear()
         self.reflector.run()
 
 
@@ -311,7 +312,7 @@ def test_an_event_that_does_not_say_what_it_is_about_has_everything_listed() -> 
     watching.reflector.relist()
     watching.source.raws.append(_named(NODE, "new"))
     nameless = {"metadata": {"resourceVersion": "10"}}
-    stop = watching.reflector._stop
+    stop = watching.stop
     watches = iter([[WatchEvent("ADDED", nameless)], []])
 
     def watch(version: str, _: threading.Event) -> Iterator[WatchEvent]:
