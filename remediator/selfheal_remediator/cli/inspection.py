@@ -205,7 +205,7 @@ def _node_plan(entry: Entry) -> NodePlan:
         does = "uncordon"
     elif action is not None and action.message:
         does = "annotate"
-    limit = f"{entry.blocked.limit}: {entry.blocked.message}" if entry.blocked else ""
+    limit = f"{entry.blocked.cause}: {entry.blocked.text}" if entry.blocked else ""
     return NodePlan(entry.node.name, seen.standing, does, seen.why, limit)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from selfheal_remediator.healing.canary import Canary, Outcome, Shown, advanced
-from selfheal_remediator.healing.plan import SkipReason
 from selfheal_remediator.healing.pod_health import STARTUP_MARGIN, Cause, Health, WatchedPod
 from selfheal_remediator.healing.policy import Record
 from selfheal_remediator.healing.policy_state import (
@@ -18,6 +17,7 @@ from selfheal_remediator.healing.policy_state import (
     Group,
     PolicyState,
 )
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Of so many pods one may be healthy and the others still count as all.
 NEARLY_ALL = 10

@@ -37,7 +37,6 @@ from selfheal_remediator.healing.plan import (
     Plan,
     Probe,
     RestartAction,
-    SkipReason,
 )
 from selfheal_remediator.healing.pod_health import (
     Cause,
@@ -63,6 +62,7 @@ from selfheal_remediator.healing.restart_limits import blocked, spent, stuck
 from selfheal_remediator.healing.rollouts import advance
 from selfheal_remediator.healing.status import GIVEN_UP, UNSAID, status
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Seconds of health after which earlier restarts of an owner no longer count.
 FORGIVE_AFTER = 600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from selfheal_remediator.healing.plan import SkipReason
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 class Permit:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from selfheal_remediator.healing.canary import Canary
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
 from selfheal_remediator.healing.policy import Status
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,6 @@ class Around:
     node_path: Callable[[str], bool]
     stopped: str = ""
     listed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SkipReason:
-    """Why an unhealthy pod is not restarted now. `cause` is a bounded label; `until`: when it ends
-    by time alone."""
-
-    cause: str
-    text: str
-    until: float | None = None
 
 
 #: Every cause of a Block that the engine itself gives (refusals of the server add theirs).

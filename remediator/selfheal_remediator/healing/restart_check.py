@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from selfheal_remediator.healing.plan import Notice, SkipReason
+from selfheal_remediator.healing.plan import Notice
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy_state import PolicyState, Refusal
 from selfheal_remediator.kube.deletion_check import NOT_DELETED, DeletionCheck
 from selfheal_remediator.moments import earliest
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Cause of the block, and reason of the Event.
 CAUSE = "not-deleted"

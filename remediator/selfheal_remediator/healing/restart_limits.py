@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.canary import canary_kept
 from selfheal_remediator.healing.canary_trial import held_back
-from selfheal_remediator.healing.plan import Around, Owner, RestartAction, SkipReason
+from selfheal_remediator.healing.plan import Around, Owner, RestartAction
 from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, PolicyState
 from selfheal_remediator.healing.rollouts import Rollout, exceeds
 from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: An owner is read again so long (seconds) after its rollout prevented a restart of a pod.
 ROLLING_AGAIN = 2.0

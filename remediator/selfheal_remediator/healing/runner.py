@@ -27,7 +27,6 @@ from selfheal_remediator.healing.plan import (
     Owner,
     Probe,
     RestartAction,
-    SkipReason,
 )
 from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
 from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
@@ -52,6 +51,7 @@ from selfheal_remediator.kube.responses import (
     understood,
 )
 from selfheal_remediator.moments import earliest
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.randomness import RANDOM
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post, Purpose, Workers

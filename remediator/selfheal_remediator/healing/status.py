@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from selfheal_remediator.healing.plan import SkipReason
 from selfheal_remediator.healing.pod_health import Health
 from selfheal_remediator.healing.policy import MAX_PODS, Condition, PodReport, Record, State, Status
 from selfheal_remediator.healing.policy_state import PolicyState
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Causes of blocks that only a person or a change lifts.
 GIVEN_UP = ("gave-up", "siblings")

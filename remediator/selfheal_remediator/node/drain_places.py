@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from selfheal_remediator.config import DisruptionLimits
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.entry import Entry
-from selfheal_remediator.node.limits import LimitedBy, Member, Tally, check_drain
+from selfheal_remediator.node.limits import Member, Tally, check_drain
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 class DrainPlaces:
@@ -56,7 +57,7 @@ class DrainPlaces:
 
     def check(
         self, entry: Entry, limits: DisruptionLimits, tally: Tally, now: float
-    ) -> LimitedBy | None:
+    ) -> SkipReason | None:
         """None when the node may be drained now, if need be in the place of a drain that makes no
         progress."""
         standing = (self._entries.get(uid) for uid in self._counts.slots.standing)

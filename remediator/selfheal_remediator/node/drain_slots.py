@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from selfheal_remediator.config import DisruptionLimits
-from selfheal_remediator.node.limits import LimitedBy, Member, Tally, check_drain
+from selfheal_remediator.node.limits import Member, Tally, check_drain
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: So many drains may be without a place at a time: where one after the other comes to a
 #: standstill, something else is wrong than their nodes.
@@ -39,7 +40,7 @@ class DrainSlots:
         member: Member,
         members: Mapping[str, Member],
         now: float,
-    ) -> tuple[LimitedBy | None, str]:
+    ) -> tuple[SkipReason | None, str]:
         """Whether one more drain may begin, and whose place it takes (uid, empty = a free one).
 
         A place that is taken is counted out of the tally.
@@ -47,7 +48,7 @@ class DrainSlots:
         skip_reason = check_drain(limits, tally, member)
         if (
             skip_reason is None
-            or skip_reason.limit != "maxDraining"
+            or skip_reason.cause != "maxDraining"
             or len(self.given) >= MOST_WITHOUT_PLACE
         ):
             return skip_reason, ""
@@ -77,7 +78,7 @@ class DrainSlots:
             tally.add_drain(member, -1)
         for uid, member in found:
             skip_reason = check_drain(limits, tally, member)
-            if skip_reason is not None and skip_reason.limit == "maxDraining":
+            if skip_reason is not None and skip_reason.cause == "maxDraining":
                 self.given[uid] = now
             else:
                 tally.add_drain(member)

@@ -10,7 +10,8 @@ from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import STATE_KEY, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, Reading
-from selfheal_remediator.node.limits import LimitedBy, Member
+from selfheal_remediator.node.limits import Member
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: A condition and one of its reasons.
 Key = tuple[str, str]
@@ -28,7 +29,7 @@ class Entry:
     history: NodeHistory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Action | None = None
-    blocked: LimitedBy | None = None
+    blocked: SkipReason | None = None
     member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0

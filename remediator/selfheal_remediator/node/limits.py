@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.config import DisruptionLimits
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Percentage and number of not-answering nodes at which a whole zone, or the control plane, is
 #: suspected instead of its nodes (the node controller's thresholds for a disrupted zone).
@@ -134,28 +135,19 @@ def budget(limits: DisruptionLimits, population: int) -> int:
     return nodes if limits.max_allowed is None else min(nodes, limits.max_allowed)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitedBy:
-    """A limit that has no room. `until` = when time alone opens it (None = not by time)."""
-
-    limit: str
-    message: str
-    until: float | None = None
-
-
 def check_cordon(
     limits: DisruptionLimits, tally: Tally, member: Member, now: float
-) -> LimitedBy | None:
+) -> SkipReason | None:
     """None if the node may be cordoned now, otherwise the limit that is reached."""
     population = max(tally.population, tally.peak)
     limit = budget(limits, population)
     if tally.cordoned >= limit:
-        return LimitedBy(
+        return SkipReason(
             "maxUnavailable", f"{tally.cordoned} of {population} nodes cordoned, allowed {limit}"
         )
     out = tally.cordoned + tally.unavailable + (not member.unavailable)
     if out > limit and not member.unavailable:
-        return LimitedBy(
+        return SkipReason(
             "unavailable",
             f"{tally.cordoned} nodes cordoned, {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
@@ -165,11 +157,11 @@ def check_cordon(
         return last
     others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
     if member.control_plane and others_out >= 1:
-        return LimitedBy("controlPlane", "one control-plane node is out of service already")
+        return SkipReason("controlPlane", "one control-plane node is out of service already")
     return _check_zone(limits, tally, member) or _check_pace(limits, tally, now)
 
 
-def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
     """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
 
     A node that is open to all pods is replaced only by such ones. One that is not ready counts
@@ -182,13 +174,13 @@ def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> Limit
         others = tally.open_to_all - member.in_service
     if others >= keep:
         return None
-    return LimitedBy(
+    return SkipReason(
         "unavailable",
         f"{others} other nodes are ready and schedulable, {keep} must stay (minSchedulable)",
     )
 
 
-def _check_zone(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+def _check_zone(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
     """The zone and the group of the node have room, and the zone is not down as a whole."""
     outage = zone_outage(tally, member.zone)
     if outage is not None:
@@ -208,7 +200,7 @@ def _check_zone(limits: DisruptionLimits, tally: Tally, member: Member) -> Limit
         allowed = max(limit.of(size[key]), 1)
         if cordoned[key] >= allowed:
             place = _place(what, key)
-            return LimitedBy(what, f"{cordoned[key]} nodes cordoned in {place}, allowed {allowed}")
+            return SkipReason(what, f"{cordoned[key]} nodes cordoned in {place}, allowed {allowed}")
     return None
 
 
@@ -216,7 +208,7 @@ def _place(what: str, key: str) -> str:
     return f"{what} {key}" if key else f"no {what}"
 
 
-def zone_outage(tally: Tally, zone: str) -> LimitedBy | None:
+def zone_outage(tally: Tally, zone: str) -> SkipReason | None:
     """Most of a zone silent at once is the zone's fault (the network's, the power's), not theirs.
 
     The node controller's rule for a disrupted zone; the other zones continue. Nodes without a
@@ -225,26 +217,28 @@ def zone_outage(tally: Tally, zone: str) -> LimitedBy | None:
     silent, nodes = tally.zones_silent[zone], tally.zones[zone]
     if not zone or silent < OUTAGE_MINIMUM or 100 * silent < OUTAGE_PERCENT * nodes:
         return None
-    return LimitedBy("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
+    return SkipReason("zoneOutage", f"{silent} of {nodes} nodes of zone {zone} do not answer")
 
 
-def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> LimitedBy | None:
+def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> SkipReason | None:
     if tally.cordon_times and limits.min_interval:
         opens = tally.cordon_times[-1] + limits.min_interval
         if opens > now:
-            return LimitedBy("minInterval", f"{limits.min_interval:g}s between two cordons", opens)
+            return SkipReason("minInterval", f"{limits.min_interval:g}s between two cordons", opens)
     if limits.rate is not None:
         recent = [moment for moment in tally.cordon_times if moment > now - limits.rate.window]
         if len(recent) >= limits.rate.count:
             opens = recent[-limits.rate.count] + limits.rate.window
-            return LimitedBy("rate", f"{len(recent)} cordons within {limits.rate.window:g}s", opens)
+            return SkipReason(
+                "rate", f"{len(recent)} cordons within {limits.rate.window:g}s", opens
+            )
     return None
 
 
-def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> LimitedBy | None:
+def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
     """None when one more drain may begin now, else the limit that is engaged."""
     if tally.draining >= limits.max_draining:
-        return LimitedBy("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
+        return SkipReason("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
     outage = zone_outage(tally, member.zone)
     if outage is not None:
         return outage
@@ -254,5 +248,5 @@ def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> Limit
     ):
         if limit is not None and draining[key] >= limit:
             message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
-            return LimitedBy("maxDraining", message)
+            return SkipReason("maxDraining", message)
     return None

@@ -25,8 +25,9 @@ from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry, Key
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
-from selfheal_remediator.node.limits import LimitedBy, Member, Tally, check_cordon
+from selfheal_remediator.node.limits import Member, Tally, check_cordon
 from selfheal_remediator.node.schedule import Schedule
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.waves import Waves
 
 #: A change that could not be made is tried again after at most so long (seconds).
@@ -243,14 +244,14 @@ class Planner:
             wake = earliest(wake, opens)
         return Plan(tuple(actions), wake, limited_by)
 
-    def _stopped(self, paused: str, unhealthy: str) -> LimitedBy | None:
+    def _stopped(self, paused: str, unhealthy: str) -> SkipReason | None:
         if paused:
-            return LimitedBy("paused", f"paused: {paused}")
+            return SkipReason("paused", f"paused: {paused}")
         unhealthy = unhealthy or self._counts.outage()
-        return LimitedBy("controlPlaneUnhealthy", unhealthy) if unhealthy else None
+        return SkipReason("controlPlaneUnhealthy", unhealthy) if unhealthy else None
 
     def _weigh(
-        self, asking: list[Entry], stopped: LimitedBy | None, now: float, limited_by: Counter[str]
+        self, asking: list[Entry], stopped: SkipReason | None, now: float, limited_by: Counter[str]
     ) -> tuple[list[Action], float | None]:
         granted: list[Action] = []
         opens: float | None = None
@@ -266,7 +267,7 @@ class Planner:
             )
             if skip_reason is not None:
                 entry.blocked = skip_reason
-                limited_by[skip_reason.limit] += 1
+                limited_by[skip_reason.cause] += 1
                 opens = earliest(opens, skip_reason.until)
                 continue
             if limited_action.kind is Kind.DRAIN:
@@ -279,7 +280,7 @@ class Planner:
 
     def _check_cordon(
         self, entry: Entry, limited_action: Action, tally: Tally, now: float
-    ) -> LimitedBy | None:
+    ) -> SkipReason | None:
         skip_reason = check_cordon(self.config.limits, tally, entry.member or Member(), now)
         if skip_reason is not None or limited_action.state is None:
             return skip_reason

@@ -11,7 +11,7 @@ from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, onsets
 from selfheal_remediator.node.entry import Entry, Key, bad_now
-from selfheal_remediator.node.limits import LimitedBy
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Waves:
         bad = sum(key in bad_now(entry, self.config) for entry in self._entries.values())
         return bad <= self._wave_limit()
 
-    def check_cordon(self, entry: Entry, state: State, now: float) -> LimitedBy | None:
+    def check_cordon(self, entry: Entry, state: State, now: float) -> SkipReason | None:
         """None when the node may be cordoned now: not as one of a wave that just begins."""
         signal = self.config.signal
         if not signal.enabled or state.condition in self.trusted:
@@ -122,7 +122,7 @@ class Waves:
                 recent.popleft()
             if len(recent) >= self._wave_limit():
                 message = f"{len(recent)} cordons for {key[0]} within {signal.window:g}s"
-                return LimitedBy("signal", message, recent[0] + signal.window)
+                return SkipReason("signal", message, recent[0] + signal.window)
         return None
 
     def note_cordon(self, entry: Entry, state: State, now: float) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import Around, Owner, Plan, RestartAction, SkipReason
+from selfheal_remediator.healing.plan import Around, Owner, Plan, RestartAction
 from selfheal_remediator.healing.pod_health import Container, Reading, WatchedPod
 from selfheal_remediator.healing.policy import Policy, policy_from_json
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.node.skip_reason import SkipReason
 
 NOW = 1_800_000_000.0
 NODES = ("node-a", "node-b", "node-c")

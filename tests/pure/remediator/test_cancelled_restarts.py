@@ -9,7 +9,7 @@ import pytest
 
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.healing.permits import Permit
-from selfheal_remediator.healing.plan import SkipReason
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.threads import supervision
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
@@ -164,7 +164,7 @@ def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:
     api.put(f"{PODS}/web-n1", raw)
     before = supervision.failures()
     with running(api, _config()) as made:
-        counted = made.metrics.progress_probes.labels("silent")
+        counted = made.metrics.healing.probes.labels("silent")
         until("it was asked in vain", lambda: counted._value.get() > 0)
     assert supervision.failures() == before
     api.close()

@@ -9,10 +9,11 @@ from itertools import permutations
 import pytest
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import RECALLED, Probe, RestartAction, SkipReason
+from selfheal_remediator.healing.plan import RECALLED, Probe, RestartAction
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import policy_from_json
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.node.skip_reason import SkipReason
 from tests.pure.remediator.healing_world import NODES, World, around, policy_json
 
 WEB, API, DB = "ns/web", "ns/api", "ns/db"

@@ -94,7 +94,7 @@ def test_nodes_that_are_out_for_other_reasons_count() -> None:
     members = [Member(unavailable=True), Member(unavailable=True), Member()]
     refused = check_cordon(limits, Tally.of(members, (), 0), Member(), 0)
     assert refused is not None
-    assert refused.limit == "unavailable"
+    assert refused.cause == "unavailable"
     # A node that is out anyway costs no capacity.
     assert check_cordon(limits, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
 
@@ -119,7 +119,7 @@ def _asked(members: list[Member], member: Member, **limits: object) -> str:
     """Which limit is engaged for a hold of `member`, empty = none."""
     about = DisruptionLimits.model_validate({"maxUnavailable": "100%", **limits})
     refused = check_cordon(about, Tally.of(members, (), 0), member, 0)
-    return refused.limit if refused else ""
+    return refused.cause if refused else ""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_control_plane_node_just_allowed_counts() -> None:
     tally.add_cordon(member, 0)
     refused = check_cordon(about, tally, member, 0)
     assert refused is not None
-    assert refused.limit == "controlPlane"
+    assert refused.cause == "controlPlane"
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
@@ -183,8 +183,8 @@ def test_drains_are_counted_by_zone_and_group(key: str) -> None:
     tally = Tally.of([member("a", cordoned=True, draining=True), member("b")], (), 0)
     refused = check_drain(about, tally, member("a"))
     assert refused is not None
-    assert refused.limit == "maxDraining"
-    assert key in refused.message
+    assert refused.cause == "maxDraining"
+    assert key in refused.text
     assert check_drain(about, tally, member("b")) is None
     tally.add_drain(member("b"))
     assert check_drain(about, tally, member("b")) is not None
@@ -208,7 +208,7 @@ def test_a_zone_that_falls_silent_is_left_alone_and_the_others_continue(
     assert _asked(members, Member(zone="b")) == ""
     tally = Tally.of(members, (), 0)
     refused = check_drain(DisruptionLimits(), tally, there)
-    assert (refused.limit if refused else "") == limited_by
+    assert (refused.cause if refused else "") == limited_by
     assert check_drain(DisruptionLimits(), tally, Member(zone="b")) is None
 
 
@@ -273,7 +273,7 @@ def test_a_pause_between_two_cordons_is_kept_and_ends() -> None:
     tally = Tally.of([Member()] * 9, [100], 0)
     refused = check_cordon(limits, tally, Member(), 109)
     assert refused is not None
-    assert (refused.limit, refused.until) == ("minInterval", 110)
+    assert (refused.cause, refused.until) == ("minInterval", 110)
     assert check_cordon(limits, tally, Member(), 110) is None
 
 

@@ -1005,7 +1005,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_uncordons_nothing(
     assert plan.intents == ()
     blocked = planner.entries["uid-n3"].blocked
     assert blocked is not None
-    assert said in blocked.message
+    assert said in blocked.text
     assert planner.tally(NOW + 1).cordoned == 3
 
 
