@@ -37,6 +37,7 @@ class KnownNodes:
         self._config = config
         for entry in self.entries.values():
             entry.history = observe(entry.history, entry.node, entry.node, config.rules, now)
+        self._waves.reconfigure(config)
         self.dirty.update(self.entries)
 
     def forget_overlays(self) -> None:
@@ -122,6 +123,7 @@ class KnownNodes:
 
     def _forget(self, uid: str, now: float) -> None:
         entry = self.entries.pop(uid, None)
+        self._waves.forget(uid)
         self.note_changed(uid)
         if entry is not None:
             self._counts.remove(entry, now)

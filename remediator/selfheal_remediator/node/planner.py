@@ -66,7 +66,7 @@ class Planner:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
         self._counts.reconfigure(config, now)
-        self.config = self._waves.config = config
+        self.config = config
         self._known.reconfigure(config, now)
 
     def begin_term(self, now: float) -> None:

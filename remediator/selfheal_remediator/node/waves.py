@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, onsets
 from selfheal_remediator.node.entry import Entry, Key, bad_now
+from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.skip_reason import SkipReason
-
-
-@dataclass(frozen=True, slots=True)
-class Onset:
-    """A condition came upon a node. rollout: soon after the node's detector restarted."""
-
-    when: float
-    rollout: bool
 
 
 class Waves:
@@ -32,11 +24,15 @@ class Waves:
         #: Conditions that an administrator trusts.
         self.trusted: frozenset[str] = frozenset()
         #: The last one of each node (uid).
-        self._onsets: dict[Key, dict[str, Onset]] = {}
+        self._onsets: dict[Key, Onsets] = {}
+        #: Which nodes (uid) are bad now, and what each is bad by.
+        self._bad: dict[Key, set[str]] = {}
+        self._bad_by: dict[str, set[Key]] = {}
         self._granted: dict[Key, deque[float]] = {}
 
     def note_onsets(self, entry: Entry, before: NodeHistory | None, now: float) -> None:
         """What came upon the node since it was as `before` says (None = it is new)."""
+        self._note_bad(entry)
         config = self.config
         for rule in config.rules:
             observation = entry.history.observations[rule.key]
@@ -53,7 +49,37 @@ class Waves:
             rollout = reset is not None and when - reset < config.signal.rollout_window
             for reason in reasons:
                 key = (rule.condition, reason)
-                self._onsets.setdefault(key, {})[entry.node.uid] = Onset(when, rollout)
+                if key not in self._onsets:
+                    self._onsets[key] = Onsets(config.signal)
+                self._onsets[key].put(entry.node.uid, Onset(when, rollout))
+
+    def _note_bad(self, entry: Entry) -> None:
+        self._set_bad(entry.node.uid, bad_now(entry, self.config))
+
+    def _set_bad(self, uid: str, keys: set[Key]) -> None:
+        before = self._bad_by.pop(uid, set())
+        if keys:
+            self._bad_by[uid] = keys
+        for key in keys - before:
+            self._bad.setdefault(key, set()).add(uid)
+        for key in before - keys:
+            self._bad[key].discard(uid)
+            if not self._bad[key]:
+                del self._bad[key]
+            if key in self._onsets:
+                self._onsets[key].not_bad(uid)
+
+    def forget(self, uid: str) -> None:
+        """The node is gone; what came upon it a moment ago still counts."""
+        self._set_bad(uid, set())
+
+    def reconfigure(self, config: Config) -> None:
+        """Continue with other rules, by which all nodes were observed again."""
+        self.config = config
+        for of_key in self._onsets.values():
+            of_key.reconfigure(config.signal)
+        for entry in self._entries.values():
+            self._note_bad(entry)
 
     def _wave_limit(self) -> int:
         signal = self.config.signal
@@ -70,46 +96,27 @@ class Waves:
                 del self.suspects[key]
                 self._onsets.pop(key, None)
             for key in self._onsets.keys() - self.suspects.keys():
-                self._drop_onsets(key, now)
-                began = self._wave(key)
+                began = self._wave(key, now)
                 if began is not None:
                     self.suspects[key] = began
         return before != self.suspects
 
-    def _drop_onsets(self, key: Key, now: float) -> None:
-        """Those that are over. While its node is bad none is, however long ago it was: who leads
-        from now on has seen or finds what was suspect to its predecessor, too.
+    def _wave(self, key: Key, now: float) -> float | None:
+        """When the key's wave began. While its node is bad no onset is over, however long ago it
+        was: who leads from now on has seen or finds what was suspect to its predecessor, too.
         """
-        signal = self.config.signal
-        kept = {
-            uid: onset
-            for uid, onset in self._onsets[key].items()
-            if onset.when >= now - (signal.rollout_window if onset.rollout else signal.window)
-            or (uid in self._entries and key in bad_now(self._entries[uid], self.config))
-        }
-        if kept and key[0] not in self.trusted:
-            self._onsets[key] = kept
-        else:
+        of_key = self._onsets[key]
+        of_key.drop(now, self._bad.get(key, frozenset()))
+        if not of_key or key[0] in self.trusted:
             del self._onsets[key]
-
-    def _wave(self, key: Key) -> float | None:
-        """When the wave began that the onsets make: on many nodes within seconds, or each soon
-        after its detector restarted (a rollout moves from node to node, and so does its mistake).
-        """
-        signal, limit = self.config.signal, self._wave_limit()
-        onsets = self._onsets.get(key, {}).values()
-        found = _crowded([onset.when for onset in onsets], signal.window, limit)
-        if found is not None:
-            return found
-        rollout = [onset.when for onset in onsets if onset.rollout]
-        return _crowded(rollout, max(signal.window, signal.rollout_window), limit)
+            return None
+        return of_key.wave(self._wave_limit())
 
     def _wave_is_over(self, key: Key) -> bool:
         """So few nodes still say it that it can be trusted again, or an administrator trusts it."""
         if key[0] in self.trusted:
             return True
-        bad = sum(key in bad_now(entry, self.config) for entry in self._entries.values())
-        return bad <= self._wave_limit()
+        return len(self._bad.get(key, ())) <= self._wave_limit()
 
     def check_cordon(self, entry: Entry, state: State, now: float) -> SkipReason | None:
         """None when the node may be cordoned now: not as one of a wave that just begins."""
@@ -129,13 +136,6 @@ class Waves:
         """The node is cordoned now."""
         for key in _keys(entry, state, self.config):
             self._granted.setdefault(key, deque()).append(now)
-
-
-def _crowded(moments: list[float], window: float, limit: int) -> float | None:
-    """The first moment after which more than `limit` of them lie within `window` seconds."""
-    ordered = sorted(moments)
-    spans = zip(ordered, ordered[limit:], strict=False)
-    return next((first for first, last in spans if last - first <= window), None)
 
 
 def _known_since(node: Node, condition: str, observation: Observation, now: float) -> float:

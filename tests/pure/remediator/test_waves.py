@@ -1,0 +1,123 @@
+"""Onsets of a condition on many nodes: what makes a wave, and what a change costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfheal_remediator.config import Signal
+from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.node import onsets as module
+from selfheal_remediator.node.onsets import Onset, Onsets
+from selfheal_remediator.node.planner import Planner
+from tests.pure.remediator.builders import NOW, OWNER, condition, config, node
+
+
+def _signal(window: int, rollout_window: int) -> Signal:
+    return Signal.model_validate({"window": f"{window}s", "rolloutWindow": f"{rollout_window}s"})
+
+
+@dataclass
+class Model:
+    """The same, counted from the beginning each time."""
+
+    signal: Signal
+    onsets: dict[str, Onset] = field(default_factory=dict)
+
+    def drop(self, now: float, bad: set[str]) -> None:
+        for uid, onset in list(self.onsets.items()):
+            window = self.signal.rollout_window if onset.rollout else self.signal.window
+            if onset.when + window < now and uid not in bad:
+                del self.onsets[uid]
+
+    def wave(self, limit: int) -> float | None:
+        found = list(self.onsets.values())
+        for chosen, window in (
+            (found, self.signal.window),
+            ([o for o in found if o.rollout], max(self.signal.window, self.signal.rollout_window)),
+        ):
+            moments = sorted(onset.when for onset in chosen)
+            for first, last in zip(moments, moments[limit:], strict=False):
+                if last - first <= window:
+                    return first
+        return None
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("onset"), st.integers(0, 30), st.integers(0, 60), st.booleans()),
+        st.tuples(st.just("good"), st.integers(0, 30)),
+        st.tuples(st.just("wait"), st.integers(0, 30)),
+        st.tuples(st.just("limit"), st.integers(1, 6)),
+        st.tuples(st.just("windows"), st.integers(1, 60), st.integers(1, 60)),
+        st.tuples(st.just("search")),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+def test_a_wave_is_found_as_by_counting_all_onsets(steps: list[tuple[object, ...]]) -> None:
+    signal = _signal(10, 40)
+    onsets, model, bad = Onsets(signal), Model(signal), set[str]()
+    now, limit = 100.0, 3
+    for kind, *more in [*steps, ("search",)]:
+        numbers = [int(item) for item in more]  # type: ignore[call-overload]
+        if kind == "onset":
+            uid, onset = f"n{numbers[0]}", Onset(now - numbers[1], bool(numbers[2]))
+            bad.add(uid)
+            onsets.put(uid, onset)
+            model.onsets[uid] = onset
+        elif kind == "good":
+            bad.discard(f"n{numbers[0]}")
+            onsets.not_bad(f"n{numbers[0]}")
+        elif kind == "wait":
+            now += numbers[0]
+        elif kind == "limit":
+            limit = numbers[0]
+        elif kind == "windows":
+            signal = _signal(*numbers)
+            onsets.reconfigure(signal)
+            model.signal = signal
+        onsets.drop(now, bad)
+        model.drop(now, bad)
+        assert len(onsets) == len(model.onsets)
+        if kind == "search":
+            expected = model.wave(limit)
+            assert onsets.wave(limit) == expected
+            if expected is not None:
+                return  # it is suspected from now on, and not searched any more
+
+
+@pytest.mark.parametrize("amount", ["1%", "100%"])
+@pytest.mark.parametrize("spread", [0.0, 0.001, 1.0, 600.0])
+def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
+    monkeypatch: pytest.MonkeyPatch, amount: str, spread: float
+) -> None:
+    """A thousand nodes turn bad one by one: none of the changes may cost as much as all of them."""
+    searched: list[int] = []
+    crowded = module.crowded
+
+    def counting(ordered: list[float], window: float, limit: int) -> float | None:
+        searched.append(len(ordered))
+        return crowded(ordered, window, limit)
+
+    monkeypatch.setattr(module, "crowded", counting)
+    made = config(signal={"maxTouched": amount})
+    planner = Planner(made, OWNER, 0.0)
+    total = 1000
+    for number in range(total):
+        made_node = node(f"n{number}", condition("False"))
+        planner.apply(Change(made_node.name, None, made_node), NOW)
+    planner.plan(NOW)
+    searched.clear()
+    for number in range(total):
+        bad = node(f"n{number}", condition("True"))
+        planner.apply(Change(bad.name, None, bad), NOW + 1 + number * spread)
+        planner._waves.update(NOW + 1 + number * spread)
+    assert bool(planner.suspects) is (amount == "1%" and spread <= 1.0)
+    assert sum(searched) <= 100 * total
