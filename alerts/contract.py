@@ -240,7 +240,7 @@ FOREIGN = (
 def families() -> tuple[Family, ...]:
     """Our metrics, worker first, by name; those of the process, which both have, once."""
     remediator = RemediatorMetrics()
-    remediator.watch_age("nodes", lambda: 0.0)
+    remediator.api.watch_age("nodes", lambda: 0.0)
     registries = (WorkerMetrics().registry, remediator.registry)
     found = {family.name: family for registry in registries for family in _of(registry)}
     return tuple(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +21,7 @@ from selfheal_remediator.kube.responses import Outcome
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.threads import supervision
 
+_PREFIX = "selfheal_remediator_"
 # Few buckets: all series of a process together are to stay under 300.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
@@ -37,123 +39,57 @@ REFUSED_CAUSES = (
 )
 
 
-class Metrics:
-    """All metrics of the remediator in a registry of their own."""
+class _Family:
+    """Makes metrics in a registry. Names get the prefix, and labels and help texts are given."""
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.nodes = self._gauge("nodes", "Nodes by their state", ["state"])
-        self.cordoned_nodes = self._gauge(
-            "cordoned_nodes", "Nodes cordoned by the remediator, by phase", ["phase"]
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self._registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self._registry)
+
+    def histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(_PREFIX + name, text, labels, registry=self._registry, buckets=buckets)
+
+
+class NodeMetrics:
+    """Nodes, and what the rules make of them."""
+
+    def __init__(self, family: _Family) -> None:
+        self.states = family.gauge("nodes", "Nodes by their state", "state")
+        self.cordoned = family.gauge(
+            "cordoned_nodes", "Nodes cordoned by the remediator, by phase", "phase"
         )
-        self.cordoned_node_info = self._gauge(
+        self.cordoned_info = family.gauge(
             "cordoned_node_info",
             f"1 for each node cordoned now, up to the {NAMED} cordoned longest",
-            ["node", "condition", "phase"],
+            *("node", "condition", "phase"),
         )
-        self.actions = self._counter(
-            "actions", "Changes of nodes by action and result", ["action", "result"]
+        self.actions = family.counter(
+            "actions", "Changes of nodes by action and result", "action", "result"
         )
-        self.to_cordon = self._histogram(
+        self.to_cordon = family.histogram(
             "condition_to_cordon_seconds",
             "From the first observation of the condition to the cordon",
             _WAITS,
-            ["condition"],
+            "condition",
         )
-        self.late = self._histogram(
-            "action_delay_seconds",
-            "From the end of a rule's duration to the cordon",
-            _LATENCY,
-            [],
+        self.late = family.histogram(
+            "action_delay_seconds", "From the end of a rule's duration to the cordon", _LATENCY
         )
-        self.drains = self._histogram(
-            "drain_duration_seconds", "From the start of a drain to its end", _DRAINS, ["result"]
+        self.limited = family.gauge("limited_nodes", "Nodes that wait for a limit", "limit")
+        self.rejected = family.gauge(
+            "signal_rejected_nodes", "Nodes with a bad condition that is ignored", "cause"
         )
-        self.draining = self._gauge("draining_nodes", "Nodes being drained now", [])
-        self.oldest_drain = self._gauge(
-            "oldest_drain_seconds", "Age of the oldest unfinished drain, 0 = none", []
-        )
-        self.evictions = self._counter("evictions", "Eviction requests by outcome", ["outcome"])
-        self.blocked = self._gauge(
-            "drain_blocked_pods", "Pods that a drain waits for, by cause", ["cause"]
-        )
-        self.limits = self._gauge("limited_nodes", "Nodes that wait for a limit", ["limit"])
-        self.rejected = self._gauge(
-            "signal_rejected_nodes", "Nodes with a bad condition that is ignored", ["cause"]
-        )
-        self.leader = self._gauge("leader", "1 while this process is the leader", [])
-        self.paused = self._gauge(
-            "paused", "1 while remediation is paused, or only observes at first", []
-        )
-        self.read_only = self._gauge("read_only", "1 while an older remediator acts", [])
-        self.config_ok = self._gauge(
-            "config_last_reload_successful", "0 if the configuration file is invalid", []
-        )
-        self.policy_pods = self._gauge(
-            "policy_pods",
-            "Pods of a HealingPolicy: desired by their owners, and healthy",
-            ["policy", "state"],
-        )
-        self.policy_state = self._gauge(
-            "policy_state",
-            "1 for the state that a HealingPolicy is in",
-            ["policy", "state"],
-        )
-        self.policy_rollouts_stuck = self._gauge(
-            "policy_rollouts_stuck",
-            "Owners of a HealingPolicy's pods whose rollout is stuck",
-            ["policy"],
-        )
-        self.healing_restarts = self._counter(
-            "healing_restarts",
-            "Pods restarted by a HealingPolicy, by cause",
-            ["policy", "cause"],
-        )
-        self.healing_refused = self._counter(
-            "healing_refused", "Restarts of pods that were refused, by cause", ["cause"]
-        )
-        self.progress_probes = self._counter(
-            "progress_probes", "Progress probes of pods, by result", ["result"]
-        )
-        self.relists = self._counter("watch_relists", "Complete lists of a watch", ["watch"])
-        self.requests = self._counter(
-            "api_requests", "Requests to the API server (code 0: no answer)", ["verb", "code"]
-        )
-        self.request_time = self._histogram(
-            "api_request_duration_seconds", "Duration of requests", _LATENCY, ["verb"]
-        )
-        self.events = self._counter("events", "Kubernetes Events by result", ["result"])
-        self.thread_failures = self._counter(
-            "thread_failures", "Unexpected exceptions in threads, which continued", []
-        )
-        self._thread_failures_seen = 0
-        #: Conditions and policies that have series; the series are removed with them.
+        #: Conditions that have series; the series are removed with them.
         self._conditions: frozenset[str] = frozenset()
-        self._policies: set[str] = set()
-        self.reconciled = self._gauge(
-            "last_reconcile_timestamp_seconds",
-            "When the plan was last made; before the first, when the process began",
-            [],
-        )
-        self.reconciled.set(time.time())
-        self.config_ok.set(1)
-        self._begin_at_zero()
-
-    def _begin_at_zero(self) -> None:
-        """Start counters at zero: for one that appears later Prometheus computes no increase."""
-        for kind in Kind:
-            for result in ACTION_RESULTS:
-                self.actions.labels(kind.value, result)
-        for result in DRAIN_RESULTS:
-            self.drains.labels(result)
-        for outcome in Outcome:
-            self.evictions.labels(outcome.value)
-        for result in EVENT_RESULTS:
-            self.events.labels(result)
-        for cause in REFUSED_CAUSES:
-            self.healing_refused.labels(cause)
+        for kind, result in product(Kind, ACTION_RESULTS):
+            self.actions.labels(kind.value, result)
 
     def may_cordon(self, conditions: Iterable[str]) -> None:
         """Set the conditions that lead to a cordon by the rules: each is counted from zero."""
@@ -164,12 +100,65 @@ class Metrics:
             self.to_cordon.labels(condition)
         self._conditions = wanted
 
-    def cordoned(self, condition: str, seconds: float) -> None:
+    def count_cordon(self, condition: str, seconds: float) -> None:
         """Count a cordon, unless the condition's rule was removed meanwhile."""
         if condition in self._conditions:
             self.to_cordon.labels(condition).observe(seconds)
 
-    def look_after(self, policies: Iterable[str], *, complete: bool) -> None:
+
+class DrainMetrics:
+    """Drains and their evictions."""
+
+    def __init__(self, family: _Family) -> None:
+        self.durations = family.histogram(
+            "drain_duration_seconds", "From the start of a drain to its end", _DRAINS, "result"
+        )
+        self.running = family.gauge("draining_nodes", "Nodes being drained now")
+        self.oldest = family.gauge(
+            "oldest_drain_seconds", "Age of the oldest unfinished drain, 0 = none"
+        )
+        self.evictions = family.counter("evictions", "Eviction requests by outcome", "outcome")
+        self.blocked = family.gauge(
+            "drain_blocked_pods", "Pods that a drain waits for, by cause", "cause"
+        )
+        for result in DRAIN_RESULTS:
+            self.durations.labels(result)
+        for outcome in Outcome:
+            self.evictions.labels(outcome.value)
+
+
+class HealingMetrics:
+    """HealingPolicies and the restarts of their pods."""
+
+    def __init__(self, family: _Family) -> None:
+        self.pods = family.gauge(
+            "policy_pods",
+            "Pods of a HealingPolicy: desired by their owners, and healthy",
+            *("policy", "state"),
+        )
+        self.states = family.gauge(
+            "policy_state", "1 for the state that a HealingPolicy is in", "policy", "state"
+        )
+        self.rollouts_stuck = family.gauge(
+            "policy_rollouts_stuck",
+            "Owners of a HealingPolicy's pods whose rollout is stuck",
+            "policy",
+        )
+        self.restarts = family.counter(
+            "healing_restarts", "Pods restarted by a HealingPolicy, by cause", "policy", "cause"
+        )
+        self.refused = family.counter(
+            "healing_refused", "Restarts of pods that were refused, by cause", "cause"
+        )
+        self.probes = family.counter(
+            "progress_probes", "Progress probes of pods, by result", "result"
+        )
+        #: Policies that have series; the series are removed with them.
+        self._policies: set[str] = set()
+        for cause in REFUSED_CAUSES:
+            self.refused.labels(cause)
+
+    def set_policies(self, policies: Iterable[str], *, complete: bool) -> None:
         """The restarts under these HealingPolicies are counted from zero; complete: no other
         policy exists, so the series of all others end."""
         wanted = set(policies)
@@ -183,57 +172,105 @@ class Metrics:
         if policy in self._policies:
             self._policies.discard(policy)
             for cause in RESTART_CAUSES:
-                self.healing_restarts.remove(policy, cause)
+                self.restarts.remove(policy, cause)
 
-    def restarted(self, policy: str, cause: str) -> None:
+    def count_restart(self, policy: str, cause: str) -> None:
         """Count a restart of a pod under this HealingPolicy, which exists."""
         self._count_restarts_of(policy)
-        self.healing_restarts.labels(policy, cause).inc()
+        self.restarts.labels(policy, cause).inc()
 
     def _count_restarts_of(self, policy: str) -> None:
         if policy in self._policies:
             return
         self._policies.add(policy)
         for cause in RESTART_CAUSES:
-            self.healing_restarts.labels(policy, cause)
+            self.restarts.labels(policy, cause)
+
+
+class ApiMetrics:
+    """Requests to the API server, and what is read and written by them."""
+
+    def __init__(self, family: _Family) -> None:
+        self._family = family
+        self.relists = family.counter("watch_relists", "Complete lists of a watch", "watch")
+        self.requests = family.counter(
+            "api_requests", "Requests to the API server (code 0: no answer)", "verb", "code"
+        )
+        self.request_time = family.histogram(
+            "api_request_duration_seconds", "Duration of requests", _LATENCY, "verb"
+        )
+        self.events = family.counter("events", "Kubernetes Events by result", "result")
+        for result in EVENT_RESULTS:
+            self.events.labels(result)
 
     def watch_age(self, name: str, age: Callable[[], float]) -> None:
         """Publish the seconds since the last sign of life of a watch."""
-        gauge = Gauge(
-            f"selfheal_remediator_{name}_watch_age_seconds",
+        self._family.gauge(
+            f"{name}_watch_age_seconds",
             f"Seconds since the last sign of life of the watch of {name}",
-            registry=self.registry,
-        )
-        gauge.set_function(age)
+        ).set_function(age)
 
-    def request(self, verb: str, code: int, seconds: float) -> None:
+    def count_request(self, verb: str, code: int, seconds: float) -> None:
         """Count one answer of the API server."""
         self.requests.labels(verb, str(code)).inc()
         self.request_time.labels(verb).observe(seconds)
 
-    def tick(self) -> None:
+
+class ControllerMetrics:
+    """Whether this process acts, and whether it works."""
+
+    def __init__(self, family: _Family) -> None:
+        self.leader = family.gauge("leader", "1 while this process is the leader")
+        self.paused = family.gauge(
+            "paused", "1 while remediation is paused, or only observes at first"
+        )
+        self.read_only = family.gauge("read_only", "1 while an older remediator acts")
+        self.config_ok = family.gauge(
+            "config_last_reload_successful", "0 if the configuration file is invalid"
+        )
+        self.thread_failures = family.counter(
+            "thread_failures", "Unexpected exceptions in threads, which continued"
+        )
+        self.reconciled = family.gauge(
+            "last_reconcile_timestamp_seconds",
+            "When the plan was last made; before the first, when the process began",
+        )
+        self._thread_failures_seen = 0
+        self.reconciled.set(time.time())
+        self.config_ok.set(1)
+
+    def note_plan(self) -> None:
         """The plan was made."""
         self.reconciled.set(time.time())
 
-    def render(self) -> bytes:
-        """The text that Prometheus reads."""
+    def count_thread_failures(self) -> None:
+        """Take in those since the last call."""
         count = sum(supervision.failures().values())
         self.thread_failures.inc(max(0, count - self._thread_failures_seen))
         self._thread_failures_seen = count
+
+
+class Metrics:
+    """All metrics of the remediator in a registry of their own, by subject.
+
+    Counters begin at zero: for one that appears later Prometheus computes no increase.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        family = _Family(self.registry)
+        self.nodes = NodeMetrics(family)
+        self.drains = DrainMetrics(family)
+        self.healing = HealingMetrics(family)
+        self.api = ApiMetrics(family)
+        self.controller = ControllerMetrics(family)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        self.controller.count_thread_failures()
         return generate_latest(self.registry)
-
-    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
-        return Gauge(f"selfheal_remediator_{name}", text, labels, registry=self.registry)
-
-    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
-        return Counter(f"selfheal_remediator_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], labels: list[str]
-    ) -> Histogram:
-        return Histogram(
-            f"selfheal_remediator_{name}", text, labels, registry=self.registry, buckets=buckets
-        )
 
 
 def publish(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:

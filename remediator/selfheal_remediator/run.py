@@ -117,11 +117,11 @@ def run(options: argparse.Namespace) -> int:
         lease = lease.model_copy(update={"name": options.lease})
     metrics = Metrics()
     api = KubernetesApi(
-        access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.request
+        access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.api.count_request
     )
     _check_permissions(api, permissions(config, namespace, lease.name))
     identity = _identity(environment)
-    events = EventWriter(api, identity, lambda result: metrics.events.labels(result).inc())
+    events = EventWriter(api, identity, lambda result: metrics.api.events.labels(result).inc())
 
     def leader_of(
         on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
@@ -176,10 +176,10 @@ def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: 
                 log.error(
                     "the new configuration is rejected, the previous one stays in effect: %s", error
                 )
-                metrics.config_ok.set(0)
+                metrics.controller.config_ok.set(0)
             continue
         complaint = ""
-        metrics.config_ok.set(1)
+        metrics.controller.config_ok.set(1)
         if fresh != config:
             config = fresh
             remediator.reconfigure(fresh)

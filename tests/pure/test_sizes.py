@@ -19,8 +19,6 @@ LARGER: dict[str, int] = {
     "remediator/healing/runner.py:Healer": 562,
     "remediator/healing/runner.py:Healer.attributes": 19,
     "remediator/kube/objects.py": 501,
-    "remediator/metrics.py:Metrics.attributes": 33,
-    "remediator/metrics.py:__init__": 100,
 }
 
 

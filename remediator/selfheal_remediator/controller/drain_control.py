@@ -199,7 +199,7 @@ class DrainControl:
         if not self._writer.request(action, now):
             self.draining.reopen(drain.uid)  # busy: asked again in a moment
             return
-        self._metrics.drains.labels("succeeded").observe(max(0.0, seconds))
+        self._metrics.drains.durations.labels("succeeded").observe(max(0.0, seconds))
 
     def pods_returned(self, drain: NodeDrain) -> None:
         """Write down how often pods were put on the node again, before they are evicted again."""
@@ -224,7 +224,7 @@ class DrainControl:
         message = f"cordoned only: {why}"
         action = Action(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
         if self._writer.request(action, now):
-            self._metrics.drains.labels("no-room").observe(max(0.0, now - drain.started))
+            self._metrics.drains.durations.labels("no-room").observe(max(0.0, now - drain.started))
         else:
             self.draining.end(drain.uid)  # busy: begun again at the next evaluation of the node
 
@@ -238,7 +238,7 @@ class DrainControl:
         return [entry.node for entry in self._planner.entries.values()]
 
     def _count_eviction(self, outcome: Outcome) -> None:
-        self._metrics.evictions.labels(outcome.value).inc()
+        self._metrics.drains.evictions.labels(outcome.value).inc()
 
 
 def _result_text(drain: NodeDrain, seconds: float, *, dry_run: bool) -> str:

@@ -36,9 +36,9 @@ class Leadership:
         self._authority.begin_term(leading=leading)
         self._parts.peer_check.look_at_once()
         self._drains.look_through()
-        self._metrics.leader.set(leading)
+        self._metrics.controller.leader.set(leading)
         # Until it is known; who does not lead does not say.
-        self._metrics.read_only.set(False)
+        self._metrics.controller.read_only.set(False)
         self._planner.forget_pending()
         self._parts.writer.forget_doubts()
         if leading:
@@ -60,7 +60,7 @@ class Leadership:
         elif before and not first:
             log.warning("the other remediator is gone: this one acts from now on")
         self._authority.first = first
-        self._metrics.read_only.set(bool(first))
+        self._metrics.controller.read_only.set(bool(first))
 
     def blocked(self, text: str) -> None:
         """The Lease cannot be taken."""
@@ -94,7 +94,7 @@ class Leadership:
             self._change_mode(wanted)
         until = self._mode.observes_until(now)
         observes = until is not None and self._mode.known
-        self._metrics.paused.set(bool(self._authority.paused) or observes)
+        self._metrics.controller.paused.set(bool(self._authority.paused) or observes)
         return float("inf") if until is None else until
 
     def _change_mode(self, wanted: Config) -> None:
@@ -147,4 +147,4 @@ class Leadership:
         if (policies_changed or mode_changed) and self._authority.leading:
             self._healer.begin()  # what was only a dry run is decided again
         self._planner.reconfigure(config, self._clock())
-        self._metrics.may_cordon(rule.condition for rule in config.rules if rule.cordons)
+        self._metrics.nodes.may_cordon(rule.condition for rule in config.rules if rule.cordons)

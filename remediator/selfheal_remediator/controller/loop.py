@@ -64,9 +64,9 @@ class Remediator:
         self.leader.unfit = self._unfit
         self.leader.on_blocked = self._lease_blocked
         self.last_tick = time.monotonic()
-        metrics.watch_age("nodes", self.parts.nodes.age)
+        metrics.api.watch_age("nodes", self.parts.nodes.age)
         rules = self.parts.mode.config.rules
-        metrics.may_cordon(rule.condition for rule in rules if rule.cordons)
+        metrics.nodes.may_cordon(rule.condition for rule in rules if rule.cordons)
 
     # -- parts ---------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class NodeFeed:
             warn_of_unknown_conditions(self._planner, self._mode.config)
         # A list that was under way at a takeover does not show what the predecessor did last.
         self.synced = answers >= self._list_wanted
-        self._metrics.relists.labels("nodes").inc()
+        self._metrics.api.relists.labels("nodes").inc()
 
 
 def warn_of_unknown_conditions(planner: Planner, config: Config) -> None:

@@ -132,22 +132,22 @@ class NodeWriter:
             return
         now = self._clock()
         self._planner.settled(action, node, now)
-        self._metrics.actions.labels(action.kind.value, "done").inc()
+        self._metrics.nodes.actions.labels(action.kind.value, "done").inc()
         prefix = "dry-run, would be: " if self._mode.config.dry_run else ""
         log.info("%s: %s%s", action.node, prefix, action.message or action.kind.value)
         if action.reason:
             message = prefix + action.message
             self._reporter.of_node(action.node, action.uid, action.reason, message, action.warning)
         if action.kind is Kind.CORDON and action.state is not None:
-            self._metrics.cordoned(action.state.condition, now - action.state.first_seen)
-            self._metrics.late.observe(max(0.0, now - entry.due_at))
+            self._metrics.nodes.count_cordon(action.state.condition, now - action.state.first_seen)
+            self._metrics.nodes.late.observe(max(0.0, now - entry.due_at))
         if self.follower is not None:
             self.follower.settled(action)
 
     def dropped(self, action: Action, node: Node) -> None:
         """The fresh read says otherwise: take it in and let the planner decide again."""
         log.info("%s: %s is no longer needed", action.node, action.kind.value)
-        self._metrics.actions.labels(action.kind.value, "overtaken").inc()
+        self._metrics.nodes.actions.labels(action.kind.value, "overtaken").inc()
         self._planner.failed(action, self._clock())
         self._not_done(action)
         self.take_in(node)
@@ -160,7 +160,7 @@ class NodeWriter:
         """It was not made."""
         conflict = failure.status in (409, 422)
         result = "conflict" if conflict else "failed"
-        self._metrics.actions.labels(action.kind.value, result).inc()
+        self._metrics.nodes.actions.labels(action.kind.value, result).inc()
         level = logging.INFO if conflict else logging.WARNING
         log.log(level, "%s: %s not done: %s", action.node, action.kind.value, failure)
         self._planner.failed(action, self._clock(), failure.retry_after or 0.0)

@@ -45,7 +45,7 @@ class PodHealing:
             restarted=self._restarted,
             refused=self._refused,
             asked=self._asked,
-            gone=metrics.forget_policy,
+            gone=metrics.healing.forget_policy,
         )
         self.healer = Healer(api, mode.config, workers, post, callbacks, clock)
 
@@ -75,10 +75,10 @@ class PodHealing:
         return node_path(entry, self._mode.config, self._planner.marks)
 
     def _restarted(self, order: RestartAction) -> None:
-        self._metrics.restarted(order.policy, order.cause.value)
+        self._metrics.healing.count_restart(order.policy, order.cause.value)
 
     def _refused(self, cause: str) -> None:
-        self._metrics.healing_refused.labels(cause).inc()
+        self._metrics.healing.refused.labels(cause).inc()
 
     def _asked(self, result: str) -> None:
-        self._metrics.progress_probes.labels(result).inc()
+        self._metrics.healing.probes.labels(result).inc()

@@ -51,7 +51,9 @@ class Publisher:
             self._counted = known
             self._publish_nodes()
         self._publish_policies()
-        publish(self._metrics.limits, {(limit,): count for limit, count in limited_by.items()})
+        publish(
+            self._metrics.nodes.limited, {(limit,): count for limit, count in limited_by.items()}
+        )
         self._publish_drains(now)
 
     def _publish_nodes(self) -> None:
@@ -62,29 +64,29 @@ class Publisher:
         if self._authority.leading:
             for entry in self._planner.entries.values():
                 _count(entry, states, cordoned, info, rejected)
-        publish(self._metrics.nodes, states)
-        publish(self._metrics.cordoned_nodes, cordoned)
-        publish(self._metrics.cordoned_node_info, named(info))
-        publish(self._metrics.rejected, rejected)
+        publish(self._metrics.nodes.states, states)
+        publish(self._metrics.nodes.cordoned, cordoned)
+        publish(self._metrics.nodes.cordoned_info, named(info))
+        publish(self._metrics.nodes.rejected, rejected)
 
     def _publish_policies(self) -> None:
         policy_states = tuple(self._healer.healing.policy_states.values())
         # Who does not lead knows none; who leads knows all once they are listed.
         complete = not self._authority.leading or self._healer.listed
         keys = (policy_state.policy.key for policy_state in policy_states)
-        self._metrics.look_after(keys, complete=complete)
+        self._metrics.healing.set_policies(keys, complete=complete)
         values = policy_values(policy_states)
-        publish(self._metrics.policy_pods, values.pods)
-        publish(self._metrics.policy_state, values.states)
-        publish(self._metrics.policy_rollouts_stuck, values.stuck)
+        publish(self._metrics.healing.pods, values.pods)
+        publish(self._metrics.healing.states, values.states)
+        publish(self._metrics.healing.rollouts_stuck, values.stuck)
 
     def _publish_drains(self, now: float) -> None:
         causes = self._draining.blocked_causes(now)
-        publish(self._metrics.blocked, {(cause,): count for cause, count in causes.items()})
+        publish(self._metrics.drains.blocked, {(cause,): count for cause, count in causes.items()})
         drains = [run.drain for run in self._draining.running.values() if not run.drain.after]
-        self._metrics.draining.set(len(drains))
+        self._metrics.drains.running.set(len(drains))
         oldest = min((drain.started for drain in drains), default=now)
-        self._metrics.oldest_drain.set(max(0.0, now - oldest))
+        self._metrics.drains.oldest.set(max(0.0, now - oldest))
 
 
 def _count(

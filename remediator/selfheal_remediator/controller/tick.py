@@ -59,7 +59,7 @@ class Tick:
         wakes = [plan.wake, parts.writer.wake, parts.drains.wake]
         wakes.append(draining.advance(now, stopped=bool(paused or unhealthy)))
         wakes.append(parts.pods.advance(now, unhealthy))
-        parts.metrics.tick()
+        parts.metrics.controller.note_plan()
         parts.publisher.publish(now, plan.limited_by)
         wakes.append(parts.publisher.wake)
         return min((at for at in wakes if at is not None), default=float("inf"))

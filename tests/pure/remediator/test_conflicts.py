@@ -74,7 +74,7 @@ def meanwhile() -> Any:
 
 
 def _actions(remediator: Remediator, result: str) -> float:
-    return remediator.metrics.actions.labels("cordon", result)._value.get()
+    return remediator.metrics.nodes.actions.labels("cordon", result)._value.get()
 
 
 def test_what_does_not_matter_is_read_and_the_change_made(meanwhile: Meanwhile) -> None:
@@ -225,7 +225,7 @@ def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Mea
 
     meanwhile.api.disturb = released
     with running(meanwhile.api, Config.model_validate(values)) as remediator:
-        overtaken = remediator.metrics.actions.labels("annotate", "overtaken")._value
+        overtaken = remediator.metrics.nodes.actions.labels("annotate", "overtaken")._value
         meanwhile.until("it is given up", lambda: meanwhile.writes > 2 or overtaken.get() == 1)
     raw = meanwhile.api.get(BAD)
     assert STATE_KEY not in raw["metadata"]["annotations"]

@@ -39,9 +39,9 @@ def _samples(metrics: Metrics) -> int:
 
 def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series() -> None:
     metrics = Metrics()
-    metrics.watch_age("nodes", lambda: 0.0)
+    metrics.api.watch_age("nodes", lambda: 0.0)
     cordoned = {(f"node-{n}", "KernelDeadlock", "draining"): float(n) for n in range(1000)}
-    publish(metrics.cordoned_node_info, named(cordoned))
+    publish(metrics.nodes.cordoned_info, named(cordoned))
     for collector in list(metrics.registry._collector_to_names):
         if isinstance(collector, ProcessCollector):
             continue
@@ -61,8 +61,8 @@ def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series(
 
 def test_counters_are_there_before_the_first_event_or_its_increase_is_never_seen() -> None:
     metrics = Metrics()
-    metrics.may_cordon(["KernelDeadlock"])
-    metrics.look_after(["shop/web"], complete=True)
+    metrics.nodes.may_cordon(["KernelDeadlock"])
+    metrics.healing.set_policies(["shop/web"], complete=True)
     said = metrics.render().decode()
     for series in (
         'actions_total{action="cordon",result="failed"}',

@@ -48,7 +48,7 @@ def test_a_restart_that_was_a_dry_run_is_made(api: FakeApi) -> None:
         return [path for verb, path, _ in api.did if verb == "EVICT"]
 
     with running(api, _config("dryRun")) as remediator:
-        rehearsed = remediator.metrics.healing_refused.labels("dry-run")._value
+        rehearsed = remediator.metrics.healing.refused.labels("dry-run")._value
         until("it is rehearsed", lambda: rehearsed.get() > 0)
         assert evicted() == []
         remediator.reconfigure(_config("enforce"))

@@ -165,7 +165,7 @@ def test_a_first_start_that_is_taken_away_is_remembered(api: FakeApi) -> None:
         raw = api.get(LEASE)
         raw["metadata"]["annotations"] = {"selfheal.dev/paused": "seen"}
         api.put(LEASE, raw)
-        until("it is heard", lambda: remediator.metrics.paused._value.get() == 1)
+        until("it is heard", lambda: remediator.metrics.controller.paused._value.get() == 1)
         assert not remediator.config.dry_run
 
 
@@ -180,10 +180,10 @@ def test_it_says_that_it_observes_and_when_it_acts(
     with running(api, _config()) as remediator:
         until("it is rehearsed", lambda: _rehearsed(remediator))
         until("it says so", lambda: "Observing" in said)
-        assert remediator.metrics.paused._value.get() == 1
+        assert remediator.metrics.controller.paused._value.get() == 1
         advance(remediator, 601)
         until("it is cordoned", lambda: _cordoned(api))
-        assert remediator.metrics.paused._value.get() == 0
+        assert remediator.metrics.controller.paused._value.get() == 0
     assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
         "Observing",
         "Enforcing",

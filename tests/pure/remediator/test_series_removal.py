@@ -147,11 +147,11 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
 def test_of_policies_that_were_deleted_while_another_process_led() -> None:
     metrics = Metrics()
     before = _series(metrics)
-    metrics.look_after(["d/a", "d/b"], complete=True)
+    metrics.healing.set_policies(["d/a", "d/b"], complete=True)
     both = _series(metrics)
-    metrics.look_after([], complete=False)  # they are being listed again
+    metrics.healing.set_policies([], complete=False)  # they are being listed again
     assert _series(metrics) == both
-    metrics.look_after(["d/a"], complete=True)
+    metrics.healing.set_policies(["d/a"], complete=True)
     assert {line for line in both if "d/b" in line} == both - _series(metrics)
-    metrics.look_after([], complete=True)
+    metrics.healing.set_policies([], complete=True)
     assert _series(metrics) == before

@@ -48,7 +48,7 @@ def _is_bad(remediator: Remediator) -> bool:
 
 
 def _engaged(remediator: Remediator, limit: str) -> bool:
-    return bool(remediator.metrics.limits.labels(limit)._value.get())
+    return bool(remediator.metrics.nodes.limited.labels(limit)._value.get())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) 
     api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
     _lease_held_by(api, "")
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
-        looks_on = remediator.metrics.read_only._value.get
+        looks_on = remediator.metrics.controller.read_only._value.get
         until("it finds the other", looks_on)
         remediator.post(lambda: remediator.leadership.lead(False))
         until("it says so no more", lambda: not looks_on())

@@ -166,7 +166,7 @@ def test_a_change_that_may_have_been_made_counts(story: Story) -> None:
         story.goes_bad(FIRST)
         until("it is read in vain", lambda: story.reads >= 2)
         story.goes_bad(SECOND)
-        limited = remediator.metrics.limits.labels
+        limited = remediator.metrics.nodes.limited.labels
         until("it is limited", lambda: limited("maxUnavailable")._value.get() == 1)
         reads = story.reads
         until("it is read on", lambda: story.reads >= reads + 3)
