@@ -393,7 +393,7 @@ def test_where_fewer_drains_may_run_than_do_those_continue_and_none_begins(
         assert cluster.without_place == []
         assert planner.tally(cluster.now).draining == 3
     waits = [e.blocked for e in planner.entries.values() if e.blocked is not None]
-    assert {skip_reason.message for skip_reason in waits} == {f"3 drains, allowed {now_allowed}"}
+    assert {skip_reason.text for skip_reason in waits} == {f"3 drains, allowed {now_allowed}"}
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     for left, number in zip((2, 1, 0), begun, strict=True):
         cluster.set(number, "True", done)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import socket
-import urllib.request
 
 import pytest
+import requests
 
 from selfheal_remediator.health import serve
 
@@ -21,10 +21,9 @@ def test_it_answers_on_all_addresses(monkeypatch: pytest.MonkeyPatch, dual: bool
     server = serve(0, nothing_wrong, nothing_wrong, lambda: b"")
     try:
         for host in ("127.0.0.1", "[::1]") if dual else ("127.0.0.1",):
-            with urllib.request.urlopen(
-                f"http://{host}:{server.server_port}/healthz", timeout=5
-            ) as reply:
-                assert reply.read() == b"ok\n"
+            url = f"http://{host}:{server.server_port}/healthz"
+            with requests.get(url, timeout=5) as reply:
+                assert reply.content == b"ok\n"
     finally:
         server.shutdown()
         server.server_close()

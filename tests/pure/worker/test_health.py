@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import requests
 
 from selfheal_worker.config import load
 from selfheal_worker.health import LOOP_STUCK_AFTER, Server, Status
@@ -48,12 +47,8 @@ def server(source: Source) -> Iterator[Server]:
 
 
 def get(server: Server, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://{host}:{server.port}{path}", timeout=5) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    with requests.get(f"http://{host}:{server.port}{path}", timeout=5) as reply:
+        return reply.status_code, reply.text
 
 
 def test_healthy_and_ready(server: Server) -> None:
