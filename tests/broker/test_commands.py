@@ -140,7 +140,7 @@ def test_publish_and_results(vhost: Vhost, start_worker: StartWorker, tmp_path: 
     assert vhost.count("feedback.results") == 0
     done = command(env, "results", "--expect", "1", "--timeout", "0.3")
     assert done.returncode == 1
-    assert "0 of 1 answers" in done.stderr
+    assert "0 of 1 results" in done.stderr
 
 
 def test_publish_refuses_what_is_no_message_unless_raw(vhost: Vhost) -> None:
@@ -342,7 +342,7 @@ class TestDeadLetters:
         monkeypatch.setattr("selfheal_worker.cli.dead_letters.PROGRESS_EACH", 0.0)
         for argv in (["list"], ["replay", "--dry-run"], ["purge", "--dry-run"]):
             assert main(["dead-letters", *argv]) == 0
-            assert "6 of 6 looked at" in capsys.readouterr().err
+            assert "6 of 6 read" in capsys.readouterr().err
 
     def test_age_filters(self, letters: Vhost) -> None:
         env = environment(letters.uri)
