@@ -177,9 +177,10 @@ class ModelAvailability:
 
     def take_probe_result(self) -> None:
         """See whether a probe has ended."""
-        result, self._probe_result = self._probe_result, None
+        result = self._probe_result
         if result is None:
-            return
+            return  # not cleared: the probe may end just now
+        self._probe_result = None
         self._probe_by = math.inf
         if result.succeeded and not self._warm:
             self._warm = True
