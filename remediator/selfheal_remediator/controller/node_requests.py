@@ -130,9 +130,7 @@ class NodeRequests:
                 if not self._still_wanted(attempt, node):
                     self._post(partial(self._outcomes.dropped, action, node))
                     return
-            may_send = self._authority.may_send(action.kind, self._clock())
-            if not may_send or dry_run is not self._api.dry_run:
-                # It waited for its turn, and was stopped meanwhile, or the mode changed.
+            if not self._may_send(attempt):
                 self._post(partial(self._outcomes.not_sent, action))
                 return
             changed = self._patch(action, node, dry_run=dry_run)
@@ -141,6 +139,17 @@ class NodeRequests:
                 return
             node = None
         raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
+
+    def _may_send(self, attempt: Attempt) -> bool:
+        """False when, while it waited for its turn or the node was read, everything was stopped,
+        the mode changed, another remediator came first, or another term of leadership began."""
+        authority, now = self._authority, self._clock()
+        return (
+            attempt.term == authority.term
+            and attempt.scope.config.dry_run is self._api.dry_run
+            and authority.may_act(now)
+            and authority.may_send(attempt.action.kind, now)
+        )
 
     def _patch(self, action: Action, node: Node, *, dry_run: bool) -> Node | None:
         """The node after the change, None = it is not as it was seen any more. See _carry_out."""

@@ -1,0 +1,127 @@
+"""A change of a node on its way: what must not be sent any more, though it was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from selfheal_remediator.controller.authority import Authority
+from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.controller.node_requests import Attempt, NodeRequests
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
+from selfheal_remediator.kube.objects import Node, node_from_json
+from selfheal_remediator.kube.observe_first import text_of
+from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.kube.store import Change
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.planner import Planner
+from tests.pure.remediator.builders import NOW, OWNER, config, datetime_text, node, rule
+
+RAW: Mapping[str, Any] = {
+    "metadata": {"name": "n", "uid": "u", "resourceVersion": "2", "annotations": {}},
+    "spec": {},
+    "status": {
+        "conditions": [
+            {"type": "Ready", "status": "True"},
+            {"type": "Fault", "status": "True", "lastHeartbeatTime": datetime_text(NOW)},
+        ]
+    },
+}
+
+
+class Api:
+    """Refuses the first patch as a conflict; `meanwhile` happens while the node is read then."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.dry_run = False
+        self.sent = 0
+
+    def node(self, name: str) -> Mapping[str, Any]:
+        self.meanwhile()
+        return RAW
+
+    def patch_node(self, name: str, patch: object, *, dry_run: bool) -> Answer:
+        self.sent += 1
+        return Answer(422, b"") if self.sent == 1 else Answer(200, b"", None, dict(RAW))
+
+
+class Outcomes:
+    """What became of the change."""
+
+    def __init__(self) -> None:
+        self.known: list[str] = []
+
+    def settled(self, action: Action, node: Node) -> None:
+        self.known.append("settled")
+
+    def not_sent(self, action: Action) -> None:
+        self.known.append("not sent")
+
+
+def nothing(_: Authority, __: Api) -> None:
+    pass
+
+
+def another_term(authority: Authority, _: Api) -> None:
+    authority.begin_term(leading=False)
+    authority.begin_term(leading=True)
+    authority.first = ""
+
+
+def another_remediator(authority: Authority, _: Api) -> None:
+    authority.first = "there/remediator"
+
+
+def a_pause(authority: Authority, _: Api) -> None:
+    authority.read_pause({PAUSE_KEY: "maintenance"})
+
+
+def an_uninstall(authority: Authority, _: Api) -> None:
+    authority.read_stop({STOP_KEY: text_of(NOW + 60)}, NOW)
+
+
+def another_mode(_: Authority, api: Api) -> None:
+    api.dry_run = True
+
+
+@pytest.mark.parametrize(
+    ("happens", "sent", "outcome"),
+    [
+        (nothing, 2, "settled"),
+        (another_term, 1, "not sent"),
+        (another_remediator, 1, "not sent"),
+        (a_pause, 1, "not sent"),
+        (an_uninstall, 1, "not sent"),
+        (another_mode, 1, "not sent"),
+    ],
+)
+def test_a_change_is_not_sent_after_what_ended_its_right_while_the_node_was_read(
+    happens: Callable[[Authority, Api], None], sent: int, outcome: str
+) -> None:
+    settings = config(rule(action="cordon"), limits={"maxUnavailable": "100%"})
+    planner = Planner(settings, OWNER, NOW)
+    known = node_from_json(dict(RAW))
+    planner.apply(Change("n", None, known), NOW)
+    planner.apply(Change("other", None, node("other")), NOW)
+    (action,) = planner.plan(NOW).intents
+    assert action.kind is Kind.CORDON
+    authority, outcomes = Authority(leading=True, first=""), Outcomes()
+    api = Api()
+    api.meanwhile = lambda: happens(authority, api)
+    requests = NodeRequests(
+        cast(KubernetesApi, api),
+        planner,
+        authority,
+        Mode(settings, NOW),
+        lambda job: job(),
+        cast(Any, outcomes),
+        lambda: NOW,
+    )
+    entry = planner.entries[action.uid]
+    scope = planner.scope()
+    requests.change(Attempt(action, scope, entry.node, entry.history, authority.term))
+    assert (api.sent, outcomes.known) == (sent, [outcome])
