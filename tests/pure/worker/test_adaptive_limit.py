@@ -17,6 +17,7 @@ from selfheal_worker.model.adaptive_limit import (
     failed,
     next_at,
     overloaded,
+    rotated,
     sent,
 )
 from tests.pure.worker.overloaded_server import World
@@ -128,6 +129,86 @@ def test_a_server_that_refuses_everything_for_long_counts_as_unavailable() -> No
         assert adaptive_limit.starved(state, second) == (second >= 20)
     state = answered(sent(state), 25, 26, 0.5)
     assert not adaptive_limit.starved(state, 1000)
+
+
+#: How a call can end, and what each end does.
+ENDS = {
+    "answered": lambda state, at, now, chance: answered(state, at, now, chance),
+    "failed": lambda state, at, now, chance: rotated(failed(state), at, now, chance),
+    "overloaded": overloaded,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("limit", [None, 1.0, 3.5])
+@pytest.mark.parametrize("seconds", [None, 2.0])
+def test_what_each_end_of_a_call_does(end: str, limit: float | None, seconds: float | None) -> None:
+    before = AdaptiveLimit(
+        limit=limit,
+        running=3,
+        refused=7,
+        refused_since=1.0,
+        step=4,
+        missed=2,
+        seconds=seconds,
+        period=80.0,
+    )
+    after = ENDS[end](before, 100.0, 102.0, 0.5)
+    assert after.running == 2
+    if end == "overloaded":
+        assert (after.refused, after.refused_since) == (8, 1.0)
+        assert (after.seconds, after.period) == (seconds, 80.0)
+        assert after.limit is not None
+        assert after.limit <= (limit or 3)
+        return
+    # It was not one call too many: refusals in a row are over, with the pauses that they caused.
+    assert (after.refused, after.refused_since) == (0, math.inf)
+    assert (after.step, after.missed) == (0, 0)
+    if end == "failed":
+        assert after.limit == limit
+        assert (after.seconds, after.period) == (seconds, 80.0)
+
+
+@pytest.mark.parametrize("end", ["answered", "failed"])
+def test_refusals_with_another_end_between_them_are_not_a_server_that_refuses_all(end: str) -> None:
+    """A text that is refused for what it says, or a call that passes its deadline, had a slot."""
+    state = AdaptiveLimit()
+    for second in range(100):
+        kind = end if second % 6 == 5 else "overloaded"
+        state = ENDS[kind](sent(state), second, second, 0.5)
+        assert not adaptive_limit.starved(state, second)
+
+
+@pytest.mark.parametrize("end", ["answered", "failed"])
+def test_any_end_of_a_call_hands_over_the_slots_and_claims_them_again(end: str) -> None:
+    held = AdaptiveLimit(limit=1.0, running=1, seconds=2.0, period=80.0)
+    state = ENDS[end](held, 79.0, 81.0, 0.5)
+    assert state.let_go
+    assert next_at(state) > 81.0
+    back = next_at(state)
+    state = ENDS[end](sent(state), back, back + 2.0, 0.5)
+    assert (state.let_go, state.unclaimed) == (False, True)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(ENDS)), st.floats(0, 30), st.floats(0, 1))),
+    st.integers(1, 8),
+)
+def test_it_counts_as_unavailable_only_after_nothing_but_refusals(
+    ends: list[tuple[str, float, float]], at_once: int
+) -> None:
+    state, now, in_a_row, since = AdaptiveLimit(), 0.0, 0, math.inf
+    for number, (end, seconds, chance) in enumerate(ends):
+        while state.running < at_once:
+            state = sent(state)
+        now += seconds
+        state = ENDS[end](state, max(0.0, now - seconds), now, chance)
+        in_a_row = in_a_row + 1 if end == "overloaded" else 0
+        since = min(since, now) if in_a_row else math.inf
+        assert (state.refused, state.refused_since) == (in_a_row, since), number
+        if adaptive_limit.starved(state, now):
+            assert in_a_row >= 5
+            assert now - since >= 20
 
 
 @given(st.lists(st.tuples(st.sampled_from("sarf"), st.floats(0, 5), st.floats(0, 1))))

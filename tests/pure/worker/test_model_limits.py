@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections import defaultdict
 
 import pytest
@@ -106,3 +107,83 @@ def test_slots_are_let_go_by_unix_time_whatever_a_worker_has_as_its_clock(starte
     with pytest.raises(LimitedError) as caught, limits.turn(started + 41):
         pass
     assert caught.value.retry_after == pytest.approx(1.2)
+
+
+def test_turns_are_given_in_the_order_in_which_they_were_asked_for() -> None:
+    """Who asks again at once, as a busy handler does, does not overtake who waits."""
+    limits = Limits(concurrency=1)
+    order: queue.SimpleQueue[str] = queue.SimpleQueue()
+    release = threading.Semaphore(0)
+
+    def call(name: str) -> None:
+        with limits.turn(math.inf):
+            order.put(name)
+            assert release.acquire(timeout=60)
+
+    waiting = []
+    with limits.turn(math.inf):
+        for number in range(5):
+            thread = threading.Thread(target=call, args=(f"waits {number}",), daemon=True)
+            thread.start()
+            waiting.append(thread)
+            await_waiting(limits, number + 1)
+    again = threading.Thread(target=call, args=("asks again",), daemon=True)
+    again.start()
+    for _ in range(6):
+        release.release()
+    for thread in (*waiting, again):
+        thread.join(60)
+    assert [order.get_nowait() for _ in range(6)] == [
+        *(f"waits {number}" for number in range(5)),
+        "asks again",
+    ]
+
+
+def test_who_is_woken_too_early_keeps_its_place() -> None:
+    """Short waits of a paced model end again and again before there is a turn."""
+    limits = Limits(concurrency=1)
+    order: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def call(name: str) -> None:
+        with limits.turn(math.inf):
+            order.put(name)
+
+    threads = [threading.Thread(target=call, args=(str(n),), daemon=True) for n in range(4)]
+    with limits.turn(math.inf):
+        for number, thread in enumerate(threads):
+            thread.start()
+            await_waiting(limits, number + 1)
+            limits.wake()
+    for thread in threads:
+        thread.join(60)
+    assert [order.get_nowait() for _ in threads] == ["0", "1", "2", "3"]
+
+
+def test_who_gives_up_leaves_its_place_to_the_next() -> None:
+    limits = Limits(concurrency=1)
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    given_up: set[str] = set()
+
+    def call(name: str) -> None:
+        try:
+            with limits.turn(math.inf, given_up=lambda: name in given_up):
+                ended.put(f"{name} has a turn")
+        except LimitedError:
+            ended.put(f"{name} left")
+
+    with limits.turn(math.inf):
+        for number, name in enumerate("abc"):
+            threading.Thread(target=call, args=(name,), daemon=True).start()
+            await_waiting(limits, number + 1)
+        given_up |= {"a", "b"}
+        limits.wake()
+        assert {ended.get(timeout=60), ended.get(timeout=60)} == {"a left", "b left"}
+    assert ended.get(timeout=60) == "c has a turn"
+
+
+def await_waiting(limits: Limits, number: int) -> None:
+    """Until so many threads wait for a turn."""
+    end = time.monotonic() + 60
+    while limits.waiting < number:
+        assert time.monotonic() < end
+        threading.Event().wait(0.002)

@@ -82,8 +82,16 @@ def sent(before: AdaptiveLimit) -> AdaptiveLimit:
 
 
 def failed(before: AdaptiveLimit) -> AdaptiveLimit:
-    """A call ended in a way that says nothing about the server's load."""
-    return replace(before, running=before.running - 1)
+    """A call ended in a way that says nothing about the server's load, but was not refused as one
+    too many: a text that is refused, a deadline that passed. Refusals in a row end with it."""
+    return replace(
+        before,
+        running=before.running - 1,
+        refused=0,
+        refused_since=math.inf,
+        step=0,
+        missed=0,
+    )
 
 
 def answered(
@@ -95,23 +103,33 @@ def answered(
         mean = min(took, _LONGEST_FIRST_PAUSE)  # the first may have waited for the model to load
     else:
         mean = before.seconds + _NEWEST * (took - before.seconds)
-    after = replace(
-        before,
-        running=before.running - 1,
-        refused=0,
-        refused_since=math.inf,
-        step=0,
-        seconds=mean,
-        period=slot_rotation.period(mean, before.period),
-        missed=0,
-    )
-    if before.limit is None:
-        return after
-    if before.let_go and sent_at >= before.not_before:
-        after = replace(after, let_go=False, unclaimed=True)
-    if before.running >= math.floor(before.limit):
+    after = replace(failed(before), seconds=mean, period=slot_rotation.period(mean, before.period))
+    if before.limit is not None and before.running >= math.floor(before.limit):
         after = _raised(after, before.limit)
-    return _let_go(after, mean, sent_at, now, chance, ahead)
+    return rotated(after, sent_at, now, chance, ahead)
+
+
+def rotated(
+    after: AdaptiveLimit, sent_at: float, now: float, chance: float, ahead: float = 0.0
+) -> AdaptiveLimit:
+    """A call that had a slot ended: whether the worker's slots are taken by others meanwhile.
+
+    If a period began during the call, the worker sends nothing for a while. Every second period
+    will do where nobody took the slots the last time.
+    """
+    seconds = after.seconds
+    if after.limit is None or seconds is None:
+        return after
+    if after.let_go and sent_at >= after.not_before:
+        after = replace(after, let_go=False, unclaimed=True)
+    which = slot_rotation.number(now, ahead, after.period)
+    begun = slot_rotation.boundary(which, ahead, after.period)
+    if not sent_at < begun <= now or after.not_before >= begun:
+        return after
+    if after.unclaimed and which % 2:
+        return after
+    until = slot_rotation.returns_at(begun, seconds, chance)
+    return replace(after, let_go=True, not_before=max(after.not_before, until))
 
 
 def overloaded(
@@ -170,23 +188,6 @@ def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
     increase = min(FASTEST_INCREASE, slowest * (1 + grown))
     at_end = after.at_end and grown < _FURTHER
     return replace(after, limit=limit + increase / limit, at_end=at_end)
-
-
-def _let_go(
-    after: AdaptiveLimit, mean: float, sent_at: float, now: float, chance: float, ahead: float
-) -> AdaptiveLimit:
-    """Send nothing for a while if a period has begun during the call that was answered.
-
-    Every second period will do where nobody took the slots the last time.
-    """
-    which = slot_rotation.number(now, ahead, after.period)
-    begun = slot_rotation.boundary(which, ahead, after.period)
-    if not sent_at < begun <= now or after.not_before >= begun:
-        return after
-    if after.unclaimed and which % 2:
-        return after
-    until = slot_rotation.returns_at(begun, mean, chance)
-    return replace(after, let_go=True, not_before=max(after.not_before, until))
 
 
 def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:

@@ -20,6 +20,7 @@ from selfheal_worker.model.limits import SHORTEST_PAUSE, LimitedError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Origin, RepairRequest, Usage
 from selfheal_worker.model.refusals import RefusalHistory
+from selfheal_worker.model.turns import keep_pause
 from selfheal_worker.task import answer as validated
 from selfheal_worker.task.answer import InvalidAnswerError, ValidatedAnswer
 from selfheal_worker.task.task import Task
@@ -94,25 +95,21 @@ class Analysis:
         """What the model says. Raises `ModelError`. last: no other model is asked after it."""
         member, spent = self._member, self._spent
         while True:
-            begun = time.monotonic()
+            asked = _Asked(self._options, member, self._whole, spent)
             try:
-                with spent.turn(member.limits):
-                    begun = time.monotonic()
-                    said, asked = self._answer()
-                member.refusals.taken(begun)
-                if asked.answer.pause is not None:
-                    member.limits.pause(asked.answer.pause)
+                said = self._answer(asked)
+                member.refusals.taken(asked.begun)
                 origin = member.origin_of(asked.answer)
                 truncated = self._sent is not self._whole
                 return Reply(said, origin, degraded, asked.usage, truncated=truncated)
             except RefusedTextError as error:
                 if not isinstance(error, context.CutError):  # that one is an answer
                     member.refusals.confirm(
-                        error, begun, spent.deadline, self._send_ours, self._history
+                        error, asked.begun, spent.deadline, self._send_ours, self._history
                     )
                 self._shorten_or_raise(error)
             except TransientError as error:
-                _send_again_or_raise(error, member, spent, begun, last=last)
+                _send_again_or_raise(error, member, spent, asked.begun, last=last)
 
     def _shorten_or_raise(self, error: RefusedTextError) -> None:
         if not self._options.shorten or not isinstance(error, TextTooLongError):
@@ -123,18 +120,16 @@ class Analysis:
         self._sent = shorter
         self._times_shortened += 1
 
-    def _answer(self) -> tuple[ValidatedAnswer, _Asked]:
-        """What the model says of what is sent, and the calls that it took."""
+    def _answer(self, asked: _Asked) -> ValidatedAnswer:
+        """What the model says of what is sent."""
         repair_request = self._member.repair_request
-        deadline = self._spent.deadline
-        asked = _Asked(self._options, self._member, self._whole, deadline)
         try:
             clamp = self._options.clamp and repair_request is None
-            return asked.once(self._analyse, clamp=clamp), asked
+            return asked.once(self._analyse, clamp=clamp)
         except InvalidAnswerError as error:
-            if repair_request is None or time.monotonic() >= deadline:
+            if repair_request is None or time.monotonic() >= self._spent.deadline:
                 raise BadOutputError(str(error)) from None
-            return self._repaired(repair_request, asked, str(error)), asked
+            return self._repaired(repair_request, asked, str(error))
 
     def _analyse(self) -> Answer:
         member = self._member
@@ -155,37 +150,47 @@ class Analysis:
             return asked.once(repair, clamp=self._options.clamp)
         except InvalidAnswerError as again:
             raise BadOutputError(str(again)) from None
-        except RefusedTextError:
-            # The text was taken; what the model made of it is too long, or filtered, beside it.
+        except (RefusedTextError, LimitedError):
+            # The text was taken; what the model made of it is too long, or filtered, beside it. Or
+            # the limits leave no turn for another request.
             raise BadOutputError(problem) from None
 
     def _send_ours(self) -> None:
         """Have the model analyse a text that it surely takes."""
         with self._spent.turn(self._member.limits):
-            self._member.provider.analyse(PROBE_TEXT, self._spent.deadline)
+            keep_pause(self._member.provider.analyse(PROBE_TEXT, self._spent.deadline).pause)
 
 
 class _Asked:
-    """The calls about one text: each is checked, observed, and its tokens added up. For the thread
-    that makes them."""
+    """The calls about one text: each has a turn, is checked and observed, and its tokens are added
+    up. For the thread that makes them. begun: when the last one was sent."""
 
-    def __init__(self, options: Options, member: Member, text: str, deadline: float) -> None:
+    def __init__(self, options: Options, member: Member, text: str, spent: CallTime) -> None:
         self._options = options
         self._member = member
         self._text = text
-        self._deadline = deadline
+        self._spent = spent
+        self.begun = time.monotonic()
         self.content = ""
         self.usage: Usage | None = None
         self.answer = Answer("")
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
         """One call. Raises `ModelError`, `InvalidAnswerError`."""
+        with self._spent.turn(self._member.limits):
+            self.begun = time.monotonic()
+            try:
+                return self._observed(call, clamp=clamp)
+            except InvalidAnswerError as error:
+                invalid = error  # for the limits that is an answer
+        raise invalid
+
+    def _observed(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
         options = self._options
-        begun = time.monotonic()
         answer: Answer | None = None
         ended: BaseException | None = None
         try:
-            options.before(self._deadline)
+            options.before(self._spent.deadline)
             answer = call()
             return validated.check(answer.content, self._text, options.task, clamp=clamp)
         except InvalidAnswerError as error:
@@ -198,10 +203,11 @@ class _Asked:
             if answer is not None:
                 self._note(answer)
             usage = answer.usage if answer else None
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - self.begun
             options.observe(Call(self._member.origin, seconds, ended, usage))
 
     def _note(self, answer: Answer) -> None:
+        keep_pause(answer.pause)
         self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
         self.answer = answer
         if answer.usage is not None:

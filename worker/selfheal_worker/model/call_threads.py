@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,7 +63,10 @@ class CallThreads:
         started = _Started()
         try:
             threading.Thread(
-                target=self._run, args=(started, messages, deadline), name="model-call", daemon=True
+                target=copy_context().run,  # with the call's turn
+                args=(self._run, started, messages, deadline),
+                name="model-call",
+                daemon=True,
             ).start()
         except RuntimeError as error:  # the machine has no thread to spare
             raise ModelUnavailableError(f"no thread for the call: {error}") from None

@@ -105,7 +105,7 @@ class Chain:
             try:
                 part = spent.part(member.until(spent.deadline, remaining), last=not remaining)
                 if not member.warm:
-                    self._probes.wake(member, part.deadline)
+                    self._probes.wake(member, part.deadline, part.turn(member.limits))
                 analysis = Analysis(self._options, member, text, sent, part, history)
                 reply = analysis.reply(last=not remaining, degraded=at > 0)
             except Exception as error:

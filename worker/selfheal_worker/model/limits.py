@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from selfheal_worker.model import adaptive_limit
+from selfheal_worker.model import adaptive_limit, turns
 from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
+from selfheal_worker.model.turns import Turn, TurnQueue
 from selfheal_worker.randomness import RANDOM
 
 # Even if a server requests no pause, it is not called again at once.
@@ -67,7 +68,11 @@ class Limits:
         self._clock = clock
         self._unix = unix
         self._chance = chance
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._waiting = TurnQueue(self._changed, lock)
+        #: Calls that have a turn and wait until they may send another request: they come first.
+        self._further = 0
         self._adaptive = AdaptiveLimit()
         self._next = 0.0
         self._paused = 0.0
@@ -83,22 +88,39 @@ class Limits:
     ) -> Iterator[None]:
         """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
 
-        longest_pause: a pause of the server is waited for if at most so many seconds of it
-        remain. given_up: the wait ends when it returns True; `wake` has it checked. A pause that
-        the server requests in the block (retry_after) applies to all calls, and an overload lowers
-        the limit.
+        Turns are given in the order in which they were asked for. longest_pause: a pause of the
+        server is waited for if at most so many seconds of it remain. given_up: the wait ends when
+        it returns True; `wake` has it checked. A pause that the server requests in the block
+        (retry_after) applies to all calls, and an overload lowers the limit.
         """
-        sent_at = self._enter(deadline, longest_pause, given_up)
+        turn = Turn(self, self._enter(deadline, longest_pause, given_up), given_up)
         error: BaseException | None = None
         try:
-            yield
+            with turns.held(turn):
+                yield
         except BaseException as raised:
             error = raised
             raise
         finally:
             with self._changed:
-                self._ended(error, sent_at)
-                self._changed.notify()
+                self._ended(error, turn.sent_at)
+                self._waiting.look()
+
+    def again(self, turn: Turn, deadline: float, pause: float | None) -> None:
+        """Wait until a call that has a turn may send another request; see `turns.next_request`.
+
+        It keeps its place among the calls that run at once. Before those that wait for a turn: they
+        may wait for this one to end.
+        """
+        with self._changed:
+            if pause is not None:
+                self._pause(pause)
+            self._further += 1
+            try:
+                turn.sent_at = self._send_further(turn, deadline)
+            finally:
+                self._further -= 1
+                self._waiting.look()
 
     def pause(self, seconds: float) -> None:
         """Give no turns for so long, as the server requested."""
@@ -125,38 +147,63 @@ class Limits:
             limits.append(0)
         return Concurrency(state.running, min(limits, default=None))
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a turn."""
+        return len(self._waiting)
+
     def wake(self) -> None:
         """Have all waiting calls check whether they were given up."""
         with self._changed:
-            self._changed.notify_all()
+            self._waiting.all_look()
 
     def close(self) -> None:
         """Give no more turns; waiting calls fail at once."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._waiting.all_look()
 
     def _enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
         with self._changed:
-            while not self._closed:
-                now = self._clock()
-                until = self._next_at()
-                full = until == math.inf
-                if given_up():
-                    self._changed.notify()
-                    raise LimitedError("the message was abandoned while it waited for a turn")
-                too_long = self._paused - now > longest_pause
-                if too_long or now >= deadline or (until > deadline and not full):
-                    self._changed.notify()  # the wake-up was meant for a call that continues
-                    raise self._no_turn(now)
-                if until <= now:
-                    self._adaptive = adaptive_limit.sent(self._adaptive)
-                    self._next = now + self._interval
-                    if self._adaptive.limit is not None:
-                        self._changed.notify()  # the limit may have room for more than one
-                    return now
-                self._changed.wait(min(until, deadline) - now)
-        raise TransientError("the worker is stopping")
+            place = self._waiting.join()
+            try:
+                while True:
+                    self._check_open(given_up)
+                    now = self._clock()
+                    until = self._next_at()
+                    too_long = self._paused - now > longest_pause
+                    if too_long or now >= deadline or deadline < until < math.inf:
+                        raise self._no_turn(now)
+                    if self._further:
+                        until = math.inf
+                    elif until <= now and self._waiting.first(place):
+                        self._adaptive = adaptive_limit.sent(self._adaptive)
+                        self._next = now + self._interval
+                        return now
+                    self._waiting.wait(place, until, deadline, now)
+            finally:
+                self._waiting.leave(place)
+
+    def _send_further(self, turn: Turn, deadline: float) -> float:
+        while True:
+            self._check_open(turn.given_up)
+            now = self._clock()
+            if turn.ended or now >= deadline:
+                raise TransientError("no time is left for the call")
+            until = max(self._next, self._adaptive.not_before)
+            if until > deadline:
+                raise self._no_turn(now)
+            if until <= now:
+                self._next = now + self._interval
+                return now
+            self._changed.wait(turns.waitable(until - now))
+
+    def _check_open(self, given_up: Callable[[], bool]) -> None:
+        """Whether it is still waited for."""
+        if self._closed:
+            raise TransientError("the worker is stopping")
+        if given_up():
+            raise LimitedError("the message was abandoned while it waited for a turn")
 
     def _next_at(self) -> float:
         """When the next call may begin; infinity while as many run as may."""
@@ -167,17 +214,19 @@ class Limits:
 
     def _ended(self, error: BaseException | None, sent_at: float) -> None:
         now, before = self._clock(), self._adaptive
-        pause = error.retry_after if isinstance(error, TransientError) else None
+        ahead = self._unix() - now
+        pause = None
+        if isinstance(error, TransientError) and not isinstance(error, LimitedError):
+            pause = error.retry_after
         if isinstance(error, OverloadedError) or pause is not None:
-            ahead = self._unix() - now
             self._adaptive = adaptive_limit.overloaded(before, sent_at, now, self._chance(), ahead)
             if pause is not None:
                 self._pause(max(pause, SHORTEST_PAUSE))
         elif error is None or isinstance(error, BadOutputError):
-            ahead = self._unix() - now
             self._adaptive = adaptive_limit.answered(before, sent_at, now, self._chance(), ahead)
         else:
-            self._adaptive = adaptive_limit.failed(before)
+            after = adaptive_limit.failed(before)
+            self._adaptive = adaptive_limit.rotated(after, sent_at, now, self._chance(), ahead)
 
     def _pause(self, seconds: float) -> None:
         now = self._clock()

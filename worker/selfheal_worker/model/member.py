@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from selfheal_worker.model.breaker import Breaker
@@ -60,10 +61,13 @@ class Member:
         origin = self.origin
         return replace(origin, version=found or origin.version, fingerprint=answer.fingerprint)
 
-    def wake(self, deadline: float | None = None) -> float | None:
+    def wake(
+        self, deadline: float | None = None, turn: AbstractContextManager[None] | None = None
+    ) -> float | None:
         """Warm it up; the seconds that it took to become warm, None if it was. Raises `ModelError`.
 
-        deadline: until when another thread is waited for that is doing it, None for ever.
+        deadline: until when another thread is waited for that is doing it, None for ever. turn: of
+        its limits, for the requests that are sent.
         """
         was_warm = self.warm
         left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
@@ -72,8 +76,9 @@ class Member:
         try:
             if self.warm and not was_warm:
                 return None
-            begun = time.monotonic()
-            self.provider.warm_up()
+            with turn or nullcontext():
+                begun = time.monotonic()
+                self.provider.warm_up()
             self._check_version(self.provider.version)
             if was_warm:
                 return None

@@ -1,7 +1,8 @@
 """A model that is called with the parameters that its server accepts.
 
 A refusal is examined with our own text, never with a user's, so that no text can change a
-parameter. The result applies until the process ends.
+parameter. The result applies until the process ends. Each request that is sent beside the first
+counts in the model's limits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from selfheal_worker.model.negotiation import (
 )
 from selfheal_worker.model.provider import ModelConfig, brief, without_userinfo
 from selfheal_worker.model.providers.chat import WARM_UP_TEXT, Http, Model, refusal_of
+from selfheal_worker.model.turns import next_request
 from selfheal_worker.task import prompt
 
 
@@ -53,16 +55,22 @@ class Negotiated:
     def invoke(self, messages: Any, /) -> Any:
         """The model's message."""
         ours = list(messages) == self._ours
-        for _ in range(MOST_STEPS):
+        for step in range(MOST_STEPS + 1):
+            if step:
+                self._next_request()
             used, chat = self._state
             try:
                 return chat.invoke(messages)
             except Exception as error:
-                if self._refused(used, error) is None:
+                if step == MOST_STEPS or self._refused(used, error) is None:
                     raise
                 if not self._settled(used, error if ours else None):
                     raise
-        return self._state[1].invoke(messages)
+        raise AssertionError("the last step returns or raises")
+
+    def _next_request(self) -> None:
+        call = self._http.call
+        next_request(call.deadline, call.pause)
 
     def _refused(self, used: Parameters, error: Exception) -> str | None:
         refusal = refusal_of(error)
@@ -82,6 +90,7 @@ class Negotiated:
             if error is not None:
                 return self._changed(error)
             for _ in range(MOST_STEPS):
+                self._next_request()
                 try:
                     self._state[1].invoke(self._ours)
                 except Exception as again:  # noqa: BLE001 the caller's own failure is raised

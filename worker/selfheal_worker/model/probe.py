@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
@@ -18,6 +19,7 @@ from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import LONGEST_LOAD, Origin
+from selfheal_worker.model.turns import keep_pause
 from selfheal_worker.randomness import RANDOM
 
 # How many deadlines the probe of a model that is warm may take, if its server need not load it:
@@ -37,9 +39,9 @@ class Probes:
         self._members = members
         self._loaded = loaded
 
-    def wake(self, member: Member, deadline: float | None = None) -> None:
-        """Warm a model up. Raises `ModelError`; deadline: as for `Member.wake`."""
-        seconds = member.wake(deadline)
+    def wake(self, member: Member, deadline: float, turn: AbstractContextManager[None]) -> None:
+        """Warm a model up. Raises `ModelError`; deadline and turn: as for `Member.wake`."""
+        seconds = member.wake(deadline, turn)
         if seconds is not None:
             self._loaded(member.origin, seconds)
 
@@ -100,8 +102,8 @@ class Probes:
         """
         was_warm = member.warm
         try:
-            with member.limits.turn(time.monotonic() + seconds):
-                self.wake(member, time.monotonic() + _probe_seconds(seconds))
+            now = time.monotonic()
+            self.wake(member, now + _probe_seconds(seconds), member.limits.turn(now + seconds))
             if was_warm:
                 _try(member, seconds)
         except BaseException as error:
@@ -169,7 +171,9 @@ def _try(member: Member, seconds: float) -> None:
     """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
     try:
         with member.limits.turn(time.monotonic() + seconds):
-            member.origin_of(member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds))
+            answer = member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
+            keep_pause(answer.pause)
+            member.origin_of(answer)
     except LimitedError as error:
         if error.paused:
             raise

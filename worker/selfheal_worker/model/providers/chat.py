@@ -41,6 +41,7 @@ from selfheal_worker.model.provider import (
 )
 from selfheal_worker.model.rate_limit_headers import pause_asked
 from selfheal_worker.model.token_counts import without_bad_counts
+from selfheal_worker.model.turns import keep_pause
 from selfheal_worker.task import prompt
 
 WARM_UP_TEXT = "Thank you, this works very well."
@@ -178,7 +179,8 @@ class Chat:
         if not loaded:
             seconds = max(seconds, LONGEST_LOAD)
         asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
-        self._ask(asked, time.monotonic() + seconds, ours=True)
+        answer = self._ask(asked, time.monotonic() + seconds, ours=True)
+        keep_pause(answer.pause)
         self._loaded = True
         self._quoted = ""
 

@@ -1,0 +1,133 @@
+"""Who has a model's turn, and who waits for one, first come first served.
+
+`Limits` decides when there is a turn. A call whose provider sends more than one request (after a
+parameter was refused, say) has its further requests counted by `next_request`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from selfheal_worker.model.errors import TransientError
+
+_LONGEST_WAIT = threading.TIMEOUT_MAX
+
+
+class Counts(Protocol):
+    """What a turn is one of (`Limits`)."""
+
+    def again(self, turn: Turn, deadline: float, pause: float | None) -> None:
+        """Wait until another request of a turn may be sent. Raises `TransientError`."""
+
+    def pause(self, seconds: float) -> None:
+        """Give no turns for so long, as the server requested."""
+
+
+class Turn:
+    """A turn that a call has. sent_at: when its latest request was sent. ended: it is over, though
+    a library's thread may still run. given_up: whether nobody waits for the call any more."""
+
+    __slots__ = ("ended", "given_up", "limits", "sent_at")
+
+    def __init__(self, limits: Counts, sent_at: float, given_up: Callable[[], bool]) -> None:
+        self.limits = limits
+        self.sent_at = sent_at
+        self.given_up = given_up
+        self.ended = False
+
+
+_HELD: ContextVar[Turn | None] = ContextVar("turn", default=None)
+
+
+@contextmanager
+def held(turn: Turn) -> Iterator[None]:
+    """The calls that are made in the block have this turn."""
+    token = _HELD.set(turn)
+    try:
+        yield
+    finally:
+        turn.ended = True
+        _HELD.reset(token)
+
+
+def next_request(deadline: float, pause: float | None = None) -> None:
+    """Wait until the call may send another request, which counts in the model's limits.
+
+    pause: seconds that the server requested with its answer to the request before, if any. Raises
+    `LimitedError` where the limits allow none before the deadline, and `TransientError` where that
+    has passed. A call without a turn has no limits but its deadline.
+    """
+    turn = _HELD.get()
+    if turn is not None:
+        turn.limits.again(turn, deadline, pause)
+    elif time.monotonic() >= deadline:
+        raise TransientError("no time is left for the call")
+
+
+def keep_pause(seconds: float | None) -> None:
+    """Have a pause kept that came with the answer to a request whose answer nobody else reads."""
+    turn = _HELD.get()
+    if turn is not None and seconds is not None:
+        turn.limits.pause(seconds)
+
+
+class TurnQueue:
+    """Who waits for a turn, in the order of arrival. All methods are for who has the lock.
+
+    The first, and the calls that have a turn and send another request, wait for `changed`; each of
+    the others waits for its own place to become the first.
+    """
+
+    def __init__(self, changed: threading.Condition, lock: threading.RLock) -> None:
+        """changed: is of that lock."""
+        self._changed = changed
+        self._lock = lock
+        self._places: deque[threading.Condition] = deque()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._places)
+
+    def join(self) -> threading.Condition:
+        """A place at the end."""
+        place = threading.Condition(self._lock)
+        self._places.append(place)
+        return place
+
+    def first(self, place: threading.Condition) -> bool:
+        """Whether nobody came before."""
+        return self._places[0] is place
+
+    def wait(self, place: threading.Condition, until: float, deadline: float, now: float) -> None:
+        """Wait until something changed for this place; the first also wakes at `until`."""
+        first = self.first(place)
+        end = min(until, deadline) if first else deadline
+        (self._changed if first else place).wait(waitable(end - now))
+
+    def leave(self, place: threading.Condition) -> None:
+        """Give up a place; the next one looks whether there is a turn."""
+        was_first = self.first(place)
+        self._places.remove(place)
+        if was_first and self._places:
+            self._places[0].notify()
+
+    def look(self) -> None:
+        """Have the first look whether there is a turn."""
+        self._changed.notify_all()
+
+    def all_look(self) -> None:
+        """Have everybody look whether it still waits."""
+        self._changed.notify_all()
+        for place in self._places:
+            place.notify()
+
+
+def waitable(seconds: float) -> float:
+    """As a lock takes it: it refuses infinity."""
+    return min(max(0.0, seconds), _LONGEST_WAIT)
