@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from selfheal_worker.backoff import backoff
+from selfheal_worker.backoff import backoff, spread
 
 # What cannot heal by itself (credentials, vhost, queue arguments) is tried this often at most.
 SLOW_PAUSE = 15.0
@@ -37,6 +37,6 @@ class Reconnecting:
         """How long to wait before the next attempt; permanent: why it fell cannot heal itself."""
         pause = backoff(self.attempts, self._random())
         if permanent:
-            pause = max(pause, SLOW_PAUSE * (0.5 + self._random() / 2))
+            pause = max(pause, spread(SLOW_PAUSE, self._random()))
         self.attempts += 1
         return pause

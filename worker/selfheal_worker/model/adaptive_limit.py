@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from selfheal_worker.backoff import growing, spread_after, spread_around
 from selfheal_worker.model import slot_rotation
 
 #: What is left of the limit after an overload.
@@ -168,7 +169,7 @@ def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> 
 
     The pause is extended by up to a tenth, because all workers got the same request.
     """
-    until = now + seconds * (1 + chance / 10)
+    until = now + spread_after(seconds, chance)
     return replace(before, not_before=max(before.not_before, until))
 
 
@@ -192,7 +193,7 @@ def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
 
 def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
     """Call again after a pause, or when the others release their slots, if that is sooner."""
-    until = now + _pause(after) * (0.5 + chance)
+    until = now + spread_around(_pause(after), chance)
     if after.seconds is not None:
         length = slot_rotation.period(after.seconds, after.period)
         following = slot_rotation.number(now, ahead, length) + 1
@@ -206,9 +207,8 @@ def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> A
 
 def _pause(after: AdaptiveLimit) -> float:
     """The mean pause before the next call."""
-    step = min(after.step, 40)
     if after.seconds is None:
-        return float(min(_LONGEST_FIRST_PAUSE, _FIRST_PAUSE * _FIRST_GROWTH**step))
+        return growing(_FIRST_PAUSE, _FIRST_GROWTH, after.step, _LONGEST_FIRST_PAUSE)
     most = min(_LONGEST_FACTOR, _LONGER_WITH_EACH * (1 + after.missed))
-    factor = min(most, _PAUSE_FACTOR * _PAUSE_GROWTH**step)
+    factor = growing(_PAUSE_FACTOR, _PAUSE_GROWTH, after.step, most)
     return min(after.seconds * factor, max(_LONGEST_PAUSE, after.seconds * _LONG_CALLS))

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from selfheal_worker.backoff import growing, spread
+
 THRESHOLD = 5
 FIRST_PAUSE = 1.0
 # Work resumes so soon after the other side is back; a probe is one short call.
@@ -66,7 +68,7 @@ def failed(breaker: Breaker, now: float, *, away: bool, chance: float = 1.0) -> 
         return breaker
     failures = breaker.failures + 1
     if away or failures >= THRESHOLD:
-        return Breaker(State.OPEN, failures, 0, now + _spread(FIRST_PAUSE, chance), breaker.probe)
+        return Breaker(State.OPEN, failures, 0, now + spread(FIRST_PAUSE, chance), breaker.probe)
     return replace(breaker, failures=failures)
 
 
@@ -101,20 +103,15 @@ def probed(
     if succeeded:
         return Breaker(probe=breaker.probe)
     probes = breaker.probes + 1
-    pause = _spread(_pause(probes, access=access), chance)
+    pause = spread(_pause(probes, access=access), chance)
     return replace(
         breaker, state=State.OPEN, probes=probes, probe_at=now + pause, probe_by=math.inf
     )
 
 
 def _pause(probes: int, *, access: bool) -> float:
-    pause: float = FIRST_PAUSE * 2 ** min(probes, 20)
     if access:
-        return min(ACCESS_PAUSE, pause)
+        return growing(FIRST_PAUSE, 2.0, probes, ACCESS_PAUSE)
     if probes <= FAST_PROBES:
-        return min(LONGEST_PAUSE, pause)
-    return float(min(RARE_PAUSE, LONGEST_PAUSE * 1.25 ** min(probes - FAST_PROBES, 20)))
-
-
-def _spread(pause: float, chance: float) -> float:
-    return pause * (0.5 + chance / 2)
+        return growing(FIRST_PAUSE, 2.0, probes, LONGEST_PAUSE)
+    return growing(LONGEST_PAUSE, 1.25, probes - FAST_PROBES, RARE_PAUSE)
