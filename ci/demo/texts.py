@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci import pypi
-from ci.model import corpora
+from ci.training import corpora
 from ci.versions import pin
 from selfheal_worker.builtin.classifier import SENTIMENTS
 

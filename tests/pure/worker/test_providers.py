@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,18 @@ def test_a_missing_package_is_named_with_what_brings_it(
         f"models.triage.provider={provider} needs the Python module 'some_package', "
         f"which is not installed; {how}"
     )
+
+
+def test_our_own_providers_are_plug_ins_like_any_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"] == {model.GROUP: dict(model.BUILT_IN_PROVIDERS)}
+
+
+def test_a_package_cannot_replace_one_of_our_own_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = EntryPoints((EntryPoint("builtin", "stolen:build", model.GROUP),))
+    monkeypatch.setattr(model, "entry_points", found.select)
+    assert model.build(ModelConfig("builtin")).name == "builtin"
+    assert model.names() == sorted(model.BUILT_IN_PROVIDERS)
 
 
 def test_the_package_named_for_a_provider_is_what_its_extra_has() -> None:

@@ -1,7 +1,7 @@
 """From a text to the keys of the weights that it calls up.
 
-The same code reads the texts when the model is trained (`ci/model`) and when it runs, so that the
-two can never disagree. Only the standard library is used, and any str is accepted.
+The same code reads the texts when the model is trained (`ci/training`) and when it runs, so that
+the two can never disagree. Only the standard library is used, and any str is accepted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Model providers: what one is, how it fails, and how one is found by name.
 
-A provider is built from a `ModelConfig` by a factory. The built-in factories are named in
-`BUILT_IN_PROVIDERS`; any installed package adds one by an entry point in the group
-`selfheal.providers` (``name = "package.module:factory"``). A factory's module is imported only when
-its provider is configured, so that unused providers cost nothing. `docs/providers.md` shows how to
-add one.
+A provider is built from a `ModelConfig` by a factory. Our own and those of any installed package
+are entry points of the group `selfheal.providers` (``name = "package.module:factory"``) and loaded
+in the same way. A factory's module is imported only when its provider is configured, so that unused
+providers cost nothing. `docs/providers.md` shows how to add one.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from selfheal_worker.task.task import Task
 
 GROUP = "selfheal.providers"
 
-# Named here and not only as entry points, so that they work from a plain copy of the package
-# (as in the container image) and without reading the metadata of every installed distribution.
+# As in pyproject.toml, for a plain copy of the package (as in the container image), which has no
+# metadata; and a package cannot replace them.
 BUILT_IN_PROVIDERS: Mapping[str, str] = {
     "builtin": "selfheal_worker.model.providers.builtin:build",
     "ollama": "selfheal_worker.model.providers.ollama:build",
@@ -205,20 +204,16 @@ Factory = Callable[[ModelConfig], Provider]
 def build(config: ModelConfig) -> Provider:
     """Build the provider that config names. Raises `ModelConfigError`."""
     _check_url(config)
-    target = BUILT_IN_PROVIDERS.get(config.provider)
     where = f"{config.setting('provider')}={config.provider}"
-    if target is None:
-        found = _installed().get(config.provider)
-        if found is None:
-            raise ModelConfigError(f"{where}: no such provider; installed: {', '.join(names())}")
-        target = found.value
-    module, _, attribute = target.partition(":")
+    entry = _entry_point(config.provider)
+    if entry is None:
+        raise ModelConfigError(f"{where}: no such provider; installed: {', '.join(names())}")
     try:
-        factory: Factory = getattr(importlib.import_module(module), attribute)
+        factory: Factory = getattr(importlib.import_module(entry.module), entry.attr)
     except ModuleNotFoundError as error:
         raise ModelConfigError(f"{where} {missing(error, config.provider)}") from error
     except (ImportError, AttributeError) as error:
-        raise ModelConfigError(f"{where}: {target} cannot be loaded: {error}") from error
+        raise ModelConfigError(f"{where}: {entry.value} cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001 ollama's own package makes a client when it is imported
         raise _unfit(error, config) from None
     try:
@@ -276,8 +271,12 @@ def missing(error: ModuleNotFoundError, provider: str) -> str:
 
 def names() -> list[str]:
     """The names of all available providers."""
-    return sorted({*BUILT_IN_PROVIDERS, *_installed()})
+    return sorted({*BUILT_IN_PROVIDERS, *entry_points(group=GROUP).names})
 
 
-def _installed() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+def _entry_point(name: str) -> EntryPoint | None:
+    own = BUILT_IN_PROVIDERS.get(name)
+    if own is not None:
+        return EntryPoint(name, own, GROUP)
+    # The last one, if several packages have one of that name.
+    return next(reversed([*entry_points(group=GROUP, name=name)]), None)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.model import corpora
-from ci.model.corpora import Example
+from ci.training import corpora
+from ci.training.corpora import Example
 from selfheal_worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier, Reading
 
 _BINS = 15

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from ci.model import corpora, design, regression
-from ci.model.bake import bake
-from ci.model.corpora import Example
-from ci.model.design import Design, forms
+from ci.training import corpora, design, regression
+from ci.training.bake import bake
+from ci.training.corpora import Example
+from ci.training.design import Design, forms
 from selfheal_worker.builtin import weights
 from selfheal_worker.builtin.classifier import EMOTIONS, SENTIMENTS, Classifier
 from selfheal_worker.builtin.weights import Table

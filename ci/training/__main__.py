@@ -1,4 +1,4 @@
-"""python -m ci.model train|bench"""
+"""python -m ci.training train|report"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from ci.model import report, training
+from ci.training import report, train
 from selfheal_worker.builtin.classifier import FILE, Classifier
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ci.model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ci.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="write the weights file")
-    train.add_argument("--train", type=Path, required=True, help="GoEmotions (Ekman), train.tsv")
-    train.add_argument("--rated", type=Path, required=True, help="vaderSentiment-*.tar.gz")
-    train.add_argument("--out", type=Path, default=FILE)
+    fit = commands.add_parser("train", help="write the weights file")
+    fit.add_argument("--train", type=Path, required=True, help="GoEmotions (Ekman), train.tsv")
+    fit.add_argument("--rated", type=Path, required=True, help="vaderSentiment-*.tar.gz")
+    fit.add_argument("--out", type=Path, default=FILE)
     measure = commands.add_parser("report", help="measure the weights on held-out texts")
     measure.add_argument("--dev", type=Path, required=True, help="GoEmotions (Ekman), dev.tsv")
     measure.add_argument("--rated", type=Path, required=True, help="vaderSentiment-*.tar.gz")
@@ -32,7 +32,7 @@ def main() -> None:
         lines = report.report(classifier, options.dev, options.rated, options.feedback)
         print("\n".join(lines))
         return
-    raw = training.train(training.corpus(options.train, options.rated))
+    raw = train.train(train.corpus(options.train, options.rated))
     options.out.write_bytes(raw)
     print(f"{options.out}: {len(raw):,} bytes")
 
