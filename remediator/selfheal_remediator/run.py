@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from selfheal_remediator import logs
 from selfheal_remediator.config import Config, Environment, SettingsError, load_config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.controller.parts import Identity
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     _limit_arenas()
     environment = Environment.read()
     config = load_config(options.config or environment.config_file)
-    _log_to_stderr(environment)
+    logs.set_up(environment.log_level, environment.log_format)
     access, default_namespace = load_configuration(options.kubeconfig, options.context)
     namespace = (
         options.namespace
@@ -208,32 +208,6 @@ def _identity(environment: Environment) -> str:
     if environment.pod_name and environment.pod_uid:
         return f"{environment.pod_name}_{environment.pod_uid}"
     return f"{socket.gethostname()}_{uuid.uuid4()}"
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def _log_to_stderr(environment: Environment) -> None:
-    handler = logging.StreamHandler()
-    formatter: logging.Formatter
-    if environment.log_format == "json":
-        formatter = _JsonFormatter()
-    else:
-        formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=environment.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _limit_arenas() -> None:
