@@ -28,7 +28,8 @@ from selfheal_worker.task import task_file
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
 
-from selfheal_worker.model.providers.chat import _content, _cut_off, explain
+from selfheal_worker.model.chat_replies import content_of, cut_off
+from selfheal_worker.model.providers.chat import explain
 
 SECRET = "hunter2"
 GOOD = {
@@ -228,7 +229,7 @@ def _reply(**more: Any) -> SimpleNamespace:
 
 def test_arguments_of_a_tool_that_were_cut_are_shown_to_the_model() -> None:
     cut = '{"primary_emotion": "Jo'
-    assert _content(_reply(invalid_tool_calls=[{"args": cut, "name": "t", "id": "1"}])) == cut
+    assert content_of(_reply(invalid_tool_calls=[{"args": cut, "name": "t", "id": "1"}])) == cut
     function = SimpleNamespace(arguments=cut)
     message = SimpleNamespace(content=None, tool_calls=[SimpleNamespace(function=function)])
     error = RuntimeError("cut")
@@ -236,7 +237,7 @@ def test_arguments_of_a_tool_that_were_cut_are_shown_to_the_model() -> None:
         usage=SimpleNamespace(prompt_tokens=3, completion_tokens=4),
         choices=[SimpleNamespace(message=message)],
     )
-    found = _cut_off(error)
+    found = cut_off(error)
     assert found is not None
     assert found.content == cut
 
@@ -252,7 +253,7 @@ def test_cut_arguments_are_repaired() -> None:
 
         def analyse(self, text: str, deadline: float) -> Answer:
             args = '{"primary_emotion": "Jo'
-            return Answer(_content(_reply(invalid_tool_calls=[{"args": args}])))
+            return Answer(content_of(_reply(invalid_tool_calls=[{"args": args}])))
 
         def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
             self.told = said
@@ -267,9 +268,9 @@ def test_cut_arguments_are_repaired() -> None:
 @pytest.mark.parametrize("name", ["finish_reason", "done_reason"])
 def test_a_reply_that_was_cut_before_its_first_word_says_so(name: str) -> None:
     with pytest.raises(BadOutputError, match=r"token limit .* MODEL_MAX_OUTPUT_TOKENS"):
-        _content(_reply(response_metadata={name: "length"}))
+        content_of(_reply(response_metadata={name: "length"}))
     with pytest.raises(BadOutputError, match="the reply is empty"):
-        _content(_reply(response_metadata={name: "stop"}))
+        content_of(_reply(response_metadata={name: "stop"}))
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])

@@ -21,6 +21,7 @@ import httpx
 from selfheal_worker.logs import say
 from selfheal_worker.model import context, finish_reasons
 from selfheal_worker.model.call_network import CallBackend, bind
+from selfheal_worker.model.chat_replies import content_of, cut_off, usage_of
 from selfheal_worker.model.errors import (
     BadOutputError,
     ContentFilteredError,
@@ -34,9 +35,7 @@ from selfheal_worker.model.provider import (
     LONGEST_LOAD,
     Answer,
     ModelConfig,
-    Usage,
     brief,
-    counted,
     without_userinfo,
 )
 from selfheal_worker.model.rate_limit_headers import pause_asked
@@ -50,8 +49,6 @@ _SHORTEST_WAIT = 0.01
 _LONGEST_CONNECT = 5.0
 # Of all that a server sends in answer to one call, and of what is unpacked from it.
 _MOST_BYTES = 4 << 20
-# Of an answer's text: finding JSON in more takes seconds that no deadline limits.
-_LONGEST_CONTENT = 1 << 20
 # Of a version that a server reports: results and metrics carry it.
 _LONGEST_NAME = 200
 # A server that vanished (its node died) is detected in seconds, however long a call may
@@ -211,7 +208,7 @@ class Chat:
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 any exception is raised as one of ours
-            if (cut := _cut_off(error)) is not None:
+            if (cut := cut_off(error)) is not None:
                 return cut
             if ours:
                 self._quote(error)
@@ -222,8 +219,8 @@ class Chat:
         reported = self._reported(metadata)
         fingerprint = metadata.get("system_fingerprint")
         return Answer(
-            _content(reply, self._config.task.name),
-            _usage(getattr(reply, "usage_metadata", None)),
+            content_of(reply, self._config.task.name),
+            usage_of(getattr(reply, "usage_metadata", None)),
             self._http.call.pause,
             version=version if reported is None else reported,
             fingerprint=fingerprint[:_LONGEST_NAME] if isinstance(fingerprint, str) else "",
@@ -449,53 +446,3 @@ def _body(error: BaseException) -> object:
         return getattr(getattr(error, "response", None), "content", None)
     except Exception:  # noqa: BLE001 a response that was not read has no content
         return None
-
-
-def _content(reply: Any, tool: str = "") -> str | Mapping[str, Any]:
-    """The answer's JSON: a tool's arguments, else the text without what is no text (reasoning)."""
-    calls = getattr(reply, "tool_calls", None)
-    if calls:
-        call = next((one for one in calls if one.get("name") == tool), calls[0])
-        arguments: Mapping[str, Any] = call["args"]
-        return arguments
-    # Arguments that are no JSON, such as those of a call that was cut off.
-    for call in getattr(reply, "invalid_tool_calls", None) or ():
-        if isinstance(call.get("args"), str) and call["args"].strip():
-            return _short_enough(str(call["args"]))
-    content = getattr(reply, "content", None)
-    if isinstance(content, list):
-        parts = [p if isinstance(p, str) else p.get("text", "") for p in content]
-        content = "".join(part for part in parts if isinstance(part, str))
-    if not isinstance(content, str) or not content.strip():
-        raise finish_reasons.empty(reply)
-    return _short_enough(content)
-
-
-def _short_enough(content: str) -> str:
-    if len(content) > _LONGEST_CONTENT:
-        raise BadOutputError(f"the reply has {len(content)} characters, more than any valid answer")
-    return content
-
-
-def _cut_off(error: Exception) -> Answer | None:
-    """What there is of an answer that met its limit of tokens; OpenAI's client raises it."""
-    completion = getattr(error, "completion", None)
-    usage, choices = (getattr(completion, name, None) for name in ("usage", "choices"))
-    if not choices:
-        return None
-    message = choices[0].message
-    calls = getattr(message, "tool_calls", None)
-    content = message.content or (calls[0].function.arguments if calls else "")
-    if not content.strip():
-        raise BadOutputError(finish_reasons.CUT_OFF)
-    counted = {
-        "input_tokens": getattr(usage, "prompt_tokens", None),
-        "output_tokens": getattr(usage, "completion_tokens", None),
-    }
-    return Answer(_short_enough(content), _usage(counted))
-
-
-def _usage(metadata: Any) -> Usage | None:
-    if not isinstance(metadata, Mapping):
-        return None
-    return counted(metadata.get("input_tokens"), metadata.get("output_tokens"))
