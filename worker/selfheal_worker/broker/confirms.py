@@ -28,6 +28,15 @@ class ConfirmChannel:
         channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed)
 
+    def __len__(self) -> int:
+        """How many publishes the broker has not answered for."""
+        return len(self._unconfirmed)
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes of their bodies."""
+        return self._unconfirmed.size
+
     def publish(self, publication: Publication, done: Done, *, mandatory: bool = True) -> None:
         """Send; done is called once, with what became of it. Raises pika's `AMQPError`."""
         try:
