@@ -107,7 +107,7 @@ def test_a_lost_connection_does_not_open_the_way_to_a_full_queue(
         proxy.cut()
         worker.wait_event("connected to the broker", times=2)
         worker.wait_in_flight(1)
-        worker.wait_event("results are still not taken", why="refused")
+        worker.wait_event("results are still not taken", why="rejected")
         assert breaker_states(worker) == ["open"]
         assert set(collect(vhost, 40).values()) == {1}
         assert vhost.count("feedback.dead-letters") == 0
