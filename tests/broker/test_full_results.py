@@ -37,22 +37,22 @@ class Witness(Metrics):
         self.enough = threading.Event()
         self.worker: Worker | None = None
         self.in_flight_later = 0
-        self._handed_back = 0
+        self._requeued = 0
         self._at_first = at_first
-        counter = self.messages.settled.labels("handed_back")
+        counter = self.messages.settled.labels("requeued")
         count = counter.inc
 
         def inc(amount: float = 1) -> None:
             count(amount)
-            self._handed_back += 1
-            if self._handed_back >= enough:
+            self._requeued += 1
+            if self._requeued >= enough:
                 self.enough.set()
 
         counter.inc = inc  # type: ignore[method-assign]
 
     def look(self, _: object) -> None:
         """At each call of the model."""
-        if self.worker is not None and self._handed_back >= self._at_first:
+        if self.worker is not None and self._requeued >= self._at_first:
             now = self.worker.status().in_flight
             self.in_flight_later = max(self.in_flight_later, now)
 

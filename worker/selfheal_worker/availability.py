@@ -1,11 +1,10 @@
-"""Whether the worker may take messages: its circuit breakers, and the probe of its models."""
+"""Whether the models are there: their common circuit breaker, and the probe that closes it."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,73 +13,15 @@ from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model.breaker import Breaker
 from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.circuit import Circuit
 from selfheal_worker.model.errors import ModelAccessError, ModelError
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError, pause_asked
 from selfheal_worker.model.provider import LONGEST_LOAD
-from selfheal_worker.randomness import RANDOM
 
 # How many deadlines a probe of the models may take, beside the time to load them again: warm-up
 # and call, of each model of a chain, and their name look-ups.
 PROBE_DEADLINES = 10
-
-
-class Circuit:
-    """A circuit breaker that the worker obeys. Changed by the link's thread, read by any.
-
-    changed is called when it was opened or closed.
-    """
-
-    def __init__(self, name: str, breaker: Breaker, changed: Callable[[], None]) -> None:
-        self.name = name
-        self.breaker = breaker
-        self._changed = changed
-
-    @property
-    def closed(self) -> bool:
-        """Whether work may flow, as far as this breaker is concerned."""
-        return self.breaker.closed
-
-    @property
-    def state(self) -> breakers.State:
-        """Closed, probing or open."""
-        return self.breaker.state
-
-    def due(self, now: float) -> bool:
-        """Whether a probe should be started now."""
-        return breakers.due(self.breaker, now)
-
-    def probing(self) -> None:
-        """A probe was started."""
-        self.breaker = breakers.probing(self.breaker)
-
-    def probed(self, why: str, *, succeeded: bool, access: bool = False) -> None:
-        """The probe ended; access: a key or a quota was refused."""
-        after = breakers.probed(
-            self.breaker,
-            time.monotonic(),
-            succeeded=succeeded,
-            chance=RANDOM.random(),
-            access=access,
-        )
-        self._change(after, why)
-
-    def succeeded(self) -> None:
-        """One piece of work went well."""
-        self._change(breakers.succeeded(self.breaker), "")
-
-    def failed(self, why: str, *, away: bool, chance: float = 1.0) -> None:
-        """One piece of work failed; away and chance as for `breaker.failed`."""
-        after = breakers.failed(self.breaker, time.monotonic(), away=away, chance=chance)
-        self._change(after, why)
-
-    def _change(self, after: Breaker, why: str) -> None:
-        before, self.breaker = self.breaker, after
-        if before.closed != after.closed:
-            level = logging.INFO if after.closed else logging.WARNING
-            state = "closed" if after.closed else "open"
-            say(level, "circuit breaker", breaker=self.name, state=state, why=why)
-            self._changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +79,7 @@ class ModelAvailability:
         if effect is not BreakerEffect.NONE:
             self._trouble = f": {error}"
             away = effect is BreakerEffect.OPENS
-            self.circuit.failed(str(error), away=away, chance=RANDOM.random())
+            self.circuit.failed(str(error), away=away)
         asked = not isinstance(error, LimitedError)
         opened = before.closed and asked and pause_asked(error) > patience
         return not self.closed and not opened
@@ -147,7 +88,7 @@ class ModelAvailability:
         """Probe in a thread of its own: the handlers may all be waiting for the model."""
         if not self._chain.loading:
             self._probe_by = now + LONGEST_LOAD + PROBE_DEADLINES * self._deadline + HANG_MARGIN
-        self.circuit.probing()
+        self.circuit.begin_probe()
         try:
             threading.Thread(target=self._run_probe, name="probe", daemon=True).start()
         except RuntimeError as error:  # the machine has no thread to spare

@@ -103,16 +103,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status = self.source.status()
         if path == "/healthz":
-            self._verdict(status.sick())
+            self._send_health(status.sick())
         elif path == "/readyz":
-            self._verdict(list(status.not_ready))
+            self._send_health(list(status.not_ready))
         elif path == "/progress":
             body = asdict(status) | {"ready": not status.not_ready}
             self._send(200, json.dumps(body).encode() + b"\n", "application/json")
         else:
             self._send(404, b"try /healthz /readyz /progress /metrics\n", "text/plain")
 
-    def _verdict(self, reasons: list[str]) -> None:
+    def _send_health(self, reasons: list[str]) -> None:
         body = "\n".join(reasons or ["ok"]) + "\n"
         self._send(503 if reasons else 200, body.encode(), "text/plain; charset=utf-8")
 

@@ -63,7 +63,7 @@ class Intake:
         if not wanted:
             for work in self.isolation.give_up():
                 if not work.settling:
-                    self._settlement.hand_back(work)
+                    self._settlement.requeue(work)
         elif (suspect := self.isolation.next(len(self._in_flight))) is not None:
             say(
                 logging.INFO,

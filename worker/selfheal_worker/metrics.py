@@ -23,7 +23,7 @@ _DURATION = tuple(0.01 * 2**n for n in range(14))
 _TOKENS = tuple(4**n for n in range(9))
 _WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
-OUTCOMES = ("answered", "retried", "dead_lettered", "handed_back", "lost_connection")
+OUTCOMES = ("answered", "retried", "dead_lettered", "requeued", "lost_connection")
 DEAD_LETTER_REASONS = (
     "body_too_large",
     "malformed_json",

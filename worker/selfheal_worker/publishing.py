@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
-from selfheal_worker.availability import Circuit
 from selfheal_worker.broker import BrokerError, Delivery, Link, Outcome, Publication
 from selfheal_worker.handlers import Work
 from selfheal_worker.in_flight import InFlight
 from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
-from selfheal_worker.model.breaker import Breaker
+from selfheal_worker.model.circuit import Circuit
 
 # For how long a message waits, from its delivery on, for its answer to be taken. After 30 minutes
 # the broker takes it back (its consumer timeout) and counts that as one of its deliveries.
 PARKED_LONGEST = 600.0
 
 #: What becomes of a message; the values of the metric's label.
-Becomes = Literal["answered", "retried", "dead_lettered", "handed_back"]
+Becomes = Literal["answered", "retried", "dead_lettered", "requeued"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Resend:
 
 
 class Settles(Protocol):
-    """Whom a `Publisher` tells."""
+    """Who hears from a `Publisher`."""
 
     def confirmed(self, outgoing: Outgoing) -> None:
         """The broker has it for sure."""
@@ -66,19 +65,19 @@ class Settles(Protocol):
 class Publisher:
     """Publishes outcomes with confirms; holds the circuit breaker of the queues they go to."""
 
-    def __init__(self, link: Link, told: Settles, changed: Callable[[], None]) -> None:
+    def __init__(self, link: Link, settles: Settles, changed: Callable[[], None]) -> None:
         """changed: as for `Circuit`."""
         self._link = link
-        self._told = told
-        self.circuit = Circuit("results", Breaker(), changed)
+        self._settles = settles
+        self.circuit = Circuit("results", changed=changed)
         self._parked: dict[Work, Outgoing] = {}
         self._resend: Resend | None = None
         #: Whether a queue was full, and has taken nothing since.
         self.refused = False
 
     def send(self, outgoing: Outgoing) -> None:
-        """Publish, now if the queues take anything; what is handed back goes in any case."""
-        if self.circuit.closed or outgoing.becomes == "handed_back":
+        """Publish, now if the queues take anything; what is requeued goes in any case."""
+        if self.circuit.closed or outgoing.becomes == "requeued":
             self._publish(outgoing)
         else:
             self._parked[outgoing.work] = outgoing
@@ -91,11 +90,11 @@ class Publisher:
             return
         work = outgoing.work
         if outcome is Outcome.CONFIRMED:
-            self._told.confirmed(outgoing)
+            self._settles.confirmed(outgoing)
         else:
             age = time.monotonic() - work.received
-            if age > PARKED_LONGEST and outgoing.becomes != "handed_back":
-                self._told.waited_too_long(work)
+            if age > PARKED_LONGEST and outgoing.becomes != "requeued":
+                self._settles.waited_too_long(work)
             else:
                 self._parked[work] = outgoing
             self.not_taken(outgoing.publication, outcome)
@@ -106,7 +105,7 @@ class Publisher:
     def not_taken(self, publication: Publication, outcome: Outcome) -> None:
         """The broker did not take a publication, which opens the breaker."""
         self.refused |= outcome is Outcome.REFUSED
-        self.circuit.failed(_why(publication, outcome), away=True)
+        self.circuit.failed(_why(publication, outcome), away=True, chance=1.0)
 
     def resend(self) -> bool:
         """Send all that is parked again, as the probe; whether anything is."""
@@ -172,7 +171,7 @@ class ResultsProbe:
     def begin(self) -> None:
         """Probe, where there is a connection."""
         if self._link.up:
-            self._publisher.circuit.probing()
+            self._publisher.circuit.begin_probe()
             self._link.declare(partial(self._declared, self._link.epoch))
 
     def _declared(self, epoch: int, error: BrokerError | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from selfheal_worker.availability import Circuit, ModelAvailability
+from selfheal_worker.availability import ModelAvailability
 from selfheal_worker.broker import BrokerError, Link
 from selfheal_worker.hangs import Hangs
 from selfheal_worker.health import Status
@@ -14,6 +14,7 @@ from selfheal_worker.isolation import Isolation
 from selfheal_worker.logs import say
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.circuit import Circuit
 from selfheal_worker.shutdown import Shutdown
 
 

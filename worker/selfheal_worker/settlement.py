@@ -83,7 +83,7 @@ class Settlement:
         detail = str(error) if isinstance(error, ModelError) else ""
         uncounted = isinstance(decision, Retry) and decision.attempts == work.attempts
         if isinstance(decision, Requeue) or (uncounted and stopping):
-            self.hand_back(work)
+            self.requeue(work)
         elif isinstance(decision, DeadLetter):
             self._dead_letter(work, decision, detail)
         else:
@@ -94,20 +94,20 @@ class Settlement:
         letter = DeadLetter(error.reason, error.error_class, work.attempts + 1)
         self._dead_letter(work, letter, str(error))
 
-    def hand_back(self, work: Work) -> None:
+    def requeue(self, work: Work) -> None:
         """Return a message as it came. Published again, not requeued: each requeue would count as a
         delivery, and the delivery limit is meant for messages that kill workers."""
         work.given_up = True
         properties = copied_properties(work.delivery, {}, keep_expiration=True)
         queue = self._settings.queue_name
-        self._send(work, Publication(queue, work.delivery.body, properties), "handed_back")
+        self._send(work, Publication(queue, work.delivery.body, properties), "requeued")
 
-    def hand_back_rest(self) -> None:
+    def requeue_rest(self) -> None:
         """Return all whose outcome is not on its way: the grace period is over."""
         parked = self.publisher.take_parked()
         for work in self._in_flight:
             if not work.settling or work in parked:
-                self.hand_back(work)
+                self.requeue(work)
 
     def forward_oversized(self, work: Work) -> tuple[Publication, Done]:
         """Its body is too large to be held: the link sends it on as this says, and then calls."""
@@ -179,7 +179,7 @@ class Settlement:
 
     def waited_too_long(self, work: Work) -> None:
         """Before the broker takes it back, which would count as a delivery."""
-        self.hand_back(work)
+        self.requeue(work)
 
     def lost(self) -> None:
         """The connection is lost: what is in flight will be delivered again, here or elsewhere."""

@@ -190,7 +190,7 @@ class Worker:
         if self._shutdown.requested and self._shutdown.phase is Phase.RUNNING:
             self._stop()  # not first at the next tick: what goes back would come again
         if not work.settling:
-            self._settlement.hand_back(work)
+            self._settlement.requeue(work)
 
     def _try_alone(self) -> None:
         self._intake.try_alone(wanted=self._open())
@@ -248,14 +248,14 @@ class Worker:
 
     def _model_changed(self) -> None:
         if not self._model.closed:
-            self._release_waiting()
+            self._requeue_waiting()
         self._update_consumer()
 
-    def _release_waiting(self) -> None:
+    def _requeue_waiting(self) -> None:
         """Requeue what waits for the model's turn: no call of it was sent."""
         for work in self._handlers.running():
             if work.waiting and not work.given_up and not work.settling:
-                self._settlement.hand_back(work)
+                self._settlement.requeue(work)
         self._model.release()
 
     # --- the end
@@ -267,8 +267,8 @@ class Worker:
             say(logging.INFO, "stopping", in_flight=len(self._in_flight))
             for work in self._in_flight:
                 if not work.started and not work.settling:
-                    self._settlement.hand_back(work)
-        self._release_waiting()
+                    self._settlement.requeue(work)
+        self._requeue_waiting()
         self._update_consumer()
         self._advance_shutdown()
 
@@ -280,7 +280,7 @@ class Worker:
         done = not self._link.up or not unsettled
         phase = self._shutdown.advance(time.monotonic(), done=done)
         if phase is Phase.REQUEUEING:
-            self._settlement.hand_back_rest()
+            self._settlement.requeue_rest()
         elif phase is Phase.CLOSING:
             if not done:
                 in_flight = len(self._in_flight)

@@ -217,12 +217,12 @@ def test_any_dead_letter_can_be_described(
 
 def test_of_two_alike_each_is_returned_by_a_return_of_its_own() -> None:
     waiting: Unconfirmed[str] = Unconfirmed()
-    for told in ("first", "second", "third"):
-        waiting.add(Publication("gone", b"the same", None), told)
+    for done in ("first", "second", "third"):
+        waiting.add(Publication("gone", b"the same", None), done)
     for _ in range(2):
         waiting.returned(pika.spec.Basic.Return(routing_key="gone"), b"the same")
     settled = list(waiting.settled(pika.spec.Basic.Ack(3, multiple=True)))
-    assert [(one.told, one.returned) for one in settled] == [
+    assert [(one.done, one.returned) for one in settled] == [
         ("first", True),
         ("second", True),
         ("third", False),
@@ -234,6 +234,6 @@ def test_a_confirm_of_several_leaves_the_later_ones() -> None:
     waiting: Unconfirmed[int] = Unconfirmed()
     for tag in range(1, 6):
         waiting.add(Publication("q", b"", None), tag)
-    assert [one.told for one in waiting.settled(pika.spec.Basic.Ack(3))] == [3]
-    assert [one.told for one in waiting.settled(pika.spec.Basic.Ack(4, multiple=True))] == [1, 2, 4]
-    assert [one.told for one in waiting.drain()] == [5]
+    assert [one.done for one in waiting.settled(pika.spec.Basic.Ack(3))] == [3]
+    assert [one.done for one in waiting.settled(pika.spec.Basic.Ack(4, multiple=True))] == [1, 2, 4]
+    assert [one.done for one in waiting.drain()] == [5]

@@ -241,7 +241,7 @@ def _ask_until(done: Callable[[], bool], asked_chain: Chain, clock: Clock) -> se
     end, whose = time.monotonic() + 60, set[str]()
     while not done():
         assert time.monotonic() < end
-        if all(one.breaker.state is not breakers.State.PROBING for one in asked_chain.members):
+        if all(one.circuit.state is not breakers.State.PROBING for one in asked_chain.members):
             clock.pass_by(5)
         whose.add(asked_chain.ask("text", clock() + FAR).origin.name)
     return whose
@@ -445,7 +445,7 @@ def test_who_got_no_turn_at_a_model_of_the_chain_has_not_seen_it_fail() -> None:
     for _ in range(breakers.THRESHOLD + 1):
         assert asked_chain.ask("text", _deadline()).degraded
     assert first.calls == 1
-    assert asked_chain.members[0].breaker.failures == 1
+    assert asked_chain.members[0].circuit.breaker.failures == 1
 
 
 def test_a_limit_does_not_hide_another_models_failure() -> None:
@@ -532,11 +532,11 @@ def test_a_failure_that_is_judged_while_a_probe_starts_does_not_undo_the_probe(
     locked: list[bool] = []
 
     def failed(before: breakers.Breaker, now: float, **more: Any) -> breakers.Breaker:
-        locked.append(first.changing.locked())
+        locked.append(first.circuit.changing.locked())
         return real(before, now, **more)
 
     monkeypatch.setattr(breakers, "failed", failed)
-    first.change(lambda _: probing)
+    first.circuit.change(lambda _: probing)
     probe.Probes(asked_chain.members, loaded=nothing).failed(first, ModelUnavailableError("away"))
-    assert first.breaker is probing
+    assert first.circuit.breaker is probing
     assert locked == [True]

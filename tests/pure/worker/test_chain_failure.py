@@ -139,7 +139,7 @@ def test_a_text_waits_for_the_active_model_whatever_keeps_it_away(
     for member in members:
         member.warm = True
     now = time.monotonic()
-    members[0].breaker = breaker.Breaker(state, probe_at=now + 600, probe_by=now + 600)
+    members[0].circuit.breaker = breaker.Breaker(state, probe_at=now + 600, probe_by=now + 600)
     with pytest.raises(RefusedTextError) as caught:
         chain.ask("theirs", now + 600)
     found = retries.decide(
@@ -152,7 +152,9 @@ def test_a_text_waits_for_the_active_model_whatever_keeps_it_away(
 def test_a_model_that_is_away_has_no_room_for_a_text_beyond_its_context() -> None:
     fallback = Model("b", lambda n: TextTooLongError("x") if n == 1 else ALL["failed call"])
     members = [Member(Model("a"), longest_text=300), Member(fallback, longest_text=300)]
-    members[0].breaker = breaker.Breaker(breaker.State.OPEN, probe_at=time.monotonic() + 600)
+    members[0].circuit.breaker = breaker.Breaker(
+        breaker.State.OPEN, probe_at=time.monotonic() + 600
+    )
     with pytest.raises(TextTooLongError) as caught:
         Chain(members, TASK).ask("x" * 400, time.monotonic() + 600)
     assert awaited(caught.value) is None

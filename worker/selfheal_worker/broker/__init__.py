@@ -11,6 +11,7 @@ from selfheal_worker.broker.addresses import parameters
 from selfheal_worker.broker.connection import Link
 from selfheal_worker.broker.deliveries import (
     Delivery,
+    Done,
     Outcome,
     Publication,
     copied_properties,
@@ -18,7 +19,7 @@ from selfheal_worker.broker.deliveries import (
     result_properties,
 )
 from selfheal_worker.broker.errors import BrokerError, address, explain
-from selfheal_worker.broker.events import Done, Events
+from selfheal_worker.broker.events import Events
 from selfheal_worker.broker.session import WINDOW, Session
 
 __all__ = [

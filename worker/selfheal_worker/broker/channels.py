@@ -13,9 +13,9 @@ import pika.exceptions as amqp
 from selfheal_worker.broker import deliveries, oversized
 from selfheal_worker.broker.acks import Acks
 from selfheal_worker.broker.confirms import UNENCODABLE, ConfirmChannel
-from selfheal_worker.broker.deliveries import Delivery, Outcome, Publication, plain_headers
+from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publication, plain_headers
 from selfheal_worker.broker.errors import BrokerError
-from selfheal_worker.broker.events import Done, Events, logged
+from selfheal_worker.broker.events import Events, logged
 from selfheal_worker.config import Settings
 
 Got = Callable[[Delivery | None], None]

@@ -9,8 +9,8 @@ from typing import Any
 import pika
 import pika.exceptions as amqp
 
-from selfheal_worker.broker.deliveries import Outcome, Publication, Unconfirmed, plain_headers
-from selfheal_worker.broker.events import Done, logged
+from selfheal_worker.broker.deliveries import Done, Outcome, Publication, Unconfirmed, plain_headers
+from selfheal_worker.broker.events import logged
 
 # What pika raises for headers that it cannot write.
 UNENCODABLE = (amqp.ShortStringTooLong, amqp.UnsupportedAMQPFieldException, struct.error)
@@ -23,7 +23,7 @@ class ConfirmChannel:
         """answered: called after the broker has answered for one or more publishes."""
         self._channel = channel
         self._answered = answered
-        self._unconfirmed: Unconfirmed[Done] = Unconfirmed()
+        self._unconfirmed: Unconfirmed = Unconfirmed()
         self._abandoned = False
         channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed)
@@ -54,7 +54,7 @@ class ConfirmChannel:
         """Listen to the broker no longer: one that was given up speaks until its close is answered,
         and counts its own tags. Whom to tell that their publishes are lost."""
         self._abandoned = True
-        return [waiting.told for waiting in self._unconfirmed.drain()]
+        return [waiting.done for waiting in self._unconfirmed.drain()]
 
     def _send(self, publication: Publication, mandatory: bool) -> None:
         self._channel.basic_publish(
@@ -69,9 +69,9 @@ class ConfirmChannel:
         with logged():
             for one in self._unconfirmed.settled(method):
                 if one.returned:
-                    one.told(Outcome.RETURNED)
+                    one.done(Outcome.RETURNED)
                 else:
-                    one.told(Outcome.CONFIRMED if took else Outcome.REFUSED)
+                    one.done(Outcome.CONFIRMED if took else Outcome.REFUSED)
         self._answered()
 
     def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:

@@ -22,9 +22,9 @@ from selfheal_worker.broker.addresses import parameters
 from selfheal_worker.broker.buffered_connection import BufferedConnection
 from selfheal_worker.broker.channels import Channels, Got
 from selfheal_worker.broker.declaration import Declaration
-from selfheal_worker.broker.deliveries import Delivery, Outcome, Publication
+from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publication
 from selfheal_worker.broker.errors import RIGHTS, BrokerError, explain
-from selfheal_worker.broker.events import Done, Events
+from selfheal_worker.broker.events import Events
 from selfheal_worker.broker.reconnecting import Reconnecting
 from selfheal_worker.broker.topology import Queue
 from selfheal_worker.config import Settings

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pika
 
@@ -20,8 +20,6 @@ _NOT_COPIED_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
 # A date in seconds that is no date in milliseconds: the year 5138, and March 1973.
 _LATEST = 1e11
 
-Told = TypeVar("Told")
-
 
 class Outcome(Enum):
     """What became of a publish."""
@@ -30,6 +28,10 @@ class Outcome(Enum):
     RETURNED = "it was returned as unroutable"
     REFUSED = "the broker rejected it (nack)"
     LOST = "the connection was lost"
+
+
+#: Called once with the outcome of a publish.
+Done = Callable[[Outcome], None]
 
 
 @dataclass(slots=True)
@@ -93,20 +95,20 @@ class Publication:
 
 
 @dataclass(slots=True)
-class OnTheWay(Generic[Told]):
-    """A publish that the broker has not confirmed yet; `told`: the callback with its outcome."""
+class OnTheWay:
+    """A publish that the broker has not confirmed yet; done: called with its outcome."""
 
     publication: Publication
-    told: Told
+    done: Done
     returned: bool = False
 
 
-class Unconfirmed(Generic[Told]):
+class Unconfirmed:
     """The publishes of one channel in confirm mode, by their tags: the broker counts from 1."""
 
     def __init__(self) -> None:
         self._next_tag = 1
-        self._waiting: dict[int, OnTheWay[Told]] = {}
+        self._waiting: dict[int, OnTheWay] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -116,12 +118,12 @@ class Unconfirmed(Generic[Told]):
         """Bytes of their bodies."""
         return sum(len(one.publication.body) for one in self._waiting.values())
 
-    def add(self, publication: Publication, told: Told) -> None:
+    def add(self, publication: Publication, done: Done) -> None:
         """One was sent."""
-        self._waiting[self._next_tag] = OnTheWay(publication, told)
+        self._waiting[self._next_tag] = OnTheWay(publication, done)
         self._next_tag += 1
 
-    def settled(self, method: Any) -> Iterator[OnTheWay[Told]]:
+    def settled(self, method: Any) -> Iterator[OnTheWay]:
         """Those that a confirm (or its opposite) speaks of; they wait no longer."""
         tags = [method.delivery_tag]
         if method.multiple:
@@ -142,7 +144,7 @@ class Unconfirmed(Generic[Told]):
                 one.returned = True
                 return
 
-    def drain(self) -> list[OnTheWay[Told]]:
+    def drain(self) -> list[OnTheWay]:
         """All that wait, in the order in which they were sent; none waits any longer."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-from selfheal_worker.broker.deliveries import Delivery, Outcome, Publication
+from selfheal_worker.broker.deliveries import Delivery, Done, Publication
 from selfheal_worker.broker.errors import BrokerError
 from selfheal_worker.logs import say
-
-#: Called once with the outcome of a publish.
-Done = Callable[[Outcome], None]
 
 
 class Events(Protocol):

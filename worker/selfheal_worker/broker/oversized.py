@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pika import frame, spec
@@ -58,7 +59,11 @@ class Assembler(ContentFrameAssembler):  # type: ignore[misc]  # pika has no typ
 
 def drop(_method: Any, _header: Any) -> Sink:
     """For returned messages: the body is of no use."""
-    return lambda _: None
+    return _drop_piece
+
+
+def _drop_piece(_: bytes) -> None:
+    """What becomes of a piece that is of no use."""
 
 
 def forward(connection: Any, channel: Any, publication: Publication, size: int) -> Sink:
@@ -72,11 +77,12 @@ def forward(connection: Any, channel: Any, publication: Publication, size: int) 
     for one in [frame.Method(number, method), frame.Header(number, size, publication.properties)]:
         connection._output_marshaled_frames([one.marshal()])
 
-    def sink(piece: bytes) -> None:
-        connection._send_frame(frame.Body(number, piece))
-        throttle(connection)
+    return partial(_send_piece, connection, number)
 
-    return sink
+
+def _send_piece(connection: Any, number: int, piece: bytes) -> None:
+    connection._send_frame(frame.Body(number, piece))
+    throttle(connection)
 
 
 def throttle(connection: Any) -> None:

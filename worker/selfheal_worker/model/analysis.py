@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from selfheal_worker.model import context
 from selfheal_worker.model.call_time import CallTime
@@ -140,12 +141,7 @@ class Analysis:
         self, repair_request: RepairRequest, asked: _Asked, problem: str
     ) -> ValidatedAnswer:
         """The model's answer when the request says what was wrong with the one before."""
-        before = asked.content
-
-        def repair() -> Answer:
-            answer = repair_request.repair(self._sent, before, problem, self._spent.deadline)
-            return _in_full(answer, self._member, self._sent)
-
+        repair = partial(self._repair, repair_request, asked.content, problem)
         try:
             return asked.once(repair, clamp=self._options.clamp)
         except InvalidAnswerError as again:
@@ -154,6 +150,10 @@ class Analysis:
             # The text was taken; what the model made of it is too long, or filtered, beside it. Or
             # the limits leave no turn for another request.
             raise BadOutputError(problem) from None
+
+    def _repair(self, repair_request: RepairRequest, before: str, problem: str) -> Answer:
+        answer = repair_request.repair(self._sent, before, problem, self._spent.deadline)
+        return _in_full(answer, self._member, self._sent)
 
     def _send_ours(self) -> None:
         """Have the model analyse a text that it surely takes."""

@@ -84,7 +84,7 @@ class CallTime:
             with limits.turn(
                 begun + (min(self.wait, _SHORT_WAIT) if shorter else self.wait),
                 longest_pause=self.seconds,
-                given_up=lambda: self._watched.given_up,
+                given_up=self._is_given_up,
             ):
                 self._passed(time.monotonic() - begun)
                 entered = True
@@ -92,6 +92,9 @@ class CallTime:
         finally:
             if not entered:
                 self._passed(time.monotonic() - begun)
+
+    def _is_given_up(self) -> bool:
+        return self._watched.given_up
 
     def refused(self, begun: float) -> None:
         """A call that began then was refused as one too many: its time was spent waiting."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model import chain_failure, context
 from selfheal_worker.model.analysis import Analysis, Call, Options, Reply, nothing
 from selfheal_worker.model.call_time import CallTime, Unwatched, Watched
@@ -114,7 +113,7 @@ class Chain:
                 errors.append(error)
                 self._probes.failed(member, error)
             else:
-                member.change(breakers.succeeded)
+                member.circuit.succeeded()
                 return reply
         raise chain_failure.combined(errors)
 

@@ -15,6 +15,12 @@ from selfheal_worker.model.errors import BadOutputError, OverloadedError, Transi
 from selfheal_worker.model.turns import Turn, TurnQueue
 from selfheal_worker.randomness import RANDOM
 
+
+def _never() -> bool:
+    """Of a call that nobody gives up."""
+    return False
+
+
 # Even if a server requests no pause, it is not called again at once.
 SHORTEST_PAUSE = 0.2
 
@@ -84,7 +90,7 @@ class Limits:
         deadline: float,
         *,
         longest_pause: float = math.inf,
-        given_up: Callable[[], bool] = lambda: False,
+        given_up: Callable[[], bool] = _never,
     ) -> Iterator[None]:
         """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from selfheal_worker.model.breaker import Breaker
+from selfheal_worker.model.circuit import Circuit
 from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.limits import Limits
 from selfheal_worker.model.provider import Answer, Origin, Provider, RepairRequest
@@ -16,7 +15,7 @@ from selfheal_worker.model.refusals import Refusals
 
 
 class Member:
-    """One model of the chain. For any thread; its breaker is changed under a lock of its own.
+    """One model of the chain. For any thread; its breaker has a lock of its own.
 
     deadline: seconds for one call, None where only the message's counts. version: what the model
     must be (the beginning is enough), or, for models that have none of their own, what it is.
@@ -41,10 +40,8 @@ class Member:
         self.deadline = deadline
         self.key = key
         self.warm = False
-        self.breaker = Breaker()
+        self.circuit = Circuit()
         self.refusals = Refusals()
-        #: Held while the breaker is read, changed and written.
-        self.changing = threading.Lock()
         self._version = version
         self._waking = threading.Lock()
 
@@ -104,10 +101,3 @@ class Member:
         now = time.monotonic()
         share = now + (deadline - now) / (remaining + 1)
         return share if self.deadline is None else min(share, now + self.deadline)
-
-    def change(self, change: Callable[[Breaker], Breaker]) -> tuple[Breaker, Breaker]:
-        """Change the breaker; its states before and after."""
-        with self.changing:
-            before = self.breaker
-            self.breaker = change(before)
-            return before, self.breaker

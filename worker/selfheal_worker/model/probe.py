@@ -20,7 +20,6 @@ from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import LONGEST_LOAD, Origin
 from selfheal_worker.model.turns import keep_pause
-from selfheal_worker.randomness import RANDOM
 
 # How many deadlines the probe of a model that is warm may take, if its server need not load it:
 # warm-up, name look-up and call, and the turns for them.
@@ -56,17 +55,17 @@ class Probes:
             else:
                 break
         for member in self._members:
-            if not member.warm and member.breaker.closed:
-                member.change(_opened)
+            if not member.warm:
+                member.circuit.change(_opened)
         self.warm_the_rest()
         return errors
 
     def usable(self, member: Member) -> bool:
         """Whether a model may be asked. If its probe is due, that is begun in the background."""
         seconds = member.deadline or 60.0
-        probe = self._begin(member, seconds, breakers.due)
+        probe = member.circuit.begin_probe(_probe_seconds(seconds), breakers.due)
         if probe is None:
-            return member.breaker.closed
+            return member.circuit.closed
         self._probe_in_background(member, seconds, probe)
         return False
 
@@ -82,10 +81,7 @@ class Probes:
         if effect is BreakerEffect.NONE:
             return  # it was not asked, or it is the text
         away = effect is BreakerEffect.OPENS
-        before, after = member.change(
-            lambda now: breakers.failed(now, time.monotonic(), away=away, chance=RANDOM.random())
-        )
-        if before.closed and not after.closed:
+        if member.circuit.failed(_why(error), away=away):
             say(
                 logging.WARNING,
                 "a model fails; the next one of the chain answers",
@@ -117,7 +113,8 @@ class Probes:
         One that was warm may have to be loaded again by its server.
         """
         alone = len(self._members) == 1
-        probe = self._begin(member, seconds, _always if alone else _none_under_way)
+        may = None if alone else _none_under_way
+        probe = member.circuit.begin_probe(_probe_seconds(seconds), may)
         if probe is None:
             raise member.still_loading()
         if alone:
@@ -130,17 +127,6 @@ class Probes:
             raise member.still_loading() from None
         if error is not None:
             raise error
-
-    def _begin(
-        self, member: Member, seconds: float, may: Callable[[Breaker, float], bool]
-    ) -> int | None:
-        """Mark a model as being probed; the probe's number, None where it may not begin."""
-        with member.changing:
-            now = time.monotonic()
-            if not may(member.breaker, now):
-                return None
-            member.breaker = breakers.probing(member.breaker, now + _probe_seconds(seconds))
-            return member.breaker.probe
 
     def _probe_in_background(self, member: Member, seconds: float, probe: int) -> Ended:
         """Probe a model that is marked as being probed in the background, and tell how it went."""
@@ -181,20 +167,8 @@ def _try(member: Member, seconds: float) -> None:
 
 def _ended(member: Member, probe: int, error: BaseException | None) -> None:
     """A probe ended, well without an error; one that was replaced changes nothing."""
-    member.change(
-        lambda before: breakers.probed(
-            before,
-            time.monotonic(),
-            succeeded=error is None,
-            probe=probe,
-            chance=RANDOM.random(),
-            access=isinstance(error, ModelAccessError),
-        )
-    )
-
-
-def _always(_: Breaker, __: float) -> bool:
-    return True
+    access = isinstance(error, ModelAccessError)
+    member.circuit.probed("", succeeded=error is None, probe=probe, access=access)
 
 
 def _none_under_way(breaker: Breaker, now: float) -> bool:
