@@ -1,6 +1,20 @@
-{{/* Problems of additions to pods. */}}
+{{/* What `key` is in more than one of the items, as a JSON list. dict: items, key. */}}
+{{- define "selfheal.repeated" -}}
+{{- $seen := list -}}
+{{- $found := list -}}
+{{- range .items -}}
+{{- $value := get . $.key -}}
+{{- if has $value $seen }}{{- $found = append $found $value }}{{- end -}}
+{{- $seen = append $seen $value -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* Problems of additions to pods. Kubernetes tells the entries of these lists apart by a key, and refuses one that is there
+     twice, Helm 4 before it sends them. `test` is in the pod of `helm test`, which has the workers' init containers. */}}
 {{- define "selfheal.guards.additions" -}}
 {{- $p := list -}}
+{{- $taken := dict "worker" (list "worker" "test") "rabbitmq" (list "rabbitmq" "definitions") "ollama" (list "ollama" "models") "remediator" (list "remediator") "nodeProblemDetector" (list "node-problem-detector") -}}
 {{- range $key := list "worker" "rabbitmq" "ollama" "remediator" "nodeProblemDetector" -}}
 {{- $values := get $.Values $key -}}
 {{- if $values.enabled -}}
@@ -11,10 +25,24 @@
 {{- range concat (default list $values.initContainers) (default list $values.extraContainers) -}}
 {{- if not .name -}}
 {{- $p = append $p (printf "%s.initContainers or %s.extraContainers has a container without a name: give it one" $key $key) -}}
+{{- else if has .name (get $taken $key) -}}
+{{- $p = append $p (printf "%s.initContainers or %s.extraContainers has the name %s, which is that of a container of the chart: give it another one" $key $key .name) -}}
 {{- else if has .name $seen -}}
 {{- $p = append $p (printf "%s.initContainers and %s.extraContainers have the name %s twice: give each container a name of its own" $key $key .name) -}}
 {{- end -}}
 {{- $seen = append $seen .name -}}
+{{- end -}}
+{{- $volumes := include (printf "selfheal.%s.volumes" $key) $ | fromYamlArray -}}
+{{- if and (eq $key "rabbitmq") $values.persistence.enabled }}{{- $volumes = prepend $volumes (dict "name" "data") }}{{- end -}}
+{{- range include "selfheal.repeated" (dict "items" $volumes "key" "name") | fromJsonArray -}}
+{{- $p = append $p (printf "%s.extraVolumes has the name %s, which another volume of its pods has: give it another one" $key .) -}}
+{{- end -}}
+{{- $mounts := include (printf "selfheal.%s.volumeMounts" $key) $ | fromYamlArray -}}
+{{- range include "selfheal.repeated" (dict "items" $mounts "key" "mountPath") | fromJsonArray -}}
+{{- $p = append $p (printf "%s.extraVolumeMounts has the mountPath %s, where something is mounted already: use another one" $key .) -}}
+{{- end -}}
+{{- range include "selfheal.repeated" (dict "items" (default list $values.hostAliases) "key" "ip") | fromJsonArray -}}
+{{- $p = append $p (printf "%s.hostAliases has %s twice: give all its host names in one entry" $key .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

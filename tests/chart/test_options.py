@@ -303,6 +303,72 @@ def test_wrong_additions_are_refused(
     assert said in _refused(helm, **{component: added})
 
 
+@every_component
+def test_a_name_that_the_chart_uses_is_refused(helm: Helm, component: str) -> None:
+    """Kubernetes would refuse the pods, and Helm 4 the whole release, in words of their own."""
+    owner = _objects(_render(helm))[RUN_BY[component]]
+    spec = owner["spec"]["template"]["spec"]
+    added = [
+        *(("extraContainers", {"name": c["name"], "image": "i"}) for c in containers_of(spec)),
+        *(("initContainers", {"name": c["name"], "image": "i"}) for c in containers_of(spec)),
+        *(("extraVolumes", {"name": v["name"], "emptyDir": {}}) for v in spec["volumes"]),
+        *(
+            ("extraVolumes", {"name": claim["metadata"]["name"], "emptyDir": {}})
+            for claim in owner["spec"].get("volumeClaimTemplates", [])
+        ),
+        *(
+            ("extraVolumeMounts", {"name": "x", "mountPath": mount["mountPath"]})
+            for mount in spec["containers"][0]["volumeMounts"]
+        ),
+    ]
+    for option, item in added:
+        said = _refused(helm, **{component: {option: [item]}})
+        assert f"{component}.{option} " in said, (option, item)
+        assert f" {item.get('mountPath', item['name'])}, " in said, (option, item)
+
+
+def test_an_init_container_of_workers_is_not_called_as_one_of_helm_test(helm: Helm) -> None:
+    test = {"name": "test", "image": "i"}
+    assert "the name test" in _refused(helm, worker={"initContainers": [test]})
+
+
+@every_component
+@pytest.mark.parametrize(
+    ("option", "item", "said"),
+    [
+        ("extraVolumes", {"name": "v", "emptyDir": {}}, "the name v"),
+        ("extraVolumeMounts", {"name": "v", "mountPath": "/v"}, "the mountPath /v"),
+        ("hostAliases", {"ip": "fd00::1", "hostnames": ["h"]}, "has fd00::1 twice"),
+    ],
+)
+def test_an_entry_that_is_there_twice_is_refused(
+    helm: Helm, component: str, option: str, item: Manifest, said: str
+) -> None:
+    assert f"{component}.{option} has " in _refused(helm, **{component: {option: [item, item]}})
+    assert said in _refused(helm, **{component: {option: [item, item]}})
+
+
+def test_what_the_chart_uses_elsewhere_is_free(helm: Helm) -> None:
+    """`ca` and `task` are volumes only beside the values that need them."""
+    volumes = [{"name": "ca", "emptyDir": {}}, {"name": "task", "emptyDir": {}}]
+    spec = _specs(_render(helm, worker={"extraVolumes": volumes}))["Deployment/selfheal-worker"]
+    assert [volume for volume in spec["volumes"] if volume in volumes] == volumes
+
+
+@every_component
+def test_an_annotation_of_the_chart_is_there_once(helm: Helm, component: str) -> None:
+    """A pod's checksum of what it reads at its start; its value is the chart's."""
+
+    def annotations(**added: Any) -> Manifest:
+        owner = _objects(_render(helm, task="name: mine", **added))[RUN_BY[component]]
+        return dict(owner["spec"]["template"]["metadata"].get("annotations", {}))
+
+    own = annotations()
+    assert own or component == "ollama"
+    added = {**dict.fromkeys(own, "mine"), "more": "x"}
+    assert annotations(**{component: {"podAnnotations": added}}) == {**own, "more": "x"}
+
+
 def test_objects_of_yours_are_templates(helm: Helm) -> None:
     objects = [
         {

@@ -13,7 +13,16 @@ import yaml
 
 from ci.chart.__main__ import generated
 from ci.chart.values import Value, ValuesError, read
-from tests.chart.rendering import CASES, CHART, FIXED, Helm, by_kind, workloads
+from tests.chart.rendering import (
+    CASES,
+    CHART,
+    FIXED,
+    GROUPS,
+    OPERATORS,
+    Helm,
+    by_kind,
+    workloads,
+)
 from tests.chart.schemas import problems
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -206,6 +215,38 @@ def test_anchors_may_stand_at_the_top(helm: Helm) -> None:
     assert helm.template(*FIXED, values=anchors) == helm.template(*FIXED)
     assert "common" in helm.refusal(values={"common": {}})
     assert "x-common" in helm.refusal(values={"worker": {"x-common": {}}})
+
+
+def _numbers(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of the integers without a maximum."""
+    while "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "integer" in (schema.get("type", ()), *schema.get("type", ())) and "maximum" not in schema:
+        yield path
+    for key, value in schema.get("properties", {}).items():
+        yield from _numbers(value, (*path, key))
+
+
+@pytest.mark.parametrize("mode", ["keda", "hpa", "none"])
+def test_a_large_number_is_written_in_full(helm: Helm, mode: str) -> None:
+    """Not in the form 3e+06, which is a text to some readers of YAML."""
+    values: dict[str, Any] = {}
+    paths = list(_numbers(SCHEMA))
+    assert ("worker", "replicas") in paths
+    for *parents, key in paths:
+        here = values
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[key] = 3_000_000
+    values["autoscaling"]["mode"] = mode
+    values["worker"]["priorityClass"]["value"] = -1
+    values["remediator"]["config"]["limits"]["groupLabel"] = "group"
+    values["ollama"].update(enabled=True, models=["m"], gpu={"count": 0})
+    values["model"] = {**values.get("model", {}), "provider": "ollama", "name": "m"}
+    values["alerts"] = {"enabled": True}
+    text = str(helm.template(*FIXED, values=values, flags=GROUPS[OPERATORS]))
+    assert re.findall(r".{20}\de\+\d+", text) == []
+    assert "3000000" in text
 
 
 #: How a sentence begins that is only understood below its heading.

@@ -33,7 +33,7 @@ selector:
   matchLabels:
     {{- include "selfheal.selectorLabels" . | nindent 4 }}
 healthThreshold: {{ .values.healthThreshold }}
-failureThreshold: {{ .values.failureThreshold }}
+failureThreshold: {{ .values.failureThreshold | toJson }}
 unhealthyWhen:
   {{- toYaml .unhealthyWhen | nindent 2 }}
 {{- with .progress }}

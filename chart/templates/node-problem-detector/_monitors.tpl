@@ -38,3 +38,43 @@
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* The scripts of the plugins that have some, as one object: plugin -> file name -> content. */}}
+{{- define "selfheal.detector.scripts" -}}
+{{- $scripts := dict -}}
+{{- range $name, $plugin := .Values.nodeProblemDetector.customPlugins -}}
+{{- if and $plugin $plugin.scripts }}{{- $_ := set $scripts $name $plugin.scripts }}{{- end -}}
+{{- end -}}
+{{- toJson $scripts -}}
+{{- end -}}
+
+{{- define "selfheal.nodeProblemDetector.volumeMounts" -}}
+- {name: configuration, mountPath: /config, readOnly: true}
+- {name: kmsg, mountPath: /dev/kmsg, readOnly: true}
+- {name: log, mountPath: /var/log, readOnly: true}
+{{- range $name, $_ := include "selfheal.detector.scripts" . | fromJson }}
+- {name: plugin-{{ $name }}, mountPath: /plugins/{{ $name }}, readOnly: true}
+{{- end }}
+{{- with .Values.nodeProblemDetector.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "selfheal.nodeProblemDetector.volumes" -}}
+- name: configuration
+  configMap:
+    name: {{ printf "%s-node-problem-detector" (include "selfheal.fullname" .) | quote }}
+- name: kmsg
+  hostPath: {path: /dev/kmsg}
+- name: log
+  hostPath: {path: /var/log}
+{{- range $name, $_ := include "selfheal.detector.scripts" . | fromJson }}
+- name: plugin-{{ $name }}
+  configMap:
+    name: {{ printf "%s-plugin-%s" (include "selfheal.fullname" $) $name | quote }}
+    defaultMode: 0555
+{{- end }}
+{{- with .Values.nodeProblemDetector.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -8,18 +8,49 @@ env:
 securityContext:
   {{- include "selfheal.securityContext" (dict "root" . "context" .Values.ollama.securityContext) | nindent 2 }}
 volumeMounts:
-  {{- if not .Values.ollama.modelsInImage }}
-  - {name: models, mountPath: /models}
+  {{- include "selfheal.ollama.volumeMounts" . | nindent 2 }}
+{{- end -}}
+
+{{- define "selfheal.ollama.volumeMounts" -}}
+{{- if not .Values.ollama.modelsInImage }}
+- {name: models, mountPath: /models}
+{{- end }}
+- {name: home, mountPath: /home/ollama}
+- {name: tmp, mountPath: /tmp}
+- {name: scripts, mountPath: /scripts, readOnly: true}
+{{- with include "selfheal.ca.volumeMounts" . }}
+{{ . }}
+{{- end }}
+{{- with .Values.ollama.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "selfheal.ollama.volumes" -}}
+{{- $ollama := .Values.ollama -}}
+{{- if not $ollama.modelsInImage }}
+- name: models
+  {{- if $ollama.persistence.enabled }}
+  persistentVolumeClaim:
+    claimName: {{ $ollama.persistence.existingClaim | default (printf "%s-ollama" (include "selfheal.fullname" .)) | quote }}
+  {{- else }}
+  emptyDir: {}
   {{- end }}
-  - {name: home, mountPath: /home/ollama}
-  - {name: tmp, mountPath: /tmp}
-  - {name: scripts, mountPath: /scripts, readOnly: true}
-  {{- with include "selfheal.ca.volumeMounts" . }}
-  {{- . | nindent 2 }}
-  {{- end }}
-  {{- with .Values.ollama.extraVolumeMounts }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+{{- end }}
+- name: home
+  emptyDir: {}
+- name: tmp
+  emptyDir: {}
+- name: scripts
+  configMap:
+    name: {{ printf "%s-ollama" (include "selfheal.fullname" .) | quote }}
+    defaultMode: 0555
+{{- with include "selfheal.ca.volumes" . }}
+{{ . }}
+{{- end }}
+{{- with $ollama.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Not empty if the volume cannot be mounted on two nodes at once; unknown for an existing claim. */}}
@@ -49,7 +80,7 @@ volumeMounts:
 {{- end }}
 # All addresses, including IPv6: 0.0.0.0 is IPv4 only.
 - {name: OLLAMA_HOST, value: ":11434"}
-- {name: OLLAMA_NUM_PARALLEL, value: {{ .Values.ollama.parallel | quote }}}
+- {name: OLLAMA_NUM_PARALLEL, value: {{ include "selfheal.text" .Values.ollama.parallel | quote }}}
 - {name: OLLAMA_KEEP_ALIVE, value: {{ .Values.ollama.keepAlive | quote }}}
 {{- with .Values.model.contextTokens }}
 - {name: OLLAMA_CONTEXT_LENGTH, value: {{ include "selfheal.text" . | quote }}}

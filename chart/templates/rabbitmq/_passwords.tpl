@@ -3,7 +3,7 @@
 {{- define "selfheal.rabbitmq.passwords.spec" -}}
 {{- $program := or .Values.worker.enabled (not .Values.remediator.enabled) | ternary .Values.worker .Values.remediator -}}
 {{- $uris := include "selfheal.rabbitmq.uris" (dict "root" . "user" "{user}" "password" "{password}" "monitorUser" "{user}" "monitorPassword" "{password}") | fromJson -}}
-backoffLimit: {{ .Values.topology.backoffLimit }}
+backoffLimit: {{ .Values.topology.backoffLimit | toJson }}
 template:
   metadata:
     labels:

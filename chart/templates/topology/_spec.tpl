@@ -1,5 +1,5 @@
 {{- define "selfheal.topology.spec" -}}
-backoffLimit: {{ .Values.topology.backoffLimit }}
+backoffLimit: {{ .Values.topology.backoffLimit | toJson }}
 template:
   metadata:
     labels:
