@@ -62,7 +62,7 @@ class Report:
         self._trouble = ""
 
     def disconnected(self, error: BrokerError) -> None:
-        """Not connected, or still not; said once for each reason."""
+        """Not connected, or still not; logged once for each reason."""
         if str(error) != self._trouble:
             say(
                 logging.ERROR if error.permanent else logging.WARNING,

@@ -91,9 +91,9 @@ def conflict(queue: Queue, reply: str) -> str:
     )
 
 
-def _value(said: str) -> str:
+def _value(text: str) -> str:
     """RabbitMQ writes "the value '100' of type 'signedint'", "'true'" or "none"."""
-    match = re.search(r"the value '(.*?)' of type", said)
+    match = re.search(r"the value '(.*?)' of type", text)
     if match:
         return match[1]
-    return "not set" if said.strip().startswith("none") else said.strip("' ")
+    return "not set" if text.strip().startswith("none") else text.strip("' ")

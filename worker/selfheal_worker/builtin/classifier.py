@@ -104,13 +104,13 @@ class _Parts(NamedTuple):
     words: list[_Word]
     own: list[_Row]
     pairs: list[_Row]
-    said: list[bool]
+    stated: list[bool]
     """Which tokens can say anything by themselves: words, emojis, emoticons."""
 
     @property
     def readable(self) -> float:
         """The share of the words and pictograms that have their own row."""
-        known = [word.known for word, said in zip(self.words, self.said, strict=True) if said]
+        known = [word.known for word, stated in zip(self.words, self.stated, strict=True) if stated]
         return sum(known) / max(len(known), 1)
 
 
@@ -291,7 +291,7 @@ def _phrases(text: str, tokens: list[Token], parts: _Parts, emotion: int) -> tup
     found: list[tuple[float, int, int]] = []
     at = 0
     while at < len(tokens):
-        if shares[at] <= floor or not parts.said[at]:
+        if shares[at] <= floor or not parts.stated[at]:
             at += 1
             continue
         end = at + 1
@@ -336,7 +336,7 @@ def _telling(
 
 def _apart(text: str, tokens: list[Token], parts: _Parts, last: int) -> bool:
     """Whether tokens[last] cannot continue the phrase that ends before it."""
-    return not parts.said[last] or text[tokens[last - 1].end : tokens[last].start] != " "
+    return not parts.stated[last] or text[tokens[last - 1].end : tokens[last].start] != " "
 
 
 def _shares(parts: _Parts, emotion: int) -> list[float]:

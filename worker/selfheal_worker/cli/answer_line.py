@@ -15,22 +15,22 @@ def answer_line(answer: Mapping[str, Any]) -> str:
 
     Raises ValueError if none of a task's fields is present.
     """
-    said = {name: value for name, value in answer.items() if name not in RESERVED}
-    if not said:
+    fields = {name: value for name, value in answer.items() if name not in RESERVED}
+    if not fields:
         raise ValueError("no answer")
     name = f"{printable(answer['id'])}: " if "id" in answer else ""
-    return name + (_emotion(said) or ", ".join(f"{one}={_shown(said[one])}" for one in said))
+    return name + (_emotion(fields) or ", ".join(f"{one}={_shown(fields[one])}" for one in fields))
 
 
-def _emotion(said: Mapping[str, Any]) -> str | None:
+def _emotion(fields: Mapping[str, Any]) -> str | None:
     """The built-in task's; None for any other."""
-    match said:
+    match fields:
         case {
             "primary_emotion": str(emotion),
             "sentiment": str(sentiment),
             "confidence_score": int() | float() as confidence,
             "key_phrases": list(found),
-        } if len(said) == 4:
+        } if len(fields) == 4:
             phrases = ", ".join(map(repr, found)) or "none"
             return f"{emotion}, {sentiment}, confidence {confidence:.2f}, phrases: {phrases}"
     return None

@@ -100,15 +100,15 @@ def _chosen(
     """Consume the messages that existed at the start, one by one, in order; not acked."""
     now = time.time()
     found = 0
-    said = time.monotonic()
+    reported_at = time.monotonic()
     total = session.count(settings.dlq_name)
     for seen in range(1, total + 1):
         delivery = session.get(settings.dlq_name)
         if delivery is None:
             return
         letter = dead_letters.describe(delivery)
-        if time.monotonic() - said >= PROGRESS_EACH:
-            said = time.monotonic()
+        if time.monotonic() - reported_at >= PROGRESS_EACH:
+            reported_at = time.monotonic()
             print(f"{seen} of {total} read", file=sys.stderr)
         if _wanted(letter, options, now):
             yield delivery, letter

@@ -162,12 +162,12 @@ def read(file: Path, one: Label, limit: int | None) -> list[Labelled]:
 def _labelled(line: str, one: Label, where: str) -> Labelled:
     try:
         fields = read_json(line)
-        text, said = fields["text"], fields[one.name]
+        text, label = fields["text"], fields[one.name]
     except PlainDataError as error:
         raise ValueError(f"{where}: {error}") from None
     except (KeyError, TypeError):
         raise ValueError(f"{where}: must be a JSON object with text and {one.name}") from None
-    wanted = said if isinstance(said, list) else [said]
+    wanted = label if isinstance(label, list) else [label]
     labels = [one.words.get(str(label).strip().lower()) for label in wanted]
     if not isinstance(text, str) or not text.strip() or not labels or None in labels:
         raise ValueError(f"{where}: {one.name} must be of {', '.join(one.labels)}")
@@ -192,7 +192,7 @@ class _Asking:
 
         Raises `ModelUnavailableError`: a model that is away has no figures.
         """
-        begun = said = time.monotonic()
+        begun = reported_at = time.monotonic()
         asked = [question(self._config, self._chain.active, one.text) for one in texts]
         known = sum(self._kept.get(one) is not None for one in asked)
         if known:
@@ -204,9 +204,9 @@ class _Asking:
                     break
                 answers.append(answer)
                 fresh = len(answers) - known
-                if fresh > 0 and time.monotonic() - said >= PROGRESS_EACH:
-                    said = time.monotonic()
-                    left = (said - begun) / fresh * (len(texts) - len(answers))
+                if fresh > 0 and time.monotonic() - reported_at >= PROGRESS_EACH:
+                    reported_at = time.monotonic()
+                    left = (reported_at - begun) / fresh * (len(texts) - len(answers))
                     print(
                         f"{self._name}: {len(answers)} of {len(texts)}, {_about(left)} left",
                         file=sys.stderr,
@@ -272,8 +272,8 @@ def score(
     ]
     right = [a.label in t.wanted for t, a in zip(texts, answers, strict=True)]
     confusion = {label: dict.fromkeys((*labels, _BAD), 0) for label in labels}
-    for wanted, said in single:
-        confusion[wanted][said or _BAD] += 1
+    for wanted, answered in single:
+        confusion[wanted][answered or _BAD] += 1
     f1 = {label: _f1(label, confusion) for label in labels}
     seen = [label for label in labels if sum(confusion[label].values())]
     sure = [
@@ -299,8 +299,8 @@ def score(
 
 def _f1(label: str, confusion: Mapping[str, Mapping[str, int]]) -> float:
     hits = confusion[label][label]
-    wanted, said = sum(confusion[label].values()), sum(row[label] for row in confusion.values())
-    return 2 * hits / (wanted + said) if wanted + said else 0.0
+    wanted, answered = sum(confusion[label].values()), sum(row[label] for row in confusion.values())
+    return 2 * hits / (wanted + answered) if wanted + answered else 0.0
 
 
 def _calibration(sure: Sequence[tuple[float, bool]]) -> float:

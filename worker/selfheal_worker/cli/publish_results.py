@@ -82,14 +82,14 @@ def _send_all(
     stopped: Event,
 ) -> None:
     """Send lines in their order, taking those that the broker has out of `unconfirmed`."""
-    said = time.monotonic()
+    reported_at = time.monotonic()
     for line in lines:
         if stopped.is_set():
             break
         publication = Publication(queue, line.body, new_properties(line.message_id))
         session.send(publication, partial(unconfirmed.pop, line.number))
-        if time.monotonic() - said > PROGRESS_EACH:
-            said = time.monotonic()
+        if time.monotonic() - reported_at > PROGRESS_EACH:
+            reported_at = time.monotonic()
             print(f"{len(lines) - len(unconfirmed)} of {len(lines)} sent", file=sys.stderr)
     session.flush()
 

@@ -98,11 +98,11 @@ class Analysis:
         while True:
             asked = _Asked(self._options, member, self._whole, spent)
             try:
-                said = self._answer(asked)
+                answer = self._answer(asked)
                 member.refusals.taken(asked.begun)
                 origin = member.origin_of(asked.answer)
                 truncated = self._sent is not self._whole
-                return Reply(said, origin, degraded, asked.usage, truncated=truncated)
+                return Reply(answer, origin, degraded, asked.usage, truncated=truncated)
             except RefusedTextError as error:
                 if not isinstance(error, context.CutError):  # that one is an answer
                     member.refusals.confirm(

@@ -32,38 +32,38 @@ _ISO = re.compile(
 _CLOCK = re.compile(r"(?:([0-9]{1,4}):)?([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]+)?)")
 
 
-def pause_of(said: str, now: float) -> float | None:
+def pause_of(text: str, now: float) -> float | None:
     """Seconds from now (Unix seconds), 0 for what is past, at most `LONGEST_PAUSE`.
 
     "2", "0.5", "6m0s", "1m 30s", "20ms", "2 minutes", "PT1M30S", "00:01:30", a date of HTTP or of
     RFC 3339, a time since 1970 in seconds or smaller units; of several numbers (a header that was
     sent twice) the largest. None for anything else.
     """
-    said = said.strip().strip('"').strip()
-    if not said or len(said) > _LONGEST_TEXT:
+    text = text.strip().strip('"').strip()
+    if not text or len(text) > _LONGEST_TEXT:
         return None
-    if (plain := number(said)) is not None:
+    if (plain := number(text)) is not None:
         return bounded(_from_number(plain, now))
-    length = _length(said)
+    length = _length(text)
     if length is not None:
         return bounded(length)
-    moment = _moment(said)
+    moment = _moment(text)
     if moment is not None:
         return bounded(moment - now)
-    several = [number(part.strip()) for part in said.split(",")]
+    several = [number(part.strip()) for part in text.split(",")]
     known = [one for one in several if one is not None]
     if len(several) == len(known):
         return bounded(max(_from_number(one, now) for one in known))
     return None
 
 
-def number(said: str) -> float | None:
+def number(text: str) -> float | None:
     """A number, None for anything else and for NaN."""
-    said = said.strip().strip('"')
-    if len(said) > _LONGEST_TEXT or "_" in said:
+    text = text.strip().strip('"')
+    if len(text) > _LONGEST_TEXT or "_" in text:
         return None
     try:
-        found = float(said)
+        found = float(text)
     except ValueError:
         return None
     return None if math.isnan(found) else found
@@ -82,41 +82,41 @@ def _from_number(plain: float, now: float) -> float:
     return plain - now
 
 
-def _length(said: str) -> float | None:
-    parts = [float(part or 0) for part in iso.groups()] if (iso := _iso(said)) else []
+def _length(text: str) -> float | None:
+    parts = [float(part or 0) for part in iso.groups()] if (iso := _iso(text)) else []
     if parts:
         days, hours, minutes, seconds = parts
         return days * 86400 + hours * 3600 + minutes * 60 + seconds
-    if clock := _CLOCK.fullmatch(said):
+    if clock := _CLOCK.fullmatch(text):
         return float(clock[1] or 0) * 3600 + float(clock[2]) * 60 + float(clock[3])
-    return _units(said.lower())
+    return _units(text.lower())
 
 
-def _iso(said: str) -> re.Match[str] | None:
-    match = _ISO.fullmatch(said)
+def _iso(text: str) -> re.Match[str] | None:
+    match = _ISO.fullmatch(text)
     if match is None or not any(match.groups()):
         return None
     good = all(part is None or number(part) is not None for part in match.groups())
     return match if good else None
 
 
-def _units(said: str) -> float | None:
+def _units(text: str) -> float | None:
     total, at = 0.0, 0
-    for part in _PART.finditer(said):
-        if _BETWEEN.fullmatch(said, at, part.start()) is None:
+    for part in _PART.finditer(text):
+        if _BETWEEN.fullmatch(text, at, part.start()) is None:
             return None
         factor = _UNITS.get(part[2]) or _UNITS.get(part[2].removesuffix("s"))
         if factor is None:
             return None
         total += float(part[1]) * factor
         at = part.end()
-    return total if at and at == len(said) else None
+    return total if at and at == len(text) else None
 
 
-def _moment(said: str) -> float | None:
+def _moment(text: str) -> float | None:
     for read in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
         try:
-            found = read(said)
+            found = read(text)
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
         except (ValueError, TypeError, OverflowError, IndexError, AttributeError):
             continue

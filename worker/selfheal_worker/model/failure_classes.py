@@ -205,18 +205,18 @@ def _not_found(refusal: Refusal, codes: set[str], words: str) -> ModelUnavailabl
 
 def _by_status(refusal: Refusal, codes: set[str]) -> ModelError:
     status, where, pause = refusal.status, refusal.where, refusal.pause
-    said = f"{where} answered {status}"
+    message = f"{where} answered {status}"
     if status == 403:
         return _forbidden(where, codes)
     if status < 400:
-        return ModelUnavailableError(f"{said}, a redirect; set its URL to where the model is")
+        return ModelUnavailableError(f"{message}, a redirect; set its URL to where the model is")
     if status >= 500 and pause is not None:
-        return OverloadedError(said, retry_after=pause)
+        return OverloadedError(message, retry_after=pause)
     if status in (502, 504, 521, 522, 523, 530):
-        return ModelUnavailableError(f"{said}: the gateway cannot reach the model")
+        return ModelUnavailableError(f"{message}: the gateway cannot reach the model")
     if status in (400, 406, 409, 411, 414, 415, 416, 417, 422, 431, 451):
         return RefusedTextError(f"{where} refused the request ({status})")
-    return TransientError(said)
+    return TransientError(message)
 
 
 def _codes_and_words(body: object) -> tuple[set[str], str]:

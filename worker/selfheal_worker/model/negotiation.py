@@ -147,8 +147,8 @@ def text_of(body: object) -> str:
     """A body in one line, shortened: a server may answer with a page."""
     if isinstance(body, bytes):
         body = body[:8000].decode(errors="replace")
-    said = body if isinstance(body, str) else json.dumps(body, default=str)
-    return " ".join(said[:8000].split())
+    text = body if isinstance(body, str) else json.dumps(body, default=str)
+    return " ".join(text[:8000].split())
 
 
 def _sent(now: Parameters) -> list[str]:

@@ -144,7 +144,7 @@ class Probes:
     def _probe_and_report(self, member: Member, seconds: float, probe: int, ended: Ended) -> None:
         try:
             self._probe(member, seconds, probe)
-        except Exception as error:  # noqa: BLE001 said, and tried again when it is due
+        except Exception as error:  # noqa: BLE001 logged, and tried again when it is due
             why = _why(error)
             say(logging.DEBUG, "a model is still away", model=member.origin.name, why=why)
             ended.put(error)

@@ -110,8 +110,8 @@ class Origin:
 
     def described(self) -> dict[str, str]:
         """As results carry it."""
-        said = {"provider": self.provider, "name": self.name, "version": self.version}
-        return said | ({"system_fingerprint": self.fingerprint} if self.fingerprint else {})
+        described = {"provider": self.provider, "name": self.name, "version": self.version}
+        return described | ({"system_fingerprint": self.fingerprint} if self.fingerprint else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ class Provider(Protocol):
 class RepairRequest(Protocol):
     """A provider that can repair an answer; optional."""
 
-    def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
-        """Call the model once more: it answered `said`, which is invalid because of `problem`."""
+    def repair(self, text: str, reply: str, problem: str, deadline: float) -> Answer:
+        """Call the model once more: it answered `reply`, which is invalid because of `problem`."""
 
 
 Factory = Callable[[ModelConfig], Provider]
@@ -246,12 +246,12 @@ def _unfit(error: Exception, config: ModelConfig) -> ModelConfigError:
 
 def brief(error: Exception, config: ModelConfig) -> str:
     """What a library says of the settings, in one line, without the secrets that it may quote."""
-    said = str(error)
+    message = str(error)
     if isinstance(error, ValidationError):
         parts = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
-        said = "; ".join(f"{name}: {what}" if name else what for name, what in parts)
-    said = without_userinfo(" ".join(said.split()))
-    return (said.replace(config.api_key, "***") if config.api_key else said)[:300]
+        message = "; ".join(f"{name}: {what}" if name else what for name, what in parts)
+    message = without_userinfo(" ".join(message.split()))
+    return (message.replace(config.api_key, "***") if config.api_key else message)[:300]
 
 
 def without_userinfo(text: str) -> str:
@@ -261,12 +261,12 @@ def without_userinfo(text: str) -> str:
 
 def missing(error: ModuleNotFoundError, provider: str) -> str:
     """What to say of a package that is not there: its name, and how it comes."""
-    said = f"needs the Python module {error.name!r}, which is not installed"
+    message = f"needs the Python module {error.name!r}, which is not installed"
     if provider in PACKAGES:
-        said += f"; pip install {PACKAGES[provider]} provides it"
+        message += f"; pip install {PACKAGES[provider]} provides it"
     if provider in REQUIREMENTS:
-        said += f", in an image the build argument REQUIREMENTS={REQUIREMENTS[provider]}"
-    return said
+        message += f", in an image the build argument REQUIREMENTS={REQUIREMENTS[provider]}"
+    return message
 
 
 def names() -> list[str]:

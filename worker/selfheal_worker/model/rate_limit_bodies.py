@@ -45,10 +45,10 @@ def _pauses(body: object, now: float) -> Iterator[float]:
     for name, value in members:
         if isinstance(value, bool | dict | list):
             continue
-        said = str(value)[:100]
+        text = str(value)[:100]
         if name in _MILLISECONDS:
-            said += "ms"
-        if name in (*_FIELDS, *_MILLISECONDS) and (pause := pause_of(said, now)) is not None:
+            text += "ms"
+        if name in (*_FIELDS, *_MILLISECONDS) and (pause := pause_of(text, now)) is not None:
             yield pause
     for _, value in members:
         if isinstance(value, str) and (match := _WORDS.search(value[:2000].lower())):

@@ -44,8 +44,8 @@ def pause_asked(
     the server does not say what is left. now: Unix seconds.
     """
     lower = {name.lower(): value[:_LONGEST_HEADER] for name, value in headers.items()}
-    if refused and (said := _retry_after(lower, now)) is not None:
-        return said
+    if refused and (requested := _retry_after(lower, now)) is not None:
+        return requested
     waits = [*_used_up(lower, now), *_policies(lower.get("ratelimit", ""), now)]
     if not waits and overloaded and not any("remaining" in name for name in lower):
         found = (pause_of(lower.get(name, ""), now) for name in _RESETS)
@@ -79,13 +79,13 @@ def _used_up(headers: Mapping[str, str], now: float) -> Iterator[float]:
                 break
 
 
-def _policies(said: str, now: float) -> Iterator[float]:
+def _policies(text: str, now: float) -> Iterator[float]:
     """The waits of used-up policies in a RateLimit header of either draft.
 
     `"burst";r=0;t=5, "daily";r=10;t=3600`, or `limit=100, remaining=0, reset=30`.
     """
     together: dict[str, str] = {}
-    for member in _MEMBER.findall(said.lower()):
+    for member in _MEMBER.findall(text.lower()):
         name, _, parameters = member.partition(";")
         own = dict(_PARAMETER.findall(parameters))
         if "r" in own:

@@ -132,7 +132,7 @@ def _plain(settings: Settings, task: Task) -> ModelConfig:
 def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> ModelConfig:
     """The setting of a named model, otherwise the common one."""
     common = _plain(settings, task)
-    said = {
+    own_settings = {
         field: own
         for field in ("temperature", "seed", "max_output_tokens", "context_tokens", "structured")
         if (own := getattr(named, field)) is not None
@@ -146,7 +146,7 @@ def _named(settings: Settings, task: Task, name: str, named: NamedModel) -> Mode
         concurrency=min(named.concurrency or common.concurrency, common.concurrency),
         options=named.options,
         key=name,
-        **said,
+        **own_settings,
     )
     own = settings.model_api_keys.get(name)
     if own is not None:

@@ -50,13 +50,13 @@ def check(
     repaired; a label outside its set or a missing field is not. A number out of its range is only
     repaired with clamp: it is set to the nearer bound.
     """
-    said = _object(content, task)
-    values = {one.name: _value(one, said.get(one.name), text, clamp) for one in task.fields}
+    answer = _object(content, task)
+    values = {one.name: _value(one, answer.get(one.name), text, clamp) for one in task.fields}
     # The original answer, not the parsed one: a field may be shorter than a line of the prompt.
     for one in task.fields:
-        if leaks.repeats(_free_words(one, said.get(one.name)), task.secrets, text):
+        if leaks.repeats(_free_words(one, answer.get(one.name)), task.secrets, text):
             raise InvalidAnswerError("the answer repeats the instructions")
-    return ValidatedAnswer(values, _dropped(said, values, task))
+    return ValidatedAnswer(values, _dropped(answer, values, task))
 
 
 def _free_words(one: Field, value: object) -> list[str]:
@@ -68,11 +68,11 @@ def _free_words(one: Field, value: object) -> list[str]:
     return []
 
 
-def _dropped(said: Mapping[str, Any], values: Mapping[str, Any], task: Task) -> int:
+def _dropped(answer: Mapping[str, Any], values: Mapping[str, Any], task: Task) -> int:
     """How many verbatim phrases the answer had that are not in the text, or too long."""
     lost = 0
     for one in task.fields:
-        given = said.get(one.name)
+        given = answer.get(one.name)
         if isinstance(one, Phrases) and one.verbatim and isinstance(given, list | tuple):
             different = {item.strip() for item in given if isinstance(item, str)} - {""}
             lost += max(0, min(len(different), one.most) - len(values[one.name]))
@@ -123,11 +123,11 @@ def _label(one: Label, value: object) -> str:
 
 def _named(words: Mapping[str, str], value: str) -> str | None:
     """The label that a model means, whose marks around it may be the model's or the label's own."""
-    said = unicodedata.normalize("NFC", value).strip().lower()
-    for form in (said, said.strip("'\""), said.strip(_MARKS)):
+    plain = unicodedata.normalize("NFC", value).strip().lower()
+    for form in (plain, plain.strip("'\""), plain.strip(_MARKS)):
         if form in words:
             return words[form]
-    bare = said.strip(_MARKS)
+    bare = plain.strip(_MARKS)
     meant = {
         label
         for word, label in words.items()
@@ -163,9 +163,9 @@ def _number(one: Number, value: object, clamp: bool) -> float | int:
 
 
 def _flag(one: Flag, value: object) -> bool:
-    said = {"true": True, "yes": True, "false": False, "no": False}
-    if isinstance(value, str) and value.strip().lower() in said:
-        return said[value.strip().lower()]
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
     if not isinstance(value, bool):
         raise InvalidAnswerError(f"{one.name} is missing or neither true nor false")
     return value

@@ -9,12 +9,12 @@ from functools import lru_cache
 LEAST = 40
 
 
-def repeats(said: Iterable[str], secrets: tuple[str, ...], text: str) -> bool:
-    """Whether any piece of `LEAST` characters of a secret is in what was said, but not in the text.
+def repeats(output: Iterable[str], secrets: tuple[str, ...], text: str) -> bool:
+    """Whether any piece of `LEAST` characters of a secret is in the output, but not in the text.
 
     Blanks and letter case make no difference; pieces of a list are read together too.
     """
-    parts = [_plain(one) for one in said]
+    parts = [_plain(one) for one in output]
     known = _pieces(secrets)
     if not known:
         return False

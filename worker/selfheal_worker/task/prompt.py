@@ -31,7 +31,7 @@ def before(task: Task) -> list[Message]:
 
 def size(task: Task) -> int:
     """Bytes of what all conversations of a task begin with."""
-    return sum(len(said.encode(errors="replace")) for _, said in before(task))
+    return sum(len(content.encode(errors="replace")) for _, content in before(task))
 
 
 def question(task: Task, text: str) -> Message:
@@ -39,12 +39,12 @@ def question(task: Task, text: str) -> Message:
     return ("human", fenced(task, text))
 
 
-def repair_request(task: Task, text: str, said: str, problem: str) -> list[Message]:
+def repair_request(task: Task, text: str, reply: str, problem: str) -> list[Message]:
     """The conversation that tells the model what was wrong with its answer."""
     return [
         *messages(task, text),
         # JSON carries lone surrogates, a request does not.
-        ("ai", neutralised(said.encode(errors="replace").decode())),
+        ("ai", neutralised(reply.encode(errors="replace").decode())),
         ("human", f"That was refused: {problem}. Answer again, with the JSON object alone."),
     ]
 
@@ -68,23 +68,25 @@ def fenced(task: Task, text: str) -> str:
 
 
 def _line(one: Field, task: Task) -> str:
-    said = str(task.schema["properties"][one.name].get("description", "")).strip().rstrip(".;")
-    return f'"{one.name}": {_shape(one, task)}' + (f": {said};" if said else ";")
+    description = (
+        str(task.schema["properties"][one.name].get("description", "")).strip().rstrip(".;")
+    )
+    return f'"{one.name}": {_shape(one, task)}' + (f": {description};" if description else ";")
 
 
 def _shape(one: Field, task: Task) -> str:
     match one:
         case Label(labels=labels):
-            said = f"one of {', '.join(labels)}"
+            shape = f"one of {', '.join(labels)}"
         case Labels(one=label, most=most):
-            said = f"a list of at most {most} of {', '.join(label.labels)}"
+            shape = f"a list of at most {most} of {', '.join(label.labels)}"
         case Number(low=low, high=high, whole=whole):
-            said = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+            shape = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
         case Flag():
-            said = "true or false"
+            shape = "true or false"
         case Words(longest=longest):
-            said = f"at most {longest} characters"
+            shape = f"at most {longest} characters"
         case Phrases(most=most, verbatim=verbatim):
             copied = f", copied letter by letter from the {task.subject}" if verbatim else ""
-            said = f"a list of at most {most} short phrases{copied}"
-    return said
+            shape = f"a list of at most {most} short phrases{copied}"
+    return shape

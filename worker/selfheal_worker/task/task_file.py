@@ -298,11 +298,15 @@ class _Reader:
             self.wrong(where, "must have a text that is not blank, and an answer that is a mapping")
             return None
         try:
-            said = validated.check(answer, text, task).fields()
+            validated_fields = validated.check(answer, text, task).fields()
         except validated.InvalidAnswerError as error:
             self.wrong(f"{where}.answer", str(error))
             return None
-        odd = [name for name in {*said, *answer} if said.get(name) != answer.get(name)]
+        odd = [
+            name
+            for name in {*validated_fields, *answer}
+            if validated_fields.get(name) != answer.get(name)
+        ]
         for name in sorted(odd):
             self.wrong(f"{where}.answer.{name}", _why_odd(name, task, answer))
         return Example(text, {one.name: answer[one.name] for one in task.fields if not odd})

@@ -185,9 +185,9 @@ class Chat:
         """Call the model with text."""
         return self._ask([*self._before, prompt.question(self._config.task, text)], deadline)
 
-    def repair(self, text: str, said: str, problem: str, deadline: float) -> Answer:
+    def repair(self, text: str, reply: str, problem: str, deadline: float) -> Answer:
         """Call it again, with the problem of the first answer."""
-        return self._ask(prompt.repair_request(self._config.task, text, said, problem), deadline)
+        return self._ask(prompt.repair_request(self._config.task, text, reply, problem), deadline)
 
     def close(self) -> None:
         """No call begins any more, and the connections of those under way are closed."""
@@ -231,27 +231,27 @@ class Chat:
 
         None where an answer says nothing. The last one is the provider's version.
         """
-        said = metadata.get("model_name") or metadata.get("model")
-        if self._own_version or not isinstance(said, str):
+        reported = metadata.get("model_name") or metadata.get("model")
+        if self._own_version or not isinstance(reported, str):
             return None
         # LangChain's own names begin with the provider's: ollama:gpt-x.
-        if said in (self.model, self.model.partition(":")[2]):
-            said = ""
-        self.version = said[:_LONGEST_NAME]
+        if reported in (self.model, self.model.partition(":")[2]):
+            reported = ""
+        self.version = reported[:_LONGEST_NAME]
         return self.version
 
     def _quote(self, error: Exception) -> None:
         """Log the server's message about our warm-up text; once for the same message."""
         status, body = refusal_of(error) or (0, "")
-        said = brief(ValueError(text_of(body)), self._config) if body else ""
-        if said and said != self._quoted:
-            self._quoted = said
+        message = brief(ValueError(text_of(body)), self._config) if body else ""
+        if message and message != self._quoted:
+            self._quoted = message
             say(
                 logging.WARNING,
                 "model server refused the warm-up text",
                 server=self._where,
                 status=status,
-                said=said,
+                message=message,
             )
 
     def _failure(self, error: Exception) -> ModelError:
@@ -283,8 +283,8 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
         asked = pause if pause is not None else retry_after(headers, status)
         body = next((b for one in causes if (b := _body(one)) is not None), None)
         return explain_refusal(Refusal(status, where, model, asked, body))
-    if (said := _error_in_a_reply(error)) is not None:
-        return explain_refusal(Refusal(said[0], where, model, pause, said[1]))
+    if (in_reply := _error_in_a_reply(error)) is not None:
+        return explain_refusal(Refusal(in_reply[0], where, model, pause, in_reply[1]))
     return _unanswered(error, causes, where)
 
 
@@ -324,9 +324,9 @@ def redirected(status: int, where: str, target: str) -> ModelUnavailableError:
     """What a redirect means; where: the setting with the URL, target: the Location header."""
     parts = urlsplit(target)
     host = parts.netloc.rpartition("@")[2]
-    said = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
+    url = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
     return ModelUnavailableError(
-        f"the model's server redirects to {said[:200]} ({status}), which is not followed; set "
+        f"the model's server redirects to {url[:200]} ({status}), which is not followed; set "
         f"{where} to the URL that the model has there"
     )
 
@@ -352,11 +352,11 @@ def _error_in_a_reply(error: Exception) -> tuple[int, object] | None:
     OpenRouter does, once its headers are sent
     (https://openrouter.ai/docs/api-reference/errors-and-debugging); LangChain raises it as it is.
     """
-    said = error.args[0] if isinstance(error, ValueError) and error.args else None
-    if not isinstance(said, Mapping):
+    body = error.args[0] if isinstance(error, ValueError) and error.args else None
+    if not isinstance(body, Mapping):
         return None
-    code = str(said.get("code") or said.get("status") or "")
-    return (int(code) if re.fullmatch(r"[45]\d\d", code) else 500), {"error": dict(said)}
+    code = str(body.get("code") or body.get("status") or "")
+    return (int(code) if re.fullmatch(r"[45]\d\d", code) else 500), {"error": dict(body)}
 
 
 def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:

@@ -152,9 +152,9 @@ def _no_answer(error: httpx.HTTPError, where: str) -> ModelUnavailableError:
     strange = isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError)
     if strange and "disconnected" not in str(error):  # a server that stops just goes
         return ModelUnavailableError(f"{where} does not answer like an Ollama server")
-    told = explain(error, where, "")
-    if isinstance(told, ModelUnavailableError):
-        return told
+    failure = explain(error, where, "")
+    if isinstance(failure, ModelUnavailableError):
+        return failure
     return ModelUnavailableError(f"no answer from {where}")
 
 
