@@ -35,7 +35,8 @@ class NodePods:
 
     def changed(self, old: Pod | None, new: Pod | None, *, late: bool = False) -> None:
         """An event of this node's pod watch; late: not shown by the first list."""
-        if new is None or new.node != self.node:
+        # The watch is of this node's pods: one that does not name its node could not be read.
+        if new is None or new.node not in (self.node, ""):
             if old is not None:
                 self._gone(old.uid)
             return
