@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     pause.set_defaults(function=commands.pause)
 
-    resume = commands_.add_parser("resume", parents=[access], help="continue after `pause`")
+    resume = commands_.add_parser(
+        "resume", parents=[access], help="continue after `pause`; policies that gave up start again"
+    )
     resume.set_defaults(function=commands.resume)
     _exclude_and_include(commands_, access)
     _uncordon(commands_, access)

@@ -11,7 +11,7 @@ from selfheal_remediator.healing.node_view import node_path, node_trouble
 from selfheal_remediator.healing.owners import owner_of
 from selfheal_remediator.healing.plan import Around, RestartAction
 from selfheal_remediator.healing.pod_health import Stall, watched_from_json
-from selfheal_remediator.healing.policy import PodReport, Policy, policy_from_json
+from selfheal_remediator.healing.policy import PAUSED, PodReport, Policy, policy_from_json
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, decode_each
 from selfheal_remediator.kube.informer import Change
@@ -114,7 +114,7 @@ def policies_plan(
     around = Around(
         lambda name: node_trouble(planner.entry_named(name), planner.marks),
         lambda name: node_path(planner.entry_named(name), config, planner.marks),
-        f"paused: {paused}" if paused else "",
+        f"{PAUSED}{paused}" if paused else "",
     )
     made = healing.look(now, around)
     plans = [

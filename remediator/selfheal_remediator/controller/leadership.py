@@ -74,7 +74,11 @@ class Leadership:
         self._mode.read(annotations, now)
         if authority.read_pause(annotations):
             paused = authority.paused
-            log.warning("paused: %s", paused) if paused else log.warning("resumed")
+            if paused:
+                log.warning("paused: %s", paused)
+            else:
+                log.warning("resumed: policies that gave up start again")
+                self._healer.resumed()
         if authority.read_stop(annotations, now):
             text = text_of(authority.stopped_until)
             log.warning("stopped until %s: it is being uninstalled", text)

@@ -9,6 +9,7 @@ from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
 from selfheal_remediator.healing.plan import RestartAction
+from selfheal_remediator.healing.policy import PAUSED
 from selfheal_remediator.healing.runner import Callbacks, Healer
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.events import EventWriter
@@ -53,7 +54,7 @@ class PodHealing:
         """Restart what is to be restarted, and tell the planner which nodes have hung pods;
         returns when to be called again."""
         paused = self._authority.paused
-        wake = self.healer.advance(now, stopped=f"paused: {paused}" if paused else unhealthy)
+        wake = self.healer.advance(now, stopped=f"{PAUSED}{paused}" if paused else unhealthy)
         cordoned = (
             entry.node.name
             for entry in self._planner.entries.values()

@@ -8,7 +8,7 @@ Each restart of an owner with pods on several nodes is a canary first:
 
 If other pods are healthy all the time, nothing is remembered (none): the ordinary
 limits apply. Passed and failed end with another revision of the owner, a change of the policy, or
-ten minutes in which all its pods were healthy.
+ten minutes in which all its pods were healthy; failed also when the remediator is resumed.
 """
 
 from __future__ import annotations

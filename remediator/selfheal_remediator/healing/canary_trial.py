@@ -17,7 +17,7 @@ from selfheal_remediator.healing.policy_state import (
     Group,
     PolicyState,
 )
-from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.healing.trial_length import LONGEST_RUN, trial_seconds
 
 #: Of so many pods one may be healthy and the others still count as all.
 NEARLY_ALL = 10
@@ -54,7 +54,7 @@ def followed(
     stays = waiting_pod(policy_state, canary)
     new = fresh(group, canary)
     old = [pod for pod in group.alive if pod not in new]
-    length = trial(policy_state, canary, interval)
+    length = trial(policy_state, group, canary, interval, now)
     limit = RESTART_LIMIT + length + _longest_start(group)
     shown = Shown(
         stays=stays is not None,
@@ -85,14 +85,19 @@ def fresh(group: Group, canary: Canary) -> list[WatchedPod]:
     return [pod for pod in group.alive if pod.created >= since and pod.uid != canary.pod]
 
 
-def trial(policy_state: PolicyState, canary: Canary, interval: float) -> float:
+def trial(
+    policy_state: PolicyState, group: Group, canary: Canary, interval: float, now: float
+) -> float:
     """Seconds for which the replacement must be healthy: as many as its cause takes to appear."""
     symptoms, lasting = policy_state.policy.symptoms, 0.0
+    checks = policy_state.policy.failure_threshold
     if canary.cause == Cause.NOT_READY.value:
         lasting = symptoms.not_ready_for or 0.0
     elif canary.cause == Cause.NO_PROGRESS.value:
         lasting = symptoms.no_progress_for or 0.0
-    return max(lasting, policy_state.policy.failure_threshold * interval)
+    faulty = (pod for pod in group.pods if not policy_state.steady(pod, LONGEST_RUN, now))
+    containers = (item for pod in faulty for item in pod.containers)
+    return trial_seconds(lasting, checks, interval, containers)
 
 
 def held_back(
@@ -106,16 +111,15 @@ def held_back(
         text = (
             f"{len(group.unhealthy)} of {len(group.alive)} pods are unhealthy, on every node, and "
             "a restart of one did not help: the image or a dependency is at fault; "
-            "none is restarted before a new revision, ten minutes of health or a change of the "
-            "policy"
+            "none is restarted before a new revision, ten minutes of health, a change of the "
+            "policy, or a pause and `selfheal-remediator resume`"
         )
         return SkipReason("siblings", text)
     if waiting_pod(policy_state, canary) is not None:
         return None
     old = [pod for pod in group.alive if pod not in fresh(group, canary)]
-    if 2 * _steady(policy_state, old, trial(policy_state, canary, interval), now) >= len(
-        group.alive
-    ):
+    length = trial(policy_state, group, canary, interval, now)
+    if 2 * _steady(policy_state, old, length, now) >= len(group.alive):
         return None
     text = "most of its pods are unhealthy: one was restarted, the others wait for the result"
     return SkipReason("canary", text)

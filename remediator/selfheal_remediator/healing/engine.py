@@ -113,14 +113,14 @@ class Healing:
                 {record.uid: record for record in saved.records},
                 dict(saved.conditions),
                 unlisted_at=now,
+                left_paused=saved.paused,
             )
             if saved.observed and saved.observed != policy.generation:
-                policy_state.forgive_all()
+                policy_state.begin_again()
             return
         before, policy_state.policy = policy_state.policy, policy
         if before.generation != policy.generation:
-            policy_state.forgive_all()
-            policy_state.refusals.clear()
+            policy_state.begin_again()
         if before.symptoms != policy.symptoms:
             for known in (
                 policy_state.observations,
@@ -131,7 +131,11 @@ class Healing:
                 known.clear()
             policy_state.groups.clear()  # until they are evaluated by the new symptoms
             policy_state.dirty = True
-        policy_state.dirty = policy_state.dirty or before.generation != policy.generation
+
+    def resumed(self) -> None:
+        """A person has resumed the remediator: what gave up starts again."""
+        for policy_state in self.policy_states.values():
+            policy_state.begin_again()
 
     def drop(self, key: str) -> None:
         """The policy is gone: so is all that was known for it."""
@@ -151,7 +155,7 @@ class Healing:
             uid = change.old.uid
             policy_state.forget(uid)
         else:
-            policy_state.pods[change.new.uid] = change.new
+            policy_state.take_in(change.new)
         policy_state.dirty = True
 
     def selector_changed(self, key: str, now: float) -> None:
@@ -327,6 +331,9 @@ class Healing:
         orders: list[RestartAction] = []
         if around.stopped:
             self._stopped_at = now
+        for policy_state in self.policy_states.values():
+            if policy_state.left_paused and not around.paused:
+                policy_state.begin_again()
         if around.listed:
             self._unlisted_since = None
         elif self._unlisted_since is None:
@@ -554,6 +561,7 @@ class Healing:
             record = replace(record, template=template)
             if changed:
                 record = replace(record, failures=0, gave_up=None, canary=None)
+                policy_state.refusals.pop(group.key, None)
             policy_state.records[group.key] = record
         record = self._follow_rollout(policy_state, group, record, now)
         group.under_way = record is not None and policy_state.under_way(group, record, now)

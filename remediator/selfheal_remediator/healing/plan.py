@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from selfheal_remediator.healing.canary import Canary
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
-from selfheal_remediator.healing.policy import Status
-from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.healing.policy import PAUSED, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,11 @@ class Around:
     node_path: Callable[[str], bool]
     stopped: str = ""
     listed: bool = True
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person has paused the remediator."""
+        return self.stopped.startswith(PAUSED)
 
 
 #: Every cause of a Block that the engine itself gives (refusals of the server add theirs).

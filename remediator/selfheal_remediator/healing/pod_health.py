@@ -42,7 +42,9 @@ class Container:
     """One container as its kubelet last reported it. Times are by the kubelet's clock.
 
     waiting: why it waits, empty = it does not. exit_code: of a container that has ended and does
-    not run, or of the run before when it waits to be run again; None = neither.
+    not run, or of the run before when it waits to be run again; None = neither. restarts: how often
+    it was started again. ran: seconds that its last run took which ended with an error, or after
+    which it was started again; None = there was none.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Container:
     started: bool = True
     startup_budget: float = 0.0
     memory_limit: str = ""
+    restarts: int = 0
+    ran: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,13 @@ class WatchedPod:
     def finished(self) -> bool:
         """Whether the pod ran to its end."""
         return self.phase in ("Succeeded", "Failed")
+
+    def interrupted(self, before: WatchedPod) -> bool:
+        """Whether it was not ready all the time since it was as `before`, even if it is by now."""
+        known = {item.name: item.restarts for item in before.containers}
+        return not self.ready or any(
+            item.restarts > known.get(item.name, item.restarts) for item in self.containers
+        )
 
 
 @understood("a Pod")
@@ -163,7 +174,17 @@ def _containers(statuses: Any, specs: Mapping[str, Json]) -> Iterable[Container]
             started=status.get("started") is not False or not probe,
             startup_budget=_budget(probe) if probe else 0.0,
             memory_limit=((spec.get("resources") or {}).get("limits") or {}).get("memory", ""),
+            restarts=int(status.get("restartCount") or 0),
+            ran=_ran(state.get("terminated"), before.get("terminated")),
         )
+
+
+def _ran(ended: Json | None, ended_before: Json | None) -> float | None:
+    """Seconds, between two times of one clock. An init container that has done its work counts
+    for nothing."""
+    run = ended if ended and ended.get("exitCode") else ended_before
+    begun, over = timestamp((run or {}).get("startedAt")), timestamp((run or {}).get("finishedAt"))
+    return None if begun is None or over is None else max(0.0, over - begun)
 
 
 def _budget(probe: Json) -> float:

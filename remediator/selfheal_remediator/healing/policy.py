@@ -21,6 +21,8 @@ from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.quantities import parse_duration
 
 HOUR = 3600.0
+#: How a reason begins for which nothing is restarted while a person has paused the remediator.
+PAUSED = "paused: "
 #: Maximum sizes of a status (the schema's limits).
 MAX_OWNERS = 50
 MAX_PODS = 10
@@ -137,6 +139,8 @@ class Saved:
     since: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Condition type -> (status, since when).
     conditions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    #: Whether nothing was restarted because a person had paused the remediator.
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +261,10 @@ def _saved(status: Json) -> Saved:
             item["type"]: (item["status"], timestamp(item["lastTransitionTime"]) or 0.0)
             for item in status.get("conditions") or ()
         },
+        paused=any(
+            item["type"] == "Throttled" and str(item.get("message") or "").startswith(PAUSED)
+            for item in status.get("conditions") or ()
+        ),
     )
 
 

@@ -112,6 +112,8 @@ class PolicyState:
     healthy: int = 0
     status: Status | None = None
     problem: str = ""
+    #: Whether a predecessor saw the remediator paused last: then it may have been resumed since.
+    left_paused: bool = False
 
     @property
     def unhealthy(self) -> bool:
@@ -211,6 +213,13 @@ class PolicyState:
             for pods in (group.pods, group.alive, group.unhealthy):
                 pods[:] = [pod for pod in pods if pod.uid != uid]
 
+    def take_in(self, pod: WatchedPod) -> None:
+        """The pod is as it says. Between two evaluations it may crash and be ready again."""
+        before = self.pods.get(pod.uid)
+        if before is not None and pod.interrupted(before):
+            self.healthy_since.pop(pod.uid, None)
+        self.pods[pod.uid] = pod
+
     def keep_owners(self) -> None:
         """Forget owners that are gone, but for what the status must remember of them."""
         by_owner: tuple[dict[str, Any], ...] = (
@@ -224,10 +233,15 @@ class PolicyState:
             if self.records[key].idle and key not in self.pending:
                 del self.records[key]
 
-    def forgive_all(self) -> None:
-        """A changed policy is a new chance, within the same hour's budget."""
+    def begin_again(self) -> None:
+        """A person has changed the policy or resumed the remediator, which is a new chance.
+
+        It is within the same hour's budget, and a canary under way stays so.
+        """
         for uid, record in self.records.items():
             self.records[uid] = record.forgiven()
+        self.refusals.clear()
+        self.left_paused, self.dirty = False, True
 
 
 def urgency(observation: Observation, pod: WatchedPod) -> tuple[bool, float, str]:

@@ -230,6 +230,10 @@ class Healer:
                 GROUP,
             )
 
+    def resumed(self) -> None:
+        """A person has resumed the remediator."""
+        self.healing.resumed()
+
     # -- policies and their pods ----------------------------------------------------------
 
     def _policies_known(self) -> None:

@@ -627,3 +627,67 @@ def test_a_canary_that_failed_is_remembered_before_owners_that_were_only_restart
     failed = Record("failed", canary=Canary("pod", NOW, "not-ready", Outcome.FAILED))
     others = [Record(f"u{number}", restarts=(NOW - 60 - number,)) for number in range(60)]
     assert kept((*others, failed))[0] == failed
+
+
+class Crashing(Story):
+    """As a kubelet runs containers that end after so many seconds, without a readiness probe."""
+
+    def __init__(self, spec: dict[str, Any], lives: float, kind: str = "Deployment") -> None:
+        super().__init__(spec, kind)
+        self.lives = lives
+        self.made.start = 2.0
+        #: pod -> (crashes, running since; None = waits, waits until).
+        self.containers: dict[str, tuple[int, float | None, float]] = {}
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            for uid, pod in list(self.made.pods.items()):
+                if not hasattr(self, "containers") or pod.deletion is not None:
+                    continue
+                since = max(pod.created + 2.0, self.made.now if pod.created < NOW + 60 else 0.0)
+                crashes, running, until = self.containers.get(uid, (0, since, 0.0))
+                if running is not None and self.made.now >= running + self.lives:
+                    crashes, running = crashes + 1, None
+                    until = self.made.now + (
+                        min(300, 10 * 2 ** (crashes - 2)) if crashes > 1 else 0
+                    )
+                if running is None and self.made.now >= until:
+                    running = self.made.now
+                self.containers[uid] = crashes, running, until
+                item = Container(
+                    "main",
+                    waiting="CrashLoopBackOff" if running is None else "",
+                    exit_code=1 if running is None else None,
+                    running_since=running,
+                    restarts=max(0, crashes - (running is None)),
+                    ran=self.lives if crashes else None,
+                )
+                self.made.workers[uid].broken = running is None
+                ready = running is not None and self.made.now >= running
+                self.made._change(replace(pod, ready=ready, containers=(item,)))
+            self.said += self.made.tick().notices
+
+
+CRASHES = {
+    "waiting": {"unhealthyWhen": {"waitingReasons": ["CrashLoopBackOff"]}},
+    "terminated": {"unhealthyWhen": {"terminatedNonZero": True}},
+    "not ready": {"unhealthyWhen": {"notReadyFor": "1s"}},
+}
+
+
+#: (threshold, seconds until a container crashes, kind of the owner).
+CRASHED = [
+    *((threshold, lives, "Deployment") for threshold in (1, 3) for lives in (0, 45, 280)),
+    *((1, 45, kind) for kind in KINDS if kind != "Deployment"),
+]
+
+
+@pytest.mark.parametrize(("threshold", "lives", "kind"), CRASHED)
+@pytest.mark.parametrize("spec", CRASHES.values(), ids=CRASHES.keys())
+def test_a_replacement_that_has_not_crashed_yet_has_proved_nothing(
+    spec: dict[str, Any], threshold: int, lives: float, kind: str
+) -> None:
+    story = Crashing({**spec, "failureThreshold": threshold}, lives, kind)
+    story.run(2400)
+    assert story.evicted <= 1
+    assert "stays healthy" not in " ".join(notice.message for notice in story.said)

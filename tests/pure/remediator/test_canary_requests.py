@@ -10,10 +10,12 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.kube.election import PAUSE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 PLACES = ("a", "b", "c")
 
 
@@ -133,5 +135,33 @@ def test_a_dry_run_in_the_middle_is_no_canary() -> None:
             made.reconfigure(_config(mode=mode))
             until("the others wait", partial(_waits, made, before))
         assert site.canary["state"] == "under-way"
+    assert len(site.evicted) == 1
+    site.close()
+
+
+def test_a_resume_lifts_a_failed_canary() -> None:
+    site = Site()
+    canary = {
+        "pod": "gone",
+        "restarted": stamp(900),
+        "cause": "not-ready",
+        "state": "failed",
+    }
+    policy = site.get(POLICY)
+    site.put(POLICY, {**policy, "status": {"owners": [{"uid": "web", "canary": canary}]}})
+
+    def pauses(why: str | None) -> None:
+        raw = site.get(LEASE)
+        raw["metadata"].setdefault("annotations", {}).update({PAUSE_KEY: why})
+        if why is None:
+            del raw["metadata"]["annotations"][PAUSE_KEY]
+        site.put(LEASE, raw)
+
+    with running(site, _config()) as made:
+        until("it has given up", lambda: site.status.get("state") == "GaveUp")
+        pauses("a human looks at it")
+        until("it is paused", lambda: bool(made.parts.authority.paused))
+        pauses(None)
+        until("one is restarted", lambda: bool(site.evicted))
     assert len(site.evicted) == 1
     site.close()
