@@ -32,13 +32,15 @@ class Canary:
     """As the policy's status remembers it, so that the next leader restarts no other pod.
 
     pod: uid of the pod to restart, the only one until the outcome is known. restarted: when its
-    eviction was last decided. cause: what was wrong with it (a value of pod_health.Cause).
+    eviction was last decided. cause: what was wrong with it (a value of pod_health.Cause). newest:
+    when the newest pod that existed then was created, by the API server's clock; 0 = unknown.
     """
 
     pod: str
     restarted: float
     cause: str
     outcome: Outcome = Outcome.UNDER_WAY
+    newest: float = 0.0
 
     @property
     def under_way(self) -> bool:
@@ -91,14 +93,15 @@ def _unproved(canary: Canary, shown: Shown) -> Canary | None:
     return replace(canary, outcome=Outcome.FAILED) if shown.alone else None
 
 
-def canary_json(canary: Canary, restarted: str | None) -> Json:
-    """As in status.owners[].canary; `restarted` in the API's time format."""
-    return {
+def canary_json(canary: Canary, restarted: str | None, newest: str | None) -> Json:
+    """As in status.owners[].canary; `restarted` and `newest` in the API's time format."""
+    found: Json = {
         "pod": canary.pod,
         "restarted": restarted,
         "cause": canary.cause,
         "state": canary.outcome.value,
     }
+    return {**found, "newest": newest} if canary.newest else found
 
 
 def canary_from(raw: Json | None) -> Canary | None:
@@ -110,6 +113,7 @@ def canary_from(raw: Json | None) -> Canary | None:
         restarted=timestamp(raw.get("restarted")) or 0.0,
         cause=str(raw.get("cause") or ""),
         outcome=Outcome(raw.get("state")),
+        newest=timestamp(raw.get("newest")) or 0.0,
     )
 
 

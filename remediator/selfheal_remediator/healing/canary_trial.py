@@ -41,7 +41,8 @@ def canary_of(
         return before
     if len({one.node for one in group.alive}) < 2:
         return None  # what a restart shows on its own node says nothing about another
-    return Canary(pod.uid, now, policy_state.observations[pod.uid].diagnosis.cause.value)
+    cause = policy_state.observations[pod.uid].diagnosis.cause.value
+    return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods))
 
 
 def followed(
@@ -56,6 +57,7 @@ def followed(
     old = [pod for pod in group.alive if pod not in new]
     length = trial(policy_state, group, canary, interval, now)
     limit = RESTART_LIMIT + length + _longest_start(group)
+    lasts = now - max(canary.restarted, policy_state.adopted_at)
     shown = Shown(
         stays=stays is not None,
         recovered=stays is not None and not group.under_way and policy_state.surely_well(stays),
@@ -63,8 +65,8 @@ def followed(
         new_unhealthy=bool(new)
         and not group.under_way
         and all(pod in group.unhealthy for pod in new),
-        overdue=now - canary.restarted > limit,
-        late=now - canary.restarted > 2 * limit,
+        overdue=lasts > limit,
+        late=lasts > 2 * limit,
         alone=_steady(policy_state, old, length, now) * NEARLY_ALL <= len(group.alive),
         unhealthy=any(pod in group.unhealthy for pod in old),
         settled=all(_settled(policy_state, group, pod, length, now) for pod in old),
@@ -80,9 +82,17 @@ def waiting_pod(policy_state: PolicyState, canary: Canary | None) -> WatchedPod 
 
 
 def fresh(group: Group, canary: Canary) -> list[WatchedPod]:
-    """Pods made after the restart. One that somebody else deleted is replaced by such a pod too."""
+    """Pods made after the restart. One that somebody else deleted is replaced by such a pod too.
+
+    The API server's clock made all their times; who decided the restart may have another one.
+    """
     since = canary.restarted - CLOCK_TOLERANCE
-    return [pod for pod in group.alive if pod.created >= since and pod.uid != canary.pod]
+    return [
+        pod
+        for pod in group.alive
+        if pod.uid != canary.pod
+        and (pod.created > canary.newest if canary.newest else pod.created >= since)
+    ]
 
 
 def trial(
@@ -125,18 +135,12 @@ def held_back(
     return SkipReason("canary", text)
 
 
-def note_health(policy_state: PolicyState, pod: WatchedPod, first: bool, now: float) -> None:
-    """Record since when the pod has been healthy. first: it was not evaluated before.
-
-    Its earlier readiness counts only if no progress is probed: a hung pod is ready, and has
-    not reported its progress yet.
-    """
-    if not policy_state.is_healthy(pod):
+def note_health(policy_state: PolicyState, pod: WatchedPod, now: float) -> None:
+    """Record since when the pod has been healthy, by our own clock: its node may have another."""
+    if policy_state.is_healthy(pod):
+        policy_state.healthy_since.setdefault(pod.uid, now)
+    else:
         policy_state.healthy_since.pop(pod.uid, None)
-        return
-    trusted = first and pod.ready and policy_state.policy.progress is None
-    known = min(now, pod.ready_changed or now) if trusted else now
-    policy_state.healthy_since.setdefault(pod.uid, known)
 
 
 def hand_over(source: PolicyState, target: PolicyState, uid: str) -> None:

@@ -104,7 +104,7 @@ class Healing:
         """A policy is new or changed."""
         policy_state = self.policy_states.get(policy.key)
         if policy_state is None or policy_state.policy.uid != policy.uid:
-            saved = policy.saved
+            saved = policy.saved.taken_over(now)
             policy_state = self.policy_states[policy.key] = PolicyState(
                 policy,
                 now,
@@ -112,6 +112,7 @@ class Healing:
                 saved.last_heal,
                 {record.uid: record for record in saved.records},
                 dict(saved.conditions),
+                adopted_at=now,
                 unlisted_at=now,
                 left_paused=saved.paused,
             )
@@ -508,7 +509,7 @@ class Healing:
             owner = self.owners.get(pod.owner_uid)
             if owner is not None and owner.renews and pod.revision not in ("", owner.renews):
                 found = renewed(found, symptoms)
-            first = policy_state.seen_at.setdefault(pod.uid, now) == now
+            policy_state.seen_at.setdefault(pod.uid, now)
             observation = policy_state.observations[pod.uid] = see(
                 policy_state.observations.get(pod.uid),
                 found,
@@ -521,7 +522,7 @@ class Healing:
                 policy_state.observations[pod.uid] = observation = replace(
                     observation, failed=1 + missed
                 )
-            note_health(policy_state, pod, first, now)
+            note_health(policy_state, pod, now)
             if owner is not None:
                 policy_state.owners[owner.uid] = owner
             key = owner.uid if owner is not None else pod.owner_uid or pod.uid

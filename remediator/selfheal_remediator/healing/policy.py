@@ -116,6 +116,19 @@ class Record:
         canary = self.canary if self.canary is not None and self.canary.under_way else None
         return replace(self, failures=0, gave_up=None, canary=canary)
 
+    def taken_over(self, now: float) -> Record:
+        """As our clock has it, when another process wrote it.
+
+        A moment that is still to come was written by a clock that is ahead: it counts as now.
+        """
+        return replace(
+            self,
+            restarts=tuple(min(moment, now) for moment in self.restarts),
+            gave_up=None if self.gave_up is None else min(self.gave_up, now),
+            rollout=self.rollout and self.rollout.taken_over(now),
+            canary=self.canary and replace(self.canary, restarted=min(self.canary.restarted, now)),
+        )
+
     def recent(self, now: float) -> tuple[float, ...]:
         """The restarts that count against the hourly budget."""
         return tuple(moment for moment in self.restarts if moment > now - HOUR)
@@ -141,6 +154,10 @@ class Saved:
     conditions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     #: Whether nothing was restarted because a person had paused the remediator.
     paused: bool = False
+
+    def taken_over(self, now: float) -> Saved:
+        """As our clock has it, when another process wrote it."""
+        return replace(self, records=tuple(record.taken_over(now) for record in self.records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +398,8 @@ def _record_json(record: Record) -> Json:
     if record.rollout is not None:
         found["rollout"] = rollout_json(record.rollout, time_text(record.rollout.since))
     if record.canary is not None:
-        found["canary"] = canary_json(record.canary, time_text(record.canary.restarted))
+        canary = record.canary
+        found["canary"] = canary_json(canary, time_text(canary.restarted), time_text(canary.newest))
     return found
 
 

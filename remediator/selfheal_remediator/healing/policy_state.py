@@ -88,6 +88,8 @@ class PolicyState:
     asking: set[str] = field(default_factory=set)
     next_probe: float = 0.0
     known: bool = False
+    #: Since when we follow it.
+    adopted_at: float = 0.0
     #: Since when its pods are not known (while they are not).
     unlisted_at: float = 0.0
     #: When each pod was first evaluated, and since when it could have been restarted.
@@ -131,16 +133,17 @@ class PolicyState:
         if not record.pod:
             return False
         begun = max(record.restarts, default=now - RESTART_LIMIT)
+        lasts = now - max(begun, self.adopted_at)  # who decided it may have another clock
         old = self.pods.get(record.pod)
         if old is not None and not old.finished:
             if old.deletion is None:
-                return now - begun < UNSEEN_FOR
+                return lasts < UNSEEN_FOR
             if now <= max(old.deletion, begun) + STUCK_AFTER:
                 return True
         comes = len(group.alive) + self.occupied(group, now) < group.desired or any(
             self.unsettled(group, pod, begun) for pod in group.alive
         )
-        return comes and now - begun <= RESTART_LIMIT
+        return comes and lasts <= RESTART_LIMIT
 
     def occupied(self, group: Group, now: float) -> int:
         """Places in which no pod can come, because the old one cannot go: its node is dead."""
@@ -156,7 +159,7 @@ class PolicyState:
         found = self.observations[pod.uid].diagnosis
         if found.health is Health.BEGINNING:
             return True
-        young = pod.created >= begun - CLOCK_TOLERANCE
+        young = self.seen_at[pod.uid] > begun
         return young and found.name == "NotReady" and pod not in group.unhealthy
 
     def surely_well(self, pod: WatchedPod) -> bool:

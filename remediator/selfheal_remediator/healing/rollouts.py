@@ -1,4 +1,9 @@
-"""Whether a rollout of an owner's pods still makes progress. Pure."""
+"""Whether a rollout of an owner's pods still makes progress. Pure.
+
+A new leader cannot compare its clock with the one that wrote since when there was no progress: the
+status keeps the seconds as well, in steps, and a takeover adds at most the time since they were
+written.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +12,27 @@ from itertools import zip_longest
 
 from selfheal_remediator.kube.objects import Json, timestamp
 
+#: Seconds without progress are written down in steps of so many.
+STEP = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """The highest observed progress of a rollout, and since when there was none.
 
     template: names the pod template that is rolled out. progress: counts, each the highest
-    observed: a pod that alternates between ready and unready is no progress.
+    observed: a pod that alternates between ready and unready is no progress. since: by our clock.
+    waited: whole seconds without progress, a multiple of STEP.
     """
 
     template: str
     progress: tuple[int, ...]
     since: float
+    waited: int = 0
+
+    def taken_over(self, now: float) -> Rollout:
+        """As our clock has it, when another process wrote it."""
+        return replace(self, since=now - self.waited)
 
 
 def advance(
@@ -30,9 +44,9 @@ def advance(
     if before is None or before.template != template:
         return Rollout(template, progress, now)
     if not exceeds(progress, before.progress):
-        return before
+        return replace(before, waited=int((now - before.since) // STEP) * STEP)
     best = tuple(max(pair) for pair in zip_longest(progress, before.progress, fillvalue=-(2**31)))
-    return replace(before, progress=best, since=now)
+    return replace(before, progress=best, since=now, waited=0)
 
 
 def exceeds(progress: tuple[int, ...], before: tuple[int, ...]) -> bool:
@@ -46,6 +60,7 @@ def rollout_json(rollout: Rollout, since: str | None) -> Json:
         "template": rollout.template,
         "progress": list(rollout.progress),
         "since": since,
+        "waited": rollout.waited,
     }
 
 
@@ -54,4 +69,6 @@ def rollout_from(raw: Json | None) -> Rollout | None:
     if not raw:
         return None
     progress = tuple(int(count) for count in raw.get("progress") or ())
-    return Rollout(raw.get("template") or "", progress, timestamp(raw.get("since")) or 0.0)
+    waited = max(0, int(raw.get("waited") or 0))
+    since = timestamp(raw.get("since")) or 0.0
+    return Rollout(raw.get("template") or "", progress, since, waited)

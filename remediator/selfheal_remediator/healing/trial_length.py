@@ -1,4 +1,4 @@
-"""For how long the replacement of a restarted pod must be healthy before that proves anything. Pure.
+"""How long a restarted pod's replacement must be healthy before that proves anything. Pure.
 
 A container that crashes runs for a while each time: a replacement that has not crashed yet has
 proved nothing. How long its predecessors ran before they crashed is known from their kubelets, as
