@@ -145,7 +145,8 @@ def _take_in(
                 healing.owner_known(pod.owner_uid, owner_of(pod, api.controller))
             hung = policy.saved.since.get((pod.name, "NoProgress"))
             if hung is not None:
-                healing.policy_states[policy.key].stalls[pod.uid] = Stall(hung, now, 0)
+                reports = healing.policy_states[policy.key].progress
+                reports.assume_stall(pod.uid, Stall(hung, now, 0))
     healing.pods_known(policy.key)
 
 

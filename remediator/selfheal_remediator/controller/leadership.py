@@ -78,7 +78,7 @@ class Leadership:
                 log.warning("paused: %s", paused)
             else:
                 log.warning("resumed: policies that gave up start again")
-                self._healer.resumed()
+                self._healer.healing.resumed()
         if authority.read_stop(annotations, now):
             text = text_of(authority.stopped_until)
             log.warning("stopped until %s: it is being uninstalled", text)

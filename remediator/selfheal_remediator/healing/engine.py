@@ -35,7 +35,6 @@ from selfheal_remediator.healing.plan import (
     Notice,
     Owner,
     Plan,
-    Probe,
     RestartAction,
 )
 from selfheal_remediator.healing.pod_health import (
@@ -46,7 +45,6 @@ from selfheal_remediator.healing.pod_health import (
     diagnose,
     renewed,
     see,
-    stalled,
 )
 from selfheal_remediator.healing.policy import Policy, Record, State, Status
 from selfheal_remediator.healing.policy_state import (
@@ -57,6 +55,7 @@ from selfheal_remediator.healing.policy_state import (
     Refusal,
     urgency,
 )
+from selfheal_remediator.healing.progress_reports import Probe
 from selfheal_remediator.healing.restart_check import give_up_waiting
 from selfheal_remediator.healing.restart_limits import blocked, spent, stuck
 from selfheal_remediator.healing.rollouts import advance
@@ -70,8 +69,6 @@ FORGIVE_AFTER = 600.0
 NODE_PATIENCE = 600.0
 #: How long (seconds) a node's trouble is remembered after its end; longer than any symptom lasts.
 TROUBLE_KEPT = 86400.0
-#: Answers about progress are valid for this many evaluations.
-ANSWER_LOOKS = 3.0
 #: Between two evaluations of a policy whose pods change all the time.
 SOONEST = 1.0
 
@@ -123,13 +120,9 @@ class Healing:
         if before.generation != policy.generation:
             policy_state.begin_again()
         if before.symptoms != policy.symptoms:
-            for known in (
-                policy_state.observations,
-                policy_state.stalls,
-                policy_state.answers,
-                policy_state.seen_at,
-            ):
-                known.clear()
+            policy_state.observations.clear()
+            policy_state.seen_at.clear()
+            policy_state.progress.forget_reports()
             policy_state.groups.clear()  # until they are evaluated by the new symptoms
             policy_state.dirty = True
 
@@ -240,32 +233,10 @@ class Healing:
         policy_state = self.policy_states.get(key)
         if policy_state is None or uid not in policy_state.pods:
             return
-        policy_state.asking.discard(uid)
-        if reading is None:
-            return
-        _, mark = policy_state.answers.get(uid, (0.0, -1.0))
-        found = stalled(policy_state.stalls.get(uid), mark, reading, asked)
-        policy_state.answers[uid] = (asked, reading.mark)
+        observation = policy_state.observations.get(uid)
         limit = policy_state.policy.symptoms.no_progress_for
-        if found is None or limit is None:
-            policy_state.stalls.pop(uid, None)
-            observation = policy_state.observations.get(uid)
-            policy_state.dirty = (
-                policy_state.dirty
-                or observation is None
-                or observation.diagnosis.health is Health.UNHEALTHY
-            )
-            return
-        policy_state.stalls[uid] = found
-        due = found.since + limit
-        if due <= asked:
+        if policy_state.progress.take_in(uid, reading, observation, limit, asked):
             policy_state.dirty = True
-            return
-        # Probed again when it may just have hung, not only when due.
-        policy_state.probe_at[uid] = min(
-            policy_state.probe_at.get(uid, due), max(due + 0.05, asked + SOONEST)
-        )
-        policy_state.next_probe = min(policy_state.next_probe, policy_state.probe_at[uid])
 
     # -- outcomes -----------------------------------------------------------------------
 
@@ -341,8 +312,14 @@ class Healing:
             self._unlisted_since = now
         looked = self._examine_due(now)
         for policy_state in self.policy_states.values():
-            if policy_state.known and now >= policy_state.next_probe:
-                probes += self._probes(policy_state, now)
+            if policy_state.known and now >= policy_state.progress.next_probe:
+                probes += policy_state.progress.due(
+                    policy_state.policy,
+                    policy_state.pods.values(),
+                    policy_state.observations,
+                    self.interval,
+                    now,
+                )
         lookups = {
             pod.owner_uid: pod
             for policy_state in looked
@@ -450,37 +427,10 @@ class Healing:
         for policy_state in self.policy_states.values():
             if not policy_state.known:
                 continue
-            moments += [policy_state.next_evaluation, policy_state.next_probe]
+            moments += [policy_state.next_evaluation, policy_state.progress.next_probe]
             if policy_state.dirty:
                 moments.append(policy_state.looked_at + (0.0 if self._in_flight else SOONEST))
         return max(now, min(moments)) if moments else None
-
-    def _probes(self, policy_state: PolicyState, now: float) -> Iterable[Probe]:
-        """Pods to probe now: each once in an interval, sooner when it may just have hung."""
-        progress = policy_state.policy.progress
-        found: list[Probe] = []
-        policy_state.next_probe = now + self.interval
-        if progress is None:
-            return found
-        for pod in policy_state.pods.values():
-            observation = policy_state.observations.get(pod.uid)
-            if pod.uid in policy_state.asking or not pod.address or observation is None:
-                continue
-            if observation.diagnosis.health in (Health.FINISHED, Health.LEAVING, Health.BEGINNING):
-                policy_state.probe_at.pop(pod.uid, None)
-                continue
-            # Spread over the interval by the pod's uid, so that they are not probed all at once.
-            first = now + (hash(pod.uid) % 1000) / 1000 * self.interval
-            port = progress.port if isinstance(progress.port, int) else pod.ports.get(progress.port)
-            if now >= policy_state.probe_at.setdefault(pod.uid, first):
-                policy_state.probe_at[pod.uid] = now + self.interval
-                if port is not None:
-                    policy_state.asking.add(pod.uid)
-                    found.append(
-                        Probe(policy_state.policy.key, pod.uid, pod.address, port, progress.path)
-                    )
-            policy_state.next_probe = min(policy_state.next_probe, policy_state.probe_at[pod.uid])
-        return found
 
     def _examine(self, policy_state: PolicyState, now: float) -> None:
         """Evaluate every pod, and group them by owner."""
@@ -490,18 +440,13 @@ class Healing:
                 max(policy_state.next_evaluation, now - self.interval) + self.interval
             )
         policy_state.dirty, policy_state.looked_at = False, now
-        policy_state.next_probe = min(
-            policy_state.next_probe, now
-        )  # there may be new pods to probe
+        policy_state.progress.probe_soon(now)
         symptoms, noted = policy_state.policy.symptoms, policy_state.policy.saved.since
         policy_state.groups = {
             uid: Group(uid, owner) for uid, owner in policy_state.owners.items() if owner.desired
         }
         for pod in policy_state.pods.values():
-            stall = policy_state.stalls.get(pod.uid)
-            if stall is not None and now - stall.asked > ANSWER_LOOKS * self.interval:
-                del policy_state.stalls[pod.uid]  # it does not answer: nothing is known
-                stall = None
+            stall = policy_state.progress.valid_stall(pod.uid, self.interval, now)
             found = diagnose(pod, symptoms, stall, now)
             note = noted.get((pod.name, found.name))
             if note is not None and note < pod.created - CLOCK_TOLERANCE:

@@ -115,7 +115,7 @@ def _only_here(
         and not unasked(policy_state, other, now, interval)
         and (
             policy_state.policy.progress is None
-            or policy_state.answers.get(other.uid, (due, 0.0))[0] >= due
+            or policy_state.progress.reported_at(other.uid, due) >= due
             or now >= due + 2 * interval
         )
         for other in elsewhere
@@ -130,7 +130,9 @@ def _looks_unhealthy(policy_state: PolicyState, pod: WatchedPod, now: float) -> 
 
 def unasked(policy_state: PolicyState, pod: WatchedPod, now: float, interval: float) -> bool:
     """Whether the pod is to say how its work goes, and could not yet."""
-    if policy_state.policy.progress is None or not pod.address or pod.uid in policy_state.answers:
+    if policy_state.policy.progress is None or not pod.address:
+        return False
+    if policy_state.progress.has_reported(pod.uid):
         return False
     observation = policy_state.observations[pod.uid]
     return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from selfheal_remediator.healing.canary import Canary
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
 from selfheal_remediator.healing.policy import PAUSED, Status
+from selfheal_remediator.healing.progress_reports import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +102,6 @@ class Notice:
     reason: str
     message: str
     warning: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A pod to be probed for progress."""
-
-    policy: str
-    uid: str
-    address: str
-    port: int
-    path: str
 
 
 @dataclass(frozen=True, slots=True)

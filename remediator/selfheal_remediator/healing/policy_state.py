@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfheal_remediator.healing.plan import Owner, RestartAction
-from selfheal_remediator.healing.pod_health import Cause, Health, Observation, Stall, WatchedPod
+from selfheal_remediator.healing.plan import Owner, RestartAction, SkipReason
+from selfheal_remediator.healing.pod_health import Cause, Health, Observation, WatchedPod
 from selfheal_remediator.healing.policy import Policy, Record, Status
-from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.healing.progress_reports import ProgressReports
 
 #: Seconds after which a restart counts as over although no healthy pod replaced it.
 RESTART_LIMIT = 600.0
@@ -82,11 +82,7 @@ class PolicyState:
     conditions: dict[str, tuple[str, float]]
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     observations: dict[str, Observation] = field(default_factory=dict)
-    stalls: dict[str, Stall] = field(default_factory=dict)
-    answers: dict[str, tuple[float, float]] = field(default_factory=dict)
-    probe_at: dict[str, float] = field(default_factory=dict)
-    asking: set[str] = field(default_factory=set)
-    next_probe: float = 0.0
+    progress: ProgressReports = field(default_factory=ProgressReports)
     known: bool = False
     #: Since when we follow it.
     adopted_at: float = 0.0
@@ -164,7 +160,7 @@ class PolicyState:
 
     def surely_well(self, pod: WatchedPod) -> bool:
         """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
-        stall, lasting = self.stalls.get(pod.uid), self.policy.symptoms.no_progress_for or 0.0
+        stall, lasting = self.progress.stall(pod.uid), self.policy.symptoms.no_progress_for or 0.0
         hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
         return self.is_healthy(pod) and not hangs
 
@@ -206,11 +202,11 @@ class PolicyState:
     def forget(self, uid: str) -> None:
         """The pod is gone, or is not one of the policy's any more."""
         for known in (
-            *(self.pods, self.observations, self.stalls, self.answers, self.probe_at),
-            *(self.seen_at, self.free_since, self.healthy_since),
+            *(self.pods, self.observations, self.seen_at),
+            *(self.free_since, self.healthy_since),
         ):
             known.pop(uid, None)
-        self.asking.discard(uid)
+        self.progress.forget(uid)
         self.stuck_reported.discard(uid)
         for group in self.groups.values():
             for pods in (group.pods, group.alive, group.unhealthy):

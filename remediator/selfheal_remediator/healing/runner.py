@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.failures import ApiFailure, Expired, NotLeader
+from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.owner_reads import SOON, OwnerReads
 from selfheal_remediator.healing.owners import owner_of
@@ -25,14 +25,15 @@ from selfheal_remediator.healing.plan import (
     Finding,
     Notice,
     Owner,
-    Probe,
     RestartAction,
 )
 from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
 from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
 from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe
+from selfheal_remediator.healing.progress_reports import Probe
 from selfheal_remediator.healing.restart_check import CAUSE, REASON, RestartChecks
 from selfheal_remediator.healing.restart_limits import changed, unrecorded
+from selfheal_remediator.healing.when_installed import WhenInstalled
 from selfheal_remediator.kube.client import Collection, KubernetesApi
 from selfheal_remediator.kube.custom_resources import GROUP, KIND, VERSION
 from selfheal_remediator.kube.events import ObjectEvent
@@ -40,10 +41,9 @@ from selfheal_remediator.kube.informer import (
     WATCH_LOST,
     Change,
     Reflector,
-    WatchEvent,
     version_number,
 )
-from selfheal_remediator.kube.objects import Json, as_name
+from selfheal_remediator.kube.objects import as_name
 from selfheal_remediator.kube.responses import (
     Outcome,
     budget_shortage,
@@ -58,8 +58,6 @@ from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
-#: How often to check whether the CustomResourceDefinition has been installed.
-INSTALLED_EVERY = 60.0
 #: An owner is read at least so often (seconds).
 OWNER_EVERY = 600.0
 #: Between two writes of a status in which only numbers changed; else it is written at once.
@@ -166,7 +164,7 @@ class Healer:
             source = self._api.policies(namespace)
             self._sources.append(source)
             reflector = Reflector(
-                _WhenInstalled(source, self._absent),
+                WhenInstalled(source, self._absent),
                 policy_from_json,
                 lambda policy: policy.key,
                 lambda change: self._notified_in(term, lambda: self._policy_changed(change)),
@@ -229,10 +227,6 @@ class Healer:
                 "remediated",
                 GROUP,
             )
-
-    def resumed(self) -> None:
-        """A person has resumed the remediator."""
-        self.healing.resumed()
 
     # -- policies and their pods ----------------------------------------------------------
 
@@ -683,32 +677,6 @@ class Healer:
             self._callbacks.say(
                 ObjectEvent(owner.api, owner.kind, policy.namespace, owner.name, owner.uid, *said)
             )
-
-
-class _WhenInstalled:
-    """A collection that counts as empty while its CustomResourceDefinition is not installed."""
-
-    def __init__(self, source: Collection, absent: Callable[[], None]) -> None:
-        self._source, self._say_absent = source, absent
-        self._installed = True
-
-    def pages(self) -> Iterator[tuple[list[Json], str]]:
-        self._installed = True
-        try:
-            yield from self._source.pages()
-        except ApiFailure as failure:
-            if failure.status != 404:
-                raise
-            self._installed = False
-            self._say_absent()
-            yield [], ""
-
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
-        if self._installed:
-            yield from self._source.watch(version, stop)
-            return
-        stop.wait(INSTALLED_EVERY)
-        raise Expired(410, "Expired", "to be listed again")
 
 
 def _blocked(api: KubernetesApi, order: RestartAction, *, dry_run: bool) -> SkipReason | None:
