@@ -11,9 +11,6 @@ FILE, CLASS, FUNCTION, ATTRIBUTES = 500, 300, 60, 12
 #: What is larger, and how much larger it may be: these numbers may only go down.
 LARGER: dict[str, int] = {
     # State machines that are still to be divided, and the files that they are in.
-    "remediator/healing/engine.py": 790,
-    "remediator/healing/engine.py:Healing": 711,
-    "remediator/healing/restart_limits.py:blocked": 63,
     "remediator/healing/runner.py": 731,
     "remediator/healing/runner.py:Healer": 562,
     "remediator/healing/runner.py:Healer.attributes": 19,

@@ -116,7 +116,7 @@ def policies_plan(
         lambda name: node_path(planner.entry_named(name), config, planner.marks),
         f"{PAUSED}{paused}" if paused else "",
     )
-    made = healing.look(now, around)
+    made = healing.evaluate(now, around)
     plans = [
         PodPlan(order.policy, order.pod.id, "restart", order.why, _refusal(api, order))
         for order in made.orders

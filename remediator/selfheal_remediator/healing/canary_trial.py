@@ -60,7 +60,9 @@ def followed(
     lasts = now - max(canary.restarted, policy_state.adopted_at)
     shown = Shown(
         stays=stays is not None,
-        recovered=stays is not None and not group.under_way and policy_state.surely_well(stays),
+        recovered=stays is not None
+        and not group.under_way
+        and policy_state.certainly_healthy(stays),
         proved=any(_proved(policy_state, pod, canary, length, now) for pod in new),
         new_unhealthy=bool(new)
         and not group.under_way

@@ -84,8 +84,8 @@ def undecided(
     """
     suspects = {}
     for policy_state in policy_states:
-        looks = policy_state.policy.failure_threshold
-        if now >= since + min(CERTAIN_WITHIN, (looks + 2) * interval):
+        checks = policy_state.policy.failure_threshold
+        if now >= since + min(CERTAIN_WITHIN, (checks + 2) * interval):
             continue
         for other in policy_state.groups.values():
             for pod in other.alive:
@@ -111,7 +111,7 @@ def _only_here(
     due = policy_state.observations[pod.uid].due
     elsewhere = policy_state.elsewhere(group, pod)
     return bool(elsewhere) and all(
-        policy_state.surely_well(other)
+        policy_state.certainly_healthy(other)
         and not unasked(policy_state, other, now, interval)
         and (
             policy_state.policy.progress is None
@@ -137,5 +137,5 @@ def unasked(policy_state: PolicyState, pod: WatchedPod, now: float, interval: fl
     observation = policy_state.observations[pod.uid]
     return (
         observation.diagnosis.health is Health.HEALTHY
-        and now < policy_state.seen_at[pod.uid] + 2 * interval
+        and now < policy_state.observed_since[pod.uid] + 2 * interval
     )

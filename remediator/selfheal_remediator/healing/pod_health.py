@@ -1,8 +1,8 @@
 """The health of one pod: healthy, starting, unhealthy by its policy, or degraded. Pure.
 
 `diagnose` evaluates a pod once. How long something lasts, and how many consecutive evaluations
-found it, is remembered in a `Sight`, by our own clock; a pod's own times are only used at the
-first evaluation, when there is nothing else.
+found it, is remembered in an `Observation`, by our own clock; a pod's own times are only used at
+the first evaluation, when there is nothing else.
 """
 
 from __future__ import annotations
@@ -197,12 +197,12 @@ def _budget(probe: Json) -> float:
 class Health(Enum):
     """What a pod counts as."""
 
-    HEALTHY = "well"
+    HEALTHY = "healthy"
     BEGINNING = "beginning"
-    UNHEALTHY = "ill"  # by its policy: a restart is needed
-    DEGRADED = "poor"  # not healthy, but for a cause without a restart: reported
+    UNHEALTHY = "unhealthy"  # by its policy: a restart is needed
+    DEGRADED = "degraded"  # not healthy, but for a cause without a restart: reported
     LEAVING = "leaving"
-    FINISHED = "over"
+    FINISHED = "finished"
 
 
 class Cause(Enum):
@@ -403,36 +403,36 @@ class Observation:
         """When it has lasted long enough."""
         return self.since + self.diagnosis.lasting
 
-    def certain(self, looks: int, now: float) -> bool:
+    def certain(self, checks: int, now: float) -> bool:
         """Whether the pod is certainly unhealthy, after this many checks."""
         unhealthy = self.diagnosis.health is Health.UNHEALTHY
-        return unhealthy and now >= self.due and self.failed >= looks
+        return unhealthy and now >= self.due and self.failed >= checks
 
 
-def see(
+def observe(
     before: Observation | None,
     found: Diagnosis,
     now: float,
     *,
-    counts: bool,
+    regular: bool,
     noted: float | None = None,
 ) -> Observation:
-    """The memory after one evaluation. `counts`: it is a regular evaluation, not one in between.
+    """The memory after one evaluation. `regular`: it is a regular evaluation, not one in between.
 
     A symptom that existed before continues; at the first evaluation of a pod its own clock or a
     predecessor's record (`noted`) gives its start.
     """
     shows = found.cause is not Cause.NONE
-    told = found.since if found.cause is Cause.NO_PROGRESS else None  # each answer contains it
+    reported = found.since if found.cause is Cause.NO_PROGRESS else None  # each answer contains it
     if before is not None and before.diagnosis.name == found.name:
-        moved_on = told is not None and told > before.since + ANSWER_TOLERANCE
+        moved_on = reported is not None and reported > before.since + ANSWER_TOLERANCE
         failed = 0 if moved_on or not shows else before.failed
         return Observation(
-            found, before.since if told is None else told, failed + int(counts and shows)
+            found, before.since if reported is None else reported, failed + int(regular and shows)
         )
     since = now
-    if told is not None:
-        since = told
+    if reported is not None:
+        since = reported
     elif before is None:
         since = min(now, noted if noted is not None else found.since or now)
-    return Observation(found, since, int(counts and shows))
+    return Observation(found, since, int(regular and shows))

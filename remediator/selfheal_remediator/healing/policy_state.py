@@ -89,18 +89,19 @@ class PolicyState:
     #: Since when its pods are not known (while they are not).
     unlisted_at: float = 0.0
     #: When each pod was first evaluated, and since when it could have been restarted.
-    seen_at: dict[str, float] = field(default_factory=dict)
+    observed_since: dict[str, float] = field(default_factory=dict)
     free_since: dict[str, float] = field(default_factory=dict)
     #: Since when each pod has been healthy.
     healthy_since: dict[str, float] = field(default_factory=dict)
     dirty: bool = True
-    looked_at: float = 0.0
+    evaluated_at: float = 0.0
     groups: dict[str, Group] = field(default_factory=dict)
     owners: dict[str, Owner] = field(default_factory=dict)
     pending: dict[str, RestartAction] = field(default_factory=dict)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     owner_healthy_since: dict[str, float] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=dict)
+    #: The cause of the skip reason that was reported last, by owner.
+    reported: dict[str, str] = field(default_factory=dict)
     stuck_reported: set[str] = field(default_factory=set)
     #: Owners that were reported as stuck, with the template that is rolled out.
     rollouts_reported: dict[str, str] = field(default_factory=dict)
@@ -112,6 +113,37 @@ class PolicyState:
     problem: str = ""
     #: Whether a predecessor saw the remediator paused last: then it may have been resumed since.
     left_paused: bool = False
+
+    @classmethod
+    def taken_over(cls, policy: Policy, now: float) -> PolicyState:
+        """Of a policy that is new to this process: from what a predecessor wrote, if any did."""
+        saved = policy.saved.taken_over(now)
+        made = cls(
+            policy,
+            now,
+            saved.restarts,
+            saved.last_heal,
+            {record.uid: record for record in saved.records},
+            dict(saved.conditions),
+            adopted_at=now,
+            unlisted_at=now,
+            left_paused=saved.paused,
+        )
+        if saved.observed and saved.observed != policy.generation:
+            made.begin_again()
+        return made
+
+    def replace_policy(self, policy: Policy) -> None:
+        """The policy, or its status, has changed."""
+        before, self.policy = self.policy, policy
+        if before.generation != policy.generation:
+            self.begin_again()
+        if before.symptoms != policy.symptoms:
+            self.observations.clear()
+            self.observed_since.clear()
+            self.progress.forget_reports()
+            self.groups.clear()  # until they are evaluated by the new symptoms
+            self.dirty = True
 
     @property
     def unhealthy(self) -> bool:
@@ -155,10 +187,10 @@ class PolicyState:
         found = self.observations[pod.uid].diagnosis
         if found.health is Health.BEGINNING:
             return True
-        young = self.seen_at[pod.uid] > begun
+        young = self.observed_since[pod.uid] > begun
         return young and found.name == "NotReady" and pod not in group.unhealthy
 
-    def surely_well(self, pod: WatchedPod) -> bool:
+    def certainly_healthy(self, pod: WatchedPod) -> bool:
         """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
         stall, lasting = self.progress.stall(pod.uid), self.policy.symptoms.no_progress_for or 0.0
         hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
@@ -167,7 +199,7 @@ class PolicyState:
     def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
         """Whether the pod is certainly healthy, and has been for so many seconds."""
         since = self.healthy_since.get(pod.uid)
-        return since is not None and now - since >= length and self.surely_well(pod)
+        return since is not None and now - since >= length and self.certainly_healthy(pod)
 
     def elsewhere(self, group: Group, pod: WatchedPod) -> list[WatchedPod]:
         """The owner's pods on other nodes; none if they are no evidence about the pod's node.
@@ -194,15 +226,15 @@ class PolicyState:
                 found.append((pod, observation))
         return found
 
-    def ordered(self, order: RestartAction) -> bool:
+    def is_pending(self, action: RestartAction) -> bool:
         """Whether it is this very restart that is on its way."""
-        known = self.pending.get(order.owner.uid)
-        return known is not None and (known.pod.uid, known.at) == (order.pod.uid, order.at)
+        known = self.pending.get(action.owner.uid)
+        return known is not None and (known.pod.uid, known.at) == (action.pod.uid, action.at)
 
     def forget(self, uid: str) -> None:
         """The pod is gone, or is not one of the policy's any more."""
         for known in (
-            *(self.pods, self.observations, self.seen_at),
+            *(self.pods, self.observations, self.observed_since),
             *(self.free_since, self.healthy_since),
         ):
             known.pop(uid, None)
@@ -222,7 +254,7 @@ class PolicyState:
     def keep_owners(self) -> None:
         """Forget owners that are gone, but for what the status must remember of them."""
         by_owner: tuple[dict[str, Any], ...] = (
-            *(self.owner_healthy_since, self.said, self.refusals),
+            *(self.owner_healthy_since, self.reported, self.refusals),
             *(self.rollouts_reported, self.surplus_since),
         )
         for known in by_owner:

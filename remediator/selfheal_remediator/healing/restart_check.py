@@ -86,7 +86,7 @@ def _waited_for(policy_state: PolicyState) -> list[tuple[WatchedPod, float]]:
     for key, record in policy_state.records.items():
         pod = policy_state.pods.get(record.pod)
         if pod is not None and _stays(pod) and key not in policy_state.pending:
-            found.append((pod, max(record.restarts, default=policy_state.looked_at)))
+            found.append((pod, max(record.restarts, default=policy_state.evaluated_at)))
     return found
 
 
@@ -107,7 +107,7 @@ def give_up_waiting(
         before = policy_state.refusals.get(key)
         count = before.count + 1 if before is not None else 1
         policy_state.refusals[key] = Refusal(SkipReason(CAUSE, text, again), count)
-        policy_state.said[key] = CAUSE  # by the notice
+        policy_state.reported[key] = CAUSE  # by the notice
         policy_state.dirty = True
         group = policy_state.groups.get(key)
         tried = f"; tried again in {again - now:.0f}s, within the limits of the policy"

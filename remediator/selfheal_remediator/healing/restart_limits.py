@@ -31,24 +31,24 @@ def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float
     return f"{owner.rolling}, without progress for {now - rollout.since:.0f}s"
 
 
-def changed(order: RestartAction, owner: Owner, now: float) -> SkipReason | None:
+def changed(action: RestartAction, owner: Owner, now: float) -> SkipReason | None:
     """What the owner, read afresh, says against the restart."""
-    if (owner.desired or 0) < (order.owner.desired or 0):
+    if (owner.desired or 0) < (action.owner.desired or 0):
         return SkipReason("scale-in", f"{owner.kind} {owner.name} is being scaled in")
-    same = owner.template == order.owner.template and not owner.unseen
-    halted = order.stuck and same and not exceeds(owner.progress, order.owner.progress)
+    same = owner.template == action.owner.template and not owner.unseen
+    halted = action.stuck and same and not exceeds(owner.progress, action.owner.progress)
     if owner.rolling and not halted:
         return SkipReason("rollout", owner.rolling, now + ROLLING_AGAIN)
     return None
 
 
-def unrecorded(order: RestartAction, status: Json | None) -> SkipReason | None:
+def unrecorded(action: RestartAction, status: Json | None) -> SkipReason | None:
     """Whether the policy's status, as the API server answered it, has lost the owner's canary.
 
     Then the next leader would restart another pod: this one is not restarted either.
     """
-    canary = order.canary
-    if canary is None or canary_kept(status, order.owner.uid, canary):
+    canary = action.canary
+    if canary is None or canary_kept(status, action.owner.uid, canary):
         return None
     text = (
         "all its pods are unhealthy, on every node, and none is restarted to see whether that "
@@ -57,6 +57,10 @@ def unrecorded(order: RestartAction, status: Json | None) -> SkipReason | None:
         "remediator"
     )
     return SkipReason("siblings", text, math.inf)
+
+
+#: A check that may block a restart: whether it does, the cause, the text.
+Check = tuple[object, str, str]
 
 
 def blocked(
@@ -71,57 +75,66 @@ def blocked(
 
     interval: seconds between two evaluations.
     """
-    policy, owner = policy_state.policy, group.owner
-    claimed = claims.get(group.key, policy.key)
+    claimed = claims.get(group.key, policy_state.policy.key)
+    for holds, cause, text in (
+        *_policy_checks(policy_state, group, around, claimed),
+        *_restart_checks(policy_state, group, interval, now),
+        *_owner_checks(group, now),
+    ):
+        if holds:
+            return SkipReason(cause, text)
     refusal = policy_state.refusals.get(group.key)
-    record = policy_state.records.get(group.key)
-    leaving = [
-        pod
-        for pod in group.pods
-        if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
-    ]
-    cordoned = held_back(policy_state, group, record, interval, now)
-    checks: tuple[tuple[object, str, str], ...] = (
+    if refusal is not None and (refusal.skip_reason.until or 0.0) > now:
+        return refusal.skip_reason
+    return None
+
+
+def _policy_checks(
+    policy_state: PolicyState, group: Group, around: Around, claimed: str
+) -> tuple[Check, ...]:
+    """Whether anything may be restarted, and by this policy. claimed: the one that acts."""
+    policy = policy_state.policy
+    return (
         (policy_state.problem, "stale", policy_state.problem),
         (policy.paused, "paused", "the policy is paused"),
         (around.stopped, "stopped", around.stopped),
         (claimed != policy.key, "other-policy", f"policy {claimed} also selects it"),
-        (
-            not group.unhealthy[0].owner_uid,
-            "unmanaged",
-            "no controller would replace it",
-        ),
-        (owner is None, "owner-unknown", "its owner is not known yet"),
-        (group.under_way, "under-way", "a restart is in progress"),
-        (
-            record is not None and record.gave_up,
-            "gave-up",
-            f"{policy.restart.max_per_hour} restarts within an hour did not help",
-        ),
-        (cordoned, cordoned.cause if cordoned else "", cordoned.text if cordoned else ""),
-        (leaving, "leaving", f"{leaving[0].name if leaving else ''} is still terminating"),
-        (
-            owner is not None and owner.unseen and group.stuck,
-            "controller",
-            f"{group.stuck}: nothing would replace the pod; is kube-controller-manager running?",
-        ),
-        (
-            owner is not None and owner.rolling and not group.stuck,
-            "rollout",
-            owner.rolling if owner else "",
-        ),
-        (
-            group.shrinking and not group.stuck,
-            "scale-in",
-            f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in",
-        ),
+        (not group.unhealthy[0].owner_uid, "unmanaged", "no controller would replace it"),
+        (group.owner is None, "owner-unknown", "its owner is not known yet"),
     )
-    for holds, cause, text in checks:
-        if holds:
-            return SkipReason(cause, text)
-    if refusal is not None and (refusal.skip_reason.until or 0.0) > now:
-        return refusal.skip_reason
-    return None
+
+
+def _restart_checks(
+    policy_state: PolicyState, group: Group, interval: float, now: float
+) -> tuple[Check, ...]:
+    """What earlier restarts of the owner say."""
+    record, limit = policy_state.records.get(group.key), policy_state.policy.restart.max_per_hour
+    canary = held_back(policy_state, group, record, interval, now)
+    gave_up = record is not None and record.gave_up
+    return (
+        (group.under_way, "under-way", "a restart is in progress"),
+        (gave_up, "gave-up", f"{limit} restarts within an hour did not help"),
+        (canary, canary.cause if canary else "", canary.text if canary else ""),
+    )
+
+
+def _owner_checks(group: Group, now: float) -> tuple[Check, ...]:
+    """Whether the owner's pods change anyway."""
+    leaving = [
+        pod.name
+        for pod in group.pods
+        if pod.deletion is not None and not pod.finished and now <= pod.deletion + STUCK_AFTER
+    ]
+    rolling = group.owner.rolling if group.owner is not None else ""
+    unseen = group.owner is not None and group.owner.unseen
+    stopped = f"{group.stuck}: nothing would replace the pod; is kube-controller-manager running?"
+    scaled = f"{len(group.alive)} pods, {group.desired} wanted: it is being scaled in"
+    return (
+        (leaving, "leaving", f"{leaving[0] if leaving else ''} is still terminating"),
+        (unseen and group.stuck, "controller", stopped),
+        (rolling and not group.stuck, "rollout", rolling),
+        (group.shrinking and not group.stuck, "scale-in", scaled),
+    )
 
 
 def spent(policy_state: PolicyState, group: Group, now: float) -> SkipReason | None:

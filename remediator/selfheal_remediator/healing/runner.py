@@ -329,7 +329,7 @@ class Healer:
             return None
         self._mind_watches(now)
         trouble, path = self._callbacks.node_trouble, self._callbacks.node_path
-        plan = self.healing.look(now, Around(trouble, path, stopped, self._unlisted <= 0))
+        plan = self.healing.evaluate(now, Around(trouble, path, stopped, self._unlisted <= 0))
         for order, skip_reason in plan.recalls:
             permit = self._permits.get(_key(order))
             if permit is not None and permit.recall(skip_reason):

@@ -12,7 +12,7 @@ from selfheal_remediator.node.skip_reason import SkipReason
 #: Causes of blocks that only a person or a change lifts.
 GIVEN_UP = ("gave-up", "siblings")
 #: Skip reasons that are not reported: the work continues.
-UNSAID = (
+UNREPORTED = (
     "under-way", "leaving", "owner-unknown", "scale-in", "rollout", "backoff", "unobserved",
     "canary",
 )  # fmt: skip

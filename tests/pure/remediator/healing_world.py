@@ -140,7 +140,7 @@ class World:
         """Let time pass, then let the healer look and do what it says."""
         self.now += seconds
         self._controllers()
-        self.plan = plan = self.healing.look(self.now, self.around)
+        self.plan = plan = self.healing.evaluate(self.now, self.around)
         for pod in plan.lookups:
             self.healing.owner_known(pod.owner_uid, self.owner(pod.owner_name))
         for ask in plan.probes:

@@ -158,7 +158,7 @@ class Interleaving:
 
     def look(self) -> None:
         now = self.made.now
-        plan = self.healing.look(now, around(stopped="paused" if self.stopped else ""))
+        plan = self.healing.evaluate(now, around(stopped="paused" if self.stopped else ""))
         for pod in plan.lookups:
             self.healing.owner_known(pod.owner_uid, self.made.owner(pod.owner_name))
         gone = [(order.policy, order.at) for order, _ in plan.recalls]

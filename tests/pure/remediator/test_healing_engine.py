@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfheal_remediator.healing.engine import FORGIVE_AFTER
+from selfheal_remediator.healing.owner_evaluation import FORGIVE_AFTER
 from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.pod_evaluation import healthy_wanted
 from selfheal_remediator.healing.pod_health import Cause, Container
 from selfheal_remediator.healing.policy import HOUR, State, policy_from_json
 from tests.pure.remediator.healing_world import NODES, NOW, Worker, World, around, policy_json
@@ -131,7 +132,7 @@ def test_pods_are_asked_in_turn_never_all_at_once() -> None:
 def test_below_the_threshold_means_of_the_wanted_pods() -> None:
     made = world(wanted=2, spec={"healthThreshold": 5})
     policy_state = made.healing.policy_states[KEY]
-    assert made.healing.limit(policy_state) == 2
+    assert healthy_wanted(policy_state) == 2
     assert policy_state.status is not None
     above = next(c for c in policy_state.status.conditions if c.type == "ThresholdAboveDesired")
     assert above.holds

@@ -13,7 +13,7 @@ from selfheal_remediator.healing.pod_health import (
     Reading,
     Stall,
     diagnose,
-    see,
+    observe,
     stalled,
     watched_from_json,
 )
@@ -237,17 +237,17 @@ def test_since_when_work_stands_still(
 def test_observations_in_a_row_count_and_anything_else_begins_again() -> None:
     unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW), ALL, None, NOW)
     is_healthy = diagnose(watched("p"), ALL, None, NOW)
-    observation = see(None, unhealthy, NOW, counts=True)
-    observation = see(
-        observation, unhealthy, NOW + 5, counts=False
+    observation = observe(None, unhealthy, NOW, regular=True)
+    observation = observe(
+        observation, unhealthy, NOW + 5, regular=False
     )  # a change in between is no look
-    observation = see(observation, unhealthy, NOW + 10, counts=True)
+    observation = observe(observation, unhealthy, NOW + 10, regular=True)
     assert (observation.failed, observation.since) == (2, NOW)
     assert not observation.certain(2, NOW + 59)
     assert not observation.certain(3, NOW + 60)
     assert observation.certain(2, NOW + 60)
-    observation = see(
-        see(observation, is_healthy, NOW + 70, counts=False), unhealthy, NOW + 71, counts=True
+    observation = observe(
+        observe(observation, is_healthy, NOW + 70, regular=False), unhealthy, NOW + 71, regular=True
     )
     assert (observation.failed, observation.since) == (1, NOW + 71)
 
@@ -257,16 +257,16 @@ def test_progress_between_two_observations_begins_again() -> None:
     for number in range(5):
         now = NOW + 10 * number
         found = diagnose(watched("p"), ALL, Stall(now - 8, now, 1), now)
-        observation = see(observation, found, now, counts=True)
+        observation = observe(observation, found, now, regular=True)
         assert observation.failed == 1
 
 
 def test_a_first_observation_trusts_a_predecessors_note_before_the_pods_clock() -> None:
     unhealthy = diagnose(watched("p", ready=False, ready_changed=NOW - 300), ALL, None, NOW)
-    assert see(None, unhealthy, NOW, counts=True).since == NOW - 300
-    assert see(None, unhealthy, NOW, counts=True, noted=NOW - 40).since == NOW - 40
+    assert observe(None, unhealthy, NOW, regular=True).since == NOW - 300
+    assert observe(None, unhealthy, NOW, regular=True, noted=NOW - 40).since == NOW - 40
     ahead = diagnose(watched("p", ready=False, ready_changed=NOW + 99), ALL, None, NOW)
-    assert see(None, ahead, NOW, counts=True).since == NOW
+    assert observe(None, ahead, NOW, regular=True).since == NOW
 
 
 def test_a_pod_is_trimmed_from_what_the_api_says() -> None:

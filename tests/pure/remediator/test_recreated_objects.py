@@ -24,7 +24,7 @@ def test_a_note_about_a_pod_is_not_trusted_of_a_recreated_one(age: float, since:
     pod = watched("db-0", created=NOW - age, ready=False, ready_changed=NOW - 10)
     healing.pod_changed("ns/web", Change("db-0", None, pod))
     healing.pods_known("ns/web")
-    healing.look(NOW, around())
+    healing.evaluate(NOW, around())
     observation = healing.policy_states["ns/web"].observations[pod.uid]
     assert (observation.diagnosis.name, observation.since) == ("NotReady", since)
 

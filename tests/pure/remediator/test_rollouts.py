@@ -340,7 +340,7 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
     now = NOW
     while now < NOW + 1800:
         now += 5.0
-        for order in healing.look(now, sky).orders:
+        for order in healing.evaluate(now, sky).orders:
             restarted.append((now, order.pod.name))
             healing.accepted(order, now)
             healing.pod_changed(KEY, Change(order.pod.name, order.pod, None))

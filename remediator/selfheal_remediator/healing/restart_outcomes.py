@@ -1,0 +1,57 @@
+"""What became of a restart that was sent, or was not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from selfheal_remediator.healing.plan import RECALLED, Notice, RestartAction, SkipReason
+from selfheal_remediator.healing.policy_state import PolicyState, Refusal
+from selfheal_remediator.healing.status import status
+
+#: A refused restart is tried again after at most so many seconds.
+LONGEST_RETRY = 60.0
+
+
+def note_accepted(policy_state: PolicyState, action: RestartAction, now: float) -> Notice:
+    """The eviction was made, or may have been."""
+    if policy_state.is_pending(action):
+        del policy_state.pending[action.owner.uid]
+    policy_state.refusals.pop(action.owner.uid, None)
+    policy_state.last_heal = now
+    policy_state.dirty = True
+    text = f"restarted {action.pod.name}: {action.why}"
+    return Notice(action.policy, action.owner, "HealingTriggered", text, True)
+
+
+def note_refused(
+    policy_state: PolicyState,
+    action: RestartAction,
+    skip_reason: SkipReason,
+    interval: float,
+    now: float,
+) -> None:
+    """The eviction was certainly not made: nothing was spent."""
+    if not policy_state.is_pending(action):
+        return
+    uid = action.owner.uid
+    del policy_state.pending[uid]
+    record = policy_state.records[uid]
+    policy_state.records[uid] = replace(
+        record,
+        restarts=tuple(moment for moment in record.restarts if moment != action.at),
+        failures=max(0, record.failures - 1),
+        pod="",
+        canary=action.before,
+    )
+    policy_state.restarts -= 1
+    policy_state.dirty = True
+    # Before the status that counts the restart is written.
+    policy_state.status = status(policy_state, now)
+    if skip_reason.cause == RECALLED:
+        return  # the reason for the cancellation applies until it ends by itself
+    before = policy_state.refusals.get(uid)
+    count = before.count + 1 if before is not None else 1
+    until = skip_reason.until
+    if until is None:
+        until = now + min(LONGEST_RETRY, interval * 2.0 ** min(count - 1, 6))
+    policy_state.refusals[uid] = Refusal(replace(skip_reason, until=until), count)
