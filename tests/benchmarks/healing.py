@@ -29,7 +29,7 @@ import yaml
 from ci.cluster import control_plane_only
 from ci.cluster.kwok import node as kwok_node
 from selfheal_remediator.config import ApiBudget
-from selfheal_remediator.healing.runner import OWNER_EVERY
+from selfheal_remediator.healing.owner_lookups import OWNER_EVERY
 from selfheal_remediator.kube.access import load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
 

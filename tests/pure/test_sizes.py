@@ -11,9 +11,6 @@ FILE, CLASS, FUNCTION, ATTRIBUTES = 500, 300, 60, 12
 #: What is larger, and how much larger it may be: these numbers may only go down.
 LARGER: dict[str, int] = {
     # State machines that are still to be divided, and the files that they are in.
-    "remediator/healing/runner.py": 731,
-    "remediator/healing/runner.py:Healer": 562,
-    "remediator/healing/runner.py:Healer.attributes": 19,
     "remediator/kube/objects.py": 501,
 }
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from selfheal_remediator.config import PODS_HUNG
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.healing.callbacks import Callbacks
 from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
 from selfheal_remediator.healing.plan import RestartAction
 from selfheal_remediator.healing.policy import PAUSED
-from selfheal_remediator.healing.runner import Callbacks, Healer
+from selfheal_remediator.healing.runner import Healer
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.metrics import Metrics
@@ -40,12 +41,12 @@ class PodHealing:
             metrics,
         )
         callbacks = Callbacks(
-            say=events.say,
+            publish=events.say,
             node_trouble=self._node_trouble,
             node_path=self._node_path,
             restarted=self._restarted,
             refused=self._refused,
-            asked=self._asked,
+            probed=self._probed,
             gone=metrics.healing.forget_policy,
         )
         self.healer = Healer(api, mode.config, workers, post, callbacks, clock)
@@ -81,5 +82,5 @@ class PodHealing:
     def _refused(self, cause: str) -> None:
         self._metrics.healing.refused.labels(cause).inc()
 
-    def _asked(self, result: str) -> None:
+    def _probed(self, result: str) -> None:
         self._metrics.healing.probes.labels(result).inc()

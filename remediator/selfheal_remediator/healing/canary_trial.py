@@ -18,6 +18,7 @@ from selfheal_remediator.healing.policy_state import (
     PolicyState,
 )
 from selfheal_remediator.healing.trial_length import LONGEST_RUN, trial_seconds
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Of so many pods one may be healthy and the others still count as all.
 NEARLY_ALL = 10

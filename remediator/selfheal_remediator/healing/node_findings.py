@@ -15,9 +15,10 @@ from selfheal_remediator.healing.node_evidence import (
     undecided,
     unlisted,
 )
-from selfheal_remediator.healing.plan import Around, Finding, SkipReason
+from selfheal_remediator.healing.plan import Around, Finding
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy_state import Group, PolicyState
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Seconds for which pods are left to the rules for their node before they are healed one by one.
 NODE_PATIENCE = 600.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from selfheal_remediator.healing.owner_registry import Owners
-from selfheal_remediator.healing.plan import Around, Notice, SkipReason
+from selfheal_remediator.healing.plan import Around, Notice
 from selfheal_remediator.healing.policy_state import Group, PolicyState
 from selfheal_remediator.healing.status import GIVEN_UP, UNREPORTED
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 def skip_notices(policy_state: PolicyState, group: Group, skip_reason: SkipReason) -> list[Notice]:

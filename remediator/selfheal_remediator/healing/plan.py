@@ -9,6 +9,7 @@ from selfheal_remediator.healing.canary import Canary
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
 from selfheal_remediator.healing.policy import PAUSED, Status
 from selfheal_remediator.healing.progress_reports import Probe
+from selfheal_remediator.node.skip_reason import SkipReason
 
 
 @dataclass(frozen=True, slots=True)

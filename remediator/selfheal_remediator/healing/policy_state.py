@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfheal_remediator.healing.plan import Owner, RestartAction, SkipReason
+from selfheal_remediator.healing.plan import Owner, RestartAction
 from selfheal_remediator.healing.pod_health import Cause, Health, Observation, WatchedPod
 from selfheal_remediator.healing.policy import Policy, Record, Status
 from selfheal_remediator.healing.progress_reports import ProgressReports
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Seconds after which a restart counts as over although no healthy pod replaced it.
 RESTART_LIMIT = 600.0

@@ -9,19 +9,13 @@ from selfheal_remediator.healing.canary_trial import canary_of, waiting_pod
 from selfheal_remediator.healing.node_findings import NodeFindings
 from selfheal_remediator.healing.notices import rollout_notices, skip_notices, stuck_pod_notices
 from selfheal_remediator.healing.owner_registry import Owners
-from selfheal_remediator.healing.plan import (
-    RECALLED,
-    Around,
-    Notice,
-    Owner,
-    RestartAction,
-    SkipReason,
-)
+from selfheal_remediator.healing.plan import RECALLED, Around, Notice, Owner, RestartAction
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
 from selfheal_remediator.healing.policy import Record, State, Status
 from selfheal_remediator.healing.policy_state import Group, PolicyState
 from selfheal_remediator.healing.restart_limits import blocked, spent
 from selfheal_remediator.healing.status import status
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Placeholder in an action until the evaluation has ended, which writes its status.
 _NOTHING = Status(0, 0, 0, None, 0, State.HEALTHY, "", (), (), ())

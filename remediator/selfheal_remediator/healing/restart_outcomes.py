@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from selfheal_remediator.healing.plan import RECALLED, Notice, RestartAction, SkipReason
+from selfheal_remediator.healing.plan import RECALLED, Notice, RestartAction
 from selfheal_remediator.healing.policy_state import PolicyState, Refusal
 from selfheal_remediator.healing.status import status
+from selfheal_remediator.node.skip_reason import SkipReason
 
 #: A refused restart is tried again after at most so many seconds.
 LONGEST_RETRY = 60.0

@@ -10,7 +10,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.kube.election import PAUSE_KEY
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
 

@@ -94,8 +94,7 @@ def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned
         stage.ready("api", "bad", "False")
         until("the node is at fault", lambda: "bad" in made.healer.findings)
         stage.go_on.set()
-        permits = made.healer._permits
-        until("it is called back", lambda: not permits)
+        until("it is called back", lambda: made.healer.restarts_in_flight == 0)
         del made.planner.signal  # type: ignore[method-assign]
         assert stage.evicted == []
         until(
@@ -134,9 +133,8 @@ def test_a_restart_on_its_way_is_cancelled_when_its_reason_is_gone(what: str) ->
         made.post(lambda: made.post(handled.set))
         assert handled.wait(PATIENCE)
         stage.ready("web", "bad", "True")
-        permits = made.healer._permits
         stage.go_on.set()
-        until("the job has ended", lambda: not permits)
+        until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         assert stage.evicted == []
     stage.api.close()
 

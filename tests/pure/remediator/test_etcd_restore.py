@@ -24,7 +24,7 @@ POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 
 @pytest.fixture(autouse=True)
 def _writes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfheal_remediator.healing.runner.STATUS_EVERY", 1.0)
+    monkeypatch.setattr("selfheal_remediator.healing.status_writer.STATUS_EVERY", 1.0)
 
 
 def _policy(**spec: Any) -> dict[str, Any]:
@@ -112,7 +112,9 @@ def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> 
             api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
         until("it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
-        until("it is known", lambda: _ward(made).restarts == 1 and not made.healer._permits)
+        until(
+            "it is known", lambda: _ward(made).restarts == 1 and made.healer.restarts_in_flight == 0
+        )
         api.restore(backup)
         until(
             "the restart is written down again",
@@ -166,7 +168,7 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
     monkeypatch.setattr(api, "_patch", patched)
     with running(api, _config()) as made:
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
-        made.healer._policy_changed = lambda change: None  # type: ignore[method-assign]
+        made.healer.policies.changed = lambda change: None  # type: ignore[method-assign]
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
         until("it is sent at the second time", lambda: f"{PODS}/web-a" not in api.objects)
         until("it is written down", lambda: api.get(POLICY)["status"].get("restarts") == 1)

@@ -175,7 +175,7 @@ def test_it_is_reported_counted_and_tried_again_within_limits(
                 heard.set()
             say(event)
 
-        object.__setattr__(made.healer._callbacks, "say", listen)
+        object.__setattr__(made.healer.callbacks, "publish", listen)
         assert heard.wait(60)
         [text] = {message for reason, message in said if reason == REASON}
         assert "web-bad" in text
@@ -205,7 +205,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
 
         made.parts.api.evict = broken  # type: ignore[method-assign]
         until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
-        until("it is settled", lambda: not made.healer._permits)
+        until("it is settled", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()
         made.post(handled.set)
         assert handled.wait(60)

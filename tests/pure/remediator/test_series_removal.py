@@ -74,7 +74,7 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
                 for where in ("bad", "good"):
                     stage.api.put(f"{PODS}/web-{where}", None)
         stage.go_on.set()
-        until("the job has ended", lambda: not made.healer._permits)
+        until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         until("all series have ended", lambda: _series(made.metrics) == before)
     stage.api.close()
 
@@ -130,7 +130,7 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
         until("it is known", known)
         policy_state = made.healer.healing.policy_states["d/web"]
         stage.go_on.set()
-        until("the job has ended", lambda: not made.healer._permits)
+        until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()
         made.post(handled.set)
         assert handled.wait(PATIENCE)

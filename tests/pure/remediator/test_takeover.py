@@ -99,13 +99,13 @@ def test_terms_and_configurations_leave_no_threads_behind(api: FakeApi) -> None:
     with running(api, Config.model_validate({})) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
         healer = remediator.healer
-        before = healer._askers
+        before = healer.probe_workers
         healer.begin()
-        assert healer._askers is before
+        assert healer.probe_workers is before
         wider = Config.model_validate({"policies": {"progressConcurrency": 9}})
         healer.config = wider
         healer.begin()
-        assert healer._askers.limit == 9
+        assert healer.probe_workers.limit == 9
 
 
 @pytest.mark.parametrize("key", [PAUSE_KEY, STOP_KEY])

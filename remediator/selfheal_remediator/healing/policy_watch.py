@@ -1,0 +1,120 @@
+"""The list and watch of HealingPolicies.
+
+The methods marked so run in its threads (`policies`), all others on the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.pod_watches import PodWatches
+from selfheal_remediator.healing.policy import Policy, policy_from_json
+from selfheal_remediator.healing.restart_requests import RestartRequests
+from selfheal_remediator.healing.status_writer import StatusWriter, later_version
+from selfheal_remediator.healing.term import Term
+from selfheal_remediator.healing.when_installed import WhenInstalled
+from selfheal_remediator.kube.client import Collection, KubernetesApi
+from selfheal_remediator.kube.informer import Change, Reflector
+from selfheal_remediator.threads import supervision
+
+log = logging.getLogger(__name__)
+
+
+class PolicyWatch:
+    """Takes in policies: what is new, changed or deleted reaches all other parts from here."""
+
+    def __init__(
+        self,
+        term: Term,
+        healing: Healing,
+        pods: PodWatches,
+        restarts: RestartRequests,
+        statuses: StatusWriter,
+        gone: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._term, self._healing, self._pods = term, healing, pods
+        self._restarts, self._statuses = restarts, statuses
+        self._gone, self._clock = gone, clock
+        self._stop = threading.Event()
+        self._sources: list[Collection] = []
+        #: Namespaces whose policies are not listed yet.
+        self._unlisted = 1
+
+    @property
+    def listed(self) -> bool:
+        """Whether all policies are known that apply."""
+        return self._unlisted <= 0
+
+    def start(
+        self, api: KubernetesApi, namespaces: Sequence[str], absent: Callable[[], None]
+    ) -> None:
+        """Begin to list and watch; absent: their type is not installed."""
+        self._unlisted = len(namespaces)
+        for namespace in namespaces:
+            source = api.policies(namespace)
+            self._sources.append(source)
+            reflector = Reflector(
+                WhenInstalled(source, absent),
+                policy_from_json,
+                attrgetter("key"),
+                self._received,
+                self._received_all,
+                self._failed,
+                self._stop,
+            )
+            supervision.start("policies", reflector.run, self._stop)
+
+    def end(self) -> None:
+        """Nothing more is heard of them, or of their pods."""
+        self._stop.set()
+        for source in self._sources:
+            source.close()
+        self._pods.end_all()
+
+    # -- in the watch's thread ----------------------------------------------------------
+
+    def _received(self, change: Change[Policy]) -> None:
+        self._term.post(partial(self.changed, change))
+
+    def _received_all(self) -> None:
+        self._term.post(self._listed)
+
+    def _failed(self, failure: ApiFailure) -> None:
+        log.warning("policies: %s", failure)
+
+    # -- on the main thread -------------------------------------------------------------
+
+    def _listed(self) -> None:
+        self._unlisted -= 1
+
+    def changed(self, change: Change[Policy]) -> None:
+        """A policy is new, changed or gone."""
+        policy = change.new
+        if policy is None:
+            self._deleted(change.key)
+            return
+        known = self._healing.policy_states.get(policy.key)
+        if change.restored:
+            self._statuses.restored(policy.key)
+        elif known is not None and known.policy.uid == policy.uid:
+            version = later_version(known.policy.version, policy.version)
+            policy = replace(policy, version=version)
+        self._healing.adopt(policy, self._clock())
+        self._pods.follow(policy)
+
+    def _deleted(self, key: str) -> None:
+        if key in self._healing.policy_states:
+            log.info("policy %s was deleted", key)
+        self._restarts.recall_all("its policy was deleted", key)
+        self._healing.drop(key)
+        self._statuses.forget(key)
+        self._pods.end(key)
+        self._gone(key)
