@@ -64,8 +64,8 @@ _CALLED = Row(
             steps=((None, "green"), (0.05, "orange"), (0.2, "red")),
         ),
         Panel(
-            "Calls at once",
-            "Calls of each model that run, and that may run at once: fewer while its server is "
+            "Concurrent calls",
+            "Concurrent calls of each model, and how many are allowed: fewer while its server is "
             "overloaded (429, 503), none while it requests a pause.",
             "short",
             tuple(

@@ -327,7 +327,7 @@ _SCALE = Row(
             empty="none, or kube-state-metrics is not scraped",
         ),
         Panel(
-            "Killed for memory",
+            "Out-of-memory kills",
             "Containers that were last terminated at their memory limit.",
             "short",
             (
@@ -340,7 +340,7 @@ _SCALE = Row(
             empty="none, or kube-state-metrics is not scraped",
         ),
         Panel(
-            "Pods without a node",
+            "Unschedulable pods",
             "Pods that cannot be scheduled.",
             "short",
             (Query(f"sum(kube_pod_status_unschedulable{{{PODS}}})", "unschedulable"),),
@@ -451,8 +451,8 @@ _RESOURCES = Row(
         ),
         Panel(
             "CPU requested by node",
-            "The ten most booked nodes: CPU that their pods request, as a share of what the node has for "
-            "pods. Near 100 % the pods of a drained node do not fit.",
+            "The ten nodes with the highest CPU requests of their pods, as a share of what the node "
+            "has for pods. Near 100 % the pods of a drained node do not fit.",
             "percentunit",
             _requested("cpu"),
             empty=_STATE_METRICS,
@@ -461,8 +461,8 @@ _RESOURCES = Row(
         ),
         Panel(
             "Memory requested by node",
-            "The ten most booked nodes: memory that their pods request, as a share of what the node has "
-            "for pods. Near 100 % the pods of a drained node do not fit.",
+            "The ten nodes with the highest memory requests of their pods, as a share of what the "
+            "node has for pods. Near 100 % the pods of a drained node do not fit.",
             "percentunit",
             _requested("memory"),
             empty=_STATE_METRICS,

@@ -79,7 +79,7 @@ _NODES = Row(
             width=16,
         ),
         Panel(
-            "Standing",
+            "Node states",
             "The state of each node, as the leader evaluates it.",
             "short",
             (Query(f"max by (state) (selfheal_remediator_nodes{{{REMEDIATOR}}})", "{{state}}"),),
@@ -185,7 +185,7 @@ _DRAINS = Row(
 )
 
 _POLICIES = Row(
-    "Pods that heal",
+    "Pod healing",
     (
         Panel(
             "Pods of policies",

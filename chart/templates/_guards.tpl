@@ -387,6 +387,13 @@
 {{- if ne (len (uniq $names)) 3 -}}
 {{- $p = append $p (printf "queue.name, queue.deadLetters and queue.results must be three different queues, and are %s" ($names | join ", ")) -}}
 {{- end -}}
+{{/* RabbitMQ's limit is 255 bytes; the longest addition is `.helm-test.retry.<n>s`. */}}
+{{- range $key, $name := dict "name" .name "deadLetters" .deadLetters "results" .results -}}
+{{- $most := eq $key "name" | ternary 230 255 -}}
+{{- if gt (len $name) $most -}}
+{{- $p = append $p (printf "queue.%s has %d bytes: RabbitMQ allows 255 with what is appended to it; set a name of at most %d bytes" $key (len $name) $most) -}}
+{{- end -}}
+{{- end -}}
 {{- $last := 0 -}}
 {{- range .retryDelays -}}
 {{- if le (int .) $last -}}
@@ -607,6 +614,9 @@
 {{- $duration := include "selfheal.seconds" $l.duration | float64 -}}
 {{- if not (and (lt $interval $deadline) (lt $deadline $duration) (ge $duration 1.0)) -}}
 {{- $p = append $p (printf "remediator.config.lease has renewInterval %s, renewDeadline %s and duration %s: each must be shorter than the next, and the duration 1s at least" $l.renewInterval $l.renewDeadline $l.duration) -}}
+{{- end -}}
+{{- if lt $interval 0.05 -}}
+{{- $p = append $p (printf "remediator.config.lease.renewInterval is %s: set it to 50ms at least, because each renewal is a write" $l.renewInterval) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $p -}}

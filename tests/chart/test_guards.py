@@ -54,6 +54,18 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"remediator": {"podDisruptionBudget": {"maxUnavailable": "0%"}}},
         ["remediator.podDisruptionBudget.maxUnavailable is 0%", "set at least 1"],
     ),
+    "a renewal without a pause": (
+        {"remediator": {"config": {"lease": {"renewInterval": "0s"}}}},
+        ["remediator.config.lease.renewInterval is 0s", "50ms at least"],
+    ),
+    "a queue's name that is too long with what is appended": (
+        {"queue": {"name": "ü" * 116}},
+        ["queue.name has 232 bytes", "at most 230 bytes"],
+    ),
+    "a result queue's name that is too long": (
+        {"queue": {"results": "ü" * 128}},
+        ["queue.results has 256 bytes", "at most 255 bytes"],
+    ),
     "grace shorter than the model's deadline": (
         {"worker": {"shutdownGraceSeconds": 10}},
         ["worker.shutdownGraceSeconds (10)", "model.deadlineSeconds (60)", "leave it null"],

@@ -143,6 +143,28 @@ def test_texts_reach_the_detector_as_they_were_written(helm: Helm) -> None:
     assert [rule["pattern"] for rule in read["rules"]] == list(ODD)
 
 
+@pytest.mark.parametrize("value", ["10 minutes", "10", "", "soon", "-1s", 0])
+def test_a_duration_that_the_remediator_refuses_is_refused_by_its_key(
+    helm: Helm, value: Any
+) -> None:
+    """And not by a pod that does not start."""
+    values = {"remediator": {"config": {"observeFirst": value}}}
+    assert "/remediator/config/observeFirst" in helm.refusal(values=values)
+
+
+@pytest.mark.parametrize("key", ["name", "deadLetters", "results"])
+def test_a_queue_is_not_called_what_the_worker_refuses(helm: Helm, key: str) -> None:
+    assert f"/queue/{key}" in helm.refusal(values={"queue": {key: "a\nb"}})
+
+
+@pytest.mark.parametrize(
+    ("value", "observes"), [("10m", True), ("500ms", True), ("0s", False), ("0h0m", False)]
+)
+def test_the_notes_say_whether_it_observes_first(helm: Helm, value: str, observes: bool) -> None:
+    notes = helm.notes(f"remediator.config.observeFirst={value}")
+    assert (f"only reports what it would do, for {value}" in notes) is observes
+
+
 def _as_json(values: Manifest) -> str:
     """Helm's parser takes neither surrogate pairs in escapes nor raw control characters."""
     text = json.dumps(values, ensure_ascii=False)
