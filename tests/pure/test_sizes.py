@@ -9,10 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FILE, CLASS, FUNCTION, ATTRIBUTES = 500, 300, 60, 12
 #: What is larger, and how much larger it may be: these numbers may only go down.
-LARGER: dict[str, int] = {
-    # State machines that are still to be divided, and the files that they are in.
-    "remediator/kube/objects.py": 501,
-}
+LARGER: dict[str, int] = {}
 
 
 def _sources() -> Iterator[tuple[str, ast.Module, int]]:

@@ -21,11 +21,12 @@ from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
+from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
-from selfheal_remediator.kube.objects import Budget, Node, Pod
+from selfheal_remediator.kube.objects import Node, Pod
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from selfheal_remediator.drain.claims import DaemonSets, daemon_sets
 from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import Collection, KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, decode_each
-from selfheal_remediator.kube.objects import Budget, Json, Node, budget_from_json, node_from_json
+from selfheal_remediator.kube.objects import Json, Node, node_from_json
 
 T = TypeVar("T")
 

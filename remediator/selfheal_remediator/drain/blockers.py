@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selfheal_remediator.drain.eviction import STUCK_AFTER, Eviction, Step
+from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.deletion_check import NOT_DELETED
-from selfheal_remediator.kube.objects import Budget
 from selfheal_remediator.kube.responses import Outcome, budget_shortage
 
 

@@ -13,9 +13,9 @@ from functools import partial
 
 from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import Collection, KubernetesApi
 from selfheal_remediator.kube.informer import Change, Reflector
-from selfheal_remediator.kube.objects import Budget, budget_from_json
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from selfheal_remediator.drain.eviction import Eviction, Step
-from selfheal_remediator.kube.objects import Budget, Pod
+from selfheal_remediator.kube.budgets import Budget
+from selfheal_remediator.kube.objects import Pod
 
 
 @dataclass(slots=True)

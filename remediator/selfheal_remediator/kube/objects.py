@@ -1,4 +1,4 @@
-"""Nodes, pods and disruption budgets as small values.
+"""Nodes and pods as small values.
 
 The hot path decodes an object straight into a trimmed value: a full Node is 3 to 20 KiB of
 JSON, of which a decision needs a few hundred bytes. Nothing here knows a client library.
@@ -172,59 +172,8 @@ class Pod:
         return self.phase in ("Succeeded", "Failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The part of a PodDisruptionBudget that a drain needs."""
-
-    namespace: str
-    name: str
-    uid: str
-    version: str
-    match_labels: Mapping[str, str]
-    match_expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
-    selects: bool
-    allowed: int
-    healthy: int
-    desired: int
-    expected: int
-    current: bool
-    always_allow_unhealthy: bool
-
-    @property
-    def id(self) -> str:
-        """`namespace/name`, for people."""
-        return f"{self.namespace}/{self.name}"
-
-    def covers(self, pod: Pod) -> bool:
-        """Whether the budget's selector matches the pod (policy/v1: empty selects all)."""
-        if not self.selects or pod.namespace != self.namespace:
-            return False
-        labels = pod.labels
-        if any(labels.get(key) != value for key, value in self.match_labels.items()):
-            return False
-        return all(
-            _expression_matches(labels, key, operator, values)
-            for key, operator, values in self.match_expressions
-        )
-
-
-def _expression_matches(
-    labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]
-) -> bool:
-    match operator:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-        case _:
-            return False
-
-
-def _interned(mapping: Mapping[str, str] | None) -> dict[str, str]:
+def interned(mapping: Mapping[str, str] | None) -> dict[str, str]:
+    """The strings kept once: thousands of objects have the same ones."""
     return {sys.intern(key): sys.intern(value) for key, value in (mapping or {}).items()}
 
 
@@ -285,7 +234,7 @@ def node_from_json(raw: Json) -> Node:
         name=as_name(meta["name"]),
         uid=as_name(meta["uid"]),
         version=as_text(meta.get("resourceVersion")),
-        labels=_interned(meta.get("labels")),
+        labels=interned(meta.get("labels")),
         annotations={
             key: as_text(value)
             for key, value in annotations.items()
@@ -403,7 +352,7 @@ def pod_from_json(raw: Json) -> Pod:
         uid=as_name(meta["uid"]),
         version=as_text(meta.get("resourceVersion")),
         node=as_text(spec.get("nodeName")),
-        labels=_interned(meta.get("labels")),
+        labels=interned(meta.get("labels")),
         owner_kind=sys.intern(owner.get("kind", "")),
         owner_name=sys.intern(owner.get("name", "")),
         owner_uid=sys.intern(owner.get("uid", "")),
@@ -430,7 +379,7 @@ def pod_from_json(raw: Json) -> Pod:
             for item in status.get("conditions") or ()
         ),
         requests=_capacity(pod_requests(spec), pods=1),
-        node_selector=_interned(selector),
+        node_selector=interned(selector),
         tolerations=tuple(
             (
                 as_text(item.get("key")),
@@ -469,33 +418,4 @@ def _names_one_host(item: Json) -> bool:
         item.get("key") == HOSTNAME_LABEL
         and item.get("operator") == "In"
         and len(item.get("values") or ()) == 1
-    )
-
-
-@understood("a PodDisruptionBudget")
-def budget_from_json(raw: Json) -> Budget:
-    """A PodDisruptionBudget from the API's JSON. Raises Malformed."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    selector = spec.get("selector")
-    return Budget(
-        namespace=sys.intern(as_name(meta["namespace"])),
-        name=as_name(meta["name"]),
-        uid=as_name(meta["uid"]),
-        version=as_text(meta.get("resourceVersion")),
-        match_labels=_interned((selector or {}).get("matchLabels")),
-        match_expressions=tuple(
-            (
-                as_name(item["key"]),
-                as_name(item["operator"]),
-                tuple(as_text(value) for value in item.get("values") or ()),
-            )
-            for item in (selector or {}).get("matchExpressions") or ()
-        ),
-        selects=selector is not None,
-        allowed=as_whole(status.get("disruptionsAllowed")),
-        healthy=as_whole(status.get("currentHealthy")),
-        desired=as_whole(status.get("desiredHealthy")),
-        expected=as_whole(status.get("expectedPods")),
-        current=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
-        always_allow_unhealthy=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
     )

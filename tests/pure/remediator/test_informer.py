@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_remediator.failures import ApiFailure, Expired
+from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent, differences
-from selfheal_remediator.kube.objects import (
-    budget_from_json,
-    node_from_json,
-    pod_from_json,
-    timestamp,
-)
+from selfheal_remediator.kube.objects import node_from_json, pod_from_json, timestamp
 from selfheal_remediator.kube.placement import exact
 from tests.pure.remediator.builders import node, pod
 

@@ -23,10 +23,11 @@ from selfheal_remediator.drain.requests import still_draining
 from selfheal_remediator.failures import ApiFailure, Malformed
 from selfheal_remediator.healing.pod_health import watched_from_json
 from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Reflector
 from selfheal_remediator.kube.lease import lease_from_json
-from selfheal_remediator.kube.objects import Node, budget_from_json, node_from_json, pod_from_json
+from selfheal_remediator.kube.objects import Node, node_from_json, pod_from_json
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind

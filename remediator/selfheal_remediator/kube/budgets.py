@@ -1,0 +1,91 @@
+"""PodDisruptionBudgets as small values. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from selfheal_remediator.kube.objects import Json, Pod, as_name, as_text, as_whole, interned
+from selfheal_remediator.kube.responses import understood
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The part of a PodDisruptionBudget that a drain needs."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    match_labels: Mapping[str, str]
+    match_expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    selects: bool
+    allowed: int
+    healthy: int
+    desired: int
+    expected: int
+    current: bool
+    always_allow_unhealthy: bool
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`, for people."""
+        return f"{self.namespace}/{self.name}"
+
+    def covers(self, pod: Pod) -> bool:
+        """Whether the budget's selector matches the pod (policy/v1: empty selects all)."""
+        if not self.selects or pod.namespace != self.namespace:
+            return False
+        labels = pod.labels
+        if any(labels.get(key) != value for key, value in self.match_labels.items()):
+            return False
+        return all(
+            _expression_matches(labels, key, operator, values)
+            for key, operator, values in self.match_expressions
+        )
+
+
+def _expression_matches(
+    labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]
+) -> bool:
+    match operator:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+        case _:
+            return False
+
+
+@understood("a PodDisruptionBudget")
+def budget_from_json(raw: Json) -> Budget:
+    """A PodDisruptionBudget from the API's JSON. Raises Malformed."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    selector = spec.get("selector")
+    return Budget(
+        namespace=sys.intern(as_name(meta["namespace"])),
+        name=as_name(meta["name"]),
+        uid=as_name(meta["uid"]),
+        version=as_text(meta.get("resourceVersion")),
+        match_labels=interned((selector or {}).get("matchLabels")),
+        match_expressions=tuple(
+            (
+                as_name(item["key"]),
+                as_name(item["operator"]),
+                tuple(as_text(value) for value in item.get("values") or ()),
+            )
+            for item in (selector or {}).get("matchExpressions") or ()
+        ),
+        selects=selector is not None,
+        allowed=as_whole(status.get("disruptionsAllowed")),
+        healthy=as_whole(status.get("currentHealthy")),
+        desired=as_whole(status.get("desiredHealthy")),
+        expected=as_whole(status.get("expectedPods")),
+        current=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
+        always_allow_unhealthy=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
+    )
