@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.drain.filters import Sorting
 from selfheal_remediator.kube.deletion_check import DeletionCheck
 from selfheal_remediator.kube.objects import Pod
@@ -26,6 +27,8 @@ FALLBACKS = {
     Outcome.INVALID: (30.0, 300.0),
     Outcome.UNAVAILABLE: (0.5, 15.0),
 }
+#: Where the budget has room already: first, and longest.
+FIRST_AGAIN, LONGEST_AGAIN = 0.05, 12.8
 #: A Retry-After of a webhook or a proxy counts for at most so long (seconds).
 LONGEST_RETRY_AFTER = 300.0
 #: Seconds past a pod's deletion time before it counts as stuck.
@@ -37,7 +40,7 @@ DEFAULT_GRACE = 30
 def fallback(outcome: Outcome, times: int) -> float:
     """Seconds until it is tried again after so many refusals in a row, from 1 on."""
     first, longest = FALLBACKS[outcome]
-    return min(longest, first * 2.0 ** min(times - 1, 10))
+    return delay_after(times, first=first, longest=longest)
 
 
 class Step(Enum):
@@ -110,8 +113,10 @@ class Eviction:
         self.retry_at = now + max(delay, asked)
         if result.outcome is Outcome.BUDGET and has_room:
             # The budget opened between the server's refusal and now: the watch was faster.
-            self.retry_at = now + 0.05 * 2.0 ** min(self.overtaken, 8)
             self.overtaken += 1
+            self.retry_at = now + delay_after(
+                self.overtaken, first=FIRST_AGAIN, longest=LONGEST_AGAIN
+            )
         else:
             self.overtaken = 0
 

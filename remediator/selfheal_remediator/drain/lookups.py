@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.drain.filters import Surroundings, of_daemon_set
 from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.placement import Terms
@@ -130,8 +131,8 @@ class Lookups:
         one.asked = False
         if failed:
             one.failures += 1
-            delay = FIRST_RETRY * 2.0 ** min(one.failures - 1, 16)
-            one.retry_at = now + min(LONGEST_RETRY, delay)
+            delay = delay_after(one.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
+            one.retry_at = now + delay
 
     @property
     def pending(self) -> bool:

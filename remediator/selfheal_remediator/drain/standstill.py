@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from selfheal_remediator.backoff import delay_after
+
 #: Without any progress for so long (seconds) a drain stands still.
 STANDSTILL_AFTER = 60.0
 #: Seconds without a slot before it requests one, by consecutive times that it yielded its own:
@@ -54,4 +56,4 @@ class Standstill:
         if self.given_at is None:
             return None
         first, longest = CHANGED if changed else UNCHANGED
-        return self.given_at + min(longest, first * 2.0 ** min(self.times - 1, 10))
+        return self.given_at + delay_after(self.times, first=first, longest=longest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.randomness import RANDOM
 
@@ -76,7 +77,7 @@ class OwnerReads:
         if one is None:
             return 0.0
         one.reading, one.failures = False, one.failures + 1
-        delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(one.failures - 1, 10))
+        delay = delay_after(one.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
         delay *= 1.0 - 0.2 * self.spread()  # what failed together is not repeated together
         one.due = one.retry_at = now + delay
         return delay

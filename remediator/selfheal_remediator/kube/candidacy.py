@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.kube.lease import LeaseView
 
+#: Seconds before a Lease whose renewal was refused twice in a row is taken again.
+FIRST_PAUSE = 0.4
 #: A Lease that waits for its takeover longer than this (seconds, and times our own) is reported.
 LONG_LEASE, LONG_LEASE_TIMES = 60.0, 4
 
@@ -52,7 +55,8 @@ class Candidacy:
         """
         self.refused += 1
         if self.refused > 1:
-            self.not_before = now + min(self.duration, 0.1 * 2.0 ** min(self.refused, 10))
+            pause = delay_after(self.refused - 1, first=FIRST_PAUSE, longest=self.duration)
+            self.not_before = now + pause
 
     def blocked_by(self, view: LeaseView) -> str:
         """What to report of a Lease whose duration keeps everybody else away for long; empty =

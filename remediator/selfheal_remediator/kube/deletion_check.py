@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from selfheal_remediator.backoff import delay_after
+
 #: Seconds after which an accepted pod that the watch does not show as deleted is read.
 CHECK_AFTER = 5.0
 #: Seconds until the next read after one that failed, and after one that showed the deletion.
@@ -45,4 +47,4 @@ class DeletionCheck:
         self.ignored += 1
         if self.ignored == 1:
             self.since = now
-        return now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self.ignored - 1, 10))
+        return now + delay_after(self.ignored, first=FIRST_RETRY, longest=LONGEST_RETRY)

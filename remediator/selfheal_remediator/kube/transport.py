@@ -19,6 +19,7 @@ import urllib3
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure, Malformed, NotLeader
 from selfheal_remediator.kube.objects import Json
@@ -32,6 +33,8 @@ READ_TIMEOUT = 30.0
 #: Bookmarks come about once a minute: longer silence is a dead connection.
 WATCH_SILENCE = 80.0
 GET_ATTEMPTS = 3
+#: Seconds at most before a read is tried again, the first and the second time.
+FIRST_PAUSE, LONGEST_PAUSE = 0.8, 1.6
 
 _NODES = "/api/v1/nodes"
 JSON = "application/json"
@@ -82,7 +85,8 @@ class Transport:
             passing = failure.status in (0, 429) or failure.status >= 500
             if not passing or attempt == GET_ATTEMPTS:
                 raise failure
-            time.sleep(RANDOM.uniform(0.05, 0.1) * 4**attempt)
+            pause = delay_after(attempt, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+            time.sleep(pause * RANDOM.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
 
     def send(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.node.actions import Action
 
@@ -58,7 +59,7 @@ class Doubts:
         """The node could not be read; returns whether that is to be reported now."""
         doubt.reads += 1
         doubt.reading = False
-        doubt.read_at = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(doubt.reads - 1, 10))
+        doubt.read_at = now + delay_after(doubt.reads, first=FIRST_RETRY, longest=LONGEST_RETRY)
         return self.in_doubt(doubt) and doubt.reads == REPORTED_AFTER
 
     def due(self, now: float) -> tuple[Doubt, ...]:

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.randomness import RANDOM
 
 log = logging.getLogger(__name__)
 
-#: Seconds before the first and at most before a later restart of a thread.
-FIRST_RESTART = 0.2
+#: Seconds at most before the first and before a later restart of a thread.
+FIRST_RESTART = 0.4
 LONGEST_RESTART = 10.0
 
 _failures: Counter[str] = Counter()
@@ -65,7 +66,8 @@ def expected(thread: str, what: str, *also: type[Exception]) -> Iterator[None]:
 
 def backoff(times: int) -> float:
     """Seconds before the next attempt after so many failures in a row (1, 2, ...), jittered."""
-    return min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(times, 16)) * RANDOM.uniform(0.5, 1.0)
+    delay = delay_after(times, first=FIRST_RESTART, longest=LONGEST_RESTART)
+    return delay * RANDOM.uniform(0.5, 1.0)
 
 
 def start(
