@@ -70,7 +70,7 @@ def serving(program: Path, models: Path, port: int = 0) -> Iterator[Server]:
             "PATH": os.environ["PATH"],
         }
         with subprocess.Popen(
-            # With us, however we end; told to, it ends its runners as well.
+            # With us, however we end; asked to, it ends its runners as well.
             ["setpriv", "--pdeathsig=TERM", program, "serve"],
             env=settings,
             stdout=subprocess.DEVNULL,

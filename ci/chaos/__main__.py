@@ -1,7 +1,7 @@
 """`python -m ci.chaos`: faults on a real cluster under load, one after the other, by a seed.
 
 After each fault every message must be answered or dead-lettered and every node and pod be back;
-limits, and cordons of other people, are looked at all the time.
+limits, and cordons of other people, are evaluated all the time.
 """
 
 from __future__ import annotations
@@ -82,19 +82,19 @@ def _chaos(console: Console, options: argparse.Namespace) -> int:
         stack.enter_context(mailbox.reading())
         stage = Stage(site.kube, cluster, world, mailbox, NAMESPACE, RELEASE, site.arguments)
         with stage.under_load():
-            with console.step("Load; all is well before the first fault"):
+            with console.step("Load; all is healthy before the first fault"):
                 seconds, left = stage.recover(options.patience)
                 if seconds is None:
-                    raise NeverHappened(f"not well at the start: {'; '.join(left)}")
+                    raise NeverHappened(f"not healthy at the start: {'; '.join(left)}")
             outcomes = _strike(console, options, stage)
         with console.step("The load ends; what is left is answered"):
             account = _account(stage, options.patience)
         leaks = _leaks(site.kube)
-    return _verdict(console, options, outcomes, account, leaks)
+    return _conclude(console, options, outcomes, account, leaks)
 
 
 def _site(cluster: Cluster) -> sites.Site:
-    """The local cluster with the images of this checkout, and what helm is to be told."""
+    """The local cluster with the images of this checkout, and what helm is to be given."""
     arguments = [str(sites.CHART)]
     for file in _VALUES:
         arguments += ["--values", str(file)]
@@ -131,7 +131,7 @@ def _strike(console: Console, options: argparse.Namespace, stage: Stage) -> list
                 console.say(f"NOT SO: {said}")
             if outcome.seconds is not None:
                 answered = len(stage.mailbox.answered(""))
-                console.say(f"all is well {outcome.seconds:.1f} s later; {answered} answered")
+                console.say(f"all is healthy {outcome.seconds:.1f} s later; {answered} answered")
         outcomes.append(outcome)
         if outcome.seconds is None:
             return outcomes  # what comes after would say nothing
@@ -179,7 +179,7 @@ def _leaks(kube: Kube) -> list[str]:
     return found
 
 
-def _verdict(
+def _conclude(
     console: Console,
     options: argparse.Namespace,
     outcomes: list[Outcome],
@@ -200,7 +200,9 @@ def _verdict(
             "leaks": leaks,
         }
         options.report.write_text(json.dumps(facts, indent=2) + "\n")
-    console.verdict(f"seed {options.seed}: {survived} of {len(outcomes)} survived; {account}", good)
+    console.conclusion(
+        f"seed {options.seed}: {survived} of {len(outcomes)} survived; {account}", good
+    )
     return 0 if good else 1
 
 

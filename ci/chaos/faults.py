@@ -117,7 +117,7 @@ def _link(stage: Stage, name: str, state: str) -> None:
 
 
 def condition_of_the_future(stage: Stage, chance: random.Random) -> None:
-    """A writer whose clock is an hour ahead says that a node is bad, and later that it is well."""
+    """A writer whose clock is an hour ahead reports a node as bad, and later as healthy."""
     name = _node(stage, chance)
     ahead = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     _say(stage, name, "True", ahead)

@@ -24,7 +24,7 @@ def chance_of(seed: int, number: int) -> random.Random:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fault: seconds from its end until all was well again, None = it never was.
+    """One fault: seconds from its end until all was healthy again, None = it never was.
 
     `broken` are the invariants that did not hold, one sentence each.
     """

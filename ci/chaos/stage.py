@@ -1,4 +1,4 @@
-"""The cluster under load: what faults act on, and what says whether all is well."""
+"""The cluster under load: what faults act on, and what says whether all is healthy."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Stage:
 
     @contextmanager
     def under_load(self) -> Iterator[None]:
-        """Messages all the time, and a look at the nodes at each of their changes."""
+        """Messages all the time, and an observation of the nodes at each of their changes."""
         threads = [
             threading.Thread(target=target, daemon=True) for target in (self._load, self._watch)
         ]
@@ -131,7 +131,7 @@ class Stage:
             with self.world.changed:
                 self.world.changed.wait(1.0)
 
-    # -- well again? --------------------------------------------------------------------
+    # -- healthy again? ------------------------------------------------------------------
 
     def recover(self, patience: float) -> tuple[float | None, list[str]]:
         """Seconds until all published before now and a batch of after now are accounted for, and

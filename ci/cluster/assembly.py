@@ -51,7 +51,7 @@ class Materials:
 
 
 class Assembly:
-    """One start of a cluster. `say` is told how long each step took."""
+    """One start of a cluster. `say` is notified how long each step took."""
 
     def __init__(
         self, layout: Layout, spec: Spec, materials: Materials, say: Callable[[str], None]

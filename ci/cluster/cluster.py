@@ -148,7 +148,7 @@ class Cluster:
         return done.stdout
 
     def kubectl_command(self) -> list[str]:
-        """How to call kubectl for this cluster; it never looks at the user's own kubeconfig."""
+        """How to call kubectl for this cluster; it never reads the user's own kubeconfig."""
         return [self._require().builds["kubectl"], f"--kubeconfig={self.kubeconfig}"]
 
     def load(self, archive: Path) -> None:

@@ -151,7 +151,7 @@ def _scheduler(pki: Path) -> list[str]:
         f"--authorization-kubeconfig={config}",
         "--leader-elect=false",
         "--profiling=false",
-        # A pod whose claim is bound in the moment in which it is looked at may be woken before the
+        # A pod whose claim is bound in the moment in which it is read may be woken before the
         # volumes' cache knows of it; then only this wakes it again, by default after five minutes.
         "--pod-max-in-unschedulable-pods-duration=10s",
     ]

@@ -16,7 +16,7 @@ _STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
 
 
 def start(layout: Layout, network: Network, programs: Mapping[str, Path]) -> None:
-    """Starts KWOK; it looks after every node that has the annotation, whoever made it."""
+    """Starts KWOK; it manages every node that has the annotation, whoever made it."""
     config = layout.certificates / "kwok.kubeconfig"
     kubeconfig.write(layout, network, "kwok", config)
     stages = layout.certificates.parent / "kwok-stages.yaml"

@@ -1,6 +1,6 @@
 """Everything that a cluster of a given name makes on this machine, derived from the name alone.
 
-So whatever was killed, wherever it was, `down` knows what to look for.
+So whatever was killed, wherever it was, `down` knows what to search for.
 """
 
 import hashlib

@@ -89,12 +89,12 @@ def urls(network: Network) -> dict[str, str]:
 
 
 def folder(layout: Layout) -> Path:
-    """Prometheus' own folder; it looks for its pages only in one of this name."""
+    """Prometheus' own folder; it searches for its pages only in one of this name."""
     return layout.root / "prometheus"
 
 
 def rules_folder(layout: Layout) -> Path:
-    """Where Prometheus looks for rules when it is told to."""
+    """Where Prometheus searches for rules when it is asked to."""
     return folder(layout) / "rules"
 
 

@@ -64,7 +64,7 @@ def local_environment() -> dict[str, str]:
 def enter(layout: Layout, holder: str) -> list[str]:
     """The command prefix that runs a program in the namespaces of the part `holder`.
 
-    Not `ip netns exec`: that mounts /sys anew, and kubelet and runc then find no cgroups.
+    Not `ip netns exec`: that mounts /sys again, and kubelet and runc then find no cgroups.
     """
     return ["nsenter", f"--target={pid(layout, holder)}", "--net", "--mount", "--"]
 

@@ -42,7 +42,7 @@ class Spec:
     nodes: int = 2
     addons: tuple[str, ...] = DEFAULT_ADDONS
     kwok: int | None = None
-    """None: no KWOK; 0: KWOK runs and looks after the nodes that others make; n: it has n nodes."""
+    """None: no KWOK; 0: KWOK runs and manages the nodes that others make; n: it has n nodes."""
     audit: bool = False
     """Whether the API server writes down who asked for what (`Layout.audit_log`)."""
 

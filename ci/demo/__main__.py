@@ -91,7 +91,7 @@ def _demo(console: Console, options: argparse.Namespace) -> int:
     facts["seconds"] = round(time.monotonic() - started, 1)
     if options.report:
         options.report.write_text(json.dumps(facts, indent=2) + "\n")
-    console.verdict(f"{account}", good=account.holds)
+    console.conclusion(f"{account}", good=account.holds)
     return 0 if account.holds else 1
 
 

@@ -82,8 +82,8 @@ class Console:
             line = "     " + "  ".join(cells).rstrip()
             self._print(self._style(_DIM, line) if number == 0 else line)
 
-    def verdict(self, text: str, good: bool) -> None:
-        """The last line: plain in a log, so that a program can look for it."""
+    def conclusion(self, text: str, good: bool) -> None:
+        """The last line: plain in a log, so that a program can search for it."""
         self._clear_live()
         self._print(self._style(_GREEN if good else _RED, text))
 

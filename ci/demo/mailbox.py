@@ -75,7 +75,7 @@ class Mailbox:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read results in the background for as long as the context lasts, as often as wanted."""
+        """Read results in the background while the context lasts, as often as wanted."""
         self._stopped.clear()
         thread = threading.Thread(target=self._read, daemon=True)
         thread.start()

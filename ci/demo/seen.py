@@ -75,7 +75,7 @@ def numbers(prometheus: Prometheus, since: float) -> dict[str, float | None]:
 
 
 def tell(console: Console, prometheus: Prometheus, since: float) -> dict[str, float | None]:
-    """Shows the numbers, what fires, and where to look on; gives the numbers."""
+    """Shows the numbers, what fires, and where to read on; gives the numbers."""
     found = numbers(prometheus, since)
     rows = [
         [text, "-" if value is None else f"{value:.{0 if value >= 100 or not unit else 2}f}", unit]

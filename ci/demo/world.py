@@ -28,7 +28,7 @@ class NeverHappened(Exception):
 @dataclass
 class World:
     """Objects by kind and name (`world["nodes"]["n1"]`, `world["pods"]["namespace/name"]`), as the
-    API server last told them.
+    API server last reported them.
 
     `selections` maps a kind's name here to the arguments of `kubectl get`.
     """

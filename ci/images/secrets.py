@@ -64,6 +64,6 @@ def pip_conf(settings: dict[str, str], *, with_authorities: bool) -> str:
     kept = {key: value for key, value in sorted(settings.items()) if key in _CARRIED}
     if with_authorities:
         kept["cert"] = _CA_IN_BUILD
-    # A value of several lines goes on after an indent.
+    # A value of several lines continues after an indent.
     lines = [f"{key} = {value}".replace("\n", "\n    ") for key, value in kept.items()]
     return "\n".join(["[global]", *lines, ""])

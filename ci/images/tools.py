@@ -18,7 +18,7 @@ class MissingTools(ImagesError):
 
 
 def need_root(what: str) -> None:
-    """Refuses to go on as another user than root."""
+    """Refuses to continue as another user than root."""
     if os.geteuid() != 0:
         raise MissingTools(
             f"{what} needs root: run it with sudo, or build the images with a docker engine "
@@ -60,7 +60,7 @@ def install(packages: Sequence[str]) -> None:
 
 
 # Own processes and mounts, all gone as soon as we are, however we end: a killed build leaves
-# no debootstrap that goes on writing, and nothing mounted.
+# no debootstrap that continues writing, and nothing mounted.
 _CONTAINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork")
 _KILLED_WITH_US = (*_CONTAINED, "--kill-child=KILL", "--mount-proc")
 

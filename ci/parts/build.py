@@ -162,7 +162,7 @@ def _failure(recipe: Recipe, status: int, stderr: str) -> str:
     if status < 0 or "signal: killed" in stderr:
         return (
             f"the build of {recipe.name} was killed (status {status}); on a small machine this is"
-            f" usually a lack of memory. Run the same command again to go on.\n  {detail}"
+            f" usually a lack of memory. Run the same command again to continue.\n  {detail}"
         )
     return f"the build of {recipe.name} failed (status {status}):\n  {detail}"
 

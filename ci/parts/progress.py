@@ -16,7 +16,7 @@ from ci.versions import cache_root
 
 
 class Progress(Protocol):
-    """Told what is being worked on."""
+    """Notified of what is being worked on."""
 
     def working(self, part: str, left: Sequence[str]) -> AbstractContextManager[None]:
         """Reports while the block runs, in which `part` is made; `left` are still to come."""

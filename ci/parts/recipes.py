@@ -165,7 +165,7 @@ RECIPES: Mapping[str, Recipe] = _table(
 
 
 def link_flags(recipe: Recipe, version: str) -> str:
-    """The linker's flags; Kubernetes programs are told their version."""
+    """The linker's flags; Kubernetes programs get their version."""
     if recipe.version_variable:
         said = f"{recipe.version_prefix}{version.removeprefix('v')}"
         return f"{recipe.link} -X {recipe.version_variable}={said}"
@@ -214,7 +214,7 @@ def compiler_flags(machine: str, features: frozenset[str]) -> str:
 
 
 def cpu_features() -> frozenset[str]:
-    """What this machine's processor can do, by Linux's names; empty where that is not told."""
+    """What this machine's processor can do, by Linux's names; empty where that is not reported."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -59,7 +59,7 @@ def differences(root: Path = ROOT) -> Iterator[str]:
     for place in PLACES:
         found = place.found(root)
         if not found:
-            yield f"{place.path} has no version where {place.pattern!r} looks for it"
+            yield f"{place.path} has no version where {place.pattern!r} searches for it"
         for other in found:
             if other != version:
                 yield f"{place.path} says {other}, pyproject.toml {version}"

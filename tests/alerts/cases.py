@@ -1,7 +1,7 @@
 """For each alert: series on which it fires and recovers, and some on which it must stay quiet.
 
 A value a minute. `at`: it fires; `over`: it fires no more. `quiet` is close to firing: just under
-the threshold, too short, another release's, a counter that began anew.
+the threshold, too short, another release's, a counter that began again.
 """
 
 from __future__ import annotations
@@ -420,7 +420,8 @@ _WORK = (
         {**_queue("feedback", "5x5 _x30 5x30", "0x5 _x30 0x30")},
         "30m",
         "50m",
-        {**_queue("feedback", "0x10 _x10 0x60", "0x60")},  # Empty, nobody consumes, and told so.
+        # Empty, nobody consumes, and reported so.
+        {**_queue("feedback", "0x10 _x10 0x60", "0x60")},
         says="the queue feedback",
     ),
     Case(
@@ -505,7 +506,7 @@ _WORK = (
         _deployment("worker", "2x5 _x30 2x30", "2x5 _x30 2x30"),
         "30m",
         "50m",
-        _deployment("worker", "0x60", "0x60"),  # Scaled to zero, and told so.
+        _deployment("worker", "0x60", "0x60"),  # Scaled to zero, and reported so.
         says="kube-state-metrics",
     ),
     Case(
@@ -714,7 +715,7 @@ _COLD = (
     ),
     Case(
         "SelfhealDeadLettersGrowing",
-        {  # A container that began anew: what was counted before counts too.
+        {  # A container that restarted: what was counted before counts too.
             **_worker("dead_letters_total", "0+4x12 5x10 _x90", ',reason="blank_text"'),
             f"process_start_time_seconds{{{_W1}}}": "0x12 750x10 _x90",
         },
@@ -870,7 +871,7 @@ _NODES = (
     ),
     Case(
         "SelfhealNodeCordonedLong",
-        {  # Neither a new phase nor a new leader begins the time anew.
+        {  # Neither a new phase nor a new leader restarts the time.
             **_remediator(
                 "cordoned_node_info",
                 "1x60 _x300",

@@ -49,7 +49,7 @@ class Question:
 def firing(rules: Path, questions: Mapping[str, Question], folder: Path) -> dict[str, list[Fired]]:
     """What fires, by the questions' names. One promtool for all, because its start is what costs.
 
-    promtool only compares, so it is told to expect nothing and asked what it got instead.
+    promtool only compares, so it is set to expect nothing and asked what it got instead.
     """
     groups = yaml.safe_load(rules.read_text(encoding="utf-8"))["groups"]
     files = []

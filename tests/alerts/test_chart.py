@@ -54,7 +54,7 @@ def test_a_link_that_would_lead_nowhere_is_left_out(
 
 
 def test_without_any_scrape_nobody_is_woken(helm: Helm) -> None:
-    """What is not known is told as such, and not as what it might be."""
+    """What is not known is reported as such, and not as what it might be."""
     silent = {"SelfhealRemediatorMetricsMissing", "SelfhealStateMetricsMissing"}
     for name, rule in _alerts(helm, values=EVERYTHING).items():
         blind = re.search(r"\babsent\(|\bvector\(0\)", rule["expr"])

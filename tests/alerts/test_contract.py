@@ -53,7 +53,7 @@ def test_every_label_says_its_values() -> None:
 
 
 def test_what_the_objective_leaves_out_is_what_the_worker_finds_in_the_message_itself() -> None:
-    """Before any model is asked; the size of the body is looked at where messages are taken."""
+    """Before any model is asked; the size of the body is checked where messages are taken."""
     text = (REPOSITORY / "worker/selfheal_worker/message.py").read_text(encoding="utf-8")
     found = {reason for reason in DEAD_LETTER_REASONS if f'"{reason}"' in text}
     assert found == set(UNANSWERABLE)

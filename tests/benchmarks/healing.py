@@ -1,9 +1,9 @@
-"""What looking after pods costs the remediator: memory, requests, processor time.
+"""What pod healing costs the remediator: memory, requests, processor time.
 
 Usage: python -m tests.benchmarks.healing [--pods 1000] [--policies 50] [--seconds 600]
        [-o table|json] [--report FILE]
 
-A real control plane with KWOK's pods, which all stay well. The same remediator is run three
+A real control plane with KWOK's pods, which all stay healthy. The same remediator is run three
 times against it: without policies, with them, and with each pod asked for its progress too (by
 a server of this program that answers for all). Numbers are printed, never judged here.
 """
@@ -203,14 +203,14 @@ def measure(bench: Bench, seconds: float, policies: int, asked: bool) -> dict[st
             time.sleep(0.5)
         time.sleep(15)  # the first statuses are written
         cpu, requests = _cpu_seconds(process), _metric("api_requests_total{")
-        looks, begun = _metric("progress_probes_total{"), time.monotonic()
+        probes, begun = _metric("progress_probes_total{"), time.monotonic()
         time.sleep(seconds)
         lasted = time.monotonic() - begun
         return {
             "resident_mib": _mib(process, "VmRSS"),
             "peak_mib": _mib(process, "VmHWM"),
             "requests_per_second": (_metric("api_requests_total{") - requests) / lasted,
-            "progress_probes_per_second": (_metric("progress_probes_total{") - looks) / lasted,
+            "progress_probes_per_second": (_metric("progress_probes_total{") - probes) / lasted,
             "cpu_percent": (_cpu_seconds(process) - cpu) / lasted * 100,
             "restarts": _metric("healing_restarts_total{"),
         }
@@ -237,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--policies", type=int, default=50)
-    # Within less, not every owner is read again, nor every watch begun anew.
+    # Within less, not every owner is read again, nor every watch begun again.
     parser.add_argument("--seconds", type=float, default=OWNER_EVERY)
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--report", type=Path, help="write the numbers as JSON here too")

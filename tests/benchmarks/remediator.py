@@ -142,7 +142,7 @@ class Bench:
 
     @contextmanager
     def tool(self, name: str, action: str, lasting: float = 0) -> Iterator[Tool]:
-        """The tool at work; ours waits until a condition has lasted so many seconds."""
+        """The tool itself; ours waits until a condition has lasted so many seconds."""
         log = self.folder / f"{name}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
@@ -604,7 +604,7 @@ def main() -> None:
     parser.add_argument("--drains", type=int, default=20, help="nodes in `a-second`")
     parser.add_argument("--wakes", type=int, default=20, help="openings in `wake-up`")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each tool, medians are kept")
-    parser.add_argument("--idle", type=float, default=60.0, help="seconds to look at it idle")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds to observe it idle")
     parser.add_argument("--tools", default=",".join(TOOLS), help="which, separated by commas")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()

@@ -295,8 +295,8 @@ class Stage:
 
 
 def _until(look: Callable[[], bool], what: str) -> None:
-    """Looks until it holds. To look at thousands of objects is work for the server that is waited
-    for, so four times as long as a look took is left to it.
+    """Reads until it holds. To read thousands of objects is work for the server that is waited
+    for, so it is left alone for four times the time that a read took.
 
     Raises:
         SystemExit: it did not hold within `PATIENCE`.

@@ -249,8 +249,8 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         peers = ", ".join(f"{name} {number(value)}" for name, value in row.peers.items())
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        verdict = {None: "", True: ", reached", False: ", **not reached**"}[row.reached]
-        goal = f"{row.goal.replace('>=', '≥').replace('<=', '≤').replace('x', ' ×')}{verdict}"
+        reached = {None: "", True: ", reached", False: ", **not reached**"}[row.reached]
+        goal = f"{row.goal.replace('>=', '≥').replace('<=', '≤').replace('x', ' ×')}{reached}"
         cells = (row.what, f"{number(row.ours)} {row.unit}", peers, ratio, row.ideal, goal)
         yield f"| {' | '.join(cells)} |"
 
@@ -320,7 +320,7 @@ def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]
     yield "# Benchmarks"
     yield ""
     yield "Written by `make bench`; all of it takes an hour. What stands in one line was"
-    yield "measured in one run, in turns: look at the ratios, the rates are those of this machine."
+    yield "measured in one run, in turns: compare the ratios, the rates are those of this machine."
     yield "The numbers are in [docs/benchmarks.json](docs/benchmarks.json); why some goals are not"
     yield "reached is in [docs/performance.md](docs/performance.md)."
     yield ""

@@ -76,7 +76,7 @@ class Structured:
         chat = ChatOllama(model="tiny:1b", base_url=config.base_url, temperature=0, reasoning=False,
                           client_kwargs={"timeout": 60, "limits": limits})
         self.task = config.task
-        schema = {"title": "Verdict", "description": "What a text shows.", **self.task.grammar()}
+        schema = {"title": "Answer", "description": "What a text shows.", **self.task.grammar()}
         self.chat = chat.with_structured_output(schema, include_raw=True)
     def warm_up(self): pass
     def close(self): pass
@@ -251,7 +251,7 @@ class Bench:
 
 @contextmanager
 def stage(folder: Path, options: argparse.Namespace) -> Iterator[Bench]:
-    """A broker, a model server, and the plug-ins, for as long as they are needed."""
+    """A broker, a model server, and the plug-ins, while they are needed."""
     (folder / "benchnoop.py").write_text(NOOP)
     (folder / "benchstructured.py").write_text(STRUCTURED)
     info = folder / "benchplugins-1.dist-info"

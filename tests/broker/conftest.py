@@ -103,7 +103,7 @@ def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWork
 
 @pytest.fixture
 def model() -> Iterator[FakeOllama]:
-    """A model server that does as it is told."""
+    """A model server that does as a test sets."""
     fake = FakeOllama().start()
     yield fake
     fake.stop()

@@ -34,7 +34,7 @@ class Reply:
     status: int = 200
     delay: float = 0.0
     retry_after: str = ""
-    error: str = "as told"
+    error: str = "as set"
 
 
 class FakeOllama:

@@ -10,7 +10,7 @@ import threading
 
 
 class Proxy:
-    """Listens on a port of its own and passes bytes to the target, while it is told to."""
+    """Listens on a port of its own and passes bytes to the target, while it is set to."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -46,7 +46,7 @@ class Proxy:
             try:
                 selector.register(client, selectors.EVENT_READ, server)
                 selector.register(server, selectors.EVENT_READ, client)
-                # A poller is not told of a socket that was closed on this side, by a cut.
+                # A poller is not notified of a socket that was closed on this side, by a cut.
                 while not self._closed and (client, server) in self._pairs:
                     for key, _ in selector.select(0.05):
                         if key.fileobj in self._frozen:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tests.broker.rabbit import Rabbit, Vhost
 
 MIB = 1024 * 1024
-LARGEST = 16 * MIB  # of RabbitMQ 4, unless it is told otherwise
-ALLOWED = 128 * MIB  # what it can be told, and what older ones take
+LARGEST = 16 * MIB  # of RabbitMQ 4, unless it is set otherwise
+ALLOWED = 128 * MIB  # what it can be set to, and what older ones take
 
 
 def _peak(worker: WorkerProcess) -> int:

@@ -70,7 +70,7 @@ def _ask(server: FakeOllama, stop: threading.Event) -> None:
 @contextmanager
 def ideal_client(slots: int) -> Iterator[Slots]:
     """A server with so many slots, each of which is asked by a client of its own without a break,
-    as long as the block runs. In the same process as the server under test, so that what slows the
+    while the block runs. In the same process as the server under test, so that what slows the
     machine down slows both."""
     server, stop = FakeOllama().start(), threading.Event()
     server.decide = asked = Slots(slots)
@@ -113,7 +113,7 @@ def test_four_workers_on_two_slots_lose_nothing_and_waste_little(
     )
 
 
-@pytest.mark.parametrize("error", ["the input exceeds the context length", "as told"])
+@pytest.mark.parametrize("error", ["the input exceeds the context length", "as set"])
 def test_texts_that_are_refused_keep_no_others_waiting(
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama, error: str
 ) -> None:

@@ -130,7 +130,7 @@ class Stage:
         for worker in self.workers:
             worker.ready(PATIENCE)
         # RabbitMQ 3.10 that is killed in the second in which a queue is declared leaves it without
-        # a leader for good (`ra:trigger_election` mends it): not what is looked at here.
+        # a leader for good (`ra:trigger_election` repairs it): not what is tested here.
         end = time.monotonic() + PATIENCE
         while not all("messages" in one for one in self.queues().values()):
             assert time.monotonic() < end, "a queue has no leader"
@@ -161,7 +161,7 @@ class Stage:
         self.rabbit.kill()
 
     def fault(self, kind: str) -> None:
-        # Mostly into the middle of work; else whatever is going on, such as the last one's end.
+        # Mostly into the middle of work; else whatever is under way, such as the last one's end.
         if kind == "half open" or self.random.random() < 0.7:
             self.wait_until_busy()
         getattr(self, kind.replace(" ", "_"))()
@@ -179,7 +179,7 @@ class Stage:
         time.sleep(self.random.uniform(0.1, 0.8))
 
     def half_open(self) -> None:
-        """Nothing comes through any more, and nobody is told: the heartbeats have to find it."""
+        """Nothing comes through any more, without notice: the heartbeats have to find it."""
         self.doubled += WORKERS * CONCURRENCY
         self.proxy.freeze()
         end = time.monotonic() + PATIENCE

@@ -51,7 +51,7 @@ CLUSTERS = [*((version, OPERATORS) for version in VERSIONS), (VERSIONS[-1], "no 
 
 
 class Refused(Exception):
-    """Helm did not render; the message is what it told the user."""
+    """Helm did not render; the message is what it reported to the user."""
 
 
 @dataclass(frozen=True)

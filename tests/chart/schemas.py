@@ -53,7 +53,7 @@ def _core(version: str, api: str, kind: str) -> Draft202012Validator:
 @cache
 def _definitions(version: str) -> Registry[Any]:
     document = Resource(contents=_load(version, "_definitions.json"), specification=DRAFT202012)
-    # By its own $id: what a registry does not find at once, it looks for in all of this document.
+    # By its own $id: what a registry does not find at once, it searches in all of this document.
     registry: Registry[Any] = document @ Registry()
     return registry.crawl()
 

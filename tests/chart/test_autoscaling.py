@@ -1,4 +1,4 @@
-"""KEDA is told what it must know to count the messages, and nothing else scales beside it."""
+"""KEDA gets what it must know to count the messages, and nothing else scales beside it."""
 
 from __future__ import annotations
 

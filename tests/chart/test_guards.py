@@ -333,7 +333,7 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "set remediator.config.limits.groupLabel",
         ],
     ),
-    "roll-outs that may not stand still at all": (
+    "rollouts that may not stand still at all": (
         {"remediator": {"config": {"policies": {"rolloutDeadline": "500ms"}}}},
         ["remediator.config.policies.rolloutDeadline is 500ms", "1s at least"],
     ),
@@ -430,7 +430,7 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["worker.extraEnv sets SSL_CERT_FILE, which is set already"],
     ),
-    "a detector that looks at nothing": (
+    "a detector that monitors nothing": (
         {
             "nodeProblemDetector": {
                 "systemLogMonitors": {"kernel-monitor": None, "readonly-monitor": None}

@@ -73,7 +73,7 @@ def test_a_model_server_is_judged_by_its_readiness_once_it_has_loaded(helm: Helm
         (["worker.healingPolicy.enabled=false"], {"selfheal-ollama"}),
         (["ollama.healingPolicy.enabled=false"], {"selfheal-worker"}),
         (["worker.enabled=false"], {"selfheal-ollama"}),
-        # The remediator of another release looks after the policies of this one.
+        # The remediator of another release manages the policies of this one.
         (["remediator.enabled=false"], {"selfheal-worker", "selfheal-ollama"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""What only a look at a cluster tells, asked with answers that are made up here.
+"""What only a read of a cluster shows, asked with answers that are made up here.
 
 `lookup` finds nothing without a cluster, so a template beside the chart's own hands them over; that
 the chart asks for the right objects is tested on a real API server (tests/control_plane/chart/).

@@ -44,7 +44,7 @@ def test_a_replica_has_startup_seconds_and_no_more(helm: Helm, seconds: int) -> 
 
 
 class Slow(ThreadingHTTPServer):
-    """A model server that loads its model until it is told that it is loaded."""
+    """A model server that loads its model until it is notified that it is loaded."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""Named models, fallbacks and tasks: what the worker is told, and what a change touches."""
+"""Named models, fallbacks and tasks: what the worker gets, and what a change touches."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ def _worker(objects: Any) -> dict[str, Any]:
     return found
 
 
-def _told(objects: Any) -> dict[str, Any]:
+def _environment(objects: Any) -> dict[str, Any]:
     [container] = containers(_worker(objects)["spec"]["template"])
     return environment(container)
 
 
 def test_named_models_reach_the_worker_without_their_secrets(helm: Helm) -> None:
-    told = _told(helm.template(files=[MODELS]))
-    assert (told["MODEL_ACTIVE"], told["MODEL_FALLBACK"]) == ("small", "larger,builtin")
-    models = json.loads(told["MODELS"])
+    environment = _environment(helm.template(files=[MODELS]))
+    assert (environment["MODEL_ACTIVE"], environment["MODEL_FALLBACK"]) == (
+        "small",
+        "larger,builtin",
+    )
+    models = json.loads(environment["MODELS"])
     assert models["small"]["baseUrl"] == "http://selfheal-ollama:11434"
     assert models["larger"]["requestsPerMinute"] == 120
-    assert "existingSecret" not in told["MODELS"]
-    assert "MODEL_API_KEY_LARGER" in told
+    assert "existingSecret" not in environment["MODELS"]
+    assert "MODEL_API_KEY_LARGER" in environment
 
 
 def test_a_swap_of_the_active_model_changes_the_worker_alone(helm: Helm) -> None:

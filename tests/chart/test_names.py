@@ -1,4 +1,4 @@
-"""Names that Kubernetes makes from the chart's are those that alerts and dashboards look for."""
+"""Names that Kubernetes makes from the chart's are those that alerts and dashboards search for."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from tests.chart.rendering import (
 
 PROGRAM = CHART / "files" / "rabbitmq" / "passwords.py"
 SCRIPT = CHART / "files" / "rabbitmq" / "definitions.sh"
-#: Argo CD says which kinds the cluster has, and lets no template look into it.
+#: Argo CD says which kinds the cluster has, and lets no template read it.
 ARGO = tuple(
     f"--api-versions={name}"
     for name in ("v1", "v1/Secret", "apps/v1/Deployment", "keda.sh/v1alpha1/ScaledObject")

@@ -48,7 +48,7 @@ def test_the_remediator_reads_its_configuration(helm: Helm, case: str) -> None:
 
 
 def test_the_defaults_of_chart_and_remediator_are_the_same(helm: Helm) -> None:
-    """Somebody who runs `plan` before the install is told what the install would do."""
+    """Somebody who runs `plan` before the install sees what the install would do."""
     maps = by_kind(helm.case("default"), "ConfigMap")
     config = parse_config(maps["selfheal-remediator"]["data"]["remediator.yaml"], "rendered")
     assert config == Config()

@@ -68,7 +68,7 @@ _FREEZE = (
 
 
 @dataclass
-class Ward:
+class HealingStage:
     """The cluster, what is seen of it, and the image that all pods here run."""
 
     kube: Kube

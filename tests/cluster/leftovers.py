@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ci.cluster import Cluster
 
-# Where the parts of a cluster keep their files unless told otherwise.
+# Where the parts of a cluster keep their files unless set otherwise.
 FOLDERS = (
     "/etc/cni",
     "/etc/kubernetes",

@@ -189,7 +189,7 @@ def _clear(kube: Kube, cluster: Cluster) -> None:
     kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found")
     kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
     cluster.reset_volumes()
-    # The drains moved everything, and other modules go on with the demo's release.
+    # The drains moved everything, and other modules continue with the demo's release.
     for namespace in ("kube-system", "keda", "selfheal"):
         there = ["deployments", "--all", "--namespace", namespace]
         kube.kubectl("wait", "--for=condition=Available", *there, "--timeout=180s")

@@ -1,6 +1,6 @@
 """Hung and broken pods heal on a real cluster, and what is only waiting is left alone.
 
-All the faults are there at once, made by the fixture `ward`; each test then waits for its own.
+All the faults are there at once, made by the fixture `stage`; each test then waits for its own.
 The remediator is the demo's, with its ordinary ten seconds between two looks.
 """
 
@@ -25,7 +25,7 @@ from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.mailbox import Mailbox
 from ci.demo.world import World
-from tests.cluster.healing_stage import MAIN, NAMESPACE, Ward, names, since
+from tests.cluster.healing_stage import MAIN, NAMESPACE, HealingStage, names, since
 
 pytestmark = pytest.mark.cluster
 
@@ -48,7 +48,7 @@ RELEASES = {
         *("model.deadlineSeconds=600", f"faults.modelHangFile={HANG}"),
         "worker.healingPolicy.enabled=false",
     ),
-    # It needs somebody else to see that it is frozen, and ends soon after it was told to.
+    # It needs somebody else to see that it is frozen, and ends soon after it was asked to.
     "frozen": (
         *("worker.livenessProbe.failureThreshold=10000", "worker.shareProcessNamespace=true"),
         *("model.deadlineSeconds=5", "worker.healingPolicy.enabled=false"),
@@ -65,7 +65,7 @@ RELEASES = {
 class Begun:
     """What was done to whom. Times are Unix seconds."""
 
-    ward: Ward
+    stage: HealingStage
     hung: Object = field(default_factory=dict)
     frozen: Object = field(default_factory=dict)
     crashed: Object = field(default_factory=dict)
@@ -90,8 +90,8 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def ward(cluster: Cluster) -> Iterator[Ward]:
-    """Pods that are well: three releases of workers, and small ones of our own."""
+def stage(cluster: Cluster) -> Iterator[HealingStage]:
+    """Pods that are healthy: three releases of workers, and small ones of our own."""
     programs = parts.ensure(["kubectl", "helm"])
     kube = Kube(str(programs["kubectl"]), str(programs["helm"]), cluster.kubeconfig)
     ours = ["--field-selector", "reportingComponent=selfheal-remediator"]
@@ -108,7 +108,7 @@ def ward(cluster: Cluster) -> Iterator[Ward]:
         mailbox = Mailbox(kube, MAIN, MAIN, world.changed)
         values = json.loads(kube.helm("get", "values", MAIN, "-n", MAIN, "-o", "json"))
         image = values["worker"]["image"]
-        found = Ward(kube, world, mailbox, (image["repository"], image["tag"]))
+        found = HealingStage(kube, world, mailbox, (image["repository"], image["tag"]))
         kube.kubectl("create", "namespace", NAMESPACE)
         try:
             _furnish(found)
@@ -121,27 +121,27 @@ def ward(cluster: Cluster) -> Iterator[Ward]:
             kube.kubectl("delete", "hp", "hung", "frozen", "-n", MAIN, "--ignore-not-found")
 
 
-def _furnish(ward: Ward) -> None:
+def _furnish(stage: HealingStage) -> None:
     with ThreadPoolExecutor() as pool:
         begun = [
-            pool.submit(ward.model),
-            pool.submit(ward.app, "crash"),
-            pool.submit(ward.app, "control"),
-            pool.submit(ward.app, "loading", LOADING="yes"),
-            *(pool.submit(ward.install, name, *sets) for name, sets in RELEASES.items()),
+            pool.submit(stage.model),
+            pool.submit(stage.app, "crash"),
+            pool.submit(stage.app, "control"),
+            pool.submit(stage.app, "loading", LOADING="yes"),
+            *(pool.submit(stage.install, name, *sets) for name, sets in RELEASES.items()),
         ]
     for one in begun:
         one.result()
     for name in RELEASES:
-        ward.until(f"workers of {name}", lambda name=name: len(ward.ready_workers(name)) == 2)
+        stage.until(f"workers of {name}", lambda name=name: len(stage.ready_workers(name)) == 2)
     for name in ("crash", "control"):
-        ward.until(f"pods of {name}", lambda name=name: len(ward.ready_apps(name)) == 2)
-    _write_policies(ward)
+        stage.until(f"pods of {name}", lambda name=name: len(stage.ready_apps(name)) == 2)
+    _write_policies(stage)
 
 
-def _write_policies(ward: Ward) -> None:
+def _write_policies(stage: HealingStage) -> None:
     worker = {"app.kubernetes.io/component": "worker"}
-    ward.policy(
+    stage.policy(
         "hung",
         MAIN,
         worker | {"app.kubernetes.io/instance": "hung"},
@@ -150,21 +150,21 @@ def _write_policies(ward: Ward) -> None:
         progress={"port": "http"},
         restart={"gracePeriod": "5s"},
     )
-    ward.policy(
+    stage.policy(
         "frozen",
         MAIN,
         worker | {"app.kubernetes.io/instance": "frozen"},
         failureThreshold=2,
         unhealthyWhen={"notReadyFor": f"{NOT_READY_FOR:.0f}s"},
     )
-    ward.policy(
+    stage.policy(
         "crash",
         NAMESPACE,
         {"app": "crash"},
         unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]},
     )
     for name in ("loading", "control"):
-        ward.policy(
+        stage.policy(
             name,
             NAMESPACE,
             {"app": name},
@@ -174,40 +174,40 @@ def _write_policies(ward: Ward) -> None:
 
 
 @pytest.fixture(scope="module")
-def begun(ward: Ward) -> Begun:
+def begun(stage: HealingStage) -> Begun:
     """Every fault, one after the other within seconds."""
-    found = Begun(ward)
+    found = Begun(stage)
     for release in RELEASES:
-        found.others[release] = {pod["metadata"]["uid"] for pod in ward.workers(release)}
-    ward.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=0")
+        found.others[release] = {pod["metadata"]["uid"] for pod in stage.workers(release)}
+    stage.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=0")
     # Gone, not going: one that still answers would have the messages before anybody misses it.
-    ward.until("the model is gone", lambda: not ward.apps("model", leaving=True))
+    stage.until("the model is gone", lambda: not stage.apps("model", leaving=True))
     found.away_at = time.time()
     # A worker finds out that its model is away when it has something to ask it.
     lines = "".join(json.dumps({"id": f"away-{n}", "text": "good"}) + "\n" for n in range(WAITING))
-    ward.exec(ward.ready_workers("away")[0], f"echo '{lines}' | selfheal-worker publish -")
-    found.crashed, found.crashed_at = ward.ready_apps("crash")[0], time.time()
-    ward.spoil(found.crashed, "broken")
-    found.unready, found.unready_at = ward.ready_apps("control")[0], time.time()
-    ward.spoil(found.unready, "unready")
-    found.frozen, found.frozen_at = ward.ready_workers("frozen")[0], time.time()
-    ward.freeze(found.frozen)
+    stage.exec(stage.ready_workers("away")[0], f"echo '{lines}' | selfheal-worker publish -")
+    found.crashed, found.crashed_at = stage.ready_apps("crash")[0], time.time()
+    stage.spoil(found.crashed, "broken")
+    found.unready, found.unready_at = stage.ready_apps("control")[0], time.time()
+    stage.spoil(found.unready, "unready")
+    found.frozen, found.frozen_at = stage.ready_workers("frozen")[0], time.time()
+    stage.freeze(found.frozen)
     _hang(found)
     return found
 
 
 def _hang(begun: Begun) -> None:
     """Two workers answer; then one hangs, in the middle of as many messages as it may take."""
-    ward = begun.ward
-    begun.hung = ward.ready_workers("hung")[0]
-    _publish(ward, "well", MESSAGES)
-    ward.until("all are answered", lambda: len(ward.mailbox.answered("well-")) == MESSAGES)
-    ward.exec(begun.hung, f"touch {HANG}")
-    _publish(ward, "held", MESSAGES)
+    stage = begun.stage
+    begun.hung = stage.ready_workers("hung")[0]
+    _publish(stage, "well", MESSAGES)
+    stage.until("all are answered", lambda: len(stage.mailbox.answered("well-")) == MESSAGES)
+    stage.exec(begun.hung, f"touch {HANG}")
+    _publish(stage, "held", MESSAGES)
 
 
-def _publish(ward: Ward, prefix: str, count: int) -> None:
-    ward.mailbox.publish(
+def _publish(stage: HealingStage, prefix: str, count: int) -> None:
+    stage.mailbox.publish(
         [json.dumps({"id": f"{prefix}-{n}", "text": "good"}) for n in range(count)]
     )
 
@@ -216,26 +216,26 @@ def test_the_messages_of_a_hung_worker_are_answered_by_another(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
     """Its HTTP lives, and says that work is in flight and none of it is finished."""
-    ward, hung = begun.ward, begun.hung
+    stage, hung = begun.stage, begun.hung
     uid = hung["metadata"]["uid"]
 
     def answered() -> int:
-        return len(ward.mailbox.answered("held-"))
+        return len(stage.mailbox.answered("held-"))
 
-    ward.until("another answers the rest", lambda: answered() >= MESSAGES - CONCURRENCY)
-    told = ward.progress(hung)
+    stage.until("another answers the rest", lambda: answered() >= MESSAGES - CONCURRENCY)
+    told = stage.progress(hung)
     assert (told["in_flight"], told["ready"]) == (CONCURRENCY, True)
     assert answered() == MESSAGES - CONCURRENCY
     # It has done all that came before these.
     last = time.time() - told["oldest_age"]
 
     def replaced() -> bool:
-        there = {pod["metadata"]["uid"] for pod in ward.ready_workers("hung")}
+        there = {pod["metadata"]["uid"] for pod in stage.ready_workers("hung")}
         return len(there - {uid}) == 2
 
-    ward.until("a worker in its place is ready", replaced)
+    stage.until("a worker in its place is ready", replaced)
     ready_after = since(last)
-    ward.until("every message is answered", lambda: answered() == MESSAGES)
+    stage.until("every message is answered", lambda: answered() == MESSAGES)
     answered_after = since(last)
     say(
         f"a hung worker, noProgressFor {NO_PROGRESS_FOR:.0f} s: from its last progress to its"
@@ -244,16 +244,16 @@ def test_the_messages_of_a_hung_worker_are_answered_by_another(
     )
     assert max(ready_after, answered_after) <= NO_PROGRESS_FOR + AT_MOST
     [other] = begun.others["hung"] - {uid}
-    assert other in {pod["metadata"]["uid"] for pod in ward.ready_workers("hung")}
-    assert sum(pods.restarts(pod) for pod in ward.workers("hung")) == 0
-    ward.until(
-        "the policy has counted it", lambda: ward.status(f"{MAIN}/hung").get("restarts") == 1
+    assert other in {pod["metadata"]["uid"] for pod in stage.ready_workers("hung")}
+    assert sum(pods.restarts(pod) for pod in stage.workers("hung")) == 0
+    stage.until(
+        "the policy has counted it", lambda: stage.status(f"{MAIN}/hung").get("restarts") == 1
     )
-    ward.until(
+    stage.until(
         "the owner's Events tell of it",
         lambda: (
             {"HealingTriggered", "HealingSucceeded"}
-            <= set(ward.said("Deployment", "hung-selfheal-worker"))
+            <= set(stage.said("Deployment", "hung-selfheal-worker"))
         ),
     )
 
@@ -261,152 +261,152 @@ def test_the_messages_of_a_hung_worker_are_answered_by_another(
 def test_a_frozen_worker_without_a_liveness_probe_is_replaced(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
-    ward = begun.ward
+    stage = begun.stage
     uid = begun.frozen["metadata"]["uid"]
-    ward.until(
+    stage.until(
         "a worker in its place is ready",
-        lambda: len({p["metadata"]["uid"] for p in ward.ready_workers("frozen")} - {uid}) == 2,
+        lambda: len({p["metadata"]["uid"] for p in stage.ready_workers("frozen")} - {uid}) == 2,
     )
     say(
         f"a frozen worker, notReadyFor {NOT_READY_FOR:.0f} s:"
         f" replaced {since(begun.frozen_at):.1f} s after it froze"
     )
     assert begun.others["frozen"] - {uid} <= {
-        pod["metadata"]["uid"] for pod in ward.ready_workers("frozen")
+        pod["metadata"]["uid"] for pod in stage.ready_workers("frozen")
     }
 
 
 def test_a_pod_that_crashes_again_and_again_is_recreated(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
-    """What is wrong lies in its own volume, so that only a new pod is well."""
-    ward = begun.ward
+    """What is wrong lies in its own volume, so that only a new pod is healthy."""
+    stage = begun.stage
     name = begun.crashed["metadata"]["name"]
-    ward.until(
+    stage.until(
         "another pod in its place",
-        lambda: len(names(ward.ready_apps("crash")) - {name}) == 2,
+        lambda: len(names(stage.ready_apps("crash")) - {name}) == 2,
     )
     say(f"a pod in CrashLoopBackOff: replaced {since(begun.crashed_at):.1f} s after it broke")
-    ward.until(
+    stage.until(
         "the Events tell of it",
-        lambda: {"HealingTriggered", "HealingSucceeded"} <= set(ward.said("Deployment", "crash")),
+        lambda: {"HealingTriggered", "HealingSucceeded"} <= set(stage.said("Deployment", "crash")),
     )
-    assert ward.status(f"{NAMESPACE}/crash")["restarts"] == 1
+    assert stage.status(f"{NAMESPACE}/crash")["restarts"] == 1
 
 
 def test_pods_of_a_frozen_node_agent_are_left_to_the_rules_for_nodes(
     begun: Begun, cluster: Cluster, say: Callable[[str], None]
 ) -> None:
     """A restart there could not be confirmed; the pods are still well when the agent is back."""
-    ward, policy = begun.ward, f"{NAMESPACE}/control"
-    ward.until("what was broken is healed", lambda: _healed(ward))
-    node = _without_broker(ward, ward.ready_apps("control"))
-    there = names([pod for pod in ward.apps("control") if pods.node_of(pod) == node])
-    before, restarts = _looked_after(ward), ward.status(policy)["restarts"]
+    stage, policy = begun.stage, f"{NAMESPACE}/control"
+    stage.until("what was broken is healed", lambda: _healed(stage))
+    node = _without_broker(stage, stage.ready_apps("control"))
+    there = names([pod for pod in stage.apps("control") if pods.node_of(pod) == node])
+    before, restarts = _managed(stage), stage.status(policy)["restarts"]
     begun_at = time.time()
     with _frozen(cluster, f"{node}-kubelet"):
-        ward.until(
-            "its pods count as unready", lambda: not there & names(ward.ready_apps("control"))
+        stage.until(
+            "its pods count as unready", lambda: not there & names(stage.ready_apps("control"))
         )
         unready_after = since(begun_at)
-        # They are ill beyond doubt then, and it is their node for which nothing is done.
-        ward.until(
+        # They are unhealthy beyond doubt then, and it is their node for which nothing is done.
+        stage.until(
             "they are left alone",
-            lambda: f"node {node}: it is not ready" in ward.status(policy)["message"],
+            lambda: f"node {node}: it is not ready" in stage.status(policy)["message"],
         )
         alone_after = since(begun_at)
     gone_on_at = time.time()
-    ward.until("all are well again", lambda: _healed(ward))
+    stage.until("all are healthy again", lambda: _healed(stage))
     say(
         f"a frozen node agent: its pods unready after {unready_after:.1f} s, left alone as the"
-        f" node's after {alone_after:.1f} s, well {since(gone_on_at):.1f} s after it went on"
+        f" node's after {alone_after:.1f} s, healthy {since(gone_on_at):.1f} s after it continued"
     )
-    assert _looked_after(ward) == before
-    assert ward.status(policy)["restarts"] == restarts
-    assert "HealingThrottled" in ward.said("Deployment", "control")
+    assert _managed(stage) == before
+    assert stage.status(policy)["restarts"] == restarts
+    assert "HealingThrottled" in stage.said("Deployment", "control")
 
 
 def test_a_pod_that_still_loads_its_model_is_left_alone(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
     """One that has started and is not ready for as long is replaced; that is the control."""
-    ward = begun.ward
-    loading = names(ward.apps("loading"))
+    stage = begun.stage
+    loading = names(stage.apps("loading"))
     unready = begun.unready["metadata"]["name"]
-    ward.until(
+    stage.until(
         "the control is replaced",
-        lambda: len(names(ward.ready_apps("control")) - {unready}) == 2,
+        lambda: len(names(stage.ready_apps("control")) - {unready}) == 2,
     )
-    since_when = max(_running_since(pod) for pod in ward.apps("loading"))
-    _wait_until(ward, since_when + LOADS_FOR)
-    assert names(ward.apps("loading")) == loading
-    assert ward.status(f"{NAMESPACE}/loading").get("restarts", 0) == 0
-    assert sum(pods.restarts(pod) for pod in ward.apps("loading")) == 0
+    since_when = max(_running_since(pod) for pod in stage.apps("loading"))
+    _wait_until(stage, since_when + LOADS_FOR)
+    assert names(stage.apps("loading")) == loading
+    assert stage.status(f"{NAMESPACE}/loading").get("restarts", 0) == 0
+    assert sum(pods.restarts(pod) for pod in stage.apps("loading")) == 0
     say(f"pods that load their model for {since(since_when):.0f} s: 0 restarts")
-    for pod in ward.apps("loading"):
-        ward.exec(pod, "rm /data/loading")
-    ward.until("they have loaded", lambda: len(ward.ready_apps("loading")) == 2)
-    assert names(ward.ready_apps("loading")) == loading
+    for pod in stage.apps("loading"):
+        stage.exec(pod, "rm /data/loading")
+    stage.until("they have loaded", lambda: len(stage.ready_apps("loading")) == 2)
+    assert names(stage.ready_apps("loading")) == loading
 
 
 def test_workers_without_a_model_hinder_no_drain(begun: Begun, say: Callable[[str], None]) -> None:
     """All are unready, so their budget allows no disruption of ready ones; the drain passes."""
-    ward = begun.ward
-    ward.until("all are unready", lambda: not ward.ready_workers("away"))
-    assert {p["metadata"]["uid"] for p in ward.workers("away")} == begun.others["away"]
-    node = _without_broker(ward, ward.workers("away"))
+    stage = begun.stage
+    stage.until("all are unready", lambda: not stage.ready_workers("away"))
+    assert {p["metadata"]["uid"] for p in stage.workers("away")} == begun.others["away"]
+    node = _without_broker(stage, stage.workers("away"))
     begun_at = time.time()
-    detector = _detector(ward, node)
-    ward.exec(detector, "touch /faults/demo")
-    ward.until(f"{node} is cordoned", lambda: pods.is_cordoned(ward.world["nodes"][node]))
-    ward.until(
+    detector = _detector(stage, node)
+    stage.exec(detector, "touch /faults/demo")
+    stage.until(f"{node} is cordoned", lambda: pods.is_cordoned(stage.world["nodes"][node]))
+    stage.until(
         f"{node} is empty",
-        lambda: not pods.to_move(ward.world["pods"].values(), node),
+        lambda: not pods.to_move(stage.world["pods"].values(), node),
     )
     say(f"a node with unready workers: drained {since(begun_at):.1f} s after its fault")
-    ward.exec(detector, "rm /faults/demo")
-    ward.until(f"{node} is uncordoned", lambda: not pods.is_cordoned(ward.world["nodes"][node]))
+    stage.exec(detector, "rm /faults/demo")
+    stage.until(f"{node} is uncordoned", lambda: not pods.is_cordoned(stage.world["nodes"][node]))
 
 
 def test_workers_without_a_model_are_not_restarted(
     begun: Begun, say: Callable[[str], None]
 ) -> None:
     """Those on the other node have been without it from the beginning."""
-    ward = begun.ward
-    ward.until("both are there", lambda: len(ward.workers("away")) == 2)
-    before = names(ward.workers("away"))
-    _wait_until(ward, begun.away_at + AWAY_FOR)
+    stage = begun.stage
+    stage.until("both are there", lambda: len(stage.workers("away")) == 2)
+    before = names(stage.workers("away"))
+    _wait_until(stage, begun.away_at + AWAY_FOR)
     lasted = since(begun.away_at)
-    assert names(ward.workers("away")) == before
-    assert ward.ready_workers("away") == []
-    assert sum(pods.restarts(pod) for pod in ward.workers("away")) == 0
-    assert ward.status(f"{MAIN}/away-selfheal-worker").get("restarts", 0) == 0
-    assert ward.said("Deployment", "away-selfheal-worker") == []
+    assert names(stage.workers("away")) == before
+    assert stage.ready_workers("away") == []
+    assert sum(pods.restarts(pod) for pod in stage.workers("away")) == 0
+    assert stage.status(f"{MAIN}/away-selfheal-worker").get("restarts", 0) == 0
+    assert stage.said("Deployment", "away-selfheal-worker") == []
     say(f"no model for {lasted:.0f} s: 0 restarts")
-    ward.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=1")
-    ward.until("the model is back, and so are they", lambda: len(ward.ready_workers("away")) == 2)
+    stage.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=1")
+    stage.until("the model is back, and so are they", lambda: len(stage.ready_workers("away")) == 2)
     read = f"selfheal-worker results --expect {WAITING} --timeout 60 -o json >/dev/null"
-    ward.exec(ward.ready_workers("away")[0], read)
+    stage.exec(stage.ready_workers("away")[0], read)
 
 
-def _without_broker(ward: Ward, found: list[Object]) -> str:
+def _without_broker(stage: HealingStage, found: list[Object]) -> str:
     """A node with some of these pods, and without the broker."""
     broker = {
-        pods.node_of(pod) for pod in pods.labelled(ward.world["pods"].values(), MAIN, "rabbitmq")
+        pods.node_of(pod) for pod in pods.labelled(stage.world["pods"].values(), MAIN, "rabbitmq")
     }
     return next(node for pod in found if (node := pods.node_of(pod)) not in broker)
 
 
-def _healed(ward: Ward) -> bool:
-    """Whether the policies say that what was broken is well."""
+def _healed(stage: HealingStage) -> bool:
+    """Whether the policies say that what was broken is healthy."""
     healed = (f"{NAMESPACE}/control", f"{NAMESPACE}/crash", f"{MAIN}/frozen")
-    return all(ward.status(policy).get("state") == "Healthy" for policy in healed)
+    return all(stage.status(policy).get("state") == "Healthy" for policy in healed)
 
 
-def _looked_after(ward: Ward) -> set[str]:
+def _managed(stage: HealingStage) -> set[str]:
     """Pods that count as unready when their node does, by which their policies judge them."""
-    apps = [pod for name in ("control", "crash", "loading") for pod in ward.apps(name)]
-    return names([*apps, *ward.workers("frozen")])
+    apps = [pod for name in ("control", "crash", "loading") for pod in stage.apps(name)]
+    return names([*apps, *stage.workers("frozen")])
 
 
 def _running_since(pod: Object) -> float:
@@ -416,7 +416,7 @@ def _running_since(pod: Object) -> float:
 
 @contextmanager
 def _frozen(cluster: Cluster, part: str) -> Iterator[None]:
-    """SIGSTOP: it answers nobody, and goes on afterwards as if nothing had been."""
+    """SIGSTOP: it answers nobody, and continues afterwards as if nothing had been."""
     process = processes.pid(cluster.layout, part)
     os.kill(process, signal.SIGSTOP)
     try:
@@ -425,10 +425,10 @@ def _frozen(cluster: Cluster, part: str) -> Iterator[None]:
         os.kill(process, signal.SIGCONT)
 
 
-def _detector(ward: Ward, node: str) -> Object:
-    found = pods.labelled(ward.world["pods"].values(), MAIN, "node-problem-detector")
+def _detector(stage: HealingStage, node: str) -> Object:
+    found = pods.labelled(stage.world["pods"].values(), MAIN, "node-problem-detector")
     return next(pod for pod in found if pods.node_of(pod) == node)
 
 
-def _wait_until(ward: Ward, moment: float) -> None:
-    ward.until("enough time has passed", lambda: time.time() >= moment, 3600.0)
+def _wait_until(stage: HealingStage, moment: float) -> None:
+    stage.until("enough time has passed", lambda: time.time() >= moment, 3600.0)

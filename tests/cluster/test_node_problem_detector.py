@@ -110,7 +110,7 @@ class Lab:
     world: World
 
     def until(self, what: str, condition: Callable[[], object]) -> None:
-        """Wait for it; when it never comes, the remediators' last words are told too."""
+        """Wait for it; when it never comes, the remediators' last messages are shown too."""
         try:
             self.world.until(what, lambda: condition() or None, _PATIENCE)
         except NeverHappened as error:
@@ -207,7 +207,7 @@ def lab(
         kube.helm("install", RELEASE, str(CHART), "-n", NAMESPACE, "-f", str(values))
         _deploy(kube)
         for node in cluster.nodes:
-            made.until(f"{node} is looked at", lambda node=node: made.says(node, "Slow", "False"))  # type: ignore[misc]
+            made.until(f"{node} is evaluated", lambda node=node: made.says(node, "Slow", "False"))  # type: ignore[misc]
             made.until(f"a detector on {node}", lambda node=node: made.detector(node))  # type: ignore[misc]
         yield made
 

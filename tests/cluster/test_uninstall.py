@@ -49,7 +49,7 @@ class Lab:
         return next((p["metadata"]["name"] for p in found if pods.is_ready(p)), "")
 
     def fault(self, node: str) -> None:
-        """The detector says that DemoFault is there, for as long as its pod lives."""
+        """The detector says that DemoFault is there, while its pod lives."""
         self.until(f"a detector on {node}", lambda: self.detector(node))
         touch = ["exec", self.detector(node), "--", "touch", "/faults/demo"]
         self.kube.kubectl("-n", DETECTORS, *touch)

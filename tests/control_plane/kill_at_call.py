@@ -25,7 +25,7 @@ WAYS = ("lost", "unheard", "late")
 
 
 class Story:
-    """What is told on a stage of its own while the process is killed at a call, once."""
+    """What happens on a stage of its own while the process is killed at a call, once."""
 
     world: World
 
@@ -39,7 +39,7 @@ class Story:
         site.account = self.proxy.kubeconfig(site.account, site.folder / "proxied.kubeconfig")
 
     def tell(self) -> None:
-        """All of it. Raises AssertionError when it does not go on."""
+        """All of it. Raises AssertionError when it does not continue."""
         raise NotImplementedError
 
     # -- the kill -------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class Story:
         self._processes[0].kill()
         self.world.notify()
 
-    # -- going on -------------------------------------------------------------------------
+    # -- continuing ------------------------------------------------------------------------
 
     def until(self, config: Path, look: Callable[[], Any], what: str) -> Any:
         """What `look` returns as soon as it is true; a process that was killed is followed."""

@@ -32,7 +32,7 @@ class Launched:
         self._ended = threading.Event()
 
     def ended(self, status: int) -> None:
-        """Told by the launcher: the exit status, negative for a signal."""
+        """Sent by the launcher: the exit status, negative for a signal."""
         self.returncode = status
         self._ended.set()
 

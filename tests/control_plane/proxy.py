@@ -42,7 +42,7 @@ class Proxy:
     before: nothing has reached the API server yet; when it returns False nothing ever will.
     after: the API server has answered, the client has not heard of it. Requests are kept in
     `seen`, but for those that say nothing new: permissions asked for, a Lease renewed again.
-    alone: the namespace in which other remediators are looked for, instead of everywhere.
+    alone: the namespace in which other remediators are searched for, instead of everywhere.
     """
 
     def __init__(

@@ -408,7 +408,7 @@ class Site:
         """Leave nothing that another test could see."""
         for process in self._started:
             process.kill()
-        # The Lease of a killed remediator would be a living rival to the next test's.
+        # The Lease of a killed remediator would be a living peer of the next test's.
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{self.name}/leases"
         for lease in self.api.get(leases)["items"]:
             self.delete(f"{leases}/{lease['metadata']['name']}")

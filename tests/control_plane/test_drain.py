@@ -1,4 +1,4 @@
-"""Which pods go, what a disruption budget does to a drain, and how soon it goes on."""
+"""Which pods go, what a disruption budget does to a drain, and how soon it continues."""
 
 import time
 
@@ -23,7 +23,7 @@ def test_a_budget_blocks_and_opens(site: Site) -> None:
     assert f"PDB {site.name}/web-pdb needs 4, has 4 ({mine} pods)" in status, status
 
     site.change_budget("web-pdb", maxUnavailable=1)
-    until(lambda: site.phase(bad) == "drained", "it goes on by itself, one after the other")
+    until(lambda: site.phase(bad) == "drained", "it continues by itself, one after the other")
     assert site.pods(bad) == []
 
 
@@ -79,7 +79,7 @@ def test_a_node_that_is_bad_again_is_drained_on(site: Site) -> None:
     until(lambda: site.event_messages(bad, "DrainPaused"), "paused")
     site.change_budget("web-pdb", maxUnavailable=4)
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "bad again: it goes on")
+    until(lambda: site.phase(bad) == "drained", "bad again: it continues")
     until(lambda: site.event_messages(bad, "DrainResumed"), "the event")
 
 
@@ -149,7 +149,7 @@ def test_two_budgets_on_one_pod_are_reported_not_hammered(site: Site) -> None:
     assert "more than one PDB" in message
     assert process.log.count("not evicted: multi-pdb") == mine
     site.delete(f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/second")
-    until(lambda: site.phase(bad) == "drained", "with one budget it goes on")
+    until(lambda: site.phase(bad) == "drained", "with one budget it continues")
 
 
 def test_system_pods_go_after_the_others(site: Site) -> None:
@@ -177,7 +177,7 @@ def test_the_deadline_is_reported_and_the_drain_continues(site: Site) -> None:
     until(lambda: site.event_messages(bad, "DrainDeadlinePassed"), "it says so")
     assert site.pods(bad)
     site.change_budget("web-pdb", maxUnavailable=2)
-    until(lambda: site.phase(bad) == "drained", "it went on")
+    until(lambda: site.phase(bad) == "drained", "it continued")
 
 
 def test_a_node_uncordoned_in_mid_drain_keeps_its_pods(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""What keeps the remediator from doing harm: headroom, rivals, waves, itself, bad files."""
+"""What keeps the remediator from doing harm: headroom, peers, waves, itself, bad files."""
 
 import yaml
 
@@ -65,7 +65,7 @@ def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
         "and counted",
     )
     site.annotate_lease("selfheal.dev/trust", "TestFault")
-    until(lambda: all(site.cordoned(node) for node in nodes), "a human vouches for it")
+    until(lambda: all(site.cordoned(node) for node in nodes), "a human uncordons it")
 
 
 def test_what_medik8s_and_cluster_api_are_working_on_is_left_alone(site: Site) -> None:

@@ -99,7 +99,7 @@ def test_pause_stops_and_resume_continues(site: Site) -> None:
     assert "maintenance of the rack" in found.stdout
     assert not site.cordoned(bad)
     assert site.command("resume").returncode == 0
-    until(lambda: site.phase(bad) == "drained", "it goes on")
+    until(lambda: site.phase(bad) == "drained", "it continues")
     assert not site.cordoned(other)
 
 

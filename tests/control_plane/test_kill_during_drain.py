@@ -1,4 +1,4 @@
-"""kill -9 at each API call of a three-node drain: the next process goes on, rightly.
+"""kill -9 at each API call of a three-node drain: the next process continues, rightly.
 
 The short form kills at a few seeded calls; SELFHEAL_LONG=1 kills at every one, in each of three
 ways. Renewals of the Lease after the first count as one call.
@@ -29,11 +29,11 @@ class _Drains(Story):
     def __init__(self, site: Site, number: int, way: str) -> None:
         super().__init__(site, number, way)
         self._foreign = f"{site.name}-foreign"
-        self.world = World(site, self._over_the_brake, self._undone)
+        self.world = World(site, self._over_the_limit, self._undone)
 
     # -- what must never be seen ----------------------------------------------------------
 
-    def _over_the_brake(self, nodes: dict[str, Json]) -> str:
+    def _over_the_limit(self, nodes: dict[str, Json]) -> str:
         cordoned = [name for name, node in nodes.items() if _cordoned(node) and _state(node)]
         if len(cordoned) > MAX_HELD:
             return f"over the limit: {cordoned}"

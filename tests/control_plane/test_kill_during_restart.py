@@ -1,4 +1,4 @@
-"""kill -9 at each API call while two ill pods are restarted: the next process goes on, rightly.
+"""kill -9 at each API call while two unhealthy pods are restarted: the next process continues.
 
 The short form kills at a few seeded calls; SELFHEAL_LONG=1 kills at every one, in each of three
 ways. A kill between the note of a restart and the restart costs one of the hour's budget, no more.
@@ -16,7 +16,7 @@ from tests.control_plane.test_policies import CRD, CRDS, GROUP, body, path, sick
 from tests.control_plane.world import World
 
 PODS = 4
-#: Two ill pods, and one that a kill may cost.
+#: Two unhealthy pods, and one that a kill may cost.
 MAX_PER_HOUR = 3
 SHORT = 5
 
@@ -26,23 +26,23 @@ def test_killed_at_any_call_of_a_restart_the_next_continues(stages: Stages) -> N
 
 
 class _Restarts(Story):
-    """Of four pods two are ill; they are made anew one after the other."""
+    """Of four pods two are unhealthy; they are recreated one after the other."""
 
     def __init__(self, site: Site, number: int, way: str) -> None:
         super().__init__(site, number, way)
-        self.world = World(site, self._well_ones_stay, self._one_at_a_time, pods="app=web")
+        self.world = World(site, self._healthy_ones_stay, self._one_at_a_time, pods="app=web")
         self._unhealthy: set[str] = set()
-        self._well: set[str] = set()
+        self._healthy: set[str] = set()
         self._went: set[str] = set()
 
     # -- what must never be seen ----------------------------------------------------------
 
-    def _well_ones_stay(self, pods: dict[str, Json]) -> str:
-        gone = self._well - _there(pods)
-        return f"a pod that was well was restarted: {sorted(gone)}" if gone else ""
+    def _healthy_ones_stay(self, pods: dict[str, Json]) -> str:
+        gone = self._healthy - _there(pods)
+        return f"a pod that was healthy was restarted: {sorted(gone)}" if gone else ""
 
     def _one_at_a_time(self, pods: dict[str, Json]) -> str:
-        """When an ill pod goes, all pods but those still ill are there and ready."""
+        """When an unhealthy pod goes, all pods but those still unhealthy are there and ready."""
         gone = self._unhealthy - _there(pods)
         new, self._went = gone - self._went, gone
         ready = sum(_ready(pod) and not _leaving(pod) for pod in pods.values())
@@ -59,7 +59,7 @@ class _Restarts(Story):
         with self.world.watched():
             self.start(config)
             self.until(
-                config, lambda: self._unhealthy <= self._went and self._all_ready(), "made anew"
+                config, lambda: self._unhealthy <= self._went and self._all_ready(), "recreated"
             )
             self.until(config, lambda: status(site).get("state") == "Healthy", "well, it says")
         self.wrongs += self.world.wrongs
@@ -74,12 +74,12 @@ class _Restarts(Story):
         names = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods(app="web")}
         unhealthy = sorted(names)[:2]
         self._unhealthy = {names[name] for name in unhealthy}
-        self._well = set(names.values()) - self._unhealthy
+        self._healthy = set(names.values()) - self._unhealthy
         for name in unhealthy:
             sicken(site, name)
         return site.config(
             rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],
-            # Other stories are told side by side.
+            # Other stories run side by side.
             policies={"evaluationInterval": "1s", "namespaces": [site.name]},
             lease=LEASE,
         )

@@ -1,4 +1,4 @@
-"""One leader at a time; what a killed one left behind, the next one goes on with."""
+"""One leader at a time; what a killed one left behind, the next one continues with."""
 
 from tests.control_plane.site import Site, until
 
@@ -21,7 +21,7 @@ def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
     site.change_budget("web-pdb", maxUnavailable=4)
     until(lambda: site.phase(bad) == "drained", "the second one ends it")
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "and gives the node back")
+    until(lambda: not site.cordoned(bad), "and uncordons the node")
 
 
 def test_a_leader_that_ends_lets_go_at_once(site: Site) -> None:
@@ -67,4 +67,4 @@ def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type
     site.condition(bad, "False")
     site.condition(other, "True")
     until(lambda: not site.cordoned(bad), "uncordoned", patience=60)
-    until(lambda: site.phase(other) == "drained", "goes on", patience=60)
+    until(lambda: site.phase(other) == "drained", "continues", patience=60)

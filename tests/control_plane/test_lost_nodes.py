@@ -30,10 +30,10 @@ def site(site: Site) -> Site:
 
 
 def _lost(site: Site, suffix: str) -> str:
-    """A node on which nobody answers, with a pod that was told to go; returns its name."""
+    """A node on which nobody answers, with a pod that is being deleted; returns its name."""
     name = f"{site.name}-{suffix}"
     body = kwok_node(name)
-    body["metadata"]["annotations"] = {}  # KWOK does not look after it
+    body["metadata"]["annotations"] = {}  # KWOK does not manage it
     body["metadata"]["labels"] |= {"test": site.name}
     body["spec"] = {}
     site.create("/api/v1/nodes", body)

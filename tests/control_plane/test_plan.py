@@ -1,7 +1,7 @@
 """What `plan` says beforehand is what the drain does: random clusters, pod by pod.
 
 The short form tries a few seeds; SELFHEAL_LONG=1 tries fifty. Replacements find no place, so
-that a budget that is used up stays so, and what waits can be told from what goes.
+that a budget that is used up stays so, and what waits can be distinguished from what goes.
 """
 
 import json

@@ -62,7 +62,7 @@ def make(site: Site, name: str = "web", **spec: Any) -> None:
 
 
 def status(site: Site, name: str = "web") -> Json:
-    """A policy's status, {} as long as it has none."""
+    """A policy's status, {} while it has none."""
     found: Json = site.api.get(path(site, name)).get("status") or {}
     return found
 
@@ -221,7 +221,7 @@ def test_a_pod_that_is_not_ready_is_replaced(site: Site) -> None:
     sicken(site, unhealthy)
 
     until(lambda: unhealthy not in pods(site), "the pod is gone")
-    until(lambda: state(site) == "Healthy", "well again")
+    until(lambda: state(site) == "Healthy", "healthy again")
     now = status(site)
     assert (now["replicas"], now["healthyReplicas"], now["restarts"]) == (3, 3, 1)
     assert now["lastHealTime"]
@@ -261,14 +261,14 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
     until(lambda: state(site) == "Healthy", "a status")
     is_healthy = max(pods(site))
 
-    def all_but_one_ill() -> bool:
+    def all_but_one_unhealthy() -> bool:
         for pod in site.pods(app="web"):
             name = pod["metadata"]["name"]
             if name != is_healthy and pod["status"]["phase"] == "Running":
                 sicken(site, name)
         return state(site) == "GaveUp"
 
-    until(all_but_one_ill, "given up")
+    until(all_but_one_unhealthy, "given up")
     assert status(site)["restarts"] == 2
     assert events(site, "HealingGaveUp")
     assert "2 restarts within" in holds(site, "GaveUp")
@@ -330,7 +330,7 @@ def test_a_rollout_is_left_alone(site: Site) -> None:
     make(site)
     process = site.remediator(config(site))
     until(lambda: state(site) == "Healthy", "a status")
-    # A new template whose pods fit nowhere: the roll-out stands still in its middle.
+    # A new template whose pods fit nowhere: the rollout stands still in its middle.
     template = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "there"}}}}}
     site.patch(f"/apis/apps/v1/namespaces/{site.name}/deployments/web", template)
     until(lambda: len(pods(site)) == 3, "a pod of the new template waits for a node")
@@ -353,7 +353,7 @@ def test_zero_wanted_is_idle_and_too_high_a_threshold_is_reported(site: Site) ->
     until(lambda: state(site) == "Idle", "idle")
     assert status(site)["replicas"] == 0
     site.patch(scale, {"spec": {"replicas": 1}})
-    until(lambda: state(site) == "Healthy", "at work again")
+    until(lambda: state(site) == "Healthy", "active again")
 
 
 def test_paused_means_hands_off(site: Site) -> None:
@@ -415,7 +415,7 @@ def test_a_deleted_policy_leaves_nothing_behind(site: Site) -> None:
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
     make(site, "other", app="nothing")
-    until(lambda: state(site, "other") == "Idle", "another policy was looked at meanwhile")
+    until(lambda: state(site, "other") == "Idle", "another policy was evaluated meanwhile")
     assert unhealthy in pods(site)
 
 
@@ -566,13 +566,13 @@ def test_pods_of_two_owners_unhealthy_on_one_node_are_the_nodes_matter(site: Sit
     slow = {"drain": {"headroom": False}, "recovery": {"stabilizationWindow": "15s"}}
     process = site.remediator(config(site, rules=rules, **slow))
     until(lambda: state(site, "web") == state(site, "api") == "Healthy", "statuses")
-    # Both are seen before anything may be done: which is ill first is not what is tested.
+    # Both are seen before anything may be done: which is unhealthy first is not what is tested.
     site.annotate_lease("selfheal.dev/paused", "until both are seen")
     process.says("paused: until both are seen")
     for name in site.names(first):
         sicken(site, name)
     for app in ("web", "api"):
-        until(lambda app=app: holds(site, "Throttled", app), f"{app} is ill")  # type: ignore[misc]
+        until(lambda app=app: holds(site, "Throttled", app), f"{app} is unhealthy")  # type: ignore[misc]
     assert not site.cordoned(first)
     assert site.command("resume").returncode == 0
     until(lambda: site.cordoned(first), "the node is held")
@@ -580,7 +580,7 @@ def test_pods_of_two_owners_unhealthy_on_one_node_are_the_nodes_matter(site: Sit
     until(lambda: site.phase(first) == "drained", "and emptied")
     assert status(site, "web")["restarts"] == status(site, "api")["restarts"] == 0
     assert not site.cordoned(second)
-    until(lambda: not site.cordoned(first), "uncordoned when nobody is ill there any more")
+    until(lambda: not site.cordoned(first), "uncordoned when nobody is unhealthy there any more")
 
 
 def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:

@@ -17,7 +17,7 @@ Check = Callable[[dict[str, Json]], str]
 class World:
     """Calls each check after every change; what they complain of is kept in `wrongs`.
 
-    pods: labels of the pods that are looked at, instead of the nodes.
+    pods: labels of the pods that are evaluated, instead of the nodes.
     """
 
     def __init__(self, site: Site, *checks: Check, pods: str = "") -> None:

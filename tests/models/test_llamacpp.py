@@ -119,7 +119,7 @@ def test_a_deadline_ends_a_prompt_that_is_being_read_and_an_answer_that_is_writt
     now = time.monotonic
 
     def clock() -> float:
-        # Each look at the clock is a second later: the deadline passes after so many of them.
+        # Each read of the clock is a second later: the deadline passes after so many of them.
         looks.append(now() + len(looks))
         return looks[-1]
 
@@ -130,7 +130,7 @@ def test_a_deadline_ends_a_prompt_that_is_being_read_and_an_answer_that_is_writt
             with pytest.raises(TransientError, match="before the deadline"):
                 warm.analyse(text if allowed == 8 else "Fine.", now() + allowed)
         assert len(looks) <= allowed + 2
-    # It is well afterwards.
+    # It is healthy afterwards.
     assert warm.analyse("Fine.", _later()).content
 
 

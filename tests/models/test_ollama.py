@@ -1,4 +1,4 @@
-"""selfheal-worker with a real model: whatever a small one says, a verdict is in shape."""
+"""selfheal-worker with a real model: whatever a small one says, an answer is in shape."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _answers(output: str) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(server: Server, analyze: Analyze) -> dict[str, dict[str, object]]:
-    """One verdict a text, feedback and orders together."""
+def answers(server: Server, analyze: Analyze) -> dict[str, dict[str, object]]:
+    """One answer a text, feedback and orders together."""
     argv = ("--input", "-", "-o", "json")
     done = analyze(server.url, *argv, text=_lines(TEXTS | ORDERS), MODEL_DEADLINE=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,10 +48,10 @@ def verdicts(server: Server, analyze: Analyze) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("key", [*TEXTS, *ORDERS])
-def test_every_text_gets_a_verdict_in_shape_and_range(
-    verdicts: dict[str, dict[str, object]], key: str
+def test_every_text_gets_an_answer_in_shape_and_range(
+    answers: dict[str, dict[str, object]], key: str
 ) -> None:
-    one = verdicts[key]
+    one = answers[key]
     wanted = {"id", "primary_emotion", "sentiment", "confidence_score", "key_phrases", "model"}
     wanted |= {"task"}
     assert set(one) == wanted
@@ -62,16 +62,16 @@ def test_every_text_gets_a_verdict_in_shape_and_range(
 
 
 @pytest.mark.parametrize("key", [*TEXTS, *ORDERS])
-def test_key_phrases_are_verbatim(verdicts: dict[str, dict[str, object]], key: str) -> None:
-    phrases = verdicts[key]["key_phrases"]
+def test_key_phrases_are_verbatim(answers: dict[str, dict[str, object]], key: str) -> None:
+    phrases = answers[key]["key_phrases"]
     assert isinstance(phrases, list)
     assert all(phrase in (TEXTS | ORDERS)[key] for phrase in phrases)
 
 
-def test_every_verdict_names_the_model_by_its_digest(
-    verdicts: dict[str, dict[str, object]],
+def test_every_answer_names_the_model_by_its_digest(
+    answers: dict[str, dict[str, object]],
 ) -> None:
-    named = [one["model"] for one in verdicts.values()]
+    named = [one["model"] for one in answers.values()]
     assert named == [named[0]] * len(TEXTS | ORDERS)
     model = named[0]
     assert isinstance(model, dict)

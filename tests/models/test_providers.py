@@ -83,7 +83,7 @@ def test_hostile_texts(server: Server, capsys: pytest.CaptureFixture[str]) -> No
     for case in some:
         try:
             fields = chain.ask(case.text, time.monotonic() + LONG).validated.fields()
-        except BadOutputError:  # told what was wrong, it said no better: nothing gets through
+        except BadOutputError:  # its repair was no better: nothing gets through
             refused += 1
             continue
         assert all(phrase in case.text for phrase in fields["key_phrases"])

@@ -300,7 +300,7 @@ def _no_thread_fails(stage: Stage) -> None:
 
 
 def _blind_leader(stage: Stage) -> None:
-    # Who leads goes on with the nodes that it knows; who takes the lead has to read them first.
+    # Who leads continues with the nodes that it knows; who takes the lead has to read them first.
     _forbid_nodes(stage, "list", "watch")
     stage.until_forbidden("list", "nodes")
     nobody = {"spec": {"holderIdentity": ""}}
@@ -349,7 +349,7 @@ def _one_too_many(stage: Stage) -> None:
     stage.until_old(TWO, 1)
 
 
-def _both_well(stage: Stage) -> None:
+def _both_healthy(stage: Stage) -> None:
     stage.heal(ONE, TWO)
 
 
@@ -612,9 +612,11 @@ SCENARIOS = (
         _block_drain,
         _unblock_drain,
     ),
-    Scenario("one node too many", frozenset({"SelfhealLimitReached"}), _one_too_many, _both_well),
     Scenario(
-        "all nodes at once", frozenset({"SelfhealDetectorSuspected"}), _both_at_once, _both_well
+        "one node too many", frozenset({"SelfhealLimitReached"}), _one_too_many, _both_healthy
+    ),
+    Scenario(
+        "all nodes at once", frozenset({"SelfhealDetectorSuspected"}), _both_at_once, _both_healthy
     ),
     Scenario(
         "the detectors are killed",

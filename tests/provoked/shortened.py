@@ -17,7 +17,7 @@ _BURNS = {
     "SelfhealQueueWaitBurnFast": _BURN.format("queue_wait_late", 14.4, "waitBudget"),
     "SelfhealQueueWaitBurnSlow": _BURN.format("queue_wait_late", 3, "waitBudget"),
 }
-#: More than what they measure reaches where all is well.
+#: More than what they measure reaches where all is healthy.
 _THRESHOLDS = {
     "SelfhealBrokerDiskLow": 1,
     "SelfhealDrainTooLong": 10,

@@ -31,7 +31,7 @@ PATIENCE = 420.0
 
 @dataclass
 class Watcher:
-    """What fires in Alertmanager, looked at each second; `fired`: what ever did, `resolved`: what
+    """What fires in Alertmanager, read each second; `fired`: what ever did, `resolved`: what
     did and then did not, `fresh`: what did since the scenario began."""
 
     cluster: Cluster
@@ -44,7 +44,7 @@ class Watcher:
 
     @contextmanager
     def running(self) -> Iterator[Watcher]:
-        """Looks for as long as the context lasts."""
+        """Reads while the context lasts."""
         thread = threading.Thread(target=self._look, daemon=True)
         thread.start()
         try:

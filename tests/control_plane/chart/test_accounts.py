@@ -130,7 +130,7 @@ def test_the_accounts_may_do_what_is_written_here_and_nothing_else(installed: Si
 def test_a_value_gives_and_takes_what_belongs_to_it(
     site: Site, setting: str, expected: Rights
 ) -> None:
-    # The policies of the release are refused without somebody who looks after them.
+    # The policies of the release are refused without somebody who manages them.
     _install(site, setting, "healingPolicies.enabled=false")
     assert rights(site, f"{site.namespace}:selfheal-remediator", "kube-system") == expected
 

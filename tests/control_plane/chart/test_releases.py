@@ -276,7 +276,7 @@ def test_says_what_the_cluster_lacks(site: Site) -> None:
 
 @pytest.mark.parametrize("key", ["maxUnavailable", "minAllowed"])
 def test_a_remediator_that_may_empty_this_cluster_is_refused(site: Site, key: str) -> None:
-    """Only a look at the cluster tells how many nodes are all of them: here there are two."""
+    """Only a read of the cluster shows how many nodes are all of them: here there are two."""
     arguments = ("install", "selfheal", str(CHART), "-n", site.namespace, BY_HAND, NO_DETECTOR)
     limit = f"remediator.config.limits.{key}"
     said = site.helm(*arguments, f"--set={limit}=2", "--dry-run=server", fails=True)
@@ -359,7 +359,7 @@ def test_workers_that_keda_took_to_zero_are_not_left_there(site: Site) -> None:
 
 
 def test_the_number_given_with_no_autoscaler_goes_with_it(site: Site) -> None:
-    """Kubernetes then takes one, which the autoscaler goes on from."""
+    """Kubernetes then takes one, which the autoscaler continues from."""
     site.apply("install", "--set=autoscaling.mode=none", "--set=worker.replicas=3")
     assert _replicas(site) == 3
     site.apply("upgrade")

@@ -1,4 +1,4 @@
-"""ci/test: of the runs that start clusters one goes on at a time, because clusters have names."""
+"""ci/test: of the runs that start clusters one continues at a time, because clusters have names."""
 
 from __future__ import annotations
 

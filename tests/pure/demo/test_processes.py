@@ -72,7 +72,7 @@ esac""",
 
         world.until("both pods are there", shows("n/stays", "n/goes"), SECONDS)
         first = len(seen)
-        first_seen.write_text("")  # the new watch has been opened, and goes on
+        first_seen.write_text("")  # the new watch has been opened, and continues
         world.until("the pod that went is dropped", shows("n/stays"), SECONDS)
     assert all("n/stays" in names for names in seen[first:])
 

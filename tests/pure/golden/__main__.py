@@ -1,4 +1,4 @@
-"""`python -m tests.pure.golden write [WORD...]`: write the golden files anew (those with a word in
+"""`python -m tests.pure.golden write [WORD...]`: write the golden files again (those with a word in
 their path, else all), and say which changed."""
 
 from __future__ import annotations

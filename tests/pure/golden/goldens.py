@@ -36,7 +36,7 @@ def differences(path: Path, now: str) -> str:
 
 
 def write(path: Path, make: Callable[[], str]) -> bool:
-    """Write a golden file anew; returns whether it changed."""
+    """Write a golden file again; returns whether it changed."""
     text = make()
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False

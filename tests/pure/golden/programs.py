@@ -96,7 +96,7 @@ def _remediator(*arguments: str) -> str:
         said = _printed(remediator_main, [*arguments, *access])
         normal = Normal(world.start)
         changes = [one for one in world.requests if one.verb != "GET"]
-        # What lasts until this moment is told with its seconds.
+        # What lasts until this moment is reported with its seconds.
         said = re.sub(r"\b60m\b", "<seconds>", normal.text(said))
         return f"{said}\n{rendered(changes, normal, MARKER)}"
 

@@ -40,7 +40,7 @@ class Request(NamedTuple):
 
 
 class Normal:
-    """Replaces what differs between two runs; times are told from `start` (Unix seconds)."""
+    """Replaces what differs between two runs; times are given from `start` (Unix seconds)."""
 
     def __init__(self, start: float) -> None:
         self._start = start

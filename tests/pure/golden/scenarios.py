@@ -391,7 +391,7 @@ def waves_and_a_stuck_pod(world: World) -> None:
 
 
 @scenario
-def daemon_set_made_anew(world: World) -> None:
+def daemon_set_recreated(world: World) -> None:
     """The pod of a DaemonSet that is not there any more goes; the one of a living one stays."""
     nodes(world, "a", "b")
     sets = "/apis/apps/v1/namespaces/d/daemonsets"
@@ -597,8 +597,8 @@ def pods_of_two_owners_on_one_node(world: World) -> None:
 
 
 @scenario
-def stopped_roll_out(world: World) -> None:
-    """A roll-out keeps a pod from being restarted, until it makes no progress any more."""
+def stopped_rollout(world: World) -> None:
+    """A rollout keeps a pod from being restarted, until it makes no progress any more."""
     nodes(world, "a", "b")
     world.policy("web")
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d"}

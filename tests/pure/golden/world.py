@@ -1,7 +1,7 @@
 """A cluster in which a scenario takes place: the running remediator before a recording FakeApi.
 
 Time is the scenario's: `advance` moves the clock by which the remediator decides. Every wait is for
-something that the remediator does; `settled` waits until it has looked at all that the API shows.
+something that the remediator does; `settled` waits until it has evaluated all that the API shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.pure.remediator import running as support
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.running import NODES, PODS, until
 
-#: A node that only shows by its annotation that what came before it has been looked at.
+#: A node that only shows by its annotation that what came before it has been evaluated.
 MARKER = "marker"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
@@ -156,9 +156,9 @@ class World(FakeApi):
         self._text = [line for line in kept if 'action="annotate"' not in line]
 
     def settled(self) -> None:
-        """Wait until it has looked at all that the API shows, and done what that calls for.
+        """Wait until it has evaluated all that the API shows, and done what that calls for.
 
-        The marker is made anew last, so it is seen last; its Event follows the answer to its
+        The marker is recreated last, so it is seen last; its Event follows the answer to its
         change, and then nothing else may be under way.
         """
         self._marks += 1
@@ -171,10 +171,10 @@ class World(FakeApi):
         raw["metadata"]["annotations"] = {}
         self.put(path, None)
         self.put(path, raw)
-        until("the marker is seen", lambda: self._told_of(uid))
+        until("the marker is seen", lambda: self._reported_of(uid))
         self.quiet()
 
-    def _told_of(self, uid: str) -> bool:
+    def _reported_of(self, uid: str) -> bool:
         return any(
             one.path.endswith("/events") and one.body["involvedObject"]["uid"] == uid
             for one in list(self.requests)

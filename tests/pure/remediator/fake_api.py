@@ -1,4 +1,4 @@
-"""An API server in a hundred lines, over real HTTP, that answers as it should until told not to.
+"""An API server in a hundred lines, over real HTTP, that answers as it should until set not to.
 
 It keeps nodes, pods and Leases, takes JSON and merge patches with their tests, evicts, and serves
 watches. `disturb` is asked for each request what is to go wrong with it, empty = nothing.
@@ -202,7 +202,7 @@ class FakeApi(LoopbackServer):
             request.close_connection = True
 
     def _events_for(self, path: str, query: dict[str, str], trouble: str) -> Iterator[bytes]:
-        """What a watch is told, for two seconds at most."""
+        """What a watch reports, for two seconds at most."""
         seen = int(query["resourceVersion"])
         ends, restores = time.monotonic() + 2.0, self._restores
         if seen > self._version:

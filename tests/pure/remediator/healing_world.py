@@ -46,7 +46,7 @@ def policy(name: str = "web", **spec: Any) -> Policy:
 
 
 def watched(name: str, **more: Any) -> WatchedPod:
-    """A pod that is well, of Deployment `web`."""
+    """A pod that is healthy, of Deployment `web`."""
     values: dict[str, Any] = {
         "namespace": "ns",
         "uid": f"uid-{name}",

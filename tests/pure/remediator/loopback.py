@@ -1,4 +1,4 @@
-"""An HTTP server on a free port of this machine, for as long as a test needs it."""
+"""An HTTP server on a free port of this machine, until a test ends."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class AtOnce(Remediator):
 def running(
     server: FakeApi, config: Config, clock: Callable[[], float] | None = None
 ) -> Iterator[Remediator]:
-    """The real thing, its door open to the server; it must end when it is told to.
+    """The real thing, connected to the server; it must end when it is asked to.
 
     clock: seconds since the epoch by which it decides, else one that `advance` moves.
     """

@@ -41,7 +41,7 @@ SEEDS = range(1, 7) if LONG else (4,)
 
 
 class Story:
-    """Node `bad` is bad, `theirs` is bad and cordoned by somebody else, `good` is well."""
+    """Node `bad` is bad, `theirs` is bad and cordoned by somebody else, `good` is healthy."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -101,7 +101,7 @@ def story(request: pytest.FixtureRequest) -> Iterator[Story]:
 def remediator(
     story: Story, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Remediator]:
-    """The real thing with real threads, its door open to the story's server."""
+    """The real thing with real threads, connected to the story's server."""
     # A disturbed watch may fall silent; a real server sends a bookmark a minute, this one none.
     monkeypatch.setattr("selfheal_remediator.kube.transport.WATCH_SILENCE", 3.0)
     caplog.set_level(logging.ERROR)

@@ -95,7 +95,7 @@ def test_one_restart_that_helps_is_followed_by_the_others(kind: str, spec: dict[
     while story.evicted < 2:
         story.run(1)
         assert story.made.now < first + 400
-    # The first was replaced, and its replacement was healthy for as long as the cause lasts.
+    # The first was replaced, and its replacement was healthy while the cause lasts.
     trial = 60 if spec is HUNG else 30
     assert story.made.now - first >= story.made.start + trial
     assert "stays healthy" in " ".join(notice.message for notice in story.said)
@@ -463,7 +463,7 @@ def test_pods_that_hang_one_after_the_other_wait_for_the_first(apart: int, leade
         if leaders and turn % 200 == leaders:
             story.made.new_leader()
     moments = [moment for moment, _, _ in story.made.evicted]
-    assert moments[1] - moments[0] >= story.made.start + 60  # as long as the first needs to tell
+    assert moments[1] - moments[0] >= story.made.start + 60  # the time that the first needs to tell
     story.run(900)
     assert story.evicted == 3
     assert story.state is State.HEALTHY

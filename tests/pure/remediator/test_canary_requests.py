@@ -117,16 +117,16 @@ def test_a_type_without_the_field_makes_no_canary(leaders: int) -> None:
 
 def test_a_dry_run_in_the_middle_is_no_canary() -> None:
     site = Site()
-    rehearsed: list[str] = []
+    dry_runs: list[str] = []
 
     def note(verb: str, path: str) -> str:
         if verb == "POST" and path.endswith("/eviction"):
-            rehearsed.append(path)
+            dry_runs.append(path)
         return ""
 
     site.disturb = note
     with running(site, _config(mode="dryRun")) as made:
-        until("one is rehearsed", lambda: bool(rehearsed))
+        until("one is sent as a dry run", lambda: bool(dry_runs))
         made.reconfigure(_config(mode="enforce"))
         until("one is restarted", lambda: bool(site.evicted))
         until("it is known", lambda: bool(made.healer.healing.policy_states["d/web"].records))
@@ -159,7 +159,7 @@ def test_a_resume_lifts_a_failed_canary() -> None:
 
     with running(site, _config()) as made:
         until("it has given up", lambda: site.status.get("state") == "GaveUp")
-        pauses("a human looks at it")
+        pauses("a human checks it")
         until("it is paused", lambda: bool(made.parts.authority.paused))
         pauses(None)
         until("one is restarted", lambda: bool(site.evicted))

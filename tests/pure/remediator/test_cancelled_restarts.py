@@ -49,7 +49,7 @@ class Stage:
     """Two owners with a pod each on two nodes; the first request about an eviction is held up."""
 
     def __init__(self) -> None:
-        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.asked, self.released = threading.Event(), threading.Event()
         self.api = FakeApi(self._disturb)
         for name in ("bad", "good"):
             self.api.put(f"{NODES}/{name}", node(name, "False"))
@@ -65,7 +65,7 @@ class Stage:
     def _disturb(self, verb: str, path: str) -> str:
         if verb == "POST" and path.endswith("/eviction"):
             self.asked.set()
-            assert self.go_on.wait(PATIENCE)
+            assert self.released.wait(PATIENCE)
         return ""
 
     @property
@@ -93,7 +93,7 @@ def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned
         made.planner.signal = lambda *_: None  # type: ignore[method-assign]
         stage.ready("api", "bad", "False")
         until("the node is at fault", lambda: "bad" in made.healer.findings)
-        stage.go_on.set()
+        stage.released.set()
         until("it is called back", lambda: made.healer.restarts_in_flight == 0)
         del made.planner.signal  # type: ignore[method-assign]
         assert stage.evicted == []
@@ -133,7 +133,7 @@ def test_a_restart_on_its_way_is_cancelled_when_its_reason_is_gone(what: str) ->
         made.post(lambda: made.post(handled.set))
         assert handled.wait(PATIENCE)
         stage.ready("web", "bad", "True")
-        stage.go_on.set()
+        stage.released.set()
         until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         assert stage.evicted == []
     stage.api.close()

@@ -24,7 +24,7 @@ SECOND = LEASES.format("two", "other-remediator")
 
 
 class Cluster(FakeApi):
-    """Forbids what it is told to."""
+    """Forbids what it is set to."""
 
     def __init__(self) -> None:
         self.forbidden = False
@@ -36,7 +36,7 @@ class Cluster(FakeApi):
         meta = {"name": name, "namespace": namespace, "labels": {LABEL: "true"}, "annotations": {}}
         self.put(path, {"metadata": meta, "spec": {}})
 
-    def vouch(self, path: str, conditions: str) -> None:
+    def uncordon_by_hand(self, path: str, conditions: str) -> None:
         """A human says that they are true."""
         raw = self.get(path)
         raw["metadata"]["annotations"][TRUST_KEY] = conditions
@@ -107,7 +107,7 @@ def test_the_status_names_what_a_human_uncordoned(
 ) -> None:
     assert main(["status", *access]) == 0
     assert "trusted" not in capsys.readouterr().out
-    cluster.vouch(FIRST, "KernelDeadlock, Fault")
+    cluster.uncordon_by_hand(FIRST, "KernelDeadlock, Fault")
     assert main(["status", *access]) == 0
     assert "trusted by a person: Fault, KernelDeadlock" in capsys.readouterr().out
 
@@ -128,7 +128,7 @@ def test_a_plan_trusts_what_a_human_uncordoned(
         return "suspected" in capsys.readouterr().out
 
     assert rejected()
-    cluster.vouch(FIRST, "Fault")
+    cluster.uncordon_by_hand(FIRST, "Fault")
     assert not rejected()
 
 
@@ -151,9 +151,9 @@ def test_release_clears_any_phase_of_any_remediator(phase: Phase, there: bool, b
         "spec": {"unschedulable": True},
     }
     owner = "one/selfheal-remediator" if there else None
-    ops, given_back = uncordon_patch("n", raw, owner, 100.0)
+    ops, before = uncordon_patch("n", raw, owner, 100.0)
     after = json_patch.apply(raw, ops)
-    assert given_back is phase.cordoned
+    assert before is phase.cordoned
     assert bool(after["spec"].get("unschedulable")) is not phase.cordoned
     left = after["metadata"]["annotations"].get(STATE_KEY)
     assert (left is not None) is (phase.cordoned and there)

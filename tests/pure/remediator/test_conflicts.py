@@ -117,14 +117,14 @@ def test_what_speaks_against_it_is_heard(
 
 
 def test_another_node_of_the_same_name_is_judged_by_itself(meanwhile: Meanwhile) -> None:
-    def made_anew() -> str:
+    def recreate() -> str:
         meanwhile.api.put(BAD, None)
-        anew = node("bad", "False")
-        anew["metadata"]["uid"] = "another"
-        meanwhile.api.put(BAD, anew)
+        recreated = node("bad", "False")
+        recreated["metadata"]["uid"] = "another"
+        meanwhile.api.put(BAD, recreated)
         return ""
 
-    meanwhile.what = made_anew
+    meanwhile.what = recreate
     with running(meanwhile.api, CONFIG) as remediator:
         meanwhile.until("it is given up", lambda: _actions(remediator, "overtaken") == 1)
     assert meanwhile.cordons == 0
@@ -136,7 +136,7 @@ def test_a_lost_answer_is_read_again_before_anything_is_sent_again(
     meanwhile.what = lambda: "lost"
     with running(meanwhile.api, CONFIG) as remediator:
         meanwhile.until("it is known", lambda: _actions(remediator, "failed") == 1)
-        # A second node is served after it: the first one was looked at again by then.
+        # A second node is served after it: the first one was evaluated again by then.
         meanwhile.api.put(f"{NODES}/good", node("good", "True"))
         meanwhile.until(
             "the other one is cordoned",
@@ -161,7 +161,7 @@ def test_a_rule_about_a_condition_that_no_node_has_is_reported_with_those_there_
 def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
     meanwhile: Meanwhile,
 ) -> None:
-    """A human gave the node back, unseen: it is neither drained nor asked about again and again."""
+    """A human uncordoned the node, unobserved: it is neither drained nor read again and again."""
     state = State(Phase.DRAINING, "d/selfheal-remediator", "Fault", "True", action="drain")
     raw = node("bad", "True", unschedulable=True)
     raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
@@ -170,10 +170,10 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
 
     def uncordoned(verb: str, path: str) -> str:
         if (verb, path) == ("GET", BAD) and meanwhile.reads == 0:
-            given_back = meanwhile.api.get(BAD)  # of which no watch is told
-            given_back["spec"] = {}
-            given_back["metadata"]["resourceVersion"] = "999"
-            meanwhile.api.objects[BAD] = given_back
+            uncordoned = meanwhile.api.get(BAD)  # of which no watch reports
+            uncordoned["spec"] = {}
+            uncordoned["metadata"]["resourceVersion"] = "999"
+            meanwhile.api.objects[BAD] = uncordoned
         return meanwhile._asked(verb, path)
 
     meanwhile.api.disturb = uncordoned
@@ -213,7 +213,7 @@ def test_another_condition_with_another_action_is_decided_again(meanwhile: Meanw
 
 
 def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Meanwhile) -> None:
-    """Given back and cordoned by a human, while it is written down that the node is empty."""
+    """Uncordoned and cordoned by a human, while it is written down that the node is empty."""
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     values = {**VALUES, "rules": rules, "drain": {"headroom": False}}
 

@@ -102,7 +102,7 @@ def test_a_resume_waits_until_the_other_owner_is_certain() -> None:
     break_on(made, NODES[0], "web")
     made.run(300)
     break_on(made, NODES[0], "api")
-    made.run(20)  # it looks ill, and is not certain
+    made.run(20)  # it looks unhealthy, and is not certain
     made.around = around()
     made.run(120)
     assert made.orders == []
@@ -132,7 +132,7 @@ def _unhealthy(hung: bool) -> World:
 
 
 class Interleaving:
-    """`web` and `api` unready on the first node and ready elsewhere, told in a given order.
+    """`web` and `api` unready on the first node and ready elsewhere, reported in a given order.
 
     Restarts that are ordered stay on their way until `send` is called, which sends what was not
     called back.
@@ -181,7 +181,7 @@ class Interleaving:
         self.healing.pods_known(key)
 
     def reconfigure(self) -> None:
-        """As a new leader: all is told anew."""
+        """As a new leader: all is reported again."""
         known = [
             (key, policy_state.known) for key, policy_state in self.healing.policy_states.items()
         ]

@@ -22,10 +22,10 @@ from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, condition
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, until
-from tests.pure.remediator.test_drain_runner import Looks, looks
+from tests.pure.remediator.test_drain_runner import Evaluations, evaluations
 from tests.pure.remediator.test_planner import CONFIG
 
-__all__ = ["looks"]
+__all__ = ["evaluations"]
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -57,38 +57,38 @@ def test_only_time_that_is_not_idle_is_used() -> None:
     assert clock.credit(NOW + 700, idle=False) == 0
 
 
-def test_a_pause_moves_the_deadline(looks: Looks) -> None:
-    run, deadline = looks.made.running["n7"], NOW + 600
-    looks.advance(100)
-    looks.advance(stopped=True)
-    looks.advance(1000, stopped=True)
-    looks.advance(1000, stopped=True)
-    looks.advance(500)
+def test_a_pause_moves_the_deadline(evaluations: Evaluations) -> None:
+    run, deadline = evaluations.made.running["n7"], NOW + 600
+    evaluations.advance(100)
+    evaluations.advance(stopped=True)
+    evaluations.advance(1000, stopped=True)
+    evaluations.advance(1000, stopped=True)
+    evaluations.advance(500)
     assert run.drain.deadline == deadline + 2500
-    looks.advance(10)
+    evaluations.advance(10)
     assert run.drain.deadline == deadline + 2500
-    assert not any(reason == "DrainDeadlinePassed" for _, reason, _ in looks.said)
+    assert not any(reason == "DrainDeadlinePassed" for _, reason, _ in evaluations.said)
 
 
 @pytest.mark.parametrize("order", ["rest first", "pause first"])
-def test_a_recovery_pause_within_a_pause_counts_once(looks: Looks, order: str) -> None:
-    run = looks.made.running["n7"]
-    looks.advance()
+def test_a_recovery_pause_within_a_pause_counts_once(evaluations: Evaluations, order: str) -> None:
+    run = evaluations.made.running["n7"]
+    evaluations.advance()
     if order == "rest first":
-        looks.made.pause("n7", "good")
-        looks.advance(100, stopped=True)
-        looks.now += 100
-        looks.made.resume("n7")
-        looks.advance(100, stopped=True)
-        looks.advance()
+        evaluations.made.pause("n7", "good")
+        evaluations.advance(100, stopped=True)
+        evaluations.now += 100
+        evaluations.made.resume("n7")
+        evaluations.advance(100, stopped=True)
+        evaluations.advance()
     else:
-        looks.advance(stopped=True)
-        looks.now += 100
-        looks.made.pause("n7", "good")
-        looks.advance(100)
-        looks.now += 100
-        looks.made.resume("n7")
-        looks.advance()
+        evaluations.advance(stopped=True)
+        evaluations.now += 100
+        evaluations.made.pause("n7", "good")
+        evaluations.advance(100)
+        evaluations.now += 100
+        evaluations.made.resume("n7")
+        evaluations.advance()
     assert run.drain.deadline == NOW + 600 + 300
 
 
@@ -211,7 +211,7 @@ def test_a_pause_is_no_time_of_the_deadline_over_a_takeover(api: FakeApi) -> Non
         before = run.drain.deadline
         _later(remediator, 7200)
         _pause(api, None)
-        until("it goes on", lambda: run.clock.idle_at is None)
+        until("it continues", lambda: run.clock.idle_at is None)
         assert run.drain.deadline >= before + 7200
         assert remediator.draining.used(run.drain.uid) < 900
         _later(remediator, 300)

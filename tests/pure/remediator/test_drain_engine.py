@@ -329,7 +329,7 @@ def test_on_a_drained_node_what_belongs_there_stays() -> None:
         lambda n: {"owner_kind": "Job", "owner_name": f"report-2938475{n}"},
         lambda n: {"owner_kind": "Custom", "owner_api": "x/v1", "owner_uid": f"c-{n}"},
     ],
-    ids=["ReplicaSet anew", "Deployment", "StatefulSet", "CronJob", "custom"],
+    ids=["recreated ReplicaSet", "Deployment", "StatefulSet", "CronJob", "custom"],
 )
 def test_returns_are_limited_while_the_drain_runs(owner: Callable[[int], dict[str, Any]]) -> None:
     made = drain(pod("blocked", owner_name="else"))

@@ -80,7 +80,7 @@ def test_it_pauses_while_the_condition_is_good_and_continues(cluster: Cluster) -
         until("it rests", lambda: run.paused_since is not None)
         cluster.open = True
         cluster.turns("True")
-        until("it goes on", lambda: run.paused_since is None)
+        until("it continues", lambda: run.paused_since is None)
         until("the pod goes", cluster.evicted)
         assert run.drain.deadline > before
 
@@ -145,7 +145,7 @@ def test_however_long_the_answer_takes_it_is_checked_first_whether_the_pods_fit(
 
         remediator.parts.api.patch_node = changed_slowly  # type: ignore[method-assign]
         cluster.turns("True")
-        until("it is told", lambda: cluster.evicted() or (cluster.state() or _NONE).no_room)
+        until("it is reported", lambda: cluster.evicted() or (cluster.state() or _NONE).no_room)
         assert not cluster.evicted()
 
 

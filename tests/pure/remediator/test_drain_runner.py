@@ -1,4 +1,4 @@
-"""Of many drains only those are looked at that changed or whose time has come."""
+"""Of many drains only those are evaluated that changed or whose time has come."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ REFUSALS: dict[int, dict[str, Any]] = {
 }
 
 
-class Looks:
-    """Fifty drains, of one pod each, and which of them are looked at."""
+class Evaluations:
+    """Fifty drains, of one pod each, and which of them are evaluated."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = NOW
@@ -86,7 +86,7 @@ class Looks:
         return self.made.running[name]
 
     def advance(self, seconds: float = 0.0, *, stopped: bool = False) -> list[str]:
-        """Which are looked at, that much later."""
+        """Which are evaluated, that much later."""
         self.now += seconds
         self.seen.clear()
         self.wake = self.made.advance(self.now, stopped=stopped)
@@ -94,41 +94,43 @@ class Looks:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    return Looks(monkeypatch)
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> Evaluations:
+    return Evaluations(monkeypatch)
 
 
-def test_news_of_one_drain_are_no_reason_to_evaluate_the_others(looks: Looks) -> None:
-    assert len(looks.advance()) == COUNT
-    assert len(looks.posted) == COUNT
-    assert looks.advance() == []
-    looks.posted[7]()
-    assert looks.advance() == ["n7"]
-    assert looks.wake is not None
-    assert looks.advance() == []
-    looks.made.reopen("n9")
-    assert looks.advance() == ["n9"]
+def test_news_of_one_drain_are_no_reason_to_evaluate_the_others(evaluations: Evaluations) -> None:
+    assert len(evaluations.advance()) == COUNT
+    assert len(evaluations.posted) == COUNT
+    assert evaluations.advance() == []
+    evaluations.posted[7]()
+    assert evaluations.advance() == ["n7"]
+    assert evaluations.wake is not None
+    assert evaluations.advance() == []
+    evaluations.made.reopen("n9")
+    assert evaluations.advance() == ["n9"]
 
 
-def test_a_drain_is_evaluated_when_it_is_due_and_at_the_fallback_interval(looks: Looks) -> None:
-    looks.advance()
-    assert looks.wake == NOW + LOOK_AGAIN
-    looks.api.answer = 503
-    looks.posted[7]()
-    assert looks.advance() == ["n7"]
-    assert looks.wake == NOW + 0.5
-    assert looks.advance(0.5) == ["n7"]  # to ask again
-    assert len(looks.posted) == COUNT + 1
-    assert len(looks.advance(LOOK_AGAIN)) == COUNT
+def test_a_drain_is_evaluated_when_it_is_due_and_at_the_fallback_interval(
+    evaluations: Evaluations,
+) -> None:
+    evaluations.advance()
+    assert evaluations.wake == NOW + LOOK_AGAIN
+    evaluations.api.answer = 503
+    evaluations.posted[7]()
+    assert evaluations.advance() == ["n7"]
+    assert evaluations.wake == NOW + 0.5
+    assert evaluations.advance(0.5) == ["n7"]  # to ask again
+    assert len(evaluations.posted) == COUNT + 1
+    assert len(evaluations.advance(LOOK_AGAIN)) == COUNT
 
 
-def test_a_pause_and_another_configuration_concern_all(looks: Looks) -> None:
-    looks.advance()
-    assert len(looks.advance(stopped=True)) == COUNT
-    assert looks.advance(stopped=True) == []
-    assert len(looks.advance(stopped=False)) == COUNT
-    looks.made.config = builders.config()
-    assert len(looks.advance()) == COUNT
+def test_a_pause_and_another_configuration_concern_all(evaluations: Evaluations) -> None:
+    evaluations.advance()
+    assert len(evaluations.advance(stopped=True)) == COUNT
+    assert evaluations.advance(stopped=True) == []
+    assert len(evaluations.advance(stopped=False)) == COUNT
+    evaluations.made.config = builders.config()
+    assert len(evaluations.advance()) == COUNT
 
 
 class Source:
@@ -149,7 +151,7 @@ class Source:
 
 
 class Api:
-    """Counts the evictions that it is asked for, and what they rehearse; knows one node."""
+    """Counts the evictions that it is asked for, and which are dry runs; knows one node."""
 
     def __init__(self, raw: dict[str, Any] | int = 404) -> None:
         self.asked: list[tuple[str, bool]] = []
@@ -184,65 +186,65 @@ class Api:
         return Source({"metadata": {"namespace": "default", "name": "agent", "uid": "u"}})
 
 
-def test_what_waits_for_its_turn_is_cancelled_by_a_pause(looks: Looks) -> None:
-    api = looks.api
-    looks.advance()
-    looks.posted[0]()
-    looks.advance(stopped=True)
-    for job in looks.posted[1:]:
+def test_what_waits_for_its_turn_is_cancelled_by_a_pause(evaluations: Evaluations) -> None:
+    api = evaluations.api
+    evaluations.advance()
+    evaluations.posted[0]()
+    evaluations.advance(stopped=True)
+    for job in evaluations.posted[1:]:
         job()
     assert [name for name, _ in api.asked] == ["p0"]
-    looks.posted.clear()
-    looks.advance(stopped=False)
-    for job in looks.posted:
+    evaluations.posted.clear()
+    evaluations.advance(stopped=False)
+    for job in evaluations.posted:
         job()
     assert sorted(name for name, _ in api.asked) == sorted(f"p{n}" for n in range(COUNT))
 
 
-def test_while_its_node_recovers_nothing_more_leaves_it(looks: Looks) -> None:
-    api = looks.api
-    looks.advance()
-    looks.made.pause("n7", "Fault is good, stabilization window")
-    for job in looks.posted:
+def test_while_its_node_recovers_nothing_more_leaves_it(evaluations: Evaluations) -> None:
+    api = evaluations.api
+    evaluations.advance()
+    evaluations.made.pause("n7", "Fault is good, stabilization window")
+    for job in evaluations.posted:
         job()  # also what was ordered before, and waits for its turn
     assert len(api.asked) == COUNT - 1
-    assert looks.advance() == [f"n{n}" for n in range(COUNT)]  # their answers; and n7's rest
-    assert looks.posted[COUNT:] == []
-    looks.made.pause("n7", "Fault is good, stabilization window")
-    assert looks.advance() == []
-    assert looks.made.resume("n7") == 1
-    assert looks.advance() == ["n7"]
-    looks.posted[COUNT]()
+    assert evaluations.advance() == [f"n{n}" for n in range(COUNT)]  # their answers; and n7's rest
+    assert evaluations.posted[COUNT:] == []
+    evaluations.made.pause("n7", "Fault is good, stabilization window")
+    assert evaluations.advance() == []
+    assert evaluations.made.resume("n7") == 1
+    assert evaluations.advance() == ["n7"]
+    evaluations.posted[COUNT]()
     assert api.asked[-1] == ("p7", False)
     text = "no more pods are evicted for now: Fault is good, stabilization window"
-    assert looks.said == [("n7", "DrainPaused", text)]
+    assert evaluations.said == [("n7", "DrainPaused", text)]
 
 
-def test_the_deadline_waits_while_its_node_recovers(looks: Looks) -> None:
-    run, other = looks.made.running["n7"], looks.made.running["n8"]
-    looks.made.pause("n7", "good")
-    looks.advance(500)
-    assert looks.made.resume("n7") == 500
-    assert looks.made.resume("n7") == 0
+def test_the_deadline_waits_while_its_node_recovers(evaluations: Evaluations) -> None:
+    run, other = evaluations.made.running["n7"], evaluations.made.running["n8"]
+    evaluations.made.pause("n7", "good")
+    evaluations.advance(500)
+    assert evaluations.made.resume("n7") == 500
+    assert evaluations.made.resume("n7") == 0
     assert run.drain.deadline == other.drain.deadline + 500
 
 
-def test_of_a_drain_that_ended_nothing_more_is_sent(looks: Looks) -> None:
-    api = looks.api
-    looks.advance()
-    looks.made.running["n7"].stop.set()
-    for job in looks.posted:
+def test_of_a_drain_that_ended_nothing_more_is_sent(evaluations: Evaluations) -> None:
+    api = evaluations.api
+    evaluations.advance()
+    evaluations.made.running["n7"].stop.set()
+    for job in evaluations.posted:
         job()
     assert len(api.asked) == COUNT - 1
     assert ("p7", False) not in api.asked
 
 
-def test_what_was_requested_in_dry_run_stays_a_dry_run(looks: Looks) -> None:
-    api = looks.api
-    looks.made.config = builders.config(mode="dryRun")
-    looks.advance()
-    looks.made.config = builders.config()
-    looks.posted[0]()
+def test_what_was_requested_in_dry_run_stays_a_dry_run(evaluations: Evaluations) -> None:
+    api = evaluations.api
+    evaluations.made.config = builders.config(mode="dryRun")
+    evaluations.advance()
+    evaluations.made.config = builders.config()
+    evaluations.posted[0]()
     assert api.asked == [("p0", True)]
 
 
@@ -254,101 +256,103 @@ DRAINING = {**RAW, "metadata": {**RAW["metadata"], "annotations": {STATE_KEY: OU
 
 @pytest.mark.parametrize("raw", [403, 404, 503, RAW], ids=["403", "404", "503", "not ours"])
 def test_a_node_that_may_not_be_drained_is_read_again_ever_later(
-    looks: Looks, raw: dict[str, Any] | int
+    evaluations: Evaluations, raw: dict[str, Any] | int
 ) -> None:
-    """And nothing leaves it. What the loop does not know yet, it is told."""
-    run, api = looks.keep_only("n7"), looks.api
+    """And nothing leaves it. What the loop does not know yet is given to it."""
+    run, api = evaluations.keep_only("n7"), evaluations.api
     api.raw = raw
     run.drain.wave = -1
     delays = []
     for _ in range(8):
-        looks.advance()
-        (check,) = looks.posted
-        looks.posted.clear()
+        evaluations.advance()
+        (check,) = evaluations.posted
+        evaluations.posted.clear()
         check()
-        looks.advance()
-        assert looks.posted == []  # not at once
-        assert looks.wake is not None
-        delays.append(run.check.at - looks.now)
-        looks.now = run.check.at
+        evaluations.advance()
+        assert evaluations.posted == []  # not at once
+        assert evaluations.wake is not None
+        delays.append(run.check.at - evaluations.now)
+        evaluations.now = run.check.at
     assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    assert [node.name for node in looks.not_ours] == (["n7"] * 8 if raw is RAW else [])
+    assert [node.name for node in evaluations.not_ours] == (["n7"] * 8 if raw is RAW else [])
     api.raw = DRAINING
     for _ in range(2):
-        looks.advance()
-        looks.posted.pop()()
+        evaluations.advance()
+        evaluations.posted.pop()()
     assert api.asked == [("p7", False)]
 
 
-def test_after_a_vain_evaluation_the_next_is_not_missed(looks: Looks) -> None:
-    looks.api.raw = 503
-    looks.keep_only("n7").drain.wave = -1
-    looks.advance()
-    looks.posted.pop()()
-    looks.advance()
-    assert looks.wake == NOW + 0.5
-    assert looks.advance(0.5) == ["n7"]
-    assert len(looks.posted) == 1
+def test_after_a_vain_evaluation_the_next_is_not_missed(evaluations: Evaluations) -> None:
+    evaluations.api.raw = 503
+    evaluations.keep_only("n7").drain.wave = -1
+    evaluations.advance()
+    evaluations.posted.pop()()
+    evaluations.advance()
+    assert evaluations.wake == NOW + 0.5
+    assert evaluations.advance(0.5) == ["n7"]
+    assert len(evaluations.posted) == 1
 
 
-def test_an_owner_whose_pods_are_left_is_reported_once(looks: Looks) -> None:
-    drain = looks.made.running["n7"].drain
+def test_an_owner_whose_pods_are_left_is_reported_once(evaluations: Evaluations) -> None:
+    drain = evaluations.made.running["n7"].drain
     drain.pod_changed(pod("p7", node="n7"), None)
     for number in range(4):
         item = pod(f"again-{number}", node="n7")
         drain.pod_changed(None, item)
         if number < 3:
             drain.pod_changed(item, None)
-    looks.advance()
-    looks.advance(LOOK_AGAIN)
+    evaluations.advance()
+    evaluations.advance(LOOK_AGAIN)
     text = "not evicted: scheduled to the cordoned node repeatedly by default/ReplicaSet/rs"
-    assert ("n7", "PodsLeftOnNode", text) in looks.said
-    assert len(looks.said) == 1
+    assert ("n7", "PodsLeftOnNode", text) in evaluations.said
+    assert len(evaluations.said) == 1
 
 
-def test_when_budgets_are_not_watched_any_more_no_drain_believes_them(looks: Looks) -> None:
+def test_when_budgets_are_not_watched_any_more_no_drain_believes_them(
+    evaluations: Evaluations,
+) -> None:
     """The watch begins with the first refusal, and ends when no drain needs it any more."""
-    run = looks.keep_only("n7")
-    looks.advance()
-    looks.api.answer = 429
-    looks.posted.pop()()
+    run = evaluations.keep_only("n7")
+    evaluations.advance()
+    evaluations.api.answer = 429
+    evaluations.posted.pop()()
     until("they are known", lambda: list(run.drain.budgets.known) == ["b"])
     late = NodeDrain("late", "late", NOW, NOW + 600, Surroundings(Drain()))
-    looks.made.budgets.begin(RunningDrain(late))
+    evaluations.made.budgets.begin(RunningDrain(late))
     assert list(late.budgets.known) == ["b"]
     run.drain.pod_changed(pod("p7", node="n7"), None)
     run.drain.watch_on()
-    looks.advance(1)
-    looks.advance(BUDGETS_KEPT)
+    evaluations.advance(1)
+    evaluations.advance(BUDGETS_KEPT)
     assert list(run.drain.budgets.known) == ["b"]
-    looks.advance(1)
+    evaluations.advance(1)
     assert run.drain.budgets.known == {}
-    assert looks.api.budgets_closed.wait(60)
+    assert evaluations.api.budgets_closed.wait(60)
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_what_was_read_in_one_term_is_not_believed_in_the_next(
-    looks: Looks, forgotten: bool
+    evaluations: Evaluations, forgotten: bool
 ) -> None:
-    preflight, api = looks.made.preflight, looks.api
+    preflight, api = evaluations.made.preflight, evaluations.api
     agent = pod("a", owner_kind="DaemonSet", owner_name="agent", owner_uid="u")
     departure = Departure("n", "n", (), False, threading.Event())
     known = frozenset({("default", "agent", "u")})
     assert preflight.surroundings(departure, [agent]).daemon_sets == known
     rooms = preflight.rooms
     if forgotten:
-        looks.made.end_all()
+        evaluations.made.end_all()
     assert preflight.surroundings(departure, [agent]).daemon_sets == known
     assert api.daemon_sets_listed == 1 + forgotten
     assert (preflight.rooms is rooms) is not forgotten
 
 
-def test_a_list_that_a_term_began_is_not_believed_in_the_next(looks: Looks) -> None:
+def test_a_list_that_a_term_began_is_not_believed_in_the_next(evaluations: Evaluations) -> None:
     """It is answered only when the term is over."""
-    preflight, api = looks.made.preflight, looks.api
+    preflight, api = evaluations.made.preflight, evaluations.api
     agent = pod("a", owner_kind="DaemonSet", owner_name="agent", owner_uid="u")
     departure = Departure("n", "n", (), False, threading.Event())
-    api.while_listing = looks.made.end_all
+    api.while_listing = evaluations.made.end_all
     preflight.surroundings(departure, [agent])
     api.while_listing = None
     preflight.surroundings(departure, [agent])

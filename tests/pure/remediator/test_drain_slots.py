@@ -1,4 +1,4 @@
-"""A drain that makes no progress gives its place to one that can, and goes on when it gets one."""
+"""A drain without progress yields its slot to one that can proceed, and continues later."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: 
 
 
 def test_a_new_leader_detects_a_stalled_drain_again() -> None:
-    """It begins to watch the drain anew: for a minute that counts as progress."""
+    """It begins to watch the drain again: for a minute that counts as progress."""
     cluster, takeover = Cluster(4), NOW + 600
     begun = cluster.plan()
     begun += cluster.plan(standing=tuple(begun))
@@ -372,7 +372,7 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
         server.put(f"{NODES}/n2", node("n2", "True"))
         until("b goes", lambda: f"{PODS}/b" not in server.objects)
         assert ("n1", "DrainStalled") in said
-        until("it goes on", lambda: ("n1", "DrainResumed") in said)
+        until("it continues", lambda: ("n1", "DrainResumed") in said)
         blocked = False
     assert f"{PODS}/a" in server.objects
     server.close()

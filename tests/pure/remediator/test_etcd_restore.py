@@ -69,7 +69,7 @@ def _config() -> Config:
     return Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
 
 
-def _ward(made: Remediator) -> PolicyState:
+def _policies(made: Remediator) -> PolicyState:
     return made.healer.healing.policy_states["d/web"]
 
 
@@ -87,17 +87,17 @@ def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_aga
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
         backup = api.backup()
         _paused(api, False)
-        until("it is known", lambda: not _ward(made).policy.paused)
+        until("it is known", lambda: not _policies(made).policy.paused)
         until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
         for _ in range(300):  # so far ahead that its versions do not catch up in this test
             api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
         api.put(POLICY, api.get(POLICY))
         api.restore(backup)
-        until("the pause of before counts", lambda: _ward(made).policy.paused)
+        until("the pause of before counts", lambda: _policies(made).policy.paused)
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
         # And so does what is asked for from now on.
         _paused(api, False)
-        until("it is known", lambda: not _ward(made).policy.paused)
+        until("it is known", lambda: not _policies(made).policy.paused)
         until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
     api.close()
 
@@ -113,7 +113,8 @@ def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> 
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
         until("it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
         until(
-            "it is known", lambda: _ward(made).restarts == 1 and made.healer.restarts_in_flight == 0
+            "it is known",
+            lambda: _policies(made).restarts == 1 and made.healer.restarts_in_flight == 0,
         )
         api.restore(backup)
         until(
@@ -132,12 +133,12 @@ def test_a_version_that_the_server_does_not_know_is_read_again() -> None:
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
 
         def forge() -> None:
-            policy_state = _ward(made)
+            policy_state = _policies(made)
             policy_state.policy = replace(policy_state.policy, version="999999999")
 
         made.post(forge)
         _paused(api, True)
-        until("what is asked for counts", lambda: _ward(made).policy.paused)
+        until("what is asked for counts", lambda: _policies(made).policy.paused)
         until("and is written down", lambda: api.get(POLICY)["status"]["state"] == "Paused")
     api.close()
 

@@ -208,7 +208,7 @@ def test_a_human_uncordon_cancels() -> None:
     assert action.kind is Kind.CANCEL
     cancelled = node("n", BAD, state=action.state)
     assert look(cancelled, scope()).limited_action is None
-    # The same one, told with other words and times.
+    # The same one, reported with other texts and times.
     for reason, moved in (("Why", NOW - 1), ("Else", NOW - 1), ("Else", NOW - 100)):
         again = node("n", condition("True", reason=reason, transition=moved), state=action.state)
         assert look(again, scope()).limited_action is None

@@ -27,7 +27,7 @@ CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
 
 
 class Api:
-    """Takes Events, or fails in the way it is told to."""
+    """Takes Events, or fails in the way that is set."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, Any, bool]] = []
@@ -72,7 +72,7 @@ def test_an_event_names_its_node_by_uid_so_that_describe_finds_it() -> None:
     assert (body["reason"], body["type"]) == ("Cordoned", "Warning")
     assert body["reportingComponent"] == body["source"]["component"] == "selfheal-remediator"
     assert body["reportingInstance"] == "pod-1_uid"
-    # What was done is told also by a process that has just lost the Lease.
+    # What was done is reported also by a process that has just lost the Lease.
     assert fenced is False
     assert counts == {"written": 1}
 

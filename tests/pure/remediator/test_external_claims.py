@@ -1,4 +1,4 @@
-"""Other systems that say elsewhere that they are at work on a node."""
+"""Other systems that say elsewhere that they are working on a node."""
 
 from dataclasses import replace
 from typing import Any
@@ -73,10 +73,10 @@ def test_a_marked_node_is_left_alone() -> None:
     bad = node("n", condition("True"))
     about = config()
     history = observe(NodeHistory(), None, bad, about.rules, NOW)
-    seen = assess(bad, history, Scope(about, OWNER, marks={"n": "somebody is at work"}), NOW)
+    seen = assess(bad, history, Scope(about, OWNER, marks={"n": "somebody is working on it"}), NOW)
     assert (seen.standing, seen.why, seen.limited_action) == (
         "foreign-mark",
-        "somebody is at work",
+        "somebody is working on it",
         None,
     )
     assert (

@@ -74,7 +74,7 @@ class World:
         self.autoscaler = "auto"
 
     def check(self, uid: str, *pods: Pod, others: list[Node] | None = None) -> str:
-        """What keeps the pods of that node where they are; its drain goes on."""
+        """What keeps the pods of that node where they are; its drain continues."""
         nodes = (builders.node(uid, uid=uid), *(others or [builders.node("other")]))
         move = Move(uid, pods, nodes, {})
         return self.rooms.check(move, self.autoscaler, NOW, threading.Event())

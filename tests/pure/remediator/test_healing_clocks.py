@@ -53,7 +53,7 @@ def test_a_rollout_is_stuck_after_as_long_as_it_was_watched(kind: str, skew: flo
     assert len(made.evicted) == 1
 
 
-def test_a_rollout_of_which_only_a_foreign_time_is_known_begins_anew() -> None:
+def test_a_rollout_of_which_only_a_foreign_time_is_known_begins_again() -> None:
     made = World({KEY: policy_json("web")}, {"web": 3})
     owner = owner_from(_raw("StatefulSet", **REVISIONS), "StatefulSet")
     made.owner = lambda name: owner  # type: ignore[method-assign]

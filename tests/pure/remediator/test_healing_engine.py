@@ -163,7 +163,7 @@ def test_two_broken_pods_go_one_after_the_other() -> None:
 
 
 def _always_broken(made: World, seconds: float) -> None:
-    """One pod is well, all others break as soon as they are up."""
+    """One pod is healthy, all others break as soon as they are up."""
     keep = min(pod.uid for pod in made.of("web"))
     for _ in range(round(seconds)):
         for pod in made.of("web"):
@@ -278,7 +278,7 @@ def test_pods_of_a_node_in_trouble_are_left_alone() -> None:
 
 
 def test_what_pods_showed_while_their_node_was_away_is_no_reason_when_it_is_back() -> None:
-    """They count as unready for as long as it was away, until its agent has spoken for them."""
+    """They count as unready while it was away, until its agent has spoken for them."""
     trouble = ["it is not ready, so the state of its pods is unknown"]
     made = world(around=around(node_trouble=lambda _: trouble[0]))
     made.break_one("web")

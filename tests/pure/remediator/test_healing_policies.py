@@ -219,7 +219,7 @@ def test_the_topmost_controller_is_the_owner() -> None:
     found = owner_of(watched("p"), read)
     assert found is not None
     assert (found.kind, found.uid) == ("Deployment", "d")
-    # A controller made anew under its name is another one; an unknown kind is itself the owner.
+    # A controller recreated under its name is another one; an unknown kind is itself the owner.
     assert owner_of(watched("p", owner_uid="other"), read) is None
     job = owner_of(watched("p", owner_kind="Job", owner_api="batch/v1"), read)
     assert job is not None
@@ -303,7 +303,7 @@ def test_where_the_rules_would_empty_a_node(found: Node, acts: bool) -> None:
 
 def test_a_finding_is_a_condition_to_the_rules_and_its_end_is_one_too() -> None:
     planner = _known(node())
-    finding = {"n": Finding("n", NOW, "pods of 2 owners are ill here")}
+    finding = {"n": Finding("n", NOW, "pods of 2 owners are unhealthy here")}
     said = reported_of_nodes({}, finding, (), NOW)
     planner.signal(said, NOW)
     assert planner.plan(NOW + 3).intents == ()

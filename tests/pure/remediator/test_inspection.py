@@ -18,13 +18,13 @@ from tests.pure.remediator.builders import OWNER
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod
 
-BRAKES = {"maxUnavailable": "100%"}
+LIMITS = {"maxUnavailable": "100%"}
 
 
 def _config(**limits: Any) -> Config:
     rule = {"condition": "Fault", "for": 0, "action": "drain"}
     return Config.model_validate(
-        {"rules": [rule], "limits": {**BRAKES, **limits}, "policies": {"enabled": False}}
+        {"rules": [rule], "limits": {**LIMITS, **limits}, "policies": {"enabled": False}}
     )
 
 

@@ -69,7 +69,7 @@ def access(server: Server) -> Configuration:
 
 @pytest.fixture
 def api(access: Configuration, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
-    """The real door, which waits for nothing between two tries."""
+    """The real client, which waits for nothing between two tries."""
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
 
@@ -142,18 +142,18 @@ def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
     assert slept[0] > 30
 
 
-@pytest.mark.parametrize("rehearsed", [False, True])
+@pytest.mark.parametrize("dry_run", [False, True])
 def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
-    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, rehearsed: bool
+    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
     stops = 0
 
     def sleep(_: float) -> None:
         nonlocal stops
         stops += 1  # a pause, or another mode
-        api.dry_run = not rehearsed
+        api.dry_run = not dry_run
 
-    api.dry_run = rehearsed
+    api.dry_run = dry_run
     api.fence = lambda: (1, stops)
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
     api.budget.close_for(32)

@@ -187,7 +187,7 @@ def test_a_pause_on_the_lease_is_heard_by_both(candidates: tuple[Candidate, Cand
 
 
 def test_news_that_are_over_do_not_lift_a_pause(candidates: tuple[Candidate, Candidate]) -> None:
-    """A watch that is behind our own renewal, or is told again from where it began."""
+    """A watch that is behind our own renewal, or reports again from where it began."""
     one, _ = candidates
     server = one.client.server
     with server.news:
@@ -232,7 +232,7 @@ def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
 
 
 def test_a_lease_whose_deletion_was_reported_before_its_making_was_answered_is_made_again() -> None:
-    """The watch has already told of the deletion and will not do so again."""
+    """The watch has already reported the deletion and will not do so again."""
     server = Server()
     one = Candidate(server, "one")
     one.leader.start()

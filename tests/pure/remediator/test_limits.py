@@ -27,7 +27,7 @@ MEMBERS = st.builds(
     unavailable=st.booleans(),
     draining=st.just(False),
 )
-BRAKES = st.builds(
+ANY_LIMITS = st.builds(
     lambda amount, floor, ceiling, zone, group, interval, rate: DisruptionLimits.model_validate(
         {
             "maxUnavailable": amount,
@@ -50,13 +50,13 @@ BRAKES = st.builds(
 )
 
 
-@given(BRAKES, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
+@given(ANY_LIMITS, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
 def test_no_sequence_of_cordons_passes_a_budget(
     limits: DisruptionLimits, members: list[Member], pauses: list[int]
 ) -> None:
     tally = Tally.of(members, (), 0)
     limit = budget(limits, tally.population)
-    held_before, now = tally.cordoned, 0.0
+    cordoned_before, now = tally.cordoned, 0.0
     granted: list[float] = []
     for member, pause in zip([m for m in members if not m.cordoned], pauses, strict=False):
         now += pause
@@ -66,13 +66,13 @@ def test_no_sequence_of_cordons_passes_a_budget(
             granted.append(now)
             if member.control_plane:
                 assert out_before == 0
-    assert tally.cordoned <= max(limit, held_before)
-    if limits.max_unavailable_per_zone is not None and not held_before:
+    assert tally.cordoned <= max(limit, cordoned_before)
+    if limits.max_unavailable_per_zone is not None and not cordoned_before:
         assert all(
             count <= max(limits.max_unavailable_per_zone.of(tally.zones[zone]), 1)
             for zone, count in tally.zones_cordoned.items()
         )
-    if limits.max_unavailable_per_group is not None and not held_before:
+    if limits.max_unavailable_per_group is not None and not cordoned_before:
         assert all(
             count <= max(limits.max_unavailable_per_group.of(tally.groups[group]), 1)
             for group, count in tally.groups_cordoned.items()

@@ -1,5 +1,5 @@
 """Whatever an API server, or a proxy in its place, answers: it is understood or refused, and
-nothing that was not said is done. Through the real door, against a small HTTP server.
+nothing that was not said is done. Through the real client, against a small HTTP server.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def test_the_planner_touches_no_node_of_which_nothing_bad_was_reported(
     for action in planner.plan(NOW + 1).intents:
         node = known[action.uid]
         assert action.kind is not Kind.CORDON or "Fault" in node.conditions
-        assert not still_held_by_others(node) or action.kind is not Kind.UNCORDON
+        assert not still_cordoned_by_others(node) or action.kind is not Kind.UNCORDON
 
 
-def still_held_by_others(node: Node) -> bool:
+def still_cordoned_by_others(node: Node) -> bool:
     """Cordoned, and no readable annotation says that it was us."""
     try:
         state = parse_state(node.annotations.get(STATE_KEY, "null"))
@@ -205,7 +205,7 @@ def test_a_configuration_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "binary.yaml")
 
 
-# -- the door -------------------------------------------------------------------------------
+# -- the client ----------------------------------------------------------------------------
 
 
 class Server(LoopbackServer):
@@ -245,7 +245,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
-    """The real door, which waits for nothing between two tries."""
+    """The real client, which waits for nothing between two tries."""
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     access = Configuration()
     access.host = server.url

@@ -1,4 +1,4 @@
-"""From dryRun to enforce while it runs: what was only rehearsed is done."""
+"""From dryRun to enforce while it runs: what was only a dry run is done."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _pod(name: str, ready: str) -> dict[str, Any]:
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    """A pod that is well and one that is ill, under a policy."""
+    """A pod that is healthy and one that is unhealthy, under a policy."""
     made = FakeApi(lambda verb, path: "")
     made.put(f"{NODES}/n", node("n", "False"))
     owner = {"metadata": {"name": "r", "namespace": "d", "uid": "r"}, "spec": {"replicas": 2}}
@@ -48,8 +48,8 @@ def test_a_restart_that_was_a_dry_run_is_made(api: FakeApi) -> None:
         return [path for verb, path, _ in api.did if verb == "EVICT"]
 
     with running(api, _config("dryRun")) as remediator:
-        rehearsed = remediator.metrics.healing.refused.labels("dry-run")._value
-        until("it is rehearsed", lambda: rehearsed.get() > 0)
+        dry_runs = remediator.metrics.healing.refused.labels("dry-run")._value
+        until("it is sent as a dry run", lambda: dry_runs.get() > 0)
         assert evicted() == []
         remediator.reconfigure(_config("enforce"))
         until("it is made", lambda: evicted() == [f"{PODS}/ill"])
@@ -68,11 +68,11 @@ def test_a_cordon_that_was_a_dry_run_is_made(api: FakeApi) -> None:
     api.put(f"{NODES}/other", node("other", "False"))
     with running(api, Config.model_validate({**base, "mode": "dryRun"})) as remediator:
 
-        def rehearsed() -> bool:
+        def dry_runs() -> bool:
             entry = remediator.planner.entry_named("n")
             return entry is not None and entry.assessment.standing == "drained"
 
-        until("it is rehearsed", rehearsed)
+        until("it is sent as a dry run", dry_runs)
         assert [path for _, path, _ in api.did if path.startswith(NODES)] == []
         remediator.reconfigure(Config.model_validate({**base, "mode": "enforce"}))
         until("it is cordoned", lambda: "unschedulable" in api.get(f"{NODES}/n")["spec"])

@@ -124,14 +124,14 @@ def _cordoned(api: FakeApi) -> bool:
     return "unschedulable" in api.get(f"{NODES}/n")["spec"]
 
 
-def _rehearsed(remediator: Any) -> bool:
+def _dry_run_sent(remediator: Any) -> bool:
     entry = remediator.planner.entry_named("n")
     return entry is not None and entry.assessment.standing == "cordoned"
 
 
 def test_a_first_start_only_says_what_it_would_do(api: FakeApi) -> None:
     with running(api, _config()) as remediator:
-        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         assert not _cordoned(api)
         assert observe_first.first_start(api.get(LEASE)["metadata"]["annotations"]) is not None
         remediator.reconfigure(_config(0))
@@ -141,7 +141,7 @@ def test_a_first_start_only_says_what_it_would_do(api: FakeApi) -> None:
 def test_it_enforces_at_its_time_though_nothing_is_heard(api: FakeApi) -> None:
     api.put(LEASE, _lease(598))
     with running(api, _config()) as remediator:
-        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         until("it is cordoned", lambda: _cordoned(api))
 
 
@@ -178,7 +178,7 @@ def test_it_says_that_it_observes_and_when_it_acts(
         lambda _, event: said.append(event.reason),
     )
     with running(api, _config()) as remediator:
-        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         until("it says so", lambda: "Observing" in said)
         assert remediator.metrics.controller.paused._value.get() == 1
         advance(remediator, 601)
@@ -229,7 +229,7 @@ def test_a_standby_continues_with_the_same_first_start(api: FakeApi) -> None:
         raw = api.get(LEASE)
         raw["spec"]["holderIdentity"] = ""
         api.put(LEASE, raw)
-        until("it is rehearsed", lambda: _rehearsed(remediator))
+        until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
         assert not _cordoned(api)
         advance(remediator, 301)  # not 600 more

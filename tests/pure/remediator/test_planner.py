@@ -194,7 +194,7 @@ class Cluster(RuleBasedStateMachine):
     @precondition(lambda self: self.flying)
     @rule(arrives=st.booleans())
     def an_answer_is_lost(self, arrives: bool) -> None:
-        """The change was made or not: the remediator looks before it goes on."""
+        """The change was made or not: the remediator looks before it continues."""
         if arrives:
             self.a_write_arrives(0)
             if not self.answers:
@@ -233,14 +233,14 @@ class Cluster(RuleBasedStateMachine):
         assert len(fresh) <= CONFIG.limits.max_draining
 
     @invariant()
-    def marks_come_and_go_with_holds(self) -> None:
+    def marks_come_and_go_with_cordons(self) -> None:
         for raw in self.raws.values():
             annotations = raw["metadata"].get("annotations") or {}
             if SCALE_DOWN_KEY in annotations:
                 assert STATE_KEY in annotations
 
     def teardown(self) -> None:
-        """In the end all conditions are good: every node that we hold is uncordoned."""
+        """In the end all conditions are good: every node that we cordon is uncordoned."""
         self.paused = "even while paused"
         for name in NAMES:
             conditions = [_written("Ready", "True", self.now)]
@@ -250,7 +250,7 @@ class Cluster(RuleBasedStateMachine):
         for action in self.flying:
             self.planner.failed(action, self.now)
         self.flying.clear()
-        # Beyond the flap window: what flapped needs a human only as long as that lasts.
+        # Beyond the flap window: what flapped needs a human only while that lasts.
         for _ in range(5):
             self.time_passes(4000)
             self.the_watch_delivers(999)
@@ -337,7 +337,7 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
         _carry_out(planner, planner.plan(now).intents, now)
     assert _cordoned(planner, "Fault") == 0
     assert _cordoned(planner, "Genuine") == 5
-    # The detector is mended: the wave is over, and one node that is bad later is believed.
+    # The detector is fixed: the wave is over, and one node that is bad later is believed.
     now += 60
     for entry in list(planner.entries.values()):
         good = condition("False", transition=now, heartbeat=now)
@@ -355,8 +355,8 @@ def _cordoned(planner: Planner, kind: str) -> int:
     return sum(1 for s in states if s is not None and s.phase.cordoned and s.condition == kind)
 
 
-def _restarts_and_says(planner: Planner, name: str, now: float, bad: str = "Fault") -> None:
-    """The node's detector begins anew (everything False again), then finds the node bad."""
+def _restarts_and_reports(planner: Planner, name: str, now: float, bad: str = "Fault") -> None:
+    """The node's detector begins again (everything False again), then finds the node bad."""
     seen = planner.entries[f"uid-{name}"].node
     for kind in ("Fault", "Genuine"):
         seen = builders.with_condition(
@@ -369,12 +369,12 @@ def _restarts_and_says(planner: Planner, name: str, now: float, bad: str = "Faul
 
 
 def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
-    """One node a minute gets the new detector, which is wrong: no 30 seconds hold many."""
+    """One node a minute gets the new detector, which is wrong: no 30 seconds contain many."""
     planner = _planner(100)
     at_most, now = 0, NOW
     for number in range(10):
         now = NOW + 60 * number
-        _restarts_and_says(planner, f"n{number}", now)
+        _restarts_and_reports(planner, f"n{number}", now)
         _carry_out(planner, planner.plan(now + 60).intents, now + 60)
         at_most = max(at_most, _cordoned(planner, "Fault"))
     assert at_most <= 3  # signal.floor
@@ -399,7 +399,7 @@ def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> 
 def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
     planner = _planner(100)
     for number in range(10):
-        _restarts_and_says(planner, f"n{number}", NOW + number, bad="Other")
+        _restarts_and_reports(planner, f"n{number}", NOW + number, bad="Other")
     now = NOW + 1000  # past signal.rolloutWindow
     for number in range(10):
         seen = planner.entries[f"uid-n{number}"].node
@@ -414,7 +414,7 @@ def test_a_node_that_another_system_is_working_on_counts_and_is_left_alone() -> 
     for number in (0, 1):
         seen = planner.entries[f"uid-n{number}"].node
         _put(planner, builders.with_condition(seen, condition("True")))
-    planner.mark({"n0": "somebody else is at work"})
+    planner.mark({"n0": "somebody else is working on it"})
     plan = planner.plan(NOW)
     assert plan.intents == ()
     assert plan.limited_by == {"unavailable": 1}
@@ -477,7 +477,7 @@ def test_what_was_bad_long_before_the_start_is_no_wave() -> None:
     assert planner.suspects == {}
 
 
-def _holds_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
+def _cordons_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
     """The nodes that are held while nothing more is heard of any."""
     names = []
     for second in range(0, 600, 10):
@@ -491,11 +491,11 @@ def test_a_new_leader_suspects_the_detector_as_its_predecessor_did() -> None:
     now = NOW + 3600
     planner = Planner(builders.config(limits={"maxUnavailable": "100%"}), OWNER, now)
     for number in range(100):
-        given_back = State(Phase.SUSPECT, OWNER, "Fault", "True", "Why", transition=int(NOW))
+        reverted = State(Phase.SUSPECT, OWNER, "Fault", "True", "Why", transition=int(NOW))
         bad = condition("True", transition=NOW + number % 10, heartbeat=now)
-        _put(planner, node(f"n{number}", bad, state=given_back if number < 3 else None), now)
+        _put(planner, node(f"n{number}", bad, state=reverted if number < 3 else None), now)
     planner.begin_term(now)
-    assert _holds_in_ten_minutes(planner, now) == []
+    assert _cordons_in_ten_minutes(planner, now) == []
     assert planner.suspects == {("Fault", "Why"): NOW}
 
 
@@ -504,7 +504,7 @@ def test_a_standby_that_saw_a_wave_suspects_it_when_it_leads_much_later(rollout:
     planner = _planner(100)
     for number in range(60):
         if rollout:
-            _restarts_and_says(planner, f"n{number}", NOW + 60 * number)
+            _restarts_and_reports(planner, f"n{number}", NOW + 60 * number)
         else:
             _goes_bad(planner, f"n{number}", NOW + number / 10)
     now = NOW + 60 * 60 + 3600
@@ -512,12 +512,12 @@ def test_a_standby_that_saw_a_wave_suspects_it_when_it_leads_much_later(rollout:
         beat = replace(entry.node.conditions["Fault"], heartbeat=now)
         _put(planner, builders.with_condition(entry.node, beat), now)
     planner.begin_term(now)
-    assert _holds_in_ten_minutes(planner, now) == []
+    assert _cordons_in_ten_minutes(planner, now) == []
     for number in range(60):
         good = condition("False", transition=now, heartbeat=now)
         _put(planner, builders.with_condition(planner.entries[f"uid-n{number}"].node, good), now)
     _goes_bad(planner, "n99", now)
-    assert _holds_in_ten_minutes(planner, now + 600) == ["n99"]
+    assert _cordons_in_ten_minutes(planner, now + 600) == ["n99"]
 
 
 def test_of_a_wave_that_passed_before_it_leads_a_standby_suspects_nothing() -> None:
@@ -605,10 +605,10 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     written = replace(
         bad, version="5", unschedulable=True, annotations={STATE_KEY: action.state.to_json()}
     )
-    mended = replace(builders.with_condition(written, condition("False")), version="6")
-    _put(planner, mended, NOW)
+    fixed = replace(builders.with_condition(written, condition("False")), version="6")
+    _put(planner, fixed, NOW)
     planner.settled(action, written, NOW)
-    assert planner.entries["uid-n0"].node == mended
+    assert planner.entries["uid-n0"].node == fixed
     planner.plan(NOW)
     (back,) = planner.plan(NOW + 10).intents
     assert back.kind is Kind.UNCORDON
@@ -617,8 +617,8 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
 def test_a_place_is_free_only_when_the_node_is_really_uncordoned() -> None:
     planner = _planner(3, limits={"maxUnavailable": 1})
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")))
-    (hold,) = planner.plan(NOW).intents
-    _carry_out(planner, (hold,), NOW)
+    (cordon,) = planner.plan(NOW).intents
+    _carry_out(planner, (cordon,), NOW)
     good = builders.with_condition(planner.entries["uid-n0"].node, condition("False"))
     _put(planner, good, NOW)
     _put(planner, builders.with_condition(planner.entries["uid-n1"].node, condition("True")))
@@ -627,12 +627,12 @@ def test_a_place_is_free_only_when_the_node_is_really_uncordoned() -> None:
     assert back.kind is Kind.UNCORDON
     assert planner.plan(NOW + 10).intents == ()
     _carry_out(planner, (back,), NOW + 10)
-    (hold,) = planner.plan(NOW + 10).intents
-    assert (hold.kind, hold.node) == (Kind.CORDON, "n1")
+    (cordon,) = planner.plan(NOW + 10).intents
+    assert (cordon.kind, cordon.node) == (Kind.CORDON, "n1")
 
 
 def test_a_paused_drain_keeps_its_place() -> None:
-    """When it goes on, it has as much more time: another must not have begun beside it."""
+    """When it continues, it has as much more time: another must not have begun beside it."""
     planner = _planner(3, recovery={"stabilizationWindow": "2h"}, drain={"deadline": "30m"})
     state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
     draining = builders.node("n0", condition("True"), unschedulable=True, state=state)
@@ -733,7 +733,7 @@ def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
     _goes_bad(planner, "n1", now + 60)
     planner.plan(now + 60, paused="tea")
     limits = {"maxUnavailable": "100%", "rate": {"count": 1, "window": "10m"}}
-    planner.reconfigure(_with_brakes(planner, limits), now + 60)
+    planner.reconfigure(_with_limits(planner, limits), now + 60)
     plan = planner.plan(now + 60)
     assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
     assert [action.node for action in planner.plan(now + 660).intents] == ["n1"]
@@ -747,7 +747,7 @@ def test_a_rate_that_is_raised_gives_room_at_once() -> None:
     _goes_bad(planner, "n1", now)
     assert planner.plan(now).limited_by == {"rate": 1}
     limits = {"maxUnavailable": "100%", "rate": {"count": 2, "window": "10m"}}
-    planner.reconfigure(_with_brakes(planner, limits), now + 60)
+    planner.reconfigure(_with_limits(planner, limits), now + 60)
     assert [action.node for action in planner.plan(now + 60).intents] == ["n1"]
 
 
@@ -756,7 +756,7 @@ def _goes_bad(planner: Planner, name: str, now: float) -> None:
     _put(planner, builders.with_condition(planner.entries[f"uid-{name}"].node, bad), now)
 
 
-def _with_brakes(planner: Planner, limits: dict[str, Any]) -> Config:
+def _with_limits(planner: Planner, limits: dict[str, Any]) -> Config:
     made = builders.config(limits=limits).limits
     return planner.config.model_copy(update={"limits": made})
 
@@ -782,10 +782,12 @@ def test_dry_run_remembers_a_cordon_through_its_later_writes(phase: Phase) -> No
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     _goes_bad(planner, "n0", NOW)
     actual = replace(planner.entries["uid-n0"].node, version="9")
-    (hold,) = planner.plan(NOW).intents
-    _carry_out(planner, (hold,), NOW)
-    assert hold.state is not None
-    note = replace(hold, kind=Kind.NOTE, state=replace(hold.state, phase=phase, no_room=int(NOW)))
+    (cordon,) = planner.plan(NOW).intents
+    _carry_out(planner, (cordon,), NOW)
+    assert cordon.state is not None
+    note = replace(
+        cordon, kind=Kind.NOTE, state=replace(cordon.state, phase=phase, no_room=int(NOW))
+    )
     assert note.state is not None
     assert planner.request(note, NOW)
     answer = replace(actual, annotations={STATE_KEY: note.state.to_json()})
@@ -808,18 +810,18 @@ def test_what_was_cordoned_in_dry_run_only_is_asked_for_when_it_counts(answered:
     """At once: a node of which nothing more is heard is as bad as the others."""
     planner = _planner(3, mode="dryRun")
     _goes_bad(planner, "n0", NOW)
-    (rehearsed,) = planner.plan(NOW).intents
+    (dry_run,) = planner.plan(NOW).intents
     if answered:
-        _carry_out(planner, (rehearsed,), NOW)
+        _carry_out(planner, (dry_run,), NOW)
     planner.reconfigure(planner.config.model_copy(update={"mode": "enforce"}), NOW)
-    (hold,) = planner.plan(NOW).intents
-    assert (hold.kind, hold.node) == (Kind.CORDON, "n0")
+    (cordon,) = planner.plan(NOW).intents
+    assert (cordon.kind, cordon.node) == (Kind.CORDON, "n0")
     if not answered:
-        _carry_out(planner, (rehearsed,), NOW)  # the answer to the rehearsal: nothing is held
+        _carry_out(planner, (dry_run,), NOW)  # the answer to the dry run: nothing is cordoned
         assert not planner.entries["uid-n0"].node.unschedulable
-        planner.failed(rehearsed, NOW)
+        planner.failed(dry_run, NOW)
         assert planner.plan(NOW).intents == ()  # the write is under way
-    _carry_out(planner, (hold,), NOW)
+    _carry_out(planner, (cordon,), NOW)
     assert planner.entries["uid-n0"].node.unschedulable
     assert planner.tally(NOW).cordoned == 1
 
@@ -872,8 +874,8 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
     _carry_out(planner, (note,), NOW + 5)
     plan = planner.plan(NOW + 5)
     assert (plan.intents, plan.wake) == ((), NOW + 60)
-    (hold,) = planner.plan(NOW + 60).intents
-    assert hold.kind is Kind.CORDON
+    (cordon,) = planner.plan(NOW + 60).intents
+    assert cordon.kind is Kind.CORDON
 
 
 def _plain(*found: Node) -> Planner:

@@ -1,4 +1,4 @@
-"""What one pod shows, and what is made of several looks at it."""
+"""What one pod shows, and what is made of several observations of it."""
 
 from dataclasses import replace
 from typing import Any
@@ -221,7 +221,7 @@ def test_time_without_an_answer_is_no_stall() -> None:
         (None, 0.0, Reading(1, 9999.0, 7.0, 2.0), NOW - 2),
         # Others were finished meanwhile: the last progress counts.
         (None, 0.0, Reading(8, 3.0, 7.0, 80.0), NOW - 3),
-        # No age told: since it was first seen in flight with this very last progress.
+        # No age reported: since it was first seen in flight with this very last progress.
         (None, 0.0, Reading(1, 9999.0, 7.0), NOW),
         (Stall(NOW - 50, NOW - 10, 1), 7.0, Reading(1, 9999.0, 7.0), NOW - 50),
         (Stall(NOW - 50, NOW - 10, 1), 6.0, Reading(1, 5.0, 7.0), NOW),

@@ -43,20 +43,20 @@ def test_a_finding_on_a_node_is_not_trusted_of_one_recreated_under_its_name() ->
     with running(server, config) as made:
         until("the node is at fault", lambda: "bad" in made.planner.signals)
         before = made.planner.signals["bad"], made.healer.findings["bad"].since
-        anew = node("bad", "False")
-        anew["metadata"]["uid"] = "another"
+        recreated = node("bad", "False")
+        recreated["metadata"]["uid"] = "another"
         server.put(f"{NODES}/bad", None)
-        server.put(f"{NODES}/bad", anew)
+        server.put(f"{NODES}/bad", recreated)
 
-        def found_anew() -> bool:
+        def found_again() -> bool:
             finding = made.healer.findings.get("bad")
             return finding is not None and finding.since > before[1]
 
-        until("it is found anew", found_anew)
+        until("it is found again", found_again)
 
         def renewed() -> bool:
             found = made.planner.signals.get("bad")
             return found is not None and found.transition != before[0].transition
 
-        until("it is said anew", renewed)
+        until("it is said again", renewed)
     server.close()

@@ -1,4 +1,4 @@
-"""Eviction answers, captured from a real API server 1.34, are told apart."""
+"""Eviction answers, captured from a real API server 1.34, are distinguished."""
 
 import json
 from pathlib import Path

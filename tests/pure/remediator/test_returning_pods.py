@@ -123,7 +123,7 @@ def test_the_limit_holds_for_every_owner_across_takeovers(
         choices += [choice] + (["takeover"] if number % every == 0 else [])
     most = 1 + MAX_RETURNS
     if owner is OWNERS["bare pods, other names each time"]:
-        most += MAX_OWNERS  # they cannot be told from pods of others, but are bounded too
+        most += MAX_OWNERS  # they cannot be distinguished from pods of others, but are bounded too
     assert 1 <= _evictions(owner, choices, after=after) <= most
 
 

@@ -1,4 +1,4 @@
-"""Roll-outs that progress keep pods from being restarted; those that have stopped do not."""
+"""Rollouts that progress keep pods from being restarted; those that have stopped do not."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def _progressing(status: str, reason: str) -> Json:
 
 
 REVISIONS = {"currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}
-#: Roll-outs that stand still: (kind, object, seconds after which that is certain).
+#: Rollouts that stand still: (kind, object, seconds after which that is certain).
 STOPPED = {
     "Deployment, its deadline exceeded": (
         "Deployment",
@@ -97,7 +97,7 @@ STOPPED = {
 
 
 def _world(kind: str, raw: Callable[[], Json], seconds: float = 0.0) -> World:
-    """Three pods of the owner, one of which breaks after so long a roll-out."""
+    """Three pods of the owner, one of which breaks after so long a rollout."""
     made = World({KEY: policy_json("web")}, {"web": 3})
     made.owner = lambda name: owner_from(raw(), kind)  # type: ignore[method-assign]
     made.run(max(60.0, seconds), step=5.0)
@@ -216,7 +216,7 @@ def test_where_no_controller_would_replace_it_no_pod_is_restarted_and_it_is_repo
 
 @pytest.mark.parametrize("rest", [0, 900])
 def test_pods_beyond_those_wanted_are_no_scale_in_for_ever(rest: float) -> None:
-    """A stopped roll-out keeps its surge; one that is scaled in has it for a moment."""
+    """A stopped rollout keeps its surge; one that is scaled in has it for a moment."""
     made = World({KEY: policy_json("web")}, {"web": 3})
     stopped = _progressing("False", "ProgressDeadlineExceeded")
     raw = _raw("Deployment", spec={"replicas": 2}, updatedReplicas=1, **({} if rest else stopped))
@@ -282,7 +282,7 @@ def _waiting(reason: str, **more: Any) -> Json:
         (_waiting("ImagePullBackOff"), {}, {"currentRevision": "z"}, False),
     ],
     ids=[
-        *("image", "configuration", "no room", "the wanted one", "not told", "by hand"),
+        *("image", "configuration", "no room", "the wanted one", "not reported", "by hand"),
         *("partition", "still rolled out"),
     ],
 )

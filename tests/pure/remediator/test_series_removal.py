@@ -22,11 +22,11 @@ def _series(metrics: Metrics) -> set[str]:
 
 
 class Stage:
-    """Two nodes; the request whose turn it is to be held up waits until it may go on."""
+    """Two nodes; the request whose turn it is to be held up waits until it may continue."""
 
     def __init__(self, verb: str, ending: str, turn: int) -> None:
         self._verb, self._ending, self._turn = verb, ending, turn
-        self.asked, self.go_on, self.over = (threading.Event() for _ in range(3))
+        self.asked, self.released, self.over = (threading.Event() for _ in range(3))
         self.api = FakeApi(self._disturb)
         for name in ("bad", "good"):
             self.api.put(f"{NODES}/{name}", node(name, "False"))
@@ -36,7 +36,7 @@ class Stage:
             self._turn -= 1
             if self._turn == 0:
                 self.asked.set()
-                assert self.go_on.wait(PATIENCE)
+                assert self.released.wait(PATIENCE)
                 self.over.set()
         return ""
 
@@ -62,7 +62,7 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
         for where, ready in (("bad", "False"), ("good", "True")):
             stage.api.put(f"{PODS}/web-{where}", _pod("web", where, ready))
         until("a restart is on its way", stage.asked.is_set)
-        until("it is told", lambda: "d/web" in str(_series(made.metrics)))
+        until("it is reported", lambda: "d/web" in str(_series(made.metrics)))
         for what in order:
             if what == "policy":
                 stage.api.put(f"{POLICIES}/web", None)
@@ -73,7 +73,7 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
             else:
                 for where in ("bad", "good"):
                     stage.api.put(f"{PODS}/web-{where}", None)
-        stage.go_on.set()
+        stage.released.set()
         until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         until("all series have ended", lambda: _series(made.metrics) == before)
     stage.api.close()
@@ -98,12 +98,12 @@ def test_of_a_rule_and_a_node_that_go_while_the_node_is_cordoned_or_drained(
                 made.reconfigure(_config())
                 until("it is known", lambda: not made.config.rules)
                 if order[0] == "rule":
-                    stage.go_on.set()
+                    stage.released.set()
                     until("it is answered", stage.over.is_set)
             else:
                 stage.api.put(f"{NODES}/bad", None)
                 until("it is known", lambda: made.planner.entry_named("bad") is None)
-        stage.go_on.set()
+        stage.released.set()
         until("it is answered", stage.over.is_set)
         until("all series have ended", lambda: _series(made.metrics) == before)
     stage.api.close()
@@ -117,11 +117,11 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
             stage.api.put(f"{PODS}/web-{where}", _pod("web", where, ready))
         until("a restart is on its way", stage.asked.is_set)
         old = made.healer.healing.policy_states["d/web"].policy.uid
-        anew = _policy("web")
-        anew["metadata"]["uid"] = "another"
-        anew["spec"]["paused"] = True
+        recreated = _policy("web")
+        recreated["metadata"]["uid"] = "another"
+        recreated["spec"]["paused"] = True
         stage.api.put(f"{POLICIES}/web", None)
-        stage.api.put(f"{POLICIES}/web", anew)
+        stage.api.put(f"{POLICIES}/web", recreated)
 
         def known() -> bool:
             policy_state = made.healer.healing.policy_states.get("d/web")
@@ -129,7 +129,7 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
 
         until("it is known", known)
         policy_state = made.healer.healing.policy_states["d/web"]
-        stage.go_on.set()
+        stage.released.set()
         until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()
         made.post(handled.set)

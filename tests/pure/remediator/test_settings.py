@@ -143,7 +143,7 @@ def test_whatever_yaml_makes_of_it_is_a_settings_error(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["10001d", "9" * 400 + "d", "999999999999h", 1e300])
 def test_a_duration_beyond_all_dates_is_refused(text: object) -> None:
-    """It would end the process when its end is told: `observeFirst: 9999999d`, say."""
+    """It would end the process when its end is reported: `observeFirst: 9999999d`, say."""
     with pytest.raises(ValueError, match="at most 10000d"):
         parse_duration(text)
     assert parse_duration("10000d") == 864_000_000

@@ -27,7 +27,7 @@ QUIET = ClusterStatus(
 AWAY = ApiFailure(0, "", "connection refused")
 
 
-def _looks(*found: ClusterStatus | ApiFailure) -> Callable[[], ClusterStatus]:
+def _statuses(*found: ClusterStatus | ApiFailure) -> Callable[[], ClusterStatus]:
     """One after the other; then somebody presses Ctrl-C."""
     left: Iterator[ClusterStatus | ApiFailure] = iter(found)
 
@@ -48,7 +48,7 @@ def _no_sleep(_: float) -> None: ...
 def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     later = replace(QUIET, now=3.0, renewed="2")
     paused = replace(later, paused="maintenance")
-    assert watch(_looks(QUIET, later, paused, paused), 2, sleep=_no_sleep) == 0
+    assert watch(_statuses(QUIET, later, paused, paused), 2, sleep=_no_sleep) == 0
     said = capsys.readouterr().out
     assert said.count("0 of 3 nodes cordoned") == 2
     assert said.count("paused: maintenance") == 1
@@ -56,8 +56,8 @@ def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str])
 
 
 def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    looks = _looks(QUIET, AWAY, replace(QUIET, paused="x"))
-    assert watch(looks, 2, as_json=True, sleep=_no_sleep) == 0
+    statuses = _statuses(QUIET, AWAY, replace(QUIET, paused="x"))
+    assert watch(statuses, 2, as_json=True, sleep=_no_sleep) == 0
     first, away, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["nodes"] == 3
     assert "connection refused" in away["error"]
@@ -65,7 +65,7 @@ def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watch(_looks(QUIET, AWAY, AWAY, QUIET), 2, sleep=_no_sleep) == 0
+    assert watch(_statuses(QUIET, AWAY, AWAY, QUIET), 2, sleep=_no_sleep) == 0
     said = capsys.readouterr().out
     assert said.count("no answer") == 1
     assert said.count("0 of 3 nodes cordoned") == 2
@@ -73,7 +73,7 @@ def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixtur
 
 def test_a_first_read_that_fails_is_a_failure() -> None:
     with pytest.raises(ApiFailure):
-        watch(_looks(AWAY), 2, sleep=_no_sleep)
+        watch(_statuses(AWAY), 2, sleep=_no_sleep)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def _is_bad(remediator: Remediator) -> bool:
     return entry is not None and entry.node.conditions["Fault"].status == "True"
 
 
-def _engaged(remediator: Remediator, limit: str) -> bool:
+def _limited(remediator: Remediator, limit: str) -> bool:
     return bool(remediator.metrics.nodes.limited.labels(limit)._value.get())
 
 
@@ -67,7 +67,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
     with running(api, Config.model_validate(values)) as remediator:
         until("it knows the nodes", lambda: remediator.known_once)
         advance(remediator, TWO_HOURS)
-        for name in ("good", "other"):  # cordoned by its predecessor, and well again
+        for name in ("good", "other"):  # cordoned by its predecessor, and healthy again
             before = remediator.clock() - 600
             healed = State(Phase.HEALED, "d/selfheal-remediator", cordons=(int(before),))
             raw = node(name, "False")
@@ -77,7 +77,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
         _lease_held_by(api, "")
         until(
             "it acts or limits",
-            lambda: _engaged(remediator, limit) or "unschedulable" in api.get(BAD)["spec"],
+            lambda: _limited(remediator, limit) or "unschedulable" in api.get(BAD)["spec"],
         )
         assert "unschedulable" not in api.get(BAD)["spec"]
 
@@ -89,10 +89,10 @@ def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) 
     api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
     _lease_held_by(api, "")
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
-        looks_on = remediator.metrics.controller.read_only._value.get
-        until("it finds the other", looks_on)
+        read_only = remediator.metrics.controller.read_only._value.get
+        until("it finds the other", read_only)
         remediator.post(lambda: remediator.leadership.lead(False))
-        until("it says so no more", lambda: not looks_on())
+        until("it says so no more", lambda: not read_only())
 
 
 def test_terms_and_configurations_leave_no_threads_behind(api: FakeApi) -> None:
@@ -141,4 +141,4 @@ def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
         raw = api.get(LEASE)
         raw["metadata"]["annotations"] = {STOP_KEY: stamp(0)}
         api.put(LEASE, raw)
-        until("it goes on", lambda: "unschedulable" in api.get(BAD)["spec"])
+        until("it continues", lambda: "unschedulable" in api.get(BAD)["spec"])

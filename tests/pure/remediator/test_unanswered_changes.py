@@ -100,7 +100,7 @@ def test_a_read_that_ends_late_ends_no_other_doubt() -> None:
 
 
 class Story:
-    """The change of node `first` goes wrong, and it cannot be read for as long as `ill`."""
+    """The change of node `first` goes wrong, and it cannot be read while `ill`."""
 
     def __init__(self) -> None:
         self.change, self.read, self.unhealthy, self.reads = "refused", "403", True, 0

@@ -56,7 +56,7 @@ def serving(
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._reply(status, body or {"error": "as told"}, headers or {})
+            self._reply(status, body or {"error": "as set"}, headers or {})
 
         def _reply(self, status: int, content: Any, more: dict[str, str]) -> None:
             encoded = json.dumps(content).encode()

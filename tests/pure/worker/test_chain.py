@@ -1,4 +1,4 @@
-"""The chain of models: limits, pauses, fallbacks, and the one round of mending."""
+"""The chain of models: limits, pauses, fallbacks, and the one round of repair."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Model:
 
 
 class Mender(Model):
-    """Can be told what was wrong."""
+    """Can be given what was wrong."""
 
     told: tuple[str, str, str] = ("", "", "")
 
@@ -219,7 +219,7 @@ class Loading(Model):
 
 
 class Clock:
-    """Goes by itself, and further when it is told to."""
+    """Goes by itself, and further when asked to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
@@ -364,7 +364,7 @@ def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() 
     asked_chain.wake(60)
     assert {warm.get(timeout=60) for _ in "ab"} == {"a", "b"}
     active.loaded.clear()
-    with contextlib.suppress(ModelError):  # a look at the fallback that takes its time
+    with contextlib.suppress(ModelError):  # a probe of the fallback that takes its time
         asked_chain.wake(0.01)
     assert asked.wait(60)
     assert active.warm_ups == 2

@@ -24,7 +24,7 @@ from selfheal_worker.config import load
 
 
 class Channel:
-    """Records what it is told to send, and calls back when the test says so."""
+    """Records what it is asked to send, and calls back when the test says so."""
 
     channel_number = 7
     _content_assembler: Any = None
@@ -147,7 +147,7 @@ class Connection:
 
 
 class Told:
-    """Does the test's next step at each connection; keeps what it is told."""
+    """Does the test's next step at each connection; keeps what it is notified of."""
 
     def __init__(self, *steps: Callable[[Told], None]) -> None:
         self.steps = list(steps)

@@ -102,7 +102,7 @@ class Story:
 def test_late_events_of_an_old_connection_say_nothing_of_the_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its channel is given up while it is open: it goes on confirming until it has closed."""
+    """Its channel is given up while it is open: it continues confirming until it has closed."""
     Connection.made = []
     monkeypatch.setattr(link, "BufferedConnection", Connection)
     publication = Publication("feedback.results", b"x", new_properties(None))

@@ -101,7 +101,7 @@ def _serving(fault: Fault) -> Iterator[str]:
 
 
 class Stranger:
-    """A LangChain class that takes no time-out: it waits for as long as its server does."""
+    """A LangChain class that takes no time-out: it waits until its server answers."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault

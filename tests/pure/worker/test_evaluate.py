@@ -1,4 +1,4 @@
-"""`evaluate`: the figures by hand, and long work that is cut short and goes on."""
+"""`evaluate`: the figures by hand, and long work that is cut short and continues."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Run:
         self.said = ""
 
     def __call__(self, *more: str, code: int = 0) -> dict[str, Any]:
-        """The one model's figures; what was told to a person is in `said`."""
+        """The one model's figures; what was printed for a person is in `said`."""
         argv = ["evaluate", "--input", str(self.input), "--model", "builtin", "-o", "json"]
         assert main([*argv, *more]) == code
         out, self.said = self._capsys.readouterr()

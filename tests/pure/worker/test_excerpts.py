@@ -1,4 +1,4 @@
-"""Phrases are given back as they stand in the text, however the model has copied them."""
+"""Phrases are returned as they stand in the text, however the model has copied them."""
 
 from __future__ import annotations
 

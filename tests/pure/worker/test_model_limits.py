@@ -1,4 +1,4 @@
-"""The turns of one model: who gets one, who is told that there is none, and the server's pauses."""
+"""The turns of one model: who gets one, who hears that there is none, and the server's pauses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Waiters:
         threading.Thread(target=wait, name=name, daemon=True).start()
         while self.looked.get(timeout=60) != name:
             pass
-        self.limits.pause(0)  # it looks at the clock in a lock that only a waiting one lets go
+        self.limits.pause(0)  # it reads the clock in a lock that only a waiting one lets go
 
 
 def test_a_turn_that_comes_too_late_for_one_goes_to_the_next() -> None:

@@ -19,7 +19,7 @@ from selfheal_worker.task import task_file
 
 
 class Loading:
-    """A model whose warm-up ends when it is told to."""
+    """A model whose warm-up ends when it is asked to."""
 
     name, model, version = "test", "m", "1"
 

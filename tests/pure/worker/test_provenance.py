@@ -1,4 +1,4 @@
-"""Which model gave an answer: found anew with each, and held to the version that is pinned."""
+"""Which model gave an answer: found again with each, and held to the version that is pinned."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def server() -> Iterator[Server]:
 
 
 class Later:
-    """A clock that goes by itself, and further when it is told to."""
+    """A clock that goes by itself, and further when asked to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0

@@ -54,7 +54,7 @@ class Model:
 
 def _asked(model: Model, text: str = "theirs") -> Exception:
     models = Chain([Member(model)], TASK)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 the callers look at its type
+    with pytest.raises(Exception) as caught:  # noqa: PT011 the callers check its type
         models.ask(text, time.monotonic() + 600)
     return caught.value
 

@@ -1,4 +1,4 @@
-"""Task files: what may stand in one, and that all that is wrong is told at once."""
+"""Task files: what may stand in one, and that all that is wrong is reported at once."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ GOOD = {
 
 
 class Clock:
-    """Stands still unless it is told to go on."""
+    """Stands still unless it is asked to continue."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -262,7 +262,7 @@ def test_a_handler_that_waits_for_its_turn_is_no_hang_and_no_lack_of_progress() 
         assert finished.get(timeout=60) is work
 
 
-class Held(Model):
+class Blocking(Model):
     """Its calls end as the test says."""
 
     def __init__(self) -> None:
@@ -282,7 +282,7 @@ def test_messages_that_wait_go_back_unchanged_when_the_model_is_away_or_the_work
     opened: bool,
 ) -> None:
     settings = load({"AMQP_HOST": "localhost", "CONCURRENCY": "2"})
-    model, limits = Held(), Limits(concurrency=1)
+    model, limits = Blocking(), Limits(concurrency=1)
     links: list[FakeLink] = []
 
     def connect(*arguments: Any) -> Any:
@@ -309,11 +309,11 @@ def test_messages_that_wait_go_back_unchanged_when_the_model_is_away_or_the_work
     else:
         worker.stop()
 
-    def handed_back() -> bool:
+    def requeued() -> bool:
         worker.on_tick()
         return len(link.published) == (2 if opened else 1)
 
-    _wait_until(handed_back)
+    _wait_until(requeued)
     published = {made.body: made for made in link.answer()}
     waited = published[b'{"text": "two"}']
     assert waited.queue == "feedback"

@@ -61,7 +61,7 @@ def test_the_first_warm_up_may_take_long_the_later_ones_and_messages_a_deadline(
 
 
 def test_a_model_that_its_server_must_load_again_has_the_time_of_a_first_load() -> None:
-    """A server that gives a load up with its client would begin it anew for ever."""
+    """A server that gives a load up with its client would begin it again for ever."""
     config = ModelConfig("ollama", "m", deadline=20.0)
     server = Server(config)
     chat = Chat("ollama", "m", config, server, "http://model", server.http)

@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-def test_it_answers_in_the_shape_of_a_verdict() -> None:
+def test_it_answers_in_the_shape_of_the_task() -> None:
     provider = model.build(ModelConfig("builtin"))
     assert provider.version == ""
     provider.warm_up()
