@@ -68,7 +68,7 @@ def waits_for_its_duration(world: World) -> None:
 
 
 @scenario
-def annotate_only(world: World) -> None:
+def observe_only(world: World) -> None:
     nodes(world, "a", "b")
     with world.running({"rules": [{"condition": "Fault", "for": 0, "action": "observe"}]}):
         world.node("a", "True")

@@ -131,7 +131,7 @@ def test_a_stale_signal_is_not_believed() -> None:
     assert (seen.limited_action, seen.rejected) == (None, "stale-heartbeat")
 
 
-def test_annotate_only_notes_once() -> None:
+def test_observe_notes_once() -> None:
     about = scope(rule(action="observe"))
     action = look(node("n", BAD), about).action
     assert action is not None
