@@ -9,7 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from selfheal_remediator.kube.objects import Node
 
@@ -39,34 +51,61 @@ class Phase(Enum):
         return self in (Phase.CORDONED, Phase.DRAINING, Phase.DRAINED)
 
 
+def _name(field: str) -> str:
+    """What a field of State is called in the annotation."""
+    return "bootID" if field == "boot_id" else to_camel(field)
+
+
+def _pairs(counts: object) -> object:
+    """JSON has counts by name, State pairs."""
+    if not isinstance(counts, dict):
+        raise PydanticCustomError("counts", "Input should be an object of counts")
+    return tuple(counts.items())
+
+
+def _encodable(text: str) -> str:
+    """JSON may contain lone surrogates, logs may not. Raises UnicodeEncodeError."""
+    text.encode()
+    return text
+
+
+# Nothing is taken for another type: true is no number, and 5 no text.
+_Text = Annotated[str, Strict(), AfterValidator(_encodable)]
+_Flag = Annotated[bool, Strict()]
+_Count = Annotated[int, Strict()]
+_Seconds = Annotated[_Count, Field(ge=-MAX_SECONDS, le=MAX_SECONDS)]
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Content of the annotation. Times are seconds since the epoch, whole seconds."""
 
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=_name)
+
     phase: Phase
-    by: str
-    condition: str = ""
-    status: str = ""
-    reason: str = ""
-    action: str = ""
-    latched: bool = False
-    transition: int = 0
-    first_seen: int = 0
-    since: int = 0
-    drain_started: int = 0
+    by: _Text = ""
+    condition: _Text = ""
+    status: _Text = ""
+    reason: _Text = ""
+    action: _Text = ""
+    latched: _Flag = False
+    transition: _Seconds = 0
+    first_seen: _Seconds = 0
+    since: _Seconds = 0
+    drain_started: _Seconds = 0
     #: Seconds of the drain's deadline that were used when this was written.
-    drain_used: int = 0
-    no_room: int = 0
-    boot_id: str = ""
-    scale_down_mark: bool = False
+    drain_used: _Seconds = 0
+    no_room: _Seconds = 0
+    boot_id: _Text = ""
+    scale_down_mark: _Flag = False
     #: Which rule `first_seen` is about (Rule.mark); empty = not written down.
-    rule: str = ""
+    rule: _Text = ""
     #: When it was reported that nothing but a human can end this, 0 = it was not.
-    reported: int = 0
-    cordons: tuple[int, ...] = ()
+    reported: _Seconds = 0
+    cordons: tuple[_Seconds, ...] = ()
     #: How often owners put pods here despite the cordon, and up to which pod (see returns.py).
-    returns: tuple[tuple[str, int], ...] = ()
-    returned: str = ""
+    returns: Annotated[tuple[tuple[_Text, _Count], ...], BeforeValidator(_pairs)] = ()
+    returned: _Text = ""
 
     def to_json(self) -> str:
         """Compact JSON of at most 1 KiB: the reason is shortened, the returns are combined
@@ -100,53 +139,16 @@ class State:
         return replace(self, reason=self.reason[:low])
 
     def _dump(self) -> str:
-        raw: dict[str, Any] = {"v": SCHEMA_VERSION, "phase": self.phase.value}
-        for field, name in _NAMES.items():
-            value = getattr(self, field)
-            if value:
-                raw[name] = list(value) if isinstance(value, tuple) else value
+        raw = _ADAPTER.dump_python(self, mode="json", by_alias=True, exclude_defaults=True)
+        raw.pop("returns", None)
+        raw.pop("returned", None)
         if self.phase.cordoned and self.returns:
             # Of this occurrence only: a node that is uncordoned has no cordon to come back past.
             raw["returns"], raw["returned"] = dict(self.returns), self.returned
-        return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps({"v": SCHEMA_VERSION, **raw}, separators=(",", ":"), ensure_ascii=False)
 
 
-_NAMES = {
-    "by": "by",
-    "condition": "condition",
-    "status": "status",
-    "reason": "reason",
-    "action": "action",
-    "latched": "latched",
-    "transition": "transition",
-    "first_seen": "firstSeen",
-    "since": "since",
-    "drain_started": "drainStarted",
-    "drain_used": "drainUsed",
-    "no_room": "noRoom",
-    "boot_id": "bootID",
-    "scale_down_mark": "scaleDownMark",
-    "rule": "rule",
-    "reported": "reported",
-    "cordons": "cordons",
-}
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("by", "condition", "status", "reason", "action", "boot_id", "rule"), str),
-    "returned": str,
-    **dict.fromkeys(("latched", "scale_down_mark"), bool),
-    **dict.fromkeys(("transition", "first_seen", "since", "drain_started", "no_room"), int),
-    "drain_used": int,
-    "reported": int,
-}
-
-
-def _can_be_written(text: str) -> bool:
-    """Whether the text is valid UTF-8: JSON may contain lone surrogates, logs may not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+_ADAPTER = TypeAdapter(State)
 
 
 class Unreadable(ValueError):
@@ -163,32 +165,24 @@ def parse_state(text: str) -> State:
         version = raw.get("v") if isinstance(raw, dict) else None
         raise Unreadable(f"schema version {version!r}, this version reads {SCHEMA_VERSION}")
     try:
-        phase = Phase(raw.get("phase"))
-    except ValueError as error:
-        raise Unreadable(f"unknown phase {raw.get('phase')!r}") from error
-    values: dict[str, Any] = {}
-    for field, kind in _TYPES.items():
-        name = _NAMES.get(field, field)
-        value = raw.get(name, kind())
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise Unreadable(f"{name} is {value!r}, expected {kind.__name__}")
-        if isinstance(value, str) and not _can_be_written(value):
-            raise Unreadable(f"{name} is no text")
-        if isinstance(value, int) and abs(value) > MAX_SECONDS:
-            raise Unreadable(f"{name} is no number of seconds")
-        values[field] = value
-    cordons = raw.get("cordons", [])
-    times = isinstance(cordons, list) and all(
-        type(item) is int and abs(item) <= MAX_SECONDS for item in cordons
-    )
-    if not times:
-        raise Unreadable("cordons is not a list of seconds")
-    returns = raw.get("returns", {})
-    if not isinstance(returns, dict) or not all(
-        type(item) is int and _can_be_written(key) for key, item in returns.items()
-    ):
-        raise Unreadable("returns is not an object of counts")
-    return State(phase=phase, cordons=tuple(cordons), returns=tuple(returns.items()), **values)
+        return _ADAPTER.validate_python(raw)
+    except ValidationError as error:
+        raise Unreadable(_problem(error)) from error
+
+
+def _problem(error: ValidationError) -> str:
+    """What is wrong with the first value that is."""
+    first: Any = error.errors(include_url=False)[0]
+    name, value = first["loc"][0], repr(first["input"])[:100]
+    match first["type"]:
+        case "enum":
+            return f"unknown {name} {value}"
+        case "value_error":
+            return f"{name} is no text"
+        case "greater_than_equal" | "less_than_equal":
+            return f"{name} is no number of seconds"
+        case _:
+            return f"{name} is {value}: {first['msg']}"
 
 
 def read_state(node: Node) -> State | None:
