@@ -210,6 +210,10 @@ class ApiMetrics:
             f"Seconds since the last sign of life of the watch of {name}",
         ).set_function(age)
 
+    def count_event(self, result: str) -> None:
+        """Count one Event by what became of it."""
+        self.events.labels(result).inc()
+
     def count_request(self, verb: str, code: int, seconds: float) -> None:
         """Count one answer of the API server."""
         self.requests.labels(verb, str(code)).inc()

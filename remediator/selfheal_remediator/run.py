@@ -13,11 +13,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from selfheal_remediator import logs
-from selfheal_remediator.config import Config, Environment, SettingsError, load_config
+from selfheal_remediator.config import (
+    Config,
+    Environment,
+    LeaseSettings,
+    SettingsError,
+    load_config,
+)
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.drain import autoscaler
@@ -121,14 +128,8 @@ def run(options: argparse.Namespace) -> int:
     )
     _check_permissions(api, permissions(config, namespace, lease.name))
     identity = _identity(environment)
-    events = EventWriter(api, identity, lambda result: metrics.api.events.labels(result).inc())
-
-    def leader_of(
-        on_change: Callable[[bool], None], on_annotations: Callable[[Mapping[str, str]], None]
-    ) -> Leader:
-        watch = api.lease(namespace, lease.name)
-        return Leader(api, watch, lease, namespace, identity, on_change, on_annotations)
-
+    events = EventWriter(api, identity, metrics.api.count_event)
+    leader_of = partial(_leader_of, api, lease, namespace, identity)
     owner = Identity(f"{namespace}/{lease.name}", environment.pod_uid)
     remediator = Remediator(config, api, leader_of, events, metrics, owner)
     try:
@@ -137,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         port = environment.http_port
         raise Failure(f"HTTP_PORT: port {port} cannot be used: {error.strerror}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: remediator.stop())
+        signal.signal(number, partial(_stop, remediator))
     log.info(
         "started: mode %s, %d rules, API server %s, lease %s, http port %d",
         config.mode,
@@ -147,12 +148,28 @@ def run(options: argparse.Namespace) -> int:
         server.server_port,
     )
     path = options.config or environment.config_file
-    supervision.start(
-        "config", lambda: _follow_config(path, config, remediator, metrics), threading.Event()
-    )
+    follow = partial(_follow_config, path, config, remediator, metrics)
+    supervision.start("config", follow, threading.Event())
     remediator.run()
     log.info("stopped")
     _end_process()
+
+
+def _leader_of(
+    api: KubernetesApi,
+    lease: LeaseSettings,
+    namespace: str,
+    identity: str,
+    on_change: Callable[[bool], None],
+    on_annotations: Callable[[Mapping[str, str]], None],
+) -> Leader:
+    watch = api.lease(namespace, lease.name)
+    return Leader(api, watch, lease, namespace, identity, on_change, on_annotations)
+
+
+def _stop(remediator: Remediator, _number: int, _frame: object) -> None:
+    """A signal to end has come."""
+    remediator.stop()
 
 
 def _end_process() -> NoReturn:

@@ -14,16 +14,16 @@ from typing import Any
 from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config
-from selfheal_remediator.drain.claims import DaemonSets, read_claims
+from selfheal_remediator.drain.claims import Claims, read_claims
 from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
-from selfheal_remediator.drain.free_capacity import Move, Rooms
+from selfheal_remediator.drain.free_capacity import Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json
+from selfheal_remediator.drain.preflight import DaemonSetFacts, Departure, no_room, surroundings
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.decoding import Unread
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.objects import Node, Pod
@@ -33,9 +33,6 @@ from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
-
-#: DaemonSets that cannot be listed: any may exist.
-NOT_READ = DaemonSets(frozenset(), (Unread("", "", "", "they cannot be listed"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +154,7 @@ def plan(
             nodes = tuple(e.node for e in planner.entries.values())
             seen = _read_pods(reading, config, entry.node, nodes, now)
             item = _with_pods(reading, item, seen, room)
-            if config.drain.headroom:
-                item = replace(item, headroom=_headroom(seen, nodes, rooms, config, now))
+            item = replace(item, headroom=_headroom(seen, rooms, now))
         chosen.append(item)
     if paused:
         notes.append(f"paused: {paused}")
@@ -214,25 +210,28 @@ def _node_plan(entry: Entry) -> NodePlan:
 class _NodePods:
     """The pods of a node, sorted as its drain would sort them, by wave."""
 
-    uid: str
+    departure: Departure
     pods: tuple[tuple[Sorting, Pod], ...]
     around: Surroundings
     notes: frozenset[str]
 
 
 def _read_pods(
-    reading: Reading, config: Config, node: Node, nodes: Iterable[Node], now: float
+    reading: Reading, config: Config, node: Node, nodes: tuple[Node, ...], now: float
 ) -> _NodePods:
     """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
     pages = reading.api.pods_of(node.name).pages()
     pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
     notes: set[str] = set()
-    others = [other for other in nodes if other.uid != node.uid]
-    around = surroundings(reading, config, pods, notes, others)
-    found = sorted(
-        ((sort_pod(pod, around, now), pod) for pod in pods), key=lambda both: both[0].wave
-    )
-    return _NodePods(node.uid, tuple(found), around, frozenset(notes))
+    departure = Departure(node.name, node.uid, nodes, config.drain.headroom, threading.Event())
+    facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
+    around = surroundings(config.drain, departure, facts, claims)
+    found = sorted(((sort_pod(pod, around, now), pod) for pod in pods), key=_wave)
+    return _NodePods(departure, tuple(found), around, frozenset(notes))
+
+
+def _wave(sorted_pod: tuple[Sorting, Pod]) -> int:
+    return sorted_pod[0].wave
 
 
 def _with_pods(reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str, int]) -> NodePlan:
@@ -267,16 +266,10 @@ def _with_pods(reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str
     return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
 
 
-def _headroom(
-    seen: _NodePods, nodes: tuple[Node, ...], rooms: Rooms, config: Config, now: float
-) -> str:
+def _headroom(seen: _NodePods, rooms: Rooms, now: float) -> str:
     """What fits on no other node, as the drain itself would check it."""
-    going = tuple(
-        pod for sorting, pod in seen.pods if not pod.deletion and sorting.fate is Fate.EVICT
-    )
-    move = Move(seen.uid, going, nodes, seen.around.claim_terms)
-    crowded = rooms.check(move, config.drain.autoscaler, now, threading.Event())
-    rooms.release(seen.uid)  # each node is evaluated as if it were the only one
+    crowded = no_room(rooms, seen.departure, [pod for _, pod in seen.pods], seen.around, now)
+    rooms.release(seen.departure.uid)  # each node is evaluated as if it were the only one
     return crowded
 
 
@@ -317,31 +310,24 @@ def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
     return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
 
 
-def surroundings(
-    reading: Reading, config: Config, pods: list[Pod], notes: set[str], others: list[Node]
-) -> Surroundings:
-    """What sorting pods needs to know, as the drain takes it; what cannot be read is noted."""
-    known: frozenset[tuple[str, str, str]] | None = None
-    unknown: frozenset[str] = frozenset()
-    if any(of_daemon_set(pod) for pod in pods):
-        found_sets = reading.daemon_sets
-        if isinstance(found_sets, ApiFailure):
-            notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {found_sets}")
-            found_sets = NOT_READ
-        known = found_sets.known
-        if found_sets.unread:
-            unknown = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
+def _daemon_sets(reading: Reading, pods: list[Pod], notes: set[str]) -> DaemonSetFacts:
+    """What is known of the pods' DaemonSets; that they cannot be read is noted."""
+    ours = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
+    if not ours:
+        return DaemonSetFacts()
+    found = reading.daemon_sets
+    if isinstance(found, ApiFailure):
+        notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {found}")
+        return DaemonSetFacts(frozenset(), unknown=ours)
+    return DaemonSetFacts(found.known, unknown=ours if found.unread else frozenset())
+
+
+def _claims(reading: Reading, pods: list[Pod], notes: set[str]) -> Claims:
+    """The pods' claims; which cannot be read is noted."""
     found = read_claims(reading.api, pods)
     for (namespace, claim), why in found.failed.items():
         notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
-    return Surroundings(
-        config.drain,
-        daemon_sets=known,
-        unknown_daemon_sets=unknown,
-        local_claims=found.local(others),
-        unknown_claims=frozenset(found.failed),
-        claim_terms=found.terms,
-    )
+    return found
 
 
 # -- status --------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """What is read before a drain begins: the pods' volumes and DaemonSets, and whether they fit
-elsewhere. Runs in the threads that watch the pods.
+elsewhere. Runs in the threads that watch the pods; `plan` and `status` use the same functions.
 
 What is not known then, and what pods that come later need, is looked up (see lookups.py).
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from selfheal_remediator.drain.claims import all_daemon_sets, read_claims
+from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.claims import Claims, all_daemon_sets, read_claims
 from selfheal_remediator.drain.filters import Fate, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.running import Instructions
@@ -41,6 +42,53 @@ class Departure:
     def others(self) -> list[Node]:
         """All nodes but the one that is drained."""
         return [node for node in self.nodes if node.uid != self.uid]
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSetFacts:
+    """See Surroundings."""
+
+    existing: DaemonSets | None = None
+    gone: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+
+
+def surroundings(
+    drain: Drain,
+    departure: Departure,
+    daemon_sets: DaemonSetFacts,
+    claims: Claims,
+    own_uid: str = "",
+) -> Surroundings:
+    """What sorting the node's pods needs. claims: those of all its pods. Pure."""
+    return Surroundings(
+        drain,
+        own_uid,
+        daemon_sets.existing,
+        claims.local(departure.others),
+        frozenset(claims.failed),
+        gone_daemon_sets=daemon_sets.gone,
+        unknown_daemon_sets=daemon_sets.unknown,
+        claim_terms=claims.terms,
+    )
+
+
+def no_room(
+    rooms: Rooms, departure: Departure, pods: Iterable[Pod], around: Surroundings, now: float
+) -> str:
+    """Why the pods do not fit elsewhere, empty if they do (or it was not checked).
+
+    Only those that are to go need room, and of them not those that are going already.
+    """
+    if not departure.checked:
+        return ""
+    going = tuple(
+        pod
+        for pod in pods
+        if pod.deletion is None and sort_pod(pod, around, now).fate is Fate.EVICT
+    )
+    move = Move(departure.uid, going, departure.nodes, around.claim_terms)
+    return rooms.check(move, around.drain.autoscaler, now, departure.stop)
 
 
 class Preflight:
@@ -75,29 +123,13 @@ class Preflight:
         found = read_claims(self._api, pods)
         for claim, failure in found.failed.items():
             log.warning("claim %s/%s on %s: %s", *claim, departure.node, failure)
-        return Surroundings(
-            self._instructions.config.drain,
-            self._own_uid,
-            known,
-            found.local(departure.others),
-            frozenset(found.failed),
-            gone_daemon_sets=gone,
-            claim_terms=found.terms,
-        )
+        facts = DaemonSetFacts(known, gone)
+        drain = self._instructions.config.drain
+        return surroundings(drain, departure, facts, found, self._own_uid)
 
     def no_room(self, departure: Departure, pods: list[Pod], around: Surroundings) -> str:
-        """Why the pods do not fit elsewhere, empty if they do (or it was not checked)."""
-        if not departure.checked:
-            return ""
-        now = self._clock()
-        going = tuple(
-            pod
-            for pod in pods
-            if pod.deletion is None and sort_pod(pod, around, now).fate is Fate.EVICT
-        )
-        move = Move(departure.uid, going, departure.nodes, around.claim_terms)
-        autoscaler = self._instructions.config.drain.autoscaler
-        return self.rooms.check(move, autoscaler, now, departure.stop)
+        """See no_room; what it needs is reserved until the drain is over."""
+        return no_room(self.rooms, departure, pods, around, self._clock())
 
 
 class DaemonSetList:
