@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tests.benchmarks.report import commit
 from tests.benchmarks.worker import Bench, rate, stage
-from tests.broker.process import WorkerProcess
-from tests.broker.rabbit import available
+from tests.support.rabbit import available
+from tests.support.worker_process import WorkerProcess
 
 KEPT = Path("build/bench-growth.json")
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64, 128)

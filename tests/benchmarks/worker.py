@@ -34,8 +34,8 @@ import pika
 
 from tests.benchmarks.peers import TEXT, THREADS
 from tests.benchmarks.report import commit
-from tests.broker.process import WorkerProcess, command, environment
-from tests.broker.rabbit import Rabbit, Vhost, available
+from tests.support.rabbit import Rabbit, Vhost, available
+from tests.support.worker_process import WorkerProcess, command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.broker.fake_ollama import FakeOllama
-from tests.broker.process import WorkerProcess, environment
-from tests.broker.rabbit import LINE, Rabbit, Vhost, available
+from tests.support.fake_ollama import FakeOllama
+from tests.support.rabbit import LINE, Rabbit, Vhost, available
+from tests.support.worker_process import WorkerProcess, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

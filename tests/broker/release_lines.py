@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.rabbit import LINES
+from tests.support.rabbit import LINES
 
 each_line = pytest.mark.parametrize("vhost", list(LINES), indirect=True)
 each_own_line = pytest.mark.parametrize("own_rabbit", list(LINES), indirect=True)

@@ -11,19 +11,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.broker.process import command, environment
-from tests.broker.proxy import Proxy
-from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
 from tests.broker.release_lines import each_line, each_own_line
 from tests.broker.test_delivery import bodies, ids
+from tests.support.rabbit import PASSWORD, USER, Rabbit, available
+from tests.support.tcp_proxy import Proxy
+from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.process import WorkerProcess
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
+    from tests.support.worker_process import WorkerProcess
 
 
 def collect(vhost: Vhost, number: int, seconds: float = 60) -> Counter[str]:
@@ -40,8 +40,8 @@ def collect(vhost: Vhost, number: int, seconds: float = 60) -> Counter[str]:
 def break_while_working(worker: WorkerProcess, vhost: Vhost) -> None:
     vhost.publish(bodies(120))
     worker.until(
-        lambda: worker.metric('selfheal_worker_messages_total{outcome="answered"}') > 8,
         "no work",
+        lambda: worker.metric('selfheal_worker_messages_total{outcome="answered"}') > 8,
     )
 
 
@@ -239,12 +239,12 @@ def test_a_blocked_connection_pauses_publishing_and_recovers(
     worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=5).ready()
     vhost.publish(bodies(16))
     own_rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-    worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 1, "never blocked")
+    worker.until("never blocked", lambda: worker.metric("selfheal_worker_broker_blocked") == 1)
     assert "takes no publishes" in worker.get("/readyz")[1]
     assert worker.get("/healthz")[0] == 200
     own_rabbit.ctl("set_vm_memory_high_watermark", "0.6")
     assert sum(collect(vhost, 16).values()) == 16
-    worker.until(lambda: worker.metric("selfheal_worker_broker_blocked") == 0, "still blocked")
+    worker.until("still blocked", lambda: worker.metric("selfheal_worker_broker_blocked") == 0)
     worker.ready()
 
 

@@ -15,13 +15,13 @@ import pika
 import pytest
 
 from selfheal_worker.__main__ import main
-from tests.broker.process import WorkerProcess, command, environment
-from tests.broker.rabbit import free_ports
 from tests.broker.release_lines import each_line
+from tests.support.rabbit import free_ports
+from tests.support.worker_process import WorkerProcess, command, environment
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
-    from tests.broker.rabbit import Rabbit, Vhost
+    from tests.support.rabbit import Rabbit, Vhost
 
 ROOT = Path(__file__).parents[2]
 GOOD = '{"id": "a", "text": "I love it"}\n{"text": "no id"}\n\n'

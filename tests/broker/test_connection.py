@@ -16,7 +16,7 @@ from tests.broker.release_lines import each_line
 
 if TYPE_CHECKING:
     from selfheal_worker.broker import BrokerError, Delivery
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
 
 
 class Clumsy:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.broker.process import command, environment
 from tests.broker.release_lines import each_line
+from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
-    from tests.broker.fake_ollama import FakeOllama
-    from tests.broker.rabbit import Vhost
+    from tests.support.fake_ollama import FakeOllama
+    from tests.support.rabbit import Vhost
 
 TEXT = "I love this shop, thank you!"
 
@@ -36,7 +36,7 @@ def test_two_hundred_messages_are_answered_once_each(
     vhost.publish(bodies(200))
     taken = vhost.take("feedback.results", 200)
     assert ids(taken) == sorted(f"m{n}" for n in range(200))
-    worker.until(lambda: worker.progress()["in_flight"] == 0, "still in flight")
+    worker.until("still in flight", lambda: worker.progress()["in_flight"] == 0)
     assert vhost.count("feedback") == vhost.count("feedback.results") == 0
     assert vhost.count("feedback.dead-letters") == 0
     assert worker.metric('selfheal_worker_messages_total{outcome="answered"}') == 200

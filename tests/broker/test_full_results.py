@@ -12,12 +12,12 @@ from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import registry
 from selfheal_worker.task import task_file
 from selfheal_worker.worker import Worker
-from tests.broker.process import command, environment
-from tests.broker.proxy import Proxy
-from tests.broker.rabbit import PASSWORD, USER
 from tests.broker.release_lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
+from tests.support.rabbit import PASSWORD, USER
+from tests.support.tcp_proxy import Proxy
+from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.process import WorkerProcess
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
+    from tests.support.worker_process import WorkerProcess
 
 
 class Witness(Metrics):

@@ -14,8 +14,8 @@ from tests.broker.test_delivery import bodies
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
-    from tests.broker.process import WorkerProcess
-    from tests.broker.rabbit import Rabbit, Vhost
+    from tests.support.rabbit import Rabbit, Vhost
+    from tests.support.worker_process import WorkerProcess
 
 MIB = 1024 * 1024
 LARGEST = 16 * MIB  # of RabbitMQ 4, unless it is set otherwise

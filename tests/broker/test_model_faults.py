@@ -10,17 +10,17 @@ import pytest
 
 from selfheal_worker.model.providers.chat import WARM_UP_TEXT
 from tests.broker import unreachable_host
-from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
 from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
 from tests.broker.unreachable_host import Elsewhere
+from tests.support.fake_ollama import GOOD, FakeOllama, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.process import WorkerProcess
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
+    from tests.support.worker_process import WorkerProcess
 
 
 @each_line
@@ -128,7 +128,7 @@ def test_a_server_that_asks_for_a_pause_longer_than_a_call_is_left_alone_for_so_
     worker.wait_in_flight(0)
     asked = model.calls.total()
     model.decide = lambda text: Reply()
-    worker.until(lambda: len(probes(worker)) >= 2, "no probes")
+    worker.until("no probes", lambda: len(probes(worker)) >= 2)
     assert "requested a pause" in worker.get("/readyz")[1]
     assert model.calls.total() == asked
     taken = vhost.take("feedback.results", 10)
@@ -191,11 +191,11 @@ def test_a_model_server_that_vanishes_without_a_word_is_found_long_before_the_de
     model.decide = lambda text: Reply(delay=3600)
     vhost.publish(bodies(4))
     for worker in workers:
-        worker.until(lambda: worker.progress()["in_flight"] == 2, "not shared")  # noqa: B023
+        worker.until("not shared", lambda: worker.progress()["in_flight"] == 2)  # noqa: B023
     elsewhere.vanish()
     for worker in workers:
         worker.wait_event("circuit breaker", breaker="model", state="open")
-        worker.until(lambda: worker.get("/readyz")[0] == 503, "still ready")  # noqa: B023
+        worker.until("still ready", lambda: worker.get("/readyz")[0] == 503)  # noqa: B023
         assert worker.get("/healthz")[0] == 200
     vhost.wait_count("feedback", 4)
     model.decide = lambda text: Reply()
@@ -224,7 +224,7 @@ def test_half_an_hour_without_a_model(
             model.decide = lambda _, reply=reply: reply  # type: ignore[misc]
             model.start()
         before = len(probes(worker))
-        worker.until(lambda: len(probes(worker)) >= before + 2, "no probes")  # noqa: B023
+        worker.until("no probes", lambda: len(probes(worker)) >= before + 2)  # noqa: B023
         vhost.publish(bodies(10, first=50 + 10 * phase))
         assert worker.get("/healthz")[0] == 200
         assert worker.get("/readyz")[0] == 503

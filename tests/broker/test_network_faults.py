@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from selfheal_worker.broker import WINDOW
-from tests.broker.process import PYTHON, command, environment
-from tests.broker.proxy import Proxy
-from tests.broker.rabbit import PASSWORD, USER, Rabbit, available
 from tests.broker.release_lines import each_line
 from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
+from tests.support.rabbit import PASSWORD, USER, Rabbit, available
+from tests.support.tcp_proxy import Proxy
+from tests.support.worker_process import PYTHON, command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_wire_that_is_cut_again_and_again(
     answered = 'selfheal_worker_messages_total{outcome="answered"}'
     cuts = 6
     for number in range(cuts):
-        worker.until(lambda: worker.metric(answered) >= 20 * (number + 1), "no work")  # noqa: B023
+        worker.until("no work", lambda: worker.metric(answered) >= 20 * (number + 1))  # noqa: B023
         proxy.cut()
         worker.wait_event("not connected to the broker", times=number + 1)
         worker.wait_event("connected to the broker", times=number + 2)
@@ -81,7 +81,7 @@ def test_a_wire_that_breaks_while_the_queues_are_asked_about(
     vhost.publish(bodies(3))
     worker.wait_event("circuit breaker", breaker="results", state="open")
     proxy.freeze()
-    worker.until(lambda: worker.progress()["breakers"]["results"] == "probing", "no probe")
+    worker.until("no probe", lambda: worker.progress()["breakers"]["results"] == "probing")
     proxy.cut()
     worker.wait_event("connected to the broker", times=2)
     assert set(collect(vhost, 3)) == {"m0", "m1", "m2"}
@@ -130,7 +130,7 @@ def test_a_broker_that_refuses_for_a_while(
     worker = start_worker(through(proxy, vhost)).ready()
     proxy.refuse()
     proxy.cut()
-    worker.until(lambda: proxy.accepted >= 5, "no tries")
+    worker.until("no tries", lambda: proxy.accepted >= 5)
     assert worker.get("/readyz")[0] == 503
     proxy.refuse(False)
     worker.ready()

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from selfheal_worker.model.analysis import PROBE_TEXT
-from tests.broker.fake_ollama import FakeOllama, Reply
-from tests.broker.process import WAIT
 from tests.broker.test_delivery import TEXT, bodies, ids
+from tests.support.fake_ollama import FakeOllama, Reply
+from tests.support.worker_process import WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
 
 CALL = 0.15
 
@@ -136,6 +136,6 @@ def test_texts_that_are_refused_keep_no_others_waiting(
     assert model.calls[PROBE_TEXT] <= 10
     reason = "text_too_long" if "context" in error else "refused_by_model"
     sample = f'selfheal_worker_dead_letters_total{{reason="{reason}"}}'
-    worker.until(lambda: worker.metric(sample) == 100, "not all were dead-lettered")
+    worker.until("not all were dead-lettered", lambda: worker.metric(sample) == 100)
     changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
     assert changes == ["closed"]

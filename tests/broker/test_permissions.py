@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.broker.process import command, environment
 from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
+from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
     from tests.broker.conftest import StartWorker
-    from tests.broker.rabbit import Vhost
+    from tests.support.rabbit import Vhost
 
 WRITE = r"^amq\.default$"
 READ = "^feedback$"

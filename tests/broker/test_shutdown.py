@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker.fake_ollama import Reply
-from tests.broker.process import command, environment
-from tests.broker.proxy import Proxy
-from tests.broker.rabbit import PASSWORD, USER
 from tests.broker.release_lines import each_line
 from tests.broker.test_delivery import bodies, ids
+from tests.support.fake_ollama import Reply
+from tests.support.rabbit import PASSWORD, USER
+from tests.support.tcp_proxy import Proxy
+from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.broker.conftest import StartWorker
-    from tests.broker.fake_ollama import FakeOllama
-    from tests.broker.rabbit import Rabbit, Vhost
+    from tests.support.fake_ollama import FakeOllama
+    from tests.support.rabbit import Rabbit, Vhost
 
 
 def test_sigterm_finishes_what_is_in_flight(vhost: Vhost, start_worker: StartWorker) -> None:
@@ -105,7 +105,7 @@ def test_sigkill_loses_nothing_and_doubles_at_most_what_was_in_flight(
     victim = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.2, CONCURRENCY=8).ready()
     start_worker(vhost.uri, FAULT_MODEL_DELAY=0.05, CONCURRENCY=8).ready()
     vhost.publish(bodies(150))
-    victim.until(lambda: victim.progress()["in_flight"] > 0, "nothing in flight")
+    victim.until("nothing in flight", lambda: victim.progress()["in_flight"] > 0)
     victim.kill()
     vhost.wait_count("feedback", 0)
     seen: Counter[str] = Counter()
@@ -216,7 +216,7 @@ def test_a_handler_that_hung_before_the_wire_was_cut_is_found(
     proxy.cut()
     proxy.refuse()
     worker.wait_event("not connected to the broker")
-    worker.until(lambda: worker.get("/healthz")[0] == 503, "healthy without a thread")
+    worker.until("healthy without a thread", lambda: worker.get("/healthz")[0] == 503)
     assert "1 handlers are past their deadline" in worker.get("/healthz")[1]
     vhost.wait_count("feedback", 1)
     proxy.close()

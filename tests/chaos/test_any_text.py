@@ -18,8 +18,8 @@ import pika
 import pytest
 
 from selfheal_worker.metrics import DEAD_LETTER_REASONS
-from tests.broker.process import WorkerProcess, environment
-from tests.broker.rabbit import Rabbit, available
+from tests.support.rabbit import Rabbit, available
+from tests.support.worker_process import WorkerProcess, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,7 +148,7 @@ def settled(worker: WorkerProcess) -> float:
 def wait_until_settled(worker: WorkerProcess, total: int) -> None:
     """Until so many are; a minute without one more is a failure."""
     while (before := settled(worker)) < total:
-        worker.until(lambda: settled(worker) > before, f"stuck at {before} of {total}", 60)
+        worker.until(f"stuck at {before} of {total}", lambda: settled(worker) > before, 60)
         time.sleep(0.2)
 
 

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
-from tests.broker.fake_ollama import GOOD, FakeOllama, Reply
-from tests.broker.process import WorkerProcess, environment
-from tests.broker.proxy import Proxy
-from tests.broker.rabbit import LINES, PASSWORD, USER, Rabbit, Vhost, available
+from tests.support.fake_ollama import GOOD, FakeOllama, Reply
+from tests.support.rabbit import LINES, PASSWORD, USER, Rabbit, Vhost, available
+from tests.support.tcp_proxy import Proxy
+from tests.support.worker_process import WorkerProcess, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from tests.chart.rendering import (
     pod_templates,
     workloads,
 )
+from tests.support.loopback import Handler, serving
 
 PROGRAM = CHART / "files" / "rabbitmq" / "passwords.py"
 SCRIPT = CHART / "files" / "rabbitmq" / "definitions.sh"
@@ -126,7 +125,7 @@ def test_with_network_policies_the_job_reaches_the_api_server(helm: Helm) -> Non
     assert {443, 6443} <= set(ports)
 
 
-class _Secrets(BaseHTTPRequestHandler):
+class _Secrets(Handler):
     """An API server that has one Secret."""
 
     secret: dict[str, Any]
@@ -137,7 +136,7 @@ class _Secrets(BaseHTTPRequestHandler):
         self._answer()
 
     def do_PATCH(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         assert self.headers["Content-Type"] == "application/merge-patch+json"
         assert body["metadata"]["resourceVersion"] == self.secret["metadata"]["resourceVersion"]
         self.secret["data"] = {**self.secret.get("data", {}), **body["data"]}
@@ -146,26 +145,15 @@ class _Secrets(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         assert self.headers["Authorization"] == "Bearer token-1"
         self.asked.append(f"{self.command} {self.path}")
-        text = json.dumps(self.secret).encode()
-        self.send_response(self.refuses or 200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        self.reply(self.secret, self.refuses or 200)
 
 
 @pytest.fixture
 def api() -> Iterator[tuple[type[_Secrets], str]]:
     """The handler's class, and the server's URL."""
     handler = type("Handler", (_Secrets,), {"asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield handler, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(handler) as server:
+        yield handler, server.url
 
 
 def _run(job: Manifest, server: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.chart.rendering import CHART
+from tests.support.loopback import Handler, serving
 
 
 @pytest.fixture
@@ -30,18 +29,13 @@ def check(tmp_path: Path) -> Path:
 def health_page(status: int) -> Iterator[int]:
     """A server that answers with this status; its port."""
 
-    class Page(BaseHTTPRequestHandler):
+    class Page(Handler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/healthz" else 404)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Page) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with serving(Page) as server:
+        yield server.port
 
 
 def run(script: Path, port: int) -> tuple[int, str]:

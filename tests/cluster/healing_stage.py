@@ -31,34 +31,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 while True:
     signal.pause()
 """
-#: Speaks as Ollama does, and always says the same.
-MODEL = """
-import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-SAYS = {"primary_emotion": "Joy", "sentiment": "Positive", "confidence_score": 0.9,
-        "key_phrases": []}
-CHAT = {"model": "m", "created_at": "2026-01-01T00:00:00Z", "done": True, "done_reason": "stop",
-        "message": {"role": "assistant", "content": json.dumps(SAYS)}}
-
-class Handler(BaseHTTPRequestHandler):
-    def answer(self, body):
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self):
-        self.answer({"models": [{"name": "m", "digest": "0123456789abcdef"}]})
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(CHAT)
-
-ThreadingHTTPServer(("", 11434), Handler).serve_forever()
-"""
+MODEL = (Path(__file__).parents[1] / "support" / "ollama_in_pod.py").read_text(encoding="utf-8")
 #: A worker's process is found by its command line; the brackets keep the shell from finding itself.
 _FREEZE = (
     "for p in /proc/[0-9]*; do "

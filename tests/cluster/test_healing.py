@@ -55,7 +55,11 @@ RELEASES = {
     ),
     # With the policy that the chart makes.
     "away": (
-        *("model.provider=ollama", "model.name=m", f"model.baseUrl=http://model.{NAMESPACE}:11434"),
+        *(
+            "model.provider=ollama",
+            "model.name=tiny:1b",
+            f"model.baseUrl=http://model.{NAMESPACE}:11434",
+        ),
         *("model.deadlineSeconds=5", "worker.healingPolicy.unhealthyWhen.noProgressFor=15s"),
     ),
 }

@@ -64,7 +64,7 @@ class Story:
 
     # -- continuing ------------------------------------------------------------------------
 
-    def until(self, config: Path, look: Callable[[], Any], what: str) -> Any:
+    def until(self, config: Path, what: str, look: Callable[[], Any]) -> Any:
         """What `look` returns as soon as it is true; a process that was killed is followed."""
 
         def alive_and_there() -> Any:
@@ -74,7 +74,7 @@ class Story:
                 self._successor_leads.set()
             return look()
 
-        return self.world.until(alive_and_there, what, PATIENCE)
+        return self.world.until(what, alive_and_there, PATIENCE)
 
     def start(self, config: Path) -> None:
         """As a Deployment would: the container again in its pod, or another pod."""

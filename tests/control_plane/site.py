@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 import yaml
@@ -24,29 +24,16 @@ from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.kube.access import load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
 from tests.control_plane.launcher import Launcher
+from tests.support.waiting import until
 
 Json = dict[str, Any]
-T = TypeVar("T")
 STATE = "selfheal.dev/state"
 PATIENCE = 60.0
-POLL = 0.05
 
 
 def moment(ago: float = 0.0) -> str:
     """A time for the API, so many seconds ago."""
     return datetime.fromtimestamp(time.time() - ago, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def until(look: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
-    """What `look` returns as soon as it is true; fails with `what` when it never is."""
-    ends = time.monotonic() + patience
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > ends:
-            raise AssertionError(f"not within {patience:g}s: {what} (last seen: {found!r})")
-        time.sleep(POLL)
 
 
 class Remediator:
@@ -89,7 +76,7 @@ class Remediator:
             assert self.process.poll() is None, f"it ended:\n{self.log}"
             return False
 
-        until(look, f"the log says {text!r}:\n{self.log}", patience)
+        until(f"the log says {text!r}:\n{self.log}", look, patience)
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit status."""
@@ -150,7 +137,7 @@ class Site:
         body["metadata"]["labels"] |= {"test": self.name, **labels}
         self.create("/api/v1/nodes", body)
         self._nodes.append(name)
-        until(lambda: self.ready(name), f"node {name} ready")
+        until(f"node {name} ready", lambda: self.ready(name))
         return name
 
     def nodes(self, count: int) -> list[str]:
@@ -261,7 +248,7 @@ class Site:
         }
         path = f"/apis/apps/v1/namespaces/{self.name}/deployments"
         self.create(path, body)
-        until(lambda: self.available(name) == replicas, f"{replicas} replicas of {name}")
+        until(f"{replicas} replicas of {name}", lambda: self.available(name) == replicas)
 
     def daemon_set(self, name: str) -> None:
         """A DaemonSet on this test's nodes."""
@@ -273,7 +260,7 @@ class Site:
             },
         }
         self.create(f"/apis/apps/v1/namespaces/{self.name}/daemonsets", body)
-        until(lambda: self.pods(app=name), f"pods of {name}")
+        until(f"pods of {name}", lambda: self.pods(app=name))
 
     def pod(self, name: str, node: str, **spec: Any) -> Json:
         """A bare pod, running on the node."""
@@ -281,7 +268,7 @@ class Site:
         metadata = {"name": name, "annotations": spec.pop("annotations", {}), **more}
         body = {"metadata": metadata, "spec": {**self._pod_spec(spec), "nodeName": node}}
         made = self.create(f"/api/v1/namespaces/{self.name}/pods", body)
-        until(lambda: self.phase_of(name) == "Running", f"pod {name} running")
+        until(f"pod {name} running", lambda: self.phase_of(name) == "Running")
         return made
 
     def _template(self, app: str, spec: Json) -> Json:
@@ -338,7 +325,7 @@ class Site:
             status = self.api.get(f"{path}/{name}").get("status") or {}
             return bool(status.get("observedGeneration"))
 
-        until(computed, f"budget {name} computed")
+        until(f"budget {name} computed", computed)
 
     def change_budget(self, name: str, **spec: Any) -> None:
         """Patch a budget's spec."""

@@ -2,7 +2,8 @@
 
 import time
 
-from tests.control_plane.site import Json, Site, until
+from tests.control_plane.site import Json, Site
+from tests.support.waiting import until
 
 KEEP = {"selfheal.dev/evict": "false"}
 
@@ -15,7 +16,7 @@ def test_a_budget_blocks_and_opens(site: Site) -> None:
     bad = site.busiest()
     mine = len(site.pods(bad))
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "it says who blocks")
+    until("it says who blocks", lambda: site.event_messages(bad, "DrainBlocked"))
     (message,) = site.event_messages(bad, "DrainBlocked")
     assert f"PDB {site.name}/web-pdb needs 4, has 4" in message
     assert len(site.pods(bad)) == mine
@@ -23,7 +24,7 @@ def test_a_budget_blocks_and_opens(site: Site) -> None:
     assert f"PDB {site.name}/web-pdb needs 4, has 4 ({mine} pods)" in status, status
 
     site.change_budget("web-pdb", maxUnavailable=1)
-    until(lambda: site.phase(bad) == "drained", "it continues by itself, one after the other")
+    until("it continues by itself, one after the other", lambda: site.phase(bad) == "drained")
     assert site.pods(bad) == []
 
 
@@ -34,16 +35,16 @@ def test_a_budget_that_opens_is_answered_at_once(site: Site) -> None:
     process = site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    until("blocked", lambda: site.event_messages(bad, "DrainBlocked"))
     path = f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/web-pdb"
     before = len(site.pods(bad))
     site.change_budget("web-pdb", maxUnavailable=1)
     until(
-        lambda: site.api.get(path)["status"]["disruptionsAllowed"] > 0 or _less(site, bad, before),
         "the controller opens it",
+        lambda: site.api.get(path)["status"]["disruptionsAllowed"] > 0 or _less(site, bad, before),
     )
     opened = time.monotonic()
-    until(lambda: _less(site, bad, before), "a pod goes")
+    until("a pod goes", lambda: _less(site, bad, before))
     # The slow retry would come after 15 s; how many milliseconds it is, the benchmark says.
     assert time.monotonic() - opened < 5
     assert process.process.poll() is None
@@ -57,7 +58,7 @@ def _blocked(site: Site, stabilization_window: str = "1h") -> str:
     site.remediator(site.config(recovery={"stabilizationWindow": stabilization_window}))
     bad = site.busiest()
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    until("blocked", lambda: site.event_messages(bad, "DrainBlocked"))
     return bad
 
 
@@ -65,22 +66,22 @@ def test_a_node_that_recovers_in_mid_drain_keeps_what_is_left(site: Site) -> Non
     bad = _blocked(site, stabilization_window="10s")
     left = site.names(bad)
     site.condition(bad, "False")
-    until(lambda: site.event_messages(bad, "DrainPaused"), "it is said")
+    until("it is said", lambda: site.event_messages(bad, "DrainPaused"))
     (message,) = site.event_messages(bad, "DrainPaused")
     assert "is good, stabilization window" in message
     site.change_budget("web-pdb", maxUnavailable=4)
-    until(lambda: not site.cordoned(bad), "uncordoned after the stabilization window")
+    until("uncordoned after the stabilization window", lambda: not site.cordoned(bad))
     assert site.names(bad) == left
 
 
 def test_a_node_that_is_bad_again_is_drained_on(site: Site) -> None:
     bad = _blocked(site)
     site.condition(bad, "False")
-    until(lambda: site.event_messages(bad, "DrainPaused"), "paused")
+    until("paused", lambda: site.event_messages(bad, "DrainPaused"))
     site.change_budget("web-pdb", maxUnavailable=4)
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "bad again: it continues")
-    until(lambda: site.event_messages(bad, "DrainResumed"), "the event")
+    until("bad again: it continues", lambda: site.phase(bad) == "drained")
+    until("the event", lambda: site.event_messages(bad, "DrainResumed"))
 
 
 def _less(site: Site, node: str, before: int) -> bool:
@@ -98,9 +99,9 @@ def test_what_may_not_go_is_reported_and_does_not_stop_the_rest(site: Site) -> N
     agents = {pod["metadata"]["name"] for pod in site.pods(bad, app="agent")}
     site.remediator()
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     assert site.names(bad) == agents | {"alone", "kept", "static"}
-    until(lambda: site.event_messages(bad, "DrainSucceeded"), "the event")
+    until("the event", lambda: site.event_messages(bad, "DrainSucceeded"))
     (message,) = site.event_messages(bad, "DrainSucceeded")
     assert "1 of them with data in emptyDir volumes" in message
     assert "2 stay" in message
@@ -113,16 +114,16 @@ def test_a_pod_put_on_a_drained_node_goes_again_also_after_a_restart(site: Site)
     config = site.config(recovery={"stabilizationWindow": "1h"})
     first = site.remediator(config)
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     owned: Json = {"ownerReferences": [_owner(site)]}
     _put(site, "first", bad, owned)  # with spec.nodeName, past the cordon and the scheduler
-    until(lambda: "first" not in site.names(bad), "it goes")
-    until(lambda: "PodsOnDrainedNode" in site.events(bad), "and it is said")
+    until("it goes", lambda: "first" not in site.names(bad))
+    until("and it is said", lambda: "PodsOnDrainedNode" in site.events(bad))
     assert site.metric(first, "draining_nodes") == 0
     first.kill()
     site.remediator(config)
     _put(site, "second", bad, owned)
-    until(lambda: "second" not in site.names(bad), "it goes too")
+    until("it goes too", lambda: "second" not in site.names(bad))
     assert site.phase(bad) == "drained"
 
 
@@ -144,12 +145,12 @@ def test_two_budgets_on_one_pod_are_reported_not_hammered(site: Site) -> None:
     bad = site.busiest()
     mine = len(site.pods(bad))
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "it says so")
+    until("it says so", lambda: site.event_messages(bad, "DrainBlocked"))
     (message,) = site.event_messages(bad, "DrainBlocked")
     assert "more than one PDB" in message
     assert process.log.count("not evicted: multi-pdb") == mine
     site.delete(f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/second")
-    until(lambda: site.phase(bad) == "drained", "with one budget it continues")
+    until("with one budget it continues", lambda: site.phase(bad) == "drained")
 
 
 def test_system_pods_go_after_the_others(site: Site) -> None:
@@ -161,10 +162,10 @@ def test_system_pods_go_after_the_others(site: Site) -> None:
     bad = site.busiest()
     system = {pod["metadata"]["name"] for pod in site.pods(bad, app="dns")}
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "the first wave is blocked")
+    until("the first wave is blocked", lambda: site.event_messages(bad, "DrainBlocked"))
     assert {pod["metadata"]["name"] for pod in site.pods(bad, app="dns")} == system
     site.change_budget("web-pdb", maxUnavailable=4)
-    until(lambda: site.phase(bad) == "drained", "both waves are gone")
+    until("both waves are gone", lambda: site.phase(bad) == "drained")
 
 
 def test_the_deadline_is_reported_and_the_drain_continues(site: Site) -> None:
@@ -174,20 +175,20 @@ def test_the_deadline_is_reported_and_the_drain_continues(site: Site) -> None:
     site.remediator(site.config(drain={"deadline": "1s"}, recovery={"stabilizationWindow": "1h"}))
     bad = site.busiest()
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainDeadlinePassed"), "it says so")
+    until("it says so", lambda: site.event_messages(bad, "DrainDeadlinePassed"))
     assert site.pods(bad)
     site.change_budget("web-pdb", maxUnavailable=2)
-    until(lambda: site.phase(bad) == "drained", "it continued")
+    until("it continued", lambda: site.phase(bad) == "drained")
 
 
 def test_a_node_uncordoned_in_mid_drain_keeps_its_pods(site: Site) -> None:
     bad = _blocked(site)
     site.uncordon(bad)
-    until(lambda: site.phase(bad) == "cancelled", "cancelled")
+    until("cancelled", lambda: site.phase(bad) == "cancelled")
     mine = site.names(bad)
     site.change_budget("web-pdb", maxUnavailable=4)
     path = f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/web-pdb"
-    until(lambda: site.api.get(path)["status"]["disruptionsAllowed"] == 4, "the budget is open")
+    until("the budget is open", lambda: site.api.get(path)["status"]["disruptionsAllowed"] == 4)
     other = next(node for node in site.all_nodes if node != bad)
     site.uncordon(other)
     assert site.names(bad) == mine
@@ -204,7 +205,7 @@ def test_a_node_recreated_in_mid_drain_keeps_its_pods(site: Site) -> None:
     bad = site.busiest()
     mine = site.names(bad)
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "blocked")
+    until("blocked", lambda: site.event_messages(bad, "DrainBlocked"))
     site.delete(f"/api/v1/nodes/{bad}")
     site.node(bad.rpartition("-")[2])
     assert site.names(bad) == mine
@@ -212,7 +213,7 @@ def test_a_node_recreated_in_mid_drain_keeps_its_pods(site: Site) -> None:
     # Another drain, of pods under the same budget, begins and ends after that.
     other = next(node for node in site.all_nodes if node != bad and site.pods(node))
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "another node is served")
+    until("another node is served", lambda: site.phase(other) == "drained")
     assert site.names(bad) >= mine
     assert not site.cordoned(bad)
 

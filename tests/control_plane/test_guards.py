@@ -2,7 +2,8 @@
 
 import yaml
 
-from tests.control_plane.site import Site, moment, until
+from tests.control_plane.site import Site, moment
+from tests.support.waiting import until
 
 BIG = {"containers": [{"name": "main", "image": "x", "resources": {"requests": {"cpu": "20"}}}]}
 
@@ -17,7 +18,7 @@ def test_what_fits_nowhere_else_is_not_drained(site: Site) -> None:
     )
     site.remediator(site.config(recovery={"stabilizationWindow": "1h"}))
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "NoHeadroom"), "it says that there is no room")
+    until("it says that there is no room", lambda: site.event_messages(bad, "NoHeadroom"))
     assert site.cordoned(bad)
     assert site.phase(bad) == "cordoned"
     assert len(site.pods(bad)) == 1
@@ -37,7 +38,7 @@ def test_a_second_remediator_is_read_only_until_the_first_is_gone(site: Site) ->
     assert site.metric(second, "read_only") == 1
     site.condition(bad, "True")
     site.condition(bad, "True", kind="OtherFault")
-    until(lambda: site.phase(bad) == "drained", "the first one acts")
+    until("the first one acts", lambda: site.phase(bad) == "drained")
     assert site.state(bad)["by"] == f"{site.name}/remediator"
     assert site.state(bad)["condition"] == "OtherFault"
     assert "cordoned:" not in second.log
@@ -55,17 +56,17 @@ def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
     )
     for node in nodes[:2]:
         site.condition(node, "True")
-        until(lambda node=node: site.cordoned(node), "the first ones are believed")
+        until("the first ones are believed", lambda node=node: site.cordoned(node))
     for node in nodes[2:]:
         site.condition(node, "True")
-    until(lambda: not any(site.cordoned(node) for node in nodes), "uncordoned")
-    until(lambda: site.event_messages(nodes[0], "DetectorSuspected"), "it is said")
+    until("uncordoned", lambda: not any(site.cordoned(node) for node in nodes))
+    until("it is said", lambda: site.event_messages(nodes[0], "DetectorSuspected"))
     until(
-        lambda: site.metric(process, 'signal_rejected_nodes{cause="suspected-detector"}') >= 4,
         "and counted",
+        lambda: site.metric(process, 'signal_rejected_nodes{cause="suspected-detector"}') >= 4,
     )
     site.annotate_lease("selfheal.dev/trust", "TestFault")
-    until(lambda: all(site.cordoned(node) for node in nodes), "a human uncordons it")
+    until("a human uncordons it", lambda: all(site.cordoned(node) for node in nodes))
 
 
 def test_what_medik8s_and_cluster_api_are_working_on_is_left_alone(site: Site) -> None:
@@ -82,11 +83,11 @@ def test_what_medik8s_and_cluster_api_are_working_on_is_left_alone(site: Site) -
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     for node in (leased, deleted, other):
         site.condition(node, "True")
-    until(lambda: site.phase(other) == "drained", "the third is served")
+    until("the third is served", lambda: site.phase(other) == "drained")
     assert not site.cordoned(leased)
     assert not site.cordoned(deleted)
     site.delete(f"{path}/node-{leased}")
-    until(lambda: site.cordoned(leased), "the lease is uncordoned", patience=90)
+    until("the lease is uncordoned", lambda: site.cordoned(leased), seconds=90)
 
 
 def _machine_being_deleted(site: Site, node: str) -> None:
@@ -115,7 +116,7 @@ def _machine_being_deleted(site: Site, node: str) -> None:
     def served() -> bool:
         return site.api.send("POST", path, body=body).ok
 
-    until(served, "machines are served")
+    until("machines are served", served)
     site.delete(f"{path}/m")
     annotations = {"cluster.x-k8s.io/machine": "m"}
     site.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": annotations}})
@@ -135,10 +136,10 @@ def test_its_own_pod_goes_last(site: Site) -> None:
     )
     site.condition(node, "True")
     if web_here:
-        until(lambda: site.event_messages(node, "DrainBlocked"), "the others are blocked")
+        until("the others are blocked", lambda: site.event_messages(node, "DrainBlocked"))
         assert site.pods(node, app="self")
     site.change_budget("web-pdb", maxUnavailable=2)
-    until(lambda: site.phase(node) == "drained", "in the end it goes too")
+    until("in the end it goes too", lambda: site.phase(node) == "drained")
     assert site.pods(node) == []
 
 
@@ -152,10 +153,10 @@ def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
     process.says("the new configuration is rejected")
     assert site.metric(process, "config_last_reload_successful") == 0
     site.condition(other, "True", kind="OtherFault")
-    until(lambda: site.phase(other) == "drained", "the old one works on")
+    until("the old one works on", lambda: site.phase(other) == "drained")
     assert not site.cordoned(bad)
     path.write_text(yaml.safe_dump({**good, "rules": [_rule("TestFault")]}))
-    until(lambda: site.phase(bad) == "drained", "the new one works")
+    until("the new one works", lambda: site.phase(bad) == "drained")
 
 
 def test_an_unreadable_annotation_is_left_alone_and_reported(site: Site) -> None:
@@ -165,7 +166,7 @@ def test_an_unreadable_annotation_is_left_alone_and_reported(site: Site) -> None
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "another one is served")
+    until("another one is served", lambda: site.phase(other) == "drained")
     assert not site.cordoned(bad)
     assert site.state(bad) == {"v": 99}
     status = site.command("status").stdout
@@ -177,10 +178,10 @@ def test_a_node_that_repeats_itself_stays_until_a_human_uncordons_it(site: Site)
     site.remediator(site.config(recovery={"stabilizationWindow": "100ms", "maxFlaps": 2}))
     for _ in range(2):
         site.condition(bad, "True")
-        until(lambda: site.phase(bad) == "drained", "held")
+        until("held", lambda: site.phase(bad) == "drained")
         site.condition(bad, "False")
         if len(site.state(bad)["cordons"]) < 2:
-            until(lambda: not site.cordoned(bad), "uncordoned the first time")
+            until("uncordoned the first time", lambda: not site.cordoned(bad))
     plan = site.command("plan", bad, config=site.config(recovery={"maxFlaps": 2}))
     assert "a human must uncordon" in plan.stdout, plan.stdout + plan.stderr
     assert site.cordoned(bad)

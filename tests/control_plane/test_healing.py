@@ -1,6 +1,7 @@
 """A node goes bad, is cordoned, emptied, and uncordoned; and what must not happen meanwhile."""
 
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site
+from tests.support.waiting import until
 
 
 def test_a_bad_node_is_drained_and_uncordoned(site: Site) -> None:
@@ -10,15 +11,15 @@ def test_a_bad_node_is_drained_and_uncordoned(site: Site) -> None:
     bad = site.busiest()
     site.condition(bad, "True")
 
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     assert site.cordoned(bad)
     assert site.pods(bad) == []
-    until(lambda: site.available("web") == 6, "all replicas elsewhere")
+    until("all replicas elsewhere", lambda: site.available("web") == 6)
 
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "uncordoned")
+    until("uncordoned", lambda: not site.cordoned(bad))
     assert site.phase(bad) == "healed"
-    until(lambda: "Uncordoned" in site.events(bad), "the events")
+    until("the events", lambda: "Uncordoned" in site.events(bad))
     reasons = site.events(bad)
     assert {"Cordoned", "DrainStarted", "DrainSucceeded"} <= set(reasons)
     assert process.terminate() == 0
@@ -28,16 +29,16 @@ def test_unknown_or_missing_is_no_recovery(site: Site) -> None:
     bad, other = site.nodes(2)
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     site.condition(bad, "Unknown")
     # Another node goes through a whole turn meanwhile: time enough to do the wrong thing.
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "the other is held")
+    until("the other is held", lambda: site.phase(other) == "drained")
     site.condition(other, "False")
-    until(lambda: not site.cordoned(other), "the other was uncordoned")
+    until("the other was uncordoned", lambda: not site.cordoned(other))
     assert site.cordoned(bad)
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "uncordoned after a real recovery")
+    until("uncordoned after a real recovery", lambda: not site.cordoned(bad))
 
 
 def test_a_foreign_cordon_is_left_alone_before_and_after(site: Site) -> None:
@@ -46,11 +47,11 @@ def test_a_foreign_cordon_is_left_alone_before_and_after(site: Site) -> None:
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(theirs, "True")
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "the other node was served")
+    until("the other node was served", lambda: site.phase(other) == "drained")
     assert site.state(theirs) == {}
     site.condition(theirs, "False")
     site.condition(other, "False")
-    until(lambda: not site.cordoned(other), "the other node was uncordoned")
+    until("the other node was uncordoned", lambda: not site.cordoned(other))
     assert site.cordoned(theirs)
     assert site.events(theirs) == []
 
@@ -59,24 +60,24 @@ def test_a_human_uncordon_cancels_this_occurrence_only(site: Site) -> None:
     bad, other = site.nodes(2)
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     site.uncordon(bad)
-    until(lambda: site.phase(bad) == "cancelled", "cancelled")
+    until("cancelled", lambda: site.phase(bad) == "cancelled")
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "the remediator had time to act again")
+    until("the remediator had time to act again", lambda: site.phase(other) == "drained")
     assert not site.cordoned(bad)
     # It passes and comes back: a new occurrence.
     site.condition(bad, "False")
-    until(lambda: site.phase(bad) == "healed", "the occurrence is over")
+    until("the occurrence is over", lambda: site.phase(bad) == "healed")
     site.condition(bad, "True")
-    until(lambda: site.cordoned(bad), "held again")
+    until("held again", lambda: site.cordoned(bad))
 
 
 def test_the_limit_applies_and_is_lifted(site: Site) -> None:
     first, second, third = site.nodes(3)
     site.remediator(site.config(limits={"maxUnavailable": 1, "minAllowed": 0}))
     site.condition(first, "True")
-    until(lambda: site.phase(first) == "drained", "the first is held")
+    until("the first is held", lambda: site.phase(first) == "drained")
     site.condition(second, "True")
     site.condition(third, "True")
     plan = site.command("plan", "-o", "json", config=site.config(limits={"maxUnavailable": 1}))
@@ -84,7 +85,7 @@ def test_the_limit_applies_and_is_lifted(site: Site) -> None:
     assert not site.cordoned(second)
     assert not site.cordoned(third)
     site.condition(first, "False")
-    until(lambda: site.cordoned(second) or site.cordoned(third), "the next one takes the place")
+    until("the next one takes the place", lambda: site.cordoned(second) or site.cordoned(third))
     assert sum(site.cordoned(node) for node in (first, second, third)) == 1
 
 
@@ -99,7 +100,7 @@ def test_pause_stops_and_resume_continues(site: Site) -> None:
     assert "maintenance of the rack" in found.stdout
     assert not site.cordoned(bad)
     assert site.command("resume").returncode == 0
-    until(lambda: site.phase(bad) == "drained", "it continues")
+    until("it continues", lambda: site.phase(bad) == "drained")
     assert not site.cordoned(other)
 
 
@@ -109,7 +110,7 @@ def test_an_excluded_node_is_left_alone_and_include_ends_that(site: Site) -> Non
     assert site.command("exclude", bad, "--why", "forensics").returncode == 0
     site.condition(bad, "True")
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "another node is served")
+    until("another node is served", lambda: site.phase(other) == "drained")
     assert not site.cordoned(bad)
     assert not site.cordoned(third)
     freed = site.command("uncordon", other)
@@ -117,7 +118,7 @@ def test_an_excluded_node_is_left_alone_and_include_ends_that(site: Site) -> Non
     assert not site.cordoned(other)
     assert site.phase(other) == "cancelled"
     assert site.command("include", bad).returncode == 0
-    until(lambda: site.phase(bad) == "drained", "after that it is served")
+    until("after that it is served", lambda: site.phase(bad) == "drained")
 
 
 def test_dry_run_changes_nothing_and_says_it_once(site: Site) -> None:
@@ -159,17 +160,17 @@ def test_a_latched_condition_needs_a_reboot(site: Site) -> None:
     site.remediator(site.config(rules=rules, limits={"maxUnavailable": "100%"}))
     _boot(site, bad, "boot-1")
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     assert site.state(bad)["bootID"] == "boot-1"
     # The detector restarts: its conditions are False at once. No recovery.
     site.condition(bad, "False")
     site.condition(other, "True", kind="OtherFault")
-    until(lambda: site.phase(other) == "drained", "held")
+    until("held", lambda: site.phase(other) == "drained")
     site.condition(other, "False", kind="OtherFault")
-    until(lambda: not site.cordoned(other), "a stabilization window of the same length has passed")
+    until("a stabilization window of the same length has passed", lambda: not site.cordoned(other))
     assert site.cordoned(bad)
     _boot(site, bad, "boot-2")
-    until(lambda: not site.cordoned(bad), "uncordoned after the reboot")
+    until("uncordoned after the reboot", lambda: not site.cordoned(bad))
 
 
 def test_a_stale_heartbeat_is_not_believed(site: Site) -> None:
@@ -177,23 +178,23 @@ def test_a_stale_heartbeat_is_not_believed(site: Site) -> None:
     site.condition(bad, "True", heartbeat_age=3600, lastTransitionTime="2026-01-01T00:00:00Z")
     site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(other, "True")
-    until(lambda: site.phase(other) == "drained", "a live signal is acted upon")
+    until("a live signal is acted upon", lambda: site.phase(other) == "drained")
     assert not site.cordoned(bad)
     # Its detector lives again and still says so.
     site.condition(bad, "True", lastTransitionTime="2026-01-01T00:00:00Z")
-    until(lambda: site.cordoned(bad), "believed now")
+    until("believed now", lambda: site.cordoned(bad))
 
 
 def test_a_node_recreated_under_its_name_starts_afresh(site: Site) -> None:
     bad = site.nodes(2)[0]
     site.remediator()
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     site.delete(f"/api/v1/nodes/{bad}")
     site.node("0")
     site.pod("fresh", bad, restartPolicy="Always")
     site.condition(bad, "True")
-    until(lambda: site.cordoned(bad), "the new node is judged by itself")
+    until("the new node is judged by itself", lambda: site.cordoned(bad))
 
 
 def _boot(site: Site, node: str, boot_id: str) -> None:

@@ -54,11 +54,11 @@ class _Drains(Story):
             self.start(config)
             left = set(bad)
             while left:
-                drained = self.until(config, lambda: self._drained(left), f"{left} drained")
+                drained = self.until(config, f"{left} drained", lambda: self._drained(left))
                 assert self.site.pods(drained) == [], f"pods left on {drained}"
                 self.site.condition(drained, "False")
                 left.remove(drained)
-            self.until(config, lambda: not any(self._cordoned(n) for n in bad), "uncordoned")
+            self.until(config, "uncordoned", lambda: not any(self._cordoned(n) for n in bad))
         self.wrongs += self.world.wrongs
         if self.world.looks < 10:
             self.wrongs.append("nothing was seen")

@@ -11,9 +11,10 @@ import yaml
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.kill_at_call import LEASE, Story, kill_everywhere
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site
 from tests.control_plane.test_policies import CRD, CRDS, GROUP, body, path, sicken, status
 from tests.control_plane.world import World
+from tests.support.waiting import until
 
 PODS = 4
 #: Two unhealthy pods, and one that a kill may cost.
@@ -59,9 +60,9 @@ class _Restarts(Story):
         with self.world.watched():
             self.start(config)
             self.until(
-                config, lambda: self._unhealthy <= self._went and self._all_ready(), "recreated"
+                config, "recreated", lambda: self._unhealthy <= self._went and self._all_ready()
             )
-            self.until(config, lambda: status(site).get("state") == "Healthy", "well, it says")
+            self.until(config, "well, it says", lambda: status(site).get("state") == "Healthy")
         self.wrongs += self.world.wrongs
         written = status(site)["restarts"]
         if not len(self._unhealthy) <= written <= MAX_PER_HOUR:
@@ -93,7 +94,7 @@ def _make_policy(site: Site) -> None:
     """A HealingPolicy that does not wait for long."""
     answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
     assert answer.ok or answer.status == 409, answer.failure()
-    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    until("the type is served", lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok)
     site.create(path(site), body("web", restart={"maxPerHour": MAX_PER_HOUR}))
 
 

@@ -1,6 +1,7 @@
 """One leader at a time; what a killed one left behind, the next one continues with."""
 
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site
+from tests.support.waiting import until
 
 
 def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
@@ -13,15 +14,15 @@ def test_a_killed_leader_is_followed_and_its_drain_ends(site: Site) -> None:
     second.says("nodes known")
     bad = site.busiest()
     site.condition(bad, "True")
-    until(lambda: site.event_messages(bad, "DrainBlocked"), "the first one drains")
+    until("the first one drains", lambda: site.event_messages(bad, "DrainBlocked"))
     assert "leading as" not in second.log
     first.kill()
     second.says("leading as")
     second.says(f"continuing the drain of {bad}")
     site.change_budget("web-pdb", maxUnavailable=4)
-    until(lambda: site.phase(bad) == "drained", "the second one ends it")
+    until("the second one ends it", lambda: site.phase(bad) == "drained")
     site.condition(bad, "False")
-    until(lambda: not site.cordoned(bad), "and uncordons the node")
+    until("and uncordons the node", lambda: not site.cordoned(bad))
 
 
 def test_a_leader_that_ends_lets_go_at_once(site: Site) -> None:
@@ -47,11 +48,11 @@ def test_the_running_for_outlives_the_process(site: Site) -> None:
     config = site.config(rules=rules)
     first = site.remediator(config)
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "seen", "the condition is noted")
+    until("the condition is noted", lambda: site.phase(bad) == "seen")
     seen = site.state(bad)["firstSeen"]
     first.kill()
     site.remediator(config)
-    until(lambda: site.cordoned(bad), "cordoned")
+    until("cordoned", lambda: site.cordoned(bad))
     assert site.state(bad)["firstSeen"] == seen
 
 
@@ -59,12 +60,12 @@ def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type
     bad, other = site.nodes(2)
     process = site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")
-    until(lambda: site.phase(bad) == "drained", "drained")
+    until("drained", lambda: site.phase(bad) == "drained")
     cluster.stop("kube-apiserver", kill=True)
     process.says("lost leadership")
     cluster.start("kube-apiserver")
     cluster.wait_api()
     site.condition(bad, "False")
     site.condition(other, "True")
-    until(lambda: not site.cordoned(bad), "uncordoned", patience=60)
-    until(lambda: site.phase(other) == "drained", "continues", patience=60)
+    until("uncordoned", lambda: not site.cordoned(bad), seconds=60)
+    until("continues", lambda: site.phase(other) == "drained", seconds=60)

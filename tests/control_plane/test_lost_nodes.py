@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from ci.cluster.kwok import node as kwok_node
-from tests.control_plane.site import Site, until
+from tests.control_plane.site import Site
 from tests.control_plane.test_policies import CRD, CRDS, GROUP, events, make, status
+from tests.support.waiting import until
 
 LONG = os.environ.get("SELFHEAL_LONG") == "1"
 pytestmark = pytest.mark.skipif(
@@ -25,7 +26,7 @@ def site(site: Site) -> Site:
     """A stage on which HealingPolicies are known."""
     answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
     assert answer.ok or answer.status == 409, answer.failure()
-    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    until("the type is served", lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok)
     return site
 
 
@@ -67,16 +68,16 @@ def test_pods_of_a_lost_node_go_when_it_is_proved_gone_and_not_before(site: Site
             rules=[{"condition": "TestFault", "for": "1h", "action": "cordon"}],
         )
     )
-    until(lambda: len(_reported(site)) == 3, "all three are named")
+    until("all three are named", lambda: len(_reported(site)) == 3)
     assert all("it is not ready" in text for text in _reported(site).values()), _reported(site)
-    until(lambda: len(events(site, "PodStuck")) == 3, "and said")
+    until("and said", lambda: len(events(site, "PodStuck")) == 3)
 
     site.delete(f"/api/v1/nodes/{deleted}")
-    until(lambda: "it is gone" in _reported(site).get("deleted", "it is gone"), "it is known")
+    until("it is known", lambda: "it is gone" in _reported(site).get("deleted", "it is gone"))
     site.patch(f"/api/v1/nodes/{marked}", {"spec": {"taints": [OUT_OF_SERVICE]}})
-    until(lambda: not _there(site, "marked"), "Kubernetes lets the marked node's pod go", 180)
-    until(lambda: not _there(site, "deleted"), "and the deleted node's", 180)
-    until(lambda: set(_reported(site)) == {"neither"}, "the third is named as before")
+    until("Kubernetes lets the marked node's pod go", lambda: not _there(site, "marked"), 180)
+    until("and the deleted node's", lambda: not _there(site, "deleted"), 180)
+    until("the third is named as before", lambda: set(_reported(site)) == {"neither"})
     assert _there(site, "neither")
     assert not site.cordoned(neither)
     assert site.metric(process, 'api_requests_total{code="200",verb="DELETE"}') == 0

@@ -17,8 +17,9 @@ from typing import Any
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
 from tests.control_plane.proxy import Proxy
-from tests.control_plane.site import Site, moment, until
+from tests.control_plane.site import Site, moment
 from tests.control_plane.test_policies import sicken
+from tests.support.waiting import until
 
 SEEDS = range(50 if os.environ.get("SELFHEAL_LONG") == "1" else 4)
 SIDE_BY_SIDE = 4
@@ -158,7 +159,7 @@ class _Populace:
     def settle(self) -> None:
         """Until every budget counts what is there."""
         for name, app in self._budgets.items():
-            until(lambda name=name, app=app: self._counted(name, app), f"{name} counts")
+            until(f"{name} counts", lambda name=name, app=app: self._counted(name, app))
 
     def _counted(self, name: str, app: str) -> bool:
         path = f"/apis/policy/v1/namespaces/{self._site.name}/poddisruptionbudgets/{name}"

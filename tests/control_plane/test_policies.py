@@ -1,9 +1,7 @@
 """HealingPolicies on a real API server: what it refuses, and what is done to pods."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,9 @@ import pytest
 import yaml
 
 from selfheal_remediator.kube.responses import Answer
-from tests.control_plane.site import Json, Site, moment, until
+from tests.control_plane.site import Json, Site, moment
+from tests.support.loopback import Handler, LoopbackServer
+from tests.support.waiting import until
 
 GROUP = "/apis/selfheal.dev/v1alpha1"
 CRD = Path(__file__).parents[2] / "chart" / "crds" / "healingpolicy.yaml"
@@ -24,7 +24,7 @@ def site(site: Site) -> Iterator[Site]:
     """A stage on which HealingPolicies are known."""
     answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
     assert answer.ok or answer.status == 409, answer.failure()
-    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    until("the type is served", lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok)
     yield site
     for policy in site.api.get(f"{GROUP}/namespaces/{site.name}/healingpolicies")["items"]:
         site.delete(f"{GROUP}/namespaces/{site.name}/healingpolicies/{policy['metadata']['name']}")
@@ -187,7 +187,7 @@ def refusing(cluster: Any) -> Callable[[Json], Answer]:
     answer = api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
     assert answer.ok or answer.status == 409, answer.failure()
     where = f"{GROUP}/namespaces/default/healingpolicies"
-    until(lambda: api.send("GET", where).ok, "the type is served")
+    until("the type is served", lambda: api.send("GET", where).ok)
     return lambda policy: api.send("POST", where, {"dryRun": "All"}, policy)
 
 
@@ -215,19 +215,19 @@ def test_a_pod_that_is_not_ready_is_replaced(site: Site) -> None:
     site.deployment("web", 3)
     make(site)
     process = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     before = pods(site)
     unhealthy = min(before)
     sicken(site, unhealthy)
 
-    until(lambda: unhealthy not in pods(site), "the pod is gone")
-    until(lambda: state(site) == "Healthy", "healthy again")
+    until("the pod is gone", lambda: unhealthy not in pods(site))
+    until("healthy again", lambda: state(site) == "Healthy")
     now = status(site)
     assert (now["replicas"], now["healthyReplicas"], now["restarts"]) == (3, 3, 1)
     assert now["lastHealTime"]
     assert now["observedGeneration"] == 1
     assert set(before) - {unhealthy} < set(pods(site))
-    until(lambda: len(events(site, "HealingSucceeded")) == 2, "Events on owner and policy")
+    until("Events on owner and policy", lambda: len(events(site, "HealingSucceeded")) == 2)
     assert {kind for kind, _ in events(site, "HealingTriggered")} == {"Deployment", "HealingPolicy"}
     assert site.metric(
         process,
@@ -243,14 +243,14 @@ def test_a_budget_that_forbids_is_kept_and_named(site: Site) -> None:
     site.remediator(config(site))
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
-    until(lambda: "strict needs 2, has 1" in holds(site, "Throttled"), "the budget is named")
-    until(lambda: events(site, "HealingThrottled"), "an Event")
+    until("the budget is named", lambda: "strict needs 2, has 1" in holds(site, "Throttled"))
+    until("an Event", lambda: events(site, "HealingThrottled"))
     assert unhealthy in pods(site)
     assert status(site)["restarts"] == 0
 
     site.change_budget("strict", minAvailable=1)
-    until(lambda: unhealthy not in pods(site), "restarted as soon as it may be")
-    until(lambda: status(site)["restarts"] == 1, "one restart")
+    until("restarted as soon as it may be", lambda: unhealthy not in pods(site))
+    until("one restart", lambda: status(site)["restarts"] == 1)
 
 
 def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
@@ -258,7 +258,7 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
     site.deployment("web", 2)
     make(site, restart={"maxPerHour": 2})
     process = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     is_healthy = max(pods(site))
 
     def all_but_one_unhealthy() -> bool:
@@ -268,7 +268,7 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
                 sicken(site, name)
         return state(site) == "GaveUp"
 
-    until(all_but_one_unhealthy, "given up")
+    until("given up", all_but_one_unhealthy)
     assert status(site)["restarts"] == 2
     assert events(site, "HealingGaveUp")
     assert "2 restarts within" in holds(site, "GaveUp")
@@ -278,11 +278,11 @@ def test_a_pod_that_no_restart_heals_is_given_up(site: Site) -> None:
     process.kill()
     another = site.remediator(config(site))
     given_up = f'policy_state{{policy="{site.name}/web",state="GaveUp"}}'
-    until(lambda: site.metric(another, given_up), "the next leader gave up as well")
+    until("the next leader gave up as well", lambda: site.metric(another, given_up))
     assert pods(site) == left
     # A change of the policy is a new chance, within the same budget.
     site.patch(path(site, "web"), {"spec": {"restart": {"maxPerHour": 3}}})
-    until(lambda: status(site)["restarts"] == 3, "one more")
+    until("one more", lambda: status(site)["restarts"] == 3)
 
 
 def test_a_new_leader_keeps_the_hourly_budget(site: Site) -> None:
@@ -290,17 +290,17 @@ def test_a_new_leader_keeps_the_hourly_budget(site: Site) -> None:
     site.deployment("web", 2)
     make(site, restart={"maxPerHour": 1})
     first = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
-    until(lambda: unhealthy not in pods(site), "restarted")
+    until("restarted", lambda: unhealthy not in pods(site))
     assert status(site)["restarts"] == 1  # written down before the eviction
     first.kill()
-    until(lambda: site.available("web") == 2, "both are back")
+    until("both are back", lambda: site.available("web") == 2)
     sicken(site, min(pods(site)))
     left = pods(site)
     site.remediator(config(site))
-    until(lambda: state(site) == "GaveUp", "nothing is left of the budget")
+    until("nothing is left of the budget", lambda: state(site) == "GaveUp")
     assert pods(site) == left
 
 
@@ -310,17 +310,17 @@ def test_a_pod_that_waits_for_its_image_is_reported_only(site: Site) -> None:
     waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
     make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]})
     site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     first, second = sorted(pods(site))
     sicken(site, first, **waiting)
-    until(lambda: state(site) == "Degraded", "seen")
+    until("seen", lambda: state(site) == "Degraded")
     [report] = status(site)["pods"]
     assert (report["name"], report["cause"]) == (first, "ImagePullBackOff")
     assert "no such image" in report["detail"]
 
     crashing = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     sicken(site, second, **crashing)
-    until(lambda: second not in pods(site), "the crashing one is restarted meanwhile")
+    until("the crashing one is restarted meanwhile", lambda: second not in pods(site))
     assert first in pods(site)
 
 
@@ -329,14 +329,14 @@ def test_a_rollout_is_left_alone(site: Site) -> None:
     site.deployment("web", 2)
     make(site)
     process = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     # A new template whose pods fit nowhere: the rollout stands still in its middle.
     template = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "there"}}}}}
     site.patch(f"/apis/apps/v1/namespaces/{site.name}/deployments/web", template)
-    until(lambda: len(pods(site)) == 3, "a pod of the new template waits for a node")
+    until("a pod of the new template waits for a node", lambda: len(pods(site)) == 3)
     old = min(name for name in pods(site) if site.phase_of(name) == "Running")
     sicken(site, old)
-    until(lambda: "rollout" in holds(site, "Throttled"), "it says why it waits")
+    until("it says why it waits", lambda: "rollout" in holds(site, "Throttled"))
     assert old in pods(site)
     assert status(site)["restarts"] == 0
     assert "restarted" not in process.log
@@ -347,13 +347,13 @@ def test_zero_wanted_is_idle_and_too_high_a_threshold_is_reported(site: Site) ->
     site.deployment("web", 1)
     make(site, healthThreshold=5)
     site.remediator(config(site))
-    until(lambda: "counts as 1" in holds(site, "ThresholdAboveDesired"), "it says so")
+    until("it says so", lambda: "counts as 1" in holds(site, "ThresholdAboveDesired"))
     scale = f"/apis/apps/v1/namespaces/{site.name}/deployments/web"
     site.patch(scale, {"spec": {"replicas": 0}})
-    until(lambda: state(site) == "Idle", "idle")
+    until("idle", lambda: state(site) == "Idle")
     assert status(site)["replicas"] == 0
     site.patch(scale, {"spec": {"replicas": 1}})
-    until(lambda: state(site) == "Healthy", "active again")
+    until("active again", lambda: state(site) == "Healthy")
 
 
 def test_paused_means_hands_off(site: Site) -> None:
@@ -361,16 +361,16 @@ def test_paused_means_hands_off(site: Site) -> None:
     site.deployment("web", 2)
     make(site, paused=True)
     site.remediator(config(site))
-    until(lambda: state(site) == "Paused", "a status")
+    until("a status", lambda: state(site) == "Paused")
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
-    until(lambda: status(site).get("pods"), "it is reported")
+    until("it is reported", lambda: status(site).get("pods"))
     site.annotate_lease("selfheal.dev/paused", "maintenance")
     site.patch(path(site, "web"), {"spec": {"paused": False}})
-    until(lambda: "maintenance" in holds(site, "Throttled"), "the pause of all holds")
+    until("the pause of all holds", lambda: "maintenance" in holds(site, "Throttled"))
     assert unhealthy in pods(site)
     assert site.command("resume").returncode == 0
-    until(lambda: unhealthy not in pods(site), "restarted")
+    until("restarted", lambda: unhealthy not in pods(site))
 
 
 def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
@@ -388,16 +388,16 @@ def test_dry_run_restarts_nothing_and_says_it_once(site: Site) -> None:
 
 def test_without_the_type_nodes_are_managed_all_the_same(site: Site) -> None:
     site.delete(f"{CRDS}/healingpolicies.selfheal.dev")
-    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").status == 404, "it is gone")
+    until("it is gone", lambda: site.api.send("GET", f"{GROUP}/healingpolicies").status == 404)
     bad = site.nodes(2)[0]
     process = site.remediator(config(site))
     process.says("is not installed (kubectl apply")
     site.condition(bad, "True")
-    until(lambda: site.cordoned(bad), "nodes are served")
+    until("nodes are served", lambda: site.cordoned(bad))
     assert process.log.count("is not installed") == 1
     answer = site.api.send("POST", CRDS, body=yaml.safe_load(CRD.read_text()))
     assert answer.ok, answer.failure()
-    until(lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok, "the type is served")
+    until("the type is served", lambda: site.api.send("GET", f"{GROUP}/healingpolicies").ok)
 
 
 def test_a_deleted_policy_leaves_nothing_behind(site: Site) -> None:
@@ -405,17 +405,17 @@ def test_a_deleted_policy_leaves_nothing_behind(site: Site) -> None:
     site.deployment("web", 2)
     make(site)
     process = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     series = f'policy_pods{{policy="{site.name}/web",state="healthy"}}'
-    until(lambda: site.metric(process, series) == 2, "its numbers")
+    until("its numbers", lambda: site.metric(process, series) == 2)
     assert "finalizers" not in site.api.get(path(site, "web"))["metadata"]
     site.delete(path(site, "web"))
-    until(lambda: site.api.send("GET", path(site, "web")).status == 404, "it is gone at once")
-    until(lambda: site.metric(process, series) == 0, "so are its numbers")
+    until("it is gone at once", lambda: site.api.send("GET", path(site, "web")).status == 404)
+    until("so are its numbers", lambda: site.metric(process, series) == 0)
     unhealthy = min(pods(site))
     sicken(site, unhealthy)
     make(site, "other", app="nothing")
-    until(lambda: state(site, "other") == "Idle", "another policy was evaluated meanwhile")
+    until("another policy was evaluated meanwhile", lambda: state(site, "other") == "Idle")
     assert unhealthy in pods(site)
 
 
@@ -424,16 +424,16 @@ def test_a_pod_that_will_not_go_is_named_never_forced(site: Site) -> None:
     site.deployment("web", 2)
     make(site, unhealthyWhen={"terminatingFor": "1s"})
     process = site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     held = min(pods(site))
     where = f"/api/v1/namespaces/{site.name}/pods/{held}"
     site.patch(where, {"metadata": {"finalizers": ["example.com/kept"]}})
     site.delete(where)
-    until(lambda: status(site).get("pods"), "it is reported")
+    until("it is reported", lambda: status(site).get("pods"))
     [report] = status(site)["pods"]
     assert (report["name"], report["cause"]) == (held, "Terminating")
     assert "example.com/kept" in report["detail"]
-    until(lambda: events(site, "PodStuck"), "an Event")
+    until("an Event", lambda: events(site, "PodStuck"))
     assert site.metric(process, 'api_requests_total{code="200",verb="DELETE"}') == 0
     site.patch(where, {"metadata": {"finalizers": None}})
 
@@ -446,14 +446,14 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
     unhealthy, is_healthy = sorted(pods(site))
     sicken(site, unhealthy)
     budget = f"/apis/policy/v1/namespaces/{site.name}/poddisruptionbudgets/strict"
-    until(lambda: site.api.get(budget)["status"]["currentHealthy"] == 1, "the budget knows it")
+    until("the budget knows it", lambda: site.api.get(budget)["status"]["currentHealthy"] == 1)
 
     def planned() -> list[Json]:
         found = site.command("plan", "-o", "json")
         assert found.returncode == 0, found.stderr
         return [item for item in json.loads(found.stdout)["pods"] if site.name in item["pod"]]
 
-    [item] = until(planned, "its time is over")
+    [item] = until("its time is over", planned)
     assert (item["pod"], item["action"]) == (f"{site.name}/{unhealthy}", "restart")
     assert item["why"].startswith("NotReady for")
     assert "strict needs 2, has 1" in item["waits"]
@@ -463,7 +463,7 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
 
     site.change_budget("strict", minAvailable=1)
     site.remediator(config(site))
-    until(lambda: status(site).get("restarts") == 1 and state(site) == "Healthy", "healed")
+    until("healed", lambda: status(site).get("restarts") == 1 and state(site) == "Healthy")
     found = json.loads(site.command("status", "-o", "json").stdout)
     [mine] = [item for item in found["policies"] if item["policy"] == f"{site.name}/web"]
     assert (mine["state"], mine["healthy"], mine["restarts"]) == ("Healthy", 2, 1)
@@ -473,7 +473,7 @@ def test_plan_and_status_say_what_would_be_done_and_what_was(site: Site) -> None
 # -- progress and correlation ------------------------------------------------------------------
 
 
-class Work:
+class Work(LoopbackServer):
     """Answers /progress as a worker would, on an address that KWOK's pods are given."""
 
     def __init__(self) -> None:
@@ -481,26 +481,12 @@ class Work:
         self.asked = 0
         work = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Progress(Handler):
             def do_GET(self) -> None:
                 work.asked += 1
-                text = json.dumps(work.answer).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                self.reply(work.answer)
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Answer no more."""
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Progress)
 
 
 @pytest.fixture
@@ -530,17 +516,17 @@ def test_work_that_stands_still_is_a_hung_pod(site: Site, work: Work) -> None:
     _lives_at(site, silent, "127.0.0.2")  # nobody answers there
     _lives_at(site, hung, "127.0.0.1")
     site.remediator(config(site))
-    until(lambda: work.asked >= 5, "it is asked")
+    until("it is asked", lambda: work.asked >= 5)
     assert state(site) == "Healthy"
     work.answer = {"in_flight": 3, "last_progress": 0.0, "oldest_age": 9.0, "ready": False}
     asked = work.asked
-    until(lambda: work.asked >= asked + 5, "it says that it rightly waits")
+    until("it says that it rightly waits", lambda: work.asked >= asked + 5)
     assert hung in pods(site)
 
     work.answer |= {"ready": True}
-    until(lambda: hung not in pods(site), "restarted")
+    until("restarted", lambda: hung not in pods(site))
     assert silent in pods(site)
-    until(lambda: len(events(site, "HealingTriggered")) == 2, "Events on owner and policy")
+    until("Events on owner and policy", lambda: len(events(site, "HealingTriggered")) == 2)
     [message] = {text for kind, text in events(site, "HealingTriggered") if kind == "Deployment"}
     assert "NoProgress" in message
     assert "3 in flight" in message
@@ -565,22 +551,22 @@ def test_pods_of_two_owners_unhealthy_on_one_node_are_the_nodes_matter(site: Sit
     # Held for long enough to be seen.
     slow = {"drain": {"headroom": False}, "recovery": {"stabilizationWindow": "15s"}}
     process = site.remediator(config(site, rules=rules, **slow))
-    until(lambda: state(site, "web") == state(site, "api") == "Healthy", "statuses")
+    until("statuses", lambda: state(site, "web") == state(site, "api") == "Healthy")
     # Both are seen before anything may be done: which is unhealthy first is not what is tested.
     site.annotate_lease("selfheal.dev/paused", "until both are seen")
     process.says("paused: until both are seen")
     for name in site.names(first):
         sicken(site, name)
     for app in ("web", "api"):
-        until(lambda app=app: holds(site, "Throttled", app), f"{app} is unhealthy")  # type: ignore[misc]
+        until(f"{app} is unhealthy", lambda app=app: holds(site, "Throttled", app))  # type: ignore[misc]
     assert not site.cordoned(first)
     assert site.command("resume").returncode == 0
-    until(lambda: site.cordoned(first), "the node is held")
+    until("the node is held", lambda: site.cordoned(first))
     assert site.state(first)["condition"] == "PodsHung"
-    until(lambda: site.phase(first) == "drained", "and emptied")
+    until("and emptied", lambda: site.phase(first) == "drained")
     assert status(site, "web")["restarts"] == status(site, "api")["restarts"] == 0
     assert not site.cordoned(second)
-    until(lambda: not site.cordoned(first), "uncordoned when nobody is unhealthy there any more")
+    until("uncordoned when nobody is unhealthy there any more", lambda: not site.cordoned(first))
 
 
 def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:
@@ -588,14 +574,14 @@ def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:
     site.deployment("web", 4)
     make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]}, failureThreshold=4)
     site.remediator(config(site))
-    until(lambda: state(site) == "Healthy", "a status")
+    until("a status", lambda: state(site) == "Healthy")
     before = pods(site)
     site.patch(path(site, "web"), {"spec": {"paused": True}})
-    until(lambda: state(site) == "Paused", "paused")
+    until("paused", lambda: state(site) == "Paused")
     crashing = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     for name in before:
         sicken(site, name, **crashing)
-    until(lambda: len(status(site).get("pods", ())) == 4, "all are seen")
+    until("all are seen", lambda: len(status(site).get("pods", ())) == 4)
     site.patch(path(site, "web"), {"spec": {"paused": False}})
 
     def given_up() -> bool:
@@ -604,9 +590,9 @@ def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:
                 sicken(site, name, **crashing)
         return state(site) == "GaveUp"
 
-    until(given_up, "given up")
+    until("given up", given_up)
     assert "on every node" in holds(site, "GaveUp")
-    until(lambda: events(site, "HealingGaveUp"), "an Event")
+    until("an Event", lambda: events(site, "HealingGaveUp"))
     assert len(pods(site).keys() & before.keys()) == 3
     assert status(site)["restarts"] == 1
     assert len([kind for kind, _ in events(site, "HealingGaveUp") if kind == "Deployment"]) == 1

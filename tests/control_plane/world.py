@@ -50,7 +50,7 @@ class World:
         with self._news:
             self._news.notify_all()
 
-    def until(self, look: Callable[[], Any], what: str, patience: float) -> Any:
+    def until(self, what: str, look: Callable[[], Any], patience: float) -> Any:
         """What `look` returns as soon as it is true; asked again after every change."""
         ends = time.monotonic() + patience
         with self._news:

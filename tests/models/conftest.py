@@ -18,8 +18,8 @@ from ci import ollama
 from ci.ollama import Server
 from ci.parts import PartsError
 from ci.pypi import FetchFailed
-from tests.broker.process import WorkerProcess, environment
-from tests.broker.rabbit import Rabbit, Vhost, available
+from tests.support.rabbit import Rabbit, Vhost, available
+from tests.support.worker_process import WorkerProcess, environment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,9 +17,17 @@ from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import BadOutputError, ModelError, OverloadedError, TransientError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig, Provider
-from tests.broker.rabbit import Vhost
 from tests.models.conftest import StartWorker
-from tests.models.faults import Fault, FaultProxy, broken_off, faulty, garbage, refused, truncated
+from tests.support.model_proxy import (
+    Fault,
+    FaultProxy,
+    broken_off,
+    faulty,
+    garbage,
+    refused,
+    truncated,
+)
+from tests.support.rabbit import Vhost
 
 LONG = 300.0
 TEXT = "I love it."

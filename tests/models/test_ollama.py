@@ -9,8 +9,8 @@ import pytest
 from ci import ollama
 from ci.ollama import Server
 from selfheal_worker.task import task_file
-from tests.broker.rabbit import Vhost, free_ports
 from tests.models.conftest import Analyze, Serve, StartWorker
+from tests.support.rabbit import Vhost, free_ports
 
 PROPERTIES = task_file.load().schema["properties"]
 EMOTIONS = PROPERTIES["primary_emotion"]["enum"]

@@ -25,9 +25,9 @@ from selfheal_worker.model.errors import (
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.task import task_file
-from tests.broker.proxy import Proxy
 from tests.models.conftest import Analyze
 from tests.models.hostile import cases
+from tests.support.tcp_proxy import Proxy
 
 TRIAGE = Path(__file__).parents[2] / "docs" / "examples" / "ticket-triage.yaml"
 LONG = 300.0

@@ -6,12 +6,10 @@ import os
 import re
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,8 @@ import ci.parts
 from ci import ollama
 from ci.ollama import Server
 from tests.models.conftest import Serve
+from tests.support.loopback import Handler, serving
+from tests.support.rabbit import free_ports
 
 SCRIPTS = Path(__file__).parents[2] / "chart" / "files" / "ollama"
 _PATH = re.compile(r"/v2/library/([a-z0-9]+)/(manifests|blobs)/([a-z0-9:.-]+)")
@@ -54,8 +54,8 @@ class Registry:
         return library / ollama.MODEL.replace(":", "/") if reference == "latest" else None
 
 
-def _handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(registry: Registry) -> type[Handler]:
+    class Serving(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
@@ -86,10 +86,7 @@ def _handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
                     file.seek(first)
                     self.wfile.write(file.read(last - first + 1))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    return Serving
 
 
 @contextmanager
@@ -105,16 +102,11 @@ def _serving(models: Path, folder: Path) -> Iterator[Registry]:
         capture_output=True,
     )
     registry = Registry(models, certificate, "")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(registry)) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        # A puller may hang up on a part that it no longer needs.
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        registry.host = f"127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(_handler(registry), context) as server:
+        registry.host = server.address
         yield registry
-        server.shutdown()
 
 
 @dataclass(frozen=True)
@@ -136,16 +128,11 @@ class Pod:
         }
         return subprocess.run(
             ["bash", str(SCRIPTS / "pull.sh"), *models],
-            env=settings | {"OLLAMA_HOST": f"127.0.0.1:{_free_port()}"},
+            env=settings | {"OLLAMA_HOST": f"127.0.0.1:{free_ports(1)[0]}"},
             capture_output=True,
             text=True,
             timeout=300,
         )
-
-
-def _free_port() -> int:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        return server.server_port
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ci.demo.mailbox import Mailbox
 from tests.provoked.shortened import rules
 
 HERE = Path(__file__).parent
+MODEL_SERVER = HERE.parent / "support" / "ollama_in_pod.py"
 NAMESPACE = RELEASE = "selfheal"
 #: Far more than anything takes on an idle machine: many a machine is not.
 PATIENCE = 420.0
@@ -269,7 +270,7 @@ def model_server(image: str) -> list[dict[str, Any]]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "model"},
-            "data": {"model.py": (HERE / "model.py").read_text()},
+            "data": {"model.py": MODEL_SERVER.read_text()},
         },
         {
             "apiVersion": "apps/v1",

@@ -14,7 +14,7 @@ import yaml
 
 from ci.cluster import ClusterError
 from tests.control_plane.chart.conftest import BY_HAND, CHART, Site
-from tests.control_plane.site import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.control_plane
 
@@ -159,7 +159,7 @@ def test_teams_write_policies_in_their_namespace(site: Site, role: str, expected
         return {what: verbs for what, verbs in found.items() if "selfheal.dev" in what}
 
     # The API server's controllers add them to the role a moment after the install.
-    until(lambda: of_policies(here) == expected, f"rights of {role} on policies")
+    until(f"rights of {role} on policies", lambda: of_policies(here) == expected)
     assert of_policies("kube-system") == {}
 
 

@@ -13,7 +13,7 @@ import yaml
 from ci.cluster import ClusterError
 from tests.chart.rendering import CASES, Manifest, pod_specs
 from tests.control_plane.chart.conftest import CHART, Site
-from tests.control_plane.site import until
+from tests.support.waiting import until
 
 Object = dict[str, Any]
 
@@ -121,7 +121,7 @@ def _refused(site: Site, pods: dict[str, Object], namespace: str = "") -> dict[s
         where = ("-n", namespace or site.namespace, "--ignore-not-found")
         return site.cluster.kubectl("get", "serviceaccount", "default", *where)
 
-    until(account, "the namespace's service account")
+    until("the namespace's service account", account)
     listed = {"apiVersion": "v1", "kind": "List", "items": list(pods.values())}
     try:
         site.cluster.kubectl(*create, input=json.dumps(listed))

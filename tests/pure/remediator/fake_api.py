@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.pure.remediator import json_patch
-from tests.pure.remediator.loopback import LoopbackServer
+from tests.support.loopback import LoopbackServer
 
 Json = dict[str, Any]
 #: How an answer can be wrong. `lost` is the worst: what was asked for has been done.

@@ -19,6 +19,7 @@ from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
+from tests.support.waiting import until as until
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/d/pods"
@@ -59,14 +60,6 @@ def pod(name: str, where: str) -> dict[str, Any]:
         "spec": {"nodeName": where, "containers": [{"name": "c"}]},
         "status": {"phase": "Running"},
     }
-
-
-def until(what: str, condition: Callable[[], bool]) -> None:
-    """Wait for what comes in another thread."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"{what}: never"
-        time.sleep(0.01)
 
 
 def at_once(config: Config) -> Config:

@@ -2,10 +2,8 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.selection import NO_MARKS
 from tests.pure.remediator.builders import OWNER, node
 from tests.pure.remediator.healing_world import NOW, policy, policy_json, watched
+from tests.support.loopback import Handler, serving
 
 # -- the spec --------------------------------------------------------------------------------
 
@@ -369,7 +368,7 @@ def test_what_is_no_answer_about_progress_says_nothing(body: bytes) -> None:
 
 @contextmanager
 def _answering(status: int, body: bytes, headers: Mapping[str, str]) -> Iterator[int]:
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in headers.items():
@@ -377,18 +376,8 @@ def _answering(status: int, body: bytes, headers: Mapping[str, str]) -> Iterator
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Answering) as server:
+        yield server.port
 
 
 def test_a_pod_is_asked_over_http() -> None:

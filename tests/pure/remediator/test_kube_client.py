@@ -19,7 +19,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.collection import PAGE
 from selfheal_remediator.kube.rate_limit import URGENT_WAIT
 from selfheal_remediator.kube.transport import WATCH_SILENCE
-from tests.pure.remediator.loopback import LoopbackServer
+from tests.support.loopback import LoopbackServer
 
 
 class Server(LoopbackServer):

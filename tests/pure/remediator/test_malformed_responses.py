@@ -9,7 +9,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, pa
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json, broken
 from tests.pure.remediator.builders import NOW, OWNER, config, rule
-from tests.pure.remediator.loopback import LoopbackServer
+from tests.support.loopback import Handler, LoopbackServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
 
@@ -216,7 +215,7 @@ class Server(LoopbackServer):
         self.asked: list[str] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answering(Handler):
             def handle_any(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 self.rfile.read(length)
@@ -230,9 +229,7 @@ class Server(LoopbackServer):
 
             do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
-            def log_message(self, *_: Any) -> None: ...
-
-        super().__init__(Handler)
+        super().__init__(Answering)
 
 
 @pytest.fixture

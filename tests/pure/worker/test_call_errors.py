@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +22,8 @@ from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, 
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, ModelConfig
 from selfheal_worker.task import task_file
+from tests.support import loopback
+from tests.support.loopback import Handler
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -50,37 +50,16 @@ def serving(
 ) -> Iterator[str]:
     """A server that answers each POST so; its host and port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_GET(self) -> None:
-            self._reply(200, {"models": [{"name": "m:latest", "digest": "0123456789abcdef"}]}, {})
+            self.reply({"models": [{"name": "m:latest", "digest": "0123456789abcdef"}]})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self._reply(status, body or {"error": "as set"}, headers or {})
+            self.body()
+            self.reply(body or {"error": "as set"}, status, headers)
 
-        def _reply(self, status: int, content: Any, more: dict[str, str]) -> None:
-            encoded = json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in more.items():
-                self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(encoded)))
-            self.end_headers()
-            self.wfile.write(encoded)
-
-        def log_message(self, *_: object) -> None: ...
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None: ...
-
-    with Server(("127.0.0.1", 0), Handler) as listening:
-        if tls is not None:
-            listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with loopback.serving(Answering, tls) as server:
+        yield server.address
 
 
 def built(provider: str, url: str, **more: Any) -> model.Provider:

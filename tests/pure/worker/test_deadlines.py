@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from selfheal_worker.model.call_threads import CallThreads
 from selfheal_worker.model.errors import OverloadedError, TransientError
 from selfheal_worker.model.provider import Answer, ModelConfig, Provider
 from selfheal_worker.model.providers.chat import Call
+from tests.support.loopback import Handler, serving
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -71,9 +71,9 @@ def _replies(path: str) -> dict[str, Any]:
 
 @contextmanager
 def _serving(fault: Fault) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Faulty(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.body()
             if fault.kind:
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
@@ -81,23 +81,13 @@ def _serving(fault: Fault) -> Iterator[str]:
                     self.end_headers()
                 fault.wait(lambda: self.wfile.write(b" "))
                 return
-            data = json.dumps(_replies(self.path)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(_replies(self.path))
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
+    with serving(Faulty) as server:
         try:
-            yield f"http://127.0.0.1:{listening.server_port}"
+            yield server.url
         finally:
             fault.ended.set()
-            listening.shutdown()
 
 
 class Stranger:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +16,7 @@ from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, ModelConfig, Origin
 from selfheal_worker.task import task_file
+from tests.support.loopback import Handler, serving
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -60,26 +59,17 @@ class Server:
 def server() -> Iterator[Server]:
     made = Server()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_GET(self) -> None:
-            body = json.dumps(made.content(self.path)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(made.content(self.path))
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.body()
             self.do_GET()
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        made.url = f"http://127.0.0.1:{listening.server_port}"
+    with serving(Answering) as listening:
+        made.url = listening.url
         yield made
-        listening.shutdown()
 
 
 class Later:

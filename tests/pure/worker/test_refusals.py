@@ -17,7 +17,7 @@ from selfheal_worker.model.breaker import Breaker
 from selfheal_worker.model.errors import ModelError, ModelUnavailableError, TransientError
 from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
-from tests.models.faults import FaultProxy, faulty, refused
+from tests.support.model_proxy import FaultProxy, faulty, refused
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,7 +14,8 @@ from selfheal_worker.config import SettingsError, load
 from selfheal_worker.model import provider as model
 from selfheal_worker.model.errors import ModelConfigError, ModelError
 from selfheal_worker.model.provider import ModelConfig
-from tests.models.faults import faulty, refused
+from tests.support.loopback import Handler, serving
+from tests.support.model_proxy import faulty, refused
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -28,28 +26,19 @@ SAID = {"message": {"role": "assistant", "content": "{}"}, "done": True, "done_r
 def _guarded(wanted: str) -> Iterator[str]:
     """An Ollama that answers those alone who say that in Authorization; its host and port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Guarded(Handler):
         def do_GET(self) -> None:
-            self._reply({"models": [{"name": "m:latest", "digest": "0123456789abcdef"}]})
+            self._answer({"models": [{"name": "m:latest", "digest": "0123456789abcdef"}]})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self._reply({"model": "m", "created_at": "2026-01-01T00:00:00Z", **SAID})
+            self.body()
+            self._answer({"model": "m", "created_at": "2026-01-01T00:00:00Z", **SAID})
 
-        def _reply(self, content: Any) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(200 if self.headers["Authorization"] == wanted else 401)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def _answer(self, content: Any) -> None:
+            self.reply(content, 200 if self.headers["Authorization"] == wanted else 401)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serving(Guarded) as server:
+        yield server.address
 
 
 @pytest.mark.parametrize("how", ["key", "url"])

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from selfheal_worker.model import provider as model
 from selfheal_worker.model.errors import TransientError
 from selfheal_worker.model.provider import ModelConfig
+from tests.support.loopback import Handler, serving
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -26,25 +26,20 @@ def _trickling() -> Iterator[tuple[str, threading.Event]]:
     """A gateway that sends blanks, to keep its client, until it may end."""
     may_end = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Trickling(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.body()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             while not may_end.wait(0.05):
                 self.wfile.write(b" ")
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
+    with serving(Trickling) as server:
         try:
-            yield f"http://127.0.0.1:{listening.server_port}", may_end
+            yield server.url, may_end
         finally:
             may_end.set()
-            listening.shutdown()
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])

@@ -10,13 +10,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
 from selfheal_worker.model.call_network import CallBackend, bind
+from tests.support.loopback import Handler, serving
 
 
 class Bounds:
@@ -51,20 +51,15 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
 def _server(context: ssl.SSLContext) -> Iterator[int]:
     """It answers with what it was sent, and ends the connection without a word of TLS."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Echoing(Handler):
         def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
+            data = self.body()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        listening.socket = context.wrap_socket(listening.socket, server_side=True)
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        yield listening.server_port
-        listening.shutdown()
+    with serving(Echoing, context) as server:
+        yield server.port
 
 
 @contextmanager

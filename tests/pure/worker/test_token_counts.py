@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from selfheal_worker.model import context
 from selfheal_worker.model import provider as model
 from selfheal_worker.model.provider import Answer, ModelConfig, Origin, Usage
 from selfheal_worker.model.token_counts import token_count, without_bad_counts
+from tests.support.loopback import Handler, serving
 
 SAID = {
     "primary_emotion": "Joy",
@@ -82,22 +81,14 @@ def _replied(path: str, reported: str) -> bytes:
 def _reporting(reported: list[str]) -> Iterator[str]:
     """A server whose answers have the last of reported for each number beside the answer."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            data = _replied(self.path, reported[-1])
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.body()
+            kind = {"Content-Type": "application/json; charset=utf-8"}
+            self.reply(_replied(self.path, reported[-1]), headers=kind)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serving(Answering) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize(

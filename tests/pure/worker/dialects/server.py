@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support import loopback
+from tests.support.loopback import Handler
 
 ANSWER = {
     "primary_emotion": "Joy",
@@ -207,12 +209,12 @@ def serving(dialect: Dialect) -> Iterator[Served]:
     """The dialect's server, on loopback."""
     served = Served(dialect)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_GET(self) -> None:
             self._answer({})
 
         def do_POST(self) -> None:
-            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self._answer(json.loads(self.body()))
 
         def _answer(self, body: Mapping[str, Any]) -> None:
             parts = urlsplit(self.path)
@@ -221,24 +223,15 @@ def serving(dialect: Dialect) -> Iterator[Served]:
             if reply is None:
                 served.ended.wait(60)
                 return
-            data = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
-            self.send_response(reply.status)
-            kind = "text/plain" if isinstance(reply.body, str) else "application/json"
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+            if isinstance(reply.body, str):
+                text = {"Content-Type": "text/plain", **reply.headers}
+                self.reply(reply.body.encode(), reply.status, text)
+            else:
+                self.reply(reply.body, reply.status, reply.headers)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        served.root = f"http://127.0.0.1:{listening.server_port}"
+    with loopback.serving(Answering) as listening:
+        served.root = listening.url
         try:
             yield served
         finally:
             served.ended.set()
-            listening.shutdown()

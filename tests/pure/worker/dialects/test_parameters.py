@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ import pytest
 from selfheal_worker.model import provider
 from selfheal_worker.model.errors import ModelError
 from selfheal_worker.model.provider import ModelConfig
+from tests.support import loopback
+from tests.support.loopback import Handler
 
 pytest.importorskip("langchain_openai")
 
@@ -98,9 +99,9 @@ def lenient(body: dict[str, Any]) -> Refusal:
 def serving(dialect: Dialect) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     asked: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             asked.append(body)
             refused = dialect(body)
             message = {"role": "assistant", "content": json.dumps(ANSWER)}
@@ -112,21 +113,10 @@ def serving(dialect: Dialect) -> Iterator[tuple[str, list[dict[str, Any]]]]:
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             }
             status, said = refused or (200, reply)
-            data = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(said, status)
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-    server.shutdown()
-    server.server_close()
+    with loopback.serving(Answering) as server:
+        yield f"{server.url}/v1", asked
 
 
 @pytest.mark.parametrize(

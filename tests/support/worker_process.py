@@ -90,9 +90,9 @@ class WorkerProcess:
             ]
             return hits[times - 1] if len(hits) >= times else None
 
-        return self.until(look, f"no log line {event!r} {fields}", seconds)
+        return self.until(f"no log line {event!r} {fields}", look, seconds)
 
-    def until(self, look: Callable[[], Any], what: str, seconds: float = WAIT) -> Any:
+    def until(self, what: str, look: Callable[[], Any], seconds: float = WAIT) -> Any:
         end = time.monotonic() + seconds
         while not (found := look()):
             if self.process.poll() is not None and not look():
@@ -113,7 +113,7 @@ class WorkerProcess:
                 return error.code, error.read().decode()
 
     def ready(self, seconds: float = WAIT) -> WorkerProcess:
-        self.until(lambda: self.get("/readyz")[0] == 200, "never ready", seconds)
+        self.until("never ready", lambda: self.get("/readyz")[0] == 200, seconds)
         return self
 
     def ready_now(self) -> bool:
@@ -131,7 +131,7 @@ class WorkerProcess:
 
     def wait_in_flight(self, number: int, seconds: float = WAIT) -> None:
         self.until(
-            lambda: self.progress()["in_flight"] == number, f"never {number} in flight", seconds
+            f"never {number} in flight", lambda: self.progress()["in_flight"] == number, seconds
         )
 
     def metric(self, name: str) -> float:

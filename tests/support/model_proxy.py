@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.support.loopback import Handler, serving
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class FaultProxy:
         return fault(real)
 
 
-def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(proxy: FaultProxy) -> type[Handler]:
+    class Damaging(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             self.do_POST()
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.body()
             kind = self.headers.get("Content-Type", "")
             reply = proxy.answer(self.command, self.path, body, kind)
             length = len(reply.body) if reply.length is None else reply.length
@@ -104,20 +104,13 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(reply.body)
             self.close_connection = length != len(reply.body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    return Damaging
 
 
 @contextmanager
 def faulty(server: str) -> Iterator[FaultProxy]:
     """A proxy before the server at that URL; it is gone after the block."""
     proxy = FaultProxy(server)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy)) as listening:
-        # A client may hang up on what it no longer waits for.
-        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-        proxy.url = f"http://127.0.0.1:{listening.server_port}"
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+    with serving(_handler(proxy)) as listening:
+        proxy.url = listening.url
         yield proxy
-        listening.shutdown()

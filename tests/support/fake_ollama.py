@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from tests.broker.rabbit import free_ports
+from tests.support import ollama_in_pod
+from tests.support.rabbit import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GOOD = json.dumps(
-    {
-        "primary_emotion": "Joy",
-        "sentiment": "Positive",
-        "confidence_score": 0.9,
-        "key_phrases": [],
-    }
-)
+GOOD = json.dumps(ollama_in_pod.GOOD)
 
 
 @dataclass
@@ -65,7 +59,7 @@ class FakeOllama:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
-                self.reply(200, {"models": [{"name": "tiny:1b", "digest": "0123456789abcdef"}]})
+                self.reply(200, ollama_in_pod.MODELS)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -77,18 +71,7 @@ class FakeOllama:
                 if reply.status != 200:
                     self.reply(reply.status, {"error": reply.error}, reply.retry_after)
                     return
-                self.reply(
-                    200,
-                    {
-                        "model": body["model"],
-                        "created_at": "2026-01-01T00:00:00Z",
-                        "message": {"role": "assistant", "content": reply.content},
-                        "done": True,
-                        "done_reason": "stop",
-                        "prompt_eval_count": 11,
-                        "eval_count": 7,
-                    },
-                )
+                self.reply(200, ollama_in_pod.chat(reply.content, body["model"]))
 
             def reply(self, status: int, content: Any, retry_after: str = "") -> None:
                 body = json.dumps(content).encode()
