@@ -21,7 +21,8 @@ from ci.cluster.kwok import node as kwok_node
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.access import load_configuration
-from selfheal_remediator.kube.client import Collection, KubernetesApi
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.collection import Collection
 
 CONDITION = "BenchFault"
 PATIENCE = 600.0
@@ -83,7 +84,7 @@ class Observer(_Watching):
         self._left: dict[str, set[str]] = {}
         self._watch(stage.api.nodes(), self._node)
         if pods:
-            chosen = Collection(stage.api, _PODS, {"labelSelector": pods})
+            chosen = Collection(stage.api.transport, _PODS, {"labelSelector": pods})
             self._watch(chosen, self._pod, self._there)
 
     def _there(self, raw: Json) -> None:
@@ -124,8 +125,8 @@ class Openings(_Watching):
         self.opened: list[float] = []
         self.gone: list[float] = []
         self._budget, self._bad, self._left = budget, node, set[str]()
-        self._watch(Collection(stage.api, _BUDGETS), self._status)
-        self._watch(Collection(stage.api, _PODS, {"labelSelector": label}), self._pod)
+        self._watch(Collection(stage.api.transport, _BUDGETS), self._status)
+        self._watch(Collection(stage.api.transport, _PODS, {"labelSelector": label}), self._pod)
 
     def _status(self, _type: str, raw: Json, now: float) -> None:
         if raw["metadata"]["name"] != self._budget or len(self.opened) > len(self.gone):
@@ -272,7 +273,7 @@ class Stage:
 
     def count(self, path: str, selectors: dict[str, str]) -> int:
         """How many objects there are."""
-        return sum(len(raws) for raws, _ in Collection(self.api, path, selectors).pages())
+        return sum(len(raws) for raws, _ in Collection(self.api.transport, path, selectors).pages())
 
     # -- the audit log ------------------------------------------------------------------
 

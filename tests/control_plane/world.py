@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.client import Collection
+from selfheal_remediator.kube.collection import Collection
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.site import Site
 
@@ -24,7 +24,7 @@ class World:
         path, labels = "/api/v1/nodes", f"test={site.name}"
         if pods:
             path, labels = f"/api/v1/namespaces/{site.name}/pods", pods
-        self._source = Collection(site.api, path, {"labelSelector": labels})
+        self._source = Collection(site.api.transport, path, {"labelSelector": labels})
         self._checks = checks
         self._stop = threading.Event()
         self._news = threading.Condition()
