@@ -20,8 +20,8 @@ class Authority:
     leading: bool = False
     #: Counts terms of leadership; what was asked in one is not heard or done in the next.
     term: int = 0
-    #: Counts the times that everything was stopped (a pause, an uninstall, another mode): what
-    #: waits for its turn to be sent meanwhile is not sent.
+    #: Counts the times that everything was stopped (a pause, an uninstall, another mode, another
+    #: remediator that comes first): what waits for its turn to be sent meanwhile is not sent.
     stops: int = 0
     #: Why nothing new is begun, as a human says; empty = it is not paused.
     paused: str = ""
@@ -55,6 +55,11 @@ class Authority:
         self.stopped_until = until
         self.stops += begins
         return begins
+
+    def comes_first(self, first: str) -> None:
+        """The remediator that comes before us, empty = none."""
+        self.stops += bool(first) and first != self.first
+        self.first = first
 
     def may_act(self, now: float) -> bool:
         """Whether a leader may do its work: no other remediator comes first, nothing is stopped."""

@@ -59,7 +59,7 @@ class Leadership:
             self._drains.draining.end_all()
         elif before and not first:
             log.warning("the other remediator is gone: this one acts from now on")
-        self._authority.first = first
+        self._authority.comes_first(first)
         self._metrics.controller.read_only.set(bool(first))
 
     def blocked(self, text: str) -> None:

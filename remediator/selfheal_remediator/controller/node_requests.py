@@ -130,10 +130,12 @@ class NodeRequests:
                 if not self._still_wanted(attempt, node):
                     self._post(partial(self._outcomes.dropped, action, node))
                     return
+            # Before the check: what is stopped after it is not sent either.
+            begun = self._api.fence()
             if not self._may_send(attempt):
                 self._post(partial(self._outcomes.not_sent, action))
                 return
-            changed = self._patch(action, node, dry_run=dry_run)
+            changed = self._patch(action, node, begun, dry_run=dry_run)
             if changed is not None:
                 self._post(partial(self._outcomes.settled, action, changed))
                 return
@@ -151,13 +153,13 @@ class NodeRequests:
             and authority.may_send(attempt.action.kind, now)
         )
 
-    def _patch(self, action: Action, node: Node, *, dry_run: bool) -> Node | None:
+    def _patch(self, action: Action, node: Node, begun: object, *, dry_run: bool) -> Node | None:
         """The node after the change, None = it is not as it was seen any more. See _carry_out."""
         scale_down_disabled = self._mode.config.drain.scale_down_disabled
         patch = node_patch(action, node, scale_down_disabled=scale_down_disabled)
         try:
             with supervision.expected("worker", f"{action.kind.value} of node {action.node}"):
-                answer = self._api.patch_node(action.node, patch, dry_run=dry_run)
+                answer = self._api.patch_node(action.node, patch, dry_run=dry_run, begun=begun)
                 if answer.ok:
                     return node_from_json(answer.json())
                 if answer.status in (409, 422):

@@ -83,12 +83,20 @@ class KubernetesApi:
         """The node as it is now (a quorum read)."""
         return self.get(f"/api/v1/nodes/{quote(name)}")
 
-    def patch_node(self, name: str, patch: list[Json], *, dry_run: bool = False) -> Answer:
-        """JSON patch of a node; dry_run: with dryRun=All."""
+    def patch_node(
+        self, name: str, patch: list[Json], *, dry_run: bool = False, begun: object = None
+    ) -> Answer:
+        """JSON patch of a node; dry_run: with dryRun=All; begun: see Transport.write."""
         path = f"/api/v1/nodes/{quote(name)}"
         with self._changes.one():
             return self.write(
-                "PATCH", path, patch, content_type=_PATCH, timeout=15.0, dry_run=dry_run
+                "PATCH",
+                path,
+                patch,
+                content_type=_PATCH,
+                timeout=15.0,
+                dry_run=dry_run,
+                begun=begun,
             )
 
     def settle(self, seconds: float) -> bool:

@@ -179,13 +179,15 @@ class Transport:
         fenced: bool = True,
         ignore_dry_run: bool = False,
         dry_run: bool = False,
+        begun: object = None,
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
         `ignore_dry_run` is for writes that are needed in dry-run mode too (our own Lease),
-        `dry_run` for a single dry run. Raises NotLeader.
+        `dry_run` for a single dry run; `begun`: the result of `fence` from before the caller
+        checked whether this may be sent. Raises NotLeader.
         """
-        begun = self.fence() if fenced else None
+        begun = begun or (self.fence() if fenced else None)
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
         if dry_run or (self.dry_run and not ignore_dry_run):
             query["dryRun"] = "All"

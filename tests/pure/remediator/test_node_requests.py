@@ -10,6 +10,7 @@ import pytest
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_requests import Attempt, NodeRequests
+from selfheal_remediator.failures import NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
 from selfheal_remediator.kube.objects import Node, node_from_json
@@ -33,18 +34,28 @@ RAW: Mapping[str, Any] = {
 
 
 class Api:
-    """Refuses the first patch as a conflict; `meanwhile` happens while the node is read then."""
+    """Refuses the first patch as a conflict. `meanwhile` happens while the node is read then,
+    `at_last` after all checks, while the second patch waits for its turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
+        self.at_last: Callable[[], None] = lambda: None
         self.dry_run = False
         self.sent = 0
+        self._authority = authority
+
+    def fence(self) -> object:
+        return self._authority.term, self._authority.stops
 
     def node(self, name: str) -> Mapping[str, Any]:
         self.meanwhile()
         return RAW
 
-    def patch_node(self, name: str, patch: object, *, dry_run: bool) -> Answer:
+    def patch_node(self, name: str, patch: object, *, dry_run: bool, begun: object) -> Answer:
+        if self.sent:
+            self.at_last()
+        if self.fence() != begun:
+            raise NotLeader
         self.sent += 1
         return Answer(422, b"") if self.sent == 1 else Answer(200, b"", None, dict(RAW))
 
@@ -69,11 +80,11 @@ def nothing(_: Authority, __: Api) -> None:
 def another_term(authority: Authority, _: Api) -> None:
     authority.begin_term(leading=False)
     authority.begin_term(leading=True)
-    authority.first = ""
+    authority.comes_first("")
 
 
 def another_remediator(authority: Authority, _: Api) -> None:
-    authority.first = "there/remediator"
+    authority.comes_first("there/remediator")
 
 
 def a_pause(authority: Authority, _: Api) -> None:
@@ -102,16 +113,32 @@ def another_mode(_: Authority, api: Api) -> None:
 def test_a_change_is_not_sent_after_what_ended_its_right_while_the_node_was_read(
     happens: Callable[[Authority, Api], None], sent: int, outcome: str
 ) -> None:
+    authority, outcomes = Authority(leading=True, first=""), Outcomes()
+    api = Api(authority)
+    api.meanwhile = lambda: happens(authority, api)
+    _change(api, authority, outcomes)
+    assert (api.sent, outcomes.known) == (sent, [outcome])
+
+
+@pytest.mark.parametrize("happens", [another_term, another_remediator, a_pause, an_uninstall])
+def test_a_change_is_not_sent_after_what_ended_its_right_once_it_was_checked(
+    happens: Callable[[Authority, Api], None],
+) -> None:
+    authority, outcomes = Authority(leading=True, first=""), Outcomes()
+    api = Api(authority)
+    api.at_last = lambda: happens(authority, api)
+    _change(api, authority, outcomes)
+    assert (api.sent, outcomes.known) == (1, ["not sent"])
+
+
+def _change(api: Api, authority: Authority, outcomes: Outcomes) -> None:
+    """A cordon as the planner decides it, sent."""
     settings = config(rule(action="cordon"), limits={"maxUnavailable": "100%"})
     planner = Planner(settings, OWNER, NOW)
-    known = node_from_json(dict(RAW))
-    planner.apply(Change("n", None, known), NOW)
+    planner.apply(Change("n", None, node_from_json(dict(RAW))), NOW)
     planner.apply(Change("other", None, node("other")), NOW)
     (action,) = planner.plan(NOW).intents
     assert action.kind is Kind.CORDON
-    authority, outcomes = Authority(leading=True, first=""), Outcomes()
-    api = Api()
-    api.meanwhile = lambda: happens(authority, api)
     requests = NodeRequests(
         cast(KubernetesApi, api),
         planner,
@@ -124,4 +151,3 @@ def test_a_change_is_not_sent_after_what_ended_its_right_while_the_node_was_read
     entry = planner.entries[action.uid]
     scope = planner.scope()
     requests.change(Attempt(action, scope, entry.node, entry.history, authority.term))
-    assert (api.sent, outcomes.known) == (sent, [outcome])
