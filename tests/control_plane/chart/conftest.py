@@ -112,7 +112,7 @@ def site(chart_cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
     for release in json.loads(site.helm("list", "-n", site.namespace, "-o", "json")):
         # Its own namespace for the detector must be gone before another release makes it again.
         # No kubelet runs the Job of the hook here.
-        site.helm("uninstall", release["name"], "-n", site.namespace, "--wait", "--no-hooks")
+        site.helm("uninstall", release["name"], "-n", site.namespace, "--wait=legacy", "--no-hooks")
 
 
 _numbers = itertools.count(1)
