@@ -134,18 +134,21 @@ def test_a_deadline_ends_a_prompt_that_is_being_read_and_an_answer_that_is_writt
     assert warm.analyse("Fine.", _later()).content
 
 
-def test_a_call_that_waits_for_the_other_ends_with_its_deadline(warm: Provider) -> None:
+def test_a_call_that_waits_for_the_other_ends_with_its_deadline(
+    warm: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfheal_worker.model.providers.llamacpp import LlamaCpp
+
     begun = threading.Event()
     release = threading.Event()
-    llama = warm._llama  # type: ignore[attr-defined]
-    check = llama._check
+    check = LlamaCpp.check_time
 
-    def held() -> None:
+    def held(llama: LlamaCpp) -> None:
         begun.set()
         assert release.wait(LONG)
-        check()
+        check(llama)
 
-    llama._check = held
+    monkeypatch.setattr(LlamaCpp, "check_time", held)
     first = threading.Thread(target=warm.analyse, args=("I love it.", _later()))
     try:
         first.start()
@@ -153,7 +156,6 @@ def test_a_call_that_waits_for_the_other_ends_with_its_deadline(warm: Provider) 
         with pytest.raises(TransientError, match="busy until the deadline"):
             warm.analyse("I love it.", _later(0.1))
     finally:
-        llama._check = check
         release.set()
         first.join(LONG)
 

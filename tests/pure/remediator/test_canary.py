@@ -167,16 +167,16 @@ def test_leaders_that_change_all_the_time_make_no_second_canary() -> None:
 def test_a_leader_that_died_before_it_evicted_leaves_the_canary_to_the_next() -> None:
     story = Story()
     story.sicken()
-    evict = story.made._carry_out
+    evict = story.made.carry_out
     lost = story.made.documents
 
     def only_written(order: Any) -> None:
         lost[KEY]["status"] = order.status.to_json()
 
-    story.made._carry_out = only_written  # type: ignore[method-assign]
+    story.made.carry_out = only_written  # type: ignore[method-assign]
     while lost[KEY]["status"].get("restarts", 0) == 0:
         story.run(1)
-    story.made._carry_out = evict  # type: ignore[method-assign]
+    story.made.carry_out = evict  # type: ignore[method-assign]
     story.made.new_leader()
     story.run(1500)
     assert story.evicted == 3
@@ -197,12 +197,12 @@ def test_leaders_that_die_between_any_two_calls_make_one_canary(
     story.cure = cure
     story.sicken()
     made, left = story.made, list(deaths)
-    evict = made._carry_out
+    evict = made.carry_out
 
     def dies(order: Any) -> None:
         death = left.pop(0) if left else ""
         if death in ("written", "evicted"):
-            made._write(order.policy, order.status.to_json())
+            made.write(order.policy, order.status.to_json())
         if death == "evicted":
             made.fate = lambda _: "died"
         if death in ("", "evicted"):
@@ -211,7 +211,7 @@ def test_leaders_that_die_between_any_two_calls_make_one_canary(
         if death:
             made.new_leader()
 
-    made._carry_out = dies  # type: ignore[method-assign]
+    made.carry_out = dies  # type: ignore[method-assign]
     while not made.evicted:
         story.run(1)
         assert made.now < NOW + 900
@@ -232,13 +232,13 @@ def test_a_canary_that_was_never_evicted_and_recovers_is_none() -> None:
     story.sicken()
 
     def only_written(order: Any) -> None:
-        story.made._write(order.policy, order.status.to_json())
+        story.made.write(order.policy, order.status.to_json())
 
-    evict, story.made._carry_out = story.made._carry_out, only_written  # type: ignore[method-assign]
+    evict, story.made.carry_out = story.made.carry_out, only_written  # type: ignore[method-assign]
     while story.canary is None:
         story.run(1)
     first = story.canary.pod
-    story.made._carry_out = evict  # type: ignore[method-assign]
+    story.made.carry_out = evict  # type: ignore[method-assign]
     story.made.new_leader()
     story.made.workers[first].broken = False
     story.run(300)
@@ -254,16 +254,16 @@ def test_a_pod_that_somebody_deletes_in_the_middle(which: str, cure: bool) -> No
     story.sicken()
     if which == "the canary itself":
         story.run(20)
-        story.made._gone(min(story.made.of("web"), key=lambda pod: pod.name))
+        story.made.gone(min(story.made.of("web"), key=lambda pod: pod.name))
         story.run(5)
     while not story.evicted:
         story.run(1)
     story.run(20)
     assert story.evicted == 1
     if which == "the replacement":
-        story.made._gone(max(story.made.of("web"), key=lambda pod: pod.created))
+        story.made.gone(max(story.made.of("web"), key=lambda pod: pod.created))
     elif which == "an unhealthy one":
-        story.made._gone(min(story.made.of("web"), key=lambda pod: pod.created))
+        story.made.gone(min(story.made.of("web"), key=lambda pod: pod.created))
     story.run(1800)
     if not cure:
         assert story.evicted == 1
@@ -320,7 +320,7 @@ def test_pods_of_another_revision_void_the_canary_of_an_unknown_kind() -> None:
 
     def revised(revision: str) -> None:
         for pod in story.made.of("web"):
-            story.made._change(replace(pod, revision=revision))
+            story.made.change(replace(pod, revision=revision))
 
     revised("a")
     story.sicken()
@@ -360,7 +360,7 @@ def test_another_cause_has_no_canary_of_its_own() -> None:
     def all_wait(reason: str) -> None:
         for pod in story.made.of("web"):
             item = replace(pod.containers[0], waiting=reason, running_since=None)
-            story.made._change(replace(pod, containers=(item,)))
+            story.made.change(replace(pod, containers=(item,)))
 
     for _ in range(900):
         all_wait("CrashLoopBackOff")
@@ -374,7 +374,7 @@ def test_another_cause_has_no_canary_of_its_own() -> None:
                 waiting="CrashLoopBackOff" if waits else "",
                 running_since=None if waits else story.made.now - turn % 120,
             )
-            story.made._change(replace(pod, containers=(item,)))
+            story.made.change(replace(pod, containers=(item,)))
         story.run(1)
     assert story.evicted == 1
 
@@ -390,7 +390,7 @@ def test_a_replacement_that_is_neither_healthy_nor_unhealthy_is_not_waited_for_f
             if pod.uid not in story.unhealthy:
                 killed = Container("main", exit_code=137, exit_reason="OOMKilled")
                 story.made.workers[pod.uid].broken = True
-                story.made._change(replace(pod, ready=False, containers=(killed,)))
+                story.made.change(replace(pod, ready=False, containers=(killed,)))
     assert story.evicted == 1
     assert story.state is State.GAVE_UP
 
@@ -591,8 +591,8 @@ class Two(World):
         for pod in self.pods.values():
             self.healing.pod_changed("ns/also", Change(pod.name, None, pod))
 
-    def _notify(self, pod: Any, old: Any, new: Any) -> None:
-        super()._notify(pod, old, new)
+    def notify(self, pod: Any, old: Any, new: Any) -> None:
+        super().notify(pod, old, new)
         self.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
 
@@ -664,7 +664,7 @@ class Crashing(Story):
                 )
                 self.made.workers[uid].broken = running is None
                 ready = running is not None and self.made.now >= running
-                self.made._change(replace(pod, ready=ready, containers=(item,)))
+                self.made.change(replace(pod, ready=ready, containers=(item,)))
             self.said += self.made.tick().notices
 
 

@@ -127,7 +127,7 @@ def _unhealthy(hung: bool) -> World:
         elif pod.node == NODES[0]:
             made.workers[pod.uid].broken = True
     made.now += 300
-    made._controllers()
+    made.controllers()
     return made
 
 
@@ -170,7 +170,7 @@ class Interleaving:
 
     def answers(self) -> None:
         for ask in self.probes:
-            self.healing.answered(ask.policy, ask.uid, self.made._reading(ask.uid), self.made.now)
+            self.healing.answered(ask.policy, ask.uid, self.made.reading(ask.uid), self.made.now)
 
     def adopt(self, key: str) -> None:
         self.healing.adopt(policy_from_json(self.made.documents[key]), self.made.now)
@@ -279,13 +279,13 @@ def test_one_owner_under_two_policies_is_one_owner() -> None:
     again["metadata"] |= {"name": "also", "uid": "uid-also"}
     made.documents["ns/also"] = again
     made.new_leader()
-    told = made._notify
+    told = made.notify
 
     def tell(pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
         told(pod, old, new)
         made.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
-    made._notify = tell  # type: ignore[method-assign]
+    made.notify = tell  # type: ignore[method-assign]
     for pod in made.of("web"):
         tell(pod, None, pod)
     break_on(made, NODES[0])
@@ -309,7 +309,7 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
 def test_an_ordered_restart_is_cancelled(what: str) -> None:
     trouble = {"node": ""}
     made = world(around=around(node_trouble=lambda _: trouble["node"]))
-    made._carry_out = lambda order: made.orders.append(order)  # type: ignore[method-assign]
+    made.carry_out = lambda order: made.orders.append(order)  # type: ignore[method-assign]
     break_on(made, NODES[0], "web")
     while not made.orders:
         made.tick()

@@ -315,7 +315,7 @@ def test_a_pod_that_starts_is_not_unhealthy_however_long_its_budget() -> None:
 def test_a_pod_without_a_controller_is_only_reported() -> None:
     made = world(wanted=1)
     [pod] = made.of("web")
-    made._change(replace(pod, owner_uid="", owner_kind=""))
+    made.change(replace(pod, owner_uid="", owner_kind=""))
     made.break_one("web")
     made.run(120)
     assert made.orders == []
@@ -384,7 +384,7 @@ def test_a_pod_that_should_be_gone_is_named_with_its_finalizers(
         grace=1e9,
     )
     pod = made.of("web")[0]
-    made._change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
+    made.change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
     said = []
     for _ in range(200):
         cordoned = made.pods.pop(pod.uid)  # the controllers may not take it away
@@ -677,7 +677,7 @@ def test_a_crashing_pod_is_restarted_by_its_waiting_reason() -> None:
     made.workers[pod.uid].broken = True
     made.run(2)
     crashing = Container("main", waiting="CrashLoopBackOff", exit_code=1)
-    made._change(replace(made.pods[pod.uid], containers=(crashing,)))
+    made.change(replace(made.pods[pod.uid], containers=(crashing,)))
     made.run(40)
     assert [(order.pod.uid, order.cause) for order in made.orders] == [(pod.uid, Cause.WAITING)]
     assert made.now > NOW

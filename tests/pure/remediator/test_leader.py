@@ -211,15 +211,15 @@ def test_a_lease_is_decoded() -> None:
 
 def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
     """Something changes each Lease that is taken, an admission webhook say."""
-    server = Server()
-    one = Candidate(server, "one")
     refusals: list[float] = []
 
-    def refuse(*_: Any) -> Answer:
-        refusals.append(time.monotonic())
-        return Answer(422, b"{}")
+    class Refused(Client):
+        def _json_patch(self, *_: Any) -> Answer:
+            refusals.append(time.monotonic())
+            return Answer(422, b"{}")
 
-    one.client._json_patch = refuse  # type: ignore[method-assign]
+    server = Server()
+    one = Candidate(server, "one", Refused(server))
     one.leader.start()
     try:
         ends = time.monotonic() + 60

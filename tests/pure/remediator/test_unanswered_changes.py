@@ -21,6 +21,7 @@ from selfheal_remediator.node.unanswered import (
 )
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
+from tests.support.samples import sample
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
 INTENT = Action(Kind.CORDON, "n", "uid-n", None, "", "")
@@ -104,12 +105,12 @@ class Story:
 
     def __init__(self) -> None:
         self.change, self.read, self.unhealthy, self.reads = "refused", "403", True, 0
-        self.api = FakeApi(self._disturb)
+        self.api = FakeApi(self.disturb)
         self.said: list[tuple[str, str]] = []
         for name in ("first", "second", "other"):
             self.api.put(f"{NODES}/{name}", node(name, "False"))
 
-    def _disturb(self, verb: str, path: str) -> str:
+    def disturb(self, verb: str, path: str) -> str:
         if not path.startswith(FIRST) or not self.unhealthy:
             return ""
         self.reads += verb == "GET"
@@ -166,14 +167,18 @@ def test_a_change_that_may_have_been_made_counts(story: Story) -> None:
         story.goes_bad(FIRST)
         until("it is read in vain", lambda: story.reads >= 2)
         story.goes_bad(SECOND)
-        limited = remediator.metrics.nodes.limited.labels
-        until("it is limited", lambda: limited("maxUnavailable")._value.get() == 1)
+
+        def limited() -> float:
+            name = "selfheal_remediator_limited_nodes"
+            return sample(remediator.metrics.registry, name, limit="maxUnavailable")
+
+        until("it is limited", lambda: limited() == 1)
         reads = story.reads
         until("it is read on", lambda: story.reads >= reads + 3)
         assert not story.cordoned(SECOND)
         story.unhealthy = False
         until("one is cordoned", lambda: story.cordoned(FIRST) or story.cordoned(SECOND))
-        until("its place is taken", lambda: limited("maxUnavailable")._value.get() == 1)
+        until("its place is taken", lambda: limited() == 1)
         assert story.cordoned(FIRST) is not story.cordoned(SECOND)
 
 
@@ -217,7 +222,7 @@ def test_what_cannot_be_read_at_first_is_only_asked_for_again(story: Story) -> N
             raw = story.api.get(FIRST)
             raw["metadata"]["labels"] = {"a": "b"}
             story.api.put(FIRST, raw)
-        return story._disturb(verb, path)
+        return story.disturb(verb, path)
 
     story.api.disturb = disturb
     with running(story.api, _config("100%")) as remediator:

@@ -118,6 +118,6 @@ def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
     for number in range(total):
         bad = node(f"n{number}", condition("True"))
         planner.apply(Change(bad.name, None, bad), NOW + 1 + number * spread)
-        planner._waves.update(NOW + 1 + number * spread)
+        planner.plan(NOW + 1 + number * spread)
     assert bool(planner.suspects) is (amount == "1%" and spread <= 1.0)
     assert sum(searched) <= 100 * total
