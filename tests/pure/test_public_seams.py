@@ -46,8 +46,8 @@ def _named(call: ast.Call, modules: set[str]) -> str:
     """The private attribute that a call such as `setattr` names by a text; "" if it names none."""
     function = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     function = call.func.id if isinstance(call.func, ast.Name) else function
-    texts = [one.value for one in call.args[:2] if isinstance(one, ast.Constant)]
-    texts = [text for text in texts if isinstance(text, str)]
+    constants = [one.value for one in call.args[:2] if isinstance(one, ast.Constant)]
+    texts = [value for value in constants if isinstance(value, str)]
     if function not in _BY_NAME or not texts:
         return ""
     owner, _, name = texts[0].rpartition(".")

@@ -74,9 +74,7 @@ def watched(name: str, **more: Any) -> WatchedPod:
 
 def around(**more: Any) -> Around:
     """Nodes that nothing is wrong with."""
-    return Around(
-        **{"node_trouble": lambda _: "", "node_path": lambda _: True, **more}  # type: ignore[arg-type]
-    )
+    return Around(**{"node_trouble": lambda _: "", "node_path": lambda _: True, **more})
 
 
 @dataclass

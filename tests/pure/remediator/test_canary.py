@@ -43,7 +43,7 @@ class Story:
         self.unhealthy: set[str] = set()
 
     def own(self, owner: Callable[[str], Owner]) -> None:
-        self.made.owner = owner  # type: ignore[method-assign]
+        self.made.owner = owner  # type: ignore[method-assign, assignment]
         if "rs-web" in self.made.healing.owners:
             self.made.healing.owner_known("rs-web", owner("web"))
 

@@ -96,7 +96,7 @@ def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned
         until("the node is at fault", lambda: "bad" in made.healer.findings)
         stage.released.set()
         until("it is called back", lambda: made.healer.restarts_in_flight == 0)
-        del made.planner.signal  # type: ignore[method-assign]
+        del made.planner.signal
         assert stage.evicted == []
         until(
             "the node is cordoned",

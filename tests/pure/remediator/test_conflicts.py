@@ -253,7 +253,7 @@ def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) ->
             settled(action, answer)
             told.set()
 
-        remediator.parts.writer.settled = tells  # type: ignore[method-assign]
-        remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign]
+        remediator.parts.writer.settled = tells  # type: ignore[method-assign, assignment]
+        remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign, assignment]
         assert told.wait(PATIENCE)
         assert remediator.draining.running == {}

@@ -9,9 +9,10 @@ from itertools import permutations
 import pytest
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import RECALLED, Probe, RestartAction
+from selfheal_remediator.healing.plan import RECALLED, RestartAction
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.healing.progress_reports import Probe
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node.skip_reason import SkipReason
 from tests.pure.remediator.healing_world import NODES, World, around, policy_json
@@ -180,6 +181,10 @@ class Interleaving:
             self.healing.pod_changed(key, Change(pod.name, None, pod))
         self.healing.pods_known(key)
 
+    def adopt_and_list(self, key: str) -> None:
+        self.adopt(key)
+        self.list(key)
+
     def reconfigure(self) -> None:
         """As a new leader: all is reported again."""
         known = [
@@ -209,8 +214,8 @@ class Interleaving:
 
 
 STEPS: dict[str, Callable[[Interleaving], None]] = {
-    "web is listed": lambda it: (it.adopt(WEB), it.list(WEB))[0],
-    "api is listed": lambda it: (it.adopt(API), it.list(API))[0],
+    "web is listed": lambda it: it.adopt_and_list(WEB),
+    "api is listed": lambda it: it.adopt_and_list(API),
     "resume": lambda it: setattr(it, "stopped", False),
     "new leader": lambda it: it.reconfigure(),
     "web changes": lambda it: it.change(WEB),

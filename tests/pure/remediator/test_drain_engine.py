@@ -233,7 +233,7 @@ def test_a_refused_deletion_is_not_asked_for_again_at_once(outcome: Outcome) -> 
     made = drain(pod("a"))
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW + 599)
-    now, asked = NOW + 600, []
+    now, asked = NOW + 600, list[float]()
     while len(asked) < 5:
         orders = made.step(now, on_deadline="delete")
         assert (orders.evict, _names(orders.delete)) == ((), ["a"])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfheal_remediator.healing.owner_evaluation import FORGIVE_AFTER
-from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.plan import Owner, RestartAction
 from selfheal_remediator.healing.pod_evaluation import healthy_wanted
 from selfheal_remediator.healing.pod_health import Cause, Container
 from selfheal_remediator.healing.policy import HOUR, State, policy_from_json
@@ -45,7 +46,7 @@ def message(made: World, key: str = KEY) -> str:
 
 def notices(made: World, seconds: float) -> list[tuple[str, str]]:
     """(reason, message) of what is said on the policy within so much time."""
-    said = []
+    said: list[Any] = []
     for _ in range(round(seconds)):
         said += [(notice.reason, notice.message) for notice in made.tick().notices]
     return said
@@ -173,7 +174,7 @@ def _always_broken(made: World, seconds: float) -> None:
 
 def test_the_backoff_doubles_then_it_is_given_up_loudly() -> None:
     made = world(wanted=2, spec={"restart": {"maxPerHour": 4, "backoff": "60s"}}, grace=1.0)
-    said = []
+    said: list[Any] = []
     keep = min(pod.uid for pod in made.of("web"))
     for _ in range(3000):
         for pod in made.of("web"):
@@ -385,7 +386,7 @@ def test_a_pod_that_should_be_gone_is_named_with_its_finalizers(
     )
     pod = made.of("web")[0]
     made.change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
-    said = []
+    said: list[Any] = []
     for _ in range(200):
         cordoned = made.pods.pop(pod.uid)  # the controllers may not take it away
         said += made.tick().notices
@@ -597,10 +598,14 @@ def test_never_two_at_once_never_over_budget_never_below_what_a_budget_allows(
             made.new_leader()
         elif what == "fate":
             fates = ("", "refused", "died")
-            made.fate = lambda _, chosen=fates[number]: chosen
+            made.fate = partial(_fate, fates[number])
         elif what == "budget":
             made.min_available = number
         _watched_run(made, 3, per_hour)
+
+
+def _fate(fate: str, _: RestartAction) -> str:
+    return fate
 
 
 def _watched_run(made: World, seconds: int, per_hour: int) -> None:

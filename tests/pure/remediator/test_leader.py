@@ -241,7 +241,9 @@ def test_a_lease_whose_deletion_was_reported_before_its_making_was_answered_is_m
         with server.news:
             server.raw = None
         _until(lambda: server.raw is not None and one.leader.leading)
-        assert one.leader.annotations == server.raw["metadata"].get("annotations", {})
+        made = server.raw
+        assert made is not None
+        assert one.leader.annotations == made["metadata"].get("annotations", {})
     finally:
         one.leader.close()
 

@@ -267,7 +267,7 @@ def encoded(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-NODES = {
+NODES: dict[str, Any] = {
     "kind": "NodeList",
     "metadata": {"resourceVersion": "9"},
     "items": [NODE],
@@ -500,7 +500,11 @@ def test_a_server_that_does_not_answer_in_time_is_no_answer(
     server: Server, api: KubernetesApi
 ) -> None:
     hang = threading.Event()
-    server.answers = [lambda _: hang.wait(30)]
+
+    def hangs(_: object) -> None:
+        hang.wait(30)
+
+    server.answers = [hangs]
     try:
         started = time.monotonic()
         with pytest.raises(ApiFailure) as found:

@@ -203,7 +203,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
             evict(*args)
             raise error
 
-        made.parts.api.evict = broken  # type: ignore[method-assign]
+        made.parts.api.evict = broken  # type: ignore[method-assign, assignment]
         until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
         until("it is settled", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()

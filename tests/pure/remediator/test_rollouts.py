@@ -44,7 +44,7 @@ def _progressing(status: str, reason: str) -> Json:
     return {"conditions": [{"type": "Progressing", "status": status, "reason": reason}]}
 
 
-REVISIONS = {"currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}
+REVISIONS: Json = {"currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}
 #: Rollouts that stand still: (kind, object, seconds after which that is certain).
 STOPPED = {
     "Deployment, its deadline exceeded": (
@@ -171,7 +171,7 @@ def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
             owner_json("Deployment", updatedReplicas=1, availableReplicas=available), name
         )
 
-    made.owner = lambda _: owner("Deployment")  # type: ignore[method-assign]
+    made.owner = lambda _: owner("Deployment")  # type: ignore[method-assign, assignment]
     made.run(60)
     made.break_one("web")
     for _ in range(80):
@@ -313,7 +313,7 @@ def test_a_pod_of_a_taken_back_template_is_restarted(
 def test_a_policy_that_is_not_about_readiness_does_not_take_it_for_broken() -> None:
     spec = {"unhealthyWhen": {"terminatedNonZero": True}}
     made = World({KEY: policy_json("web", **spec)}, {"web": 3})
-    revisions = {"currentRevision": "a", "updateRevision": "a"}
+    revisions: Json = {"currentRevision": "a", "updateRevision": "a"}
     owner = owner_from(owner_json("StatefulSet", **revisions), "StatefulSet")
     made.owner = lambda name: owner  # type: ignore[method-assign]
     made.run(60)

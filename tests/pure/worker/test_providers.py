@@ -182,8 +182,8 @@ def test_no_provider_is_imported_that_is_not_used() -> None:
     assert not loaded & heavy
 
 
-OLLAMA = {"provider": "ollama", "name": "m"}
-OPENAI = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
+OLLAMA: dict[str, Any] = {"provider": "ollama", "name": "m"}
+OPENAI: dict[str, Any] = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,13 @@ def test_a_proxy_that_makes_no_sense_already_when_a_package_is_imported() -> Non
 
 def _ollama_chats(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The LangChain models that the provider makes from now on."""
+    from langchain_ollama import ChatOllama
+
     from selfheal_worker.model.providers import ollama
 
     made: list[Any] = []
 
-    class Recorded(ollama.ChatOllama):
+    class Recorded(ChatOllama):
         def model_post_init(self, context: Any, /) -> None:
             super().model_post_init(context)
             made.append(self)

@@ -22,7 +22,7 @@ from selfheal_worker.hangs import Hangs
 from selfheal_worker.in_flight import InFlight
 from selfheal_worker.message import Message
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model import analysis, call_time, member, probe, registry
+from selfheal_worker.model import analysis, call_time, member, probe, provider, registry
 from selfheal_worker.model.analysis import PROBE_TEXT
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
 from selfheal_worker.model.chain import Chain
@@ -372,7 +372,7 @@ def test_what_a_provider_can_do_at_once_is_a_limit_of_its_model(
     made = Model()
     if own is not None:
         made.calls_at_once = own  # type: ignore[attr-defined]
-    monkeypatch.setattr(registry.provider, "build", lambda config: made)
+    monkeypatch.setattr(provider, "build", lambda config: made)
     named = {"provider": "builtin"} | ({"concurrency": wanted} if wanted else {})
     common = {"MODEL_CONCURRENCY": str(wanted)} if wanted else {}
     settings = load(common | {"MODELS": json.dumps({"triage": named})}, broker=False)
