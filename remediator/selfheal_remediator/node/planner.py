@@ -61,7 +61,7 @@ class Planner:
     # -- what is known ------------------------------------------------------------------
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Go on with other rules; what was seen of conditions that are in both is kept."""
+        """Use other rules from now on; what was seen of conditions that are in both is kept."""
         if config.dry_run != self.config.dry_run:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
@@ -92,12 +92,12 @@ class Planner:
 
     @property
     def trusted(self) -> frozenset[str]:
-        """Conditions that a human vouches for."""
+        """Conditions that an administrator trusts."""
         return self._waves.trusted
 
     @property
     def marks(self) -> Mapping[str, str]:
-        """Which nodes (by name) another system is at work on, said elsewhere than on the node."""
+        """Which nodes (by name) another system is changing, reported elsewhere than on the node."""
         return self._counts.marks
 
     @property
@@ -115,11 +115,11 @@ class Planner:
         self._counts.unread = unread
 
     def trust(self, conditions: frozenset[str]) -> None:
-        """Conditions that a human vouches for: many of them at once are no detector's fault."""
+        """Conditions that an administrator trusts: many of them at once are no detector's fault."""
         self._waves.trusted = conditions
 
     def mark(self, marks: Mapping[str, str]) -> None:
-        """Which nodes (by name) another system is at work on, said elsewhere than on the node."""
+        """Which nodes (by name) another system is changing, reported elsewhere than on the node."""
         before, self._counts.marks = self._counts.marks, marks
         names = before.keys() | marks.keys()
         self._known.marks_changed(n for n in names if before.get(n) != marks.get(n))
@@ -151,7 +151,7 @@ class Planner:
         return self._known.with_signal(node)
 
     def take_changed(self) -> set[str]:
-        """Nodes of which anything was thought anew, or begun or ended, since the last call."""
+        """Nodes that were assessed again, or whose action began or ended, since the last call."""
         return self._known.take_changed()
 
     # -- outcomes -----------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Planner:
             self._known.dirty.add(action.uid)  # the watch was faster than the answer
 
     def failed(self, action: Action, now: float, delay: float = 0.0) -> None:
-        """The action was not carried out; the node is looked at again after `delay`.
+        """The action was not carried out; the node is assessed again after `delay`.
 
         A webhook or proxy may ask for any delay: no node waits longer than LONGEST_RETRY.
         """
