@@ -145,7 +145,7 @@ def _recovery(facts: Facts, state: State) -> tuple[float | None, str]:
             facts.history,
             stabilization_window=settings.stabilization_window,
             reset_stabilization_window=settings.reset_stabilization_window,
-            held_boot=state.boot_id,
+            cordoned_boot=state.boot_id,
             now=facts.now,
         )
         if found.due is None:

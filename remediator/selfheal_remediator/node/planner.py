@@ -38,7 +38,7 @@ LONGEST_RETRY = 60.0
 class Plan:
     """What to do now, when to ask again at the latest, and which limits hold nodes up."""
 
-    intents: tuple[Action, ...]
+    actions: tuple[Action, ...]
     wake: float | None
     limited_by: Mapping[str, int]
 
@@ -74,11 +74,6 @@ class Planner:
         self._counts.begin_term(now)
         self._places.begin_term()
         self._known.dirty.update(self.entries)
-
-    @property
-    def holding(self) -> bool:
-        """Whether any node is cordoned by us, or about to be."""
-        return self._counts.cordoned > 0
 
     @property
     def slots(self) -> DrainSlots:
@@ -167,9 +162,9 @@ class Planner:
             # The answer shows what this write alone would do: of a cordon before it, nothing.
             cordoned = action.state is not None and action.state.phase.cordoned
             entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
-            self._known.see(entry.actual, entry, now)
+            self._known.observe(entry.actual, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
-            self._known.see(node, entry, now)
+            self._known.observe(node, entry, now)
         else:
             self._known.dirty.add(action.uid)  # the watch was faster than the answer
 

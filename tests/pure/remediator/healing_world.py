@@ -103,7 +103,7 @@ class World:
     around: Around = field(default_factory=around)
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
-    orders: list[RestartAction] = field(default_factory=list)
+    restarts: list[RestartAction] = field(default_factory=list)
     evicted: list[tuple[float, str, str]] = field(default_factory=list)
     #: After each eviction of a ready pod: pods still ready, and how many the budget wanted.
     left: list[tuple[int, int]] = field(default_factory=list)
@@ -143,8 +143,8 @@ class World:
             self.healing.owner_known(pod.owner_uid, self.owner(pod.owner_name))
         for ask in plan.probes:
             self.healing.answered(ask.policy, ask.uid, self.reading(ask.uid), self.now)
-        for order in plan.orders:
-            self.carry_out(order)
+        for action in plan.restarts:
+            self.carry_out(action)
         for key, policy_state in self.healing.policy_states.items():
             if policy_state.status is not None and not policy_state.pending:
                 self.write(key, policy_state.status.to_json())
@@ -160,25 +160,25 @@ class World:
         if document.get("status") != status:
             document["status"] = status
 
-    def carry_out(self, order: RestartAction) -> None:
-        self.orders.append(order)
-        pod = self.pods.get(order.pod.uid)
-        if self.fate(order) == "refused" or pod is None or not self._budget_allows(pod):
-            self.healing.refused(order, SkipReason("pdb", "PDB says no"), self.now)
+    def carry_out(self, action: RestartAction) -> None:
+        self.restarts.append(action)
+        pod = self.pods.get(action.pod.uid)
+        if self.fate(action) == "refused" or pod is None or not self._budget_allows(pod):
+            self.healing.refused(action, SkipReason("pdb", "PDB says no"), self.now)
             return
-        self.write(order.policy, order.status.to_json())
-        grace = self.grace if order.grace is None else order.grace
+        self.write(action.policy, action.status.to_json())
+        grace = self.grace if action.grace is None else action.grace
         self.evicted.append((self.now, pod.owner_name, pod.uid))
-        if self.fate(order) != "ignored":  # answered with success, and nothing deleted
+        if self.fate(action) != "ignored":  # answered with success, and nothing deleted
             self.change(replace(pod, deletion=self.now + grace))
         if pod.ready:
             is_healthy = [
                 one for one in self.of(pod.owner_name) if one.ready and one.deletion is None
             ]
             self.left.append((len(is_healthy), self.min_available))
-        if self.fate(order) == "died":
+        if self.fate(action) == "died":
             return  # the process ends here; `new_leader` is the caller's
-        self.healing.accepted(order, self.now)
+        self.healing.accepted(action, self.now)
 
     def _budget_allows(self, pod: WatchedPod) -> bool:
         """As the API server with AlwaysAllow: what is not ready may always go."""

@@ -170,8 +170,8 @@ def test_a_leader_that_died_before_it_evicted_leaves_the_canary_to_the_next() ->
     evict = story.made.carry_out
     lost = story.made.documents
 
-    def only_written(order: Any) -> None:
-        lost[KEY]["status"] = order.status.to_json()
+    def only_written(action: Any) -> None:
+        lost[KEY]["status"] = action.status.to_json()
 
     story.made.carry_out = only_written  # type: ignore[method-assign]
     while lost[KEY]["status"].get("restarts", 0) == 0:
@@ -199,14 +199,14 @@ def test_leaders_that_die_between_any_two_calls_make_one_canary(
     made, left = story.made, list(deaths)
     evict = made.carry_out
 
-    def dies(order: Any) -> None:
+    def dies(action: Any) -> None:
         death = left.pop(0) if left else ""
         if death in ("written", "evicted"):
-            made.write(order.policy, order.status.to_json())
+            made.write(action.policy, action.status.to_json())
         if death == "evicted":
             made.fate = lambda _: "died"
         if death in ("", "evicted"):
-            evict(order)
+            evict(action)
             made.fate = lambda _: ""
         if death:
             made.new_leader()
@@ -231,8 +231,8 @@ def test_a_canary_that_was_never_evicted_and_recovers_is_none() -> None:
     story = Story()
     story.sicken()
 
-    def only_written(order: Any) -> None:
-        story.made.write(order.policy, order.status.to_json())
+    def only_written(action: Any) -> None:
+        story.made.write(action.policy, action.status.to_json())
 
     evict, story.made.carry_out = story.made.carry_out, only_written  # type: ignore[method-assign]
     while story.canary is None:

@@ -163,7 +163,7 @@ def _recovery(about, found, history, now, **more):
     settings = {
         "stabilization_window": 60.0,
         "reset_stabilization_window": 600.0,
-        "held_boot": "boot-1",
+        "cordoned_boot": "boot-1",
         "now": now,
     }
     return recovery(about, found, history, **{**settings, **more})

@@ -38,7 +38,7 @@ def break_on(made: World, node: str, *owners: str) -> None:
 
 def evicted_from(made: World, node: str) -> list[str]:
     """Owners whose pods were restarted on the node."""
-    return [order.pod.owner_name for order in made.orders if order.pod.node == node]
+    return [order.pod.owner_name for order in made.restarts if order.pod.node == node]
 
 
 def test_a_pause_of_any_length_leaves_the_finding_in_force_after_it() -> None:
@@ -48,7 +48,7 @@ def test_a_pause_of_any_length_leaves_the_finding_in_force_after_it() -> None:
     assert set(made.healing.findings) == {NODES[0]}
     made.around = around()
     made.run(300)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 @pytest.mark.parametrize("owner", ["web", "api"])
@@ -59,7 +59,7 @@ def test_a_sibling_that_starts_elsewhere_does_not_end_a_finding(owner: str) -> N
     assert set(made.healing.findings) == {NODES[0]}
     made.wanted[owner] = 4  # the new pod is not ready yet
     made.run(60)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 @pytest.mark.parametrize("key", [WEB, API])
@@ -77,7 +77,7 @@ def test_a_changed_policy_does_not_end_a_finding(key: str, change: str) -> None:
     }[change]
     made.healing.adopt(policy_from_json(document), made.now)
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -94,7 +94,7 @@ def test_a_new_leader_waits_until_the_other_owner_is_certain(urgent: str) -> Non
     made.around = around()
     made.new_leader()
     made.run(120)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -106,7 +106,7 @@ def test_a_resume_waits_until_the_other_owner_is_certain() -> None:
     made.run(20)  # it looks unhealthy, and is not certain
     made.around = around()
     made.run(120)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -166,7 +166,7 @@ class Interleaving:
         for order in [one for one in self.on_the_way if (one.policy, one.at) in gone]:
             self.on_the_way.remove(order)
             self.healing.refused(order, SkipReason(RECALLED, ""), now)
-        self.on_the_way += plan.orders
+        self.on_the_way += plan.restarts
         self.probes = plan.probes
 
     def answers(self) -> None:
@@ -255,7 +255,7 @@ def test_several_nodes_at_once_and_the_end_of_a_finding(owners: tuple[str, ...])
     made.run(100)
     assert set(made.healing.findings) == {NODES[0]}
     assert f"pods of {len(owners)} owners" in made.healing.findings[NODES[0]].text
-    assert made.orders == []
+    assert made.restarts == []
     for pod in made.of(owners[0]):
         made.workers[pod.uid].broken = False
     made.run(100)
@@ -264,7 +264,7 @@ def test_several_nodes_at_once_and_the_end_of_a_finding(owners: tuple[str, ...])
         assert set(evicted_from(made, NODES[0])) == {owners[1]}
     else:
         assert set(made.healing.findings) == {NODES[0]}
-        assert made.orders == []
+        assert made.restarts == []
 
 
 def test_two_nodes_are_found_at_once() -> None:
@@ -275,7 +275,7 @@ def test_two_nodes_are_found_at_once() -> None:
         break_on(made, node, *owners)
     made.run(120)
     assert set(made.healing.findings) == set(pairs)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 def test_one_owner_under_two_policies_is_one_owner() -> None:
@@ -305,7 +305,7 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
     made.healing.adopt(policy_from_json(policy_json("new")), made.now)
     break_on(made, NODES[0], "web")
     made.run(45)
-    assert made.orders == []
+    assert made.restarts == []
     made.run(30)
     assert evicted_from(made, NODES[0]) == ["web"]
 
@@ -314,11 +314,11 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
 def test_an_ordered_restart_is_cancelled(what: str) -> None:
     trouble = {"node": ""}
     made = world(around=around(node_trouble=lambda _: trouble["node"]))
-    made.carry_out = lambda order: made.orders.append(order)  # type: ignore[method-assign]
+    made.carry_out = lambda action: made.restarts.append(action)  # type: ignore[method-assign]
     break_on(made, NODES[0], "web")
-    while not made.orders:
+    while not made.restarts:
         made.tick()
-    [order] = made.orders
+    [order] = made.restarts
     policy_state = made.healing.policy_states[WEB]
     if what == "finding":
         break_on(made, NODES[0], "api")

@@ -129,7 +129,7 @@ def test_the_planner_touches_no_node_of_which_nothing_bad_was_reported(
             continue
         known[node.uid] = node
         planner.apply(Change(node.name, None, node), NOW)
-    for action in planner.plan(NOW + 1).intents:
+    for action in planner.plan(NOW + 1).actions:
         node = known[action.uid]
         assert action.kind is not Kind.CORDON or "Fault" in node.conditions
         assert not still_cordoned_by_others(node) or action.kind is not Kind.UNCORDON

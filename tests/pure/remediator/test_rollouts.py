@@ -128,7 +128,7 @@ def test_an_owner_whose_rollout_has_stopped_is_healed_and_it_is_reported(
     status, message = _conditions(made)["RolloutStuck"]
     assert (status, f"{kind} web: " in message) == ("True", True)
     assert policy_values(made.healing.policy_states.values()).stuck == {(KEY,): 1}
-    [order] = made.orders
+    [order] = made.restarts
     # It is asked for again right before the eviction: an owner that stands still as before.
     assert changed(order, owner_from(raw, kind), made.now) is None
 
@@ -251,9 +251,9 @@ def test_pods_beyond_those_wanted_are_no_scale_in_for_ever(rest: float) -> None:
 )
 def test_what_the_owner_says_right_before_the_eviction(fresh: Json, goes: bool) -> None:
     made = _world("StatefulSet", lambda: owner_json("StatefulSet", **REVISIONS), 700.0)
-    while not made.orders:
+    while not made.restarts:
         made.tick()
-    [order] = made.orders
+    [order] = made.restarts
     assert (changed(order, owner_from(fresh, "StatefulSet"), made.now) is None) is goes
 
 
@@ -346,7 +346,7 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
     now = NOW
     while now < NOW + 1800:
         now += 5.0
-        for order in healing.evaluate(now, sky).orders:
+        for order in healing.evaluate(now, sky).restarts:
             restarted.append((now, order.pod.name))
             healing.accepted(order, now)
             healing.pod_changed(KEY, Change(order.pod.name, order.pod, None))

@@ -24,7 +24,7 @@ from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
 from tests.support.samples import sample
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
-INTENT = Action(Kind.CORDON, "n", "uid-n", None, "", "")
+CORDON = Action(Kind.CORDON, "n", "uid-n", None, "", "")
 #: How a read fails for long: not allowed, nothing that can be read, no answer, an error.
 LASTING = ["403", "not json", "refused", "500"]
 
@@ -58,7 +58,7 @@ def test_only_what_was_refused_is_surely_not_made(status: int, may: bool) -> Non
 
 def test_a_node_that_cannot_be_read_is_read_ever_later_and_reported_once() -> None:
     doubts, now, waits, reports = Doubts(), 0.0, [], 0
-    doubt = doubts.begin(INTENT, _cause())
+    doubt = doubts.begin(CORDON, _cause())
     for _ in range(20):
         assert doubts.due(now) == ()  # it is being read
         reports += doubts.not_read(doubt, now)
@@ -79,7 +79,7 @@ def test_a_node_that_cannot_be_read_is_read_ever_later_and_reported_once() -> No
 )
 def test_a_later_version_shows_what_became_of_it(version: int, restored: bool, known: bool) -> None:
     doubts = Doubts()
-    doubt = doubts.begin(INTENT, _cause())
+    doubt = doubts.begin(CORDON, _cause())
     assert doubts.shown("uid-other", 99) is None
     assert doubts.shown("uid-n", version, restored=restored) == (doubt if known else None)
     assert doubts.end(doubt) is not known
@@ -87,9 +87,9 @@ def test_a_later_version_shows_what_became_of_it(version: int, restored: bool, k
 
 def test_a_read_that_ends_late_ends_no_other_doubt() -> None:
     doubts = Doubts()
-    old = doubts.begin(INTENT, _cause())
+    old = doubts.begin(CORDON, _cause())
     doubts.clear()
-    new = doubts.begin(INTENT, _cause(9))
+    new = doubts.begin(CORDON, _cause(9))
     assert not doubts.end(old)
     for _ in range(REPORTED_AFTER):
         assert not doubts.not_read(old, 0.0)

@@ -339,9 +339,9 @@ def test_a_node_that_cannot_be_read_counts_as_out_of_service() -> None:
         planner.apply(Change(item.name, None, item), NOW)
     planner.leave_out(1)
     made = planner.plan(NOW)
-    assert (made.intents, dict(made.limited_by)) == ((), {"unavailable": 1})
+    assert (made.actions, dict(made.limited_by)) == ((), {"unavailable": 1})
     planner.leave_out(0)
-    assert [action.node for action in planner.plan(NOW).intents] == ["bad"]
+    assert [action.node for action in planner.plan(NOW).actions] == ["bad"]
 
 
 def test_a_pod_that_cannot_be_read_stays_on_its_node() -> None:
