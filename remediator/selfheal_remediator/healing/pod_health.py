@@ -148,20 +148,23 @@ def watched_from_json(raw: Json) -> WatchedPod:
             if port.get("name")
         },
         containers=(
-            *_containers(status.get("initContainerStatuses"), inits),
+            *_containers(status.get("initContainerStatuses"), inits, init=True),
             *_containers(status.get("containerStatuses"), specs),
         ),
         revision=sys.intern((meta.get("labels") or {}).get(REVISION_LABEL, "")),
     )
 
 
-def _containers(statuses: Any, specs: Mapping[str, Json]) -> Iterable[Container]:
+def _containers(
+    statuses: Any, specs: Mapping[str, Json], *, init: bool = False
+) -> Iterable[Container]:
     for status in statuses or ():
         state, before = status.get("state") or {}, status.get("lastState") or {}
         waiting, running = state.get("waiting"), state.get("running")
         ended = state.get("terminated") or (before.get("terminated") if waiting else None)
         spec = specs.get(status["name"]) or {}
         probe = spec.get("startupProbe")
+        worked = init and spec.get("restartPolicy") != "Always" and _succeeded(state)
         yield Container(
             name=sys.intern(status["name"]),
             waiting=sys.intern((waiting or {}).get("reason") or "ContainerCreating")
@@ -175,13 +178,17 @@ def _containers(statuses: Any, specs: Mapping[str, Json]) -> Iterable[Container]
             startup_budget=_budget(probe) if probe else 0.0,
             memory_limit=((spec.get("resources") or {}).get("limits") or {}).get("memory", ""),
             restarts=int(status.get("restartCount") or 0),
-            ran=_ran(state.get("terminated"), before.get("terminated")),
+            ran=None if worked else _ran(state.get("terminated"), before.get("terminated")),
         )
 
 
+def _succeeded(state: Json) -> bool:
+    """Whether a container is over that was to end: its attempts before count for nothing."""
+    return (state.get("terminated") or {}).get("exitCode") == 0
+
+
 def _ran(ended: Json | None, ended_before: Json | None) -> float | None:
-    """Seconds, between two times of one clock. An init container that has done its work counts
-    for nothing."""
+    """Seconds, between two times of one clock."""
     run = ended if ended and ended.get("exitCode") else ended_before
     begun, over = timestamp((run or {}).get("startedAt")), timestamp((run or {}).get("finishedAt"))
     return None if begun is None or over is None else max(0.0, over - begun)

@@ -45,19 +45,19 @@ class PolicyWatch:
         self._gone, self._clock = gone, clock
         self._stop = threading.Event()
         self._sources: list[Collection] = []
-        #: Namespaces whose policies are not listed yet.
-        self._unlisted = 1
+        #: Namespaces whose policies are not listed yet; None = it was not started.
+        self._unlisted: set[str] | None = None
 
     @property
     def listed(self) -> bool:
         """Whether all policies are known that apply."""
-        return self._unlisted <= 0
+        return self._unlisted is not None and not self._unlisted
 
     def start(
         self, api: KubernetesApi, namespaces: Sequence[str], absent: Callable[[], None]
     ) -> None:
         """Begin to list and watch; absent: their type is not installed."""
-        self._unlisted = len(namespaces)
+        self._unlisted = set(namespaces)
         for namespace in namespaces:
             source = api.policies(namespace)
             self._sources.append(source)
@@ -66,7 +66,7 @@ class PolicyWatch:
                 policy_from_json,
                 attrgetter("key"),
                 self._received,
-                self._received_all,
+                partial(self._received_all, namespace),
                 self._failed,
                 self._stop,
             )
@@ -84,16 +84,18 @@ class PolicyWatch:
     def _received(self, change: Change[Policy]) -> None:
         self._term.post(partial(self.changed, change))
 
-    def _received_all(self) -> None:
-        self._term.post(self._listed)
+    def _received_all(self, namespace: str) -> None:
+        self._term.post(partial(self._listed, namespace))
 
     def _failed(self, failure: ApiFailure) -> None:
         log.warning("policies: %s", failure)
 
     # -- on the main thread -------------------------------------------------------------
 
-    def _listed(self) -> None:
-        self._unlisted -= 1
+    def _listed(self, namespace: str) -> None:
+        """All of the namespace's policies were read: each time that its watch begins again."""
+        if self._unlisted is not None:
+            self._unlisted.discard(namespace)
 
     def changed(self, change: Change[Policy]) -> None:
         """A policy is new, changed or gone."""

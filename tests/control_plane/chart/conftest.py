@@ -86,7 +86,9 @@ def chart_cluster(unavailable: Callable[[str], None]) -> Iterator[Cluster]:
     """A control plane with KEDA's types and two nodes whose pods are ready at once."""
     try:
         crds = ensure(["keda-config"])["keda-config"] / "crd" / "bases"
-        with control_plane_only("chart-tests", kwok_nodes=0) as cluster:
+        cluster = control_plane_only("chart-tests", kwok_nodes=0)
+        cluster.down()  # of a run that was killed: it has objects
+        with cluster:
             for name in ("node-a", "node-b"):
                 node = kwok.node(name)
                 node["spec"].pop("taints", None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -121,3 +123,38 @@ def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
         planner.plan(NOW + 1 + number * spread)
     assert bool(planner.suspects) is (amount == "1%" and spread <= 1.0)
     assert sum(searched) <= 100 * total
+
+
+def _objects_of(owner: object) -> int:
+    """How many objects are kept by it, itself included; classes and code are no data."""
+    found: dict[int, object] = {}
+    more = [owner]
+    while more:
+        one = more.pop()
+        if id(one) in found or isinstance(one, type | ModuleType | FunctionType):
+            continue
+        found[id(one)] = one
+        more += gc.get_referents(one)
+    return len(found)
+
+
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -> None:
+    """Also while waves are not searched: by the configuration, or as there is one already."""
+    planner = Planner(config(signal={"enabled": suspected}), OWNER, 0.0)
+    sizes = []
+    for number in range(20):
+        good = node(f"n{number}", condition("False"))
+        planner.apply(Change(good.name, None, good), NOW)
+    for number in range(20):
+        bad = node(f"n{number}", condition("True"))
+        planner.apply(Change(bad.name, None, bad), NOW + 1)
+    for minute in range(600):
+        now = NOW + 60.0 * minute
+        for status in ("False", "True"):
+            flapping = node("n0", condition(status))
+            planner.apply(Change(flapping.name, None, flapping), now)
+        planner.plan(now)
+        assert bool(planner.suspects) is suspected
+        sizes.append(_objects_of(planner))
+    assert sizes[-1] <= sizes[99]
