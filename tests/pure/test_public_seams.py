@@ -16,8 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/*.py"))
 _PRIVATE = re.compile(r"_[A-Za-z]\w*")
-#: os._exit is the documented name of what it does.
-_PUBLIC_NEVERTHELESS = {"os._exit"}
+#: os._exit is the documented name of what it does. How pika writes to its sockets, which the
+#: worker builds on, can only be counted at pika's own transports.
+_ALLOWED = {
+    "os._exit",
+    *("io_services_utils._AsyncPlaintextTransport", "io_services_utils._AsyncSSLTransport"),
+}
 _BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
 
 
@@ -64,7 +68,7 @@ def _private_uses(source: str) -> Iterator[str]:
     modules = _imported(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and _is_private(node.attr):
-            if not _is_own(node.value) and ast.unparse(node) not in _PUBLIC_NEVERTHELESS:
+            if not _is_own(node.value) and ast.unparse(node) not in _ALLOWED:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
