@@ -20,7 +20,7 @@ to stop all remediation at once:  selfheal-remediator pause --why "…"
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="selfheal-remediator",
         description="Cordons and drains unhealthy nodes, and uncordons recovered ones.",
@@ -160,7 +160,7 @@ def _access() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.function(options))
     except SettingsError as error:

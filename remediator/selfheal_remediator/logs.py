@@ -10,7 +10,7 @@ import time
 def set_up(level: str, form: str) -> None:
     """Send all lines to stderr. Of urllib3 only errors: it warns of each retry."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
@@ -27,7 +27,7 @@ def _on_one_line(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
-class _Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """time, level, event, and exception where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -42,7 +42,7 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-class _Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """The same for people."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -133,7 +133,7 @@ def test_what_was_evicted_and_left_behind_requests_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("title", ["CPU by node", "CPU requested by node"])
 def test_of_a_hundred_nodes_ten_are_shown(title: str, tmp_path: Path) -> None:
-    series = {}
+    series: dict[str, str] = {}
     for number in range(100):
         node = f'node="n{number}"'
         pod = f'{_PLACE}{number}",{node},uid="u{number}"'

@@ -11,7 +11,7 @@ import yaml
 
 from alerts.__main__ import REPOSITORY
 from alerts.rules import ALERTS, Alert
-from selfheal_remediator.__main__ import _parser as remediator_parser
+from selfheal_remediator.__main__ import parser as remediator_parser
 from selfheal_worker.__main__ import parser as worker_parser
 
 RUNBOOKS = sorted((REPOSITORY / "alerts/runbooks").glob("*.md"))

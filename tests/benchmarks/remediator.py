@@ -138,7 +138,8 @@ class Bench:
 
     def scaled(self, number: int) -> int:
         """A row's number at the scale asked for."""
-        return max(1, round(number * self.options.scale))
+        scale: float = self.options.scale
+        return max(1, round(number * scale))
 
     @contextmanager
     def tool(self, name: str, action: str, lasting: float = 0) -> Iterator[Tool]:

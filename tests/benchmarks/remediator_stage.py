@@ -51,8 +51,9 @@ class _Watching:
         self._watched.append(collection)
         version = ""
         for raws, version in collection.pages():  # noqa: B007 - the last page's is wanted
-            for raw in raws if listed else ():
-                listed(raw)
+            for raw in raws:
+                if listed is not None:
+                    listed(raw)
         arguments = (collection, look, version)
         threading.Thread(target=self._run, args=arguments, daemon=True).start()
 
@@ -246,8 +247,8 @@ class Stage:
 
     def add(self, row: int, node: str, number: int) -> None:
         """One more running pod of a row."""
-        meta = {"name": f"{node}-{row}-{number}", "labels": {"row": str(row)}}
-        spec = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
+        meta: Json = {"name": f"{node}-{row}-{number}", "labels": {"row": str(row)}}
+        spec: Json = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
         spec["terminationGracePeriodSeconds"] = 0
         meta["ownerReferences"] = [self._owner]
         self.create(_PODS, {"metadata": meta, "spec": spec})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from selfheal_worker.broker import Link, Outcome, Publication, new_properties
+from selfheal_worker.broker import Done, Link, Outcome, Publication, new_properties
 from selfheal_worker.broker.topology import queues
 from selfheal_worker.config import load
 from tests.broker.release_lines import each_line
@@ -46,6 +46,9 @@ class Clumsy:
         self.down.append(str(error))
 
     def on_cancelled(self) -> None: ...
+
+    def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
+        raise AssertionError("no message here is that large")
 
     def on_delivery(self, delivery: Delivery) -> None:
         self.got.append(delivery)

@@ -42,8 +42,8 @@ class Witness(Metrics):
         counter = self.messages.settled.labels("requeued")
         count = counter.inc
 
-        def inc(amount: float = 1) -> None:
-            count(amount)
+        def inc(amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+            count(amount, exemplar)
             self._requeued += 1
             if self._requeued >= enough:
                 self.enough.set()

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -269,7 +269,7 @@ class Tally:
     """What became of the messages of one stage."""
 
     drawn: Counter[str]
-    seconds: Counter[str]
+    seconds: dict[str, float]
     tried: set[str]
     published: set[str]
     poison: set[str]
@@ -291,7 +291,8 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.drawn.total()} faults in {self.seconds.total():.0f} s {dict(self.drawn)}; "
+            f"{self.drawn.total()} faults in {sum(self.seconds.values()):.0f} s "
+            f"{dict(self.drawn)}; "
             f"published {len(self.published)} = "
             f"answered {len(self.answered)} + dead-lettered "
             f"{len(set(self.dead) - set(self.answered))} {dict(self.reasons)}, lost "
@@ -305,7 +306,7 @@ def run_stage(folder: Path, line: str, seed: int, faults: int, say: Callable[[st
     stage = Stage(folder, line, randomness)
     stage.model.decide = good
     drawn: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     try:
         stage.open()
         publishers = [Publisher(stage.vhost, name) for name in "abcdef"[:PUBLISHERS]]
@@ -348,9 +349,8 @@ def run_stage(folder: Path, line: str, seed: int, faults: int, say: Callable[[st
             ],
         )
     except BaseException as error:
-        say(
-            f"seed {seed}, RabbitMQ {line}: ended in {seconds.total():.0f} s after {drawn}: {error}"
-        )
+        spent = sum(seconds.values())
+        say(f"seed {seed}, RabbitMQ {line}: ended in {spent:.0f} s after {drawn}: {error}")
         raise
     finally:
         stage.close()

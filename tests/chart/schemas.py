@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from jsonschema.validators import Draft202012Validator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 #: Groups of custom resources.
@@ -52,7 +52,7 @@ def _core(version: str, api: str, kind: str) -> Draft202012Validator:
 
 @cache
 def _definitions(version: str) -> Registry[Any]:
-    document = Resource(contents=_load(version, "_definitions.json"), specification=DRAFT202012)
+    document = DRAFT202012.create_resource(_load(version, "_definitions.json"))
     # By its own $id: what a registry does not find at once, it searches in all of this document.
     registry: Registry[Any] = document @ Registry()
     return registry.crawl()

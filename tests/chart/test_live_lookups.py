@@ -124,7 +124,11 @@ def test_a_change_of_a_live_volume_is_refused_with_the_steps(
 
 def _keda(version: str | None, *, behavior: bool = True) -> dict[str, Any]:
     """The type ScaledObject as a KEDA of this version brings it."""
-    fields = {"failureThreshold": {}, "replicas": {}, **({"behavior": {}} if behavior else {})}
+    fields: dict[str, Any] = {
+        "failureThreshold": {},
+        "replicas": {},
+        **({"behavior": {}} if behavior else {}),
+    }
     schema = {"properties": {"spec": {"properties": {"fallback": {"properties": fields}}}}}
     labels = {} if version is None else {"labels": {"app.kubernetes.io/version": version}}
     return {

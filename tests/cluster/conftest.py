@@ -72,7 +72,7 @@ def _run(request, temporary, *arguments):
             text=True,
         ) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():
             sys.stdout.write(line)
             out.append(line)
     return process.returncode, "".join(out)

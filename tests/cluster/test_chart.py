@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -167,7 +168,7 @@ def lab(cluster, tmp_path_factory) -> Iterator[Lab]:
         yield lab
 
 
-def _with_images(values: dict[str, dict]) -> dict[str, dict]:  # type: ignore[type-arg]
+def _with_images(values: dict[str, Any]) -> dict[str, Any]:
     made = images.ensure(["worker", "rabbitmq"])
     told = {name: image.ref.rpartition(":") for name, image in made.items()}
     ours = {

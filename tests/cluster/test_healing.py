@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import pytest
 
@@ -137,10 +138,14 @@ def _furnish(stage: HealingStage) -> None:
     for one in begun:
         one.result()
     for name in RELEASES:
-        stage.until(f"workers of {name}", lambda name=name: len(stage.ready_workers(name)) == 2)
+        stage.until(f"workers of {name}", partial(_are_two, stage.ready_workers, name))
     for name in ("crash", "control"):
-        stage.until(f"pods of {name}", lambda name=name: len(stage.ready_apps(name)) == 2)
+        stage.until(f"pods of {name}", partial(_are_two, stage.ready_apps, name))
     _write_policies(stage)
+
+
+def _are_two(ready: Callable[[str], Sized], name: str) -> bool:
+    return len(ready(name)) == 2
 
 
 def _write_policies(stage: HealingStage) -> None:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,24 +27,31 @@ class Unpacked:
     """An image's root directory and its configuration."""
 
     root: Path
-    config: dict[str, object]
+    config: dict[str, Any]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command inside with the image's user and environment, its root read-only."""
         uid, gid = str(self.config["User"]).split(":")
-        environment = dict(str(pair).split("=", 1) for pair in self.config["Env"])  # type: ignore[attr-defined]
+        pairs = [str(pair).partition("=") for pair in self.config["Env"]]
+        environment = {name: value for name, _, value in pairs}
         command = chroot.command(
             self.root, arguments, user=(int(uid), int(gid)), env=environment, die_with_parent=True
         )
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def _json(archive: tarfile.TarFile, name: str) -> Any:
+    content = archive.extractfile(name)
+    assert content is not None, name
+    return json.load(content)
+
+
 def unpack(image: images.Image, root: Path) -> Unpacked:
     """Applies the layers in order, whiteouts included (image-spec, layer.md)."""
     with tarfile.open(image.archive) as outer:
-        manifest = json.load(outer.extractfile("manifest.json"))[0]
+        manifest = _json(outer, "manifest.json")[0]
         assert manifest["RepoTags"] == [image.ref]
-        config = json.load(outer.extractfile(manifest["Config"]))["config"]
+        config = _json(outer, manifest["Config"])["config"]
         for name in manifest["Layers"]:
             with tarfile.open(fileobj=outer.extractfile(name)) as layer:
                 for entry in layer:
@@ -168,7 +176,7 @@ def test_the_detector_has_its_settings_and_a_shell_for_plugins(
 ) -> None:
     image = unpacked("node-problem-detector")
     root = image.root
-    assert image.config["Entrypoint"][0] == "/node-problem-detector"  # type: ignore[index]
+    assert image.config["Entrypoint"][0] == "/node-problem-detector"
     for monitor in ("kernel-monitor-filelog.json", "custom-plugin-monitor.json"):
         assert json.loads((root / "config" / monitor).read_text())["source"]
     assert os.access(root / "config/plugin/network_problem.sh", os.X_OK)

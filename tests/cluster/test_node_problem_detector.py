@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -51,7 +52,7 @@ def _check(condition: str) -> Object:
     permanent = {"type": "permanent", "condition": condition, "reason": "There", "path": path}
     good = {"type": condition, "reason": "NotThere", "message": "well"}
     often = {"invoke_interval": "1s", "timeout": "1s", "max_output_length": 80, "concurrency": 1}
-    config = {"plugin": "custom", "pluginConfig": often, "source": name}
+    config: dict[str, Any] = {"plugin": "custom", "pluginConfig": often, "source": name}
     config |= {"conditions": [good], "rules": [permanent]}
     return {"config": config, "scripts": {"check.sh": script}}
 

@@ -103,12 +103,16 @@ def _offered(query, prometheus, since):
     """What Grafana would choose from: a label's values, or series as text."""
     for name, value in _VARIABLES.items():
         query = query.replace(name, value)
-    kind, asked = re.fullmatch(r"(\w+)\((.*)\)", query).groups()
+    call = re.fullmatch(r"(\w+)\((.*)\)", query)
+    assert call, query
+    kind, asked = call.groups()
     if kind == "query_result":
         found = prometheus.query(asked.replace("$__range", f"{int(time.time() - since) + 1}s"))
         pairs = [[f'{name}="{value}"' for name, value in one["metric"].items()] for one in found]
         return {"{" + ",".join(one) + "}" for one in pairs}
-    selector, label = re.fullmatch(r"(.*), ?(\w+)", asked).groups()
+    of_label = re.fullmatch(r"(.*), ?(\w+)", asked)
+    assert of_label, query
+    selector, label = of_label.groups()
     series = prometheus.api("series", **{"match[]": selector, "start": str(since)})
     return {one.get(label, "") for one in series}
 
@@ -187,7 +191,7 @@ SOON = 120
 def test_every_job_of_the_example_finds_its_targets(ask, job):
     series = ask(f'up{{job="{job}"}}')
     assert series
-    answered = {}
+    answered: dict[str, bool] = {}
     for one in series:
         up = "1" in {value for _, value in one["values"]}
         container = one["metric"].get("container", "")

@@ -1,5 +1,7 @@
 """What keeps the remediator from doing harm: headroom, peers, waves, itself, bad files."""
 
+from functools import partial
+
 import yaml
 
 from tests.control_plane.site import Site, moment
@@ -56,7 +58,7 @@ def test_a_wave_is_the_detectors_fault_and_is_undone(site: Site) -> None:
     )
     for node in nodes[:2]:
         site.condition(node, "True")
-        until("the first ones are believed", lambda node=node: site.cordoned(node))
+        until("the first ones are believed", partial(site.cordoned, node))
     for node in nodes[2:]:
         site.condition(node, "True")
     until("uncordoned", lambda: not any(site.cordoned(node) for node in nodes))

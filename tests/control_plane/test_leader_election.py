@@ -56,7 +56,7 @@ def test_the_running_for_outlives_the_process(site: Site) -> None:
     assert site.state(bad)["firstSeen"] == seen
 
 
-def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:  # type: ignore[no-untyped-def]
+def test_an_api_server_restart_is_survived(site: Site, cluster) -> None:
     bad, other = site.nodes(2)
     process = site.remediator(site.config(limits={"maxUnavailable": "100%"}))
     site.condition(bad, "True")

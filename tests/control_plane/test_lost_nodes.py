@@ -1,6 +1,7 @@
 """Pods of a node that is lost: waited for, named, and let go only by what proves the node gone."""
 
 import os
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def _lost(site: Site, suffix: str) -> str:
     body["metadata"]["labels"] |= {"test": site.name}
     body["spec"] = {}
     site.create("/api/v1/nodes", body)
-    spec = {"nodeName": name, "containers": [{"name": "main", "image": "none"}]}
+    spec: dict[str, Any] = {"nodeName": name, "containers": [{"name": "main", "image": "none"}]}
     spec |= {"terminationGracePeriodSeconds": 1}
     meta = {"name": suffix, "labels": {"app": "web"}}
     pods = f"/api/v1/namespaces/{site.name}/pods"

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from selfheal_remediator.kube.objects import Json
@@ -159,7 +160,7 @@ class _Populace:
     def settle(self) -> None:
         """Until every budget counts what is there."""
         for name, app in self._budgets.items():
-            until(f"{name} counts", lambda name=name, app=app: self._counted(name, app))
+            until(f"{name} counts", partial(self._counted, name, app))
 
     def _counted(self, name: str, app: str) -> bool:
         path = f"/apis/policy/v1/namespaces/{self._site.name}/poddisruptionbudgets/{name}"
@@ -175,7 +176,7 @@ class _Populace:
         dice, replicas = self._dice, self._dice.randint(1, 5)
         more = {"priorityClassName": SYSTEM} if dice.random() < 0.25 else {}
         self._site.deployment(name, replicas, **more)
-        budget = dice.choice(
+        budget: Json = dice.choice(
             [
                 {},
                 {"maxUnavailable": dice.randint(0, 2)},

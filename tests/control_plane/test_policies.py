@@ -170,7 +170,7 @@ def test_a_wrong_policy_is_refused_with_what_is_allowed(
 
 @pytest.mark.parametrize("port", [0, 65536, "Not A Name", "8080"])
 def test_a_wrong_port_is_refused(refusing: Callable[[Json], Answer], port: int | str) -> None:
-    spec = {"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": port}}
+    spec: Json = {"unhealthyWhen": {"noProgressFor": "60s"}, "progress": {"port": port}}
     answer = refusing(body("wrong", **spec))
     assert answer.status == 422, answer.body
     assert "a port number from 1 to 65535 or the name of a container port" in (
@@ -310,7 +310,9 @@ def test_a_new_leader_keeps_the_hourly_budget(site: Site) -> None:
 def test_a_pod_that_waits_for_its_image_is_reported_only(site: Site) -> None:
     site.nodes(2)
     site.deployment("web", 2)
-    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    waiting: Json = {
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    }
     make(site, unhealthyWhen={"waitingReasons": ["CrashLoopBackOff"]})
     site.remediator(config(site))
     until("a status", lambda: state(site) == "Healthy")
@@ -321,7 +323,7 @@ def test_a_pod_that_waits_for_its_image_is_reported_only(site: Site) -> None:
     assert (report["name"], report["cause"]) == (first, "ImagePullBackOff")
     assert "no such image" in report["detail"]
 
-    crashing = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    crashing: Json = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     sicken(site, second, **crashing)
     until("the crashing one is restarted meanwhile", lambda: second not in pods(site))
     assert first in pods(site)
@@ -581,7 +583,7 @@ def test_siblings_unhealthy_everywhere_are_the_images_fault(site: Site) -> None:
     before = pods(site)
     site.patch(path(site, "web"), {"spec": {"paused": True}})
     until("paused", lambda: state(site) == "Paused")
-    crashing = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    crashing: Json = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     for name in before:
         sicken(site, name, **crashing)
     until("all are seen", lambda: len(status(site).get("pods", ())) == 4)

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,11 @@ def test_json_that_the_model_could_not_end_is_repaired_once(
 def test_a_worker_answers_all_through_every_fault(
     proxy: FaultProxy, vhost: Vhost, start_worker: StartWorker
 ) -> None:
-    env = {"MODEL_PROVIDER": "ollama", "MODEL_NAME": ollama.MODEL, "MODEL_BASE_URL": proxy.url}
+    env: dict[str, Any] = {
+        "MODEL_PROVIDER": "ollama",
+        "MODEL_NAME": ollama.MODEL,
+        "MODEL_BASE_URL": proxy.url,
+    }
     env |= {"MODEL_DEADLINE": LONG, "CONCURRENCY": 2, "RETRY_DELAYS": "1"}
     worker = start_worker(vhost.uri, **env).ready(LONG)
     # One at a time, so that no two faults meet the same message more often than it may be tried.

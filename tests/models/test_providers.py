@@ -40,7 +40,7 @@ def _answer(config: ModelConfig, text: str) -> dict[str, Any]:
     chain.wake(LONG)
     reply = chain.ask(text, time.monotonic() + LONG)
     assert reply.usage is not None
-    assert min(reply.usage.input_tokens, reply.usage.output_tokens) > 0
+    assert min(reply.usage.input_tokens or 0, reply.usage.output_tokens or 0) > 0
     chain.close()
     return reply.validated.fields()
 

@@ -12,8 +12,8 @@ from selfheal_remediator import logs as remediator_logs
 from selfheal_worker import logs as worker_logs
 
 FORMATS = [
-    (worker_logs._Json(), remediator_logs._Json()),
-    (worker_logs._Text(), remediator_logs._Text()),
+    (worker_logs.JsonFormatter(), remediator_logs.JsonFormatter()),
+    (worker_logs.TextFormatter(), remediator_logs.TextFormatter()),
 ]
 
 

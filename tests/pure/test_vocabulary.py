@@ -54,14 +54,15 @@ OLD_IN_IDENTIFIERS = {
     r"rehears[a-z]*": "dry_run",
     r"vouch[a-z]*": "trusted",
     r"told_apart": "distinguished",
-    r"look(?:s|ed|ing)?_(?:after|on)": "manage; read_only",
+    r"look(?:s|ed|ing)?_(?:after|at|on|through)": "manage; evaluate; read_only",
     r"rivals?": "peers",
     r"bur(?:y|ied|ies)": "dead_letter",
     r"verdicts?": "answer",
     r"mend(?:s|ed|ing)?": "fixed, repair",
     r"heirs?": "remaining",
     r"in_the_box": "built_in",
-    r"wish(?:es)?": "intent",
+    r"wish(?:es)?": "action",
+    r"intents?": "action",
     r"wards?": "policy_state",
     r"sights?": "observation",
     r"anew": "again, recreated",
@@ -74,24 +75,6 @@ OLD_IN_PAGES = OLD | {r"h[eo]ld(?:s|ing)?": "cordon; contain; apply"}
 #: Code, the targets of links, and a heading of the runbooks that is part of their form.
 _CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)\s]*\)|^## Look at$", re.MULTILINE | re.DOTALL)
 
-#: Not rewritten yet: modules that are still being divided, and what is no prose.
-UNFINISHED = {
-    *("worker/selfheal_worker/worker.py", "worker/selfheal_worker/metrics.py"),
-    *("worker/selfheal_worker/broker/connection.py", "worker/selfheal_worker/model/chain.py"),
-    "remediator/selfheal_remediator/controller/loop.py",
-    "remediator/selfheal_remediator/node/evaluate.py",
-    "remediator/selfheal_remediator/node/planner.py",
-}
-#: Identifiers that are not renamed yet, and the modules of tests that use them.
-UNFINISHED_IDENTIFIERS = {
-    "remediator/selfheal_remediator/controller/publisher.py": {"look_after"},
-    "remediator/selfheal_remediator/drain/filters.py": {"verdict"},
-    "remediator/selfheal_remediator/metrics.py": {"look_after"},
-    "remediator/selfheal_remediator/node/cordoned_node.py": {"verdict"},
-    "worker/selfheal_worker/health.py": {"_verdict", "sick"},
-    "tests/pure/remediator/test_metrics.py": {"look_after"},
-    "tests/pure/remediator/test_series_removal.py": {"look_after"},
-}
 #: Texts of people and of models, and the lists of words themselves.
 NOT_OURS = {
     *("tests/pure/test_vocabulary.py", "tests/alerts/test_runbooks.py"),
@@ -110,7 +93,7 @@ MODULES = (
 
 def _files(*patterns: str) -> list[str]:
     found = {path.relative_to(ROOT).as_posix() for one in patterns for path in ROOT.glob(one)}
-    return sorted(found - UNFINISHED - NOT_OURS)
+    return sorted(found - NOT_OURS)
 
 
 def _page(path: Path) -> Iterator[str]:
@@ -177,12 +160,11 @@ def test_a_module_has_no_old_word(module: str) -> None:
 
 @pytest.mark.parametrize("module", _files(*MODULES))
 def test_no_identifier_has_an_old_word(module: str) -> None:
-    unfinished = UNFINISHED_IDENTIFIERS.get(module, set())
-    assert set(_old_names(_identifiers(ROOT / module))) <= unfinished
+    assert _old_names(_identifiers(ROOT / module)) == []
 
 
-def test_what_is_unfinished_exists() -> None:
-    assert {name for name in UNFINISHED | NOT_OURS if not (ROOT / name).is_file()} == set()
+def test_what_is_not_ours_exists() -> None:
+    assert {name for name in NOT_OURS if not (ROOT / name).is_file()} == set()
 
 
 def test_an_old_word_is_found_in_prose_and_not_in_code() -> None:

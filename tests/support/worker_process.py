@@ -90,7 +90,8 @@ class WorkerProcess:
             ]
             return hits[times - 1] if len(hits) >= times else None
 
-        return self.until(f"no log line {event!r} {fields}", look, seconds)
+        found: dict[str, Any] = self.until(f"no log line {event!r} {fields}", look, seconds)
+        return found
 
     def until(self, what: str, look: Callable[[], Any], seconds: float = WAIT) -> Any:
         end = time.monotonic() + seconds

@@ -30,7 +30,7 @@ class Status:
     hung_probe: bool = False
     breakers: dict[str, str] = field(default_factory=dict)
 
-    def sick(self) -> list[str]:
+    def unhealthy(self) -> list[str]:
         """Why this process is stuck (broker and model server have no say); empty if it is not."""
         reasons = []
         if self.tick_age > LOOP_STUCK_AFTER:
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status = self.source.status()
         if path == "/healthz":
-            self._send_health(status.sick())
+            self._send_health(status.unhealthy())
         elif path == "/readyz":
             self._send_health(list(status.not_ready))
         elif path == "/progress":

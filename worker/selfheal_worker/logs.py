@@ -14,7 +14,7 @@ LOGGER = logging.getLogger("selfheal.worker")
 def set_up(level: str, form: str) -> None:
     """Send our lines to stderr. pika's own are left out: it logs an error for each refused try."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
@@ -47,7 +47,9 @@ def _time(record: logging.LogRecord) -> str:
     return f"{stamp}.{int(record.msecs):03d}Z"
 
 
-class _Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": _time(record),
@@ -60,7 +62,9 @@ class _Json(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class _Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
+    """Time, level, event and fields as words."""
+
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {k}={printable(v)}" for k, v in getattr(record, "fields", {}).items())
         event = escaped(record.getMessage())

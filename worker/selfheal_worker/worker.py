@@ -62,7 +62,7 @@ class Worker:
         metrics: Metrics,
         connect: Callable[[Settings, Sequence[Queue], Events], Link] = Link,
     ) -> None:
-        """connect: makes the connection to the broker, of which this is told."""
+        """connect: makes the connection to the broker, which reports to this."""
         deadline = settings.model_deadline
         self._link = link = connect(settings, topology.queues(settings), self)
         self._shutdown = Shutdown(settings.shutdown_grace)
@@ -148,12 +148,12 @@ class Worker:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
-        # A suspect is not given back for another suspect: its count of deliveries would be lost.
+        # A suspect is not requeued for another suspect: its count of deliveries would be lost.
         alone = self._intake.isolation.active and self._intake.is_suspect(delivery)
         self._take(delivery, wanted=self._open() if alone else self._flowing())
 
     def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
-        """A message comes whose body is too large to be held: it goes on to the dead letters."""
+        """A message comes whose body is too large to buffer: it becomes a dead letter."""
         return self._settlement.forward_oversized(self._in_flight.begin(delivery))
 
     def on_tick(self) -> None:
@@ -273,7 +273,7 @@ class Worker:
         self._advance_shutdown()
 
     def _advance_shutdown(self) -> None:
-        """Go on with the end, if it has begun and is not there yet."""
+        """Continue to shut down, if it has begun and is not there yet."""
         if self._shutdown.phase in (Phase.RUNNING, Phase.CLOSING):
             return
         unsettled = self._in_flight or self._consumer.cancelling

@@ -118,8 +118,8 @@ def policies_plan(
     )
     made = healing.evaluate(now, around)
     plans = [
-        PodPlan(order.policy, order.pod.id, "restart", order.why, _refusal(api, order))
-        for order in made.orders
+        PodPlan(action.policy, action.pod.id, "restart", action.why, _refusal(api, action))
+        for action in made.restarts
     ]
     chosen = {plan.pod for plan in plans}
     for policy_state in healing.policy_states.values():
@@ -150,10 +150,10 @@ def _take_in(
     healing.pods_known(policy.key)
 
 
-def _refusal(api: KubernetesApi, order: RestartAction) -> str:
+def _refusal(api: KubernetesApi, action: RestartAction) -> str:
     """What the API server says to the eviction; empty = it would let the pod go."""
-    pod = order.pod
-    answer = api.evict(pod.namespace, pod.name, pod.uid, order.grace, dry_run=True)
+    pod = action.pod
+    answer = api.evict(pod.namespace, pod.name, pod.uid, action.grace, dry_run=True)
     result = classify_eviction(answer)
     if result.outcome.over:
         return ""

@@ -58,21 +58,21 @@ class DrainControl:
         )
         self.draining = Draining(api, mode.config, workers, post, pod_uid, callbacks, clock)
         writer.follower = self
-        #: The drains' revision at which all nodes were looked through for drains.
+        #: The drains' revision at which the annotations of all nodes were followed.
         self._followed = -1
         #: Drains (nodes' uids) that are begun later, as their nodes could not be changed.
         self._put_off: dict[str, float] = {}
 
     # -- following the annotations ---------------------------------------------------------
 
-    def look_through(self) -> None:
-        """All nodes are to be looked through again."""
+    def follow_all(self) -> None:
+        """Follow the annotations of all nodes again, not only of those that changed."""
         self._followed = -1
 
     def give_places(self, now: float) -> None:
         """Tell the planner's slots how the drains are."""
         slots = self._planner.slots
-        slots.standing, slots.ready = self.draining.standing, self.draining.asking(now)
+        slots.standing, slots.ready = self.draining.standing, self.draining.ready(now)
         slots.deadlines = self.draining.deadlines(now)
 
     def follow(self, now: float) -> None:

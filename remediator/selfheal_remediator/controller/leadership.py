@@ -34,8 +34,8 @@ class Leadership:
     def lead(self, leading: bool) -> None:
         """This process leads from now on, or does no more."""
         self._authority.begin_term(leading=leading)
-        self._parts.peer_check.look_at_once()
-        self._drains.look_through()
+        self._parts.peer_check.check_at_once()
+        self._drains.follow_all()
         self._metrics.controller.leader.set(leading)
         # Until it is known; who does not lead does not say.
         self._metrics.controller.read_only.set(False)
@@ -83,7 +83,7 @@ class Leadership:
             text = text_of(authority.stopped_until)
             log.warning("stopped until %s: it is being uninstalled", text)
             self._drains.draining.end_all()
-            self._drains.look_through()
+            self._drains.follow_all()
         trusted = trusted_annotations(annotations)
         if trusted != self._planner.trusted:
             log.warning("trusted by a person: %s", ", ".join(sorted(trusted)) or "nothing")
@@ -146,7 +146,7 @@ class Leadership:
             self._parts.api.dry_run = config.dry_run
             self._authority.stops += 1
         self._mode.config = self._drains.draining.config = self._healer.config = config
-        self._drains.look_through()
+        self._drains.follow_all()
         policies_changed = config.policies != before.policies
         if (policies_changed or mode_changed) and self._authority.leading:
             self._healer.begin()  # what was only a dry run is decided again

@@ -126,7 +126,7 @@ class Remediator:
         return self._unfit() if self.known_once else "the nodes are not known yet"
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration."""
+        """Use another configuration from now on."""
         self.post(partial(self.leadership.reconfigure, config))
 
     def stop(self) -> None:

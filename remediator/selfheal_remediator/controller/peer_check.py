@@ -1,6 +1,6 @@
 """Checks every 30 s which remediator comes first, and which nodes other systems are changing.
 
-All methods run on the main thread but `_look`, which runs in a thread `worker-lookups`.
+All methods run on the main thread but `_read_claims`, which runs in a thread `worker-lookups`.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class PeerCheck:
         self._reader, self._planner, self._authority = reader, planner, authority
         self._workers, self._post, self._clock = workers, post, clock
         self._peers = Peers(planner.owner)
-        #: When it is looked next.
+        #: When to check next.
         self.due = 0.0
         self._failures = 0
-        #: Looks are numbered: a slow one does not undo a later one.
+        #: Checks are numbered: a slow one does not undo a later one.
         self._begun = self._heard = 0
         self.on_first: Callable[[str, str], None] = _nobody_listens
 
-    def look_at_once(self) -> None:
+    def check_at_once(self) -> None:
         """A term of leadership begins."""
         self.due = 0.0
 
     def advance(self, now: float) -> None:
-        """Look again when it is time."""
+        """Check again when it is time."""
         if now < self.due:
             return
         self.due = now + PEERS_EVERY
@@ -58,28 +58,28 @@ class PeerCheck:
             MACHINE_ANNOTATION in entry.node.annotations for entry in self._planner.entries.values()
         )
         self._begun += 1
-        look = partial(
-            self._look, self._begun, self._authority.term, machines_wanted=machines_wanted
+        read = partial(
+            self._read_claims, self._begun, self._authority.term, machines_wanted=machines_wanted
         )
-        self._workers.submit(look, Purpose.LOOKUPS)
+        self._workers.submit(read, Purpose.LOOKUPS)
 
-    def _look(self, number: int, term: int, *, machines_wanted: bool) -> None:
+    def _read_claims(self, number: int, term: int, *, machines_wanted: bool) -> None:
         """In a worker."""
         try:
             with supervision.expected("worker", "the check for other remediators"):
                 claims = self._reader.read(machines_wanted=machines_wanted)
         except ApiFailure as failure:
             log.warning("the Leases of other remediators cannot be read: %s", failure)
-            self._post(self._look_again_soon)
+            self._post(self._retry_soon)
         else:
-            self._post(partial(self._seen, number, term, claims))
+            self._post(partial(self._evaluate, number, term, claims))
 
-    def _look_again_soon(self) -> None:
+    def _retry_soon(self) -> None:
         self._failures += 1
         pause = min(PEERS_EVERY, 2.0**self._failures)
         self.due = min(self.due, self._clock() + pause)
 
-    def _seen(self, number: int, term: int, claims: Claims) -> None:
+    def _evaluate(self, number: int, term: int, claims: Claims) -> None:
         if term != self._authority.term or number <= self._heard:
             return
         self._heard, self._failures = number, 0

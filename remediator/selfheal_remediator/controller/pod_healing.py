@@ -76,8 +76,8 @@ class PodHealing:
         entry = self._planner.entry_named(name)
         return node_path(entry, self._mode.config, self._planner.marks)
 
-    def _restarted(self, order: RestartAction) -> None:
-        self._metrics.healing.count_restart(order.policy, order.cause.value)
+    def _restarted(self, action: RestartAction) -> None:
+        self._metrics.healing.count_restart(action.policy, action.cause.value)
 
     def _refused(self, cause: str) -> None:
         self._metrics.healing.refused.labels(cause).inc()

@@ -52,7 +52,7 @@ class Tick:
         plan = parts.planner.plan(now, paused=paused, unhealthy=unhealthy)
         draining = parts.drains.draining
         draining.follow_places(parts.planner.slots.given, now)
-        for action in plan.intents:
+        for action in plan.actions:
             parts.writer.submit(action)
         parts.drains.follow(now)
         parts.writer.read_again(now)

@@ -27,7 +27,7 @@ from selfheal_remediator.moments import earliest
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class Actions:
     """What to do now: pods to evict (or, past the deadline, to delete), what to read about others
     before, of which to read whether they are deleted, when to retry."""
 
@@ -142,28 +142,28 @@ class NodeDrain:
         on_deadline: str = "wait",
         stopped: bool = False,
         dry_run: bool = False,
-    ) -> Orders:
-        """Orders for now; the pods in them count as posted. `stopped` = start nothing new;
+    ) -> Actions:
+        """Actions for now; the pods in them count as posted. `stopped` = start nothing new;
         `dry_run` = what is accepted is not carried out."""
         if not self.synced:
-            return Orders()
+            return Actions()
         going = ((uid, item.terminating) for uid, item in self.evictions.items())
         self.standstill.look(frozenset(going), now)
         stopped = stopped or self.without_place(now)
         stay_until = self.pods.sort_again(now)
         self.lookups.keep(self.pods.open_questions())
         if stopped:
-            return Orders() if self.evictions else self._empty()
+            return Actions() if self.evictions else self._empty()
         look_up = self.lookups.due(now)
-        orders = self._orders(now, on_deadline) if self.evictions else self._empty()
+        actions = self._actions(now, on_deadline) if self.evictions else self._empty()
         check, check_at = ((), None) if dry_run else self._to_check(now)
-        wake = earliest(orders.wake, self.lookups.wake, check_at, stay_until)
-        return replace(orders, look_up=look_up, check=check, wake=wake)
+        wake = earliest(actions.wake, self.lookups.wake, check_at, stay_until)
+        return replace(actions, look_up=look_up, check=check, wake=wake)
 
-    def _empty(self) -> Orders:
+    def _empty(self) -> Actions:
         if self.after:
             self.wave = -1  # the next wave needs another fresh read of the node
-        return Orders(done=not self.after and not self.lookups.pending)
+        return Actions(done=not self.after and not self.lookups.pending)
 
     def _to_check(self, now: float) -> tuple[tuple[Pod, ...], float | None]:
         """Pods that should be deleted by now, and when to check for others."""
@@ -178,13 +178,13 @@ class NodeDrain:
         later = [moment for _, moment in waiting if moment is not None and moment > now]
         return tuple(item.pod for item in due), min(later, default=None)
 
-    def _orders(self, now: float, on_deadline: str) -> Orders:
+    def _actions(self, now: float, on_deadline: str) -> Actions:
         """What is to be done about the pods that are to go."""
         late = now >= self.deadline
         current = self._current_wave(now, late=late)
         if current > self.wave:
             # The caller reads the node afresh before a wave begins, then calls `begin_wave`.
-            return Orders(new_wave=current)
+            return Actions(new_wave=current)
         deleting = late and on_deadline == "delete"
         left = late and on_deadline == "report"  # the rest is left to a person
         due: list[Pod] = []
@@ -205,7 +205,7 @@ class NodeDrain:
             item.posted()
             self.posts += 1
         pods = tuple(due)
-        return Orders(delete=pods, wake=wake) if deleting else Orders(evict=pods, wake=wake)
+        return Actions(delete=pods, wake=wake) if deleting else Actions(evict=pods, wake=wake)
 
     # -- waves --------------------------------------------------------------------------
 

@@ -140,9 +140,9 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
         daemon = _daemon(pod, around)
         return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:
-        verdict = predicate(pod, around)
-        if verdict is not None:
-            return verdict
+        sorting = predicate(pod, around)
+        if sorting is not None:
+            return sorting
     return Sorting(Fate.EVICT, "", wave_of(pod, around))
 
 

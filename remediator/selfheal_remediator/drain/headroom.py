@@ -203,7 +203,7 @@ def expected(setting: str, nodes: Iterable[Node], seen: Callable[[], bool] = lam
     return autoscaled(nodes) or seen()
 
 
-def describe(left: list[Pod], looked_at: int, around: Population | None = None) -> str:
+def describe(left: list[Pod], usable: int, around: Population | None = None) -> str:
     """What does not fit or is unknown, for an Event. around: the known pods."""
     names = ", ".join(pod.id for pod in left[:3]) + (", …" if len(left) > 3 else "")
     cpu = sum(pod.requests.cpu for pod in left)
@@ -216,7 +216,7 @@ def describe(left: list[Pod], looked_at: int, around: Population | None = None) 
     sums = "".join(f", {amount} {name}" for name, amount in sorted(more.items()))
     text = (
         f"{len(left)} pods ({names}; {cpu}m CPU, {memory:.0f} MiB{sums} requested) fit on none of "
-        f"{looked_at} usable nodes"
+        f"{usable} usable nodes"
     )
     around = Population([]) if around is None else around
     told = [(pod.id, around.untold_of(pod)) for pod in left]

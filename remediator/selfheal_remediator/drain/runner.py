@@ -221,7 +221,7 @@ class Draining:
             if run.standing_since is not None and not run.ended
         }
 
-    def asking(self, now: float) -> frozenset[str]:
+    def ready(self, now: float) -> frozenset[str]:
         """The drains without a place that are to get one again."""
         return frozenset(
             uid

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from selfheal_remediator.drain.engine import Orders
+from selfheal_remediator.drain.engine import Actions
 from selfheal_remediator.drain.pod_watch import PodWatch
 from selfheal_remediator.drain.reports import Report
 from selfheal_remediator.drain.requests import Requests
@@ -38,29 +38,29 @@ class Turn:
         """Do what the drain calls for; watch: of its pods."""
         run.news = False
         stopped = self._instructions.stopped or run.paused_since is not None
-        orders = run.drain.step(
+        actions = run.drain.step(
             now,
             on_deadline=self._instructions.config.drain.on_deadline,
             stopped=stopped,
             dry_run=self._instructions.config.dry_run,
         )
-        if orders.done or self._dry_run_done(run, orders):
+        if actions.done or self._dry_run_done(run, actions):
             self._end(run, watch)
         else:
-            self._carry_out(run, orders)
-        moments = [now + LOOK_AGAIN, orders.wake, self._report(run, now)]
+            self._carry_out(run, actions)
+        moments = [now + LOOK_AGAIN, actions.wake, self._report(run, now)]
         if run.drain.returns.unsaved and not stopped and not run.ended:
             self._callbacks.returned(run.drain)
             moments.append(now + BUSY_AGAIN)
-        moments += self._awaited(run, watch, orders, now)
+        moments += self._awaited(run, watch, actions, now)
         moments += self._note_progress(run, now)
         run.due = min(moment for moment in moments if moment is not None)
 
     # -- acting -------------------------------------------------------------------------
 
-    def _dry_run_done(self, run: RunningDrain, orders: Orders) -> bool:
+    def _dry_run_done(self, run: RunningDrain, actions: Actions) -> bool:
         """Whether a dry run has tried all that it can."""
-        return self._instructions.config.dry_run and not orders.look_up and run.tried_all
+        return self._instructions.config.dry_run and not actions.look_up and run.tried_all
 
     def _end(self, run: RunningDrain, watch: PodWatch | None) -> None:
         """Nothing is left to go: that is written down once it is confirmed."""
@@ -76,19 +76,19 @@ class Turn:
         if watch.pending:
             watch.end_watch()  # it may have begun only just now
 
-    def _carry_out(self, run: RunningDrain, orders: Orders) -> None:
+    def _carry_out(self, run: RunningDrain, actions: Actions) -> None:
         check = run.check
-        if orders.new_wave is not None and not check.under_way and self._clock() >= check.at:
-            self._requests.check_node(run, orders.new_wave)
-        if run.drain.after and orders.evict:
-            self._say(run, run.reports.returned(run.drain, orders.evict, self._clock()))
-        for question in orders.look_up:
+        if actions.new_wave is not None and not check.under_way and self._clock() >= check.at:
+            self._requests.check_node(run, actions.new_wave)
+        if run.drain.after and actions.evict:
+            self._say(run, run.reports.returned(run.drain, actions.evict, self._clock()))
+        for question in actions.look_up:
             self._requests.look_up(run, question)
-        for pod in orders.check:
+        for pod in actions.check:
             self._requests.read_pod(run, pod)
-        for pod in orders.evict:
+        for pod in actions.evict:
             self._requests.remove(run, pod, delete=False)
-        for pod in orders.delete:
+        for pod in actions.delete:
             self._requests.remove(run, pod, delete=True)
 
     # -- reporting ----------------------------------------------------------------------
@@ -115,12 +115,12 @@ class Turn:
     # -- when again ---------------------------------------------------------------------
 
     def _awaited(
-        self, run: RunningDrain, watch: PodWatch | None, orders: Orders, now: float
+        self, run: RunningDrain, watch: PodWatch | None, actions: Actions, now: float
     ) -> Iterator[float]:
         """When to evaluate again for what the drain waits for."""
-        if orders.new_wave is not None and not run.check.under_way:
+        if actions.new_wave is not None and not run.check.under_way:
             yield run.check.at
-        if orders.done:
+        if actions.done:
             yield now + BUSY_AGAIN
         if run.confirmation.awaited:
             pending = watch is not None and watch.pending

@@ -125,14 +125,14 @@ class Healing:
         if not policy_state.known:
             policy_state.status = status(policy_state, now)
 
-    def answered(self, key: str, uid: str, reading: Reading | None, asked: float) -> None:
+    def answered(self, key: str, uid: str, reading: Reading | None, probed_at: float) -> None:
         """How the work of a pod goes; None = it gave no answer."""
         policy_state = self.policy_states.get(key)
         if policy_state is None or uid not in policy_state.pods:
             return
         observation = policy_state.observations.get(uid)
         limit = policy_state.policy.symptoms.no_progress_for
-        if policy_state.progress.take_in(uid, reading, observation, limit, asked):
+        if policy_state.progress.take_in(uid, reading, observation, limit, probed_at):
             policy_state.dirty = True
 
     # -- owners -------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def undecided(
             for pod in other.alive:
                 if pod.node != node or not pod.owner_uid or not policy_state.elsewhere(other, pod):
                     continue
-                if _looks_unhealthy(policy_state, pod, now) or unasked(
+                if _looks_unhealthy(policy_state, pod, now) or unprobed(
                     policy_state, pod, now, interval
                 ):
                     suspects[other.key] = pod.name
@@ -112,7 +112,7 @@ def _only_here(
     elsewhere = policy_state.elsewhere(group, pod)
     return bool(elsewhere) and all(
         policy_state.certainly_healthy(other)
-        and not unasked(policy_state, other, now, interval)
+        and not unprobed(policy_state, other, now, interval)
         and (
             policy_state.policy.progress is None
             or policy_state.progress.reported_at(other.uid, due) >= due
@@ -128,7 +128,7 @@ def _looks_unhealthy(policy_state: PolicyState, pod: WatchedPod, now: float) -> 
     return observation.diagnosis.cause is not Cause.NONE and now >= half
 
 
-def unasked(policy_state: PolicyState, pod: WatchedPod, now: float, interval: float) -> bool:
+def unprobed(policy_state: PolicyState, pod: WatchedPod, now: float, interval: float) -> bool:
     """Whether the pod is to say how its work goes, and could not yet."""
     if policy_state.policy.progress is None or not pod.address:
         return False

@@ -11,9 +11,9 @@ from selfheal_remediator.healing.correlation import correlate
 from selfheal_remediator.healing.node_evidence import (
     complete,
     observations,
-    unasked,
     undecided,
     unlisted,
+    unprobed,
 )
 from selfheal_remediator.healing.plan import Around, Finding
 from selfheal_remediator.healing.pod_health import WatchedPod
@@ -74,7 +74,7 @@ class NodeFindings:
                 policy_states,
                 self._found,
                 lambda policy_state, pod: self._settles(policy_state, pod, now),
-                lambda policy_state, pod: unasked(policy_state, pod, now, self._interval),
+                lambda policy_state, pod: unprobed(policy_state, pod, now, self._interval),
                 now,
                 self._interval,
             ),

@@ -118,10 +118,10 @@ class Finding:
 class Plan:
     """What to do now. lookups: a pod each of controllers of which nothing is known.
 
-    recalls: orders of earlier that must not be sent any more, and why.
+    recalls: earlier restarts that must not be sent any more, and why.
     """
 
-    orders: tuple[RestartAction, ...] = ()
+    restarts: tuple[RestartAction, ...] = ()
     recalls: tuple[tuple[RestartAction, SkipReason], ...] = ()
     notices: tuple[Notice, ...] = ()
     probes: tuple[Probe, ...] = ()

@@ -242,11 +242,11 @@ class Stall:
     """No progress, as of one answer: since when, and when it was probed (our clock)."""
 
     since: float
-    asked: float
+    probed_at: float
     in_flight: int
 
 
-def stalled(before: Stall | None, mark: float, reading: Reading, asked: float) -> Stall | None:
+def stalled(before: Stall | None, mark: float, reading: Reading, probed_at: float) -> Stall | None:
     """The stall that an answer shows; `before` and `mark` are of the answer before it.
 
     Work that came after a long idle time has not stalled since then: without `oldest` the stall
@@ -254,14 +254,14 @@ def stalled(before: Stall | None, mark: float, reading: Reading, asked: float) -
     """
     if reading.in_flight <= 0 or reading.waits:
         return None
-    since = asked - max(0.0, reading.idle)
+    since = probed_at - max(0.0, reading.idle)
     if reading.oldest is not None:
-        since = max(since, asked - max(0.0, reading.oldest))
+        since = max(since, probed_at - max(0.0, reading.oldest))
     elif before is not None and mark == reading.mark:
         since = max(since, before.since)
     else:
-        since = asked
-    return Stall(min(since, asked), asked, reading.in_flight)
+        since = probed_at
+    return Stall(min(since, probed_at), probed_at, reading.in_flight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ def _stuck(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None) -> Diagnosi
     if stall is None or lasting is None:
         return None
     # Only what an answer says counts: the time since then may have brought progress.
-    due = stall.asked - stall.since >= lasting
+    due = stall.probed_at - stall.since >= lasting
     if not (due or pod.ready):
         return None
     detail = f"{stall.in_flight} in flight, none finished" if stall.in_flight else ""

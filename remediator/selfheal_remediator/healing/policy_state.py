@@ -196,7 +196,7 @@ class PolicyState:
     def certainly_healthy(self, pod: WatchedPod) -> bool:
         """Whether nothing is wrong with the pod, and it does not seem to begin to hang either."""
         stall, lasting = self.progress.stall(pod.uid), self.policy.symptoms.no_progress_for or 0.0
-        hangs = stall is not None and stall.asked - stall.since >= lasting * DOUBTFUL_AFTER
+        hangs = stall is not None and stall.probed_at - stall.since >= lasting * DOUBTFUL_AFTER
         return self.is_healthy(pod) and not hangs
 
     def steady(self, pod: WatchedPod, length: float, now: float) -> bool:

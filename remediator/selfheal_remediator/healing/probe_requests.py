@@ -43,7 +43,7 @@ class ProbeRequests:
         reading, result = None, "answered"
         try:
             with supervision.expected("worker", f"the probe of {probe.address}", NoAnswer):
-                reading = self._adapter.ask(probe.address, probe.port, probe.path, begun)
+                reading = self._adapter.probe(probe.address, probe.port, probe.path, begun)
         except (NoAnswer, ApiFailure) as error:
             result = "silent"
             log.debug("%s %s: progress probe failed: %s", probe.policy, probe.address, error)

@@ -32,7 +32,7 @@ class ProgressProbe:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
 
-    def ask(self, address: str, port: int, path: str, now: float) -> Reading:
+    def probe(self, address: str, port: int, path: str, now: float) -> Reading:
         """The progress of the pod at `address`. Raises NoAnswer.
 
         The whole answer has to arrive within the timeout: a pod that sends it byte by byte would
@@ -46,7 +46,7 @@ class ProgressProbe:
             timer.daemon = True
             timer.start()
             try:
-                status, headers, body = _asked(connection, path)
+                status, headers, body = _get(connection, path)
             finally:
                 timer.cancel()
         except (http.client.HTTPException, OSError, ValueError) as error:
@@ -69,7 +69,7 @@ def _cut(sock: socket.socket, late: threading.Event) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _asked(connection: http.client.HTTPConnection, path: str) -> tuple[int, dict[str, str], bytes]:
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers, and of the body as much as is read."""
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
     connection.request("GET", quote(path, safe="/?&=%:@!$'()*+,;~-._"), headers=headers)

@@ -60,7 +60,7 @@ class ProgressReports:
     def valid_stall(self, uid: str, interval: float, now: float) -> Stall | None:
         """The same; of a pod that has stopped answering nothing is known."""
         stall = self._stalls.get(uid)
-        if stall is not None and now - stall.asked > VALID_FOR * interval:
+        if stall is not None and now - stall.probed_at > VALID_FOR * interval:
             del self._stalls[uid]
             return None
         return stall
@@ -90,9 +90,9 @@ class ProgressReports:
         reading: Reading | None,
         observation: Observation | None,
         limit: float | None,
-        asked: float,
+        probed_at: float,
     ) -> bool:
-        """The pod's answer to the probe sent at `asked`, None = it gave none.
+        """The pod's answer to the probe sent at `probed_at`, None = it gave none.
 
         limit: seconds without progress after which it counts as hung. Returns whether that calls
         for an evaluation.
@@ -101,17 +101,17 @@ class ProgressReports:
         if reading is None:
             return False
         _, mark = self._reported.get(uid, (0.0, -1.0))
-        found = stalled(self._stalls.get(uid), mark, reading, asked)
-        self._reported[uid] = (asked, reading.mark)
+        found = stalled(self._stalls.get(uid), mark, reading, probed_at)
+        self._reported[uid] = (probed_at, reading.mark)
         if found is None or limit is None:
             self._stalls.pop(uid, None)
             return observation is None or observation.diagnosis.health is Health.UNHEALTHY
         self._stalls[uid] = found
         due = found.since + limit
-        if due <= asked:
+        if due <= probed_at:
             return True
         # Probed again when it may just have hung, not only when due.
-        again = min(self._probe_at.get(uid, due), max(due + 0.05, asked + SOONEST))
+        again = min(self._probe_at.get(uid, due), max(due + 0.05, probed_at + SOONEST))
         self._probe_at[uid] = again
         self.next_probe = min(self.next_probe, again)
         return False

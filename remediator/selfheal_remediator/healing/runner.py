@@ -180,7 +180,7 @@ class Healer:
             parts.probes.send(probe)
         for pod in plan.lookups:
             parts.owners.needed(pod, now)
-        for action in plan.orders:
+        for action in plan.restarts:
             parts.restarts.submit(action)
         parts.owners.read_due(now)
         checked = parts.deletions.read_due(now)

@@ -85,6 +85,31 @@ def _event_name(name: str) -> str:
     return f"{name[: MAX_NAME - SUFFIX - 1].rstrip('-.')}.{uuid.uuid4().hex[:SUFFIX]}"
 
 
+class Reported:
+    """The last Events that were sent, each for SAME_AGAIN_AFTER seconds."""
+
+    def __init__(self) -> None:
+        #: When each was last sent, the oldest first.
+        self._sent: OrderedDict[AnyEvent, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def has(self, event: AnyEvent, now: float) -> bool:
+        """Whether the event was sent a moment ago."""
+        return now - self._sent.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER
+
+    def add(self, event: AnyEvent, now: float) -> None:
+        """The event is sent; what was sent long ago is forgotten."""
+        self._sent[event] = now
+        self._sent.move_to_end(event)
+        while len(self._sent) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
+            self._sent.popitem(last=False)
+
+    def _oldest(self) -> float:
+        return next(iter(self._sent.values()), float("inf"))
+
+
 class EventWriter:
     """Writes Events from a thread of its own; the same one again only after five minutes."""
 
@@ -92,8 +117,7 @@ class EventWriter:
         self._api, self._instance, self._count = api, instance, count
         #: Each with the time of its cause: it may have to wait for its turn.
         self._queue: queue.Queue[tuple[AnyEvent, datetime] | None] = queue.Queue(QUEUE)
-        #: When they were last sent, the oldest first.
-        self._reported: OrderedDict[AnyEvent, float] = OrderedDict()
+        self._reported = Reported()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -113,20 +137,14 @@ class EventWriter:
     def say(self, event: AnyEvent) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
         now = time.monotonic()
-        if now - self._reported.get(event, -SAME_AGAIN_AFTER) < SAME_AGAIN_AFTER:
+        if self._reported.has(event, now):
             return
         try:
             self._queue.put_nowait((event, datetime.now(UTC)))
         except queue.Full:
             self._count("dropped")  # not sent: the next one may be
             return
-        self._reported[event] = now
-        self._reported.move_to_end(event)
-        while len(self._reported) > MOST_SAID or self._oldest() <= now - SAME_AGAIN_AFTER:
-            self._reported.popitem(last=False)
-
-    def _oldest(self) -> float:
-        return next(iter(self._reported.values()), float("inf"))
+        self._reported.add(event, now)
 
     def _run(self) -> None:
         while (queued := self._queue.get()) is not None:

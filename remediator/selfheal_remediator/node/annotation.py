@@ -122,10 +122,10 @@ class State:
             state = replace(state, returns=merged if state.returns else ())
         while self._excess(state) > 0 and state.cordons:
             state = replace(state, cordons=state.cordons[1:])
-        return state._dump()
+        return state.untrimmed()
 
     def _excess(self, state: State) -> int:
-        return len(state._dump().encode()) - MAX_BYTES
+        return len(state.untrimmed().encode()) - MAX_BYTES
 
     def _with_shorter_reason(self) -> State:
         """The longest beginning of the reason with which all fits, or none of it."""
@@ -138,7 +138,8 @@ class State:
                 low = middle
         return replace(self, reason=self.reason[:low])
 
-    def _dump(self) -> str:
+    def untrimmed(self) -> str:
+        """The annotation's text with all that is known, however long."""
         raw = _ADAPTER.dump_python(self, mode="json", by_alias=True, exclude_defaults=True)
         raw.pop("returns", None)
         raw.pop("returned", None)

@@ -229,7 +229,7 @@ def recovery(
     *,
     stabilization_window: float,
     reset_stabilization_window: float,
-    held_boot: str,
+    cordoned_boot: str,
     now: float,
 ) -> Recovery:
     """When the rule's condition counts as recovered, were nothing to change any more."""
@@ -237,7 +237,7 @@ def recovery(
     if observation is None or observation.reading is not Reading.GOOD:
         seen = observation.reading.value if observation else Reading.ABSENT.value
         return Recovery(None, f"{rule.condition} is {seen}")
-    if rule.latched and (not node.boot_id or node.boot_id == held_boot):
+    if rule.latched and (not node.boot_id or node.boot_id == cordoned_boot):
         return Recovery(
             None, f"{rule.condition} is latched: it counts as recovered only after a reboot"
         )

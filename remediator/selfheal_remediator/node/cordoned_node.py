@@ -139,19 +139,19 @@ def _recovery(facts: Facts, state: State) -> tuple[float | None, str]:
         if not cause and (not bad or stale(rule, facts.history, facts.now)):
             continue  # what is not believed for a cordon keeps no node either
         about = about or cause
-        verdict = recovery(
+        found = recovery(
             rule if not cause else rule.model_copy(update={"latched": state.latched}),
             facts.node,
             facts.history,
             stabilization_window=settings.stabilization_window,
             reset_stabilization_window=settings.reset_stabilization_window,
-            held_boot=state.boot_id,
+            cordoned_boot=state.boot_id,
             now=facts.now,
         )
-        if verdict.due is None:
-            return None, verdict.why
-        if verdict.due >= due:
-            due, why = verdict.due, verdict.why
+        if found.due is None:
+            return None, found.why
+        if found.due >= due:
+            due, why = found.due, found.why
     if not about:
         due = max(due, state.since + settings.stabilization_window)
     return due, why

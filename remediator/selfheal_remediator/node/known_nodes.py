@@ -71,7 +71,7 @@ class KnownNodes:
         )
         if older and not change.restored:
             return  # older than what we know, often from our own write: never back in time
-        self.see(node, entry, now)
+        self.observe(node, entry, now)
 
     def listed(self, nodes: Iterable[Node], version: int, now: float) -> list[Node]:
         """All nodes as a list showed them, in which everything up to this version is.
@@ -101,7 +101,7 @@ class KnownNodes:
         for name in {*before, *signals}:
             entry = self.entry_named(name)
             if entry is not None and before.get(name) != signals.get(name):
-                self.see(entry.actual, entry, now)
+                self.observe(entry.actual, entry, now)
 
     def with_signal(self, node: Node) -> Node:
         """The node with what we say of it. Thread-safe."""
@@ -130,7 +130,7 @@ class KnownNodes:
         self.dirty.discard(uid)
         self.asking.discard(uid)
 
-    def see(self, node: Node, entry: Entry | None, now: float) -> None:
+    def observe(self, node: Node, entry: Entry | None, now: float) -> None:
         """The node is so now; entry: what is known of it, None = nothing."""
         node = self.with_signal(node)
         if entry is None:

@@ -38,7 +38,7 @@ LONGEST_RETRY = 60.0
 class Plan:
     """What to do now, when to ask again at the latest, and which limits hold nodes up."""
 
-    intents: tuple[Action, ...]
+    actions: tuple[Action, ...]
     wake: float | None
     limited_by: Mapping[str, int]
 
@@ -61,7 +61,7 @@ class Planner:
     # -- what is known ------------------------------------------------------------------
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Go on with other rules; what was seen of conditions that are in both is kept."""
+        """Use other rules from now on; what was seen of conditions that are in both is kept."""
         if config.dry_run != self.config.dry_run:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
@@ -76,11 +76,6 @@ class Planner:
         self._known.dirty.update(self.entries)
 
     @property
-    def holding(self) -> bool:
-        """Whether any node is cordoned by us, or about to be."""
-        return self._counts.cordoned > 0
-
-    @property
     def slots(self) -> DrainSlots:
         """Which drains make no progress, and which of them gave their place away."""
         return self._counts.slots
@@ -92,12 +87,12 @@ class Planner:
 
     @property
     def trusted(self) -> frozenset[str]:
-        """Conditions that a human vouches for."""
+        """Conditions that an administrator trusts."""
         return self._waves.trusted
 
     @property
     def marks(self) -> Mapping[str, str]:
-        """Which nodes (by name) another system is at work on, said elsewhere than on the node."""
+        """Which nodes (by name) another system is changing, reported elsewhere than on the node."""
         return self._counts.marks
 
     @property
@@ -115,11 +110,11 @@ class Planner:
         self._counts.unread = unread
 
     def trust(self, conditions: frozenset[str]) -> None:
-        """Conditions that a human vouches for: many of them at once are no detector's fault."""
+        """Conditions that an administrator trusts: many of them at once are no detector's fault."""
         self._waves.trusted = conditions
 
     def mark(self, marks: Mapping[str, str]) -> None:
-        """Which nodes (by name) another system is at work on, said elsewhere than on the node."""
+        """Which nodes (by name) another system is changing, reported elsewhere than on the node."""
         before, self._counts.marks = self._counts.marks, marks
         names = before.keys() | marks.keys()
         self._known.marks_changed(n for n in names if before.get(n) != marks.get(n))
@@ -151,7 +146,7 @@ class Planner:
         return self._known.with_signal(node)
 
     def take_changed(self) -> set[str]:
-        """Nodes of which anything was thought anew, or begun or ended, since the last call."""
+        """Nodes that were assessed again, or whose action began or ended, since the last call."""
         return self._known.take_changed()
 
     # -- outcomes -----------------------------------------------------------------------
@@ -167,14 +162,14 @@ class Planner:
             # The answer shows what this write alone would do: of a cordon before it, nothing.
             cordoned = action.state is not None and action.state.phase.cordoned
             entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
-            self._known.see(entry.actual, entry, now)
+            self._known.observe(entry.actual, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
-            self._known.see(node, entry, now)
+            self._known.observe(node, entry, now)
         else:
             self._known.dirty.add(action.uid)  # the watch was faster than the answer
 
     def failed(self, action: Action, now: float, delay: float = 0.0) -> None:
-        """The action was not carried out; the node is looked at again after `delay`.
+        """The action was not carried out; the node is assessed again after `delay`.
 
         A webhook or proxy may ask for any delay: no node waits longer than LONGEST_RETRY.
         """

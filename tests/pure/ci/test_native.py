@@ -1,5 +1,7 @@
 """A part that is partly C++: what it needs on the machine, and what its key changes with."""
 
+import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ci import pypi
-from ci.images import tools
 from ci.parts import PartsError, native
 from ci.parts.recipes import RECIPES, compiler_flags, key, link_flags
 from ci.versions import pin
@@ -48,7 +49,7 @@ def test_a_key_changes_with_what_only_native_parts_depend_on(
     ]
     helm = made(RECIPES["helm"])
     monkeypatch.setattr("ci.parts.recipes.cpu_features", lambda: frozenset())
-    keys.append(made() if native.platform.machine() == "x86_64" else "x86 only")
+    keys.append(made() if platform.machine() == "x86_64" else "x86 only")
     monkeypatch.setattr("ci.parts.recipes.header_digest", lambda _: "another header")
     keys.append(made())
     assert len(set(keys)) == 5
@@ -74,7 +75,7 @@ def test_missing_packages_are_found_by_program_and_by_file(tmp_path: Path) -> No
 
 
 def test_packages_that_cannot_be_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PartsError, match=r"missing on this machine: compiler; install with"):
         native.install(replace(NATIVE, packages={"no-such-compiler": "compiler"}))
 

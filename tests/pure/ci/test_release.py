@@ -177,7 +177,9 @@ def _licence(name: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return ""
     classifiers = [c for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
-    said = about.get("License-Expression") or "; ".join(classifiers) or about.get("License")
+    [expression, *_] = about.get_all("License-Expression") or [""]
+    [text, *_] = about.get_all("License") or [""]
+    said: str = expression or "; ".join(classifiers) or text
     return said or "says nothing"
 
 

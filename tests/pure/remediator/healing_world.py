@@ -74,9 +74,7 @@ def watched(name: str, **more: Any) -> WatchedPod:
 
 def around(**more: Any) -> Around:
     """Nodes that nothing is wrong with."""
-    return Around(
-        **{"node_trouble": lambda _: "", "node_path": lambda _: True, **more}  # type: ignore[arg-type]
-    )
+    return Around(**{"node_trouble": lambda _: "", "node_path": lambda _: True, **more})
 
 
 @dataclass
@@ -105,7 +103,7 @@ class World:
     around: Around = field(default_factory=around)
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
-    orders: list[RestartAction] = field(default_factory=list)
+    restarts: list[RestartAction] = field(default_factory=list)
     evicted: list[tuple[float, str, str]] = field(default_factory=list)
     #: After each eviction of a ready pod: pods still ready, and how many the budget wanted.
     left: list[tuple[int, int]] = field(default_factory=list)
@@ -139,17 +137,17 @@ class World:
     def tick(self, seconds: float = 1.0) -> Plan:
         """Let time pass, then let the healer look and do what it says."""
         self.now += seconds
-        self._controllers()
+        self.controllers()
         self.plan = plan = self.healing.evaluate(self.now, self.around)
         for pod in plan.lookups:
             self.healing.owner_known(pod.owner_uid, self.owner(pod.owner_name))
         for ask in plan.probes:
-            self.healing.answered(ask.policy, ask.uid, self._reading(ask.uid), self.now)
-        for order in plan.orders:
-            self._carry_out(order)
+            self.healing.answered(ask.policy, ask.uid, self.reading(ask.uid), self.now)
+        for action in plan.restarts:
+            self.carry_out(action)
         for key, policy_state in self.healing.policy_states.items():
             if policy_state.status is not None and not policy_state.pending:
-                self._write(key, policy_state.status.to_json())
+                self.write(key, policy_state.status.to_json())
         return plan
 
     def run(self, seconds: float, step: float = 1.0) -> None:
@@ -157,30 +155,30 @@ class World:
         for _ in range(round(seconds / step)):
             self.tick(step)
 
-    def _write(self, key: str, status: dict[str, Any]) -> None:
+    def write(self, key: str, status: dict[str, Any]) -> None:
         document = self.documents[key]
         if document.get("status") != status:
             document["status"] = status
 
-    def _carry_out(self, order: RestartAction) -> None:
-        self.orders.append(order)
-        pod = self.pods.get(order.pod.uid)
-        if self.fate(order) == "refused" or pod is None or not self._budget_allows(pod):
-            self.healing.refused(order, SkipReason("pdb", "PDB says no"), self.now)
+    def carry_out(self, action: RestartAction) -> None:
+        self.restarts.append(action)
+        pod = self.pods.get(action.pod.uid)
+        if self.fate(action) == "refused" or pod is None or not self._budget_allows(pod):
+            self.healing.refused(action, SkipReason("pdb", "PDB says no"), self.now)
             return
-        self._write(order.policy, order.status.to_json())
-        grace = self.grace if order.grace is None else order.grace
+        self.write(action.policy, action.status.to_json())
+        grace = self.grace if action.grace is None else action.grace
         self.evicted.append((self.now, pod.owner_name, pod.uid))
-        if self.fate(order) != "ignored":  # answered with success, and nothing deleted
-            self._change(replace(pod, deletion=self.now + grace))
+        if self.fate(action) != "ignored":  # answered with success, and nothing deleted
+            self.change(replace(pod, deletion=self.now + grace))
         if pod.ready:
             is_healthy = [
                 one for one in self.of(pod.owner_name) if one.ready and one.deletion is None
             ]
             self.left.append((len(is_healthy), self.min_available))
-        if self.fate(order) == "died":
+        if self.fate(action) == "died":
             return  # the process ends here; `new_leader` is the caller's
-        self.healing.accepted(order, self.now)
+        self.healing.accepted(action, self.now)
 
     def _budget_allows(self, pod: WatchedPod) -> bool:
         """As the API server with AlwaysAllow: what is not ready may always go."""
@@ -189,7 +187,7 @@ class World:
         is_healthy = [one for one in self.of(pod.owner_name) if one.ready and one.deletion is None]
         return len(is_healthy) - 1 >= self.min_available
 
-    def _reading(self, uid: str) -> Reading | None:
+    def reading(self, uid: str) -> Reading | None:
         worker = self.workers[uid]
         flying = worker.work is not None
         oldest = self.now - worker.work[0] if worker.work is not None else 0.0
@@ -203,16 +201,16 @@ class World:
         """Pods of an owner that exist."""
         return [pod for pod in self.pods.values() if pod.owner_name == owner]
 
-    def _controllers(self) -> None:
+    def controllers(self) -> None:
         for pod in list(self.pods.values()):
             if pod.deletion is not None and pod.deletion <= self.now:
-                self._gone(pod)
+                self.gone(pod)
         for owner, wanted in self.wanted.items():
             alive = [pod for pod in self.of(owner) if pod.deletion is None]
             # A ReplicaSet takes away what is not ready first, then the youngest.
             alive.sort(key=lambda pod: (pod.ready, -pod.created, pod.name))
             for pod in alive[: max(0, len(alive) - wanted)]:
-                self._change(replace(pod, deletion=self.now + self.grace))
+                self.change(replace(pod, deletion=self.now + self.grace))
             for _ in range(wanted - len(alive)):
                 self._new(owner)
         for uid, pod in list(self.pods.items()):
@@ -220,7 +218,7 @@ class World:
             ready = self.now >= worker.ready_at and not worker.broken
             if ready != pod.ready:
                 begun = tuple(replace(item, started=True) for item in pod.containers)
-                self._change(replace(pod, ready=ready, ready_changed=self.now, containers=begun))
+                self.change(replace(pod, ready=ready, ready_changed=self.now, containers=begun))
 
     def _new(self, owner: str) -> None:
         self._made += 1
@@ -238,25 +236,25 @@ class World:
             containers=(begins,),
         )
         self.workers[pod.uid] = Worker(self.now + self.start, last_progress=self.now)
-        self._change(pod)
+        self.change(pod)
 
-    def _change(self, pod: WatchedPod) -> None:
+    def change(self, pod: WatchedPod) -> None:
         before = self.pods.get(pod.uid)
         self.pods[pod.uid] = pod
-        self._notify(pod, before, pod)
+        self.notify(pod, before, pod)
         if before is None or before.deletion != pod.deletion:
             self._owner_read(pod.owner_name)
 
-    def _gone(self, pod: WatchedPod) -> None:
+    def gone(self, pod: WatchedPod) -> None:
         del self.pods[pod.uid], self.workers[pod.uid]
-        self._notify(pod, pod, None)
+        self.notify(pod, pod, None)
         self._owner_read(pod.owner_name)
 
     def _owner_read(self, owner: str) -> None:
         if f"rs-{owner}" in self.healing.owners:
             self.healing.owner_known(f"rs-{owner}", self.owner(owner))
 
-    def _notify(self, pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
+    def notify(self, pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
         for key in self.healing.policy_states:
             if pod.owner_name == key.partition("/")[2]:
                 self.healing.pod_changed(key, Change(pod.name, old, new))

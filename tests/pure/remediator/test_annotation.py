@@ -38,7 +38,7 @@ def test_it_stays_small_and_keeps_what_matters(state: State) -> None:
     assert read.first_seen == state.first_seen
     if len(state.by.encode()) + len(state.condition.encode()) + 2 * len(state.by) < 300:
         assert len(text.encode()) <= MAX_BYTES or len(json.dumps(state.condition)) > 100
-    if len(state._dump().encode()) <= MAX_BYTES:
+    if len(state.untrimmed().encode()) <= MAX_BYTES:
         assert read == state
 
 

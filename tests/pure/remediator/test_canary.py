@@ -43,7 +43,7 @@ class Story:
         self.unhealthy: set[str] = set()
 
     def own(self, owner: Callable[[str], Owner]) -> None:
-        self.made.owner = owner  # type: ignore[method-assign]
+        self.made.owner = owner  # type: ignore[method-assign, assignment]
         if "rs-web" in self.made.healing.owners:
             self.made.healing.owner_known("rs-web", owner("web"))
 
@@ -111,12 +111,12 @@ def test_a_replacement_made_in_the_same_second_as_another_pod_is_recognized(
     monkeypatch: pytest.MonkeyPatch, cure: bool
 ) -> None:
     """The API server's times of creation are whole seconds: here all are the same."""
-    change = World._change
+    change = World.change
 
     def made_at_once(made: World, pod: WatchedPod) -> None:
         change(made, replace(pod, created=NOW))
 
-    monkeypatch.setattr(World, "_change", made_at_once)
+    monkeypatch.setattr(World, "change", made_at_once)
     story = Story()
     story.cure = cure
     story.sicken()
@@ -190,16 +190,16 @@ def test_leaders_that_change_all_the_time_make_no_second_canary() -> None:
 def test_a_leader_that_died_before_it_evicted_leaves_the_canary_to_the_next() -> None:
     story = Story()
     story.sicken()
-    evict = story.made._carry_out
+    evict = story.made.carry_out
     lost = story.made.documents
 
-    def only_written(order: Any) -> None:
-        lost[KEY]["status"] = order.status.to_json()
+    def only_written(action: Any) -> None:
+        lost[KEY]["status"] = action.status.to_json()
 
-    story.made._carry_out = only_written  # type: ignore[method-assign]
+    story.made.carry_out = only_written  # type: ignore[method-assign]
     while lost[KEY]["status"].get("restarts", 0) == 0:
         story.run(1)
-    story.made._carry_out = evict  # type: ignore[method-assign]
+    story.made.carry_out = evict  # type: ignore[method-assign]
     story.made.new_leader()
     story.run(1500)
     assert story.evicted == 3
@@ -220,21 +220,21 @@ def test_leaders_that_die_between_any_two_calls_make_one_canary(
     story.cure = cure
     story.sicken()
     made, left = story.made, list(deaths)
-    evict = made._carry_out
+    evict = made.carry_out
 
-    def dies(order: Any) -> None:
+    def dies(action: Any) -> None:
         death = left.pop(0) if left else ""
         if death in ("written", "evicted"):
-            made._write(order.policy, order.status.to_json())
+            made.write(action.policy, action.status.to_json())
         if death == "evicted":
             made.fate = lambda _: "died"
         if death in ("", "evicted"):
-            evict(order)
+            evict(action)
             made.fate = lambda _: ""
         if death:
             made.new_leader()
 
-    made._carry_out = dies  # type: ignore[method-assign]
+    made.carry_out = dies  # type: ignore[method-assign]
     while not made.evicted:
         story.run(1)
         assert made.now < NOW + 900
@@ -254,14 +254,14 @@ def test_a_canary_that_was_never_evicted_and_recovers_is_none() -> None:
     story = Story()
     story.sicken()
 
-    def only_written(order: Any) -> None:
-        story.made._write(order.policy, order.status.to_json())
+    def only_written(action: Any) -> None:
+        story.made.write(action.policy, action.status.to_json())
 
-    evict, story.made._carry_out = story.made._carry_out, only_written  # type: ignore[method-assign]
+    evict, story.made.carry_out = story.made.carry_out, only_written  # type: ignore[method-assign]
     while story.canary is None:
         story.run(1)
     first = story.canary.pod
-    story.made._carry_out = evict  # type: ignore[method-assign]
+    story.made.carry_out = evict  # type: ignore[method-assign]
     story.made.new_leader()
     story.made.workers[first].broken = False
     story.run(300)
@@ -277,16 +277,16 @@ def test_a_pod_that_somebody_deletes_in_the_middle(which: str, cure: bool) -> No
     story.sicken()
     if which == "the canary itself":
         story.run(20)
-        story.made._gone(min(story.made.of("web"), key=lambda pod: pod.name))
+        story.made.gone(min(story.made.of("web"), key=lambda pod: pod.name))
         story.run(5)
     while not story.evicted:
         story.run(1)
     story.run(20)
     assert story.evicted == 1
     if which == "the replacement":
-        story.made._gone(max(story.made.of("web"), key=lambda pod: pod.created))
+        story.made.gone(max(story.made.of("web"), key=lambda pod: pod.created))
     elif which == "an unhealthy one":
-        story.made._gone(min(story.made.of("web"), key=lambda pod: pod.created))
+        story.made.gone(min(story.made.of("web"), key=lambda pod: pod.created))
     story.run(1800)
     if not cure:
         assert story.evicted == 1
@@ -343,7 +343,7 @@ def test_pods_of_another_revision_void_the_canary_of_an_unknown_kind() -> None:
 
     def revised(revision: str) -> None:
         for pod in story.made.of("web"):
-            story.made._change(replace(pod, revision=revision))
+            story.made.change(replace(pod, revision=revision))
 
     revised("a")
     story.sicken()
@@ -383,7 +383,7 @@ def test_another_cause_has_no_canary_of_its_own() -> None:
     def all_wait(reason: str) -> None:
         for pod in story.made.of("web"):
             item = replace(pod.containers[0], waiting=reason, running_since=None)
-            story.made._change(replace(pod, containers=(item,)))
+            story.made.change(replace(pod, containers=(item,)))
 
     for _ in range(900):
         all_wait("CrashLoopBackOff")
@@ -397,7 +397,7 @@ def test_another_cause_has_no_canary_of_its_own() -> None:
                 waiting="CrashLoopBackOff" if waits else "",
                 running_since=None if waits else story.made.now - turn % 120,
             )
-            story.made._change(replace(pod, containers=(item,)))
+            story.made.change(replace(pod, containers=(item,)))
         story.run(1)
     assert story.evicted == 1
 
@@ -413,7 +413,7 @@ def test_a_replacement_that_is_neither_healthy_nor_unhealthy_is_not_waited_for_f
             if pod.uid not in story.unhealthy:
                 killed = Container("main", exit_code=137, exit_reason="OOMKilled")
                 story.made.workers[pod.uid].broken = True
-                story.made._change(replace(pod, ready=False, containers=(killed,)))
+                story.made.change(replace(pod, ready=False, containers=(killed,)))
     assert story.evicted == 1
     assert story.state is State.GAVE_UP
 
@@ -614,8 +614,8 @@ class Two(World):
         for pod in self.pods.values():
             self.healing.pod_changed("ns/also", Change(pod.name, None, pod))
 
-    def _notify(self, pod: Any, old: Any, new: Any) -> None:
-        super()._notify(pod, old, new)
+    def notify(self, pod: Any, old: Any, new: Any) -> None:
+        super().notify(pod, old, new)
         self.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
 
@@ -687,7 +687,7 @@ class Crashing(Story):
                 )
                 self.made.workers[uid].broken = running is None
                 ready = running is not None and self.made.now >= running
-                self.made._change(replace(pod, ready=ready, containers=(item,)))
+                self.made.change(replace(pod, ready=ready, containers=(item,)))
             self.said += self.made.tick().notices
 
 

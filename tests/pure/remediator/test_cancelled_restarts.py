@@ -13,11 +13,12 @@ from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.threads import supervision
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
+from tests.support.samples import sample
 
 POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
 
 
-def _policy(app: str) -> dict[str, Any]:
+def web_policy(app: str) -> dict[str, Any]:
     return {
         "kind": "HealingPolicy",
         "metadata": {"name": app, "namespace": "d", "generation": 1},
@@ -29,7 +30,7 @@ def _policy(app: str) -> dict[str, Any]:
     }
 
 
-def _pod(app: str, where: str, ready: str) -> dict[str, Any]:
+def web_pod(app: str, where: str, ready: str) -> dict[str, Any]:
     """A pod of a controller that is not looked up."""
     raw = pod(f"{app}-{where}", where)
     raw["metadata"] |= {
@@ -56,11 +57,11 @@ class Stage:
             for app in ("web", "api"):
                 self.ready(app, name, "True")
         for app in ("web", "api"):
-            self.api.put(f"{POLICIES}/{app}", _policy(app))
+            self.api.put(f"{POLICIES}/{app}", web_policy(app))
         self.ready("web", "bad", "False")
 
     def ready(self, app: str, where: str, status: str) -> None:
-        self.api.put(f"{PODS}/{app}-{where}", _pod(app, where, status))
+        self.api.put(f"{PODS}/{app}-{where}", web_pod(app, where, status))
 
     def _disturb(self, verb: str, path: str) -> str:
         if verb == "POST" and path.endswith("/eviction"):
@@ -95,7 +96,7 @@ def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned
         until("the node is at fault", lambda: "bad" in made.healer.findings)
         stage.released.set()
         until("it is called back", lambda: made.healer.restarts_in_flight == 0)
-        del made.planner.signal  # type: ignore[method-assign]
+        del made.planner.signal
         assert stage.evicted == []
         until(
             "the node is cordoned",
@@ -153,16 +154,16 @@ def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:
     """It is what the probe is there to find; an alert counts what threads fail at."""
     api = FakeApi(lambda *_: "")
     api.put(f"{NODES}/n1", node("n1", "False"))
-    policy = _policy("web")
+    policy = web_policy("web")
     policy["spec"]["unhealthyWhen"] = {"noProgressFor": "1h"}
     policy["spec"]["progress"] = {"port": 1}
     api.put(f"{POLICIES}/web", policy)
-    raw = _pod("web", "n1", "True")
+    raw = web_pod("web", "n1", "True")
     raw["status"]["podIP"] = "127.0.0.1"
     api.put(f"{PODS}/web-n1", raw)
     before = supervision.failures()
     with running(api, _config()) as made:
-        counted = made.metrics.healing.probes.labels("silent")
-        until("it was asked in vain", lambda: counted._value.get() > 0)
+        name, registry = "selfheal_remediator_progress_probes_total", made.metrics.registry
+        until("it was asked in vain", lambda: sample(registry, name, result="silent") > 0)
     assert supervision.failures() == before
     api.close()

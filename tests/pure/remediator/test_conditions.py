@@ -159,11 +159,11 @@ def test_what_a_predecessor_wrote_down_counts_unless_we_saw_it_begin() -> None:
     assert first_seen(replace(known, bad=Bad(NOW, ("Why",), witnessed=True)), NOW - 90) == NOW
 
 
-def _recovery(about, found, history, now, **more):  # type: ignore[no-untyped-def]
+def _recovery(about, found, history, now, **more):
     settings = {
         "stabilization_window": 60.0,
         "reset_stabilization_window": 600.0,
-        "held_boot": "boot-1",
+        "cordoned_boot": "boot-1",
         "now": now,
     }
     return recovery(about, found, history, **{**settings, **more})

@@ -17,6 +17,7 @@ from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running
+from tests.support.samples import sample
 
 VALUES = {
     "rules": [{"condition": "Fault", "for": 0, "action": "cordon"}],
@@ -36,9 +37,9 @@ class Meanwhile:
     def __init__(self) -> None:
         self.what: Callable[[], str] = lambda: ""
         self.writes = self.reads = 0
-        self.api = FakeApi(self._asked)
+        self.api = FakeApi(self.asked)
 
-    def _asked(self, verb: str, path: str) -> str:
+    def asked(self, verb: str, path: str) -> str:
         if path != BAD:
             return ""
         self.reads += verb == "GET"
@@ -73,8 +74,9 @@ def meanwhile() -> Any:
     made.api.close()
 
 
-def _actions(remediator: Remediator, result: str) -> float:
-    return remediator.metrics.nodes.actions.labels("cordon", result)._value.get()
+def _actions(remediator: Remediator, result: str, action: str = "cordon") -> float:
+    registry, name = remediator.metrics.registry, "selfheal_remediator_actions_total"
+    return sample(registry, name, action=action, result=result)
 
 
 def test_what_does_not_matter_is_read_and_the_change_made(meanwhile: Meanwhile) -> None:
@@ -174,7 +176,7 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
             uncordoned["spec"] = {}
             uncordoned["metadata"]["resourceVersion"] = "999"
             meanwhile.api.objects[BAD] = uncordoned
-        return meanwhile._asked(verb, path)
+        return meanwhile.asked(verb, path)
 
     meanwhile.api.disturb = uncordoned
     with running(meanwhile.api, CONFIG):
@@ -218,15 +220,17 @@ def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Mea
     values = {**VALUES, "rules": rules, "drain": {"headroom": False}}
 
     def released(verb: str, path: str) -> str:
-        told = meanwhile._asked(verb, path)
+        told = meanwhile.asked(verb, path)
         if (verb, path, meanwhile.writes) == ("PATCH", BAD, 2):
             meanwhile.change(lambda raw: raw["metadata"]["annotations"].pop(STATE_KEY))
         return told
 
     meanwhile.api.disturb = released
     with running(meanwhile.api, Config.model_validate(values)) as remediator:
-        overtaken = remediator.metrics.nodes.actions.labels("annotate", "overtaken")._value
-        meanwhile.until("it is given up", lambda: meanwhile.writes > 2 or overtaken.get() == 1)
+        meanwhile.until(
+            "it is given up",
+            lambda: meanwhile.writes > 2 or _actions(remediator, "overtaken", "annotate") == 1,
+        )
     raw = meanwhile.api.get(BAD)
     assert STATE_KEY not in raw["metadata"]["annotations"]
     assert raw["spec"]["unschedulable"] is True
@@ -249,7 +253,7 @@ def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) ->
             settled(action, answer)
             told.set()
 
-        remediator.parts.writer.settled = tells  # type: ignore[method-assign]
-        remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign]
+        remediator.parts.writer.settled = tells  # type: ignore[method-assign, assignment]
+        remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign, assignment]
         assert told.wait(PATIENCE)
         assert remediator.draining.running == {}

@@ -9,9 +9,10 @@ from itertools import permutations
 import pytest
 
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.plan import RECALLED, Probe, RestartAction
+from selfheal_remediator.healing.plan import RECALLED, RestartAction
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.healing.progress_reports import Probe
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node.skip_reason import SkipReason
 from tests.pure.remediator.healing_world import NODES, World, around, policy_json
@@ -37,7 +38,7 @@ def break_on(made: World, node: str, *owners: str) -> None:
 
 def evicted_from(made: World, node: str) -> list[str]:
     """Owners whose pods were restarted on the node."""
-    return [order.pod.owner_name for order in made.orders if order.pod.node == node]
+    return [order.pod.owner_name for order in made.restarts if order.pod.node == node]
 
 
 def test_a_pause_of_any_length_leaves_the_finding_in_force_after_it() -> None:
@@ -47,7 +48,7 @@ def test_a_pause_of_any_length_leaves_the_finding_in_force_after_it() -> None:
     assert set(made.healing.findings) == {NODES[0]}
     made.around = around()
     made.run(300)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 @pytest.mark.parametrize("owner", ["web", "api"])
@@ -58,7 +59,7 @@ def test_a_sibling_that_starts_elsewhere_does_not_end_a_finding(owner: str) -> N
     assert set(made.healing.findings) == {NODES[0]}
     made.wanted[owner] = 4  # the new pod is not ready yet
     made.run(60)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 @pytest.mark.parametrize("key", [WEB, API])
@@ -76,7 +77,7 @@ def test_a_changed_policy_does_not_end_a_finding(key: str, change: str) -> None:
     }[change]
     made.healing.adopt(policy_from_json(document), made.now)
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -93,7 +94,7 @@ def test_a_new_leader_waits_until_the_other_owner_is_certain(urgent: str) -> Non
     made.around = around()
     made.new_leader()
     made.run(120)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -105,7 +106,7 @@ def test_a_resume_waits_until_the_other_owner_is_certain() -> None:
     made.run(20)  # it looks unhealthy, and is not certain
     made.around = around()
     made.run(120)
-    assert made.orders == []
+    assert made.restarts == []
     assert set(made.healing.findings) == {NODES[0]}
 
 
@@ -127,7 +128,7 @@ def _unhealthy(hung: bool) -> World:
         elif pod.node == NODES[0]:
             made.workers[pod.uid].broken = True
     made.now += 300
-    made._controllers()
+    made.controllers()
     return made
 
 
@@ -165,12 +166,12 @@ class Interleaving:
         for order in [one for one in self.on_the_way if (one.policy, one.at) in gone]:
             self.on_the_way.remove(order)
             self.healing.refused(order, SkipReason(RECALLED, ""), now)
-        self.on_the_way += plan.orders
+        self.on_the_way += plan.restarts
         self.probes = plan.probes
 
     def answers(self) -> None:
         for ask in self.probes:
-            self.healing.answered(ask.policy, ask.uid, self.made._reading(ask.uid), self.made.now)
+            self.healing.answered(ask.policy, ask.uid, self.made.reading(ask.uid), self.made.now)
 
     def adopt(self, key: str) -> None:
         self.healing.adopt(policy_from_json(self.made.documents[key]), self.made.now)
@@ -179,6 +180,10 @@ class Interleaving:
         for pod in self.made.of(key.partition("/")[2]):
             self.healing.pod_changed(key, Change(pod.name, None, pod))
         self.healing.pods_known(key)
+
+    def adopt_and_list(self, key: str) -> None:
+        self.adopt(key)
+        self.list(key)
 
     def reconfigure(self) -> None:
         """As a new leader: all is reported again."""
@@ -209,8 +214,8 @@ class Interleaving:
 
 
 STEPS: dict[str, Callable[[Interleaving], None]] = {
-    "web is listed": lambda it: (it.adopt(WEB), it.list(WEB))[0],
-    "api is listed": lambda it: (it.adopt(API), it.list(API))[0],
+    "web is listed": lambda it: it.adopt_and_list(WEB),
+    "api is listed": lambda it: it.adopt_and_list(API),
     "resume": lambda it: setattr(it, "stopped", False),
     "new leader": lambda it: it.reconfigure(),
     "web changes": lambda it: it.change(WEB),
@@ -250,7 +255,7 @@ def test_several_nodes_at_once_and_the_end_of_a_finding(owners: tuple[str, ...])
     made.run(100)
     assert set(made.healing.findings) == {NODES[0]}
     assert f"pods of {len(owners)} owners" in made.healing.findings[NODES[0]].text
-    assert made.orders == []
+    assert made.restarts == []
     for pod in made.of(owners[0]):
         made.workers[pod.uid].broken = False
     made.run(100)
@@ -259,7 +264,7 @@ def test_several_nodes_at_once_and_the_end_of_a_finding(owners: tuple[str, ...])
         assert set(evicted_from(made, NODES[0])) == {owners[1]}
     else:
         assert set(made.healing.findings) == {NODES[0]}
-        assert made.orders == []
+        assert made.restarts == []
 
 
 def test_two_nodes_are_found_at_once() -> None:
@@ -270,7 +275,7 @@ def test_two_nodes_are_found_at_once() -> None:
         break_on(made, node, *owners)
     made.run(120)
     assert set(made.healing.findings) == set(pairs)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 def test_one_owner_under_two_policies_is_one_owner() -> None:
@@ -279,13 +284,13 @@ def test_one_owner_under_two_policies_is_one_owner() -> None:
     again["metadata"] |= {"name": "also", "uid": "uid-also"}
     made.documents["ns/also"] = again
     made.new_leader()
-    told = made._notify
+    told = made.notify
 
     def tell(pod: WatchedPod, old: WatchedPod | None, new: WatchedPod | None) -> None:
         told(pod, old, new)
         made.healing.pod_changed("ns/also", Change(pod.name, old, new))
 
-    made._notify = tell  # type: ignore[method-assign]
+    made.notify = tell  # type: ignore[method-assign]
     for pod in made.of("web"):
         tell(pod, None, pod)
     break_on(made, NODES[0])
@@ -300,7 +305,7 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
     made.healing.adopt(policy_from_json(policy_json("new")), made.now)
     break_on(made, NODES[0], "web")
     made.run(45)
-    assert made.orders == []
+    assert made.restarts == []
     made.run(30)
     assert evicted_from(made, NODES[0]) == ["web"]
 
@@ -309,11 +314,11 @@ def test_what_is_never_known_is_waited_for_within_bounds() -> None:
 def test_an_ordered_restart_is_cancelled(what: str) -> None:
     trouble = {"node": ""}
     made = world(around=around(node_trouble=lambda _: trouble["node"]))
-    made._carry_out = lambda order: made.orders.append(order)  # type: ignore[method-assign]
+    made.carry_out = lambda action: made.restarts.append(action)  # type: ignore[method-assign]
     break_on(made, NODES[0], "web")
-    while not made.orders:
+    while not made.restarts:
         made.tick()
-    [order] = made.orders
+    [order] = made.restarts
     policy_state = made.healing.policy_states[WEB]
     if what == "finding":
         break_on(made, NODES[0], "api")

@@ -43,14 +43,14 @@ def test_it_is_read_and_asked_for_again_ever_later(after: bool) -> None:
         assert made.step(now).check == (pod("a"),)
         assert made.step(now).check == ()  # once
         made.checked("uid-a", now, deleted=False)
-        orders = made.step(now)
-        assert (orders.evict, orders.done) == ((), False)
+        actions = made.step(now)
+        assert (actions.evict, actions.done) == ((), False)
         (blocker,) = made.blockers(now)
         assert (blocker.cause, blocker.text) == ("not-deleted", NOT_DELETED)
         assert (blocker.pods, blocker.since) == (("default/a",), NOW + CHECK_AFTER)
-        assert orders.wake is not None
-        waits.append(orders.wake - now)
-        now = orders.wake if orders.wake < made.deadline else now + waits[-1]
+        assert actions.wake is not None
+        waits.append(actions.wake - now)
+        now = actions.wake if actions.wake < made.deadline else now + waits[-1]
         if now >= made.deadline:
             break
         assert made.step(now).evict == (pod("a"),)
@@ -74,8 +74,8 @@ def test_where_only_the_watch_is_behind_nothing_is_asked_again() -> None:
     now = NOW + CHECK_AFTER
     assert made.step(now).check == (pod("a"),)
     made.checked("uid-a", now, deleted=True)
-    orders = made.step(now)
-    assert (orders.evict, orders.check, orders.wake) == ((), (), now + CHECK_AGAIN)
+    actions = made.step(now)
+    assert (actions.evict, actions.check, actions.wake) == ((), (), now + CHECK_AGAIN)
     assert made.blockers(now) == []
     assert made.step(now + CHECK_AGAIN).check == (pod("a"),)
 

@@ -137,7 +137,7 @@ def test_no_room_written_by_a_clock_that_is_ahead_keeps_no_node_from_its_drain(a
     planner = Planner(CONFIG, OWNER, NOW)
     state = State(Phase.CORDONED, OWNER, "Fault", "True", action="drain", no_room=int(NOW) + ahead)
     _put(planner, builders.node("n0", condition("True"), unschedulable=True, state=state), NOW)
-    assert [action.kind for action in planner.plan(NOW).intents] == [Kind.DRAIN]
+    assert [action.kind for action in planner.plan(NOW).actions] == [Kind.DRAIN]
 
 
 # -- the whole remediator --------------------------------------------------------------------

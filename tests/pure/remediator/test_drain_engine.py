@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from selfheal_remediator.config import Drain
-from selfheal_remediator.drain.engine import NodeDrain, Orders
+from selfheal_remediator.drain.engine import Actions, NodeDrain
 from selfheal_remediator.drain.eviction import FALLBACKS
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.kube.budgets import Budget
@@ -77,8 +77,8 @@ def test_a_pod_on_its_way_is_not_gone() -> None:
     made.answered("uid-a", ACCEPTED, NOW)
     made.pod_changed(pod("a"), pod("a", deletion=NOW + 30))
     for later in (1, 599, 999_999):
-        orders = made.step(NOW + later, on_deadline="delete")
-        assert (orders.evict, orders.delete, orders.done) == ((), (), False)
+        actions = made.step(NOW + later, on_deadline="delete")
+        assert (actions.evict, actions.delete, actions.done) == ((), (), False)
 
 
 def test_nothing_begins_before_the_pods_are_known() -> None:
@@ -92,10 +92,10 @@ def test_a_refused_pod_waits_for_its_budget_not_for_a_poll() -> None:
     made = drain(pod("a"))
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW)
-    orders = made.step(NOW + 1)
-    assert orders.evict == ()
-    assert orders.wake is not None
-    assert orders.wake >= NOW + 10
+    actions = made.step(NOW + 1)
+    assert actions.evict == ()
+    assert actions.wake is not None
+    assert actions.wake >= NOW + 10
     made.budget_changed(budget(0), NOW + 2)
     assert made.step(NOW + 2).evict == ()
     made.budget_changed(budget(1), NOW + 3)
@@ -190,9 +190,9 @@ def test_a_statefulset_pod_that_moved_is_not_followed() -> None:
     made.pod_changed(first, None)
     made.pod_changed(None, pod("db-0", uid="two", node="elsewhere"))
     made.budget_changed(budget(9), NOW + 1)
-    orders = made.step(NOW + 999)
-    assert orders.evict == ()
-    assert orders.done
+    actions = made.step(NOW + 999)
+    assert actions.evict == ()
+    assert actions.done
 
 
 def test_what_stays_does_not_keep_the_drain_from_ending() -> None:
@@ -213,8 +213,8 @@ def test_past_the_deadline() -> None:
     after = NOW + 601
     assert _names(late().step(after, on_deadline="wait").evict) == ["a"]
     assert late().step(after, on_deadline="report").evict == ()
-    orders = late().step(after, on_deadline="delete")
-    assert (orders.evict, _names(orders.delete)) == ((), ["a"])
+    actions = late().step(after, on_deadline="delete")
+    assert (actions.evict, _names(actions.delete)) == ((), ["a"])
 
 
 def test_what_is_reported_past_the_deadline_is_left_to_a_human() -> None:
@@ -222,7 +222,7 @@ def test_what_is_reported_past_the_deadline_is_left_to_a_human() -> None:
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW)
     made.budget_changed(budget(1), NOW + 700)
-    assert made.step(NOW + 700, on_deadline="report") == Orders()
+    assert made.step(NOW + 700, on_deadline="report") == Actions()
     made.pod_changed(pod("a"), None)
     assert made.step(NOW + 700, on_deadline="report").done
 
@@ -233,10 +233,10 @@ def test_a_refused_deletion_is_not_asked_for_again_at_once(outcome: Outcome) -> 
     made = drain(pod("a"))
     made.step(NOW)
     made.answered("uid-a", REFUSED, NOW + 599)
-    now, asked = NOW + 600, []
+    now, asked = NOW + 600, list[float]()
     while len(asked) < 5:
-        orders = made.step(now, on_deadline="delete")
-        assert (orders.evict, _names(orders.delete)) == ((), ["a"])
+        actions = made.step(now, on_deadline="delete")
+        assert (actions.evict, _names(actions.delete)) == ((), ["a"])
         asked.append(now)
         made.answered("uid-a", EvictionResult(outcome, "no"), now)
         again = made.step(now, on_deadline="delete")
@@ -276,7 +276,7 @@ def _drained() -> NodeDrain:
     made = drain()
     assert made.step(NOW).done
     made.watch_on()
-    assert made.step(NOW) == Orders()
+    assert made.step(NOW) == Actions()
     return made
 
 
@@ -287,7 +287,7 @@ def test_what_is_put_on_a_drained_node_goes_again_after_a_fresh_read() -> None:
     made.begin_wave(0)
     assert _names(made.step(NOW + 9999).evict) == ["tolerant"]
     made.pod_changed(pod("tolerant"), None)
-    assert made.step(NOW + 9999) == Orders()
+    assert made.step(NOW + 9999) == Actions()
     made.pod_changed(None, pod("tolerant", uid="second"))
     assert made.step(NOW + 9999).new_wave == 0  # each time
 
@@ -378,7 +378,7 @@ def test_a_pod_stuck_terminating_does_not_stop_the_later_waves(
 ) -> None:
     stuck = pod("stuck", deletion=NOW + skew, grace=60, finalizers=("x/y",))
     made = drain(stuck, pod("dns", priority=2_000_000_000), pod("me"))
-    assert made.step(NOW, on_deadline=on_deadline) == Orders(wake=NOW + 90)
+    assert made.step(NOW, on_deadline=on_deadline) == Actions(wake=NOW + 90)
     assert made.step(NOW + 89, on_deadline=on_deadline).new_wave is None
     assert made.step(NOW + 90, on_deadline=on_deadline).new_wave == 1
     made.begin_wave(1)
@@ -401,8 +401,8 @@ def test_a_refused_pod_holds_up_the_later_waves_only_until_the_deadline(on_deadl
     assert made.step(NOW + 599, on_deadline=on_deadline).new_wave is None
     assert made.step(NOW + 600, on_deadline=on_deadline).new_wave == 1
     made.begin_wave(1)
-    orders = made.step(NOW + 600, on_deadline=on_deadline)
-    assert "dns" in _names(orders.evict) + _names(orders.delete)
+    actions = made.step(NOW + 600, on_deadline=on_deadline)
+    assert "dns" in _names(actions.evict) + _names(actions.delete)
     made.answered("uid-web", REFUSED, NOW + 600)
     web = made.step(NOW + 700, on_deadline=on_deadline)
     assert ("web" in _names(web.evict) + _names(web.delete)) is (on_deadline != "report")
@@ -423,8 +423,8 @@ class AgainstABudget(RuleBasedStateMachine):
 
     @rule()
     def steps(self) -> None:
-        orders = self.made.step(self.now)
-        for item in orders.evict:
+        actions = self.made.step(self.now)
+        for item in actions.evict:
             assert item.uid in self.alive
             assert item.uid not in self.posted
             assert item.uid not in self.accepted
@@ -488,15 +488,15 @@ def test_a_pod_that_asked_to_stay_for_a_time_goes_when_it_is_over(after: bool) -
     if after:
         made.pod_changed(pod("a"), None)
         made.watch_on()
-    orders = made.step(NOW)
-    assert _names(orders.evict) == ([] if after else ["a"])
-    assert orders.wake == NOW + 300
+    actions = made.step(NOW)
+    assert _names(actions.evict) == ([] if after else ["a"])
+    assert actions.wake == NOW + 300
     assert made.staying == ((kept, "annotation x=1h"),)
     made.pod_changed(pod("a"), None)
     assert made.step(NOW + 299).done is not after  # it stays, and is reported
     made.begin_wave(0)
-    orders = made.step(NOW + 300)
-    assert _names(orders.evict) == ["kept"]
+    actions = made.step(NOW + 300)
+    assert _names(actions.evict) == ["kept"]
     assert made.staying == ()
     assert made.evictions["uid-kept"].stayed  # nobody put it here past the cordon
     assert made.returns.counts == {}
@@ -506,8 +506,8 @@ def test_a_pod_that_asked_to_stay_may_ask_for_longer() -> None:
     made = drain(pod("kept", keep_reason="x", keep_until=NOW + 300))
     made.step(NOW)
     made.pod_changed(pod("kept"), pod("kept", keep_reason="x", keep_until=NOW + 900))
-    orders = made.step(NOW + 300)
-    assert (orders.evict, orders.wake) == ((), NOW + 900)
+    actions = made.step(NOW + 300)
+    assert (actions.evict, actions.wake) == ((), NOW + 900)
 
 
 def test_a_time_that_was_over_before_the_drain_keeps_nothing() -> None:

@@ -54,15 +54,15 @@ def test_a_pod_of_a_new_daemon_set_stays(priority: int, after: bool) -> None:
         made.watch_on()
     made.pod_changed(None, agent(priority=priority))
     made.begin_wave(2)
-    orders = made.step(NOW)
-    assert (orders.look_up, orders.evict, orders.done) == ((ABOUT,), (), False)
+    actions = made.step(NOW)
+    assert (actions.look_up, actions.evict, actions.done) == ((ABOUT,), (), False)
     assert made.step(NOW + 1).look_up == ()  # once
     made.looked_up(ABOUT, EXISTS, NOW + 1)
     for number in range(5):  # its DaemonSet may put it here as often as it wants
         made.pod_changed(agent(f"agent-{number}", priority=priority), None)
         made.pod_changed(None, agent(f"agent-{number + 1}", priority=priority))
-        orders = made.step(NOW + 1)
-        assert (orders.look_up, orders.evict, orders.done) == ((), (), not after)
+        actions = made.step(NOW + 1)
+        assert (actions.look_up, actions.evict, actions.done) == ((), (), not after)
     assert made.staying == ()
 
 
@@ -78,16 +78,16 @@ def test_a_pod_whose_daemon_set_is_gone_is_evicted() -> None:
 def test_past_the_deadline_too_it_is_deleted_only_when_it_is_clear() -> None:
     made = drain(agent())
     late = made.deadline + 1
-    orders = made.step(late, on_deadline="delete")
-    assert (orders.look_up, orders.delete) == ((ABOUT,), ())
+    actions = made.step(late, on_deadline="delete")
+    assert (actions.look_up, actions.delete) == ((ABOUT,), ())
     made.looked_up(ABOUT, GONE, late)
     assert made.step(late, on_deadline="delete").delete == (agent(),)
 
 
 def test_a_terminating_pod_of_a_new_daemon_set_does_not_hold_the_drain() -> None:
     made = drain(agent(deletion=NOW))
-    orders = made.step(NOW)
-    assert (orders.look_up, orders.done) == ((ABOUT,), False)
+    actions = made.step(NOW)
+    assert (actions.look_up, actions.done) == ((ABOUT,), False)
     made.looked_up(ABOUT, EXISTS, NOW)
     assert made.step(NOW).done
 
@@ -97,11 +97,11 @@ def test_what_cannot_be_read_stays_and_is_asked_about_ever_later() -> None:
     for failures in range(1, 13):
         assert made.step(now).look_up == (ABOUT,)
         made.looked_up(ABOUT, None, now)
-        orders = made.step(now)
-        assert (orders.evict, orders.done) == ((), failures >= GIVE_UP_WAITING)
-        assert orders.wake is not None
-        waits.append(orders.wake - now)
-        now = orders.wake
+        actions = made.step(now)
+        assert (actions.evict, actions.done) == ((), failures >= GIVE_UP_WAITING)
+        assert actions.wake is not None
+        waits.append(actions.wake - now)
+        now = actions.wake
     assert waits == [min(LONGEST_RETRY, 2.0**n) for n in range(12)]
     why = "its DaemonSet agent cannot be read: it may exist"
     assert made.staying == ((agent(), why),)
@@ -112,8 +112,8 @@ def test_what_cannot_be_read_stays_and_is_asked_about_ever_later() -> None:
 
 def test_while_it_is_stopped_nothing_is_asked_and_the_node_is_not_drained() -> None:
     made = drain(replace(agent(), deletion=NOW))
-    orders = made.step(NOW, stopped=True)
-    assert (orders.look_up, orders.done) == ((), False)
+    actions = made.step(NOW, stopped=True)
+    assert (actions.look_up, actions.done) == ((), False)
     assert made.step(NOW).look_up == (ABOUT,)
 
 
@@ -135,8 +135,8 @@ def test_a_volume_that_could_not_be_read_is_asked_about_again() -> None:
     around = replace(made.pods.around, unknown_claims=frozenset({("default", "data")}))
     made.surroundings_changed(around)
     made.pod_changed(None, pod("a", claims=("data",)))
-    orders = made.step(NOW)
-    assert (orders.look_up, orders.done) == ((CLAIM,), False)
+    actions = made.step(NOW)
+    assert (actions.look_up, actions.done) == ((CLAIM,), False)
     made.looked_up(CLAIM, Answer(), NOW)
     assert [item.name for item in made.step(NOW).evict] == ["a"]
 

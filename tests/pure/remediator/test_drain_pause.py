@@ -120,7 +120,7 @@ def test_a_node_that_is_deleted_while_its_cordon_is_answered_is_forgotten(
             ticked.set()
             return answer
 
-        remediator.parts.api.patch_node = changed_and_deleted  # type: ignore[method-assign]
+        remediator.parts.api.patch_node = changed_and_deleted  # type: ignore[method-assign, assignment]
         cluster.turns("True")
         assert ticked.wait(60)
         late = node_from_json(raw)
@@ -143,7 +143,7 @@ def test_however_long_the_answer_takes_it_is_checked_first_whether_the_pods_fit(
             advance(remediator, 5.0)
             return change(name, ops, **more)
 
-        remediator.parts.api.patch_node = changed_slowly  # type: ignore[method-assign]
+        remediator.parts.api.patch_node = changed_slowly  # type: ignore[method-assign, assignment]
         cluster.turns("True")
         until("it is reported", lambda: cluster.evicted() or (cluster.state() or _NONE).no_room)
         assert not cluster.evicted()

@@ -47,9 +47,9 @@ class Evaluations:
         self.posted: list[Any] = []
         self.said: list[tuple[str, str, str]] = []
         self.not_ours: list[Node] = []
-        nothing = Callbacks(*[lambda *_: None] * 2, nodes=list, say=self._reported,
-                            evicted=lambda _: None, not_ours=self.not_ours.append,
-                            returned=lambda _: None)  # fmt: skip
+        nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
+                            say=self._reported, evicted=lambda _: None,
+                            not_ours=self.not_ours.append, returned=lambda _: None)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
         self.api = Api()

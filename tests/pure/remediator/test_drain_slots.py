@@ -178,14 +178,14 @@ class Cluster:
         )
         self.planner.apply(Change(made.name, None, made), self.now)
 
-    def plan(self, standing: tuple[int, ...] = (), asking: tuple[int, ...] = ()) -> list[int]:
+    def plan(self, standing: tuple[int, ...] = (), ready: tuple[int, ...] = ()) -> list[int]:
         """One look, a second later; returns which nodes it begins to drain."""
         self.now += 1
         slots = self.planner.slots
         slots.standing = {f"uid-n{n}": NOW + n for n in standing}
-        slots.ready = frozenset(f"uid-n{n}" for n in asking)
+        slots.ready = frozenset(f"uid-n{n}" for n in ready)
         begun = []
-        for action in self.planner.plan(self.now).intents:
+        for action in self.planner.plan(self.now).actions:
             state = action.state
             number = int(action.node.removeprefix("n"))
             if state is not None and state.phase is Phase.DRAINING:
@@ -219,11 +219,11 @@ def test_it_continues_when_a_place_is_free_and_it_asks_before_others() -> None:
     cluster = Cluster(3)
     cluster.plan()
     assert cluster.plan(standing=(0,)) == [1]
-    assert cluster.plan(asking=(0,)) == []
+    assert cluster.plan(ready=(0,)) == []
     assert cluster.without_place == [0]  # the place is taken
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     cluster.set(1, "True", done)
-    assert cluster.plan(asking=(0,)) == []
+    assert cluster.plan(ready=(0,)) == []
     assert cluster.without_place == []
     assert cluster.planner.tally(cluster.now).draining == 1
     assert cluster.plan(standing=(0,)) == [2]
@@ -260,7 +260,7 @@ def test_while_it_is_paused_no_place_changes_hands() -> None:
     cluster = Cluster(2)
     cluster.plan()
     cluster.planner.slots.standing = {"uid-n0": NOW}
-    assert cluster.planner.plan(cluster.now + 1, paused="x").intents == ()
+    assert cluster.planner.plan(cluster.now + 1, paused="x").actions == ()
     assert cluster.without_place == []
 
 
@@ -293,7 +293,7 @@ def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: 
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     for number in begun[4 - most :]:
         cluster.set(number, "True", done)
-    cluster.plan(asking=tuple(begun))
+    cluster.plan(ready=tuple(begun))
     assert planner.tally(cluster.now).draining == min(most, 4 - most)
 
 
@@ -389,7 +389,7 @@ def test_where_fewer_drains_may_run_than_do_those_continue_and_none_begins(
     limits = planner.config.limits.model_copy(update={"max_draining": now_allowed})
     planner.reconfigure(planner.config.model_copy(update={"limits": limits}), cluster.now)
     for standing in ((), (begun[0],), tuple(begun)):
-        assert cluster.plan(standing=standing, asking=tuple(begun)) == []
+        assert cluster.plan(standing=standing, ready=tuple(begun)) == []
         assert cluster.without_place == []
         assert planner.tally(cluster.now).draining == 3
     waits = [e.blocked for e in planner.entries.values() if e.blocked is not None]

@@ -56,8 +56,8 @@ def _pod(name: str, where: str, ready: str) -> dict[str, Any]:
     return raw
 
 
-def _api(disturb: Any = lambda verb, path: "") -> FakeApi:
-    api = FakeApi(disturb)
+def _api(made: type[FakeApi] = FakeApi) -> FakeApi:
+    api = made(lambda verb, path: "")
     for name in ("a", "b"):
         api.put(f"{NODES}/{name}", node(name, "False"))
         api.put(f"{PODS}/web-{name}", _pod(f"web-{name}", name, "True"))
@@ -157,16 +157,15 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
 
     monkeypatch.setattr(KubernetesApi, "evict", not_now)
     conflicts: list[str] = []
-    api = _api()
-    original = api._patch
 
-    def patched(path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
-        answer = original(path, body, dry_run=dry_run)
-        if path == POLICY and answer[0] == 409:
-            conflicts.append(path)
-        return answer
+    class Conflicting(FakeApi):
+        def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
+            answer = super()._patch(path, body, dry_run=dry_run)
+            if path == POLICY and answer[0] == 409:
+                conflicts.append(path)
+            return answer
 
-    monkeypatch.setattr(api, "_patch", patched)
+    api = _api(Conflicting)
     with running(api, _config()) as made:
         until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
         made.healer.policies.changed = lambda change: None  # type: ignore[method-assign]

@@ -220,12 +220,12 @@ def test_a_reason_that_alternates_is_written_down_once(action: str) -> None:
     about = scope(rule(action=action, **{"for": "10m" if action == "drain" else 0}))
     found, history = node("n", BAD), NodeHistory()
     history = observe(history, None, found, about.config.rules, NOW)
-    action = assess(found, history, about, NOW + 9).action
-    assert action is not None
+    first = assess(found, history, about, NOW + 9).action
+    assert first is not None
     for second in range(10, 300, 10):
         now = NOW + second
         told = condition("True", reason="XY"[second % 20 // 10], transition=now, heartbeat=now)
-        after = node("n", told, state=action.state)
+        after = node("n", told, state=first.state)
         history = observe(history, found, after, about.config.rules, now)
         found = after
         assert assess(found, history, about, now).action is None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,8 +20,10 @@ from selfheal_remediator.kube.events import (
     EventWriter,
     NodeEvent,
     ObjectEvent,
+    Reported,
 )
 from selfheal_remediator.kube.responses import Answer
+from tests.support.waiting import until
 
 CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
 
@@ -162,30 +164,31 @@ def test_a_long_name_leaves_room_for_what_makes_the_events_name_unique() -> None
         assert body["involvedObject"]["name"] == name
 
 
-def test_an_event_that_was_dropped_was_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_was_dropped_was_not_reported() -> None:
     api, counts = Api(), Counter[str]()
     writer = EventWriter(api, "pod-1_uid", lambda result: counts.update([result]))
     for number in range(QUEUE):
         writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
     writer.say(CORDONED)
     assert counts["dropped"] == 1
-    writer._queue.get_nowait()
+    writer.start()
+    until("there is room again", lambda: api.written)
     writer.say(CORDONED)
-    assert counts["dropped"] == 1
+    writer.close(60)
+    assert counts == {"dropped": 1, "written": QUEUE + 1}
+    assert [body["message"] for _, body, _ in api.written].count(CORDONED.message) == 1
 
 
-def test_what_was_reported_is_remembered_in_bounded_memory_and_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    writer = EventWriter(Api(), "pod-1_uid", lambda _: None)
-    monkeypatch.setattr(writer._queue, "put_nowait", lambda _: None)
-    for number in range(3 * MOST_SAID):
-        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
-    assert len(writer._reported) == MOST_SAID
-    moment = time.monotonic() + 301
-    monkeypatch.setattr("selfheal_remediator.kube.events.time.monotonic", lambda: moment)
-    writer.say(CORDONED)
-    assert list(writer._reported) == [CORDONED]
+def test_what_was_reported_is_remembered_in_bounded_memory_and_time() -> None:
+    reported, events = Reported(), [replace(CORDONED, node=f"n{n}") for n in range(3 * MOST_SAID)]
+    for event in events:
+        reported.add(event, 0.0)
+    assert len(reported) == MOST_SAID
+    assert [event for event in events if reported.has(event, 299.0)] == events[-MOST_SAID:]
+    assert not any(reported.has(event, 301.0) for event in events)
+    reported.add(CORDONED, 301.0)
+    assert len(reported) == 1
+    assert reported.has(CORDONED, 301.0)
 
 
 def test_where_many_wait_an_event_waits_for_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,8 +163,11 @@ def test_the_end_of_a_drain_does_not_wait_for_a_check(world: World) -> None:
     ended = threading.Event()
 
     def hangs(node: str) -> _Pages:
-        end = threading.Thread(target=lambda: (world.rooms.release("z"), ended.set()), daemon=True)
-        end.start()
+        def ends() -> None:
+            world.rooms.release("z")
+            ended.set()
+
+        threading.Thread(target=ends, daemon=True).start()
         assert ended.wait(30)
         return _Pages([])
 

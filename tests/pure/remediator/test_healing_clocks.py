@@ -12,7 +12,7 @@ from selfheal_remediator.healing.owners import owner_from
 from selfheal_remediator.healing.policy import State, policy_from_json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 from tests.pure.remediator.test_canary import KEY, Story
-from tests.pure.remediator.test_rollouts import REVISIONS, _raw
+from tests.pure.remediator.test_rollouts import REVISIONS, owner_json
 
 SKEWS = [-7200.0, -3600.0, -600.0, 600.0, 3600.0, 7200.0]
 #: What another process wrote by its clock. `newest` is by the API server's.
@@ -42,7 +42,7 @@ def _taken_over_from_another_clock(made: World, skew: float) -> None:
 def test_a_rollout_is_stuck_after_as_long_as_it_was_watched(kind: str, skew: float) -> None:
     status = REVISIONS if kind == "StatefulSet" else {"updatedReplicas": 1}
     made = World({KEY: policy_json("web")}, {"web": 3})
-    owner = owner_from(_raw(kind, **status), kind)
+    owner = owner_from(owner_json(kind, **status), kind)
     made.owner = lambda name: owner  # type: ignore[method-assign]
     made.run(500, step=5.0)
     made.break_one("web")
@@ -55,7 +55,7 @@ def test_a_rollout_is_stuck_after_as_long_as_it_was_watched(kind: str, skew: flo
 
 def test_a_rollout_of_which_only_a_foreign_time_is_known_begins_again() -> None:
     made = World({KEY: policy_json("web")}, {"web": 3})
-    owner = owner_from(_raw("StatefulSet", **REVISIONS), "StatefulSet")
+    owner = owner_from(owner_json("StatefulSet", **REVISIONS), "StatefulSet")
     made.owner = lambda name: owner  # type: ignore[method-assign]
     made.run(60, step=5.0)
     made.break_one("web")
@@ -101,7 +101,7 @@ def test_pods_that_were_ready_by_their_nodes_clock_prove_nothing_to_a_new_leader
     for pod in story.made.of("web"):
         if pod.ready:
             moment = story.made.now + skew
-            story.made._change(replace(pod, ready_changed=moment))
+            story.made.change(replace(pod, ready_changed=moment))
     story.made.new_leader()
     story.run(40)
     assert story.evicted == 1

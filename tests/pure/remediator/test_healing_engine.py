@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfheal_remediator.healing.owner_evaluation import FORGIVE_AFTER
-from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.plan import Owner, RestartAction
 from selfheal_remediator.healing.pod_evaluation import healthy_wanted
 from selfheal_remediator.healing.pod_health import Cause, Container
 from selfheal_remediator.healing.policy import HOUR, State, policy_from_json
@@ -45,7 +46,7 @@ def message(made: World, key: str = KEY) -> str:
 
 def notices(made: World, seconds: float) -> list[tuple[str, str]]:
     """(reason, message) of what is said on the policy within so much time."""
-    said = []
+    said: list[Any] = []
     for _ in range(round(seconds)):
         said += [(notice.reason, notice.message) for notice in made.tick().notices]
     return said
@@ -58,7 +59,7 @@ def test_a_pod_not_ready_long_enough_is_restarted_once() -> None:
     made = world()
     made.break_one("web")
     made.run(29)
-    assert made.orders == []
+    assert made.restarts == []
     made.run(25)
     assert len(made.evicted) == 1
     made.run(300)
@@ -87,7 +88,7 @@ def test_a_pod_that_recovers_by_itself_is_left_alone() -> None:
         made.run(25)
         made.break_one("web", broken=False)
         made.run(10)
-    assert made.orders == []
+    assert made.restarts == []
 
 
 def test_only_a_hung_pod_gets_a_short_grace() -> None:
@@ -103,7 +104,7 @@ def test_only_a_hung_pod_gets_a_short_grace() -> None:
     made.run(80)
     made.break_one("web", index=2)
     made.run(120)
-    assert [(order.cause, order.grace) for order in made.orders] == [
+    assert [(order.cause, order.grace) for order in made.restarts] == [
         (Cause.NO_PROGRESS, 7),
         (Cause.NOT_READY, None),
     ]
@@ -115,8 +116,8 @@ def test_a_hung_pod_is_restarted_as_soon_as_its_time_is_over() -> None:
     hung = next(iter(made.workers.values()))
     hung.work, hung.last_progress = (begun, begun + 1e9), begun
     made.run(63)
-    assert len(made.orders) == 1
-    assert made.orders[0].at - begun <= 62
+    assert len(made.restarts) == 1
+    assert made.restarts[0].at - begun <= 62
 
 
 def test_pods_are_asked_in_turn_never_all_at_once() -> None:
@@ -144,7 +145,7 @@ def test_zero_wanted_is_idle() -> None:
     made.wanted["web"] = 0
     made.run(60)
     assert state(made) is State.IDLE
-    assert made.orders == []
+    assert made.restarts == []
 
 
 # -- one at a time, and not for ever ---------------------------------------------------------
@@ -173,7 +174,7 @@ def _always_broken(made: World, seconds: float) -> None:
 
 def test_the_backoff_doubles_then_it_is_given_up_loudly() -> None:
     made = world(wanted=2, spec={"restart": {"maxPerHour": 4, "backoff": "60s"}}, grace=1.0)
-    said = []
+    said: list[Any] = []
     keep = min(pod.uid for pod in made.of("web"))
     for _ in range(3000):
         for pod in made.of("web"):
@@ -237,7 +238,7 @@ def test_a_refused_eviction_uses_nothing_up() -> None:
     record = made.healing.policy_states[KEY].records["deploy-web"]
     assert (record.restarts, record.failures, record.pod) == ((), 0, "")
     assert made.evicted == []
-    assert 2 < len(made.orders) < 25  # asked again, ever more seldom
+    assert 2 < len(made.restarts) < 25  # asked again, ever more seldom
     assert "PDB says no" in message(made)
     assert state(made) is State.THROTTLED
     made.fate = lambda _: ""
@@ -265,7 +266,7 @@ def test_owners_in_the_middle_of_something_are_left_alone(
     made.healing.owner_known("rs-web", made.owner("web"))
     made.break_one("web")
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert word in message(made)
 
 
@@ -273,7 +274,7 @@ def test_pods_of_a_node_in_trouble_are_left_alone() -> None:
     made = world(around=around(node_trouble=lambda node: "it is being drained"))
     made.break_one("web")
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert "being drained" in message(made)
 
 
@@ -285,7 +286,7 @@ def test_what_pods_showed_while_their_node_was_away_is_no_reason_when_it_is_back
     made.run(300)
     trouble[0] = ""
     made.run(20)
-    assert made.orders == []
+    assert made.restarts == []
     assert "until a moment ago" in message(made)
     made.run(200)  # it stays so: now it is the pod's own illness
     assert len(made.evicted) == 1
@@ -301,24 +302,24 @@ def test_paused_means_nothing_is_restarted(what: str) -> None:
     made.run(60)
     made.break_one("web")
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert state(made) is (State.PAUSED if what == "policy" else State.THROTTLED)
 
 
 def test_a_pod_that_starts_is_not_unhealthy_however_long_its_budget() -> None:
     made = world(settle=False, start=130.0)
     made.run(600)
-    assert made.orders == []
+    assert made.restarts == []
     assert state(made) is State.HEALTHY
 
 
 def test_a_pod_without_a_controller_is_only_reported() -> None:
     made = world(wanted=1)
     [pod] = made.of("web")
-    made._change(replace(pod, owner_uid="", owner_kind=""))
+    made.change(replace(pod, owner_uid="", owner_kind=""))
     made.break_one("web")
     made.run(120)
-    assert made.orders == []
+    assert made.restarts == []
     assert "no controller would replace it" in message(made)
 
 
@@ -333,7 +334,7 @@ def test_of_two_policies_the_older_one_heals() -> None:
         made.healing.pod_changed("ns/also", _arrival(pod))
     made.break_one("web")
     made.run(60)
-    assert {order.policy for order in made.orders} == {KEY}
+    assert {order.policy for order in made.restarts} == {KEY}
 
 
 def _arrival(pod: Any) -> Any:
@@ -348,7 +349,7 @@ def test_what_was_seen_too_long_ago_restarts_nothing() -> None:
     made.run(5)
     made.healing.pods_unknown(KEY, "the watch of its pods is silent", made.now)
     made.run(200)
-    assert made.orders == []
+    assert made.restarts == []
     assert state(made) is State.DEGRADED
     assert "silent" in message(made)
     made.healing.pods_unknown(KEY, "", made.now)
@@ -384,15 +385,15 @@ def test_a_pod_that_should_be_gone_is_named_with_its_finalizers(
         grace=1e9,
     )
     pod = made.of("web")[0]
-    made._change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
-    said = []
+    made.change(replace(pod, deletion=made.now + 30, finalizers=finalizers))
+    said: list[Any] = []
     for _ in range(200):
         cordoned = made.pods.pop(pod.uid)  # the controllers may not take it away
         said += made.tick().notices
         made.pods[pod.uid] = cordoned
     assert [notice.reason for notice in said] == ["PodStuck"]
     assert word in said[0].message
-    assert made.orders == []
+    assert made.restarts == []
     status = made.healing.policy_states[KEY].status
     assert status is not None
     assert [(report.name, report.cause) for report in status.pods] == [(pod.name, "Terminating")]
@@ -434,7 +435,7 @@ def test_two_owners_unhealthy_on_one_node_are_a_finding_about_the_node() -> None
     _break_on(made, NODES[0])
     made.run(120)
     assert set(made.healing.findings) == {NODES[0]}
-    assert made.orders == []
+    assert made.restarts == []
     assert "pods of 2 owners" in made.healing.findings[NODES[0]].text
     for worker in made.workers.values():
         worker.broken = False
@@ -450,7 +451,7 @@ def test_the_first_of_two_owners_waits_until_the_second_is_certain() -> None:
         made.run(pause)
     made.run(60)
     assert set(made.healing.findings) == {NODES[0]}
-    assert made.orders == []
+    assert made.restarts == []
 
 
 def test_a_paused_policy_tells_nothing_about_nodes() -> None:
@@ -597,10 +598,14 @@ def test_never_two_at_once_never_over_budget_never_below_what_a_budget_allows(
             made.new_leader()
         elif what == "fate":
             fates = ("", "refused", "died")
-            made.fate = lambda _, chosen=fates[number]: chosen
+            made.fate = partial(_fate, fates[number])
         elif what == "budget":
             made.min_available = number
         _watched_run(made, 3, per_hour)
+
+
+def _fate(fate: str, _: RestartAction) -> str:
+    return fate
 
 
 def _watched_run(made: World, seconds: int, per_hour: int) -> None:
@@ -617,7 +622,7 @@ def _watched_run(made: World, seconds: int, per_hour: int) -> None:
             assert all(left >= wanted for left, wanted in made.left)
         moments = [moment for moment, *_ in made.evicted if moment > made.now - HOUR]
         assert len(moments) <= per_hour
-        if fresh and made.fate(made.orders[-1]) == "died":
+        if fresh and made.fate(made.restarts[-1]) == "died":
             made.new_leader()
 
 
@@ -657,7 +662,7 @@ def test_an_hour_of_healthy_load_restarts_nothing(seed: int) -> None:
             done += _work(made, made.workers[pod.uid], pod.ready, slowest)
         made.tick()
     assert done > 300
-    assert made.orders == []
+    assert made.restarts == []
     assert state(made) in (State.HEALTHY, State.DEGRADED, State.IDLE)
 
 
@@ -677,7 +682,7 @@ def test_a_crashing_pod_is_restarted_by_its_waiting_reason() -> None:
     made.workers[pod.uid].broken = True
     made.run(2)
     crashing = Container("main", waiting="CrashLoopBackOff", exit_code=1)
-    made._change(replace(made.pods[pod.uid], containers=(crashing,)))
+    made.change(replace(made.pods[pod.uid], containers=(crashing,)))
     made.run(40)
-    assert [(order.pod.uid, order.cause) for order in made.orders] == [(pod.uid, Cause.WAITING)]
+    assert [(order.pod.uid, order.cause) for order in made.restarts] == [(pod.uid, Cause.WAITING)]
     assert made.now > NOW

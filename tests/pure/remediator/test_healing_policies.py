@@ -305,8 +305,8 @@ def test_a_finding_is_a_condition_to_the_rules_and_its_end_is_one_too() -> None:
     finding = {"n": Finding("n", NOW, "pods of 2 owners are unhealthy here")}
     said = reported_of_nodes({}, finding, (), NOW)
     planner.signal(said, NOW)
-    assert planner.plan(NOW + 3).intents == ()
-    [action] = planner.plan(NOW + 61).intents
+    assert planner.plan(NOW + 3).actions == ()
+    [action] = planner.plan(NOW + 61).actions
     assert action.state is not None
     assert (action.state.condition, action.state.action) == (PODS_HUNG, "drain")
     # Said again it is the same occurrence; then it is over; then it is said of nobody any more.
@@ -382,7 +382,7 @@ def _answering(status: int, body: bytes, headers: Mapping[str, str]) -> Iterator
 
 def test_a_pod_is_asked_over_http() -> None:
     with _answering(200, _body(oldest_age=12.5), {}) as port:
-        found = ProgressProbe(2.0).ask("127.0.0.1", port, "/progress", NOW)
+        found = ProgressProbe(2.0).probe("127.0.0.1", port, "/progress", NOW)
     assert (found.in_flight, found.oldest) == (2, 12.5)
 
 
@@ -396,9 +396,9 @@ def test_a_pod_is_asked_over_http() -> None:
 )
 def test_other_answers_say_nothing(status: int, body: bytes, headers: dict[str, str]) -> None:
     with _answering(status, body, headers) as port, pytest.raises(NoAnswer):
-        ProgressProbe(2.0).ask("127.0.0.1", port, "/progress", NOW)
+        ProgressProbe(2.0).probe("127.0.0.1", port, "/progress", NOW)
 
 
 def test_nobody_there_says_nothing() -> None:
     with pytest.raises(NoAnswer):
-        ProgressProbe(0.2).ask("127.0.0.1", 1, "/progress", NOW)
+        ProgressProbe(0.2).probe("127.0.0.1", 1, "/progress", NOW)

@@ -295,7 +295,7 @@ def test_a_broken_watch_is_reported_and_resumed() -> None:
 
 
 def test_of_the_managed_fields_only_the_cordons_owner_is_kept() -> None:
-    fields = {"f:spec": {"f:unschedulable": {}}}
+    fields: dict[str, Any] = {"f:spec": {"f:unschedulable": {}}}
     entries = [
         {"manager": "kubelet", "subresource": "status", "fieldsV1": {"f:status": {}}},
         {"manager": "argocd", "operation": "Apply", "fieldsV1": fields},

@@ -293,7 +293,8 @@ def test_a_token_that_rotates_is_read_again(
     def refresh(configuration: Configuration) -> None:
         configuration.api_key = {"BearerToken": f"Bearer {next(tokens)}"}
 
-    access.refresh_api_key_hook = refresh
+    setting: Any = access
+    setting.refresh_api_key_hook = refresh
     api.node("n")
     api.node("n")
     sent = [headers["Authorization"] for headers in server.headers]

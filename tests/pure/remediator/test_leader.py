@@ -211,15 +211,15 @@ def test_a_lease_is_decoded() -> None:
 
 def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
     """Something changes each Lease that is taken, an admission webhook say."""
-    server = Server()
-    one = Candidate(server, "one")
     refusals: list[float] = []
 
-    def refuse(*_: Any) -> Answer:
-        refusals.append(time.monotonic())
-        return Answer(422, b"{}")
+    class Refused(Client):
+        def _json_patch(self, *_: Any) -> Answer:
+            refusals.append(time.monotonic())
+            return Answer(422, b"{}")
 
-    one.client._json_patch = refuse  # type: ignore[method-assign]
+    server = Server()
+    one = Candidate(server, "one", Refused(server))
     one.leader.start()
     try:
         ends = time.monotonic() + 60
@@ -241,7 +241,9 @@ def test_a_lease_whose_deletion_was_reported_before_its_making_was_answered_is_m
         with server.news:
             server.raw = None
         _until(lambda: server.raw is not None and one.leader.leading)
-        assert one.leader.annotations == server.raw["metadata"].get("annotations", {})
+        made = server.raw
+        assert made is not None
+        assert one.leader.annotations == made["metadata"].get("annotations", {})
     finally:
         one.leader.close()
 

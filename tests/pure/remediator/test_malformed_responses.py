@@ -28,6 +28,7 @@ from selfheal_remediator.kube.informer import Change, Reflector
 from selfheal_remediator.kube.lease import lease_from_json
 from selfheal_remediator.kube.objects import Node, node_from_json, pod_from_json
 from selfheal_remediator.kube.permissions import Permission
+from selfheal_remediator.kube.rate_limit import Budget
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, parse_state
@@ -128,7 +129,7 @@ def test_the_planner_touches_no_node_of_which_nothing_bad_was_reported(
             continue
         known[node.uid] = node
         planner.apply(Change(node.name, None, node), NOW)
-    for action in planner.plan(NOW + 1).intents:
+    for action in planner.plan(NOW + 1).actions:
         node = known[action.uid]
         assert action.kind is not Kind.CORDON or "Fault" in node.conditions
         assert not still_cordoned_by_others(node) or action.kind is not Kind.UNCORDON
@@ -232,6 +233,9 @@ class Server(LoopbackServer):
         super().__init__(Answering)
 
 
+GENEROUS = ApiBudget(qps=1000, burst=1000)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     """One for each test: a connection that a bad answer left behind is nobody else's."""
@@ -246,7 +250,7 @@ def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     access = Configuration()
     access.host = server.url
-    return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
+    return KubernetesApi(access, "d", GENEROUS)
 
 
 #: The server closes after each answer; said, so that the client opens another in time.
@@ -263,7 +267,7 @@ def encoded(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-NODES = {
+NODES: dict[str, Any] = {
     "kind": "NodeList",
     "metadata": {"resourceVersion": "9"},
     "items": [NODE],
@@ -333,7 +337,7 @@ def test_any_answer_to_any_request_is_an_answer_or_a_failure(
         lambda: api.missing([Permission("get", "", "nodes")]),
     ]
     for ask in asked:
-        api.budget._closed_until = 0.0
+        api.transport.budget = Budget(GENEROUS)  # a pause that was requested is over
         with contextlib.suppress(ApiFailure):
             ask()
 
@@ -496,7 +500,11 @@ def test_a_server_that_does_not_answer_in_time_is_no_answer(
     server: Server, api: KubernetesApi
 ) -> None:
     hang = threading.Event()
-    server.answers = [lambda _: hang.wait(30)]
+
+    def hangs(_: object) -> None:
+        hang.wait(30)
+
+    server.answers = [hangs]
     try:
         started = time.monotonic()
         with pytest.raises(ApiFailure) as found:

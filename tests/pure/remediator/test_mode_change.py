@@ -10,6 +10,7 @@ import pytest
 from selfheal_remediator.config import Config
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+from tests.support.samples import sample
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 OWNER = "/apis/apps/v1/namespaces/d/replicasets/r"
@@ -48,8 +49,8 @@ def test_a_restart_that_was_a_dry_run_is_made(api: FakeApi) -> None:
         return [path for verb, path, _ in api.did if verb == "EVICT"]
 
     with running(api, _config("dryRun")) as remediator:
-        dry_runs = remediator.metrics.healing.refused.labels("dry-run")._value
-        until("it is sent as a dry run", lambda: dry_runs.get() > 0)
+        name, registry = "selfheal_remediator_healing_refused_total", remediator.metrics.registry
+        until("it is sent as a dry run", lambda: sample(registry, name, cause="dry-run") > 0)
         assert evicted() == []
         remediator.reconfigure(_config("enforce"))
         until("it is made", lambda: evicted() == [f"{PODS}/ill"])

@@ -137,7 +137,7 @@ def _change(api: Api, authority: Authority, outcomes: Outcomes) -> None:
     planner = Planner(settings, OWNER, NOW)
     planner.apply(Change("n", None, node_from_json(dict(RAW))), NOW)
     planner.apply(Change("other", None, node("other")), NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     assert action.kind is Kind.CORDON
     requests = NodeRequests(
         cast(KubernetesApi, api),

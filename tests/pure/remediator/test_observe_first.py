@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from selfheal_remediator.cli.inspection import status
 from selfheal_remediator.cli.tables import status_text
 from selfheal_remediator.config import Config, SettingsError, parse_config
+from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.lease import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
+from tests.support.samples import sample
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 KEY = observe_first.FIRST_START_KEY
@@ -32,6 +34,10 @@ def _config(observe: str | int = "10m", **more: Any) -> Config:
         "policies": {"enabled": False},
     }
     return Config.model_validate({**values, **more})
+
+
+def _paused(remediator: Remediator) -> bool:
+    return sample(remediator.metrics.registry, "selfheal_remediator_paused") == 1
 
 
 # -- the decision --------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def test_a_first_start_that_is_taken_away_is_remembered(api: FakeApi) -> None:
         raw = api.get(LEASE)
         raw["metadata"]["annotations"] = {"selfheal.dev/paused": "seen"}
         api.put(LEASE, raw)
-        until("it is heard", lambda: remediator.metrics.controller.paused._value.get() == 1)
+        until("it is heard", lambda: _paused(remediator))
         assert not remediator.config.dry_run
 
 
@@ -180,10 +186,10 @@ def test_it_says_that_it_observes_and_when_it_acts(
     with running(api, _config()) as remediator:
         until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         until("it says so", lambda: "Observing" in said)
-        assert remediator.metrics.controller.paused._value.get() == 1
+        assert _paused(remediator)
         advance(remediator, 601)
         until("it is cordoned", lambda: _cordoned(api))
-        assert remediator.metrics.controller.paused._value.get() == 0
+        assert not _paused(remediator)
     assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
         "Observing",
         "Enforcing",

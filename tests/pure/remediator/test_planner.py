@@ -68,7 +68,7 @@ class Cluster(RuleBasedStateMachine):
         self.raws = {name: raw_node(name) for name in NAMES}
         self.humans: set[str] = set()
         self.flying: list[Action] = []
-        #: The version of its node that each intent was decided on.
+        #: The version of its node that each action was decided on.
         self.decided_on: dict[str, str] = {}
         self.answers: list[tuple[Action, Node]] = []
         self.events: list[Node] = []
@@ -162,9 +162,9 @@ class Cluster(RuleBasedStateMachine):
     def plans(self) -> None:
         plan = self.planner.plan(self.now, paused=self.paused)
         if self.paused:
-            assert not any(i.kind in (Kind.CORDON, Kind.DRAIN) for i in plan.intents)
-        self.flying += plan.intents
-        for action in plan.intents:
+            assert not any(i.kind in (Kind.CORDON, Kind.DRAIN) for i in plan.actions)
+        self.flying += plan.actions
+        for action in plan.actions:
             self.decided_on[action.uid] = self.planner.entries[action.uid].node.version
 
     @precondition(lambda self: self.flying)
@@ -279,7 +279,7 @@ def _planner(count: int, **more: Any) -> Planner:
     planner = Planner(about, OWNER, NOW)
     for number in range(count):
         _put(planner, node(f"n{number}", condition("False"), condition("False", "Genuine")))
-    assert planner.plan(NOW).intents == ()
+    assert planner.plan(NOW).actions == ()
     return planner
 
 
@@ -287,8 +287,8 @@ def _put(planner: Planner, found: Node, now: float = NOW) -> None:
     planner.apply(Change(found.name, None, found), now)
 
 
-def _carry_out(planner: Planner, intents: tuple[Action, ...], now: float) -> None:
-    for action in intents:
+def _carry_out(planner: Planner, actions: tuple[Action, ...], now: float) -> None:
+    for action in actions:
         entry = planner.entries[action.uid]
         raw = {
             "metadata": {
@@ -323,18 +323,18 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
         entry = planner.entries[f"uid-n{number}"]
         bad = condition("True", kind, transition=now, heartbeat=now)
         _put(planner, builders.with_condition(entry.node, bad), now)
-        intents = planner.plan(now).intents
+        actions = planner.plan(now).actions
         touched |= {
             i.node
-            for i in intents
+            for i in actions
             if i.kind is Kind.CORDON and i.state and i.state.condition == "Fault"
         }
-        _carry_out(planner, intents, now)
+        _carry_out(planner, actions, now)
         at_most = max(at_most, _cordoned(planner, "Fault"))
     assert len(touched) <= 10
     assert at_most <= 10
     for _ in range(3):
-        _carry_out(planner, planner.plan(now).intents, now)
+        _carry_out(planner, planner.plan(now).actions, now)
     assert _cordoned(planner, "Fault") == 0
     assert _cordoned(planner, "Genuine") == 5
     # The detector is fixed: the wave is over, and one node that is bad later is believed.
@@ -342,12 +342,12 @@ def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
     for entry in list(planner.entries.values()):
         good = condition("False", transition=now, heartbeat=now)
         _put(planner, builders.with_condition(entry.node, good), now)
-    _carry_out(planner, planner.plan(now).intents, now)
+    _carry_out(planner, planner.plan(now).actions, now)
     assert planner.suspects == {}
     entry = planner.entries["uid-n999"]
     bad = condition("True", transition=now + 1, heartbeat=now)
     _put(planner, builders.with_condition(entry.node, bad), now + 1)
-    assert [i.node for i in planner.plan(now + 1).intents if i.kind is Kind.CORDON] == ["n999"]
+    assert [i.node for i in planner.plan(now + 1).actions if i.kind is Kind.CORDON] == ["n999"]
 
 
 def _cordoned(planner: Planner, kind: str) -> int:
@@ -375,11 +375,11 @@ def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
     for number in range(10):
         now = NOW + 60 * number
         _restarts_and_reports(planner, f"n{number}", now)
-        _carry_out(planner, planner.plan(now + 60).intents, now + 60)
+        _carry_out(planner, planner.plan(now + 60).actions, now + 60)
         at_most = max(at_most, _cordoned(planner, "Fault"))
     assert at_most <= 3  # signal.floor
     for _ in range(2):
-        _carry_out(planner, planner.plan(now + 60).intents, now + 60)
+        _carry_out(planner, planner.plan(now + 60).actions, now + 60)
     assert _cordoned(planner, "Fault") == 0
     assert planner.suspects.keys() == {("Fault", "Why")}
 
@@ -391,7 +391,7 @@ def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> 
         seen = planner.entries[f"uid-n{number}"].node
         bad = condition("True", transition=now, heartbeat=now)
         _put(planner, builders.with_condition(seen, bad), now)
-        _carry_out(planner, planner.plan(now).intents, now)
+        _carry_out(planner, planner.plan(now).actions, now)
     assert _cordoned(planner, "Fault") == 10
     assert planner.suspects == {}
 
@@ -405,7 +405,7 @@ def test_long_after_its_detectors_restart_a_node_counts_as_any_other() -> None:
         seen = planner.entries[f"uid-n{number}"].node
         bad = condition("True", transition=now + 60 * number, heartbeat=now + 60 * number)
         _put(planner, builders.with_condition(seen, bad), now + 60 * number)
-        _carry_out(planner, planner.plan(now + 60 * number).intents, now + 60 * number)
+        _carry_out(planner, planner.plan(now + 60 * number).actions, now + 60 * number)
     assert _cordoned(planner, "Fault") == 10
 
 
@@ -416,10 +416,10 @@ def test_a_node_that_another_system_is_working_on_counts_and_is_left_alone() -> 
         _put(planner, builders.with_condition(seen, condition("True")))
     planner.mark({"n0": "somebody else is working on it"})
     plan = planner.plan(NOW)
-    assert plan.intents == ()
+    assert plan.actions == ()
     assert plan.limited_by == {"unavailable": 1}
     planner.mark({})
-    assert [action.node for action in planner.plan(NOW).intents] == ["n0"]
+    assert [action.node for action in planner.plan(NOW).actions] == ["n0"]
 
 
 def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
@@ -433,7 +433,7 @@ def test_a_zone_that_falls_silent_does_not_stop_the_others() -> None:
         seen = planner.entries[f"uid-z{number}"].node
         _put(planner, builders.with_condition(seen, condition("True")))
     plan = planner.plan(NOW)
-    assert [action.node for action in plan.intents] == ["z1"]
+    assert [action.node for action in plan.actions] == ["z1"]
     assert plan.limited_by == {"zoneOutage": 1}
 
 
@@ -443,12 +443,12 @@ def test_drains_that_are_handed_out_count_in_their_zone_at_once() -> None:
     for number in range(4):
         labels = {"topology.kubernetes.io/zone": "ab"[number % 2]}
         _put(planner, node(f"d{number}", condition("True"), labels=labels))
-    intents = planner.plan(NOW).intents
-    phases = [action.state.phase.value for action in intents if action.state]
+    actions = planner.plan(NOW).actions
+    phases = [action.state.phase.value for action in actions if action.state]
     assert sorted(phases) == ["cordoned", "cordoned", "draining", "draining"]
-    _carry_out(planner, intents, NOW)
+    _carry_out(planner, actions, NOW)
     plan = planner.plan(NOW)
-    assert plan.intents == ()
+    assert plan.actions == ()
     assert plan.limited_by == {"maxDraining": 2}
 
 
@@ -463,7 +463,7 @@ def test_groups_are_known_by_their_label() -> None:
     for number in range(4):
         _put(planner, node(f"g{number}", condition("True"), labels={"pool": "xy"[number % 2]}))
     plan = planner.plan(NOW)
-    assert sorted(action.node for action in plan.intents) == ["g0", "g1"]
+    assert sorted(action.node for action in plan.actions) == ["g0", "g1"]
     assert plan.limited_by == {"group": 2}
 
 
@@ -481,9 +481,9 @@ def _cordons_in_ten_minutes(planner: Planner, begun: float) -> list[str]:
     """The nodes that are held while nothing more is heard of any."""
     names = []
     for second in range(0, 600, 10):
-        intents = planner.plan(begun + second).intents
-        names += [action.node for action in intents if action.kind is Kind.CORDON]
-        _carry_out(planner, intents, begun + second)
+        actions = planner.plan(begun + second).actions
+        names += [action.node for action in actions if action.kind is Kind.CORDON]
+        _carry_out(planner, actions, begun + second)
     return names
 
 
@@ -529,8 +529,8 @@ def test_of_a_wave_that_passed_before_it_leads_a_standby_suspects_nothing() -> N
         entry = planner.entries[f"uid-n{number}"]
         _put(planner, builders.with_condition(entry.node, good), NOW + 9)
     planner.begin_term(NOW + 60)
-    intents = planner.plan(NOW + 60).intents
-    assert sorted(i.node for i in intents if i.kind is Kind.CORDON) == ["n0", "n1", "n2"]
+    actions = planner.plan(NOW + 60).actions
+    assert sorted(i.node for i in actions if i.kind is Kind.CORDON) == ["n0", "n1", "n2"]
 
 
 def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
@@ -541,7 +541,7 @@ def test_silence_of_most_nodes_is_the_control_planes_fault() -> None:
         _put(planner, builders.with_condition(entry.node, lost), NOW)
     _put(planner, builders.with_condition(planner.entries["uid-n9"].node, condition("True")), NOW)
     plan = planner.plan(NOW)
-    assert plan.intents == ()
+    assert plan.actions == ()
     assert plan.limited_by == {"controlPlaneUnhealthy": 1}
 
 
@@ -550,10 +550,10 @@ def test_a_watch_event_older_than_our_own_write_is_ignored() -> None:
     before = replace(planner.entries["uid-n0"].node, version="5")
     bad = builders.with_condition(before, condition("True"))
     _put(planner, bad, NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     _carry_out(planner, (action,), NOW)
     _put(planner, replace(bad, version="5"), NOW)
-    assert planner.plan(NOW).intents == ()
+    assert planner.plan(NOW).actions == ()
     assert planner.entries["uid-n0"].node.unschedulable
 
 
@@ -563,7 +563,7 @@ def test_when_etcd_was_restored_what_is_listed_counts_though_it_is_older() -> No
     bad = builders.with_condition(planner.entries["uid-n0"].node, condition("True"))
     listed = replace(bad, version="500")
     planner.apply(Change("n0", None, listed, restored=True), NOW)
-    assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
+    assert [action.kind for action in planner.plan(NOW).actions] == [Kind.CORDON]
     _put(planner, replace(builders.with_condition(bad, condition("False")), version="501"), NOW)
     assert planner.entries["uid-n0"].node.version == "501"
 
@@ -600,7 +600,7 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner = _planner(3)
     bad = builders.with_condition(planner.entries["uid-n0"].node, condition("True"))
     _put(planner, bad, NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     assert action.state is not None
     written = replace(
         bad, version="5", unschedulable=True, annotations={STATE_KEY: action.state.to_json()}
@@ -610,24 +610,24 @@ def test_an_answer_older_than_the_watch_does_not_undo_what_was_seen() -> None:
     planner.settled(action, written, NOW)
     assert planner.entries["uid-n0"].node == fixed
     planner.plan(NOW)
-    (back,) = planner.plan(NOW + 10).intents
+    (back,) = planner.plan(NOW + 10).actions
     assert back.kind is Kind.UNCORDON
 
 
 def test_a_place_is_free_only_when_the_node_is_really_uncordoned() -> None:
     planner = _planner(3, limits={"maxUnavailable": 1})
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")))
-    (cordon,) = planner.plan(NOW).intents
+    (cordon,) = planner.plan(NOW).actions
     _carry_out(planner, (cordon,), NOW)
     good = builders.with_condition(planner.entries["uid-n0"].node, condition("False"))
     _put(planner, good, NOW)
     _put(planner, builders.with_condition(planner.entries["uid-n1"].node, condition("True")))
-    assert planner.plan(NOW).intents == ()
-    (back,) = planner.plan(NOW + 10).intents
+    assert planner.plan(NOW).actions == ()
+    (back,) = planner.plan(NOW + 10).actions
     assert back.kind is Kind.UNCORDON
-    assert planner.plan(NOW + 10).intents == ()
+    assert planner.plan(NOW + 10).actions == ()
     _carry_out(planner, (back,), NOW + 10)
-    (cordon,) = planner.plan(NOW + 10).intents
+    (cordon,) = planner.plan(NOW + 10).actions
     assert (cordon.kind, cordon.node) == (Kind.CORDON, "n1")
 
 
@@ -650,12 +650,12 @@ def test_a_paused_drain_keeps_its_place() -> None:
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     planner = _planner(3)
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     planner.failed(action, NOW)
     plan = planner.plan(NOW)
-    assert plan.intents == ()
+    assert plan.actions == ()
     assert plan.wake is not None
-    (again,) = planner.plan(plan.wake).intents
+    (again,) = planner.plan(plan.wake).actions
     assert (again.kind, again.node) == (action.kind, action.node)
 
 
@@ -687,10 +687,10 @@ def test_a_new_leader_knows_from_the_nodes_when_the_last_ones_were_cordoned(
     planner.begin_term(now)
     _goes_bad(planner, "n0", now)
     plan = planner.plan(now)
-    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == []
+    assert [i.node for i in plan.actions if i.kind is Kind.CORDON] == []
     assert plan.limited_by[limit] >= 1
     assert planner.plan(now + 199).limited_by[limit] >= 1
-    granted = [i.node for i in planner.plan(now + 200).intents if i.kind is Kind.CORDON]
+    granted = [i.node for i in planner.plan(now + 200).actions if i.kind is Kind.CORDON]
     assert len(granted) == 1
 
 
@@ -698,7 +698,7 @@ def test_a_new_leader_is_not_stopped_where_nothing_was_cordoned() -> None:
     planner = _planner(3, limits={"maxUnavailable": "100%", **RATE})
     planner.begin_term(NOW + 7200)
     _goes_bad(planner, "n0", NOW + 7200)
-    assert [action.node for action in planner.plan(NOW + 7200).intents] == ["n0"]
+    assert [action.node for action in planner.plan(NOW + 7200).actions] == ["n0"]
 
 
 def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> None:
@@ -711,7 +711,7 @@ def test_a_rate_beyond_what_the_nodes_keep_counts_as_used_up_for_the_rest() -> N
     planner.begin_term(now)
     _goes_bad(planner, "n0", now)
     plan = planner.plan(now)
-    assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
+    assert (plan.actions, plan.limited_by) == ((), {"rate": 1})
     assert plan.wake == pytest.approx(now + 4 * 3600)
 
 
@@ -719,8 +719,8 @@ def test_a_cordon_that_waited_for_the_limits_is_written_with_its_own_time() -> N
     planner = _planner(3, limits={"maxUnavailable": "100%", "minInterval": "5m"})
     for name in ("n0", "n1"):
         _goes_bad(planner, name, NOW)
-    _carry_out(planner, planner.plan(NOW).intents, NOW)
-    (late,) = planner.plan(NOW + 300).intents
+    _carry_out(planner, planner.plan(NOW).actions, NOW)
+    (late,) = planner.plan(NOW + 300).actions
     assert late.state is not None
     assert late.state.cordons == (int(NOW + 300),)
 
@@ -729,26 +729,26 @@ def test_a_rate_that_is_added_does_not_take_the_past_for_idle() -> None:
     planner = _planner(3, limits={"maxUnavailable": "100%"})
     now = NOW + 7200
     _goes_bad(planner, "n0", now)
-    _carry_out(planner, planner.plan(now).intents, now)
+    _carry_out(planner, planner.plan(now).actions, now)
     _goes_bad(planner, "n1", now + 60)
     planner.plan(now + 60, paused="tea")
     limits = {"maxUnavailable": "100%", "rate": {"count": 1, "window": "10m"}}
     planner.reconfigure(_with_limits(planner, limits), now + 60)
     plan = planner.plan(now + 60)
-    assert (plan.intents, plan.limited_by) == ((), {"rate": 1})
-    assert [action.node for action in planner.plan(now + 660).intents] == ["n1"]
+    assert (plan.actions, plan.limited_by) == ((), {"rate": 1})
+    assert [action.node for action in planner.plan(now + 660).actions] == ["n1"]
 
 
 def test_a_rate_that_is_raised_gives_room_at_once() -> None:
     planner = _planner(3, limits={"maxUnavailable": "100%", "rate": {"count": 1, "window": "10m"}})
     now = NOW + 7200
     _goes_bad(planner, "n0", now)
-    _carry_out(planner, planner.plan(now).intents, now)
+    _carry_out(planner, planner.plan(now).actions, now)
     _goes_bad(planner, "n1", now)
     assert planner.plan(now).limited_by == {"rate": 1}
     limits = {"maxUnavailable": "100%", "rate": {"count": 2, "window": "10m"}}
     planner.reconfigure(_with_limits(planner, limits), now + 60)
-    assert [action.node for action in planner.plan(now + 60).intents] == ["n1"]
+    assert [action.node for action in planner.plan(now + 60).actions] == ["n1"]
 
 
 def _goes_bad(planner: Planner, name: str, now: float) -> None:
@@ -765,14 +765,14 @@ def test_dry_run_remembers_what_it_would_cordon() -> None:
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     for name in ("uid-n0", "uid-n1"):
         _put(planner, builders.with_condition(planner.entries[name].node, condition("True")), NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     _carry_out(planner, (action,), NOW)
-    assert planner.plan(NOW).intents == ()
+    assert planner.plan(NOW).actions == ()
     # The watch shows the node as it really is: untouched. That is no human uncordon.
     actual = planner.entries[action.uid].node
     shown = replace(actual, unschedulable=False, annotations={}, version="9")
     _put(planner, copy.copy(shown), NOW)
-    assert planner.plan(NOW).intents == ()
+    assert planner.plan(NOW).actions == ()
     assert planner.plan(NOW).limited_by == {"maxUnavailable": 1}
 
 
@@ -782,7 +782,7 @@ def test_dry_run_remembers_a_cordon_through_its_later_writes(phase: Phase) -> No
     planner = _planner(3, mode="dryRun", limits={"maxUnavailable": 1})
     _goes_bad(planner, "n0", NOW)
     actual = replace(planner.entries["uid-n0"].node, version="9")
-    (cordon,) = planner.plan(NOW).intents
+    (cordon,) = planner.plan(NOW).actions
     _carry_out(planner, (cordon,), NOW)
     assert cordon.state is not None
     note = replace(
@@ -793,11 +793,11 @@ def test_dry_run_remembers_a_cordon_through_its_later_writes(phase: Phase) -> No
     answer = replace(actual, annotations={STATE_KEY: note.state.to_json()})
     planner.settled(note, answer, NOW)
     _put(planner, copy.copy(actual), NOW + 1)
-    assert planner.plan(NOW + 1).intents == ()
+    assert planner.plan(NOW + 1).actions == ()
     assert planner.entries["uid-n0"].assessment.standing == phase.value
     assert planner.tally(NOW + 1).cordoned == 1
     _put(planner, builders.with_condition(actual, condition("False")), NOW + 1)
-    (back,) = planner.plan(NOW + 11).intents
+    (back,) = planner.plan(NOW + 11).actions
     assert back.kind is Kind.UNCORDON
     planner.settled(back, actual, NOW + 11)
     planner.plan(NOW + 11)
@@ -810,17 +810,17 @@ def test_what_was_cordoned_in_dry_run_only_is_asked_for_when_it_counts(answered:
     """At once: a node of which nothing more is heard is as bad as the others."""
     planner = _planner(3, mode="dryRun")
     _goes_bad(planner, "n0", NOW)
-    (dry_run,) = planner.plan(NOW).intents
+    (dry_run,) = planner.plan(NOW).actions
     if answered:
         _carry_out(planner, (dry_run,), NOW)
     planner.reconfigure(planner.config.model_copy(update={"mode": "enforce"}), NOW)
-    (cordon,) = planner.plan(NOW).intents
+    (cordon,) = planner.plan(NOW).actions
     assert (cordon.kind, cordon.node) == (Kind.CORDON, "n0")
     if not answered:
         _carry_out(planner, (dry_run,), NOW)  # the answer to the dry run: nothing is cordoned
         assert not planner.entries["uid-n0"].node.unschedulable
         planner.failed(dry_run, NOW)
-        assert planner.plan(NOW).intents == ()  # the write is under way
+        assert planner.plan(NOW).actions == ()  # the write is under way
     _carry_out(planner, (cordon,), NOW)
     assert planner.entries["uid-n0"].node.unschedulable
     assert planner.tally(NOW).cordoned == 1
@@ -834,7 +834,7 @@ def test_a_heartbeat_alone_is_no_reason_to_do_or_to_think_anything_else() -> Non
         for kind in ("Fault", "Genuine"):
             beat = replace(entry.node.conditions[kind], heartbeat=NOW + 300)
             _put(planner, builders.with_condition(entry.node, beat), NOW + 300)
-    assert planner.plan(NOW + 300).intents == ()
+    assert planner.plan(NOW + 300).actions == ()
     assert planner.revision == revision
 
 
@@ -844,9 +844,9 @@ def test_all_that_may_be_cordoned_are_before_the_first_is_drained() -> None:
     for number in range(3):
         entry = planner.entries[f"uid-n{number}"]
         _put(planner, builders.with_condition(entry.node, condition("True", heartbeat=NOW)))
-    intents = planner.plan(NOW).intents
-    assert {i.node for i in intents if i.kind is Kind.CORDON} == {"n0", "n1", "n2"}
-    phases = sorted(i.state.phase.value for i in intents if i.state is not None)
+    actions = planner.plan(NOW).actions
+    assert {i.node for i in actions if i.kind is Kind.CORDON} == {"n0", "n1", "n2"}
+    phases = sorted(i.state.phase.value for i in actions if i.state is not None)
     assert phases == ["cordoned", "cordoned", "draining"]
 
 
@@ -854,12 +854,12 @@ def test_neither_a_pause_nor_an_unhealthy_control_plane_keeps_a_recovered_node()
     planner = _planner(3)
     entry = planner.entries["uid-n0"]
     _put(planner, builders.with_condition(entry.node, condition("True", heartbeat=NOW)))
-    _carry_out(planner, planner.plan(NOW).intents, NOW)
+    _carry_out(planner, planner.plan(NOW).actions, NOW)
     assert _cordoned(planner, "Fault") == 1
     is_healthy = condition("False", transition=NOW + 1, heartbeat=NOW + 1)
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, is_healthy), NOW + 1)
-    assert planner.plan(NOW + 2, paused="tea", unhealthy="it does not answer").intents == ()
-    [back] = planner.plan(NOW + 12, paused="tea", unhealthy="it does not answer").intents
+    assert planner.plan(NOW + 2, paused="tea", unhealthy="it does not answer").actions == ()
+    [back] = planner.plan(NOW + 12, paused="tea", unhealthy="it does not answer").actions
     assert (back.kind, back.node) == (Kind.UNCORDON, "n0")
 
 
@@ -869,12 +869,12 @@ def test_a_for_is_over_by_a_timer_not_by_the_next_event() -> None:
     _put(planner, node("n", condition("True", heartbeat=NOW + 50)))
     plan = planner.plan(NOW)
     assert plan.wake == NOW + 5  # to write down that it is seen
-    (note,) = planner.plan(NOW + 5).intents
+    (note,) = planner.plan(NOW + 5).actions
     assert note.kind is Kind.NOTE
     _carry_out(planner, (note,), NOW + 5)
     plan = planner.plan(NOW + 5)
-    assert (plan.intents, plan.wake) == ((), NOW + 60)
-    (cordon,) = planner.plan(NOW + 60).intents
+    assert (plan.actions, plan.wake) == ((), NOW + 60)
+    (cordon,) = planner.plan(NOW + 60).actions
     assert cordon.kind is Kind.CORDON
 
 
@@ -913,7 +913,7 @@ def test_the_only_schedulable_node_is_never_cordoned(
     name: str, bad: Node, others: list[Node], asked: bool
 ) -> None:
     plan = _plain(bad, *others).plan(NOW)
-    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == (["n"] if asked else [])
+    assert [i.node for i in plan.actions if i.kind is Kind.CORDON] == (["n"] if asked else [])
 
 
 def test_two_cordons_of_one_plan_leave_one_node() -> None:
@@ -921,7 +921,7 @@ def test_two_cordons_of_one_plan_leave_one_node() -> None:
     limits = planner.config.limits.model_copy(update={"min_allowed": 2})
     planner.reconfigure(planner.config.model_copy(update={"limits": limits}), NOW)
     plan = planner.plan(NOW)
-    assert [i.node for i in plan.intents if i.kind is Kind.CORDON] == ["a"]
+    assert [i.node for i in plan.actions if i.kind is Kind.CORDON] == ["a"]
     assert plan.limited_by == {"unavailable": 1}
 
 
@@ -929,7 +929,7 @@ def test_how_many_must_stay_can_be_set() -> None:
     planner = _plain(node("n", BAD))
     limits = builders.config(limits={"minSchedulable": 0}).limits
     planner.reconfigure(planner.config.model_copy(update={"limits": limits}), NOW)
-    assert [action.kind for action in planner.plan(NOW).intents] == [Kind.CORDON]
+    assert [action.kind for action in planner.plan(NOW).actions] == [Kind.CORDON]
 
 
 @pytest.mark.parametrize(
@@ -944,8 +944,8 @@ def test_a_cordon_that_is_still_to_come_by_a_wrong_clock_delays_no_other_for_lon
     ahead = State(Phase.HEALED, OWNER, cordons=(4_102_444_800,))
     for found in (node("ahead", state=ahead), node("bad", condition("True"))):
         planner.apply(Change(found.name, None, found), NOW)
-    assert planner.plan(NOW).intents == ()
-    later = [action.node for action in planner.plan(NOW + 61).intents]
+    assert planner.plan(NOW).actions == ()
+    later = [action.node for action in planner.plan(NOW + 61).actions]
     assert later == ["bad"]
 
 
@@ -996,7 +996,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_uncordons_nothing(
     for number in range(3):
         seen = planner.entries[f"uid-n{number}"].node
         _put(planner, builders.with_condition(seen, condition("True")))
-    _carry_out(planner, planner.plan(NOW).intents, NOW)
+    _carry_out(planner, planner.plan(NOW).actions, NOW)
     assert planner.tally(NOW).cordoned == 3
     config = planner.config.model_copy(
         update={"limits": Config.model_validate({"limits": {"maxDraining": 0, **after}}).limits}
@@ -1004,7 +1004,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_uncordons_nothing(
     planner.reconfigure(config, NOW)
     _put(planner, builders.with_condition(planner.entries["uid-n3"].node, condition("True")))
     plan = planner.plan(NOW + 1)
-    assert plan.intents == ()
+    assert plan.actions == ()
     blocked = planner.entries["uid-n3"].blocked
     assert blocked is not None
     assert said in blocked.text
@@ -1015,7 +1015,7 @@ def test_a_limit_that_is_lowered_under_what_is_out_uncordons_nothing(
 def test_whatever_delay_is_asked_for_a_node_is_tried_again_within_a_minute(delay: float) -> None:
     planner = _planner(3)
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)
-    (action,) = planner.plan(NOW).intents
+    (action,) = planner.plan(NOW).actions
     planner.failed(action, NOW, delay)
-    assert planner.plan(NOW + 59).intents == ()
-    assert [one.kind for one in planner.plan(NOW + 60).intents] == [action.kind]
+    assert planner.plan(NOW + 59).actions == ()
+    assert [one.kind for one in planner.plan(NOW + 60).actions] == [action.kind]

@@ -80,7 +80,7 @@ def _server(*pieces: bytes, drip: bytes = b"") -> Iterator[int]:
 )  # fmt: skip
 def test_a_pod_that_drips_its_answer_keeps_no_thread(begin: bytes) -> None:
     with _server(begin, drip=b" ") as port, pytest.raises(NoAnswer, match="too slow"):
-        ProgressProbe(0.2).ask("127.0.0.1", port, "/progress", NOW)
+        ProgressProbe(0.2).probe("127.0.0.1", port, "/progress", NOW)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_a_pod_that_drips_its_answer_keeps_no_thread(begin: bytes) -> None:
 )  # fmt: skip
 def test_what_is_no_http_says_nothing(answer: bytes) -> None:
     with _server(answer) as port, pytest.raises(NoAnswer):
-        ProgressProbe(5.0).ask("127.0.0.1", port, "/progress", NOW)
+        ProgressProbe(5.0).probe("127.0.0.1", port, "/progress", NOW)
 
 
 @pytest.mark.parametrize("path", ["/progress", "/a b?c=d", "/\u00e4", "/a\r\nX: y"])
 def test_any_path_can_be_asked_for(path: str) -> None:
     with _server(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD) as port:
-        assert ProgressProbe(5.0).ask("127.0.0.1", port, path, NOW).in_flight == 1
+        assert ProgressProbe(5.0).probe("127.0.0.1", port, path, NOW).in_flight == 1

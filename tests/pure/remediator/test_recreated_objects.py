@@ -11,7 +11,7 @@ from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
 from tests.pure.remediator.running import NODES, PODS, node, running, until
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
 @pytest.mark.parametrize(("age", "since"), [(3600.0, NOW - 500), (20.0, NOW - 10)])
@@ -35,9 +35,9 @@ def test_a_finding_on_a_node_is_not_trusted_of_one_recreated_under_its_name() ->
         server.put(f"{NODES}/{name}", node(name, "False"))
         for app in ("web", "api"):
             ready = "False" if name == "bad" else "True"
-            server.put(f"{PODS}/{app}-{name}", _pod(app, name, ready))
+            server.put(f"{PODS}/{app}-{name}", web_pod(app, name, ready))
     for app in ("web", "api"):
-        server.put(f"{POLICIES}/{app}", _policy(app))
+        server.put(f"{POLICIES}/{app}", web_policy(app))
     rules = [{"condition": PODS_HUNG, "for": 3600, "action": "drain"}]
     config = Config.model_validate({"rules": rules, "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:

@@ -15,7 +15,7 @@ from selfheal_remediator.kube.deletion_check import CHECK_AGAIN, FIRST_RETRY
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 from tests.pure.remediator.running import NODES, PODS, node, running, until
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
 def _world(**spec: Any) -> World:
@@ -134,7 +134,7 @@ def test_a_new_leader_reads_what_its_predecessor_restarted() -> None:
 def test_a_pod_that_is_gone_is_forgotten() -> None:
     world, checks, uid = _restarted()
     checks.accepted("uid-web", uid, world.now)
-    world._gone(world.pods[uid])
+    world.gone(world.pods[uid])
     world.run(9)
     assert _due(world, checks) == ([], None)
     assert checks.answered("uid-web", uid, NOW, deleted=False) is None
@@ -150,8 +150,8 @@ class Ignoring(FakeApi):
         super().__init__(lambda *_: "")
         for name, ready in (("bad", "False"), ("good", "True")):
             self.put(f"{NODES}/{name}", node(name, "False"))
-            self.put(f"{PODS}/web-{name}", _pod("web", name, ready))
-        self.put(f"{POLICIES}/web", _policy("web"))
+            self.put(f"{PODS}/web-{name}", web_pod("web", name, ready))
+        self.put(f"{POLICIES}/web", web_policy("web"))
 
     def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
         if not dry_run:
@@ -203,7 +203,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
             evict(*args)
             raise error
 
-        made.parts.api.evict = broken  # type: ignore[method-assign]
+        made.parts.api.evict = broken  # type: ignore[method-assign, assignment]
         until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
         until("it is settled", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()

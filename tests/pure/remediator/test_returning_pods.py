@@ -55,7 +55,7 @@ OWNERS: dict[str, Owner] = {
     },
 }
 
-EVICTS_ALL = Drain(unmanagedPods="evict")
+EVICTS_ALL = Drain.model_validate({"unmanagedPods": "evict"})
 
 
 def _pod(owner: Owner, number: int) -> Pod:
@@ -74,7 +74,7 @@ class Leader:
         if after:
             self.made.watch_on()
 
-    def list(self, *pods: Pod) -> None:
+    def listed(self, *pods: Pod) -> None:
         for item in pods:
             self.made.pod_changed(None, item)
         self.made.synced = True
@@ -90,12 +90,12 @@ def _evictions(owner: Owner, choices: list[str], *, after: bool) -> int:
     leader = Leader(saved, first=True, after=False)
     item = _pod(owner, 0)
     blocked = thing("blocked", owner_name="else", created=NOW - 99)
-    leader.list(item, blocked)
+    leader.listed(item, blocked)
     evicted, number = 0, 0
     for choice in choices:
         if choice == "takeover":
             leader = Leader(saved, first=False, after=after)
-            leader.list(item, blocked)
+            leader.listed(item, blocked)
         elif choice == "save":
             saved = leader.made.returns.to_save
             leader.made.returns.saved = saved
@@ -139,7 +139,7 @@ def test_the_limit_holds_in_any_order(choices: list[str], owner: str, after: boo
 def test_a_pod_that_cannot_go_is_counted_once_however_often_the_leader_changes() -> None:
     leader = Leader(((), ""), first=True, after=False)
     first, again = _pod(OWNERS["ReplicaSet"], 0), _pod(OWNERS["ReplicaSet"], 1)
-    leader.list(first)
+    leader.listed(first)
     assert leader.step() == ["u-0"]
     leader.made.pod_changed(first, None)
     leader.made.pod_changed(None, again)
@@ -147,20 +147,20 @@ def test_a_pod_that_cannot_go_is_counted_once_however_often_the_leader_changes()
         saved = leader.made.returns.to_save
         assert [count for _, count in saved[0]] == [1]
         leader = Leader(saved, first=False, after=False)
-        leader.list(again)
+        leader.listed(again)
         assert leader.step() == ["u-1"]
         leader.made.answered("u-1", EvictionResult(Outcome.BUDGET, "", None), NOW)
 
 
 def test_pods_that_were_there_before_the_drain_have_not_returned() -> None:
     made = Leader(((), ""), first=True, after=False)
-    made.list(_pod(OWNERS["ReplicaSet"], 0))
+    made.listed(_pod(OWNERS["ReplicaSet"], 0))
     assert made.step()
     made.made.pod_changed(_pod(OWNERS["ReplicaSet"], 0), None)
     made.made.pod_changed(None, _pod(OWNERS["ReplicaSet"], 1))
     later = Leader(made.made.returns.to_save, first=False, after=False)
     old = [replace(_pod(OWNERS["ReplicaSet"], n), created=NOW - 60) for n in range(20, 29)]
-    later.list(*old)
+    later.listed(*old)
     assert len(later.step()) == len(old)
     assert later.made.returns.to_save == made.made.returns.to_save
 

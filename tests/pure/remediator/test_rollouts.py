@@ -23,7 +23,7 @@ KEY = "ns/web"
 Json = dict[str, Any]
 
 
-def _raw(kind: str, *, spec: Json | None = None, **status: Any) -> Json:
+def owner_json(kind: str, *, spec: Json | None = None, **status: Any) -> Json:
     """An owner of three pods; of a DaemonSet its nodes say how many it wants."""
     annotations = {
         "deployment.kubernetes.io/revision": "2",
@@ -44,17 +44,19 @@ def _progressing(status: str, reason: str) -> Json:
     return {"conditions": [{"type": "Progressing", "status": status, "reason": reason}]}
 
 
-REVISIONS = {"currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}
+REVISIONS: Json = {"currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}
 #: Rollouts that stand still: (kind, object, seconds after which that is certain).
 STOPPED = {
     "Deployment, its deadline exceeded": (
         "Deployment",
-        _raw("Deployment", updatedReplicas=1, **_progressing("False", "ProgressDeadlineExceeded")),
+        owner_json(
+            "Deployment", updatedReplicas=1, **_progressing("False", "ProgressDeadlineExceeded")
+        ),
         0,
     ),
     "Deployment, paused in the middle": (
         "Deployment",
-        _raw(
+        owner_json(
             "Deployment",
             spec={"paused": True},
             updatedReplicas=1,
@@ -64,7 +66,7 @@ STOPPED = {
     ),
     "Deployment, nobody says so": (
         "Deployment",
-        _raw(
+        owner_json(
             "Deployment",
             spec={"progressDeadlineSeconds": 300},
             updatedReplicas=1,
@@ -74,7 +76,7 @@ STOPPED = {
     ),
     "Deployment, more patient than others": (
         "Deployment",
-        _raw(
+        owner_json(
             "Deployment",
             spec={"progressDeadlineSeconds": 1200},
             **_progressing("True", "ReplicaSetUpdated"),
@@ -83,16 +85,16 @@ STOPPED = {
     ),
     "Deployment without a deadline": (
         "Deployment",
-        _raw("Deployment", spec={"progressDeadlineSeconds": 2**31 - 1}, updatedReplicas=1),
+        owner_json("Deployment", spec={"progressDeadlineSeconds": 2**31 - 1}, updatedReplicas=1),
         600,
     ),
-    "StatefulSet": ("StatefulSet", _raw("StatefulSet", **REVISIONS), 600),
+    "StatefulSet": ("StatefulSet", owner_json("StatefulSet", **REVISIONS), 600),
     "StatefulSet whose pods must be ready for long": (
         "StatefulSet",
-        _raw("StatefulSet", spec={"minReadySeconds": 300}, **REVISIONS),
+        owner_json("StatefulSet", spec={"minReadySeconds": 300}, **REVISIONS),
         900,
     ),
-    "DaemonSet": ("DaemonSet", _raw("DaemonSet", updatedNumberScheduled=2), 600),
+    "DaemonSet": ("DaemonSet", owner_json("DaemonSet", updatedNumberScheduled=2), 600),
 }
 
 
@@ -126,7 +128,7 @@ def test_an_owner_whose_rollout_has_stopped_is_healed_and_it_is_reported(
     status, message = _conditions(made)["RolloutStuck"]
     assert (status, f"{kind} web: " in message) == ("True", True)
     assert policy_values(made.healing.policy_states.values()).stuck == {(KEY,): 1}
-    [order] = made.orders
+    [order] = made.restarts
     # It is asked for again right before the eviction: an owner that stands still as before.
     assert changed(order, owner_from(raw, kind), made.now) is None
 
@@ -147,7 +149,7 @@ def test_a_rollout_that_progresses_is_left_alone_however_long(
     made = World({KEY: policy_json("web")}, {"web": 3})
 
     def raw() -> Json:
-        return _raw(kind, **steps(1 + int((made.now - NOW) / 500)))
+        return owner_json(kind, **steps(1 + int((made.now - NOW) / 500)))
 
     made.owner = lambda name: owner_from(raw(), kind)  # type: ignore[method-assign]
     made.run(60)
@@ -165,9 +167,11 @@ def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
 
     def owner(name: str) -> Owner:
         available = 2 + int(made.now / 20) % 2
-        return owner_from(_raw("Deployment", updatedReplicas=1, availableReplicas=available), name)
+        return owner_from(
+            owner_json("Deployment", updatedReplicas=1, availableReplicas=available), name
+        )
 
-    made.owner = lambda _: owner("Deployment")  # type: ignore[method-assign]
+    made.owner = lambda _: owner("Deployment")  # type: ignore[method-assign, assignment]
     made.run(60)
     made.break_one("web")
     for _ in range(80):
@@ -177,7 +181,7 @@ def test_a_pod_that_is_ready_now_and_then_is_no_progress() -> None:
 
 
 def test_another_template_begins_another_rollout() -> None:
-    raw = _raw("StatefulSet", **REVISIONS)
+    raw = owner_json("StatefulSet", **REVISIONS)
     made = _world("StatefulSet", lambda: raw, 550.0)
     raw["status"]["updateRevision"] = "c"
     made.healing.owner_known("rs-web", made.owner("web"))
@@ -188,7 +192,7 @@ def test_another_template_begins_another_rollout() -> None:
 
 
 def test_how_long_it_has_stopped_is_known_to_the_next_leader() -> None:
-    raw = _raw("StatefulSet", **REVISIONS)
+    raw = owner_json("StatefulSet", **REVISIONS)
     made = _world("StatefulSet", lambda: raw, 550.0)
     made.new_leader()
     made.run(200, step=5.0)
@@ -207,7 +211,7 @@ def test_how_long_it_has_stopped_is_known_to_the_next_leader() -> None:
 def test_where_no_controller_would_replace_it_no_pod_is_restarted_and_it_is_reported(
     kind: str,
 ) -> None:
-    made = _world(kind, lambda: _raw(kind, observedGeneration=3))
+    made = _world(kind, lambda: owner_json(kind, observedGeneration=3))
     said = [notice for _ in range(300) for notice in made.tick(5.0).notices]
     assert made.evicted == []
     [text] = {notice.message for notice in said if notice.reason == "HealingThrottled"}
@@ -219,7 +223,9 @@ def test_pods_beyond_those_wanted_are_no_scale_in_for_ever(rest: float) -> None:
     """A stopped rollout keeps its surge; one that is scaled in has it for a moment."""
     made = World({KEY: policy_json("web")}, {"web": 3})
     stopped = _progressing("False", "ProgressDeadlineExceeded")
-    raw = _raw("Deployment", spec={"replicas": 2}, updatedReplicas=1, **({} if rest else stopped))
+    raw = owner_json(
+        "Deployment", spec={"replicas": 2}, updatedReplicas=1, **({} if rest else stopped)
+    )
     if rest:
         raw["status"] |= {"updatedReplicas": 3}
     made.owner = lambda name: owner_from(raw, "Deployment")  # type: ignore[method-assign]
@@ -234,20 +240,20 @@ def test_pods_beyond_those_wanted_are_no_scale_in_for_ever(rest: float) -> None:
 @pytest.mark.parametrize(
     ("fresh", "goes"),
     [
-        (_raw("StatefulSet", **REVISIONS), True),
-        (_raw("StatefulSet", **{**REVISIONS, "updatedReplicas": 2}), False),
-        (_raw("StatefulSet", **{**REVISIONS, "updateRevision": "c"}), False),
-        (_raw("StatefulSet", observedGeneration=3, **REVISIONS), False),
-        (_raw("StatefulSet", **{**REVISIONS, "currentRevision": "b"}), True),
-        (_raw("StatefulSet", spec={"replicas": 2}, **REVISIONS), False),
+        (owner_json("StatefulSet", **REVISIONS), True),
+        (owner_json("StatefulSet", **{**REVISIONS, "updatedReplicas": 2}), False),
+        (owner_json("StatefulSet", **{**REVISIONS, "updateRevision": "c"}), False),
+        (owner_json("StatefulSet", observedGeneration=3, **REVISIONS), False),
+        (owner_json("StatefulSet", **{**REVISIONS, "currentRevision": "b"}), True),
+        (owner_json("StatefulSet", spec={"replicas": 2}, **REVISIONS), False),
     ],
     ids=["as before", "progress", "another template", "not seen", "over", "scaled in"],
 )
 def test_what_the_owner_says_right_before_the_eviction(fresh: Json, goes: bool) -> None:
-    made = _world("StatefulSet", lambda: _raw("StatefulSet", **REVISIONS), 700.0)
-    while not made.orders:
+    made = _world("StatefulSet", lambda: owner_json("StatefulSet", **REVISIONS), 700.0)
+    while not made.restarts:
         made.tick()
-    [order] = made.orders
+    [order] = made.restarts
     assert (changed(order, owner_from(fresh, "StatefulSet"), made.now) is None) is goes
 
 
@@ -291,7 +297,7 @@ def test_a_pod_of_a_taken_back_template_is_restarted(
 ) -> None:
     """kubernetes/kubernetes#67250: the StatefulSet waits for it, and never replaces it."""
     revisions = {"currentRevision": "a", "updateRevision": "a", "updatedReplicas": 2, **status}
-    owner = owner_from(_raw("StatefulSet", spec=spec, **revisions), "StatefulSet")
+    owner = owner_from(owner_json("StatefulSet", spec=spec, **revisions), "StatefulSet")
     made = World({KEY: policy_json("web")}, {"web": 3})
     made.owner = lambda name: owner  # type: ignore[method-assign]
     made.run(60)
@@ -299,7 +305,7 @@ def test_a_pod_of_a_taken_back_template_is_restarted(
     del made.pods[broken.uid]
     made.pods[broken.uid] = replace(broken, **pod)
     made.workers[broken.uid].broken = True
-    made._notify(broken, broken, made.pods[broken.uid])
+    made.notify(broken, broken, made.pods[broken.uid])
     made.run(200)
     assert bool(made.evicted) is restarted
 
@@ -307,14 +313,14 @@ def test_a_pod_of_a_taken_back_template_is_restarted(
 def test_a_policy_that_is_not_about_readiness_does_not_take_it_for_broken() -> None:
     spec = {"unhealthyWhen": {"terminatedNonZero": True}}
     made = World({KEY: policy_json("web", **spec)}, {"web": 3})
-    revisions = {"currentRevision": "a", "updateRevision": "a"}
-    owner = owner_from(_raw("StatefulSet", **revisions), "StatefulSet")
+    revisions: Json = {"currentRevision": "a", "updateRevision": "a"}
+    owner = owner_from(owner_json("StatefulSet", **revisions), "StatefulSet")
     made.owner = lambda name: owner  # type: ignore[method-assign]
     made.run(60)
     broken = made.of("web")[0]
     made.workers[broken.uid].broken = True
     made.pods[broken.uid] = replace(broken, **_waiting("ImagePullBackOff"))
-    made._notify(broken, broken, made.pods[broken.uid])
+    made.notify(broken, broken, made.pods[broken.uid])
     made.run(200)
     assert made.evicted == []
 
@@ -325,7 +331,7 @@ def test_a_policy_that_is_not_about_readiness_does_not_take_it_for_broken() -> N
 def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_the_other() -> None:
     healing = Healing(10.0)
     healing.adopt(policy(), NOW)
-    owner = owner_from(_raw("DaemonSet", updatedNumberScheduled=2), "DaemonSet")
+    owner = owner_from(owner_json("DaemonSet", updatedNumberScheduled=2), "DaemonSet")
     healing.owner_known("ds", owner)
     pods = [
         watched(f"p{n}", node=f"n{n}", owner_kind="DaemonSet", owner_uid="ds", ready=n == 3)
@@ -340,7 +346,7 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
     now = NOW
     while now < NOW + 1800:
         now += 5.0
-        for order in healing.evaluate(now, sky).orders:
+        for order in healing.evaluate(now, sky).restarts:
             restarted.append((now, order.pod.name))
             healing.accepted(order, now)
             healing.pod_changed(KEY, Change(order.pod.name, order.pod, None))

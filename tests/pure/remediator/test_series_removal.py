@@ -11,7 +11,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, until
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, _pod, _policy
+from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
 def _series(metrics: Metrics) -> set[str]:
@@ -58,9 +58,9 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
         until("it leads", lambda: made.healer.listed and made.synced)
         until("it has published", lambda: 'nodes{state="ok"}' in str(_series(made.metrics)))
         before = _series(made.metrics)
-        stage.api.put(f"{POLICIES}/web", _policy("web"))
+        stage.api.put(f"{POLICIES}/web", web_policy("web"))
         for where, ready in (("bad", "False"), ("good", "True")):
-            stage.api.put(f"{PODS}/web-{where}", _pod("web", where, ready))
+            stage.api.put(f"{PODS}/web-{where}", web_pod("web", where, ready))
         until("a restart is on its way", stage.asked.is_set)
         until("it is reported", lambda: "d/web" in str(_series(made.metrics)))
         for what in order:
@@ -112,12 +112,12 @@ def test_of_a_rule_and_a_node_that_go_while_the_node_is_cordoned_or_drained(
 def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> None:
     stage = Stage("POST", "/eviction", 2)
     with running(stage.api, _config()) as made:
-        stage.api.put(f"{POLICIES}/web", _policy("web"))
+        stage.api.put(f"{POLICIES}/web", web_policy("web"))
         for where, ready in (("bad", "False"), ("good", "True")):
-            stage.api.put(f"{PODS}/web-{where}", _pod("web", where, ready))
+            stage.api.put(f"{PODS}/web-{where}", web_pod("web", where, ready))
         until("a restart is on its way", stage.asked.is_set)
         old = made.healer.healing.policy_states["d/web"].policy.uid
-        recreated = _policy("web")
+        recreated = web_policy("web")
         recreated["metadata"]["uid"] = "another"
         recreated["spec"]["paused"] = True
         stage.api.put(f"{POLICIES}/web", None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from selfheal_remediator.__main__ import _parser
+from selfheal_remediator.__main__ import parser
 from selfheal_remediator.cli.commands import watch
 from selfheal_remediator.cli.inspection import ClusterStatus
 from selfheal_remediator.failures import ApiFailure
@@ -81,11 +81,11 @@ def test_a_first_read_that_fails_is_a_failure() -> None:
     [(["status"], None), (["status", "--watch"], 2.0), (["status", "-w", "0.5"], 0.5)],
 )
 def test_how_often(arguments: list[str], seconds: float | None) -> None:
-    assert _parser().parse_args(arguments).watch == seconds
+    assert parser().parse_args(arguments).watch == seconds
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "x", "1e9"])
 def test_what_is_not_a_time_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        _parser().parse_args(["status", f"--watch={text}"])
+        parser().parse_args(["status", f"--watch={text}"])
     assert "allowed: 0.1 to 3600" in capsys.readouterr().err

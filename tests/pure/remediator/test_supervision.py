@@ -141,8 +141,12 @@ def test_a_list_under_way_at_a_takeover_is_not_acted_on(
 def test_no_purpose_waits_for_another_and_no_node_for_another_node() -> None:
     workers, gate = Workers(8), threading.Event()
     done: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def hangs() -> None:
+        gate.wait()
+
     for _ in range(100):
-        workers.submit(lambda: gate.wait() and None, Purpose.EVICTIONS, "hangs")
+        workers.submit(hangs, Purpose.EVICTIONS, "hangs")
     try:
         for purpose in Purpose:
             workers.submit(lambda name=purpose.value: done.put(name), purpose, "other")  # type: ignore[misc]

@@ -12,6 +12,7 @@ from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
+from tests.support.samples import sample
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -48,7 +49,8 @@ def _is_bad(remediator: Remediator) -> bool:
 
 
 def _limited(remediator: Remediator, limit: str) -> bool:
-    return bool(remediator.metrics.nodes.limited.labels(limit)._value.get())
+    name = "selfheal_remediator_limited_nodes"
+    return bool(sample(remediator.metrics.registry, name, limit=limit))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,10 @@ def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) 
     api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
     _lease_held_by(api, "")
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
-        read_only = remediator.metrics.controller.read_only._value.get
+
+        def read_only() -> float:
+            return sample(remediator.metrics.registry, "selfheal_remediator_read_only")
+
         until("it finds the other", read_only)
         remediator.post(lambda: remediator.leadership.lead(False))
         until("it says so no more", lambda: not read_only())

@@ -21,9 +21,10 @@ from selfheal_remediator.node.unanswered import (
 )
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
+from tests.support.samples import sample
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
-INTENT = Action(Kind.CORDON, "n", "uid-n", None, "", "")
+CORDON = Action(Kind.CORDON, "n", "uid-n", None, "", "")
 #: How a read fails for long: not allowed, nothing that can be read, no answer, an error.
 LASTING = ["403", "not json", "refused", "500"]
 
@@ -57,7 +58,7 @@ def test_only_what_was_refused_is_surely_not_made(status: int, may: bool) -> Non
 
 def test_a_node_that_cannot_be_read_is_read_ever_later_and_reported_once() -> None:
     doubts, now, waits, reports = Doubts(), 0.0, [], 0
-    doubt = doubts.begin(INTENT, _cause())
+    doubt = doubts.begin(CORDON, _cause())
     for _ in range(20):
         assert doubts.due(now) == ()  # it is being read
         reports += doubts.not_read(doubt, now)
@@ -78,7 +79,7 @@ def test_a_node_that_cannot_be_read_is_read_ever_later_and_reported_once() -> No
 )
 def test_a_later_version_shows_what_became_of_it(version: int, restored: bool, known: bool) -> None:
     doubts = Doubts()
-    doubt = doubts.begin(INTENT, _cause())
+    doubt = doubts.begin(CORDON, _cause())
     assert doubts.shown("uid-other", 99) is None
     assert doubts.shown("uid-n", version, restored=restored) == (doubt if known else None)
     assert doubts.end(doubt) is not known
@@ -86,9 +87,9 @@ def test_a_later_version_shows_what_became_of_it(version: int, restored: bool, k
 
 def test_a_read_that_ends_late_ends_no_other_doubt() -> None:
     doubts = Doubts()
-    old = doubts.begin(INTENT, _cause())
+    old = doubts.begin(CORDON, _cause())
     doubts.clear()
-    new = doubts.begin(INTENT, _cause(9))
+    new = doubts.begin(CORDON, _cause(9))
     assert not doubts.end(old)
     for _ in range(REPORTED_AFTER):
         assert not doubts.not_read(old, 0.0)
@@ -104,12 +105,12 @@ class Story:
 
     def __init__(self) -> None:
         self.change, self.read, self.unhealthy, self.reads = "refused", "403", True, 0
-        self.api = FakeApi(self._disturb)
+        self.api = FakeApi(self.disturb)
         self.said: list[tuple[str, str]] = []
         for name in ("first", "second", "other"):
             self.api.put(f"{NODES}/{name}", node(name, "False"))
 
-    def _disturb(self, verb: str, path: str) -> str:
+    def disturb(self, verb: str, path: str) -> str:
         if not path.startswith(FIRST) or not self.unhealthy:
             return ""
         self.reads += verb == "GET"
@@ -166,14 +167,18 @@ def test_a_change_that_may_have_been_made_counts(story: Story) -> None:
         story.goes_bad(FIRST)
         until("it is read in vain", lambda: story.reads >= 2)
         story.goes_bad(SECOND)
-        limited = remediator.metrics.nodes.limited.labels
-        until("it is limited", lambda: limited("maxUnavailable")._value.get() == 1)
+
+        def limited() -> float:
+            name = "selfheal_remediator_limited_nodes"
+            return sample(remediator.metrics.registry, name, limit="maxUnavailable")
+
+        until("it is limited", lambda: limited() == 1)
         reads = story.reads
         until("it is read on", lambda: story.reads >= reads + 3)
         assert not story.cordoned(SECOND)
         story.unhealthy = False
         until("one is cordoned", lambda: story.cordoned(FIRST) or story.cordoned(SECOND))
-        until("its place is taken", lambda: limited("maxUnavailable")._value.get() == 1)
+        until("its place is taken", lambda: limited() == 1)
         assert story.cordoned(FIRST) is not story.cordoned(SECOND)
 
 
@@ -217,7 +222,7 @@ def test_what_cannot_be_read_at_first_is_only_asked_for_again(story: Story) -> N
             raw = story.api.get(FIRST)
             raw["metadata"]["labels"] = {"a": "b"}
             story.api.put(FIRST, raw)
-        return story._disturb(verb, path)
+        return story.disturb(verb, path)
 
     story.api.disturb = disturb
     with running(story.api, _config("100%")) as remediator:

@@ -83,7 +83,8 @@ GOOD = "Cluster API deletes its machine good"
 
 @pytest.mark.parametrize("after", [True, False])
 def test_a_machine_of_any_form_hides_no_other_machine(after: bool) -> None:
-    for other in [*_broken(_machine("other")), None, 5, "text", []]:
+    others: list[Any] = [*_broken(_machine("other")), None, 5, "text", []]
+    for other in others:
         both = [_machine("good"), other] if after else [other, _machine("good")]
         assert machines(both)["n-good"] == GOOD, other
 
@@ -322,7 +323,7 @@ def test_an_event_that_does_not_say_what_it_is_about_has_everything_listed() -> 
             stop.set()
         yield from events
 
-    watching.source.watch = watch  # type: ignore[method-assign]
+    watching.source.watch = watch  # type: ignore[method-assign, assignment]
     stop.wait = lambda timeout=None: stop.is_set()  # type: ignore[method-assign]
     watching.reflector.run()
     assert watching.reflector.items.keys() == {"good", "new"}
@@ -338,9 +339,9 @@ def test_a_node_that_cannot_be_read_counts_as_out_of_service() -> None:
         planner.apply(Change(item.name, None, item), NOW)
     planner.leave_out(1)
     made = planner.plan(NOW)
-    assert (made.intents, dict(made.limited_by)) == ((), {"unavailable": 1})
+    assert (made.actions, dict(made.limited_by)) == ((), {"unavailable": 1})
     planner.leave_out(0)
-    assert [action.node for action in planner.plan(NOW).intents] == ["bad"]
+    assert [action.node for action in planner.plan(NOW).actions] == ["bad"]
 
 
 def test_a_pod_that_cannot_be_read_stays_on_its_node() -> None:

@@ -15,7 +15,7 @@ TASK = task_file.load()
 PROPERTIES = TASK.schema["properties"]
 EMOTIONS = PROPERTIES["primary_emotion"]["enum"]
 SENTIMENTS = PROPERTIES["sentiment"]["enum"]
-SCHEMA = TASK.schema | {"additionalProperties": False, "required": list(PROPERTIES)}
+SCHEMA = {**TASK.schema, "additionalProperties": False, "required": list(PROPERTIES)}
 
 
 def check(content: Any, text: str) -> ValidatedAnswer:

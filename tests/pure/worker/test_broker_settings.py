@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from unittest.mock import Mock
 
 import pika
 import pika.exceptions as amqp
@@ -216,24 +217,26 @@ def test_any_dead_letter_can_be_described(
 
 
 def test_of_two_alike_each_is_returned_by_a_return_of_its_own() -> None:
-    waiting: Unconfirmed[str] = Unconfirmed()
-    for done in ("first", "second", "third"):
+    waiting, dones = Unconfirmed(), [Mock() for _ in range(3)]
+    for done in dones:
         waiting.add(Publication("gone", b"the same", None), done)
     for _ in range(2):
         waiting.returned(pika.spec.Basic.Return(routing_key="gone"), b"the same")
     settled = list(waiting.settled(pika.spec.Basic.Ack(3, multiple=True)))
     assert [(one.done, one.returned) for one in settled] == [
-        ("first", True),
-        ("second", True),
-        ("third", False),
+        (dones[0], True),
+        (dones[1], True),
+        (dones[2], False),
     ]
     assert not waiting
 
 
 def test_a_confirm_of_several_leaves_the_later_ones() -> None:
-    waiting: Unconfirmed[int] = Unconfirmed()
-    for tag in range(1, 6):
-        waiting.add(Publication("q", b"", None), tag)
-    assert [one.done for one in waiting.settled(pika.spec.Basic.Ack(3))] == [3]
-    assert [one.done for one in waiting.settled(pika.spec.Basic.Ack(4, multiple=True))] == [1, 2, 4]
-    assert [one.done for one in waiting.drain()] == [5]
+    waiting = Unconfirmed()
+    first, second, third, fourth, fifth = dones = [Mock() for _ in range(5)]
+    for done in dones:
+        waiting.add(Publication("q", b"", None), done)
+    assert [one.done for one in waiting.settled(pika.spec.Basic.Ack(3))] == [third]
+    settled = waiting.settled(pika.spec.Basic.Ack(4, multiple=True))
+    assert [one.done for one in settled] == [first, second, fourth]
+    assert [one.done for one in waiting.drain()] == [fifth]

@@ -161,13 +161,21 @@ def test_a_name_without_an_address_is_no_connection(
 
 
 def test_all_connections_of_a_client_are_bound_also_those_to_proxies() -> None:
-    backend = CallBackend(Bounds())
     proxies = {"https://": "http://a.example", "http://": "https://b.example"}
     mounts = {scheme: httpx.HTTPTransport(proxy=url) for scheme, url in proxies.items()}
-    with httpx.Client(mounts={**mounts, "all://none.example": None}) as client:
-        bind(client, backend)
-        transports = [client._transport, *mounts.values()]
-        assert [one._pool._network_backend for one in transports] == [backend] * 3
+    asked: list[tuple[str, int]] = []
+
+    class Refusing(httpcore.NetworkBackend):
+        def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.NetworkStream:
+            asked.append((host, port))
+            raise httpcore.ConnectError
+
+    with httpx.Client(mounts={**mounts, "all://none.example": None}, trust_env=False) as client:
+        bind(client, Refusing())
+        for url in ("https://c.example", "http://c.example", "http://none.example"):
+            with pytest.raises(httpx.ConnectError):
+                client.get(url)
+    assert asked == [("a.example", 80), ("b.example", 443), ("none.example", 80)]
 
 
 def test_options_are_set_on_each_connection() -> None:

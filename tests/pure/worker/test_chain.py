@@ -45,7 +45,7 @@ class Model:
 
     def __init__(self, model: str, say: Callable[[int], Any] = lambda n: GOOD) -> None:
         self.model = model
-        self._say = say
+        self.say = say
         self.calls = 0
         self.closed = False
 
@@ -53,7 +53,7 @@ class Model:
 
     def analyse(self, text: str, deadline: float) -> Answer:
         self.calls += 1
-        said = self._say(self.calls)
+        said = self.say(self.calls)
         if isinstance(said, Exception):
             raise said
         return Answer(said, Usage(10, 3))
@@ -411,7 +411,7 @@ def test_a_probe_asks_nobody_while_the_server_wants_a_pause() -> None:
     model.loaded.set()
     asked_chain = _chain(model)
     asked_chain.wake(60)
-    model._say = lambda n: TransientError("429", retry_after=100.0)
+    model.say = lambda n: TransientError("429", retry_after=100.0)
     with pytest.raises(TransientError):
         asked_chain.wake(10)
     assert (model.warm_ups, model.calls) == (2, 1)

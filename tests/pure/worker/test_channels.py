@@ -35,6 +35,11 @@ class Channel:
         self._cancelled: set[str] = {"tag"}
         self.unencodable = False
 
+    @property
+    def cancelled(self) -> set[str]:
+        """The consumers whose deliveries pika would reject."""
+        return self._cancelled
+
     def add_on_close_callback(self, callback: Callable[..., None]) -> None:
         self.call["closed"] = callback
 
@@ -215,7 +220,7 @@ def test_a_consumer_is_registered_once_and_cancelled_once() -> None:
         link.cancel()
         link.cancel()
         assert channel.take_sent() == [("cancel", "tag")]
-        assert channel._cancelled == set()  # or pika would reject what is on the way
+        assert channel.cancelled == set()  # or pika would reject what is on the way
         assert (link.subscribed, link.consuming) == (False, False)
         channel.deliver(1)
         channel.call["cancelled"](None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
-from selfheal_worker.broker import Link, Outcome, Publication, new_properties
+from selfheal_worker.broker import Done, Link, Outcome, Publication, new_properties
 from selfheal_worker.broker import connection as link
 from selfheal_worker.config import load
 
@@ -97,6 +97,9 @@ class Story:
     def on_cancelled(self) -> None: ...
 
     def on_delivery(self, delivery: Delivery) -> None: ...
+
+    def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
+        raise AssertionError("no message here is that large")
 
 
 def test_late_events_of_an_old_connection_say_nothing_of_the_new(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from selfheal_worker import config, plain_data
+from selfheal_worker import config
 from selfheal_worker.config import SettingsError
 from selfheal_worker.plain_data import PlainDataError, read_json, read_yaml
 from selfheal_worker.task import task_file
@@ -78,7 +78,7 @@ def test_json_that_cannot_be_taken(content: str, said: str) -> None:
 def _either_reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyYAML is installed with libyaml or without it."""
     if request.param == "Python":
-        monkeypatch.setattr(plain_data.yaml, "CSafeLoader", yaml.SafeLoader, raising=False)
+        monkeypatch.setattr(yaml, "CSafeLoader", yaml.SafeLoader, raising=False)
 
 
 @pytest.mark.usefixtures("_either_reader")

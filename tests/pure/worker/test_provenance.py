@@ -113,7 +113,7 @@ def test_the_digest_is_not_looked_up_for_each_call(server: Server) -> None:
     begun = time.monotonic()
     for _ in range(20):
         _origin(chain)
-    assert server.looks - looked <= 1 + (time.monotonic() - begun) / ollama._FRESH
+    assert server.looks - looked <= 1 + (time.monotonic() - begun) / ollama.FRESH
 
 
 def test_a_server_that_does_not_say_keeps_its_models_version(

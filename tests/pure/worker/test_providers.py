@@ -182,8 +182,8 @@ def test_no_provider_is_imported_that_is_not_used() -> None:
     assert not loaded & heavy
 
 
-OLLAMA = {"provider": "ollama", "name": "m"}
-OPENAI = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
+OLLAMA: dict[str, Any] = {"provider": "ollama", "name": "m"}
+OPENAI: dict[str, Any] = {"provider": "openai", "name": "m", "base_url": "http://h/v1"}
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,29 @@ def test_a_proxy_that_makes_no_sense_already_when_a_package_is_imported() -> Non
     assert "HTTPS_PROXY and the like: InvalidURL: Invalid port: 'bar'" in done.stderr
 
 
-def test_ollamas_options_go_before_the_settings_for_all() -> None:
+def _ollama_chats(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The LangChain models that the provider makes from now on."""
+    from langchain_ollama import ChatOllama
+
+    from selfheal_worker.model.providers import ollama
+
+    made: list[Any] = []
+
+    class Recorded(ChatOllama):
+        def model_post_init(self, context: Any, /) -> None:
+            super().model_post_init(context)
+            made.append(self)
+
+    monkeypatch.setattr(ollama, "ChatOllama", Recorded)
+    return made
+
+
+def test_ollamas_options_go_before_the_settings_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("langchain_ollama")
     options = {"num_predict": 1024, "temperature": 0.5, "seed": 7, "reasoning": True}
-    asked: Any = model.build(ModelConfig(**OLLAMA, options=options))
-    chat = asked._chat.bound
-    assert {name: getattr(chat, name) for name in options} == options
+    chats = _ollama_chats(monkeypatch)
+    model.build(ModelConfig(**OLLAMA, options=options))
+    assert [{name: getattr(chat, name) for name in options} for chat in chats] == [options]
 
 
 @pytest.mark.parametrize(
@@ -258,11 +275,12 @@ def test_ollamas_options_go_before_the_settings_for_all() -> None:
     ],
 )
 def test_ollama_is_asked_for_the_context_that_the_longest_text_takes(
-    more: dict[str, Any], tokens: int | None
+    more: dict[str, Any], tokens: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("langchain_ollama")
+    chats = _ollama_chats(monkeypatch)
     asked: Any = model.build(ModelConfig(**OLLAMA, **more))
-    assert asked._chat.bound.num_ctx == asked.context_tokens
+    assert [chat.num_ctx for chat in chats] == [asked.context_tokens]
     if tokens is not None:
         assert asked.context_tokens == tokens
     else:

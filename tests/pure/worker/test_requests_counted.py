@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,9 +94,12 @@ class Server:
         return SimpleNamespace(invoke=invoke)
 
 
-def provider(server: Server, *, in_threads: bool = False) -> Chat:
-    config = ModelConfig("test", "m", task=TASK)
-    http = Http(config)
+CONFIG = ModelConfig("test", "m", task=TASK)
+
+
+def provider(server: Server, http: Http | None = None, *, in_threads: bool = False) -> Chat:
+    config = CONFIG
+    http = http or Http(config)
     negotiated: Any = Negotiated(config, "http://server", http, server.model, Parameters())
     if in_threads:
         negotiated = CallThreads(negotiated.invoke, http.call, 2, "m")
@@ -166,8 +170,6 @@ def test_who_finds_the_model_warmed_up_meanwhile_uses_no_turn_for_that(
     class Second(Member):
         """Another thread has warmed it up between the two looks."""
 
-    second = Second(provider(Server(clock)), limits=its_limits)
-
     class Waking:
         def acquire(self, timeout: float) -> bool:
             second.warm = True
@@ -175,7 +177,8 @@ def test_who_finds_the_model_warmed_up_meanwhile_uses_no_turn_for_that(
 
         def release(self) -> None: ...
 
-    second._waking = Waking()  # type: ignore[assignment]
+    monkeypatch.setattr(member, "threading", SimpleNamespace(Lock=Waking))
+    second = Second(provider(Server(clock)), limits=its_limits)
     before = clock()
     assert second.wake(turn=its_limits.turn(clock() + 60)) is None
     assert clock() == before
@@ -224,22 +227,20 @@ def test_a_pause_that_comes_with_a_refusal_or_a_warm_up_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch)
-    server = Server(clock, "seed")
-    built = provider(server)
-    real = server.model
+    http = Http(CONFIG)
 
-    def pausing(now: Parameters) -> Any:
-        made = real(now)
+    class Pausing(Server):
+        def model(self, now: Parameters) -> Any:
+            made = super().model(now)
 
-        def invoke(messages: Any) -> Any:
-            built._http.call.pause = 30.0
-            return made.invoke(messages)
+            def invoke(messages: Any) -> Any:
+                http.call.pause = 30.0
+                return made.invoke(messages)
 
-        return SimpleNamespace(invoke=invoke)
+            return SimpleNamespace(invoke=invoke)
 
-    built._chat._made = pausing  # type: ignore[attr-defined]
-    built._chat._state = (Parameters(), pausing(Parameters()))  # type: ignore[attr-defined]
-    asked = chain(built, clock.limits(), warm=False)
+    server = Pausing(clock, "seed")
+    asked = chain(provider(server, http), clock.limits(), warm=False)
     asked.wake(60)
     asked.ask("a text", clock() + 60)
     assert len(server.at) == 3
@@ -266,13 +267,20 @@ def test_a_call_that_sends_more_requests_keeps_its_slot_and_comes_first() -> Non
     assert [order.get(timeout=60) for _ in range(4)] == ["first"] * 3 + ["second"]
 
 
-def test_a_call_past_its_deadline_sends_nothing_more_though_its_library_still_runs() -> None:
-    its_limits = Limits()
+def test_a_call_past_its_deadline_sends_nothing_more_though_its_library_still_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    its_limits, had, held = Limits(), list[turns.Turn](), turns.held
+
+    def noting(turn: turns.Turn) -> AbstractContextManager[None]:
+        had.append(turn)
+        return held(turn)
+
+    monkeypatch.setattr(turns, "held", noting)
     with its_limits.turn(math.inf):
-        turn = turns._HELD.get()
-    assert turn is not None
-    with pytest.raises(TransientError), turns.held(turn):
-        its_limits.again(turn, time.monotonic() + 60, None)
+        pass
+    with pytest.raises(TransientError), held(had[0]):
+        its_limits.again(had[0], time.monotonic() + 60, None)
 
 
 @pytest.mark.parametrize("stops", ["closed", "given up"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import queue
@@ -21,7 +22,7 @@ from selfheal_worker.hangs import Hangs
 from selfheal_worker.in_flight import InFlight
 from selfheal_worker.message import Message
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model import adaptive_limit, analysis, call_time, member, probe, registry
+from selfheal_worker.model import analysis, call_time, member, probe, provider, registry
 from selfheal_worker.model.analysis import PROBE_TEXT
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
 from selfheal_worker.model.chain import Chain
@@ -106,7 +107,7 @@ def test_the_deadline_of_a_call_counts_from_when_it_is_sent(
     )
     with limits.turn(math.inf):
         done.start()
-        _wait_until(lambda: bool(limits._changed._waiters))  # type: ignore[attr-defined]
+        _wait_until(lambda: limits.waiting == 1)
         assert work.due == math.inf
         clock.now += 100
     done.join(60)
@@ -147,7 +148,7 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
     waits: list[float] = []
     first, second = Model(clock=clock), Model(clock=clock)
     second.model = "fallback"
-    limits = Limits(concurrency=1, clock=clock)
+    limits = Limits(concurrency=1, clock=clock, chance=lambda: 0.5)
     real = limits.turn
 
     def turn(deadline: float, **more: Any) -> Any:
@@ -155,12 +156,16 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
         return real(clock.now, **more)  # full, for all that it would wait
 
     monkeypatch.setattr(limits, "turn", turn)
-    models = Chain([Member(first, limits=limits), Member(second)], task_file.load())
+    models = Chain(
+        [Member(first, limits=limits), Member(second, limits=Limits(clock=clock))],
+        task_file.load(),
+    )
     for one in models.members:
         one.warm = True
-        one.limits._clock = clock
     assert models.ask("text", clock() + 60).origin.name == "fallback"
-    limits._adaptive = adaptive_limit.overloaded(adaptive_limit.sent(limits._adaptive), 0, 0, 0.5)
+    with contextlib.suppress(OverloadedError), real(math.inf):
+        raise OverloadedError("too many")
+    assert limits.lowered
     assert models.ask("text", clock() + 60).origin.name == "fallback"
     assert waits == [30.0, 1.0]
 
@@ -367,7 +372,7 @@ def test_what_a_provider_can_do_at_once_is_a_limit_of_its_model(
     made = Model()
     if own is not None:
         made.calls_at_once = own  # type: ignore[attr-defined]
-    monkeypatch.setattr(registry.provider, "build", lambda config: made)
+    monkeypatch.setattr(provider, "build", lambda config: made)
     named = {"provider": "builtin"} | ({"concurrency": wanted} if wanted else {})
     common = {"MODEL_CONCURRENCY": str(wanted)} if wanted else {}
     settings = load(common | {"MODELS": json.dumps({"triage": named})}, broker=False)

@@ -6,6 +6,7 @@ import decimal
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from selfheal_worker import dead_letters, logs
 from selfheal_worker.broker import Delivery
 from selfheal_worker.cli import dead_letters as letters
 from selfheal_worker.cli import publish_results
+from selfheal_worker.config import load
 from selfheal_worker.task import prompt, task_file
 
 ODD = [
@@ -86,13 +88,13 @@ def test_a_large_dead_letter_is_not_decoded_for_its_id() -> None:
 def test_a_line_of_the_log_stays_one(bad: str) -> None:
     record = logging.LogRecord("n", logging.INFO, "p", 1, "%s", ("event",), None)
     record.fields = {"id": bad, "why": "no answer"}
-    line = logs._Text().format(record)
+    line = logs.TextFormatter().format(record)
     assert line.isprintable()
     assert line.encode()
     assert line.endswith(" why=no answer")
 
 
-@pytest.mark.parametrize("form", [logs._Text(), logs._Json()])
+@pytest.mark.parametrize("form", [logs.TextFormatter(), logs.JsonFormatter()])
 @pytest.mark.parametrize(
     "bad", ["a\nb", "a\r\nb", "\x1b[2J", "\x9b2J", "a\u2028b", "\u202eb", "\ud800", "\0", "\x7f"]
 )
@@ -150,7 +152,28 @@ def test_a_repair_quotes_an_answer_with_lone_surrogates() -> None:
     ids=range(8),
 )
 def test_whatever_is_in_the_results_is_printed(
-    body: bytes, capsysbinary: pytest.CaptureFixture[bytes]
+    body: bytes, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish_results._print(body, "text")
+    acked: list[Delivery] = []
+
+    class Session:
+        def __init__(self, _: object) -> None: ...
+
+        def __enter__(self) -> Session:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def deliveries(self, *_: object) -> Iterator[Delivery | None]:
+            yield Delivery(1, 1, False, "", "results", body, pika.BasicProperties())
+
+        def ack(self, delivery: Delivery) -> None:
+            acked.append(delivery)
+
+        def stop_deliveries(self) -> None: ...
+
+    monkeypatch.setattr(publish_results, "Session", Session)
+    asked = load({"AMQP_HOST": "h"})
+    assert publish_results.results(asked, expect=1, timeout=1.0, output="text") == 0
     assert capsysbinary.readouterr().out == body + b"\n"
+    assert [delivery.tag for delivery in acked] == [1]

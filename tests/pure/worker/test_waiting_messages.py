@@ -33,6 +33,7 @@ def published() -> Any:
         properties = pika.BasicProperties(headers=headers)
         work = in_flight.begin(Delivery(1, 1, False, "ex", "key", b'{"text": "x"}', properties))
         settlement.fail(work, error, excused=False, stopping=False)
+        made: Publication
         (made,) = link.answer()
         return made
 

@@ -24,6 +24,11 @@ def classifier() -> Classifier:
     return Classifier.load()
 
 
+@pytest.fixture(scope="module")
+def table() -> weights.Table:
+    return weights.read(FILE)
+
+
 CLEAR = [
     ("Thank you so much, the replacement came quickly and works perfectly!", "Joy", "Positive"),
     ("I love this app, the new search is fantastic.", "Joy", "Positive"),
@@ -122,8 +127,10 @@ def test_any_text_has_a_sound_answer(classifier: Classifier, text: str) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(WORDS, max_size=8).map(" ".join), max_size=6))
-def test_an_answer_depends_on_its_text_alone(classifier: Classifier, texts: list[str]) -> None:
-    fresh = Classifier(classifier._table)
+def test_an_answer_depends_on_its_text_alone(
+    classifier: Classifier, table: weights.Table, texts: list[str]
+) -> None:
+    fresh = Classifier(table)
     for text in texts:
         fresh.read(text)
     for text in reversed(texts):
@@ -139,24 +146,25 @@ def test_the_longest_text_has_a_sound_answer(classifier: Classifier, text: str) 
 
 
 def test_what_is_remembered_is_bounded_and_changes_no_answer(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, table: weights.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("selfheal_worker.builtin.classifier._CACHED_WORDS", 4)
     monkeypatch.setattr("selfheal_worker.builtin.classifier._CACHED_PAIRS", 3)
-    fresh = Classifier(classifier._table)
-    pairs = 0
+    fresh = Classifier(table)
+    most = 0
     for text, _, _ in CLEAR:
         assert fresh.read(text) == classifier.read(text)
-        assert len(fresh._seen) <= 4
-        assert len(fresh._seen_pairs) <= 3
-        pairs = max(pairs, len(fresh._seen_pairs))
-    assert pairs == 3
+        words, pairs = fresh.remembered
+        assert words <= 4
+        assert pairs <= 3
+        most = max(most, pairs)
+    assert most == 3
 
 
 def test_words_too_long_to_be_words_are_not_remembered(classifier: Classifier) -> None:
-    before = features._spelt.cache_info().currsize
+    before = features.spelt.cache_info().currsize
     classifier.read("".join(map(chr, range(0x4E00, 0x4E00 + 5000))))
-    assert features._spelt.cache_info().currsize == before
+    assert features.spelt.cache_info().currsize == before
 
 
 def test_what_the_sentiments_lean_to_has_no_say_in_the_emotion() -> None:

@@ -81,7 +81,7 @@ class Link:
         """Start over with a new I/O loop after an exception that nobody caught.
 
         pika raises from inside its loop when, for one, a connection is reset just after it was
-        made. The process goes on as after a lost connection; what was in the old loop is gone.
+        made. The process continues as after a lost connection; what was in the old loop is gone.
         """
         say(logging.ERROR, "the connection's loop broke", error=repr(error)[:500])
         broken, self._ioloop = self._ioloop, IOLoop()
@@ -103,7 +103,7 @@ class Link:
     def call_soon(self, function: Callable[[], None]) -> None:
         """Have function called in the link's thread. From any thread.
 
-        It is forgotten when the loop breaks just then: `on_tick` looks at what must not be.
+        It is forgotten when the loop breaks just then: `on_tick` does what must not be.
         """
         self._ioloop.add_callback_threadsafe(function)
 
@@ -160,7 +160,7 @@ class Link:
             self.blocked = blocked
 
     def declare(self, done: Callable[[BrokerError | None], None]) -> None:
-        """Declare all queues; done is told the first one's refusal, or None."""
+        """Declare all queues; done gets the first one's refusal, or None."""
         Declaration(self._connection, self._queues, done)
 
     def _declared(self, epoch: int, error: BrokerError | None) -> None:

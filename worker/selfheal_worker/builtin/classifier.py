@@ -160,6 +160,11 @@ class Classifier:
         """The model from its weights file. Raises `weights.WeightsError`."""
         return cls(weights.read(path))
 
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """How many words, and pairs of words, need not be looked up again."""
+        return len(self._seen), len(self._seen_pairs)
+
     def read(self, text: str) -> Reading:
         """What text shows. Never raises: any str has an answer."""
         tokens = features.tokens(text)

@@ -85,7 +85,7 @@ def tokens(text: str) -> list[Token]:
         if kind == "word":
             raw = match.group()
             short, negation, stretched, loud = (
-                _spelt(raw) if len(raw) <= _LONGEST_CACHED else _spelt.__wrapped__(raw)
+                spelt(raw) if len(raw) <= _LONGEST_CACHED else spelt.__wrapped__(raw)
             )
             elongated = elongated or stretched
             capitals += loud
@@ -108,7 +108,7 @@ def tokens(text: str) -> list[Token]:
 
 
 @lru_cache(_CACHED_WORDS)
-def _spelt(raw: str) -> tuple[str, bool, bool, bool]:
+def spelt(raw: str) -> tuple[str, bool, bool, bool]:
     """A word's key, and whether it negates, was stretched (sooo), and is all capitals."""
     word = raw.lower().replace("’", "'")[:MAX_WORD]
     short = _ELONGATED.sub(r"\1\1", word)

@@ -24,7 +24,7 @@ from selfheal_worker.task.task import Task
 class Chain:
     """The chain of models. `ask` is called by many threads at once.
 
-    observe is told of each call, loaded of each model that became warm; both from any thread.
+    observe gets each call, loaded each model that became warm; both in any thread.
     before is called before each call that a message caused, with its deadline (faults on purpose).
     """
 
@@ -82,7 +82,7 @@ class Chain:
         """Have text analysed by time.monotonic() == deadline. Raises `ModelError`.
 
         What it waits for a model's turn is no part of that: at most `wait` seconds, by default
-        `LONGEST_TURN_WAIT`. watched is told how far it is, and may give it up. history: of the
+        `LONGEST_TURN_WAIT`. watched learns how far it is, and may give it up. history: of the
         message, for a text that is refused.
         """
         errors: list[Exception | None] = []
@@ -131,7 +131,7 @@ class Chain:
             member.limits.wake()
 
     def close(self) -> None:
-        """Let go of all models; who waits for a turn is told."""
+        """Let go of all models; whoever waits for a turn stops waiting."""
         for member in self.members:
             member.limits.close()
             member.provider.close()

@@ -47,7 +47,7 @@ class LlamaCppServer(Dialect):
 
 
 def _repetitions(schema: Mapping[str, Any], outer: int = 1) -> int:
-    own = outer * max(schema.get("maxLength", 1), schema.get("maxItems", 1))
+    own: int = outer * max(schema.get("maxLength", 1), schema.get("maxItems", 1))
     parts = [*schema.get("properties", {}).values()]
     if "items" in schema:
         parts.append(schema["items"])

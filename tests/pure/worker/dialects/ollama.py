@@ -52,7 +52,11 @@ class Ollama(Dialect):
             call = {"function": {"name": "emotion", "arguments": dict(ANSWER)}}
             if way != "cut off":
                 message |= {"content": "", "tool_calls": [call]}
-        made = {"model": "m", "created_at": "2026-01-01T00:00:00Z", "message": message}
+        made: dict[str, Any] = {
+            "model": "m",
+            "created_at": "2026-01-01T00:00:00Z",
+            "message": message,
+        }
         made |= {"done": True, "done_reason": "length" if way == "cut off" else "stop"}
         counted = {"prompt_eval_count": 500, "eval_count": 9}
         return Reply(200, made | ({} if way in ("no usage", "null usage") else counted))

@@ -85,7 +85,7 @@ class LlamaCpp:
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TransientError("the model was busy until the deadline")
         try:
-            self._check()
+            self.check_time()
             reply = self._chat.invoke(messages)
         except ValueError as error:
             if "exceed context window" in str(error):
@@ -110,12 +110,13 @@ class LlamaCpp:
 
         def watched(tokens: Sequence[int]) -> None:
             for at in range(0, len(tokens), client.n_batch):
-                self._check()
+                self.check_time()
                 read(tokens[at : at + client.n_batch])
 
         client.eval = watched
 
-    def _check(self) -> None:
+    def check_time(self) -> None:
+        """Raise `TransientError` where the call's time is over; called before each step."""
         if self._http.closed:
             raise TransientError("the worker is stopping")
         if time.monotonic() >= self._http.call.deadline:

@@ -29,7 +29,7 @@ from selfheal_worker.model.providers.chat import Chat, Http, explain, tokens_to_
 from selfheal_worker.task import prompt
 
 # How long it may take to name the digest, at first and beside a call; and how long it holds.
-_FIRST_LOOK, _LATER_LOOK, _FRESH = 5.0, 2.0, 2.0
+_FIRST_LOOK, _LATER_LOOK, FRESH = 5.0, 2.0, 2.0
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
 
@@ -100,7 +100,7 @@ class Ollama(Chat):
         """
         now = time.monotonic()
         left = min(_LATER_LOOK, (deadline - now) / 4)
-        if not self.version or now - self._checked < _FRESH or left <= 0:
+        if not self.version or now - self._checked < FRESH or left <= 0:
             return
         if not self._checking.acquire(blocking=False):
             return
