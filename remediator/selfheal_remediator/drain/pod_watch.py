@@ -19,7 +19,8 @@ from selfheal_remediator.drain.returns import CLOCK_TOLERANCE
 from selfheal_remediator.drain.running import Callbacks, RunningDrain
 from selfheal_remediator.kube.client import Collection
 from selfheal_remediator.kube.informer import Change, Informer, WatchEvent
-from selfheal_remediator.kube.objects import Json, Pod
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.threads.pool import Post
 
 

@@ -20,7 +20,7 @@ from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDr
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Informer
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock, time_left

@@ -12,7 +12,7 @@ from selfheal_remediator.drain.reports import Report
 from selfheal_remediator.drain.requests import Requests
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.kube.informer import Informer
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 
 #: A drain without news is still evaluated this often, as a fallback.
 LOOK_AGAIN = 10.0

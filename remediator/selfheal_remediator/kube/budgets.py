@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfheal_remediator.kube.objects import Json, Pod, as_name, as_text, as_whole, interned
+from selfheal_remediator.kube.json_values import as_name, as_text, as_whole, interned
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import understood
 
 

@@ -15,7 +15,8 @@ from typing import Generic, Protocol
 
 from selfheal_remediator.failures import ApiFailure, Expired, Malformed
 from selfheal_remediator.kube.decoding import UnreadObjects
-from selfheal_remediator.kube.objects import Json, as_name
+from selfheal_remediator.kube.json_values import as_name
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.kube.store import Change, ObjectStore, T, WatchEvent, differences
 from selfheal_remediator.threads import supervision

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfheal_remediator.kube.objects import Json, as_name, as_text, as_whole, timestamp
+from selfheal_remediator.kube.json_values import as_name, as_text, as_whole, timestamp
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 
 PAUSE_KEY = "selfheal.dev/paused"

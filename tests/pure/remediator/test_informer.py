@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from selfheal_remediator.failures import ApiFailure, Expired
 from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.informer import Change, Informer, Reflector, WatchEvent, differences
-from selfheal_remediator.kube.objects import node_from_json, pod_from_json, timestamp
-from selfheal_remediator.kube.placement import exact
+from selfheal_remediator.kube.json_values import timestamp
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.kube.pods import pod_from_json
+from selfheal_remediator.kube.resources import exact
 from tests.pure.remediator.builders import node, pod
 
 NODE: dict[str, Any] = {
