@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import WatchedPod
+from selfheal_remediator.kube.json_values import controller_of
 from selfheal_remediator.kube.objects import Json
 
 #: Reads a controller by namespace, API version, plural and name; None = it is gone.
@@ -29,14 +30,6 @@ NO_DEADLINE = 2**31 - 1
 def where(kind: str, api: str) -> tuple[str, str] | None:
     """API version and plural of a controller; None = it is not read."""
     return LOOKED_UP.get((kind, api.partition("/")[0]))
-
-
-def controller_of(raw: Json) -> tuple[str, str, str, str] | None:
-    """(kind, API version, name, uid) of an object's own controller."""
-    for ref in raw["metadata"].get("ownerReferences") or ():
-        if ref.get("controller"):
-            return ref["kind"], ref["apiVersion"], ref["name"], ref["uid"]
-    return None
 
 
 def owner_from(raw: Json, kind: str) -> Owner:
@@ -136,7 +129,7 @@ def owner_of(pod: WatchedPod, read: Read) -> Owner | None:
         if raw is None or raw["metadata"]["uid"] != uid:
             return owner
         owner = owner_from(raw, kind)
-        above = controller_of(raw) if kind == "ReplicaSet" else None
+        above = controller_of(raw["metadata"]) if kind == "ReplicaSet" else None
         if above is None or where(above[0], above[1]) is None:
             return owner
         step = above

@@ -86,6 +86,20 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(map(as_name, as_list(value)))
 
 
+def controller_of(meta: Json) -> tuple[str, str, str, str] | None:
+    """(kind, API version, name, uid) of an object's controller by its metadata, None = it has none.
+
+    Raises TypeError, also where one of them is missing.
+    """
+    for owner in as_objects(meta.get("ownerReferences")):
+        if as_flag(owner.get("controller")):
+            kind, api, name, uid = (
+                sys.intern(as_name(owner.get(key))) for key in ("kind", "apiVersion", "name", "uid")
+            )
+            return kind, api, name, uid
+    return None
+
+
 def as_moment(value: object) -> float | None:
     """A time of the API, None = absent. Raises TypeError, ValueError for anything else."""
     return timestamp(as_text(value))

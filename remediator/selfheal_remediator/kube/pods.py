@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfheal_remediator.kube.json_values import (
-    as_flag,
     as_moment,
     as_name,
     as_object,
     as_objects,
     as_text,
     as_whole,
+    controller_of,
     interned,
     names,
 )
@@ -84,14 +84,18 @@ class PodJson:
 
     def base(self) -> dict[str, Any]:
         """The fields of a PodBase."""
-        meta, owner = self.meta, self._controller()
+        meta = self.meta
+        kind, api, owner, owner_uid = controller_of(meta) or ("", "", "", "")
         return {
             "namespace": sys.intern(as_name(meta.get("namespace"))),
             "name": as_name(meta.get("name")),
             "uid": as_name(meta.get("uid")),
             "version": as_text(meta.get("resourceVersion")),
             "node": sys.intern(as_text(self.spec.get("nodeName"))),
-            **owner,
+            "owner_kind": kind,
+            "owner_name": owner,
+            "owner_uid": owner_uid,
+            "owner_api": api,
             "phase": sys.intern(as_text(self.status.get("phase")) or "Unknown"),
             "deletion": as_moment(meta.get("deletionTimestamp")),
             "finalizers": names(meta.get("finalizers")),
@@ -115,15 +119,6 @@ class PodJson:
     def annotated(self, key: str, value: str) -> bool:
         """Whether an annotation has this value."""
         return as_text(self.annotations.get(key)) == value
-
-    def _controller(self) -> dict[str, str]:
-        references = as_objects(self.meta.get("ownerReferences"))
-        owner = next((item for item in references if as_flag(item.get("controller"))), None)
-        keys = {"owner_kind": "kind", "owner_name": "name", "owner_uid": "uid"}
-        keys["owner_api"] = "apiVersion"
-        if owner is None:
-            return dict.fromkeys(keys, "")
-        return {name: sys.intern(as_name(owner.get(key))) for name, key in keys.items()}
 
 
 @dataclass(frozen=True, slots=True)

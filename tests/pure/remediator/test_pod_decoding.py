@@ -1,4 +1,4 @@
-"""A pod is read in one way, whoever needs it, and no field that is not of its type counts."""
+"""A pod is read in one way, whoever needs it, and a field that is not of its type is refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 from selfheal_remediator.failures import Malformed
 from selfheal_remediator.healing.pod_health import watched_from_json
+from selfheal_remediator.kube.budgets import budget_from_json
+from selfheal_remediator.kube.lease import lease_from_json
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.pods import PodBase, pod_from_json
-from tests.pure.remediator.api_objects import NODE, POD, T0, Json
+from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, T0, Json
 
 _PEERS = {
     "labelSelector": {
@@ -145,8 +147,14 @@ def _read(decode: Callable[[Json], Any], raw: Json) -> Any:
 
 @pytest.mark.parametrize(
     ("decode", "good"),
-    [(pod_from_json, _full()), (watched_from_json, _full()), (node_from_json, NODE)],
-    ids=["of a drain", "of a policy", "a node"],
+    [
+        (pod_from_json, _full()),
+        (watched_from_json, _full()),
+        (node_from_json, NODE),
+        (budget_from_json, BUDGET),
+        (lease_from_json, LEASE),
+    ],
+    ids=["a drain's pod", "a policy's pod", "a node", "a budget", "a Lease"],
 )
 def test_a_field_of_another_type_is_refused_unless_nobody_reads_it(
     decode: Callable[[Json], Any], good: Json
