@@ -1,4 +1,4 @@
-"""A pod is read in one way, whoever needs it, and a field that is not of its type is refused."""
+"""A field that is not of its type is refused, and a pod is read in one way, whoever needs it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.failures import Malformed
+from selfheal_remediator.healing.owners import GENERATION, REVISION, owner_of
 from selfheal_remediator.healing.pod_health import watched_from_json
 from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.lease import lease_from_json
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.pods import PodBase, pod_from_json
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, T0, Json
+from tests.pure.remediator.healing_world import watched
 
 _PEERS = {
     "labelSelector": {
@@ -108,6 +110,50 @@ def _full() -> Json:
     return copy.deepcopy(raw)
 
 
+_META = {"name": "o", "namespace": "d", "uid": "u", "generation": 2}
+
+
+def _owner(spec: Json, status: Json, annotation: str = "a") -> Json:
+    return {
+        "metadata": {**_META, "annotations": {annotation: "7"}},
+        "spec": {"replicas": 3, "minReadySeconds": 4, **spec},
+        "status": {"observedGeneration": 2, "updatedReplicas": 1, **status},
+    }
+
+
+#: A controller of each kind, in a rollout.
+OWNERS = {
+    "Deployment": _owner(
+        {"progressDeadlineSeconds": 600, "paused": True},
+        {
+            "replicas": 3,
+            "availableReplicas": 2,
+            "conditions": [{"type": "Progressing", "status": "True", "reason": "so"}],
+        },
+        REVISION,
+    ),
+    "StatefulSet": _owner(
+        {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}},
+        {"currentRevision": "a", "updateRevision": "b"},
+    ),
+    "DaemonSet": _owner(
+        {"updateStrategy": {"type": "RollingUpdate"}},
+        {"desiredNumberScheduled": 3, "updatedNumberScheduled": 1, "numberAvailable": 2},
+        GENERATION,
+    ),
+}
+
+
+def _owner_reader(kind: str) -> Callable[[Json], Any]:
+    """Reads a controller as it is looked up for a pod."""
+
+    def read(raw: Json) -> Any:
+        pod = watched("p", owner_kind=kind, owner_api="apps/v1", owner_name="o", owner_uid="u")
+        return owner_of(pod, lambda *_: raw)
+
+    return read
+
+
 #: One of each type that JSON has, empty and not.
 VALUES: tuple[Any, ...] = (
     *(0, 5, 1.5, True, False, "", "text", "5"),
@@ -153,8 +199,9 @@ def _read(decode: Callable[[Json], Any], raw: Json) -> Any:
         (node_from_json, NODE),
         (budget_from_json, BUDGET),
         (lease_from_json, LEASE),
+        *((_owner_reader(kind), raw) for kind, raw in OWNERS.items()),
     ],
-    ids=["a drain's pod", "a policy's pod", "a node", "a budget", "a Lease"],
+    ids=["a drain's pod", "a policy's pod", "a node", "a budget", "a Lease", *OWNERS],
 )
 def test_a_field_of_another_type_is_refused_unless_nobody_reads_it(
     decode: Callable[[Json], Any], good: Json
