@@ -341,7 +341,7 @@ def test_a_second_remediator_is_refused_and_a_second_pipeline_is_not(lab):
     ]
     release = ["tickets", str(CHART), "--namespace", NAMESPACE, "--values", str(lab.values)]
     lab.kube.helm("install", *release, *beside, "--wait", "--timeout", "4m")
-    lab.kube.helm("uninstall", "tickets", "--namespace", NAMESPACE, "--wait")
+    lab.kube.helm("uninstall", "tickets", "--namespace", NAMESPACE, "--wait=legacy")
     assert len(lab.pods("worker")) == 2
 
 
@@ -411,7 +411,9 @@ def _finds_no_room(pod: Object) -> bool:
 
 def test_an_uninstall_leaves_the_volume_and_nothing_else(lab):
     claim = f"data-{PREFIX}-rabbitmq-0"
-    lab.kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "4m")
+    lab.kube.helm(
+        "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait=legacy", "--timeout", "4m"
+    )
     kinds = (
         "deployments,statefulsets,jobs,services,secrets,configmaps,serviceaccounts,"
         "poddisruptionbudgets,persistentvolumeclaims,scaledobjects,triggerauthentications,"

@@ -109,7 +109,7 @@ def test_a_first_answer_takes_five_commands_at_most(shell):
         shell(install)
         said = shell(test)
     finally:
-        shell(f"helm uninstall {_NEW} --namespace {_NEW} --ignore-not-found --wait")
+        shell(f"helm uninstall {_NEW} --namespace {_NEW} --ignore-not-found")
         shell(f"kubectl delete namespace {_NEW} --ignore-not-found --timeout=120s")
     assert "Succeeded" in said
     assert "helm-test: Joy" in said

@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(unavailable: Callable[[str], None]) -> Iterator[Any]:
     """etcd, API server, controller-manager, scheduler, KWOK."""
     try:
-        with control_plane_only(CLUSTER, kwok_nodes=0) as running:
+        running = control_plane_only(CLUSTER, kwok_nodes=0)
+        running.down()  # of a run that was killed: it has objects
+        with running:
             yield running
     except (ClusterError, PartsError) as error:
         unavailable(f"no control plane: {error}")

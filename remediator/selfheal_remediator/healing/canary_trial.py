@@ -43,6 +43,7 @@ def canary_of(
     if len({one.node for one in group.alive}) < 2:
         return None  # what a restart shows on its own node says nothing about another
     cause = policy_state.observations[pod.uid].diagnosis.cause.value
+    policy_state.before_canary[group.key] = (now, frozenset(one.uid for one in group.pods))
     return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods))
 
 
@@ -54,7 +55,7 @@ def followed(
     if canary is None or group.key in policy_state.pending:
         return canary
     stays = waiting_pod(policy_state, canary)
-    new = fresh(group, canary)
+    new = fresh(policy_state, group, canary)
     old = [pod for pod in group.alive if pod not in new]
     length = trial(policy_state, group, canary, interval, now)
     limit = RESTART_LIMIT + length + _longest_start(group)
@@ -84,18 +85,19 @@ def waiting_pod(policy_state: PolicyState, canary: Canary | None) -> WatchedPod 
     return pod if pod is not None and pod.deletion is None and not pod.finished else None
 
 
-def fresh(group: Group, canary: Canary) -> list[WatchedPod]:
+def fresh(policy_state: PolicyState, group: Group, canary: Canary) -> list[WatchedPod]:
     """Pods made after the restart. One that somebody else deleted is replaced by such a pod too.
 
     The API server's clock made all their times; who decided the restart may have another one.
+    They are whole seconds: whoever decided it knows which pods of the same second existed then.
     """
-    since = canary.restarted - CLOCK_TOLERANCE
-    return [
-        pod
-        for pod in group.alive
-        if pod.uid != canary.pod
-        and (pod.created > canary.newest if canary.newest else pod.created >= since)
-    ]
+    decided, existed = policy_state.before_canary.get(group.key, (None, frozenset[str]()))
+    others = [pod for pod in group.alive if pod.uid != canary.pod]
+    if decided == canary.restarted:
+        return [pod for pod in others if pod.uid not in existed and pod.created >= canary.newest]
+    if canary.newest:
+        return [pod for pod in others if pod.created > canary.newest]
+    return [pod for pod in others if pod.created >= canary.restarted - CLOCK_TOLERANCE]
 
 
 def trial(
@@ -130,7 +132,7 @@ def held_back(
         return SkipReason("siblings", text)
     if waiting_pod(policy_state, canary) is not None:
         return None
-    old = [pod for pod in group.alive if pod not in fresh(group, canary)]
+    old = [pod for pod in group.alive if pod not in fresh(policy_state, group, canary)]
     length = trial(policy_state, group, canary, interval, now)
     if 2 * _steady(policy_state, old, length, now) >= len(group.alive):
         return None

@@ -111,25 +111,31 @@ def watched_from_json(raw: Json) -> WatchedPod:
             if (name := as_text(port.get("name")))
         },
         containers=(
-            *_containers(pod.status.get("initContainerStatuses"), pod.init_containers),
+            *_containers(pod.status.get("initContainerStatuses"), pod.init_containers, init=True),
             *_containers(pod.status.get("containerStatuses"), pod.containers),
         ),
         revision=sys.intern(as_text(pod.labels.get(REVISION_LABEL))),
     )
 
 
-def _containers(statuses: object, specs: Iterable[Json]) -> Iterable[Container]:
+def _containers(
+    statuses: object, specs: Iterable[Json], *, init: bool = False
+) -> Iterable[Container]:
     known = {as_name(spec.get("name")): spec for spec in specs}
     for status in as_objects(statuses):
         name = sys.intern(as_name(status.get("name")))
-        yield _container(name, status, known.get(name, {}))
+        spec = known.get(name, {})
+        ends = init and as_text(spec.get("restartPolicy")) != "Always"
+        yield _container(name, status, spec, ends=ends)
 
 
-def _container(name: str, status: Json, spec: Json) -> Container:
+def _container(name: str, status: Json, spec: Json, *, ends: bool) -> Container:
+    """ends: it is to end, and once it has done so its attempts before count for nothing."""
     state, before = as_object(status.get("state")), as_object(status.get("lastState"))
     waits = state.get("waiting") is not None  # the API writes `{}` when it knows no reason
     waiting, running = as_object(state.get("waiting")), as_object(state.get("running"))
     ended, ended_before = _ended(state), _ended(before)
+    worked = ends and ended is not None and ended.exit_code == 0
     last = ended or (ended_before if waits else None)
     limits = as_object(as_object(spec.get("resources")).get("limits"))
     probe, started = spec.get("startupProbe"), status.get("started")
@@ -144,7 +150,7 @@ def _container(name: str, status: Json, spec: Json) -> Container:
         startup_budget=0.0 if probe is None else _budget(as_object(probe)),
         memory_limit=as_text(limits.get("memory")),
         restarts=as_whole(status.get("restartCount")),
-        ran=_ran(ended, ended_before),
+        ran=None if worked else _ran(ended, ended_before),
     )
 
 
@@ -171,8 +177,7 @@ def _ended(state: Json) -> _Ended | None:
 
 
 def _ran(ended: _Ended | None, ended_before: _Ended | None) -> float | None:
-    """Seconds, between two times of one clock. An init container that has done its work counts
-    for nothing."""
+    """Seconds, between two times of one clock."""
     run = ended if ended and ended.exit_code else ended_before
     if run is None or run.begun is None or run.over is None:
         return None

@@ -108,6 +108,8 @@ class PolicyState:
     rollouts_reported: dict[str, str] = field(default_factory=dict)
     #: Since when each owner has had more pods than it wants.
     surplus_since: dict[str, float] = field(default_factory=dict)
+    #: When this process decided each owner's canary, and which pods (uids) existed then.
+    before_canary: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
     desired: int = 0
     healthy: int = 0
     status: Status | None = None
@@ -256,7 +258,7 @@ class PolicyState:
         """Forget owners that are gone, but for what the status must remember of them."""
         by_owner: tuple[dict[str, Any], ...] = (
             *(self.owner_healthy_since, self.reported, self.refusals),
-            *(self.rollouts_reported, self.surplus_since),
+            *(self.rollouts_reported, self.surplus_since, self.before_canary),
         )
         for known in by_owner:
             for key in known.keys() - self.groups.keys():

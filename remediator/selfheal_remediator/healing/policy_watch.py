@@ -42,19 +42,19 @@ class PolicyWatch:
         self._restarts, self._statuses = restarts, statuses
         self._gone, self._clock = gone, clock
         self._informers: list[Informer[Policy]] = []
-        #: Namespaces whose policies are not listed yet.
-        self._unlisted = 1
+        #: Namespaces whose policies are not listed yet; None = it was not started.
+        self._unlisted: set[str] | None = None
 
     @property
     def listed(self) -> bool:
         """Whether all policies are known that apply."""
-        return self._unlisted <= 0
+        return self._unlisted is not None and not self._unlisted
 
     def start(
         self, api: KubernetesApi, namespaces: Sequence[str], absent: Callable[[], None]
     ) -> None:
         """Begin to list and watch; absent: their type is not installed."""
-        self._unlisted = len(namespaces)
+        self._unlisted = set(namespaces)
         for namespace in namespaces:
             informer: Informer[Policy] = Informer(
                 WhenInstalled(api.policies(namespace), absent),
@@ -64,7 +64,7 @@ class PolicyWatch:
                 threading.Event(),
                 thread="policies",
                 what="policies",
-                on_sync=self._received_all,
+                on_sync=partial(self._received_all, namespace),
             )
             self._informers.append(informer)
             informer.start()
@@ -80,13 +80,15 @@ class PolicyWatch:
     def _received(self, change: Change[Policy]) -> None:
         self._term.post(partial(self.changed, change))
 
-    def _received_all(self) -> None:
-        self._term.post(self._listed)
+    def _received_all(self, namespace: str) -> None:
+        self._term.post(partial(self._listed, namespace))
 
     # -- on the main thread -------------------------------------------------------------
 
-    def _listed(self) -> None:
-        self._unlisted -= 1
+    def _listed(self, namespace: str) -> None:
+        """All of the namespace's policies were read: each time that its watch begins again."""
+        if self._unlisted is not None:
+            self._unlisted.discard(namespace)
 
     def changed(self, change: Change[Policy]) -> None:
         """A policy is new, changed or gone."""

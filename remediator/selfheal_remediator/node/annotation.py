@@ -7,7 +7,7 @@ read is never overwritten: the node is left alone and this is reported.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
@@ -149,6 +149,7 @@ class State:
 
 
 _ADAPTER = TypeAdapter(State)
+_NAMES = frozenset(_name(field.name) for field in fields(State))
 
 
 class Unreadable(ValueError):
@@ -164,8 +165,10 @@ def parse_state(text: str) -> State:
     if not isinstance(raw, dict) or raw.get("v") != SCHEMA_VERSION:
         version = raw.get("v") if isinstance(raw, dict) else None
         raise Unreadable(f"schema version {version!r}, this version reads {SCHEMA_VERSION}")
+    # Other fields are ignored here: pydantic refuses an object with a name that is no valid text.
+    known = {name: value for name, value in raw.items() if name in _NAMES}
     try:
-        return _ADAPTER.validate_python(raw)
+        return _ADAPTER.validate_python(known)
     except ValidationError as error:
         raise Unreadable(_problem(error)) from error
 

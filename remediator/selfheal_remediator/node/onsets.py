@@ -42,7 +42,8 @@ class Moments:
     def add(self, moment: float) -> None:
         """One more."""
         insort(self.ordered, moment)
-        self._new.append(moment)
+        if len(self._new) <= FEW:  # more are not searched one by one
+            self._new.append(moment)
 
     def remove(self, moment: float) -> None:
         """One less; it is there."""

@@ -89,6 +89,9 @@ class Waves:
         """Look which waves there are now; returns whether that has changed."""
         signal = self.config.signal
         before = dict(self.suspects)
+        # Also of what is not searched now: a detector that flaps adds onsets without end.
+        for key in list(self._onsets):
+            self._drop_onsets(key, now)
         if not signal.enabled:
             self.suspects.clear()
         else:
@@ -96,21 +99,19 @@ class Waves:
                 del self.suspects[key]
                 self._onsets.pop(key, None)
             for key in self._onsets.keys() - self.suspects.keys():
-                began = self._wave(key, now)
+                began = self._onsets[key].wave(self._wave_limit())
                 if began is not None:
                     self.suspects[key] = began
         return before != self.suspects
 
-    def _wave(self, key: Key, now: float) -> float | None:
-        """When the key's wave began. While its node is bad no onset is over, however long ago it
-        was: who leads from now on has seen or finds what was suspect to its predecessor, too.
+    def _drop_onsets(self, key: Key, now: float) -> None:
+        """Those that are over. While its node is bad none is, however long ago it was: who leads
+        from now on has seen or finds what was suspect to its predecessor, too.
         """
         of_key = self._onsets[key]
         of_key.drop(now, self._bad.get(key, frozenset()))
         if not of_key or key[0] in self.trusted:
             del self._onsets[key]
-            return None
-        return of_key.wave(self._wave_limit())
 
     def _wave_is_over(self, key: Key) -> bool:
         """So few nodes still say it that it can be trusted again, or an administrator trusts it."""

@@ -86,7 +86,9 @@ def chart_cluster(unavailable: Callable[[str], None]) -> Iterator[Cluster]:
     """A control plane with KEDA's types and two nodes whose pods are ready at once."""
     try:
         crds = ensure(["keda-config"])["keda-config"] / "crd" / "bases"
-        with control_plane_only("chart-tests", kwok_nodes=0) as cluster:
+        cluster = control_plane_only("chart-tests", kwok_nodes=0)
+        cluster.down()  # of a run that was killed: it has objects
+        with cluster:
             for name in ("node-a", "node-b"):
                 node = kwok.node(name)
                 node["spec"].pop("taints", None)
@@ -110,7 +112,7 @@ def site(chart_cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
     for release in json.loads(site.helm("list", "-n", site.namespace, "-o", "json")):
         # Its own namespace for the detector must be gone before another release makes it again.
         # No kubelet runs the Job of the hook here.
-        site.helm("uninstall", release["name"], "-n", site.namespace, "--wait", "--no-hooks")
+        site.helm("uninstall", release["name"], "-n", site.namespace, "--wait=legacy", "--no-hooks")
 
 
 _numbers = itertools.count(1)

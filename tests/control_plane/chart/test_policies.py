@@ -152,7 +152,13 @@ def test_an_uninstall_takes_the_release_s_policies_and_hangs_on_nothing(
     }
     site.cluster.kubectl("create", "-f", "-", input=json.dumps(other))
     site.helm(
-        "uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait", "--timeout=60s"
+        "uninstall",
+        "selfheal",
+        "--no-hooks",
+        "-n",
+        site.namespace,
+        "--wait=legacy",
+        "--timeout=60s",
     )
     assert _policies(site).keys() == {"another"}
     # Nobody is left who could take a finalizer away; the type and its objects go nevertheless.

@@ -99,7 +99,7 @@ def test_the_whole_of_it_comes_and_goes(site: Site) -> None:
     )["items"]
     assert detector["status"]["numberReady"] == 2
     first = site.password()
-    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait")
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait=legacy")
     kinds = "all,pdb,pvc,secret,configmap,sa,role,rolebinding,scaledobject,triggerauthentication"
     left = {f"{o['kind']}/{o['metadata']['name']}" for o in site.get(kinds)}
     left -= {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
@@ -180,7 +180,7 @@ def test_whoever_has_a_namespace_alone_installs_workers_in_it(
     bundled = ("--set=rabbitmq.enabled=true", "--set=broker.host=", "--set=broker.existingSecret=")
     site.helm("upgrade", "selfheal", str(CHART), *case, *bundled, BY_HAND, "--wait")
     assert "rabbitmq" in site.pods().values()
-    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, *admin, "--wait")
+    site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, *admin, "--wait=legacy")
     assert site.pods() == {}
 
 
@@ -219,7 +219,7 @@ def test_one_that_is_there_is_used(site: Site) -> None:
         for command in ("install", "upgrade"):
             theirs = "--set=nodeProblemDetector.createNamespace=false"
             site.apply(command, theirs, detector=True)
-        site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait")
+        site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace, "--wait=legacy")
     finally:
         site.cluster.kubectl("delete", "namespace", namespace)
 

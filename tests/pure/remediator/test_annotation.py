@@ -75,6 +75,14 @@ def test_what_cannot_be_read_says_why(text: str, message: str) -> None:
         parse_state(text)
 
 
+@pytest.mark.parametrize("name", ["later", "", "first_seen", "bootId", "\\ud800", "a\\udfff"])
+@pytest.mark.parametrize("value", ["1", "null", '"x"', "[]", '"\\ud800"'])
+def test_fields_of_others_are_ignored(name: str, value: str) -> None:
+    """Whatever they are called: a node's annotation may be written by its kubelet."""
+    text = f'{{"v":1,"phase":"seen","{name}":{value}}}'
+    assert parse_state(text) == State(Phase.SEEN)
+
+
 @given(st.integers(0, 1024), st.integers(1, 20))
 def test_a_long_reason_does_not_drop_the_flap_count(length: int, count: int) -> None:
     cordons = tuple(range(1_700_000_000, 1_700_000_000 + count))

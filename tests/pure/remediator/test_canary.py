@@ -11,7 +11,7 @@ import pytest
 
 from selfheal_remediator.healing.canary import Canary, Outcome
 from selfheal_remediator.healing.plan import Notice, Owner
-from selfheal_remediator.healing.pod_health import Container
+from selfheal_remediator.healing.pod_health import Container, WatchedPod
 from selfheal_remediator.healing.policy import Record, State, kept, policy_from_json
 from selfheal_remediator.healing.policy_metrics import policy_values
 from selfheal_remediator.kube.informer import Change
@@ -104,6 +104,29 @@ def test_one_restart_that_helps_is_followed_by_the_others(kind: str, spec: dict[
     assert story.state is State.HEALTHY
     story.run(300)
     assert story.canary is None  # ten minutes of health: the next one is another matter
+
+
+@pytest.mark.parametrize("cure", [True, False])
+def test_a_replacement_made_in_the_same_second_as_another_pod_is_recognized(
+    monkeypatch: pytest.MonkeyPatch, cure: bool
+) -> None:
+    """The API server's times of creation are whole seconds: here all are the same."""
+    change = World._change
+
+    def made_at_once(made: World, pod: WatchedPod) -> None:
+        change(made, replace(pod, created=NOW))
+
+    monkeypatch.setattr(World, "_change", made_at_once)
+    story = Story()
+    story.cure = cure
+    story.sicken()
+    while not story.evicted:
+        story.run(1)
+    story.run(400)
+    canary = story.canary
+    assert canary is not None
+    assert (story.evicted > 1) is cure
+    assert canary.outcome is (Outcome.PASSED if cure else Outcome.FAILED)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -74,6 +74,31 @@ def test_how_long_the_last_run_was(state: Any, before: Any, ran: float | None) -
 
 
 @pytest.mark.parametrize(
+    ("policy", "state", "before", "ran"),
+    [
+        (None, _ended(0, 9), _ended(1, 7), None),  # it has done its work, at its second attempt
+        (None, _ended(0, 9), _ended(0, 7), None),
+        (None, _ended(1, 9), _ended(1, 7), 9.0),
+        (None, {"waiting": {"reason": "CrashLoopBackOff"}}, _ended(1, 7), 7.0),
+        (None, RUNNING, _ended(1, 7), 7.0),
+        ("Always", RUNNING, _ended(1, 7), 7.0),  # a sidecar is to run on
+        ("Always", _ended(0, 9), _ended(1, 7), 7.0),
+    ],
+)
+def test_an_init_container_that_has_done_its_work_lengthens_no_trial(
+    policy: str | None, state: Any, before: Any, ran: float | None
+) -> None:
+    status = {"name": "init", "restartCount": 1, "state": state, "lastState": before}
+    raw = {
+        "metadata": {"namespace": "ns", "name": "a", "uid": "a"},
+        "spec": {"initContainers": [{"name": "init", "restartPolicy": policy}]},
+        "status": {"initContainerStatuses": [status]},
+    }
+    [container] = watched_from_json(raw).containers
+    assert container.ran == ran
+
+
+@pytest.mark.parametrize(
     ("ready", "restarts", "interrupted"),
     [(True, (1, 0), False), (True, (2, 0), True), (True, (1, 1), True), (False, (1, 0), True)],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, field
 
 import pytest
@@ -121,3 +122,25 @@ def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
         planner._waves.update(NOW + 1 + number * spread)
     assert bool(planner.suspects) is (amount == "1%" and spread <= 1.0)
     assert sum(searched) <= 100 * total
+
+
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -> None:
+    """Also while waves are not searched: by the configuration, or as there is one already."""
+    planner = Planner(config(signal={"enabled": suspected}), OWNER, 0.0)
+    sizes = []
+    for number in range(20):
+        good = node(f"n{number}", condition("False"))
+        planner.apply(Change(good.name, None, good), NOW)
+    for number in range(20):
+        bad = node(f"n{number}", condition("True"))
+        planner.apply(Change(bad.name, None, bad), NOW + 1)
+    for minute in range(600):
+        now = NOW + 60.0 * minute
+        for status in ("False", "True"):
+            flapping = node("n0", condition(status))
+            planner.apply(Change(flapping.name, None, flapping), now)
+        planner._waves.update(now)
+        assert bool(planner.suspects) is suspected
+        sizes.append(len(pickle.dumps(planner._waves._onsets)))
+    assert sizes[-1] <= sizes[99]
