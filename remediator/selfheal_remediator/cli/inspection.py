@@ -26,7 +26,8 @@ from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
-from selfheal_remediator.kube.objects import Node, Pod
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state

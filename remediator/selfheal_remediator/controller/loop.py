@@ -138,7 +138,7 @@ class Remediator:
         """Work until `stop` is called, then let go of the Lease."""
         parts = self.parts
         parts.events.start()
-        parts.nodes.start(self._stop)
+        parts.nodes.informer.start()
         self.leader.start()
         wake = self.clock()
         while not self._stop.is_set():
@@ -148,7 +148,7 @@ class Remediator:
         self.leader.close()
         self.healer.end()
         self.draining.end_all()
-        parts.nodes.close()
+        parts.nodes.informer.end_watch()
         parts.events.close(2.0)
 
     # -- called in other threads -----------------------------------------------------------

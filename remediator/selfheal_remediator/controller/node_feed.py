@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import attrgetter
 
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.controller.mode import Mode
@@ -18,11 +18,10 @@ from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.runner import Healer
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.informer import WATCH_LOST, Change, Reflector
+from selfheal_remediator.kube.informer import WATCH_LOST, Change, Informer
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.node.planner import Planner
-from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
 
 log = logging.getLogger(__name__)
@@ -45,9 +44,16 @@ class NodeFeed:
     ) -> None:
         self._planner, self._writer, self._healer, self._mode = planner, writer, healer, mode
         self._post, self._metrics, self._clock = post, metrics, clock
-        self._source = api.nodes()
-        self.reflector = Reflector(
-            self._source, node_from_json, _name, self.changed, self.listed, self.failed, stop
+        self.informer: Informer[Node] = Informer(
+            api.nodes(),
+            node_from_json,
+            attrgetter("name"),
+            self.changed,
+            stop,
+            thread="nodes",
+            what="nodes",
+            on_sync=self.listed,
+            on_failure=self.failed,
         )
         #: Whether all nodes were listed in this term of leadership, and whether ever.
         self.synced = False
@@ -55,17 +61,9 @@ class NodeFeed:
         #: The request for a list of nodes that has to be answered before anything is done.
         self._list_wanted = 0
 
-    def start(self, stop: threading.Event) -> None:
-        """Begin to watch, in a thread of its own."""
-        supervision.start("nodes", self.reflector.run, stop)
-
-    def close(self) -> None:
-        """End the request under way."""
-        self._source.close()
-
     def age(self) -> float:
         """Seconds since the watch's last sign of life."""
-        return time.monotonic() - self.reflector.last_contact
+        return self.informer.silent_for
 
     def silent(self) -> str:
         """Why what is known of nodes cannot be gone by, empty = it can."""
@@ -76,15 +74,7 @@ class NodeFeed:
         """What a predecessor did a moment ago may not have come by the watch yet, and the limits
         have to count it: all nodes are read again before anything is done."""
         self.synced = False
-        self._list_wanted = self.reflector.ask_relist()
-
-    def end_stale_watch(self) -> bool:
-        """While a list is wanted, end the watch under way (it may have begun only just now);
-        returns whether one was wanted."""
-        if not self.reflector.relist_pending:
-            return False
-        self._source.close()
-        return True
+        self._list_wanted = self.informer.ask_relist()
 
     # -- in the thread `nodes` -----------------------------------------------------------
 
@@ -92,25 +82,23 @@ class NodeFeed:
         """A node changed."""
         self._post(partial(self.node_changed, change, self._unread()))
 
-    def failed(self, failure: ApiFailure) -> None:
+    def failed(self, _failure: ApiFailure) -> None:
         """Nodes, or one of them, cannot be read."""
-        log.warning("nodes: %s", failure)
         self._post(partial(self._planner.leave_out, self._unread()))
 
     def listed(self) -> None:
         """All nodes were read."""
-        reflector = self.reflector
         self._post(partial(self._planner.leave_out, self._unread()))
-        nodes = tuple(reflector.items.values())
-        self._post(partial(self._went_back, nodes, reflector.last_list.version))
-        self._post(partial(self.all_known, reflector.last_list.answers))
+        nodes, last = tuple(self.informer.items.values()), self.informer.last_list
+        self._post(partial(self._went_back, nodes, last.version))
+        self._post(partial(self.all_known, last.answers))
 
     def _unread(self) -> int:
         """How many nodes cannot be read and are not known from before."""
-        unread = self.reflector.unread
+        unread = self.informer.unread
         if not unread:
             return 0
-        known = {node.uid for node in self.reflector.items.values()}
+        known = {node.uid for node in self.informer.items.values()}
         return len(unread) - len(unread.uids & known)
 
     # -- in the main thread --------------------------------------------------------------
@@ -152,7 +140,3 @@ def warn_of_unknown_conditions(planner: Planner, config: Config) -> None:
             ", ".join(missing),
             ", ".join(sorted(known)),
         )
-
-
-def _name(node: Node) -> str:
-    return node.name

@@ -32,7 +32,7 @@ class Tick:
         leading, silent = parts.authority.leading, parts.nodes.silent()
         if leading and silent:
             self._leader.give_up(silent)  # another replica may hear the nodes
-        if leading and parts.nodes.end_stale_watch():
+        if leading and parts.nodes.informer.end_stale_watch():
             return now + END_WATCH_AGAIN
         if not (leading and parts.nodes.synced):
             parts.publisher.publish(now, {})

@@ -15,7 +15,8 @@ from datetime import datetime
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each, moment
-from selfheal_remediator.kube.objects import Json, as_name, as_text
+from selfheal_remediator.kube.json_values import as_name, as_text
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 
 log = logging.getLogger(__name__)

@@ -6,20 +6,16 @@ itself runs in the thread `budgets` and posts what it hears.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 
 from selfheal_remediator.drain.running import RunningDrain
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget, budget_from_json
-from selfheal_remediator.kube.client import Collection, KubernetesApi
-from selfheal_remediator.kube.informer import Change, Reflector
-from selfheal_remediator.threads import supervision
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Change, Informer
 from selfheal_remediator.threads.pool import Post
-
-log = logging.getLogger(__name__)
 
 #: So long (seconds) after the last drain needed it the watch ends.
 BUDGETS_KEPT = 60.0
@@ -37,8 +33,7 @@ class BudgetWatch:
     ) -> None:
         self._api, self._post, self._running, self._clock = api, post, running, clock
         self._known: dict[str, Budget] = {}
-        self._stop: threading.Event | None = None
-        self._source: Collection | None = None
+        self._informer: Informer[Budget] | None = None
         self._unused_since: float | None = None
 
     def begin(self, run: RunningDrain) -> None:
@@ -48,20 +43,19 @@ class BudgetWatch:
 
     def need(self) -> None:
         """A budget refused an eviction: watch them all, if that is not done yet."""
-        if self._stop is not None:
+        if self._informer is not None:
             return
-        stop = self._stop = threading.Event()
-        self._source = self._api.budgets()
-        reflector: Reflector[Budget] = Reflector(
-            self._source,
+        stop = threading.Event()
+        self._informer = Informer(
+            self._api.budgets(),
             budget_from_json,
-            _budget_id,
+            attrgetter("id"),
             partial(self._heard, stop),
-            _listed,
-            _failed,
             stop,
+            thread="budgets",
+            what="PodDisruptionBudgets",
         )
-        supervision.start("budgets", reflector.run, stop)
+        self._informer.start()
 
     def _heard(self, stop: threading.Event, change: Change[Budget]) -> None:
         """In the thread of the watch."""
@@ -69,7 +63,7 @@ class BudgetWatch:
 
     def _changed(self, stop: threading.Event, change: Change[Budget]) -> None:
         budget = change.new or change.old
-        if budget is None or self._stop is not stop:
+        if budget is None or stop.is_set():
             return  # of a watch that was ended: a later one may already have reported more
         if change.new is None:
             self._known.pop(budget.uid, None)
@@ -81,7 +75,7 @@ class BudgetWatch:
 
     def end_unused(self, now: float) -> None:
         """End the watch once no drain has needed it for a while."""
-        if self._stop is None:
+        if self._informer is None:
             return
         if any(not run.drain.after or run.drain.evictions for run in self._running.values()):
             self._unused_since = None
@@ -92,22 +86,9 @@ class BudgetWatch:
 
     def end(self) -> None:
         """No drain believes what it heard of budgets: nobody would tell that one is gone."""
-        if self._stop is not None and self._source is not None:
-            self._stop.set()
-            self._source.close()
-        self._stop = self._source = self._unused_since = None
+        if self._informer is not None:
+            self._informer.end()
+        self._informer = self._unused_since = None
         self._known.clear()
         for run in self._running.values():
             run.drain.budgets.known.clear()
-
-
-def _budget_id(budget: Budget) -> str:
-    return budget.id
-
-
-def _listed() -> None:
-    """Each budget was posted already."""
-
-
-def _failed(failure: ApiFailure) -> None:
-    log.warning("PodDisruptionBudgets: %s", failure)

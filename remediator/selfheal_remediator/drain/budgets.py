@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from selfheal_remediator.drain.eviction import Eviction, Step
 from selfheal_remediator.kube.budgets import Budget
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 
 
 @dataclass(slots=True)

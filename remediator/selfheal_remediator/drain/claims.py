@@ -11,8 +11,10 @@ from selfheal_remediator.drain.lookups import Answer, Question, Subject
 from selfheal_remediator.failures import ApiFailure, Json, Malformed
 from selfheal_remediator.kube.client import Collection, KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
-from selfheal_remediator.kube.objects import Node, Pod, as_name
+from selfheal_remediator.kube.json_values import as_name
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.placement import Terms
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import understood
 
 log = logging.getLogger(__name__)

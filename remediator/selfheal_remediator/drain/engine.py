@@ -21,7 +21,7 @@ from selfheal_remediator.drain.pods import NodePods
 from selfheal_remediator.drain.returns import Returns
 from selfheal_remediator.drain.standstill import Standstill
 from selfheal_remediator.kube.budgets import Budget
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult
 from selfheal_remediator.moments import earliest
 

@@ -12,7 +12,7 @@ from enum import Enum
 from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.drain.filters import Sorting
 from selfheal_remediator.kube.deletion_check import DeletionCheck
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 
 #: Seconds of the slow retry: first, and longest. Budgets wake a pod up long before.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from selfheal_remediator.config import Drain
-from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.placement import Terms
+from selfheal_remediator.kube.pods import Pod
 
 #: PriorityClasses at or above this value are reserved for the system.
 SYSTEM_PRIORITY = 2_000_000_000

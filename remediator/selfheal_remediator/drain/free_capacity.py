@@ -28,7 +28,8 @@ from selfheal_remediator.drain.topology import Population
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
-from selfheal_remediator.kube.objects import Node, Pod, pod_from_json
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.pods import Pod, pod_from_json
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.drain.topology import Population, Resident, selects, tolerates
-from selfheal_remediator.kube.objects import Capacity, Node, Pod
+from selfheal_remediator.kube.objects import Capacity, Node
 from selfheal_remediator.kube.placement import Terms, ports_clash, terms_match
+from selfheal_remediator.kube.pods import Pod
 
 #: Labels and taints by which a cluster shows that nodes are made when pods need them.
 _AUTOSCALER_LABELS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")

@@ -13,8 +13,8 @@ from enum import Enum
 
 from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.drain.filters import Surroundings, of_daemon_set
-from selfheal_remediator.kube.objects import Pod
 from selfheal_remediator.kube.placement import Terms
+from selfheal_remediator.kube.pods import Pod
 
 #: Seconds until a read that failed is tried again: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0

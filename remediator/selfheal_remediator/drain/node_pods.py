@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from selfheal_remediator.failures import ApiFailure, Json, Malformed
 from selfheal_remediator.kube.decoding import Unread, moment_at
-from selfheal_remediator.kube.objects import Capacity, Pod, pod_from_json
+from selfheal_remediator.kube.objects import Capacity
+from selfheal_remediator.kube.pods import Pod, pod_from_json
 
 
 def node_pod_from_json(raw: Json) -> Pod:

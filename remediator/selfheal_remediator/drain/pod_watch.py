@@ -6,10 +6,10 @@ PodNews is what it posts to the main thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
@@ -17,14 +17,11 @@ from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.preflight import Departure, Preflight
 from selfheal_remediator.drain.returns import CLOCK_TOLERANCE
 from selfheal_remediator.drain.running import Callbacks, RunningDrain
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import Collection
-from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent
-from selfheal_remediator.kube.objects import Json, Pod
-from selfheal_remediator.threads import supervision
+from selfheal_remediator.kube.informer import Change, Informer, WatchEvent
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.threads.pool import Post
-
-log = logging.getLogger(__name__)
 
 
 class PodNews:
@@ -66,7 +63,7 @@ def _was_there(pod: Pod, drain: NodeDrain) -> bool:
 
 
 class PodWatch:
-    """See the module. `confirm`, `pending` and `close` are for the main thread."""
+    """See the module. `informer` is for the main thread, all else runs in its thread."""
 
     def __init__(
         self,
@@ -77,41 +74,20 @@ class PodWatch:
         news: PodNews,
         post: Post,
     ) -> None:
-        self._pods, self._departure, self._drain = pods, departure, drain
+        self._departure, self._drain = departure, drain
         self._preflight, self._news, self._post = preflight, news, post
         self._source = _CachedFirst(pods)
-        self._reflector: Reflector[Pod] = Reflector(
+        self.informer: Informer[Pod] = Informer(
             self._source,
             node_pod_from_json,
-            _pod_id,
+            attrgetter("id"),
             self._changed,
-            self._synced,
-            self._failed,
             departure.stop,
+            thread="pods",
+            name=f"pods-{departure.node}",
+            what=f"pods of {departure.node}",
+            on_sync=self._synced,
         )
-
-    def start(self) -> None:
-        """Begin, in a thread of its own."""
-        name = f"pods-{self._departure.node}"
-        supervision.start("pods", self._reflector.run, self._departure.stop, name=name)
-
-    def confirm(self) -> None:
-        """Have the pods listed from the server itself.
-
-        A lagging cache shows a node without the pods that were bound to it last, or empty.
-        """
-        self._reflector.ask_relist()
-
-    @property
-    def pending(self) -> bool:
-        """Whether a list was asked for and has not begun."""
-        return self._reflector.relist_pending
-
-    def end_watch(self) -> None:
-        """End the watch under way, if it has begun: a pending list is read then."""
-        self._pods.close()
-
-    # -- in the thread ------------------------------------------------------------------
 
     def _changed(self, change: Change[Pod]) -> None:
         listed = self._source.listing and not self._source.cached
@@ -122,17 +98,10 @@ class PodWatch:
         if self._drain.synced:
             self._post(partial(self._news.listed_again, sure=sure))
             return
-        pods = list(self._reflector.items.values())
+        pods = list(self.informer.items.values())
         around = self._preflight.surroundings(self._departure, pods)
         crowded = self._preflight.no_room(self._departure, pods, around)
         self._post(partial(self._news.known, around, crowded, sure=sure))
-
-    def _failed(self, failure: ApiFailure) -> None:
-        log.warning("pods of %s: %s", self._departure.node, failure)
-
-
-def _pod_id(pod: Pod) -> str:
-    return pod.id
 
 
 class _CachedFirst:
@@ -151,3 +120,6 @@ class _CachedFirst:
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
         self.listing = False
         return self._pods.watch(version, stop)
+
+    def close(self) -> None:
+        self._pods.close()

@@ -9,7 +9,7 @@ from selfheal_remediator.drain.eviction import Eviction
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, sort_pod
 from selfheal_remediator.drain.lookups import Question, questions
 from selfheal_remediator.drain.returns import Returns
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 
 
 @dataclass(slots=True)

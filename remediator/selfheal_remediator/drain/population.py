@@ -9,8 +9,10 @@ from selfheal_remediator.drain.topology import Population, Resident
 from selfheal_remediator.failures import ApiFailure, Json, Malformed
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, decode_each
-from selfheal_remediator.kube.objects import Node, Pod, as_name, as_text, pod_from_json
+from selfheal_remediator.kube.json_values import as_name, as_text
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.placement import Expression, Peers
+from selfheal_remediator.kube.pods import Pod, pod_from_json
 from selfheal_remediator.kube.responses import understood
 
 log = logging.getLogger(__name__)

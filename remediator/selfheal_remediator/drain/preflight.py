@@ -19,7 +19,8 @@ from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.running import Instructions
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import Node, Pod
+from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.pods import Pod
 
 log = logging.getLogger(__name__)
 

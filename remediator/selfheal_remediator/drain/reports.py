@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from selfheal_remediator.drain.blockers import describe
 from selfheal_remediator.drain.engine import NodeDrain
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 
 #: What blocks is reported so long (seconds) after it began, and then at most so often.
 BLOCKED_FIRST = 1.0

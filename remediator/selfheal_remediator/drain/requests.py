@@ -18,7 +18,8 @@ from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import Json, Node, Pod, node_from_json
+from selfheal_remediator.kube.objects import Json, Node, node_from_json
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome, classify_eviction
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.threads import supervision

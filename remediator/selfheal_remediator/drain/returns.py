@@ -11,7 +11,7 @@ import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 
 #: How often an owner may put its pods on a cordoned node again before they are left there.
 MAX_RETURNS = 3

@@ -19,6 +19,8 @@ from selfheal_remediator.drain.requests import Requests
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Informer
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock, time_left
@@ -43,7 +45,7 @@ class Draining:
     ) -> None:
         self._api, self._post, self._callbacks, self._clock = api, post, callbacks, clock
         self.running: dict[str, RunningDrain] = {}
-        self._watches: dict[str, PodWatch] = {}
+        self._watches: dict[str, Informer[Pod]] = {}
         #: Grows with every drain that begins or ends.
         self.revision = 0
         self._instructions = Instructions(config)
@@ -105,8 +107,8 @@ class Draining:
         news = PodNews(run, self.preflight, self._callbacks)
         pods = self._api.pods_of(drain.node)
         watch = PodWatch(pods, departure, drain, self.preflight, news, self._post)
-        self._watches[drain.uid] = watch
-        watch.start()
+        self._watches[drain.uid] = watch.informer
+        watch.informer.start()
 
     def watch_on(self, uid: str) -> None:
         """The node was drained: keep watching for pods that return."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from selfheal_remediator.kube.objects import Node, Pod, Taint
+from selfheal_remediator.kube.objects import Node, Taint
 from selfheal_remediator.kube.placement import (
     HOSTNAME,
     NamespaceLabels,
@@ -23,6 +23,7 @@ from selfheal_remediator.kube.placement import (
     only_names,
     terms_match,
 )
+from selfheal_remediator.kube.pods import Pod
 
 _CORDON = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 #: What decides which nodes count for a constraint: it, and what its pod selects and tolerates.

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from selfheal_remediator.drain.engine import Actions
-from selfheal_remediator.drain.pod_watch import PodWatch
 from selfheal_remediator.drain.reports import Report
 from selfheal_remediator.drain.requests import Requests
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+from selfheal_remediator.kube.informer import Informer
+from selfheal_remediator.kube.pods import Pod
 
 #: A drain without news is still evaluated this often, as a fallback.
 LOOK_AGAIN = 10.0
@@ -34,7 +35,7 @@ class Turn:
         self._instructions, self._requests = instructions, requests
         self._callbacks, self._clock = callbacks, clock
 
-    def take(self, run: RunningDrain, watch: PodWatch | None, now: float) -> None:
+    def take(self, run: RunningDrain, watch: Informer[Pod] | None, now: float) -> None:
         """Do what the drain calls for; watch: of its pods."""
         run.news = False
         stopped = self._instructions.stopped or run.paused_since is not None
@@ -62,7 +63,7 @@ class Turn:
         """Whether a dry run has tried all that it can."""
         return self._instructions.config.dry_run and not actions.look_up and run.tried_all
 
-    def _end(self, run: RunningDrain, watch: PodWatch | None) -> None:
+    def _end(self, run: RunningDrain, watch: Informer[Pod] | None) -> None:
         """Nothing is left to go: that is written down once it is confirmed."""
         if run.confirmation.given:
             run.ended = True
@@ -72,9 +73,8 @@ class Turn:
             return
         if not run.confirmation.asked:
             run.confirmation.asked = True
-            watch.confirm()
-        if watch.pending:
-            watch.end_watch()  # it may have begun only just now
+            watch.ask_relist()
+        watch.end_stale_watch()
 
     def _carry_out(self, run: RunningDrain, actions: Actions) -> None:
         check = run.check
@@ -115,7 +115,7 @@ class Turn:
     # -- when again ---------------------------------------------------------------------
 
     def _awaited(
-        self, run: RunningDrain, watch: PodWatch | None, actions: Actions, now: float
+        self, run: RunningDrain, watch: Informer[Pod] | None, actions: Actions, now: float
     ) -> Iterator[float]:
         """When to evaluate again for what the drain waits for."""
         if actions.new_wave is not None and not run.check.under_way:
@@ -123,7 +123,7 @@ class Turn:
         if actions.done:
             yield now + BUSY_AGAIN
         if run.confirmation.awaited:
-            pending = watch is not None and watch.pending
+            pending = watch is not None and watch.relist_pending
             yield now + (BUSY_AGAIN if pending else CONFIRM_AGAIN)
 
     def _note_progress(self, run: RunningDrain, now: float) -> list[float]:

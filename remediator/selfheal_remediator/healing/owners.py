@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import WatchedPod
+from selfheal_remediator.kube.json_values import (
+    as_flag,
+    as_name,
+    as_object,
+    as_objects,
+    as_text,
+    as_whole,
+    controller_of,
+)
 from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.responses import understood
 
 #: Reads a controller by namespace, API version, plural and name; None = it is gone.
 Read = Callable[[str, str, str, str], Json | None]
@@ -31,26 +41,20 @@ def where(kind: str, api: str) -> tuple[str, str] | None:
     return LOOKED_UP.get((kind, api.partition("/")[0]))
 
 
-def controller_of(raw: Json) -> tuple[str, str, str, str] | None:
-    """(kind, API version, name, uid) of an object's own controller."""
-    for ref in raw["metadata"].get("ownerReferences") or ():
-        if ref.get("controller"):
-            return ref["kind"], ref["apiVersion"], ref["name"], ref["uid"]
-    return None
-
-
 def owner_from(raw: Json, kind: str) -> Owner:
-    """The owner from its JSON."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    name = meta["name"]
-    owner = Owner(meta["uid"], kind, name, "apps/v1", spec.get("replicas", 1))
+    """The owner from its JSON. Raises TypeError, KeyError."""
+    meta = as_object(raw["metadata"])
+    spec, status = as_object(raw.get("spec")), as_object(raw.get("status"))
+    name, replicas = as_name(meta.get("name")), spec.get("replicas")
+    wanted = 1 if replicas is None else as_whole(replicas)
+    owner = Owner(as_name(meta.get("uid")), kind, name, "apps/v1", wanted)
     if kind == "Deployment":
         owner = _deployment(owner, meta, spec, status)
     elif kind == "StatefulSet":
         owner = _stateful_set(owner, spec, status)
     elif kind == "DaemonSet":
         owner = _daemon_set(owner, meta, spec, status)
-    if (status.get("observedGeneration") or 0) < (meta.get("generation") or 0):
+    if as_whole(status.get("observedGeneration")) < as_whole(meta.get("generation")):
         rolling = "its controller has not observed its last change yet"
         owner = replace(owner, rolling=rolling, stopped="", unseen=True)
     return replace(
@@ -62,69 +66,75 @@ def owner_from(raw: Json, kind: str) -> Owner:
 
 def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
     deadline = spec.get("progressDeadlineSeconds")
-    there, updated = status.get("replicas") or 0, status.get("updatedReplicas") or 0
+    there, updated = as_whole(status.get("replicas")), as_whole(status.get("updatedReplicas"))
     rolling, stopped = _rolled_out(spec, status, there, updated)
     return replace(
         owner,
         rolling=rolling,
         stopped=stopped,
-        template=(meta.get("annotations") or {}).get(REVISION, ""),
-        progress=(updated, updated - there, status.get("availableReplicas") or 0),
-        deadline=None if deadline in (None, NO_DEADLINE) else float(deadline),
+        template=as_text(as_object(meta.get("annotations")).get(REVISION)),
+        progress=(updated, updated - there, as_whole(status.get("availableReplicas"))),
+        deadline=None if deadline in (None, NO_DEADLINE) else float(as_whole(deadline)),
     )
 
 
 def _rolled_out(spec: Json, status: Json, there: int, updated: int) -> tuple[str, str]:
     """Why a Deployment is being rolled out, or why its rollout makes no progress."""
+    conditions = as_objects(status.get("conditions"))
     progressing: Json = next(
-        (item for item in status.get("conditions") or () if item["type"] == "Progressing"), {}
+        (item for item in conditions if as_name(item.get("type")) == "Progressing"), {}
     )
-    state, reason = progressing.get("status"), progressing.get("reason") or ""
+    state, reason = as_text(progressing.get("status")), as_text(progressing.get("reason"))
+    paused = as_flag(spec.get("paused"))
     if state == "False":
         return "", f"its rollout has failed ({reason})"
     if updated < there:
-        if spec.get("paused"):
+        if paused:
             return "", f"its rollout is paused ({updated} of {there} pods are new)"
         return f"a rollout is in progress ({updated} of {there} pods are new)", ""
-    if state == "True" and reason != "NewReplicaSetAvailable" and not spec.get("paused"):
+    if state == "True" and reason != "NewReplicaSetAvailable" and not paused:
         return "a rollout is in progress (its first pods are not available yet)", ""
     return "", ""
 
 
 def _stateful_set(owner: Owner, spec: Json, status: Json) -> Owner:
-    strategy = spec.get("updateStrategy") or {}
-    by_itself = strategy.get("type") != "OnDelete"
-    partition = (strategy.get("rollingUpdate") or {}).get("partition") or 0
-    current, update = status.get("currentRevision"), status.get("updateRevision")
+    strategy = as_object(spec.get("updateStrategy"))
+    by_itself = as_text(strategy.get("type")) != "OnDelete"
+    partition = as_whole(as_object(strategy.get("rollingUpdate")).get("partition"))
+    current = as_text(status.get("currentRevision"))
+    update = as_text(status.get("updateRevision"))
     whole = by_itself and not partition
     rolls = whole and update and current != update
     return replace(
         owner,
         rolling="a rollout is in progress" if rolls else "",
-        template=update or "",
-        progress=(status.get("updatedReplicas") or 0,),
-        patience=float(spec.get("minReadySeconds") or 0),
-        renews=update or "" if whole else "",
+        template=update,
+        progress=(as_whole(status.get("updatedReplicas")),),
+        patience=float(as_whole(spec.get("minReadySeconds"))),
+        renews=update if whole else "",
     )
 
 
 def _daemon_set(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
-    by_itself = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
-    wanted = status.get("desiredNumberScheduled") or 0
-    updated = status.get("updatedNumberScheduled") or 0
+    by_itself = as_text(as_object(spec.get("updateStrategy")).get("type")) != "OnDelete"
+    wanted = as_whole(status.get("desiredNumberScheduled"))
+    updated = as_whole(status.get("updatedNumberScheduled"))
     rolls = by_itself and updated < wanted
     return replace(
         owner,
         desired=wanted,
         rolling=f"a rollout is in progress ({updated} of {wanted})" if rolls else "",
-        template=str((meta.get("annotations") or {}).get(GENERATION, "")),
-        progress=(updated, status.get("numberAvailable") or 0),
-        patience=float(spec.get("minReadySeconds") or 0),
+        template=as_text(as_object(meta.get("annotations")).get(GENERATION)),
+        progress=(updated, as_whole(status.get("numberAvailable"))),
+        patience=float(as_whole(spec.get("minReadySeconds"))),
     )
 
 
 def owner_of(pod: WatchedPod, read: Read) -> Owner | None:
-    """The topmost controller known of the pod; None = it is gone. Raises what `read` raises."""
+    """The topmost controller known of the pod; None = it is gone.
+
+    Raises Malformed, and what `read` raises.
+    """
     step = (pod.owner_kind, pod.owner_api, pod.owner_name, pod.owner_uid)
     owner: Owner | None = None
     for _ in range(2):
@@ -133,10 +143,13 @@ def owner_of(pod: WatchedPod, read: Read) -> Owner | None:
         if place is None:
             return owner or Owner(uid, kind, name, api, None)
         raw = read(pod.namespace, *place, name)
-        if raw is None or raw["metadata"]["uid"] != uid:
+        if raw is None:
             return owner
-        owner = owner_from(raw, kind)
-        above = controller_of(raw) if kind == "ReplicaSet" else None
+        with understood(f"{kind} {pod.namespace}/{name}"):
+            if as_name(as_object(raw["metadata"]).get("uid")) != uid:
+                return owner
+            owner = owner_from(raw, kind)
+            above = controller_of(raw["metadata"]) if kind == "ReplicaSet" else None
         if above is None or where(above[0], above[1]) is None:
             return owner
         step = above

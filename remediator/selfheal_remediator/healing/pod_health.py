@@ -11,10 +11,20 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from selfheal_remediator.healing.policy import Symptoms
-from selfheal_remediator.kube.objects import Json, as_name, as_text, timestamp
+from selfheal_remediator.kube.json_values import (
+    as_flag,
+    as_moment,
+    as_name,
+    as_number,
+    as_object,
+    as_objects,
+    as_text,
+    as_whole,
+)
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.pods import PodBase, PodJson
 from selfheal_remediator.kube.responses import understood
 
 #: Reasons why a container waits that a restart cannot heal.
@@ -61,25 +71,11 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedPod:
-    """The part of a Pod that its health shows in."""
+class WatchedPod(PodBase):
+    """The part of a Pod that its health shows in. created: 0 = unknown."""
 
-    namespace: str
-    name: str
-    uid: str
-    version: str
-    node: str
-    owner_kind: str
-    owner_name: str
-    owner_uid: str
-    owner_api: str
-    phase: str
     created: float
-    deletion: float | None
-    finalizers: tuple[str, ...]
-    mirror: bool
     kept: bool
-    ready: bool
     ready_changed: float | None
     waits_for_node: str
     address: str
@@ -87,16 +83,6 @@ class WatchedPod:
     containers: tuple[Container, ...]
     #: The template of its StatefulSet or DaemonSet that it was created from, empty = unknown.
     revision: str = ""
-
-    @property
-    def id(self) -> str:
-        """`namespace/name`, for people."""
-        return f"{self.namespace}/{self.name}"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the pod ran to its end."""
-        return self.phase in ("Succeeded", "Failed")
 
     def interrupted(self, before: WatchedPod) -> bool:
         """Whether it was not ready all the time since it was as `before`, even if it is by now."""
@@ -108,97 +94,99 @@ class WatchedPod:
 
 @understood("a Pod")
 def watched_from_json(raw: Json) -> WatchedPod:
-    """A pod from the API's JSON. Raises Malformed."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    owner: Json = next(
-        (ref for ref in meta.get("ownerReferences") or () if ref.get("controller")), {}
-    )
-    annotations = meta.get("annotations") or {}
-    conditions = {item.get("type"): item for item in status.get("conditions") or ()}
-    ready = conditions.get("Ready") or {}
-    scheduled = conditions.get("PodScheduled") or {}
-    specs = {item["name"]: item for item in spec.get("containers") or ()}
-    inits = {item["name"]: item for item in spec.get("initContainers") or ()}
+    """What a policy needs of a Pod from the API's JSON. Raises Malformed."""
+    pod = PodJson(raw)
+    scheduled = as_text(pod.condition("PodScheduled").get("message")) or "no node fits"
     return WatchedPod(
-        namespace=sys.intern(meta["namespace"]),
-        name=as_name(meta["name"]),
-        uid=as_name(meta["uid"]),
-        version=as_text(meta.get("resourceVersion")),
-        node=sys.intern(spec.get("nodeName") or ""),
-        owner_kind=sys.intern(owner.get("kind", "")),
-        owner_name=sys.intern(owner.get("name", "")),
-        owner_uid=sys.intern(owner.get("uid", "")),
-        owner_api=sys.intern(owner.get("apiVersion", "")),
-        phase=sys.intern(status.get("phase") or "Unknown"),
-        created=timestamp(meta.get("creationTimestamp")) or 0.0,
-        deletion=timestamp(meta.get("deletionTimestamp")),
-        finalizers=tuple(meta.get("finalizers") or ()),
-        mirror="kubernetes.io/config.mirror" in annotations,
-        kept=annotations.get(_KEEP[0]) == _KEEP[1],
-        ready=ready.get("status") == "True",
-        ready_changed=timestamp(ready.get("lastTransitionTime")),
-        waits_for_node=(scheduled.get("message") or "no node fits")[:200]
-        if scheduled.get("status") == "False"
-        else "",
-        address=status.get("podIP") or "",
+        **pod.base(),
+        created=pod.created or 0.0,
+        kept=pod.annotated(*_KEEP),
+        ready_changed=as_moment(pod.condition("Ready").get("lastTransitionTime")),
+        waits_for_node=scheduled[:200] if pod.condition_status("PodScheduled") == "False" else "",
+        address=as_text(pod.status.get("podIP")),
         ports={
-            port["name"]: int(port["containerPort"])
-            for item in specs.values()
-            for port in item.get("ports") or ()
-            if port.get("name")
+            name: as_number(port.get("containerPort"))
+            for container in pod.containers
+            for port in as_objects(container.get("ports"))
+            if (name := as_text(port.get("name")))
         },
         containers=(
-            *_containers(status.get("initContainerStatuses"), inits, init=True),
-            *_containers(status.get("containerStatuses"), specs),
+            *_containers(pod.status.get("initContainerStatuses"), pod.init_containers, init=True),
+            *_containers(pod.status.get("containerStatuses"), pod.containers),
         ),
-        revision=sys.intern((meta.get("labels") or {}).get(REVISION_LABEL, "")),
+        revision=sys.intern(as_text(pod.labels.get(REVISION_LABEL))),
     )
 
 
 def _containers(
-    statuses: Any, specs: Mapping[str, Json], *, init: bool = False
+    statuses: object, specs: Iterable[Json], *, init: bool = False
 ) -> Iterable[Container]:
-    for status in statuses or ():
-        state, before = status.get("state") or {}, status.get("lastState") or {}
-        waiting, running = state.get("waiting"), state.get("running")
-        ended = state.get("terminated") or (before.get("terminated") if waiting else None)
-        spec = specs.get(status["name"]) or {}
-        probe = spec.get("startupProbe")
-        worked = init and spec.get("restartPolicy") != "Always" and _succeeded(state)
-        yield Container(
-            name=sys.intern(status["name"]),
-            waiting=sys.intern((waiting or {}).get("reason") or "ContainerCreating")
-            if waiting is not None
-            else "",
-            message=((waiting or {}).get("message") or "")[:200],
-            exit_code=ended.get("exitCode") if ended else None,
-            exit_reason=sys.intern((ended or {}).get("reason") or ""),
-            running_since=timestamp(running.get("startedAt")) if running else None,
-            started=status.get("started") is not False or not probe,
-            startup_budget=_budget(probe) if probe else 0.0,
-            memory_limit=((spec.get("resources") or {}).get("limits") or {}).get("memory", ""),
-            restarts=int(status.get("restartCount") or 0),
-            ran=None if worked else _ran(state.get("terminated"), before.get("terminated")),
-        )
+    known = {as_name(spec.get("name")): spec for spec in specs}
+    for status in as_objects(statuses):
+        name = sys.intern(as_name(status.get("name")))
+        spec = known.get(name, {})
+        ends = init and as_text(spec.get("restartPolicy")) != "Always"
+        yield _container(name, status, spec, ends=ends)
 
 
-def _succeeded(state: Json) -> bool:
-    """Whether a container is over that was to end: its attempts before count for nothing."""
-    return (state.get("terminated") or {}).get("exitCode") == 0
+def _container(name: str, status: Json, spec: Json, *, ends: bool) -> Container:
+    """ends: it is to end, and once it has done so its attempts before count for nothing."""
+    state, before = as_object(status.get("state")), as_object(status.get("lastState"))
+    waits = state.get("waiting") is not None  # the API writes `{}` when it knows no reason
+    waiting, running = as_object(state.get("waiting")), as_object(state.get("running"))
+    ended, ended_before = _ended(state), _ended(before)
+    worked = ends and ended is not None and ended.exit_code == 0
+    last = ended or (ended_before if waits else None)
+    limits = as_object(as_object(spec.get("resources")).get("limits"))
+    probe, started = spec.get("startupProbe"), status.get("started")
+    return Container(
+        name=name,
+        waiting=sys.intern(as_text(waiting.get("reason")) or "ContainerCreating") if waits else "",
+        message=as_text(waiting.get("message"))[:200],
+        exit_code=last.exit_code if last else None,
+        exit_reason=last.reason if last else "",
+        running_since=as_moment(running.get("startedAt")),
+        started=probe is None or started is None or as_flag(started),
+        startup_budget=0.0 if probe is None else _budget(as_object(probe)),
+        memory_limit=as_text(limits.get("memory")),
+        restarts=as_whole(status.get("restartCount")),
+        ran=None if worked else _ran(ended, ended_before),
+    )
 
 
-def _ran(ended: Json | None, ended_before: Json | None) -> float | None:
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a run of a container ended. begun, over: by the kubelet's clock."""
+
+    exit_code: int
+    reason: str
+    begun: float | None
+    over: float | None
+
+
+def _ended(state: Json) -> _Ended | None:
+    if state.get("terminated") is None:
+        return None
+    raw = as_object(state["terminated"])
+    return _Ended(
+        as_number(raw.get("exitCode")),
+        sys.intern(as_text(raw.get("reason"))),
+        as_moment(raw.get("startedAt")),
+        as_moment(raw.get("finishedAt")),
+    )
+
+
+def _ran(ended: _Ended | None, ended_before: _Ended | None) -> float | None:
     """Seconds, between two times of one clock."""
-    run = ended if ended and ended.get("exitCode") else ended_before
-    begun, over = timestamp((run or {}).get("startedAt")), timestamp((run or {}).get("finishedAt"))
-    return None if begun is None or over is None else max(0.0, over - begun)
+    run = ended if ended and ended.exit_code else ended_before
+    if run is None or run.begun is None or run.over is None:
+        return None
+    return max(0.0, run.over - run.begun)
 
 
 def _budget(probe: Json) -> float:
-    period = probe.get("periodSeconds") or 10
-    return float(
-        (probe.get("initialDelaySeconds") or 0) + period * (probe.get("failureThreshold") or 3)
-    )
+    period, failures = as_whole(probe.get("periodSeconds")), as_whole(probe.get("failureThreshold"))
+    return float(as_whole(probe.get("initialDelaySeconds")) + (period or 10) * (failures or 3))
 
 
 class Health(Enum):

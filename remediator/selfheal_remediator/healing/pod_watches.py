@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
@@ -20,8 +19,7 @@ from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
 from selfheal_remediator.healing.policy import Policy
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.informer import WATCH_LOST, Change, Reflector
-from selfheal_remediator.threads import supervision
+from selfheal_remediator.kube.informer import WATCH_LOST, Change, Informer
 
 log = logging.getLogger(__name__)
 
@@ -41,30 +39,17 @@ class PodWatch:
         self.policy = policy
         self._term, self._healing, self._owners, self._clock = term, healing, owners, clock
         self._stop = threading.Event()
-        self._source = api.pods_labelled(policy.namespace, policy.selector)
-        self._reflector = Reflector(
-            self._source,
+        self.informer: Informer[WatchedPod] = Informer(
+            api.pods_labelled(policy.namespace, policy.selector),
             watched_from_json,
             attrgetter("name"),
             self._received,
-            self._received_all,
-            self._failed,
             self._stop,
+            thread="policy-pods",
+            what=f"pods of policy {policy.key}",
+            on_sync=self._received_all,
+            on_failure=self._failed,
         )
-
-    def start(self) -> None:
-        """Begin to list and watch."""
-        supervision.start("policy-pods", self._reflector.run, self._stop)
-
-    def end(self) -> None:
-        """Nothing more is heard of it."""
-        self._stop.set()
-        self._source.close()
-
-    @property
-    def silent_for(self) -> float:
-        """Seconds since the API server was last heard of."""
-        return time.monotonic() - self._reflector.last_contact
 
     # -- in the watch's thread ----------------------------------------------------------
 
@@ -75,7 +60,6 @@ class PodWatch:
         self._post(partial(self._healing.pods_known, self.policy.key))
 
     def _failed(self, failure: ApiFailure) -> None:
-        log.warning("pods of policy %s: %s", self.policy.key, failure)
         self._post(partial(self._unlisted, f"its pods cannot be watched: {failure}"))
 
     def _post(self, job: Callable[[], None]) -> None:
@@ -132,13 +116,13 @@ class PodWatches:
         log.info("policy %s selects the pods %s", policy.key, policy.selector)
         watch = PodWatch(self._api, policy, self._term, self._healing, self._owners, self._clock)
         self._watches[policy.key] = watch
-        watch.start()
+        watch.informer.start()
 
     def end(self, key: str) -> None:
         """The policy's pods are no longer watched."""
         watch = self._watches.pop(key, None)
         if watch is not None:
-            watch.end()
+            watch.informer.end()
 
     def end_all(self) -> None:
         """No pods are watched any longer."""
@@ -149,6 +133,6 @@ class PodWatches:
         """Nothing is restarted by outdated observations."""
         for key, watch in self._watches.items():
             if self._healing.policy_states[key].known:
-                lost = watch.silent_for > WATCH_LOST
+                lost = watch.informer.silent_for > WATCH_LOST
                 text = f"the watch of its pods has been silent for {WATCH_LOST:g}s" if lost else ""
                 self._healing.pods_unknown(key, text, now)

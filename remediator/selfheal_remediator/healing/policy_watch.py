@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.pod_watches import PodWatches
 from selfheal_remediator.healing.policy import Policy, policy_from_json
@@ -20,9 +19,8 @@ from selfheal_remediator.healing.restart_requests import RestartRequests
 from selfheal_remediator.healing.status_writer import StatusWriter, later_version
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.healing.when_installed import WhenInstalled
-from selfheal_remediator.kube.client import Collection, KubernetesApi
-from selfheal_remediator.kube.informer import Change, Reflector
-from selfheal_remediator.threads import supervision
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.informer import Change, Informer
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,7 @@ class PolicyWatch:
         self._term, self._healing, self._pods = term, healing, pods
         self._restarts, self._statuses = restarts, statuses
         self._gone, self._clock = gone, clock
-        self._stop = threading.Event()
-        self._sources: list[Collection] = []
+        self._informers: list[Informer[Policy]] = []
         #: Namespaces whose policies are not listed yet; None = it was not started.
         self._unlisted: set[str] | None = None
 
@@ -59,24 +56,23 @@ class PolicyWatch:
         """Begin to list and watch; absent: their type is not installed."""
         self._unlisted = set(namespaces)
         for namespace in namespaces:
-            source = api.policies(namespace)
-            self._sources.append(source)
-            reflector = Reflector(
-                WhenInstalled(source, absent),
+            informer: Informer[Policy] = Informer(
+                WhenInstalled(api.policies(namespace), absent),
                 policy_from_json,
                 attrgetter("key"),
                 self._received,
-                partial(self._received_all, namespace),
-                self._failed,
-                self._stop,
+                threading.Event(),
+                thread="policies",
+                what="policies",
+                on_sync=partial(self._received_all, namespace),
             )
-            supervision.start("policies", reflector.run, self._stop)
+            self._informers.append(informer)
+            informer.start()
 
     def end(self) -> None:
         """Nothing more is heard of them, or of their pods."""
-        self._stop.set()
-        for source in self._sources:
-            source.close()
+        for informer in self._informers:
+            informer.end()
         self._pods.end_all()
 
     # -- in the watch's thread ----------------------------------------------------------
@@ -86,9 +82,6 @@ class PolicyWatch:
 
     def _received_all(self, namespace: str) -> None:
         self._term.post(partial(self._listed, namespace))
-
-    def _failed(self, failure: ApiFailure) -> None:
-        log.warning("policies: %s", failure)
 
     # -- on the main thread -------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from selfheal_remediator.healing.plan import Owner, RestartAction
 from selfheal_remediator.healing.policy import Policy, policy_from_json
 from selfheal_remediator.healing.restart_limits import changed, unrecorded
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import as_name
+from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.responses import (
     Outcome,
     budget_shortage,

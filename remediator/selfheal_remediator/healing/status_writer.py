@@ -16,7 +16,7 @@ from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import version_number
-from selfheal_remediator.kube.objects import as_name
+from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers

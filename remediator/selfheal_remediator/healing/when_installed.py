@@ -38,3 +38,6 @@ class WhenInstalled:
             return
         stop.wait(INSTALLED_EVERY)
         raise Expired(410, "Expired", "to be listed again")
+
+    def close(self) -> None:
+        self._source.close()

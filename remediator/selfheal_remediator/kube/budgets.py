@@ -6,7 +6,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfheal_remediator.kube.objects import Json, Pod, as_name, as_text, as_whole, interned
+from selfheal_remediator.kube.json_values import (
+    as_name,
+    as_object,
+    as_objects,
+    as_text,
+    as_whole,
+    interned,
+    texts,
+)
+from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import understood
 
 
@@ -65,27 +75,28 @@ def _expression_matches(
 @understood("a PodDisruptionBudget")
 def budget_from_json(raw: Json) -> Budget:
     """A PodDisruptionBudget from the API's JSON. Raises Malformed."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    selector = spec.get("selector")
+    meta = as_object(raw["metadata"])
+    spec, status = as_object(raw.get("spec")), as_object(raw.get("status"))
+    selector = as_object(spec.get("selector"))
     return Budget(
         namespace=sys.intern(as_name(meta["namespace"])),
         name=as_name(meta["name"]),
         uid=as_name(meta["uid"]),
         version=as_text(meta.get("resourceVersion")),
-        match_labels=interned((selector or {}).get("matchLabels")),
+        match_labels=interned(as_object(selector.get("matchLabels"))),
         match_expressions=tuple(
             (
                 as_name(item["key"]),
                 as_name(item["operator"]),
-                tuple(as_text(value) for value in item.get("values") or ()),
+                texts(item.get("values")),
             )
-            for item in (selector or {}).get("matchExpressions") or ()
+            for item in as_objects(selector.get("matchExpressions"))
         ),
-        selects=selector is not None,
+        selects=spec.get("selector") is not None,
         allowed=as_whole(status.get("disruptionsAllowed")),
         healthy=as_whole(status.get("currentHealthy")),
         desired=as_whole(status.get("desiredHealthy")),
         expected=as_whole(status.get("expectedPods")),
         current=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
-        always_allow_unhealthy=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
+        always_allow_unhealthy=as_text(spec.get("unhealthyPodEvictionPolicy")) == "AlwaysAllow",
     )

@@ -15,6 +15,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import custom_resources, permissions
 from selfheal_remediator.kube.changes_under_way import ChangesUnderWay
 from selfheal_remediator.kube.collection import Collection
+from selfheal_remediator.kube.json_values import as_object, as_text
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.placement import Terms, node_terms
@@ -151,11 +152,11 @@ class KubernetesApi:
         """The nodes that the claim's volume can be used on; None = any. Raises ApiFailure."""
         path = f"/api/v1/namespaces/{quote(namespace)}/persistentvolumeclaims/{quote(claim)}"
         with understood(f"claim {namespace}/{claim}"):
-            name = (self.get(path).get("spec") or {}).get("volumeName")
+            name = as_text(as_object(self.get(path).get("spec")).get("volumeName"))
             if not name:
                 return None  # not bound: its volume is made where the pod goes
             volume = self.get(f"/api/v1/persistentvolumes/{quote(name)}")
-            affinity = (volume.get("spec") or {}).get("nodeAffinity") or {}
+            affinity = as_object(as_object(volume.get("spec")).get("nodeAffinity"))
             return node_terms(affinity.get("required"))
 
     def config_map(self, namespace: str, name: str) -> Json | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from selfheal_remediator.failures import Malformed
-from selfheal_remediator.kube.objects import timestamp
+from selfheal_remediator.kube.json_values import timestamp
 
 T = TypeVar("T")
 

@@ -20,9 +20,10 @@ from selfheal_remediator.config import LeaseSettings
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.candidacy import Candidacy, free_in
 from selfheal_remediator.kube.fence import Fence
+from selfheal_remediator.kube.informer import Watched
 from selfheal_remediator.kube.lease import LeaseView, lease_from_json
 from selfheal_remediator.kube.lease_record import LeaseRecord
-from selfheal_remediator.kube.lease_watch import Closable, LeaseWatch
+from selfheal_remediator.kube.lease_watch import LeaseWatch
 from selfheal_remediator.kube.lease_writes import LeaseApi, LeaseWrites
 from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.randomness import RANDOM
@@ -81,7 +82,7 @@ class Leader:
     def __init__(
         self,
         api: LeaseApi,
-        watch: Closable,
+        watch: Watched,
         settings: LeaseSettings,
         namespace: str,
         identity: str,
@@ -132,7 +133,7 @@ class Leader:
 
     def start(self) -> None:
         """Begin: one thread watches the Lease, one renews or waits."""
-        self._watch.start()
+        self._watch.informer.start()
         supervision.start("lease", self._run, self._stop)
 
     def give_up(self, why: str) -> None:
@@ -147,7 +148,7 @@ class Leader:
         """Stop writing, release the Lease if we hold it, and end."""
         self._stop.set()
         self._wakeup.set()
-        self._watch.close()
+        self._watch.informer.end_watch()
         if self._fence.close():
             self._writes.release()
 

@@ -1,7 +1,12 @@
-"""List and watch: keeps what is known of a collection equal to what the API server says."""
+"""List and watch: keeps what is known of a collection equal to what the API server says.
+
+`Informer` is how every collection is watched: a `Reflector`, which lists and watches, with a thread
+of its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +15,17 @@ from typing import Generic, Protocol
 
 from selfheal_remediator.failures import ApiFailure, Expired, Malformed
 from selfheal_remediator.kube.decoding import UnreadObjects
-from selfheal_remediator.kube.objects import Json, as_name
+from selfheal_remediator.kube.json_values import as_name
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.kube.store import Change, ObjectStore, T, WatchEvent, differences
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.supervision import Unexpected
 
-__all__ = ["Change", "Reflector", "Source", "WatchEvent", "differences", "version_number"]
+__all__ = ["Change", "Informer", "Reflector", "WatchEvent", "Watched", "differences"]
+__all__ += ["version_number"]
+
+log = logging.getLogger(__name__)
 
 
 def version_number(version: str) -> int:
@@ -25,13 +34,20 @@ def version_number(version: str) -> int:
 
 
 class Source(Protocol):
-    """Where a reflector lists and watches (client.Collection)."""
+    """Where a reflector lists and watches."""
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         """Pages of raw objects, each with the list's resourceVersion. Raises ApiFailure."""
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
         """Events since `version` until the server ends it. Raises ApiFailure, Expired."""
+
+
+class Watched(Source, Protocol):
+    """A source whose watch another thread can end (collection.Collection)."""
+
+    def close(self) -> None:
+        """End the watch under way, if there is one."""
 
 
 #: If a watch gave no sign of life for so long (seconds), nothing is started on its data.
@@ -139,7 +155,7 @@ class Reflector(Generic[T]):
         return self._store.unread
 
     def ask_relist(self) -> int:
-        """Have everything read again; the caller also ends the watch under way.
+        """Have everything read again; `Informer.end_stale_watch` ends the watch under way.
 
         Returns the request's number: it is answered by a list that was begun after it, which
         `last_list.answers` says while on_sync is called. A list that was under way does not
@@ -227,3 +243,68 @@ class Reflector(Generic[T]):
                 for change in self._store.apply(event):
                     self._on_change(change)
             self._position.version = self._position.heard = seen
+
+
+def _nothing() -> None:
+    """Each object was passed on already."""
+
+
+def _reported(_failure: ApiFailure) -> None:
+    """The log is enough."""
+
+
+class Informer(Reflector[T]):
+    """A reflector that runs in a thread of its own from `start` until `stop` is set.
+
+    thread: the thread's bounded label for logs and metrics; name: its own name, where that differs;
+    what: of what it is, for the log, which shows each failure. The callbacks run in the thread; all
+    else is for any thread.
+    """
+
+    def __init__(
+        self,
+        source: Watched,
+        decode: Callable[[Json], T],
+        key: Callable[[T], str],
+        on_change: Callable[[Change[T]], None],
+        stop: threading.Event,
+        *,
+        thread: str,
+        what: str,
+        name: str = "",
+        on_sync: Callable[[], None] = _nothing,
+        on_failure: Callable[[ApiFailure], None] = _reported,
+    ) -> None:
+        super().__init__(source, decode, key, on_change, on_sync, self._failed, stop)
+        self._watched, self._tell_failure = source, on_failure
+        self._thread, self._name, self._what = thread, name, what
+
+    def start(self) -> None:
+        """Begin to list and watch."""
+        supervision.start(self._thread, self.run, self._stop, name=self._name)
+
+    def end(self) -> None:
+        """Stop for good; what the thread is passing on in this moment still arrives."""
+        self._stop.set()
+        self.end_watch()
+
+    def end_watch(self) -> None:
+        """End the watch under way, if there is one: another follows unless `stop` is set."""
+        self._watched.close()
+
+    def end_stale_watch(self) -> bool:
+        """While a list is wanted, end the watch under way (it may have begun only just now);
+        returns whether one was wanted."""
+        if not self.relist_pending:
+            return False
+        self.end_watch()
+        return True
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last sign of life of the API server."""
+        return time.monotonic() - self.last_contact
+
+    def _failed(self, failure: ApiFailure) -> None:
+        log.warning("%s: %s", self._what, failure)
+        self._tell_failure(failure)

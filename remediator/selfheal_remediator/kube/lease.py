@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfheal_remediator.kube.objects import Json, as_name, as_text, as_whole, timestamp
+from selfheal_remediator.kube.json_values import (
+    as_moment,
+    as_name,
+    as_object,
+    as_text,
+    as_whole,
+    timestamp,
+)
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 
 PAUSE_KEY = "selfheal.dev/paused"
@@ -81,7 +89,7 @@ class Stop:
 @understood("a Lease")
 def lease_from_json(raw: Json) -> LeaseView:
     """A LeaseView from the API's JSON. Raises Malformed."""
-    meta, spec = raw["metadata"], raw.get("spec") or {}
+    meta, spec = as_object(raw["metadata"]), as_object(raw.get("spec"))
     return LeaseView(
         name=as_name(meta["name"]),
         namespace=as_name(meta["namespace"]),
@@ -91,6 +99,8 @@ def lease_from_json(raw: Json) -> LeaseView:
         renewed=as_text(spec.get("renewTime")),
         transitions=as_whole(spec.get("leaseTransitions")),
         duration=float(as_whole(spec.get("leaseDurationSeconds"))),
-        annotations={key: as_text(value) for key, value in (meta.get("annotations") or {}).items()},
-        created=timestamp(meta.get("creationTimestamp")),
+        annotations={
+            key: as_text(value) for key, value in as_object(meta.get("annotations")).items()
+        },
+        created=as_moment(meta.get("creationTimestamp")),
     )

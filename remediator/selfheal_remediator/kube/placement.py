@@ -1,110 +1,27 @@
-"""What a pod needs of a node: requests as the scheduler sums them, and required constraints. Pure.
+"""What a pod requires of a node beside resources: the scheduler's filters. Pure.
 
-Sources: Kubernetes' resource quantities (apimachinery), the effective requests of a pod with
-sidecars (KEP-753), pod-level resources (KEP-2837), and the scheduler's filters. What cannot be
-evaluated from one node and its pods is named, so that it is never taken for a yes.
+What cannot be evaluated from one node and its pods is named, so that it is never taken for a yes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
-from math import ceil
-from types import MappingProxyType
-from typing import Any
 
-Json = Mapping[str, Any]
+from selfheal_remediator.kube.json_values import (
+    as_list,
+    as_name,
+    as_object,
+    as_objects,
+    as_text,
+    as_whole,
+    names,
+    texts,
+)
+from selfheal_remediator.kube.objects import Json
+
 HOSTNAME = "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-
-_NUMBER = re.compile(
-    r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d+)|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]))?"
-)
-_BINARY = {f"{letter}i": 1 << 10 * power for power, letter in enumerate("KMGTPE", 1)}
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-
-
-@lru_cache(4096)
-def exact(text: str) -> Fraction:
-    """A Kubernetes quantity (`250m`, `1Gi`, `1e3`), exactly. Raises ValueError."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no quantity")
-    number, exponent, suffix = match.groups()
-    if exponent is not None and abs(int(exponent)) > 30:
-        raise ValueError(f"{text!r} is out of range")
-    if suffix in _BINARY:
-        return Fraction(number) * _BINARY[suffix]
-    power = int(exponent) if exponent else _DECIMAL.get(suffix or "", 0)
-    return Fraction(f"{number}e{power}")
-
-
-def amounts(resources: Json | None) -> dict[str, int]:
-    """Whole units of each resource, rounded up: millicores of CPU, bytes, devices.
-
-    Raises ValueError for what is no quantity.
-    """
-    return {
-        name: ceil(exact(str(text)) * (1000 if name == "cpu" else 1))
-        for name, text in (resources or {}).items()
-    }
-
-
-def allocatable(resources: Json | None) -> dict[str, int]:
-    """As `amounts`; what is no quantity counts as none, so that nothing is placed on it."""
-    found: dict[str, int] = {}
-    for name, text in (resources or {}).items():
-        try:
-            found.update(amounts({name: text}))
-        except ValueError:
-            found[name] = 0
-    return found
-
-
-def pod_requests(spec: Json) -> dict[str, int]:
-    """What the scheduler counts for a pod, per resource. Raises ValueError.
-
-    A sidecar counts beside every init container after it and beside the containers; pod-level
-    requests replace the sum; the RuntimeClass's overhead comes on top.
-    """
-    total: dict[str, int] = {}
-    for container in spec.get("containers") or ():
-        _add(total, _asked(container))
-    sidecars: dict[str, int] = {}
-    largest: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
-        step = dict(sidecars)
-        _add(step, _asked(container))
-        if container.get("restartPolicy") == "Always":
-            _add(total, _asked(container))
-            sidecars = step
-        _raise_to(largest, step)
-    _raise_to(total, largest)
-    level = spec.get("resources") or {}
-    for name, amount in amounts(level.get("limits")).items():
-        total.setdefault(name, amount)
-    total.update(amounts(level.get("requests")))
-    _add(total, amounts(spec.get("overhead")))
-    return total
-
-
-def _asked(container: Json) -> dict[str, int]:
-    """A container's requests; one that is missing equals its limit."""
-    resources = container.get("resources") or {}
-    return {**amounts(resources.get("limits")), **amounts(resources.get("requests"))}
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount
-
-
-def _raise_to(total: dict[str, int], other: Mapping[str, int]) -> None:
-    for name, amount in other.items():
-        total[name] = max(total.get(name, 0), amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +65,27 @@ def _compares(there: str | None, operator: str, values: tuple[str, ...]) -> bool
 Terms = tuple[tuple[Expression, ...], ...]
 
 
-def expressions(items: Iterable[Json] | None, *, field: bool = False) -> tuple[Expression, ...]:
-    """Requirements from the API's JSON."""
+def expressions(items: object, *, field: bool = False) -> tuple[Expression, ...]:
+    """Requirements from the API's JSON. Raises TypeError."""
     return tuple(
-        Expression(item["key"], item["operator"], tuple(item.get("values") or ()), field)
-        for item in items or ()
+        Expression(
+            as_name(item.get("key")),
+            as_name(item.get("operator")),
+            texts(item.get("values")),
+            field,
+        )
+        for item in as_objects(items)
     )
 
 
-def node_terms(selector: Json | None) -> Terms | None:
-    """A required NodeSelector (of a pod or a PersistentVolume); None = there is none."""
+def node_terms(selector: object) -> Terms | None:
+    """A required NodeSelector (of a pod or a PersistentVolume); None = there is none.
+
+    Raises TypeError.
+    """
     terms = tuple(
         expressions(term.get("matchExpressions")) + expressions(term.get("matchFields"), field=True)
-        for term in (selector or {}).get("nodeSelectorTerms") or ()
+        for term in as_objects(as_object(selector).get("nodeSelectorTerms"))
     )
     return terms or None
 
@@ -272,12 +197,13 @@ class Placement:
 ANYWHERE = Placement()
 
 
-def _selector(raw: Json | None) -> tuple[Expression, ...] | None:
+def _selector(raw: object) -> tuple[Expression, ...] | None:
     if raw is None:
         return None
-    labels = (raw.get("matchLabels") or {}).items()
-    return tuple(Expression(key, "In", (value,)) for key, value in labels) + expressions(
-        raw.get("matchExpressions")
+    selector = as_object(raw)
+    labels = as_object(selector.get("matchLabels")).items()
+    return tuple(Expression(key, "In", (as_text(value),)) for key, value in labels) + expressions(
+        selector.get("matchExpressions")
     )
 
 
@@ -288,19 +214,19 @@ def _peers(term: Json, namespace: str, labels: Mapping[str, str]) -> Peers:
         for keys, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
             selector += tuple(
                 Expression(key, operator, (labels[key],))
-                for key in term.get(keys) or ()
+                for key in names(term.get(keys))
                 if key in labels
             )
-    named, where = tuple(term.get("namespaces") or ()), _selector(term.get("namespaceSelector"))
+    named, where = names(term.get("namespaces")), _selector(term.get("namespaceSelector"))
     return Peers(named or (() if where is not None else (namespace,)), selector, where)
 
 
 def _affinity(
     affinity: Json, kind: str, namespace: str, labels: Mapping[str, str]
 ) -> tuple[Term, ...]:
-    terms = (affinity.get(kind) or {}).get(REQUIRED) or ()
     return tuple(
-        Term(str(term.get("topologyKey") or ""), _peers(term, namespace, labels)) for term in terms
+        Term(as_text(term.get("topologyKey")), _peers(term, namespace, labels))
+        for term in as_objects(as_object(affinity.get(kind)).get(REQUIRED))
     )
 
 
@@ -308,28 +234,32 @@ def _spread(spec: Json, namespace: str, labels: Mapping[str, str]) -> tuple[Spre
     """Its defaults are the scheduler's: nodeAffinityPolicy Honor, nodeTaintsPolicy Ignore."""
     return tuple(
         Spread(
-            key=str(item.get("topologyKey") or ""),
+            key=as_text(item.get("topologyKey")),
             peers=_peers(item, namespace, labels),
-            max_skew=int(item.get("maxSkew") or 1),
-            min_domains=int(item.get("minDomains") or 1),
-            honor_affinity=item.get("nodeAffinityPolicy") != "Ignore",
-            honor_taints=item.get("nodeTaintsPolicy") == "Honor",
+            max_skew=as_whole(item.get("maxSkew")) or 1,
+            min_domains=as_whole(item.get("minDomains")) or 1,
+            honor_affinity=as_text(item.get("nodeAffinityPolicy")) != "Ignore",
+            honor_taints=as_text(item.get("nodeTaintsPolicy")) == "Honor",
         )
-        for item in spec.get("topologySpreadConstraints") or ()
-        if item.get("whenUnsatisfiable") == "DoNotSchedule"
+        for item in as_objects(spec.get("topologySpreadConstraints"))
+        if as_text(item.get("whenUnsatisfiable")) == "DoNotSchedule"
     )
 
 
 def placement_from_spec(
-    spec: Json, namespace: str, labels: Mapping[str, str] = MappingProxyType({})
+    spec: Json, namespace: str, labels: Mapping[str, str] | None = None
 ) -> Placement:
-    """The constraints of a pod with these labels. Most pods have none and share one value."""
-    affinity = spec.get("affinity") or {}
-    unknown = ["resourceClaims"] if spec.get("resourceClaims") else []
-    if (spec.get("schedulerName") or "default-scheduler") != "default-scheduler":
-        unknown.append(f"schedulerName {spec['schedulerName']}")
+    """The constraints of a pod with these labels. Most pods have none and share one value.
+
+    Raises TypeError.
+    """
+    affinity, labels = as_object(spec.get("affinity")), labels or {}
+    unknown = ["resourceClaims"] if as_list(spec.get("resourceClaims")) else []
+    scheduler = as_text(spec.get("schedulerName")) or "default-scheduler"
+    if scheduler != "default-scheduler":
+        unknown.append(f"schedulerName {scheduler}")
     made = Placement(
-        terms=node_terms((affinity.get("nodeAffinity") or {}).get(REQUIRED)),
+        terms=node_terms(as_object(affinity.get("nodeAffinity")).get(REQUIRED)),
         apart=_affinity(affinity, "podAntiAffinity", namespace, labels),
         beside=_affinity(affinity, "podAffinity", namespace, labels),
         spread=_spread(spec, namespace, labels),
@@ -341,10 +271,15 @@ def placement_from_spec(
 
 def _host_ports(spec: Json) -> tuple[tuple[str, str, int], ...]:
     return tuple(
-        (port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"])
-        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
+        (
+            as_text(port.get("hostIP")) or "0.0.0.0",
+            as_text(port.get("protocol")) or "TCP",
+            host_port,
+        )
+        for key in ("containers", "initContainers")
+        for container in as_objects(spec.get(key))
+        for port in as_objects(container.get("ports"))
+        if (host_port := as_whole(port.get("hostPort")))
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from selfheal_remediator.failures import Malformed
 from selfheal_remediator.kube.decoding import Unread, moment
+from selfheal_remediator.kube.json_values import as_name, as_text
 from selfheal_remediator.kube.lease import LeaseView
-from selfheal_remediator.kube.objects import as_name, as_text
 from selfheal_remediator.kube.responses import understood
 
 LEASE_NAMESPACE = "medik8s-leases"

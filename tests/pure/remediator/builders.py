@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfheal_remediator.config import Config, Rule
-from selfheal_remediator.kube.objects import Capacity, Condition, Node, Pod
+from selfheal_remediator.kube.objects import Capacity, Condition, Node
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.node.annotation import STATE_KEY, State
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe

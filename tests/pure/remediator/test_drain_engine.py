@@ -16,7 +16,7 @@ from selfheal_remediator.drain.engine import Actions, NodeDrain
 from selfheal_remediator.drain.eviction import FALLBACKS
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.kube.budgets import Budget
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from tests.pure.remediator.builders import NOW, pod
 

@@ -17,7 +17,7 @@ from selfheal_remediator.drain.lookups import (
     Question,
     Subject,
 )
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, pod

@@ -13,7 +13,7 @@ from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import SYSTEM_PRIORITY, Surroundings
 from selfheal_remediator.drain.standstill import CHANGED, STANDSTILL_AFTER, UNCHANGED
 from selfheal_remediator.kube.informer import Change
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State

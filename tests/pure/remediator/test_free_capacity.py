@@ -12,8 +12,9 @@ import pytest
 from selfheal_remediator.drain.free_capacity import ARRIVES_WITHIN, ROOM_KEPT, Move, Rooms
 from selfheal_remediator.drain.population import MAX_LISTS
 from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.objects import Capacity, Node, Pod
+from selfheal_remediator.kube.objects import Capacity, Node
 from selfheal_remediator.kube.placement import placement_from_spec
+from selfheal_remediator.kube.pods import Pod
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, datetime_text, pod
 from tests.pure.remediator.running import pod as pod_json

@@ -1,5 +1,6 @@
 """Decoding, relists with synthesised deletes, and expiry in both of its forms."""
 
+import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.failures import ApiFailure, Expired
 from selfheal_remediator.kube.budgets import budget_from_json
-from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent, differences
-from selfheal_remediator.kube.objects import node_from_json, pod_from_json, timestamp
-from selfheal_remediator.kube.placement import exact
+from selfheal_remediator.kube.informer import Change, Informer, Reflector, WatchEvent, differences
+from selfheal_remediator.kube.json_values import timestamp
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.kube.pods import pod_from_json
+from selfheal_remediator.kube.resources import exact
 from tests.pure.remediator.builders import node, pod
 
 NODE: dict[str, Any] = {
@@ -292,6 +295,73 @@ def test_a_broken_watch_is_reported_and_resumed() -> None:
     changes, failures = _play([[_raw("a")]], [ApiFailure(0, "Reset", ""), []])
     assert [failure.reason for failure in failures] == ["Reset"]
     assert len(changes) == 1
+
+
+class Endless:
+    """A source whose watches last until they are closed; `closed` counts how often they were."""
+
+    def __init__(self) -> None:
+        self.watching, self.ended = threading.Event(), threading.Event()
+        self.failure: ApiFailure | None = ApiFailure(503, "Unavailable", "")
+        self.names: list[str] = []
+        self.closed = 0
+
+    def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        self.names.append(threading.current_thread().name)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        yield [_raw("a")], "1"
+
+    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+        self.ended.clear()
+        self.watching.set()
+        assert stop.is_set() or self.ended.wait(30)
+        yield from ()
+
+    def close(self) -> None:
+        self.closed += 1
+        self.watching.clear()
+        self.ended.set()
+
+
+def test_an_informer_has_a_thread_that_reports_failures_and_ends(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
+    source, stop = Endless(), threading.Event()
+    lists: queue.SimpleQueue[int] = queue.SimpleQueue()
+    failures: list[ApiFailure] = []
+    informer: Informer[Any] = Informer(
+        source,
+        node_from_json,
+        lambda found: found.name,
+        lambda _: None,
+        stop,
+        thread="test",
+        name="test-one",
+        what="things of a test",
+        on_sync=lambda: lists.put(informer.last_list.answers),
+        on_failure=failures.append,
+    )
+    informer.start()
+    assert lists.get(timeout=30) == 0
+    assert source.names == ["test-one", "test-one"]
+    assert [failure.status for failure in failures] == [503]
+    assert [record.message for record in caplog.records] == [f"things of a test: {failures[0]}"]
+    assert source.watching.wait(30)
+    assert not informer.end_stale_watch()  # no list is wanted
+    assert source.closed == 0
+    wanted = informer.ask_relist()
+    assert informer.end_stale_watch()
+    assert lists.get(timeout=30) == wanted
+    assert source.watching.wait(30)
+    assert informer.silent_for < 30
+    [thread] = [item for item in threading.enumerate() if item.name == "test-one"]
+    informer.end()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert stop.is_set()
 
 
 def test_of_the_managed_fields_only_the_cordons_owner_is_kept() -> None:

@@ -26,8 +26,9 @@ from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Reflector
 from selfheal_remediator.kube.lease import lease_from_json
-from selfheal_remediator.kube.objects import Node, node_from_json, pod_from_json
+from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.permissions import Permission
+from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.kube.rate_limit import Budget
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal_remediator.kube.placement import (
-    allocatable,
-    amounts,
-    node_terms,
-    pod_requests,
-    terms_match,
-)
+from selfheal_remediator.kube.placement import node_terms, terms_match
+from selfheal_remediator.kube.resources import allocatable, amounts, pod_requests
 
 
 @pytest.mark.parametrize(

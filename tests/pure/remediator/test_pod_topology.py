@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.drain.headroom import Room, place
 from selfheal_remediator.drain.topology import Population, Resident
-from selfheal_remediator.kube.objects import Capacity, Node, Pod, Taint
+from selfheal_remediator.kube.objects import Capacity, Node, Taint
 from selfheal_remediator.kube.placement import placement_from_spec
+from selfheal_remediator.kube.pods import Pod
 from tests.pure.remediator import builders
 
 ZONE, HOST = "zone", "kubernetes.io/hostname"

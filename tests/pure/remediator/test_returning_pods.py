@@ -15,7 +15,7 @@ from selfheal_remediator.config import Config, Drain
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.returns import MAX_OWNERS, MAX_RETURNS, Counts, workload
-from selfheal_remediator.kube.objects import Pod
+from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
 from tests.pure.remediator.builders import NOW

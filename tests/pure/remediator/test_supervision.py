@@ -124,13 +124,13 @@ def test_a_list_under_way_at_a_takeover_is_not_acted_on(
 
         def take_over() -> None:
             nodes = remediator.parts.nodes
-            old = nodes.reflector.last_list.answers
+            old = nodes.informer.last_list.answers
             remediator.leadership.lead(True)
-            nodes.reflector.requests.begin()  # the new list begins
+            nodes.informer.requests.begin()  # the new list begins
             nodes.all_known(old)  # and only now the old one's end is heard
             assert not remediator.synced
             nodes.list_again()
-            nodes.close()
+            nodes.informer.end_watch()
             done.set()
 
         remediator.post(take_over)

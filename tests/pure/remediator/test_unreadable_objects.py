@@ -21,7 +21,8 @@ from selfheal_remediator.healing.policy import policy_from_json
 from selfheal_remediator.kube.budgets import budget_from_json
 from selfheal_remediator.kube.informer import Change, Reflector, WatchEvent
 from selfheal_remediator.kube.lease import LeaseView, lease_from_json
-from selfheal_remediator.kube.objects import node_from_json, pod_from_json
+from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.node.external_claims import machines
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json
