@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.healing.canary import Canary, canary_from, canary_json
 from selfheal_remediator.healing.rollouts import Rollout, rollout_from, rollout_json
 from selfheal_remediator.kube.objects import Json, as_name, as_text, timestamp
@@ -86,7 +87,7 @@ class Restart:
         """Seconds from the last restart to the next, after so many in a row."""
         if failures <= 0:
             return 0.0
-        return float(min(self.max_backoff, self.backoff * 2.0 ** min(failures - 1, 16)))
+        return delay_after(failures, first=self.backoff, longest=self.max_backoff)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.informer import Change, version_number
 from selfheal_remediator.kube.objects import Condition, Node
@@ -30,8 +31,9 @@ from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.waves import Waves
 
-#: A change that could not be made is tried again after at most so long (seconds).
-LONGEST_RETRY = 60.0
+#: A change that could not be made is tried again after so many seconds, then twice as many, at most
+#: so many.
+FIRST_RETRY, LONGEST_RETRY = 0.2, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Planner:
         entry.pending = None
         self._known.note_changed(action.uid)
         entry.failures += 1
-        backoff = 0.1 * 2.0 ** min(entry.failures, 10)
+        backoff = delay_after(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
         entry.retry_at = now + min(LONGEST_RETRY, max(delay, backoff))
         self._known.dirty.add(action.uid)
 
