@@ -43,7 +43,7 @@ def canary_of(
     if len({one.node for one in group.alive}) < 2:
         return None  # what a restart shows on its own node says nothing about another
     cause = policy_state.observations[pod.uid].diagnosis.cause.value
-    return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods))
+    return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods) or None)
 
 
 def followed(
