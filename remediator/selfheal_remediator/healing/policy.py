@@ -324,7 +324,7 @@ class Policy:
         return ",".join([*parts, *(str(item) for item in self.labels.match_expressions)])
 
 
-_POLICY = TypeAdapter(Policy)
+_POLICY, _SAVED = TypeAdapter(Policy), TypeAdapter(Saved)
 
 
 @understood("a HealingPolicy")
@@ -344,8 +344,17 @@ def policy_from_json(raw: Json) -> Policy:
             {**identity, "spec": raw.get("spec"), "status": raw.get("status") or {}}
         )
     except ValidationError as error:
+        unread = Policy(**identity, labels=Selector(), symptoms=Symptoms())
         problem = f"this version does not support it: {mistakes(error)}"
-        return Policy(**identity, labels=Selector(), symptoms=Symptoms(), problem=problem)
+        return replace(unread, saved=_readable_status(raw.get("status")), problem=problem)
+
+
+def _readable_status(raw: Any) -> Saved:
+    """Budgets outlive a spec that cannot be read: the status is written again meanwhile."""
+    try:
+        return _SAVED.validate_python(raw or {})
+    except ValidationError:
+        return Saved()
 
 
 # -- status --------------------------------------------------------------------------------

@@ -149,6 +149,13 @@ def test_a_status_that_cannot_be_read_stops_the_policy_and_says_what_is_wrong_wh
     assert len(found.problem) < 400
 
 
+def test_what_a_policy_has_spent_outlives_a_spec_that_cannot_be_read() -> None:
+    raw = policy_json(paused="yes") | {"status": {"owners": [{"uid": "u", "failures": 2}]}}
+    found = policy_from_json(raw)
+    assert found.problem
+    assert found.saved.records == (Record("u", failures=2),)
+
+
 def test_all_mistakes_of_a_policy_are_reported_at_once() -> None:
     found = policy(failureThreshold="many", paused=5)
     assert "failureThreshold is 'many'" in found.problem
