@@ -24,6 +24,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.objects import Node
@@ -425,4 +426,4 @@ def observing_until(config: Config, lease: LeaseView, now: float) -> str:
     """Until when the remediator of this Lease only observes (RFC 3339); empty = it does not."""
     first = observe_first.first_start(lease.annotations)
     until = None if first is None else observe_first.observing_until(config, min(first, now))
-    return observe_first.text_of(until) if until is not None and until > now else ""
+    return time_text(until) if until is not None and until > now else ""

@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from selfheal_remediator.cli.reading import read_all
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import STOP_FOR_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
@@ -44,13 +44,12 @@ def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool =
 
     forget: the next installation starts from scratch, with observeFirst.
     """
-    until = datetime.fromtimestamp(time.time() + seconds, UTC)
     path = (
         f"/apis/coordination.k8s.io/v1/namespaces/{quote(lease.namespace)}/leases/"
         f"{quote(lease.name)}"
     )
     annotations = {
-        STOP_KEY: until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        STOP_KEY: time_text(time.time() + seconds),
         STOP_FOR_KEY: str(math.ceil(seconds)),
     }
     if forget:

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.controller.mode import time_text
+from selfheal_remediator.controller.mode import start_text
 from selfheal_remediator.controller.node_feed import warn_of_unknown_conditions
 from selfheal_remediator.controller.parts import Parts
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import trusted_annotations
-from selfheal_remediator.kube.observe_first import text_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Leadership:
                 log.warning("resumed: policies that gave up start again")
                 self._healer.healing.resumed()
         if authority.read_stop(annotations, now):
-            text = text_of(authority.stopped_until)
+            text = time_text(authority.stopped_until)
             log.warning("stopped until %s: it is being uninstalled", text)
             self._drains.draining.end_all()
             self._drains.follow_all()
@@ -119,7 +119,7 @@ class Leadership:
             return
         self._mode.reported_observing = True
         text = (
-            f"it only reports what it would do until {time_text(until)} (observeFirst); "
+            f"it only reports what it would do until {start_text(until)} (observeFirst); "
             "see `selfheal-remediator plan`"
         )
         log.warning("observing: %s", text)

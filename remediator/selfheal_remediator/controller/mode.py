@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube import observe_first
+from selfheal_remediator.kube.fields import time_text
 
 
 class Mode:
@@ -41,6 +42,6 @@ class Mode:
         return self.first_start.counts is not None
 
 
-def time_text(moment: float) -> str:
+def start_text(moment: float) -> str:
     """When it begins to enforce, for people."""
-    return "its first start is known" if moment == float("inf") else observe_first.text_of(moment)
+    return "its first start is known" if moment == float("inf") else time_text(moment)

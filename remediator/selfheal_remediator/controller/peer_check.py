@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.claims_reader import Claims, ClaimsReader
 from selfheal_remediator.controller.peers import Peers
@@ -20,7 +21,8 @@ from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
-PEERS_EVERY = 30.0
+#: Seconds between two checks, and before one that failed is made again.
+PEERS_EVERY, FIRST_RETRY = 30.0, 2.0
 
 
 class PeerCheck:
@@ -76,7 +78,7 @@ class PeerCheck:
 
     def _retry_soon(self) -> None:
         self._failures += 1
-        pause = min(PEERS_EVERY, 2.0**self._failures)
+        pause = delay_after(self._failures, first=FIRST_RETRY, longest=PEERS_EVERY)
         self.due = min(self.due, self._clock() + pause)
 
     def _evaluate(self, number: int, term: int, claims: Claims) -> None:

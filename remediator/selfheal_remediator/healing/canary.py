@@ -15,8 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Annotated
 
-from selfheal_remediator.kube.objects import Json, timestamp
+from pydantic import Field
+
+from selfheal_remediator.kube.fields import Moment, Text
+from selfheal_remediator.kube.objects import Json
 
 
 class Outcome(Enum):
@@ -33,14 +37,14 @@ class Canary:
 
     pod: uid of the pod to restart, the only one until the outcome is known. restarted: when its
     eviction was last decided. cause: what was wrong with it (a value of pod_health.Cause). newest:
-    when the newest pod that existed then was created, by the API server's clock; 0 = unknown.
+    when the newest pod that existed then was created, by the API server's clock.
     """
 
-    pod: str
-    restarted: float
-    cause: str
-    outcome: Outcome = Outcome.UNDER_WAY
-    newest: float = 0.0
+    pod: Text
+    restarted: Moment = 0.0
+    cause: Text = ""
+    outcome: Annotated[Outcome, Field(alias="state")] = Outcome.UNDER_WAY
+    newest: Moment | None = None
 
     @property
     def under_way(self) -> bool:
@@ -91,30 +95,6 @@ def _unproved(canary: Canary, shown: Shown) -> Canary | None:
     if not shown.settled and not shown.late:
         return canary
     return replace(canary, outcome=Outcome.FAILED) if shown.alone else None
-
-
-def canary_json(canary: Canary, restarted: str | None, newest: str | None) -> Json:
-    """As in status.owners[].canary; `restarted` and `newest` in the API's time format."""
-    found: Json = {
-        "pod": canary.pod,
-        "restarted": restarted,
-        "cause": canary.cause,
-        "state": canary.outcome.value,
-    }
-    return {**found, "newest": newest} if canary.newest else found
-
-
-def canary_from(raw: Json | None) -> Canary | None:
-    """From status.owners[].canary. Raises ValueError, TypeError."""
-    if not raw:
-        return None
-    return Canary(
-        pod=str(raw.get("pod") or ""),
-        restarted=timestamp(raw.get("restarted")) or 0.0,
-        cause=str(raw.get("cause") or ""),
-        outcome=Outcome(raw.get("state")),
-        newest=timestamp(raw.get("newest")) or 0.0,
-    )
 
 
 def canary_kept(status: Json | None, uid: str, canary: Canary) -> bool:

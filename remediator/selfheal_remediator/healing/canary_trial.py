@@ -44,7 +44,7 @@ def canary_of(
         return None  # what a restart shows on its own node says nothing about another
     cause = policy_state.observations[pod.uid].diagnosis.cause.value
     policy_state.before_canary[group.key] = (now, frozenset(one.uid for one in group.pods))
-    return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods))
+    return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods) or None)
 
 
 def followed(

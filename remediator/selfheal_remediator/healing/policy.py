@@ -7,25 +7,40 @@ The API server has validated a policy by the schema in chart/crds; one that stil
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from selfheal_remediator.healing.canary import Canary, canary_from, canary_json
-from selfheal_remediator.healing.rollouts import Rollout, rollout_from, rollout_json
-from selfheal_remediator.kube.objects import Json, as_name, as_text, timestamp
+from pydantic import (
+    AfterValidator,
+    AliasPath,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+
+from selfheal_remediator.backoff import delay_after
+from selfheal_remediator.healing.canary import Canary
+from selfheal_remediator.healing.rollouts import Rollout
+from selfheal_remediator.kube.fields import Duration, Flag, Moment, Text, Whole, mistakes, time_text
+from selfheal_remediator.kube.objects import Json, as_name, as_text, as_whole, timestamp
 from selfheal_remediator.kube.responses import understood
-from selfheal_remediator.quantities import parse_duration
 
 HOUR = 3600.0
 #: How a reason begins for which nothing is restarted while a person has paused the remediator.
 PAUSED = "paused: "
 #: Maximum sizes of a status (the schema's limits).
 MAX_OWNERS = 50
+MAX_RESTARTS = 60
 MAX_PODS = 10
+MAX_CONDITIONS = 16
 MAX_MESSAGE = 1024
 MAX_DETAIL = 512
 
@@ -54,39 +69,116 @@ class Threshold:
         return -(-desired * self.number // 100) if self.percent else self.number
 
 
+_CAMEL = ConfigDict(alias_generator=to_camel)
+
+
+def _spec(name: str) -> Any:
+    """The field of the spec with this name."""
+    return Field(validation_alias=AliasPath("spec", name))
+
+
+def _at_most(characters: int) -> PlainSerializer:
+    """A longer text is written shortened."""
+    return PlainSerializer(
+        lambda text: text if len(text) <= characters else text[: characters - 1] + "…"
+    )
+
+
+def _in_order(moments: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(moments))
+
+
+def _threshold(value: object) -> Threshold:
+    if type(value) is int and value >= 1:
+        return Threshold(value)
+    if isinstance(value, str) and re.fullmatch("([1-9][0-9]?|100)%", value):
+        return Threshold(int(value[:-1]), percent=True)
+    raise ValueError('allowed is a number of pods of at least 1, or a percentage ("1%" to "100%")')
+
+
+def _port(value: object) -> int | str:
+    if (type(value) is int and 1 <= value <= 65535) or (isinstance(value, str) and value):
+        return value
+    raise ValueError("allowed is a number from 1 to 65535 or the name of a container port")
+
+
+#: Written never earlier than it was: the hour of a budget must not end too soon.
+_RestartMoment = Annotated[
+    Moment, PlainSerializer(lambda moment: time_text(math.ceil(moment)), return_type=str)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One of a selector's matchExpressions; as text it filters the API's lists."""
+
+    key: Text
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[Text, ...] = ()
+
+    def __str__(self) -> str:
+        match self.operator:
+            case "Exists":
+                return self.key
+            case "DoesNotExist":
+                return f"!{self.key}"
+            case _:
+                return f"{self.key} {self.operator.lower()} ({','.join(self.values)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """spec.selector, of labels of pods."""
+
+    __pydantic_config__: ClassVar = _CAMEL
+
+    match_labels: Mapping[Text, Text] = field(default_factory=dict)
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+def _not_empty(selector: Selector) -> Selector:
+    if not (selector.match_labels or selector.match_expressions):
+        raise ValueError("allowed are matchLabels or matchExpressions; it would take every pod")
+    return selector
+
+
 @dataclass(frozen=True, slots=True)
 class Symptoms:
     """spec.unhealthyWhen; durations in seconds, None = does not count."""
 
-    not_ready_for: float | None = None
-    waiting_reasons: frozenset[str] = frozenset()
-    terminated_non_zero: bool = False
-    terminating_for: float | None = None
-    no_progress_for: float | None = None
+    __pydantic_config__: ClassVar = _CAMEL
+
+    not_ready_for: Duration | None = None
+    waiting_reasons: frozenset[Text] = frozenset()
+    terminated_non_zero: Flag = False
+    terminating_for: Duration | None = None
+    no_progress_for: Duration | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """spec.progress: the port's number or name, and the path."""
 
-    port: int | str
-    path: str = "/progress"
+    port: Annotated[int | str, BeforeValidator(_port)]
+    path: Text = "/progress"
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
     """spec.restart; seconds."""
 
-    backoff: float = 5.0
-    max_backoff: float = 300.0
-    max_per_hour: int = 6
-    grace: float = 10.0
+    __pydantic_config__: ClassVar = _CAMEL
+
+    backoff: Duration = 5.0
+    max_backoff: Duration = 300.0
+    max_per_hour: Annotated[Whole, Field(ge=1, le=MAX_RESTARTS)] = 6
+    grace: Annotated[Duration, Field(alias="gracePeriod")] = 10.0
 
     def wait(self, failures: int) -> float:
         """Seconds from the last restart to the next, after so many in a row."""
         if failures <= 0:
             return 0.0
-        return float(min(self.max_backoff, self.backoff * 2.0 ** min(failures - 1, 16)))
+        return delay_after(failures, first=self.backoff, longest=self.max_backoff)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +192,18 @@ class Record:
     canary: what its last restart shows about the next ones, None = nothing.
     """
 
-    uid: str
-    kind: str = ""
-    name: str = ""
-    restarts: tuple[float, ...] = ()
-    failures: int = 0
-    pod: str = ""
-    gave_up: float | None = None
-    template: str = ""
+    __pydantic_config__: ClassVar = _CAMEL
+
+    uid: Text
+    kind: Text = ""
+    name: Text = ""
+    restarts: Annotated[
+        tuple[_RestartMoment, ...], AfterValidator(_in_order), Field(max_length=MAX_RESTARTS)
+    ] = ()
+    failures: Annotated[Whole, Field(ge=0)] = 0
+    pod: Text = ""
+    gave_up: Moment | None = None
+    template: Text = ""
     rollout: Rollout | None = None
     canary: Canary | None = None
 
@@ -141,19 +237,53 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class PodReport:
+    """One of the worst pods."""
+
+    name: Text
+    cause: Text
+    detail: Annotated[Text, _at_most(MAX_DETAIL)] = ""
+    since: Moment = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One entry of status.conditions; `since` is its last transition."""
+
+    type: Text
+    holds: Annotated[
+        bool,
+        BeforeValidator("True".__eq__),
+        PlainSerializer(lambda holds: "True" if holds else "False"),
+        Field(alias="status"),
+    ]
+    reason: Text
+    message: Annotated[Text, _at_most(MAX_MESSAGE)]
+    since: Annotated[Moment, Field(alias="lastTransitionTime")]
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """The parts of a status that the next leader continues from."""
 
-    observed: int = 0
-    restarts: int = 0
-    last_heal: float | None = None
-    records: tuple[Record, ...] = ()
-    #: (pod, cause) -> since when.
-    since: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    #: Condition type -> (status, since when).
-    conditions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    #: Whether nothing was restarted because a person had paused the remediator.
-    paused: bool = False
+    observed: Annotated[Whole, Field(alias="observedGeneration")] = 0
+    restarts: Whole = 0
+    last_heal: Annotated[Moment | None, Field(alias="lastHealTime")] = None
+    records: Annotated[tuple[Record, ...], Field(alias="owners", max_length=MAX_OWNERS)] = ()
+    pods: Annotated[tuple[PodReport, ...], Field(max_length=MAX_PODS)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=MAX_CONDITIONS)] = ()
+
+    @property
+    def since(self) -> Mapping[tuple[str, str], float]:
+        """(pod, cause) -> since when."""
+        return {(pod.name, pod.cause): pod.since for pod in self.pods}
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing was restarted because a person had paused the remediator."""
+        return any(
+            item.type == "Throttled" and item.message.startswith(PAUSED) for item in self.conditions
+        )
 
     def taken_over(self, now: float) -> Saved:
         """As our clock has it, when another process wrote it."""
@@ -170,14 +300,16 @@ class Policy:
     version: str
     generation: int
     created: float
-    selector: str
-    symptoms: Symptoms
-    progress: Progress | None
-    restart: Restart
-    threshold: Threshold
-    failure_threshold: int
-    paused: bool
-    saved: Saved
+    labels: Annotated[Selector, AfterValidator(_not_empty), _spec("selector")]
+    symptoms: Annotated[Symptoms, _spec("unhealthyWhen")]
+    progress: Annotated[Progress | None, _spec("progress")] = None
+    restart: Annotated[Restart, _spec("restart")] = Restart()
+    threshold: Annotated[Threshold, BeforeValidator(_threshold), _spec("healthThreshold")] = (
+        Threshold(1)
+    )
+    failure_threshold: Annotated[Whole, Field(ge=1, le=100), _spec("failureThreshold")] = 3
+    paused: Annotated[Flag, _spec("paused")] = False
+    saved: Annotated[Saved, Field(alias="status")] = Saved()
     problem: str = ""
 
     @property
@@ -185,190 +317,79 @@ class Policy:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def selector(self) -> str:
+        """The pods' labels as the API's lists are filtered by them."""
+        parts = [f"{key}={value}" for key, value in sorted(self.labels.match_labels.items())]
+        return ",".join([*parts, *(str(item) for item in self.labels.match_expressions)])
+
+
+_POLICY, _SAVED = TypeAdapter(Policy), TypeAdapter(Saved)
+
 
 @understood("a HealingPolicy")
 def policy_from_json(raw: Json) -> Policy:
     """A policy from the API's JSON. Raises Malformed when even its name cannot be read."""
     meta = raw["metadata"]
-    spec = raw.get("spec") or {}
+    identity: Json = {
+        "namespace": sys.intern(as_name(meta["namespace"])),
+        "name": as_name(meta["name"]),
+        "uid": as_name(meta["uid"]),
+        "version": as_text(meta.get("resourceVersion")),
+        "generation": as_whole(meta.get("generation")),
+        "created": timestamp(meta.get("creationTimestamp")) or 0.0,
+    }
     try:
-        return _policy(meta, spec, _saved(raw.get("status") or {}))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        unread = _policy(meta, {}, Saved())
-        return replace(unread, problem=f"this version does not support it: {error!r}")
-
-
-def _policy(meta: Json, spec: Json, saved: Saved) -> Policy:
-    when, progress, restart = (
-        spec.get("unhealthyWhen") or {},
-        spec.get("progress"),
-        spec.get("restart") or {},
-    )
-    return Policy(
-        namespace=sys.intern(meta["namespace"]),
-        name=as_name(meta["name"]),
-        uid=as_name(meta["uid"]),
-        version=as_text(meta.get("resourceVersion")),
-        generation=int(meta.get("generation") or 0),
-        created=timestamp(meta.get("creationTimestamp")) or 0.0,
-        selector=selector_text(spec.get("selector") or {}),
-        symptoms=Symptoms(
-            not_ready_for=_seconds(when.get("notReadyFor")),
-            waiting_reasons=frozenset(when.get("waitingReasons") or ()),
-            terminated_non_zero=bool(when.get("terminatedNonZero")),
-            terminating_for=_seconds(when.get("terminatingFor")),
-            no_progress_for=_seconds(when.get("noProgressFor")),
-        ),
-        progress=Progress(progress["port"], progress.get("path") or "/progress")
-        if progress
-        else None,
-        restart=Restart(
-            backoff=parse_duration(restart.get("backoff", "5s")),
-            max_backoff=parse_duration(restart.get("maxBackoff", "300s")),
-            max_per_hour=int(restart.get("maxPerHour", 6)),
-            grace=parse_duration(restart.get("gracePeriod", "10s")),
-        ),
-        threshold=_threshold(spec.get("healthThreshold", 1)),
-        failure_threshold=int(spec.get("failureThreshold", 3)),
-        paused=bool(spec.get("paused")),
-        saved=saved,
-    )
-
-
-def _seconds(text: str | None) -> float | None:
-    return None if text is None else parse_duration(text)
-
-
-def _threshold(value: int | str) -> Threshold:
-    if isinstance(value, int):
-        return Threshold(value)
-    return Threshold(int(value.removesuffix("%")), percent=value.endswith("%"))
-
-
-def selector_text(selector: Mapping[str, Any]) -> str:
-    """The label selector as a query of the API understands it."""
-    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
-    for item in selector.get("matchExpressions") or ():
-        key, values = item["key"], ",".join(item.get("values") or ())
-        parts.append(
-            {
-                "In": f"{key} in ({values})",
-                "NotIn": f"{key} notin ({values})",
-                "Exists": key,
-                "DoesNotExist": f"!{key}",
-            }[item["operator"]]
+        return _POLICY.validate_python(
+            {**identity, "spec": raw.get("spec"), "status": raw.get("status") or {}}
         )
-    return ",".join(parts)
+    except ValidationError as error:
+        unread = Policy(**identity, labels=Selector(), symptoms=Symptoms())
+        problem = f"this version does not support it: {mistakes(error)}"
+        return replace(unread, saved=_readable_status(raw.get("status")), problem=problem)
+
+
+def _readable_status(raw: Any) -> Saved:
+    """Budgets outlive a spec that cannot be read: the status is written again meanwhile."""
+    try:
+        return _SAVED.validate_python(raw or {})
+    except ValidationError:
+        return Saved()
 
 
 # -- status --------------------------------------------------------------------------------
-
-
-def _saved(status: Json) -> Saved:
-    return Saved(
-        observed=int(status.get("observedGeneration") or 0),
-        restarts=int(status.get("restarts") or 0),
-        last_heal=timestamp(status.get("lastHealTime")),
-        records=tuple(_record(item) for item in status.get("owners") or ()),
-        since={
-            (item["name"], item["cause"]): timestamp(item.get("since")) or 0.0
-            for item in status.get("pods") or ()
-        },
-        conditions={
-            item["type"]: (item["status"], timestamp(item["lastTransitionTime"]) or 0.0)
-            for item in status.get("conditions") or ()
-        },
-        paused=any(
-            item["type"] == "Throttled" and str(item.get("message") or "").startswith(PAUSED)
-            for item in status.get("conditions") or ()
-        ),
-    )
-
-
-def _record(item: Json) -> Record:
-    moments = (timestamp(text) for text in item.get("restarts") or ())
-    return Record(
-        uid=item["uid"],
-        kind=item.get("kind", ""),
-        name=item.get("name", ""),
-        restarts=tuple(sorted(moment for moment in moments if moment is not None)),
-        failures=int(item.get("failures") or 0),
-        pod=item.get("pod", ""),
-        gave_up=timestamp(item.get("gaveUp")),
-        template=item.get("template", ""),
-        rollout=rollout_from(item.get("rollout")),
-        canary=canary_from(item.get("canary")),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PodReport:
-    """One of the worst pods."""
-
-    name: str
-    cause: str
-    detail: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One entry of status.conditions; `since` is its last transition."""
-
-    type: str
-    holds: bool
-    reason: str
-    message: str
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a policy's status says."""
 
-    observed: int
+    observed: Annotated[int, Field(alias="observedGeneration")]
     replicas: int
-    healthy: int
-    last_heal: float | None
+    healthy: Annotated[int, Field(alias="healthyReplicas")]
+    last_heal: Annotated[Moment | None, Field(alias="lastHealTime")]
     restarts: int
     state: State
-    message: str
+    message: Annotated[str, _at_most(MAX_MESSAGE)]
     pods: tuple[PodReport, ...]
-    records: tuple[Record, ...]
+    records: Annotated[tuple[Record, ...], Field(alias="owners")]
     conditions: tuple[Condition, ...]
 
     def to_json(self) -> Json:
         """The status in the API's format; every key is present, so that a patch replaces all."""
-        return {
-            "observedGeneration": self.observed,
-            "replicas": self.replicas,
-            "healthyReplicas": self.healthy,
-            "lastHealTime": time_text(self.last_heal),
-            "restarts": self.restarts,
-            "state": self.state.value,
-            "message": _cut(self.message, MAX_MESSAGE),
-            "pods": [
-                {
-                    "name": pod.name,
-                    "cause": pod.cause,
-                    "detail": _cut(pod.detail, MAX_DETAIL),
-                    "since": time_text(pod.since),
-                }
-                for pod in self.pods[:MAX_PODS]
-            ],
-            "owners": [_record_json(record) for record in kept(self.records)],
-            "conditions": [
-                {
-                    "type": item.type,
-                    "status": "True" if item.holds else "False",
-                    "observedGeneration": self.observed,
-                    "lastTransitionTime": time_text(item.since),
-                    "reason": item.reason,
-                    "message": _cut(item.message, MAX_MESSAGE),
-                }
-                for item in self.conditions
-            ],
-        }
+        bounded = replace(self, pods=self.pods[:MAX_PODS], records=tuple(kept(self.records)))
+        found: Json = _STATUS.dump_python(bounded, mode="json", by_alias=True, exclude_none=True)
+        found.setdefault("lastHealTime", None)
+        found["owners"] = [
+            {key: value for key, value in owner.items() if value or key in ("kind", "name")}
+            for owner in found["owners"]
+        ]
+        for condition in found["conditions"]:
+            condition["observedGeneration"] = self.observed
+        return found
+
+
+_STATUS = TypeAdapter(Status)
 
 
 def kept(records: tuple[Record, ...]) -> list[Record]:
@@ -380,35 +401,3 @@ def kept(records: tuple[Record, ...]) -> list[Record]:
     worth.sort(key=lambda record: max(record.restarts, default=record.gave_up or 0.0), reverse=True)
     worth.sort(key=lambda record: record.canary.restarted if record.canary else math.inf)
     return worth[:MAX_OWNERS]
-
-
-def _record_json(record: Record) -> Json:
-    found: Json = {"uid": record.uid, "kind": record.kind, "name": record.name}
-    if record.restarts:
-        # Never earlier than it was: the hour of a budget must not end too soon.
-        found["restarts"] = [time_text(math.ceil(moment)) for moment in record.restarts[-60:]]
-    if record.failures:
-        found["failures"] = record.failures
-    if record.pod:
-        found["pod"] = record.pod
-    if record.gave_up:
-        found["gaveUp"] = time_text(record.gave_up)
-    if record.template:
-        found["template"] = record.template
-    if record.rollout is not None:
-        found["rollout"] = rollout_json(record.rollout, time_text(record.rollout.since))
-    if record.canary is not None:
-        canary = record.canary
-        found["canary"] = canary_json(canary, time_text(canary.restarted), time_text(canary.newest))
-    return found
-
-
-def time_text(seconds: float | None) -> str | None:
-    """A time as the API writes it (whole seconds), None when there is none."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

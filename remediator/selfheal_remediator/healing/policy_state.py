@@ -80,7 +80,7 @@ class PolicyState:
     restarts: int
     last_heal: float | None
     records: dict[str, Record]
-    conditions: dict[str, tuple[str, float]]
+    conditions: dict[str, tuple[bool, float]]
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     observations: dict[str, Observation] = field(default_factory=dict)
     progress: ProgressReports = field(default_factory=ProgressReports)
@@ -127,7 +127,7 @@ class PolicyState:
             saved.restarts,
             saved.last_heal,
             {record.uid: record for record in saved.records},
-            dict(saved.conditions),
+            {item.type: (item.holds, item.since) for item in saved.conditions},
             adopted_at=now,
             unlisted_at=now,
             left_paused=saved.paused,

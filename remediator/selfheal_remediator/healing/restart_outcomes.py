@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.healing.plan import RECALLED, Notice, RestartAction
 from selfheal_remediator.healing.policy_state import PolicyState, Refusal
 from selfheal_remediator.healing.status import status
@@ -54,5 +55,5 @@ def note_refused(
     count = before.count + 1 if before is not None else 1
     until = skip_reason.until
     if until is None:
-        until = now + min(LONGEST_RETRY, interval * 2.0 ** min(count - 1, 6))
+        until = now + delay_after(count, first=interval, longest=LONGEST_RETRY)
     policy_state.refusals[uid] = Refusal(replace(skip_reason, until=until), count)

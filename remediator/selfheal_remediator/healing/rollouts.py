@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import Annotated
 
-from selfheal_remediator.kube.objects import Json, timestamp
+from pydantic import Field
+
+from selfheal_remediator.kube.fields import Moment, Text, Whole
 
 #: Seconds without progress are written down in steps of so many.
 STEP = 60
@@ -25,10 +28,10 @@ class Rollout:
     waited: whole seconds without progress, a multiple of STEP.
     """
 
-    template: str
-    progress: tuple[int, ...]
-    since: float
-    waited: int = 0
+    template: Text = ""
+    progress: tuple[Whole, ...] = ()
+    since: Moment = 0.0
+    waited: Annotated[Whole, Field(ge=0)] = 0
 
     def taken_over(self, now: float) -> Rollout:
         """As our clock has it, when another process wrote it."""
@@ -52,23 +55,3 @@ def advance(
 def exceeds(progress: tuple[int, ...], before: tuple[int, ...]) -> bool:
     """Whether any count is higher than before."""
     return any(new > old for new, old in zip(progress, before, strict=False))
-
-
-def rollout_json(rollout: Rollout, since: str | None) -> Json:
-    """As in status.owners[].rollout; `since` in the API's time format."""
-    return {
-        "template": rollout.template,
-        "progress": list(rollout.progress),
-        "since": since,
-        "waited": rollout.waited,
-    }
-
-
-def rollout_from(raw: Json | None) -> Rollout | None:
-    """From status.owners[].rollout. Raises ValueError, TypeError."""
-    if not raw:
-        return None
-    progress = tuple(int(count) for count in raw.get("progress") or ())
-    waited = max(0, int(raw.get("waited") or 0))
-    since = timestamp(raw.get("since")) or 0.0
-    return Rollout(raw.get("template") or "", progress, since, waited)

@@ -117,10 +117,9 @@ def _remembered(policy_state: PolicyState, now: float) -> tuple[Record, ...]:
 def _condition(
     policy_state: PolicyState, kind: str, holds: bool, reason: str, message: str, *, now: float
 ) -> Condition:
-    status = "True" if holds else "False"
     before = policy_state.conditions.get(kind)
-    if before is None or before[0] != status:
-        before = policy_state.conditions[kind] = (status, now)
+    if before is None or before[0] is not holds:
+        before = policy_state.conditions[kind] = (holds, now)
     return Condition(kind, holds, reason, message if holds or kind == "Healthy" else "", before[1])
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from selfheal_remediator.config import Config
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.objects import timestamp
 
 #: When the installation was first started (RFC 3339); empty = start from scratch.
@@ -63,7 +63,7 @@ def annotation_to_write(
         return known
     if FIRST_START_KEY not in here and (was_held or any(key.startswith(_OURS) for key in here)):
         return LONG_AGO
-    return text_of(now)
+    return time_text(now)
 
 
 def observing_until(config: Config, first: float | None) -> float | None:
@@ -82,8 +82,3 @@ def effective(config: Config, first: float | None, now: float) -> Config:
     if until is None or now >= until:
         return config
     return config.model_copy(update={"mode": "dryRun"})
-
-
-def text_of(moment: float) -> str:
-    """A time as the API writes it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -11,18 +11,11 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from selfheal_remediator.kube.fields import Flag, Text, Whole
 from selfheal_remediator.kube.objects import Node
 
 STATE_KEY = "selfheal.dev/state"
@@ -63,17 +56,7 @@ def _pairs(counts: object) -> object:
     return tuple(counts.items())
 
 
-def _encodable(text: str) -> str:
-    """JSON may contain lone surrogates, logs may not. Raises UnicodeEncodeError."""
-    text.encode()
-    return text
-
-
-# Nothing is taken for another type: true is no number, and 5 no text.
-_Text = Annotated[str, Strict(), AfterValidator(_encodable)]
-_Flag = Annotated[bool, Strict()]
-_Count = Annotated[int, Strict()]
-_Seconds = Annotated[_Count, Field(ge=-MAX_SECONDS, le=MAX_SECONDS)]
+_Seconds = Annotated[Whole, Field(ge=-MAX_SECONDS, le=MAX_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +66,12 @@ class State:
     __pydantic_config__: ClassVar = ConfigDict(alias_generator=_name)
 
     phase: Phase
-    by: _Text = ""
-    condition: _Text = ""
-    status: _Text = ""
-    reason: _Text = ""
-    action: _Text = ""
-    latched: _Flag = False
+    by: Text = ""
+    condition: Text = ""
+    status: Text = ""
+    reason: Text = ""
+    action: Text = ""
+    latched: Flag = False
     transition: _Seconds = 0
     first_seen: _Seconds = 0
     since: _Seconds = 0
@@ -96,16 +79,16 @@ class State:
     #: Seconds of the drain's deadline that were used when this was written.
     drain_used: _Seconds = 0
     no_room: _Seconds = 0
-    boot_id: _Text = ""
-    scale_down_mark: _Flag = False
+    boot_id: Text = ""
+    scale_down_mark: Flag = False
     #: Which rule `first_seen` is about (Rule.mark); empty = not written down.
-    rule: _Text = ""
+    rule: Text = ""
     #: When it was reported that nothing but a human can end this, 0 = it was not.
     reported: _Seconds = 0
     cordons: tuple[_Seconds, ...] = ()
     #: How often owners put pods here despite the cordon, and up to which pod (see returns.py).
-    returns: Annotated[tuple[tuple[_Text, _Count], ...], BeforeValidator(_pairs)] = ()
-    returned: _Text = ""
+    returns: Annotated[tuple[tuple[Text, Whole], ...], BeforeValidator(_pairs)] = ()
+    returned: Text = ""
 
     def to_json(self) -> str:
         """Compact JSON of at most 1 KiB: the reason is shortened, the returns are combined

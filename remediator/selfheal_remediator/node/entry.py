@@ -11,6 +11,7 @@ from selfheal_remediator.node.annotation import STATE_KEY, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, Reading
 from selfheal_remediator.node.limits import Member
+from selfheal_remediator.node.queues import Queue
 from selfheal_remediator.node.skip_reason import SkipReason
 
 #: A condition and one of its reasons.
@@ -29,7 +30,8 @@ class Entry:
     history: NodeHistory
     assessment: Assessment = field(default_factory=lambda: Assessment("new"))
     pending: Action | None = None
-    blocked: SkipReason | None = None
+    #: Where it waits for a limit.
+    queue: Queue | None = None
     member: Member | None = None
     retry_at: float = 0.0
     failures: int = 0
@@ -42,6 +44,11 @@ class Entry:
     overlay: tuple[bool, str | None] | None = None
     #: The drain under way: when it began as written down (by whose clock ever), and by ours.
     drain_began: tuple[int, float] | None = None
+
+    @property
+    def blocked(self) -> SkipReason | None:
+        """The limit that it waits for."""
+        return self.queue.skip_reason if self.queue is not None else None
 
     @property
     def state(self) -> State | None:

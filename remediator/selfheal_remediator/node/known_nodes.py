@@ -11,6 +11,7 @@ from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.entry import Entry, overlaid
+from selfheal_remediator.node.queues import Queues
 from selfheal_remediator.node.waves import Waves
 
 
@@ -24,9 +25,9 @@ class KnownNodes:
         #: What we say of nodes ourselves, by name: conditions that no object holds.
         self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
-        #: Nodes (uids) that are to be assessed again, and those that call for something.
+        #: Nodes (uids) that are to be assessed again, and those that wait for a limit.
         self.dirty: set[str] = set()
-        self.asking: set[str] = set()
+        self.queues = Queues()
         #: Grows with every change of what is thought of a node or under way with it; which nodes
         #: (uids) they were is kept until `take_changed`.
         self.revision = 0
@@ -128,7 +129,7 @@ class KnownNodes:
         if entry is not None:
             self._counts.remove(entry, now)
         self.dirty.discard(uid)
-        self.asking.discard(uid)
+        self.queues.discard(uid)
 
     def observe(self, node: Node, entry: Entry | None, now: float) -> None:
         """The node is so now; entry: what is known of it, None = nothing."""

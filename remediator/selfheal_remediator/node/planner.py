@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.informer import Change, version_number
 from selfheal_remediator.kube.objects import Condition, Node
@@ -26,12 +28,14 @@ from selfheal_remediator.node.entry import Entry, Key
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon
+from selfheal_remediator.node.queues import Claim
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.waves import Waves
 
-#: A change that could not be made is tried again after at most so long (seconds).
-LONGEST_RETRY = 60.0
+#: A change that could not be made is tried again after so many seconds, then twice as many, at most
+#: so many.
+FIRST_RETRY, LONGEST_RETRY = 0.2, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,7 @@ class Planner:
         entry.pending = None
         self._known.note_changed(action.uid)
         entry.failures += 1
-        backoff = 0.1 * 2.0 ** min(entry.failures, 10)
+        backoff = delay_after(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
         entry.retry_at = now + min(LONGEST_RETRY, max(delay, backoff))
         self._known.dirty.add(action.uid)
 
@@ -192,9 +196,9 @@ class Planner:
         return True
 
     def _hand_out(self, entry: Entry, action: Action, now: float) -> None:
-        entry.pending, entry.blocked = action, None
+        entry.pending, entry.queue = action, None
         self._known.note_changed(entry.node.uid)
-        self._known.asking.discard(entry.node.uid)
+        self._known.queues.discard(entry.node.uid)
         self._counts.recount(entry, now)
 
     def forget_pending(self) -> None:
@@ -215,29 +219,15 @@ class Planner:
         """What to do now. `paused` or `unhealthy` (a reason) stops what takes capacity away."""
         if self._waves.update(now):
             self._known.dirty.update(self.entries)
-        self._reassess(now)
-        actions: list[Action] = []
-        asking: list[Entry] = []
-        for entry in [self.entries[uid] for uid in self._known.asking]:
-            action = entry.assessment.action
-            if entry.retry_at > now:
-                continue
-            if action is not None:
-                self._hand_out(entry, action, now)
-                actions.append(action)
-            else:
-                asking.append(entry)
+        actions = self._reassess(now)
         limited_by: Counter[str] = Counter()
-        wake = self.schedule.wake
         stopped = self._stopped(paused, unhealthy)
         limits = self.config.limits
         self._places.restore(limits, now)
         self._places.give_again(limits, now, stopped=stopped is not None)
-        if asking:
-            granted, opens = self._weigh(asking, stopped, now, limited_by)
-            actions += granted
-            wake = earliest(wake, opens)
-        return Plan(tuple(actions), wake, limited_by)
+        granted, opens = self._weigh(stopped, now, limited_by)
+        wake = earliest(self.schedule.wake, opens)
+        return Plan((*actions, *granted), wake, limited_by)
 
     def _stopped(self, paused: str, unhealthy: str) -> SkipReason | None:
         if paused:
@@ -246,65 +236,66 @@ class Planner:
         return SkipReason("controlPlaneUnhealthy", unhealthy) if unhealthy else None
 
     def _weigh(
-        self, asking: list[Entry], stopped: SkipReason | None, now: float, limited_by: Counter[str]
+        self, stopped: SkipReason | None, now: float, limited_by: Counter[str]
     ) -> tuple[list[Action], float | None]:
         granted: list[Action] = []
         opens: float | None = None
-        tally = self.tally(now)
-        asking.sort(key=_urgency)
-        for entry in asking:
-            limited_action = entry.assessment.limited_action
-            assert limited_action is not None
-            skip_reason = stopped or (
-                self._places.check(entry, self.config.limits, tally, now)
-                if limited_action.kind is Kind.DRAIN
-                else self._check_cordon(entry, limited_action, tally, now)
-            )
-            if skip_reason is not None:
-                entry.blocked = skip_reason
-                limited_by[skip_reason.cause] += 1
-                opens = earliest(opens, skip_reason.until)
+        heads = [(queue.first, queue) for queue in self._known.queues]
+        tally = self.tally(now) if heads else Tally()
+        heapify(heads)
+        while heads:
+            urgency, queue = heappop(heads)
+            entry = self.entries[urgency[-1]]
+            queue.skip_reason = stopped or self._check(entry, queue.claim, tally, now)
+            if queue.skip_reason is not None:
+                # As for all behind it: what is granted from now on makes no room for them.
+                limited_by[queue.skip_reason.cause] += len(queue.order)
+                opens = earliest(opens, queue.skip_reason.until)
                 continue
-            if limited_action.kind is Kind.DRAIN:
-                tally.add_drain(entry.member or Member())
-            else:
-                limited_action = self._grant_cordon(entry, limited_action, tally, now)
-            self._hand_out(entry, limited_action, now)
-            granted.append(limited_action)
+            action = self._grant(entry, queue.claim, tally, now)
+            self._hand_out(entry, action, now)
+            granted.append(action)
+            if queue.order:
+                heappush(heads, (queue.first, queue))
         return granted, opens
 
-    def _check_cordon(
-        self, entry: Entry, limited_action: Action, tally: Tally, now: float
-    ) -> SkipReason | None:
-        skip_reason = check_cordon(self.config.limits, tally, entry.member or Member(), now)
-        if skip_reason is not None or limited_action.state is None:
-            return skip_reason
-        return self._waves.check_cordon(entry, limited_action.state, now)
+    def _check(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> SkipReason | None:
+        limits = self.config.limits
+        if claim.kind is Kind.DRAIN:
+            return self._places.check(entry, limits, tally, now)
+        return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
+            claim.signals, now
+        )
 
-    def _grant_cordon(
-        self, entry: Entry, limited_action: Action, tally: Tally, now: float
-    ) -> Action:
-        state, member = limited_action.state, entry.member or Member()
-        assert state is not None
+    def _grant(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> Action:
+        action, member = entry.assessment.limited_action, claim.member
+        assert action is not None
+        assert action.state is not None
+        if claim.kind is Kind.DRAIN:
+            tally.add_drain(member)
+            return action
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(member, now)
         second = int(now)
         # It may have waited for the limits since it was assessed.
+        state = action.state
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
-        self._waves.note_cordon(entry, state, now)
+        self._waves.note_cordon(claim.signals, now)
         drains = state.action == "drain"
         if drains and self._places.check(entry, self.config.limits, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
             state = lifecycle.draining(state, now)
-        return replace(limited_action, state=state)
+        return replace(action, state=state)
 
     # -- assessing again ----------------------------------------------------------------
 
-    def _reassess(self, now: float) -> None:
+    def _reassess(self, now: float) -> list[Action]:
+        """Returns the actions that no limit is about."""
         self._known.dirty.update(self.schedule.take_due(now))
         scope = self.scope()
+        unlimited = []
         for uid in self._known.dirty:
             entry = self.entries[uid]
             before, seen = entry.assessment, assess(entry.node, entry.history, scope, now)
@@ -312,14 +303,10 @@ class Planner:
             self._counts.take_cordons(uid, seen.state, now)
             if _notified(before) != _notified(seen):
                 self._known.note_changed(uid)
-            entry.blocked = None
             self._counts.recount(entry, now)
-            if entry.pending is None and (
-                seen.action is not None or seen.limited_action is not None
-            ):
-                self._known.asking.add(uid)
-            else:
-                self._known.asking.discard(uid)
+            self._enqueue(entry, now)
+            if seen.action is not None and _free(entry, now):
+                unlimited.append((entry, seen.action))
             due = seen.due
             if entry.member is not None and entry.member.draining:
                 due = earliest(due, self._counts.drain_deadline(entry))
@@ -328,21 +315,30 @@ class Planner:
             if due is not None:
                 self.schedule.put(entry, max(due, now))
         self._known.dirty.clear()
+        for entry, action in unlimited:
+            self._hand_out(entry, action, now)
+        return [action for _, action in unlimited]
+
+    def _enqueue(self, entry: Entry, now: float) -> None:
+        """The node waits for a limit, or does not."""
+        uid, seen, entry.queue = entry.node.uid, entry.assessment, None
+        self._known.queues.discard(uid)
+        action = seen.limited_action
+        if action is None or action.state is None or seen.action or not _free(entry, now):
+            return
+        drains, state = action.kind is Kind.DRAIN, action.state
+        signals = frozenset[Key]() if drains else self._waves.signals(uid, state)
+        claim = Claim(action.kind, entry.member or Member(), signals)
+        # Drains of nodes that are cordoned already, then the worst, then the oldest.
+        urgency = (not drains, state.action != "drain", seen.since, entry.node.name, uid)
+        entry.queue = self._known.queues.put(claim, urgency)
+
+
+def _free(entry: Entry, now: float) -> bool:
+    """Whether nothing is under way with the node, and what failed is to be tried again."""
+    return entry.pending is None and entry.retry_at <= now
 
 
 def _notified(seen: Assessment) -> tuple[object, ...]:
     """What others go by; the rest of an assessment is read when it is asked for."""
     return seen.standing, seen.state, seen.rejected, seen.recovering
-
-
-def _urgency(entry: Entry) -> tuple[int, int, float, str]:
-    """Drains of nodes that are cordoned already, then the worst, then the oldest."""
-    limited_action = entry.assessment.limited_action
-    assert limited_action is not None
-    drains = limited_action.state is not None and limited_action.state.action == "drain"
-    return (
-        limited_action.kind is not Kind.DRAIN,
-        not drains,
-        entry.assessment.since,
-        entry.node.name,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node
@@ -119,12 +119,18 @@ class Waves:
             return True
         return len(self._bad.get(key, ())) <= self._wave_limit()
 
-    def check_cordon(self, entry: Entry, state: State, now: float) -> SkipReason | None:
-        """None when the node may be cordoned now: not as one of a wave that just begins."""
+    def signals(self, uid: str, state: State) -> frozenset[Key]:
+        """What a cordon of the node counts as: its condition with each reason that it has shown
+        since it is bad."""
+        shown = (key for key in self._bad_by.get(uid, ()) if key[0] == state.condition)
+        return frozenset({(state.condition, state.reason), *shown})
+
+    def check_cordon(self, signals: Iterable[Key], now: float) -> SkipReason | None:
+        """None when a node may be cordoned now: not as one of a wave that just begins."""
         signal = self.config.signal
-        if not signal.enabled or state.condition in self.trusted:
-            return None
-        for key in _keys(entry, state, self.config):
+        for key in signals if signal.enabled else ():
+            if key[0] in self.trusted:
+                continue
             recent = self._granted.setdefault(key, deque())
             while recent and recent[0] <= now - signal.window:
                 recent.popleft()
@@ -133,9 +139,9 @@ class Waves:
                 return SkipReason("signal", message, recent[0] + signal.window)
         return None
 
-    def note_cordon(self, entry: Entry, state: State, now: float) -> None:
-        """The node is cordoned now."""
-        for key in _keys(entry, state, self.config):
+    def note_cordon(self, signals: Iterable[Key], now: float) -> None:
+        """A node is cordoned now."""
+        for key in signals:
             self._granted.setdefault(key, deque()).append(now)
 
 
@@ -152,9 +158,3 @@ def _known_since(node: Node, condition: str, observation: Observation, now: floa
     if state is not None and state.condition == condition and state.first_seen:
         moments.append(float(state.first_seen))
     return min(moments)
-
-
-def _keys(entry: Entry, state: State, config: Config) -> set[Key]:
-    """What a hold counts as: its condition with each reason that it has shown since it is bad."""
-    shown = {key for key in bad_now(entry, config) if key[0] == state.condition}
-    return {(state.condition, state.reason), *shown}

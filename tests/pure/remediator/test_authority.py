@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from selfheal_remediator.controller.authority import Authority
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
-from selfheal_remediator.kube.observe_first import text_of
 from selfheal_remediator.node.actions import Kind
 from tests.pure.remediator.builders import NOW
 
@@ -44,8 +44,8 @@ def test_a_pause_is_heard_once_and_stops_what_waits_to_be_sent() -> None:
 
 def test_an_uninstall_stops_everything_until_it_is_over() -> None:
     authority = Authority(first="")
-    assert authority.read_stop({STOP_KEY: text_of(NOW + 60)}, NOW)
-    assert not authority.read_stop({STOP_KEY: text_of(NOW + 60)}, NOW)
+    assert authority.read_stop({STOP_KEY: time_text(NOW + 60)}, NOW)
+    assert not authority.read_stop({STOP_KEY: time_text(NOW + 60)}, NOW)
     assert authority.stops == 1
     assert not authority.may_act(NOW + 59)
     assert not any(authority.may_send(kind, NOW + 59) for kind in Kind)

@@ -22,11 +22,11 @@ from selfheal_remediator.healing.policy import (
     Progress,
     Record,
     Restart,
+    Saved,
     Status,
     Threshold,
     kept,
     policy_from_json,
-    selector_text,
 )
 from selfheal_remediator.healing.policy import State as PolicyState
 from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe, reading_from
@@ -80,6 +80,92 @@ def test_what_cannot_be_read_is_kept_with_its_problem() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        (
+            {"unhealthyWhen": {"notReadyFor": "soon"}},
+            "spec.unhealthyWhen.notReadyFor is 'soon': 'soon' is not a duration such as 30s, 5m",
+        ),
+        ({"unhealthyWhen": {"notReadyFor": 30}}, "spec.unhealthyWhen.notReadyFor is 30: allowed"),
+        ({"unhealthyWhen": {"terminatedNonZero": 1}}, "terminatedNonZero is 1: a valid boolean"),
+        ({"unhealthyWhen": {"waitingReasons": "Error"}}, "waitingReasons is 'Error': a valid "),
+        ({"unhealthyWhen": None}, "spec.unhealthyWhen is None"),
+        ({"failureThreshold": "3"}, "spec.failureThreshold is '3': a valid integer"),
+        ({"failureThreshold": True}, "spec.failureThreshold is True: a valid integer"),
+        ({"failureThreshold": 0}, "spec.failureThreshold is 0: greater than or equal to 1"),
+        ({"failureThreshold": 2.0}, "spec.failureThreshold is 2.0: a valid integer"),
+        ({"healthThreshold": True}, "spec.healthThreshold is True: allowed is a number of pods"),
+        ({"healthThreshold": "101%"}, "spec.healthThreshold is '101%': allowed is a number"),
+        (
+            {"healthThreshold": 0},
+            'a number of pods of at least 1, or a percentage ("1%" to "100%")',
+        ),
+        ({"restart": {"maxPerHour": 61}}, "restart.maxPerHour is 61: less than or equal to 60"),
+        ({"restart": {"backoff": 5}}, "spec.restart.backoff is 5: allowed is a duration"),
+        ({"progress": {"port": 0}}, "spec.progress.port is 0: allowed is a number from 1 to 65535"),
+        ({"progress": {"port": True}}, "spec.progress.port is True: allowed is a number from 1"),
+        ({"progress": {}}, "spec.progress.port is missing"),
+        ({"paused": "yes"}, "spec.paused is 'yes': a valid boolean"),
+        ({"selector": {}}, "spec.selector is {}: allowed are matchLabels or matchExpressions"),
+        ({"selector": {"matchLabels": {"a": 5}}}, "spec.selector.matchLabels.a is 5: a valid str"),
+        (
+            {"selector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}},
+            "spec.selector.matchExpressions[0].operator is 'Like': 'In', 'NotIn', 'Exists' or",
+        ),
+    ],
+)
+def test_a_spec_that_cannot_be_read_says_what_is_wrong_where(
+    spec: dict[str, Any], problem: str
+) -> None:
+    found = policy(**spec)
+    assert problem in found.problem
+    assert (found.saved, found.generation) == (Saved(), 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        ("text", "status is 'text'"),
+        ({"restarts": "7"}, "status.restarts is '7': a valid integer"),
+        ({"lastHealTime": "soon"}, "status.lastHealTime is 'soon': Invalid isoformat string"),
+        ({"lastHealTime": "2026-01-01T00:00:00"}, "names no time zone"),
+        ({"owners": [{}]}, "status.owners[0].uid is missing"),
+        ({"owners": [{"uid": "u", "failures": -1}]}, "status.owners[0].failures is -1: greater"),
+        ({"owners": [{"uid": "u", "restarts": [5]}]}, "status.owners[0].restarts[0] is 5: allowed"),
+        (
+            {"owners": [{"uid": "u", "canary": {"pod": "p", "state": "new"}}]},
+            "status.owners[0].canary.state is 'new': 'under-way', 'passed' or 'failed'",
+        ),
+        ({"owners": [{"uid": f"u{n}"} for n in range(MAX_OWNERS + 1)]}, "status.owners is "),
+        ({"pods": [{"name": "p"}]}, "status.pods[0].cause is missing"),
+    ],
+)
+def test_a_status_that_cannot_be_read_stops_the_policy_and_says_what_is_wrong_where(
+    status: Any, problem: str
+) -> None:
+    found = policy_from_json(policy_json() | {"status": status})
+    assert found.problem.startswith("this version does not support it: status")
+    assert problem in found.problem
+    assert len(found.problem) < 400
+
+
+def test_what_a_policy_has_spent_outlives_a_spec_that_cannot_be_read() -> None:
+    raw = policy_json(paused="yes") | {"status": {"owners": [{"uid": "u", "failures": 2}]}}
+    found = policy_from_json(raw)
+    assert found.problem
+    assert found.saved.records == (Record("u", failures=2),)
+
+
+def test_all_mistakes_of_a_policy_are_reported_at_once() -> None:
+    found = policy(failureThreshold="many", paused=5)
+    assert "failureThreshold is 'many'" in found.problem
+    assert "paused is 5" in found.problem
+    many = [{"uid": n} for n in range(MAX_OWNERS)]
+    problem = policy_from_json(policy_json() | {"status": {"owners": many}}).problem
+    assert "status.owners[4].uid is 4: a valid string; and 45 more" in problem
+
+
+@pytest.mark.parametrize(
     ("failures", "wait"), [(0, 0.0), (1, 5.0), (2, 10.0), (6, 160.0), (7, 300.0), (99, 300.0)]
 )
 def test_the_backoff_doubles_up_to_its_limit(failures: int, wait: float) -> None:
@@ -92,7 +178,7 @@ def test_every_operator_has_its_text() -> None:
         ({"key": "a", "operator": "Exists"}, "a"),
     ]
     for item, text in items:
-        assert selector_text({"matchExpressions": [item]}) == text
+        assert policy(selector={"matchExpressions": [item]}).selector == text
 
 
 # -- the status ------------------------------------------------------------------------------

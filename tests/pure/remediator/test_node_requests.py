@@ -12,9 +12,9 @@ from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_requests import Attempt, NodeRequests
 from selfheal_remediator.failures import NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
 from selfheal_remediator.kube.objects import Node, node_from_json
-from selfheal_remediator.kube.observe_first import text_of
 from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.kube.store import Change
 from selfheal_remediator.node.actions import Action, Kind
@@ -92,7 +92,7 @@ def a_pause(authority: Authority, _: Api) -> None:
 
 
 def an_uninstall(authority: Authority, _: Api) -> None:
-    authority.read_stop({STOP_KEY: text_of(NOW + 60)}, NOW)
+    authority.read_stop({STOP_KEY: time_text(NOW + 60)}, NOW)
 
 
 def another_mode(_: Authority, api: Api) -> None:

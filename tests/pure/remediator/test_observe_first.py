@@ -15,6 +15,7 @@ from selfheal_remediator.config import Config, SettingsError, parse_config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
@@ -67,15 +68,15 @@ def test_a_dry_run_never_enforces() -> None:
 @pytest.mark.parametrize(
     ("annotations", "was_held", "written"),
     [
-        (None, False, observe_first.text_of(NOW)),  # a new installation
-        ({}, False, observe_first.text_of(NOW)),  # its Lease was made by somebody beforehand
-        ({"example.com/x": "y"}, False, observe_first.text_of(NOW)),
+        (None, False, time_text(NOW)),  # a new installation
+        ({}, False, time_text(NOW)),  # its Lease was made by somebody beforehand
+        ({"example.com/x": "y"}, False, time_text(NOW)),
         ({}, True, observe_first.LONG_AGO),  # an upgrade
         ({"selfheal.dev/paused": "x"}, False, observe_first.LONG_AGO),
-        ({KEY: observe_first.text_of(NOW - 60)}, True, None),  # a restart, another leader
+        ({KEY: time_text(NOW - 60)}, True, None),  # a restart, another leader
         ({KEY: observe_first.LONG_AGO}, True, None),
-        ({KEY: ""}, True, observe_first.text_of(NOW)),  # after an uninstall
-        ({KEY: "soon"}, True, observe_first.text_of(NOW)),
+        ({KEY: ""}, True, time_text(NOW)),  # after an uninstall
+        ({KEY: "soon"}, True, time_text(NOW)),
     ],
 )
 def test_the_first_start_is_written_once(
@@ -93,16 +94,16 @@ def test_a_time_that_is_none_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("annotations", "written"),
     [
-        (None, observe_first.text_of(NOW - 9)),  # the Lease was deleted
-        ({"selfheal.dev/paused": "x"}, observe_first.text_of(NOW - 9)),
-        ({KEY: ""}, observe_first.text_of(NOW)),
+        (None, time_text(NOW - 9)),  # the Lease was deleted
+        ({"selfheal.dev/paused": "x"}, time_text(NOW - 9)),
+        ({KEY: ""}, time_text(NOW)),
         ({KEY: observe_first.LONG_AGO}, None),
     ],
 )
 def test_what_was_read_before_is_written_again(
     annotations: dict[str, str] | None, written: str | None
 ) -> None:
-    known = observe_first.text_of(NOW - 9)
+    known = time_text(NOW - 9)
     told = observe_first.annotation_to_write(annotations, was_held=True, now=NOW, known=known)
     assert told == written
 
@@ -260,19 +261,19 @@ def test_a_lease_that_is_deleted_in_the_middle_is_made_again_with_its_first_star
 
 def test_a_first_start_that_is_to_come_counts_as_now() -> None:
     """The clock that wrote it was ahead, for however long."""
-    start, annotations = observe_first.FirstStart(), {KEY: observe_first.text_of(NOW + 1e7)}
+    start, annotations = observe_first.FirstStart(), {KEY: time_text(NOW + 1e7)}
     start.read(annotations, NOW)
     start.read(annotations, NOW + 100)
     assert start.counts == NOW
     assert not observe_first.effective(_config(), start.counts, NOW + 600).dry_run
     start.read({}, NOW + 200)
     assert start.counts == NOW
-    start.read({KEY: observe_first.text_of(NOW - 50)}, NOW + 200)
+    start.read({KEY: time_text(NOW - 50)}, NOW + 200)
     assert start.counts == NOW - 50
 
 
 def test_status_says_until_when(api: FakeApi) -> None:
-    lease = LeaseView("l", "d", "u", "1", "x", "", 0, 15.0, {KEY: observe_first.text_of(NOW)}, None)
+    lease = LeaseView("l", "d", "u", "1", "x", "", 0, 15.0, {KEY: time_text(NOW)}, None)
 
     class Empty:
         def __getattr__(self, _: str) -> Any:
@@ -281,5 +282,5 @@ def test_status_says_until_when(api: FakeApi) -> None:
     nothing: KubernetesApi = Empty()  # type: ignore[assignment]
     config = _config()
     text = status_text(status(nothing, config, lease, NOW + 1))
-    assert f"mode enforce (observing until {observe_first.text_of(NOW + 600)})" in text
+    assert f"mode enforce (observing until {time_text(NOW + 600)})" in text
     assert "observing" not in status_text(status(nothing, config, lease, NOW + 600))

@@ -6,7 +6,8 @@ import pytest
 
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.policy import policy_from_json, time_text
+from selfheal_remediator.healing.policy import policy_from_json
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched

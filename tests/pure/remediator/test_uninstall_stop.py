@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from selfheal_remediator.kube import observe_first
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import LONGEST_STOP, STOP_FOR_KEY, STOP_KEY, Stop
 from tests.pure.remediator.builders import NOW
 
 
 def _asked(skew: float, seconds: int) -> dict[str, str]:
     """What an uninstall writes whose clock is ahead by so much."""
-    return {STOP_KEY: observe_first.text_of(NOW + skew + seconds), STOP_FOR_KEY: str(seconds)}
+    return {STOP_KEY: time_text(NOW + skew + seconds), STOP_FOR_KEY: str(seconds)}
 
 
 @pytest.mark.parametrize("skew", [-7200, -120, 0, 120, 7200, 10**8])
@@ -35,7 +35,7 @@ def test_one_of_an_earlier_installation_stops_nothing() -> None:
 
 @pytest.mark.parametrize("seconds", ["", "soon", "-5", "1e9", "\u0661", "9" * 5000])
 def test_without_a_number_the_time_counts(seconds: str) -> None:
-    asked = {STOP_KEY: observe_first.text_of(NOW + 90), STOP_FOR_KEY: seconds}
+    asked = {STOP_KEY: time_text(NOW + 90), STOP_FOR_KEY: seconds}
     assert Stop().read(asked, NOW) == NOW + 90
 
 
@@ -48,6 +48,6 @@ def test_what_is_no_time_stops_nothing(text: str) -> None:
 
 def test_any_time_however_far_away_can_be_reported() -> None:
     until = Stop().read({STOP_KEY: "9999-12-31T23:59:59-23:59"}, NOW)
-    assert observe_first.text_of(until)
-    asked = {STOP_KEY: observe_first.text_of(NOW), STOP_FOR_KEY: "999999999"}
+    assert time_text(until)
+    asked = {STOP_KEY: time_text(NOW), STOP_FOR_KEY: "999999999"}
     assert Stop().read(asked, NOW) == NOW + LONGEST_STOP

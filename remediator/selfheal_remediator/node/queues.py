@@ -1,0 +1,69 @@
+"""Nodes that wait for a limit, in queues of those that the limits treat alike. Pure.
+
+Thousands may wait for one limit: only the first of each queue is checked against it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from selfheal_remediator.node.actions import Kind
+from selfheal_remediator.node.limits import Member
+from selfheal_remediator.node.skip_reason import SkipReason
+
+#: Sorts the most urgent first; the last item is the node's uid.
+Urgency = tuple[bool, bool, float, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """All of a request by which the limits decide. signals: the conditions that it counts for, each
+    with a reason; none for a drain."""
+
+    kind: Kind
+    member: Member
+    signals: frozenset[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Queue:
+    """Nodes with the same claim, and why none of them may go now."""
+
+    claim: Claim
+    order: list[Urgency] = field(default_factory=list)
+    skip_reason: SkipReason | None = None
+
+    @property
+    def first(self) -> Urgency:
+        """The most urgent; none is empty."""
+        return self.order[0]
+
+
+class Queues:
+    """Each node (uid) is in one of them, or in none."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Claim, Queue] = {}
+        self._of: dict[str, tuple[Queue, Urgency]] = {}
+
+    def __iter__(self) -> Iterator[Queue]:
+        return iter(self._queues.values())
+
+    def put(self, claim: Claim, urgency: Urgency) -> Queue:
+        """The node waits."""
+        self.discard(urgency[-1])
+        queue = self._queues.setdefault(claim, Queue(claim))
+        insort(queue.order, urgency)
+        self._of[urgency[-1]] = queue, urgency
+        return queue
+
+    def discard(self, uid: str) -> None:
+        """The node does not wait any more."""
+        if uid not in self._of:
+            return
+        queue, urgency = self._of.pop(uid)
+        del queue.order[bisect_left(queue.order, urgency)]
+        if not queue.order:
+            del self._queues[queue.claim]
