@@ -90,7 +90,7 @@ class Channels:
         channel.basic_qos(prefetch_count=self._settings.concurrency)
         # For a queue that nobody has: the broker drops it, but checks our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
-        nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
+        nowhere = Publication(self._settings.rights_queue(), b"", pika.BasicProperties())
         self._publishes.publish(nowhere, self._may_publish, mandatory=False)
 
     def _may_publish(self, _: Outcome) -> None:
