@@ -1,4 +1,4 @@
-"""The format of a message, and why one is refused. Pure."""
+"""The format of a message, and why one is refused. Pure, but for new ids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from selfheal_worker.randomness import new_id
 
 MAX_DEPTH = 64
 # A larger body is read by a handler's thread, and one at a time: decoded, it can take thirty times
@@ -69,7 +71,7 @@ def parse(
     *,
     message_id: str | None,
     max_text_bytes: int,
-    fresh_id: Callable[[], str],
+    fresh_id: Callable[[], str] = new_id,
     max_body_bytes: int | None = None,
 ) -> Message:
     """Read a body. Raises `PoisonError` with one of the reasons body_too_large, malformed_json,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from selfheal_worker.cli.answer_line import answer_line
 from selfheal_worker.cli.stop import stoppable
 from selfheal_worker.config import Settings
 from selfheal_worker.message import PoisonError, parse
+from selfheal_worker.randomness import new_id
 
 PROGRESS_EACH = 2.0
 
@@ -124,7 +124,7 @@ def _read(
 
 
 def _fresh_id(numbered: str | None) -> str:
-    return numbered or str(uuid.uuid4())
+    return numbered or new_id()
 
 
 def _lines(file: str) -> Iterator[bytes]:
