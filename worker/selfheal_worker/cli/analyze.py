@@ -6,10 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from selfheal_worker.cli.answer_line import answer_line
+from selfheal_worker.cli.input_lines import input_lines
 from selfheal_worker.config import Settings
 from selfheal_worker.message import PoisonError, parse
 from selfheal_worker.model.chain import Chain
@@ -42,15 +42,9 @@ def analyze(
 
 
 def _bodies(text: str | None, file: str | None) -> Iterator[bytes]:
-    if text is not None:
-        yield json.dumps({"id": "-", "text": text}).encode()
-        return
-    assert file is not None
-    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
-    with stream:
-        for line in stream:
-            if line.strip():
-                yield line.rstrip(b"\r\n")
+    if file is None:
+        return iter([json.dumps({"id": "-", "text": text}).encode()])
+    return (line for line in input_lines(file) if line.strip())
 
 
 def _answer(settings: Settings, chain: Chain, body: bytes) -> dict[str, Any]:
