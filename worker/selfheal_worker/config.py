@@ -51,6 +51,8 @@ SECRET = frozenset(
 )
 #: The model that may be named without being defined.
 BUILT_IN = "builtin"
+# Providers of many models.
+_NAMED_MODELS = frozenset({"ollama", "openai", "langchain", "llamacpp"})
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
 
 
@@ -281,6 +283,15 @@ class Settings(BaseModel):
                 yield (
                     f"{variable} is {name}, a name that the worker derives from QUEUE_NAME for "
                     "itself; use another one"
+                )
+        yield from self._conflicts_of_models()
+
+    def _conflicts_of_models(self) -> Iterator[str]:
+        for name, model in self.models.items():
+            if model.provider in _NAMED_MODELS and not model.name:
+                yield (
+                    f"MODELS: {name}.name is not set; the provider {model.provider} needs the name "
+                    "of a model"
                 )
         known = {*self.models, BUILT_IN}
         wanted = [

@@ -222,7 +222,7 @@ def test_fields_of_named_models_have_the_chart_s_types(field: dict[str, object])
 
 
 def test_whole_numbers_of_named_models_need_no_fraction() -> None:
-    models = {"a": {"provider": "ollama", "temperature": 1, "deadlineSeconds": 30, "seed": 7}}
+    models = {"a": {"provider": "builtin", "temperature": 1, "deadlineSeconds": 30, "seed": 7}}
     found = load({"MODELS": json.dumps(models)}, broker=False).models["a"]
     assert (found.temperature, found.deadline_seconds, found.seed) == (1.0, 30.0, 7)
 
@@ -247,3 +247,16 @@ def test_all_conflicts_are_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         load(environ | {"MAX_BODY_BYTES": "1", "AMQP_KEY_FILE": "/k"}, broker=False)
     assert len(str(caught.value).splitlines()) == 7
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai", "langchain", "llamacpp"])
+@pytest.mark.parametrize("name", [{}, {"name": None}, {"name": ""}])
+def test_a_named_model_that_nobody_uses_yet_needs_its_name_too(
+    provider: str, name: dict[str, object]
+) -> None:
+    models = {"later": {"provider": provider, **name}, "own": {"provider": "a-plug-in"}}
+    with pytest.raises(SettingsError) as caught:
+        load({"MODELS": json.dumps(models)}, broker=False)
+    assert str(caught.value) == (
+        f"MODELS: later.name is not set; the provider {provider} needs the name of a model"
+    )
