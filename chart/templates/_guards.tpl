@@ -387,11 +387,21 @@
 {{- if ne (len (uniq $names)) 3 -}}
 {{- $p = append $p (printf "queue.name, queue.deadLetters and queue.results must be three different queues, and are %s" ($names | join ", ")) -}}
 {{- end -}}
+{{- $own := list (printf "%s.rights" .name) -}}
+{{- range .retryDelays }}{{- $own = append $own (printf "%s.retry.%ss" $.Values.queue.name (include "selfheal.text" .)) }}{{- end -}}
+{{- range $key := list "deadLetters" "results" -}}
+{{- if has (get $.Values.queue $key) $own -}}
+{{- $p = append $p (printf "queue.%s is %s, a name that the workers derive from queue.name for themselves: use another one" $key (get $.Values.queue $key)) -}}
+{{- end -}}
+{{- end -}}
 {{/* RabbitMQ's limit is 255 bytes; the longest addition is `.helm-test.retry.<n>s`. */}}
 {{- range $key, $name := dict "name" .name "deadLetters" .deadLetters "results" .results -}}
 {{- $most := eq $key "name" | ternary 230 255 -}}
 {{- if gt (len $name) $most -}}
 {{- $p = append $p (printf "queue.%s has %d bytes: RabbitMQ allows 255 with what is appended to it; set a name of at most %d bytes" $key (len $name) $most) -}}
+{{- end -}}
+{{- if hasPrefix "amq." $name -}}
+{{- $p = append $p (printf "queue.%s is %s, and names that begin with `amq.` are RabbitMQ's own: use another one" $key $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $last := 0 -}}

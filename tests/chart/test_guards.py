@@ -66,6 +66,18 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"queue": {"results": "ü" * 128}},
         ["queue.results has 256 bytes", "at most 255 bytes"],
     ),
+    "a queue's name that RabbitMQ reserves": (
+        {"queue": {"name": "amq.work"}},
+        ["queue.name is amq.work", "RabbitMQ's own"],
+    ),
+    "a result queue with the name of a delay queue": (
+        {"queue": {"name": "q", "results": "q.retry.30s"}},
+        ["queue.results is q.retry.30s", "use another one"],
+    ),
+    "a dead-letter queue with a name for checks": (
+        {"queue": {"name": "q", "deadLetters": "q.rights"}},
+        ["queue.deadLetters is q.rights", "use another one"],
+    ),
     "grace shorter than the model's deadline": (
         {"worker": {"shutdownGraceSeconds": 10}},
         ["worker.shutdownGraceSeconds (10)", "model.deadlineSeconds (60)", "leave it null"],

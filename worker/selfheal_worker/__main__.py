@@ -205,8 +205,13 @@ def _output(parser: argparse.ArgumentParser) -> None:
 # --- commands
 
 
+def _exit(*_: object) -> None:
+    """End at a signal that comes before any message is in flight."""
+    sys.exit(0)
+
+
 def _run(_: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nothing is in flight yet
+    signal.signal(signal.SIGTERM, _exit)
     settings = load()
     from selfheal_worker import logs, memory
     from selfheal_worker.health import Server
@@ -235,8 +240,12 @@ def _run(_: argparse.Namespace) -> int:
     for warning in settings.warnings():
         logs.say(logging.WARNING, "a setting may be wrong", why=warning)
     worker = Worker(settings, chain, metrics)
+
+    def stop(*_: object) -> None:
+        worker.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+        signal.signal(number, stop)
     try:
         server = Server(settings.http_host, settings.http_port, worker)
     except OSError as error:

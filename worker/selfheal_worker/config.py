@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,17 +14,11 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from selfheal_worker import api_keys
 from selfheal_worker.plain_data import PlainDataError, is_text, read_json
@@ -37,7 +31,12 @@ _LARGEST = 2**63 - 1
 #: part of them that a message may wait for its result to be taken.
 CONSUMER_TIMEOUT = 1800
 _PARKED = 600
-QUEUE_PATTERN = r"^[^\x00-\x1f]{1,200}$"
+# Bytes of a name that RabbitMQ takes. To a work queue's name more is appended, at most
+# `.helm-test.retry.4294967s`.
+_LONGEST_NAME = 255
+_LONGEST_WORK_QUEUE = 230
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PROVIDER = r"^[a-z0-9][a-z0-9_.-]*$"
 KEY_PREFIX = f"{api_keys.COMMON}_"
 #: Fields that are secrets, or may contain one: a header of a model's options, a password in a URL.
 SECRET = frozenset(
@@ -52,6 +51,8 @@ SECRET = frozenset(
 )
 #: The model that may be named without being defined.
 BUILT_IN = "builtin"
+# Providers of many models.
+_NAMED_MODELS = frozenset({"ollama", "openai", "langchain", "llamacpp"})
 URI_PATTERN = re.compile(r"^amqps?://[^/\s]")
 
 
@@ -66,10 +67,10 @@ class NamedModel(BaseModel):
     """One of the named models, written as in the chart's values. None: as the MODEL_ variable."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, protected_namespaces=()
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, protected_namespaces=()
     )
 
-    provider: str = Field(min_length=1)
+    provider: str = Field(pattern=_PROVIDER)
     name: str | None = None
     version: str = Field("", max_length=128)
     base_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
@@ -84,11 +85,11 @@ class NamedModel(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings of the worker. Seconds and bytes, unless a description says otherwise."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, hide_input_in_errors=True, protected_namespaces=()
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=()
     )
 
     amqp_uri: SecretStr | None = Field(
@@ -109,10 +110,10 @@ class Settings(BaseSettings):
     amqp_cert_file: Path | None = Field(None, description="client certificate (PEM)")
     amqp_key_file: Path | None = Field(None, description="key of the client certificate (PEM)")
 
-    queue_name: str = Field("feedback", pattern=QUEUE_PATTERN)
-    dlq_name: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.dead-letters")
-    results_queue: str = Field("", pattern=r"^[^\x00-\x1f]{0,250}$", description="<queue>.results")
-    retry_delays: Annotated[tuple[int, ...], NoDecode] = Field(
+    queue_name: str = Field("feedback", max_length=200)
+    dlq_name: str = Field("", max_length=250, description="<queue>.dead-letters")
+    results_queue: str = Field("", max_length=250, description="<queue>.results")
+    retry_delays: tuple[int, ...] = Field(
         (1, 5, 30, 120), description="seconds, increasing, separated by commas"
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
@@ -134,7 +135,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, ge=1, le=1000)
     shutdown_grace: float = Field(30.0, ge=0, le=3600)
 
-    model_provider: str = Field("builtin", min_length=1)
+    model_provider: str = Field("builtin", pattern=_PROVIDER)
     model_name: str | None = None
     model_base_url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
     model_api_key: SecretStr | None = None
@@ -153,15 +154,15 @@ class Settings(BaseSettings):
     model_structured: Structured = "auto"
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
     model_requests_per_minute: float | None = Field(None, gt=0, le=_LARGEST)
-    model_options: Annotated[dict[str, Any], NoDecode] = Field(
+    model_options: dict[str, Any] = Field(
         default_factory=dict, description="JSON object, options specific to the provider"
     )
     model_clamp: bool = Field(False, description="set a number out of range to the nearer bound")
-    models: Annotated[dict[str, NamedModel], NoDecode] = Field(
+    models: dict[str, NamedModel] = Field(
         default_factory=dict, description="JSON object of named models"
     )
     model_active: str = Field("", description="one of the named models; empty: MODEL_PROVIDER")
-    model_fallback: Annotated[tuple[str, ...], NoDecode] = Field(
+    model_fallback: tuple[str, ...] = Field(
         (), description="named models (or builtin), joined by commas"
     )
     model_api_keys: dict[str, SecretStr] = Field(default_factory=dict)
@@ -179,18 +180,18 @@ class Settings(BaseSettings):
         None, description="while this file exists, model calls hang (demos and tests)"
     )
 
+    @field_validator("queue_name", "dlq_name", "results_queue", "amqp_vhost")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` has read: else pydantic would read the environment a second time."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
+    def _broker_name(cls, value: str, field: ValidationInfo) -> str:
+        most = _LONGEST_WORK_QUEUE if field.field_name == "queue_name" else _LONGEST_NAME
+        size = len(value.encode())
+        if size > most:
+            raise ValueError(f"has {size} bytes, at most {most} are allowed")
+        if _CONTROL.search(value):
+            raise ValueError("must have no control characters")
+        if field.field_name != "amqp_vhost" and value.startswith("amq."):
+            raise ValueError("must not begin with 'amq.', which RabbitMQ reserves")
+        return value
 
     @field_validator("models", "model_options", mode="before")
     @classmethod
@@ -264,12 +265,34 @@ class Settings(BaseSettings):
         if not self.max_body_bytes:
             # JSON may write each byte of a text as \u00xx, six bytes; and there is metadata.
             object.__setattr__(self, "max_body_bytes", max(8 * self.max_text_bytes, 512 * 1024))
+        if problems := list(self._conflicts()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
+        """Settings that cannot be meant together."""
         if self.max_body_bytes < self.max_text_bytes:
-            raise ValueError("MAX_BODY_BYTES must not be below MAX_TEXT_BYTES (0: chosen from it)")
-        if len({self.queue_name, self.dlq_name, self.results_queue}) < 3:
-            raise ValueError("QUEUE_NAME, DLQ_NAME and RESULTS_QUEUE must differ")
+            yield "MAX_BODY_BYTES must not be below MAX_TEXT_BYTES (0: chosen from it)"
         if (self.amqp_cert_file is None) != (self.amqp_key_file is None):
-            raise ValueError("AMQP_CERT_FILE and AMQP_KEY_FILE must be set together")
+            yield "AMQP_CERT_FILE and AMQP_KEY_FILE must be set together"
+        if len({self.queue_name, self.dlq_name, self.results_queue}) < 3:
+            yield "QUEUE_NAME, DLQ_NAME and RESULTS_QUEUE must differ"
+        own = {self.rights_queue(), *map(self.delay_queue, self.retry_delays)}
+        for variable, name in (("DLQ_NAME", self.dlq_name), ("RESULTS_QUEUE", self.results_queue)):
+            if name in own:
+                yield (
+                    f"{variable} is {name}, a name that the worker derives from QUEUE_NAME for "
+                    "itself; use another one"
+                )
+        yield from self._conflicts_of_models()
+
+    def _conflicts_of_models(self) -> Iterator[str]:
+        for name, model in self.models.items():
+            if model.provider in _NAMED_MODELS and not model.name:
+                yield (
+                    f"MODELS: {name}.name is not set; the provider {model.provider} needs the name "
+                    "of a model"
+                )
         known = {*self.models, BUILT_IN}
         wanted = [
             ("MODEL_ACTIVE", self.model_active),
@@ -277,13 +300,11 @@ class Settings(BaseSettings):
         ]
         for variable, name in wanted:
             if name and name not in known:
-                raise ValueError(
-                    f"{variable}: no model is named {name!r}; there are {', '.join(sorted(known))}"
-                )
+                there = ", ".join(sorted(known))
+                yield f"{variable}: no model is named {name!r}; there are {there}"
         chain = [self.model_active, *self.model_fallback]
         if len(set(chain)) < len(chain):
-            raise ValueError("MODEL_ACTIVE and MODEL_FALLBACK must not name a model twice")
-        return self
+            yield "MODEL_ACTIVE and MODEL_FALLBACK must not name a model twice"
 
     def warnings(self) -> list[str]:
         """What may be meant, but has a price."""
@@ -295,15 +316,21 @@ class Settings(BaseSettings):
                 "was raised), after which the broker closes the channel and delivers all messages "
                 "in flight again; raise consumer_timeout there, or lower MODEL_DEADLINE"
             )
+        if "shutdown_grace" in self.model_fields_set and self.shutdown_grace < self.model_deadline:
+            found.append(
+                f"SHUTDOWN_GRACE={self.shutdown_grace:g} is shorter than MODEL_DEADLINE="
+                f"{self.model_deadline:g}: a worker that stops may requeue messages whose calls "
+                "would still have been answered; raise SHUTDOWN_GRACE to the deadline"
+            )
         return found
-
-    def has_broker(self) -> bool:
-        """Whether any variable says where the broker is."""
-        return bool(self.amqp_uri or self.amqp_uri_file or self.amqp_host)
 
     def delay_queue(self, seconds: int) -> str:
         """The name of the ladder's queue that gives a message back after so many seconds."""
         return f"{self.queue_name}.retry.{seconds}s"
+
+    def rights_queue(self) -> str:
+        """The name of a queue that does not exist, for checking the right to publish."""
+        return f"{self.queue_name}.rights"
 
 
 def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Settings:
@@ -311,25 +338,23 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
 
     broker: whether the command needs to know where the broker is.
     """
-    source = EnvSettingsSource(Settings)
     variables = os.environ if environ is None else environ
     # A Secret made from a file ends in a line break as often as not; no setting of ours does.
-    given = {name: value.rstrip("\r\n") for name, value in variables.items()}
+    given = {
+        name.lower(): value.rstrip("\r\n")
+        for name, value in variables.items()
+        if name.lower() in Settings.model_fields
+    }
+    garbled = sorted(name.upper() for name, value in given.items() if not is_text(value))
+    if garbled:
+        raise SettingsError("\n".join(f"{name}: is not UTF-8" for name in garbled))
     # Empty means not set: a chart writes the variables of values that are empty too. Those of keys
-    # are read by `keys`, and the field with all of them has no variable.
-    source.env_vars = {
-        name.lower(): value
+    # are read by `api_keys`, and the field with all of them has no variable.
+    known: dict[str, Any] = {
+        name: value
         for name, value in given.items()
         if value and not name.upper().startswith(api_keys.COMMON)
     }
-    garbled = [
-        name.upper()
-        for name, value in given.items()
-        if name.lower() in Settings.model_fields and not is_text(value)
-    ]
-    if garbled:
-        raise SettingsError("\n".join(f"{name}: is not UTF-8" for name in sorted(garbled)))
-    known = source()
     models = api_keys.model_names(known.get("models"))
     found = api_keys.read_keys(variables, models)
     known["model_api_keys"] = found.named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from functools import partial
 
 from selfheal_worker import message
@@ -88,9 +87,4 @@ class Intake:
             delivery.body,
             message_id=delivery.message_id,
             max_text_bytes=self._settings.max_text_bytes,
-            fresh_id=_fresh_id,
         )
-
-
-def _fresh_id() -> str:
-    return str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""The format of a message, and why one is refused. Pure."""
+"""The format of a message, and why one is refused. Pure, but for new ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-MAX_DEPTH = 64
+from selfheal_worker.plain_data import MAX_DEPTH, SURROGATE, is_text
+from selfheal_worker.randomness import new_id
+
 # A larger body is read by a handler's thread, and one at a time: decoded, it can take thirty times
 # its size.
 LARGE_BODY = 64 * 1024
@@ -17,7 +19,6 @@ MAX_ID_BYTES = 255  # an AMQP short string: the id is also the result's message_
 
 # Possessive: else a string of megabytes leaves the engine a way back for each of its characters.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _KNOWN = frozenset({"id", "text", "metadata"})
 
 
@@ -69,7 +70,7 @@ def parse(
     *,
     message_id: str | None,
     max_text_bytes: int,
-    fresh_id: Callable[[], str],
+    fresh_id: Callable[[], str] = new_id,
     max_body_bytes: int | None = None,
 ) -> Message:
     """Read a body. Raises `PoisonError` with one of the reasons body_too_large, malformed_json,
@@ -130,7 +131,7 @@ def _text(fields: dict[str, Any], max_text_bytes: int) -> str:
     if not isinstance(text, str):
         raise PoisonError("text_not_a_string", f"'text' must be a string, got {_kind(text)}")
     if not text.isascii():
-        text = _SURROGATE.sub("\ufffd", text)
+        text = SURROGATE.sub("\ufffd", text)
     if not text.strip() or not text.replace("\x00", "").strip():
         raise PoisonError("blank_text", "'text' is blank")
     if len(text) * 4 > max_text_bytes:
@@ -148,7 +149,7 @@ def _id(value: object) -> str | int | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise PoisonError("bad_id", f"'id' must be a string or an integer, got {_kind(value)}")
     if isinstance(value, str):
-        if _SURROGATE.search(value):
+        if not is_text(value):
             raise PoisonError("bad_id", "'id' contains a lone surrogate")
         size = len(value.encode())
     else:

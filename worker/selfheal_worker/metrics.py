@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -57,44 +59,37 @@ class MessageMetrics:
     """What became of messages. From the link's thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.settled = Counter(
-            "selfheal_worker_messages",
-            "Messages settled, by outcome.",
-            ["outcome"],
-            registry=registry,
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.settled = counter(
+            "selfheal_worker_messages", "Messages settled, by outcome.", ["outcome"]
         )
-        self.dead_letters = Counter(
+        self.dead_letters = counter(
             "selfheal_worker_dead_letters",
             "Messages sent to the dead letters, by reason.",
             ["reason"],
-            registry=registry,
         )
         self.answered = self.settled.labels("answered")
         for outcome in OUTCOMES:
             self.settled.labels(outcome)
         for reason in DEAD_LETTER_REASONS:
             self.dead_letters.labels(reason)
-        self.duration = Histogram(
+        self.duration = histogram(
             "selfheal_worker_process_duration_seconds",
             "From delivery to the confirmed publish.",
             buckets=_DURATION,
-            registry=registry,
         )
-        self.wait = Histogram(
+        self.wait = histogram(
             "selfheal_worker_queue_wait_seconds",
             "From the publisher's timestamp (whole seconds) to the first delivery.",
             buckets=_WAIT,
-            registry=registry,
         )
-        self.degraded = Counter(
-            "selfheal_worker_degraded",
-            "Messages answered by another model than the active one.",
-            registry=registry,
+        self.degraded = counter(
+            "selfheal_worker_degraded", "Messages answered by another model than the active one."
         )
-        self.phrases_dropped = Counter(
+        self.phrases_dropped = counter(
             "selfheal_worker_phrases_dropped",
             "Phrases of answers that should have been excerpts and were not in the text.",
-            registry=registry,
         )
 
 
@@ -102,33 +97,23 @@ class ProcessMetrics:
     """How the worker is. What changes is set when it is asked, but `hangs` is counted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.in_flight = Gauge(
-            "selfheal_worker_in_flight", "Messages delivered, not yet settled.", registry=registry
-        )
-        self.concurrency = Gauge(
-            "selfheal_worker_concurrency", "Messages that may be in flight.", registry=registry
-        )
-        self.ready = Gauge(
-            "selfheal_worker_ready", "1 when the model is warm and it consumes.", registry=registry
-        )
-        self.hung = Gauge(
-            "selfheal_worker_hung_handlers", "Handlers past their deadline.", registry=registry
-        )
-        self.abandoned = Gauge(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self.in_flight = gauge("selfheal_worker_in_flight", "Messages delivered, not yet settled.")
+        self.concurrency = gauge("selfheal_worker_concurrency", "Messages that may be in flight.")
+        self.ready = gauge("selfheal_worker_ready", "1 when the model is warm and it consumes.")
+        self.hung = gauge("selfheal_worker_hung_handlers", "Handlers past their deadline.")
+        self.abandoned = gauge(
             "selfheal_worker_abandoned_calls",
             "Model calls past their deadline that still run in a client library.",
-            registry=registry,
         )
-        self.hangs = Counter(
-            "selfheal_worker_handler_hangs",
-            "Handlers that passed their deadline.",
-            registry=registry,
+        self.hangs = counter(
+            "selfheal_worker_handler_hangs", "Handlers that passed their deadline."
         )
-        breaker = Gauge(
+        breaker = gauge(
             "selfheal_worker_breaker_state",
             "0 closed (work flows), 1 probing, 2 open.",
             ["breaker"],
-            registry=registry,
         )
         self._breakers = {name: breaker.labels(name) for name in BREAKERS}
 
@@ -141,16 +126,15 @@ class BrokerMetrics:
     """The connection to the broker."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.connected = Gauge(
-            "selfheal_worker_broker_connected", "1 when connected.", registry=registry
-        )
-        self.blocked = Gauge(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self.connected = gauge("selfheal_worker_broker_connected", "1 when connected.")
+        self.blocked = gauge(
             "selfheal_worker_broker_blocked",
             "1 while the broker takes no publishes (its memory or disk alarm).",
-            registry=registry,
         )
-        self.disconnects = Counter(
-            "selfheal_worker_broker_disconnects", "Connections lost or refused.", registry=registry
+        self.disconnects = counter(
+            "selfheal_worker_broker_disconnects", "Connections lost or refused."
         )
 
 
@@ -158,37 +142,34 @@ class ModelMetrics:
     """The calls of models. From any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._operation = Histogram(
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self._operation = histogram(
             "gen_ai_client_operation_duration_seconds",
             "One model call.",
             [*_MODEL_LABELS, "error_type"],
             buckets=_DURATION,
-            registry=registry,
         )
-        self._tokens = Histogram(
+        self._tokens = histogram(
             "gen_ai_client_token_usage",
             "Tokens of one model call, as the provider counted them.",
             [*_MODEL_LABELS, "gen_ai_token_type"],
             buckets=_TOKENS,
-            registry=registry,
         )
-        self._load = Gauge(
+        self._load = gauge(
             "selfheal_worker_model_load_seconds",
             "What it took to have a model ready, when it was ready first.",
             _MODEL_LABELS[1:],
-            registry=registry,
         )
-        self._allowed = Gauge(
+        self._allowed = gauge(
             "selfheal_worker_model_calls_allowed",
             "Calls of a model that may run at once: fewer while its server is overloaded.",
             _MODEL_LABELS[1:3],
-            registry=registry,
         )
-        self._running = Gauge(
+        self._running = gauge(
             "selfheal_worker_model_calls_running",
             "Calls of a model that run now.",
             _MODEL_LABELS[1:3],
-            registry=registry,
         )
         self._timers: dict[tuple[Origin, str], Histogram] = {}
         self._counted: dict[tuple[Origin, str], Histogram] = {}

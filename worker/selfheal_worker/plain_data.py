@@ -20,7 +20,7 @@ MAX_DEPTH = 64
 # Nodes of a YAML file, those behind an alias counted each time.
 _MOST_NODES = 50_000
 _MOST_DIGITS = 40
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 
@@ -31,7 +31,7 @@ class PlainDataError(ValueError):
 
 def is_text(value: str) -> bool:
     """Whether a string can be written as UTF-8: it contains no lone surrogate."""
-    return _SURROGATE.search(value) is None
+    return SURROGATE.search(value) is None
 
 
 def read_json(content: str) -> Any:

@@ -1,7 +1,13 @@
-"""The random numbers that spread retries and probes, from a generator of our own."""
+"""Random numbers that spread retries and probes, from a generator of our own, and new ids."""
 
 from __future__ import annotations
 
+import uuid
 from random import Random
 
 RANDOM = Random()
+
+
+def new_id() -> str:
+    """For a message that has none."""
+    return str(uuid.uuid4())

@@ -6,25 +6,32 @@ import json
 from typing import Any
 
 from selfheal_worker.handlers import Work
+from selfheal_worker.message import Message
+from selfheal_worker.model.analysis import Reply
 from selfheal_worker.task.task import Task
+
+
+def described(got: Message, reply: Reply, task: Task) -> dict[str, Any]:
+    """What a reply says about a message, and which model said it."""
+    made: dict[str, Any] = {"id": got.id}
+    if got.id_generated:
+        made["id_generated"] = True
+    made |= reply.validated.fields()
+    made["model"] = reply.origin.described()
+    made["task"] = task.described()
+    made["degraded"] = reply.degraded
+    if reply.truncated:
+        made["truncated"] = True
+    return made
 
 
 def encode(work: Work, task: Task) -> bytes:
     """The result of work that a handler has finished, in JSON."""
     assert work.reply is not None
-    got, reply = work.message, work.reply
-    result: dict[str, Any] = {"id": got.id}
-    if got.id_generated:
-        result["id_generated"] = True
-    result |= reply.validated.fields()
-    result["model"] = reply.origin.described()
-    result["task"] = task.described()
-    result["degraded"] = reply.degraded
-    if reply.truncated:
-        result["truncated"] = True
+    result = described(work.message, work.reply, task)
     result["attempts"] = work.attempts + 1
     result["timings"] = _timings(work)
-    result |= got.passed_through()
+    result |= work.message.passed_through()
     encoded = json.dumps(result).encode()
     if len(work.passed_through) > len(b"{}"):
         return encoded[:-1] + b", " + work.passed_through[1:]

@@ -110,6 +110,7 @@ class Connection:
     """Open at once, and so are its channels."""
 
     made: list[Connection]
+    backlog = 0
 
     def __init__(self, _: Any, **named: Any) -> None:
         self.made.append(self)
@@ -133,14 +134,13 @@ class Connection:
         if len(self.channels) == 3:  # the declaration's, the one that forwards, and this
             self.named["custom_ioloop"].call_later(0, lambda: channel.confirm(1))
 
-    def _output_marshaled_frames(self, frames: list[bytes]) -> None:
-        self.forwarded += frames
-
-    def _send_frame(self, frame: Any) -> None:
-        self.forwarded.append(frame.marshal())
+    def send(self, *frames: Any) -> None:
+        self.forwarded += [one.marshal() for one in frames]
 
     def close(self) -> None:
         self.is_open = False
+
+    def abort(self) -> None: ...
 
     @property
     def forwarding(self) -> Channel:

@@ -236,3 +236,11 @@ def test_a_kept_answer_that_is_damaged_is_named(rest: bytes, echo: Echo, run: Ru
     assert run.keeping(code=1) == {}
     assert "kept.jsonl:1: is damaged; delete the line" in run.said
     assert not echo.asked
+
+
+def test_the_built_in_model_beside_a_server_uses_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PROVIDER", "ollama")
+    monkeypatch.setenv("MODEL_BASE_URL", "http://127.0.0.1:1")
+    assert run()["model"]["provider"] == "builtin"

@@ -189,6 +189,11 @@ OPENAI: dict[str, Any] = {"provider": "openai", "name": "m", "base_url": "http:/
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ({"provider": "builtin", "base_url": "http://h"}, "MODEL_BASE_URL is set, .* no server"),
+        (
+            {"provider": "builtin", "base_url": "http://h", "key": "a"},
+            r"^models\.a\.baseUrl is set",
+        ),
         ({"provider": "openai"}, "MODEL_NAME is not set"),
         ({"provider": "openai", "name": "m"}, "neither MODEL_BASE_URL nor an API key is set"),
         ({"provider": "openai", "name": "m", "key": "a-b"}, r"OpenAI's key \(MODEL_API_KEY_A_B\)"),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pika
 import pika.exceptions as amqp
 
-from selfheal_worker.broker import deliveries, oversized
+from selfheal_worker.broker import deliveries, oversized, pika_patches
 from selfheal_worker.broker.acks import Acks
 from selfheal_worker.broker.confirms import UNENCODABLE, ConfirmChannel
 from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publication, plain_headers
@@ -72,7 +72,7 @@ class Channels:
         if self._abandoned:
             return
         assembler = oversized.Assembler(self._settings.max_body_bytes, oversized.drop)
-        channel._content_assembler = assembler
+        pika_patches.assemble_with(channel, assembler)
         channel.add_on_close_callback(self._closed)
         self._forwarding = Forwarding(self._connection, channel, self.send_acks)
         self._connection.channel(on_open_callback=self._opened)
@@ -82,7 +82,7 @@ class Channels:
             return
         self._channel = channel
         assembler = oversized.Assembler(self._settings.max_body_bytes, self._oversized)
-        channel._content_assembler = assembler
+        pika_patches.assemble_with(channel, assembler)
         channel.add_on_close_callback(self._closed)
         channel.add_on_cancel_callback(self._cancelled_by_broker)
         channel.add_callback(self._got_none, [pika.spec.Basic.GetEmpty], one_shot=False)
@@ -90,7 +90,7 @@ class Channels:
         channel.basic_qos(prefetch_count=self._settings.concurrency)
         # For a queue that nobody has: the broker drops it, but checks our rights before. Without
         # the right to publish, each message would be analysed for nothing, again and again.
-        nowhere = Publication(f"{self._settings.queue_name}.rights", b"", pika.BasicProperties())
+        nowhere = Publication(self._settings.rights_queue(), b"", pika.BasicProperties())
         self._publishes.publish(nowhere, self._may_publish, mandatory=False)
 
     def _may_publish(self, _: Outcome) -> None:
@@ -142,8 +142,7 @@ class Channels:
             return
         tag, self._subscription = self._subscription.tag, None
         self._channel.basic_cancel(tag, callback=self._cancelled)
-        # Else pika itself rejects what is on the way, and each reject counts as a delivery.
-        self._channel._cancelled.discard(tag)
+        pika_patches.deliver_after_cancel(self._channel, tag)
 
     def _cancelled(self, _: Any) -> None:
         if not self._abandoned:
@@ -223,11 +222,12 @@ class Forwarding:
         """answered: as for `ConfirmChannel`."""
         self._connection = connection
         self._channel = channel
+        self._throttle = oversized.Throttle(connection)
         self.confirms = ConfirmChannel(channel, answered)
 
     def begin(self, publication: Publication, size: int, done: Done) -> oversized.Sink:
         """Publish a message of so many bytes, which the sink takes; done as for `publish`."""
-        arguments = (self._connection, self._channel, publication, size)
+        arguments = (self._connection, self._channel, publication, size, self._throttle)
         try:
             sink = oversized.forward(*arguments)
         except UNENCODABLE:

@@ -19,12 +19,12 @@ import pika.exceptions as amqp
 from pika.adapters.select_connection import IOLoop
 
 from selfheal_worker.broker.addresses import parameters
-from selfheal_worker.broker.buffered_connection import BufferedConnection
 from selfheal_worker.broker.channels import Channels, Got
 from selfheal_worker.broker.declaration import Declaration
 from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publication
 from selfheal_worker.broker.errors import RIGHTS, BrokerError, explain
 from selfheal_worker.broker.events import Events
+from selfheal_worker.broker.pika_patches import BufferedConnection
 from selfheal_worker.broker.reconnecting import Reconnecting
 from selfheal_worker.broker.topology import Queue
 from selfheal_worker.config import Settings
@@ -88,9 +88,8 @@ class Link:
         connection, self._connection = self._connection, None
         # An orderly close would need the loop that broke. The broker has to see the end at once,
         # or it would wait for two heartbeats before it gives our messages to others.
-        socket = getattr(getattr(connection, "_transport", None), "_sock", None)
-        if socket is not None:
-            socket.close()
+        if connection is not None:
+            connection.abort()
         self._down(BrokerError(f"internal error: {type(error).__name__}"))
         self._tick()
         with contextlib.suppress(Exception):

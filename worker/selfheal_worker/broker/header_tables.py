@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import pika.data
+from pika.data import decode_short_string
+from pika.data import encode_table as _pika_encode
+
+from selfheal_worker.broker import pika_patches
 
 #: Stands for headers that cannot be read, and for those that had no room beside ours.
 UNREADABLE_HEADERS = "x-selfheal-unreadable-headers"
@@ -88,7 +91,7 @@ def decode(encoded: bytes, offset: int) -> tuple[Table, int]:
     try:
         at = begin
         while at < end:
-            name, value_at = pika.data.decode_short_string(encoded, at)
+            name, value_at = decode_short_string(encoded, at)
             values[name], after = _value(encoded, value_at)
             raw.append((name, encoded[at:after]))
             at = after
@@ -153,6 +156,10 @@ def _text(content: bytes) -> str | bytes:
         return content
 
 
+def _nothing(_: bytes) -> None:
+    """The value of a field without one."""
+
+
 def _date(content: bytes) -> datetime:
     """Raises for a date out of range: other clients could not read the dead letter either."""
     return datetime.fromtimestamp(int.from_bytes(content, "big"), UTC)
@@ -165,7 +172,7 @@ def _decimal(content: bytes) -> decimal.Decimal:
 
 _FIXED: Mapping[bytes, tuple[int, Callable[[bytes], Any]]] = {
     b"t": (1, any),
-    b"V": (0, lambda _: None),
+    b"V": (0, _nothing),
     b"D": (5, _decimal),
     b"T": (8, _date),
 }
@@ -188,6 +195,4 @@ def encode(pieces: list[bytes], table: Mapping[Any, Any] | None) -> int:
     return 4 + len(content)
 
 
-_pika_encode = pika.data.encode_table
-pika.data.encode_table = encode
-pika.data.decode_table = decode
+pika_patches.use_tables(encode, decode)

@@ -26,35 +26,40 @@ _LONGEST_HOLD = 5.0
 _LOOK = 0.01
 
 
-class Assembler(ContentFrameAssembler):  # type: ignore[misc]  # pika has no types
+class Assembler:
     """Assembles messages of at most `largest` bytes; of others the body is left empty.
 
     begin is called with method and header of a larger message, and says where its body goes.
     """
 
     def __init__(self, largest: int, begin: Callable[[Any, Any], Sink]) -> None:
-        super().__init__()
         self._largest = largest
         self._begin = begin
+        self._small = ContentFrameAssembler()
+        self._method: Any = None
+        self._header: Any = None
         self._sink: Sink | None = None
+        self._missing = 0
 
     def process(self, frame_value: Any) -> Any:
         """Take a frame; the message that it completes, if it does."""
-        content = super().process(frame_value)
-        if isinstance(frame_value, frame.Header) and frame_value.body_size > self._largest:
-            self._sink = self._begin(self._method_frame.method, frame_value)
-        return content
+        if isinstance(frame_value, frame.Method):
+            self._method, self._sink = frame_value, None
+        elif isinstance(frame_value, frame.Header) and frame_value.body_size > self._largest:
+            self._header, self._missing = frame_value, frame_value.body_size
+            self._sink = self._begin(self._method.method, frame_value)
+            return None
+        elif self._sink is not None and isinstance(frame_value, frame.Body):
+            return self._pass_on(self._sink, frame_value.fragment)
+        return self._small.process(frame_value)
 
-    def _handle_body_frame(self, body_frame: Any) -> Any:
-        if self._sink is not None:
-            self._sink(body_frame.fragment)
-            body_frame.fragment, size = b"", len(body_frame.fragment)
-            self._seen_so_far += size
-        return super()._handle_body_frame(body_frame)
-
-    def _reset(self) -> None:
-        super()._reset()
+    def _pass_on(self, sink: Sink, piece: bytes) -> Any:
+        sink(piece)
+        self._missing -= len(piece)
+        if self._missing > 0:
+            return None
         self._sink = None
+        return self._method, self._header, b""
 
 
 def drop(_method: Any, _header: Any) -> Sink:
@@ -66,47 +71,49 @@ def _drop_piece(_: bytes) -> None:
     """What becomes of a piece that is of no use."""
 
 
-def forward(connection: Any, channel: Any, publication: Publication, size: int) -> Sink:
+class Throttle:
+    """Reads nothing more from a connection while much waits to be sent on it: a broker gives faster
+    than it takes. For the link's thread."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._resume: Callable[[], None] | None = None
+        self._until = 0.0
+
+    def check(self) -> None:
+        """More was sent."""
+        if self._resume is None and self._connection.backlog > _BACKLOG:
+            self._resume = self._connection.hold_reading()
+            self._until = time.monotonic() + _LONGEST_HOLD
+            if self._resume is not None:
+                self._look_later()
+
+    def _look_later(self) -> None:
+        self._connection.ioloop.call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        if self._connection.backlog > _BACKLOG and time.monotonic() < self._until:
+            self._look_later()
+        elif self._resume is not None:
+            resume, self._resume = self._resume, None
+            resume()
+
+
+def forward(
+    connection: Any, channel: Any, publication: Publication, size: int, throttle: Throttle
+) -> Sink:
     """Begin to publish a message of so many bytes; its body is what the sink is given.
 
     The publication's own body is not read.
     """
     number = channel.channel_number
     method = spec.Basic.Publish(exchange="", routing_key=publication.queue, mandatory=True)
-    # Both are encoded before either is sent: headers may not be encodable.
-    for one in [frame.Method(number, method), frame.Header(number, size, publication.properties)]:
-        connection._output_marshaled_frames([one.marshal()])
-
-    return partial(_send_piece, connection, number)
-
-
-def _send_piece(connection: Any, number: int, piece: bytes) -> None:
-    connection._send_frame(frame.Body(number, piece))
-    throttle(connection)
+    connection.send(
+        frame.Method(number, method), frame.Header(number, size, publication.properties)
+    )
+    return partial(_send_piece, connection, number, throttle)
 
 
-def throttle(connection: Any) -> None:
-    """Read nothing more while much waits to be sent: a broker gives faster than it takes.
-
-    Only without TLS, whose reading and writing depend on each other.
-    """
-    transport = getattr(connection, "_transport", None)
-    reader = getattr(transport, "_on_socket_readable", None)
-    if transport is None or reader is None or hasattr(transport, "_ssl_readable_action"):
-        return
-    if connection.backlog <= _BACKLOG or connection.reading_held:
-        return
-    connection.reading_held = True
-    transport._nbio.remove_reader(transport._sock.fileno())
-    end = time.monotonic() + _LONGEST_HOLD
-
-    def look() -> None:
-        if connection._transport is not transport or transport._state != transport._STATE_ACTIVE:
-            return
-        if connection.backlog > _BACKLOG and time.monotonic() < end:
-            connection.ioloop.call_later(_LOOK, look)
-            return
-        connection.reading_held = False
-        transport._nbio.set_reader(transport._sock.fileno(), reader)
-
-    connection.ioloop.call_later(_LOOK, look)
+def _send_piece(connection: Any, number: int, throttle: Throttle, piece: bytes) -> None:
+    connection.send(frame.Body(number, piece))
+    throttle.check()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from selfheal_worker.cli.answer_line import answer_line
+from selfheal_worker.cli.input_lines import input_lines
 from selfheal_worker.config import Settings
-from selfheal_worker.message import Message, PoisonError, parse
+from selfheal_worker.message import PoisonError, parse
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelError
+from selfheal_worker.result import described
 
 
 def analyze(
@@ -42,45 +42,23 @@ def analyze(
 
 
 def _bodies(text: str | None, file: str | None) -> Iterator[bytes]:
-    if text is not None:
-        yield json.dumps({"id": "-", "text": text}).encode()
-        return
-    assert file is not None
-    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
-    with stream:
-        for line in stream:
-            if line.strip():
-                yield line.rstrip(b"\r\n")
+    if file is None:
+        return iter([json.dumps({"id": "-", "text": text}).encode()])
+    return (line for line in input_lines(file) if line.strip())
 
 
 def _answer(settings: Settings, chain: Chain, body: bytes) -> dict[str, Any]:
     try:
-        got: Message = parse(
-            body,
-            message_id=None,
-            max_text_bytes=settings.max_text_bytes,
-            fresh_id=lambda: str(uuid.uuid4()),
-        )
+        got = parse(body, message_id=None, max_text_bytes=settings.max_text_bytes)
     except PoisonError as error:
         return {"error": error.reason, "detail": str(error)}
     try:
         reply = chain.ask(got.text, time.monotonic() + settings.model_deadline)
     except ModelError as error:
         return {"id": got.id, "error": type(error).__name__, "detail": str(error)}
-    made: dict[str, Any] = {"id": got.id}
-    if got.id_generated:
-        made["id_generated"] = True
-    made |= reply.validated.fields()
-    made["model"] = reply.origin.described()
-    made["task"] = chain.task.described()
-    if reply.degraded:
-        made["degraded"] = True
-    if reply.truncated:
-        made["truncated"] = True
-    if got.metadata is not None:
-        made["metadata"] = got.metadata
-    if got.extra:
-        made["extra"] = got.extra
+    made = described(got, reply, chain.task) | got.passed_through()
+    if not reply.degraded:
+        del made["degraded"]
     return made
 
 

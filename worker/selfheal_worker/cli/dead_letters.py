@@ -31,7 +31,7 @@ def add_commands(
         name: str, run: Callable[[Settings, argparse.Namespace], int], text: str
     ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        made.set_defaults(command=lambda options: _guarded(run, options))
+        made.set_defaults(command=partial(_guarded, run))
         output(made)
         return made
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from selfheal_worker.cli.answer_cache import Kept, question
 from selfheal_worker.cli.stop import stoppable
-from selfheal_worker.config import Settings
+from selfheal_worker.config import BUILT_IN, Settings
 from selfheal_worker.model import provider as model
 from selfheal_worker.model import registry
 from selfheal_worker.model.chain import Chain
@@ -120,8 +120,10 @@ def _entry(settings: Settings, task: Task, name: str) -> _Entry:
             f"models: {', '.join(sorted(settings.models)) or 'none'}; "
             f"providers: {', '.join(model.names())}"
         )
-    plain = settings.model_copy(update={"model_provider": provider, "model_name": model_name})
-    return _built(plain, task, "")
+    plain = {"model_provider": provider, "model_name": model_name}
+    if provider == BUILT_IN:  # beside models on a server, it has none
+        plain["model_base_url"] = ""
+    return _built(settings.model_copy(update=plain), task, "")
 
 
 def _built(settings: Settings, task: Task, name: str) -> _Entry:

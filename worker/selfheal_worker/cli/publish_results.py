@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from threading import Event
 
 from selfheal_worker.broker import BrokerError, Publication, Session, new_properties
 from selfheal_worker.cli.answer_line import answer_line
+from selfheal_worker.cli.input_lines import input_lines
 from selfheal_worker.cli.stop import stoppable
 from selfheal_worker.config import Settings
 from selfheal_worker.message import PoisonError, parse
+from selfheal_worker.randomness import new_id
 
 PROGRESS_EACH = 2.0
 
@@ -99,7 +98,7 @@ def _read(
 ) -> tuple[list[_Line], list[str]]:
     lines: list[_Line] = []
     problems: list[str] = []
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(input_lines(file), start=1):
         numbered = None if id_prefix is None else f"{id_prefix}-{number}"
         if raw:
             lines.append(_Line(number, numbered, line))
@@ -124,14 +123,7 @@ def _read(
 
 
 def _fresh_id(numbered: str | None) -> str:
-    return numbered or str(uuid.uuid4())
-
-
-def _lines(file: str) -> Iterator[bytes]:
-    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
-    with stream:
-        for line in stream:
-            yield line.rstrip(b"\r\n")
+    return numbered or new_id()
 
 
 def results(

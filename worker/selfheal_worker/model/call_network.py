@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -128,15 +128,6 @@ def _connected(
     return made
 
 
-@dataclass(slots=True)
-class _Lookup:
-    """One DNS lookup; ended is set when found or error is set."""
-
-    ended: threading.Event = field(default_factory=threading.Event)
-    found: list[AddressInfo] = field(default_factory=list)
-    error: Exception | None = None
-
-
 class Lookups:
     """Names are resolved in threads, because getaddrinfo has no timeout.
 
@@ -146,7 +137,7 @@ class Lookups:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[tuple[str, int], _Lookup] = {}
+        self._running: dict[tuple[str, int], Future[list[AddressInfo]]] = {}
 
     def addresses(self, host: str, port: int, seconds: float) -> list[AddressInfo]:
         """Raises TimeoutError, and what getaddrinfo raises."""
@@ -155,27 +146,27 @@ class Lookups:
         with self._lock:
             lookup = self._running.get((host, port))
             if lookup is None:
-                lookup = _Lookup()
+                lookup = Future()
                 self._begin(host, port, lookup)
                 self._running[host, port] = lookup
-        if not lookup.ended.wait(max(0.0, seconds)):
+        if not wait([lookup], max(0.0, seconds)).done:
             raise TimeoutError(f"{host} was not resolved in time")
-        if lookup.error is not None:
-            raise lookup.error
-        return lookup.found
+        return lookup.result()
 
-    def _begin(self, host: str, port: int, lookup: _Lookup) -> None:
-        def look_up() -> None:
-            try:
-                lookup.found = _addresses(host, port)
-            except Exception as error:  # noqa: BLE001 raised again in the threads that wait
-                lookup.error = error
-            with self._lock:
-                del self._running[host, port]
-            lookup.ended.set()
-
+    def _look_up(self, host: str, port: int, lookup: Future[list[AddressInfo]]) -> None:
         try:
-            threading.Thread(target=look_up, name="resolve", daemon=True).start()
+            lookup.set_result(_addresses(host, port))
+        except Exception as error:  # noqa: BLE001 raised again in the threads that wait
+            lookup.set_exception(error)
+        with self._lock:
+            del self._running[host, port]
+
+    def _begin(self, host: str, port: int, lookup: Future[list[AddressInfo]]) -> None:
+        arguments = (host, port, lookup)
+        try:
+            threading.Thread(
+                target=self._look_up, args=arguments, name="resolve", daemon=True
+            ).start()
         except RuntimeError as error:  # the machine has no thread to spare
             raise OSError(f"no thread for the name resolution: {error}") from None
 

@@ -10,8 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from selfheal_worker.logs import LOGGER
@@ -25,15 +25,8 @@ class CallState(Protocol):
     pause: float | None
 
 
-@dataclass(slots=True)
-class _Started:
-    """One call; ended is set when value or error is set."""
-
-    ended: threading.Event = field(default_factory=threading.Event)
-    value: Any = None
-    error: BaseException | None = None
-    pause: float | None = None
-    given_up: bool = False
+#: The model's message or what was raised, and the pause that came with it.
+_Started = Future[tuple[Any, BaseException | None, float | None]]
 
 
 class CallThreads:
@@ -60,7 +53,7 @@ class CallThreads:
                 "no call is started until one ends"
             )
         deadline = self._state.deadline
-        started = _Started()
+        started: _Started = Future()
         try:
             threading.Thread(
                 target=copy_context().run,  # with the call's turn
@@ -70,33 +63,32 @@ class CallThreads:
             ).start()
         except RuntimeError as error:  # the machine has no thread to spare
             raise ModelUnavailableError(f"no thread for the call: {error}") from None
-        if not started.ended.wait(max(0.0, deadline - time.monotonic())):
+        if not wait([started], max(0.0, deadline - time.monotonic())).done:
             self._give_up(started)
-        if started.given_up:
-            raise TransientError("the model did not answer before the deadline")
-        self._state.pause = started.pause
-        if started.error is not None:
-            raise started.error
-        return started.value
+        value, raised, self._state.pause = started.result()
+        if raised is not None:
+            raise raised
+        return value
 
     def _run(self, started: _Started, messages: Any, deadline: float) -> None:
         self._state.deadline = deadline
         self._state.pause = None
+        value, raised = None, None
         try:
-            started.value = self._call(messages)
+            value = self._call(messages)
         except BaseException as error:  # noqa: BLE001 raised again in the thread that waits
-            started.error = error
-        started.pause = self._state.pause
+            raised = error
         with self._lock:
-            started.ended.set()
-            if started.given_up:
+            if started.set_running_or_notify_cancel():
+                started.set_result((value, raised, self._state.pause))
+            else:
                 self._abandoned -= 1
 
     def _give_up(self, started: _Started) -> None:
+        """Raises TransientError, unless it ends just now."""
         with self._lock:
-            if started.ended.is_set():
+            if not started.cancel():
                 return
-            started.given_up = True
             self._abandoned += 1
             count = self._abandoned
         LOGGER.log(
@@ -105,3 +97,4 @@ class CallThreads:
             self._name,
             count,
         )
+        raise TransientError("the model did not answer before the deadline")

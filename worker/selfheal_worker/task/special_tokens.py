@@ -31,6 +31,4 @@ _PLAIN = "\u200b"
 
 def neutralised(text: str) -> str:
     """The text without special tokens; each is still to be read by people and models."""
-    return (
-        _SPECIAL.sub(lambda found: found[0] + _PLAIN, text) if "<" in text or "[" in text else text
-    )
+    return _SPECIAL.sub(rf"\g<0>{_PLAIN}", text) if "<" in text or "[" in text else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,14 +186,14 @@ class _Reader:
         self._known(schema, _PROPERTY_KEYS[kind] | {"type", "description"}, f"{where}.")
         if not isinstance(schema.get("description", ""), str):
             self.wrong(f"{where}.description", "must be a string")
-        readers: Mapping[str, Callable[[], Field | None]] = {
-            "string": lambda: self._text(name, schema, synonyms.get(name), where),
-            "number": lambda: self._number(name, schema, where),
-            "integer": lambda: self._number(name, schema, where),
-            "boolean": lambda: Flag(name),
-            "array": lambda: self._array(name, schema, synonyms.get(name), where),
-        }
-        return readers[kind]()
+        match kind:
+            case "string":
+                return self._text(name, schema, synonyms.get(name), where)
+            case "array":
+                return self._array(name, schema, synonyms.get(name), where)
+            case "boolean":
+                return Flag(name)
+        return self._number(name, schema, where)
 
     def _text(
         self, name: str, schema: Mapping[str, Any], synonyms: Any, where: str

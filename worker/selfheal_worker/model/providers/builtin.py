@@ -54,12 +54,17 @@ class Builtin:
 
 
 def build(config: ModelConfig) -> Builtin:
-    """The built-in provider. Raises `ModelConfigError` where MODEL_NAME names another model."""
+    """The built-in provider. Raises `ModelConfigError` where it cannot be what is meant."""
     if config.name not in (None, "", MODEL):
         name = config.setting("name")
         raise ModelConfigError(
             f"{name}={config.name}: the provider builtin has one model, {MODEL}; "
             f"leave {name} empty, or choose another {config.setting('provider')}"
+        )
+    if config.base_url:
+        raise ModelConfigError(
+            f"{config.setting('base_url')} is set, and the provider builtin uses no server; leave "
+            f"it empty, or choose another {config.setting('provider')}"
         )
     if config.task.name != TASK:
         raise ModelConfigError(

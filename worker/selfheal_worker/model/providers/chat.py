@@ -277,15 +277,12 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
     causes = _causes(error)
     if (ours := next((one for one in causes if isinstance(one, ModelError)), None)) is not None:
         return ours
-    status = next((s for one in causes if (s := _status(one)) is not None), None)
-    if status is not None:
-        headers = next((h for one in causes if (h := _headers(one)) is not None), {})
-        asked = pause if pause is not None else retry_after(headers, status)
-        body = next((b for one in causes if (b := _body(one)) is not None), None)
-        return explain_refusal(Refusal(status, where, model, asked, body))
-    if (in_reply := _error_in_a_reply(error)) is not None:
-        return explain_refusal(Refusal(in_reply[0], where, model, pause, in_reply[1]))
-    return _unanswered(error, causes, where)
+    if (refusal := refusal_of(error)) is None:
+        return _unanswered(error, causes, where)
+    status, body = refusal
+    headers = next((h for one in causes if (h := _headers(one)) is not None), {})
+    asked = pause if pause is not None else retry_after(headers, status)
+    return explain_refusal(Refusal(status, where, model, asked, body))
 
 
 def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -> ModelError:

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
@@ -75,7 +76,7 @@ class Ollama(Chat):
             config,
             base_url,
             http,
-            lambda now: chat.bind(stream=False, **shapes[now.structured]),
+            partial(_shaped, chat, shapes),
             Parameters(limit=None, seed=None, temperature=False, structured=shape),
         )
         super().__init__("ollama", model, config, negotiated, base_url, http)
@@ -138,6 +139,10 @@ class Ollama(Chat):
         raise ModelUnavailableError(
             f"model '{self.model}' is not on {self._where}; pull it there first"
         )
+
+
+def _shaped(chat: ChatOllama, shapes: Mapping[str, dict[str, Any]], now: Parameters) -> Any:
+    return chat.bind(stream=False, **shapes[now.structured])
 
 
 def _digest_of(listed: Mapping[str, Any]) -> str:
