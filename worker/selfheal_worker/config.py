@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,13 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from selfheal_worker import api_keys
 from selfheal_worker.plain_data import PlainDataError, is_text, read_json
@@ -85,11 +92,11 @@ class NamedModel(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All settings of the worker. Seconds and bytes, unless a description says otherwise."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=()
+    model_config = SettingsConfigDict(
+        frozen=True, hide_input_in_errors=True, protected_namespaces=()
     )
 
     amqp_uri: SecretStr | None = Field(
@@ -113,7 +120,7 @@ class Settings(BaseModel):
     queue_name: str = Field("feedback", max_length=200)
     dlq_name: str = Field("", max_length=250, description="<queue>.dead-letters")
     results_queue: str = Field("", max_length=250, description="<queue>.results")
-    retry_delays: tuple[int, ...] = Field(
+    retry_delays: Annotated[tuple[int, ...], NoDecode] = Field(
         (1, 5, 30, 120), description="seconds, increasing, separated by commas"
     )
     delivery_limit: int = Field(100, ge=1, le=100_000)
@@ -154,15 +161,15 @@ class Settings(BaseModel):
     model_structured: Structured = "auto"
     model_concurrency: int | None = Field(None, ge=1, le=1024, description="calls at once")
     model_requests_per_minute: float | None = Field(None, gt=0, le=_LARGEST)
-    model_options: dict[str, Any] = Field(
+    model_options: Annotated[dict[str, Any], NoDecode] = Field(
         default_factory=dict, description="JSON object, options specific to the provider"
     )
     model_clamp: bool = Field(False, description="set a number out of range to the nearer bound")
-    models: dict[str, NamedModel] = Field(
+    models: Annotated[dict[str, NamedModel], NoDecode] = Field(
         default_factory=dict, description="JSON object of named models"
     )
     model_active: str = Field("", description="one of the named models; empty: MODEL_PROVIDER")
-    model_fallback: tuple[str, ...] = Field(
+    model_fallback: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="named models (or builtin), joined by commas"
     )
     model_api_keys: dict[str, SecretStr] = Field(default_factory=dict)
@@ -179,6 +186,19 @@ class Settings(BaseModel):
     fault_model_hang_file: Path | None = Field(
         None, description="while this file exists, model calls hang (demos and tests)"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has read: else pydantic would read the environment a second time."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     @field_validator("queue_name", "dlq_name", "results_queue", "amqp_vhost")
     @classmethod
@@ -324,6 +344,10 @@ class Settings(BaseModel):
             )
         return found
 
+    def has_broker(self) -> bool:
+        """Whether any variable says where the broker is."""
+        return bool(self.amqp_uri or self.amqp_uri_file or self.amqp_host)
+
     def delay_queue(self, seconds: int) -> str:
         """The name of the ladder's queue that gives a message back after so many seconds."""
         return f"{self.queue_name}.retry.{seconds}s"
@@ -338,23 +362,25 @@ def load(environ: Mapping[str, str] | None = None, *, broker: bool = True) -> Se
 
     broker: whether the command needs to know where the broker is.
     """
+    source = EnvSettingsSource(Settings)
     variables = os.environ if environ is None else environ
     # A Secret made from a file ends in a line break as often as not; no setting of ours does.
-    given = {
-        name.lower(): value.rstrip("\r\n")
-        for name, value in variables.items()
-        if name.lower() in Settings.model_fields
-    }
-    garbled = sorted(name.upper() for name, value in given.items() if not is_text(value))
-    if garbled:
-        raise SettingsError("\n".join(f"{name}: is not UTF-8" for name in garbled))
+    given = {name: value.rstrip("\r\n") for name, value in variables.items()}
     # Empty means not set: a chart writes the variables of values that are empty too. Those of keys
-    # are read by `api_keys`, and the field with all of them has no variable.
-    known: dict[str, Any] = {
-        name: value
+    # are read by `keys`, and the field with all of them has no variable.
+    source.env_vars = {
+        name.lower(): value
         for name, value in given.items()
         if value and not name.upper().startswith(api_keys.COMMON)
     }
+    garbled = [
+        name.upper()
+        for name, value in given.items()
+        if name.lower() in Settings.model_fields and not is_text(value)
+    ]
+    if garbled:
+        raise SettingsError("\n".join(f"{name}: is not UTF-8" for name in sorted(garbled)))
+    known = source()
     models = api_keys.model_names(known.get("models"))
     found = api_keys.read_keys(variables, models)
     known["model_api_keys"] = found.named
