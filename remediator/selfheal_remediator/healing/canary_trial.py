@@ -93,10 +93,12 @@ def fresh(policy_state: PolicyState, group: Group, canary: Canary) -> list[Watch
     """
     decided, existed = policy_state.before_canary.get(group.key, (None, frozenset[str]()))
     others = [pod for pod in group.alive if pod.uid != canary.pod]
+    newest = canary.newest
     if decided == canary.restarted:
-        return [pod for pod in others if pod.uid not in existed and pod.created >= canary.newest]
-    if canary.newest:
-        return [pod for pod in others if pod.created > canary.newest]
+        since = newest or 0.0
+        return [pod for pod in others if pod.uid not in existed and pod.created >= since]
+    if newest:
+        return [pod for pod in others if pod.created > newest]
     return [pod for pod in others if pod.created >= canary.restarted - CLOCK_TOLERANCE]
 
 

@@ -49,7 +49,7 @@ def test_no_module_has_a_formula_of_its_own(part: str) -> None:
 def test_a_check_for_other_remediators_may_fail_any_number_of_times() -> None:
     class Reader:
         def read(self, *, machines_wanted: bool) -> NoReturn:
-            raise ApiFailure("no answer")
+            raise ApiFailure(0, "", "no answer")
 
     class AtOnce:
         def submit(self, job: Callable[[], None], purpose: Purpose) -> None:

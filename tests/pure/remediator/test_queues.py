@@ -63,7 +63,7 @@ def test_to_weigh_again_the_many_that_wait_for_a_limit_costs_next_to_nothing(
     make: Callable[[int], Node], limits: dict[str, Any], cause: str
 ) -> None:
     planner = _planner([make(number) for number in range(600)], "drain", **limits)
-    begun = len(planner.plan(NOW).intents)
+    begun = len(planner.plan(NOW).actions)
     assert planner.plan(NOW + 1).limited_by == {cause: 600 - begun}
     assert _calls(lambda: planner.plan(NOW + 1)) < 200
 
@@ -72,7 +72,7 @@ def test_the_most_urgent_goes_first_and_each_that_waits_says_for_what() -> None:
     nodes = [_bad(number, "ab"[number % 2]) for number in range(6)]
     nodes += [node("c", labels={ZONE_LABEL: "b"})]
     planner = _planner(nodes, maxUnavailable=3, maxUnavailablePerZone=2)
-    assert [action.node for action in planner.plan(NOW).intents] == ["n0000", "n0001", "n0002"]
+    assert [action.node for action in planner.plan(NOW).actions] == ["n0000", "n0001", "n0002"]
     waiting = {entry.blocked.text for entry in planner.entries.values() if entry.blocked}
     assert waiting == {"3 of 7 nodes cordoned, allowed 3"}
     # One recovers, one goes away: neither waits any more.
@@ -122,6 +122,6 @@ def test_it_is_decided_as_if_each_node_were_weighed_alone(
             tally.add_cordon(member, NOW)
             wanted.append(item.name)
     plan = planner.plan(NOW)
-    assert [action.node for action in plan.intents] == wanted
+    assert [action.node for action in plan.actions] == wanted
     found = {e.node.name: e.blocked.cause for e in planner.entries.values() if e.blocked}
     assert found == waiting

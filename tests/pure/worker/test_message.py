@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from selfheal_worker.message import MAX_DEPTH, Message, PoisonError, parse
+from selfheal_worker.message import Message, PoisonError, parse
+from selfheal_worker.plain_data import MAX_DEPTH
 
 
 def read(body: bytes, message_id: str | None = None, limit: int = 1000) -> Message:
