@@ -111,11 +111,10 @@ class Transport:
         Raises ApiFailure with status 0 when no answer came, Malformed for a success without an
         object in it (a proxy's page is no list of nodes, and no eviction), and NotLeader.
         """
-        term = begun or (self.fence() if fenced else None)
         wait = self.budget.reserve(protects=urgent or path.startswith(_NODES))
         if wait > 0:
             time.sleep(min(wait, URGENT_WAIT) if urgent else wait)
-        if fenced and self.fence() != term:
+        if fenced and self.fence() != begun:
             raise NotLeader  # it leads again, by what it knows now
         response = self._request(
             method,

@@ -103,11 +103,8 @@ def test_a_refused_read_is_not_tried_again(server: Server, api: KubernetesApi) -
     assert len(server.asked) == 1
 
 
-def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) -> None:
-    def fence() -> None:
-        raise NotLeader
-
-    api.fence = fence
+def _refuses_changes(api: KubernetesApi) -> None:
+    """No change of a node or a pod is sent."""
     for change in (
         lambda: api.patch_node("n", []),
         lambda: api.evict("d", "p", "u", None),
@@ -115,23 +112,31 @@ def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) 
     ):
         with pytest.raises(NotLeader):
             change()
+
+
+def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) -> None:
+    def fence() -> None:
+        raise NotLeader
+
+    api.fence = fence
+    _refuses_changes(api)
     assert server.asked == []
 
 
 def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
     server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cordoned = True
+    holds = True
     slept: list[float] = []
 
     def fence() -> None:
-        if not cordoned:
+        if not holds:
             raise NotLeader
 
     def sleep(seconds: float) -> None:
-        nonlocal cordoned
+        nonlocal holds
         slept.append(seconds)
-        cordoned = False  # it ran out meanwhile
+        holds = False  # it ran out meanwhile
 
     api.fence = fence
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
@@ -157,13 +162,7 @@ def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
     api.fence = lambda: (1, stops)
     monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
     api.budget.close_for(32)
-    for change in (
-        lambda: api.patch_node("n", []),
-        lambda: api.evict("d", "p", "u", None),
-        lambda: api.delete_pod("d", "p", "u", None),
-    ):
-        with pytest.raises(NotLeader):
-            change()
+    _refuses_changes(api)
     assert server.asked == []
 
 
