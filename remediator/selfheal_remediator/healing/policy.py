@@ -30,7 +30,8 @@ from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.healing.canary import Canary
 from selfheal_remediator.healing.rollouts import Rollout
 from selfheal_remediator.kube.fields import Duration, Flag, Moment, Text, Whole, mistakes, time_text
-from selfheal_remediator.kube.objects import Json, as_name, as_text, as_whole, timestamp
+from selfheal_remediator.kube.json_values import as_name, as_text, as_whole, timestamp
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 
 HOUR = 3600.0

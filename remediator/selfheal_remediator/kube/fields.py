@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, ValidationError
 
-from selfheal_remediator.kube.objects import timestamp
+from selfheal_remediator.kube.json_values import timestamp
 from selfheal_remediator.quantities import parse_duration
 
 #: So many mistakes are described.

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from selfheal_remediator.kube.json_values import as_flag, as_moment, as_object, as_objects, interned
-from selfheal_remediator.kube.json_values import as_name as as_name
-from selfheal_remediator.kube.json_values import as_text as as_text
-from selfheal_remediator.kube.json_values import as_whole as as_whole
-from selfheal_remediator.kube.json_values import timestamp as timestamp
+from selfheal_remediator.kube.json_values import (
+    as_flag,
+    as_moment,
+    as_name,
+    as_object,
+    as_objects,
+    as_text,
+    interned,
+)
 from selfheal_remediator.kube.resources import allocatable
 from selfheal_remediator.kube.responses import understood
 

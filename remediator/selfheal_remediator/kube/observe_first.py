@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.fields import time_text
-from selfheal_remediator.kube.objects import timestamp
+from selfheal_remediator.kube.json_values import timestamp
 
 #: When the installation was first started (RFC 3339); empty = start from scratch.
 FIRST_START_KEY = "selfheal.dev/first-start"
