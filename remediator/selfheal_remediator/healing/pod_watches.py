@@ -110,8 +110,8 @@ class PodWatches:
         if before is not None:
             self._healing.selector_changed(policy.key, self._clock())
         if policy.problem:
-            log.warning("policy %s: %s", policy.key, policy.problem)
-            self._healing.pods_unknown(policy.key, policy.problem, self._clock())
+            if self._healing.pods_unknown(policy.key, policy.problem, self._clock()):
+                log.warning("policy %s: %s", policy.key, policy.problem)
             return
         log.info("policy %s selects the pods %s", policy.key, policy.selector)
         watch = PodWatch(self._api, policy, self._term, self._healing, self._owners, self._clock)

@@ -85,6 +85,8 @@ class PolicyState:
     observations: dict[str, Observation] = field(default_factory=dict)
     progress: ProgressReports = field(default_factory=ProgressReports)
     known: bool = False
+    #: Whether it is known what was restarted before: nothing is restarted until it is.
+    history_known: bool = True
     #: Since when we follow it.
     adopted_at: float = 0.0
     #: Since when its pods are not known (while they are not).
@@ -131,10 +133,17 @@ class PolicyState:
             adopted_at=now,
             unlisted_at=now,
             left_paused=saved.paused,
+            history_known=not policy.history_lost,
         )
         if saved.observed and saved.observed != policy.generation:
             made.begin_again()
         return made
+
+    def continues(self, policy: Policy) -> bool:
+        """Whether what is known here is of this policy, and what was restarted before is no longer
+        to be read."""
+        same = policy.uid == self.policy.uid
+        return same and (self.history_known or bool(policy.history_lost))
 
     def replace_policy(self, policy: Policy) -> None:
         """The policy, or its status, has changed."""
