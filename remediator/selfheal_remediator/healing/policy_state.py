@@ -81,6 +81,8 @@ class PolicyState:
     last_heal: float | None
     records: dict[str, Record]
     conditions: dict[str, tuple[bool, float]]
+    #: The same before the restarts that are pending were decided.
+    conditions_before: dict[str, tuple[bool, float]] = field(default_factory=dict)
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     observations: dict[str, Observation] = field(default_factory=dict)
     progress: ProgressReports = field(default_factory=ProgressReports)

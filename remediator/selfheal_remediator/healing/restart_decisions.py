@@ -44,6 +44,8 @@ class RestartDecisions:
         """The restarts to make now, counted already; and what is said of the other pods."""
         actions: list[RestartAction] = []
         notices: list[Notice] = []
+        if not policy_state.pending:
+            policy_state.conditions_before = dict(policy_state.conditions)
         for group in policy_state.groups.values():
             group.skip_reason = None
             notices += rollout_notices(policy_state, group)
