@@ -402,7 +402,7 @@ class Status:
     records: Annotated[tuple[Record, ...], Field(alias="owners")]
     conditions: tuple[Condition, ...]
 
-    def verdict_json(self) -> Json:
+    def state_json(self) -> Json:
         """What of it contains nothing that the next leader continues from, in the API's format."""
         everything = self.to_json()
         return {key: everything[key] for key in ("state", "message", "conditions")}

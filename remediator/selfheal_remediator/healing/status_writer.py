@@ -107,7 +107,7 @@ class StatusWriter:
                 continue
             written.busy = True
             # What cannot be read is left for a person to repair.
-            document = status.to_json() if policy_state.history_known else status.verdict_json()
+            document = status.to_json() if policy_state.history_known else status.state_json()
             write = partial(self._write, policy_state.policy, status, document, written.restores)
             self._workers.submit(write, Purpose.LOOKUPS)
         return min(wakes, default=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from selfheal_remediator.config import Config
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.informer import Change
@@ -18,9 +19,9 @@ from tests.pure.remediator import test_drain_runner as drains
 from tests.pure.remediator.builders import NOW
 from tests.pure.remediator.running import running, until
 from tests.pure.remediator.test_cancelled_restarts import Stage
-from tests.pure.remediator.test_cancelled_restarts import _config as config
 
 evaluations = drains.evaluations
+SETTINGS = {"rules": [], "policies": {"evaluationInterval": "1s"}}
 
 
 def view(version: int, **annotations: str) -> LeaseView:
@@ -80,7 +81,7 @@ def test_a_restart_that_was_ordered_before_a_short_pause_is_decided_again(
     happens: Callable[[Remediator], None],
 ) -> None:
     stage, posts = Stage(), list[str]()
-    disturb, evicted_after = stage._disturb, list[int]()
+    disturb = stage.api.disturb
 
     def counted(verb: str, path: str) -> str:
         if verb == "POST" and path.endswith("/eviction"):
@@ -88,13 +89,12 @@ def test_a_restart_that_was_ordered_before_a_short_pause_is_decided_again(
         return disturb(verb, path)
 
     stage.api.disturb = counted
-    with running(stage.api, config()) as made:
+    with running(stage.api, Config.model_validate(SETTINGS)) as made:
         until("a restart is on its way", stage.asked.is_set)
         made.post(lambda: happens(made))
         made.post(stage.released.set)
         until("it is restarted after all", lambda: bool(stage.evicted))
-        evicted_after.append(len(posts))
-    assert evicted_after[0] >= 3  # a dry run, another one, and the eviction
+        assert len(posts) >= 3  # a dry run, another one, and the eviction
     stage.api.close()
 
 
