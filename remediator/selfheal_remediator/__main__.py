@@ -12,6 +12,8 @@ from selfheal_remediator.cli import commands
 from selfheal_remediator.config import SettingsError
 from selfheal_remediator.failures import ApiFailure, Failure
 from selfheal_remediator.kube.access import NoCluster
+from selfheal_remediator.kube.transport import Pool
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 EPILOG = """\
 exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 a permission is missing
@@ -158,9 +160,12 @@ def _access() -> argparse.ArgumentParser:
     return access
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+def main(
+    arguments: Sequence[str] | None = None, *, pool: Pool | None = None, runtime: Runtime = REAL
+) -> int:
+    """Entry point; returns the exit status. pool: answers the commands' requests."""
     options = parser().parse_args(arguments)
+    options.pool, options.runtime = pool, runtime
     try:
         return int(options.function(options))
     except SettingsError as error:

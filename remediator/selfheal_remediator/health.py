@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import socketserver
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL
 
 Check = Callable[[], str]
 
@@ -70,5 +70,5 @@ def serve(port: int, healthy: Check, ready: Check, metrics: Callable[[], bytes])
         "/readyz": checked(ready),
         "/metrics": lambda: (200, "text/plain; version=0.0.4; charset=utf-8", metrics()),
     }
-    supervision.start("http", server.serve_forever, threading.Event())
+    supervision.start("http", server.serve_forever, REAL.event())
     return server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 
@@ -20,6 +19,7 @@ from selfheal_remediator.healing.pod_health import Cause
 from selfheal_remediator.kube.responses import Outcome
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 _PREFIX = "selfheal_remediator_"
 # Few buckets: all series of a process together are to stay under 300.
@@ -223,7 +223,8 @@ class ApiMetrics:
 class ControllerMetrics:
     """Whether this process acts, and whether it works."""
 
-    def __init__(self, family: _Family) -> None:
+    def __init__(self, family: _Family, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.leader = family.gauge("leader", "1 while this process is the leader")
         self.paused = family.gauge(
             "paused", "1 while remediation is paused, or only observes at first"
@@ -240,16 +241,16 @@ class ControllerMetrics:
             "When the plan was last made; before the first, when the process began",
         )
         self._thread_failures_seen = 0
-        self.reconciled.set(time.time())
+        self.reconciled.set(self._runtime.time())
         self.config_ok.set(1)
 
     def note_plan(self) -> None:
         """The plan was made."""
-        self.reconciled.set(time.time())
+        self.reconciled.set(self._runtime.time())
 
     def count_thread_failures(self) -> None:
         """Take in those since the last call."""
-        count = sum(supervision.failures().values())
+        count = sum(supervision.failures(self._runtime).values())
         self.thread_failures.inc(max(0, count - self._thread_failures_seen))
         self._thread_failures_seen = count
 
@@ -260,7 +261,7 @@ class Metrics:
     Counters begin at zero: for one that appears later Prometheus computes no increase.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -269,7 +270,7 @@ class Metrics:
         self.drains = DrainMetrics(family)
         self.healing = HealingMetrics(family)
         self.api = ApiMetrics(family)
-        self.controller = ControllerMetrics(family)
+        self.controller = ControllerMetrics(family, runtime)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -9,13 +9,12 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from selfheal_remediator import logs
 from selfheal_remediator.config import (
@@ -29,15 +28,18 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.drain import autoscaler
 from selfheal_remediator.failures import Failure
+from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.health import serve
 from selfheal_remediator.kube import custom_resources
-from selfheal_remediator.kube.access import load_configuration
+from selfheal_remediator.kube.access import Access, load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.kube.permissions import Permission
+from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger("remediator")
 
@@ -122,16 +124,8 @@ def run(options: argparse.Namespace) -> int:
     lease = config.lease
     if options.lease:
         lease = lease.model_copy(update={"name": options.lease})
-    metrics = Metrics()
-    api = KubernetesApi(
-        access, namespace, config.api, dry_run=config.dry_run, on_request=metrics.api.count_request
-    )
-    _check_permissions(api, permissions(config, namespace, lease.name))
-    identity = _identity(environment)
-    events = EventWriter(api, identity, metrics.api.count_event)
-    leader_of = partial(_leader_of, api, lease, namespace, identity)
-    owner = Identity(f"{namespace}/{lease.name}", environment.pod_uid)
-    remediator = Remediator(config, api, leader_of, events, metrics, owner)
+    place = Place(namespace, lease, _identity(environment), environment.pod_uid)
+    api, metrics, remediator = assemble(config, access, place)
     try:
         server = serve(environment.http_port, remediator.healthy, remediator.ready, metrics.render)
     except OSError as error:
@@ -144,27 +138,84 @@ def run(options: argparse.Namespace) -> int:
         config.mode,
         len(config.rules),
         api.server,
-        owner.owner,
+        place.owner,
         server.server_port,
     )
     path = options.config or environment.config_file
     follow = partial(_follow_config, path, config, remediator, metrics)
-    supervision.start("config", follow, threading.Event())
+    supervision.start("config", follow, REAL.event())
     remediator.run()
     log.info("stopped")
     _end_process()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where it runs. identity: what the Lease names as its holder; pod_uid: of our pod, empty
+    outside one."""
+
+    namespace: str
+    lease: LeaseSettings
+    identity: str
+    pod_uid: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The name of the installation."""
+        return f"{self.namespace}/{self.lease.name}"
+
+
+class Daemon(NamedTuple):
+    """Everything that `run` starts and serves."""
+
+    api: KubernetesApi
+    metrics: Metrics
+    remediator: Remediator
+
+
+def assemble(
+    config: Config,
+    access: Access,
+    place: Place,
+    *,
+    pool: Pool | None = None,
+    fetch: Fetch = fetch,
+    runtime: Runtime = REAL,
+) -> Daemon:
+    """Check that it can do its work, and make the daemon. Raises Failure if it could not.
+
+    pool: answers requests to the API server; fetch: those to pods.
+    """
+    metrics = Metrics(runtime=runtime)
+    api = KubernetesApi(
+        access,
+        place.namespace,
+        config.api,
+        dry_run=config.dry_run,
+        on_request=metrics.api.count_request,
+        pool=pool,
+        runtime=runtime,
+    )
+    _check_permissions(api, permissions(config, place.namespace, place.lease.name))
+    events = EventWriter(api, place.identity, metrics.api.count_event, runtime=runtime)
+    leader_of, owner = partial(_leader_of, api, place), Identity(place.owner, place.pod_uid)
+    remediator = Remediator(
+        *(config, api, leader_of, events, metrics, owner), fetch=fetch, runtime=runtime
+    )
+    return Daemon(api, metrics, remediator)
+
+
 def _leader_of(
     api: KubernetesApi,
-    lease: LeaseSettings,
-    namespace: str,
-    identity: str,
+    place: Place,
     on_change: Callable[[bool], None],
     on_annotations: Callable[[Mapping[str, str]], None],
 ) -> Leader:
+    namespace, lease, identity = place.namespace, place.lease, place.identity
     watch = api.lease(namespace, lease.name)
-    return Leader(api, watch, lease, namespace, identity, on_change, on_annotations)
+    return Leader(
+        *(api, watch, lease, namespace, identity, on_change, on_annotations), runtime=api.runtime
+    )
 
 
 def _stop(remediator: Remediator, _number: int, _frame: object) -> None:
@@ -184,7 +235,7 @@ def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: 
     """Take up changes of the file; one that cannot be used is reported and not taken."""
     complaint = ""
     while True:
-        time.sleep(CONFIG_EVERY)
+        REAL.sleep(CONFIG_EVERY)
         try:
             fresh = load_config(path)
         except SettingsError as error:
@@ -204,17 +255,18 @@ def _follow_config(path: Path, config: Config, remediator: Remediator, metrics: 
 
 def _check_permissions(api: KubernetesApi, wanted: list[Permission]) -> None:
     """Raises Failure that names each missing permission, or when no API server answers."""
-    given_up = time.monotonic() + API_PATIENCE
+    runtime = api.runtime
+    given_up = runtime.monotonic() + API_PATIENCE
     while True:
         try:
             missing = api.missing(wanted)
             break
         except Exception as error:
-            if time.monotonic() > given_up:
+            if runtime.monotonic() > given_up:
                 message = f"the API server {api.server} does not answer: {error}"
                 raise Failure(message) from error
             log.warning("the API server %s does not answer yet: %s", api.server, error)
-            time.sleep(2.0)
+            runtime.sleep(2.0)
     if missing:
         names = "; ".join(str(item) for item in missing)
         raise Failure(f"missing permissions (RBAC): {names}", code=3)

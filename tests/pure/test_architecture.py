@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -19,11 +20,35 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PROGRAMS = ("worker", "remediator")
 PACKAGES = {program: ROOT / program / f"selfheal_{program}" for program in PROGRAMS}
+#: The sections that are about one program; all others are about both.
+SECTIONS = {
+    "worker": (
+        *("Packages of the worker", "The life of a message", "What a failure does", "Worker"),
+        *("Circuit breaker", "Shutdown", "To change the worker", "A new provider"),
+        "More modules of the worker",
+    ),
+    "remediator": (
+        *("Packages of the remediator", "The life of a node fault", "The life of a hung pod"),
+        *("The controller's parts", "The parts of a drain", "Remediator", "Node phase"),
+        *("One pod's eviction", "HealingPolicy", "To change the remediator"),
+        "More modules of the remediator",
+    ),
+}
+PATH = re.compile(r"`(\w[\w-]*/[\w./*-]*|\w+\.py)`")
 
 
-def paths_of(named: str) -> list[Path]:
+def paths_of(named: str, programs: tuple[str, ...] = PROGRAMS) -> list[Path]:
     """What a path on the page can mean: it begins in a program's package, or in the repository."""
-    return [p for top in (*PACKAGES.values(), ROOT) for p in top.glob(named.rstrip("/"))]
+    tops = (*(PACKAGES[program] for program in programs), ROOT)
+    return [p for top in tops for p in top.glob(named.rstrip("/"))]
+
+
+def sections() -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Heading, the programs that it is about, and the text up to the next heading of any level."""
+    parts = re.split(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", PAGE, flags=re.M | re.S), flags=re.M)
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        about = tuple(program for program in PROGRAMS if title in SECTIONS[program])
+        yield title, about or PROGRAMS, text
 
 
 def section(title: str) -> str:
@@ -36,15 +61,22 @@ def section(title: str) -> str:
 
 
 def names_in(path: Path) -> set[str]:
-    """Functions and classes of a module; methods as Class.method."""
+    """Functions, classes and constants of a module; methods and fields as Class.name."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            found.add(node.name)
+        found |= _defined(node)
         if isinstance(node, ast.ClassDef):
-            functions = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-            found.update(f"{node.name}.{item.name}" for item in functions)
+            found |= {f"{node.name}.{name}" for item in node.body for name in _defined(item)}
     return found
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    names = [name for one in targets for name in ast.walk(one) if isinstance(name, ast.Name)]
+    return {name.id for name in names}
 
 
 def all_names() -> set[str]:
@@ -52,18 +84,53 @@ def all_names() -> set[str]:
     return {name for path in paths for name in names_in(path)}
 
 
-def test_every_file_that_it_names_exists() -> None:
-    named = set(re.findall(r"`(\w[\w-]*/[\w./*-]*|[\w]+\.py)`", PAGE))
+def test_the_sections_about_one_program_are_there() -> None:
+    titles = {title for title, _, _ in sections()}
+    assert {title for of_program in SECTIONS.values() for title in of_program} <= titles
+
+
+def test_every_file_that_it_names_is_one_file() -> None:
+    """A path is of the section's program, or of the repository: never of two."""
+    named = [(one, about) for _, about, text in sections() for one in PATH.findall(text)]
     assert len(named) > 60
-    missing = [name for name in sorted(named) if not paths_of(name)]
-    assert not missing
+    assert [one for one, about in named if not paths_of(one, about)] == []
+    assert [one for one, about in named if "*" not in one and len(paths_of(one, about)) > 1] == []
+
+
+def test_every_test_that_it_names_is_one_file() -> None:
+    pure = ROOT / "tests" / "pure"
+    found = [
+        (name, [path for top in (*about, ".") for path in (pure / top).glob(f"{name}.py")])
+        for _, about, text in sections()
+        for name in re.findall(r"`(test_\w+)`", text)
+    ]
+    assert len(found) > 60
+    assert [name for name, paths in found if len(paths) != 1] == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_module_has_a_place_on_it(program: str) -> None:
+    """By its path, or in the list of its folder's other modules."""
+    top = PACKAGES[program]
+    modules = {path for path in top.rglob("*.py") if path.name != "__init__.py"}
+    named = {
+        path for _, about, text in sections() for one in PATH.findall(text)
+        for path in paths_of(one, about)
+    }  # fmt: skip
+    title = f"More modules of the {program}"
+    for folder, names in re.findall(r"`([\w/]+)/`: (.*?)(?=`[\w/]+/`: |\n|$)", section(title)):
+        listed = {top / folder / f"{name}.py" for name in re.findall(r"`([a-z]\w*)`", names)}
+        named |= listed
+        assert listed <= modules, f"{title}: {listed - modules}"
+    missing = {str(path.relative_to(top)) for path in modules - named}
+    assert not missing, f"add to docs/ARCHITECTURE.md, under {title!r}, what is in: {missing}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_package_and_module_beside_them_is_described(program: str) -> None:
     listed = set(re.findall(r"`(\w+(?:/|\.py))`", section(f"Packages of the {program}")))
     here = {path.name + "/" * path.is_dir() for path in PACKAGES[program].iterdir()}
-    assert here - {"__init__.py", "__main__.py", "__pycache__/"} == listed
+    assert here - {"__init__.py", "__pycache__/"} == listed
 
 
 def test_a_function_is_named_beside_a_file_that_has_it() -> None:
@@ -77,7 +144,7 @@ def test_a_function_is_named_beside_a_file_that_has_it() -> None:
 
 def test_every_method_that_it_names_exists() -> None:
     known = all_names()
-    named = set(re.findall(r"`([A-Z]\w+\.[a-z_]\w*)`", PAGE))
+    named = set(re.findall(r"`([A-Z]\w+\.[a-z_]\w*)`", PAGE)) - {"README.md"}
     assert len(named) > 10
     assert named <= known, named - known
 

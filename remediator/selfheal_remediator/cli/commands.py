@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
 from selfheal_remediator.node.patches import node_patch
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 _MERGE = "application/merge-patch+json"
 _CLEAR = "\033[H\033[J"
@@ -46,7 +46,14 @@ def connect(options: argparse.Namespace) -> tuple[KubernetesApi, Config, str]:
     config = load_config(path) if given or path.exists() else Config()
     access, default_namespace = load_configuration(options.kubeconfig, options.context)
     namespace = options.namespace or config.lease.namespace or environment.pod_namespace
-    return KubernetesApi(access, namespace or default_namespace, config.api), config, namespace
+    api = KubernetesApi(
+        access,
+        namespace or default_namespace,
+        config.api,
+        pool=options.pool,
+        runtime=options.runtime,
+    )
+    return api, config, namespace
 
 
 # -- reading -------------------------------------------------------------------------------
@@ -59,7 +66,7 @@ def plan(options: argparse.Namespace) -> int:
     owner = f"{lease.namespace}/{lease.name}" if lease else f"{namespace}/{config.lease.name}"
     paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
     trusted = trusted_annotations(lease.annotations) if lease else frozenset()
-    now, only = time.time(), options.nodes
+    now, only = api.runtime.time(), options.nodes
     found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
     if lease is not None:
         found = replace(found, observing_until=inspection.observing_until(config, lease, now))
@@ -76,10 +83,10 @@ def status(options: argparse.Namespace) -> int:
 
     def look() -> ClusterStatus:
         lease = _find_lease(api, config, namespace, options.lease, required=False)
-        return inspection.status(api, config, lease, time.time())
+        return inspection.status(api, config, lease, api.runtime.time())
 
     if options.watch is not None:
-        return watch(look, options.watch, as_json=options.output == "json")
+        return watch(look, options.watch, as_json=options.output == "json", runtime=options.runtime)
     found = look()
     _print(options, found.to_json(), lambda: tables.status_text(found))
     return 0
@@ -90,7 +97,7 @@ def watch(
     seconds: float,
     *,
     as_json: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
+    runtime: Runtime = REAL,
 ) -> int:
     """Show what `look` returns, every `seconds`, until Ctrl-C.
 
@@ -111,14 +118,18 @@ def watch(
                 seen = str(error)
                 text = json.dumps({"error": seen}) if as_json else f"<red>API server</red>: {error}"
             if screen or seen != before:
-                moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z"
+                moment = f"{_now(runtime):%Y-%m-%d %H:%M:%S}Z"
                 head = "" if as_json else f"{_CLEAR if screen else ''}<bold>{moment}</bold>\n"
                 sys.stdout.write(tables.painted(head + text, color=screen) + "\n")
                 sys.stdout.flush()
             before = seen
-            sleep(seconds)
+            runtime.sleep(seconds)
     except KeyboardInterrupt:
         return 0
+
+
+def _now(runtime: Runtime) -> datetime:
+    return datetime.fromtimestamp(runtime.time(), UTC)
 
 
 # -- changing ------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ def exclude(options: argparse.Namespace) -> int:
     if not why:
         raise Failure("--why: a reason is required, so that others know why it is excluded", code=2)
     api, _, _ = connect(options)
-    text = f"{why} ({datetime.now(UTC):%Y-%m-%d %H:%M}Z)"
+    text = f"{why} ({_now(api.runtime):%Y-%m-%d %H:%M}Z)"
     body = {"metadata": {"annotations": {EXCLUDE_KEY: text}}}
     _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
     return _reported(
@@ -176,7 +187,7 @@ def _uncordon_node(options: argparse.Namespace) -> int:
     api, config, namespace = connect(options)
     raw = api.node(options.node)
     owner = _owner(api, config, namespace, options.lease)
-    ops, uncordoned = uncordon_patch(options.node, raw, owner, time.time())
+    ops, uncordoned = uncordon_patch(options.node, raw, owner, api.runtime.time())
     done = {"node": options.node, "uncordoned": uncordoned, "forgotten": bool(ops)}
     if not ops:
         return _reported(options, done, f"{options.node}: no remediator cordoned it")

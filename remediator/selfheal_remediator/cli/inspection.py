@@ -6,7 +6,6 @@ a disruption budget, so budgets are added up here, pod by pod in the order of th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -145,7 +144,7 @@ def plan(
     made = planner.plan(now, paused=paused)
     room = {budget.uid: budget.allowed for budget in reading.budgets}
     notes: list[str] = []
-    rooms = Rooms(api)
+    rooms = Rooms(api, runtime=api.runtime)
     chosen = []
     for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
         item = _node_plan(entry)
@@ -225,7 +224,8 @@ def _read_pods(
     pages = reading.api.pods_of(node.name).pages()
     pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
     notes: set[str] = set()
-    departure = Departure(node.name, node.uid, nodes, config.drain.headroom, threading.Event())
+    stop = reading.api.runtime.event()  # nobody sets it
+    departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     around = surroundings(config.drain, departure, facts, claims)
     found = sorted(((sort_pod(pod, around, now), pod) for pod in pods), key=_wave)

@@ -6,8 +6,7 @@ Nobody else would: a node that stays cordoned keeps its annotation and takes no 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -49,7 +48,7 @@ def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool =
         f"{quote(lease.name)}"
     )
     annotations = {
-        STOP_KEY: time_text(time.time() + seconds),
+        STOP_KEY: time_text(api.runtime.time() + seconds),
         STOP_FOR_KEY: str(math.ceil(seconds)),
     }
     if forget:
@@ -60,19 +59,12 @@ def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool =
         raise answer.failure()
 
 
-def uncordon_all(
-    api: KubernetesApi,
-    owner: str,
-    timeout: float,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> Result:
+def uncordon_all(api: KubernetesApi, owner: str, timeout: float) -> Result:
     """Uncordon and clear the nodes that carry `owner`'s annotation, until none remains.
 
     Nodes that a person excluded stay cordoned, and are reported.
     """
-    result = Result()
+    result, clock = Result(), api.runtime.monotonic
     ends = clock() + timeout
     clean = 0
     while True:
@@ -86,7 +78,7 @@ def uncordon_all(
         # What cannot be read stays so: it is reported, not waited for.
         if clean >= CLEAN_PASSES or clock() + PAUSE > ends:
             return result
-        sleep(PAUSE)
+        api.runtime.sleep(PAUSE)
 
 
 def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result) -> bool:

@@ -56,7 +56,9 @@ class DrainControl:
             not_ours=writer.take_in,
             returned=self.pods_returned,
         )
-        self.draining = Draining(api, mode.config, workers, post, pod_uid, callbacks, clock)
+        self.draining = Draining(
+            *(api, mode.config, workers, post, pod_uid, callbacks, clock), runtime=workers.runtime
+        )
         writer.follower = self
         #: The drains' revision at which the annotations of all nodes were followed.
         self._followed = -1

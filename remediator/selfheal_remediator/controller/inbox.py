@@ -5,10 +5,8 @@ Any thread may `post`; the main thread alone runs the jobs.
 
 from __future__ import annotations
 
-import queue
-import time
-
 from selfheal_remediator.threads.pool import Job
+from selfheal_remediator.threads.runtime import REAL, Empty, Queue, Runtime
 
 #: So many jobs are run before the loop ticks again.
 MAX_BATCH = 500
@@ -17,18 +15,20 @@ MAX_BATCH = 500
 class Clock:
     """Seconds since the epoch that never jump: the wall clock at the start, then monotonic."""
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
+        self._monotonic = runtime.monotonic
+        self._offset = runtime.time() - runtime.monotonic()
 
     def __call__(self) -> float:
-        return time.monotonic() + self._offset
+        return self._monotonic() + self._offset
 
 
 class Inbox:
     """See the module."""
 
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
+        #: Of Job.
+        self._jobs: Queue = runtime.queue()
 
     def post(self, job: Job) -> None:
         """Have the main loop run this next; callable from any thread and from a signal handler."""
@@ -42,13 +42,13 @@ class Inbox:
         """In the main thread: wait so many seconds for a job, then run all that have come."""
         try:
             job = self._jobs.get(timeout=timeout) if timeout else self._jobs.get_nowait()
-        except queue.Empty:
+        except Empty:
             return
         for _ in range(MAX_BATCH):
             job()
             try:
                 job = self._jobs.get_nowait()
-            except queue.Empty:
+            except Empty:
                 return
         job()
 

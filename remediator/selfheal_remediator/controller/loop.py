@@ -6,8 +6,6 @@ threads and report back through the inbox.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -17,6 +15,7 @@ from selfheal_remediator.controller.leadership import Leadership
 from selfheal_remediator.controller.parts import Identity, assemble
 from selfheal_remediator.controller.tick import LONGEST_SLEEP, Tick
 from selfheal_remediator.drain.runner import Draining
+from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.healing.runner import Healer
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
@@ -24,6 +23,7 @@ from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Job
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 STUCK_AFTER = 60.0
 
@@ -42,10 +42,13 @@ class Remediator:
         metrics: Metrics,
         identity: Identity,
         clock: Callable[[], float] | None = None,
+        *,
+        fetch: Fetch = fetch,
+        runtime: Runtime = REAL,
     ) -> None:
-        self.clock = clock or Clock()
-        self._inbox = Inbox()
-        self._stop = threading.Event()
+        self.clock, self._monotonic = clock or Clock(runtime=runtime), runtime.monotonic
+        self._inbox = Inbox(runtime=runtime)
+        self._stop = runtime.event()
         self.leader = leader_of(self._leads, self._lease_changed)
         self.parts = assemble(
             config,
@@ -57,6 +60,8 @@ class Remediator:
             self._inbox.post,
             self.clock,
             self._stop,
+            fetch=fetch,
+            runtime=runtime,
         )
         self.leadership = Leadership(self.parts, self.clock)
         self._tick = Tick(self.parts, self.leadership, self.leader, self.clock)
@@ -64,7 +69,7 @@ class Remediator:
         self.leader.unfit = self._unfit
         self.leader.on_blocked = self._lease_blocked
         self.leader.record.on_gap = self._lease_gap
-        self.last_tick = time.monotonic()
+        self.last_tick = self._monotonic()
         metrics.api.watch_age("nodes", self.parts.nodes.age)
         rules = self.parts.mode.config.rules
         metrics.nodes.may_cordon(rule.condition for rule in rules if rule.cordons)
@@ -114,10 +119,10 @@ class Remediator:
 
     def healthy(self) -> str:
         """What is wrong with this process, empty = nothing (never the API server's absence)."""
-        age = time.monotonic() - self.last_tick
+        age = self._monotonic() - self.last_tick
         if age > STUCK_AFTER:
             return f"the main loop has not ticked for {age:.0f}s"
-        age = time.monotonic() - self.leader.last_tick
+        age = self._monotonic() - self.leader.last_tick
         if age > STUCK_AFTER:
             return f"the lease thread has not ticked for {age:.0f}s"
         return ""
@@ -144,7 +149,7 @@ class Remediator:
         wake = self.clock()
         while not self._stop.is_set():
             self._inbox.run_jobs(min(max(0.0, wake - self.clock()), LONGEST_SLEEP))
-            self.last_tick = time.monotonic()
+            self.last_tick = self._monotonic()
             wake = self._tick.run()
         self.leader.close()
         self.healer.end()

@@ -7,7 +7,6 @@ from any thread; all else runs on the main thread.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import attrgetter
@@ -23,6 +22,7 @@ from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Post
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ class NodeFeed:
         post: Post,
         metrics: Metrics,
         clock: Callable[[], float],
-        stop: threading.Event,
+        stop: Event,
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._planner, self._writer, self._healer, self._mode = planner, writer, healer, mode
         self._post, self._metrics, self._clock = post, metrics, clock
@@ -54,6 +56,7 @@ class NodeFeed:
             what="nodes",
             on_sync=self.listed,
             on_failure=self.failed,
+            runtime=runtime,
         )
         #: Whether all nodes were listed in this term of leadership, and whether ever.
         self.synced = False

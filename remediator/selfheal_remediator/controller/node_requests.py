@@ -27,6 +27,7 @@ from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.unanswered import Doubt, Unanswered, may_be_made
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 #: How often a change is tried on a node that somebody else keeps changing.
 CONFLICTS = 4
@@ -85,9 +86,12 @@ class NodeRequests:
         post: Post,
         outcomes: Outcomes,
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._api, self._planner, self._authority, self._mode = api, planner, authority, mode
         self._post, self._outcomes, self._clock = post, outcomes, clock
+        self._expected = partial(supervision.expected, "worker", runtime=runtime)
 
     def change(self, attempt: Attempt) -> None:
         """Whatever happens, the action's outcome is reported."""
@@ -95,7 +99,7 @@ class NodeRequests:
         try:
             if attempt.term != self._authority.term:
                 raise NotLeader  # it was asked for in an earlier term of leadership
-            with supervision.expected("worker", f"{action.kind.value} of node {action.node}"):
+            with self._expected(f"{action.kind.value} of node {action.node}"):
                 self._carry_out(attempt)
         except NotLeader:
             self._post(partial(outcomes.not_sent, action))
@@ -110,7 +114,7 @@ class NodeRequests:
         try:
             if term != self._authority.term:
                 return  # all nodes are listed in each term
-            with supervision.expected("worker", f"the read of node {action.node}"):
+            with self._expected(f"the read of node {action.node}"):
                 node = node_from_json(self._api.node(action.node))
         except ApiFailure as failure:
             self._post(partial(self._outcomes.not_found_out, doubt, failure))
@@ -161,7 +165,7 @@ class NodeRequests:
         scale_down_disabled = self._mode.config.drain.scale_down_disabled
         patch = node_patch(action, node, scale_down_disabled=scale_down_disabled)
         try:
-            with supervision.expected("worker", f"{action.kind.value} of node {action.node}"):
+            with self._expected(f"{action.kind.value} of node {action.node}"):
                 answer = self._api.patch_node(action.node, patch, dry_run=dry_run, begun=begun)
                 if answer.ok:
                     return node_from_json(answer.json())

@@ -62,7 +62,9 @@ class NodeWriter:
             reporter,
             clock,
         )
-        self._requests = NodeRequests(api, planner, authority, mode, post, self, clock)
+        self._requests = NodeRequests(
+            api, planner, authority, mode, post, self, clock, runtime=workers.runtime
+        )
         #: Changes of which it is not known whether they were made.
         self._doubts = Doubts()
         self.follower: Follower | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,12 +16,14 @@ from selfheal_remediator.controller.peer_check import PeerCheck
 from selfheal_remediator.controller.pod_healing import PodHealing
 from selfheal_remediator.controller.publisher import Publisher
 from selfheal_remediator.controller.reporter import Reporter
+from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Post, Workers
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,24 @@ def assemble(
     identity: Identity,
     post: Post,
     clock: Callable[[], float],
-    stop: threading.Event,
+    stop: Event,
+    *,
+    fetch: Fetch = fetch,
+    runtime: Runtime = REAL,
 ) -> Parts:
     """The parts for this configuration; `post` hands jobs to the main thread, `stop` ends them."""
     authority, mode = Authority(), Mode(config, clock())
     api.dry_run = mode.config.dry_run
-    workers = Workers(config.api.max_in_flight)
+    workers = Workers(config.api.max_in_flight, runtime=runtime)
     planner = Planner(mode.config, identity.owner, clock())
     reporter = Reporter(events, identity.owner, leader)
     writer = NodeWriter(api, planner, authority, mode, workers, post, metrics, reporter, clock)
     drains = DrainControl(
         api, planner, writer, mode, workers, post, identity.pod_uid, metrics, reporter, clock
     )
-    pods = PodHealing(api, planner, authority, mode, workers, post, metrics, events, clock)
+    pods = PodHealing(
+        *(api, planner, authority, mode, workers, post, metrics, events, clock), fetch=fetch
+    )
     reader = ClaimsReader(api, clock)
     return Parts(
         api=api,
@@ -83,7 +89,10 @@ def assemble(
         writer=writer,
         drains=drains,
         pods=pods,
-        nodes=NodeFeed(api, planner, writer, pods.healer, mode, post, metrics, clock, stop),
+        nodes=NodeFeed(
+            *(api, planner, writer, pods.healer, mode, post, metrics, clock, stop),
+            runtime=runtime,
+        ),
         peer_check=PeerCheck(reader, planner, authority, workers, post, clock),
         publisher=Publisher(metrics, planner, authority, drains.draining, pods.healer),
         metrics=metrics,

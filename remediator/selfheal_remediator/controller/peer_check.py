@@ -68,7 +68,9 @@ class PeerCheck:
     def _read_claims(self, number: int, term: int, *, machines_wanted: bool) -> None:
         """In a worker."""
         try:
-            with supervision.expected("worker", "the check for other remediators"):
+            with supervision.expected(
+                "worker", "the check for other remediators", runtime=self._workers.runtime
+            ):
                 claims = self._reader.read(machines_wanted=machines_wanted)
         except ApiFailure as failure:
             log.warning("the Leases of other remediators cannot be read: %s", failure)

@@ -11,6 +11,7 @@ from selfheal_remediator.healing.callbacks import Callbacks
 from selfheal_remediator.healing.node_view import node_path, node_trouble, reported_of_nodes
 from selfheal_remediator.healing.plan import RestartAction
 from selfheal_remediator.healing.policy import PAUSED
+from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.healing.runner import Healer
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.events import EventWriter
@@ -33,6 +34,8 @@ class PodHealing:
         metrics: Metrics,
         events: EventWriter,
         clock: Callable[[], float],
+        *,
+        fetch: Fetch = fetch,
     ) -> None:
         self._planner, self._authority, self._mode, self._metrics = (
             planner,
@@ -49,7 +52,16 @@ class PodHealing:
             probed=self._probed,
             gone=metrics.healing.forget_policy,
         )
-        self.healer = Healer(api, mode.config, workers, post, callbacks, clock)
+        self.healer = Healer(
+            api,
+            mode.config,
+            workers,
+            post,
+            callbacks,
+            clock,
+            fetch=fetch,
+            runtime=workers.runtime,
+        )
 
     def advance(self, now: float, unhealthy: str) -> float | None:
         """Restart what is to be restarted, and tell the planner which nodes have hung pods;

@@ -6,7 +6,6 @@ itself runs in the thread `budgets` and posts what it hears.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
@@ -16,6 +15,7 @@ from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Informer
 from selfheal_remediator.threads.pool import Post
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 #: So long (seconds) after the last drain needed it the watch ends.
 BUDGETS_KEPT = 60.0
@@ -30,7 +30,10 @@ class BudgetWatch:
         post: Post,
         running: Mapping[str, RunningDrain],
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
+        self._runtime = runtime
         self._api, self._post, self._running, self._clock = api, post, running, clock
         self._known: dict[str, Budget] = {}
         self._informer: Informer[Budget] | None = None
@@ -45,7 +48,7 @@ class BudgetWatch:
         """A budget refused an eviction: watch them all, if that is not done yet."""
         if self._informer is not None:
             return
-        stop = threading.Event()
+        stop = self._runtime.event()
         self._informer = Informer(
             self._api.budgets(),
             budget_from_json,
@@ -54,14 +57,15 @@ class BudgetWatch:
             stop,
             thread="budgets",
             what="PodDisruptionBudgets",
+            runtime=self._runtime,
         )
         self._informer.start()
 
-    def _heard(self, stop: threading.Event, change: Change[Budget]) -> None:
+    def _heard(self, stop: Event, change: Change[Budget]) -> None:
         """In the thread of the watch."""
         self._post(partial(self._changed, stop, change))
 
-    def _changed(self, stop: threading.Event, change: Change[Budget]) -> None:
+    def _changed(self, stop: Event, change: Change[Budget]) -> None:
         budget = change.new or change.old
         if budget is None or stop.is_set():
             return  # of a watch that was ended: a later one may already have reported more

@@ -7,8 +7,6 @@ until the pods have moved, so that two drains do not count on the same room.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +28,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.decoding import Unread, UnreadObjects, decode_each
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod, pod_from_json
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -73,20 +72,26 @@ class Reservation:
 class Rooms:
     """What is free on the nodes, and what running drains are to put there. Thread-safe."""
 
-    def __init__(self, api: KubernetesApi, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api, self._clock = api, clock
+    def __init__(
+        self,
+        api: KubernetesApi,
+        clock: Callable[[], float] | None = None,
+        *,
+        runtime: Runtime = REAL,
+    ) -> None:
+        self._api, self._clock = api, clock or runtime.monotonic
         #: One check at a time; held during API requests.
-        self._checking = threading.Lock()
+        self._checking = runtime.lock()
         #: Pods on no node, and when they were read; only a check uses them, and the next two.
         self._pending: tuple[float, list[Pod]] | None = None
         self._reported = UnreadObjects()
-        self._autoscaler = Autoscaler(api, clock)
+        self._autoscaler = Autoscaler(api, self._clock)
         #: Guards what follows; never held during API requests, because the main loop takes it.
-        self._lock = threading.Lock()
+        self._lock = runtime.lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
         self._reserved: dict[str, list[Reservation]] = {}
 
-    def check(self, move: Move, autoscaler: str, now: float, stop: threading.Event) -> str:
+    def check(self, move: Move, autoscaler: str, now: float, stop: Event) -> str:
         """Why the pods do not fit elsewhere, empty if they do (or an autoscaler adds nodes).
 
         Nodes are read one by one, those known already first, until all pods are placed. Only
@@ -138,7 +143,7 @@ class Rooms:
                 self._reserved[uid] = moved
 
     def _placed(
-        self, move: Move, nodes: Iterable[Node], around: Population, stop: threading.Event
+        self, move: Move, nodes: Iterable[Node], around: Population, stop: Event
     ) -> tuple[list[tuple[str, Pod]], list[Pod]]:
         """Where the pods fit (node's uid, pod), and those that fit nowhere. Raises ApiFailure."""
         with self._lock:

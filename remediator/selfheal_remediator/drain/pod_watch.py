@@ -6,7 +6,6 @@ PodNews is what it posts to the main thread.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import partial
 from operator import attrgetter
@@ -22,6 +21,7 @@ from selfheal_remediator.kube.informer import Change, Informer, WatchEvent
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.threads.pool import Post
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 
 class PodNews:
@@ -73,6 +73,8 @@ class PodWatch:
         preflight: Preflight,
         news: PodNews,
         post: Post,
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._departure, self._drain = departure, drain
         self._preflight, self._news, self._post = preflight, news, post
@@ -87,6 +89,7 @@ class PodWatch:
             name=f"pods-{departure.node}",
             what=f"pods of {departure.node}",
             on_sync=self._synced,
+            runtime=runtime,
         )
 
     def _changed(self, change: Change[Pod]) -> None:
@@ -117,7 +120,7 @@ class _CachedFirst:
         self.cached, self._listed, self.listing = not self._listed, True, True
         return self._pods.pages(cached=self.cached)
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         self.listing = False
         return self._pods.watch(version, stop)
 

@@ -7,8 +7,6 @@ What is not known then, and what pods that come later need, is looked up (see lo
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,6 +19,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Departure:
     uid: str
     nodes: tuple[Node, ...]
     checked: bool
-    stop: threading.Event
+    stop: Event
 
     @property
     def others(self) -> list[Node]:
@@ -101,15 +100,17 @@ class Preflight:
         instructions: Instructions,
         own_uid: str,
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
-        self._api, self._instructions = api, instructions
+        self._api, self._instructions, self.runtime = api, instructions, runtime
         self._own_uid, self._clock = own_uid, clock
-        self.rooms = Rooms(api)
-        self._daemon_sets = DaemonSetList(api)
+        self.forget()
 
     def forget(self) -> None:
         """What was read in one term of leadership is not believed in the next."""
-        self.rooms, self._daemon_sets = Rooms(self._api), DaemonSetList(self._api)
+        self.rooms = Rooms(self._api, runtime=self.runtime)
+        self._daemon_sets = DaemonSetList(self._api, runtime=self.runtime)
 
     def initial(self) -> Surroundings:
         """What is known before anything was read."""
@@ -136,9 +137,9 @@ class Preflight:
 class DaemonSetList:
     """The DaemonSets as listed last. Thread-safe: several drains that begin share one list."""
 
-    def __init__(self, api: KubernetesApi) -> None:
-        self._api = api
-        self._lock = threading.Lock()
+    def __init__(self, api: KubernetesApi, *, runtime: Runtime = REAL) -> None:
+        self._api, self._monotonic = api, runtime.monotonic
+        self._lock = runtime.lock()
         #: When the list was begun, by the monotonic clock, and what it shows.
         self._listed: tuple[float, DaemonSets] | None = None
 
@@ -149,12 +150,12 @@ class DaemonSetList:
         """
         with self._lock:
             kept = self._listed
-            fresh = kept is not None and time.monotonic() - kept[0] < DAEMON_SETS_KEPT
+            fresh = kept is not None and self._monotonic() - kept[0] < DAEMON_SETS_KEPT
             if kept is not None and fresh and wanted <= kept[1]:
                 return kept[1], frozenset()
             if not wanted:
                 return frozenset(), frozenset()
-            begun = time.monotonic()
+            begun = self._monotonic()
             try:
                 found = all_daemon_sets(self._api)
             except ApiFailure as failure:

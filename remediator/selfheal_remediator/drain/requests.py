@@ -58,6 +58,7 @@ class Requests:
         self._api, self._instructions = api, instructions
         self._workers, self._post = workers, post
         self._callbacks, self._budgets, self._clock = callbacks, budgets, clock
+        self._expected = partial(supervision.expected, "worker", runtime=workers.runtime)
 
     # -- evictions ----------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Requests:
         pod = removal.pod
         send = self._api.delete_pod if removal.delete else self._api.evict
         try:
-            with supervision.expected("worker", f"the eviction of {pod.id}"):
+            with self._expected(f"the eviction of {pod.id}"):
                 answer = send(
                     pod.namespace, pod.name, pod.uid, removal.grace, dry_run=removal.dry_run
                 )
@@ -109,7 +110,7 @@ class Requests:
         answer: Answer | None = None
         what = f"{question.subject.value} {question.namespace}/{question.name}"
         try:
-            with supervision.expected("worker", f"the read of {what}"):
+            with self._expected(f"the read of {what}"):
                 answer = answer_of(self._api, question, others)
         except ApiFailure as failure:
             log.warning("%s, of pods on %s: %s", what, run.drain.node, failure)
@@ -125,7 +126,7 @@ class Requests:
     def _read_deletion(self, run: RunningDrain, pod: Pod) -> None:
         deleted = True
         try:
-            with supervision.expected("worker", f"the read of pod {pod.id}"):
+            with self._expected(f"the read of pod {pod.id}"):
                 found = self._api.pod(pod.namespace, pod.name)
                 fresh = None if found is None else node_pod_from_json(found)
                 deleted = fresh is None or fresh.uid != pod.uid or fresh.deletion is not None
@@ -146,7 +147,7 @@ class Requests:
     def _read_node(self, run: RunningDrain, wave: int) -> None:
         drain = run.drain
         try:
-            with supervision.expected("worker", f"the read of node {drain.node}"):
+            with self._expected(f"the read of node {drain.node}"):
                 raw = self._api.node(drain.node)
                 ours = self._instructions.config.dry_run or still_draining(raw, drain.uid)
                 fresh = node_from_json(raw)

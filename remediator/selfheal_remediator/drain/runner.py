@@ -25,6 +25,7 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock, time_left
 from selfheal_remediator.threads.pool import Post, Workers
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 #: A drain that was written down so recently has evicted nothing yet.
 JUST_BEGUN = 2.0
@@ -42,6 +43,8 @@ class Draining:
         own_uid: str,
         callbacks: Callbacks,
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._api, self._post, self._callbacks, self._clock = api, post, callbacks, clock
         self.running: dict[str, RunningDrain] = {}
@@ -51,8 +54,8 @@ class Draining:
         self._instructions = Instructions(config)
         #: The configuration of the last turn.
         self._used_config = config
-        self.preflight = Preflight(api, self._instructions, own_uid, clock)
-        self.budgets = BudgetWatch(api, post, self.running, clock)
+        self.preflight = Preflight(api, self._instructions, own_uid, clock, runtime=runtime)
+        self.budgets = BudgetWatch(api, post, self.running, clock, runtime=runtime)
         requests = Requests(api, self._instructions, workers, post, callbacks, self.budgets, clock)
         self._turn = Turn(self._instructions, requests, callbacks, clock)
 
@@ -94,7 +97,8 @@ class Draining:
         # Only before the first eviction: what was begun is ended, by whichever process.
         just_begun = not used and (fresh or 0 <= since < JUST_BEGUN)
         check = self.config.drain.headroom and just_begun and not drain.after
-        self._watch(RunningDrain(drain, DrainClock(limit, used)), check=check)
+        run = RunningDrain(drain, DrainClock(limit, used), self.preflight.runtime.event())
+        self._watch(run, check=check)
 
     def _watch(self, run: RunningDrain, *, check: bool) -> None:
         """Begin to watch its pods; check: that they fit elsewhere."""
@@ -106,7 +110,10 @@ class Draining:
         departure = Departure(drain.node, drain.uid, nodes, check, run.stop)
         news = PodNews(run, self.preflight, self._callbacks)
         pods = self._api.pods_of(drain.node)
-        watch = PodWatch(pods, departure, drain, self.preflight, news, self._post)
+        watch = PodWatch(
+            *(pods, departure, drain, self.preflight, news, self._post),
+            runtime=self.preflight.runtime,
+        )
         self._watches[drain.uid] = watch.informer
         watch.informer.start()
 

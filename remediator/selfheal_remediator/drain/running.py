@@ -6,7 +6,6 @@ ordered a while ago.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from selfheal_remediator.drain.reports import DrainReports, Report
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.drain_clock import DrainClock
+from selfheal_remediator.threads.runtime import REAL, Event
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class RunningDrain:
 
     drain: NodeDrain
     clock: DrainClock = field(default_factory=lambda: DrainClock(float("inf")))
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Event = field(default_factory=REAL.event)
     check: NodeCheck = field(default_factory=NodeCheck)
     confirmation: Confirmation = field(default_factory=Confirmation)
     reports: DrainReports = field(default_factory=DrainReports)

@@ -52,7 +52,8 @@ class DeletionReads:
     def _read(self, policy: Policy, pod: WatchedPod) -> None:
         deleted = True
         try:
-            with supervision.expected("worker", f"the read of pod {pod.name}"):
+            what, runtime = f"the read of pod {pod.name}", self._workers.runtime
+            with supervision.expected("worker", what, runtime=runtime):
                 deleted = _is_deleted(self._api, pod)
         except ApiFailure as failure:
             log.warning("%s: %s, which was restarted: %s", policy.key, pod.name, failure)

@@ -17,7 +17,6 @@ from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.randomness import RANDOM
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
 
@@ -41,7 +40,7 @@ class OwnerLookups:
     ) -> None:
         self._api, self._workers, self._term = api, workers, term
         self._healing, self._interval, self._clock = healing, interval, clock
-        self._reads = OwnerReads()
+        self._reads = OwnerReads(workers.runtime.random.random)
 
     def needed(self, pod: WatchedPod, now: float) -> None:
         """Nothing is known of the pod's owner."""
@@ -69,7 +68,8 @@ class OwnerLookups:
     def _read(self, pod: WatchedPod) -> None:
         owner, failure = None, None
         try:
-            with supervision.expected("worker", f"the read of the owner of {pod.name}"):
+            what, runtime = f"the read of the owner of {pod.name}", self._workers.runtime
+            with supervision.expected("worker", what, runtime=runtime):
                 owner = owner_of(pod, self._api.controller)
         except ApiFailure as error:
             failure = error
@@ -85,7 +85,7 @@ class OwnerLookups:
             self._reads.forget(uid)
             return
         # Spread, so that all that was read at the start is not read again at once.
-        again = OWNER_EVERY * RANDOM.uniform(0.7, 1.0)
+        again = OWNER_EVERY * self._workers.runtime.random.uniform(0.7, 1.0)
         if owner.rolling or owner.stopped:
             again = max(SOON, self._interval)
         self._reads.done(uid, now + again)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.healing.pod_health import WatchedPod
-from selfheal_remediator.randomness import RANDOM
 
 #: Seconds between a change of an owner's pods and the read.
 SOON = 2.0
@@ -34,7 +33,7 @@ class _Read:
 class OwnerReads:
     """The reads of all owners, by their uids. spread: a number from 0 to 1 for each failure."""
 
-    spread: Callable[[], float] = RANDOM.random
+    spread: Callable[[], float]
     _all: dict[str, _Read] = field(default_factory=dict)
 
     def needed(self, pod: WatchedPod, now: float) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 
 class Permit:
@@ -14,8 +13,8 @@ class Permit:
     it sends the eviction. Whichever comes first counts.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
+        self._lock = runtime.lock()
         self._recalled: SkipReason | None = None
         self._taken = False
 

@@ -7,7 +7,6 @@ runs on the main thread alone.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
@@ -20,6 +19,7 @@ from selfheal_remediator.healing.policy import Policy
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import WATCH_LOST, Change, Informer
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,12 @@ class PodWatch:
         healing: Healing,
         owners: OwnerLookups,
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self.policy = policy
         self._term, self._healing, self._owners, self._clock = term, healing, owners, clock
-        self._stop = threading.Event()
+        self._stop = runtime.event()
         self.informer: Informer[WatchedPod] = Informer(
             api.pods_labelled(policy.namespace, policy.selector),
             watched_from_json,
@@ -49,6 +51,7 @@ class PodWatch:
             what=f"pods of policy {policy.key}",
             on_sync=self._received_all,
             on_failure=self._failed,
+            runtime=runtime,
         )
 
     # -- in the watch's thread ----------------------------------------------------------
@@ -93,7 +96,10 @@ class PodWatches:
         healing: Healing,
         owners: OwnerLookups,
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
+        self._runtime = runtime
         self._api, self._term, self._healing = api, term, healing
         self._owners, self._clock = owners, clock
         self._watches: dict[str, PodWatch] = {}
@@ -114,7 +120,10 @@ class PodWatches:
                 log.warning("policy %s: %s", policy.key, policy.problem)
             return
         log.info("policy %s selects the pods %s", policy.key, policy.selector)
-        watch = PodWatch(self._api, policy, self._term, self._healing, self._owners, self._clock)
+        watch = PodWatch(
+            *(self._api, policy, self._term, self._healing, self._owners, self._clock),
+            runtime=self._runtime,
+        )
         self._watches[policy.key] = watch
         watch.informer.start()
 

@@ -6,7 +6,6 @@ The methods marked so run in its threads (`policies`), all others on the main th
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from selfheal_remediator.healing.term import Term
 from selfheal_remediator.healing.when_installed import WhenInstalled
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Informer
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,10 @@ class PolicyWatch:
         statuses: StatusWriter,
         gone: Callable[[str], None],
         clock: Callable[[], float],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
+        self._runtime = runtime
         self._term, self._healing, self._pods = term, healing, pods
         self._restarts, self._statuses = restarts, statuses
         self._gone, self._clock = gone, clock
@@ -61,10 +64,11 @@ class PolicyWatch:
                 policy_from_json,
                 attrgetter("key"),
                 self._received,
-                threading.Event(),
+                self._runtime.event(),
                 thread="policies",
                 what="policies",
                 on_sync=partial(self._received_all, namespace),
+                runtime=self._runtime,
             )
             self._informers.append(informer)
             informer.start()

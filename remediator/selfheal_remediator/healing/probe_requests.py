@@ -24,13 +24,13 @@ class ProbeRequests:
     def __init__(
         self,
         pool: Workers,
-        timeout: float,
+        adapter: ProgressProbe,
         term: Term,
         healing: Healing,
         probed: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        self._pool, self._adapter = pool, ProgressProbe(timeout)
+        self._pool, self._adapter = pool, adapter
         self._term, self._healing = term, healing
         self._probed, self._clock = probed, clock
 
@@ -40,9 +40,9 @@ class ProbeRequests:
 
     def _probe(self, probe: Probe) -> None:
         begun = self._clock()
-        reading, result = None, "answered"
+        reading, result, what = None, "answered", f"the probe of {probe.address}"
         try:
-            with supervision.expected("worker", f"the probe of {probe.address}", NoAnswer):
+            with supervision.expected("worker", what, NoAnswer, runtime=self._pool.runtime):
                 reading = self._adapter.probe(probe.address, probe.port, probe.path, begun)
         except (NoAnswer, ApiFailure) as error:
             result = "silent"

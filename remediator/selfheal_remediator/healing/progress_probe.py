@@ -12,7 +12,7 @@ import json
 import math
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
@@ -26,35 +26,46 @@ class NoAnswer(Exception):
     """The pod's progress is unknown; the message gives the reason."""
 
 
-class ProgressProbe:
-    """Probes over plain HTTP, without proxies or redirects. Thread-safe."""
+#: GET of (address, port, path, timeout): the status, the headers, and of the body as much as is
+#: read. Raises NoAnswer. Thread-safe.
+Fetch = Callable[[str, int, str, float], tuple[int, dict[str, str], bytes]]
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
+
+def fetch(address: str, port: int, path: str, timeout: float) -> tuple[int, dict[str, str], bytes]:
+    """Over plain HTTP, without proxies or redirects; see Fetch.
+
+    The whole answer has to arrive within the timeout: a pod that sends it byte by byte would
+    otherwise block a thread, and with it the probes of all others.
+    """
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    late = threading.Event()
+    try:
+        connection.connect()
+        timer = threading.Timer(timeout, _cut, (connection.sock, late))
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = _get(connection, path)
+        finally:
+            timer.cancel()
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise NoAnswer("too slow" if late.is_set() else type(error).__name__) from error
+    finally:
+        connection.close()
+    if late.is_set():
+        raise NoAnswer("too slow")
+    return answer
+
+
+class ProgressProbe:
+    """What a pod says of its progress. Thread-safe."""
+
+    def __init__(self, timeout: float, fetch: Fetch = fetch) -> None:
+        self.timeout, self._fetch = timeout, fetch
 
     def probe(self, address: str, port: int, path: str, now: float) -> Reading:
-        """The progress of the pod at `address`. Raises NoAnswer.
-
-        The whole answer has to arrive within the timeout: a pod that sends it byte by byte would
-        otherwise block a thread, and with it the probes of all others.
-        """
-        connection = http.client.HTTPConnection(address, port, timeout=self.timeout)
-        late = threading.Event()
-        try:
-            connection.connect()
-            timer = threading.Timer(self.timeout, _cut, (connection.sock, late))
-            timer.daemon = True
-            timer.start()
-            try:
-                status, headers, body = _get(connection, path)
-            finally:
-                timer.cancel()
-        except (http.client.HTTPException, OSError, ValueError) as error:
-            raise NoAnswer("too slow" if late.is_set() else type(error).__name__) from error
-        finally:
-            connection.close()
-        if late.is_set():
-            raise NoAnswer("too slow")
+        """The progress of the pod at `address`. Raises NoAnswer."""
+        status, headers, body = self._fetch(address, port, path, self.timeout)
         if status != 200:
             raise NoAnswer(f"HTTP {status}")
         if len(body) > MAX_BYTES:

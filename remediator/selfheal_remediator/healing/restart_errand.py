@@ -60,7 +60,7 @@ def carry_out(
     """Send the restart; owner_known: receives the owner, which was read again."""
     version, pod = errand.policy.version, errand.action.pod
     try:
-        with supervision.expected("worker", f"the restart of {pod.name}"):
+        with supervision.expected("worker", f"the restart of {pod.name}", runtime=api.runtime):
             skip_reason = _checked(api, errand, owner_known, clock)
             if skip_reason is not None:
                 return Result(version, skip_reason)
@@ -126,7 +126,7 @@ def _evict(api: KubernetesApi, errand: Errand, *, dry_run: bool) -> SkipReason |
     """
     action, pod = errand.action, errand.action.pod
     try:
-        with supervision.expected("worker", f"the eviction of {pod.name}"):
+        with supervision.expected("worker", f"the eviction of {pod.name}", runtime=api.runtime):
             answer = api.evict(pod.namespace, pod.name, pod.uid, action.grace, dry_run=dry_run)
             result = classify_eviction(answer)
     except NotLeader:

@@ -52,7 +52,8 @@ class RestartRequests:
         """Have it sent."""
         policy = self._healing.policy_states[action.policy].policy
         restores = self._statuses.begin_restart(action.policy)
-        errand = Errand(action, policy, Permit(), self._api.dry_run, restores)
+        permit = Permit(runtime=self._workers.runtime)
+        errand = Errand(action, policy, permit, self._api.dry_run, restores)
         self._permits[_key(action)] = errand.permit
         self._workers.submit(partial(self._carry_out, errand), Purpose.RESTARTS, action.policy)
 

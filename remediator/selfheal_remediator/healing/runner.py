@@ -20,6 +20,7 @@ from selfheal_remediator.healing.plan import Around, Finding, Notice
 from selfheal_remediator.healing.pod_watches import PodWatches
 from selfheal_remediator.healing.policy_watch import PolicyWatch
 from selfheal_remediator.healing.probe_requests import ProbeRequests
+from selfheal_remediator.healing.progress_probe import Fetch, ProgressProbe, fetch
 from selfheal_remediator.healing.restart_check import CAUSE, REASON
 from selfheal_remediator.healing.restart_requests import RestartRequests
 from selfheal_remediator.healing.status_writer import StatusWriter
@@ -28,6 +29,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.custom_resources import GROUP
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.threads.pool import Post, Workers
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,15 @@ class Healer:
         post: Post,
         callbacks: Callbacks,
         clock: Callable[[], float],
+        *,
+        fetch: Fetch = fetch,
+        runtime: Runtime = REAL,
     ) -> None:
+        self._fetch, self._runtime = fetch, runtime
         self.config, self.callbacks = config, callbacks
         self._api, self._workers, self._post, self._clock = api, workers, post, clock
         #: Its threads outlive the terms.
-        self.probe_workers = Workers(config.policies.progress_concurrency)
+        self.probe_workers = Workers(config.policies.progress_concurrency, runtime=runtime)
         self._reported_absent = False
         self._parts = self._made()
 
@@ -91,8 +97,9 @@ class Healer:
     def _made(self) -> TermParts:
         """Parts that know nothing yet."""
         api, workers, clock, settings = self._api, self._workers, self._clock, self.config.policies
+        runtime = self._runtime
         if settings.progress_concurrency != self.probe_workers.limit:
-            self.probe_workers = Workers(settings.progress_concurrency)
+            self.probe_workers = Workers(settings.progress_concurrency, runtime=runtime)
         interval, term = settings.evaluation_interval, Term(self._post)
         healing = Healing(interval, rollout_deadline=settings.rollout_deadline)
         owners = OwnerLookups(api, workers, term, healing, interval, clock)
@@ -101,8 +108,9 @@ class Healer:
         restarts = RestartRequests(
             api, workers, term, healing, statuses, deletions, self.callbacks, clock
         )
-        pods = PodWatches(api, term, healing, owners, clock)
-        timeout, probed = settings.progress_timeout, self.callbacks.probed
+        pods = PodWatches(api, term, healing, owners, clock, runtime=runtime)
+        probe = ProgressProbe(settings.progress_timeout, self._fetch)
+        probed, gone = self.callbacks.probed, self.callbacks.gone
         return TermParts(
             term,
             healing,
@@ -110,9 +118,9 @@ class Healer:
             statuses,
             deletions,
             restarts,
-            ProbeRequests(self.probe_workers, timeout, term, healing, probed, clock),
+            ProbeRequests(self.probe_workers, probe, term, healing, probed, clock),
             pods,
-            PolicyWatch(term, healing, pods, restarts, statuses, self.callbacks.gone, clock),
+            PolicyWatch(term, healing, pods, restarts, statuses, gone, clock, runtime=runtime),
         )
 
     def _absent(self) -> None:

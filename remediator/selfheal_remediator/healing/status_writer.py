@@ -116,7 +116,8 @@ class StatusWriter:
         """In a worker."""
         version, failure = "", None
         try:
-            with supervision.expected("worker", f"the status of policy {policy.key}"):
+            what, runtime = f"the status of policy {policy.key}", self._workers.runtime
+            with supervision.expected("worker", what, runtime=runtime):
                 answer = self._api.patch_policy_status(
                     policy.namespace, policy.name, policy.version, document
                 )
@@ -134,7 +135,8 @@ class StatusWriter:
     def _version_now(self, policy: Policy) -> str:
         """In a worker: which version there is, empty = of another policy of this name. After a
         restore the watch need not tell. Raises ApiFailure."""
-        with supervision.expected("worker", f"the read of policy {policy.key}"):
+        what, runtime = f"the read of policy {policy.key}", self._workers.runtime
+        with supervision.expected("worker", what, runtime=runtime):
             fresh = policy_from_json(self._api.policy(policy.namespace, policy.name))
         return fresh.version if fresh.uid == policy.uid else ""
 

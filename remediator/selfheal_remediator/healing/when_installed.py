@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 from selfheal_remediator.failures import ApiFailure, Expired
 from selfheal_remediator.kube.client import Collection
 from selfheal_remediator.kube.informer import WatchEvent
 from selfheal_remediator.kube.objects import Json
+from selfheal_remediator.threads.runtime import Event
 
 #: How often to check whether the CustomResourceDefinition has been installed.
 INSTALLED_EVERY = 60.0
@@ -32,7 +32,7 @@ class WhenInstalled:
             self._report_absent()
             yield [], ""
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         if self._installed:
             yield from self._source.watch(version, stop)
             return

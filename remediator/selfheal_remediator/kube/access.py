@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from kubernetes.client import Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
+#: How to reach a cluster and be let in.
+Access = Configuration
+
 
 class NoCluster(Exception):
     """No usable cluster configuration; the message names the places that were tried."""

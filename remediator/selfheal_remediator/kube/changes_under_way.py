@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 
 class ChangesUnderWay:
     """Thread-safe."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
+        self._changed = runtime.condition()
         self._count = 0
 
     @contextmanager

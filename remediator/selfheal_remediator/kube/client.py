@@ -21,7 +21,8 @@ from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.placement import Terms, node_terms
 from selfheal_remediator.kube.rate_limit import Budget
 from selfheal_remediator.kube.responses import Answer, understood
-from selfheal_remediator.kube.transport import Transport
+from selfheal_remediator.kube.transport import Pool, Transport
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 __all__ = ["EVICTION_TIMEOUT", "Collection", "KubernetesApi"]
 
@@ -43,12 +44,21 @@ class KubernetesApi:
         *,
         dry_run: bool = False,
         on_request: Callable[[str, int, float], None] | None = None,
+        pool: Pool | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
-        self.namespace = namespace
-        self.transport = Transport(configuration, budget, dry_run=dry_run, on_request=on_request)
+        self.namespace, self.runtime = namespace, runtime
+        self.transport = Transport(
+            configuration,
+            budget,
+            dry_run=dry_run,
+            on_request=on_request,
+            pool=pool,
+            runtime=runtime,
+        )
         self.get, self.send = self.transport.get, self.transport.send
         self.write = self.transport.write
-        self._changes = ChangesUnderWay()
+        self._changes = ChangesUnderWay(runtime=runtime)
 
     @property
     def server(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 
 import urllib3
@@ -12,7 +11,7 @@ from selfheal_remediator.kube.informer import WatchEvent
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import object_from, understood
 from selfheal_remediator.kube.transport import Transport
-from selfheal_remediator.randomness import RANDOM
+from selfheal_remediator.threads.runtime import Event
 
 WATCH_SECONDS = (240, 300)
 PAGE = 100
@@ -25,7 +24,7 @@ class Collection:
         self, transport: Transport, path: str, selectors: Mapping[str, str] | None = None
     ) -> None:
         self._transport, self._path, self._selectors = transport, path, dict(selectors or {})
-        self._lock = threading.Lock()
+        self._lock = transport.runtime.lock()
         self._response: urllib3.BaseHTTPResponse | None = None
 
     def pages(self, *, cached: bool = False) -> Iterator[tuple[list[Json], str]]:
@@ -49,14 +48,14 @@ class Collection:
                 raise Malformed(f"list {self._path} does not advance")
             query["continue"] = token
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         """Events since `version`, bookmarks included, until the server or `close` ends it."""
         query = {
             **self._selectors,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(RANDOM.randint(*WATCH_SECONDS)),
+            "timeoutSeconds": str(self._transport.runtime.random.randint(*WATCH_SECONDS)),
         }
         response = self._transport.open_watch(self._path, query)
         with self._lock:

@@ -12,8 +12,6 @@ when it may be taken in candidacy.py; the writes in lease_writes.py; who may wri
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping
 
 from selfheal_remediator.config import LeaseSettings
@@ -26,8 +24,8 @@ from selfheal_remediator.kube.lease_record import LeaseRecord
 from selfheal_remediator.kube.lease_watch import LeaseWatch
 from selfheal_remediator.kube.lease_writes import LeaseApi, LeaseWrites
 from selfheal_remediator.kube.responses import Answer
-from selfheal_remediator.randomness import RANDOM
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +39,13 @@ class Wakeup:
     last_tick: the monotonic time at which it showed last that it lives.
     """
 
-    def __init__(self) -> None:
-        self._news = threading.Event()
-        self.last_tick = time.monotonic()
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
+        self.runtime, self._news = runtime, runtime.event()
+        self.last_tick = runtime.monotonic()
+
+    def now(self) -> float:
+        """Monotonic."""
+        return self.runtime.monotonic()
 
     def set(self) -> None:
         """There is news."""
@@ -51,14 +53,14 @@ class Wakeup:
 
     def begin(self) -> None:
         """What is news until now is taken in from now on."""
-        self.last_tick = time.monotonic()
+        self.last_tick = self.now()
         self._news.clear()
 
     def wait(self, seconds: float) -> None:
         """Until so much time has passed or there is news."""
-        ends = time.monotonic() + seconds
-        while not self._news.wait(max(0.0, min(TICK, ends - time.monotonic()))):
-            self.last_tick = time.monotonic()
+        ends = self.now() + seconds
+        while not self._news.wait(max(0.0, min(TICK, ends - self.now()))):
+            self.last_tick = self.now()
             if self.last_tick >= ends:
                 return
 
@@ -88,15 +90,17 @@ class Leader:
         identity: str,
         on_change: Callable[[bool], None],
         on_annotations: Callable[[Mapping[str, str]], None],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._settings, self._on_change = settings, on_change
-        self._stop = threading.Event()
-        self._wakeup = Wakeup()
-        self._fence = Fence(settings.renew_deadline)
+        self._stop = runtime.event()
+        self._wakeup = Wakeup(runtime=runtime)
+        self._fence = Fence(settings.renew_deadline, runtime=runtime)
         self._candidacy = Candidacy(settings.duration)
-        self._writes = LeaseWrites(api, settings, namespace, identity)
-        self.record = LeaseRecord(on_annotations, self._observed)
-        self._watch = LeaseWatch(watch, self.record, self._wakeup.set, self._stop)
+        self._writes = LeaseWrites(api, settings, namespace, identity, runtime=runtime)
+        self.record = LeaseRecord(on_annotations, self._observed, runtime=runtime)
+        self._watch = LeaseWatch(watch, self.record, self._wakeup.set, self._stop, runtime=runtime)
         #: Why this process could not do a leader's work, empty = it can (set by the loop).
         self.unfit: Callable[[], str] = _always_fit
         #: Called with the reason why a Lease that nobody renews cannot be taken (set by the loop).
@@ -134,7 +138,7 @@ class Leader:
     def start(self) -> None:
         """Begin: one thread watches the Lease, one renews or waits."""
         self._watch.informer.start()
-        supervision.start("lease", self._run, self._stop)
+        supervision.start("lease", self._run, self._stop, runtime=self._wakeup.runtime)
 
     def give_up(self, why: str) -> None:
         """Let a standby lead: callable from any thread.
@@ -166,7 +170,9 @@ class Leader:
             try:
                 if self.leading and self._give_up:
                     self._hand_over()
-                with supervision.expected("lease", "this attempt to hold the lease"):
+                with supervision.expected(
+                    "lease", "this attempt to hold the lease", runtime=self._wakeup.runtime
+                ):
                     wait = self._renew() if self.leading else self._stand_by()
             except ApiFailure as failure:
                 log.warning("lease: %s", failure)
@@ -179,7 +185,7 @@ class Leader:
 
     def _renew(self) -> float:
         """Returns the seconds until the next attempt."""
-        sent, view = time.monotonic(), self.record.view
+        sent, view = self._wakeup.now(), self.record.view
         answer = self._writes.renew()
         if self._stop.is_set():
             return 0.0
@@ -188,7 +194,7 @@ class Leader:
             renewed = lease_from_json(answer.json())
             self._fence.extend(sent)
             self.record.take_in(renewed)
-            return max(0.0, self._settings.renew_interval - (time.monotonic() - sent))
+            return max(0.0, self._settings.renew_interval - (self._wakeup.now() - sent))
         if answer.status in (404, 422):
             return self._refused(answer, view)
         raise answer.failure()
@@ -199,9 +205,9 @@ class Leader:
         self._lose("the Lease was deleted" if deleted else "it was taken over")
         if deleted:
             self.record.forget(view)
-        self._candidacy.lost(time.monotonic())
+        self._candidacy.lost(self._wakeup.now())
         # The watch reports who took it; until then we know an older Lease, of our own.
-        return 0.0 if deleted else RANDOM.uniform(0.5, 1.0)
+        return 0.0 if deleted else self._wakeup.runtime.random.uniform(0.5, 1.0)
 
     def _lose(self, why: str) -> None:
         self._fence.end()
@@ -210,7 +216,7 @@ class Leader:
 
     def _hand_over(self) -> None:
         why, self._give_up = self._give_up, ""
-        self._candidacy.handed_over(time.monotonic())
+        self._candidacy.handed_over(self._wakeup.now())
         self._lose(why)
         self._writes.release()
 
@@ -221,14 +227,14 @@ class Leader:
         self._give_up = ""
         if not self._watch.synced:
             return 5.0
-        left = self._candidacy.not_before - time.monotonic()
+        left = self._candidacy.not_before - self._wakeup.now()
         if left > 0:
             return left
         if self.unfit():
             return 1.0
         view, seen_at = self.record.observed()
         identity, duration = self._writes.identity, self._settings.duration
-        left = free_in(view, seen_at, identity, duration, time.monotonic())
+        left = free_in(view, seen_at, identity, duration, self._wakeup.now())
         if view is not None and left > 0:
             self._report_blocked(view)
             return left
@@ -236,7 +242,7 @@ class Leader:
             log.warning("the leader %s stopped renewing", view.holder)
         self._take(view)
         # On a lost race the winner's write arrives by the watch; this is only the net.
-        return 0.0 if self.leading else RANDOM.uniform(0.5, 1.0)
+        return 0.0 if self.leading else self._wakeup.runtime.random.uniform(0.5, 1.0)
 
     def _report_blocked(self, view: LeaseView) -> None:
         text = self._candidacy.blocked_by(view)
@@ -245,7 +251,7 @@ class Leader:
             self.on_blocked(text)
 
     def _take(self, view: LeaseView | None) -> None:
-        sent = time.monotonic()
+        sent = self._wakeup.now()
         answer = self._writes.take(view, self.record.first_start)
         if answer.status == 409:
             return

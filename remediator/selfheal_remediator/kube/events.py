@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ from typing import Protocol
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Queue, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +77,12 @@ def _subject(event: AnyEvent) -> ObjectEvent:
     )
 
 
-def _event_name(name: str) -> str:
-    """A new name, which begins with as much of the object's as there is room for."""
-    return f"{name[: MAX_NAME - SUFFIX - 1].rstrip('-.')}.{uuid.uuid4().hex[:SUFFIX]}"
+def _event_name(name: str, number: int) -> str:
+    """A new name, which begins with as much of the object's as there is room for.
+
+    number: a random one of 64 bits.
+    """
+    return f"{name[: MAX_NAME - SUFFIX - 1].rstrip('-.')}.{number:0{SUFFIX}x}"
 
 
 class Reported:
@@ -113,37 +113,45 @@ class Reported:
 class EventWriter:
     """Writes Events from a thread of its own; the same one again only after five minutes."""
 
-    def __init__(self, api: EventApi, instance: str, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        api: EventApi,
+        instance: str,
+        count: Callable[[str], None],
+        *,
+        runtime: Runtime = REAL,
+    ) -> None:
         self._api, self._instance, self._count = api, instance, count
-        #: Each with the time of its cause: it may have to wait for its turn.
-        self._queue: queue.Queue[tuple[AnyEvent, datetime] | None] = queue.Queue(QUEUE)
+        self._runtime = runtime
+        #: (AnyEvent, datetime), each with the time of its cause: it may have to wait for its turn;
+        #: None = that was the last one.
+        self._queue: Queue = runtime.queue()
         self._reported = Reported()
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._started = False
+        self._stop, self._ended = runtime.event(), runtime.event()
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = supervision.start("events", self._run, self._stop)
+        self._started = True
+        supervision.start("events", self._run, self._stop, runtime=self._runtime)
 
     def close(self, seconds: float) -> None:
         """Write what is waiting, for at most so long."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
+        if self._queue.qsize() >= QUEUE:
             return
-        if self._thread is not None:
-            self._thread.join(seconds)
+        self._queue.put(None)
+        if self._started:
+            self._ended.wait(seconds)
 
     def say(self, event: AnyEvent) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
-        now = time.monotonic()
+        now = self._runtime.monotonic()
         if self._reported.has(event, now):
             return
-        try:
-            self._queue.put_nowait((event, datetime.now(UTC)))
-        except queue.Full:
+        if self._queue.qsize() >= QUEUE:
             self._count("dropped")  # not sent: the next one may be
             return
+        self._queue.put((event, datetime.fromtimestamp(self._runtime.time(), UTC)))
         self._reported.add(event, now)
 
     def _run(self) -> None:
@@ -152,11 +160,12 @@ class EventWriter:
                 self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
             event, when = queued
             try:
-                with supervision.expected("events", "an Event"):
+                with supervision.expected("events", "an Event", runtime=self._runtime):
                     self._write(event, when)
             except ApiFailure as failure:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
+        self._ended.set()
 
     def _write(self, event: AnyEvent, when: datetime) -> None:
         """Send one Event. Raises ApiFailure."""
@@ -177,7 +186,7 @@ class EventWriter:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": _event_name(event.name),
+                "name": _event_name(event.name, self._runtime.random.getrandbits(64)),
                 "namespace": event.namespace or NAMESPACE,
             },
             "involvedObject": {

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 from selfheal_remediator.failures import NotLeader
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 
 class Fence:
@@ -14,9 +12,9 @@ class Fence:
     A leader that is ended stays so: no answer that comes later opens it again.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._lock = threading.Lock()
+    def __init__(self, seconds: float, *, runtime: Runtime = REAL) -> None:
+        self._seconds, self._monotonic = seconds, runtime.monotonic
+        self._lock = runtime.lock()
         self._until = 0.0
         self._leading = self._closed = False
         #: Counts terms of leadership; what was begun in one is not written in a later one.
@@ -25,7 +23,7 @@ class Fence:
     def check(self) -> int:
         """Raises NotLeader unless a write may be sent now; returns the term of leadership."""
         with self._lock:
-            if time.monotonic() >= self._until:
+            if self._monotonic() >= self._until:
                 raise NotLeader
             return self._term
 
@@ -38,7 +36,7 @@ class Fence:
     def expired(self) -> bool:
         """Whether a term is under way that was not renewed in time."""
         with self._lock:
-            return self._leading and time.monotonic() >= self._until
+            return self._leading and self._monotonic() >= self._until
 
     def begin(self, sent: float) -> bool:
         """A term begins with a write that was sent then; False = everything has ended."""

@@ -7,8 +7,6 @@ of its own.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol
@@ -20,6 +18,7 @@ from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.kube.store import Change, ObjectStore, T, WatchEvent, differences
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 from selfheal_remediator.threads.supervision import Unexpected
 
 __all__ = ["Change", "Informer", "Reflector", "WatchEvent", "Watched", "differences"]
@@ -39,7 +38,7 @@ class Source(Protocol):
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         """Pages of raw objects, each with the list's resourceVersion. Raises ApiFailure."""
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         """Events since `version` until the server ends it. Raises ApiFailure, Expired."""
 
 
@@ -65,9 +64,9 @@ SHORTEST_WATCH = 1.0
 class RelistRequests:
     """Requests to have everything read again, from any thread. Each has a number."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, runtime: Runtime = REAL) -> None:
         self._last = 0
-        self._again = threading.Event()
+        self._again = runtime.event()
 
     def ask(self) -> int:
         """One more; returns its number."""
@@ -132,15 +131,17 @@ class Reflector(Generic[T]):
         on_change: Callable[[Change[T]], None],
         on_sync: Callable[[], None],
         on_failure: Callable[[ApiFailure], None],
-        stop: threading.Event,
+        stop: Event,
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
-        self._source, self._stop = source, stop
+        self._source, self._stop, self._runtime = source, stop, runtime
         self._on_change, self._on_sync, self._on_failure = on_change, on_sync, on_failure
         self._store: ObjectStore[T] = ObjectStore(decode, key, on_failure)
         #: Monotonic time of the last sign of life of the watch (event, bookmark, list).
-        self.last_contact = time.monotonic()
+        self.last_contact = runtime.monotonic()
         self.last_list = LastList()
-        self.requests = RelistRequests()
+        self.requests = RelistRequests(runtime=runtime)
         self._position = Position()
         self._watching_since = float("inf")
 
@@ -178,7 +179,7 @@ class Reflector(Generic[T]):
         failures, reported_at = 0, float("-inf")
         while not self._stop.is_set():
             failure = self._list_and_watch()
-            lived = time.monotonic() - self._watching_since >= SHORTEST_WATCH
+            lived = self._runtime.monotonic() - self._watching_since >= SHORTEST_WATCH
             if lived:
                 failures = 0
             if isinstance(failure, Expired | Unexpected | Malformed):
@@ -190,27 +191,27 @@ class Reflector(Generic[T]):
             if isinstance(failure, Expired):
                 if failures == 1:
                     continue  # once is how a watch ends; again and again is a broken server
-                if time.monotonic() - reported_at >= EXPIRED_EVERY:
-                    reported_at = time.monotonic()
+                if self._runtime.monotonic() - reported_at >= EXPIRED_EVERY:
+                    reported_at = self._runtime.monotonic()
                     self._on_failure(failure)
             elif failure is not None:
                 self._on_failure(failure)
-            self._stop.wait(supervision.backoff(failures))
+            self._stop.wait(supervision.backoff(failures, self._runtime.random))
 
     def _list_and_watch(self) -> ApiFailure | None:
         """Until the watch ends; returns what ended it or kept it from beginning, None = itself."""
         self._watching_since = float("inf")
         try:
-            with supervision.expected("watch", "this list and watch"):
+            with supervision.expected("watch", "this list and watch", runtime=self._runtime):
                 while self._position.version is None or self.requests.pending:
                     self._position.version = None  # until it is read: a failed list is tried again
                     self._position.version = self.relist()
-                self._watching_since = time.monotonic()
+                self._watching_since = self._runtime.monotonic()
                 try:
                     self._watch(self._position.version)
                 finally:
                     if (
-                        time.monotonic() - max(self._watching_since, self.last_contact)
+                        self._runtime.monotonic() - max(self._watching_since, self.last_contact)
                         >= WATCH_LOST
                     ):
                         # Not even a bookmark: a server that went back in time (etcd was restored)
@@ -222,7 +223,7 @@ class Reflector(Generic[T]):
 
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""
-        begun, asked, version = time.monotonic(), self.requests.begin(), ""
+        begun, asked, version = self._runtime.monotonic(), self.requests.begin(), ""
         listing = self._store.listing()
         for raws, page_version in self._source.pages():
             version = page_version
@@ -231,7 +232,7 @@ class Reflector(Generic[T]):
         changes = self._store.replace(listing)
         restored = self._position.listed(version)
         self.last_list = LastList(begun, version_number(version), asked)
-        self.last_contact = time.monotonic()
+        self.last_contact = self._runtime.monotonic()
         for change in changes:
             self._on_change(replace(change, restored=True) if restored else change)
         self._on_sync()
@@ -239,7 +240,7 @@ class Reflector(Generic[T]):
 
     def _watch(self, version: str) -> None:
         for event in self._source.watch(version, self._stop):
-            self.last_contact = time.monotonic()
+            self.last_contact = self._runtime.monotonic()
             if event.type == "ERROR":
                 raise ApiFailure.from_status(event.raw)
             with understood("an event of a watch"):
@@ -272,21 +273,26 @@ class Informer(Reflector[T]):
         decode: Callable[[Json], T],
         key: Callable[[T], str],
         on_change: Callable[[Change[T]], None],
-        stop: threading.Event,
+        stop: Event,
         *,
         thread: str,
         what: str,
         name: str = "",
         on_sync: Callable[[], None] = _nothing,
         on_failure: Callable[[ApiFailure], None] = _reported,
+        runtime: Runtime = REAL,
     ) -> None:
-        super().__init__(source, decode, key, on_change, on_sync, self._failed, stop)
+        super().__init__(
+            source, decode, key, on_change, on_sync, self._failed, stop, runtime=runtime
+        )
         self._watched, self._tell_failure = source, on_failure
         self._thread, self._name, self._what = thread, name, what
 
     def start(self) -> None:
         """Begin to list and watch."""
-        supervision.start(self._thread, self.run, self._stop, name=self._name)
+        supervision.start(
+            self._thread, self.run, self._stop, name=self._name, runtime=self._runtime
+        )
 
     def end(self) -> None:
         """Stop for good; what the thread is passing on in this moment still arrives."""
@@ -308,7 +314,7 @@ class Informer(Reflector[T]):
     @property
     def silent_for(self) -> float:
         """Seconds since the last sign of life of the API server."""
-        return time.monotonic() - self.last_contact
+        return self._runtime.monotonic() - self.last_contact
 
     def _failed(self, failure: ApiFailure) -> None:
         log.warning("%s: %s", self._what, failure)

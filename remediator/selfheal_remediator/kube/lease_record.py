@@ -5,13 +5,12 @@ Thread-safe. Annotations are passed on in the order of their versions.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 #: Annotations at which what was ordered before is cancelled.
 _STOPS = {PAUSE_KEY, STOP_KEY}
@@ -21,14 +20,19 @@ class LeaseRecord:
     """on_annotations(mapping): they changed; on_news: the Lease was observed."""
 
     def __init__(
-        self, on_annotations: Callable[[Mapping[str, str]], None], on_news: Callable[[], None]
+        self,
+        on_annotations: Callable[[Mapping[str, str]], None],
+        on_news: Callable[[], None],
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._on_annotations, self._on_news = on_annotations, on_news
+        self._monotonic = runtime.monotonic
         #: Also held while annotations are passed on: they arrive in the order of their versions.
-        self._lock = threading.RLock()
+        self._lock = runtime.rlock()
         self._view: LeaseView | None = None
         #: Monotonic times: since when nobody has renewed it, and when it was observed last.
-        self._seen_at = self._observed_at = time.monotonic()
+        self._seen_at = self._observed_at = self._monotonic()
         self._first_start = ""
         self._listed = False
         #: Called when a pause may have begun and ended unobserved.
@@ -91,7 +95,7 @@ class LeaseRecord:
             old, self._view = self._view, view
             if view is not None:  # an uninstall empties it
                 self._first_start = view.annotations.get(FIRST_START_KEY, self._first_start)
-            self._observed_at = time.monotonic()
+            self._observed_at = self._monotonic()
             renewed = view is None or old is None or _fingerprint(old) != _fingerprint(view)
             if renewed:
                 self._seen_at = self._observed_at

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from operator import attrgetter
 
 from selfheal_remediator.kube.informer import Informer, Watched
 from selfheal_remediator.kube.lease import LeaseView, lease_from_json
 from selfheal_remediator.kube.lease_record import LeaseRecord
+from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 
 class LeaseWatch:
@@ -19,7 +19,9 @@ class LeaseWatch:
         source: Watched,
         record: LeaseRecord,
         on_sync: Callable[[], None],
-        stop: threading.Event,
+        stop: Event,
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._record, self._on_sync = record, on_sync
         self.synced = False
@@ -32,6 +34,7 @@ class LeaseWatch:
             thread="lease-watch",
             what="lease watch",
             on_sync=self._listed,
+            runtime=runtime,
         )
 
     def _listed(self) -> None:

@@ -4,7 +4,6 @@ each is refused by the API server where somebody else has changed the Lease's ho
 from __future__ import annotations
 
 import logging
-import time
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY, annotation_to_write
 from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,16 @@ class LeaseWrites:
     """Sends them as `identity`. Raises ApiFailure when no answer came."""
 
     def __init__(
-        self, api: LeaseApi, settings: LeaseSettings, namespace: str, identity: str
+        self,
+        api: LeaseApi,
+        settings: LeaseSettings,
+        namespace: str,
+        identity: str,
+        *,
+        runtime: Runtime = REAL,
     ) -> None:
         self._api, self._settings, self.identity = api, settings, identity
+        self._runtime = runtime
         self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
 
     @property
@@ -58,7 +65,9 @@ class LeaseWrites:
 
     def renew(self) -> Answer:
         """Refused with 422 when somebody else holds it."""
-        return self._send("PATCH", self._path, [self._still_ours(), _renewed_now()], _JSON_PATCH)
+        return self._send(
+            "PATCH", self._path, [self._still_ours(), self._renewed_now()], _JSON_PATCH
+        )
 
     def take(self, view: LeaseView | None, first_start: str) -> Answer:
         """Take the Lease as observed, or make it (None); 409 = somebody was faster.
@@ -68,15 +77,15 @@ class LeaseWrites:
         spec = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": max(1, round(self._settings.duration)),
-            "acquireTime": _now(),
-            "renewTime": _now(),
+            "acquireTime": self._now(),
+            "renewTime": self._now(),
             "leaseTransitions": min(view.transitions + 1, INT32) if view else 0,
         }
         meta: dict[str, Any] = {"labels": {LABEL: "true"}}
         first = annotation_to_write(
             view.annotations if view else None,
             was_held=view is not None and bool(view.holder or view.renewed),
-            now=time.time(),
+            now=self._runtime.time(),
             known=first_start,
         )
         if first is not None:
@@ -98,14 +107,21 @@ class LeaseWrites:
         if not self._api.settle(SETTLE_SECONDS):
             return  # a change may still be under way: the Lease runs out by itself
         free = _op("replace", "/spec/holderIdentity", "")
-        ops = [self._still_ours(), free, _renewed_now()]
+        ops = [self._still_ours(), free, self._renewed_now()]
         try:
-            with supervision.expected("lease", "the release of the lease"):
+            with supervision.expected("lease", "the release of the lease", runtime=self._runtime):
                 answer = self._send("PATCH", self._path, ops, _JSON_PATCH)
             if not answer.ok:
                 log.warning("lease not released: %s", answer.failure())
         except ApiFailure as failure:
             log.warning("lease not released: %s", failure)
+
+    def _renewed_now(self) -> Json:
+        return _op("replace", "/spec/renewTime", self._now())
+
+    def _now(self) -> str:
+        now = datetime.fromtimestamp(self._runtime.time(), UTC)
+        return now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def _still_ours(self) -> Json:
         return _op("test", "/spec/holderIdentity", self.identity)
@@ -122,13 +138,5 @@ class LeaseWrites:
         )
 
 
-def _renewed_now() -> Json:
-    return _op("replace", "/spec/renewTime", _now())
-
-
 def _op(op: str, path: str, value: object) -> Json:
     return {"op": op, "path": path, "value": value}
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 
 from selfheal_remediator.config import ApiBudget
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 MAX_PAUSE = 60.0
 
@@ -18,11 +17,18 @@ URGENT_WAIT = 0.5
 class Budget:
     """A token bucket that a server's Retry-After can close for a while. Thread-safe."""
 
-    def __init__(self, settings: ApiBudget, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._burst, self._clock = settings.qps, float(settings.burst), clock
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        settings: ApiBudget,
+        clock: Callable[[], float] | None = None,
+        *,
+        runtime: Runtime = REAL,
+    ) -> None:
+        self._rate, self._burst = settings.qps, float(settings.burst)
+        self._clock = clock or runtime.monotonic
+        self._lock = runtime.lock()
         #: Of all requests, and of those alone that protect.
-        self._tokens, self._protecting, self._filled = self._burst, self._burst, clock()
+        self._tokens, self._protecting, self._filled = self._burst, self._burst, self._clock()
         self._closed_until = 0.0
 
     def reserve(self, *, protects: bool = False) -> float:

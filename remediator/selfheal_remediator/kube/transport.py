@@ -10,9 +10,10 @@ requests are repeated.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 from urllib.parse import urlencode
 
 import urllib3
@@ -25,7 +26,7 @@ from selfheal_remediator.failures import ApiFailure, Malformed, NotLeader
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.rate_limit import URGENT_WAIT, Budget
 from selfheal_remediator.kube.responses import Answer, object_from
-from selfheal_remediator.randomness import RANDOM
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 FIELD_MANAGER = "selfheal-remediator"
 CONNECT_TIMEOUT = 5.0
@@ -38,6 +39,23 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.8, 1.6
 
 _NODES = "/api/v1/nodes"
 JSON = "application/json"
+
+
+class Pool(Protocol):
+    """What answers requests: urllib3's PoolManager, or a model of an API server."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: str | None = None,
+        *,
+        headers: dict[str, str],
+        timeout: urllib3.Timeout,
+        retries: bool,
+        redirect: bool,
+        preload_content: bool,
+    ) -> urllib3.BaseHTTPResponse: ...
 
 
 class Transport:
@@ -56,17 +74,20 @@ class Transport:
         *,
         dry_run: bool = False,
         on_request: Callable[[str, int, float], None] | None = None,
+        pool: Pool | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
+        self.runtime = runtime
         # Watches are opened beside the requests in flight, and a TLS connection that has to be
         # opened again costs as much CPU time as seven requests.
         configuration.connection_pool_maxsize = 3 * budget.max_in_flight
         self._configuration = configuration
-        self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+        self._pool: Pool = pool or RESTClientObject(configuration).pool_manager
         #: The API server's address, for people.
         self.server = str(configuration.host).rstrip("/")
         self.user_agent = FIELD_MANAGER
         self.dry_run = dry_run
-        self.budget = Budget(budget)
+        self.budget = Budget(budget, runtime=runtime)
         self.fence: Callable[[], object] = _unfenced
         self.on_request = on_request or _ignore
 
@@ -86,7 +107,7 @@ class Transport:
             if not passing or attempt == GET_ATTEMPTS:
                 raise failure
             pause = delay_after(attempt, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
-            time.sleep(pause * RANDOM.uniform(0.5, 1.0))
+            self.runtime.sleep(pause * self.runtime.random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
 
     def send(
@@ -113,7 +134,7 @@ class Transport:
         """
         wait = self.budget.reserve(protects=urgent or path.startswith(_NODES))
         if wait > 0:
-            time.sleep(min(wait, URGENT_WAIT) if urgent else wait)
+            self.runtime.sleep(min(wait, URGENT_WAIT) if urgent else wait)
         if fenced and self.fence() != begun:
             raise NotLeader  # it leads again, by what it knows now
         response = self._request(
@@ -124,7 +145,9 @@ class Transport:
             headers=self._headers(content_type if body is not None else None),
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
         )
-        answer = Answer(response.status, response.data, _retry_after(response.headers))
+        answer = Answer(
+            response.status, response.data, _retry_after(response.headers, self.runtime.time())
+        )
         if answer.throttled:
             self.budget.close_for(answer.retry_after or 1.0)
         if not answer.ok:
@@ -147,7 +170,7 @@ class Transport:
         preload_content: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """One request over the pool, counted as `verb`. Raises ApiFailure when no answer came."""
-        started = time.monotonic()
+        started = self.runtime.monotonic()
         try:
             response = self._pool.request(
                 method,
@@ -162,9 +185,9 @@ class Transport:
         except Exception as error:
             # Not HTTPError alone: the token file may be unreadable while it is being rotated, and
             # TLS and the operating system have errors of their own.
-            self.on_request(verb, 0, time.monotonic() - started)
+            self.on_request(verb, 0, self.runtime.monotonic() - started)
             raise ApiFailure(0, type(error).__name__, str(error)) from error
-        self.on_request(verb, response.status, time.monotonic() - started)
+        self.on_request(verb, response.status, self.runtime.monotonic() - started)
         return response
 
     def write(
@@ -206,7 +229,7 @@ class Transport:
         """A streaming GET. Raises ApiFailure (Expired for 410)."""
         wait = self.budget.reserve(protects=path.startswith(_NODES))
         if wait > 0:
-            time.sleep(wait)
+            self.runtime.sleep(wait)
         response = self._request(
             "WATCH",
             "GET",
@@ -223,7 +246,7 @@ class Transport:
             raise ApiFailure(response.status, type(error).__name__, str(error)) from error
         finally:
             response.release_conn()
-        answer = Answer(response.status, body, _retry_after(response.headers))
+        answer = Answer(response.status, body, _retry_after(response.headers, self.runtime.time()))
         if answer.throttled:
             self.budget.close_for(answer.retry_after or 1.0)
         raise answer.failure()
@@ -252,7 +275,7 @@ def _ignore(_verb: str, _code: int, _seconds: float) -> None:
     """Nobody counts the requests."""
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds from Retry-After, in either form of RFC 9110 10.2.3; None where it has neither.
 
     A date is compared with the answer's own Date where it has one: our clock may be wrong.
@@ -264,8 +287,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         at = parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         now = parsedate_to_datetime(headers.get("Date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        now = time.time()
     return max(0.0, at - now)

@@ -7,12 +7,12 @@ eviction may take 35 s, and must delay neither a cordon nor the restart of a hun
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
 
 from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ class Workers:
     none under way: the hanging evictions of one node do not hold up another node's drain.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._pools = {purpose: _Pool(purpose.value, limit) for purpose in Purpose}
+    def __init__(self, limit: int, *, runtime: Runtime = REAL) -> None:
+        self.limit, self.runtime = limit, runtime
+        self._pools = {purpose: _Pool(purpose.value, limit, runtime) for purpose in Purpose}
 
     def submit(self, job: Job, purpose: Purpose = Purpose.NODES, key: str = "") -> None:
         """Run the job soon; it settles its own errors (what escapes is logged and counted)."""
@@ -54,9 +54,10 @@ class Workers:
 class _Pool:
     """The threads of one purpose."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, runtime: Runtime) -> None:
         self._name, self._limit, self._reserve = name, limit, limit // 4
-        self._changed = threading.Condition()
+        self._runtime = runtime
+        self._changed = runtime.condition()
         self._waiting: dict[str, deque[Job]] = {}
         self._running: Counter[str] = Counter()
         self._threads = 0
@@ -75,7 +76,7 @@ class _Pool:
 
     def _start_thread(self) -> None:
         try:
-            threading.Thread(target=self._run, name=f"worker-{self._name}", daemon=True).start()
+            self._runtime.start(f"worker-{self._name}", self._run)
         except RuntimeError as error:
             if self._threads == 0:
                 raise  # nobody would carry the job out: the process ends
@@ -121,5 +122,10 @@ class _Pool:
             try:
                 job()
             except BaseException as error:  # noqa: BLE001
-                supervision.failed(f"worker-{self._name}", error, "the job is not carried out")
+                supervision.failed(
+                    f"worker-{self._name}",
+                    error,
+                    "the job is not carried out",
+                    runtime=self._runtime,
+                )
             self._ended(key)

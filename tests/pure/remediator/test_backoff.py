@@ -16,6 +16,7 @@ from selfheal_remediator.controller.peer_check import PeerCheck
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Purpose
+from tests.pure.remediator.fake_runtime import FakeRuntime
 
 SOURCES = Path(__file__).parents[3] / "remediator" / "selfheal_remediator"
 
@@ -52,6 +53,8 @@ def test_a_check_for_other_remediators_may_fail_any_number_of_times() -> None:
             raise ApiFailure(0, "", "no answer")
 
     class AtOnce:
+        runtime = FakeRuntime()
+
         def submit(self, job: Callable[[], None], purpose: Purpose) -> None:
             job()
 

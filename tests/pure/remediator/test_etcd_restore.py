@@ -16,7 +16,9 @@ from selfheal_remediator.healing.policy_state import PolicyState
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Reflector, WatchEvent
 from selfheal_remediator.kube.objects import Json, node_from_json
+from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.fake_runtime import FakeRuntime
 from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
@@ -186,7 +188,7 @@ class Silent:
         self.lists += 1
         yield [], "9"
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         if self.lists > 1:
             self.watched.set()
             stop.wait(PATIENCE)
@@ -194,12 +196,10 @@ class Silent:
         return iter(())
 
 
-def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed() -> None:
     """A restored server that is behind our version sends no event, and no bookmark either."""
-    clock = [0.0]
-    monkeypatch.setattr("selfheal_remediator.kube.informer.time.monotonic", lambda: clock[0])
+    clock, runtime = [0.0], FakeRuntime()
+    runtime.clock = lambda: clock[0]
     source, stop = Silent(clock), threading.Event()
     reflector = Reflector(
         source,
@@ -209,6 +209,7 @@ def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed(
         lambda: None,
         lambda failure: None,
         stop,
+        runtime=runtime,
     )
     thread = threading.Thread(target=reflector.run, daemon=True)
     thread.start()

@@ -6,7 +6,6 @@ import re
 import threading
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from selfheal_remediator.kube.events import (
     Reported,
 )
 from selfheal_remediator.kube.responses import Answer
+from tests.pure.remediator.fake_runtime import FakeRuntime
 from tests.support.waiting import until
 
 CORDONED = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: why", True)
@@ -84,26 +84,16 @@ def test_an_event_bears_the_time_when_it_was_reported(monkeypatch: pytest.Monkey
     api = Api()
     later = threading.Event()
     monkeypatch.setattr(api, "settle", lambda _: later.wait(30))
-    writer = EventWriter(api, "pod-1_uid", lambda _: None)
-    clock = FakeDatetime
-    monkeypatch.setattr("selfheal_remediator.kube.events.datetime", clock)
+    runtime = FakeRuntime()
+    writer = EventWriter(api, "pod-1_uid", lambda _: None, runtime=runtime)
     writer.start()
+    runtime.now = lambda: 1767225600.0
     writer.say(CORDONED)
-    clock.seconds = 60
+    runtime.now = lambda: 1767225660.0
     later.set()
     writer.close(30.0)
     [(_, body, _)] = api.written
     assert body["firstTimestamp"] == body["lastTimestamp"] == "2026-01-01T00:00:00Z"
-
-
-class FakeDatetime(datetime):
-    """A clock that stands where it was put."""
-
-    seconds = 0
-
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime(2026, 1, 1, 0, cls.seconds // 60, tzinfo=tz)
 
 
 def test_an_event_about_an_object_is_in_its_namespace() -> None:

@@ -16,7 +16,9 @@ from selfheal_remediator.kube.json_values import timestamp
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.kube.resources import exact
+from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.builders import node, pod
+from tests.pure.remediator.fake_runtime import FakeRuntime
 
 NODE: dict[str, Any] = {
     "metadata": {
@@ -181,7 +183,7 @@ class Script:
         version, items = play if isinstance(play, tuple) else ("1", play)
         yield [dict(item) for item in items], version
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         self.versions.append(version)
         play = self.watches.pop(0)
         if not self.watches:
@@ -313,7 +315,7 @@ class Endless:
             raise failure
         yield [_raw("a")], "1"
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         self.ended.clear()
         self.watching.set()
         assert stop.is_set() or self.ended.wait(30)
@@ -326,9 +328,8 @@ class Endless:
 
 
 def test_an_informer_has_a_thread_that_reports_failures_and_ends(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
     source, stop = Endless(), threading.Event()
     lists: queue.SimpleQueue[int] = queue.SimpleQueue()
     failures: list[ApiFailure] = []
@@ -343,6 +344,7 @@ def test_an_informer_has_a_thread_that_reports_failures_and_ends(
         what="things of a test",
         on_sync=lambda: lists.put(informer.last_list.answers),
         on_failure=failures.append,
+        runtime=FakeRuntime(pauses=0.01),
     )
     informer.start()
     assert lists.get(timeout=30) == 0

@@ -19,6 +19,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.collection import PAGE
 from selfheal_remediator.kube.rate_limit import URGENT_WAIT
 from selfheal_remediator.kube.transport import WATCH_SILENCE
+from tests.pure.remediator.fake_runtime import FakeRuntime
 from tests.support.loopback import LoopbackServer
 
 
@@ -68,10 +69,14 @@ def access(server: Server) -> Configuration:
 
 
 @pytest.fixture
-def api(access: Configuration, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
+def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+def api(access: Configuration, runtime: FakeRuntime) -> KubernetesApi:
     """The real client, which waits for nothing between two tries."""
-    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
-    return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000))
+    return KubernetesApi(access, "d", ApiBudget(qps=1000, burst=1000), runtime=runtime)
 
 
 # -- what is asked again -----------------------------------------------------------------
@@ -124,7 +129,7 @@ def test_without_the_lease_no_change_leaves(server: Server, api: KubernetesApi) 
 
 
 def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
-    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+    server: Server, api: KubernetesApi, runtime: FakeRuntime
 ) -> None:
     holds = True
     slept: list[float] = []
@@ -139,7 +144,7 @@ def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
         holds = False  # it ran out meanwhile
 
     api.fence = fence
-    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
+    runtime.on_sleep = sleep
     api.budget.close_for(32)
     with pytest.raises(NotLeader):
         api.evict("d", "p", "u", None)
@@ -149,7 +154,7 @@ def test_a_lease_that_is_lost_during_a_servers_pause_stops_what_waited(
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
-    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+    server: Server, api: KubernetesApi, runtime: FakeRuntime, dry_run: bool
 ) -> None:
     stops = 0
 
@@ -160,17 +165,17 @@ def test_what_waits_for_its_turn_while_all_is_stopped_is_not_sent(
 
     api.dry_run = dry_run
     api.fence = lambda: (1, stops)
-    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", sleep)
+    runtime.on_sleep = sleep
     api.budget.close_for(32)
     _refuses_changes(api)
     assert server.asked == []
 
 
 def test_the_lease_is_renewed_while_the_server_asks_to_be_left_alone(
-    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+    server: Server, api: KubernetesApi, runtime: FakeRuntime
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", slept.append)
+    runtime.on_sleep = slept.append
     api.budget.close_for(32)
     assert api.write("PATCH", "/lease", [], fenced=False, ignore_dry_run=True).ok
     assert slept == [URGENT_WAIT]

@@ -17,6 +17,7 @@ from selfheal_remediator.kube.fence import Fence
 from selfheal_remediator.kube.informer import Change, WatchEvent
 from selfheal_remediator.kube.lease import LeaseView, lease_from_json
 from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator import json_patch
 
 SETTINGS = LeaseSettings.model_validate(
@@ -86,7 +87,7 @@ class Client:
             version = str(self.server.version)
         yield items, version
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         seen = int(version)
         while not stop.is_set() and not self.closed.is_set():
             with self.server.news:

@@ -36,6 +36,7 @@ from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, pa
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json, broken
 from tests.pure.remediator.builders import NOW, OWNER, config, rule
+from tests.pure.remediator.fake_runtime import FakeRuntime
 from tests.support.loopback import Handler, LoopbackServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
@@ -246,12 +247,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def api(server: Server, monkeypatch: pytest.MonkeyPatch) -> KubernetesApi:
+def api(server: Server) -> KubernetesApi:
     """The real client, which waits for nothing between two tries."""
-    monkeypatch.setattr("selfheal_remediator.kube.transport.time.sleep", lambda _: None)
     access = Configuration()
     access.host = server.url
-    return KubernetesApi(access, "d", GENEROUS)
+    return KubernetesApi(access, "d", GENEROUS, runtime=FakeRuntime())
 
 
 #: The server closes after each answer; said, so that the client opens another in time.
@@ -427,10 +427,7 @@ EVENTS = [
 ]
 
 
-def test_a_watch_survives_any_event_and_continues(
-    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 0.01)
+def test_a_watch_survives_any_event_and_continues(server: Server, api: KubernetesApi) -> None:
     stop, seen = threading.Event(), threading.Event()
 
     def changed(change: Change[Node]) -> None:
@@ -445,6 +442,7 @@ def test_a_watch_survives_any_event_and_continues(
         lambda: None,
         lambda failure: None,
         stop,
+        runtime=FakeRuntime(pauses=0.01),
     )
     good = encoded({"type": "MODIFIED", "object": with_version("50")}) + b"\n"
     server.answers = [
@@ -482,7 +480,6 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         return stop.is_set()
 
     monkeypatch.setattr(stop, "wait", wait)
-    monkeypatch.setattr("selfheal_remediator.randomness.RANDOM.uniform", lambda *_: 1.0)
     server.answers = [http(200, encoded(NODES)), http(200, b"")]
     reflector = Reflector(
         api.nodes(),
@@ -492,6 +489,7 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         lambda: None,
         lambda _: None,
         stop,
+        runtime=FakeRuntime(pauses=1.0),
     )
     reflector.run()
     assert waits == [0.4, 0.8, 1.6, 3.2]

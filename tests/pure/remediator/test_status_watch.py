@@ -12,6 +12,7 @@ from selfheal_remediator.__main__ import parser
 from selfheal_remediator.cli.commands import watch
 from selfheal_remediator.cli.inspection import ClusterStatus
 from selfheal_remediator.failures import ApiFailure
+from tests.pure.remediator.fake_runtime import FakeRuntime
 
 QUIET = ClusterStatus(
     lease="selfheal/selfheal-remediator",
@@ -42,13 +43,10 @@ def _statuses(*found: ClusterStatus | ApiFailure) -> Callable[[], ClusterStatus]
     return look
 
 
-def _no_sleep(_: float) -> None: ...
-
-
 def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     later = replace(QUIET, now=3.0, renewed="2")
     paused = replace(later, paused="maintenance")
-    assert watch(_statuses(QUIET, later, paused, paused), 2, sleep=_no_sleep) == 0
+    assert watch(_statuses(QUIET, later, paused, paused), 2, runtime=FakeRuntime()) == 0
     said = capsys.readouterr().out
     assert said.count("0 of 3 nodes cordoned") == 2
     assert said.count("paused: maintenance") == 1
@@ -57,7 +55,7 @@ def test_only_what_changed_is_added_to_a_log(capsys: pytest.CaptureFixture[str])
 
 def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     statuses = _statuses(QUIET, AWAY, replace(QUIET, paused="x"))
-    assert watch(statuses, 2, as_json=True, sleep=_no_sleep) == 0
+    assert watch(statuses, 2, as_json=True, runtime=FakeRuntime()) == 0
     first, away, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["nodes"] == 3
     assert "connection refused" in away["error"]
@@ -65,7 +63,7 @@ def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watch(_statuses(QUIET, AWAY, AWAY, QUIET), 2, sleep=_no_sleep) == 0
+    assert watch(_statuses(QUIET, AWAY, AWAY, QUIET), 2, runtime=FakeRuntime()) == 0
     said = capsys.readouterr().out
     assert said.count("no answer") == 1
     assert said.count("0 of 3 nodes cordoned") == 2
@@ -73,7 +71,7 @@ def test_an_api_server_that_goes_away_is_waited_for(capsys: pytest.CaptureFixtur
 
 def test_a_first_read_that_fails_is_a_failure() -> None:
     with pytest.raises(ApiFailure):
-        watch(_statuses(AWAY), 2, sleep=_no_sleep)
+        watch(_statuses(AWAY), 2, runtime=FakeRuntime())
 
 
 @pytest.mark.parametrize(

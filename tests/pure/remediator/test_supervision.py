@@ -18,7 +18,9 @@ from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.kube.transport import Transport
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
+from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.fake_runtime import FakeRuntime
 from tests.pure.remediator.running import NODES, node, running, until
 
 CORDON = Config.model_validate(
@@ -90,17 +92,22 @@ def test_a_thread_that_raises_is_started_again_and_counted() -> None:
     runs: queue.SimpleQueue[int] = queue.SimpleQueue()
     errors = [SystemExit(1), RuntimeError("x")]
 
+    threads: list[threading.Thread] = []
+
     def target() -> None:
+        threads.append(threading.current_thread())
         runs.put(len(errors))
         if errors:
             raise errors.pop()
 
-    before = supervision.failures().get("test", 0)
-    thread = supervision.start("test", target, threading.Event())
-    thread.join(30)
-    assert not thread.is_alive()
-    assert [runs.get_nowait() for _ in range(3)] == [2, 1, 0]
-    assert supervision.failures()["test"] == before + 2
+    runtime = FakeRuntime()
+    supervision.start("test", target, threading.Event(), name="test-one", runtime=runtime)
+    assert [runs.get(timeout=30) for _ in range(3)] == [2, 1, 0]
+    threads[0].join(30)
+    assert not threads[0].is_alive()
+    assert {thread.name for thread in threads} == {"test-one"}
+    assert supervision.failures(runtime) == {"test": 2}
+    assert supervision.failures(FakeRuntime()) == {}
 
 
 def test_a_leader_that_hears_no_nodes_gives_the_lease_up(api: FakeApi) -> None:
@@ -178,7 +185,7 @@ def test_a_version_that_expires_again_and_again_is_waited_for_and_reported() -> 
             raise Expired(410, "Expired", "too old")
             yield
 
-        def watch(self, version: str, stop: threading.Event) -> Iterator[Any]:
+        def watch(self, version: str, stop: Event) -> Iterator[Any]:
             raise AssertionError
 
     told: list[ApiFailure] = []

@@ -27,6 +27,7 @@ from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.node.external_claims import machines
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.api_objects import BUDGET, LEASE, NODE, POD, POLICY, Json
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, datetime_text, node
 
@@ -227,7 +228,7 @@ class _Source:
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         yield copy.deepcopy(self.raws), "9"
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
         yield from copy.deepcopy(self.events)
         stop.set()
 
