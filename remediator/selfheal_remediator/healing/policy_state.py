@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.healing.plan import Owner, RestartAction
@@ -261,7 +261,10 @@ class PolicyState:
     def take_in(self, pod: WatchedPod) -> None:
         """The pod is as it says. Between two evaluations it may crash and be ready again."""
         before = self.pods.get(pod.uid)
-        if before is not None and pod.interrupted(before):
+        if before is not None and pod.unread:
+            deletion = pod.deletion or before.deletion
+            pod = replace(before, unread=pod.unread, deletion=deletion)
+        if before is not None and (pod.unread or pod.interrupted(before)):
             self.healthy_since.pop(pod.uid, None)
         self.pods[pod.uid] = pod
 

@@ -15,6 +15,7 @@ from selfheal_remediator.healing.status_writer import StatusWriter
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.threads.runtime import REAL
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 
 LOST: list[Any] = [
@@ -63,6 +64,8 @@ class _Api:
 
 
 class _Workers:
+    runtime = REAL
+
     def submit(self, job: Callable[[], None], *_: Any) -> None:
         job()
 
