@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -174,30 +175,85 @@ def test_each_state_of_the_code_is_in_its_diagram(title: str, states: type[Enum]
     assert drawn == names
 
 
-def started_threads(program: str) -> set[str]:
+#: How a thread is started; an Informer has one.
+STARTS = re.compile(
+    r"(Thread|Timer|ThreadPoolExecutor|supervision\.start|runtime\.start|Informer)$"
+)
+#: What starts threads whose names are given elsewhere, or that have none of their own: how often.
+NAMED_ELSEWHERE = {
+    "remediator/selfheal_remediator/threads/runtime.py": 1,
+    "remediator/selfheal_remediator/threads/supervision.py": 1,
+    "remediator/selfheal_remediator/kube/informer.py": 1,
+    "remediator/selfheal_remediator/healing/progress_probe.py": 1,  # a timer
+    "worker/selfheal_worker/cli/evaluate.py": 1,  # a command's own
+    "worker/selfheal_worker/health.py": 1,  # named once it is made
+}
+
+
+def _trees(program: str) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / program).rglob("*.py")):
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _starts(tree: ast.Module) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and STARTS.search(ast.unparse(node.func)):
+            yield node
+
+
+def started_threads(tree: ast.Module) -> set[str]:
     """The names of threads as the code gives them, up to the first part that varies."""
-    found = set()
-    for path in (ROOT / program).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                found |= _names_given(node)
+    found = set().union(*(_names_given(call) for call in _starts(tree)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("thread.name"):
+            found |= _text(node.value)
     return found
 
 
 def _names_given(call: ast.Call) -> set[str]:
-    function = ast.unparse(call.func)
-    given = [item.value for item in call.keywords if item.arg == "name"]
-    if function.endswith("supervision.start") and not given:
-        given = call.args[:1]
-    elif not function.endswith(("Thread", "supervision.start")):
-        return set()
-    texts = set()
-    for value in given:
-        if isinstance(value, ast.JoinedStr):
-            value = value.values[0]
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            texts.add(value.value.rstrip("-"))
-    return texts
+    keywords = {item.arg: item.value for item in call.keywords}
+    if ast.unparse(call.func).endswith("start"):
+        keywords.setdefault("name", call.args[0])
+    value = keywords.get("name", keywords.get("thread"))
+    return set() if value is None else _text(value)
+
+
+def _text(value: ast.expr) -> set[str]:
+    if isinstance(value, ast.JoinedStr):
+        value = value.values[0]
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return {value.value.rstrip("-")}
+    return set()
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("threading.Thread(target=f, name='a')", {"a"}),
+        ("Thread(name=f'b-{n}')", {"b"}),
+        ("supervision.start('c', f)", {"c"}),
+        ("supervision.start('c', f, name='d')", {"d"}),
+        ("self._runtime.start(f'e-{n}', f)", {"e"}),
+        ("Informer(x, thread='f', what='')", {"f"}),
+        ("Informer(x, thread='f', name=f'g-{n}')", {"g"}),
+        ("self._thread = Thread(target=f)\nself._thread.name = 'h'", {"h"}),
+        ("self.name = 'i'", set()),
+    ],
+)
+def test_a_thread_is_found_however_it_is_named(code: str, names: set[str]) -> None:
+    assert started_threads(ast.parse(code)) == names
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_thread_has_a_name_that_is_found(program: str) -> None:
+    unnamed = Counter(
+        path for path, tree in _trees(program) for call in _starts(tree) if not _names_given(call)
+    )
+    assert unnamed == {p: n for p, n in NAMED_ELSEWHERE.items() if p.startswith(program)}
+    for path, tree in _trees(program):
+        for node in ast.walk(tree):
+            bases = [ast.unparse(base) for base in getattr(node, "bases", ())]
+            assert not any(base.endswith("Thread") for base in bases), f"{path}: {bases}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -205,6 +261,6 @@ def test_each_thread_that_the_code_starts_is_listed(program: str) -> None:
     rows = [line.split("|")[1] for line in section(program.title()).splitlines() if "|" in line]
     listed = {name for row in rows for name in re.findall(r"`([a-z][\w-]*)", row)}
     known = {re.sub(r"-[A-Z]+$", "", name) for name in listed}
-    started = started_threads(program)
+    started = set().union(*(started_threads(tree) for _, tree in _trees(program)))
     assert started, "no thread was found in the code"
     assert started <= known, started - known
