@@ -632,12 +632,18 @@
 {{- toJson $p -}}
 {{- end -}}
 
-{{/* Pairs of rules about the same condition, status and reason. */}}
+{{/* Pairs of rules about the same condition, status and reason; reasons that are no pattern. Helm knows
+Go's patterns, the remediator takes Python's: what Go refuses and only Python may know is left to it. */}}
 {{- define "selfheal.guards.rules" -}}
 {{- $p := list -}}
 {{- if .Values.remediator.enabled -}}
 {{- $first := dict -}}
+{{- $pythons := `\(\?|\[:|[*+?}]\+|\{[0-9]*,?[0-9]{3}|\\([^dDsSwWnrtfv[:punct:] ])` -}}
 {{- range $index, $rule := .Values.remediator.config.rules -}}
+{{- $reason := $rule.reason | default "" -}}
+{{- if not (or (regexMatch (printf "%s|" $reason) "") (regexMatch $pythons (trimSuffix "\\" $reason))) -}}
+{{- $p = append $p (printf "remediator.config.rules[%d].reason is %q, which is not a regular expression: correct it, or put a \\ before each character that is meant as it stands" $index $reason) -}}
+{{- end -}}
 {{- range uniq ($rule.status | default (list "True")) -}}
 {{- $what := list $rule.condition . ($rule.reason | default "") | toJson -}}
 {{- if hasKey $first $what -}}

@@ -106,8 +106,8 @@ class Rule(_Strict):
     def _pattern(cls, value: str) -> str:
         try:
             re.compile(value)
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{value!r:.200} is not a regular expression: {error}") from error
         return value
 
     @property
