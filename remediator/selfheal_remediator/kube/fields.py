@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, V
 from selfheal_remediator.kube.json_values import timestamp
 from selfheal_remediator.quantities import parse_duration
 
+#: The first and last moment that the API can write (years 1 and 9999).
+_FIRST, _LAST = -62135596800.0, 253402300799.0
 #: So many mistakes are described.
 MOST = 5
 
@@ -36,8 +38,10 @@ def _duration(value: object) -> float:
 
 
 def time_text(seconds: float) -> str:
-    """A time as the API writes it (whole seconds)."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A time as the API writes it (whole seconds); the first or last that it can, beyond those."""
+    seconds = min(max(seconds, _FIRST), _LAST)
+    whole = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return whole.replace("+00:00", "Z")
 
 
 Text = Annotated[str, Strict(), AfterValidator(_encodable)]

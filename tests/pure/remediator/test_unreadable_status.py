@@ -31,6 +31,8 @@ LOST: list[Any] = [
     {"owners": [{"uid": f"u{n}"} for n in range(51)]},
 ]
 OWNERS = [{"uid": "deploy-web", "restarts": ["2027-01-15T07:59:00Z"], "failures": 1}]
+#: Valid, and beyond what can be written as a time.
+FAR = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
 HARMLESS: list[dict[str, Any]] = [
     {"restarts": "many"},
     {"lastHealTime": "soon"},
@@ -176,3 +178,21 @@ def test_a_status_that_somebody_spoils_is_written_again_from_what_is_known() -> 
     with pytest.raises(AssertionError, match="no pods are watched"):
         stage.run(20)
     assert stage.policy.saved.records[0].failures == 1
+
+
+@pytest.mark.parametrize("far", FAR)
+@pytest.mark.parametrize("where", ["lastHealTime", "gaveUp", "canary", "condition", "rollout"])
+def test_a_time_that_cannot_be_written_again_disables_no_policy(where: str, far: str) -> None:
+    canary = {"pod": "p", "restarted": far, "newest": far, "cause": "not-ready", "state": "failed"}
+    condition = {"type": "Healthy", "status": "False", "reason": "x", "message": ""}
+    status: dict[str, Any] = {
+        "lastHealTime": {"lastHealTime": far},
+        "gaveUp": {"owners": [{**OWNERS[0], "gaveUp": far}]},
+        "canary": {"owners": [{**OWNERS[0], "canary": canary}]},
+        "condition": {"conditions": [{**condition, "lastTransitionTime": far}]},
+        "rollout": {"owners": [{**OWNERS[0], "rollout": {"since": far, "waited": 2**62}}]},
+    }[where]
+    world = World({"ns/web": policy_json() | {"status": status}}, {"web": 3})
+    world.run(60)  # its status is written
+    assert world.documents["ns/web"]["status"]["replicas"] == 3
+    assert policy_from_json(world.documents["ns/web"]).problem == ""
