@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Between two writes of a status in which only numbers changed; else it is written at once.
 STATUS_EVERY = 10.0
+#: A write that failed is tried again ever later, at the latest after so many seconds.
+LONGEST_RETRY = 60.0
 #: Seconds between two writes of one status, at least.
 SOONEST = 1.0
 
@@ -34,13 +37,15 @@ SOONEST = 1.0
 class Written:
     """What was last written of a policy's status, and when the next write may be.
 
-    busy: a write is under way. restores: how often the server went back in time (etcd was
-    restored) meanwhile: what was written before that counts for nothing.
+    busy: a write is under way. failures: how many in a row failed. restores: how often the server
+    went back in time (etcd was restored) meanwhile: what was written before that counts for
+    nothing.
     """
 
     status: Status | None = None
     again: float = 0.0
     busy: bool = False
+    failures: int = 0
     restores: int = 0
 
 
@@ -100,7 +105,7 @@ class StatusWriter:
             if not policy_state.history_known and policy_state.policy.history_lost == "status":
                 continue  # whatever is written would take its place
             opens = written.again - STATUS_EVERY + SOONEST
-            if _only_numbers(written.status, status):
+            if written.failures or _only_numbers(written.status, status):
                 opens = written.again
             if now < opens:
                 wakes.append(opens)
@@ -109,7 +114,8 @@ class StatusWriter:
             # What cannot be read is left for a person to repair.
             document = status.to_json() if policy_state.history_known else status.state_json()
             write = partial(self._write, policy_state.policy, status, document, written.restores)
-            self._workers.submit(write, Purpose.LOOKUPS)
+            # Writes that hang leave room for the reads of others.
+            self._workers.submit(write, Purpose.LOOKUPS, "statuses")
         return min(wakes, default=None)
 
     def _write(self, policy: Policy, status: Status, document: Json, restores: int) -> None:
@@ -156,6 +162,11 @@ class StatusWriter:
         if written.restores != restores:
             return  # written again: it may have been written before the restore
         written.again = self._clock() + STATUS_EVERY
+        conflict = failure is not None and failure.status == 409
+        written.failures = 0 if failure is None or conflict else written.failures + 1
+        if written.failures:
+            pause = delay_after(written.failures, first=SOONEST, longest=LONGEST_RETRY)
+            written.again = self._clock() + pause
         if failure is None:
             self._note(policy, written, status, "" if self._api.dry_run else version)
         elif failure.status != 409:

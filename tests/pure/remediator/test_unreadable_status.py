@@ -15,6 +15,7 @@ from selfheal_remediator.healing.status_writer import StatusWriter
 from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.threads.pool import Purpose
 from selfheal_remediator.threads.runtime import REAL
 from tests.pure.remediator.healing_world import NOW, World, policy_json
 
@@ -49,11 +50,14 @@ class _Api:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document, self.patches = document, list[dict[str, Any]]()
+        self.refusal = 0
 
     def patch_policy_status(
         self, namespace: str, name: str, version: str, status: dict[str, Any]
     ) -> Answer:
         self.patches.append(status)
+        if self.refusal:
+            return Answer(self.refusal, b"no")
         before = self.document["status"]
         merged = {**(before if isinstance(before, dict) else {}), **status}
         self.document["status"] = {k: v for k, v in merged.items() if v is not None}
@@ -68,7 +72,11 @@ class _Api:
 class _Workers:
     runtime = REAL
 
-    def submit(self, job: Callable[[], None], *_: Any) -> None:
+    def __init__(self) -> None:
+        self.orders: list[tuple[Any, ...]] = []
+
+    def submit(self, job: Callable[[], None], *more: Any) -> None:
+        self.orders.append(more)
         job()
 
 
@@ -85,7 +93,8 @@ class Stage:
         self.now = NOW
         term, self.healing = Term(lambda job: job()), Healing(10.0)
         api = cast(Any, self.api)
-        workers = cast(Any, _Workers())
+        self.workers = _Workers()
+        workers = cast(Any, self.workers)
         self.statuses = StatusWriter(api, workers, term, self.healing, lambda: self.now)
         none = cast(Any, _Nothing())
         pods = PodWatches(api, term, self.healing, none, lambda: self.now)
@@ -185,14 +194,35 @@ def test_a_status_that_somebody_spoils_is_written_again_from_what_is_known() -> 
 def test_a_time_that_cannot_be_written_again_disables_no_policy(where: str, far: str) -> None:
     canary = {"pod": "p", "restarted": far, "newest": far, "cause": "not-ready", "state": "failed"}
     condition = {"type": "Healthy", "status": "False", "reason": "x", "message": ""}
-    status: dict[str, Any] = {
+    statuses: dict[str, dict[str, Any]] = {
         "lastHealTime": {"lastHealTime": far},
         "gaveUp": {"owners": [{**OWNERS[0], "gaveUp": far}]},
         "canary": {"owners": [{**OWNERS[0], "canary": canary}]},
         "condition": {"conditions": [{**condition, "lastTransitionTime": far}]},
         "rollout": {"owners": [{**OWNERS[0], "rollout": {"since": far, "waited": 2**62}}]},
-    }[where]
-    world = World({"ns/web": policy_json() | {"status": status}}, {"web": 3})
+    }
+    world = World({"ns/web": policy_json() | {"status": statuses[where]}}, {"web": 3})
     world.run(60)  # its status is written
     assert world.documents["ns/web"]["status"]["replicas"] == 3
     assert policy_from_json(world.documents["ns/web"]).problem == ""
+
+
+@pytest.mark.parametrize("refusal", [400, 403, 422, 500, 503])
+def test_a_status_that_cannot_be_written_is_tried_again_ever_later(
+    refusal: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage({"owners": "none"})
+    stage.api.refusal = refusal
+    stage.run(600)
+    assert 10 < len(stage.api.patches) <= 20
+    written = [one for one in caplog.records if "cannot be written" in one.getMessage()]
+    assert len(written) == len(stage.api.patches)
+    stage.api.refusal = 0
+    stage.run(60)
+    assert stage.policy.problem in stage.api.document["status"]["message"]
+
+
+def test_writes_that_hang_leave_room_for_the_reads_of_others() -> None:
+    stage = Stage({"owners": "none"})
+    stage.run(2)
+    assert stage.workers.orders == [(Purpose.LOOKUPS, "statuses")]  # and others have other keys
