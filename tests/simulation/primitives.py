@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from queue import Empty
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Simulation, Thread
@@ -229,3 +229,22 @@ class Queue(Generic[T]):
 
     def qsize(self) -> int:
         return len(self._items)
+
+
+class Local:
+    """Like threading.local: each thread has attributes of its own."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        object.__setattr__(self, "_simulation", simulation)
+        object.__setattr__(self, "_values", {})
+
+    def __getattribute__(self, name: str) -> Any:
+        get = super().__getattribute__
+        try:
+            return get("_values")[get("_simulation").current, name]
+        except KeyError:
+            return get(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        get = super().__getattribute__
+        get("_values")[get("_simulation").current, name] = value

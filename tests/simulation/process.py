@@ -7,7 +7,7 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.primitives import Condition, Event, Lock, Queue, RLock
+from tests.simulation.primitives import Condition, Event, Local, Lock, Queue, RLock
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Simulation, Thread
@@ -30,6 +30,7 @@ class Process:
         self.killed = False
         #: How many threads the machine has for it; None: any number.
         self.thread_limit: int | None = None
+        self._at_kill: list[Callable[[], None]] = []
         self._pauses = 0
         self._ahead = _signed(skew)
         self._zero = int(random.random() * 100_000 * SECOND)
@@ -52,7 +53,13 @@ class Process:
         self.killed = True
         self.threads.clear()
         self.held.clear()
+        for callback in self._at_kill:
+            callback()
         self.simulation.remove(self)
+
+    def at_kill(self, callback: Callable[[], None]) -> None:
+        """Have callback called when it is killed: its system closes what it had open."""
+        self._at_kill.append(callback)
 
     def pause(self, seconds: float) -> None:
         """Run none of its threads for so long; time and its waits continue."""
@@ -112,6 +119,10 @@ class Process:
         """Like threading.Condition."""
         name = f"condition {next(self._numbers)}"
         return Condition(self.simulation, name, self.rlock() if lock is None else lock)
+
+    def local(self) -> Local:
+        """Like threading.local."""
+        return Local(self.simulation)
 
     def queue(self) -> Queue[Any]:
         """Like queue.SimpleQueue."""
