@@ -136,8 +136,11 @@ class Process:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Rounded up: whoever waits for a moment must not wake before it."""
-    return 0 if seconds <= 0 else -int(-seconds * SECOND // 1)
+    """Rounded up: whoever waits for a moment must not wake before it, nor find that it did."""
+    if seconds <= 0:
+        return 0
+    whole = -int(-seconds * SECOND // 1)
+    return whole if whole / SECOND >= seconds else whole + 1
 
 
 def _signed(seconds: float) -> int:

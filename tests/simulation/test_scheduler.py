@@ -427,3 +427,48 @@ def test_threads_begin_in_any_order() -> None:
 def test_times_in_a_trace_never_go_back() -> None:
     times = [float(line.split(" ", 1)[0]) for line in _run(3, _contend)]
     assert all(before <= after for before, after in pairwise(times))
+
+
+def test_nobody_wakes_before_the_moment_that_was_waited_for() -> None:
+    """Also where a number of seconds is no whole number of nanoseconds."""
+    with Simulation(1) as simulation:
+        seen: list[tuple[float, float]] = []
+
+        def see(moment: float) -> None:
+            seen.append((moment, simulation.now))
+
+        for _ in range(1000):
+            moment = simulation.random.random() * 2000
+            simulation.at(moment, partial(see, moment))
+        simulation.run(until=3000.0)
+    assert len(seen) == 1000
+    assert all(moment <= now < moment + 1e-8 for moment, now in seen)
+
+
+def test_each_thread_has_attributes_of_its_own() -> None:
+    seen: list[tuple[Any, Any]] = []
+    with Simulation(1) as simulation:
+        process = simulation.process("p")
+        local: Any = process.local()
+
+        def work(number: int) -> None:
+            before = getattr(local, "number", None)
+            local.number = number
+            process.sleep(1.0)
+            seen.append((before, local.number))
+
+        for number in range(3):
+            process.start(str(number), partial(work, number))
+        simulation.run(until=5.0)
+    assert sorted(seen, key=str) == [(None, 0), (None, 1), (None, 2)]
+
+
+def test_a_kill_is_heard_of_by_the_machine() -> None:
+    with Simulation(1) as simulation:
+        process = simulation.process("p")
+        heard: list[float] = []
+        process.at_kill(lambda: heard.append(simulation.now))
+        simulation.at(3.0, process.kill)
+        simulation.at(4.0, process.kill)
+        simulation.run(until=5.0)
+    assert heard == [3.0]
