@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FRAME_MAX = 131_072
 _OVERHEAD = 8
-#: Seconds between two looks for messages that were not acked in time.
+#: Seconds between two checks for messages that were not acked in time.
 _TIMEOUT_LOOK = 60.0
 _CAPABILITIES = {
     "publisher_confirms": True,
@@ -66,7 +66,7 @@ class Unacked:
 @dataclass(eq=False)
 class Channel:
     """confirms: the tag of the next publish, 0 without confirm mode; outcomes: of publishes that
-    the client has not been told, by tag."""
+    no confirm was sent for, by tag."""
 
     number: int
     prefetch: int = 0
@@ -91,7 +91,7 @@ class Session:
         self.channels: dict[int, Channel] = {}
         self._received = bytearray()
         self._heartbeat = 0
-        self._heard = broker.simulation.now
+        self._last_frame = broker.simulation.now
         self._blocked = False
         self._publishes = False
         self._over = False
@@ -114,7 +114,7 @@ class Session:
         self._send(0, spec.Connection.Close(code, text, 0, 0))
 
     def _fail(self) -> None:
-        """The client has not been heard of for too long, or speaks nonsense."""
+        """No frame came from the client for too long, or one that is not AMQP."""
         self.wire.end_by_server(ConnectionResetError(104, "Connection reset by peer"))
         self.end()
 
@@ -123,7 +123,7 @@ class Session:
     def _read(self, data: bytes) -> None:
         if self._over:
             return
-        self._heard = self.broker.simulation.now
+        self._last_frame = self.broker.simulation.now
         self._received += data
         while not self._over:
             used, value = frame.decode_frame(bytes(self._received))
@@ -197,7 +197,7 @@ class Session:
     def _beat(self) -> None:
         if self._over:
             return
-        silent = self.broker.simulation.now - self._heard
+        silent = self.broker.simulation.now - self._last_frame
         if silent > 2 * self._heartbeat and not self._blocked:
             self._fail()
             return
@@ -215,7 +215,7 @@ class Session:
         """The alarm is over."""
         if self._blocked:
             self._blocked = False
-            self._heard = self.broker.simulation.now
+            self._last_frame = self.broker.simulation.now
             self._send(0, spec.Connection.Unblocked())
             self.wire.hold_reading(reading=True)
 
@@ -369,13 +369,13 @@ class Session:
             self.broker.serve(one.queue)
 
     def on_basic_nack(self, number: int, method: Any) -> None:
-        """Messages are given back."""
+        """Messages are requeued."""
         assert method.requeue, "nothing is to be dead-lettered by a nack"
         for one in self._settled(number, method, method.multiple):
             self.broker.take_back(one.queue, one.message, self.client)
 
     def on_basic_reject(self, number: int, method: Any) -> None:
-        """A message is given back."""
+        """A message is requeued."""
         assert method.requeue, "nothing is to be dead-lettered by a reject"
         for one in self._settled(number, method, multiple=False):
             self.broker.take_back(one.queue, one.message, self.client)
