@@ -56,6 +56,10 @@ class Authority:
         self.stops += begins
         return begins
 
+    def may_have_been_paused(self) -> None:
+        """A pause may have begun and ended unobserved."""
+        self.stops += 1
+
     def comes_first(self, first: str) -> None:
         """The remediator that comes before us, empty = none."""
         self.stops += bool(first) and first != self.first
@@ -65,8 +69,9 @@ class Authority:
         """Whether a leader may do its work: no other remediator comes first, nothing is stopped."""
         return self.first == "" and now >= self.stopped_until
 
-    def may_send(self, kind: Kind, now: float) -> bool:
-        """Whether this change of a node may be sent now."""
+    def may_send(self, kind: Kind, now: float, stops: int | None = None) -> bool:
+        """Whether this change of a node may be sent now. stops: as many as when it was ordered."""
         if now < self.stopped_until:
             return False
-        return not (kind in (Kind.CORDON, Kind.DRAIN) and (self.paused or self.unhealthy))
+        stopped = self.paused or self.unhealthy or stops not in (None, self.stops)
+        return not (kind in (Kind.CORDON, Kind.DRAIN) and stopped)

@@ -74,6 +74,7 @@ class Leadership:
         self._mode.read(annotations, now)
         if authority.read_pause(annotations):
             paused = authority.paused
+            self._cancel_ordered()
             if paused:
                 log.warning("paused: %s", paused)
             else:
@@ -88,6 +89,16 @@ class Leadership:
         if trusted != self._planner.trusted:
             log.warning("trusted by a person: %s", ", ".join(sorted(trusted)) or "nothing")
             self._planner.trust(trusted)
+
+    def may_have_been_paused(self) -> None:
+        """What the Lease said for a moment is not known: a pause may have begun and ended."""
+        self._authority.may_have_been_paused()
+        self._cancel_ordered()
+
+    def _cancel_ordered(self) -> None:
+        """A pause may end before the next turn: what was ordered before it is not sent."""
+        self._drains.draining.cancel_ordered()
+        self._healer.cancel_ordered("the remediator was paused, or may have been, since then")
 
     # -- configurations --------------------------------------------------------------------
 

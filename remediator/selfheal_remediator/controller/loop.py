@@ -68,6 +68,7 @@ class Remediator:
         api.fence = self._fence
         self.leader.unfit = self._unfit
         self.leader.on_blocked = self._lease_blocked
+        self.leader.record.on_gap = self._lease_gap
         self.last_tick = self._monotonic()
         metrics.api.watch_age("nodes", self.parts.nodes.age)
         rules = self.parts.mode.config.rules
@@ -169,6 +170,10 @@ class Remediator:
     def _lease_changed(self, annotations: Mapping[str, str]) -> None:
         """In the thread `lease-watch`."""
         self.post(partial(self.leadership.lease_changed, annotations))
+
+    def _lease_gap(self) -> None:
+        """In the thread `lease-watch`, or `lease`."""
+        self.post(self.leadership.may_have_been_paused)
 
     def _unfit(self) -> str:
         """Why this process could not do a leader's work, empty = it can."""

@@ -83,26 +83,18 @@ class NodeFeed:
 
     def changed(self, change: Change[Node]) -> None:
         """A node changed."""
-        self._post(partial(self.node_changed, change, self._unread()))
+        self._post(partial(self.node_changed, change, self.informer.left_out))
 
     def failed(self, _failure: ApiFailure) -> None:
         """Nodes, or one of them, cannot be read."""
-        self._post(partial(self._planner.leave_out, self._unread()))
+        self._post(partial(self._planner.leave_out, self.informer.left_out))
 
     def listed(self) -> None:
         """All nodes were read."""
-        self._post(partial(self._planner.leave_out, self._unread()))
+        self._post(partial(self._planner.leave_out, self.informer.left_out))
         nodes, last = tuple(self.informer.items.values()), self.informer.last_list
         self._post(partial(self._went_back, nodes, last.version))
         self._post(partial(self.all_known, last.answers))
-
-    def _unread(self) -> int:
-        """How many nodes cannot be read and are not known from before."""
-        unread = self.informer.unread
-        if not unread:
-            return 0
-        known = {node.uid for node in self.informer.items.values()}
-        return len(unread) - len(unread.uids & known)
 
     # -- in the main thread --------------------------------------------------------------
 

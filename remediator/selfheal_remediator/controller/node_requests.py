@@ -37,7 +37,8 @@ CONFLICTS = 4
 class Attempt:
     """A change on its way, with all of the main thread's state that it needs.
 
-    known: the node as it was when this was decided.
+    known: the node as it was when this was decided. stops: how often everything had been stopped
+    until then.
     """
 
     action: Action
@@ -45,6 +46,7 @@ class Attempt:
     known: Node
     history: NodeHistory
     term: int
+    stops: int = 0
 
 
 class Outcomes(Protocol):
@@ -147,14 +149,15 @@ class NodeRequests:
         raise ApiFailure(409, "Conflict", f"the node changed {CONFLICTS} times meanwhile")
 
     def _may_send(self, attempt: Attempt) -> bool:
-        """False when, while it waited for its turn or the node was read, everything was stopped,
-        the mode changed, another remediator came first, or another term of leadership began."""
+        """False when, while it waited for its turn or the node was read, everything was stopped
+        (also if it continues by now), the mode changed, another remediator came first, or another
+        term of leadership began."""
         authority, now = self._authority, self._clock()
         return (
             attempt.term == authority.term
             and attempt.scope.config.dry_run is self._api.dry_run
             and authority.may_act(now)
-            and authority.may_send(attempt.action.kind, now)
+            and authority.may_send(attempt.action.kind, now, attempt.stops)
         )
 
     def _patch(self, action: Action, node: Node, begun: object, *, dry_run: bool) -> Node | None:

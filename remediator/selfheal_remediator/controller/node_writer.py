@@ -72,9 +72,9 @@ class NodeWriter:
     def submit(self, action: Action) -> None:
         """Carry out what the planner has handed out or taken up."""
         entry = self._planner.entries[action.uid]
-        attempt = Attempt(
-            action, self._planner.scope(), entry.node, entry.history, self._authority.term
-        )
+        term, stops = self._authority.term, self._authority.stops
+        scope = self._planner.scope()
+        attempt = Attempt(action, scope, entry.node, entry.history, term, stops)
         self._workers.submit(partial(self._requests.change, attempt))
 
     def request(self, action: Action, now: float) -> bool:

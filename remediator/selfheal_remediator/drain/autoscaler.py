@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from selfheal_remediator.failures import ApiFailure
@@ -35,13 +35,15 @@ _GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|[+-
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """The last write that was read of a Lease or status, and when we read it first (our clock).
+    """The last write that was read of a Lease or status, and when we read it first and last (our
+    clock).
 
-    changed: an earlier one had been read before it.
+    changed: an earlier one had been read shortly before it.
     """
 
     value: str
     read_at: float
+    read_last: float
     changed: bool
 
 
@@ -49,8 +51,8 @@ class Autoscaler:
     """Whether an autoscaler runs, as far as we have observed. Not thread-safe.
 
     It writes its times by its own clock, which may differ from ours: what counts is that what it
-    writes changes between two reads. Until that is known, a time that is not long ago counts, also
-    one in our future; but none counts longer than it stays new to us.
+    writes changes between two reads soon after each other. Until that is known, a time that is not
+    long ago counts, also one in our future; but none counts longer than it stays new to us.
     """
 
     def __init__(self, api: KubernetesApi, clock: Callable[[], float]) -> None:
@@ -101,7 +103,9 @@ class Autoscaler:
         """Take in what was read; whether who wrote it runs."""
         read_at, known = self._clock(), self._writes.get(key)
         if known is None or known.value != value:
-            known = self._writes[key] = _Write(value, read_at, known is not None)
+            changed = known is not None and read_at - known.read_last <= WRITTEN_WITHIN
+            known = _Write(value, read_at, read_at, changed)
+        known = self._writes[key] = replace(known, read_last=read_at)
         if read_at - known.read_at >= WRITTEN_WITHIN:
             return False
         return known.changed or (written is not None and now - written < WRITTEN_WITHIN)

@@ -187,7 +187,7 @@ class NodeDrain:
             return Actions(new_wave=current)
         deleting = late and on_deadline == "delete"
         left = late and on_deadline == "report"  # the rest is left to a person
-        due: list[Pod] = []
+        evict, delete = list[Pod](), list[Pod]()
         wake = None if late or self.after else self.deadline
         for item in self._of_wave(current):
             if left and item.posts:
@@ -201,11 +201,10 @@ class NodeDrain:
             if item.retry_at > now:
                 wake = earliest(wake, item.retry_at)
                 continue
-            due.append(item.pod)
+            (delete if deleting and item.deleting else evict).append(item.pod)
             item.posted()
             self.posts += 1
-        pods = tuple(due)
-        return Actions(delete=pods, wake=wake) if deleting else Actions(evict=pods, wake=wake)
+        return Actions(evict=tuple(evict), delete=tuple(delete), wake=wake)
 
     # -- waves --------------------------------------------------------------------------
 

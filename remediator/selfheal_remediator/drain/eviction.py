@@ -27,6 +27,10 @@ FALLBACKS = {
     Outcome.INVALID: (30.0, 300.0),
     Outcome.UNAVAILABLE: (0.5, 15.0),
 }
+#: Answers that decide nothing about the pod: its budgets were not checked.
+UNDECIDED = (Outcome.THROTTLED, Outcome.UNAVAILABLE)
+#: After so many of them its eviction counts as tried all the same.
+UNDECIDED_TRIES = 10
 #: Where the budget has room already: first, and longest.
 FIRST_AGAIN, LONGEST_AGAIN = 0.05, 12.8
 #: A Retry-After of a webhook or a proxy counts for at most so long (seconds).
@@ -66,6 +70,8 @@ class Eviction:
     #: Of them in a row: those that came although the budget has room, as its watch says.
     overtaken: int = 0
     posts: int = 0
+    #: Whether the server has decided about its eviction: it is not deleted before.
+    tried: bool = False
     #: Past the deadline its deletion was ordered.
     deleting: bool = False
     refused_since: float | None = None
@@ -108,6 +114,8 @@ class Eviction:
             return
         self._refused(now)
         self.refusals += 1
+        undecided = result.outcome in UNDECIDED and self.refusals < UNDECIDED_TRIES
+        self.tried = self.tried or not undecided
         delay = fallback(result.outcome, self.refusals)
         asked = min(result.retry_after or 0.0, LONGEST_RETRY_AFTER)
         self.retry_at = now + max(delay, asked)
@@ -128,6 +136,7 @@ class Eviction:
             self.check.deleted(now)
             return
         self._refused(now)
+        self.tried = True
         self.retry_at = self.check.not_deleted(now)
 
     def _refused(self, now: float) -> None:
@@ -135,8 +144,9 @@ class Eviction:
         self.refused_since = self.refused_since if self.refused_since is not None else now
 
     def delete_instead(self, now: float) -> None:
-        """From now on its deletion is ordered, whatever refused its eviction."""
-        if not self.deleting:
+        """From now on its deletion is ordered, whatever refused its eviction; one whose eviction
+        was never tried is evicted first: its budgets may allow it."""
+        if self.tried and not self.deleting:
             self.deleting, self.retry_at = True, now
 
     def observe_deletion(self, now: float) -> float:

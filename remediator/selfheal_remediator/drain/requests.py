@@ -32,12 +32,14 @@ _BY_BUDGET = (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS)
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A pod that is to leave its node, by the configuration of when it was ordered."""
+    """A pod that is to leave its node, by the configuration and the cancellations of when it was
+    ordered."""
 
     pod: Pod
     delete: bool
     grace: int | None
     dry_run: bool
+    cancelled: int
 
 
 class Requests:
@@ -62,14 +64,14 @@ class Requests:
 
     def remove(self, run: RunningDrain, pod: Pod, *, delete: bool) -> None:
         """Evict the pod, or delete it."""
-        config = self._instructions.config
-        removal = Removal(pod, delete, config.drain.grace_period, config.dry_run)
+        config, cancelled = self._instructions.config, self._instructions.cancelled
+        removal = Removal(pod, delete, config.drain.grace_period, config.dry_run, cancelled)
         job = partial(self._send_removal, run, removal)
         self._workers.submit(job, Purpose.EVICTIONS, run.drain.node)
 
     def _send_removal(self, run: RunningDrain, removal: Removal) -> None:
-        waits = run.waits(self._clock())
-        if self._instructions.stopped or waits or run.stop.is_set():
+        waits = run.waits(self._clock()) or self._instructions.stopped
+        if waits or removal.cancelled != self._instructions.cancelled or run.stop.is_set():
             self._post(partial(run.not_sent, removal.pod.uid))
             return
         result = self._removed(removal)

@@ -157,6 +157,10 @@ class Draining:
         self.budgets.end()
         self.preflight.forget()
 
+    def cancel_ordered(self) -> None:
+        """What was ordered and not sent yet is decided again."""
+        self._instructions.cancelled += 1
+
     # -- pauses and deadlines -----------------------------------------------------------
 
     def pause(self, uid: str, why: str) -> None:

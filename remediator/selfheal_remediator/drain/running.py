@@ -27,6 +27,8 @@ class Instructions:
 
     config: Config
     stopped: bool = False
+    #: Counts the times that what was ordered before was cancelled.
+    cancelled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

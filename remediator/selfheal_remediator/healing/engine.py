@@ -70,7 +70,7 @@ class Healing:
     def adopt(self, policy: Policy, now: float) -> None:
         """A policy is new or changed."""
         policy_state = self.policy_states.get(policy.key)
-        if policy_state is None or policy_state.policy.uid != policy.uid:
+        if policy_state is None or not policy_state.continues(policy):
             self.policy_states[policy.key] = PolicyState.taken_over(policy, now)
         else:
             policy_state.replace_policy(policy)
@@ -116,14 +116,18 @@ class Healing:
             policy_state.known = policy_state.dirty = True
             policy_state.problem = ""
 
-    def pods_unknown(self, key: str, problem: str, now: float) -> None:
-        """The policy's pods cannot be listed, or nothing was heard of them; empty = they can."""
+    def pods_unknown(self, key: str, problem: str, now: float) -> bool:
+        """The policy's pods cannot be listed, or nothing was heard of them; empty = they can.
+
+        Returns whether that is new.
+        """
         policy_state = self.policy_states.get(key)
         if policy_state is None or policy_state.problem == problem:
-            return
+            return False
         policy_state.problem, policy_state.dirty = problem, True
         if not policy_state.known:
             policy_state.status = status(policy_state, now)
+        return True
 
     def answered(self, key: str, uid: str, reading: Reading | None, probed_at: float) -> None:
         """How the work of a pod goes; None = it gave no answer."""

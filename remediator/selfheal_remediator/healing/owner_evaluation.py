@@ -14,7 +14,7 @@ from selfheal_remediator.healing.plan import Notice
 from selfheal_remediator.healing.policy import Record
 from selfheal_remediator.healing.policy_state import UNSEEN_FOR, Group, PolicyState, urgency
 from selfheal_remediator.healing.restart_check import give_up_waiting
-from selfheal_remediator.healing.restart_limits import stuck
+from selfheal_remediator.healing.restart_limits import rollout_deadline, stuck
 from selfheal_remediator.healing.rollouts import advance
 
 #: Seconds of health after which earlier restarts of an owner no longer count.
@@ -51,7 +51,8 @@ class OwnerEvaluation:
         owner, record = group.owner, policy_state.records.get(group.key)
         if owner is not None:
             before = record.rollout if record is not None else None
-            rollout = advance(before, owner.rolling, owner.template, owner.progress, now)
+            deadline = rollout_deadline(owner, self.rollout_deadline)
+            rollout = advance(before, owner.rolling, owner.template, owner.progress, now, deadline)
             if rollout != before:
                 known = record or Record(owner.uid, template=owner.template)
                 policy_state.records[group.key] = replace(

@@ -36,6 +36,8 @@ IMAGE_REASONS = frozenset(
 )
 #: Seconds after its creation when a pod whose containers have not begun is named. No restart helps.
 LONG_START = 600.0
+#: The diagnosis of a pod that cannot be read.
+UNREAD = "Unreadable"
 #: Reasons that belong to a pod's ordinary beginning.
 BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 OOM_KILLED = "OOMKilled"
@@ -72,7 +74,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class WatchedPod(PodBase):
-    """The part of a Pod that its health shows in. created: 0 = unknown."""
+    """The part of a Pod that its health shows in. created: 0 = unknown.
+
+    unread: why it cannot be read, empty = it can; then only its identity and deletion count.
+    """
 
     created: float
     kept: bool
@@ -83,6 +88,7 @@ class WatchedPod(PodBase):
     containers: tuple[Container, ...]
     #: The template of its StatefulSet or DaemonSet that it was created from, empty = unknown.
     revision: str = ""
+    unread: str = ""
 
     def interrupted(self, before: WatchedPod) -> bool:
         """Whether it was not ready all the time since it was as `before`, even if it is by now."""
@@ -276,6 +282,8 @@ def diagnose(pod: WatchedPod, symptoms: Symptoms, stall: Stall | None, now: floa
         return Diagnosis(Health.FINISHED, pod.phase)
     if pod.deletion is not None:
         return _leaving(pod, pod.deletion, symptoms)
+    if pod.unread:
+        return Diagnosis(Health.DEGRADED, UNREAD, pod.unread)
     found = _containers_say(pod, symptoms) or _not_begun(pod, now) or _stuck(pod, symptoms, stall)
     if found is None:
         found = HEALTHY if pod.ready else _not_ready(pod, symptoms)
@@ -288,7 +296,8 @@ def renewed(found: Diagnosis, symptoms: Symptoms) -> Diagnosis:
     What no restart of the same pod heals (its image, what it requests) a restart heals here. A
     StatefulSet waits for such a pod for ever (kubernetes/kubernetes#67250).
     """
-    if found.health is not Health.DEGRADED or symptoms.not_ready_for is None:
+    degraded = found.health is Health.DEGRADED and found.name != UNREAD
+    if not degraded or symptoms.not_ready_for is None:
         return found
     lasting = symptoms.not_ready_for
     text = f"{found.detail}; a restart applies its owner's current template".lstrip("; ")

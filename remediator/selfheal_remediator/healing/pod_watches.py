@@ -14,9 +14,10 @@ from operator import attrgetter
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.owner_lookups import OwnerLookups
-from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
+from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import Policy
 from selfheal_remediator.healing.term import Term
+from selfheal_remediator.healing.unread_pods import watched_or_unread
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import WATCH_LOST, Change, Informer
 from selfheal_remediator.threads.runtime import REAL, Runtime
@@ -43,7 +44,7 @@ class PodWatch:
         self._stop = runtime.event()
         self.informer: Informer[WatchedPod] = Informer(
             api.pods_labelled(policy.namespace, policy.selector),
-            watched_from_json,
+            watched_or_unread,
             attrgetter("name"),
             self._received,
             self._stop,
@@ -77,6 +78,13 @@ class PodWatch:
     def _changed(self, change: Change[WatchedPod]) -> None:
         self._healing.pod_changed(self.policy.key, change)
         pod = change.new or change.old
+        if change.new is not None and change.new.unread and not (change.old and change.old.unread):
+            log.warning(
+                "policy %s: pod %s is left alone until it can be read: %s",
+                self.policy.key,
+                change.new.id,
+                change.new.unread,
+            )
         if pod is not None and pod.owner_uid and (change.old is None or change.new is None):
             self._owners.changed(pod, self._clock())
 
@@ -116,8 +124,8 @@ class PodWatches:
         if before is not None:
             self._healing.selector_changed(policy.key, self._clock())
         if policy.problem:
-            log.warning("policy %s: %s", policy.key, policy.problem)
-            self._healing.pods_unknown(policy.key, policy.problem, self._clock())
+            if self._healing.pods_unknown(policy.key, policy.problem, self._clock()):
+                log.warning("policy %s: %s", policy.key, policy.problem)
             return
         log.info("policy %s selects the pods %s", policy.key, policy.selector)
         watch = PodWatch(

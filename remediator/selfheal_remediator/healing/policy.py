@@ -293,7 +293,11 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One HealingPolicy. `problem`: why it cannot be acted on, empty = it can."""
+    """One HealingPolicy. `problem`: why it cannot be acted on, empty = it can.
+
+    history_lost: what of it cannot be read that remembers restarts: `status.owners`, or all of
+    `status`; empty = nothing.
+    """
 
     namespace: str
     name: str
@@ -312,6 +316,7 @@ class Policy:
     paused: Annotated[Flag, _spec("paused")] = False
     saved: Annotated[Saved, Field(alias="status")] = Saved()
     problem: str = ""
+    history_lost: str = ""
 
     @property
     def key(self) -> str:
@@ -347,15 +352,36 @@ def policy_from_json(raw: Json) -> Policy:
     except ValidationError as error:
         unread = Policy(**identity, labels=Selector(), symptoms=Symptoms())
         problem = f"this version does not support it: {mistakes(error)}"
-        return replace(unread, saved=_readable_status(raw.get("status")), problem=problem)
+        saved = _readable_status(raw.get("status"))
+        if saved is None:
+            lost = "status.owners" if isinstance(raw["status"], dict) else "status"
+            return replace(unread, problem=problem + repair(lost, unread.name), history_lost=lost)
+        return replace(unread, saved=saved, problem=problem)
 
 
-def _readable_status(raw: Any) -> Saved:
-    """Budgets outlive a spec that cannot be read: the status is written again meanwhile."""
-    try:
-        return _SAVED.validate_python(raw or {})
-    except ValidationError:
-        return Saved()
+def _readable_status(raw: Any) -> Saved | None:
+    """Budgets outlive a spec that cannot be read: the status is written again meanwhile.
+
+    So is what only people read of a status. None: what it remembers of restarts cannot be read.
+    """
+    known = raw or {}
+    if isinstance(known, dict):
+        owners = {key: value for key, value in known.items() if key == "owners"}
+        for readable in (known, owners):
+            try:
+                return _SAVED.validate_python(readable)
+            except ValidationError:
+                continue
+    return None
+
+
+def repair(lost: str, name: str) -> str:
+    """What a person can do about a status (or what is named of it) that cannot be read."""
+    empty = '{"status":{"owners":null}}' if lost == "status.owners" else '{"status":null}'
+    return (
+        f"; nothing is restarted until {lost} can be read or is removed: kubectl patch "
+        f"healingpolicy {name} --subresource=status --type=merge -p '{empty}'"
+    )
 
 
 # -- status --------------------------------------------------------------------------------
@@ -375,6 +401,11 @@ class Status:
     pods: tuple[PodReport, ...]
     records: Annotated[tuple[Record, ...], Field(alias="owners")]
     conditions: tuple[Condition, ...]
+
+    def state_json(self) -> Json:
+        """What of it contains nothing that the next leader continues from, in the API's format."""
+        everything = self.to_json()
+        return {key: everything[key] for key in ("state", "message", "conditions")}
 
     def to_json(self) -> Json:
         """The status in the API's format; every key is present, so that a patch replaces all."""

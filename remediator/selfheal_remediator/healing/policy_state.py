@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.healing.plan import Owner, RestartAction
@@ -81,10 +81,14 @@ class PolicyState:
     last_heal: float | None
     records: dict[str, Record]
     conditions: dict[str, tuple[bool, float]]
+    #: The same before the restarts that are pending were decided.
+    conditions_before: dict[str, tuple[bool, float]] = field(default_factory=dict)
     pods: dict[str, WatchedPod] = field(default_factory=dict)
     observations: dict[str, Observation] = field(default_factory=dict)
     progress: ProgressReports = field(default_factory=ProgressReports)
     known: bool = False
+    #: Whether it is known what was restarted before: nothing is restarted until it is.
+    history_known: bool = True
     #: Since when we follow it.
     adopted_at: float = 0.0
     #: Since when its pods are not known (while they are not).
@@ -131,10 +135,17 @@ class PolicyState:
             adopted_at=now,
             unlisted_at=now,
             left_paused=saved.paused,
+            history_known=not policy.history_lost,
         )
         if saved.observed and saved.observed != policy.generation:
             made.begin_again()
         return made
+
+    def continues(self, policy: Policy) -> bool:
+        """Whether what is known here is of this policy, and what was restarted before is no longer
+        to be read."""
+        same = policy.uid == self.policy.uid
+        return same and (self.history_known or bool(policy.history_lost))
 
     def replace_policy(self, policy: Policy) -> None:
         """The policy, or its status, has changed."""
@@ -250,7 +261,10 @@ class PolicyState:
     def take_in(self, pod: WatchedPod) -> None:
         """The pod is as it says. Between two evaluations it may crash and be ready again."""
         before = self.pods.get(pod.uid)
-        if before is not None and pod.interrupted(before):
+        if before is not None and pod.unread:
+            deletion = pod.deletion or before.deletion
+            pod = replace(before, unread=pod.unread, deletion=deletion)
+        if before is not None and (pod.unread or pod.interrupted(before)):
             self.healthy_since.pop(pod.uid, None)
         self.pods[pod.uid] = pod
 

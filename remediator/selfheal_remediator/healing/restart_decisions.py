@@ -44,6 +44,8 @@ class RestartDecisions:
         """The restarts to make now, counted already; and what is said of the other pods."""
         actions: list[RestartAction] = []
         notices: list[Notice] = []
+        if not policy_state.pending:
+            policy_state.conditions_before = dict(policy_state.conditions)
         for group in policy_state.groups.values():
             group.skip_reason = None
             notices += rollout_notices(policy_state, group)
@@ -87,6 +89,8 @@ class RestartDecisions:
         pod = policy_state.pods.get(action.pod.uid)
         if not policy_state.known or group is None or pod is None:
             return f"{action.pod.name} is no longer selected by the policy"
+        if pod.unread:
+            return f"{pod.name} cannot be read"
         if pod not in group.unhealthy:
             return f"{pod.name} is no longer unhealthy" if policy_state.is_healthy(pod) else ""
         skip_reason = self._pod_blocked(policy_state, group, pod, policy_states, around, now)

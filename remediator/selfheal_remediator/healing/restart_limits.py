@@ -11,6 +11,7 @@ from selfheal_remediator.healing.canary_trial import held_back
 from selfheal_remediator.healing.plan import Around, Owner, RestartAction
 from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, PolicyState
 from selfheal_remediator.healing.rollouts import Rollout, exceeds
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.node.skip_reason import SkipReason
 
@@ -25,10 +26,14 @@ def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float
     """
     if owner is None or owner.stopped or rollout is None:
         return owner.stopped if owner is not None else ""
-    deadline = owner.deadline if owner.deadline is not None else limit + owner.patience
-    if now - rollout.since < deadline:
+    if now - rollout.since < rollout_deadline(owner, limit):
         return ""
-    return f"{owner.rolling}, without progress for {now - rollout.since:.0f}s"
+    return f"{owner.rolling}, without progress since {time_text(rollout.since)}"
+
+
+def rollout_deadline(owner: Owner, limit: float) -> float:
+    """Seconds without progress after which the owner's rollout is stuck; limit: see `stuck`."""
+    return owner.deadline if owner.deadline is not None else limit + owner.patience
 
 
 def changed(action: RestartAction, owner: Owner, now: float) -> SkipReason | None:

@@ -47,13 +47,27 @@ def note_refused(
     )
     policy_state.restarts -= 1
     policy_state.dirty = True
+    group = policy_state.groups.get(uid)
+    if group is not None:
+        group.under_way = False
+    # The reason for a cancellation applies until it ends by itself.
+    if skip_reason.cause != RECALLED:
+        refusal = _refusal(policy_state.refusals.get(uid), skip_reason, interval, now)
+        policy_state.refusals[uid] = refusal
+        if group is not None:
+            group.skip_reason = refusal.skip_reason
+    if not policy_state.pending:
+        policy_state.conditions.update(policy_state.conditions_before)
     # Before the status that counts the restart is written.
     policy_state.status = status(policy_state, now)
-    if skip_reason.cause == RECALLED:
-        return  # the reason for the cancellation applies until it ends by itself
-    before = policy_state.refusals.get(uid)
+
+
+def _refusal(
+    before: Refusal | None, skip_reason: SkipReason, interval: float, now: float
+) -> Refusal:
+    """One more, after which the restart is tried again later."""
     count = before.count + 1 if before is not None else 1
     until = skip_reason.until
     if until is None:
         until = now + delay_after(count, first=interval, longest=LONGEST_RETRY)
-    policy_state.refusals[uid] = Refusal(replace(skip_reason, until=until), count)
+    return Refusal(replace(skip_reason, until=until), count)

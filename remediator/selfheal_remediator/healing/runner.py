@@ -90,6 +90,10 @@ class Healer:
         self._parts.policies.end()
         self._parts = self._made()
 
+    def cancel_ordered(self, why: str) -> None:
+        """The restarts that were ordered and not sent yet are decided again."""
+        self._parts.restarts.recall_all(why)
+
     def _made(self) -> TermParts:
         """Parts that know nothing yet."""
         api, workers, clock, settings = self._api, self._workers, self._clock, self.config.policies

@@ -17,6 +17,7 @@ from selfheal_remediator.healing.term import Term
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import version_number
 from selfheal_remediator.kube.json_values import as_name
+from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
@@ -96,6 +97,8 @@ class StatusWriter:
             status, written = policy_state.status, self._of(key)
             if status is None or written.busy or policy_state.pending or status == written.status:
                 continue
+            if not policy_state.history_known and policy_state.policy.history_lost == "status":
+                continue  # whatever is written would take its place
             opens = written.again - STATUS_EVERY + SOONEST
             if _only_numbers(written.status, status):
                 opens = written.again
@@ -103,18 +106,20 @@ class StatusWriter:
                 wakes.append(opens)
                 continue
             written.busy = True
-            write = partial(self._write, policy_state.policy, status, written.restores)
+            # What cannot be read is left for a person to repair.
+            document = status.to_json() if policy_state.history_known else status.state_json()
+            write = partial(self._write, policy_state.policy, status, document, written.restores)
             self._workers.submit(write, Purpose.LOOKUPS)
         return min(wakes, default=None)
 
-    def _write(self, policy: Policy, status: Status, restores: int) -> None:
+    def _write(self, policy: Policy, status: Status, document: Json, restores: int) -> None:
         """In a worker."""
         version, failure = "", None
         try:
             what, runtime = f"the status of policy {policy.key}", self._workers.runtime
             with supervision.expected("worker", what, runtime=runtime):
                 answer = self._api.patch_policy_status(
-                    policy.namespace, policy.name, policy.version, status.to_json()
+                    policy.namespace, policy.name, policy.version, document
                 )
             if answer.ok:
                 with understood("a HealingPolicy"):

@@ -155,6 +155,11 @@ class Reflector(Generic[T]):
         """What cannot be read."""
         return self._store.unread
 
+    @property
+    def left_out(self) -> int:
+        """How many objects cannot be read and are not known from before."""
+        return self._store.left_out
+
     def ask_relist(self) -> int:
         """Have everything read again; `Informer.end_stale_watch` ends the watch under way.
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from selfheal_remediator.kube.informer import Change
-from selfheal_remediator.kube.lease import LeaseView
+from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY, LeaseView
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.threads.runtime import REAL, Runtime
+
+#: Annotations at which what was ordered before is cancelled.
+_STOPS = {PAUSE_KEY, STOP_KEY}
 
 
 class LeaseRecord:
@@ -31,6 +34,9 @@ class LeaseRecord:
         #: Monotonic times: since when nobody has renewed it, and when it was observed last.
         self._seen_at = self._observed_at = self._monotonic()
         self._first_start = ""
+        self._listed = False
+        #: Called when a pause may have begun and ended unobserved.
+        self.on_gap: Callable[[], None] = _unheard
 
     # -- what is known ------------------------------------------------------------------
 
@@ -68,6 +74,9 @@ class LeaseRecord:
         not a list that was begun before what is known was heard: it is only late.
         """
         with self._lock:
+            if self._listed:
+                self.on_gap()  # what it was since the watch before is not known
+            self._listed = True
             current = begun > self._observed_at
             if view is not None or current:
                 self.take_in(view, listed=current)
@@ -80,6 +89,8 @@ class LeaseRecord:
         """
         with self._lock:
             if not listed and view and self._view and _older(view, self._view):
+                if not _STOPS.isdisjoint(view.annotations.keys() - self._view.annotations.keys()):
+                    self.on_gap()
                 return
             old, self._view = self._view, view
             if view is not None:  # an uninstall empties it
@@ -100,6 +111,10 @@ class LeaseRecord:
         with self._lock:
             if view and self._view and self._view.uid == view.uid:
                 self.take_in(None)
+
+
+def _unheard() -> None:
+    """Nobody acts by the Lease's annotations."""
 
 
 def _older(view: LeaseView, known: LeaseView) -> bool:

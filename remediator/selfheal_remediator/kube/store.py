@@ -75,7 +75,10 @@ class Listing(Generic[T]):
 
 
 class ObjectStore(Generic[T]):
-    """`items` by key, and what is `unread`. on_unread: called with each that is new."""
+    """`items` by key, and what is `unread`. on_unread: called with each that is new.
+
+    left_out: how many objects cannot be read and are not known from before.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,12 @@ class ObjectStore(Generic[T]):
         self._decode, self._key, self._on_unread = decode, key, on_unread
         self.items: dict[str, T] = {}
         self.unread = UnreadObjects()
+        self._left_out: set[str] = set()
+
+    @property
+    def left_out(self) -> int:
+        """See the class."""
+        return len(self._left_out)
 
     def listing(self) -> Listing[T]:
         """Begin to read everything."""
@@ -105,6 +114,8 @@ class ObjectStore(Generic[T]):
             # One that does not say which it is can be any that is missing.
             if key not in fresh and (nameless or item.uid in uids):
                 fresh[key] = item
+        known = {item.uid for item in fresh.values()} if unread else set()
+        self._left_out = {item.key for item in unread if item.uid not in known}
         for new in self.unread.replace(unread):
             self._on_unread(Malformed(str(new)))
         changes = list(differences(self.items, fresh))
@@ -121,7 +132,7 @@ class ObjectStore(Generic[T]):
         except Malformed as failure:
             yield from self._apply_unread(event.type, Unread.of(event.raw, failure), failure)
             return
-        self.unread.discard(item.uid)
+        self._readable_or_gone(item.uid)
         key = self._key(item)
         old = self.items.get(key)
         if event.type == "DELETED":
@@ -131,6 +142,7 @@ class ObjectStore(Generic[T]):
             return
         self.items[key] = item
         if old is not None and old.uid != item.uid:
+            self._readable_or_gone(old.uid)
             yield Change(key, old, None)
             old = None
         yield Change(key, old, item)
@@ -140,10 +152,16 @@ class ObjectStore(Generic[T]):
             raise failure
         if kind != "DELETED":
             if self.unread.add(unread):
+                if all(item.uid != unread.uid for item in self.items.values()):
+                    self._left_out.add(unread.key)
                 self._on_unread(Malformed(str(unread)))
             return
-        self.unread.discard(unread.uid)
+        self._readable_or_gone(unread.uid)
         for key, old in list(self.items.items()):
             if old.uid == unread.uid:
                 del self.items[key]
                 yield Change(key, old, None)
+
+    def _readable_or_gone(self, uid: str) -> None:
+        self.unread.discard(uid)
+        self._left_out.discard(uid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 
 from selfheal_remediator.config import Config
@@ -11,6 +10,7 @@ from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, onsets
 from selfheal_remediator.node.entry import Entry, Key, bad_now
 from selfheal_remediator.node.onsets import Onset, Onsets
+from selfheal_remediator.node.recent_cordons import RecentCordons
 from selfheal_remediator.node.skip_reason import SkipReason
 
 
@@ -28,7 +28,7 @@ class Waves:
         #: Which nodes (uid) are bad now, and what each is bad by.
         self._bad: dict[Key, set[str]] = {}
         self._bad_by: dict[str, set[Key]] = {}
-        self._granted: dict[Key, deque[float]] = {}
+        self.cordons = RecentCordons()
 
     def note_onsets(self, entry: Entry, before: NodeHistory | None, now: float) -> None:
         """What came upon the node since it was as `before` says (None = it is new)."""
@@ -89,6 +89,7 @@ class Waves:
         """Look which waves there are now; returns whether that has changed."""
         signal = self.config.signal
         before = dict(self.suspects)
+        self.cordons.drop(now - signal.window)
         # Also of what is not searched now: a detector that flaps adds onsets without end.
         for key in list(self._onsets):
             self._drop_onsets(key, now)
@@ -131,9 +132,7 @@ class Waves:
         for key in signals if signal.enabled else ():
             if key[0] in self.trusted:
                 continue
-            recent = self._granted.setdefault(key, deque())
-            while recent and recent[0] <= now - signal.window:
-                recent.popleft()
+            recent = self.cordons.of(key, now - signal.window)
             if len(recent) >= self._wave_limit():
                 message = f"{len(recent)} cordons for {key[0]} within {signal.window:g}s"
                 return SkipReason("signal", message, recent[0] + signal.window)
@@ -141,8 +140,7 @@ class Waves:
 
     def note_cordon(self, signals: Iterable[Key], now: float) -> None:
         """A node is cordoned now."""
-        for key in signals:
-            self._granted.setdefault(key, deque()).append(now)
+        self.cordons.note(signals, now)
 
 
 def _known_since(node: Node, condition: str, observation: Observation, now: float) -> float:

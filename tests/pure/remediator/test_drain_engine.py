@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from selfheal_remediator.config import Drain
 from selfheal_remediator.drain.engine import Actions, NodeDrain
-from selfheal_remediator.drain.eviction import FALLBACKS
+from selfheal_remediator.drain.eviction import FALLBACKS, UNDECIDED, UNDECIDED_TRIES
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.pods import Pod
@@ -256,6 +256,60 @@ def test_a_deletion_that_was_cancelled_is_requested_again_at_once() -> None:
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
     made.not_sent("uid-a")
     assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["a"]
+
+
+#: What the API server may say of a pod that nobody has tried to evict, past the deadline.
+FIRST_ANSWERS = [o for o in Outcome if o in FALLBACKS and o not in UNDECIDED]
+
+
+@pytest.mark.parametrize("outcome", FIRST_ANSWERS)
+def test_a_pod_that_was_never_tried_is_evicted_before_it_is_deleted(outcome: Outcome) -> None:
+    """It came late, or another process was to evict it: its budget may have room."""
+    made = drain(pod("a"))
+    actions = made.step(NOW + 700, on_deadline="delete")
+    assert (_names(actions.evict), actions.delete) == (["a"], ())
+    made.answered("uid-a", EvictionResult(outcome, "no"), NOW + 700)
+    actions = made.step(NOW + 700, on_deadline="delete")
+    assert (actions.evict, _names(actions.delete)) == ((), ["a"])
+
+
+def test_a_pod_that_its_budget_lets_go_past_the_deadline_is_not_deleted() -> None:
+    made = drain(pod("a"), pod("b"))
+    assert _names(made.step(NOW + 700, on_deadline="delete").evict) == ["a", "b"]
+    made.answered("uid-a", ACCEPTED, NOW + 700)
+    made.answered("uid-b", REFUSED, NOW + 700)
+    actions = made.step(NOW + 700, on_deadline="delete")
+    assert (actions.evict, _names(actions.delete)) == ((), ["b"])
+
+
+@pytest.mark.parametrize("outcome", UNDECIDED)
+def test_an_answer_that_decides_nothing_is_no_refusal(outcome: Outcome) -> None:
+    made, now, tries = drain(pod("a")), NOW + 700.0, 0
+    actions = made.step(now, on_deadline="delete")
+    while actions.evict:
+        assert actions.delete == ()
+        tries += 1
+        made.answered("uid-a", EvictionResult(outcome, "busy"), now)
+        now += 60
+        actions = made.step(now, on_deadline="delete")
+    assert (tries, _names(actions.delete)) == (UNDECIDED_TRIES, ["a"])
+    made = drain(pod("a"))
+    made.step(NOW)
+    made.answered("uid-a", REFUSED, NOW)
+    made.budget_changed(budget(1), NOW + 1)
+    made.step(NOW + 60)
+    made.answered("uid-a", EvictionResult(outcome, "busy"), NOW + 60)
+    assert _names(made.step(NOW + 700, on_deadline="delete").delete) == ["a"]
+
+
+def test_the_pods_of_a_later_wave_are_evicted_before_they_are_deleted() -> None:
+    made = drain(pod("web"), pod("dns", priority=2_000_000_000))
+    made.step(NOW)
+    made.answered("uid-web", REFUSED, NOW)
+    assert made.step(NOW + 600, on_deadline="delete").new_wave == 1
+    made.begin_wave(1)
+    actions = made.step(NOW + 600, on_deadline="delete")
+    assert (_names(actions.evict), _names(actions.delete)) == (["dns"], ["web"])
 
 
 def test_a_stop_starts_nothing_new() -> None:

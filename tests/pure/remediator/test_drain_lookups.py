@@ -81,6 +81,9 @@ def test_past_the_deadline_too_it_is_deleted_only_when_it_is_clear() -> None:
     actions = made.step(late, on_deadline="delete")
     assert (actions.look_up, actions.delete) == ((ABOUT,), ())
     made.looked_up(ABOUT, GONE, late)
+    actions = made.step(late, on_deadline="delete")
+    assert (actions.evict, actions.delete) == ((agent(),), ())  # it was never tried
+    made.answered(agent().uid, EvictionResult(Outcome.BUDGET, "no"), late)
     assert made.step(late, on_deadline="delete").delete == (agent(),)
 
 

@@ -253,12 +253,46 @@ def test_an_autoscaler_with_any_clock_runs_while_what_it_writes_changes(
     assert makes_nodes(ahead) is (ahead >= 0)
     world.now += 301
     assert not makes_nodes(ahead)  # it has not written for so long
-    world.now += 86400
+    world.now += 299
     assert makes_nodes(ahead + 1)  # it has
     world.now += 299
     assert makes_nodes(ahead + 1)
     world.now += 1
     assert not makes_nodes(ahead + 1)
+
+
+@pytest.mark.parametrize("sign", ["lease", "status"])
+@pytest.mark.parametrize("apart", [301, 86400, 30 * 86400])
+def test_a_write_of_long_ago_is_no_change_between_two_reads(
+    world: World, apart: int, sign: str
+) -> None:
+    """The autoscaler wrote once more after the first read, and was removed."""
+
+    def makes_nodes(written: float) -> bool:
+        if sign == "lease":
+            world.api.leases = [_renewed(NOW + written)]
+        else:
+            world.api.status = _status(_go_time(-written))
+        return world.check("a", _cpu("huge", 5000)) == ""
+
+    long_ago = -90 * 86400.0
+    assert not makes_nodes(long_ago)
+    world.now += apart
+    assert not makes_nodes(long_ago + 1)
+    world.now += 60
+    assert not makes_nodes(long_ago + 1)
+    world.now += 60
+    assert makes_nodes(long_ago + 2)  # but it writes now, by a clock of its own
+
+
+def test_reads_of_the_same_are_reads_too(world: World) -> None:
+    """It stood still for an hour in which it was read again and again, and is back."""
+    world.api.leases = [_renewed(NOW - 86400)]
+    for _ in range(12):
+        assert world.check("a", _cpu("huge", 5000))
+        world.now += 300
+    world.api.leases = [_renewed(NOW - 86390)]
+    assert world.check("a", _cpu("huge", 5000)) == ""
 
 
 def test_a_lease_that_cannot_be_read_hides_no_autoscaler(

@@ -362,6 +362,68 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
     assert status.state is not State.GAVE_UP
 
 
+# -- what is written down --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "raw", "seconds"), STOPPED.values(), ids=STOPPED.keys())
+def test_a_stuck_rollout_is_written_down_a_few_times_not_for_as_long_as_it_is_stuck(
+    kind: str, raw: Json, seconds: float
+) -> None:
+    made = World({KEY: policy_json("web")}, {"web": 3})
+    made.owner = lambda name: owner_from(raw, kind)  # type: ignore[method-assign]
+    written: list[Json] = []
+    write = made.write
+
+    def noted(key: str, status: Json) -> None:
+        if made.documents[key].get("status") != status:
+            written.append(status)
+        write(key, status)
+
+    made.write = noted  # type: ignore[method-assign]
+    made.run(30, step=5.0)
+    written.clear()
+    made.run(seconds + 120, step=5.0)
+    assert len(written) <= 12
+    written.clear()
+    made.run(3 * 3600, step=5.0)
+    assert not written
+
+
+def test_a_restart_that_is_refused_for_hours_is_written_down_once() -> None:
+    made = World({KEY: policy_json("web")}, {"web": 3})
+    made.run(30, step=5.0)
+    made.break_one("web")
+    made.fate = lambda _: "refused"
+    made.run(600, step=5.0)
+    written: list[Json] = []
+    write = made.write
+
+    def noted(key: str, status: Json) -> None:
+        if made.documents[key].get("status") != status:
+            written.append(status)
+        write(key, status)
+
+    made.write = noted  # type: ignore[method-assign]
+    made.run(3600)
+    assert len(made.restarts) > 10  # it is tried again and again
+    assert written == []
+    assert made.documents[KEY]["status"]["state"] == "Throttled"
+
+
+@pytest.mark.parametrize("deadline", [0.0, 30.0, 60.0, 305.0, 600.0, 1234.5, 86400.0])
+def test_a_takeover_of_a_stuck_rollout_finds_it_stuck(deadline: float) -> None:
+    known = advance(None, "rolls", "t", (1,), 0.0, deadline)
+    seen = set()
+    for moment in range(0, round(deadline) + 400, 10):
+        known = advance(known, "rolls", "t", (1,), float(moment), deadline)
+        assert known is not None
+        assert known.waited <= moment
+        assert moment - known.waited < max(60, deadline / 10) or known.waited >= deadline
+        seen.add(known.waited)
+    assert max(seen) >= deadline
+    assert len(seen) <= 12
+
+
 # -- the clock -------------------------------------------------------------------------------
 
 

@@ -6,11 +6,13 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from selfheal_remediator.config import Drain
+from selfheal_remediator.controller import node_feed
 from selfheal_remediator.controller.claims_reader import Claims, ClaimsReader
 from selfheal_remediator.controller.peers import Peers
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
@@ -329,6 +331,70 @@ def test_an_event_that_does_not_say_what_it_is_about_has_everything_listed() -> 
     stop.wait = lambda timeout=None: stop.is_set()  # type: ignore[method-assign]
     watching.reflector.run()
     assert watching.reflector.items.keys() == {"good", "new"}
+
+
+class _Counted:
+    """A node that counts how often it is asked who it is."""
+
+    asked = 0
+
+    def __init__(self, raw: Json) -> None:
+        node = node_from_json(raw)
+        self.name, self._uid = node.name, node.uid
+
+    @property
+    def uid(self) -> str:
+        _Counted.asked += 1
+        return self._uid
+
+
+def test_many_nodes_that_cannot_be_read_are_counted_once_a_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_feed, "node_from_json", _Counted)
+    number = 300
+    raws = [_named(NODE, f"n{n}") for n in range(number)]
+    raws += [{**_named(NODE, f"u{n}"), "spec": 5} for n in range(number)]
+    source = _Source(*raws)
+    left_out: list[int] = []
+    planner: Any = SimpleNamespace(leave_out=left_out.append, apply=lambda *_: None)
+    writer: Any = SimpleNamespace(node_seen=lambda *_, **__: None)
+    none: Any = None
+    api: Any = SimpleNamespace(nodes=lambda: source)
+
+    monkeypatch.setattr(node_feed.NodeFeed, "listed", lambda _: None)
+    stop = threading.Event()
+    feed = node_feed.NodeFeed(
+        api, planner, writer, none, none, lambda job: job(), none, lambda: NOW, stop
+    )
+    _Counted.asked = 0
+    feed.informer.relist()
+    assert left_out[-1] == number
+    assert _Counted.asked <= 10 * number
+
+
+def test_what_is_left_out_is_counted_through_every_change() -> None:
+    watching = _Watching(node_from_json, _named(NODE, "good"), {**_named(NODE, "new"), "spec": 5})
+    reflector = watching.reflector
+    reflector.relist()
+    assert reflector.left_out == 1
+
+    def heard(kind: str, raw: Json) -> int:
+        watching.run(WatchEvent(kind, raw))
+        return reflector.left_out
+
+    assert heard("MODIFIED", {**_named(NODE, "good"), "spec": 5}) == 1  # known from before
+    assert heard("ADDED", {**_named(NODE, "other"), "spec": 5}) == 2
+    assert heard("MODIFIED", {**_named(NODE, "other"), "spec": 5}) == 2
+    assert heard("MODIFIED", _named(NODE, "other")) == 1
+    assert heard("DELETED", {**_named(NODE, "new"), "spec": 5}) == 0
+    again = _named(NODE, "good")
+    again["metadata"]["uid"] = "u-again"
+    assert heard("ADDED", again) == 0
+    assert "u-good" not in reflector.unread.uids
+    watching.source.raws[:] = [again, {**_named(NODE, "gone"), "spec": 5}, {"metadata": 5}]
+    reflector.relist()
+    assert reflector.left_out == 2
 
 
 # -- what is unknown does not make room ------------------------------------------------------

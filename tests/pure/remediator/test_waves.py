@@ -15,6 +15,7 @@ from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node import onsets as module
 from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.waves import Waves
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, node
 
 
@@ -158,3 +159,21 @@ def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -
         assert bool(planner.suspects) is suspected
         sizes.append(_objects_of(planner))
     assert sizes[-1] <= sizes[99]
+
+
+def test_nothing_is_kept_of_reasons_that_nobody_is_cordoned_for_any_more() -> None:
+    """A detector with a counter in its reason has another one at each occurrence."""
+    waves, window = Waves(config(), {}), config().signal.window
+    for number in range(1000):
+        waves.check_cordon([("Fault", f"{number} errors")], NOW)
+    assert len(waves.cordons) == 0
+    for number in range(1000):
+        waves.note_cordon([("Fault", f"{number} errors")], NOW + number)
+        waves.update(NOW + number)
+    assert len(waves.cordons) <= window
+    for _ in range(config().signal.floor):
+        waves.note_cordon([("Fault", "errors")], NOW + 999)
+    assert waves.check_cordon([("Fault", "errors")], NOW + 999) is not None
+    waves.update(NOW + 999 + window)
+    assert len(waves.cordons) == 0
+    assert waves.check_cordon([("Fault", "errors")], NOW + 999 + window) is None
