@@ -32,6 +32,8 @@ SECTIONS = {
         *("Packages of the remediator", "The life of a node fault", "The life of a hung pod"),
         *("The controller's parts", "The parts of a drain", "Remediator", "Node phase"),
         *("One pod's eviction", "HealingPolicy", "To change the remediator"),
+        *("Nodes that are left alone", "A new skip reason", "A new field of a rule"),
+        *("A new reason not to drain", "The waves of a drain"),
         "More modules of the remediator",
     ),
 }
@@ -59,6 +61,12 @@ def section(title: str) -> str:
     rest = PAGE[found.end() :]
     ends = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
     return rest[: ends.start()] if ends else rest
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name on a page: its headings as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in headings}
 
 
 def names_in(path: Path) -> set[str]:
@@ -96,6 +104,19 @@ def test_every_file_that_it_names_is_one_file() -> None:
     assert len(named) > 60
     assert [one for one, about in named if not paths_of(one, about)] == []
     assert [one for one, about in named if "*" not in one and len(paths_of(one, about)) > 1] == []
+
+
+def test_every_link_leads_to_a_heading_or_a_file() -> None:
+    pages: dict[Path, set[str]] = {}
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGE):
+        path, _, anchor = target.partition("#")
+        page = ROOT / "docs" / (path or "ARCHITECTURE.md")
+        if page not in pages:
+            pages[page] = anchors(page) if page.is_file() else set()
+        broken += [target] * (not page.is_file() or (bool(anchor) and anchor not in pages[page]))
+    assert len(pages) > 3
+    assert broken == []
 
 
 def test_every_test_that_it_names_is_one_file() -> None:

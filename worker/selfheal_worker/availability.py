@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from selfheal_worker.model.errors import ModelAccessError, ModelError
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError, pause_asked
 from selfheal_worker.model.provider import LONGEST_LOAD
+from selfheal_worker.runtime import REAL, Runtime
 
 # How many deadlines a probe of the models may take, beside the time to load them again: warm-up
 # and call, of each model of a chain, and their name look-ups.
@@ -39,12 +39,19 @@ class ModelAvailability:
     For the link's thread; `_run_probe` runs in a `probe` thread, and any thread may read.
     """
 
-    def __init__(self, chain: Chain, deadline: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        deadline: float,
+        changed: Callable[[], None],
+        runtime: Runtime = REAL,
+    ) -> None:
         """deadline: seconds for one analysis; changed: as for `Circuit`."""
         self._chain = chain
+        self._runtime = runtime
         self._deadline = deadline
         # Not warm yet is the same as open: the first probe warms the model.
-        self.circuit = Circuit("model", Breaker(breakers.State.OPEN), changed)
+        self.circuit = Circuit("model", Breaker(breakers.State.OPEN), changed, runtime)
         self._warm = False
         self._trouble = ""
         self._probe_result: ProbeResult | None = None
@@ -90,7 +97,7 @@ class ModelAvailability:
             self._probe_by = now + LONGEST_LOAD + PROBE_DEADLINES * self._deadline + HANG_MARGIN
         self.circuit.begin_probe()
         try:
-            threading.Thread(target=self._run_probe, name="probe", daemon=True).start()
+            self._runtime.start("probe", self._run_probe)
         except RuntimeError as error:  # the machine has no thread to spare
             self._probe_result = ProbeResult(False, str(error))
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import queue
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from selfheal_worker.broker import Delivery
 from selfheal_worker.message import Message
 from selfheal_worker.model.analysis import Reply
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory
+from selfheal_worker.runtime import REAL, Runtime
 
 # How long after its deadline a handler is taken for hung: a provider may need a moment to raise.
 HANG_MARGIN = 5.0
@@ -71,6 +70,7 @@ class Handlers:
         deadline: float,
         finished: Callable[[Work], None],
         wait: float | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
         """deadline: seconds for one analysis; wait: that a message may wait for a turn, by
         default `LONGEST_TURN_WAIT`."""
@@ -78,13 +78,12 @@ class Handlers:
         self._deadline = deadline
         self._wait = wait
         self._finished = finished
-        self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self._reading = threading.Lock()
+        self._now = runtime.monotonic
+        self._queue = runtime.queue()
+        self._reading = runtime.lock()
         self._running: list[Work | None] = [None] * threads
         for number in range(threads):
-            threading.Thread(
-                target=self._serve, args=(number,), name=f"handler-{number}", daemon=True
-            ).start()
+            runtime.start(f"handler-{number}", partial(self._serve, number))
 
     def submit(self, work: Work) -> None:
         """Have it analysed; `finished` is called with it, from a handler's thread."""
@@ -96,18 +95,18 @@ class Handlers:
 
     def _serve(self, number: int) -> None:
         while True:
-            work = self._queue.get()
+            work: Work = self._queue.get()
             if work.given_up:
                 continue
-            work.due = time.monotonic() + self._deadline  # first: it would be taken for waiting
-            work.started = time.monotonic()
+            work.due = self._now() + self._deadline  # first: it would be taken for waiting
+            work.started = self._now()
             self._running[number] = work
             try:
                 if work.read is not None:
                     self._read(work, work.read)
                     # Not the call's time: it may have waited for other large bodies.
-                    work.due = time.monotonic() + self._deadline
-                    work.started = time.monotonic()
+                    work.due = self._now() + self._deadline
+                    work.started = self._now()
                 due = work.started + self._deadline
                 work.reply = self._chain.ask(
                     work.message.text,
@@ -118,7 +117,7 @@ class Handlers:
                 )
             except BaseException as error:  # noqa: BLE001 it is passed to the loop, which decides
                 work.error = error
-            work.finished = time.monotonic()
+            work.finished = self._now()
             self._running[number] = None
             self._finished(work)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from selfheal_worker import retries
@@ -11,6 +10,7 @@ from selfheal_worker.config import Settings
 from selfheal_worker.dead_letters import refusal_history
 from selfheal_worker.handlers import Work
 from selfheal_worker.message import Message
+from selfheal_worker.runtime import REAL, Runtime
 
 #: The message of work whose body was not decoded.
 NOT_READ = Message(id="", id_generated=False, text="", metadata=None, extra={})
@@ -19,11 +19,12 @@ NOT_READ = Message(id="", id_generated=False, text="", metadata=None, extra={})
 class InFlight:
     """Messages by their delivery tags. Changed by the link's thread; any may look."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime = REAL) -> None:
         self._settings = settings
+        self._runtime = runtime
         self._works: dict[int, Work] = {}
         #: Unix seconds; also set while messages wait for an overloaded server, as they should.
-        self.last_progress = time.time()
+        self.last_progress = self._runtime.time()
 
     def __len__(self) -> int:
         return len(self._works)
@@ -38,13 +39,13 @@ class InFlight:
     def begin(self, delivery: Delivery) -> Work:
         """A message was delivered."""
         attempts = retries.attempts_of(delivery.headers)
-        received = time.monotonic()
+        received = self._runtime.monotonic()
         work = Work(
             delivery=delivery,
             message=NOT_READ,
             attempts=attempts,
             received=received,
-            received_unix=time.time(),
+            received_unix=self._runtime.time(),
             history=refusal_history(
                 delivery.headers,
                 attempts,
@@ -59,7 +60,7 @@ class InFlight:
     def settled(self, work: Work) -> None:
         """The broker has what became of a message."""
         del self._works[work.delivery.tag]
-        self.last_progress = time.time()
+        self.last_progress = self._runtime.time()
 
     def requeued(self, work: Work) -> None:
         """The broker will deliver a message again; that is no progress."""
@@ -80,4 +81,4 @@ class InFlight:
     def see_waiting(self) -> None:
         """Take it for progress when a message waits for an overloaded server, as it should."""
         if any(work.waiting and not work.given_up for work in self):
-            self.last_progress = time.time()
+            self.last_progress = self._runtime.time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from random import Random
 
 from selfheal_worker import message
 from selfheal_worker.broker import Delivery
@@ -15,6 +16,7 @@ from selfheal_worker.isolation import Isolation, is_suspect
 from selfheal_worker.logs import say
 from selfheal_worker.message import Message, PoisonError
 from selfheal_worker.metrics import Metrics
+from selfheal_worker.randomness import RANDOM, new_id
 from selfheal_worker.settlement import Settlement
 
 
@@ -28,12 +30,15 @@ class Intake:
         in_flight: InFlight,
         handlers: Handlers,
         settlement: Settlement,
+        random: Random = RANDOM,
     ) -> None:
+        """random: for the ids of messages that have none."""
         self._settings = settings
         self._metrics = metrics
         self._in_flight = in_flight
         self._handlers = handlers
         self._settlement = settlement
+        self._new_id = partial(new_id, random)
         #: What ended workers, as it seems: nothing else is in flight while one of them is tried.
         self.isolation = Isolation()
 
@@ -87,4 +92,5 @@ class Intake:
             delivery.body,
             message_id=delivery.message_id,
             max_text_bytes=self._settings.max_text_bytes,
+            fresh_id=self._new_id,
         )

@@ -6,7 +6,6 @@ All of it is for the link's thread.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from selfheal_worker.in_flight import InFlight
 from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model.circuit import Circuit
+from selfheal_worker.runtime import REAL, Runtime
 
 # For how long a message waits, from its delivery on, for its answer to be taken. After 30 minutes
 # the broker takes it back (its consumer timeout) and counts that as one of its deliveries.
@@ -65,11 +65,18 @@ class Settles(Protocol):
 class Publisher:
     """Publishes outcomes with confirms; holds the circuit breaker of the queues they go to."""
 
-    def __init__(self, link: Link, settles: Settles, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        settles: Settles,
+        changed: Callable[[], None],
+        runtime: Runtime = REAL,
+    ) -> None:
         """changed: as for `Circuit`."""
         self._link = link
         self._settles = settles
-        self.circuit = Circuit("results", changed=changed)
+        self._now = runtime.monotonic
+        self.circuit = Circuit("results", changed=changed, runtime=runtime)
         self._parked: dict[Work, Outgoing] = {}
         self._resend: Resend | None = None
         #: Whether a queue was full, and has taken nothing since.
@@ -92,7 +99,7 @@ class Publisher:
         if outcome is Outcome.CONFIRMED:
             self._settles.confirmed(outgoing)
         else:
-            age = time.monotonic() - work.received
+            age = self._now() - work.received
             if age > PARKED_LONGEST and outgoing.becomes != "requeued":
                 self._settles.waited_too_long(work)
             else:

@@ -8,6 +8,6 @@ from random import Random
 RANDOM = Random()
 
 
-def new_id() -> str:
+def new_id(random: Random = RANDOM) -> str:
     """For a message that has none."""
-    return str(uuid.uuid4())
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from selfheal_worker.availability import ModelAvailability
 from selfheal_worker.broker import BrokerError, Link
@@ -37,6 +36,7 @@ class Report:
         isolation: Isolation,
         hangs: Hangs,
         shutdown: Shutdown,
+        now: float,
     ) -> None:
         self._metrics = metrics
         self._concurrency = concurrency
@@ -49,7 +49,7 @@ class Report:
         self._hangs = hangs
         self._shutdown = shutdown
         self._trouble = "not connected to the broker yet"
-        self._last_tick = time.monotonic()
+        self._last_tick = now
         metrics.process.concurrency.set(concurrency)
 
     def ticked(self, now: float) -> None:
@@ -73,9 +73,8 @@ class Report:
         self._trouble = str(error)
         self._metrics.broker.disconnects.inc()
 
-    def status(self) -> Status:
+    def status(self, now: float) -> Status:
         """One look."""
-        now = time.monotonic()
         in_flight = self._in_flight
         if not self._hangs:
             in_flight.see_waiting()

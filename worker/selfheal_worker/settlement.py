@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -28,6 +27,7 @@ from selfheal_worker.metrics import Metrics
 from selfheal_worker.model.errors import ModelError
 from selfheal_worker.publishing import Becomes, Outgoing, Publisher
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task.task import Task
 
 
@@ -44,6 +44,7 @@ class Settlement:
         *,
         settled: Callable[[Work], None],
         changed: Callable[[], None],
+        runtime: Runtime = REAL,
     ) -> None:
         """settled: called for each message that has left the worker; changed: as for `Circuit`."""
         self._settings = settings
@@ -52,7 +53,8 @@ class Settlement:
         self._in_flight = in_flight
         self._metrics = metrics
         self._settled = settled
-        self.publisher = Publisher(link, self, changed)
+        self._runtime = runtime
+        self.publisher = Publisher(link, self, changed, runtime)
 
     # --- what becomes of a message
 
@@ -64,7 +66,7 @@ class Settlement:
             letter = DeadLetter("result_too_large", "PoisonError", work.attempts + 1)
             self._dead_letter(work, letter, f"the result has {len(encoded)} bytes")
             return
-        properties = result_properties(work.delivery, str(work.message.id))
+        properties = result_properties(work.delivery, str(work.message.id), self._runtime.time())
         publication = Publication(self._settings.results_queue, encoded, properties)
         self._send(work, publication, "answered")
 
@@ -193,4 +195,4 @@ class Settlement:
             metrics.phrases_dropped.inc(work.reply.validated.dropped)
         if work.reply is not None and work.reply.degraded:
             metrics.degraded.inc()
-        metrics.duration.observe(time.monotonic() - work.received)
+        metrics.duration.observe(self._runtime.monotonic() - work.received)

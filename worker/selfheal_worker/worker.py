@@ -11,7 +11,6 @@ HTTP server's), and `_wake` (handlers').
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 from selfheal_worker.availability import ModelAvailability
@@ -40,6 +39,7 @@ from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import TransientError
 from selfheal_worker.publishing import PARKED_LONGEST, ResultsProbe
 from selfheal_worker.report import Report
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.settlement import Settlement
 from selfheal_worker.shutdown import Phase, Shutdown
 
@@ -61,23 +61,26 @@ class Worker:
         chain: Chain,
         metrics: Metrics,
         connect: Callable[[Settings, Sequence[Queue], Events], Link] = Link,
+        runtime: Runtime = REAL,
     ) -> None:
         """connect: makes the connection to the broker, which reports to this."""
         deadline = settings.model_deadline
         self._link = link = connect(settings, topology.queues(settings), self)
         self._shutdown = Shutdown(settings.shutdown_grace)
         self._consumer = Consumer(link, settings.concurrency)
-        self._in_flight = in_flight = InFlight(settings)
-        self._model = ModelAvailability(chain, deadline, self._model_changed)
+        self._now = runtime.monotonic
+        self._in_flight = in_flight = InFlight(settings, runtime)
+        self._model = ModelAvailability(chain, deadline, self._model_changed, runtime)
         self._finished = FinishedWork(self._wake)
-        self._handlers = Handlers(
+        handlers = Handlers(
             chain,
             threads=settings.concurrency,
             deadline=deadline,
             finished=self._finished.put,
             wait=turn_wait(deadline),
+            runtime=runtime,
         )
-        self._hangs = Hangs(self._handlers, metrics)
+        self._hangs = Hangs(handlers, metrics)
         self._settlement = Settlement(
             settings,
             chain.task,
@@ -86,12 +89,15 @@ class Worker:
             metrics,
             settled=self._settled,
             changed=self._update_consumer,
+            runtime=runtime,
         )
         publisher = self._settlement.publisher
         self._results = ResultsProbe(
             link, publisher, in_flight, may_take=self._may_try, take=self._try_answer
         )
-        self._intake = Intake(settings, metrics, in_flight, self._handlers, self._settlement)
+        self._intake = Intake(
+            settings, metrics, in_flight, handlers, self._settlement, runtime.random
+        )
         self._report = Report(
             metrics,
             settings.concurrency,
@@ -103,6 +109,7 @@ class Worker:
             isolation=self._intake.isolation,
             hangs=self._hangs,
             shutdown=self._shutdown,
+            now=self._now(),
         )
 
     # --- from outside
@@ -118,7 +125,7 @@ class Worker:
 
     def status(self) -> Status:
         """One look, from any thread."""
-        return self._report.status()
+        return self._report.status(self._now())
 
     def exposition(self) -> bytes:
         """The metrics' text, from any thread."""
@@ -158,7 +165,7 @@ class Worker:
 
     def on_tick(self) -> None:
         """Time has passed."""
-        now = time.monotonic()
+        now = self._now()
         self._model.take_probe_result()
         self._collect()
         if self._shutdown.requested:
@@ -253,7 +260,7 @@ class Worker:
 
     def _requeue_waiting(self) -> None:
         """Requeue what waits for the model's turn: no call of it was sent."""
-        for work in self._handlers.running():
+        for work in self._in_flight:
             if work.waiting and not work.given_up and not work.settling:
                 self._settlement.requeue(work)
         self._model.release()
@@ -263,7 +270,7 @@ class Worker:
     def _stop(self) -> None:
         if self._shutdown.phase is Phase.CLOSING:
             return
-        if self._shutdown.begin(time.monotonic()):
+        if self._shutdown.begin(self._now()):
             say(logging.INFO, "stopping", in_flight=len(self._in_flight))
             for work in self._in_flight:
                 if not work.started and not work.settling:
@@ -278,7 +285,7 @@ class Worker:
             return
         unsettled = self._in_flight or self._consumer.cancelling
         done = not self._link.up or not unsettled
-        phase = self._shutdown.advance(time.monotonic(), done=done)
+        phase = self._shutdown.advance(self._now(), done=done)
         if phase is Phase.REQUEUEING:
             self._settlement.requeue_rest()
         elif phase is Phase.CLOSING:

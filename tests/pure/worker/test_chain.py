@@ -7,13 +7,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from selfheal_worker.model import analysis, member, probe
 from selfheal_worker.model import breaker as breakers
+from selfheal_worker.model import probe
 from selfheal_worker.model.analysis import Call, nothing
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import (
@@ -25,6 +24,7 @@ from selfheal_worker.model.errors import (
 from selfheal_worker.model.limits import LimitedError, Limits
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
+from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
 
 TASK = task_file.load()
@@ -223,8 +223,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
-        for module in (analysis, member, probe):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
+        monkeypatch.setattr(REAL, "monotonic", self)
 
     def __call__(self) -> float:
         return time.monotonic() + self._ahead

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, ModelConfig, Origin
+from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
 from tests.support.loopback import Handler, serving
 
@@ -77,7 +77,7 @@ class Later:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
-        monkeypatch.setattr(ollama, "time", SimpleNamespace(monotonic=self))
+        monkeypatch.setattr(REAL, "monotonic", self)
 
     def __call__(self) -> float:
         return time.monotonic() + self.ahead

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from selfheal_worker.model import analysis, call_time, limits, member, probe, turns
+from selfheal_worker.model import turns
 from selfheal_worker.model.call_threads import CallThreads
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import BadOutputError, ModelError, TransientError
@@ -23,8 +23,8 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.negotiated import Negotiated
 from selfheal_worker.model.negotiation import Parameters
 from selfheal_worker.model.provider import ModelConfig
-from selfheal_worker.model.providers import chat
 from selfheal_worker.model.providers.chat import Chat, Http
+from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
 
 TASK = task_file.load()
@@ -40,10 +40,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (analysis, call_time, member, probe, chat, turns):
-            monkeypatch.setattr(
-                module, "time", SimpleNamespace(monotonic=self, time=lambda: self.now)
-            )
+        monkeypatch.setattr(REAL, "monotonic", self)
+        monkeypatch.setattr(REAL, "time", self)
         clock = self
 
         class Waiting(threading.Condition):
@@ -51,8 +49,7 @@ class Clock:
                 clock.now += timeout or 0.0
                 return True
 
-        threads = SimpleNamespace(RLock=threading.RLock, Condition=Waiting)
-        monkeypatch.setattr(limits, "threading", threads)
+        monkeypatch.setattr(REAL, "condition", Waiting)
 
     def __call__(self) -> float:
         return self.now
@@ -130,7 +127,6 @@ def test_requests_about_refused_parameters_are_as_rare_as_others(
     monkeypatch: pytest.MonkeyPatch, refuses: tuple[str, ...], in_threads: bool
 ) -> None:
     clock = Clock(monkeypatch)
-    monkeypatch.setattr("selfheal_worker.model.call_threads.time", SimpleNamespace(monotonic=clock))
     server = Server(clock, *refuses)
     asked = chain(provider(server, in_threads=in_threads), clock.limits(concurrency=1))
     assert asked.ask("a text", clock() + 600).validated.values["primary_emotion"] == "Joy"
@@ -177,8 +173,10 @@ def test_who_finds_the_model_warmed_up_meanwhile_uses_no_turn_for_that(
 
         def release(self) -> None: ...
 
-    monkeypatch.setattr(member, "threading", SimpleNamespace(Lock=Waking))
-    second = Second(provider(Server(clock)), limits=its_limits)
+    built = provider(Server(clock))
+    with monkeypatch.context() as patched:
+        patched.setattr(REAL, "lock", Waking)
+        second = Second(built, limits=its_limits)
     before = clock()
     assert second.wake(turn=its_limits.turn(clock() + 60)) is None
     assert clock() == before

@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,7 +21,7 @@ from selfheal_worker.hangs import Hangs
 from selfheal_worker.in_flight import InFlight
 from selfheal_worker.message import Message
 from selfheal_worker.metrics import Metrics
-from selfheal_worker.model import analysis, call_time, member, probe, provider, registry
+from selfheal_worker.model import provider, registry
 from selfheal_worker.model.analysis import PROBE_TEXT
 from selfheal_worker.model.call_time import LONGEST_TURN_WAIT
 from selfheal_worker.model.chain import Chain
@@ -31,6 +30,7 @@ from selfheal_worker.model.limits import LimitedError, Limits
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer
 from selfheal_worker.publishing import PARKED_LONGEST
+from selfheal_worker.runtime import REAL
 from selfheal_worker.settlement import Settlement
 from selfheal_worker.task import task_file
 from selfheal_worker.worker import Worker, turn_wait
@@ -49,8 +49,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (analysis, call_time, member, probe):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self))
+        monkeypatch.setattr(REAL, "monotonic", self)
 
     def __call__(self) -> float:
         return self.now

@@ -15,8 +15,8 @@ pytest.importorskip("httpx")
 
 import httpx
 
-from selfheal_worker.model.providers import chat as model_chat
 from selfheal_worker.model.providers.chat import Chat, Http
+from selfheal_worker.runtime import REAL
 
 
 class Server:
@@ -46,7 +46,7 @@ def test_the_first_warm_up_may_take_long_the_later_ones_and_messages_a_deadline(
     deadline: float, first: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(model_chat, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
     config = ModelConfig("ollama", "m", deadline=deadline)
     server = Server(config)
     chat = Chat("ollama", "m", config, server, "http://model", server.http)

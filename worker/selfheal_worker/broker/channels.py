@@ -17,6 +17,7 @@ from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publicati
 from selfheal_worker.broker.errors import BrokerError
 from selfheal_worker.broker.events import Events, logged
 from selfheal_worker.config import Settings
+from selfheal_worker.runtime import REAL
 
 Got = Callable[[Delivery | None], None]
 
@@ -50,7 +51,13 @@ class Channels:
     """
 
     def __init__(
-        self, settings: Settings, connection: Any, epoch: int, events: Events, owner: Owner
+        self,
+        settings: Settings,
+        connection: Any,
+        epoch: int,
+        events: Events,
+        owner: Owner,
+        now: Callable[[], float] = REAL.monotonic,
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -64,17 +71,17 @@ class Channels:
         self._forwarding: Forwarding | None = None
         self._subscription: Subscription | None = None
         self._got: Got | None = None
-        connection.channel(on_open_callback=self._forwarding_opened)
+        connection.channel(on_open_callback=partial(self._forwarding_opened, now))
 
     # -- opening
 
-    def _forwarding_opened(self, channel: Any) -> None:
+    def _forwarding_opened(self, now: Callable[[], float], channel: Any) -> None:
         if self._abandoned:
             return
         assembler = oversized.Assembler(self._settings.max_body_bytes, oversized.drop)
         pika_patches.assemble_with(channel, assembler)
         channel.add_on_close_callback(self._closed)
-        self._forwarding = Forwarding(self._connection, channel, self.send_acks)
+        self._forwarding = Forwarding(self._connection, channel, self.send_acks, now)
         self._connection.channel(on_open_callback=self._opened)
 
     def _opened(self, channel: Any) -> None:
@@ -218,11 +225,17 @@ class Channels:
 class Forwarding:
     """The channel that passes bodies on to the dead letters as they come. For the link's thread."""
 
-    def __init__(self, connection: Any, channel: Any, answered: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        channel: Any,
+        answered: Callable[[], None],
+        now: Callable[[], float] = REAL.monotonic,
+    ) -> None:
         """answered: as for `ConfirmChannel`."""
         self._connection = connection
         self._channel = channel
-        self._throttle = oversized.Throttle(connection)
+        self._throttle = oversized.Throttle(connection, now)
         self.confirms = ConfirmChannel(channel, answered)
 
     def begin(self, publication: Publication, size: int, done: Done) -> oversized.Sink:

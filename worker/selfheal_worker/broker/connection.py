@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -29,11 +28,25 @@ from selfheal_worker.broker.reconnecting import Reconnecting
 from selfheal_worker.broker.topology import Queue
 from selfheal_worker.config import Settings
 from selfheal_worker.logs import say
-from selfheal_worker.randomness import RANDOM
+from selfheal_worker.runtime import REAL, Runtime
 
 CLOSE_TIMEOUT = 3.0
 TICK = 0.25
 _TOO_LARGE = re.compile(r"larger than configured max size (\d+)")
+
+
+class _Loop:
+    """The I/O loop, and how another one is made where it broke; now: the clock."""
+
+    def __init__(self, make: Callable[[], Any], now: Callable[[], float]) -> None:
+        self._make = make
+        self.now = now
+        self.current = make()
+
+    def replace(self) -> Any:
+        """Make another one; the one that broke."""
+        broken, self.current = self.current, self._make()
+        return broken
 
 
 class Link:
@@ -47,13 +60,17 @@ class Link:
         settings: Settings,
         queues: Sequence[Queue],
         events: Events,
-        randomness: Callable[[], float] = RANDOM.random,
+        randomness: Callable[[], float] | None = None,
+        *,
+        loop: Callable[[], Any] = IOLoop,
+        runtime: Runtime = REAL,
     ) -> None:
+        """loop: makes an I/O loop, on which pika connects; randomness: the runtime's by default."""
         self._settings = settings
         self._queues = queues
         self._events = events
-        self._reconnecting = Reconnecting(randomness)
-        self._ioloop = IOLoop()
+        self._reconnecting = Reconnecting(randomness or runtime.random.random, runtime.monotonic)
+        self._loop = _Loop(loop, runtime.monotonic)
         self._connection: Any = None
         self._channels: Channels | None = None
         self._closing: Callable[[], None] | None = None
@@ -71,11 +88,11 @@ class Link:
         self._tick()
         while True:
             try:
-                self._ioloop.start()
+                self._loop.current.start()
                 break
             except Exception as error:  # noqa: BLE001 see _recover
                 self._recover(error)
-        self._ioloop.close()
+        self._loop.current.close()
 
     def _recover(self, error: Exception) -> None:
         """Start over with a new I/O loop after an exception that nobody caught.
@@ -84,7 +101,7 @@ class Link:
         made. The process continues as after a lost connection; what was in the old loop is gone.
         """
         say(logging.ERROR, "the connection's loop broke", error=repr(error)[:500])
-        broken, self._ioloop = self._ioloop, IOLoop()
+        broken = self._loop.replace()
         connection, self._connection = self._connection, None
         # An orderly close would need the loop that broke. The broker has to see the end at once,
         # or it would wait for two heartbeats before it gives our messages to others.
@@ -96,7 +113,7 @@ class Link:
             broken.close()
 
     def _tick(self) -> None:
-        self._ioloop.call_later(TICK, self._tick)
+        self._loop.current.call_later(TICK, self._tick)
         self._events.on_tick()
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -104,7 +121,7 @@ class Link:
 
         It is forgotten when the loop breaks just then: `on_tick` does what must not be.
         """
-        self._ioloop.add_callback_threadsafe(function)
+        self._loop.current.add_callback_threadsafe(function)
 
     def close(self, done: Callable[[], None]) -> None:
         """Close and end `run`; done is called just before. Acks that were given are sent first."""
@@ -117,13 +134,13 @@ class Link:
         if self.up and self._channels is not None:
             self._channels.send_acks()
         self._connection.close()
-        self._ioloop.call_later(CLOSE_TIMEOUT, self._end)
+        self._loop.current.call_later(CLOSE_TIMEOUT, self._end)
 
     def _end(self) -> None:
         if self._closing is not None:
             done, self._closing = self._closing, _nothing
             done()
-        self._ioloop.stop()
+        self._loop.current.stop()
 
     # -- connecting
 
@@ -143,7 +160,7 @@ class Link:
             on_open_callback=partial(self._opened, self.epoch),
             on_open_error_callback=ended,
             on_close_callback=ended,
-            custom_ioloop=self._ioloop,
+            custom_ioloop=self._loop.current,
         )
 
     def _connection_ended(self, epoch: int, parameters: Any, _: Any, error: Any) -> None:
@@ -168,13 +185,15 @@ class Link:
         if error is not None:
             self.channels_useless(epoch, error)
             return
-        self._channels = Channels(self._settings, self._connection, epoch, self._events, self)
+        self._channels = Channels(
+            self._settings, self._connection, epoch, self._events, self, self._loop.now
+        )
 
     def channels_ready(self, epoch: int) -> None:
         """One may publish and consume. Called by the channels."""
         if epoch == self.epoch and self._closing is None:
             self.up = True
-            self._reconnecting.up(time.monotonic())
+            self._reconnecting.up()
             self._events.on_up()
 
     def channel_closed(self, epoch: int, error: Any) -> None:
@@ -205,7 +224,7 @@ class Link:
 
     def _down(self, error: BrokerError) -> None:
         self.epoch += 1  # so that later words of the old connection are not heard
-        self._reconnecting.down(time.monotonic())
+        self._reconnecting.down()
         self.up = self.blocked = False
         channels, self._channels = self._channels, None
         lost = channels.abandon() if channels is not None else []
@@ -216,7 +235,7 @@ class Link:
             done(Outcome.LOST)
         self._events.on_down(error)
         pause = self._reconnecting.pause(permanent=error.permanent)
-        self._ioloop.call_later(pause, self._connect)
+        self._loop.current.call_later(pause, self._connect)
 
     # -- consuming
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import Any
 import pika
 
 from selfheal_worker.broker import header_tables
+from selfheal_worker.runtime import REAL
 
 # Sender-selected distribution, which would send a copy elsewhere, and the broker's own records,
 # which say "this was a loop, drop it" to its dead-lettering when they are sent back to it.
@@ -150,8 +150,11 @@ class Unconfirmed:
         return list(waiting.values())
 
 
-def result_properties(delivery: Delivery, message_id: str) -> Any:
-    """Properties of the answer: the ids and the trace headers of what it answers."""
+def result_properties(delivery: Delivery, message_id: str, now: float | None = None) -> Any:
+    """Properties of the answer: the ids and the trace headers of what it answers.
+
+    now: Unix seconds, by default the machine's.
+    """
     got = delivery.properties
     headers = got.headers
     trace = None
@@ -162,7 +165,7 @@ def result_properties(delivery: Delivery, message_id: str) -> Any:
         delivery_mode=2,
         message_id=message_id,
         correlation_id=got.correlation_id,
-        timestamp=int(time.time()),
+        timestamp=int(REAL.time() if now is None else now),
         headers=trace or None,
     )
 
@@ -206,7 +209,7 @@ def new_properties(message_id: str | None) -> Any:
         content_type="application/json",
         delivery_mode=2,
         message_id=message_id,
-        timestamp=int(time.time()),
+        timestamp=int(REAL.time()),
     )
 
 

@@ -7,7 +7,6 @@ separate channel (the frames of one message may not be mixed with others on the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from pika import frame, spec
 from pika.channel import ContentFrameAssembler
 
 from selfheal_worker.broker.deliveries import Publication
+from selfheal_worker.runtime import REAL
 
 #: Takes one piece of a body.
 Sink = Callable[[bytes], None]
@@ -75,8 +75,9 @@ class Throttle:
     """Reads nothing more from a connection while much waits to be sent on it: a broker gives faster
     than it takes. For the link's thread."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, now: Callable[[], float] = REAL.monotonic) -> None:
         self._connection = connection
+        self._now = now
         self._resume: Callable[[], None] | None = None
         self._until = 0.0
 
@@ -84,7 +85,7 @@ class Throttle:
         """More was sent."""
         if self._resume is None and self._connection.backlog > _BACKLOG:
             self._resume = self._connection.hold_reading()
-            self._until = time.monotonic() + _LONGEST_HOLD
+            self._until = self._now() + _LONGEST_HOLD
             if self._resume is not None:
                 self._look_later()
 
@@ -92,7 +93,7 @@ class Throttle:
         self._connection.ioloop.call_later(_LOOK, self._look)
 
     def _look(self) -> None:
-        if self._connection.backlog > _BACKLOG and time.monotonic() < self._until:
+        if self._connection.backlog > _BACKLOG and self._now() < self._until:
             self._look_later()
         elif self._resume is not None:
             resume, self._resume = self._resume, None

@@ -1,4 +1,4 @@
-"""When to connect again. Pure, but for the randomness that it is given."""
+"""When to connect again. Pure, but for the randomness and the clock that it is given."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ class Reconnecting:
     """The attempts to connect since the last good connection. For the link's thread. Times in
     seconds."""
 
-    def __init__(self, randomness: Callable[[], float]) -> None:
+    def __init__(self, randomness: Callable[[], float], now: Callable[[], float]) -> None:
         """randomness: from 0 to 1, so that a fleet does not connect at once."""
         self._random = randomness
+        self._now = now
         self._up_since: float | None = None
         self.attempts = 0
 
-    def up(self, now: float) -> None:
+    def up(self) -> None:
         """The connection can be used."""
-        self._up_since = now
+        self._up_since = self._now()
 
-    def down(self, now: float) -> None:
+    def down(self) -> None:
         """The connection is lost, or could not be made."""
-        if self._up_since is not None and now - self._up_since >= STEADY:
+        if self._up_since is not None and self._now() - self._up_since >= STEADY:
             self.attempts = 0
         self._up_since = None
 

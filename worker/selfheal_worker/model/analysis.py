@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Origin, RepairRequest, Usage
 from selfheal_worker.model.refusals import RefusalHistory
 from selfheal_worker.model.turns import keep_pause
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task import answer as validated
 from selfheal_worker.task.answer import InvalidAnswerError, ValidatedAnswer
 from selfheal_worker.task.task import Task
@@ -66,6 +66,7 @@ class Options:
     shorten: bool = False
     observe: Callable[[Call], None] = nothing
     before: Callable[[float], None] = nothing
+    runtime: Runtime = REAL
 
 
 class Analysis:
@@ -116,7 +117,7 @@ class Analysis:
         if not self._options.shorten or not isinstance(error, TextTooLongError):
             raise error
         shorter = context.shorter(self._whole, self._sent, self._times_shortened)
-        if shorter is None or time.monotonic() >= self._spent.deadline:
+        if shorter is None or self._spent.left() <= 0:
             raise error
         self._sent = shorter
         self._times_shortened += 1
@@ -128,7 +129,7 @@ class Analysis:
             clamp = self._options.clamp and repair_request is None
             return asked.once(self._analyse, clamp=clamp)
         except InvalidAnswerError as error:
-            if repair_request is None or time.monotonic() >= self._spent.deadline:
+            if repair_request is None or self._spent.left() <= 0:
                 raise BadOutputError(str(error)) from None
             return self._repaired(repair_request, asked, str(error))
 
@@ -170,7 +171,8 @@ class _Asked:
         self._member = member
         self._text = text
         self._spent = spent
-        self.begun = time.monotonic()
+        self._now = options.runtime.monotonic
+        self.begun = self._now()
         self.content = ""
         self.usage: Usage | None = None
         self.answer = Answer("")
@@ -178,7 +180,7 @@ class _Asked:
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
         """One call. Raises `ModelError`, `InvalidAnswerError`."""
         with self._spent.turn(self._member.limits):
-            self.begun = time.monotonic()
+            self.begun = self._now()
             try:
                 return self._observed(call, clamp=clamp)
             except InvalidAnswerError as error:
@@ -203,7 +205,7 @@ class _Asked:
             if answer is not None:
                 self._note(answer)
             usage = answer.usage if answer else None
-            seconds = time.monotonic() - self.begun
+            seconds = self._now() - self.begun
             options.observe(Call(self._member.origin, seconds, ended, usage))
 
     def _note(self, answer: Answer) -> None:
@@ -244,7 +246,7 @@ def _may_wait(error: TransientError, spent: CallTime, *, last: bool) -> bool:
     That is the server's overload, and no fault of the text. Where another model is asked next, only
     a short pause that the server asked for is waited for.
     """
-    left = spent.deadline - time.monotonic()
+    left = spent.left()
     if error.retry_after is not None:
         pause = max(error.retry_after, SHORTEST_PAUSE)
         return pause <= (min(spent.seconds, spent.wait) if last else left / 2)

@@ -7,15 +7,14 @@ process exits without waiting for it.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Protocol
 
 from selfheal_worker.logs import LOGGER
 from selfheal_worker.model.errors import ModelUnavailableError, OverloadedError, TransientError
+from selfheal_worker.runtime import REAL, Runtime
 
 
 class CallState(Protocol):
@@ -25,19 +24,34 @@ class CallState(Protocol):
     pause: float | None
 
 
-#: The model's message or what was raised, and the pause that came with it.
-_Started = Future[tuple[Any, BaseException | None, float | None]]
+class _Started:
+    """A call that runs in a thread of its own: how it ended, or that nobody waits for it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.ended = runtime.event()
+        self.abandoned = False
+        self.value: Any = None
+        self.raised: BaseException | None = None
+        self.pause: float | None = None
 
 
 class CallThreads:
     """A model whose calls end with the calling thread's deadline, whatever its library does."""
 
-    def __init__(self, call: Callable[[Any], Any], state: CallState, most: int, name: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any], Any],
+        state: CallState,
+        most: int,
+        name: str,
+        runtime: Runtime = REAL,
+    ) -> None:
         self._call = call
         self._state = state
         self._most = most
         self._name = name
-        self._lock = threading.Lock()
+        self._runtime = runtime
+        self._lock = runtime.lock()
         self._abandoned = 0
 
     @property
@@ -53,42 +67,40 @@ class CallThreads:
                 "no call is started until one ends"
             )
         deadline = self._state.deadline
-        started: _Started = Future()
+        started = _Started(self._runtime)
+        run = partial(self._run, started, messages, deadline)
         try:
-            threading.Thread(
-                target=copy_context().run,  # with the call's turn
-                args=(self._run, started, messages, deadline),
-                name="model-call",
-                daemon=True,
-            ).start()
+            # In a copy of the context: with the call's turn.
+            self._runtime.start("model-call", partial(copy_context().run, run))
         except RuntimeError as error:  # the machine has no thread to spare
             raise ModelUnavailableError(f"no thread for the call: {error}") from None
-        if not wait([started], max(0.0, deadline - time.monotonic())).done:
+        if not started.ended.wait(max(0.0, deadline - self._runtime.monotonic())):
             self._give_up(started)
-        value, raised, self._state.pause = started.result()
-        if raised is not None:
-            raise raised
-        return value
+        self._state.pause = started.pause
+        if started.raised is not None:
+            raise started.raised
+        return started.value
 
     def _run(self, started: _Started, messages: Any, deadline: float) -> None:
         self._state.deadline = deadline
         self._state.pause = None
-        value, raised = None, None
         try:
-            value = self._call(messages)
+            started.value = self._call(messages)
         except BaseException as error:  # noqa: BLE001 raised again in the thread that waits
-            raised = error
+            started.raised = error
+        started.pause = self._state.pause
         with self._lock:
-            if started.set_running_or_notify_cancel():
-                started.set_result((value, raised, self._state.pause))
-            else:
+            if started.abandoned:
                 self._abandoned -= 1
+            else:
+                started.ended.set()
 
     def _give_up(self, started: _Started) -> None:
         """Raises TransientError, unless it ends just now."""
         with self._lock:
-            if not started.cancel():
+            if started.ended.is_set():
                 return
+            started.abandoned = True
             self._abandoned += 1
             count = self._abandoned
         LOGGER.log(

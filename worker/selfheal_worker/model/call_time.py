@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from selfheal_worker.model.limits import Limits
+from selfheal_worker.runtime import REAL
 
 #: How long a text waits for turns of its model, by default.
 LONGEST_TURN_WAIT = 300.0
@@ -51,21 +51,27 @@ class CallTime:
         wait: float | None = None,
         whole: CallTime | None = None,
         last: bool = True,
+        now: Callable[[], float] = REAL.monotonic,
     ) -> None:
         self.deadline = deadline
-        self.seconds = max(0.0, deadline - time.monotonic())
+        self._now = now
+        self.seconds = max(0.0, self.left())
         self.wait = LONGEST_TURN_WAIT if wait is None else wait
         self._last = last
         self._watched = watched
         self._whole = whole
         watched.due = deadline
 
+    def left(self) -> float:
+        """Seconds until the deadline; 0 or less where it has passed."""
+        return self.deadline - self._now()
+
     def part(self, deadline: float, *, last: bool) -> CallTime:
         """The part of one model, which ends at deadline; with others to be asked after it, unless
         it is the last, it waits for no longer than it may take."""
-        seconds = max(0.0, deadline - time.monotonic())
+        seconds = max(0.0, deadline - self._now())
         wait = self.wait if last else min(self.wait, seconds)
-        made = CallTime(deadline, self._watched, wait=wait, whole=self, last=last)
+        made = CallTime(deadline, self._watched, wait=wait, whole=self, last=last, now=self._now)
         self._watched.due = self.deadline
         return made
 
@@ -76,7 +82,7 @@ class CallTime:
         A pause of the server is waited for no longer than a call may take, and an overloaded server
         only for a moment where another model can answer.
         """
-        begun = time.monotonic()
+        begun = self._now()
         self._watched.due = math.inf
         entered = False
         shorter = limits.lowered and not self._last
@@ -86,19 +92,19 @@ class CallTime:
                 longest_pause=self.seconds,
                 given_up=self._is_given_up,
             ):
-                self._passed(time.monotonic() - begun)
+                self._passed(self._now() - begun)
                 entered = True
                 yield
         finally:
             if not entered:
-                self._passed(time.monotonic() - begun)
+                self._passed(self._now() - begun)
 
     def _is_given_up(self) -> bool:
         return self._watched.given_up
 
     def refused(self, begun: float) -> None:
         """A call that began then was refused as one too many: its time was spent waiting."""
-        self._passed(min(self.wait, time.monotonic() - begun))
+        self._passed(min(self.wait, self._now() - begun))
 
     def _passed(self, seconds: float) -> None:
         part: CallTime | None = self

@@ -18,6 +18,7 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.probe import Probes
 from selfheal_worker.model.provider import Origin
 from selfheal_worker.model.refusals import NO_HISTORY, RefusalHistory
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task.task import Task
 
 
@@ -38,13 +39,14 @@ class Chain:
         observe: Callable[[Call], None] = nothing,
         loaded: Callable[[Origin, float], None] = nothing,
         before: Callable[[float], None] = nothing,
+        runtime: Runtime = REAL,
     ) -> None:
         if not members:
             raise ValueError("a chain needs a model")
         self.task = task
         self.members = tuple(members)
-        self._options = Options(task, clamp, shorten, observe, before)
-        self._probes = Probes(self.members, loaded)
+        self._options = Options(task, clamp, shorten, observe, before, runtime)
+        self._probes = Probes(self.members, loaded, runtime)
 
     @property
     def active(self) -> Origin:
@@ -86,7 +88,12 @@ class Chain:
         message, for a text that is refused.
         """
         errors: list[Exception | None] = []
-        spent = CallTime(deadline, watched or Unwatched(), wait=wait)
+        spent = CallTime(
+            deadline,
+            watched or Unwatched(),
+            wait=wait,
+            now=self._options.runtime.monotonic,
+        )
         self._probes.warm_the_rest()
         for at, member in enumerate(self.members):
             remaining = len(self.members) - 1 - at

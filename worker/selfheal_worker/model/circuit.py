@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 
 from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
 from selfheal_worker.model.breaker import Breaker
-from selfheal_worker.randomness import RANDOM
+from selfheal_worker.runtime import REAL, Runtime
 
 
 class Circuit:
@@ -27,12 +25,15 @@ class Circuit:
         name: str = "",
         breaker: Breaker | None = None,
         changed: Callable[[], None] | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
         self.name = name
         self.breaker = breaker or Breaker()
         #: Held while the breaker is read, changed and written.
-        self.changing = threading.Lock()
+        self.changing = runtime.lock()
         self._changed = changed
+        self._now = runtime.monotonic
+        self._random = runtime.random.random
 
     @property
     def closed(self) -> bool:
@@ -55,10 +56,8 @@ class Circuit:
     def failed(self, why: str, *, away: bool, chance: float | None = None) -> bool:
         """One piece of work failed; whether that opened it. away: as for `breaker.failed`;
         chance: likewise, random by default."""
-        share = RANDOM.random() if chance is None else chance
-        return self.change(
-            partial(breakers.failed, now=time.monotonic(), away=away, chance=share), why
-        )
+        share = self._random() if chance is None else chance
+        return self.change(partial(breakers.failed, now=self._now(), away=away, chance=share), why)
 
     def begin_probe(
         self,
@@ -68,7 +67,7 @@ class Circuit:
         """Mark it as being probed, for at most so many seconds; the probe's number. None if it may
         not begin."""
         with self.changing:
-            now = time.monotonic()
+            now = self._now()
             if may is not None and not may(self.breaker, now):
                 return None
             self.breaker = breakers.probing(self.breaker, now + seconds)
@@ -81,10 +80,10 @@ class Circuit:
         self.change(
             partial(
                 breakers.probed,
-                now=time.monotonic(),
+                now=self._now(),
                 succeeded=succeeded,
                 probe=probe,
-                chance=RANDOM.random(),
+                chance=self._random(),
                 access=access,
             ),
             why,

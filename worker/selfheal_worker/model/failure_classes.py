@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from selfheal_worker.model.errors import (
     TransientError,
 )
 from selfheal_worker.model.rate_limit_bodies import pause_in_body
+from selfheal_worker.runtime import REAL
 
 #: Statuses that say no more than that there are too many calls.
 OVERLOADED = (429, 503, 529)
@@ -158,7 +158,7 @@ def explain_refusal(refusal: Refusal, now: float | None = None) -> ModelError:
     if status in OVERLOADED or codes & _OVERLOAD_CODES:
         pause = refusal.pause
         if pause is None:
-            pause = pause_in_body(refusal.body, time.time() if now is None else now)
+            pause = pause_in_body(refusal.body, REAL.time() if now is None else now)
         return OverloadedError(f"{where} answered {status}", retry_after=pause)
     return _not_found(refusal, codes, words) if status == 404 else _by_status(refusal, codes)
 

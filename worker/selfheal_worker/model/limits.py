@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from selfheal_worker.model import adaptive_limit, turns
 from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
 from selfheal_worker.model.turns import Turn, TurnQueue
-from selfheal_worker.randomness import RANDOM
+from selfheal_worker.runtime import REAL, Runtime
 
 
 def _never() -> bool:
@@ -57,7 +56,8 @@ class Limits:
     """The turns of one model, for many threads.
 
     concurrency: calls at once, which an overloaded server lowers; per_minute: calls that may begin,
-    spread evenly. None is no limit. clock: of all times here; unix: the same for all workers.
+    spread evenly. None is no limit. clock: of all times here; unix: the same for all workers; the
+    runtime's by default.
     """
 
     def __init__(
@@ -65,18 +65,19 @@ class Limits:
         *,
         concurrency: int | None = None,
         per_minute: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        unix: Callable[[], float] = time.time,
-        chance: Callable[[], float] = RANDOM.random,
+        clock: Callable[[], float] | None = None,
+        unix: Callable[[], float] | None = None,
+        chance: Callable[[], float] | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
         self._concurrency = concurrency
         self._interval = 60.0 / per_minute if per_minute else 0.0
-        self._clock = clock
-        self._unix = unix
-        self._chance = chance
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)
-        self._waiting = TurnQueue(self._changed, lock)
+        self._clock = clock or runtime.monotonic
+        self._unix = unix or runtime.time
+        self._chance = chance or runtime.random.random
+        lock = runtime.rlock()
+        self._changed = runtime.condition(lock)
+        self._waiting = TurnQueue(self._changed, partial(runtime.condition, lock))
         #: Calls that have a turn and wait until they may send another request: they come first.
         self._further = 0
         self._adaptive = AdaptiveLimit()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -12,6 +10,7 @@ from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.limits import Limits
 from selfheal_worker.model.provider import Answer, Origin, Provider, RepairRequest
 from selfheal_worker.model.refusals import Refusals
+from selfheal_worker.runtime import REAL, Runtime
 
 
 class Member:
@@ -31,19 +30,21 @@ class Member:
         version: str = "",
         key: str = "",
         longest_text: int | None = None,
+        runtime: Runtime = REAL,
     ) -> None:
         self.longest_text = longest_text
         self.provider = provider
         # Checked once: whether an object is of a protocol takes as much time as a message.
         self.repair_request = provider if isinstance(provider, RepairRequest) else None
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(runtime=runtime)
         self.deadline = deadline
         self.key = key
         self.warm = False
-        self.circuit = Circuit()
-        self.refusals = Refusals()
+        self.circuit = Circuit(runtime=runtime)
+        self.refusals = Refusals(runtime=runtime)
         self._version = version
-        self._waking = threading.Lock()
+        self._waking = runtime.lock()
+        self._now = runtime.monotonic
 
     @property
     def origin(self) -> Origin:
@@ -67,19 +68,19 @@ class Member:
         its limits, for the requests that are sent.
         """
         was_warm = self.warm
-        left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        left = -1.0 if deadline is None else max(0.0, deadline - self._now())
         if not self._waking.acquire(timeout=left):
             raise self.still_loading()
         try:
             if self.warm and not was_warm:
                 return None
             with turn or nullcontext():
-                begun = time.monotonic()
+                begun = self._now()
                 self.provider.warm_up()
             self._check_version(self.provider.version)
             if was_warm:
                 return None
-            seconds = time.monotonic() - begun
+            seconds = self._now() - begun
             self.warm = True
             return seconds
         finally:
@@ -98,6 +99,6 @@ class Member:
 
     def until(self, deadline: float, remaining: int) -> float:
         """When this model must have answered, so that each that remains has a part of the time."""
-        now = time.monotonic()
+        now = self._now()
         share = now + (deadline - now) / (remaining + 1)
         return share if self.deadline is None else min(share, now + self.deadline)

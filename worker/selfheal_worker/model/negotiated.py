@@ -7,8 +7,6 @@ counts in the model's limits.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +39,7 @@ class Negotiated:
         self._where = where
         self._http = http
         self._made = made
-        self._turn = threading.Lock()
+        self._turn = config.runtime.lock()
         self._ours = prompt.messages(config.task, WARM_UP_TEXT)
         self._fixed = config.structured != "auto"
         # In one piece: threads read it while another changes it.
@@ -70,7 +68,7 @@ class Negotiated:
 
     def _next_request(self) -> None:
         call = self._http.call
-        next_request(call.deadline, call.pause)
+        next_request(call.deadline, call.pause, self._config.runtime.monotonic)
 
     def _refused(self, used: Parameters, error: Exception) -> str | None:
         refusal = refusal_of(error)
@@ -81,7 +79,7 @@ class Negotiated:
 
         False where nothing was changed.
         """
-        left = max(0.0, self._http.call.deadline - time.monotonic())
+        left = max(0.0, self._http.call.left())
         if not self._turn.acquire(timeout=left):
             return False
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 from selfheal_worker.logs import say
 from selfheal_worker.model import breaker as breakers
@@ -20,23 +19,27 @@ from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import LONGEST_LOAD, Origin
 from selfheal_worker.model.turns import keep_pause
+from selfheal_worker.runtime import REAL, Queue, Runtime
 
 # How many deadlines the probe of a model that is warm may take, if its server need not load it:
 # warm-up, name look-up and call, and the turns for them.
 _PROBE_DEADLINES = 5
-
-#: How a probe in the background ended: None if the model is there.
-Ended = queue.SimpleQueue[Exception | None]
 
 
 class Probes:
     """The models of a chain and their breakers. For any thread; `_probe_and_report` runs in a
     `model-probe` thread. Only a chain needs the breakers: the worker has one for all models."""
 
-    def __init__(self, members: Sequence[Member], loaded: Callable[[Origin, float], None]) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        loaded: Callable[[Origin, float], None],
+        runtime: Runtime = REAL,
+    ) -> None:
         """loaded: as for `Chain`."""
         self._members = members
         self._loaded = loaded
+        self._runtime = runtime
 
     def wake(self, member: Member, deadline: float, turn: AbstractContextManager[None]) -> None:
         """Warm a model up. Raises `ModelError`; deadline and turn: as for `Member.wake`."""
@@ -98,10 +101,10 @@ class Probes:
         """
         was_warm = member.warm
         try:
-            now = time.monotonic()
+            now = self._runtime.monotonic()
             self.wake(member, now + _probe_seconds(seconds), member.limits.turn(now + seconds))
             if was_warm:
-                _try(member, seconds)
+                _try(member, seconds, self._runtime)
         except BaseException as error:
             _ended(member, probe, error)
             raise
@@ -122,26 +125,26 @@ class Probes:
             return
         patience = _PROBE_DEADLINES * seconds if member.warm else seconds
         try:
-            error = self._probe_in_background(member, seconds, probe).get(timeout=patience)
+            ended = self._probe_in_background(member, seconds, probe)
+            error: Exception | None = ended.get(timeout=patience)
         except queue.Empty:
             raise member.still_loading() from None
         if error is not None:
             raise error
 
-    def _probe_in_background(self, member: Member, seconds: float, probe: int) -> Ended:
-        """Probe a model that is marked as being probed in the background, and tell how it went."""
-        ended: Ended = queue.SimpleQueue()
-        arguments = (member, seconds, probe, ended)
+    def _probe_in_background(self, member: Member, seconds: float, probe: int) -> Queue:
+        """Probe a model that is marked as being probed in the background. The queue gets how that
+        ended: None if the model is there, else the exception."""
+        ended = self._runtime.queue()
+        report = partial(self._probe_and_report, member, seconds, probe, ended)
         try:
-            threading.Thread(
-                target=self._probe_and_report, args=arguments, name="model-probe", daemon=True
-            ).start()
+            self._runtime.start("model-probe", report)
         except RuntimeError as error:  # the machine has no thread to spare
             _ended(member, probe, error)
             ended.put(ModelUnavailableError(f"it could not be probed: {error}"))
         return ended
 
-    def _probe_and_report(self, member: Member, seconds: float, probe: int, ended: Ended) -> None:
+    def _probe_and_report(self, member: Member, seconds: float, probe: int, ended: Queue) -> None:
         try:
             self._probe(member, seconds, probe)
         except Exception as error:  # noqa: BLE001 logged, and tried again when it is due
@@ -153,11 +156,11 @@ class Probes:
             ended.put(None)
 
 
-def _try(member: Member, seconds: float) -> None:
+def _try(member: Member, seconds: float, runtime: Runtime) -> None:
     """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
     try:
-        with member.limits.turn(time.monotonic() + seconds):
-            answer = member.provider.analyse(PROBE_TEXT, time.monotonic() + seconds)
+        with member.limits.turn(runtime.monotonic() + seconds):
+            answer = member.provider.analyse(PROBE_TEXT, runtime.monotonic() + seconds)
             keep_pause(answer.pause)
             member.origin_of(answer)
     except LimitedError as error:

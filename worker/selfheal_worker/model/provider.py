@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from selfheal_worker import api_keys
 from selfheal_worker.model.errors import ModelConfigError, RefusedTextError
 from selfheal_worker.model.token_counts import token_count
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task.task import Task
 
 GROUP = "selfheal.providers"
@@ -58,6 +59,11 @@ def _built_in_task() -> Task:
     return task_file.load()
 
 
+#: Makes an `httpcore.NetworkBackend` from `call_network.Bounds` and options of its sockets; not
+#: typed so here, since most providers need no HTTP client.
+Network = Callable[[Any, Iterable[Any]], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The user's settings of the model, and its task.
@@ -67,7 +73,8 @@ class ModelConfig:
     threads that call `analyse` at the same time. context_tokens (None: not set) and max_text_bytes
     give the size of the context. structured is how the output is constrained: auto,
     schema, tools, json or none. options are specific to the provider; key is the model's name
-    in the list of models, "" for the one that MODEL_PROVIDER and so on describe.
+    in the list of models, "" for the one that MODEL_PROVIDER and so on describe. network makes the
+    connections of HTTP clients, None the machine's own; runtime has the time, threads and locks.
     """
 
     provider: str
@@ -85,6 +92,8 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     task: Task = field(default_factory=_built_in_task)
     key: str = ""
+    network: Network | None = field(default=None, repr=False, compare=False)
+    runtime: Runtime = field(default=REAL, repr=False, compare=False)
 
     def setting(self, field_name: str) -> str:
         """Where the user wrote a field: MODEL_BASE_URL, or models.triage.baseUrl."""

@@ -8,8 +8,6 @@ may be retried does not wait for that: by its second refusal others have been an
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +20,7 @@ from selfheal_worker.model.errors import (
     TransientError,
 )
 from selfheal_worker.model.provider import UnconfirmedRefusalError
+from selfheal_worker.runtime import REAL, Runtime
 
 #: Seconds for which an answer also confirms refusals that name their cause (too long, filtered).
 NAMED_CAUSE = 5.0
@@ -49,9 +48,9 @@ NO_HISTORY = RefusalHistory()
 class Refusals:
     """One model's. All methods may be called by many threads at once; times are monotonic."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._checking = threading.Lock()
+    def __init__(self, clock: Callable[[], float] | None = None, runtime: Runtime = REAL) -> None:
+        self._clock = clock or runtime.monotonic
+        self._checking = runtime.lock()
         #: When the last call began that the model answered, and when the last answer came.
         self._taken_at = float("-inf")
         self._answered_at = float("-inf")

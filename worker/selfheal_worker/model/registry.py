@@ -11,7 +11,8 @@ from selfheal_worker.model.analysis import Call, nothing
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.limits import Limits
 from selfheal_worker.model.member import Member
-from selfheal_worker.model.provider import ModelConfig, Origin
+from selfheal_worker.model.provider import ModelConfig, Network, Origin
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task import prompt
 from selfheal_worker.task.task import Task
 
@@ -23,14 +24,19 @@ def chain(
     observe: Callable[[Call], None] = nothing,
     loaded: Callable[[Origin, float], None] = nothing,
     before: Callable[[float], None] = nothing,
+    network: Network | None = None,
+    runtime: Runtime = REAL,
 ) -> Chain:
-    """The active model and its fallbacks, not yet warm. Raises `model.ModelConfigError`."""
+    """The active model and its fallbacks, not yet warm. Raises `model.ModelConfigError`.
+
+    network: as for `ModelConfig`.
+    """
     names = (settings.model_active, *settings.model_fallback)
     members: list[Member] = []
     problems: list[str] = []
     for name in names:
         try:
-            members.append(member(settings, task, name))
+            members.append(member(settings, task, name, network=network, runtime=runtime))
         except errors.ModelConfigError as error:
             problems.append(str(error))
     if problems:
@@ -43,42 +49,59 @@ def chain(
         observe=observe,
         loaded=loaded,
         before=before,
+        runtime=runtime,
     )
 
 
-def member(settings: Settings, task: Task, name: str) -> Member:
+def member(
+    settings: Settings,
+    task: Task,
+    name: str,
+    *,
+    network: Network | None = None,
+    runtime: Runtime = REAL,
+) -> Member:
     """One model by its name; "" is the one that MODEL_PROVIDER and so on describe.
 
     Raises `model.ModelConfigError`.
     """
-    how = config(settings, task, name)
+    how = replace(config(settings, task, name), network=network, runtime=runtime)
     built = provider.build(how)
     longest = _longest_text(built, how)
     if not name:
         return Member(
             built,
-            limits=_limits(built, settings.model_concurrency, settings.model_requests_per_minute),
+            limits=_limits(
+                how, built, settings.model_concurrency, settings.model_requests_per_minute
+            ),
             longest_text=longest,
+            runtime=runtime,
         )
     named = _find(settings, name)
     return Member(
         built,
-        limits=_limits(built, named.concurrency, named.requests_per_minute),
+        limits=_limits(how, built, named.concurrency, named.requests_per_minute),
         deadline=named.deadline_seconds,
         version=named.version,
         key=name,
         longest_text=longest,
+        runtime=runtime,
     )
 
 
-def _limits(built: provider.Provider, concurrency: int | None, per_minute: float | None) -> Limits:
+def _limits(
+    how: ModelConfig,
+    built: provider.Provider,
+    concurrency: int | None,
+    per_minute: float | None,
+) -> Limits:
     """A model's limits: the user's, and what the provider can do at once (`calls_at_once`).
 
     A call that waited for another inside the provider would wait with its deadline running.
     """
     wanted = (concurrency, getattr(built, "calls_at_once", None))
     known = [one for one in wanted if isinstance(one, int)]
-    return Limits(concurrency=min(known, default=None), per_minute=per_minute)
+    return Limits(concurrency=min(known, default=None), per_minute=per_minute, runtime=how.runtime)
 
 
 def _longest_text(built: provider.Provider, how: ModelConfig) -> int | None:

@@ -6,8 +6,6 @@ parameter was refused, say) has its further requests counted by `next_request`.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +13,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from selfheal_worker.model.errors import TransientError
-
-_LONGEST_WAIT = threading.TIMEOUT_MAX
+from selfheal_worker.runtime import LONGEST_WAIT, REAL, Condition
 
 
 class Counts(Protocol):
@@ -56,17 +53,20 @@ def held(turn: Turn) -> Iterator[None]:
         _HELD.reset(token)
 
 
-def next_request(deadline: float, pause: float | None = None) -> None:
+def next_request(
+    deadline: float, pause: float | None = None, now: Callable[[], float] = REAL.monotonic
+) -> None:
     """Wait until the call may send another request, which counts in the model's limits.
 
-    pause: seconds that the server requested with its answer to the request before, if any. Raises
+    pause: seconds that the server requested with its answer to the request before, if any; now: the
+    deadline's clock. Raises
     `LimitedError` where the limits allow none before the deadline, and `TransientError` where that
     has passed. A call without a turn has no limits but its deadline.
     """
     turn = _HELD.get()
     if turn is not None:
         turn.limits.again(turn, deadline, pause)
-    elif time.monotonic() >= deadline:
+    elif now() >= deadline:
         raise TransientError("no time is left for the call")
 
 
@@ -84,33 +84,33 @@ class TurnQueue:
     the others waits for its own place to become the first.
     """
 
-    def __init__(self, changed: threading.Condition, lock: threading.RLock) -> None:
-        """changed: is of that lock."""
+    def __init__(self, changed: Condition, place: Callable[[], Condition]) -> None:
+        """place: another condition of the same lock."""
         self._changed = changed
-        self._lock = lock
-        self._places: deque[threading.Condition] = deque()
+        self._place = place
+        self._places: deque[Condition] = deque()
 
     def __len__(self) -> int:
         """How many wait."""
         return len(self._places)
 
-    def join(self) -> threading.Condition:
+    def join(self) -> Condition:
         """A place at the end."""
-        place = threading.Condition(self._lock)
+        place = self._place()
         self._places.append(place)
         return place
 
-    def first(self, place: threading.Condition) -> bool:
+    def first(self, place: Condition) -> bool:
         """Whether nobody came before."""
         return self._places[0] is place
 
-    def wait(self, place: threading.Condition, until: float, deadline: float, now: float) -> None:
+    def wait(self, place: Condition, until: float, deadline: float, now: float) -> None:
         """Wait until something changed for this place; the first also wakes at `until`."""
         first = self.first(place)
         end = min(until, deadline) if first else deadline
         (self._changed if first else place).wait(waitable(end - now))
 
-    def leave(self, place: threading.Condition) -> None:
+    def leave(self, place: Condition) -> None:
         """Give up a place; the next one looks whether there is a turn."""
         was_first = self.first(place)
         self._places.remove(place)
@@ -130,4 +130,4 @@ class TurnQueue:
 
 def waitable(seconds: float) -> float:
     """As a lock takes it: it refuses infinity."""
-    return min(max(0.0, seconds), _LONGEST_WAIT)
+    return min(max(0.0, seconds), LONGEST_WAIT)

@@ -10,10 +10,8 @@ import logging
 import re
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -41,7 +39,10 @@ from selfheal_worker.model.provider import (
 from selfheal_worker.model.rate_limit_headers import pause_asked
 from selfheal_worker.model.token_counts import without_bad_counts
 from selfheal_worker.model.turns import keep_pause
+from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task import prompt
+
+T = TypeVar("T")
 
 WARM_UP_TEXT = "Thank you, this works very well."
 # A time-out of 0 would be none at all.
@@ -73,16 +74,39 @@ class Model(Protocol):
         """The model's message in answer to a conversation."""
 
 
-class Call(threading.local):
-    """State of the thread's current call: its deadline, and the pause that the server requested."""
+class _OfThread(Generic[T]):
+    """An attribute of `Call` that each thread has for itself."""
 
-    deadline: float = 0.0
-    pause: float | None = None
-    received: int = 0
+    def __init__(self, default: T) -> None:
+        self._default = default
+        self._name = ""
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, call: Call, _: type) -> T:
+        value: T = getattr(call.of_thread, self._name, self._default)
+        return value
+
+    def __set__(self, call: Call, value: T) -> None:
+        setattr(call.of_thread, self._name, value)
+
+
+class Call:
+    """State of the thread's current call: its deadline, the pause that the server requested, and
+    the bytes that came. Each thread has its own."""
+
+    deadline = _OfThread(0.0)
+    pause: _OfThread[float | None] = _OfThread(None)
+    received = _OfThread(0)
+
+    def __init__(self, runtime: Runtime = REAL) -> None:
+        self.of_thread = runtime.local()
+        self._now = runtime.monotonic
 
     def left(self) -> float:
         """Seconds until the deadline; 0 or less where it has passed."""
-        return self.deadline - time.monotonic()
+        return self.deadline - self._now()
 
     def took(self, size: int) -> None:
         """Count what came. Raises TransientError where a server sends without end."""
@@ -95,7 +119,8 @@ class Http:
     """Settings for an httpx client whose time-outs end with the call's deadline."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.call = Call()
+        self.call = Call(config.runtime)
+        self._unix = config.runtime.time
         self._where = config.setting("base_url")
         self.closed = False
         self.closers: list[Callable[[], None]] = []
@@ -112,7 +137,7 @@ class Http:
             "follow_redirects": False,
             "event_hooks": {"request": [self._asked], "response": [self._answered]},
         }
-        self._backend = CallBackend(self.call, _WATCHED)
+        self._backend = (config.network or CallBackend)(self.call, _WATCHED)
 
     def bind(self, client: httpx.Client) -> None:
         """Have a client's connections end with the calls, and all of them with the worker."""
@@ -128,7 +153,7 @@ class Http:
         self.call.received = 0
 
     def _answered(self, response: httpx.Response) -> None:
-        self.call.pause = _pause(response)
+        self.call.pause = _pause(response, self._unix())
         if response.has_redirect_location:
             raise redirected(response.status_code, self._where, response.headers["location"])
         whole = _is_json(response)
@@ -154,6 +179,7 @@ class Chat:
         self._where = without_userinfo(where)
         self._before = prompt.before(config.task)
         self._http = http
+        self._runtime = config.runtime
         self._loaded = False
         self._quoted = ""
         #: What the server reads at once, in tokens; None where that is not known.
@@ -176,7 +202,7 @@ class Chat:
         if not loaded:
             seconds = max(seconds, LONGEST_LOAD)
         asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
-        answer = self._ask(asked, time.monotonic() + seconds, ours=True)
+        answer = self._ask(asked, self._runtime.monotonic() + seconds, ours=True)
         keep_pause(answer.pause)
         self._loaded = True
         self._quoted = ""
@@ -198,7 +224,7 @@ class Chat:
     def _ask(
         self, messages: Sequence[prompt.Message], deadline: float, *, ours: bool = False
     ) -> Answer:
-        if time.monotonic() >= deadline:
+        if self._runtime.monotonic() >= deadline:
             raise TransientError("no time is left for the call")
         self._http.call.deadline = deadline
         self._http.call.pause = None
@@ -255,7 +281,7 @@ class Chat:
             )
 
     def _failure(self, error: Exception) -> ModelError:
-        return explain(error, self._where, self.model, self._http.call.pause)
+        return explain(error, self._where, self.model, self._http.call.pause, self._runtime.time())
 
 
 def tokens_to_request(config: ModelConfig) -> int:
@@ -268,8 +294,16 @@ def tokens_to_request(config: ModelConfig) -> int:
     return min(wanted, config.context_tokens or context.DEFAULT_TOKENS)
 
 
-def explain(error: Exception, where: str, model: str, pause: float | None = None) -> ModelError:
+def explain(
+    error: Exception,
+    where: str,
+    model: str,
+    pause: float | None = None,
+    now: float | None = None,
+) -> ModelError:
     """What an exception of a client library means. Never quotes what may contain the text.
+
+    now: Unix seconds, by default the machine's.
 
     The libraries have no common base; they agree on `status_code`, on `response`, and on raising
     from httpx's errors.
@@ -281,8 +315,9 @@ def explain(error: Exception, where: str, model: str, pause: float | None = None
         return _unanswered(error, causes, where)
     status, body = refusal
     headers = next((h for one in causes if (h := _headers(one)) is not None), {})
-    asked = pause if pause is not None else retry_after(headers, status)
-    return explain_refusal(Refusal(status, where, model, asked, body))
+    now = REAL.time() if now is None else now
+    asked = pause if pause is not None else retry_after(headers, status, now)
+    return explain_refusal(Refusal(status, where, model, asked, body), now)
 
 
 def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -> ModelError:
@@ -372,12 +407,12 @@ def _broken(error: Exception, kinds: set[str], where: str) -> ModelError:
     return TransientError(f"the call failed: {type(error).__name__}")
 
 
-def _pause(response: httpx.Response) -> float | None:
+def _pause(response: httpx.Response, now: float) -> float | None:
     """The pause that an answer requests: an error by Retry-After, any answer by its quota."""
     if response.is_error or any("ratelimit" in name.replace("-", "") for name in response.headers):
         overloaded = response.status_code in OVERLOADED
         refused = response.is_error
-        return pause_asked(response.headers, time.time(), refused=refused, overloaded=overloaded)
+        return pause_asked(response.headers, now, refused=refused, overloaded=overloaded)
     return None
 
 
@@ -406,9 +441,9 @@ def _kinds(error: BaseException) -> list[str]:
     return [kind.__name__ for kind in type(error).__mro__]
 
 
-def retry_after(headers: Mapping[str, str], status: int) -> float | None:
+def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
     """Seconds that the headers of a refusal request."""
-    return pause_asked(headers, time.time(), refused=True, overloaded=status in OVERLOADED)
+    return pause_asked(headers, now, refused=True, overloaded=status in OVERLOADED)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

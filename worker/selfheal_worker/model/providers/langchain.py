@@ -53,7 +53,7 @@ def build(config: ModelConfig) -> Chat:
     chat: Any = negotiated
     if not asked.bounded:
         most = 2 * config.concurrency
-        chat = CallThreads(negotiated.invoke, http.call, most, config.name)
+        chat = CallThreads(negotiated.invoke, http.call, most, config.name, config.runtime)
     made = Chat("langchain", config.name, config, chat, server, http)
     made.context_tokens = asked.context_tokens
     return made

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
 from collections.abc import Sequence
 from hashlib import sha256
@@ -41,7 +39,7 @@ class LlamaCpp:
     def __init__(self, config: ModelConfig, file: Path) -> None:
         self._config = config
         self._file = file
-        self._turn = threading.Lock()
+        self._turn = config.runtime.lock()
         self._http = Http(config)
         self._chat: Any = None
 
@@ -81,8 +79,7 @@ class LlamaCpp:
 
     def invoke(self, messages: Any, /) -> Any:
         """The whole message."""
-        deadline = self._http.call.deadline
-        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._turn.acquire(timeout=max(0.0, self._http.call.left())):
             raise TransientError("the model was busy until the deadline")
         try:
             self.check_time()
@@ -119,7 +116,7 @@ class LlamaCpp:
         """Raise `TransientError` where the call's time is over; called before each step."""
         if self._http.closed:
             raise TransientError("the worker is stopping")
-        if time.monotonic() >= self._http.call.deadline:
+        if self._http.call.left() <= 0:
             raise TransientError("the model did not answer before the deadline")
 
     @property

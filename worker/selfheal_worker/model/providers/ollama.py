@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -63,7 +61,7 @@ class Ollama(Chat):
         )
         self._client: httpx.Client = chat._client._client
         http.bind(self._client)
-        self._checking = threading.Lock()
+        self._checking = config.runtime.lock()
         self._checked = 0.0
         # In one piece: a time-out between the pieces of a stream would not bound the whole.
         shapes: dict[str, dict[str, Any]] = {
@@ -85,7 +83,7 @@ class Ollama(Chat):
     def warm_up(self) -> None:
         """Find the model's digest, and have the server load the model."""
         self.version = self._digest(_FIRST_LOOK)
-        self._checked = time.monotonic()
+        self._checked = self._runtime.monotonic()
         super().warm_up()
 
     def _ask(
@@ -99,7 +97,7 @@ class Ollama(Chat):
 
         If the server does not answer, the previous version stays.
         """
-        now = time.monotonic()
+        now = self._runtime.monotonic()
         left = min(_LATER_LOOK, (deadline - now) / 4)
         if not self.version or now - self._checked < FRESH or left <= 0:
             return
@@ -108,14 +106,14 @@ class Ollama(Chat):
         try:
             with contextlib.suppress(ModelError):
                 self.version = self._digest(left)
-            self._checked = time.monotonic()
+            self._checked = self._runtime.monotonic()
         finally:
             self._checking.release()
 
     def _digest(self, seconds: float) -> str:
         """The first characters of the model's digest, as `ollama list` shows them."""
         call = self._http.call
-        until, call.deadline = call.deadline, time.monotonic() + seconds
+        until, call.deadline = call.deadline, self._runtime.monotonic() + seconds
         try:
             # With the client's headers: they have the key, or the user and password of the URL.
             reply = self._client.get(f"{self._where}/api/tags")
@@ -126,7 +124,7 @@ class Ollama(Chat):
         except httpx.HTTPStatusError:
             raise TransientError(f"{self._where} answered {reply.status_code}") from None
         except httpx.HTTPError as error:
-            raise _no_answer(error, self._where) from None
+            raise _no_answer(error, self._where, self._runtime.time()) from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ModelUnavailableError(
                 f"{self._where} does not answer like an Ollama server"
@@ -152,12 +150,12 @@ def _digest_of(listed: Mapping[str, Any]) -> str:
     return listed["digest"][:12]
 
 
-def _no_answer(error: httpx.HTTPError, where: str) -> ModelUnavailableError:
+def _no_answer(error: httpx.HTTPError, where: str, now: float) -> ModelUnavailableError:
     """What it means that a probe of the server was not answered."""
     strange = isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError)
     if strange and "disconnected" not in str(error):  # a server that stops just goes
         return ModelUnavailableError(f"{where} does not answer like an Ollama server")
-    failure = explain(error, where, "")
+    failure = explain(error, where, "", now=now)
     if isinstance(failure, ModelUnavailableError):
         return failure
     return ModelUnavailableError(f"no answer from {where}")
