@@ -19,7 +19,7 @@ from selfheal_remediator.kube.transport import Transport
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, node, running, until
+from tests.pure.remediator.running import NODES, node, running, until, until_later
 
 CORDON = Config.model_validate(
     {
@@ -28,6 +28,7 @@ CORDON = Config.model_validate(
         "policies": {"enabled": False},
     }
 )
+pytestmark = pytest.mark.usefixtures("quick_restarts")
 ERRORS = [RuntimeError("a pool of its own"), OSError("token file"), LookupError(), ValueError("{")]
 
 
@@ -61,9 +62,9 @@ def test_a_cordon_whose_request_raises_is_tried_again(
 
     again = threading.Event()
     monkeypatch.setattr(Transport, "send", once)
-    with running(api, CORDON):
+    with running(api, CORDON) as remediator:
         api.put(f"{NODES}/bad", node("bad", "True"))
-        until("it is cordoned", lambda: _cordoned(api))
+        until_later(remediator, "it is cordoned", lambda: _cordoned(api))
     assert raised.is_set()
 
 
