@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FRAME_MAX = 131_072
 _OVERHEAD = 8
-#: Seconds between two looks for messages that were not acked in time.
-_TIMEOUT_LOOK = 60.0
+#: Seconds between two checks of messages that were not acked in time.
+_TIMEOUT_CHECK = 60.0
 _CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -66,7 +66,7 @@ class Unacked:
 @dataclass(eq=False)
 class Channel:
     """confirms: the tag of the next publish, 0 without confirm mode; outcomes: of publishes that
-    the client has not been told, by tag."""
+    the client has not heard of, by tag."""
 
     number: int
     prefetch: int = 0
@@ -177,7 +177,7 @@ class Session:
         self._heartbeat = method.heartbeat
         if self._heartbeat:
             self._beat()
-        self.broker.simulation.after(_TIMEOUT_LOOK, self._look_for_timeouts)
+        self.broker.simulation.after(_TIMEOUT_CHECK, self._check_timeouts)
 
     def on_connection_open(self, _: int, __: Any) -> None:
         """The client may open channels."""
@@ -256,7 +256,7 @@ class Session:
         for one in unacked.values():
             self.broker.take_back(one.queue, one.message, self.client)
 
-    def _look_for_timeouts(self) -> None:
+    def _check_timeouts(self) -> None:
         if self._over:
             return
         now, longest = self.broker.simulation.now, self.broker.consumer_timeout
@@ -267,12 +267,12 @@ class Session:
                     f"out. Timeout value used: {longest * 1000:.0f} ms"
                 )
                 self.close_channel(number, 406, text)
-        self.broker.simulation.after(_TIMEOUT_LOOK, self._look_for_timeouts)
+        self.broker.simulation.after(_TIMEOUT_CHECK, self._check_timeouts)
 
     # -- queues
 
     def on_queue_declare(self, number: int, method: Any) -> None:
-        """Declare a queue, or look whether it is there."""
+        """Declare a queue, or check that it is there."""
         name, found = method.queue, self.broker.queues.get(method.queue)
         if method.passive and found is None:
             text = f"NOT_FOUND - no queue '{name}' in vhost '/'"
@@ -328,12 +328,13 @@ class Session:
     def on_basic_cancelok(self, _: int, __: Any) -> None:
         """The client has seen that its consumer is gone."""
 
-    def cancel_consumers(self) -> None:
-        """The broker cancels them."""
+    def cancel_consumers(self, queue: str | None = None) -> None:
+        """The broker cancels them, all or those of a queue."""
         for channel in self.channels.values():
-            for tag in [*channel.consumers]:
-                del channel.consumers[tag]
-                self._send(channel.number, spec.Basic.Cancel(tag))
+            for tag, consumer in [*channel.consumers.items()]:
+                if queue in (None, consumer.queue):
+                    del channel.consumers[tag]
+                    self._send(channel.number, spec.Basic.Cancel(tag))
 
     def on_basic_get(self, number: int, method: Any) -> None:
         """Fetch one message."""
@@ -369,13 +370,13 @@ class Session:
             self.broker.serve(one.queue)
 
     def on_basic_nack(self, number: int, method: Any) -> None:
-        """Messages are given back."""
+        """Messages are requeued."""
         assert method.requeue, "nothing is to be dead-lettered by a nack"
         for one in self._settled(number, method, method.multiple):
             self.broker.take_back(one.queue, one.message, self.client)
 
     def on_basic_reject(self, number: int, method: Any) -> None:
-        """A message is given back."""
+        """A message is requeued."""
         assert method.requeue, "nothing is to be dead-lettered by a reject"
         for one in self._settled(number, method, multiple=False):
             self.broker.take_back(one.queue, one.message, self.client)
