@@ -419,3 +419,43 @@ def test_the_same_seed_gives_the_same_run() -> None:
         return changes
 
     assert story() == story()
+
+
+# -- containers -------------------------------------------------------------------------
+
+
+def _container(world: World, name: str) -> Json:
+    (found,) = world.there(name)["status"]["containerStatuses"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_container_that_crashes_is_started_again_ever_later() -> None:
+    world = World()
+    world.cluster.kubelets.behaviour = lambda _: Behaviour(ready=0.5, crash=2.0, exit_code=3)
+    world.cluster.add(objects.pod("default", "a"))
+    world.time.run(2.5)
+    assert (_container(world, "a")["ready"], _container(world, "a")["restartCount"]) == (True, 0)
+    counts = []
+    for _ in range(4):
+        world.time.run(60.0)
+        counts.append(_container(world, "a")["restartCount"])
+    # Starts at 1, 3, 15 (10 s later), 37 (20), 79 (40), 161 (80) seconds; each lives for two.
+    assert counts == [4, 5, 6, 6]
+    container = _container(world, "a")
+    assert container["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    assert container["lastState"]["terminated"]["exitCode"] == 3
+    assert not is_ready(world.there("a"))
+    world.cluster.kubelets.behaviour = lambda _: Behaviour(ready=0.5)
+    world.time.run(800.0)
+    assert is_ready(world.there("a"))
+
+
+def test_a_container_that_cannot_start_waits_with_its_reason() -> None:
+    world = World()
+    world.cluster.kubelets.behaviour = lambda _: Behaviour(waiting="ImagePullBackOff")
+    world.cluster.add(objects.pod("default", "a"))
+    world.time.run(60.0)
+    assert _container(world, "a")["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    assert world.there("a")["status"]["phase"] == "Pending"
+    assert put_out(world, "a") == 201

@@ -12,6 +12,7 @@ from tests.simulation.cluster import objects
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.kubelets import Behaviour
 from tests.simulation.cluster.messages import Request, Response, clone
+from tests.simulation.cluster.store import Change
 from tests.simulation.cluster.timeline import Timeline
 from tests.simulation.cluster.watches import WatchStream
 
@@ -174,6 +175,24 @@ def test_a_watch_reports_what_begins_and_ceases_to_match() -> None:
     (kind, last) = events(stream)[-1]
     assert kind == "DELETED"
     assert last["metadata"]["resourceVersion"] == str(world.store.version)
+
+
+def test_a_subscriber_that_writes_does_not_reorder_what_others_see() -> None:
+    world = World()
+    seen: list[int] = []
+
+    def annotate(raw: Json) -> None:
+        raw["metadata"]["annotations"] = {"seen": "true"}
+
+    def write(change: Change) -> None:
+        if change.key[0] == "nodes":
+            world.store.change(change.key, annotate)
+
+    world.store.subscribe(write)
+    world.store.subscribe(lambda change: seen.append(change.version))
+    _flip(world, "n0", 5)
+    assert len(seen) > 5
+    assert seen == sorted(seen)
 
 
 def test_bookmarks_come_each_minute_and_before_the_end_and_then_it_ends() -> None:
@@ -593,3 +612,65 @@ def test_a_pod_is_found_by_its_address() -> None:
     found = world.cluster.pod_at(pod["status"]["podIP"])
     assert found is not None
     assert found["metadata"]["name"] == "a"
+
+
+# -- custom resources -------------------------------------------------------------------
+
+
+def test_a_policy_is_stored_with_its_defaults_and_without_what_is_unknown() -> None:
+    world = World()
+    policy = objects.healing_policy("default", "p", {"app": "a"}, {"notReadyFor": "5m"}, extra=1)
+    stored = world.send("POST", POLICIES, policy).json()["spec"]
+    assert "extra" not in stored
+    assert (stored["healthThreshold"], stored["failureThreshold"], stored["paused"]) == (
+        1,
+        3,
+        False,
+    )
+    assert stored["restart"]["maxPerHour"] == 6
+    patch = {"status": {"state": "Idle", "unknown": 1}}
+    after = world.send("PATCH", f"{POLICIES}/p/status", patch, MERGE).json()
+    assert after["status"] == {"state": "Idle"}
+
+
+@pytest.mark.parametrize(
+    ("status", "field"),
+    [
+        ({"state": "Lost"}, "status.state"),
+        ({"message": "x" * 1025}, "status.message"),
+        ({"restarts": "3"}, "status.restarts"),
+        ({"replicas": 2**31}, "status.replicas"),
+        ({"lastHealTime": "yesterday"}, "status.lastHealTime"),
+        ({"owners": [{"kind": "Deployment"}]}, "status.owners[0].uid"),
+        ({"owners": [{"uid": "a"}, {"uid": "a"}]}, "status.owners"),
+        ({"pods": [{"name": str(n), "cause": "x"} for n in range(11)]}, "status.pods"),
+        ({"conditions": [{"type": "A"}]}, "status.conditions[0].status"),
+    ],
+)
+def test_a_status_that_breaks_its_schema_is_refused(status: Json, field: str) -> None:
+    world = World()
+    policy = objects.healing_policy("default", "p", {"app": "a"}, {"notReadyFor": "5m"})
+    world.send("POST", POLICIES, policy)
+    answer = world.send("PATCH", f"{POLICIES}/p/status", {"status": status}, MERGE)
+    assert answer.status == 422
+    assert answer.json()["details"]["causes"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unhealthyWhen": None},
+        {"failureThreshold": 0},
+        {"failureThreshold": True},
+        {"healthThreshold": 0.5},
+        {"unhealthyWhen": {"waitingReasons": ["A", "A"]}},
+        {"progress": {}},
+    ],
+)
+def test_a_policy_that_breaks_its_schema_is_refused(change: Json) -> None:
+    world = World()
+    policy = objects.healing_policy("default", "p", {"app": "a"}, {"notReadyFor": "5m"})
+    policy["spec"] |= change
+    answer = world.send("POST", POLICIES, policy)
+    assert (answer.status, answer.json()["reason"]) == (422, "Invalid")
+    assert world.store.all("healingpolicies") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.simulation.cluster.faulty_server import FaultyServer, evictions, of, 
 from tests.simulation.cluster.kubelets import Behaviour
 from tests.simulation.cluster.messages import Json, Request, Response, unix
 from tests.simulation.cluster.people import Person
+from tests.simulation.cluster.server_faults import draw
 from tests.simulation.cluster.watches import WatchStream
 from tests.simulation.test_cluster_controllers import image_of, names, nodes_of, pods
 from tests.simulation.test_cluster_model import NODES, PODS, World, events
@@ -447,3 +449,30 @@ def test_pods_that_hang_are_let_go_of_by_people() -> None:
 def test_evictions_are_what_they_are() -> None:
     assert evictions(Request.to("POST", f"{PODS}/a/eviction"))
     assert not evictions(Request.to("POST", "/api/v1/namespaces/default/events"))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_after_any_fault_the_server_answers_again(seed: int) -> None:
+    world = FaultyWorld()
+    fault = draw(Random(seed))
+    fault.begin(world.faulty)
+    stream = world.faulty.handle(
+        Request.to("GET", f"{NODES}?watch=true&resourceVersion={world.store.version}")
+    )
+    world.cordon()
+    world.time.run(fault.seconds + 1.0)
+    assert world.ask("GET", NODES).status == 200
+    assert world.cordon().status == 200
+    assert world.cluster.node("n0")["spec"]["unschedulable"] is True
+    url = f"{NODES}?watch=true&resourceVersion={world.store.version}"
+    assert isinstance(stream, Response | WatchStream)
+    again = world.faulty.handle(Request.to("GET", url))
+    assert isinstance(again, WatchStream)
+    Person(world.cluster).uncordon("n0")
+    assert len(events(again)) == 1
+
+
+def test_a_seed_draws_the_same_fault() -> None:
+    texts = [draw(Random(seed)).text for seed in range(50)]
+    assert texts == [draw(Random(seed)).text for seed in range(50)]
+    assert len(set(texts)) > 25

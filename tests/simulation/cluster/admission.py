@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.cluster import statuses
+from tests.simulation.cluster import statuses, structural_schema
 from tests.simulation.cluster.messages import Json, clone, stamp
 from tests.simulation.cluster.resources import RESOURCES, Place, Resource
 from tests.simulation.cluster.store import Store
@@ -87,20 +87,13 @@ def _lease(raw: Json, resource: Resource) -> None:
         raise statuses.invalid(resource, name, "spec.leaseTransitions", why)
 
 
-#: The defaults of the CustomResourceDefinition (chart/crds/healingpolicy.yaml).
-POLICY_DEFAULTS: Json = {"healthThreshold": 1, "failureThreshold": 3}
-
-
 def _healing_policy(raw: Json, resource: Resource) -> None:
-    spec = raw.get("spec")
-    if not isinstance(spec, dict):
-        raise statuses.invalid(resource, raw["metadata"]["name"], "spec", "Required value")
-    for key, value in POLICY_DEFAULTS.items():
-        spec.setdefault(key, value)
-    for key in ("selector", "unhealthyWhen"):
-        if not isinstance(spec.get(key), dict):
-            name = raw["metadata"]["name"]
-            raise statuses.invalid(resource, name, f"spec.{key}", "Required value")
+    schema = structural_schema.schema_of("healingpolicy.yaml")
+    done = structural_schema.completed(schema, raw)
+    raw.clear()
+    raw.update(done)
+    for field, why in structural_schema.problems(schema, raw):
+        raise statuses.invalid(resource, raw["metadata"]["name"], field, why)
 
 
 def namespace(name: str, now: float) -> Json:

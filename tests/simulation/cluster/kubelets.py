@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.simulation.cluster import conditions
-from tests.simulation.cluster.messages import Json, Simulation, stamp, unix
+from tests.simulation.cluster import conditions, container_states
+from tests.simulation.cluster.messages import Json, Simulation, unix
 from tests.simulation.cluster.objects import node as node_object
 from tests.simulation.cluster.resources import Key
 from tests.simulation.cluster.store import Change, Store, Stored
@@ -29,6 +29,9 @@ _HEALTHY = (
 class Behaviour:
     """How a pod behaves. Seconds from bound to running, from running to ready (None = never),
     from deletion to gone (None = it hangs in Terminating), from running to its end (None = never).
+
+    waiting: the reason for which its containers never start. crash: seconds after each start until
+    they end with exit_code and are started again.
     """
 
     start: float = 1.0
@@ -36,6 +39,8 @@ class Behaviour:
     stop: float | None = 1.0
     run: float | None = None
     exit_code: int = 0
+    waiting: str = ""
+    crash: float | None = None
 
 
 class Kubelet:
@@ -112,14 +117,10 @@ class Kubelet:
 
     def _restarted(self, raw: Json) -> None:
         if raw["spec"]["restartPolicy"] == "Never":
-            _terminated(raw, 137, "Error", self._now)
+            container_states.finish(raw, self._now, 137)
             return
-        conditions.put(raw, "Ready", "False", self._now, reason="ContainersNotReady")
-        for item in raw["status"].get("containerStatuses") or ():
-            item |= {"ready": False, "restartCount": item["restartCount"] + 1}
-            item["state"] = {"running": {"startedAt": stamp(self._now)}}
-            ended = {"exitCode": 137, "reason": "Error", "finishedAt": stamp(self._now)}
-            item["lastState"] = {"terminated": ended}
+        container_states.fail(raw, self._now, 137)
+        container_states.run(raw, self._now)
 
     # -- its pods -----------------------------------------------------------------------
 
@@ -143,15 +144,42 @@ class Kubelet:
 
     def _start(self, pod: Stored) -> None:
         behaviour = self._all.behaviour(pod)
+        if not pod["status"].get("startTime"):
+            self._pods += 1
+            self._all.edit(pod, self._begin)
         running = pod["status"].get("phase") == "Running"
         wait = 0.0 if running else behaviour.start
+        if behaviour.waiting:
+            reason = behaviour.waiting
+            self._later(pod, wait, lambda raw: container_states.wait(raw, self._now, reason))
+            return
         if not running:
-            self._later(pod, wait, self._run)
+            self._later(pod, wait, lambda raw: container_states.run(raw, self._now))
+        self._started(pod, behaviour, wait)
+
+    def _begin(self, raw: Json) -> None:
+        host = f"192.168.{self._number // 250}.{self._number % 250 + 1}"
+        place = f"{self._number // 250}.{self._number % 250}"
+        container_states.begin(raw, self._now, host, f"10.{place}.{self._pods % 250 + 1}")
+
+    def _started(self, pod: Stored, behaviour: Behaviour, wait: float) -> None:
+        """Its containers start after so long: what comes then."""
+        code = behaviour.exit_code
         if behaviour.ready is not None:
             self._later(pod, wait + behaviour.ready, lambda raw: self.make_ready(raw))
         if behaviour.run is not None:
-            code = behaviour.exit_code
-            self._later(pod, wait + behaviour.run, lambda raw: self._end(raw, code))
+            end = wait + behaviour.run
+            self._later(pod, end, lambda raw: container_states.finish(raw, self._now, code))
+        if behaviour.crash is not None:
+            self._later(pod, wait + behaviour.crash, lambda raw: self._crash(raw, pod, code or 1))
+
+    def _crash(self, raw: Json, pod: Stored, code: int) -> None:
+        """The containers end; they start again after a while that grows."""
+        restarts = max((i["restartCount"] for i in raw["status"]["containerStatuses"]), default=0)
+        container_states.fail(raw, self._now, code)
+        wait = container_states.backoff(restarts)
+        self._later(pod, wait, lambda again: container_states.run(again, self._now))
+        self._started(pod, self._all.behaviour(raw), wait)
 
     def _later(self, pod: Stored, seconds: float, edit: Callable[[Json], None]) -> None:
         life, uid = self._life, pod["metadata"]["uid"]
@@ -162,40 +190,9 @@ class Kubelet:
 
         self._all.simulation.after(seconds, do)
 
-    def _run(self, raw: Json) -> None:
-        now, status = self._now, raw["status"]
-        self._pods += 1
-        status["phase"] = "Running"
-        status["startTime"] = stamp(now)
-        status["hostIP"] = f"192.168.{self._number // 250}.{self._number % 250 + 1}"
-        status["podIP"] = f"10.{self._number // 250}.{self._number % 250}.{self._pods % 250 + 1}"
-        conditions.put(raw, "Initialized", "True", now)
-        conditions.put(raw, "ContainersReady", "False", now, reason="ContainersNotReady")
-        conditions.put(raw, "Ready", "False", now, reason="ContainersNotReady")
-        status["containerStatuses"] = [
-            {
-                "name": container["name"],
-                "image": container.get("image", ""),
-                "ready": False,
-                "started": True,
-                "restartCount": 0,
-                "state": {"running": {"startedAt": stamp(now)}},
-                "lastState": {},
-            }
-            for container in raw["spec"]["containers"]
-        ]
-
-    def make_ready(self, raw: Json, status: str = "True") -> None:
+    def make_ready(self, raw: Json, *, is_ready: bool = True) -> None:
         """The readiness probe succeeds, or fails."""
-        reason = "" if status == "True" else "ContainersNotReady"
-        for kind in ("ContainersReady", "Ready"):
-            conditions.put(raw, kind, status, self._now, reason=reason)
-        for item in raw["status"].get("containerStatuses") or ():
-            item["ready"] = status == "True"
-
-    def _end(self, raw: Json, code: int) -> None:
-        reason = "Completed" if code == 0 else "Error"
-        _terminated(raw, code, reason, self._now)
+        container_states.ready(raw, self._now, is_ready=is_ready)
 
     def _stop(self, pod: Stored) -> None:
         """Stop its containers, within its grace; then the object goes."""
@@ -255,7 +252,7 @@ class Kubelets:
             return
         kubelet = self.of.get(str(pod["spec"].get("nodeName") or ""))
         if kubelet is not None and kubelet.alive:
-            self.edit(pod, lambda raw: kubelet.make_ready(raw, "True" if ready else "False"))
+            self.edit(pod, lambda raw: kubelet.make_ready(raw, is_ready=ready))
 
     def release(self, namespace: str, name: str) -> None:
         """A pod that hangs in Terminating ends after all."""
@@ -297,11 +294,3 @@ class Kubelets:
             if self.of[name].alive:
                 self.of[name].report()
                 self.of[name].resync()
-
-
-def _terminated(raw: Json, code: int, reason: str, now: float) -> None:
-    raw["status"]["phase"] = "Succeeded" if code == 0 else "Failed"
-    conditions.put(raw, "Ready", "False", now, reason="PodCompleted")
-    for item in raw["status"].get("containerStatuses") or ():
-        ended = {"exitCode": code, "reason": reason, "finishedAt": stamp(now)}
-        item |= {"ready": False, "started": False, "state": {"terminated": ended}}

@@ -8,6 +8,7 @@ place: readers may keep them.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,7 @@ class Store(View):
         self.compacted = FIRST_VERSION
         self.restores = 0
         self._history: list[Change] = []
+        self._unsent: deque[Change] = deque()
         self._subscribers: list[Callable[[Change], None]] = []
         self._on_restore: list[Callable[[], None]] = []
         self._uids = 0
@@ -275,8 +277,13 @@ class Store(View):
         self._history.append(change)
         if len(self._history) > 2 * HISTORY:
             self.compact(self._history[-HISTORY].version)
-        for tell in tuple(self._subscribers):
-            tell(change)
+        self._unsent.append(change)
+        if len(self._unsent) > 1:
+            return  # by a subscriber, of another change: all see both in their order
+        while self._unsent:
+            for tell in tuple(self._subscribers):
+                tell(self._unsent[0])
+            self._unsent.popleft()
 
     # -- etcd ---------------------------------------------------------------------------
 

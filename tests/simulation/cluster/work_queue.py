@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 from tests.simulation.cluster.messages import Simulation
 
 K = TypeVar("K")
+#: Seconds: a wait that rounds to nothing would come again and again without time passing.
+SHORTEST = 0.001
 
 
 class WorkQueue(Generic[K]):
@@ -30,6 +32,7 @@ class WorkQueue(Generic[K]):
     def add(self, key: K, after: float | None = None) -> None:
         """Have the key handled soon, or after so many seconds; the earlier call counts."""
         wait = self._simulation.random.uniform(*self._delay) if after is None else after
+        wait = max(wait, SHORTEST)
         due = self._simulation.now + wait
         if key in self._due and self._due[key] <= due:
             return
