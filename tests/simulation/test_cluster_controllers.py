@@ -11,6 +11,7 @@ from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.eviction import evict, is_ready
 from tests.simulation.cluster.kubelets import Behaviour
 from tests.simulation.cluster.messages import Json
+from tests.simulation.cluster.people import Person
 from tests.simulation.cluster.statuses import Refused
 from tests.simulation.cluster.store import Stored
 from tests.simulation.test_cluster_model import World
@@ -459,3 +460,70 @@ def test_a_container_that_cannot_start_waits_with_its_reason() -> None:
     assert _container(world, "a")["state"]["waiting"]["reason"] == "ImagePullBackOff"
     assert world.there("a")["status"]["phase"] == "Pending"
     assert put_out(world, "a") == 201
+
+
+# -- more of nodes and namespaces -------------------------------------------------------
+
+
+def test_a_deleted_node_is_registered_again_only_when_its_kubelet_starts() -> None:
+    world = World()
+    uid = world.cluster.node("n0")["metadata"]["uid"]
+    world.store.remove(("nodes", "", "n0"))
+    world.time.run(400.0)
+    assert world.store.get("nodes", "", "n0") is None
+    world.cluster.kubelets.of["n0"].reboot(10.0)
+    world.time.run(20.0)
+    assert world.cluster.node("n0")["metadata"]["uid"] != uid
+    assert _ready(world, "n0")["status"] == "True"
+
+
+def test_a_mirror_pod_comes_back_as_another_object() -> None:
+    world = World()
+    world.cluster.static_pods.add("n0", "proxy")
+    world.time.run(5.0)
+    before = world.store.get("pods", "kube-system", "proxy-n0")
+    assert before is not None
+    assert is_ready(before)
+    assert evict(
+        *(world.store, "kube-system", "proxy-n0", {"metadata": {"name": "proxy-n0"}}, "me"),
+        dry=False,
+    )
+    world.time.run(10.0)
+    after = world.store.get("pods", "kube-system", "proxy-n0")
+    assert after is not None
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+    assert after["spec"]["nodeName"] == "n0"
+
+
+def test_a_namespace_ends_when_it_is_empty_and_takes_nothing_meanwhile() -> None:
+    world = World()
+    world.cluster.add(objects.deployment("default", "web", 2))
+    world.time.run(10.0)
+    world.cluster.kubelets.behaviour = lambda _: Behaviour(stop=20.0)
+    assert world.send("DELETE", "/api/v1/namespaces/default").status == 200
+    world.time.run(10.0)
+    assert [bool(pod["metadata"].get("deletionTimestamp")) for pod in pods(world, "web")] == [
+        True
+    ] * 2
+    event = {"kind": "Event", "metadata": {"name": "e"}, "involvedObject": {}}
+    refused = world.send("POST", "/api/v1/namespaces/default/events", event)
+    assert (refused.status, refused.json()["reason"]) == (403, "Forbidden")
+    world.time.run(30.0)
+    assert world.store.get("namespaces", "", "default") is None
+    assert world.send("POST", "/api/v1/namespaces/default/events", event).status == 404
+
+
+@pytest.mark.parametrize("key", ["kubernetes.io/hostname", "topology.topolvm.io/node"])
+def test_a_pod_stays_with_the_volume_of_its_node(key: str) -> None:
+    world = World()
+    for name in ("n0", "n1"):
+        Person(world.cluster).label("nodes", "", name, **{key: name})
+    world.cluster.add(objects.volume("v", "n0", key))
+    world.cluster.add(objects.claim("default", "c", "v"))
+    world.cluster.add(objects.replica_set("default", "db", 1, volumes=objects.claimed("c")))
+    world.time.run(10.0)
+    assert nodes_of(world, "db") == ["n0"]
+    change(world, "nodes", "n0", unschedulable=True)
+    put_out(world, names(world, "db")[0])
+    world.time.run(30.0)
+    assert nodes_of(world, "db") == [""]

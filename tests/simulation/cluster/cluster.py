@@ -14,10 +14,12 @@ from tests.simulation.cluster.garbage import GarbageCollector
 from tests.simulation.cluster.jobs import Jobs
 from tests.simulation.cluster.kubelets import Kubelet, Kubelets
 from tests.simulation.cluster.messages import EPOCH, Answer, Json, Request, Simulation
+from tests.simulation.cluster.namespaces import Namespaces
 from tests.simulation.cluster.node_lifecycle import NodeLifecycle
 from tests.simulation.cluster.replica_sets import ReplicaSets
 from tests.simulation.cluster.scheduler_model import Scheduler
 from tests.simulation.cluster.stateful_sets import StatefulSets
+from tests.simulation.cluster.static_pods import StaticPods
 from tests.simulation.cluster.store import Store, Stored
 from tests.simulation.cluster.work_queue import WorkQueue
 
@@ -48,6 +50,8 @@ class Cluster:
         self.jobs = Jobs(simulation, self.store, suffix)
         self.node_lifecycle = NodeLifecycle(simulation, self.store, self.kubelets)
         self.garbage = GarbageCollector(simulation, self.store)
+        self.namespaces = Namespaces(simulation, self.store)
+        self.static_pods = StaticPods(self.kubelets)
         for name in namespaces:
             self.add_namespace(name)
 
@@ -68,6 +72,7 @@ class Cluster:
             "jobs": self.jobs.queue,
             "nodes": self.node_lifecycle.queue,
             "garbage": self.garbage.queue,
+            "namespaces": self.namespaces.queue,
         }
 
     # -- building -----------------------------------------------------------------------

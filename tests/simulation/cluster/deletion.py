@@ -30,6 +30,8 @@ def delete(store: Store, key: Key, options: Json, by: str, *, dry_run: bool = Fa
     check_preconditions(resource, raw, options)
     if dry_run:
         return raw
+    if resource.kind == "Namespace":
+        return store.change(key, lambda there: _end_namespace(there, store.clock()), by) or raw
     grace = _grace(raw, options, resource)
     meta = raw["metadata"]
     if meta.get("deletionTimestamp") is not None:
@@ -43,6 +45,12 @@ def delete(store: Store, key: Key, options: Json, by: str, *, dry_run: bool = Fa
         there["metadata"]["deletionGracePeriodSeconds"] = grace
 
     return store.change(key, mark, by) or raw
+
+
+def _end_namespace(raw: Json, now: float) -> None:
+    """Its controller removes what is in it, and then spec.finalizers: here, the object."""
+    raw["metadata"].setdefault("deletionTimestamp", stamp(now))
+    raw["status"]["phase"] = "Terminating"
 
 
 def _sooner(store: Store, key: Key, raw: Stored, options: Json, by: str) -> Stored:

@@ -46,8 +46,9 @@ class Behaviour:
 class Kubelet:
     """The kubelet of one node. skew: seconds by which its clock is ahead."""
 
-    def __init__(self, kubelets: Kubelets, name: str, number: int) -> None:
-        self._all, self.name, self._number = kubelets, name, number
+    def __init__(self, kubelets: Kubelets, raw: Json, number: int) -> None:
+        self._all, self._raw, self._number = kubelets, raw, number
+        self.name = str(raw["metadata"]["name"])
         self.alive = True
         self.skew = 0.0
         self.boots = 1
@@ -67,6 +68,12 @@ class Kubelet:
         return self._all.store.clock() + self.skew
 
     # -- the node -----------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Make the Node, where there is none: only when the kubelet starts, so that a Node that is
+        deleted stays away until then (pkg/kubelet/kubelet_node_status.go)."""
+        if self._all.store.get("nodes", "", self.name) is None:
+            self._all.store.create(self._raw, f"kubelet/{self.name}")
 
     def report(self) -> None:
         """Write the node's status."""
@@ -110,6 +117,7 @@ class Kubelet:
         if life != self._life or self._all.of.get(self.name) is not self:
             return
         self.boots += 1
+        self.register()
         for pod in self._all.store.pods_on(self.name):
             if pod["status"].get("phase") == "Running":
                 self._all.edit(pod, self._restarted)
@@ -228,10 +236,9 @@ class Kubelets:
     def register(self, raw: Json) -> Kubelet:
         """A machine joins: its Node is made, or its status written."""
         name = raw["metadata"]["name"]
-        kubelet = self.of[name] = Kubelet(self, name, self._made)
+        kubelet = self.of[name] = Kubelet(self, raw, self._made)
         self._made += 1
-        if self.store.get("nodes", "", name) is None:
-            self.store.create(raw, f"kubelet/{name}")
+        kubelet.register()
         kubelet.keep_reporting()
         kubelet.resync()
         return kubelet
@@ -289,8 +296,7 @@ class Kubelets:
     def _restored(self) -> None:
         """etcd went back in time: each kubelet sees its pods as they are now."""
         for name in sorted(self.of):
-            if self.store.get("nodes", "", name) is None:
-                self.store.create(node_object(name), f"kubelet/{name}")
             if self.of[name].alive:
+                self.of[name].register()
                 self.of[name].report()
                 self.of[name].resync()

@@ -152,3 +152,36 @@ def lease(namespace: str, name: str, holder: str, renewed: str, seconds: int = 1
     meta = {"namespace": namespace, "name": name}
     api = "coordination.k8s.io/v1"
     return {"kind": "Lease", "apiVersion": api, "metadata": meta, "spec": spec}
+
+
+def volume(name: str, node: str, key: str = HOSTNAME) -> Json:
+    """A PersistentVolume that can be used on one node only."""
+    term = {"matchExpressions": [{"key": key, "operator": "In", "values": [node]}]}
+    affinity = {"required": {"nodeSelectorTerms": [term]}}
+    spec = {"capacity": {"storage": "1Gi"}, "local": {"path": "/data"}, "nodeAffinity": affinity}
+    return {
+        "kind": "PersistentVolume",
+        "apiVersion": "v1",
+        "metadata": {"name": name},
+        "spec": spec,
+        "status": {"phase": "Bound"},
+    }
+
+
+def claim(namespace: str, name: str, volume_name: str = "") -> Json:
+    """A PersistentVolumeClaim, bound to a volume unless that is empty."""
+    spec: Json = {"resources": {"requests": {"storage": "1Gi"}}}
+    if volume_name:
+        spec["volumeName"] = volume_name
+    return {
+        "kind": "PersistentVolumeClaim",
+        "apiVersion": "v1",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+        "status": {"phase": "Bound" if volume_name else "Pending"},
+    }
+
+
+def claimed(name: str) -> list[Json]:
+    """The volumes of a pod that uses a claim."""
+    return [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]

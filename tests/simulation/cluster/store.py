@@ -326,6 +326,7 @@ def _may_go(raw: Json) -> bool:
     meta = raw["metadata"]
     return (
         meta.get("deletionTimestamp") is not None
+        and not (raw.get("spec") or {}).get("finalizers")  # of a Namespace
         and not meta.get("finalizers")
         and not meta.get("deletionGracePeriodSeconds")
     )
