@@ -25,10 +25,7 @@ from selfheal_remediator.kube.responses import Answer, classify_eviction
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 from tests.pure.remediator.fake_api import FakeApi
 from tests.simulation.cluster import objects
-from tests.simulation.cluster.messages import Json, Response, clone, stamp
-from tests.simulation.cluster.people import Person
-from tests.simulation.test_cluster_controllers import new_image, the
-from tests.simulation.test_cluster_model import (
+from tests.simulation.cluster.client import (
     JSON_PATCH,
     LEASES,
     MERGE,
@@ -37,6 +34,9 @@ from tests.simulation.test_cluster_model import (
     POLICIES,
     World,
 )
+from tests.simulation.cluster.messages import Json, Response, clone, stamp
+from tests.simulation.cluster.people import Person
+from tests.simulation.test_cluster_controllers import new_image, the
 from tests.simulation.test_cluster_world import FaultyWorld
 
 RECORDED: list[Json] = json.loads(

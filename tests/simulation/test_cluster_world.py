@@ -12,6 +12,7 @@ import pytest
 
 from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.autoscaler import Autoscaler, ClusterAutoscaler, Karpenter
+from tests.simulation.cluster.client import NODES, PODS, World, events
 from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.external_systems import ClusterApi, Kured, Medik8s
 from tests.simulation.cluster.faulty_server import FaultyServer, evictions, of, writes
@@ -21,7 +22,6 @@ from tests.simulation.cluster.people import Person
 from tests.simulation.cluster.server_faults import draw
 from tests.simulation.cluster.watches import WatchStream
 from tests.simulation.test_cluster_controllers import image_of, names, nodes_of, pods
-from tests.simulation.test_cluster_model import NODES, PODS, World, events
 
 KIND = "KernelDeadlock"
 
