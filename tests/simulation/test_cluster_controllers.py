@@ -13,7 +13,7 @@ from tests.simulation.cluster.eviction import evict, is_ready
 from tests.simulation.cluster.kubelets import Behaviour
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.statuses import Refused
-from tests.simulation.cluster.store import Stored
+from tests.simulation.cluster.store import Change, Stored
 
 
 def pods(world: World, app: str) -> list[Stored]:
@@ -128,6 +128,21 @@ def test_a_stateful_set_stays_at_a_broken_pod_when_its_template_is_repaired() ->
     assert status["currentRevision"] == status["updateRevision"]
 
 
+def test_below_the_partition_pods_keep_the_old_template_also_when_they_are_replaced() -> None:
+    world = World()
+    world.cluster.add(objects.stateful_set("default", "db", 3))
+    world.time.run(15.0)
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
+    change(world, "statefulsets", "db", updateStrategy=strategy)
+    new_image(world, "statefulsets", "db")
+    world.time.run(20.0)
+    put_out(world, "db-0")
+    world.time.run(20.0)
+    assert [image_of(pod) for pod in pods(world, "db")] == ["app:1", "app:1", "app:2"]
+    status = the(world, "statefulsets", "db")["status"]
+    assert (status["updatedReplicas"], status["currentReplicas"]) == (1, 2)
+
+
 def test_a_deployments_rollout_keeps_its_pods_available_and_reports_its_end() -> None:
     world = World(nodes=3)
     world.cluster.add(objects.deployment("default", "web", 4))
@@ -168,13 +183,23 @@ def test_pods_that_fail_later_are_no_rollout() -> None:
     world = World()
     world.cluster.add(objects.deployment("default", "web", 2))
     world.time.run(10.0)
-    world.cluster.kubelets.set_ready("default", names(world, "web")[0], ready=False)
+    reasons: set[tuple[str, str]] = set()
+
+    def note(change: Change) -> None:
+        if change.key[0] == "deployments":
+            found = conditions.find(change.last, "Progressing")
+            assert found is not None
+            reasons.add((found["status"], found["reason"]))
+
+    world.store.subscribe(note)
+    failing = names(world, "web")[0]
+    world.cluster.kubelets.set_ready("default", failing, ready=False)
     world.time.run(900.0)
-    deployment = the(world, "deployments", "web")
-    found = conditions.find(deployment, "Progressing")
-    assert found is not None
-    assert (found["status"], found["reason"]) == ("True", "NewReplicaSetAvailable")
-    assert deployment["status"]["availableReplicas"] == 1
+    assert the(world, "deployments", "web")["status"]["availableReplicas"] == 1
+    world.cluster.kubelets.set_ready("default", failing, ready=True)
+    world.time.run(10.0)
+    assert the(world, "deployments", "web")["status"]["availableReplicas"] == 2
+    assert reasons == {("True", "NewReplicaSetAvailable")}
 
 
 def test_a_scaled_down_workload_has_fewer_pods() -> None:
@@ -264,6 +289,17 @@ def test_what_a_budget_allows(
     world.cluster.add(objects.budget("default", "b", {"app": "web"}, **spec))
     world.time.run(20.0)
     assert _status(world) == status
+
+
+def test_a_pod_that_is_being_deleted_is_not_healthy() -> None:
+    world = World()
+    world.cluster.add(objects.deployment("default", "web", 3))
+    world.cluster.add(objects.budget("default", "b", {"app": "web"}, maxUnavailable=2))
+    world.time.run(10.0)
+    world.cluster.kubelets.behaviour = lambda _: Behaviour(ready=None, stop=None)
+    world.send("DELETE", f"/api/v1/namespaces/default/pods/{names(world, 'web')[0]}")
+    world.time.run(10.0)
+    assert _status(world) == (1, 2, 1, 3)
 
 
 def test_a_budget_of_owners_without_a_scale_allows_nothing() -> None:

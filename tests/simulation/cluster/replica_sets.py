@@ -57,10 +57,17 @@ class PodController:
         return [raw for raw in self.store.owned_by(owner["metadata"]["uid"]) if _is_pod(raw)]
 
     def create_pod(
-        self, owner: Json, *, name: str = "", labels: Json | None = None, spec: Json | None = None
+        self,
+        owner: Json,
+        *,
+        name: str = "",
+        labels: Json | None = None,
+        spec: Json | None = None,
+        template: Json | None = None,
     ) -> None:
-        """One from the owner's template."""
-        meta, template = owner["metadata"], clone(owner["spec"]["template"])
+        """One from the owner's template, or an earlier one of it."""
+        meta, template = owner["metadata"], clone(template or owner["spec"]["template"])
+        assert template is not None
         reference = {
             "apiVersion": owner["apiVersion"],
             "kind": owner["kind"],

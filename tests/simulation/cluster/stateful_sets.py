@@ -8,12 +8,14 @@ when the template is repaired (kubernetes#67250).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.simulation.cluster.deployments import template_hash
 from tests.simulation.cluster.eviction import is_ready
-from tests.simulation.cluster.messages import Json
+from tests.simulation.cluster.messages import Json, Simulation
 from tests.simulation.cluster.replica_sets import PodController, finished, terminating
 from tests.simulation.cluster.resources import Key
-from tests.simulation.cluster.store import Stored
+from tests.simulation.cluster.store import Store, Stored
 
 REVISION = "controller-revision-hash"
 
@@ -23,10 +25,16 @@ class StatefulSets(PodController):
 
     plural, name = "statefulsets", "statefulset-controller"
 
+    def __init__(self, simulation: Simulation, store: Store, suffix: Callable[[], str]) -> None:
+        super().__init__(simulation, store, suffix)
+        #: What real ones keep in ControllerRevisions: the template of each revision.
+        self._templates: dict[str, Json] = {}
+
     def sync(self, key: Key, raw: Stored) -> None:
         """One pass: what can be done now."""
         total = int(raw["spec"].get("replicas", 1))
         update = self._revision(raw)
+        self._templates[update] = raw["spec"]["template"]
         current = (raw.get("status") or {}).get("currentRevision") or update
         monotonic = raw["spec"].get("podManagementPolicy") != "Parallel"
         pods = {_ordinal(pod): pod for pod in self.pods(raw)}
@@ -85,7 +93,8 @@ class StatefulSets(PodController):
             "statefulset.kubernetes.io/pod-name": name,
             "apps.kubernetes.io/pod-index": str(ordinal),
         }
-        self.create_pod(raw, name=name, labels=labels, spec={"hostname": name})
+        template = self._templates.get(revision)
+        self.create_pod(raw, name=name, labels=labels, spec={"hostname": name}, template=template)
 
     def _revision(self, raw: Stored) -> str:
         return f"{raw['metadata']['name']}-{template_hash(raw['spec']['template'])}"
