@@ -303,11 +303,11 @@ def test_conditions_have_the_nodes_own_time() -> None:
 
 def test_a_drain_by_hand_empties_the_node_and_keeps_budgets() -> None:
     world = World()
-    world.cluster.add(objects.deployment("default", "web", 4))
+    world.cluster.add(objects.deployment("default", "web", 8))
     world.cluster.add(objects.daemon_set("default", "agent"))
     world.cluster.add(objects.budget("default", "b", {"app": "web"}, maxUnavailable=1))
     world.time.run(10.0)
-    least = [4]
+    least = [8]
 
     def count() -> None:
         ready = [p for p in pods(world, "web") if conditions.status_of(p, "Ready") == "True"]
@@ -315,11 +315,15 @@ def test_a_drain_by_hand_empties_the_node_and_keeps_budgets() -> None:
         world.time.after(0.1, count)
 
     count()
+    assert nodes_of(world, "web").count("n0") > 1
+    statuses: list[int] = []
+    world.cluster.api.on_request.append(lambda _, answer: statuses.append(answer.status))
     Person(world.cluster).drain("n0")
+    assert {200, 201, 429} == set(statuses)
     world.time.run(60.0)
-    assert nodes_of(world, "web") == ["n1"] * 4
+    assert nodes_of(world, "web") == ["n1"] * 8
     assert nodes_of(world, "agent") == ["n0", "n1"]
-    assert min(least) == 3
+    assert min(least) == 7
 
 
 def test_what_people_change_bears_their_name() -> None:
