@@ -4,6 +4,10 @@ A selector is part of it: an object that begins to match is ADDED, one that no l
 DELETED, with its last matching state and the change's version. Bookmarks come about once a minute
 and two seconds before the end (cache_watcher.go, nextBookmarkTime). A watch from a version that is
 not there yet is silent until the versions have caught up, without bookmarks too.
+
+A real server sends no bookmark of the version that a watch began with. There versions always grow,
+as kubelets renew their Leases every ten seconds; here they write none, so that bookmarks come all
+the same.
 """
 
 from __future__ import annotations
