@@ -46,7 +46,7 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test pure+lint chart+alerts broker+control_plane models+chaos cluster
+	ci/test pure/remediator+pure+lint chart+alerts broker+control_plane models+chaos cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, and the pure tests that wait for nothing: under a minute, for the inner loop

@@ -160,7 +160,7 @@ def test_a_message_above_the_delivery_limit_becomes_a_dead_letter() -> None:
         assert letter.headers["x-death"][0]["queue"] == "work"
 
 
-def test_a_delay_queue_gives_a_message_back_after_its_time() -> None:
+def test_a_delay_queue_returns_a_message_after_its_time() -> None:
     with Stage() as stage:
         stage.client.publish("work.retry.5s", b"later")
         stage.run(4.9)
@@ -284,6 +284,39 @@ def test_the_client_comes_back_after(fault: str) -> None:
         stage.run(10.0)
         assert len(stage.client.downs) == 1
         assert stage.client.bodies() == [b"1", b"1"]
+
+
+@pytest.mark.parametrize("how", ["silent", "mute"])
+def test_a_broker_that_does_not_answer_is_tried_again(how: Any) -> None:
+    with Stage() as stage:
+        stage.broker.hide(40.0, how)
+        stage.broker.disconnect("client")
+        stage.run(39.0)
+        assert not stage.client.link.up
+        assert "timed out" in stage.client.downs[-1]
+        stage.run(30.0)
+        assert stage.client.link.up
+
+
+def test_publishes_to_a_queue_that_was_deleted_are_not_taken() -> None:
+    with Stage() as stage:
+        stage.broker.slow_down(5.0, 2.0)
+        stage.client.publish("work.results")
+        stage.run(1.0)
+        stage.broker.delete("work.results")
+        stage.client.publish("work.results")
+        stage.run(5.0)
+        assert stage.client.outcomes == [Outcome.REFUSED, Outcome.RETURNED]
+
+
+def test_a_consumer_whose_queue_is_deleted_is_cancelled() -> None:
+    with Stage() as stage:
+        stage.broker.delete("work")
+        stage.run(10.0)
+        assert stage.client.downs == ["the broker cancelled the consumer"]
+        stage.deliver(b"1")
+        stage.run(1.0)
+        assert stage.client.bodies() == [b"1"]
 
 
 def test_what_a_killed_process_had_goes_to_another() -> None:

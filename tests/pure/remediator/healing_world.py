@@ -5,6 +5,7 @@ lets them go, and go when their grace is over. What is written down of a policy 
 the API, so that a new leader starts from exactly what its predecessor left.
 """
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.healing.plan import Around, Owner, Plan, RestartAction
 from selfheal_remediator.healing.pod_health import Container, Reading, WatchedPod
-from selfheal_remediator.healing.policy import Policy, policy_from_json
+from selfheal_remediator.healing.policy import Policy, Status, policy_from_json
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node.skip_reason import SkipReason
 
@@ -114,6 +115,7 @@ class World:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self._made = 0
+        self._last_json: dict[str, tuple[Status, dict[str, Any]]] = {}
         self.healing = Healing(10.0)
         self.new_leader()
 
@@ -147,7 +149,7 @@ class World:
             self.carry_out(action)
         for key, policy_state in self.healing.policy_states.items():
             if policy_state.status is not None and not policy_state.pending:
-                self.write(key, policy_state.status.to_json())
+                self.write(key, self._json(key, policy_state.status))
         return plan
 
     def run(self, seconds: float, step: float = 1.0) -> None:
@@ -158,7 +160,15 @@ class World:
     def write(self, key: str, status: dict[str, Any]) -> None:
         document = self.documents[key]
         if document.get("status") != status:
-            document["status"] = status
+            document["status"] = copy.deepcopy(status)
+
+    def _json(self, key: str, status: Status) -> dict[str, Any]:
+        """Most ticks leave the status as it was: it is made JSON once."""
+        of, made = self._last_json.get(key, (None, {}))
+        if of is not status:
+            made = status.to_json()
+            self._last_json[key] = status, made
+        return made
 
     def carry_out(self, action: RestartAction) -> None:
         self.restarts.append(action)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes.client import Configuration
 
@@ -25,6 +25,9 @@ NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/d/pods"
 #: Only a hang is longer.
 PATIENCE = 60.0
+#: Seconds that pass at each look of `until_later`: fewer than between any two decisions.
+STEP = 0.5
+T = TypeVar("T")
 
 
 def stamp(ago: float) -> str:
@@ -81,6 +84,24 @@ def advance(remediator: Remediator, seconds: float) -> None:
     """Move the clock by which the remediator decides."""
     assert isinstance(remediator.clock, MovableClock)
     remediator.clock.advance(seconds)
+
+
+def until_later(remediator: Remediator, what: str, look: Callable[[], T]) -> T:
+    """As `until`, for what the remediator's own time has to pass: it moves on at each look.
+
+    The main loop has its turn after each step, so that it decides in between as it would.
+    """
+
+    def later() -> T:
+        found = look()
+        if not found:
+            advance(remediator, STEP)
+            turn = threading.Event()
+            remediator.post(turn.set)
+            turn.wait(PATIENCE)
+        return found
+
+    return until(what, later)
 
 
 class AtOnce(Remediator):

@@ -12,7 +12,7 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.healing.engine import Healing
 from selfheal_remediator.kube.lease import PAUSE_KEY
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -92,8 +92,8 @@ def _waits(made: Remediator, before: Healing) -> bool:
 
 def test_the_canary_is_written_down_before_its_eviction() -> None:
     site = Site()
-    with running(site, _config()):
-        until("one is restarted", lambda: bool(site.evicted))
+    with running(site, _config()) as made:
+        until_later(made, "one is restarted", lambda: bool(site.evicted))
     [change] = [at for at, (verb, *_) in enumerate(site.did) if verb == "EVICT"]
     written = [raw for verb, path, raw in site.did[:change] if (verb, path) == ("PATCH", POLICY)]
     [owner] = written[-1]["status"]["owners"]
@@ -106,9 +106,13 @@ def test_the_canary_is_written_down_before_its_eviction() -> None:
 @pytest.mark.parametrize("leaders", [1, 3])
 def test_a_type_without_the_field_makes_no_canary(leaders: int) -> None:
     site = Site(keeps=False)
+
+    def reported() -> bool:
+        return "CustomResource" in site.status.get("message", "")
+
     for _ in range(leaders):
-        with running(site, _config()):
-            until("it is reported", lambda: "CustomResource" in site.status.get("message", ""))
+        with running(site, _config()) as made:
+            until_later(made, "it is reported", reported)
             assert site.status["state"] == "GaveUp"
         site.put(POLICY, {**site.get(POLICY), "status": {}})
     assert site.evicted == []
@@ -126,14 +130,14 @@ def test_a_dry_run_in_the_middle_is_no_canary() -> None:
 
     site.disturb = note
     with running(site, _config(mode="dryRun")) as made:
-        until("one is sent as a dry run", lambda: bool(dry_runs))
+        until_later(made, "one is sent as a dry run", lambda: bool(dry_runs))
         made.reconfigure(_config(mode="enforce"))
-        until("one is restarted", lambda: bool(site.evicted))
+        until_later(made, "one is restarted", lambda: bool(site.evicted))
         until("it is known", lambda: bool(made.healer.healing.policy_states["d/web"].records))
         for mode in ("dryRun", "enforce"):
             before = made.healer.healing
             made.reconfigure(_config(mode=mode))
-            until("the others wait", partial(_waits, made, before))
+            until_later(made, "the others wait", partial(_waits, made, before))
         assert site.canary["state"] == "under-way"
     assert len(site.evicted) == 1
     site.close()
@@ -158,10 +162,10 @@ def test_a_resume_lifts_a_failed_canary() -> None:
         site.put(LEASE, raw)
 
     with running(site, _config()) as made:
-        until("it has given up", lambda: site.status.get("state") == "GaveUp")
+        until_later(made, "it has given up", lambda: site.status.get("state") == "GaveUp")
         pauses("a human checks it")
         until("it is paused", lambda: bool(made.parts.authority.paused))
         pauses(None)
-        until("one is restarted", lambda: bool(site.evicted))
+        until_later(made, "one is restarted", lambda: bool(site.evicted))
     assert len(site.evicted) == 1
     site.close()

@@ -12,7 +12,17 @@ from selfheal_remediator.healing.permits import Permit
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.threads import supervision
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import (
+    NODES,
+    PATIENCE,
+    PODS,
+    node,
+    pod,
+    running,
+    stamp,
+    until,
+    until_later,
+)
 from tests.support.samples import sample
 
 POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
@@ -89,16 +99,17 @@ def _config(**more: Any) -> Config:
 def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned() -> None:
     stage = Stage()
     with running(stage.api, _config()) as made:
-        until("a restart is on its way", stage.asked.is_set)
+        until_later(made, "a restart is on its way", stage.asked.is_set)
         # Had they been drained already, the restart would be found out by the pod's absence.
         made.planner.signal = lambda *_: None  # type: ignore[method-assign]
         stage.ready("api", "bad", "False")
-        until("the node is at fault", lambda: "bad" in made.healer.findings)
+        until_later(made, "the node is at fault", lambda: "bad" in made.healer.findings)
         stage.released.set()
         until("it is called back", lambda: made.healer.restarts_in_flight == 0)
         del made.planner.signal
         assert stage.evicted == []
-        until(
+        until_later(
+            made,
             "the node is cordoned",
             lambda: bool(stage.api.get(f"{NODES}/bad")["spec"].get("unschedulable")),
         )
@@ -112,7 +123,7 @@ def test_a_restart_on_its_way_is_cancelled_by_a_finding_and_the_node_is_cordoned
 def test_a_restart_on_its_way_is_cancelled_when_its_reason_is_gone(what: str) -> None:
     stage = Stage()
     with running(stage.api, _config()) as made:
-        until("a restart is on its way", stage.asked.is_set)
+        until_later(made, "a restart is on its way", stage.asked.is_set)
         healing = made.healer.healing
         if what == "paused":
             raw = stage.api.get(f"{POLICIES}/web")
@@ -164,6 +175,8 @@ def test_a_pod_that_does_not_answer_its_probe_is_no_failure_of_ours() -> None:
     before = supervision.failures()
     with running(api, _config()) as made:
         name, registry = "selfheal_remediator_progress_probes_total", made.metrics.registry
-        until("it was asked in vain", lambda: sample(registry, name, result="silent") > 0)
+        until_later(
+            made, "it was asked in vain", lambda: sample(registry, name, result="silent") > 0
+        )
     assert supervision.failures() == before
     api.close()

@@ -61,6 +61,7 @@ def access(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The options with which a laptop reaches it."""
     monkeypatch.delenv("CONFIG_FILE", raising=False)
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    monkeypatch.setattr("selfheal_remediator.cli.uninstall.PAUSE", 0.01)
     config: dict[str, Any] = {
         "clusters": [{"name": "c", "cluster": {"server": cluster.url}}],
         "users": [{"name": "u", "user": {"token": "t"}}],

@@ -19,7 +19,17 @@ from selfheal_remediator.kube.objects import Json, node_from_json
 from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.fake_runtime import FakeRuntime
-from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import (
+    NODES,
+    PATIENCE,
+    PODS,
+    node,
+    pod,
+    running,
+    stamp,
+    until,
+    until_later,
+)
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 
@@ -75,6 +85,13 @@ def _policies(made: Remediator) -> PolicyState:
     return made.healer.healing.policy_states["d/web"]
 
 
+def _until_status(made: Remediator, api: FakeApi, state: str) -> None:
+    def written() -> bool:
+        return bool(api.get(POLICY).get("status", {}).get("state") == state)
+
+    until_later(made, f"its status is {state}", written)
+
+
 def _paused(api: FakeApi, paused: bool) -> None:
     raw = api.get(POLICY)
     raw["spec"]["paused"] = paused
@@ -86,21 +103,21 @@ def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_aga
     api = _api()
     _paused(api, True)
     with running(api, _config()) as made:
-        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
+        _until_status(made, api, "Paused")
         backup = api.backup()
         _paused(api, False)
         until("it is known", lambda: not _policies(made).policy.paused)
-        until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
+        _until_status(made, api, "Healthy")
         for _ in range(300):  # so far ahead that its versions do not catch up in this test
             api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
         api.put(POLICY, api.get(POLICY))
         api.restore(backup)
         until("the pause of before counts", lambda: _policies(made).policy.paused)
-        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Paused")
+        _until_status(made, api, "Paused")
         # And so does what is asked for from now on.
         _paused(api, False)
         until("it is known", lambda: not _policies(made).policy.paused)
-        until("a status", lambda: api.get(POLICY)["status"]["state"] == "Healthy")
+        _until_status(made, api, "Healthy")
     api.close()
 
 
@@ -108,18 +125,19 @@ def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> 
     """The status is written; before the answer is handled, etcd goes back to before it."""
     api = _api()
     with running(api, _config()) as made:
-        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+        _until_status(made, api, "Healthy")
         backup = api.backup()
         for _ in range(300):
             api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
-        until("it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
+        until_later(made, "it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
         until(
             "it is known",
             lambda: _policies(made).restarts == 1 and made.healer.restarts_in_flight == 0,
         )
         api.restore(backup)
-        until(
+        until_later(
+            made,
             "the restart is written down again",
             lambda: (
                 len((api.get(POLICY)["status"].get("owners") or [{}])[0].get("restarts", [])) == 1
@@ -132,7 +150,7 @@ def test_a_version_that_the_server_does_not_know_is_read_again() -> None:
     """The restored policy is as it was last heard of; only our own write of it is lost."""
     api = _api()
     with running(api, _config()) as made:
-        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+        _until_status(made, api, "Healthy")
 
         def forge() -> None:
             policy_state = _policies(made)
@@ -141,7 +159,7 @@ def test_a_version_that_the_server_does_not_know_is_read_again() -> None:
         made.post(forge)
         _paused(api, True)
         until("what is asked for counts", lambda: _policies(made).policy.paused)
-        until("and is written down", lambda: api.get(POLICY)["status"]["state"] == "Paused")
+        _until_status(made, api, "Paused")
     api.close()
 
 
@@ -169,9 +187,10 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
 
     api = _api(Conflicting)
     with running(api, _config()) as made:
-        until("a status", lambda: api.get(POLICY).get("status", {}).get("state") == "Healthy")
+        _until_status(made, api, "Healthy")
         made.healer.policies.changed = lambda change: None  # type: ignore[method-assign]
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
+        # At its own pace: a status that is still being written would be a conflict, too.
         until("it is sent at the second time", lambda: f"{PODS}/web-a" not in api.objects)
         until("it is written down", lambda: api.get(POLICY)["status"].get("restarts") == 1)
         assert conflicts == []

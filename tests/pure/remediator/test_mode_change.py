@@ -9,7 +9,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
 from tests.support.samples import sample
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
@@ -50,10 +50,14 @@ def test_a_restart_that_was_a_dry_run_is_made(api: FakeApi) -> None:
 
     with running(api, _config("dryRun")) as remediator:
         name, registry = "selfheal_remediator_healing_refused_total", remediator.metrics.registry
-        until("it is sent as a dry run", lambda: sample(registry, name, cause="dry-run") > 0)
+        until_later(
+            remediator,
+            "it is sent as a dry run",
+            lambda: sample(registry, name, cause="dry-run") > 0,
+        )
         assert evicted() == []
         remediator.reconfigure(_config("enforce"))
-        until("it is made", lambda: evicted() == [f"{PODS}/ill"])
+        until_later(remediator, "it is made", lambda: evicted() == [f"{PODS}/ill"])
 
 
 def test_a_cordon_that_was_a_dry_run_is_made(api: FakeApi) -> None:

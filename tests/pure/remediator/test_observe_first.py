@@ -18,7 +18,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
+from tests.pure.remediator.running import NODES, advance, node, running, stamp, until, until_later
 from tests.support.samples import sample
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -149,7 +149,7 @@ def test_it_enforces_at_its_time_though_nothing_is_heard(api: FakeApi) -> None:
     api.put(LEASE, _lease(598))
     with running(api, _config()) as remediator:
         until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
-        until("it is cordoned", lambda: _cordoned(api))
+        until_later(remediator, "it is cordoned", lambda: _cordoned(api))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_it_says_that_it_observes_and_when_it_acts(
         until("it says so", lambda: "Observing" in said)
         assert _paused(remediator)
         advance(remediator, 601)
-        until("it is cordoned", lambda: _cordoned(api))
+        until_later(remediator, "it is cordoned", lambda: _cordoned(api))
         assert not _paused(remediator)
     assert [reason for reason in said if reason in ("Observing", "Enforcing")] == [
         "Observing",
@@ -240,7 +240,7 @@ def test_a_standby_continues_with_the_same_first_start(api: FakeApi) -> None:
         assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
         assert not _cordoned(api)
         advance(remediator, 301)  # not 600 more
-        until("it is cordoned", lambda: _cordoned(api))
+        until_later(remediator, "it is cordoned", lambda: _cordoned(api))
 
 
 @pytest.mark.parametrize("ago", [300, 3600])
@@ -249,7 +249,7 @@ def test_a_lease_that_is_deleted_in_the_middle_is_made_again_with_its_first_star
 ) -> None:
     api.put(LEASE, _lease(ago, holderIdentity=""))
     first = api.get(LEASE)["metadata"]["annotations"][KEY]
-    with running(api, _config()) as remediator:
+    with running(api, _config(lease={"renewInterval": "100ms"})) as remediator:
         until("it leads", lambda: remediator.leader.leading and remediator.synced)
         acts = not remediator.config.dry_run
         api.put(LEASE, None)

@@ -11,7 +11,7 @@ from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
-from tests.pure.remediator.running import NODES, PODS, node, running, until
+from tests.pure.remediator.running import NODES, PODS, node, running, until_later
 from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
@@ -42,7 +42,7 @@ def test_a_finding_on_a_node_is_not_trusted_of_one_recreated_under_its_name() ->
     rules = [{"condition": PODS_HUNG, "for": 3600, "action": "drain"}]
     config = Config.model_validate({"rules": rules, "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-        until("the node is at fault", lambda: "bad" in made.planner.signals)
+        until_later(made, "the node is at fault", lambda: "bad" in made.planner.signals)
         before = made.planner.signals["bad"], made.healer.findings["bad"].since
         recreated = node("bad", "False")
         recreated["metadata"]["uid"] = "another"
@@ -53,11 +53,11 @@ def test_a_finding_on_a_node_is_not_trusted_of_one_recreated_under_its_name() ->
             finding = made.healer.findings.get("bad")
             return finding is not None and finding.since > before[1]
 
-        until("it is found again", found_again)
+        until_later(made, "it is found again", found_again)
 
         def renewed() -> bool:
             found = made.planner.signals.get("bad")
             return found is not None and found.transition != before[0].transition
 
-        until("it is said again", renewed)
+        until_later(made, "it is said again", renewed)
     server.close()

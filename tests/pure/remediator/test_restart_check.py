@@ -14,7 +14,7 @@ from selfheal_remediator.healing.restart_check import CAUSE, REASON, RestartChec
 from selfheal_remediator.kube.deletion_check import CHECK_AGAIN, FIRST_RETRY
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
-from tests.pure.remediator.running import NODES, PODS, node, running, until
+from tests.pure.remediator.running import NODES, PODS, node, running, until, until_later
 from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
@@ -176,7 +176,7 @@ def test_it_is_reported_counted_and_tried_again_within_limits(
             record(event)
 
         object.__setattr__(made.healer.callbacks, "publish", listen)
-        assert heard.wait(60)
+        until_later(made, "it is reported", heard.is_set)
         [text] = {message for reason, message in said if reason == REASON}
         assert "web-bad" in text
         count = f'healing_refused_total{{cause="{CAUSE}"}} 1.0'
@@ -204,7 +204,7 @@ def test_an_eviction_that_ends_in_an_exception_counts_as_made(error: BaseExcepti
             raise error
 
         made.parts.api.evict = broken  # type: ignore[method-assign, assignment]
-        until("it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
+        until_later(made, "it is evicted", lambda: any(verb == "EVICT" for verb, *_ in server.did))
         until("it is settled", lambda: made.healer.restarts_in_flight == 0)
         handled = threading.Event()
         made.post(handled.set)

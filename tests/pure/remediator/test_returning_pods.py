@@ -21,7 +21,7 @@ from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreada
 from tests.pure.remediator.builders import NOW
 from tests.pure.remediator.builders import pod as thing
 from tests.pure.remediator.fake_api import FakeApi, Json
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
 
 Owner = Callable[[int], dict[str, Any]]
 OWNERS: dict[str, Owner] = {
@@ -227,7 +227,7 @@ class Insistent(FakeApi):
     """Puts a pod back on the node as soon as one is evicted, with a name and owner of its own."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__(lambda _, path: "429" if path.endswith("/blocked/eviction") else "")
+        super().__init__(lambda *_: "")
         self.kind, self.made = kind, 0
         self.put(f"{NODES}/bad", node("bad", "True"))
         self.put(f"{NODES}/good", node("good", "False"))
@@ -246,6 +246,9 @@ class Insistent(FakeApi):
         self.put(f"{PODS}/{name}", raw)
 
     def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        if path.endswith("/blocked"):
+            causes = [{"reason": "DisruptionBudget", "message": "needs 1, has 1"}]
+            return 429, {"kind": "Status", "code": 429, "details": {"causes": causes}}
         answer = super()._evict(path, body, dry_run=dry_run)
         if answer[0] == 201 and not dry_run:
             self.again()
@@ -268,7 +271,7 @@ def test_each_new_leader_continues_counting(kind: str, drained: bool) -> None:
         server.put(f"{PODS}/blocked", pod("blocked", "bad"))
     for evictions in (2, 3, 4, 4, 4):
         with running(server, config) as made:
-            until("pods are evicted", lambda: server.evicted >= evictions)  # noqa: B023
+            until_later(made, "pods are evicted", lambda: server.evicted >= evictions)  # noqa: B023
 
             def left() -> bool:
                 drains = made.draining.running.values()

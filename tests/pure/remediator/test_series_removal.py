@@ -10,7 +10,16 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.metrics import Metrics
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PATIENCE, PODS, node, pod, running, until
+from tests.pure.remediator.running import (
+    NODES,
+    PATIENCE,
+    PODS,
+    node,
+    pod,
+    running,
+    until,
+    until_later,
+)
 from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
@@ -56,13 +65,15 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
     stage = Stage("POST", "/eviction", turn)
     with running(stage.api, _config()) as made:
         until("it leads", lambda: made.healer.listed and made.synced)
-        until("it has published", lambda: 'nodes{state="ok"}' in str(_series(made.metrics)))
+        until_later(
+            made, "it has published", lambda: 'nodes{state="ok"}' in str(_series(made.metrics))
+        )
         before = _series(made.metrics)
         stage.api.put(f"{POLICIES}/web", web_policy("web"))
         for where, ready in (("bad", "False"), ("good", "True")):
             stage.api.put(f"{PODS}/web-{where}", web_pod("web", where, ready))
-        until("a restart is on its way", stage.asked.is_set)
-        until("it is reported", lambda: "d/web" in str(_series(made.metrics)))
+        until_later(made, "a restart is on its way", stage.asked.is_set)
+        until_later(made, "it is reported", lambda: "d/web" in str(_series(made.metrics)))
         for what in order:
             if what == "policy":
                 stage.api.put(f"{POLICIES}/web", None)
@@ -75,7 +86,7 @@ def test_of_a_policy_that_is_deleted_while_a_restart_is_in_flight(
                     stage.api.put(f"{PODS}/web-{where}", None)
         stage.released.set()
         until("the job has ended", lambda: made.healer.restarts_in_flight == 0)
-        until("all series have ended", lambda: _series(made.metrics) == before)
+        until_later(made, "all series have ended", lambda: _series(made.metrics) == before)
     stage.api.close()
 
 
@@ -87,12 +98,14 @@ def test_of_a_rule_and_a_node_that_go_while_the_node_is_cordoned_or_drained(
     stage = Stage(verb, ending, 1)
     with running(stage.api, _config()) as made:
         until("it leads", lambda: made.healer.listed and made.synced)
-        until("it has published", lambda: 'nodes{state="ok"}' in str(_series(made.metrics)))
+        until_later(
+            made, "it has published", lambda: 'nodes{state="ok"}' in str(_series(made.metrics))
+        )
         before = _series(made.metrics)
         stage.api.put(f"{PODS}/p", pod("p", "bad"))
         stage.api.put(f"{NODES}/bad", node("bad", "True"))
         made.reconfigure(_config("Fault"))
-        until("it is on its way", stage.asked.is_set)
+        until_later(made, "it is on its way", stage.asked.is_set)
         for what in order:
             if what == "rule":
                 made.reconfigure(_config())
@@ -105,7 +118,7 @@ def test_of_a_rule_and_a_node_that_go_while_the_node_is_cordoned_or_drained(
                 until("it is known", lambda: made.planner.entry_named("bad") is None)
         stage.released.set()
         until("it is answered", stage.over.is_set)
-        until("all series have ended", lambda: _series(made.metrics) == before)
+        until_later(made, "all series have ended", lambda: _series(made.metrics) == before)
     stage.api.close()
 
 
@@ -115,7 +128,7 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
         stage.api.put(f"{POLICIES}/web", web_policy("web"))
         for where, ready in (("bad", "False"), ("good", "True")):
             stage.api.put(f"{PODS}/web-{where}", web_pod("web", where, ready))
-        until("a restart is on its way", stage.asked.is_set)
+        until_later(made, "a restart is on its way", stage.asked.is_set)
         old = made.healer.healing.policy_states["d/web"].policy.uid
         recreated = web_policy("web")
         recreated["metadata"]["uid"] = "another"
@@ -137,7 +150,8 @@ def test_of_a_policy_that_is_recreated_nothing_of_the_former_is_counted() -> Non
         assert policy_state.last_heal is None
         counted = [line for line in made.metrics.render().decode().splitlines() if "d/web" in line]
         assert not [line for line in counted if "restarts_total" in line and line[-3:] != "0.0"]
-        until(
+        until_later(
+            made,
             "its status is written",
             lambda: "status" in stage.api.get(f"{POLICIES}/web"),
         )

@@ -21,7 +21,7 @@ from selfheal_remediator.threads.pool import Purpose, Workers
 from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.fake_runtime import FakeRuntime
-from tests.pure.remediator.running import NODES, node, running, until
+from tests.pure.remediator.running import NODES, node, running, until, until_later
 
 CORDON = Config.model_validate(
     {
@@ -30,6 +30,7 @@ CORDON = Config.model_validate(
         "policies": {"enabled": False},
     }
 )
+pytestmark = pytest.mark.usefixtures("quick_restarts")
 ERRORS = [RuntimeError("a pool of its own"), OSError("token file"), LookupError(), ValueError("{")]
 
 
@@ -63,9 +64,9 @@ def test_a_cordon_whose_request_raises_is_tried_again(
 
     again = threading.Event()
     monkeypatch.setattr(Transport, "send", once)
-    with running(api, CORDON):
+    with running(api, CORDON) as remediator:
         api.put(f"{NODES}/bad", node("bad", "True"))
-        until("it is cordoned", lambda: _cordoned(api))
+        until_later(remediator, "it is cordoned", lambda: _cordoned(api))
     assert raised.is_set()
 
 

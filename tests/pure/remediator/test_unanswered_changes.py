@@ -20,7 +20,7 @@ from selfheal_remediator.node.unanswered import (
     may_be_made,
 )
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
 from tests.support.samples import sample
 
 FIRST, SECOND, OTHER = (f"{NODES}/{name}" for name in ("first", "second", "other"))
@@ -257,7 +257,7 @@ def test_a_drain_whose_end_cannot_be_written_is_not_begun_in_a_loop(
             "drain": Config.model_validate({"drain": {"autoscaler": "absent"}}).drain,
         }
     )
-    with running(api, config):
-        until("it is refused", lambda: len(refused) >= 5)
+    with running(api, config) as remediator:
+        until_later(remediator, "it is refused", lambda: len(refused) >= 5)
         assert len(lists) <= 6 * len(refused) + 12, lists
     api.close()

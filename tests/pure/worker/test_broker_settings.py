@@ -113,6 +113,7 @@ def test_no_address_shows_its_password() -> None:
         (amqp.AMQPHeartbeatTimeout("x"), "heartbeat", False),
         (amqp.StreamLostError("x"), "lost", False),
         (amqp.IncompatibleProtocolError("x"), "port", False),
+        (amqp.ConnectionOpenAborted("prev_state=TUNE"), "timed out before the connection", False),
         (None, "no reason", False),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tests.simulation.broker.queues import Message, Queue, dead_lettered, is_cycle
 from tests.simulation.broker.session import Consumer, Session
@@ -62,6 +62,7 @@ class Broker:
         self.sessions: list[Session] = []
         self.blocked = False
         self._down = False
+        self._unreachable: Literal["", "silent", "mute"] = ""
         self._rejecting = False
         self._slow = 0.0
         self._observers: list[Observer] = []
@@ -76,11 +77,15 @@ class Broker:
         """A client connects."""
         if self._down:
             return ConnectionRefusedError(111, "Connection refused")
+        if self._unreachable == "silent":
+            return None
         self._connections += 1
         wire = Wire(self.simulation, f"{process.name}-{self._connections}")
         session = Session(self, wire, process.name)
         self.sessions.append(session)
         process.at_kill(wire.close_by_client)
+        if self._unreachable == "mute":
+            wire.die_silently()
         return wire
 
     # -- for the world
@@ -116,7 +121,7 @@ class Broker:
         pending, self._pending = self._pending, []
         for one in pending:
             one.confirmed = _nobody
-            if self.random.random() < 0.5:
+            if self.random.random() < 0.5 and one.queue in self.queues:
                 self._put(one.queue, one.message, one.client)
         self.simulation.after(seconds, self._up)
 
@@ -125,6 +130,22 @@ class Broker:
         self._down = False
         for queue in self.queues.values():
             self.serve(queue)
+
+    def hide(self, seconds: float, how: Literal["silent", "mute"]) -> None:
+        """Take no new connections for so long: "silent", nothing answers; "mute", the connection is
+        made and nothing comes over it."""
+        self._trace(f"is {how} to new connections for {seconds} s")
+        self._unreachable = how
+        self.simulation.after(seconds, partial(setattr, self, "_unreachable", ""))
+
+    def delete(self, name: str) -> None:
+        """Somebody deletes a queue with all that is in it."""
+        self._trace(f"{name} is deleted")
+        self.queues.pop(name, None)
+        for session in self.sessions:
+            session.cancel_consumers(name)
+        for one in [one for one in self._pending if one.queue == name]:
+            self._commit(one)
 
     def alarm(self, seconds: float) -> None:
         """A memory or disk alarm: connections that publish are blocked, and not read."""
@@ -214,7 +235,8 @@ class Broker:
         if pending not in self._pending or pending.queue in self._unavailable:
             return
         self._pending.remove(pending)
-        if self._rejecting or self.queues[pending.queue].rejects():
+        queue = self.queues.get(pending.queue)
+        if queue is None or self._rejecting or queue.rejects():
             self.tell("rejected", pending.queue, pending.message, pending.client)
             pending.confirmed(False)
             return
@@ -239,6 +261,8 @@ class Broker:
 
     def serve(self, queue: Queue) -> None:
         """Deliver and expire what can be."""
+        if self.queues.get(queue.name) is not queue:
+            return  # deleted
         while queue.ready and not self._down and queue.name not in self._unavailable:
             expires = queue.expires()
             if expires is not None and expires <= self.simulation.now:

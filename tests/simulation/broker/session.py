@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FRAME_MAX = 131_072
 _OVERHEAD = 8
-#: Seconds between two checks for messages that were not acked in time.
-_TIMEOUT_LOOK = 60.0
+#: Seconds between two checks of messages that were not acked in time.
+_TIMEOUT_CHECK = 60.0
 _CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -66,7 +66,7 @@ class Unacked:
 @dataclass(eq=False)
 class Channel:
     """confirms: the tag of the next publish, 0 without confirm mode; outcomes: of publishes that
-    no confirm was sent for, by tag."""
+    the client has not heard of, by tag."""
 
     number: int
     prefetch: int = 0
@@ -91,7 +91,7 @@ class Session:
         self.channels: dict[int, Channel] = {}
         self._received = bytearray()
         self._heartbeat = 0
-        self._last_frame = broker.simulation.now
+        self._heard = broker.simulation.now
         self._blocked = False
         self._publishes = False
         self._over = False
@@ -114,7 +114,7 @@ class Session:
         self._send(0, spec.Connection.Close(code, text, 0, 0))
 
     def _fail(self) -> None:
-        """No frame came from the client for too long, or one that is not AMQP."""
+        """The client has not been heard of for too long, or speaks nonsense."""
         self.wire.end_by_server(ConnectionResetError(104, "Connection reset by peer"))
         self.end()
 
@@ -123,7 +123,7 @@ class Session:
     def _read(self, data: bytes) -> None:
         if self._over:
             return
-        self._last_frame = self.broker.simulation.now
+        self._heard = self.broker.simulation.now
         self._received += data
         while not self._over:
             used, value = frame.decode_frame(bytes(self._received))
@@ -177,7 +177,7 @@ class Session:
         self._heartbeat = method.heartbeat
         if self._heartbeat:
             self._beat()
-        self.broker.simulation.after(_TIMEOUT_LOOK, self._look_for_timeouts)
+        self.broker.simulation.after(_TIMEOUT_CHECK, self._check_timeouts)
 
     def on_connection_open(self, _: int, __: Any) -> None:
         """The client may open channels."""
@@ -197,7 +197,7 @@ class Session:
     def _beat(self) -> None:
         if self._over:
             return
-        silent = self.broker.simulation.now - self._last_frame
+        silent = self.broker.simulation.now - self._heard
         if silent > 2 * self._heartbeat and not self._blocked:
             self._fail()
             return
@@ -215,7 +215,7 @@ class Session:
         """The alarm is over."""
         if self._blocked:
             self._blocked = False
-            self._last_frame = self.broker.simulation.now
+            self._heard = self.broker.simulation.now
             self._send(0, spec.Connection.Unblocked())
             self.wire.hold_reading(reading=True)
 
@@ -256,7 +256,7 @@ class Session:
         for one in unacked.values():
             self.broker.take_back(one.queue, one.message, self.client)
 
-    def _look_for_timeouts(self) -> None:
+    def _check_timeouts(self) -> None:
         if self._over:
             return
         now, longest = self.broker.simulation.now, self.broker.consumer_timeout
@@ -267,12 +267,12 @@ class Session:
                     f"out. Timeout value used: {longest * 1000:.0f} ms"
                 )
                 self.close_channel(number, 406, text)
-        self.broker.simulation.after(_TIMEOUT_LOOK, self._look_for_timeouts)
+        self.broker.simulation.after(_TIMEOUT_CHECK, self._check_timeouts)
 
     # -- queues
 
     def on_queue_declare(self, number: int, method: Any) -> None:
-        """Declare a queue, or look whether it is there."""
+        """Declare a queue, or check that it is there."""
         name, found = method.queue, self.broker.queues.get(method.queue)
         if method.passive and found is None:
             text = f"NOT_FOUND - no queue '{name}' in vhost '/'"
@@ -328,12 +328,13 @@ class Session:
     def on_basic_cancelok(self, _: int, __: Any) -> None:
         """The client has seen that its consumer is gone."""
 
-    def cancel_consumers(self) -> None:
-        """The broker cancels them."""
+    def cancel_consumers(self, queue: str | None = None) -> None:
+        """The broker cancels them, all or those of a queue."""
         for channel in self.channels.values():
-            for tag in [*channel.consumers]:
-                del channel.consumers[tag]
-                self._send(channel.number, spec.Basic.Cancel(tag))
+            for tag, consumer in [*channel.consumers.items()]:
+                if queue in (None, consumer.queue):
+                    del channel.consumers[tag]
+                    self._send(channel.number, spec.Basic.Cancel(tag))
 
     def on_basic_get(self, number: int, method: Any) -> None:
         """Fetch one message."""

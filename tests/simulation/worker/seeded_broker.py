@@ -7,13 +7,14 @@ answered or dead-lettered with the right reason, and all work is done once the f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any
 
 from selfheal_worker.broker import topology
 from selfheal_worker.config import Settings, load
+from selfheal_worker.health import LOOP_STUCK_AFTER
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.errors import BadOutputError, ModelUnavailableError, TransientError
@@ -37,6 +38,9 @@ ANSWER = {
 #: Seconds after which faults are over, and until when all must be done.
 FAULTS, CALM = 90.0, 1500.0
 DEADLINE = 10.0
+#: Seconds from SIGTERM until a worker is gone: its grace, the time to requeue the rest, and that to
+#: close the connection.
+LONGEST_END = 15.0 + 2.0 + 3.0 + 1.0
 #: Texts that the model cannot analyse, ever, and bodies that are no message: the dead letter's
 #: reason.
 NEVER = "never usable"
@@ -54,7 +58,6 @@ ENV = {
     "AMQP_USERNAME": "user",
     "AMQP_PASSWORD": "password",
     "QUEUE_NAME": "feedback",
-    "CONCURRENCY": "4",
     "MODEL_DEADLINE": str(DEADLINE),
     "SHUTDOWN_GRACE": "15",
 }
@@ -106,6 +109,7 @@ class Watch:
         self.answers: Counter[str] = Counter()
         self.letters: dict[str, list[str]] = {}
         self.open: Counter[str] = Counter()
+        self.redelivered: Counter[str] = Counter()
 
     def __call__(self, kind: str, queue: str, message: Message, client: str, now: float) -> None:
         """See `Broker.observe`."""
@@ -123,12 +127,18 @@ class Watch:
             assert self.open[name] > 0, f"{name} was acked, and nothing is left of it"
         elif kind == "expired":
             self.open[name] -= 1
+        elif kind == "requeued":
+            self.redelivered[name] += 1
         elif kind == "dropped":
             raise AssertionError(f"the broker dropped {name} of {queue}")
 
+    def ends(self, name: str) -> int:
+        """How often it was answered or dead-lettered."""
+        return self.answers[name] + len(self.letters.get(name, []))
+
     def done(self, name: str) -> bool:
         """Whether it was answered or dead-lettered."""
-        return self.answers[name] > 0 or name in self.letters
+        return self.ends(name) > 0
 
 
 class Run:
@@ -137,12 +147,22 @@ class Run:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._random = Random(f"{simulation.seed}/run")
-        self._settings = load(ENV)
+        self._env = ENV | {
+            "CONCURRENCY": self._random.choice("1248"),
+            "RETRY_DELAYS": self._random.choice(("1", "1,2,3", "1,5,30,120")),
+            "RESULTS_MAX_LENGTH": self._random.choice("0027"),
+        }
+        self._settings = load(self._env)
         self._workers: list[WorkerProcess] = []
         self._generations = 0
+        self._paused: set[str] = set()
         self.reasons: dict[str, str] = {}
         self.names: list[str] = []
-        self.broker = Broker(simulation, max_message_size=1_000_000)
+        self.broker = Broker(
+            simulation,
+            max_message_size=1_000_000,
+            consumer_timeout=self._random.choice((120.0, 1800.0)),
+        )
         self.watch = Watch(self._settings)
         self.broker.observe(self._observe)
         for queue in topology.queues(self._settings):
@@ -157,9 +177,9 @@ class Run:
             simulation.at_step(self._random.randrange(30_000), self._kill)
         simulation.after(1.0, self._check)
 
-    def _observe(self, *seen: Any) -> None:
+    def _observe(self, kind: str, queue: str, message: Message, client: str, now: float) -> None:
         try:
-            self.watch(*seen)
+            self.watch(kind, queue, message, client, now)
         except AssertionError as error:
             self._simulation.fail(error)
 
@@ -184,7 +204,12 @@ class Run:
         self._generations += 1
         name = f"worker-{place}-{self._generations}"
         made = WorkerProcess(
-            self._simulation, name, ENV, self.broker, chain=_stub, skew=self._random.uniform(-5, 5)
+            self._simulation,
+            name,
+            self._env,
+            self.broker,
+            chain=_stub,
+            skew=self._random.uniform(-5, 5),
         )
         made.process.at_kill(partial(self._ended, place))
         self._workers.append(made)
@@ -209,38 +234,64 @@ class Run:
     def _fail_broker(self, seconds: float) -> None:
         chance, broker = self._random, self.broker
         queue = chance.choice(sorted(broker.queues))
-        chance.choice(
-            [
-                partial(broker.restart, seconds, orderly=chance.random() < 0.5),
-                partial(broker.alarm, seconds),
-                partial(broker.slow_down, seconds, chance.random() * 20),
-                partial(broker.reject, seconds),
-                partial(broker.fill, self._settings.results_queue, seconds),
-                partial(broker.change_leader, queue, seconds),
-            ]
-        )()
+        faults: list[Callable[[], None]] = [
+            partial(broker.restart, seconds, orderly=chance.random() < 0.5),
+            partial(broker.alarm, seconds),
+            partial(broker.slow_down, seconds, chance.random() * 20),
+            partial(broker.reject, seconds),
+            partial(broker.fill, self._settings.results_queue, seconds),
+            partial(broker.change_leader, queue, seconds),
+            partial(broker.hide, seconds, chance.choice(("silent", "mute"))),
+            partial(broker.delete, self._settings.results_queue),
+        ]
+        chance.choice(faults)()
 
     def _fail_worker(self, worker: WorkerProcess, seconds: float) -> None:
         chance, broker, name = self._random, self.broker, worker.name
-        chance.choice(
-            [
-                partial(broker.disconnect, name),
-                partial(broker.lose_silently, name),
-                partial(broker.close_channels, name),
-                partial(broker.cancel_consumers, name),
-                partial(worker.pause, seconds),
-                partial(worker.clock_jump, chance.uniform(-4000, 4000)),
-                worker.terminate,
-                worker.kill,
-            ]
-        )()
+        faults: list[Callable[[], None]] = [
+            partial(broker.disconnect, name),
+            partial(broker.lose_silently, name),
+            partial(broker.close_channels, name),
+            partial(broker.cancel_consumers, name),
+            partial(self._pause, worker, seconds),
+            partial(worker.clock_jump, chance.uniform(-4000, 4000)),
+            partial(self._limit_threads, worker, seconds),
+            partial(self._terminate, worker),
+            worker.kill,
+        ]
+        chance.choice(faults)()
+
+    def _limit_threads(self, worker: WorkerProcess, seconds: float) -> None:
+        """The machine has no other thread for it for a while."""
+        worker.process.thread_limit = len(worker.process.threads)
+        self._simulation.after(seconds, partial(setattr, worker.process, "thread_limit", None))
+
+    def _pause(self, worker: WorkerProcess, seconds: float) -> None:
+        self._paused.add(worker.name)
+        worker.pause(seconds)
+
+    def _terminate(self, worker: WorkerProcess) -> None:
+        worker.terminate()
+        self._simulation.after(LONGEST_END, partial(self._check_ended, worker))
+
+    def _check_ended(self, worker: WorkerProcess) -> None:
+        if worker.process.paused:
+            self._simulation.after(LONGEST_END, partial(self._check_ended, worker))
+        else:
+            assert worker.ended is not None, f"{worker.name} does not end after SIGTERM"
 
     def _check(self) -> None:
-        """Restart what its probes would, and stop when all is done."""
+        """Take results, restart what its probes would, and stop when all is done."""
+        results = self.broker.queues.get(self._settings.results_queue)
+        if results is not None and self._random.random() < 0.3:
+            results.ready.clear()
         for worker in [*self._workers]:
             status = worker.status()
-            if status is not None and status.unhealthy() and not worker.process.paused:
-                worker.kill()
+            if status is None or not status.unhealthy() or worker.process.paused:
+                continue
+            stuck = status.tick_age > LOOP_STUCK_AFTER and worker.name not in self._paused
+            assert not stuck, f"{worker.name} has not ticked for {status.tick_age} s"
+            worker.kill()
         empty = all(
             not self.broker.messages(queue.name)
             for queue in topology.queues(self._settings)
@@ -274,6 +325,8 @@ def _check_ends(made: Run) -> None:
     watch = made.watch
     for name in made.names:
         assert watch.done(name), f"{name} was never answered or dead-lettered"
+        more = watch.ends(name) - 1 - watch.redelivered[name]
+        assert more <= 0, f"{name} ended {more} times more than it was delivered again"
         wanted, letters = made.reasons.get(name), watch.letters.get(name, [])
         if wanted is None:
             assert not letters, f"{name} can be answered, and is a dead letter: {letters}"

@@ -85,20 +85,30 @@ def innermost(error: BaseException | None) -> BaseException | None:
             return error
 
 
+_SHORTLY: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    ((TimeoutError, workflow.AMQPConnectorStackTimeout), "timed out"),
+    (amqp.AMQPHeartbeatTimeout, "silent for longer than the heartbeat allows"),
+    # By pika itself, when its time-out is over.
+    (
+        amqp.ConnectionOpenAborted,
+        "accepted the connection, and timed out before the connection was open; check the port and "
+        "whether the broker is overloaded or starting",
+    ),
+    (amqp.StreamLostError, "connection lost"),
+    (
+        amqp.IncompatibleProtocolError,
+        "closed before it spoke AMQP; check the port, amqp or amqps, and whether it wants a client "
+        "certificate (AMQP_CERT_FILE)",
+    ),
+)
+
+
 def plain(cause: BaseException | None) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    if isinstance(cause, TimeoutError | workflow.AMQPConnectorStackTimeout):
-        return "timed out"
-    if isinstance(cause, amqp.AMQPHeartbeatTimeout):
-        return "silent for longer than the heartbeat allows"
-    if isinstance(cause, amqp.StreamLostError):
-        return "connection lost"
-    if isinstance(cause, amqp.IncompatibleProtocolError):
-        return (
-            "closed before it spoke AMQP; check the port, amqp or amqps, and whether it wants a "
-            "client certificate (AMQP_CERT_FILE)"
-        )
+    known = next((words for kind, words in _SHORTLY if isinstance(cause, kind)), None)
+    if known is not None:
+        return known
     return "no reason was given" if cause is None else str(cause) or type(cause).__name__
 
 
