@@ -38,7 +38,7 @@ def test_the_end_of_a_drain_that_was_not_sent_is_written_down_later(times: int) 
                 raise NotLeader
             return patch(name, body, **more)
 
-        made.parts.api.patch_node = refused  # type: ignore[method-assign]
+        made.parts.api.patch_node = refused  # type: ignore[method-assign, assignment]
         until("it is not sent", lambda: len(kept) == times)
         until("it is written down", lambda: _phase(api) == "drained")
     api.close()
