@@ -198,7 +198,7 @@ def test_each_state_of_the_code_is_in_its_diagram(title: str, states: type[Enum]
 
 #: How a thread is started; an Informer has one.
 STARTS = re.compile(
-    r"(Thread|Timer|ThreadPoolExecutor|supervision\.start|runtime\.start|Informer)$"
+    r"(\bThread|Timer|ThreadPoolExecutor|supervision\.start|runtime\.start|Informer)$"
 )
 #: What starts threads whose names are given elsewhere, or that have none of their own: how often.
 NAMED_ELSEWHERE = {
@@ -208,6 +208,7 @@ NAMED_ELSEWHERE = {
     "remediator/selfheal_remediator/healing/progress_probe.py": 1,  # a timer
     "worker/selfheal_worker/cli/evaluate.py": 1,  # a command's own
     "worker/selfheal_worker/health.py": 1,  # named once it is made
+    "worker/selfheal_worker/runtime.py": 1,
 }
 
 

@@ -157,6 +157,7 @@ class NodeWriter:
     def not_sent(self, action: Action) -> None:
         """The leadership was lost, or everything was stopped, before it was sent."""
         self._planner.failed(action, self._clock())
+        self._not_done(action)
 
     def failed(self, action: Action, failure: ApiFailure) -> None:
         """It was not made."""

@@ -44,7 +44,7 @@ class PodHealing:
             metrics,
         )
         callbacks = Callbacks(
-            publish=events.say,
+            publish=events.record,
             node_trouble=self._node_trouble,
             node_path=self._node_path,
             restarted=self._restarted,

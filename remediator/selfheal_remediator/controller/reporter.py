@@ -14,10 +14,12 @@ class Reporter:
 
     def of_node(self, node: str, uid: str, reason: str, message: str, warning: bool) -> None:
         """An Event on the Node."""
-        self._events.say(NodeEvent(node, uid, reason, message, warning))
+        self._events.record(NodeEvent(node, uid, reason, message, warning))
 
     def of_itself(self, reason: str, text: str, *, warning: bool = False) -> None:
         """An Event on the Lease."""
         namespace, _, name = self._owner.partition("/")
         group, uid = "coordination.k8s.io/v1", self._leader.lease_uid
-        self._events.say(ObjectEvent(group, "Lease", namespace, name, uid, reason, text, warning))
+        self._events.record(
+            ObjectEvent(group, "Lease", namespace, name, uid, reason, text, warning)
+        )

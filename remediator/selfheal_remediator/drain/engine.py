@@ -148,7 +148,7 @@ class NodeDrain:
         if not self.synced:
             return Actions()
         going = ((uid, item.terminating) for uid, item in self.evictions.items())
-        self.standstill.look(frozenset(going), now)
+        self.standstill.observe(frozenset(going), now)
         stopped = stopped or self.without_place(now)
         stay_until = self.pods.sort_again(now)
         self.lookups.keep(self.pods.open_questions())
@@ -174,7 +174,7 @@ class NodeDrain:
         ]
         due = [item for item, moment in waiting if moment is not None and moment <= now]
         for item in due:
-            item.check.asked()
+            item.check.begin_read()
         later = [moment for _, moment in waiting if moment is not None and moment > now]
         return tuple(item.pod for item in due), min(later, default=None)
 
@@ -243,14 +243,14 @@ class NodeDrain:
         """Whether it gave its place to another drain; past its deadline none is needed."""
         return self.standstill.given_at is not None and now < self.deadline
 
-    def asks_for_place_at(self, now: float) -> float | None:
+    def requests_place_at(self, now: float) -> float | None:
         """When it is to get a place again, None = there is nothing that it could do with one."""
         left = [item for item in self._at_hand(now) if not item.terminating]
         begins = bool(self.evictions) and self._current_wave(now) > self.wave
         if not (left or begins) or not self.without_place(now):
             return None
         moves = any(not item.stuck(now) or self.budgets.has_room(item.pod) for item in left)
-        return self.standstill.asks_at(changed=begins or moves)
+        return self.standstill.requests_at(changed=begins or moves)
 
     def _at_hand(self, now: float) -> list[Eviction]:
         """The pods that are to go now: without those that only wait for the waves before theirs."""

@@ -239,7 +239,7 @@ class Draining:
         return frozenset(
             uid
             for uid, run in self.running.items()
-            if run.asks_at is not None and run.asks_at <= now and run.paused_since is None
+            if run.requests_at is not None and run.requests_at <= now and run.paused_since is None
         )
 
     def follow_places(self, given: Mapping[str, float], now: float) -> None:
@@ -255,7 +255,7 @@ class Draining:
                     self._callbacks.report(drain, reports.place_regained())
             else:
                 continue
-            run.news, run.standing_since, run.asks_at = True, None, None
+            run.news, run.standing_since, run.requests_at = True, None, None
 
     def blocked_causes(self, now: float) -> Counter[str]:
         """Pods that drains wait for, by cause."""

@@ -101,7 +101,7 @@ class RunningDrain:
     tried: set[str] = field(default_factory=set)
     #: Since when it makes no progress, and when it requests a slot again (see drain_slots.py).
     standing_since: float | None = None
-    asks_at: float | None = None
+    requests_at: float | None = None
     news: bool = True
     due: float = 0.0
 

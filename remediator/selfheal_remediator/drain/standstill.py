@@ -25,7 +25,7 @@ class Standstill:
     given_at: float | None = None
     times: int = 0
 
-    def look(self, seen: Hashable, now: float) -> None:
+    def observe(self, seen: Hashable, now: float) -> None:
         """Any change of the present and terminating pods is progress."""
         if seen != self.seen:
             self.seen, self.progress_at = seen, now
@@ -51,7 +51,7 @@ class Standstill:
         """It has a place again, and time to use it."""
         self.given_at, self.progress_at = None, now
 
-    def asks_at(self, *, changed: bool) -> float | None:
+    def requests_at(self, *, changed: bool) -> float | None:
         """When it requests a slot; None = it has one."""
         if self.given_at is None:
             return None

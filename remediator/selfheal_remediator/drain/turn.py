@@ -128,15 +128,17 @@ class Turn:
 
     def _note_progress(self, run: RunningDrain, now: float) -> list[float]:
         """Whether it makes no progress; returns when to evaluate again."""
-        drain, before = run.drain, (run.standing_since, run.asks_at)
+        drain, before = run.drain, (run.standing_since, run.requests_at)
         idle = run.idle(self._instructions)
         run.standing_since = None if idle else drain.standing_since(now)
-        run.asks_at = drain.asks_for_place_at(now)
+        run.requests_at = drain.requests_place_at(now)
         moments = [
             drain.standstill.due,
-            run.asks_at,
+            run.requests_at,
             drain.deadline if drain.without_place(now) else None,
         ]
         later = [moment for moment in moments if moment is not None and moment > now]
         # The planner is to hear of it.
-        return [*later, now + BUSY_AGAIN] if before != (run.standing_since, run.asks_at) else later
+        return (
+            [*later, now + BUSY_AGAIN] if before != (run.standing_since, run.requests_at) else later
+        )

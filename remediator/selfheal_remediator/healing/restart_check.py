@@ -53,7 +53,7 @@ class RestartChecks:
                     check = self._all[key] = DeletionCheck()
                     check.accepted(begun)
                 if check.check_at is not None and check.check_at <= now:
-                    check.asked()
+                    check.begin_read()
                     found.append((policy_state, pod))
                 wakes.append(check.check_at)
         for key in self._all.keys() - there:

@@ -34,7 +34,7 @@ class DeletionCheck:
         """An eviction was accepted; the watch shows what comes of it, as a rule at once."""
         self.check_at = now + CHECK_AFTER
 
-    def asked(self) -> None:
+    def begin_read(self) -> None:
         """The pod is being read."""
         self.check_at = None
 

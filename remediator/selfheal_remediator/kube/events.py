@@ -143,7 +143,7 @@ class EventWriter:
         if self._started:
             self._ended.wait(seconds)
 
-    def say(self, event: AnyEvent) -> None:
+    def record(self, event: AnyEvent) -> None:
         """Queue one event; dropped (and counted) when too many wait."""
         now = self._runtime.monotonic()
         if self._reported.has(event, now):

@@ -54,6 +54,10 @@ class Counts:
         """The node is cordoned now."""
         self._cordons[uid, int(now)] = now
 
+    def cordon_not_made(self, uid: str, second: int) -> None:
+        """The node was not cordoned after all: other nodes do not wait because of it."""
+        self._cordons.pop((uid, second), None)
+
     def remove(self, entry: Entry, now: float) -> None:
         """The node is gone."""
         if entry.member is not None:

@@ -63,7 +63,7 @@ class DrainPlaces:
         standing = (self._entries.get(uid) for uid in self._counts.slots.standing)
         members = {e.node.uid: e.member for e in standing if e is not None and e.member}
         mine = entry.member or Member()
-        skip_reason, given = self._counts.slots.ask(limits, tally, mine, members, now)
+        skip_reason, given = self._counts.slots.request(limits, tally, mine, members, now)
         if given:
             self._counts.recount(self._entries[given], now)
         return skip_reason

@@ -33,7 +33,7 @@ class DrainSlots:
     #: When the deadlines of drains are (our clock), as who carries them out says.
     deadlines: Mapping[str, float] = field(default_factory=dict)
 
-    def ask(
+    def request(
         self,
         limits: DisruptionLimits,
         tally: Tally,

@@ -182,6 +182,11 @@ class Planner:
             return
         entry.pending = None
         self._known.note_changed(action.uid)
+        if action.kind is Kind.CORDON and action.state is not None:
+            # Found on the node all the same, it counts again when that is assessed.
+            for second in action.state.cordons[-1:]:
+                self._counts.cordon_not_made(action.uid, second)
+            self._waves.cordons.not_made(action.uid)
         entry.failures += 1
         backoff = delay_after(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
         entry.retry_at = now + min(LONGEST_RETRY, max(delay, backoff))
@@ -281,7 +286,7 @@ class Planner:
         state = action.state
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
-        self._waves.note_cordon(claim.signals, now)
+        self._waves.note_cordon(claim.signals, entry.node.uid, now)
         drains = state.action == "drain"
         if drains and self._places.check(entry, self.config.limits, tally, now) is None:
             # One write for both: cordoned and being drained.

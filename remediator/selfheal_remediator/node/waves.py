@@ -138,9 +138,9 @@ class Waves:
                 return SkipReason("signal", message, recent[0] + signal.window)
         return None
 
-    def note_cordon(self, signals: Iterable[Key], now: float) -> None:
-        """A node is cordoned now."""
-        self.cordons.note(signals, now)
+    def note_cordon(self, signals: Iterable[Key], uid: str, now: float) -> None:
+        """The node is cordoned now."""
+        self.cordons.note(signals, uid, now)
 
 
 def _known_since(node: Node, condition: str, observation: Observation, now: float) -> float:

@@ -91,7 +91,7 @@ def test_pods_of_later_waves_only_wait_for_what_stands_still(blocked: Outcome) -
     refuse(made, "a", blocked)
     assert _look(made, LATER) == NOW
     made.standstill.give(LATER)
-    assert made.asks_for_place_at(LATER) == LATER + UNCHANGED[0]  # the system's pod changes nothing
+    assert made.requests_place_at(LATER) == LATER + UNCHANGED[0]  # the system's pod changes nothing
 
 
 def test_a_wave_that_is_about_to_begin_is_no_standstill() -> None:
@@ -99,7 +99,7 @@ def test_a_wave_that_is_about_to_begin_is_no_standstill() -> None:
     assert made.step(LATER).new_wave == 1
     assert made.standing_since(LATER) is None
     made.standstill.give(LATER)
-    assert made.asks_for_place_at(LATER) == LATER + CHANGED[0]
+    assert made.requests_place_at(LATER) == LATER + CHANGED[0]
 
 
 def test_each_pod_that_goes_is_progress() -> None:
@@ -138,18 +138,18 @@ def test_it_asks_for_a_place_soon_when_a_budget_opens_and_else_ever_later() -> N
     now = LATER
     for times in range(3):
         made.standstill.give(now)
-        assert made.asks_for_place_at(now) == min(now + UNCHANGED[0] * 2**times, now + UNCHANGED[1])
+        assert made.requests_place_at(now) == min(now + UNCHANGED[0] * 2**times, now + UNCHANGED[1])
         made.budget_changed(budget(1), now)
-        assert made.asks_for_place_at(now) == now + CHANGED[0] * 2**times
+        assert made.requests_place_at(now) == now + CHANGED[0] * 2**times
         made.budget_changed(budget(0), now)
         made.standstill.take(now)
-    assert made.asks_for_place_at(now) is None
+    assert made.requests_place_at(now) is None
 
 
 def test_where_all_pods_only_have_to_end_it_needs_no_place() -> None:
     made = drain(terminating("a"))
     made.standstill.give(LATER)
-    assert made.asks_for_place_at(LATER) is None
+    assert made.requests_place_at(LATER) is None
 
 
 # -- who gets a place ------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
     )
     with running(server, config) as made:
         monkeypatch.setattr(
-            made.parts.events, "say", lambda event: said.append((event.node, event.reason))
+            made.parts.events, "record", lambda event: said.append((event.node, event.reason))
         )
         until("a is refused", lambda: any(r.drain.posts for r in made.draining.running.values()))
         server.put(f"{NODES}/n2", node("n2", "True"))

@@ -59,7 +59,7 @@ def told(*events: NodeEvent | ObjectEvent, api: Api | None = None) -> tuple[Api,
 
     writer = EventWriter(made, "pod-1_uid", count)
     for event in events:
-        writer.say(event)
+        writer.record(event)
     writer.start()
     writer.close(30.0)
     return made, counts
@@ -88,7 +88,7 @@ def test_an_event_bears_the_time_when_it_was_reported(monkeypatch: pytest.Monkey
     writer = EventWriter(api, "pod-1_uid", lambda _: None, runtime=runtime)
     writer.start()
     runtime.now = lambda: 1767225600.0
-    writer.say(CORDONED)
+    writer.record(CORDONED)
     runtime.now = lambda: 1767225660.0
     later.set()
     writer.close(30.0)
@@ -139,7 +139,7 @@ def test_too_many_are_dropped_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     counts = Counter[str]()
     writer = EventWriter(Api(), "me", lambda result: counts.update([result]))
     for number in range(5):  # nothing writes yet
-        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "m", True))
+        writer.record(NodeEvent(f"n{number}", "u", "Cordoned", "m", True))
     assert counts == {"dropped": 2}
 
 
@@ -158,12 +158,12 @@ def test_an_event_that_was_dropped_was_not_reported() -> None:
     api, counts = Api(), Counter[str]()
     writer = EventWriter(api, "pod-1_uid", lambda result: counts.update([result]))
     for number in range(QUEUE):
-        writer.say(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
-    writer.say(CORDONED)
+        writer.record(NodeEvent(f"n{number}", "u", "Cordoned", "why", True))
+    writer.record(CORDONED)
     assert counts["dropped"] == 1
     writer.start()
     until("there is room again", lambda: api.written)
-    writer.say(CORDONED)
+    writer.record(CORDONED)
     writer.close(60)
     assert counts == {"dropped": 1, "written": QUEUE + 1}
     assert [body["message"] for _, body, _ in api.written].count(CORDONED.message) == 1

@@ -181,7 +181,7 @@ def test_it_says_that_it_observes_and_when_it_acts(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(
-        "selfheal_remediator.kube.events.EventWriter.say",
+        "selfheal_remediator.kube.events.EventWriter.record",
         lambda _, event: said.append(event.reason),
     )
     with running(api, _config()) as remediator:
@@ -204,7 +204,7 @@ def test_a_restart_and_an_upgrade_say_nothing_of_it(
     """Also where what the Lease says and the leadership are heard in one breath."""
     said: list[str] = []
     monkeypatch.setattr(
-        "selfheal_remediator.kube.events.EventWriter.say",
+        "selfheal_remediator.kube.events.EventWriter.record",
         lambda _, event: said.append(event.reason),
     )
     spec = {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z"}

@@ -167,13 +167,13 @@ def test_it_is_reported_counted_and_tried_again_within_limits(
     server = Ignoring()
     config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-        say = made.parts.events.say
+        record = made.parts.events.record
 
         def listen(event: Any) -> None:
             said.append((event.reason, event.message))
             if event.reason == REASON:
                 heard.set()
-            say(event)
+            record(event)
 
         object.__setattr__(made.healer.callbacks, "publish", listen)
         until_later(made, "it is reported", heard.is_set)

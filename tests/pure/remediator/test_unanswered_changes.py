@@ -119,7 +119,7 @@ class Story:
     def hear(self, remediator: Remediator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             remediator.parts.events,
-            "say",
+            "record",
             lambda event: self.said.append((event.node, event.reason)),
         )
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from selfheal_remediator.config import Signal
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node import onsets as module
+from selfheal_remediator.node.annotation import STATE_KEY
 from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.waves import Waves
@@ -168,12 +169,57 @@ def test_nothing_is_kept_of_reasons_that_nobody_is_cordoned_for_any_more() -> No
         waves.check_cordon([("Fault", f"{number} errors")], NOW)
     assert len(waves.cordons) == 0
     for number in range(1000):
-        waves.note_cordon([("Fault", f"{number} errors")], NOW + number)
+        waves.note_cordon([("Fault", f"{number} errors")], f"n{number}", NOW + number)
         waves.update(NOW + number)
     assert len(waves.cordons) <= window
-    for _ in range(config().signal.floor):
-        waves.note_cordon([("Fault", "errors")], NOW + 999)
+    for number in range(config().signal.floor):
+        assert waves.check_cordon([("Fault", "errors")], NOW + 999) is None
+        waves.note_cordon([("Fault", "errors")], f"n{number}", NOW + 999)
+        waves.note_cordon([("Fault", "errors")], f"n{number}", NOW + 999)  # counts once
     assert waves.check_cordon([("Fault", "errors")], NOW + 999) is not None
     waves.update(NOW + 999 + window)
     assert len(waves.cordons) == 0
     assert waves.check_cordon([("Fault", "errors")], NOW + 999 + window) is None
+
+
+@pytest.mark.parametrize(
+    "limits", [{"rate": {"count": 2, "window": "1h"}}, {"minInterval": "1h"}, {}]
+)
+def test_a_cordon_that_is_refused_again_and_again_holds_up_no_other_node(
+    limits: dict[str, object],
+) -> None:
+    """A webhook refuses it: it counts neither for the rate nor for a wave."""
+    everything = {"maxUnavailable": "100%", "minAllowed": 9, **limits}
+    planner = Planner(config(limits=everything), OWNER, 0.0)
+    refused, other = node("a", condition("True")), node("b", condition("False"))
+    for item in (refused, other, *(node(f"n{i}", condition("False")) for i in range(9))):
+        planner.apply(Change(item.name, None, item), NOW)
+    now = NOW
+    for _ in range(8):
+        [action] = planner.plan(now).actions
+        assert action.node == "a"
+        planner.failed(action, now)
+        now = planner.entries[action.uid].retry_at
+    now -= 0.5
+    bad = node("b", condition("True"))
+    planner.apply(Change("b", other, bad), now)
+    assert [action.node for action in planner.plan(now).actions] == ["b"]
+
+
+def test_a_cordon_without_an_answer_that_was_made_counts_all_the_same() -> None:
+    limits = {"maxUnavailable": "100%", "minAllowed": 9, "rate": {"count": 1, "window": "1h"}}
+    planner = Planner(config(limits=limits), OWNER, 0.0)
+    first, second = node("a", condition("True")), node("b", condition("True"))
+    for item in (first, second, *(node(f"n{i}", condition("False")) for i in range(9))):
+        planner.apply(Change(item.name, None, item), NOW)
+    [action] = planner.plan(NOW).actions
+    assert action.state is not None
+    made = node(
+        action.node,
+        condition("True"),
+        unschedulable=True,
+        annotations={STATE_KEY: action.state.to_json()},
+    )
+    planner.apply(Change(action.node, first, made), NOW)
+    planner.failed(action, NOW)
+    assert planner.plan(NOW + 1).actions == ()
