@@ -62,7 +62,10 @@ class Ended(BaseException):
 class Thread:
     """One simulated thread. doing: what it did or waits for. awaits: the lock that it needs."""
 
-    __slots__ = ("awaits", "doing", "ended", "generation", "name", "process", "stack", "woken")
+    __slots__ = (
+        *("awaits", "blocked", "doing", "ended", "generation", "name", "process", "stack"),
+        "woken",
+    )
 
     stack: Any  # its greenlet
 
@@ -71,6 +74,7 @@ class Thread:
         self.name = f"{process.name}/{name}"
         self.doing = "start"
         self.awaits: Lock | None = None
+        self.blocked = False  # waits, and nothing has ended its wait yet
         self.woken = False
         self.ended = False
         self.generation = 0  # of its latest wait
@@ -256,7 +260,7 @@ class Simulation:
             raise SimulationError(f"a callback of the world would block: {what}")
         self._count(thread, what)
         thread.generation += 1
-        thread.woken = False
+        thread.blocked, thread.woken = True, False
         if timeout is not None:
             due = self.nanoseconds + nanoseconds(timeout)
             timer = (due, next(self._numbers), thread, thread.generation)
@@ -346,6 +350,9 @@ class Simulation:
         (thread.process.held if thread.process.paused else self._runnable).append(thread)
 
     def _continue(self, thread: Thread) -> None:
+        if not thread.blocked:
+            return  # its time was up, and it has not run since
+        thread.blocked = False
         thread.generation += 1  # its timer has no effect any more
         self._ready(thread)
 

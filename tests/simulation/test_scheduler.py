@@ -472,3 +472,22 @@ def test_a_kill_is_heard_of_by_the_machine() -> None:
         simulation.at(4.0, process.kill)
         simulation.run(until=5.0)
     assert heard == [3.0]
+
+
+def test_a_thread_whose_time_is_up_is_not_woken_a_second_time() -> None:
+    with Simulation(1) as simulation:
+        process = simulation.process("p")
+        event = process.event()
+        waited: list[float] = []
+
+        def wait() -> None:
+            for seconds in (1.0, 5.0):
+                event.wait(seconds)
+                event.clear()
+                waited.append(simulation.now)
+
+        process.start("waits", wait)
+        # At the same moment and later: the thread can run, and is still among those that wait.
+        simulation.at(0.5, lambda: simulation.at(1.0, event.set))
+        simulation.run(until=10.0)
+    assert waited == [1.0, 6.0]

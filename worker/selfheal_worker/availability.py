@@ -101,6 +101,10 @@ class ModelAvailability:
         except RuntimeError as error:  # the machine has no thread to spare
             self._probe_result = ProbeResult(False, str(error))
 
+    def probe_others(self) -> None:
+        """Probe the models of the chain that are away while others answer, where that is due."""
+        self._chain.probe_due()
+
     def release(self) -> None:
         """Let go of what waits for a model's turn and was given up."""
         self._chain.release()

@@ -173,6 +173,8 @@ class Worker:
         else:
             if self._model.circuit.due(now):
                 self._model.probe(now)
+            elif self._model.closed:
+                self._model.probe_others()
             if self._settlement.publisher.circuit.due(now):
                 self._results.begin()
             self._update_consumer()

@@ -10,6 +10,7 @@ import contextlib
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def test_nothing_is_read_while_reading_is_held(broker: Broker) -> None:
 
 def test_a_broker_that_gives_faster_than_it_takes_is_held_until_it_took(broker: Broker) -> None:
     consumer = Consumer(broker)
-    throttle = Throttle(broker.connection)
+    throttle = Throttle(broker.connection, time.monotonic)
     throttle.check()
     broker.deliver(1)
     broker.until(lambda: len(consumer.delivered) == 1)

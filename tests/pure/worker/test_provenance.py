@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -41,11 +43,13 @@ class Server:
         self.reported: dict[str, Any] = {"model": "m"}
         self.looks = 0
         self.url = ""
+        self.before_tags: Callable[[], object] = int
 
     def content(self, path: str) -> Any:
         message = {"role": "assistant", "content": json.dumps(GOOD)}
         if path == "/api/tags":
             self.looks += 1
+            self.before_tags()
             return {"models": [{"name": "m:latest", "digest": self.digest}] if self.there else []}
         if path.startswith("/api"):
             ended = {"done": True, "done_reason": "stop", "created_at": "2026-01-01T00:00:00Z"}
@@ -105,6 +109,60 @@ def test_a_model_that_was_pulled_again_has_its_new_digest_in_results(
     clock.ahead += 10
     assert _origin(chain).version == SECOND[:12]
     assert chain.active.version == SECOND[:12]
+
+
+class _WatchedLock:
+    """A lock; found_taken is set when somebody wants it that another has."""
+
+    found_taken = threading.Event()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        self.found_taken.set()
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def test_calls_at_the_same_time_have_the_new_digest_all(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Later(monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(REAL, "lock", _WatchedLock)
+        built = model.build(ModelConfig("ollama", "m", server.url, "key", deadline=60))
+    built.warm_up()
+    _WatchedLock.found_taken.clear()
+    server.digest = SECOND
+    clock.ahead += 10
+    looking, answers = threading.Event(), queue.SimpleQueue[str | None]()
+
+    def analyse() -> None:
+        answers.put(built.analyse("text", clock() + 60).version)
+
+    def look() -> None:
+        looking.set()
+        assert _WatchedLock.found_taken.wait(60)
+
+    server.before_tags = look
+    threads = [threading.Thread(target=analyse) for _ in range(2)]
+    threads[0].start()
+    assert looking.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [answers.get(timeout=60) for _ in threads] == [SECOND[:12]] * 2
 
 
 def test_the_digest_is_not_looked_up_for_each_call(server: Server) -> None:

@@ -17,7 +17,6 @@ from selfheal_worker.broker.deliveries import Delivery, Done, Outcome, Publicati
 from selfheal_worker.broker.errors import BrokerError
 from selfheal_worker.broker.events import Events, logged
 from selfheal_worker.config import Settings
-from selfheal_worker.runtime import REAL
 
 Got = Callable[[Delivery | None], None]
 
@@ -57,7 +56,7 @@ class Channels:
         epoch: int,
         events: Events,
         owner: Owner,
-        now: Callable[[], float] = REAL.monotonic,
+        now: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -230,7 +229,7 @@ class Forwarding:
         connection: Any,
         channel: Any,
         answered: Callable[[], None],
-        now: Callable[[], float] = REAL.monotonic,
+        now: Callable[[], float],
     ) -> None:
         """answered: as for `ConfirmChannel`."""
         self._connection = connection

@@ -15,7 +15,6 @@ from pika import frame, spec
 from pika.channel import ContentFrameAssembler
 
 from selfheal_worker.broker.deliveries import Publication
-from selfheal_worker.runtime import REAL
 
 #: Takes one piece of a body.
 Sink = Callable[[bytes], None]
@@ -75,7 +74,7 @@ class Throttle:
     """Reads nothing more from a connection while much waits to be sent on it: a broker gives faster
     than it takes. For the link's thread."""
 
-    def __init__(self, connection: Any, now: Callable[[], float] = REAL.monotonic) -> None:
+    def __init__(self, connection: Any, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
         self._resume: Callable[[], None] | None = None

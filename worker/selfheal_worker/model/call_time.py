@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from selfheal_worker.model.limits import Limits
-from selfheal_worker.runtime import REAL
 
 #: How long a text waits for turns of its model, by default.
 LONGEST_TURN_WAIT = 300.0
@@ -37,7 +36,7 @@ class Unwatched:
 
 
 class CallTime:
-    """For one thread. deadline (`time.monotonic()`) moves while the text waits for a turn.
+    """For one thread. deadline moves while the text waits for a turn; now: its clock.
 
     wait: seconds that it may wait for turns, at most `LONGEST_TURN_WAIT` where that is None. whole:
     the time of which this is a part, with other parts after it unless it is the last.
@@ -48,10 +47,10 @@ class CallTime:
         deadline: float,
         watched: Watched,
         *,
+        now: Callable[[], float],
         wait: float | None = None,
         whole: CallTime | None = None,
         last: bool = True,
-        now: Callable[[], float] = REAL.monotonic,
     ) -> None:
         self.deadline = deadline
         self._now = now

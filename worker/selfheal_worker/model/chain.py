@@ -72,6 +72,13 @@ class Chain:
         if len(errors) == len(self.members):
             raise errors[0]
 
+    def probe_due(self) -> None:
+        """Have the models that are away probed in the background, where that is due.
+
+        `ask` does it too; this is for the time in which nothing is asked.
+        """
+        self._probes.probe_due()
+
     def ask(
         self,
         text: str,

@@ -78,6 +78,14 @@ class Probes:
             if not member.warm:
                 self.usable(member)
 
+    def probe_due(self) -> None:
+        """Models that are away are probed also while no message comes."""
+        if len(self._members) == 1:
+            return  # the worker's own breaker sees to it
+        for member in self._members:
+            if not member.circuit.closed:
+                self.usable(member)
+
     def failed(self, member: Member, error: Exception) -> None:
         """A model was asked, and failed so."""
         effect = breaker_effect(error, math.inf, fallback=True)

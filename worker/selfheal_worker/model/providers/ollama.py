@@ -95,15 +95,18 @@ class Ollama(Chat):
     def _look_again(self, deadline: float) -> None:
         """Check whether the model was pulled again, in one thread and not for each call.
 
-        If the server does not answer, the previous version stays.
+        Calls at the same time wait for what that thread finds. If the server does not answer, the
+        previous version stays.
         """
         now = self._runtime.monotonic()
         left = min(_LATER_LOOK, (deadline - now) / 4)
         if not self.version or now - self._checked < FRESH or left <= 0:
             return
-        if not self._checking.acquire(blocking=False):
+        if not self._checking.acquire(timeout=left):
             return
         try:
+            if self._runtime.monotonic() - self._checked < FRESH:
+                return
             with contextlib.suppress(ModelError):
                 self.version = self._digest(left)
             self._checked = self._runtime.monotonic()
