@@ -51,6 +51,13 @@ class Setup:
     pause: float = 2.0
     way: str = "plain"
     digest: str = "0123456789abcdef"
+    https: bool = False
+
+    @property
+    def url(self) -> str:
+        """As the settings name it."""
+        scheme = "https" if self.https else "http"
+        return f"{scheme}://{self.host}:{self.port}{self.dialect.base}"
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +113,7 @@ class ModelServer:
     @property
     def url(self) -> str:
         """As the settings name it."""
-        return f"http://{self.host}:{self.port}{self.dialect.base}"
+        return self.setup.url
 
     def become(self, condition: Condition) -> None:
         """A fault begins, or ends. Calls under way end as they would have, unless none can."""
