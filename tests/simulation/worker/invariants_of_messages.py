@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -74,7 +75,8 @@ def dead_letters_are_complete(history: History) -> Iterator[str]:
 def _bad_headers(end: End, one: Message, history: History) -> Iterator[str]:
     got = end.headers
     attempts = got.get("x-selfheal-attempts")
-    if not isinstance(attempts, int) or not 0 <= attempts <= history.world.max_attempts + 1:
+    most = max(history.world.max_attempts, one.attempts + 1)
+    if not isinstance(attempts, int) or not 0 <= attempts <= most:
         yield f"its dead letter has {attempts!r} attempts"
     elif not one.valid and attempts != one.attempts + 1:
         yield f"it is poison, and its dead letter has {attempts} attempts"
@@ -138,7 +140,11 @@ def _can_answer(one: Message, model: Model, world: World) -> bool:
 
 
 def _too_long(one: Message, model: Model) -> bool:
-    return model.server is not None and tokens_of(one.text) > model.server.context - 600
+    if model.server is None:
+        return False
+    # A worker asks Ollama for a context of at most 8,192 tokens (model.contextTokens is not set).
+    context = min(model.server.context, 8192 if model.provider == "ollama" else math.inf)
+    return tokens_of(one.text) > context - 600
 
 
 def _reasons(one: Message, model: Model, world: World) -> set[str]:

@@ -424,6 +424,10 @@ class SimulatedLink:
         """Whether messages come."""
         return self._registered
 
+    def declare(self, done: Callable[[BrokerError | None], None]) -> None:
+        """Declare all queues again; they are there."""
+        self._heard(2 * LATENCY, lambda: done(None))
+
     def consume(self) -> None:
         """Take messages."""
         if not self.up or self._subscribed:

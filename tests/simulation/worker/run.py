@@ -380,4 +380,3 @@ def _read(exposition: bytes) -> Mapping[str, float]:
             name, _, value = line.rpartition(" ")
             found[name] = float(value)
     return found
-

@@ -33,6 +33,8 @@ BUILT_IN = "builtin"
 QUEUE = "feedback"
 #: Seconds after the last fault in which the longest pause of a probe (5 minutes) is over.
 AFTERWARDS = 420.0
+#: Messages that come then, before the last one.
+WAKING = 10
 _LADDERS = ((1, 5, 30, 120), (1, 2, 3), (1,), (2, 10, 60))
 _NATURES = (
     *(Nature.FLAKY, Nature.NEVER_USABLE, Nature.FILTERED, Nature.FILTERED_ANSWER, Nature.DECLINED),
@@ -233,8 +235,12 @@ def _messages(
     for number in range(count):
         at = 1.0 if bursts else round(chance.uniform(0.0, calm * 0.9), 2)
         made.append(_message(chance, maker, chain, number, at, sizes))
-    # The last ones come when all is well again: the active model must be back for them.
-    made += [good(count + more, calm + AFTERWARDS + more, chain) for more in range(2)]
+    # The last one comes when all is well again: the active model must be back for it. Models that
+    # failed are probed when messages come, so some come before it.
+    later = 60.0 + 2 * sum(one.server.load for one in chain if one.server is not None)
+    first = calm + AFTERWARDS
+    made += [good(count + more, first + 8.0 * more, chain) for more in range(WAKING)]
+    made.append(good(count + WAKING, first + 8.0 * WAKING + later, chain))
     return tuple(sorted(made, key=lambda one: (one.at, one.number)))
 
 
