@@ -24,6 +24,7 @@ class Kind(Enum):
     BROKER_SLOW = "the broker confirms slowly"
     NACK = "the broker rejects publishes"
     RESULTS_FULL = "the results queue is full"
+    NO_LEADER = "the work queue has no leader"
     # A worker and its connection: target is the worker's place, "0", "1", …
     DISCONNECT = "the connection is reset"
     HALF_OPEN = "the connection is half open"
@@ -39,19 +40,13 @@ class Kind(Enum):
 MOMENTARY = frozenset(
     {
         *(Kind.SWAP, Kind.UNLOAD, Kind.DISCONNECT, Kind.CHANNEL_CLOSED, Kind.CONSUMER_CANCELLED),
-        *(Kind.KILL, Kind.TERMINATE, Kind.CLOCK_JUMP, Kind.BROKER_RESTART),
-    }
-)
-#: After these, a message that was in flight may be answered twice.
-REDELIVERS = frozenset(
-    {
-        *(Kind.BROKER_RESTART, Kind.DISCONNECT, Kind.HALF_OPEN, Kind.CHANNEL_CLOSED, Kind.KILL),
-        *(Kind.PAUSE, Kind.CONSUMER_CANCELLED),
+        *(Kind.KILL, Kind.TERMINATE, Kind.CLOCK_JUMP, Kind.HALF_OPEN),
     }
 )
 _OF_SERVERS = (Kind.CONDITION, Kind.CONDITION, Kind.CONDITION, Kind.SLOTS, Kind.SWAP, Kind.UNLOAD)
 _OF_BROKER = (
     *(Kind.BROKER_RESTART, Kind.BROKER_ALARM, Kind.BROKER_SLOW, Kind.NACK, Kind.RESULTS_FULL),
+    Kind.NO_LEADER,
 )
 _OF_WORKERS = (
     *(Kind.DISCONNECT, Kind.HALF_OPEN, Kind.CHANNEL_CLOSED, Kind.CONSUMER_CANCELLED, Kind.KILL),

@@ -90,7 +90,8 @@ class Sample:
 class History:
     """A whole run. deliveries, returned: of each message, how often the broker delivered it, and
     took it back without an ack. remaining: messages in each queue that must be empty, at the end.
-    settled: when all was done, None if it never was."""
+    settled: when all was done, None if it never was. acked_early: messages of which nothing was
+    left when they were acked."""
 
     world: World
     published: dict[int, float] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class History:
     settled: float | None = None
     over: float = 0.0
     peak_bytes: int = 0
+    acked_early: list[int] = field(default_factory=list)
 
     def of(self, number: int) -> list[End]:
         """How a message ended; more than one is a duplicate."""

@@ -24,6 +24,8 @@ def nothing_is_lost(history: History) -> Iterator[str]:
     for one in history.messages():
         if not history.of(one.number) and history.settled is not None:
             yield f"message {one.number} ({one.kind}) is lost"
+    for number in history.acked_early:
+        yield f"message {number} was acked when the broker had nothing else of it"
     for end in history.ends:
         if end.number not in history.published:
             yield f"an end belongs to no message: {end}"

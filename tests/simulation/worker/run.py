@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from random import Random
@@ -11,13 +12,17 @@ from typing import Any
 import pika
 
 from selfheal_worker import config
+from selfheal_worker.broker import topology
+from selfheal_worker.config import Settings
 from selfheal_worker.health import Status
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import registry
 from selfheal_worker.model.analysis import Call
+from selfheal_worker.model.chain import Chain
 from selfheal_worker.model.providers import ollama, openai
 from selfheal_worker.task import task_file
-from selfheal_worker.worker import Worker
+from tests.simulation.broker.broker import Broker
+from tests.simulation.broker.queues import Message as Queued
 from tests.simulation.models.backend import SimulatedBackend
 from tests.simulation.models.conditions import Condition
 from tests.simulation.models.network import Network
@@ -28,16 +33,17 @@ from tests.simulation.worker import invariants
 from tests.simulation.worker.checks import Problem
 from tests.simulation.worker.faults import Fault, Kind
 from tests.simulation.worker.history import ANSWERED, DEAD, End, History, Life, Sample
-from tests.simulation.worker.link_broker import Broker, SimulatedLink, connector
-from tests.simulation.worker.messages import Message
+from tests.simulation.worker.messages import Message, number_of
+from tests.simulation.worker.process import WorkerProcess, logs_in_trace
 from tests.simulation.worker.world import World
 
-#: Seconds after the last fault in which all must be settled, beside what the world adds.
+#: Seconds after the last message in which all must be settled, beside what the world adds.
 _SETTLE = 1800.0
 _SAMPLE = 5.0
-#: Seconds that a pod needs to start, and that the broker is away when it restarts.
+#: Seconds that a pod needs to start.
 _START = (0.5, 3.0)
-_BROKER_RESTART = (0.5, 8.0)
+#: Seconds in which a worker finds that its connection is gone, beside its heartbeats, and is back.
+_RECONNECT = 60.0
 TASK = task_file.load()
 #: Imported before a simulation begins: urllib3 opens a socket when it is imported.
 PROVIDERS = (ollama, openai)
@@ -50,89 +56,80 @@ class Pod:
 
     def __init__(self, run: Run, name: str, skew: float) -> None:
         self.life = Life(name, run.simulation.now)
-        self.link: SimulatedLink | None = None
-        self.worker: Worker | None = None
+        self.made = WorkerProcess(
+            run.simulation,
+            name,
+            run.world.env,
+            run.broker,
+            chain=self._chain,
+            skew=skew,
+        )
         self._run = run
-        self._metrics = Metrics()
-        self.process: Process = run.simulation.process(name, skew)
-        self.process.start("main", self._main)
-        self.process.start("samples", self._look)
+        self._metrics: Metrics | None = None
+        process = self.made.process
+        process.at_kill(self._gone)
+        self.made.start()
+        process.start("samples", self._look)
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended."""
         return self.life.ended is None
 
-    def _main(self) -> None:
-        run, process, metrics = self._run, self.process, self._metrics
+    def _chain(self, settings: Settings, process: Process, metrics: Metrics) -> Chain:
+        self._metrics = metrics
 
         def observe(call: Call) -> None:
             metrics.model.called(call.origin, call.seconds, call.error, call.usage)
 
         def network(bounds: Any, _: object) -> SimulatedBackend:
-            return SimulatedBackend(run.network, self.life.name, bounds, process.event)
+            return SimulatedBackend(self._run.network, process.name, bounds, process.event)
 
-        chain = registry.chain(
-            run.settings,
+        return registry.chain(
+            settings,
             TASK,
             observe=observe,
             loaded=metrics.model.loaded,
             network=network,
             runtime=process,
         )
-        connect = connector(run.broker, self.life.name, process, self._lost, self._connected)
-        self.worker = Worker(run.settings, chain, metrics, connect=connect, runtime=process)
-        self.worker.run()
-        self.life.code = 0
-        self._gone()
-        process.kill()
-
-    def _lost(self) -> None:
-        self.life.lost_connections += 1
-
-    def _connected(self, link: SimulatedLink) -> None:
-        self.link = link
 
     def _look(self) -> None:
-        """As a kubelet and KEDA look at it, from another thread."""
+        """As a kubelet looks at it, from another thread."""
         while True:
-            self.process.sleep(_SAMPLE)
-            if self.worker is not None:
-                self._run.look(self, self.worker.status())
+            self.made.process.sleep(_SAMPLE)
+            if (status := self.made.status()) is not None:
+                self._run.look(self, status)
 
     def terminate(self) -> None:
         """SIGTERM."""
         if self.life.terminated is None and self.alive:
             self.life.terminated = self._run.simulation.now
-            if self.worker is None:
-                self.kill()
-            else:
-                self.worker.stop()
+            self.made.terminate()
 
     def kill(self) -> None:
         """SIGKILL."""
         if self.alive:
             self.life.killed = self._run.simulation.now
-            self._gone()
-            self.process.kill()
+            self.made.kill()
 
     def pause(self, seconds: float) -> None:
         """No CPU."""
         now = self._run.simulation.now
         self.life.stopped.append((now, now + seconds))
-        self.process.pause(seconds)
+        self.made.pause(seconds)
 
     def take_metrics(self) -> None:
         """Its last scrape."""
-        if self.worker is not None:
-            self.life.metrics = _read(self.worker.exposition())
+        if self._metrics is not None:
+            self.life.metrics = _read(self._metrics.exposition())
+            lost = self.life.metrics["selfheal_worker_broker_disconnects_total"]
+            self.life.lost_connections = int(lost)
 
     def _gone(self) -> None:
         self.life.ended = self._run.simulation.now
         if self.life.killed is None:
-            self.take_metrics()
-        if self.link is not None:
-            self.link.drop()
+            self.life.code = self.made.code
         self._run.network.drop(self.life.name)
 
 
@@ -142,11 +139,10 @@ class Run:
     def __init__(self, world: World, *, detail: bool = False) -> None:
         """detail: the trace has every scheduling point."""
         self.world = world
-        self.simulation = Simulation(world.seed, detail=detail)
+        self.simulation = simulation = Simulation(world.seed, detail=detail)
         self.settings = config.load(world.env)
         self.history = History(world)
         self._chance = Random(f"{world.seed} run")
-        simulation = self.simulation
         self.network = Network(simulation)
         self.servers = [
             ModelServer(
@@ -161,17 +157,15 @@ class Run:
         ]
         for server in self.servers:
             self.network.add(server)
-        self.broker = Broker(
-            simulation,
-            self.settings,
-            self,
-            Random(f"{world.seed} broker"),
-            consumer_timeout=world.consumer_timeout,
-        )
+        self.broker = Broker(simulation, consumer_timeout=world.consumer_timeout)
+        self.broker.observe(self._observe)
+        for queue in topology.queues(self.settings):
+            self.broker.declare(queue.name, queue.arguments)
+        self._copies: Counter[int] = Counter()
+        self._broker_well = 0.0
         self.pods: list[Pod] = []
         self._places: dict[int, Pod] = {}
         self._wanted = 0
-        self._faults_under_way = 0
 
     def run(self) -> History:
         """Run until all is settled, or until it should be."""
@@ -185,70 +179,81 @@ class Run:
         last = max([world.calm, *(one.at for one in world.messages)])
         simulation.at(last, self._check_settled)
         limit = last + _SETTLE + 20 * sum(setup.load for setup in world.servers)
-        with simulation:
+        with simulation, logs_in_trace(simulation):
             simulation.run(limit)
-            self.history.over = simulation.now
-            self.history.remaining = dict(self.broker.depth())
-            for pod in self.pods:
-                if pod.alive:
-                    pod.take_metrics()
-        self.history.lives = [pod.life for pod in self.pods]
-        self.history.exchanges = sorted(
+            self._end()
+        return self.history
+
+    def _end(self) -> None:
+        history = self.history
+        history.over = self.simulation.now
+        history.remaining = self._depths()
+        for pod in self.pods:
+            pod.take_metrics()
+        history.lives = [pod.life for pod in self.pods]
+        history.exchanges = sorted(
             (one for server in self.servers for one in server.exchanges),
             key=lambda one: (one.opened, one.server, one.number),
         )
-        return self.history
+
+    def _depths(self) -> dict[str, int]:
+        ends = (self.settings.results_queue, self.settings.dlq_name)
+        names = (queue.name for queue in topology.queues(self.settings))
+        return {name: len(self.broker.messages(name)) for name in names if name not in ends}
 
     def look(self, pod: Pod, status: Status) -> None:
         """A sample of a worker, from its own thread."""
         history = self.history
-        sample = Sample(
-            self.simulation.now,
-            pod.life.name,
-            status,
-            self.broker.depth()["ready"],
-            len(history.ends),
-            self._able(pod),
-        )
-        history.samples.append(sample)
+        ready = len(self.broker.queues[self.settings.queue_name].ready)
+        now, ends = self.simulation.now, len(history.ends)
+        history.samples.append(Sample(now, pod.life.name, status, ready, ends, self._able(pod)))
 
     def _able(self, pod: Pod) -> bool:
-        broker = self.broker
-        taken = broker.up and not broker.blocked and not broker.refuses
-        link = pod.link
-        connected = link is not None and link.up and not link.blocked
+        """Whether nothing keeps it from answering."""
         models = len(self.servers) < len(self.world.chain) or any(
             server.condition is Condition.UP for server in self.servers
         )
-        return bool(taken and connected and models and pod.life.terminated is None)
+        broker = self.simulation.now > self._broker_well
+        return broker and models and pod.life.terminated is None
 
-    # --- the broker's observer
+    # --- what the broker tells
 
-    def delivered(self, number: int | None, worker: str) -> None:
-        """A message was sent to a worker."""
-        if number is not None:
-            self.history.deliveries[number] += 1
+    def _observe(self, kind: str, queue: str, message: Queued, client: str, now: float) -> None:
+        number = number_of(message.properties.correlation_id)
+        if number is None:
+            return
+        history = self.history
+        match kind:
+            case "queued":
+                self._copies[number] += 1
+                self._note_end(queue, message, client, now)
+            case "delivered":
+                history.deliveries[number] += 1
+            case "requeued":
+                history.returned[number] += 1
+            case "expired":
+                self._copies[number] -= 1
+            case "acked":
+                self._copies[number] -= 1
+                if self._copies[number] <= 0:
+                    history.acked_early.append(number)
 
-    def returned(self, number: int | None, worker: str) -> None:
-        """The broker took a message back."""
-        if number is not None:
-            self.history.returned[number] += 1
-
-    def ended(self, queue: str, body: bytes, properties: Any, worker: str) -> None:
-        """A result or a dead letter came."""
-        kind = ANSWERED if queue == self.settings.results_queue else DEAD
-        self.history.ends.append(
-            End(
-                self.simulation.now,
-                kind,
-                properties.correlation_id,
-                body,
-                dict(properties.headers or {}),
-                worker,
-                properties.message_id,
-                properties.content_type,
-            )
+    def _note_end(self, queue: str, message: Queued, client: str, now: float) -> None:
+        kinds = {self.settings.results_queue: ANSWERED, self.settings.dlq_name: DEAD}
+        if queue not in kinds:
+            return
+        properties = message.properties
+        end = End(
+            now,
+            kinds[queue],
+            properties.correlation_id,
+            message.body,
+            message.headers,
+            client,
+            properties.message_id,
+            properties.content_type,
         )
+        self.history.ends.append(end)
 
     # --- the world
 
@@ -261,23 +266,20 @@ class Run:
             headers=dict(message.headers) or None,
             delivery_mode=2,
         )
-        self.broker.put(message.body, properties)
+        self.broker.publish(self.settings.queue_name, message.body, properties)
 
     def _scale(self, workers: int) -> None:
         self._wanted = workers
-        for place in range(max(workers, max(self._places, default=-1) + 1)):
-            pod = self._places.get(place)
-            if place < workers and (pod is None or not pod.alive):
-                self._start(place)
-            elif place >= workers and pod is not None:
-                pod.terminate()
-                del self._places[place]
+        for place in range(workers):
+            self._start(place)
+        for place in sorted(self._places):
+            if place >= workers:
+                self._places.pop(place).terminate()
 
     def _start(self, place: int) -> None:
-        if place >= self._wanted:
-            return
         current = self._places.get(place)
-        if current is not None and current.alive and current.life.terminated is None:
+        running = current is not None and current.alive and current.life.terminated is None
+        if place >= self._wanted or running:
             return
         skews = self.world.skews or (0.0,)
         pod = Pod(self, f"worker-{len(self.pods) + 1}", skews[place % len(skews)])
@@ -288,7 +290,7 @@ class Run:
         self.simulation.after(self._chance.uniform(*_START), partial(self._start, place))
 
     def _check_settled(self) -> None:
-        done = not any(self.broker.depth().values())
+        done = not any(self._depths().values())
         if done and len(self.history.published) == len(self.world.messages):
             self.history.settled = self.simulation.now
             # Two samples more, so that what was opened by the last message shows.
@@ -300,17 +302,20 @@ class Run:
 
     def _begin(self, fault: Fault) -> None:
         self.simulation.record("world", fault.story())
-        kind = fault.kind
-        if kind in (Kind.CONDITION, Kind.SLOTS, Kind.SWAP, Kind.UNLOAD):
+        if fault.kind in (Kind.CONDITION, Kind.SLOTS, Kind.SWAP, Kind.UNLOAD):
             for server in self.servers:
                 if server.setup.name == fault.target:
                     self._of_server(fault, server)
-        elif fault.target:
-            pod = self._places.get(int(fault.target))
-            if pod is not None and pod.alive:
-                self._of_pod(fault, int(fault.target), pod)
-        else:
+            return
+        if fault.kind not in (Kind.PAUSE, Kind.CLOCK_JUMP):
+            away = 2 * self.settings.amqp_heartbeat + _RECONNECT
+            self._broker_well = max(self._broker_well, fault.end + away)
+        if not fault.target:
             self._of_broker(fault)
+            return
+        pod = self._places.get(int(fault.target))
+        if pod is not None and pod.alive:
+            self._of_pod(fault, int(fault.target), pod)
 
     def _of_server(self, fault: Fault, server: ModelServer) -> None:
         if fault.kind is Kind.CONDITION:
@@ -327,22 +332,23 @@ class Run:
             server.unload()
 
     def _of_broker(self, fault: Fault) -> None:
-        broker, after = self.broker, self.simulation.after
-        if fault.kind is Kind.BROKER_RESTART:
-            broker.restart(self._chance.uniform(*_BROKER_RESTART))
-        elif fault.kind is Kind.BROKER_ALARM:
-            broker.block(True)
-            after(fault.seconds, partial(broker.block, False))
-        elif fault.kind is Kind.BROKER_SLOW:
-            before, broker.confirm_seconds = broker.confirm_seconds, 2.0
-            after(fault.seconds, lambda: setattr(broker, "confirm_seconds", before))
-        else:
-            name = self.settings.results_queue if fault.kind is Kind.RESULTS_FULL else "*"
-            broker.refuses.add(name)
-            after(fault.seconds, lambda: broker.refuses.discard(name))
+        broker, seconds = self.broker, fault.seconds
+        match fault.kind:
+            case Kind.BROKER_RESTART:
+                broker.restart(seconds, orderly=self._chance.random() < 0.5)
+            case Kind.BROKER_ALARM:
+                broker.alarm(seconds)
+            case Kind.BROKER_SLOW:
+                broker.slow_down(seconds, self._chance.choice((0.5, 5.0, 20.0)))
+            case Kind.NACK:
+                broker.reject(seconds)
+            case Kind.RESULTS_FULL:
+                broker.fill(self.settings.results_queue, seconds)
+            case Kind.NO_LEADER:
+                broker.change_leader(self.settings.queue_name, seconds)
 
     def _of_pod(self, fault: Fault, place: int, pod: Pod) -> None:
-        link = pod.link
+        name, broker = pod.life.name, self.broker
         match fault.kind:
             case Kind.KILL:
                 pod.kill()
@@ -353,11 +359,15 @@ class Run:
             case Kind.PAUSE:
                 pod.pause(fault.seconds)
             case Kind.CLOCK_JUMP:
-                pod.process.clock_jump(fault.amount)
-            case Kind.HALF_OPEN if link is not None and link.up:
-                link.half_open()
-            case _ if link is not None and link.up:
-                link.lose(fault.kind.value)
+                pod.made.clock_jump(fault.amount)
+            case Kind.HALF_OPEN:
+                broker.lose_silently(name)
+            case Kind.DISCONNECT:
+                broker.disconnect(name)
+            case Kind.CHANNEL_CLOSED:
+                broker.close_channels(name)
+            case Kind.CONSUMER_CANCELLED:
+                broker.cancel_consumers(name)
 
 
 def run(world: World, *, detail: bool = False) -> tuple[History, list[Problem], Sequence[str]]:

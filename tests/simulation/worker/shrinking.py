@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.simulation.worker import world
 from tests.simulation.worker.world import World
@@ -44,6 +44,11 @@ class Kept:
         )
 
 
+def _with(kept: Kept, field: str, places: tuple[int, ...]) -> Kept:
+    changes: dict[str, Any] = {field: places}
+    return replace(kept, **changes)
+
+
 def _kept(parts: tuple[T, ...], places: tuple[int, ...] | None) -> tuple[T, ...]:
     return parts if places is None else tuple(parts[place] for place in places)
 
@@ -63,11 +68,9 @@ def shrink(seed: int, fails: Fails, *, most_runs: int = 80) -> Kept:
         nonlocal kept
 
         def still(places: tuple[int, ...]) -> bool:
-            # Only what is tried differs, so mypy need not know the field.
-            return runs.left() and fails(replace(kept, **{field: places}).world())
+            return runs.left() and fails(_with(kept, field, places).world())
 
-        found = _fewest(getattr(kept, field), still)
-        kept = replace(kept, **{field: found})
+        kept = _with(kept, field, _fewest(getattr(kept, field), still))
 
     for field in ("faults", "messages", "scaling", "faults"):
         smaller(field)

@@ -127,6 +127,8 @@ def make(seed: int) -> World:
     sizes = messages.Sizes(text=chance.choice((2_000, 65_536)), body=131_072)
     env = {
         "AMQP_HOST": "broker",
+        "AMQP_USERNAME": "user",
+        "AMQP_PASSWORD": "password",
         "AMQP_HEARTBEAT": str(chance.choice((5, 15, 60))),
         "QUEUE_NAME": QUEUE,
         "CONCURRENCY": str(concurrency),
