@@ -219,6 +219,10 @@ WRONG: dict[str, tuple[str, Callable[[History], object]]] = {
     "a foreign id": ("results_have_the_right_shape", lambda h: _first(h, id="other")),
     "an invented phrase": ("results_have_the_right_shape", lambda h: _first(h, key_phrases=["x"])),
     "an injected field": ("results_have_the_right_shape", lambda h: _first(h, system="x")),
+    "another version": (
+        "results_name_the_version_that_answered",
+        lambda h: setattr(h.exchanges[0], "version", "4567"),
+    ),
     "truncated": ("results_have_the_right_shape", lambda h: _first(h, truncated=True)),
     "a late call": ("deadlines_are_kept", lambda h: _call(h, ended=12.0)),
     "two calls": ("concurrency_is_kept", _limited),

@@ -135,6 +135,12 @@ class ModelServer:
         self._loaded = self.setup.load == 0
 
     @property
+    def version(self) -> str:
+        """What an answer's result has to name."""
+        digest = self.setup.digest
+        return digest[:12] if _is_ollama(self.dialect) else f"m-{digest[:8]}"
+
+    @property
     def busy(self) -> int:
         """Calls in its slots."""
         return len(self._running)
@@ -209,6 +215,7 @@ class ModelServer:
         if job.over:
             return
         self._loaded = True
+        job.exchange.version = self.version
         reply, did = self._answer(job)
         if self.condition is Condition.DRIPS:
             self._drip(job, http1.response(reply), 0)
@@ -356,7 +363,7 @@ class ModelServer:
         if "prompt_eval_count" in body:
             body["prompt_eval_count"] = tokens
         if "model" in body and not _is_ollama(self.dialect):
-            body["model"] = f"m-{self.setup.digest[:8]}"
+            body["model"] = self.version
         return reply
 
 

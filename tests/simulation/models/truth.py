@@ -40,7 +40,7 @@ class Exchange:
     client: the process that asked. text: the number of the message, None for the worker's own
     texts and for lists of models. did: None while the server works on it. pause: seconds that it
     asked for. began: when a slot took it; ended: when its last byte was sent, or the client left.
-    left: whether the client ended it before the server did.
+    left: whether the client ended it before the server did. version: of the model that answered.
     """
 
     server: str
@@ -54,6 +54,7 @@ class Exchange:
     began: float | None = None
     ended: float | None = None
     left: bool = False
+    version: str = ""
 
     def story(self) -> str:
         """For people."""

@@ -174,8 +174,8 @@ def _too_large_body() -> World:
 def _scaled_down() -> World:
     """KEDA saw no ready message and scaled to zero while a call ran that outlasts the grace."""
     setup = Setup("a", "model-a", VLLM, seconds=(8.0, 8.0))
-    made = _world(_model("openai", setup), _texts(1), SHUTDOWN_GRACE="2")
-    return replace(made, scaling=(Scale(0.0, 1), Scale(4.0, 0), Scale(20.0, 1)), calm=30.0)
+    made = _world(_model("openai", setup), _texts(1, at=10.0), SHUTDOWN_GRACE="2")
+    return replace(made, scaling=(Scale(0.0, 1), Scale(14.0, 0), Scale(30.0, 1)), calm=30.0)
 
 
 REPORTS: Sequence[Report] = (
@@ -199,8 +199,8 @@ REPORTS: Sequence[Report] = (
         "after a lost connection most of the pool stays idle, since the prefetch stays reduced",
         _world(
             _model("openai", Setup("a", "model-a", VLLM, seconds=(3.0, 3.0))),
-            [*_texts(4), *_texts(8, at=60.0)],
-            Fault(2.0, Kind.DISCONNECT, "0"),
+            [*_texts(4, at=5.0), *_texts(8, at=60.0)],
+            Fault(6.0, Kind.DISCONNECT, "0"),
         ),
         lambda history: iter(
             [one for one in _never_back(history) if "ended as" not in one]  # answered twice: fine
@@ -217,7 +217,7 @@ REPORTS: Sequence[Report] = (
         "a text above the context is cut without a word, and its answer looks whole",
         _world(
             _model("ollama", Setup("a", "model-a", Ollama, context=2048, truncates=True)),
-            [(1.0, "word " * 6000)],
+            [(1.0, "word " * 3000), (1.0, "word " * 9000)],
         ),
         _read_in_part,
     ),
@@ -257,9 +257,9 @@ REPORTS: Sequence[Report] = (
         "no message is consumed after the broker was restarted in the middle of work",
         _world(
             _model("openai", Setup("a", "model-a", VLLM, seconds=(2.0, 2.0))),
-            [*_texts(4), *_texts(4, at=40.0)],
-            Fault(2.0, Kind.BROKER_RESTART, seconds=5.0),
-            Fault(12.0, Kind.BROKER_RESTART, seconds=5.0),
+            [*_texts(4, at=5.0), *_texts(4, at=40.0)],
+            Fault(6.0, Kind.BROKER_RESTART, seconds=5.0),
+            Fault(16.0, Kind.BROKER_RESTART, seconds=5.0),
         ),
         lambda history: iter([]),
     ),

@@ -71,6 +71,11 @@ class Fault:
         """When it is over."""
         return self.at + self.seconds
 
+    @property
+    def refuses_access(self) -> bool:
+        """Whether a server refuses the key, or says that the quota is used up."""
+        return self.condition in (Condition.REVOKED, Condition.NO_QUOTA)
+
     def story(self) -> str:
         """For people."""
         what = self.kind.value

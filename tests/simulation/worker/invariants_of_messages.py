@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from selfheal_worker.metrics import DEAD_LETTER_REASONS
 from tests.simulation.models.truth import COUNTED, Did
@@ -13,6 +14,8 @@ from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, End, History
 from tests.simulation.worker.messages import Message
 from tests.simulation.worker.world import BUILT_IN, QUEUE, Model, World
+
+_ABSENT = object()
 
 
 @invariant(
@@ -74,6 +77,13 @@ def dead_letters_are_complete(history: History) -> Iterator[str]:
         yield from (f"message {one.number}: {what}" for what in _bad_headers(end, one, history))
 
 
+def _changed_headers(got: Mapping[str, Any], one: Message) -> Iterator[str]:
+    theirs = ("x-selfheal-", "x-death", "x-delivery-", "x-acquired-")
+    for name, value in one.headers.items():
+        if not name.startswith(theirs) and got.get(name, _ABSENT) != value:
+            yield f"its header {name} was {value!r} and is {got.get(name)!r}"
+
+
 def _bad_headers(end: End, one: Message, history: History) -> Iterator[str]:
     got = end.headers
     attempts = got.get("x-selfheal-attempts")
@@ -91,6 +101,7 @@ def _bad_headers(end: End, one: Message, history: History) -> Iterator[str]:
         yield "its dead letter has no error class"
     if got.get("x-selfheal-original-routing-key") != QUEUE:
         yield f"its dead letter has another queue: {got.get('x-selfheal-original-routing-key')!r}"
+    yield from _changed_headers(got, one)
     if one.text and one.text in str(dict(got)):
         yield "its dead letter's headers quote the text"
 

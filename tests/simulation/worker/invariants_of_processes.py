@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample
 from tests.simulation.worker.invariants_of_results import told_apart
-from tests.simulation.worker.world import AFTERWARDS
 
 #: Seconds that a SIGTERM's tick, requeueing and closing may take beside the grace period
 #: (TICK, REQUEUE_PATIENCE, CLOSE_TIMEOUT), and a little.
@@ -87,8 +85,7 @@ def nobody_is_idle_for_ever(history: History) -> Iterator[str]:
 
 def _idle_limit(history: History) -> float:
     world = history.world
-    refused = (Condition.REVOKED, Condition.NO_QUOTA)
-    access = any(one.condition in refused for one in world.faults)
+    access = any(one.refuses_access for one in world.faults)
     loads = sum(one.load for one in world.servers)
     seconds = _ACCESS_PATIENCE if access else _PATIENCE
     return seconds + loads + 10 * world.deadline + max(world.ladder)
@@ -112,7 +109,7 @@ def breakers_close_again(history: History) -> Iterator[str]:
     for end in history.of(number):
         # Other workers may have had no message since a model failed, and did not probe it.
         woken = sum(
-            one.worker == end.worker and one.at >= history.world.calm + AFTERWARDS
+            one.worker == end.worker and one.at >= history.world.calm + history.world.quiet
             for one in history.ends
         )
         if end.kind == ANSWERED and end.result().get("degraded") and woken > _FAILURES:

@@ -9,9 +9,10 @@ from typing import Any
 
 from tests.simulation.models.truth import Did
 from tests.simulation.worker.checks import invariant
+from tests.simulation.worker.faults import Kind
 from tests.simulation.worker.history import ANSWERED, End, History
 from tests.simulation.worker.messages import Message
-from tests.simulation.worker.world import World
+from tests.simulation.worker.world import BUILT_IN, World
 
 
 @invariant(
@@ -40,6 +41,9 @@ def _bad_result(end: End, one: Message, history: History) -> Iterator[str]:
         yield f"its result has other fields: {sorted(got)}"
     else:
         yield from _bad_marks(end, one, got, history)
+    for name, seconds in got.get("timings", {}).items():
+        if name != "received" and not 0 <= seconds <= 86_400 * 2:
+            yield f"its timing {name} is {seconds}"
 
 
 def _bad_identity(end: End, one: Message, got: Mapping[str, Any]) -> Iterator[str]:
@@ -81,3 +85,30 @@ def _was_cut(one: Message, end: End, history: History) -> bool:
         if asked.did in (Did.ANSWERED, Did.CUT) and (asked.ended or math.inf) <= end.at
     }
     return did == {Did.CUT}
+
+
+@invariant(
+    "providers.md: Without `version` the results name the new version within two seconds (Ollama; "
+    "other servers name it in each answer)."
+)
+def results_name_the_version_that_answered(history: History) -> Iterator[str]:
+    """The version in a result is that of the model which answered about its text."""
+    swapped = [one.at for one in history.world.faults if one.kind is Kind.SWAP]
+    for end in history.ends:
+        if end.kind != ANSWERED or end.number is None:
+            continue
+        model = end.result()["model"]
+        answered = [
+            one
+            for one in history.asked(end.number)
+            if one.did in (Did.ANSWERED, Did.CUT) and one.version
+        ]
+        if model["provider"] == BUILT_IN or not answered:
+            continue
+        # Ollama's digest is looked up beside the calls.
+        late = any(one.opened - 13.0 < at < end.at for one in answered for at in swapped)
+        if model["provider"] == "ollama" and late:
+            continue
+        versions = {one.version for one in answered}
+        if model["version"] not in versions:
+            yield f"message {end.number} names {model['version']}, answered was by {versions}"

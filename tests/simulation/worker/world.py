@@ -31,8 +31,9 @@ DIALECTS: Mapping[str, tuple[type[Dialect], ...]] = {
 }
 BUILT_IN = "builtin"
 QUEUE = "feedback"
-#: Seconds after the last fault in which the longest pause of a probe (5 minutes) is over.
-AFTERWARDS = 420.0
+#: Seconds after the last fault in which the longest pause of a probe is over: 30 s, or 5 minutes
+#: where a key or a quota was refused.
+_QUIET, _QUIET_AFTER_ACCESS = 60.0, 420.0
 #: Messages that come then, before the last one.
 WAKING = 10
 _LADDERS = ((1, 5, 30, 120), (1, 2, 3), (1,), (2, 10, 60))
@@ -63,7 +64,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class World:
-    """All that a seed decides. calm: when the last fault has ended; seconds of virtual time."""
+    """All that a seed decides. calm: when the last fault has ended; quiet: how long after that all
+    must be as before; seconds of virtual time."""
 
     seed: int
     env: Mapping[str, str]
@@ -72,6 +74,7 @@ class World:
     scaling: tuple[Scale, ...]
     faults: tuple[Fault, ...]
     calm: float
+    quiet: float = _QUIET
     skews: tuple[float, ...] = ()
     consumer_timeout: float = 1800.0
     grace: float = 30.0
@@ -142,14 +145,17 @@ def make(seed: int) -> World:
         "MODEL_CLAMP": str(chance.random() < 0.3).lower(),
     } | _of_models(chain)
     servers = {one.name: one.server.https for one in chain if one.server is not None}
+    schedule = faults.schedule(chance, servers, workers, calm, 6)
+    quiet = _QUIET_AFTER_ACCESS if any(one.refuses_access for one in schedule) else _QUIET
     return World(
         seed,
         env,
         chain,
-        _messages(chance, chain, calm, sizes),
+        _messages(chance, chain, calm, calm + quiet, sizes),
         _scaling(chance, workers, calm),
-        faults.schedule(chance, servers, workers, calm, 6),
+        schedule,
         calm,
+        quiet,
         skews=tuple(chance.choice((0.0, 0.0, -2.0, 0.3, 60.0)) for _ in range(8)),
         grace=grace,
         deadline=deadline,
@@ -228,7 +234,11 @@ def _of_models(chain: tuple[Model, ...]) -> dict[str, str]:
 
 
 def _messages(
-    chance: Random, chain: tuple[Model, ...], calm: float, sizes: messages.Sizes
+    chance: Random,
+    chain: tuple[Model, ...],
+    calm: float,
+    first: float,
+    sizes: messages.Sizes,
 ) -> tuple[Message, ...]:
     maker = messages.Maker(chance, sizes)
     made: list[Message] = []
@@ -240,7 +250,6 @@ def _messages(
     # The last one comes when all is well again: the active model must be back for it. Models that
     # failed are probed when messages come, so some come before it.
     later = 60.0 + 2 * sum(one.server.load for one in chain if one.server is not None)
-    first = calm + AFTERWARDS
     made += [good(count + more, first + 8.0 * more, chain) for more in range(WAKING)]
     made.append(good(count + WAKING, first + 8.0 * WAKING + later, chain))
     return tuple(sorted(made, key=lambda one: (one.at, one.number)))
