@@ -38,7 +38,7 @@ class Report:
     wrong: Check
 
 
-def _world(
+def world_of(
     model: Model, messages: Sequence[tuple[float, str]], *more: Fault, **changes: str
 ) -> World:
     """One worker with one model; texts at their times."""
@@ -165,7 +165,7 @@ def _cut_off(history: History) -> Iterator[str]:
 
 
 def _too_large_body() -> World:
-    made = _world(_model("openai", Setup("a", "model-a", VLLM)), _texts(4, at=2.0))
+    made = world_of(_model("openai", Setup("a", "model-a", VLLM)), _texts(4, at=2.0))
     body = b'{"text": "x", "more": "' + b"y" * 700_000 + b'"}'
     large = Message(99, 1.0, "whose body is too large", body, frozenset({"body_too_large"}))
     return replace(made, messages=(large, *made.messages))
@@ -174,7 +174,7 @@ def _too_large_body() -> World:
 def _scaled_down() -> World:
     """KEDA saw no ready message and scaled to zero while a call ran that outlasts the grace."""
     setup = Setup("a", "model-a", VLLM, seconds=(8.0, 8.0))
-    made = _world(_model("openai", setup), _texts(1, at=10.0), SHUTDOWN_GRACE="2")
+    made = world_of(_model("openai", setup), _texts(1, at=10.0), SHUTDOWN_GRACE="2")
     return replace(made, scaling=(Scale(0.0, 1), Scale(14.0, 0), Scale(30.0, 1)), calm=30.0)
 
 
@@ -183,7 +183,7 @@ REPORTS: Sequence[Report] = (
         "celery/celery#6760",
         "a retry with a long delay is kept unacked, until the broker's consumer timeout",
         replace(
-            _world(
+            world_of(
                 _model("openai", Setup("a", "model-a", VLLM)),
                 _texts(2),
                 Fault(0.9, Kind.CONDITION, "a", 60.0, Condition.ERRORS),
@@ -197,7 +197,7 @@ REPORTS: Sequence[Report] = (
     Report(
         "celery/celery#9512",
         "after a lost connection most of the pool stays idle, since the prefetch stays reduced",
-        _world(
+        world_of(
             _model("openai", Setup("a", "model-a", VLLM, seconds=(3.0, 3.0))),
             [*_texts(4, at=5.0), *_texts(8, at=60.0)],
             Fault(6.0, Kind.DISCONNECT, "0"),
@@ -215,7 +215,7 @@ REPORTS: Sequence[Report] = (
     Report(
         "ollama/ollama#3839",
         "a text above the context is cut without a word, and its answer looks whole",
-        _world(
+        world_of(
             _model("ollama", Setup("a", "model-a", Ollama, context=2048, truncates=True)),
             [(1.0, "word " * 3000), (1.0, "word " * 9000)],
         ),
@@ -224,19 +224,19 @@ REPORTS: Sequence[Report] = (
     Report(
         "langchain-ai/langgraph#5943",
         "each request is refused for a parameter that the server does not take",
-        _world(_model("openai", Setup("a", "model-a", OpenAI)), _texts(5)),
+        world_of(_model("openai", Setup("a", "model-a", OpenAI)), _texts(5)),
         _many_refusals,
     ),
     Report(
         "BerriAI/litellm: UnsupportedParamsError",
         "a proxy refuses a parameter of each request",
-        _world(_model("openai", Setup("a", "model-a", LiteLLM)), _texts(5)),
+        world_of(_model("openai", Setup("a", "model-a", LiteLLM)), _texts(5)),
         _many_refusals,
     ),
     Report(
         "BerriAI/litellm#20722",
         "of several refusals only the first one's Retry-After is obeyed",
-        _world(
+        world_of(
             _model(
                 "openai",
                 Setup("a", "model-a", VLLM, per_minute=3, form="Retry-After", pause=15.0),
@@ -255,7 +255,7 @@ REPORTS: Sequence[Report] = (
     Report(
         "MassTransit/MassTransit#2072",
         "no message is consumed after the broker was restarted in the middle of work",
-        _world(
+        world_of(
             _model("openai", Setup("a", "model-a", VLLM, seconds=(2.0, 2.0))),
             [*_texts(4, at=5.0), *_texts(4, at=40.0)],
             Fault(6.0, Kind.BROKER_RESTART, seconds=5.0),

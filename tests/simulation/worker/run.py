@@ -40,6 +40,8 @@ from tests.simulation.worker.world import World
 #: Seconds after the last message in which all must be settled, beside what the world adds.
 _SETTLE = 1800.0
 _SAMPLE = 5.0
+#: Steps of the threads after which a fault strikes a worker.
+_STEPS = 60
 #: Seconds that a pod needs to start.
 _START = (0.5, 3.0)
 #: Seconds in which a worker finds that its connection is gone, beside its heartbeats, and is back.
@@ -313,9 +315,14 @@ class Run:
         if not fault.target:
             self._of_broker(fault)
             return
-        pod = self._places.get(int(fault.target))
+        # In the middle of what the threads do at that moment, not only while all of them wait.
+        step = self.simulation.steps + self._chance.randrange(_STEPS)
+        self.simulation.at_step(step, partial(self._strike, fault, int(fault.target)))
+
+    def _strike(self, fault: Fault, place: int) -> None:
+        pod = self._places.get(place)
         if pod is not None and pod.alive:
-            self._of_pod(fault, int(fault.target), pod)
+            self._of_pod(fault, place, pod)
 
     def _of_server(self, fault: Fault, server: ModelServer) -> None:
         if fault.kind is Kind.CONDITION:

@@ -145,7 +145,7 @@ def make(seed: int) -> World:
         "MODEL_CLAMP": str(chance.random() < 0.3).lower(),
     } | _of_models(chain)
     servers = {one.name: one.server.https for one in chain if one.server is not None}
-    schedule = faults.schedule(chance, servers, workers, calm, 6)
+    schedule = faults.schedule(chance, servers, workers, calm, 10)
     quiet = _QUIET_AFTER_ACCESS if any(one.refuses_access for one in schedule) else _QUIET
     return World(
         seed,
