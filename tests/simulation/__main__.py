@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 
 
@@ -15,7 +14,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300)
     parser.add_argument("--from", type=int, default=0, dest="first")
     given = parser.parse_args()
-    logging.disable(logging.CRITICAL)
     side = importlib.import_module(f"tests.simulation.{given.side}.seeds")
     return 0 if side.main(range(given.first, given.first + given.seeds)) else 1
 

@@ -34,22 +34,19 @@ def _digest(seed: int) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("seed", [2, 5, 7])
+@pytest.mark.parametrize("seed", [5, 7])
 def test_the_same_seed_gives_the_same_run(seed: int) -> None:
     assert _digest(seed) == _digest(seed)
 
 
 def test_another_process_gives_the_same_run() -> None:
-    source = (
-        "import logging; logging.disable(50); from tests.simulation import test_worker_seeds as t;"
-        "print(t._digest(5))"
-    )
+    source = "from tests.simulation import test_worker_seeds as seeds;print(seeds._digest(2))"
     # The hash of strings differs there.
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == _digest(5)
+    assert done.stdout.strip() == _digest(2)
 
 
 def test_a_failing_world_shrinks_to_what_it_fails_by() -> None:
@@ -58,7 +55,7 @@ def test_a_failing_world_shrinks_to_what_it_fails_by() -> None:
     needed = (made.faults[2], made.messages[4], made.messages[7])
 
     def fails(tried: World) -> bool:
-        return needed[0] in tried.faults and {*needed[1:]} <= {*tried.messages}
+        return needed[0] in tried.faults and all(one in tried.messages for one in needed[1:])
 
     assert shrink(seed, fails) == Kept(seed, (2,), (4, 7), ())
 
