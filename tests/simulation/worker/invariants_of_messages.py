@@ -190,7 +190,8 @@ def counted_attempts(one: Message, history: History) -> int:
 def attempts_are_not_burnt(history: History) -> Iterator[str]:
     """A dead letter or a result has no more attempts than calls failed."""
     for one in history.messages():
-        if not one.valid:
+        # What does not fit into a context that the worker knows is refused, and counted, uncalled.
+        if not one.valid or any(_too_long(one, model) for model in history.world.chain):
             continue
         most = counted_attempts(one, history)
         for end in history.of(one.number):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from selfheal_worker.model.provider import LONGEST_LOAD
+from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample
 from tests.simulation.worker.invariants_of_results import told_apart
@@ -16,6 +18,9 @@ _STOPPING = 0.5 + 2.0 + 3.0 + 0.5
 _PATIENCE = 120.0
 #: After a refused key the active model is probed at intervals of up to 5 minutes.
 _ACCESS_PATIENCE = 330.0
+#: Conditions in which a probe may last until the time to load a model is over, also where the
+#: server is well again meanwhile.
+_HOLDS_A_PROBE = (Condition.SILENT, Condition.DRIPS, Condition.ENDLESS)
 #: Calls that may fail before the breaker of a model opens, with the two probes after that.
 _FAILURES = 8
 
@@ -88,6 +93,8 @@ def _idle_limit(history: History) -> float:
     access = any(one.refuses_access for one in world.faults)
     loads = sum(one.load for one in world.servers)
     seconds = _ACCESS_PATIENCE if access else _PATIENCE
+    if any(one.condition in _HOLDS_A_PROBE for one in world.faults):
+        seconds += LONGEST_LOAD
     return seconds + loads + 10 * world.deadline + max(world.ladder)
 
 
