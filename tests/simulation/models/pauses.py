@@ -6,6 +6,7 @@ anthropic-ratelimit-*: Anthropic; RateLimit: the IETF's drafts; retryDelay: Goog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,18 +25,20 @@ class Form:
 
 
 NONE = "none"
+#: A date is read by the client's clock, which may be wrong.
+_UNKNOWN = math.inf
 FORMS: Mapping[str, Form] = {
     one.name: one
     for one in (
         Form("Retry-After", 1.0),
         Form("Retry-After as a fraction", 0.01),
         Form("Retry-After as a length", 1.0),
-        Form("Retry-After as a date", 1.0),
+        Form("Retry-After as a date", _UNKNOWN),
         Form("retry-after-ms", 0.001),
         Form("x-ms-retry-after-ms", 0.001),
         Form("x-ratelimit requests", 0.001),
         Form("x-ratelimit tokens", 0.001),
-        Form("anthropic", 1.0),
+        Form("anthropic", _UNKNOWN),
         Form("RateLimit draft 7", 1.0),
         Form("retryDelay", 0.01, body=True),
         Form("try again in", 0.01, body=True),

@@ -29,6 +29,8 @@ from selfheal_worker.task import prompt
 
 # How long it may take to name the digest, at first and beside a call; and how long it holds.
 _FIRST_LOOK, _LATER_LOOK, FRESH = 5.0, 2.0, 2.0
+# Seconds after which a look-up is overdue: under load one follows the other.
+_STALE = 3 * FRESH
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
 
@@ -101,9 +103,13 @@ class Ollama(Chat):
         left = min(_LATER_LOOK, (deadline - now) / 4)
         if not self.version or now - self._checked < FRESH or left <= 0:
             return
-        if not self._checking.acquire(blocking=False):
+        # After a quiet time nobody knows the version: who calls beside the look-up waits for it.
+        waits = left if now - self._checked > _STALE else 0.0
+        if not self._checking.acquire(timeout=waits):
             return
         try:
+            if self._runtime.monotonic() - self._checked < FRESH:
+                return
             with contextlib.suppress(ModelError):
                 self.version = self._digest(left)
             self._checked = self._runtime.monotonic()
