@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from selfheal_worker.metrics import DEAD_LETTER_REASONS
-from tests.simulation.models.truth import COUNTED, Did
+from tests.simulation.models.truth import COUNTED, Did, Exchange
 from tests.simulation.models.words import Nature, tokens_of
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, End, History
@@ -175,12 +175,24 @@ def _reasons(one: Message, model: Model, world: World) -> set[str]:
 def counted_attempts(one: Message, history: History) -> int:
     """How many attempts may count against a message: those it came with, and one for each call
     that failed otherwise than by the server's state."""
+    # An answer that comes at the end of a call's time may have come too late.
+    share = 0.9 * history.world.deadline / len(history.world.chain)
     failed = [
         asked
         for asked in history.asked(one.number)
-        if asked.did in COUNTED or (asked.left and asked.did not in (Did.ANSWERED, Did.LISTED))
+        if asked.did in COUNTED
+        or (asked.left and asked.did not in (Did.ANSWERED, Did.LISTED))
+        or (asked.did is Did.ANSWERED and (asked.ended or math.inf) - asked.opened >= share)
+        or _had_no_cpu(asked, history)
     ]
     return one.attempts + len(failed)
+
+
+def _had_no_cpu(asked: Exchange, history: History) -> bool:
+    """Whether the worker may have read an answer too late, for want of CPU."""
+    lives = (life for life in history.lives if life.name == asked.client)
+    ended = asked.ended if asked.ended is not None else history.over
+    return any(life.stopped_within(asked.opened, ended + 1.0) for life in lives)
 
 
 @invariant(
