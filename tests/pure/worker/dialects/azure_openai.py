@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.pure.worker.dialects.dialect import KEY, Reply, Request
 from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
-from tests.pure.worker.dialects.server import KEY, Reply, Request
 
 
 class Azure(OpenAI):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pure.worker.dialects.server import Dialect, Reply, Request
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request
 
 
 class LiteLLM(Dialect):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.pure.worker.dialects.server import Dialect, Reply, Request
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request
 
 _MOST = 2000
 

@@ -7,7 +7,7 @@ https://github.com/Gitlawb/openclaude/issues/739
 
 from __future__ import annotations
 
-from tests.pure.worker.dialects.server import Dialect, Reply, Request
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request
 
 _PARAMETERS = {
     *("model", "messages", "temperature", "top_p", "max_tokens", "stream", "stop", "random_seed"),

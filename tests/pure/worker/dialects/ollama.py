@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pure.worker.dialects.server import ANSWER, Dialect, Reply, Request, said
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request, said
 
 
 class Ollama(Dialect):
@@ -45,11 +45,11 @@ class Ollama(Dialect):
         return self.error(400, "the prompt was flagged by the moderation")
 
     def completed(self, way: str, request: Request) -> Reply:
-        message: dict[str, Any] = {"role": "assistant", "content": said(way)}
+        message: dict[str, Any] = {"role": "assistant", "content": said(way, self.answer)}
         if way == "thinking":
             message["thinking"] = 'Hm, {"primary_emotion": "Fear"}?'
         if way == "tool call" or request.body.get("tools"):
-            call = {"function": {"name": "emotion", "arguments": dict(ANSWER)}}
+            call = {"function": {"name": "emotion", "arguments": dict(self.answer)}}
             if way != "cut off":
                 message |= {"content": "", "tool_calls": [call]}
         made: dict[str, Any] = {

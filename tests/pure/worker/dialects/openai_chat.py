@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.pure.worker.dialects.server import KEY, Dialect, Reply, Request, has_both_limits
+from tests.pure.worker.dialects.dialect import KEY, Dialect, Reply, Request, has_both_limits
 
 PARAMETERS = {
     *("model", "messages", "temperature", "top_p", "n", "stream", "stream_options", "stop"),

@@ -11,13 +11,14 @@ from typing import Any
 
 from selfheal_worker.model.provider import ModelConfig
 from tests.pure.worker.dialects.azure_openai import Azure, AzureReasoning
+from tests.pure.worker.dialects.dialect import KEY, Dialect
 from tests.pure.worker.dialects.litellm import LiteLLM
 from tests.pure.worker.dialects.llama_cpp_server import LlamaCppServer
 from tests.pure.worker.dialects.mistral import Mistral
 from tests.pure.worker.dialects.ollama import OldOllama, Ollama, OllamaV1
 from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
 from tests.pure.worker.dialects.openrouter import OpenRouter
-from tests.pure.worker.dialects.server import KEY, Dialect, Served
+from tests.pure.worker.dialects.server import Served
 from tests.pure.worker.dialects.tgi import TGI
 from tests.pure.worker.dialects.vllm import VLLM, OldVLLM
 

@@ -31,11 +31,7 @@ from selfheal_worker.model.errors import (
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Provider
 from selfheal_worker.task import task_file
-from tests.pure.worker.dialects.litellm import LiteLLM
-from tests.pure.worker.dialects.mistral import Mistral
-from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
-from tests.pure.worker.dialects.openrouter import OpenRouter
-from tests.pure.worker.dialects.server import (
+from tests.pure.worker.dialects.dialect import (
     ANSWER,
     ANSWERS,
     PAUSES,
@@ -44,9 +40,12 @@ from tests.pure.worker.dialects.server import (
     Dialect,
     Reply,
     Request,
-    Served,
-    serving,
 )
+from tests.pure.worker.dialects.litellm import LiteLLM
+from tests.pure.worker.dialects.mistral import Mistral
+from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
+from tests.pure.worker.dialects.openrouter import OpenRouter
+from tests.pure.worker.dialects.server import Served, serving
 from tests.pure.worker.dialects.table import PAIRS, Pair, sent, table
 
 PAGE = Path(__file__).parents[4] / "docs" / "providers.md"

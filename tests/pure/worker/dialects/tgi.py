@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pure.worker.dialects.server import Dialect, Reply, Request
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request
 
 
 class TGI(Dialect):

@@ -1,0 +1,47 @@
+"""Faults of the worker that seeds of the simulation showed first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("greenlet")
+pytest.importorskip("langchain_openai")
+
+from tests.pure.worker.dialects.ollama import Ollama
+from tests.pure.worker.dialects.vllm import VLLM
+from tests.simulation.models.conditions import Condition
+from tests.simulation.models.server import Setup
+from tests.simulation.worker import corpus, run
+from tests.simulation.worker.faults import Fault, Kind
+from tests.simulation.worker.world import BUILT_IN, Model
+
+
+def test_an_idle_worker_finds_that_its_active_model_is_back() -> None:
+    made = corpus.world_of(
+        Model("a", Setup("a", "model-a", VLLM), "openai"),
+        [(20.0, "It works very well."), (400.0, "It works very well.")],
+        Fault(10.0, Kind.CONDITION, "a", 60.0, Condition.BAD_GATEWAY),
+        MODEL_FALLBACK=BUILT_IN,
+    )
+    made = replace(made, chain=(*made.chain, Model(BUILT_IN)))
+    history, problems, _ = run.run(made)
+    assert not problems
+    degraded = [json.loads(end.body)["degraded"] for end in history.ends]
+    assert degraded == [True, False], "\n".join(history.story())
+
+
+def test_messages_that_come_at_once_name_the_version_that_answers_them() -> None:
+    made = corpus.world_of(
+        Model("a", Setup("a", "model-a", Ollama), "ollama"),
+        [(1.0, "It works very well."), *[(200.0, "It works very well.")] * 4],
+        Fault(100.0, Kind.SWAP, "a"),
+    )
+    history, problems, _ = run.run(made)
+    assert not problems
+    answered = {one.text: one.version for one in history.exchanges if one.text is not None}
+    named = {end.number: end.result()["model"]["version"] for end in history.ends}
+    assert named == answered
+    assert len(set(named.values())) == 2

@@ -1,0 +1,105 @@
+"""A failing world becomes as small as it can be while it still fails in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from tests.simulation.worker import world
+from tests.simulation.worker.world import World
+
+T = TypeVar("T")
+
+#: Whether a world still fails in the same way.
+Fails = Callable[[World], bool]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a seed's world, by the places in its lists; None: all."""
+
+    seed: int
+    faults: tuple[int, ...] | None = None
+    messages: tuple[int, ...] | None = None
+    scaling: tuple[int, ...] | None = None
+
+    def world(self) -> World:
+        """The world with what is kept of it."""
+        made = world.make(self.seed)
+        return replace(
+            made,
+            faults=_kept(made.faults, self.faults),
+            messages=_kept(made.messages, self.messages),
+            scaling=_kept(made.scaling, self.scaling),
+        )
+
+    def test(self, invariant: str) -> str:
+        """A test to be pasted."""
+        return (
+            f"def test_seed_{self.seed}_keeps_{invariant}() -> None:\n"
+            f"    kept = Kept({self.seed}, {self.faults}, {self.messages}, {self.scaling})\n"
+            f"    _, problems, _ = run.run(kept.world())\n"
+            f'    assert "{invariant}" not in {{one.invariant for one in problems}}\n'
+        )
+
+
+def _with(kept: Kept, field: str, places: tuple[int, ...]) -> Kept:
+    changes: dict[str, Any] = {field: places}
+    return replace(kept, **changes)
+
+
+def _kept(parts: tuple[T, ...], places: tuple[int, ...] | None) -> tuple[T, ...]:
+    return parts if places is None else tuple(parts[place] for place in places)
+
+
+def shrink(seed: int, fails: Fails, *, most_runs: int = 80) -> Kept:
+    """The smallest that was found in so many runs."""
+    made = world.make(seed)
+    kept = Kept(
+        seed,
+        tuple(range(len(made.faults))),
+        tuple(range(len(made.messages))),
+        tuple(range(len(made.scaling))),
+    )
+    runs = _Budget(most_runs)
+
+    def smaller(field: str) -> None:
+        nonlocal kept
+
+        def still(places: tuple[int, ...]) -> bool:
+            return runs.left() and fails(_with(kept, field, places).world())
+
+        kept = _with(kept, field, _fewest(getattr(kept, field), still))
+
+    for field in ("faults", "messages", "scaling", "faults"):
+        smaller(field)
+    return kept
+
+
+class _Budget:
+    def __init__(self, runs: int) -> None:
+        self._runs = runs
+
+    def left(self) -> bool:
+        """Whether one more may be made; it is counted."""
+        self._runs -= 1
+        return self._runs >= 0
+
+
+def _fewest(places: Sequence[int], still: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...]:
+    """Without halves, then quarters, … of the places, while the rest still fails."""
+    kept = tuple(places)
+    size = max(1, len(kept) // 2)
+    while kept:
+        at = 0
+        while at < len(kept):
+            rest = kept[:at] + kept[at + size :]
+            if still(rest):
+                kept = rest
+            else:
+                at += size
+        if size == 1:
+            break
+        size = max(1, size // 2)
+    return kept
