@@ -18,6 +18,7 @@ from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.kube.resources import exact
 from tests.pure.remediator.builders import node, pod
 
+pytestmark = pytest.mark.usefixtures("quick_restarts")
 NODE: dict[str, Any] = {
     "metadata": {
         "name": "a",
