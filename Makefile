@@ -46,11 +46,11 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test pure/remediator+pure+lint chart+alerts broker+control_plane models+chaos cluster
+	ci/test pure/worker+pure/remediator+pure+lint chart+alerts broker+control_plane models+chaos cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, and the pure tests that wait for nothing: under a minute, for the inner loop
-	ci/test --fast pure+lint
+	ci/test --fast pure/remediator+pure+lint
 
 .PHONY: test-long
 test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed

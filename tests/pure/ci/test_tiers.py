@@ -84,6 +84,10 @@ def test_a_second_run_says_so_and_waits(here: Path) -> None:
         ("pure+pure/remediator", {"pure": ["pure/remediator"], "pure/remediator": []}),
         ("pure/remediator+pure", {"pure": ["pure/remediator"], "pure/remediator": []}),
         ("pure/remediator+pure/worker", {"pure/remediator": [], "pure/worker": []}),
+        (
+            "pure/worker+pure/remediator+pure",
+            {"pure/worker": [], "pure/remediator": [], "pure": ["pure/worker", "pure/remediator"]},
+        ),
         ("pure+broker", {"pure": [], "broker": []}),
     ],
 )

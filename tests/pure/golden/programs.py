@@ -113,7 +113,8 @@ def status() -> str:
 
 def uncordon() -> str:
     """`selfheal-remediator uncordon --all`, before an uninstall."""
-    return _remediator("uncordon", "--all", "--timeout", "20", "-n", "d", "-o", "json")
+    with mock.patch("selfheal_remediator.cli.uninstall.PAUSE", 0.01):
+        return _remediator("uncordon", "--all", "--timeout", "20", "-n", "d", "-o", "json")
 
 
 TEXTS = (

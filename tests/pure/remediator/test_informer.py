@@ -20,6 +20,7 @@ from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.builders import node, pod
 from tests.pure.remediator.fake_runtime import FakeRuntime
 
+pytestmark = pytest.mark.usefixtures("quick_restarts")
 NODE: dict[str, Any] = {
     "metadata": {
         "name": "a",

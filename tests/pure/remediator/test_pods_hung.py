@@ -10,7 +10,7 @@ import pytest
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, running, until
+from tests.pure.remediator.running import NODES, PODS, node, running, until_later
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/theirs"
 SPEC = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1m"}}
@@ -64,6 +64,10 @@ def test_a_node_cordoned_for_its_pods_is_uncordoned(
             "policies": {"enabled": enabled},
         }
     )
-    with running(api, config):
-        until("it is uncordoned", lambda: "unschedulable" not in api.get(f"{NODES}/held")["spec"])
+    with running(api, config) as remediator:
+
+        def uncordoned() -> bool:
+            return "unschedulable" not in api.get(f"{NODES}/held")["spec"]
+
+        until_later(remediator, "it is uncordoned", uncordoned)
     api.close()

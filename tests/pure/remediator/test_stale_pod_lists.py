@@ -11,7 +11,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
 
 BAD = f"{NODES}/bad"
 #: Of one owner, and more than an owner may put on a drained node again.
@@ -94,8 +94,8 @@ def test_the_list_is_read_until_it_can_be() -> None:
     )
     api.put(BAD, node("bad", "True"))
     try:
-        with running(api, _config()):
-            until("it is drained", lambda: api.phase() is Phase.DRAINED)
+        with running(api, _config()) as remediator:
+            until_later(remediator, "it is drained", lambda: api.phase() is Phase.DRAINED)
             assert sum(verb == "EVICT" for verb, _, _ in api.did) == len(PODS_THERE)
     finally:
         api.close()

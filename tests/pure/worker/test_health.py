@@ -34,16 +34,24 @@ class Source:
         return b"metric 1\n"
 
 
-@pytest.fixture
-def source() -> Source:
-    return Source()
-
-
-@pytest.fixture
-def server(source: Source) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Server, Source]]:
+    """One server for all tests: closing it takes half a second."""
+    source = Source()
     made = Server("127.0.0.1", 0, source)
-    yield made
+    yield made, source
     made.close()
+
+
+@pytest.fixture
+def source(served: tuple[Server, Source]) -> Source:
+    served[1].now = WELL
+    return served[1]
+
+
+@pytest.fixture
+def server(served: tuple[Server, Source], source: Source) -> Server:
+    return served[0]
 
 
 def get(server: Server, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
