@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -202,9 +203,14 @@ def test_a_watch_from_a_compacted_version_is_an_error_event() -> None:
 
 def _flip(world: World, node: str, times: int) -> None:
     """So many changes of a node's label."""
+    key = "nodes", "", node
     for number in range(times):
-        key = "nodes", "", node
-        world.store.change(key, lambda raw, n=number: raw["metadata"]["labels"].update(x=str(n)))
+        labels = {"x": str(number)}
+        world.store.change(key, partial(_label, labels))
+
+
+def _label(labels: Json, raw: Json) -> None:
+    raw["metadata"]["labels"] |= labels
 
 
 def test_after_a_restore_a_watch_from_a_later_version_is_silent_until_it_is_reached() -> None:
@@ -215,7 +221,7 @@ def test_after_a_restore_a_watch_from_a_later_version_is_silent_until_it_is_reac
     old = world.watch(f"{PODS}?resourceVersion={world.store.version}")
     later = world.store.version
     world.store.restore(saved)
-    assert old.ended, "the API server starts anew"
+    assert old.ended, "the API server starts again"
     assert world.store.get("pods", "default", "a") is None
     url = f"{NODES}?resourceVersion={later}&allowWatchBookmarks=true&timeoutSeconds=300"
     stream = world.watch(url)
@@ -223,7 +229,7 @@ def test_after_a_restore_a_watch_from_a_later_version_is_silent_until_it_is_reac
     world.time.run(250.0)
     assert world.store.version < later
     assert events(stream) == []
-    _flip(world, "n7", 100)
+    _flip(world, "n7", 130)
     assert len(events(stream)) == world.store.version - later > 0
 
 

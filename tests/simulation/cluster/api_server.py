@@ -42,7 +42,7 @@ class ApiServer:
         store.on_restore(self._restart)
 
     def _restart(self) -> None:
-        """It starts anew: connections break."""
+        """It starts again: connections break."""
         for stream in list(self.watches):
             stream.reset()
 

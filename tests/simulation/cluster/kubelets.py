@@ -96,7 +96,7 @@ class Kubelet:
             self.resync()
 
     def reboot(self, seconds: float) -> None:
-        """The machine goes down for so long; then with a new boot ID, its containers anew."""
+        """The machine goes down for so long; then with a new boot ID, its containers start again."""
         self.die()
         life = self._life
         self._all.simulation.after(seconds, lambda: self._booted(life))

@@ -291,7 +291,7 @@ class Store(View):
         return Backup(self.version, dict(self._now))
 
     def restore(self, backup: Backup) -> None:
-        """Go back in time: versions too. The API server starts anew, so that all watches end."""
+        """Go back in time: versions too. The API server starts again, so that all watches end."""
         self.version = self.compacted = backup.version
         self.restores += 1
         self._history.clear()
