@@ -25,7 +25,7 @@ Denied = set[tuple[str, str]]
 class ApiServer:
     """See the module. custom: the custom resources that are installed.
 
-    denied: refused with 403, and said so in reviews. on_request is told of each answered request.
+    denied: refused with 403, which reviews report too. on_request: called after each answer.
     """
 
     user = "system:serviceaccount:selfheal:selfheal-remediator"

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tests.simulation.cluster import admission
 from tests.simulation.cluster.api_server import ApiServer
+from tests.simulation.cluster.daemon_sets import DaemonSets
+from tests.simulation.cluster.deployments import Deployments
+from tests.simulation.cluster.disruption import Disruption
+from tests.simulation.cluster.garbage import GarbageCollector
+from tests.simulation.cluster.jobs import Jobs
 from tests.simulation.cluster.kubelets import Kubelet, Kubelets
 from tests.simulation.cluster.messages import EPOCH, Answer, Json, Request, Simulation
+from tests.simulation.cluster.node_lifecycle import NodeLifecycle
+from tests.simulation.cluster.replica_sets import ReplicaSets
 from tests.simulation.cluster.scheduler_model import Scheduler
+from tests.simulation.cluster.stateful_sets import StatefulSets
 from tests.simulation.cluster.store import Store, Stored
+from tests.simulation.cluster.work_queue import WorkQueue
 
 NAMESPACES = ("default", "kube-system", "selfheal")
 
@@ -29,12 +39,36 @@ class Cluster:
         self.api = ApiServer(simulation, self.store)
         self.scheduler = Scheduler(simulation, self.store)
         self.kubelets = Kubelets(simulation, self.store)
+        suffix = self.api.suffix
+        self.disruption = Disruption(simulation, self.store)
+        self.replica_sets = ReplicaSets(simulation, self.store, suffix)
+        self.deployments = Deployments(simulation, self.store, suffix)
+        self.stateful_sets = StatefulSets(simulation, self.store, suffix)
+        self.daemon_sets = DaemonSets(simulation, self.store, suffix)
+        self.jobs = Jobs(simulation, self.store, suffix)
+        self.node_lifecycle = NodeLifecycle(simulation, self.store, self.kubelets)
+        self.garbage = GarbageCollector(simulation, self.store)
         for name in namespaces:
             self.add_namespace(name)
 
     def handle(self, request: Request) -> Answer:
         """Answer a request, as the API server does that nothing disturbs."""
         return self.api.handle(request)
+
+    @property
+    def queues(self) -> dict[str, WorkQueue[Any]]:
+        """The queue of each controller, to pause it."""
+        return {
+            "scheduler": self.scheduler.queue,
+            "disruption": self.disruption.queue,
+            "replicasets": self.replica_sets.queue,
+            "deployments": self.deployments.queue,
+            "statefulsets": self.stateful_sets.queue,
+            "daemonsets": self.daemon_sets.queue,
+            "jobs": self.jobs.queue,
+            "nodes": self.node_lifecycle.queue,
+            "garbage": self.garbage.queue,
+        }
 
     # -- building -----------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Kubelet:
             self.resync()
 
     def reboot(self, seconds: float) -> None:
-        """The machine goes down for so long; then with a new boot ID, its containers start again."""
+        """The machine is down for so long; then its boot ID is new, and its containers start."""
         self.die()
         life = self._life
         self._all.simulation.after(seconds, lambda: self._booted(life))
@@ -124,7 +124,7 @@ class Kubelet:
     # -- its pods -----------------------------------------------------------------------
 
     def resync(self) -> None:
-        """Look at all its pods."""
+        """Handle all its pods."""
         for pod in self._all.store.pods_on(self.name):
             self.handle(pod)
 
