@@ -176,7 +176,7 @@ class Watch(WatchStream):
             return
         now = self._simulation.now
         due, last = now + BOOKMARK_EVERY, self._deadline - BOOKMARK_BEFORE_END
-        if last > now:
+        if last > now + 0.001:  # less would round to now, again and again
             due = min(due, last)
         if due < self._deadline:
             self._simulation.at(due, self._bookmark)
