@@ -11,8 +11,8 @@ SEEDS = range(32)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_must_hold_holds_whatever_happens(seed: int) -> None:
-    verdict = run(seed)
-    assert verdict.passed, verdict.story()
+    result = run(seed)
+    assert result.passed, result.story()
 
 
 @pytest.mark.parametrize("seed", [3, 5])

@@ -1,7 +1,7 @@
 """What must hold whatever happens; each with the sentence of the documentation that it is from.
 
-`Watcher` looks at every write as the store makes it, and at every request as it is sent. `settled`
-looks at the world once faults have stopped for long enough. None of it uses what the remediator
+`Watcher` checks every write as the store makes it, and every request as it is sent. `settled`
+checks the world once faults have stopped for long enough. None of it uses what the remediator
 thinks: it goes by the store, the machines and what people did.
 """
 
@@ -129,7 +129,7 @@ class Watcher:
         """README, limits: never more nodes out of service because of us than allowed."""
         nodes = self.world.cluster.store.all("nodes")
         scope = [node for node in nodes if not _control_plane(node)]
-        ours = [node for node in scope if _held(node)]
+        ours = [node for node in scope if _cordoned_by_us(node)]
         allowed = budget(self.world.config, self._peak(len(scope)))
         if len(ours) > allowed:
             names = [node["metadata"]["name"] for node in ours]
@@ -234,7 +234,7 @@ def state_of(raw: Json) -> State | None:
         return None
 
 
-def _held(raw: Json) -> bool:
+def _cordoned_by_us(raw: Json) -> bool:
     state = state_of(raw)
     return _cordoned(raw) and state is not None and state.phase.cordoned
 

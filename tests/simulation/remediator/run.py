@@ -20,7 +20,7 @@ CHAOS, QUIET = 900.0, 1500.0
 
 
 @dataclass(slots=True)
-class Verdict:
+class Result:
     """What became of a seed. problems: what did not hold, empty = all did."""
 
     seed: int
@@ -44,9 +44,9 @@ class Verdict:
         return "\n".join([*lines, *(f"BROKEN: {problem}" for problem in self.problems)])
 
 
-def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool = False) -> Verdict:
+def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool = False) -> Result:
     """Run one seed. detail: each scheduling point is in the trace."""
-    verdict = Verdict(seed)
+    result = Result(seed)
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(seed, detail=detail)
         with logged(simulation), simulation:
@@ -67,14 +67,14 @@ def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool =
                 simulation.run(chaos)
                 _repair(made, network)
                 simulation.run(chaos + quiet)
-                verdict.problems += invariants.settled(made, watching[0], quiet)
-                verdict.problems += _unexpected(simulation)
+                result.problems += invariants.settled(made, watching[0], quiet)
+                result.problems += _unexpected(simulation)
             except (Broken, SimulationError) as error:
-                verdict.problems.append(f"{type(error).__name__}: {error}")
-            verdict.made_of, verdict.trace = made.story, simulation.trace
-            verdict.steps, verdict.seconds = simulation.steps, simulation.now
-            verdict.nodes = len(made.nodes)
-    return verdict
+                result.problems.append(f"{type(error).__name__}: {error}")
+            result.made_of, result.trace = made.story, simulation.trace
+            result.steps, result.seconds = simulation.steps, simulation.now
+            result.nodes = len(made.nodes)
+    return result
 
 
 def _repair(made: world.World, network: Network) -> None:
@@ -94,4 +94,4 @@ def _unexpected(simulation: Simulation) -> list[str]:
     return [line for line in simulation.trace if ": unexpected " in line]
 
 
-__all__ = ["Process", "Verdict", "run"]
+__all__ = ["Process", "Result", "run"]

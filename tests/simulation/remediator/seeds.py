@@ -16,17 +16,17 @@ def main(seeds: Iterable[int]) -> bool:
     logging.disable(logging.NOTSET)  # what the product logs is part of the story
     only = os.environ.get("SEED")
     if only is not None:
-        verdict = run(int(only))
-        sys.stdout.write(verdict.story() + "\n")
-        return verdict.passed
+        result = run(int(only))
+        sys.stdout.write(result.story() + "\n")
+        return result.passed
     failed, count, node_hours, began = [], 0, 0.0, time.monotonic()
     for seed in seeds:
-        verdict = run(seed)
+        result = run(seed)
         count += 1
-        node_hours += verdict.nodes * verdict.seconds / 3600
-        if not verdict.passed:
+        node_hours += result.nodes * result.seconds / 3600
+        if not result.passed:
             failed.append(seed)
-            sys.stdout.write(f"seed {seed}: {'; '.join(verdict.problems)}\n")
+            sys.stdout.write(f"seed {seed}: {'; '.join(result.problems)}\n")
             sys.stdout.flush()
     seconds = time.monotonic() - began
     sys.stdout.write(

@@ -91,12 +91,12 @@ def configuration(random: Random) -> dict[str, Any]:
         {
             "condition": "ReadonlyFilesystem",
             "for": pick(("0s", "30s", "120s")),
-            "action": pick(("drain", "cordon", "observe")),
+            "action": pick(("drain", "drain", "cordon", "observe")),
         },
         {"condition": "Ready", "status": ["False", "Unknown"], "for": "2m", "action": "cordon"},
     ]
-    if random.random() < 0.3:
-        rules.append({"condition": "ContainerRuntimeUnhealthy", "for": "60s", "action": "drain"})
+    if random.random() < 0.5:
+        rules.append({"condition": "ContainerRuntimeUnhealthy", "for": "20s", "action": "drain"})
     return {
         "observeFirst": pick(("0s", "0s", "0s", "60s")),
         "rules": rules,
@@ -134,8 +134,8 @@ def _limits(random: Random) -> dict[str, Any]:
 
 def _add_workloads(cluster: Cluster, random: Random, story: list[str]) -> None:
     """Owners of all kinds, some with budgets: none, loose, tight, impossible, two on one pod."""
-    for index in range(random.choice((0, 1, 3, 5))):
-        name, replicas = f"app-{index}", random.choice((1, 2, 3, 6))
+    for index in range(random.choice((0, 1, 2, 4, 6))):
+        name, replicas = f"app-{index}", random.choice((1, 2, 3, 6, 10))
         spec: dict[str, Any] = {}
         if random.random() < 0.1:
             spec["tolerations"] = [{"operator": "Exists"}]
