@@ -127,7 +127,10 @@ def unix(text: object) -> float:
 def clone(value: Any) -> Any:
     """A deep copy of JSON."""
     if isinstance(value, dict):
-        return {key: clone(item) for key, item in value.items()}
+        return {
+            key: clone(item) if isinstance(item, dict | list) else item
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [clone(item) for item in value]
+        return [clone(item) if isinstance(item, dict | list) else item for item in value]
     return value

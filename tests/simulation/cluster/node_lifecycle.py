@@ -40,7 +40,7 @@ class NodeLifecycle:
 
     def __init__(self, simulation: Simulation, store: Store, kubelets: Kubelets) -> None:
         self._simulation, self._store, self._kubelets = simulation, store, kubelets
-        self.paused = False
+        self.paused = self._full_disruption = False
         self.queue: WorkQueue[str] = WorkQueue(simulation, self._taint)
         self._evictions: WorkQueue[tuple[str, str]] = WorkQueue(simulation, self._evict)
         self._gone_since: dict[str, float] = {}
@@ -69,6 +69,15 @@ class NodeLifecycle:
             since = kubelet.renewed_at if kubelet is not None else 0.0
             if self._simulation.now - since > MONITOR_GRACE:
                 self._lost(name)
+        disrupted = not self._any_ready()
+        if disrupted is not self._full_disruption:
+            self._full_disruption = disrupted
+            for node in self._store.all("nodes"):
+                self.queue.add(node["metadata"]["name"])
+
+    def _any_ready(self) -> bool:
+        nodes = self._store.all("nodes")
+        return any(conditions.status_of(node, "Ready") == "True" for node in nodes)
 
     def _lost(self, name: str) -> None:
         """The kubelet is silent: its conditions are Unknown, its pods are not ready."""
@@ -95,9 +104,7 @@ class NodeLifecycle:
         if node is None:
             return
         wanted = wanted_taints(node)
-        if not any(
-            conditions.status_of(other, "Ready") == "True" for other in self._store.all("nodes")
-        ):
+        if not self._any_ready():
             wanted = {(key, effect) for key, effect in wanted if effect != "NoExecute"}
         now = self._store.clock()
 

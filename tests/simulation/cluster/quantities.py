@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
+from math import ceil
 
 from tests.simulation.cluster.messages import Json
 
@@ -14,28 +16,29 @@ _SUFFIXES = {
     **{name: Fraction(10 ** (3 * n)) for n, name in enumerate(("k", "M", "G", "T", "P"), 1)},
     **{name: Fraction(1024**n) for n, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), 1)},
 }
-Amounts = dict[str, Fraction]
+#: Thousandths by resource.
+Amounts = dict[str, int]
 
 
-def quantity(text: object) -> Fraction:
-    """A quantity such as 100m or 1Gi."""
-    value = str(text)
-    for suffix in (value[-2:], value[-1:]):
+@lru_cache(4096)
+def quantity(text: str) -> int:
+    """A quantity such as 100m or 1Gi, in thousandths, rounded up."""
+    for suffix in (text[-2:], text[-1:]):
         if suffix in _SUFFIXES:
-            return Fraction(value[: -len(suffix)]) * _SUFFIXES[suffix]
-    return Fraction(value)
+            return ceil(Fraction(text[: -len(suffix)]) * _SUFFIXES[suffix] * 1000)
+    return ceil(Fraction(text) * 1000)
 
 
 def amounts(raw: Mapping[str, object] | None) -> Amounts:
     """Quantities by resource."""
-    return {name: quantity(value) for name, value in (raw or {}).items()}
+    return {name: quantity(str(value)) for name, value in (raw or {}).items()}
 
 
 def requests(pod: Json) -> Amounts:
     """What a pod requests: the sum of its containers, or an init container that needs more; one
     `pods`."""
     spec = pod["spec"]
-    total: Amounts = {"pods": Fraction(1)}
+    total: Amounts = {"pods": 1000}
     for container in spec.get("containers") or ():
         _add(total, _of(container))
     sidecars: Amounts = {}
@@ -47,9 +50,9 @@ def requests(pod: Json) -> Amounts:
             needed = sidecars
         else:
             needed = _sum(sidecars, needed)
-        peak = {k: max(peak.get(k, Fraction()), v) for k, v in {**peak, **needed}.items()}
+        peak = {k: max(peak.get(k, 0), v) for k, v in {**peak, **needed}.items()}
     _add(total, sidecars)
-    total = {k: max(total.get(k, Fraction()), peak.get(k, Fraction())) for k in {**total, **peak}}
+    total = {k: max(total.get(k, 0), peak.get(k, 0)) for k in {**total, **peak}}
     return _sum(total, amounts(spec.get("overhead")))
 
 
@@ -65,7 +68,7 @@ def _sum(one: Amounts, other: Amounts) -> Amounts:
 
 def _add(total: Amounts, more: Amounts) -> None:
     for name, value in more.items():
-        total[name] = total.get(name, Fraction()) + value
+        total[name] = total.get(name, 0) + value
 
 
 def count_of(value: object, total: int, *, up: bool) -> int:

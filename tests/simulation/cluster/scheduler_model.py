@@ -7,7 +7,6 @@ plugin NodeUnschedulable); among the nodes that fit chance chooses, the emptier 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 
 from tests.simulation.cluster.messages import Json, Simulation, stamp
 from tests.simulation.cluster.objects import HOSTNAME
@@ -160,8 +159,8 @@ class Scheduler:
         for other in self._store.pods_on(node["metadata"]["name"]):
             if other["status"].get("phase") not in ("Succeeded", "Failed"):
                 for name, value in requests(other).items():
-                    free[name] = free.get(name, Fraction()) - value
-        return all(v <= free.get(name, Fraction()) for name, v in requests(pod).items() if v)
+                    free[name] = free.get(name, 0) - value
+        return all(v <= free.get(name, 0) for name, v in requests(pod).items() if v)
 
     def _volumes_fit(self, pod: Json, node: Json) -> bool:
         """Plugin VolumeBinding, for claims that are bound."""
