@@ -262,6 +262,20 @@ class FaultyServer:
 
         self.fault("denied by a webhook", seconds, answer, matches)
 
+    def deny_by_policy(
+        self, seconds: float, matches: Matches = evictions, *, why: str = "no"
+    ) -> None:
+        """A ValidatingAdmissionPolicy denies: 422 with its words as the cause."""
+
+        def answer(request: Request) -> Response:
+            place = place_of(request.path)
+            name, kind = (place.name, place.resource.plural) if place is not None else ("", "")
+            said = f"ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: {why}"
+            details = {"name": name, "kind": kind, "causes": [{"message": said}]}
+            raise statuses.failure(422, "Invalid", f'{kind} "{name}" is forbidden: {said}', details)
+
+        self.fault("denied by a policy", seconds, answer, matches)
+
     def webhook_unreachable(self, seconds: float, matches: Matches = evictions) -> None:
         """A webhook with failurePolicy Fail does not answer."""
 
