@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.simulation.cluster.messages import Json, Request
+from tests.simulation.cluster import faulty_server
+from tests.simulation.cluster.messages import Request
+from tests.simulation.cluster.people import Person
+from tests.simulation.cluster.store import Backup
 from tests.simulation.remediator.wire import (
     OF_ANSWERS,
     OF_WATCHES,
@@ -20,8 +23,6 @@ from tests.simulation.remediator.wire import (
 from tests.simulation.remediator.world import World
 
 PERSON = "person"
-#: A field manager that is a person's tool.
-KUBECTL = "kubectl-cordon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Happening:
 
     when: float
     text: str
-    do: Callable[[], None]
+    do: Callable[[], object]
 
 
 class Network:
@@ -65,7 +66,7 @@ class Schedule:
     length: float
     entries: list[Happening] = field(default_factory=list)
 
-    def add(self, when: float, text: str, do: Callable[[], None]) -> None:
+    def add(self, when: float, text: str, do: Callable[[], object]) -> None:
         """One more."""
         self.entries.append(Happening(when, text, do))
 
@@ -85,9 +86,11 @@ def schedule(world: World, network: Network, length: float) -> Schedule:
     made = Schedule(world, network, random, length)
     kinds = (
         *(_bad_node, _bad_node, _bad_node, _dead_node, _reboot, _deleted_node),
-        *(_detector_restarts, _detector_stops, _many_at_once),
+        *(_detector_restarts, _detector_stops, _detector_rollout, _many_at_once, _flapping),
         *(_person_cordons, _person_uncordons, _person_excludes, _pause, _command),
+        *(_person_drains, _scaled, _rolled_out),
         *(_killed, _stopped, _frozen, _clock_jumps, _bad_network, _outage),
+        *(_server_fault, _server_fault, _stale, _restored),
     )
     # Some seeds have many faults of few kinds, others a few of all.
     chosen = random.sample(kinds, random.randint(3, len(kinds)))
@@ -112,35 +115,47 @@ def _until(made: Schedule, when: float) -> float:
 def _bad_node(made: Schedule, when: float) -> None:
     node, kind = _pick(made), made.random.choice(made.world.detectors.kinds)
     detectors = made.world.detectors
-    made.add(when, f"{node}: {kind} True", lambda: detectors.say(node, kind, "True"))
+    made.add(when, f"{node}: {kind} True", lambda: detectors.report(node, kind, "True"))
     if made.random.random() < 0.3:
         between = when + made.random.uniform(1, 60)
         text = f"{node}: {kind} True for another reason"
-        made.add(between, text, lambda: detectors.say(node, kind, "True", "AnotherFault"))
+        made.add(between, text, lambda: detectors.report(node, kind, "True", "AnotherFault"))
     if made.random.random() < 0.7:
         made.add(_until(made, when), f"{node}: {kind} False", lambda: _good(made, node, kind))
 
 
 def _good(made: Schedule, node: str, kind: str) -> None:
-    made.world.detectors.say(node, kind, "False")
+    made.world.detectors.report(node, kind, "False")
 
 
 def _many_at_once(made: Schedule, when: float) -> None:
-    kind = made.random.choice(made.world.detectors.kinds)
-    for node in made.world.nodes:
-        if made.random.random() < 0.8:
-            _report_for_a_while(made, node, kind, when + made.random.uniform(0, 5))
+    kind, detectors = made.random.choice(made.world.detectors.kinds), made.world.detectors
+    nodes = [node for node in made.world.nodes if made.random.random() < 0.8]
+    within, lasts = made.random.choice((0.5, 5.0, 60.0)), made.random.choice((20.0, 200.0))
+    made.add(
+        when,
+        f"{kind} True on {', '.join(nodes)} within {within:g} s, for {lasts:g} s",
+        lambda: detectors.wave(nodes, kind, within, lasts),
+    )
 
 
-def _report_for_a_while(made: Schedule, node: str, kind: str, when: float) -> None:
-    detectors = made.world.detectors
-    made.add(when, f"{node}: {kind} True (a wave)", lambda: detectors.say(node, kind, "True"))
-    made.add(min(made.length, when + 300), f"{node}: {kind} False", lambda: _good(made, node, kind))
+def _flapping(made: Schedule, when: float) -> None:
+    node, kind = _pick(made), made.random.choice(made.world.detectors.kinds)
+    every, times = made.random.choice((2.0, 30.0, 150.0)), made.random.choice((3, 6))
+    made.add(
+        when,
+        f"{node}: {kind} changes every {every:g} s, {times} times",
+        lambda: made.world.detectors.flap(node, kind, every, times),
+    )
+
+
+def _detector_rollout(made: Schedule, when: float) -> None:
+    made.add(when, "all detectors are replaced", made.world.detectors.rollout)
 
 
 def _detector_restarts(made: Schedule, when: float) -> None:
     node = _pick(made)
-    made.add(when, f"{node}: detector restarts", lambda: made.world.detectors.start(node))
+    made.add(when, f"{node}: detector restarts", lambda: made.world.detectors.restart(node))
 
 
 def _detector_stops(made: Schedule, when: float) -> None:
@@ -164,13 +179,17 @@ def _dead_node(made: Schedule, when: float) -> None:
     made.add(_until(made, when), f"{node}: lives again", live)
 
 
+def _start_detector(made: Schedule, node: str) -> None:
+    made.world.detectors.start(node)
+
+
 def _reboot(made: Schedule, when: float) -> None:
     node, world = _pick(made), made.world
 
     def reboot() -> None:
         if node in world.cluster.kubelets.of:
             world.cluster.kubelets.of[node].reboot(30.0)
-            world.simulation.after(35.0, lambda: world.detectors.start(node))
+            world.simulation.after(35.0, lambda: _start_detector(made, node))
 
     made.add(when, f"{node}: reboots", reboot)
 
@@ -196,36 +215,59 @@ def _deleted_node(made: Schedule, when: float) -> None:
 # -- people ------------------------------------------------------------------------------------
 
 
-def _set_unschedulable(made: Schedule, node: str, *, value: bool) -> None:
-    def edit(raw: Json) -> None:
-        if value:
-            raw["spec"]["unschedulable"] = True
-        else:
-            raw["spec"].pop("unschedulable", None)
-
-    made.world.cluster.store.change(("nodes", "", node), edit, PERSON, manager=KUBECTL)
+def _person(made: Schedule) -> Person:
+    return Person(made.world.cluster, name=PERSON)
 
 
 def _person_cordons(made: Schedule, when: float) -> None:
-    node = _pick(made)
-    made.add(when, f"a person cordons {node}", lambda: _set_unschedulable(made, node, value=True))
+    node, person = _pick(made), _person(made)
+    made.add(when, f"a person cordons {node}", lambda: person.cordon(node))
     if made.random.random() < 0.5:
         _person_uncordons(made, _until(made, when), node)
 
 
 def _person_uncordons(made: Schedule, when: float, node: str = "") -> None:
-    node = node or _pick(made)
-    made.add(
-        when, f"a person uncordons {node}", lambda: _set_unschedulable(made, node, value=False)
-    )
+    node, person = node or _pick(made), _person(made)
+    made.add(when, f"a person uncordons {node}", lambda: person.uncordon(node))
+
+
+def _person_drains(made: Schedule, when: float) -> None:
+    node, person = _pick(made), _person(made)
+    made.add(when, f"a person drains {node}", lambda: person.drain(node, timeout=60.0))
+
+
+def _workload(made: Schedule) -> tuple[str, str] | None:
+    """Any Deployment or StatefulSet: its resource and name."""
+    store = made.world.cluster.store
+    all_of_them = [
+        (plural, raw["metadata"]["name"])
+        for plural in ("deployments", "statefulsets")
+        for raw in store.all(plural, "default")
+    ]
+    return made.random.choice(all_of_them) if all_of_them else None
+
+
+def _scaled(made: Schedule, when: float) -> None:
+    chosen, person, replicas = _workload(made), _person(made), made.random.choice((0, 1, 3, 8))
+    if chosen is not None:
+        plural, name = chosen
+        text = f"{plural} {name} is scaled to {replicas}"
+        made.add(when, text, lambda: person.scale(plural, "default", name, replicas))
+
+
+def _rolled_out(made: Schedule, when: float) -> None:
+    chosen, person = _workload(made), _person(made)
+    if chosen is not None:
+        plural, name = chosen
+        text = f"{plural} {name} is rolled out"
+        made.add(when, text, lambda: person.restart(plural, "default", name))
 
 
 def _person_excludes(made: Schedule, when: float) -> None:
-    node, console = _pick(made), made.world.console
+    node = _pick(made)
     made.add(when, f"exclude {node}", lambda: _command_run(made, "exclude", node, "--why", "test"))
     end = _until(made, when)
     made.add(end, f"include {node}", lambda: _command_run(made, "include", node))
-    assert console is not None
 
 
 def _pause(made: Schedule, when: float) -> None:
@@ -305,3 +347,51 @@ def _outage(made: Schedule, when: float) -> None:
 
     made.add(when, "the API server is away", begin)
     made.add(min(made.length, when + made.random.choice((3.0, 20.0, 90.0))), "it is back", end)
+
+
+# -- the server ------------------------------------------------------------------------------------
+
+
+def _server_fault(made: Schedule, when: float) -> None:
+    server, seconds = made.world.server, made.random.choice((2.0, 20.0, 90.0))
+    evictions = faulty_server.evictions
+    faults: dict[str, Callable[[], None]] = {
+        "the server throttles": lambda: server.throttle(seconds, retry_after=2),
+        "evictions are throttled": lambda: server.throttle(seconds, evictions),
+        "the server answers 500": lambda: server.fail(seconds),
+        "writes answer 504 and take effect": lambda: server.fail(
+            seconds, 504, faulty_server.writes, after_it_took_effect=True
+        ),
+        "the token is refused": lambda: server.refuse_token(seconds),
+        "lists are expired": lambda: server.expire_lists(seconds),
+        "somebody changes each object first": lambda: server.interfere(
+            seconds, faulty_server.of("nodes")
+        ),
+        "a webhook makes evictions dry runs": lambda: server.evictions_delete_nothing(seconds),
+        "a webhook denies evictions": lambda: server.deny(seconds),
+        "a webhook denies evictions with 429": lambda: server.deny(seconds, code=429),
+        "a policy denies evictions": lambda: server.deny_by_policy(seconds),
+        "a webhook of evictions is away": lambda: server.webhook_unreachable(seconds),
+    }
+    name = made.random.choice(sorted(faults))
+    made.add(when, f"{name} for {seconds:g} s", faults[name])
+
+
+def _stale(made: Schedule, when: float) -> None:
+    """Sieve's stale and unobserved states."""
+    server, seconds = made.world.server, made.random.choice((1.0, 10.0, 40.0))
+    if made.random.random() < 0.5:
+        made.add(when, f"watches are {seconds:g} s late", lambda: server.fall_behind(seconds))
+    else:
+        text = f"watches are silent for {seconds:g} s, and then begin again"
+        made.add(when, text, lambda: server.skip_states(seconds))
+    if made.random.random() < 0.3:
+        made.add(when + seconds, "history is compacted", server.compact)
+
+
+def _restored(made: Schedule, when: float) -> None:
+    server, store = made.world.server, made.world.cluster.store
+    backups: list[Backup] = []
+    made.add(when, "etcd is backed up", lambda: backups.append(store.backup()))
+    later = min(made.length, when + made.random.choice((5.0, 60.0, 200.0)))
+    made.add(later, "etcd is restored", lambda: server.restore(backups[0]))

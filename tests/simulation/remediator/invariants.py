@@ -55,12 +55,15 @@ class Watcher:
     #: Evictions that were accepted, by node (uid), owner and occurrence.
     evictions: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     last_write: float = 0.0
+    #: Until when the Lease may name a former leader, as etcd went back in time.
+    doubtful_until: float = 0.0
 
     @classmethod
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
         made = cls(world, frozenset(replica.name for replica in world.replicas))
         world.cluster.store.subscribe(made.changed)
+        world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)
         return made
 
@@ -70,6 +73,18 @@ class Watcher:
 
     def _fail(self, what: str) -> None:
         raise Broken(f"at {self._now:.3f} s: {what}")
+
+    def restored(self) -> None:
+        """etcd has gone back in time: who cordoned what is only in the annotations."""
+        self.doubtful_until = self._now + 20.0
+        self.paused_since = None
+        self.cordoned_by = {
+            node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
+            if _cordoned_by_us(node)
+            else PERSON
+            for node in self.world.cluster.store.all("nodes")
+            if _cordoned(node)
+        }
 
     # -- each write ---------------------------------------------------------------------------
 
@@ -163,7 +178,7 @@ class Watcher:
         """A process sends a request."""
         if request.process not in self.replicas or request.method == "GET":
             return
-        if not _acts(request):
+        if not _acts(request) or self._now < self.doubtful_until:
             return
         # ARCHITECTURE: "Only the leader changes anything."
         holder = holder_of(self.world)

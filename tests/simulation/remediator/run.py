@@ -80,6 +80,7 @@ def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool =
 def _repair(made: world.World, network: Network) -> None:
     """Faults stop: what was broken for a while is whole again."""
     network.rate, network.down = 0.0, False
+    made.server.clear()
     for replica in made.replicas:
         replica.start()
     for name in made.nodes:

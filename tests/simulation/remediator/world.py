@@ -10,8 +10,9 @@ from typing import Any
 from selfheal_remediator.config import Config
 from tests.simulation.cluster import objects
 from tests.simulation.cluster.cluster import Cluster
+from tests.simulation.cluster.detectors import Detectors
+from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
-from tests.simulation.remediator.detectors import Detectors
 from tests.simulation.remediator.process import Console, Replica, Surroundings
 from tests.simulation.remediator.wire import Disturb
 from tests.simulation.scheduler import Simulation
@@ -26,6 +27,7 @@ class World:
 
     simulation: Simulation
     cluster: Cluster
+    server: FaultyServer
     detectors: Detectors
     config: Config
     around: Surroundings
@@ -56,7 +58,8 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     settings = configuration(random)
     config = Config.model_validate(settings)
     story.append(f"configuration {settings}")
-    around = Surroundings(simulation, cluster, disturb)
+    server = FaultyServer(cluster.api)
+    around = Surroundings(simulation, server, disturb)
     skews = [0.0, 0.0] if random.random() < 0.7 else [random.uniform(-20, 20) for _ in range(2)]
     replicas = [
         Replica(around, f"remediator-{number}", config, skew=skew)
@@ -64,8 +67,10 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     ]
     story.append(f"{len(replicas)} replicas, clocks ahead by {[round(s, 1) for s in skews]} s")
     console = Console(around, config, folder)
-    detectors = Detectors(simulation, cluster, KINDS)
-    return World(simulation, cluster, detectors, config, around, replicas, console, story)
+    detectors = Detectors(cluster, KINDS)
+    return World(
+        *(simulation, cluster, server, detectors, config, around, replicas, console), story=story
+    )
 
 
 def _add_nodes(cluster: Cluster, random: Random, story: list[str]) -> None:
