@@ -24,8 +24,9 @@ from selfheal_remediator.node.annotation import (
     read_state,
 )
 from tests.simulation.cluster import conditions
-from tests.simulation.cluster.messages import Answer, Json, Request, unix
-from tests.simulation.cluster.objects import CONTROL_PLANE
+from tests.simulation.cluster.messages import Answer, Json, Request
+from tests.simulation.cluster.objects import CONTROL_PLANE, ZONE
+from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.cluster.store import Change
 from tests.simulation.remediator.faults import PERSON
 from tests.simulation.remediator.process import NAMESPACE
@@ -35,6 +36,9 @@ PEAK_WINDOW = 3600.0
 #: After a person's pause so long (seconds) at most something may still be begun: what was sent
 #: before, and a watch that is dead without a sign is found out after 80 s.
 PAUSE_HEARD = 125.0
+#: Pods of one owner that are evicted from one node while it is cordoned: as many as an owner has
+#: here, and those that returned until it is left alone.
+MOST_EVICTIONS = 20
 
 
 class Broken(AssertionError):
@@ -52,8 +56,12 @@ class Watcher:
     #: How many nodes there were, when that changed.
     sizes: list[tuple[float, int]] = field(default_factory=list)
     paused_since: float | None = None
-    #: Evictions that were accepted, by node (uid), owner and occurrence.
-    evictions: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    #: Pods that the remediator had deleted, by node and owner (uid), since its cordon.
+    evictions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: When it cordoned a node.
+    cordons: list[float] = field(default_factory=list)
+    #: The largest number of nodes that each zone ever had.
+    zones: Counter[str] = field(default_factory=Counter)
     last_write: float = 0.0
     #: Until when the Lease may name a former leader, as etcd went back in time.
     doubtful_until: float = 0.0
@@ -62,6 +70,7 @@ class Watcher:
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
         made = cls(world, frozenset(replica.name for replica in world.replicas))
+        made._count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)
@@ -73,6 +82,10 @@ class Watcher:
 
     def _fail(self, what: str) -> None:
         raise Broken(f"at {self._now:.3f} s: {what}")
+
+    def _count_zones(self) -> None:
+        nodes = self.world.cluster.store.all("nodes")
+        self.zones |= Counter(_zone(node) for node in nodes if not _control_plane(node))
 
     def restored(self) -> None:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
@@ -92,6 +105,8 @@ class Watcher:
         """The store has changed."""
         if change.key[0] == "nodes":
             self._node_changed(change)
+        elif change.key[0] == "pods":
+            self._pod_changed(change)
         elif change.key == ("leases", NAMESPACE, self.world.config.lease.name):
             self._lease_changed(change)
 
@@ -102,6 +117,7 @@ class Watcher:
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
+            self._count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
         before, after = _cordoned(change.old), _cordoned(change.new)
         uid = change.last["metadata"]["uid"]
@@ -112,8 +128,23 @@ class Watcher:
             self.cordoned_by[uid] = change.by
         elif not after:
             self.cordoned_by.pop(uid, None)
+            for key in [key for key in self.evictions if key[0] == change.key[2]]:
+                del self.evictions[key]
         if ours and after and not before:
             self._check_cordon(change)
+
+    def _pod_changed(self, change: Change) -> None:
+        """docs/traps.md: "An owner whose pods keep returning is reported and its pods stay."""
+        old, owner = change.old, controller_of(change.last)
+        if change.by not in self.replicas or old is None or owner is None:
+            return
+        gone = change.new is None or change.new["metadata"].get("deletionTimestamp")
+        if not gone or old["metadata"].get("deletionTimestamp"):
+            return
+        node = str(old["spec"].get("nodeName") or "")
+        self.evictions[node, owner["uid"]] += 1
+        if self.evictions[node, owner["uid"]] > MOST_EVICTIONS:
+            self._fail(f"{change.by} evicts the pods of {owner['name']} from {node} in a loop")
 
     def _check_annotation(self, change: Change) -> None:
         """ARCHITECTURE: the annotation "contains everything about a node that must survive a
@@ -137,8 +168,8 @@ class Watcher:
         cordons = _cordoned(change.new) and not _cordoned(change.old)
         if cordons and EXCLUDE_KEY in annotations:
             self._fail(f"{change.by} cordons {change.key[2]}, which is excluded")
-        if cordons and CONTROL_PLANE in change.old["metadata"].get("labels", {}):
-            self._fail(f"{change.by} cordons {change.key[2]} of the control plane")
+        if _control_plane(change.old):
+            self._fail(f"{change.by} changes {change.key[2]} of the control plane")
 
     def _check_cordon(self, change: Change) -> None:
         """README, limits: never more nodes out of service because of us than allowed."""
@@ -154,6 +185,31 @@ class Watcher:
         if len(left) < keep and change.old is not None and _in_service(change.old):
             self._fail(f"{change.by} cordons {change.key[2]}: {len(left)} of {keep} nodes are left")
         self._check_pause(change.by, f"cordons {change.key[2]}")
+        self._check_zone(change, scope)
+        self._check_pace(change)
+
+    def _check_zone(self, change: Change, scope: Sequence[Json]) -> None:
+        """README, limits: maxUnavailablePerZone."""
+        limit = self.world.config.limits.max_unavailable_per_zone
+        if limit is None:
+            return
+        zone = _zone(change.last)
+        ours = [node for node in scope if _zone(node) == zone and _cordoned_by_us(node)]
+        allowed = max(limit.of(self.zones[zone]), 1)
+        if len(ours) > allowed:
+            self._fail(f"{change.by} cordons {change.key[2]}: {len(ours)} of {allowed} in {zone}")
+
+    def _check_pace(self, change: Change) -> None:
+        """README, limits: minInterval and rate. Cordons are written down in whole seconds."""
+        limits, now = self.world.config.limits, self._now
+        if self.cordons and now - self.cordons[-1] < limits.min_interval - 2.0:
+            since = now - self.cordons[-1]
+            self._fail(f"{change.by} cordons {change.key[2]} {since:.1f} s after another node")
+        self.cordons.append(now)
+        if limits.rate is not None:
+            recent = [when for when in self.cordons if when > now - limits.rate.window + 2.0]
+            if len(recent) > limits.rate.count:
+                self._fail(f"{change.by} cordons {change.key[2]}: {len(recent)} cordons at a time")
 
     def _peak(self, now: int) -> int:
         recent = [size for when, size in self.sizes if when > self._now - PEAK_WINDOW]
@@ -241,6 +297,10 @@ def _control_plane(raw: Json) -> bool:
     return CONTROL_PLANE in (raw["metadata"].get("labels") or {})
 
 
+def _zone(raw: Json) -> str:
+    return str((raw["metadata"].get("labels") or {}).get(ZONE, ""))
+
+
 def state_of(raw: Json) -> State | None:
     """What the annotation says."""
     try:
@@ -266,6 +326,9 @@ def budget(config: Config, nodes: int) -> int:
     return share if config.limits.max_allowed is None else min(share, config.limits.max_allowed)
 
 
+#: So long (seconds) nothing is changed any more, once the world has settled.
+STILL = 300.0
+
 # -- once faults have stopped ---------------------------------------------------------------------
 
 
@@ -276,6 +339,9 @@ def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[str]:
     yield from _recovered(world, nodes, quiet)
     yield from _acted_on(world, watcher, nodes, quiet)
     yield from _drains_ended(world, nodes)
+    if watcher.last_write > world.simulation.now - STILL:
+        last = watcher.last_write
+        yield f"it does not come to rest: nodes or pods were changed at {last:.0f} s"
 
 
 def _led(world: World) -> Iterator[str]:
@@ -294,11 +360,6 @@ def rules_of(world: World, node: Json) -> list[Rule]:
         for rule in world.config.rules
         if rule.cordons and conditions.status_of(node, rule.condition) in rule.status
     ]
-
-
-def _bad_since(node: Json, rule: Rule) -> float:
-    found = conditions.find(node, rule.condition) or {}
-    return unix(found.get("lastTransitionTime"))
 
 
 def _recovered(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[str]:
@@ -368,8 +429,3 @@ def _drains_ended(world: World, nodes: Iterable[Json]) -> Iterator[str]:
         about = {e["reason"] for e in events if e["involvedObject"].get("name") == name}
         if not about & REPORTED:
             yield f"{name} is being drained for {now - state.drain_started:.0f} s without a report"
-
-
-def person_cordoned(watcher: Watcher, uid: str) -> bool:
-    """Whether a person's cordon is on the node."""
-    return watcher.cordoned_by.get(uid) == PERSON

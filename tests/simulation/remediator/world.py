@@ -133,7 +133,7 @@ def _limits(random: Random) -> dict[str, Any]:
     if random.random() < 0.2:
         limits["rate"] = {"count": pick((1, 3)), "window": "120s"}
     if random.random() < 0.2:
-        limits["minSchedulable"] = pick((0, 2))
+        limits["minSchedulable"] = pick((0, 2, 4))
     return limits
 
 
