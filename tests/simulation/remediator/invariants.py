@@ -8,7 +8,7 @@ thinks: it goes by the store, the machines and what people did.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +39,8 @@ PAUSE_HEARD = 125.0
 #: Pods of one owner that are evicted from one node while it is cordoned: as many as an owner has
 #: here, and those that returned until it is left alone.
 MOST_EVICTIONS = 20
+#: Requests that one process sends within ten seconds at most, in worlds as small as these.
+MOST_REQUESTS = 400
 
 
 class Broken(AssertionError):
@@ -58,6 +60,8 @@ class Watcher:
     paused_since: float | None = None
     #: Pods that the remediator had deleted, by node and owner (uid), since its cordon.
     evictions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: When the last requests were sent, by process.
+    requests: dict[str, deque[float]] = field(default_factory=dict)
     #: When it cordoned a node.
     cordons: list[float] = field(default_factory=list)
     #: The largest number of nodes that each zone ever had.
@@ -232,7 +236,10 @@ class Watcher:
 
     def sent(self, request: Request) -> None:
         """A process sends a request."""
-        if request.process not in self.replicas or request.method == "GET":
+        if request.process not in self.replicas:
+            return
+        self._check_rate(request)
+        if request.method == "GET":
             return
         if not _acts(request) or self._now < self.doubtful_until:
             return
@@ -241,6 +248,14 @@ class Watcher:
         if holder.rpartition("_")[0] != request.process:
             what = f"{request.method} {request.path}"
             self._fail(f"{request.process} sends {what} while {holder or 'nobody'} leads")
+
+    def _check_rate(self, request: Request) -> None:
+        """design: "idle <=0.3 requests/s", and docs/traps.md: nothing is tried again in a loop."""
+        sent = self.requests.setdefault(request.process, deque(maxlen=MOST_REQUESTS))
+        if len(sent) == MOST_REQUESTS and self._now - sent[0] < 10.0:
+            what = f"{request.method} {request.path}"
+            self._fail(f"{request.process} sends {MOST_REQUESTS} requests in 10 s, now {what}")
+        sent.append(self._now)
 
     def answered(self, request: Request, answer: Answer) -> None:
         """The API server has answered."""
@@ -339,6 +354,9 @@ def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[str]:
     yield from _recovered(world, nodes, quiet)
     yield from _acted_on(world, watcher, nodes, quiet)
     yield from _drains_ended(world, nodes)
+    for outcome in world.console.outcomes:
+        if outcome.status in (None, 2):  # has not ended; wrong usage or configuration
+            yield f"the command {' '.join(outcome.arguments)} ended with {outcome.status}"
     if watcher.last_write > world.simulation.now - STILL:
         last = watcher.last_write
         yield f"it does not come to rest: nodes or pods were changed at {last:.0f} s"

@@ -10,9 +10,10 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kubernetes.client import Configuration
 
@@ -138,11 +139,13 @@ class Outcome:
 
 
 class Console:
-    """People's commands. folder: where the kubeconfig and the configuration are written."""
+    """People's commands. settings: of the configuration file; folder: where that and the
+    kubeconfig are written."""
 
-    def __init__(self, around: Surroundings, config: Config, folder: Path) -> None:
+    def __init__(self, around: Surroundings, settings: Mapping[str, Any], folder: Path) -> None:
         self._around = around
-        self._count = 0
+        #: What became of each.
+        self.outcomes: list[Outcome] = []
         context = {"cluster": "c", "user": "u"}
         kubeconfig = {
             "clusters": [{"name": "c", "cluster": {"server": URL}}],
@@ -153,13 +156,13 @@ class Console:
         self._kubeconfig = folder / "kubeconfig"
         self._kubeconfig.write_text(json.dumps(kubeconfig))
         self._config = folder / "remediator.yaml"
-        self._config.write_text(config.model_dump_json(by_alias=True, exclude_unset=True))
+        self._config.write_text(json.dumps(settings))
 
     def run(self, *arguments: str) -> Outcome:
         """Begin a command in a process of its own."""
-        self._count += 1
-        process = self._around.simulation.process(f"command-{self._count}")
         outcome = Outcome(arguments)
+        self.outcomes.append(outcome)
+        process = self._around.simulation.process(f"command-{len(self.outcomes)}")
         process.start("main", lambda: self._run(process, outcome))
         return outcome
 

@@ -66,7 +66,7 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
         for number, skew in enumerate(skews[: random.choice((1, 2, 2))])
     ]
     story.append(f"{len(replicas)} replicas, clocks ahead by {[round(s, 1) for s in skews]} s")
-    console = Console(around, config, folder)
+    console = Console(around, settings, folder)
     detectors = Detectors(cluster, KINDS)
     return World(
         *(simulation, cluster, server, detectors, config, around, replicas, console), story=story
