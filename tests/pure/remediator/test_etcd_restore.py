@@ -17,6 +17,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Reflector, WatchEvent
 from selfheal_remediator.kube.objects import Json, node_from_json
 from selfheal_remediator.kube.transport import WATCH_SILENCE
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, read_state
 from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.fake_runtime import FakeRuntime
@@ -226,3 +227,33 @@ def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed(
     stop.set()
     thread.join(PATIENCE)
     assert source.lists == 2
+
+
+@pytest.mark.parametrize("phase", [Phase.DRAINING, None])
+def test_a_node_whose_drain_had_ended_is_drained_again(phase: Phase | None) -> None:
+    """phase: what the annotation says after the restore, None = there is none."""
+    api = FakeApi(lambda verb, path: "")
+    for name in ("a", "b", "c"):
+        api.put(f"{NODES}/{name}", node(name, "True" if name == "a" else "False"))
+    rules = [{"condition": "Fault", "for": "0s", "action": "drain"}]
+    settings = {"rules": rules, "drain": {"headroom": False}, "policies": {"enabled": False}}
+
+    def drained() -> bool:
+        state = read_state(node_from_json(api.get(f"{NODES}/a")))
+        return state is not None and state.phase is Phase.DRAINED
+
+    with running(api, Config.model_validate(settings)):
+        until("it is drained", drained)
+        raw = api.get(f"{NODES}/a")
+        if phase is None:
+            del raw["metadata"]["annotations"][STATE_KEY]
+            del raw["spec"]["unschedulable"]
+        else:
+            state = read_state(node_from_json(raw))
+            assert state is not None
+            before = replace(state, phase=phase)
+            raw["metadata"]["annotations"][STATE_KEY] = before.to_json()
+        api.put(f"{NODES}/a", raw)
+        api.put(f"{PODS}/web-a", pod("web-a", "a"))
+        until("it is drained again", lambda: f"{PODS}/web-a" not in api.objects and drained())
+    api.close()
