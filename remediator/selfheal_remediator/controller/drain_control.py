@@ -109,7 +109,7 @@ class DrainControl:
         if state is None or not self._is_followed(entry, state):
             self.draining.end(uid)
             return
-        if uid not in self.draining.running:
+        if not self.draining.follows(uid, state.phase):
             if entry.retry_at > now:
                 # The end of a drain could not be written down: not the same again at once.
                 self._put_off[uid] = entry.retry_at

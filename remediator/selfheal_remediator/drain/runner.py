@@ -70,13 +70,22 @@ class Draining:
 
     # -- beginning and ending -----------------------------------------------------------
 
+    def follows(self, uid: str, phase: Phase) -> bool:
+        """Whether the node's drain does already what this phase asks for.
+
+        One that was drained, and is watched, may have to be drained again: etcd was restored.
+        """
+        run = self.running.get(uid)
+        return run is not None and not (run.drain.after and phase is Phase.DRAINING)
+
     def begin(self, node: str, uid: str, state: State, *, fresh: bool) -> None:
         """Drain the node; `fresh` = its state was read (or written) in this moment.
 
         One that is drained already is watched: what is put on it again is evicted.
         """
-        if uid in self.running:
+        if self.follows(uid, state.phase):
             return
+        self.end(uid)
         now, limit, used = self._clock(), self.config.drain.deadline, float(state.drain_used)
         since = now - state.drain_started  # by two clocks, when another process wrote it
         drain = NodeDrain(

@@ -43,6 +43,11 @@ class Candidacy:
         """It gave the Lease up, so that another process leads."""
         self.not_before = now + self.duration
 
+    def failed(self, now: float, pause: float) -> None:
+        """An attempt to take the Lease failed, and may have taken effect all the same: the watch
+        shows it then, and that is no reason to try again at once."""
+        self.not_before = max(self.not_before, now + pause)
+
     def renewed(self) -> None:
         """The Lease is ours."""
         self.refused = 0

@@ -177,6 +177,8 @@ class Leader:
             except ApiFailure as failure:
                 log.warning("lease: %s", failure)
                 wait = min(1.0, self._settings.renew_interval / 4)
+                if not self.leading:
+                    self._candidacy.failed(self._wakeup.now(), wait)
             if self._fence.expired:
                 self._lose("it could not be renewed in time")
             self._wakeup.wait(wait)

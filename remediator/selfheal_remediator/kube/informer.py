@@ -52,6 +52,9 @@ class Watched(Source, Protocol):
 #: If a watch gave no sign of life for so long (seconds), nothing is started on its data.
 WATCH_LOST = 120.0
 
+#: A watch that ends after so long (seconds) without a sign of life had not even a bookmark, which
+#: comes once a minute: everything is read again. Less than transport.WATCH_SILENCE, which ends it.
+WATCH_MUTE = 75.0
 
 #: A version that expires again and again is reported so often (seconds).
 EXPIRED_EVERY = 60.0
@@ -210,10 +213,8 @@ class Reflector(Generic[T]):
                 try:
                     self._watch(self._position.version)
                 finally:
-                    if (
-                        self._runtime.monotonic() - max(self._watching_since, self.last_contact)
-                        >= WATCH_LOST
-                    ):
+                    heard = max(self._watching_since, self.last_contact)
+                    if self._runtime.monotonic() - heard >= WATCH_MUTE:
                         # Not even a bookmark: a server that went back in time (etcd was restored)
                         # tells nothing until its versions have caught up with ours.
                         self._position.version = None

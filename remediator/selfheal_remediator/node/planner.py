@@ -314,7 +314,9 @@ class Planner:
                 unlimited.append((entry, seen.action))
             due = seen.due
             if entry.member is not None and entry.member.draining:
-                due = earliest(due, self._counts.drain_deadline(entry))
+                deadline = self._counts.drain_deadline(entry)
+                if deadline is not None and deadline > now:  # else it is paused, past its deadline
+                    due = earliest(due, deadline)
             if entry.retry_at > now:
                 due = earliest(due, entry.retry_at)
             if due is not None:

@@ -11,11 +11,13 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.failures import NotLeader
+from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.healing.policy_state import PolicyState
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Reflector, WatchEvent
 from selfheal_remediator.kube.objects import Json, node_from_json
+from selfheal_remediator.kube.transport import WATCH_SILENCE
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, read_state
 from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.fake_runtime import FakeRuntime
@@ -198,10 +200,12 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
 
 
 class Silent:
-    """A collection whose watch ends without a word; later it tells."""
+    """A collection whose watch ends without a word; later it tells. gives_up: after how long our
+    side ends it, None = the server does."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock: list[float], gives_up: float | None) -> None:
         self.clock, self.lists, self.watched = clock, 0, threading.Event()
+        self.gives_up = gives_up
 
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         self.lists += 1
@@ -211,15 +215,21 @@ class Silent:
         if self.lists > 1:
             self.watched.set()
             stop.wait(PATIENCE)
+        if self.gives_up is not None:
+            self.clock[0] += self.gives_up
+            raise ApiFailure(0, "ReadTimeoutError", "read timed out")
         self.clock[0] += 300.0
         return iter(())
 
 
-def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed() -> None:
+@pytest.mark.parametrize("gives_up", [None, WATCH_SILENCE])
+def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed(
+    gives_up: float | None,
+) -> None:
     """A restored server that is behind our version sends no event, and no bookmark either."""
-    clock, runtime = [0.0], FakeRuntime()
+    clock, runtime = [0.0], FakeRuntime(pauses=0.01)
     runtime.clock = lambda: clock[0]
-    source, stop = Silent(clock), threading.Event()
+    source, stop = Silent(clock, gives_up), threading.Event()
     reflector = Reflector(
         source,
         node_from_json,
@@ -236,3 +246,33 @@ def test_after_a_watch_that_reported_nothing_at_all_everything_is_listed() -> No
     stop.set()
     thread.join(PATIENCE)
     assert source.lists == 2
+
+
+@pytest.mark.parametrize("phase", [Phase.DRAINING, None])
+def test_a_node_whose_drain_had_ended_is_drained_again(phase: Phase | None) -> None:
+    """phase: what the annotation says after the restore, None = there is none."""
+    api = FakeApi(lambda verb, path: "")
+    for name in ("a", "b", "c"):
+        api.put(f"{NODES}/{name}", node(name, "True" if name == "a" else "False"))
+    rules = [{"condition": "Fault", "for": "0s", "action": "drain"}]
+    settings = {"rules": rules, "drain": {"headroom": False}, "policies": {"enabled": False}}
+
+    def drained() -> bool:
+        state = read_state(node_from_json(api.get(f"{NODES}/a")))
+        return state is not None and state.phase is Phase.DRAINED
+
+    with running(api, Config.model_validate(settings)):
+        until("it is drained", drained)
+        raw = api.get(f"{NODES}/a")
+        if phase is None:
+            del raw["metadata"]["annotations"][STATE_KEY]
+            del raw["spec"]["unschedulable"]
+        else:
+            state = read_state(node_from_json(raw))
+            assert state is not None
+            before = replace(state, phase=phase)
+            raw["metadata"]["annotations"][STATE_KEY] = before.to_json()
+        api.put(f"{NODES}/a", raw)
+        api.put(f"{PODS}/web-a", pod("web-a", "a"))
+        until("it is drained again", lambda: f"{PODS}/web-a" not in api.objects and drained())
+    api.close()

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -230,6 +231,27 @@ def test_a_lease_that_is_lost_at_each_renewal_is_not_taken_in_a_loop() -> None:
     finally:
         one.leader.close()
     assert refusals[4] - refusals[3] >= 0.5
+
+
+def test_a_lease_that_was_taken_without_an_answer_is_not_taken_in_a_loop() -> None:
+    """The watch shows each attempt that took effect: that is no news to act upon at once."""
+    attempts: list[float] = []
+
+    class Unanswered(Client):
+        def write(self, method: str, path: str, body: Any, **more: Any) -> Answer:
+            attempts.append(time.monotonic())
+            super().write(method, path, body, **more)
+            return Answer(504, b"")
+
+    server = Server()
+    one = Candidate(server, "one", Unanswered(server))
+    one.leader.start()
+    try:
+        _until(lambda: len(attempts) >= 8)
+    finally:
+        one.leader.close()
+    pause = SETTINGS.renew_interval / 4
+    assert min(b - a for a, b in pairwise(attempts[:8])) >= pause
 
 
 def test_a_lease_whose_deletion_was_reported_before_its_making_was_answered_is_made_again() -> None:

@@ -647,6 +647,21 @@ def test_a_paused_drain_keeps_its_place() -> None:
     assert planner.tally(NOW + 1801).draining == 1
 
 
+def test_a_paused_drain_past_its_deadline_keeps_nobody_awake() -> None:
+    """Its deadline is over, and nothing happens before the node has recovered: the main loop is
+    not to evaluate it again and again until then."""
+    planner = _planner(3, recovery={"stabilizationWindow": "10m"}, drain={"deadline": "30m"})
+    state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
+    draining = builders.node("n0", condition("True"), unschedulable=True, state=state)
+    _put(planner, draining, NOW)
+    planner.plan(NOW)
+    good = condition("False", transition=NOW + 1801, heartbeat=NOW + 1801)
+    _put(planner, builders.with_condition(draining, good), NOW + 1801)
+    plan = planner.plan(NOW + 1801)
+    assert plan.actions == ()
+    assert plan.wake == NOW + 1801 + 600
+
+
 def test_a_failed_write_is_tried_again_later_not_at_once() -> None:
     planner = _planner(3)
     _put(planner, builders.with_condition(planner.entries["uid-n0"].node, condition("True")), NOW)

@@ -1,0 +1,182 @@
+"""A cluster by a seed: its machines, applications, budgets, and the remediator's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from selfheal_remediator.config import Config
+from tests.simulation.cluster import objects
+from tests.simulation.cluster.cluster import Cluster
+from tests.simulation.cluster.detectors import Detectors
+from tests.simulation.cluster.faulty_server import FaultyServer
+from tests.simulation.cluster.messages import Json
+from tests.simulation.remediator.process import Console, Replica, Surroundings
+from tests.simulation.remediator.wire import Disturb
+from tests.simulation.scheduler import Simulation
+
+#: The conditions of its detectors. The rules are about some of them.
+KINDS = ("KernelDeadlock", "ReadonlyFilesystem", "ContainerRuntimeUnhealthy")
+
+
+@dataclass(slots=True)
+class World:
+    """See the module. story: what it is made of, for people."""
+
+    simulation: Simulation
+    cluster: Cluster
+    server: FaultyServer
+    detectors: Detectors
+    config: Config
+    around: Surroundings
+    replicas: list[Replica]
+    console: Console
+    story: list[str] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the machines that are there."""
+        return sorted(self.cluster.kubelets.of)
+
+    def start(self) -> None:
+        """Start the detectors and the replicas."""
+        for name in self.nodes:
+            self.detectors.start(name)
+        for replica in self.replicas:
+            replica.start()
+
+
+def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
+    """The world of the simulation's seed."""
+    random = simulation.random
+    cluster = Cluster(simulation)
+    story: list[str] = []
+    _add_nodes(cluster, random, story)
+    _add_workloads(cluster, random, story)
+    settings = configuration(random)
+    config = Config.model_validate(settings)
+    story.append(f"configuration {settings}")
+    server = FaultyServer(cluster.api)
+    around = Surroundings(simulation, server, disturb)
+    skews = [0.0, 0.0] if random.random() < 0.7 else [random.uniform(-20, 20) for _ in range(2)]
+    replicas = [
+        Replica(around, f"remediator-{number}", config, skew=skew)
+        for number, skew in enumerate(skews[: random.choice((1, 2, 2))])
+    ]
+    story.append(f"{len(replicas)} replicas, clocks ahead by {[round(s, 1) for s in skews]} s")
+    console = Console(around, settings, folder)
+    detectors = Detectors(cluster, KINDS)
+    return World(
+        *(simulation, cluster, server, detectors, config, around, replicas, console), story=story
+    )
+
+
+def _add_nodes(cluster: Cluster, random: Random, story: list[str]) -> None:
+    number, zones = random.choice((3, 4, 6, 8, 12, 16)), random.choice((1, 1, 2, 3))
+    controllers = random.choice((0, 0, 1, 3))
+    for index in range(number):
+        cluster.add_node(f"node-{index:02}", zone="abc"[index % zones])
+    for index in range(controllers):
+        cluster.add_node(f"control-{index}", zone="abc"[index % zones], control_plane=True)
+    story.append(f"{number} nodes in {zones} zones, {controllers} control-plane nodes")
+
+
+def configuration(random: Random) -> dict[str, Any]:
+    """A configuration file: what the fields may be is in config.py and the README."""
+    pick = random.choice
+    rules: list[dict[str, Any]] = [
+        {
+            "condition": "KernelDeadlock",
+            "for": pick(("0s", "10s", "60s")),
+            "action": pick(("drain", "drain", "cordon")),
+            "latched": pick((False, False, True)),
+        },
+        {
+            "condition": "ReadonlyFilesystem",
+            "for": pick(("0s", "30s", "120s")),
+            "action": pick(("drain", "drain", "cordon", "observe")),
+        },
+        {"condition": "Ready", "status": ["False", "Unknown"], "for": "2m", "action": "cordon"},
+    ]
+    if random.random() < 0.5:
+        rules.append({"condition": "ContainerRuntimeUnhealthy", "for": "20s", "action": "drain"})
+    return {
+        "observeFirst": pick(("0s", "0s", "0s", "60s")),
+        "rules": rules,
+        "limits": _limits(random),
+        "signal": {"enabled": pick((True, False))},
+        "recovery": {
+            "stabilizationWindow": pick(("10s", "60s", "120s")),
+            "resetStabilizationWindow": "120s",
+            "maxFlaps": pick((2, 3, 5)),
+        },
+        "drain": {
+            "deadline": pick(("60s", "300s", "600s")),
+            "onDeadline": pick(("wait", "report", "delete")),
+            "headroom": pick((True, True, False)),
+        },
+    }
+
+
+def _limits(random: Random) -> dict[str, Any]:
+    pick = random.choice
+    limits: dict[str, Any] = {
+        "maxUnavailable": pick((1, 2, "10%", "25%", "50%", "100%")),
+        "maxDraining": pick((1, 1, 2, 4)),
+    }
+    if random.random() < 0.2:
+        limits["maxUnavailablePerZone"] = pick((1, "50%"))
+    if random.random() < 0.2:
+        limits["minInterval"] = "30s"
+    if random.random() < 0.2:
+        limits["rate"] = {"count": pick((1, 3)), "window": "120s"}
+    if random.random() < 0.2:
+        limits["minSchedulable"] = pick((0, 2, 4))
+    return limits
+
+
+def _add_workloads(cluster: Cluster, random: Random, story: list[str]) -> None:
+    """Owners of all kinds, some with budgets: none, loose, tight, impossible, two on one pod."""
+    for index in range(random.choice((0, 1, 2, 4, 6))):
+        name, replicas = f"app-{index}", random.choice((1, 2, 3, 6, 10))
+        spec: dict[str, Any] = {}
+        if random.random() < 0.1:
+            spec["tolerations"] = [{"operator": "Exists"}]
+        if random.random() < 0.15:
+            spec["terminationGracePeriodSeconds"] = random.choice((5, 120))
+        if random.random() < 0.15:
+            spec["volumes"] = [{"name": "data", "emptyDir": {}}]
+        make = random.choice((objects.deployment, objects.deployment, objects.stateful_set))
+        cluster.add(make("default", name, replicas, **spec))
+        budgets = _budgets(name, replicas, random)
+        for budget in budgets:
+            cluster.add(budget)
+        limits = [budget["spec"] for budget in budgets]
+        story.append(f"{make.__name__} {name}: {replicas} replicas, {spec}, budgets {limits}")
+    if random.random() < 0.5:
+        cluster.add(objects.daemon_set("kube-system", "agent", tolerations=[_TOLERATES_ALL]))
+        story.append("DaemonSet kube-system/agent")
+
+
+_TOLERATES_ALL = {"operator": "Exists"}
+
+
+def _budgets(name: str, replicas: int, random: Random) -> list[Json]:
+    selector = {"app": name}
+    one: dict[str, Any] = random.choice(
+        (
+            {"maxUnavailable": 1},
+            {"minAvailable": max(0, replicas - 1)},
+            {"minAvailable": replicas},
+            {"maxUnavailable": "34%"},
+        )
+    )
+    which = random.random()
+    if which < 0.4:
+        return []
+    budgets = [objects.budget("default", name, selector, **one)]
+    if which > 0.93:
+        budgets.append(objects.budget("default", f"{name}-too", selector, maxUnavailable=1))
+    return budgets
