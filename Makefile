@@ -46,15 +46,21 @@ demo-down: able venv ## take all of it down again; nothing is left behind
 
 .PHONY: test
 test: venv ## everything, from lint to the real cluster
-	ci/test pure/worker+pure/remediator+pure+lint chart+alerts broker+control_plane models+chaos cluster
+	ci/test pure/worker+pure/remediator+pure+lint simulation/worker+simulation chart+alerts broker+control_plane models+chaos cluster
 
 .PHONY: test-fast
 test-fast: venv ## lint, and the pure tests that wait for nothing: under a minute, for the inner loop
 	ci/test --fast pure/remediator+pure+lint
 
 .PHONY: test-long
-test-long: venv ## a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed
+test-long: venv ## 20,000 simulated worlds, a thousand seeded faults (CHAOS_SEED replays one), every alert provoked, every API call killed
+	$(BIN)/python -m tests.simulation --seeds 20000
 	SELFHEAL_LONG=1 ci/test pure broker chaos provoked models control_plane chart cluster
+
+SEEDS ?= 300
+.PHONY: simulate
+simulate: venv ## both programs in simulated worlds, one for each of SEEDS=300; SEED=7 SIDE=worker replays one
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SIDE),--side $(SIDE))
 
 .PHONY: bench
 bench: able venv ## all benchmarks, an hour: BENCHMARKS.md, docs/benchmarks.json, plots

@@ -113,7 +113,7 @@ class Network:
         self._servers[server.host, server.port] = server
 
     def connect(self, client: str, host: str, port: int) -> Connection | Failure:
-        """What a client's connect comes to; the caller waits for as long as a failure says."""
+        """What a client's connect comes to; the caller waits as many seconds as a failure says."""
         server = self._servers.get((host, port))
         if server is None:
             return Failure(Condition.UNRESOLVED, LATENCY)

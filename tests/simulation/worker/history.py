@@ -74,7 +74,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a worker. ready: messages that wait in the work queue; ends: results and dead
+    """One sample of a worker. ready: messages that wait in the work queue; ends: results and dead
     letters so far; able: whether nothing keeps a worker from answering (broker, a model of the
     chain, this process), as the world knows."""
 

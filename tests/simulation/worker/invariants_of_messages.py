@@ -34,7 +34,7 @@ def nothing_is_lost(history: History) -> Iterator[str]:
             yield f"an end belongs to no message: {end}"
 
 
-@invariant("issue 20: once faults stop, the world settles in bounded time")
+@invariant("docs/simulation.md: once faults stop the world settles in bounded time")
 def it_settles(history: History) -> Iterator[str]:
     """All is answered or dead-lettered, and nothing waits."""
     if history.settled is None:

@@ -9,7 +9,7 @@ from selfheal_worker.model.provider import LONGEST_LOAD
 from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample
-from tests.simulation.worker.invariants_of_results import told_apart
+from tests.simulation.worker.invariants_of_results import distinguishable
 
 #: Seconds that a SIGTERM's tick, requeueing and closing may take beside the grace period
 #: (TICK, REQUEUE_PATIENCE, CLOSE_TIMEOUT), and a little.
@@ -19,7 +19,7 @@ _PATIENCE = 120.0
 #: After a refused key the active model is probed at intervals of up to 5 minutes.
 _ACCESS_PATIENCE = 330.0
 #: Conditions in which a probe may last until the time to load a model is over, also where the
-#: server is well again meanwhile.
+#: server has recovered meanwhile.
 _HOLDS_A_PROBE = (Condition.SILENT, Condition.DRIPS, Condition.ENDLESS)
 #: Calls that may fail before the breaker of a model opens, with the two probes after that.
 _FAILURES = 8
@@ -69,8 +69,8 @@ def in_flight_is_bounded(history: History) -> Iterator[str]:
 
 
 @invariant(
-    "issue 20: no consumer idle forever while a model is healthy. README: A fallback model may "
-    "answer; work resumes by itself."
+    "docs/simulation.md: once faults stop the world settles in bounded time; a fallback model may "
+    "answer."
 )
 def nobody_is_idle_for_ever(history: History) -> Iterator[str]:
     """While messages wait and a worker can answer, some end comes within a bounded time."""
@@ -110,7 +110,7 @@ def breakers_close_again(history: History) -> Iterator[str]:
     for name in sorted(alive & last.keys()):
         if history.settled is not None and (why := last[name].status.not_ready):
             yield f"{name} is not ready at the end: {why}"
-    if not told_apart(history.world) or history.settled is None:
+    if not distinguishable(history.world) or history.settled is None:
         return
     number = max(history.published)
     for end in history.of(number):
@@ -120,7 +120,7 @@ def breakers_close_again(history: History) -> Iterator[str]:
             for one in history.ends
         )
         if end.kind == ANSWERED and end.result().get("degraded") and woken > _FAILURES:
-            yield f"message {number} came when all was well, and its answer is degraded"
+            yield f"message {number} came when nothing failed, and its answer is degraded"
 
 
 @invariant("design: /metrics. alerts/metrics.md: selfheal_worker_messages_total by outcome.")

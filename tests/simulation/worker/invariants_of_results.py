@@ -61,7 +61,7 @@ def _bad_identity(end: End, one: Message, got: Mapping[str, Any]) -> Iterator[st
 def _bad_marks(end: End, one: Message, got: Mapping[str, Any], history: History) -> Iterator[str]:
     world = history.world
     degraded = got["model"]["provider"] != world.chain[0].provider
-    if told_apart(world) and bool(got.get("degraded")) != degraded:
+    if distinguishable(world) and bool(got.get("degraded")) != degraded:
         yield f"degraded is {got.get('degraded')}, the model is {got['model']}"
     if got["model"]["provider"] not in {model.provider for model in world.chain}:
         yield f"it is answered by {got['model']}, which the chain does not have"
@@ -71,7 +71,7 @@ def _bad_marks(end: End, one: Message, got: Mapping[str, Any], history: History)
         yield "a part of its text was analysed, and the result does not say so"
 
 
-def told_apart(world: World) -> bool:
+def distinguishable(world: World) -> bool:
     """Whether the models of a chain have different providers."""
     providers = [one.provider for one in world.chain]
     return len(set(providers)) == len(providers)

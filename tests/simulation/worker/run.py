@@ -97,7 +97,7 @@ class Pod:
         )
 
     def _look(self) -> None:
-        """As a kubelet looks at it, from another thread."""
+        """As a kubelet probes it, from another thread."""
         while True:
             self.made.process.sleep(_SAMPLE)
             if (status := self.made.status()) is not None:
@@ -384,7 +384,7 @@ def run(world: World, *, detail: bool = False) -> tuple[History, list[Problem], 
         history = made.run()
     except AssertionError as error:
         made.history.over = made.simulation.now
-        found = Problem("the run", "sim.md: an error of the scheduler fails the run", str(error))
+        found = Problem("the run", "an error of the scheduler fails the run", str(error))
         return made.history, [found], made.simulation.trace
     return history, invariants.problems(history), made.simulation.trace
 

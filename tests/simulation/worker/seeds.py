@@ -1,4 +1,4 @@
-"""Many seeds, one after the other: what fails is shrunk and told."""
+"""Many seeds, one after the other: what fails is shrunk and printed."""
 
 from __future__ import annotations
 

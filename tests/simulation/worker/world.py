@@ -247,7 +247,7 @@ def _messages(
     for number in range(count):
         at = 1.0 if bursts else round(chance.uniform(0.0, calm * 0.9), 2)
         made.append(_message(chance, maker, chain, number, at, sizes))
-    # The last one comes when all is well again: the active model must be back for it. Models that
+    # The last one comes when all has recovered: the active model must be back for it. Models that
     # failed are probed when messages come, so some come before it.
     later = 60.0 + 2 * sum(one.server.load for one in chain if one.server is not None)
     made += [good(count + more, first + 8.0 * more, chain) for more in range(WAKING)]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.simulation.remediator.run import run
 
-SEEDS = range(32)
+#: How many seeds are run here: one test for ten of them.
+SEEDS = int(os.environ.get("SEEDS", "300"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_must_hold_holds_whatever_happens(seed: int) -> None:
-    result = run(seed)
-    assert result.passed, result.story()
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_no_seed_breaks_an_invariant(first: int) -> None:
+    for seed in range(first, min(first + 10, SEEDS)):
+        result = run(seed)
+        assert result.passed, result.story()
 
 
 @pytest.mark.parametrize("seed", [3, 5])

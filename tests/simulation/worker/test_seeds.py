@@ -18,7 +18,7 @@ from tests.simulation.worker.shrinking import Kept, shrink
 from tests.simulation.worker.world import World
 
 #: How many seeds are run here: one test for ten of them.
-SEEDS = int(os.environ.get("SEEDS", "40"))
+SEEDS = int(os.environ.get("SEEDS", "120"))
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_run(seed: int) -> None:
 
 
 def test_another_process_gives_the_same_run() -> None:
-    source = "from tests.simulation import test_worker_seeds as seeds;print(seeds._digest(2))"
+    source = "from tests.simulation.worker import test_seeds;print(test_seeds._digest(2))"
     # The hash of strings differs there.
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
