@@ -68,7 +68,9 @@ class NodeMetrics:
         self.cordoned_info = family.gauge(
             "cordoned_node_info",
             f"1 for each node cordoned now, up to the {NAMED} cordoned longest",
-            *("node", "condition", "phase"),
+            "node",
+            "condition",
+            "phase",
         )
         self.actions = family.counter(
             "actions", "Changes of nodes by action and result", "action", "result"
@@ -134,7 +136,8 @@ class HealingMetrics:
         self.pods = family.gauge(
             "policy_pods",
             "Pods of a HealingPolicy: desired by their owners, and healthy",
-            *("policy", "state"),
+            "policy",
+            "state",
         )
         self.states = family.gauge(
             "policy_state", "1 for the state that a HealingPolicy is in", "policy", "state"

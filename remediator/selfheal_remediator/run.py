@@ -200,7 +200,7 @@ def assemble(
     events = EventWriter(api, place.identity, metrics.api.count_event, runtime=runtime)
     leader_of, owner = partial(_leader_of, api, place), Identity(place.owner, place.pod_uid)
     remediator = Remediator(
-        *(config, api, leader_of, events, metrics, owner), fetch=fetch, runtime=runtime
+        config, api, leader_of, events, metrics, owner, fetch=fetch, runtime=runtime
     )
     return Daemon(api, metrics, remediator)
 
@@ -214,7 +214,7 @@ def _leader_of(
     namespace, lease, identity = place.namespace, place.lease, place.identity
     watch = api.lease(namespace, lease.name)
     return Leader(
-        *(api, watch, lease, namespace, identity, on_change, on_annotations), runtime=api.runtime
+        api, watch, lease, namespace, identity, on_change, on_annotations, runtime=api.runtime
     )
 
 

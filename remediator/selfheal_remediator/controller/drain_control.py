@@ -57,7 +57,7 @@ class DrainControl:
             returned=self.pods_returned,
         )
         self.draining = Draining(
-            *(api, mode.config, workers, post, pod_uid, callbacks, clock), runtime=workers.runtime
+            api, mode.config, workers, post, pod_uid, callbacks, clock, runtime=workers.runtime
         )
         writer.follower = self
         #: The drains' revision at which the annotations of all nodes were followed.

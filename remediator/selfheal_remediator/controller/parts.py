@@ -78,7 +78,7 @@ def assemble(
         api, planner, writer, mode, workers, post, identity.pod_uid, metrics, reporter, clock
     )
     pods = PodHealing(
-        *(api, planner, authority, mode, workers, post, metrics, events, clock), fetch=fetch
+        api, planner, authority, mode, workers, post, metrics, events, clock, fetch=fetch
     )
     reader = ClaimsReader(api, clock)
     return Parts(
@@ -90,7 +90,15 @@ def assemble(
         drains=drains,
         pods=pods,
         nodes=NodeFeed(
-            *(api, planner, writer, pods.healer, mode, post, metrics, clock, stop),
+            api,
+            planner,
+            writer,
+            pods.healer,
+            mode,
+            post,
+            metrics,
+            clock,
+            stop,
             runtime=runtime,
         ),
         peer_check=PeerCheck(reader, planner, authority, workers, post, clock),

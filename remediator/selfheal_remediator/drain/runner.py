@@ -120,7 +120,12 @@ class Draining:
         news = PodNews(run, self.preflight, self._callbacks)
         pods = self._api.pods_of(drain.node)
         watch = PodWatch(
-            *(pods, departure, drain, self.preflight, news, self._post),
+            pods,
+            departure,
+            drain,
+            self.preflight,
+            news,
+            self._post,
             runtime=self.preflight.runtime,
         )
         self._watches[drain.uid] = watch.informer

@@ -98,5 +98,8 @@ class OwnerLookups:
         delay = self._reads.failed(uid, self._clock())
         log.warning(
             "the owner of pod %s/%s cannot be read, tried again in %.0fs: %s",
-            *(pod.namespace, pod.name, delay, failure),
+            pod.namespace,
+            pod.name,
+            delay,
+            failure,
         )

@@ -129,7 +129,12 @@ class PodWatches:
             return
         log.info("policy %s selects the pods %s", policy.key, policy.selector)
         watch = PodWatch(
-            *(self._api, policy, self._term, self._healing, self._owners, self._clock),
+            self._api,
+            policy,
+            self._term,
+            self._healing,
+            self._owners,
+            self._clock,
             runtime=self._runtime,
         )
         self._watches[policy.key] = watch

@@ -248,8 +248,11 @@ class PolicyState:
     def forget(self, uid: str) -> None:
         """The pod is gone, or is not one of the policy's any more."""
         for known in (
-            *(self.pods, self.observations, self.observed_since),
-            *(self.free_since, self.healthy_since),
+            self.pods,
+            self.observations,
+            self.observed_since,
+            self.free_since,
+            self.healthy_since,
         ):
             known.pop(uid, None)
         self.progress.forget(uid)
@@ -271,8 +274,12 @@ class PolicyState:
     def keep_owners(self) -> None:
         """Forget owners that are gone, but for what the status must remember of them."""
         by_owner: tuple[dict[str, Any], ...] = (
-            *(self.owner_healthy_since, self.reported, self.refusals),
-            *(self.rollouts_reported, self.surplus_since, self.before_canary),
+            self.owner_healthy_since,
+            self.reported,
+            self.refusals,
+            self.rollouts_reported,
+            self.surplus_since,
+            self.before_canary,
         )
         for known in by_owner:
             for key in known.keys() - self.groups.keys():

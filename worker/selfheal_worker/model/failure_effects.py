@@ -84,13 +84,17 @@ EFFECTS: Mapping[FailureClass, Effect] = {
         BreakerEffect.NONE, True, Pause.LADDER, RefusedTextError.reason, _REFUSED_LABEL
     ),
     FailureClass.REFUSED: Effect(
-        *(BreakerEffect.NONE, True, Pause.NONE, RefusedTextError.reason, _REFUSED_LABEL), final=True
+        BreakerEffect.NONE, True, Pause.NONE, RefusedTextError.reason, _REFUSED_LABEL, final=True
     ),
     FailureClass.TOO_LONG: Effect(
-        *(BreakerEffect.NONE, True, Pause.NONE, TextTooLongError.reason, _REFUSED_LABEL), final=True
+        BreakerEffect.NONE, True, Pause.NONE, TextTooLongError.reason, _REFUSED_LABEL, final=True
     ),
     FailureClass.FILTERED: Effect(
-        *(BreakerEffect.NONE, True, Pause.NONE, ContentFilteredError.reason, _REFUSED_LABEL),
+        BreakerEffect.NONE,
+        True,
+        Pause.NONE,
+        ContentFilteredError.reason,
+        _REFUSED_LABEL,
         final=True,
     ),
     FailureClass.BAD_OUTPUT: Effect(
