@@ -59,7 +59,7 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
         parts.append(f"nothing to do: {len(found.nodes)} nodes evaluated (mode {_mode(found)})")
         return "\n".join([*parts, *_policies_plan(found)])
     rows = [(item.node, item.state, _action(item), item.limit or "-", item.why) for item in shown]
-    parts.append(table(("NODE", "STATE", "ACTION", "BRAKE", "WHY"), rows))
+    parts.append(table(("NODE", "STATE", "ACTION", "LIMIT", "WHY"), rows))
     parts += [_pods(item) for item in shown if item.pods]
     quiet = len(found.nodes) - len(shown)
     if quiet:

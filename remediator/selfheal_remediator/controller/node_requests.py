@@ -184,7 +184,7 @@ class NodeRequests:
         if fresh.uid != action.uid:
             return False
         if scope.config.dry_run:
-            return True  # what is held in dry-run is not on the node
+            return True  # what is cordoned in dry-run is not cordoned on the node
         if action.state is not None and action.kind is Kind.NOTE and action.state.phase.cordoned:
             return fresh.unschedulable and cordoned_by(action.state.by, fresh)
         now = self._clock()

@@ -53,7 +53,7 @@ def reported_of_nodes(
 ) -> dict[str, Condition]:
     """The condition PodsHung by node: True with a finding, False where there was one.
 
-    `held`: nodes that are cordoned because of it; a new leader must be able to report its end.
+    cordoned: nodes that are cordoned because of it; a new leader must be able to report its end.
     known: whether everything that can be known is known; otherwise nothing is reported as over.
     """
     said = {}

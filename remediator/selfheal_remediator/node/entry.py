@@ -38,7 +38,7 @@ class Entry:
     #: When it is evaluated again though nothing changed, and which entry of the heap says so.
     due: float | None = None
     ticket: int = 0
-    #: When the rule that asks (or asked last) for a hold was due.
+    #: When the rule that requests a cordon (or requested one last) was due.
     due_at: float = 0.0
     #: In dry-run: (unschedulable, annotation) as they would be had the writes been real.
     overlay: tuple[bool, str | None] | None = None

@@ -23,7 +23,7 @@ OUTAGE_MINIMUM = 3
 class Member:
     """One node of the population, as the limits count it.
 
-    held: out of service because of us; unavailable: out of service for any other reason
+    cordoned: by us, so out of service; unavailable: out of service for any other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
     group: the value of the label limits.groupLabel.
@@ -48,7 +48,7 @@ class Member:
 class Tally:
     """The counts that limits are checked against; `add_*` when something was allowed.
 
-    hold_times: when the last cordons began (our clock), needed as far back as the rate's window.
+    cordon_times: when the last cordons began (our clock), needed as far back as the rate's window.
     peak: the largest population of the last hour, so that an autoscaler that removes drained
     nodes does not shrink the budget.
     """
