@@ -165,7 +165,7 @@ def _send(network: Network, number: int) -> Connection:
 def test_the_product_reads_each_form_of_a_pause(form: str, status: int) -> None:
     server, client, _ = served(status=status, form=form, pause=17.0)
     server.become(Condition.OVERLOADED)
-    server._unix = time.time  # the product reads the real clock here
+    server.unix = time.time  # the product reads the real clock here
     failure = client.failure("It works.")
     assert classify(failure).value == "overloaded"
     asked = getattr(failure, "retry_after", None)

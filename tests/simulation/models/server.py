@@ -90,7 +90,7 @@ class ModelServer:
         self._task = task
         self._chance = Random(f"{seed} {setup.name}")
         self._natures = natures or {}
-        self._unix = unix or (lambda: 1_800_000_000.0 + timers.now)
+        self.unix = unix or (lambda: 1_800_000_000.0 + timers.now)
         self._running: set[int] = set()
         self._waiting: deque[_Job] = deque()
         self._jobs: dict[int, _Job] = {}
@@ -298,7 +298,7 @@ class ModelServer:
     def _overloaded(self, job: _Job) -> None:
         setup, form = self.setup, self.setup.form
         refused = self.dialect.overloaded(setup.status)
-        headers = pauses.headers(form, setup.pause, self._unix())
+        headers = pauses.headers(form, setup.pause, self.unix())
         if form in pauses.FORMS:
             job.exchange.pause = max(0.0, setup.pause - pauses.FORMS[form].coarse)
         body = pauses.body(form, setup.pause, refused.body)

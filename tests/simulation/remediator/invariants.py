@@ -74,7 +74,7 @@ class Watcher:
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
         made = cls(world, frozenset(replica.name for replica in world.replicas))
-        made._count_zones()
+        made.count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)
@@ -87,7 +87,8 @@ class Watcher:
     def _fail(self, what: str) -> None:
         raise Broken(f"at {self._now:.3f} s: {what}")
 
-    def _count_zones(self) -> None:
+    def count_zones(self) -> None:
+        """Take in the zones of the nodes that are there."""
         nodes = self.world.cluster.store.all("nodes")
         self.zones |= Counter(_zone(node) for node in nodes if not _control_plane(node))
 
@@ -121,7 +122,7 @@ class Watcher:
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
-            self._count_zones()
+            self.count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
         before, after = _cordoned(change.old), _cordoned(change.new)
         uid = change.last["metadata"]["uid"]
