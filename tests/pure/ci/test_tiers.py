@@ -36,7 +36,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
         (tmp_path / name).chmod(0o755)
-    for tier in ("pure/worker", "pure/remediator", "broker", "control_plane"):
+    for tier in ("pure/worker", "pure/remediator", "broker", "control_plane/drain"):
         (tmp_path / "tests" / tier).mkdir(parents=True)
     yield tmp_path
     for pid in (tmp_path / "daemons").read_text().split():
@@ -64,10 +64,11 @@ def test_the_lock_is_the_run_s_and_no_daemon_keeps_it(here: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_second_run_says_so_and_waits(here: Path) -> None:
+@pytest.mark.parametrize("tier", ["control_plane", "control_plane/drain"])
+def test_a_second_run_says_so_and_waits(here: Path, tier: str) -> None:
     with _lock(here).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with _run(here, "pure", "control_plane") as run:
+        with _run(here, "pure", tier) as run:
             assert run.stderr is not None
             assert "waiting" in run.stderr.readline()
             # What starts no cluster did not wait.
