@@ -71,7 +71,11 @@ Structured = Literal["auto", "schema", "tools", "json", "none"]
 
 
 class NamedModel(BaseModel):
-    """One of the named models, written as in the chart's values. None: as the MODEL_ variable."""
+    """One of the named models, written as in the chart's values.
+
+    None is not set. temperature, seed, max_output_tokens, structured, deadline_seconds and
+    context_tokens are then as in the MODEL_ variables; a name, URL or limit is not.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, alias_generator=to_camel, protected_namespaces=()

@@ -119,7 +119,7 @@ class Link:
     def call_soon(self, function: Callable[[], None]) -> None:
         """Have function called in the link's thread. From any thread.
 
-        It is forgotten when the loop breaks just then: `on_tick` does what must not be.
+        It is lost if the loop breaks just then; `on_tick` makes up for what must not be lost.
         """
         self._loop.current.add_callback_threadsafe(function)
 

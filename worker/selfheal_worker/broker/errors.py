@@ -85,10 +85,10 @@ def innermost(error: BaseException | None) -> BaseException | None:
             return error
 
 
-_SHORTLY: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+_EXPLANATIONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     ((TimeoutError, workflow.AMQPConnectorStackTimeout), "timed out"),
     (amqp.AMQPHeartbeatTimeout, "silent for longer than the heartbeat allows"),
-    # By pika itself, when its time-out is over.
+    # pika closes the connection itself when its stack_timeout has passed.
     (
         amqp.ConnectionOpenAborted,
         "accepted the connection, and timed out before the connection was open; check the port and "
@@ -106,9 +106,9 @@ _SHORTLY: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str
 def plain(cause: BaseException | None) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    known = next((words for kind, words in _SHORTLY if isinstance(cause, kind)), None)
-    if known is not None:
-        return known
+    explained = next((words for kind, words in _EXPLANATIONS if isinstance(cause, kind)), None)
+    if explained is not None:
+        return explained
     return "no reason was given" if cause is None else str(cause) or type(cause).__name__
 
 

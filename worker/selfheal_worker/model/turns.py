@@ -59,9 +59,8 @@ def next_request(
     """Wait until the call may send another request, which counts in the model's limits.
 
     pause: seconds that the server requested with its answer to the request before, if any; now: the
-    deadline's clock. Raises
-    `LimitedError` where the limits allow none before the deadline, and `TransientError` where that
-    has passed. A call without a turn has no limits but its deadline.
+    deadline's clock. Raises `LimitedError` where the limits allow none before the deadline, and
+    `TransientError` where that has passed. A call without a turn has no limits but its deadline.
     """
     turn = _HELD.get()
     if turn is not None:
