@@ -29,6 +29,8 @@ from selfheal_worker.task import prompt
 
 # How long it may take to name the digest, at first and beside a call; and how long it holds.
 _FIRST_LOOK, _LATER_LOOK, FRESH = 5.0, 2.0, 2.0
+#: Seconds since the last look-up after which one is overdue: under load one follows the other.
+_OVERDUE = 3 * FRESH
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
 
@@ -95,14 +97,16 @@ class Ollama(Chat):
     def _look_again(self, deadline: float) -> None:
         """Check whether the model was pulled again, in one thread and not for each call.
 
-        Calls at the same time wait for what that thread finds. If the server does not answer, the
-        previous version stays.
+        After a quiet time, calls at the same time wait for what that thread finds. If the server
+        does not answer, the previous version stays.
         """
         now = self._runtime.monotonic()
         left = min(_LATER_LOOK, (deadline - now) / 4)
         if not self.version or now - self._checked < FRESH or left <= 0:
             return
-        if not self._checking.acquire(timeout=left):
+        # After a quiet time nobody knows the version: a call beside the look-up waits for it.
+        waits = left if now - self._checked > _OVERDUE else 0.0
+        if not self._checking.acquire(timeout=waits):
             return
         try:
             if self._runtime.monotonic() - self._checked < FRESH:
