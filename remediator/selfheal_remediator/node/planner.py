@@ -19,7 +19,7 @@ from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import STATE_KEY
+from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, read_state
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
@@ -182,9 +182,8 @@ class Planner:
             return
         entry.pending = None
         self._known.note_changed(action.uid)
-        if action.kind is Kind.CORDON and action.state is not None:
-            # Found on the node all the same, it counts again when that is assessed.
-            for second in action.state.cordons[-1:]:
+        if action.kind is Kind.CORDON and not _shows(entry.actual, action.state):
+            for second in action.state.cordons[-1:] if action.state is not None else ():
                 self._counts.cordon_not_made(action.uid, second)
             self._waves.cordons.not_made(action.uid)
         entry.failures += 1
@@ -344,6 +343,15 @@ class Planner:
 def _free(entry: Entry, now: float) -> bool:
     """Whether nothing is under way with the node, and what failed is to be tried again."""
     return entry.pending is None and entry.retry_at <= now
+
+
+def _shows(node: Node, made: State | None) -> bool:
+    """Whether the node was cordoned as this state says: the change's answer was lost."""
+    try:
+        found = read_state(node)
+    except Unreadable:
+        return False
+    return found is not None and made is not None and made.cordons[-1:] == found.cordons[-1:]
 
 
 def _notified(seen: Assessment) -> tuple[object, ...]:
