@@ -21,7 +21,7 @@ class Counts:
 
     def __init__(self, config: Config, owner: str, now: float) -> None:
         self._config, self._owner = config, owner
-        #: Which nodes (by name) another system is changing, said elsewhere than on the node.
+        #: Which nodes (by name) another system is changing, reported elsewhere than on the node.
         self.marks: Mapping[str, str] = NO_MARKS
         #: Which drains make no progress, and which of them gave their place away.
         self.slots = DrainSlots()
@@ -143,7 +143,7 @@ class Counts:
         """Whether the node is being drained and the limits count it.
 
         A drain that has outlived its deadline continues, but frees its place for others. One that
-        rests keeps it: when it continues, the time does not count.
+        is paused keeps it: when it continues, the time does not count.
         """
         drains = [state for state in states if state.phase is Phase.DRAINING]
         if not drains:
@@ -160,7 +160,7 @@ class Counts:
             limit = self._config.drain.deadline
             began = now + time_left(limit, state.drain_used) - limit
         else:
-            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it rested
+            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it was paused
         entry.drain_began = (state.drain_started, began)
 
     def drain_deadline(self, entry: Entry) -> float | None:

@@ -40,7 +40,7 @@ FIRST_RETRY, LONGEST_RETRY = 0.2, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, when to ask again at the latest, and which limits hold nodes up."""
+    """What to do now, when to plan again at the latest, and how many nodes wait for each limit."""
 
     actions: tuple[Action, ...]
     wake: float | None
@@ -296,7 +296,7 @@ class Planner:
     # -- assessing again ----------------------------------------------------------------
 
     def _reassess(self, now: float) -> list[Action]:
-        """Returns the actions that no limit is about."""
+        """Returns the actions that no limit applies to."""
         self._known.dirty.update(self.schedule.take_due(now))
         scope = self.scope()
         unlimited = []
@@ -341,7 +341,7 @@ class Planner:
 
 
 def _free(entry: Entry, now: float) -> bool:
-    """Whether nothing is under way with the node, and what failed is to be tried again."""
+    """Whether an action may begin: none is under way, and none that failed still has to wait."""
     return entry.pending is None and entry.retry_at <= now
 
 
