@@ -357,7 +357,7 @@ def policy_from_json(raw: Json) -> Policy:
         saved = _readable_status(raw.get("status"))
         if saved is None:
             lost = "status.owners" if isinstance(raw["status"], dict) else "status"
-            advice = repair(lost, unread.name)
+            advice = _repair(lost, unread)
             problem = _cut(problem, MAX_MESSAGE - len(advice)) + advice
             return replace(unread, problem=problem, history_lost=lost)
         return replace(unread, saved=saved, problem=problem)
@@ -379,12 +379,13 @@ def _readable_status(raw: Any) -> Saved | None:
     return None
 
 
-def repair(lost: str, name: str) -> str:
+def _repair(lost: str, policy: Policy) -> str:
     """What a person can do about a status (or what is named of it) that cannot be read."""
     empty = '{"status":{"owners":null}}' if lost == "status.owners" else '{"status":null}'
     return (
-        f"; nothing is restarted until {lost} can be read or is removed: kubectl patch "
-        f"healingpolicy {name} --subresource=status --type=merge -p '{empty}'"
+        f"; nothing is restarted until {lost} can be read or is removed: kubectl -n "
+        f"{policy.namespace} patch healingpolicy {policy.name} --subresource=status --type=merge "
+        f"-p '{empty}'"
     )
 
 
