@@ -98,7 +98,9 @@ class Leadership:
     def _cancel_ordered(self) -> None:
         """A pause may end before the next turn: what was ordered before it is not sent."""
         self._drains.draining.cancel_ordered()
-        self._healer.cancel_ordered("the remediator was paused, or may have been, since then")
+        self._healer.cancel_ordered(
+            "the remediator was paused, or may have been, after this was decided"
+        )
 
     # -- configurations --------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ _BY_BUDGET = (Outcome.BUDGET, Outcome.PROCESSING, Outcome.SEVERAL_BUDGETS)
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A pod that is to leave its node, by the configuration and the cancellations of when it was
-    ordered."""
+    """A pod that is to leave its node. grace, dry_run: as configured when that was decided;
+    cancelled: how often what had been decided was cancelled until then."""
 
     pod: Pod
     delete: bool

@@ -57,10 +57,10 @@ class Shown:
     """The evidence of an owner's pods about its canary at one moment.
 
     stays: its pod exists and was not deleted. recovered: that pod is healthy. proved: a pod created
-    since has been healthy for long enough. unhealthy: all pods created since are unhealthy.
+    since has been healthy for long enough. new_unhealthy: all pods created since are unhealthy.
     overdue: it takes longer than any replacement may; late: much longer. alone: no older pod has
-    been healthy for long, or nearly none. `ill`: older pods are unhealthy. settled: the health of
-    each older pod is known. relapsed: all pods, old and new, are unhealthy.
+    been healthy for long, or nearly none. unhealthy: an older pod is. settled: the health of each
+    older pod is known. relapsed: nearly all pods, old and new, are unhealthy.
     """
 
     stays: bool = False

@@ -11,10 +11,11 @@ from functools import partial
 
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.healing.pod_health import WatchedPod, watched_from_json
+from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.healing.policy import Policy
 from selfheal_remediator.healing.restart_check import RestartChecks
 from selfheal_remediator.healing.term import Term
+from selfheal_remediator.healing.unread_pods import watched_or_unread
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
@@ -72,5 +73,5 @@ def _is_deleted(api: KubernetesApi, pod: WatchedPod) -> bool:
     found = api.pod(pod.namespace, pod.name)
     if found is None:
         return True
-    fresh = watched_from_json(found)
+    fresh = watched_or_unread(found)
     return fresh.uid != pod.uid or fresh.deletion is not None

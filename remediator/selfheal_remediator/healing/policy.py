@@ -80,9 +80,11 @@ def _spec(name: str) -> Any:
 
 def _at_most(characters: int) -> PlainSerializer:
     """A longer text is written shortened."""
-    return PlainSerializer(
-        lambda text: text if len(text) <= characters else text[: characters - 1] + "…"
-    )
+    return PlainSerializer(lambda text: _cut(text, characters))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _in_order(moments: tuple[float, ...]) -> tuple[float, ...]:
@@ -355,7 +357,9 @@ def policy_from_json(raw: Json) -> Policy:
         saved = _readable_status(raw.get("status"))
         if saved is None:
             lost = "status.owners" if isinstance(raw["status"], dict) else "status"
-            return replace(unread, problem=problem + repair(lost, unread.name), history_lost=lost)
+            advice = _repair(lost, unread)
+            problem = _cut(problem, MAX_MESSAGE - len(advice)) + advice
+            return replace(unread, problem=problem, history_lost=lost)
         return replace(unread, saved=saved, problem=problem)
 
 
@@ -375,12 +379,13 @@ def _readable_status(raw: Any) -> Saved | None:
     return None
 
 
-def repair(lost: str, name: str) -> str:
+def _repair(lost: str, policy: Policy) -> str:
     """What a person can do about a status (or what is named of it) that cannot be read."""
     empty = '{"status":{"owners":null}}' if lost == "status.owners" else '{"status":null}'
     return (
-        f"; nothing is restarted until {lost} can be read or is removed: kubectl patch "
-        f"healingpolicy {name} --subresource=status --type=merge -p '{empty}'"
+        f"; nothing is restarted until {lost} can be read or is removed: kubectl -n "
+        f"{policy.namespace} patch healingpolicy {policy.name} --subresource=status --type=merge "
+        f"-p '{empty}'"
     )
 
 

@@ -142,8 +142,8 @@ class PolicyState:
         return made
 
     def continues(self, policy: Policy) -> bool:
-        """Whether what is known here is of this policy, and what was restarted before is no longer
-        to be read."""
+        """Whether what is known here still counts: not of another policy of the same name, nor
+        when what was restarted before could not be read until now."""
         same = policy.uid == self.policy.uid
         return same and (self.history_known or bool(policy.history_lost))
 

@@ -69,4 +69,4 @@ def _mistake(item: Any) -> str:
     if item["type"] == "missing":
         return f"{where} is missing"
     allowed = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where} is {item['input']!r:.100}: {allowed}"
+    return f"{where} is {item['input']!r:.100}: {allowed:.150}"

@@ -13,7 +13,7 @@ from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 
-#: Seconds after which it is looked again whether a cordoned node's pods fit elsewhere.
+#: Seconds after which it is checked again whether a cordoned node's pods fit elsewhere.
 ROOM_AGAIN_AFTER = 60.0
 
 

@@ -21,7 +21,7 @@ class Counts:
 
     def __init__(self, config: Config, owner: str, now: float) -> None:
         self._config, self._owner = config, owner
-        #: Which nodes (by name) another system is changing, said elsewhere than on the node.
+        #: Which nodes (by name) another system is changing, reported elsewhere than on the node.
         self.marks: Mapping[str, str] = NO_MARKS
         #: Which drains make no progress, and which of them gave their place away.
         self.slots = DrainSlots()
@@ -30,15 +30,22 @@ class Counts:
         self.unread = 0
         #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
         self._cordons: dict[tuple[str, int], float] = {}
+        #: Those of them that were only a dry run.
+        self._dry_runs: set[tuple[str, int]] = set()
         self._peak = Peak(PEAK_WINDOW)
         #: Cordons from before this moment are not known, as an annotation keeps them for the flap
         #: window only: the pace counts as used up then.
         self._cordons_known_from = now - config.recovery.flap_window
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Other limits may have to look back further than was kept for those before."""
+        """Other limits may have to look back further than was kept for those before. What was
+        only a dry run does not count for the cordons that are made."""
         self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
         self._config = config
+        if not config.dry_run:
+            for key in self._dry_runs:
+                self._cordons.pop(key, None)
+            self._dry_runs.clear()
 
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
@@ -52,7 +59,10 @@ class Counts:
 
     def note_cordon(self, uid: str, now: float) -> None:
         """The node is cordoned now."""
-        self._cordons[uid, int(now)] = now
+        key = (uid, int(now))
+        self._cordons[key] = now
+        if self._config.dry_run:
+            self._dry_runs.add(key)
 
     def cordon_not_made(self, uid: str, second: int) -> None:
         """The node was not cordoned after all: other nodes do not wait because of it."""
@@ -81,6 +91,7 @@ class Counts:
         """The limits' counts as of now."""
         oldest = now - self._pace_window()
         self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
+        self._dry_runs &= self._cordons.keys()
         peak = self._peak.of(self._tally.population, now)
         rate = self._config.limits.rate
         unknown = [self._cordons_known_from] * (rate.count if rate else 1)
@@ -132,7 +143,7 @@ class Counts:
         """Whether the node is being drained and the limits count it.
 
         A drain that has outlived its deadline continues, but frees its place for others. One that
-        rests keeps it: when it continues, the time does not count.
+        is paused keeps it: when it continues, the time does not count.
         """
         drains = [state for state in states if state.phase is Phase.DRAINING]
         if not drains:
@@ -149,7 +160,7 @@ class Counts:
             limit = self._config.drain.deadline
             began = now + time_left(limit, state.drain_used) - limit
         else:
-            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it rested
+            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it was paused
         entry.drain_began = (state.drain_started, began)
 
     def drain_deadline(self, entry: Entry) -> float | None:

@@ -41,7 +41,7 @@ class DrainPlaces:
             self._counts.recount(self._entries[uid], now)
 
     def give_again(self, limits: DisruptionLimits, now: float, *, stopped: bool) -> None:
-        """Drains without a place that ask for one get it before others do."""
+        """Drains without a place that request one get it before others do."""
         draining = (
             uid
             for uid in self._counts.slots.given

@@ -113,7 +113,7 @@ class KnownNodes:
         return replace(node, conditions=others if ours is None else {**others, ours.type: ours})
 
     def take_changed(self) -> set[str]:
-        """Nodes evaluated again, or of which anything began or ended, since the last call."""
+        """Nodes that were assessed again, or whose action began or ended, since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 

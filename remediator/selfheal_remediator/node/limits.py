@@ -236,7 +236,7 @@ def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> SkipReaso
 
 
 def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
-    """None when one more drain may begin now, else the limit that is engaged."""
+    """None when one more drain may begin now, else the limit that is reached."""
     if tally.draining >= limits.max_draining:
         return SkipReason("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
     outage = zone_outage(tally, member.zone)

@@ -19,7 +19,7 @@ from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import STATE_KEY
+from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, read_state
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
@@ -40,7 +40,7 @@ FIRST_RETRY, LONGEST_RETRY = 0.2, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, when to ask again at the latest, and which limits hold nodes up."""
+    """What to do now, when to plan again at the latest, and how many nodes wait for each limit."""
 
     actions: tuple[Action, ...]
     wake: float | None
@@ -182,9 +182,8 @@ class Planner:
             return
         entry.pending = None
         self._known.note_changed(action.uid)
-        if action.kind is Kind.CORDON and action.state is not None:
-            # Found on the node all the same, it counts again when that is assessed.
-            for second in action.state.cordons[-1:]:
+        if action.kind is Kind.CORDON and not _shows(entry.actual, action.state):
+            for second in action.state.cordons[-1:] if action.state is not None else ():
                 self._counts.cordon_not_made(action.uid, second)
             self._waves.cordons.not_made(action.uid)
         entry.failures += 1
@@ -297,7 +296,7 @@ class Planner:
     # -- assessing again ----------------------------------------------------------------
 
     def _reassess(self, now: float) -> list[Action]:
-        """Returns the actions that no limit is about."""
+        """Returns the actions that no limit applies to."""
         self._known.dirty.update(self.schedule.take_due(now))
         scope = self.scope()
         unlimited = []
@@ -342,8 +341,17 @@ class Planner:
 
 
 def _free(entry: Entry, now: float) -> bool:
-    """Whether nothing is under way with the node, and what failed is to be tried again."""
+    """Whether an action may begin: none is under way, and none that failed still has to wait."""
     return entry.pending is None and entry.retry_at <= now
+
+
+def _shows(node: Node, made: State | None) -> bool:
+    """Whether the node was cordoned as this state says: the change's answer was lost."""
+    try:
+        found = read_state(node)
+    except Unreadable:
+        return False
+    return found is not None and made is not None and made.cordons[-1:] == found.cordons[-1:]
 
 
 def _notified(seen: Assessment) -> tuple[object, ...]:

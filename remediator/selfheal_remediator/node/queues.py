@@ -19,8 +19,8 @@ Urgency = tuple[bool, bool, float, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """All of a request by which the limits decide. signals: the conditions that it counts for, each
-    with a reason; none for a drain."""
+    """What the limits decide by. signals: the conditions that a cordon counts for, each with a
+    reason; none for a drain."""
 
     kind: Kind
     member: Member

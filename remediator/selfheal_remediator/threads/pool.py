@@ -90,11 +90,10 @@ class _Pool:
             return None
         free = self._limit - self._running.total()
         key = min(self._waiting, key=lambda key: self._running[key])
-        # A single key may have all places but the reserve; where there is one key only (the
-        # purpose makes no difference between jobs) it has them all.
-        if free <= (self._reserve if key and self._running[key] else 0):
-            return None
-        return key
+        # A single key may have all places but the reserve; jobs without a key may have them all.
+        if free > (self._reserve if key and self._running[key] else 0):
+            return key
+        return "" if free > 0 and "" in self._waiting else None
 
     def _take(self) -> tuple[str, Job]:
         with self._changed:

@@ -159,6 +159,16 @@ class Ignoring(FakeApi):
         return 201, {"kind": "Status", "status": "Success"}
 
 
+class Spoiling(Ignoring):
+    """The same; what is evicted cannot be read any more."""
+
+    def _evict(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        if not dry_run:
+            pod = path.removesuffix("/eviction")
+            self.put(pod, {**self.get(pod), "status": {"conditions": "none"}})
+        return super()._evict(path, body, dry_run=dry_run)
+
+
 def test_it_is_reported_counted_and_tried_again_within_limits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -187,6 +197,25 @@ def test_it_is_reported_counted_and_tried_again_within_limits(
         until("it is in the status", lambda: "not deleted" in status().get("message", ""))
         assert status()["restarts"] == 1  # it stays counted
     server.close()
+
+
+def test_it_is_reported_also_of_a_pod_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
+    heard = threading.Event()
+    server = Spoiling()
+    config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
+    with running(server, config) as made:
+
+        def listen(event: Any) -> None:
+            if event.reason == REASON:
+                heard.set()
+
+        object.__setattr__(made.healer.callbacks, "publish", listen)
+        until_later(made, "it is reported", heard.is_set)
+    server.close()
+    assert [record.msg for record in caplog.records if "deletion_reads" in record.name] == []
 
 
 @pytest.mark.parametrize("error", [OSError("token file"), ValueError("x"), SystemExit(1)])

@@ -144,3 +144,36 @@ def test_a_canary_is_not_decided_by_it() -> None:
     story.spoil(story.pods()[0])
     story.world.run(300)
     assert story.pods()[0].uid not in {action.pod.uid for action in story.world.restarts}
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_one_that_was_never_read_belongs_to_its_owner_and_node(change: dict[str, Any]) -> None:
+    good, found = watched_or_unread(POD), watched_or_unread({**copy.deepcopy(POD), **change})
+    assert good.owner_uid
+    owner = (found.owner_kind, found.owner_name, found.owner_uid, found.owner_api)
+    assert owner == (good.owner_kind, good.owner_name, good.owner_uid, good.owner_api)
+    assert found.node == ("" if "spec" in change else good.node)
+
+
+@pytest.mark.parametrize("owners", [5, [5], [{"controller": "yes"}], [{"controller": True}]])
+def test_an_owner_that_cannot_be_read_is_none(owners: object) -> None:
+    raw = copy.deepcopy(POD)
+    raw["metadata"]["ownerReferences"] = owners
+    found = watched_or_unread(raw)
+    assert found.unread
+    assert found.owner_uid == ""
+
+
+def test_one_that_was_never_read_is_one_of_the_desired_pods() -> None:
+    """As after a takeover: too few pods would count as healthy, and the others as all there are."""
+    story = Story()
+    pod, other = story.pods()[:2]
+    owner = {"kind": pod.owner_kind, "apiVersion": pod.owner_api}
+    owner |= {"name": pod.owner_name, "uid": pod.owner_uid}
+    meta: dict[str, Any] = {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+    meta["ownerReferences"] = [{**owner, "controller": True}]
+    story.state.forget(pod.uid)
+    story.world.notify(pod, None, watched_or_unread({"metadata": meta, "spec": 5}))
+    story.world.run(11)
+    assert story.state.desired == 3
+    assert story.state.elsewhere(story.state.groups["deploy-web"], other) == []

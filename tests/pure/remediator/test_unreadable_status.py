@@ -226,3 +226,14 @@ def test_writes_that_hang_leave_room_for_the_reads_of_others() -> None:
     stage = Stage({"owners": "none"})
     stage.run(2)
     assert stage.workers.orders == [(Purpose.LOOKUPS, "statuses")]  # and others have other keys
+
+
+def test_what_to_do_is_in_the_status_however_much_of_it_is_wrong() -> None:
+    wrong = {"uid": "u", "kind": [9] * 99, "name": [9] * 99, "restarts": ["y" * 999] * 9}
+    stage = Stage({"owners": [wrong] * 9})
+    stage.run(5)
+    message = stage.api.document["status"]["message"]
+    assert len(message) <= 1024
+    assert "status.owners[0].kind" in message
+    command = "kubectl -n ns patch healingpolicy web --subresource=status --type=merge -p "
+    assert message.endswith(command + '\'{"status":{"owners":null}}\'')

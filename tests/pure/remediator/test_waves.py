@@ -223,3 +223,58 @@ def test_a_cordon_without_an_answer_that_was_made_counts_all_the_same() -> None:
     planner.apply(Change(action.node, first, made), NOW)
     planner.failed(action, NOW)
     assert planner.plan(NOW + 1).actions == ()
+
+
+def test_cordons_without_an_answer_that_were_made_count_for_a_wave() -> None:
+    """Answers are lost while the server makes the changes."""
+    everything = {"maxUnavailable": "100%", "minAllowed": 9}
+    planner = Planner(config(limits=everything), OWNER, 0.0)
+    now, window = NOW, config().signal.window
+    nodes = [node(f"n{number}", condition("False")) for number in range(9)]
+    for item in nodes:
+        planner.apply(Change(item.name, None, item), now)
+    for item in nodes:
+        bad = node(item.name, condition("True", heartbeat=now))
+        planner.apply(Change(item.name, item, bad), now)
+        planner.plan(now, paused="for now")
+        now += 2 * window  # no wave of onsets
+    granted = planner.plan(now).actions
+    assert len(granted) == config().signal.floor
+    for action in granted:
+        assert action.state is not None
+        made = node(
+            action.node,
+            condition("True"),
+            unschedulable=True,
+            annotations={STATE_KEY: action.state.to_json()},
+        )
+        planner.apply(Change(action.node, None, made), now)
+        planner.failed(action, now)
+    assert planner.plan(now + 1).actions == ()
+    assert len(planner.plan(now + 1 + window).actions) == config().signal.floor
+
+
+@pytest.mark.parametrize("pace", [{"rate": {"count": 1, "window": "1h"}}, {"minInterval": "1h"}])
+def test_cordons_that_were_only_a_dry_run_slow_down_no_real_ones(pace: dict[str, object]) -> None:
+    """As at the end of observeFirst; what was cordoned before still counts."""
+    limits = {"maxUnavailable": "100%", "minAllowed": 9, **pace}
+    enforce, observe = config(limits=limits), config(limits=limits, mode="dryRun")
+    planner = Planner(observe, OWNER, 0.0)
+    for item in (node("a", condition("True")), *(node(f"n{i}") for i in range(9))):
+        planner.apply(Change(item.name, None, item), NOW)
+    [action] = planner.plan(NOW).actions
+    assert action.state is not None
+    made = {"unschedulable": True, "annotations": {STATE_KEY: action.state.to_json()}}
+    planner.settled(action, node("a", condition("True"), **made), NOW)
+    assert planner.plan(NOW + 1).actions == ()
+    planner.reconfigure(enforce, NOW + 60)
+    [action] = planner.plan(NOW + 60).actions
+    assert action.node == "a"
+    planner.settled(action, node("a", condition("True"), **made), NOW + 60)
+    bad = node("n1", condition("True"))
+    planner.apply(Change("n1", node("n1"), bad), NOW + 61)
+    assert planner.plan(NOW + 61).actions == ()
+    planner.reconfigure(observe, NOW + 62)
+    planner.plan(NOW + 62)
+    planner.reconfigure(enforce, NOW + 63)
+    assert planner.plan(NOW + 63).actions == ()
