@@ -19,6 +19,7 @@ import httpx
 from selfheal_worker.logs import say
 from selfheal_worker.model import context, finish_reasons
 from selfheal_worker.model.call_network import CallBackend, bind
+from selfheal_worker.model.causes import causes, with_own_causes
 from selfheal_worker.model.chat_replies import content_of, cut_off, usage_of
 from selfheal_worker.model.errors import (
     BadOutputError,
@@ -230,7 +231,7 @@ class Chat:
         self._http.call.pause = None
         version = self.version
         try:
-            reply = self._chat.invoke(list(messages))
+            reply = with_own_causes(self._chat.invoke, list(messages))
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 any exception is raised as one of ours
@@ -308,24 +309,24 @@ def explain(
     The libraries have no common base; they agree on `status_code`, on `response`, and on raising
     from httpx's errors.
     """
-    causes = _causes(error)
-    if (ours := next((one for one in causes if isinstance(one, ModelError)), None)) is not None:
+    chain = causes(error)
+    if (ours := next((one for one in chain if isinstance(one, ModelError)), None)) is not None:
         return ours
     if (refusal := refusal_of(error)) is None:
-        return _unanswered(error, causes, where)
+        return _unanswered(error, chain, where)
     status, body = refusal
-    headers = next((h for one in causes if (h := _headers(one)) is not None), {})
+    headers = next((h for one in chain if (h := _headers(one)) is not None), {})
     now = REAL.time() if now is None else now
     asked = pause if pause is not None else retry_after(headers, status, now)
     return explain_refusal(Refusal(status, where, model, asked, body), now)
 
 
-def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -> ModelError:
+def _unanswered(error: Exception, chain: Sequence[BaseException], where: str) -> ModelError:
     """What an exception means that is no refusal of the server's."""
-    tls = next((one for one in causes if isinstance(one, ssl.SSLError)), None)
+    tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
     if tls is not None:
         return not_trusted(tls, where)
-    kinds = {name for one in causes for name in _kinds(one)}
+    kinds = {name for one in chain for name in _kinds(one)}
     if kinds & {"LocalProtocolError", "UnicodeEncodeError"}:
         return ModelUnavailableError(
             f"the request to {where} cannot be sent: "
@@ -365,11 +366,11 @@ def redirected(status: int, where: str, target: str) -> ModelUnavailableError:
 
 def refusal_of(error: Exception) -> tuple[int, object] | None:
     """The status and the body of an HTTP refusal, where an exception is one."""
-    causes = _causes(error)
-    status = next((s for one in causes if (s := _status(one)) is not None), None)
+    chain = causes(error)
+    status = next((s for one in chain if (s := _status(one)) is not None), None)
     if status is None:
         return _error_in_a_reply(error)
-    return status, next((b for one in causes if (b := _body(one)) is not None), "")
+    return status, next((b for one in chain if (b := _body(one)) is not None), "")
 
 
 def _is_filtered(error: Exception, kinds: set[str]) -> bool:
@@ -444,15 +445,6 @@ def _kinds(error: BaseException) -> list[str]:
 def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
     """Seconds that the headers of a refusal request."""
     return pause_asked(headers, now, refused=True, overloaded=status in OVERLOADED)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found and len(found) < 8:
-        found.append(one)
-        one = one.__cause__ or one.__context__
-    return found
 
 
 def _status(error: BaseException) -> int | None:
