@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class Server:
         self.http = Http(config)
         self.there = True
         self.waited: list[float] = []
+        self.wait: Callable[[float], None] = lambda seconds: None
 
     def invoke(self, _: Any) -> Any:
         request = httpx.Request("POST", "http://model")
@@ -33,13 +35,14 @@ class Server:
             hook(request)
         self.waited.append(request.extensions["timeout"]["read"])
         if not self.there:
+            self.wait(self.waited[-1])
             raise httpx.ConnectError("refused")
         return SimpleNamespace(content=json.dumps({}), tool_calls=[])
 
 
 @pytest.mark.parametrize(
     ("deadline", "first"),
-    [(20.0, 600.0), (1800.0, 1800.0)],
+    [(20.0, 120.0), (1800.0, 1800.0)],
     ids=["short calls", "long calls"],
 )
 def test_the_first_warm_up_may_take_long_the_later_ones_and_messages_a_deadline(
@@ -73,4 +76,41 @@ def test_a_model_that_its_server_must_load_again_has_the_time_of_a_first_load() 
     server.there = True
     chat.warm_up()
     chat.warm_up()
-    assert [round(seconds) for seconds in server.waited] == [600, 20, 600, 600, 20]
+    assert [round(seconds) for seconds in server.waited] == [120, 20, 120, 120, 20]
+
+
+@pytest.mark.parametrize("deadline", [20.0, 300.0])
+def test_a_load_that_ran_out_of_time_has_twice_as_long_the_next_time(
+    deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that lost the request does not keep the worker from asking again for ten minutes."""
+    now = 1000.0
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
+    config = ModelConfig("ollama", "m", deadline=deadline)
+    server = Server(config)
+    chat = Chat("ollama", "m", config, server, "http://model", server.http)
+
+    def fail(*, late: bool) -> None:
+        nonlocal now
+        server.there = False
+
+        def pass_time(seconds: float) -> None:
+            nonlocal now
+            now += seconds if late else 0.0
+
+        server.wait = pass_time
+        with pytest.raises(ModelError):
+            chat.warm_up()
+        server.there = True
+
+    for _ in range(4):
+        fail(late=True)
+    fail(late=False)
+    fail(late=True)
+    chat.warm_up()
+    fail(late=True)
+    chat.warm_up()
+    first = max(120.0, deadline)
+    longer = [max(seconds, deadline) for seconds in (240.0, 480.0, 600.0)]
+    after_an_answer = [deadline, first]
+    assert server.waited == [first, *longer, 600.0, first, longer[0], *after_an_answer]

@@ -36,8 +36,10 @@ BUILT_IN_PROVIDERS: Mapping[str, str] = {
     "llamacpp": "selfheal_worker.model.providers.llamacpp:build",
 }
 
-#: How long a model server may take to load its model, seconds; a call's deadline is shorter.
-LONGEST_LOAD = 600.0
+#: How long a model server may take to load its model, seconds; a call's deadline is shorter. A
+#: request that it lost is waited for as long, so the first is shorter, and each after one that ran
+#: out of time is twice as long.
+FIRST_LOAD, LONGEST_LOAD = 120.0, 600.0
 
 #: The packages that a provider needs, by their names on an index.
 PACKAGES: Mapping[str, str] = {

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from selfheal_worker.backoff import growing
 from selfheal_worker.logs import say
 from selfheal_worker.model import context, finish_reasons
 from selfheal_worker.model.call_network import CallBackend, bind
@@ -31,6 +32,7 @@ from selfheal_worker.model.errors import (
 from selfheal_worker.model.failure_classes import OVERLOADED, Refusal, explain_refusal
 from selfheal_worker.model.negotiation import text_of
 from selfheal_worker.model.provider import (
+    FIRST_LOAD,
     LONGEST_LOAD,
     Answer,
     ModelConfig,
@@ -182,6 +184,8 @@ class Chat:
         self._http = http
         self._runtime = config.runtime
         self._loaded = False
+        #: Loads in a row that ran out of time.
+        self._late_loads = 0
         self._quoted = ""
         #: What the server reads at once, in tokens; None where that is not known.
         self.context_tokens: int | None = None
@@ -201,11 +205,18 @@ class Chat:
         loaded, self._loaded = self._loaded, False
         seconds = self._config.deadline
         if not loaded:
-            seconds = max(seconds, LONGEST_LOAD)
+            seconds = max(seconds, growing(FIRST_LOAD, 2.0, self._late_loads, LONGEST_LOAD))
         asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
-        answer = self._ask(asked, self._runtime.monotonic() + seconds, ours=True)
+        deadline = self._runtime.monotonic() + seconds
+        try:
+            answer = self._ask(asked, deadline, ours=True)
+        except ModelError:
+            late = not loaded and self._runtime.monotonic() >= deadline - _SHORTEST_WAIT
+            self._late_loads = self._late_loads + 1 if late else 0
+            raise
         keep_pause(answer.pause)
         self._loaded = True
+        self._late_loads = 0
         self._quoted = ""
 
     def analyse(self, text: str, deadline: float) -> Answer:
