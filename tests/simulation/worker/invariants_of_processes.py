@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from selfheal_worker.model.provider import LONGEST_LOAD
-from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample
 from tests.simulation.worker.invariants_of_results import told_apart
@@ -18,9 +16,6 @@ _STOPPING = 0.5 + 2.0 + 3.0 + 0.5
 _PATIENCE = 120.0
 #: After a refused key the active model is probed at intervals of up to 5 minutes.
 _ACCESS_PATIENCE = 330.0
-#: Conditions in which a probe may last until the time to load a model is over, also where the
-#: server is well again meanwhile.
-_HOLDS_A_PROBE = (Condition.SILENT, Condition.DRIPS, Condition.ENDLESS)
 #: Calls that may fail before the breaker of a model opens, with the two probes after that.
 _FAILURES = 8
 
@@ -93,8 +88,6 @@ def _idle_limit(history: History) -> float:
     access = any(one.refuses_access for one in world.faults)
     loads = sum(one.load for one in world.servers)
     seconds = _ACCESS_PATIENCE if access else _PATIENCE
-    if any(one.condition in _HOLDS_A_PROBE for one in world.faults):
-        seconds += LONGEST_LOAD
     return seconds + loads + 10 * world.deadline + max(world.ladder)
 
 
@@ -140,14 +133,3 @@ def metrics_agree_with_the_broker(history: History) -> Iterator[str]:
             fewer = counted < got[life.name] and not life.lost_connections
             if fewer or counted > got[life.name]:
                 yield f"{life.name} counted {counted:g} {outcome}, the broker got {got[life.name]}"
-
-
-#: Bytes of a Python process that may be added in a run.
-MOST_BYTES = 200 << 20
-
-
-@invariant("design: memory and tick stay bounded for any body that the broker takes.")
-def memory_is_bounded(history: History) -> Iterator[str]:
-    """The queues inside the worker do not grow without end."""
-    if history.peak_bytes > MOST_BYTES:
-        yield f"the run took {history.peak_bytes >> 20} MiB"
