@@ -129,7 +129,15 @@ def metrics_agree_with_the_broker(history: History) -> Iterator[str]:
             if counted is None:
                 yield f"{life.name} shows no count of {outcome}"
                 continue
-            # A confirm that was lost with its connection is not counted.
-            fewer = counted < got[life.name] and not life.lost_connections
+            # A confirm that was lost with its connection is not counted, nor one that had not come
+            # when the grace period was over.
+            unconfirmed = life.lost_connections or _took_its_grace(life, history)
+            fewer = counted < got[life.name] and not unconfirmed
             if fewer or counted > got[life.name]:
                 yield f"{life.name} counted {counted:g} {outcome}, the broker got {got[life.name]}"
+
+
+def _took_its_grace(life: Life, history: History) -> bool:
+    if life.terminated is None or life.ended is None:
+        return False
+    return life.ended - life.terminated >= history.world.grace

@@ -144,7 +144,7 @@ class Maker:
             {"x-selfheal-reason": "retries_exhausted", "x-selfheal-attempts": 4},
             {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
             {"x-selfheal-attempts": "many", "x-selfheal-first-time": 12},
-            {"big": 2**62, "list": [1, "two", {"three": 3}], "empty": None, "flag": True},
+            {"big": 2**62, "list": [1, "two", {"three": 3}], "empty": None, "part": 0.75},
             {"x-death": [{"queue": "feedback", "count": 3, "reason": "rejected"}]},
         )
         return dict(self._chance.choice(odd))

@@ -122,7 +122,7 @@ def make(seed: int) -> World:
     concurrency = chance.choice((1, 2, 4, 8))
     deadline = chance.choice((4.0, 10.0, 20.0))
     ladder = chance.choice(_LADDERS)
-    chain = _chain(chance, deadline)
+    chain = _chain(chance, deadline, Random(f"{seed} cuts"))
     workers = chance.choice((1, 1, 2, 3))
     shorten = chance.random() < 0.3
     max_attempts = chance.choice((1, 2, 3, 5))
@@ -169,9 +169,11 @@ def make(seed: int) -> World:
 # --- models
 
 
-def _chain(chance: Random, deadline: float) -> tuple[Model, ...]:
+def _chain(chance: Random, deadline: float, cuts: Random) -> tuple[Model, ...]:
+    """cuts: decides which servers read a part of what does not fit, without a word."""
     made = [
-        _model(chance, name, deadline) for name in chance.choice((["a"], ["a", "b"], ["a", "b"]))
+        _model(chance, name, deadline, truncates=cuts.random() < 0.5)
+        for name in chance.choice((["a"], ["a", "b"], ["a", "b"]))
     ]
     if chance.random() < 0.2:
         made.append(Model(BUILT_IN))
@@ -180,7 +182,7 @@ def _chain(chance: Random, deadline: float) -> tuple[Model, ...]:
     return tuple(made)
 
 
-def _model(chance: Random, name: str, deadline: float) -> Model:
+def _model(chance: Random, name: str, deadline: float, *, truncates: bool) -> Model:
     provider = chance.choice(("ollama", "openai", "openai"))
     longest = min(deadline / 3, 3.0)
     fast = chance.uniform(0.05, longest / 2)
@@ -199,6 +201,7 @@ def _model(chance: Random, name: str, deadline: float) -> Model:
         pause=chance.choice((1.0, 2.0, 7.0, 20.0)),
         way=chance.choice((*(("plain",) * 4), *WAYS)),
         context=chance.choice((1_000_000, 1_000_000, 4096)),
+        truncates=truncates,
         https=chance.random() < 0.3,
     )
     return Model(
