@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.simulation.models.truth import Did
+from tests.simulation.models.words import NO_TOKENS
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.faults import Kind
 from tests.simulation.worker.history import ANSWERED, End, History
 from tests.simulation.worker.messages import Message
 from tests.simulation.worker.world import BUILT_IN, World
 
-#: Ways of answers in which a server does not say how many tokens it has read.
-_NO_TOKENS = ("no usage", "null usage")
 #: Timestamps from here on are in milliseconds.
 _MILLISECONDS = 1e11
 
@@ -100,7 +99,7 @@ def _was_cut(one: Message, end: End, history: History) -> bool:
     """
     if end.result()["model"]["provider"] == BUILT_IN:
         return False
-    silent = {server.name for server in history.world.servers if server.way in _NO_TOKENS}
+    silent = {server.name for server in history.world.servers if server.way in NO_TOKENS}
     did = {
         asked.did
         for asked in history.asked(one.number)

@@ -34,6 +34,8 @@ QUEUE = "feedback"
 #: Seconds after the last fault in which the longest pause of a probe is over: 30 s, or 5 minutes
 #: where a key or a quota was refused.
 _QUIET, _QUIET_AFTER_ACCESS = 60.0, 420.0
+#: Tokens of a text that fits into the smallest context, and not into Ollama's own default.
+_FITTING = 2300
 #: Messages that come then, before the last one.
 WAKING = 10
 _LADDERS = ((1, 5, 30, 120), (1, 2, 3), (1,), (2, 10, 60))
@@ -122,7 +124,9 @@ def make(seed: int) -> World:
     concurrency = chance.choice((1, 2, 4, 8))
     deadline = chance.choice((4.0, 10.0, 20.0))
     ladder = chance.choice(_LADDERS)
-    chain = _chain(chance, deadline, Random(f"{seed} cuts"))
+    # Of its own: seeds keep the rest of their worlds.
+    long_texts = Random(f"{seed} long texts")
+    chain = _chain(chance, deadline, long_texts)
     workers = chance.choice((1, 1, 2, 3))
     shorten = chance.random() < 0.3
     max_attempts = chance.choice((1, 2, 3, 5))
@@ -151,7 +155,7 @@ def make(seed: int) -> World:
         seed,
         env,
         chain,
-        _messages(chance, chain, calm, calm + quiet, sizes),
+        _longer(_messages(chance, chain, calm, calm + quiet, sizes), long_texts, sizes),
         _scaling(chance, workers, calm),
         schedule,
         calm,
@@ -169,10 +173,10 @@ def make(seed: int) -> World:
 # --- models
 
 
-def _chain(chance: Random, deadline: float, cuts: Random) -> tuple[Model, ...]:
-    """cuts: decides which servers read a part of what does not fit, without a word."""
+def _chain(chance: Random, deadline: float, long_texts: Random) -> tuple[Model, ...]:
+    """long_texts: decides which servers read a part of what does not fit, without a word."""
     made = [
-        _model(chance, name, deadline, truncates=cuts.random() < 0.5)
+        _model(chance, name, deadline, truncates=long_texts.random() < 0.5)
         for name in chance.choice((["a"], ["a", "b"], ["a", "b"]))
     ]
     if chance.random() < 0.2:
@@ -256,6 +260,18 @@ def _messages(
     made += [good(count + more, first + 8.0 * more, chain) for more in range(WAKING)]
     made.append(good(count + WAKING, first + 8.0 * WAKING + later, chain))
     return tuple(sorted(made, key=lambda one: (one.at, one.number)))
+
+
+def _longer(
+    made: tuple[Message, ...], long_texts: Random, sizes: messages.Sizes
+) -> tuple[Message, ...]:
+    """Some plain messages become longer: they fit into the smallest context, if it is asked for."""
+    return tuple(
+        messages.long_text(one.number, one.at, _FITTING, one.natures)
+        if one.kind == "good" and sizes.text > 10 * _FITTING and long_texts.random() < 0.1
+        else one
+        for one in made
+    )
 
 
 def good(number: int, at: float, chain: tuple[Model, ...]) -> Message:
