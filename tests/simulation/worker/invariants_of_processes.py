@@ -16,8 +16,6 @@ _STOPPING = 0.5 + 2.0 + 3.0 + 0.5
 _PATIENCE = 120.0
 #: After a refused key the active model is probed at intervals of up to 5 minutes.
 _ACCESS_PATIENCE = 330.0
-#: Calls that may fail before the breaker of a model opens, with the two probes after that.
-_FAILURES = 8
 
 
 @invariant(
@@ -107,12 +105,7 @@ def breakers_close_again(history: History) -> Iterator[str]:
         return
     number = max(history.published)
     for end in history.of(number):
-        # Other workers may have had no message since a model failed, and did not probe it.
-        woken = sum(
-            one.worker == end.worker and one.at >= history.world.calm + history.world.quiet
-            for one in history.ends
-        )
-        if end.kind == ANSWERED and end.result().get("degraded") and woken > _FAILURES:
+        if end.kind == ANSWERED and end.result().get("degraded"):
             yield f"message {number} came when all was well, and its answer is degraded"
 
 
