@@ -14,6 +14,7 @@ from tests.pure.worker.dialects.ollama import Ollama
 from tests.pure.worker.dialects.vllm import VLLM
 from tests.simulation.models.conditions import Condition
 from tests.simulation.models.server import Setup
+from tests.simulation.models.truth import Did
 from tests.simulation.worker import corpus, run
 from tests.simulation.worker.faults import Fault, Kind
 from tests.simulation.worker.world import BUILT_IN, Model
@@ -45,3 +46,18 @@ def test_messages_that_come_at_once_name_the_version_that_answers_them() -> None
     named = {end.number: end.result()["model"]["version"] for end in history.ends}
     assert named == answered
     assert len(set(named.values())) == 2
+
+
+def test_a_small_quota_is_used_for_messages_alone() -> None:
+    made = corpus.world_of(
+        Model(
+            "a", Setup("a", "model-a", VLLM, per_minute=3, form="Retry-After", pause=30.0), "openai"
+        ),
+        [(1.0, f"It works very well, {number} times.") for number in range(9)],
+        CONCURRENCY="1",
+    )
+    history, problems, _ = run.run(made)
+    assert not problems
+    answered = [one for one in history.exchanges if one.did is Did.ANSWERED]
+    assert [one.text for one in answered if one.text is None] == [None], "the warm-up at the start"
+    assert len(answered) == 1 + 9

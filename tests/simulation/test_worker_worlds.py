@@ -252,7 +252,6 @@ WRONG: dict[str, tuple[str, Callable[[History], object]]] = {
             {'selfheal_worker_messages_total{outcome="answered"}': 2.0}
         ),
     ),
-    "memory": ("memory_is_bounded", lambda h: setattr(h, "peak_bytes", 1 << 30)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class Server:
         self.http = Http(config)
         self.there = True
         self.waited: list[float] = []
+        self.wait: Callable[[float], None] = lambda seconds: None
 
     def invoke(self, _: Any) -> Any:
         request = httpx.Request("POST", "http://model")
@@ -33,6 +35,7 @@ class Server:
             hook(request)
         self.waited.append(request.extensions["timeout"]["read"])
         if not self.there:
+            self.wait(self.waited[-1])
             raise httpx.ConnectError("refused")
         return SimpleNamespace(content=json.dumps({}), tool_calls=[])
 
@@ -73,4 +76,69 @@ def test_a_model_that_its_server_must_load_again_has_the_time_of_a_first_load() 
     server.there = True
     chat.warm_up()
     chat.warm_up()
-    assert [round(seconds) for seconds in server.waited] == [600, 20, 600, 600, 20]
+    assert [round(seconds) for seconds in server.waited] == [600, 20, 120, 120, 20]
+
+
+@pytest.mark.parametrize("deadline", [20.0, 300.0])
+def test_a_load_that_ran_out_of_time_has_twice_as_long_the_next_time(
+    deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that lost the request does not keep the worker from asking again for ten minutes."""
+    now = 1000.0
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
+    config = ModelConfig("ollama", "m", deadline=deadline)
+    server = Server(config)
+    chat = Chat("ollama", "m", config, server, "http://model", server.http)
+
+    def fail(*, late: bool) -> None:
+        nonlocal now
+        server.there = False
+
+        def pass_time(seconds: float) -> None:
+            nonlocal now
+            now += seconds if late else 0.0
+
+        server.wait = pass_time
+        with pytest.raises(ModelError):
+            chat.warm_up()
+        server.there = True
+
+    chat.warm_up()
+    fail(late=True)  # it was loaded
+    for _ in range(4):
+        fail(late=True)
+    fail(late=False)
+    fail(late=True)
+    chat.warm_up()
+    fail(late=True)
+    chat.warm_up()
+    first = max(120.0, deadline)
+    longer = [max(seconds, deadline) for seconds in (240.0, 480.0, 600.0)]
+    after_an_answer = [deadline, first]
+    expected = [600.0, deadline, first, *longer, 600.0, first, longer[0], *after_an_answer]
+    assert server.waited == expected
+
+
+def test_a_model_that_takes_long_to_load_has_three_times_as_long_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
+    config = ModelConfig("ollama", "m", deadline=20.0)
+    server = Server(config)
+    chat = Chat("ollama", "m", config, server, "http://model", server.http)
+    answered = server.invoke
+
+    def slowly(asked: Any) -> Any:
+        nonlocal now
+        now += 100.0
+        return answered(asked)
+
+    monkeypatch.setattr(server, "invoke", slowly)
+    chat.warm_up()
+    server.there = False
+    with pytest.raises(ModelError):
+        chat.warm_up()
+    server.there = True
+    chat.warm_up()
+    assert [round(seconds) for seconds in server.waited[:1] + server.waited[-1:]] == [500, 200]

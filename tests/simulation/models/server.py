@@ -326,7 +326,7 @@ class ModelServer:
         if number is not None:
             self._asked[number] = self._asked.get(number, 0) + 1
         if self.condition is Condition.GARBAGE or self._says_rubbish(number, nature):
-            return self._rubbish(job.request), Did.NOT_USABLE
+            return self._rubbish(job.request, min(tokens, room)), Did.NOT_USABLE
         made = self._usable(job.request, text, min(tokens, room))
         return made, Did.CUT if tokens > room else Did.ANSWERED
 
@@ -350,11 +350,11 @@ class ModelServer:
             _set_words(reply.body, talk)
         return self._signed(reply, tokens)
 
-    def _rubbish(self, request: Request) -> Reply:
+    def _rubbish(self, request: Request, tokens: int) -> Reply:
         self.dialect.answer = {}
         reply = self.dialect.completed("plain", request)
         _set_words(reply.body, self._chance.choice(words.UNUSABLE))
-        return self._signed(reply, words.tokens_of(""))
+        return self._signed(reply, tokens)
 
     def _signed(self, reply: Reply, tokens: int) -> Reply:
         body = reply.body

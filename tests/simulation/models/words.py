@@ -13,6 +13,8 @@ from selfheal_worker.task.task import Flag, Label, Labels, Number, Phrases, Task
 #: Texts carry the number of their message, so that a server knows which one it is asked about.
 _NUMBER = re.compile(r"\[no\. (\d+)\]")
 _PROMPT_TOKENS = 500
+#: Ways of answers in which a server does not say how many tokens it has read.
+NO_TOKENS = ("no usage", "null usage")
 
 
 class Nature(Enum):

@@ -104,7 +104,6 @@ class History:
     remaining: dict[str, int] = field(default_factory=dict)
     settled: float | None = None
     over: float = 0.0
-    peak_bytes: int = 0
     acked_early: list[int] = field(default_factory=list)
 
     def of(self, number: int) -> list[End]:

@@ -8,11 +8,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.simulation.models.truth import Did
+from tests.simulation.models.words import NO_TOKENS
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.faults import Kind
 from tests.simulation.worker.history import ANSWERED, End, History
 from tests.simulation.worker.messages import Message
 from tests.simulation.worker.world import BUILT_IN, World
+
+#: Timestamps from here on are in milliseconds.
+_MILLISECONDS = 1e11
 
 
 @invariant(
@@ -44,6 +48,17 @@ def _bad_result(end: End, one: Message, history: History) -> Iterator[str]:
     for name, seconds in got.get("timings", {}).items():
         if name != "received" and not 0 <= seconds <= 86_400 * 2:
             yield f"its timing {name} is {seconds}"
+    yield from _bad_wait(one, got.get("timings", {}))
+
+
+def _bad_wait(one: Message, timings: Mapping[str, float]) -> Iterator[str]:
+    """A message waited from its timestamp, in seconds or milliseconds, until it was received."""
+    if not one.timestamp:
+        return
+    published = one.timestamp if one.timestamp < _MILLISECONDS else one.timestamp / 1000
+    waited = max(0.0, timings["received"] - published)
+    if abs(timings.get("queue_wait", -1.0) - waited) > 0.01:
+        yield f"it waited {waited:.2f} s, its timings are {timings}"
 
 
 def _bad_identity(end: End, one: Message, got: Mapping[str, Any]) -> Iterator[str]:
@@ -78,11 +93,19 @@ def distinguishable(world: World) -> bool:
 
 
 def _was_cut(one: Message, end: End, history: History) -> bool:
-    """Whether each server that answered about it had cut it."""
+    """Whether each server that answered about it had cut it, and said so by its count of tokens.
+
+    A server that does not report its tokens is trusted; the built-in model reads all.
+    """
+    if end.result()["model"]["provider"] == BUILT_IN:
+        return False
+    silent = {server.name for server in history.world.servers if server.way in NO_TOKENS}
     did = {
         asked.did
         for asked in history.asked(one.number)
-        if asked.did in (Did.ANSWERED, Did.CUT) and (asked.ended or math.inf) <= end.at
+        if asked.did in (Did.ANSWERED, Did.CUT)
+        and (asked.ended or math.inf) <= end.at
+        and asked.server not in silent
     }
     return did == {Did.CUT}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.simulation.models.words import Nature, numbered
 
 ANSWERED = "answered"
 
+#: Of a header; whole numbers would look the same after a mistake.
+_PART = Decimal("0.75")
 _WORDS = (
     *("parcel", "late", "broken", "great", "thank", "you", "never", "again", "support", "kind"),
     *("the", "and", "was", "very", "angry", "happy", "price", "quality", "colour", "sad", "élan"),
@@ -144,7 +147,7 @@ class Maker:
             {"x-selfheal-reason": "retries_exhausted", "x-selfheal-attempts": 4},
             {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
             {"x-selfheal-attempts": "many", "x-selfheal-first-time": 12},
-            {"big": 2**62, "list": [1, "two", {"three": 3}], "empty": None, "flag": True},
+            {"big": 2**62, "list": [1, "two", {"three": 3}], "empty": None, "part": _PART},
             {"x-death": [{"queue": "feedback", "count": 3, "reason": "rejected"}]},
         )
         return dict(self._chance.choice(odd))

@@ -1,4 +1,7 @@
-"""One fault at one step of a small run: what may happen between any two steps of a worker."""
+"""One fault at one step of a small run: what may happen between any two steps of a worker.
+
+Seeds strike at steps by chance; here each kind of fault strikes at steps of the whole run.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ QUEUE = "feedback"
 #: Seconds after the last fault in which the longest pause of a probe is over: 30 s, or 5 minutes
 #: where a key or a quota was refused.
 _QUIET, _QUIET_AFTER_ACCESS = 60.0, 420.0
-#: Messages that come then, before the last one.
+#: Tokens of a text that fits into the smallest context, and not into Ollama's own default.
+_FITTING = 2300
+#: Messages that come then, before the last one, in most worlds.
 WAKING = 10
 _LADDERS = ((1, 5, 30, 120), (1, 2, 3), (1,), (2, 10, 60))
 _NATURES = (
@@ -122,7 +124,10 @@ def make(seed: int) -> World:
     concurrency = chance.choice((1, 2, 4, 8))
     deadline = chance.choice((4.0, 10.0, 20.0))
     ladder = chance.choice(_LADDERS)
-    chain = _chain(chance, deadline)
+    # Of its own: seeds keep the rest of their worlds.
+    more = Random(f"{seed} more")
+    chain = _chain(chance, deadline, more)
+    waking = more.choice((0, WAKING, WAKING))
     workers = chance.choice((1, 1, 2, 3))
     shorten = chance.random() < 0.3
     max_attempts = chance.choice((1, 2, 3, 5))
@@ -151,7 +156,7 @@ def make(seed: int) -> World:
         seed,
         env,
         chain,
-        _messages(chance, chain, calm, calm + quiet, sizes),
+        _longer(_messages(chance, chain, calm, calm + quiet, sizes, waking), more, sizes),
         _scaling(chance, workers, calm),
         schedule,
         calm,
@@ -169,9 +174,11 @@ def make(seed: int) -> World:
 # --- models
 
 
-def _chain(chance: Random, deadline: float) -> tuple[Model, ...]:
+def _chain(chance: Random, deadline: float, more: Random) -> tuple[Model, ...]:
+    """more: decides which servers read a part of what does not fit, without a word."""
     made = [
-        _model(chance, name, deadline) for name in chance.choice((["a"], ["a", "b"], ["a", "b"]))
+        _model(chance, name, deadline, truncates=more.random() < 0.5)
+        for name in chance.choice((["a"], ["a", "b"], ["a", "b"]))
     ]
     if chance.random() < 0.2:
         made.append(Model(BUILT_IN))
@@ -180,7 +187,7 @@ def _chain(chance: Random, deadline: float) -> tuple[Model, ...]:
     return tuple(made)
 
 
-def _model(chance: Random, name: str, deadline: float) -> Model:
+def _model(chance: Random, name: str, deadline: float, *, truncates: bool) -> Model:
     provider = chance.choice(("ollama", "openai", "openai"))
     longest = min(deadline / 3, 3.0)
     fast = chance.uniform(0.05, longest / 2)
@@ -199,6 +206,7 @@ def _model(chance: Random, name: str, deadline: float) -> Model:
         pause=chance.choice((1.0, 2.0, 7.0, 20.0)),
         way=chance.choice((*(("plain",) * 4), *WAYS)),
         context=chance.choice((1_000_000, 1_000_000, 4096)),
+        truncates=truncates,
         https=chance.random() < 0.3,
     )
     return Model(
@@ -239,6 +247,7 @@ def _messages(
     calm: float,
     first: float,
     sizes: messages.Sizes,
+    waking: int,
 ) -> tuple[Message, ...]:
     maker = messages.Maker(chance, sizes)
     made: list[Message] = []
@@ -247,12 +256,22 @@ def _messages(
     for number in range(count):
         at = 1.0 if bursts else round(chance.uniform(0.0, calm * 0.9), 2)
         made.append(_message(chance, maker, chain, number, at, sizes))
-    # The last one comes when all has recovered: the active model must be back for it. Models that
-    # failed are probed when messages come, so some come before it.
+    # The last one comes when all has recovered: the active model must be back for it, also where
+    # no message came before it.
     later = 60.0 + 2 * sum(one.server.load for one in chain if one.server is not None)
-    made += [good(count + more, first + 8.0 * more, chain) for more in range(WAKING)]
-    made.append(good(count + WAKING, first + 8.0 * WAKING + later, chain))
+    made += [good(count + number, first + 8.0 * number, chain) for number in range(waking)]
+    made.append(good(count + waking, first + 8.0 * waking + later, chain))
     return tuple(sorted(made, key=lambda one: (one.at, one.number)))
+
+
+def _longer(made: tuple[Message, ...], more: Random, sizes: messages.Sizes) -> tuple[Message, ...]:
+    """Some plain messages become longer: they fit into the smallest context, if it is asked for."""
+    return tuple(
+        messages.long_text(one.number, one.at, _FITTING, one.natures)
+        if one.kind == "good" and sizes.text > 10 * _FITTING and more.random() < 0.1
+        else one
+        for one in made
+    )
 
 
 def good(number: int, at: float, chain: tuple[Model, ...]) -> Message:

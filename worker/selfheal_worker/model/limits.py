@@ -83,6 +83,8 @@ class Limits:
         self._adaptive = AdaptiveLimit()
         self._next = 0.0
         self._paused = 0.0
+        #: Of the pause that was requested last; 0 once a call has failed in another way.
+        self._paused_for = 0.0
         self._closed = False
 
     @contextmanager
@@ -133,6 +135,18 @@ class Limits:
         """Give no turns for so long, as the server requested."""
         with self._changed:
             self._pause(seconds)
+
+    def only_paused(self, patience: float) -> bool:
+        """Whether all that keeps calls from the server is a pause that it requested, longer than
+        patience: calls before and since were answered, or refused with a pause."""
+        return self._paused_for > patience
+
+    def check_pause(self) -> None:
+        """Raises `LimitedError` while a pause lasts."""
+        with self._changed:
+            now = self._clock()
+            if max(self._paused, self._adaptive.not_before) > now:
+                raise self._no_turn(now)
 
     @property
     def starved(self) -> bool:
@@ -234,10 +248,13 @@ class Limits:
         else:
             after = adaptive_limit.failed(before)
             self._adaptive = adaptive_limit.rotated(after, sent_at, now, self._chance(), ahead)
+        if error is not None and pause is None and not isinstance(error, LimitedError):
+            self._paused_for = 0.0
 
     def _pause(self, seconds: float) -> None:
         now = self._clock()
         self._paused = max(self._paused, now + seconds)
+        self._paused_for = self._paused - now
         self._next = max(self._next, self._paused)
         self._adaptive = adaptive_limit.paused(self._adaptive, now, seconds, self._chance())
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from selfheal_worker.logs import LOGGER
+from selfheal_worker.model.causes import with_own_causes
 from selfheal_worker.model.negotiation import (
     MOST_STEPS,
     Parameters,
@@ -58,7 +59,7 @@ class Negotiated:
                 self._next_request()
             used, chat = self._state
             try:
-                return chat.invoke(messages)
+                return with_own_causes(chat.invoke, messages)
             except Exception as error:
                 if step == MOST_STEPS or self._refused(used, error) is None:
                     raise
@@ -90,7 +91,7 @@ class Negotiated:
             for _ in range(MOST_STEPS):
                 self._next_request()
                 try:
-                    self._state[1].invoke(self._ours)
+                    with_own_causes(self._state[1].invoke, self._ours)
                 except Exception as again:  # noqa: BLE001 the caller's own failure is raised
                     if not self._changed(again):
                         break

@@ -105,10 +105,17 @@ class Probes:
     def _probe(self, member: Member, seconds: float, probe: int) -> None:
         """Whether a model is there: warm, and, where it was warm before, answering.
 
-        Its limits hold for that too, and the pause that its server asked for.
+        Its limits hold for that too, and the pause that its server asked for. A model that was only
+        paused is there when that is over: the next message shows it, and no text of ours uses up
+        the quota. In a chain the others answer meanwhile, and no message is risked.
         """
         was_warm = member.warm
+        alone = len(self._members) == 1
         try:
+            if was_warm and alone and member.limits.only_paused(member.deadline or seconds):
+                member.limits.check_pause()
+                _ended(member, probe, None)
+                return
             now = self._runtime.monotonic()
             self.wake(member, now + _probe_seconds(seconds), member.limits.turn(now + seconds))
             if was_warm:

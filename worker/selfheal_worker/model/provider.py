@@ -38,6 +38,9 @@ BUILT_IN_PROVIDERS: Mapping[str, str] = {
 
 #: How long a model server may take to load its model, seconds; a call's deadline is shorter.
 LONGEST_LOAD = 600.0
+#: A model that was loaded before has three times as long as that took, but at least so long. A
+#: server that lost the request does not keep the only probe for longer.
+SHORTEST_LOAD = 120.0
 
 #: The packages that a provider needs, by their names on an index.
 PACKAGES: Mapping[str, str] = {

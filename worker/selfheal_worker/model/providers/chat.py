@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from selfheal_worker.backoff import growing
 from selfheal_worker.logs import say
 from selfheal_worker.model import context, finish_reasons
 from selfheal_worker.model.call_network import CallBackend, bind
+from selfheal_worker.model.causes import causes, with_own_causes
 from selfheal_worker.model.chat_replies import content_of, cut_off, usage_of
 from selfheal_worker.model.errors import (
     BadOutputError,
@@ -31,6 +33,7 @@ from selfheal_worker.model.failure_classes import OVERLOADED, Refusal, explain_r
 from selfheal_worker.model.negotiation import text_of
 from selfheal_worker.model.provider import (
     LONGEST_LOAD,
+    SHORTEST_LOAD,
     Answer,
     ModelConfig,
     brief,
@@ -181,6 +184,10 @@ class Chat:
         self._http = http
         self._runtime = config.runtime
         self._loaded = False
+        #: Seconds that the longest load took, None = there was none yet.
+        self._load_took: float | None = None
+        #: Loads in a row that ran out of time.
+        self._late_loads = 0
         self._quoted = ""
         #: What the server reads at once, in tokens; None where that is not known.
         self.context_tokens: int | None = None
@@ -200,12 +207,30 @@ class Chat:
         loaded, self._loaded = self._loaded, False
         seconds = self._config.deadline
         if not loaded:
-            seconds = max(seconds, LONGEST_LOAD)
+            seconds = max(seconds, self._load_time())
         asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
-        answer = self._ask(asked, self._runtime.monotonic() + seconds, ours=True)
+        begun = self._runtime.monotonic()
+        deadline = begun + seconds
+        try:
+            answer = self._ask(asked, deadline, ours=True)
+        except ModelError:
+            late = not loaded and self._runtime.monotonic() >= deadline - _SHORTEST_WAIT
+            self._late_loads = self._late_loads + 1 if late else 0
+            raise
         keep_pause(answer.pause)
+        if not loaded:
+            self._load_took = max(self._load_took or 0.0, self._runtime.monotonic() - begun)
         self._loaded = True
+        self._late_loads = 0
         self._quoted = ""
+
+    def _load_time(self) -> float:
+        """How long the server may take now to load the model: twice as long after each time that
+        was too short."""
+        if self._load_took is None:
+            return LONGEST_LOAD
+        first = max(SHORTEST_LOAD, 3 * self._load_took)
+        return growing(first, 2.0, self._late_loads, LONGEST_LOAD)
 
     def analyse(self, text: str, deadline: float) -> Answer:
         """Call the model with text."""
@@ -230,7 +255,7 @@ class Chat:
         self._http.call.pause = None
         version = self.version
         try:
-            reply = self._chat.invoke(list(messages))
+            reply = with_own_causes(self._chat.invoke, list(messages))
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 any exception is raised as one of ours
@@ -308,24 +333,24 @@ def explain(
     The libraries have no common base; they agree on `status_code`, on `response`, and on raising
     from httpx's errors.
     """
-    causes = _causes(error)
-    if (ours := next((one for one in causes if isinstance(one, ModelError)), None)) is not None:
+    chain = causes(error)
+    if (ours := next((one for one in chain if isinstance(one, ModelError)), None)) is not None:
         return ours
     if (refusal := refusal_of(error)) is None:
-        return _unanswered(error, causes, where)
+        return _unanswered(error, chain, where)
     status, body = refusal
-    headers = next((h for one in causes if (h := _headers(one)) is not None), {})
+    headers = next((h for one in chain if (h := _headers(one)) is not None), {})
     now = REAL.time() if now is None else now
     asked = pause if pause is not None else retry_after(headers, status, now)
     return explain_refusal(Refusal(status, where, model, asked, body), now)
 
 
-def _unanswered(error: Exception, causes: Sequence[BaseException], where: str) -> ModelError:
+def _unanswered(error: Exception, chain: Sequence[BaseException], where: str) -> ModelError:
     """What an exception means that is no refusal of the server's."""
-    tls = next((one for one in causes if isinstance(one, ssl.SSLError)), None)
+    tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
     if tls is not None:
         return not_trusted(tls, where)
-    kinds = {name for one in causes for name in _kinds(one)}
+    kinds = {name for one in chain for name in _kinds(one)}
     if kinds & {"LocalProtocolError", "UnicodeEncodeError"}:
         return ModelUnavailableError(
             f"the request to {where} cannot be sent: "
@@ -365,11 +390,11 @@ def redirected(status: int, where: str, target: str) -> ModelUnavailableError:
 
 def refusal_of(error: Exception) -> tuple[int, object] | None:
     """The status and the body of an HTTP refusal, where an exception is one."""
-    causes = _causes(error)
-    status = next((s for one in causes if (s := _status(one)) is not None), None)
+    chain = causes(error)
+    status = next((s for one in chain if (s := _status(one)) is not None), None)
     if status is None:
         return _error_in_a_reply(error)
-    return status, next((b for one in causes if (b := _body(one)) is not None), "")
+    return status, next((b for one in chain if (b := _body(one)) is not None), "")
 
 
 def _is_filtered(error: Exception, kinds: set[str]) -> bool:
@@ -444,15 +469,6 @@ def _kinds(error: BaseException) -> list[str]:
 def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
     """Seconds that the headers of a refusal request."""
     return pause_asked(headers, now, refused=True, overloaded=status in OVERLOADED)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found and len(found) < 8:
-        found.append(one)
-        one = one.__cause__ or one.__context__
-    return found
 
 
 def _status(error: BaseException) -> int | None:

@@ -15,6 +15,7 @@ import httpx
 from langchain_ollama import ChatOllama
 
 from selfheal_worker.model import schema_subsets
+from selfheal_worker.model.causes import with_own_causes
 from selfheal_worker.model.errors import (
     ModelConfigError,
     ModelError,
@@ -123,7 +124,7 @@ class Ollama(Chat):
         until, call.deadline = call.deadline, self._runtime.monotonic() + seconds
         try:
             # With the client's headers: they have the key, or the user and password of the URL.
-            reply = self._client.get(f"{self._where}/api/tags")
+            reply = with_own_causes(self._client.get, f"{self._where}/api/tags")
             reply.raise_for_status()
             digests = {one["name"]: _digest_of(one) for one in json.loads(reply.content)["models"]}
         except ModelError:
