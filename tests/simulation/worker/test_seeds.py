@@ -18,7 +18,7 @@ from tests.simulation.worker.shrinking import Kept, shrink
 from tests.simulation.worker.world import World
 
 #: How many seeds are run here: one test for ten of them.
-SEEDS = int(os.environ.get("SEEDS", "120"))
+SEEDS = int(os.environ.get("SEEDS", "300"))
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
