@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from selfheal_remediator.config import Config, Rule
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
@@ -67,6 +68,8 @@ class Watcher:
     #: The largest number of nodes that each zone ever had.
     zones: Counter[str] = field(default_factory=Counter)
     last_write: float = 0.0
+    #: When the Lease was written last.
+    renewed: float = 0.0
     #: Until when the Lease may name a former leader, as etcd went back in time.
     doubtful_until: float = 0.0
 
@@ -226,8 +229,13 @@ class Watcher:
             self._fail(f"{who} {what} though paused for {self._now - self.paused_since:.0f} s")
 
     def _lease_changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if new is not None and (
+            old is None or old["spec"].get("renewTime") != new["spec"].get("renewTime")
+        ):
+            self.renewed = self._now
         annotations = change.new["metadata"].get("annotations") or {} if change.new else {}
-        if not annotations.get("selfheal.dev/pause"):
+        if not annotations.get(PAUSE_KEY):
             self.paused_since = None
         elif self.paused_since is None:
             self.paused_since = self._now
@@ -349,7 +357,7 @@ STILL = 300.0
 
 def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[str]:
     """What does not hold though nothing has gone wrong for so many seconds."""
-    yield from _led(world)
+    yield from _led(world, watcher)
     nodes = [node for node in world.cluster.store.all("nodes") if not _control_plane(node)]
     yield from _recovered(world, nodes, quiet)
     yield from _acted_on(world, watcher, nodes, quiet)
@@ -362,13 +370,15 @@ def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[str]:
         yield f"it does not come to rest: nodes or pods were changed at {last:.0f} s"
 
 
-def _led(world: World) -> Iterator[str]:
-    """design: a killed leader is replaced within 16 s."""
-    holder = holder_of(world)
+def _led(world: World, watcher: Watcher) -> Iterator[str]:
+    """design: a killed leader is replaced within 16 s: so one that renews no more is another."""
+    holder, since = holder_of(world), world.simulation.now - watcher.renewed
     if not any(
         holder.startswith(f"{replica.name}_") and replica.runs for replica in world.replicas
     ):
         yield f"nobody leads: the Lease names {holder!r}"
+    elif since > world.config.lease.renew_deadline:
+        yield f"nobody leads: {holder} has not renewed the Lease for {since:.0f} s"
 
 
 def rules_of(world: World, node: Json) -> list[Rule]:
