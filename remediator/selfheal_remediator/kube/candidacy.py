@@ -53,7 +53,7 @@ class Candidacy:
         self.not_before = max(self.not_before, now + pause)
 
     def conflicted(self) -> bool:
-        """The Lease was not taken, as it has another version; returns whether to read it anew.
+        """The Lease was not taken, as it has another version; returns whether to read it again.
 
         Once is a lost race, of which the watch tells soon. If it does not, it is late, or waits for
         versions that a restored etcd has yet to reach.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tests.simulation.cluster.messages import Request
 from tests.simulation.process import Process
-from tests.simulation.remediator import faults, invariants, world
+from tests.simulation.remediator import faults, settled, world
 from tests.simulation.remediator.faults import Network
-from tests.simulation.remediator.invariants import Broken, Watcher
+from tests.simulation.remediator.invariants import Watcher
+from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
 from tests.simulation.remediator.wire import Trouble
 from tests.simulation.scheduler import Simulation, SimulationError
@@ -24,7 +25,7 @@ class Result:
     """What became of a seed. problems: what did not hold, empty = all did."""
 
     seed: int
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     #: What the world is made of, and the trace.
     made_of: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
@@ -67,10 +68,12 @@ def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool =
                 simulation.run(chaos)
                 _repair(made, network)
                 simulation.run(chaos + quiet)
-                result.problems += invariants.settled(made, watching[0], quiet)
+                result.problems += settled.settled(made, watching[0], quiet)
                 result.problems += _unexpected(simulation)
-            except (Broken, SimulationError) as error:
-                result.problems.append(f"{type(error).__name__}: {error}")
+            except Broken as error:
+                result.problems.append(error.problem)
+            except SimulationError as error:
+                result.problems.append(Problem(type(error).__name__, str(error)))
             result.made_of, result.trace = made.story, simulation.trace
             result.steps, result.seconds = simulation.steps, simulation.now
             result.nodes = len(made.nodes)
@@ -90,9 +93,13 @@ def _repair(made: world.World, network: Network) -> None:
             made.detectors.start(name)
 
 
-def _unexpected(simulation: Simulation) -> list[str]:
+def _unexpected(simulation: Simulation) -> list[Problem]:
     """ARCHITECTURE: an exception that nobody expects is a mistake of the program."""
-    return [line for line in simulation.trace if ": unexpected " in line]
+    return [
+        Problem("no_unexpected_exception", line)
+        for line in simulation.trace
+        if ": unexpected " in line
+    ]
 
 
 __all__ = ["Process", "Result", "run"]

@@ -8,7 +8,18 @@ import sys
 import time
 from collections.abc import Iterable
 
+from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.run import run
+
+
+def failing(seeds: Iterable[int]) -> dict[int, list[Problem]]:
+    """The problems of each seed that has some."""
+    logging.disable(logging.NOTSET)
+    found = {}
+    for seed in seeds:
+        if problems := run(seed).problems:
+            found[seed] = problems
+    return found
 
 
 def main(seeds: Iterable[int]) -> bool:
@@ -26,7 +37,7 @@ def main(seeds: Iterable[int]) -> bool:
         node_hours += result.nodes * result.seconds / 3600
         if not result.passed:
             failed.append(seed)
-            sys.stdout.write(f"seed {seed}: {'; '.join(result.problems)}\n")
+            sys.stdout.write(f"seed {seed}: {'; '.join(map(str, result.problems))}\n")
             sys.stdout.flush()
     seconds = time.monotonic() - began
     sys.stdout.write(
