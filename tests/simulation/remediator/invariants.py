@@ -68,6 +68,8 @@ class Watcher:
     renewed: float = 0.0
     #: Until when the Lease may name a former leader, as etcd went back in time.
     doubtful_until: float = 0.0
+    #: The first thing that does not hold.
+    broken: Broken | None = None
 
     @classmethod
     def of(cls, world: World) -> Watcher:
@@ -84,7 +86,16 @@ class Watcher:
         return self.world.simulation.now
 
     def _fail(self, invariant: str, what: str) -> None:
-        raise Broken(invariant, f"at {self._now:.3f} s: {what}")
+        """End the run, from the scheduler: this may be called in a thread of the product, which
+        would handle an exception as one of its own."""
+        broken = Broken(invariant, f"at {self._now:.3f} s: {what}")
+        if self.broken is None:
+            self.broken = broken
+            self.world.simulation.after(0.0, self._end)
+
+    def _end(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     def _count_zones(self) -> None:
         nodes = self.world.cluster.store.all("nodes")
