@@ -91,6 +91,7 @@ def schedule(world: World, network: Network, length: float) -> Schedule:
         *(_person_drains, _scaled, _rolled_out),
         *(_killed, _stopped, _frozen, _clock_jumps, _bad_network, _outage),
         *(_server_fault, _server_fault, _stale, _restored),
+        *(_pod_unready, _pod_hung, _app_broken, _node_unready, _reconfigured),
     )
     # Some seeds have many faults of few kinds, others a few of all.
     chosen = random.sample(kinds, random.randint(3, len(kinds)))
@@ -286,13 +287,97 @@ def _command_run(made: Schedule, *arguments: str) -> None:
     made.world.console.run(*arguments)
 
 
+# -- pods ------------------------------------------------------------------------------------
+
+
+def _app(made: Schedule) -> str:
+    """One with a policy, if there is one."""
+    apps = sorted(made.world.policies) or ["app-0"]
+    return made.random.choice(apps)
+
+
+def _pod_unready(made: Schedule, when: float) -> None:
+    app, which, pods = _app(made), made.random.random(), made.world.pods
+
+    def begin() -> None:
+        found = pods.of(app)
+        if found:
+            pods.break_ready(found[int(which * len(found))])
+
+    made.add(when, f"{app}: a pod is not ready any more", begin)
+
+
+def _pod_hung(made: Schedule, when: float) -> None:
+    app, which, pods = _app(made), made.random.random(), made.world.pods
+
+    def begin() -> None:
+        found = pods.of(app)
+        if found:
+            pods.hang(found[int(which * len(found))])
+
+    made.add(when, f"{app}: a pod makes no progress any more", begin)
+
+
+def _node_unready(made: Schedule, when: float) -> None:
+    """A node's own fault, which its pods show."""
+    node, world = _pick(made), made.world
+
+    def begin() -> None:
+        for pod in world.cluster.store.pods_on(node):
+            if pod["metadata"]["namespace"] == "default":
+                world.pods.break_ready(pod)
+
+    made.add(when, f"{node}: no pod is ready any more", begin)
+
+
+def _app_broken(made: Schedule, when: float) -> None:
+    app, pods = _app(made), made.world.pods
+    how = made.random.choice(("crashing", "unready", "stuck"))
+    broken: set[str] = getattr(pods, how)
+
+    def begin() -> None:
+        broken.add(app)
+        if how == "unready":
+            for pod in pods.of(app):
+                pods.break_ready(pod)
+
+    def end() -> None:
+        broken.discard(app)
+        pods.unwell[app] = made.world.simulation.now
+
+    made.add(when, f"{app}: its pods are {how}", begin)
+    made.add(_until(made, when), f"{app}: its new pods work again", end)
+
+
+def _reconfigured(made: Schedule, when: float) -> None:
+    """The same file is read again, as after any change of the ConfigMap."""
+    world = made.world
+
+    def reload() -> None:
+        for replica in world.replicas:
+            remediator = replica.remediator
+            if remediator is not None:
+                remediator.reconfigure(world.config)
+
+    made.add(when, "the configuration is read again", reload)
+
+
 # -- processes and the network -------------------------------------------------------------------
 
 
 def _killed(made: Schedule, when: float) -> None:
     replica = made.random.choice(made.world.replicas)
     again = made.random.choice((1.0, 10.0, 60.0))
-    made.add(when, f"{replica.name} is killed", lambda: replica.kill(again))
+    simulation, steps = made.world.simulation, made.random.choice((0, 5, 60))
+
+    def kill() -> None:
+        """Between any two steps of its threads, soon."""
+        if not steps:
+            replica.kill(again)
+        else:
+            simulation.at_step(simulation.steps + steps, lambda: replica.kill(again))
+
+    made.add(when, f"{replica.name} is killed", kill)
 
 
 def _stopped(made: Schedule, when: float) -> None:

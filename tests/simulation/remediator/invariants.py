@@ -29,6 +29,7 @@ from tests.simulation.cluster.objects import CONTROL_PLANE, ZONE
 from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.cluster.store import Change
 from tests.simulation.remediator.faults import PERSON
+from tests.simulation.remediator.invariants_of_pods import Evicted
 from tests.simulation.remediator.problems import Broken
 from tests.simulation.remediator.process import NAMESPACE
 from tests.simulation.remediator.world import World
@@ -50,6 +51,7 @@ class Watcher:
 
     world: World
     replicas: frozenset[str]
+    evicted: Evicted
     #: Who set spec.unschedulable of each node (uid) last; absent = it is not set.
     cordoned_by: dict[str, str] = field(default_factory=dict)
     #: How many nodes there were, when that changed.
@@ -74,7 +76,9 @@ class Watcher:
     @classmethod
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
-        made = cls(world, frozenset(replica.name for replica in world.replicas))
+        names = frozenset(replica.name for replica in world.replicas)
+        made = cls(world, names, Evicted(world, lambda _invariant, _what: None))
+        made.evicted.fail = made._fail
         made._count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
@@ -105,6 +109,7 @@ class Watcher:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
+        self.evicted.restored = True
         self.cordoned_by = {
             node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
             if _cordoned_by_us(node)
@@ -153,10 +158,13 @@ class Watcher:
     def _pod_changed(self, change: Change) -> None:
         """docs/traps.md: "An owner whose pods keep returning is reported and its pods stay."""
         old, owner = change.old, controller_of(change.last)
-        if change.by not in self.replicas or old is None or owner is None:
+        if change.by not in self.replicas or old is None:
             return
         gone = change.new is None or change.new["metadata"].get("deletionTimestamp")
         if not gone or old["metadata"].get("deletionTimestamp"):
+            return
+        self.evicted.pod(old, change.by)
+        if owner is None:
             return
         node = str(old["spec"].get("nodeName") or "")
         self.evictions[node, owner["uid"]] += 1
@@ -288,7 +296,10 @@ class Watcher:
         self._check_rate(request)
         if request.method == "GET":
             return
-        if not _acts(request) or self._now < self.doubtful_until:
+        if not _acts(request):
+            return
+        self._check_dry_run(request)
+        if self._now < self.doubtful_until:
             return
         # ARCHITECTURE: "Only the leader changes anything."
         holder = holder_of(self.world)
@@ -298,6 +309,13 @@ class Watcher:
                 "only_the_leader_writes",
                 f"{request.process} sends {what} while {holder or 'nobody'} leads",
             )
+
+    def _check_dry_run(self, request: Request) -> None:
+        """README: in the mode dryRun, and until observeFirst is over, nothing is changed."""
+        config = self.world.config
+        observes = self._now < config.observe_first - self.world.skew - 1.0
+        if config.dry_run or (observes and not self.evicted.restored):
+            self._fail("dry_run", f"{request.process} sends {request.method} {request.path}")
 
     def _check_rate(self, request: Request) -> None:
         """design: "idle <=0.3 requests/s", and docs/traps.md: nothing is tried again in a loop."""
@@ -348,6 +366,12 @@ class Watcher:
         if body.get("gracePeriodSeconds") == 0:
             self._fail("grace_period", f"{request.process} deletes {request.path} by force")
         self.last_write = self._now
+        _, _, place = request.path.partition("/namespaces/")
+        namespace, _, name = place.partition("/pods/")
+        pod = self.world.cluster.store.get("pods", namespace, name)
+        if pod is not None:
+            node = str(pod["spec"].get("nodeName") or "")
+            self.evicted.deleted(node, request.process, name)
 
 
 def holder_of(world: World) -> str:

@@ -84,6 +84,7 @@ def _repair(made: world.World, network: Network) -> None:
     """Faults stop: what was broken for a while is whole again."""
     network.rate, network.down = 0.0, False
     made.server.clear()
+    made.pods.heal()
     for replica in made.replicas:
         replica.start()
     for name in made.nodes:

@@ -92,7 +92,8 @@ def _acted_on(
     """README: a bad node within the limits is cordoned."""
     limits = world.config.limits
     simple = (
-        limits.max_unavailable_per_zone is None
+        not world.config.dry_run
+        and limits.max_unavailable_per_zone is None
         and limits.rate is None
         and not limits.min_interval
         and watcher.paused_since is None
@@ -100,7 +101,12 @@ def _acted_on(
     out = [node for node in nodes if not in_service(node)]
     free = [node for node in nodes if in_service(node)]
     allowed = budget(world.config, len(nodes))
-    if not simple or len(out) >= allowed or len(free) <= limits.keep_schedulable:
+    if (
+        world.config.dry_run
+        or not simple
+        or len(out) >= allowed
+        or len(free) <= limits.keep_schedulable
+    ):
         return
     for node in free:
         annotations = node["metadata"].get("annotations") or {}
