@@ -97,8 +97,12 @@ def schedule(world: World, network: Network, length: float) -> Schedule:
     chosen = random.sample(kinds, random.randint(3, len(kinds)))
     for _ in range(random.choice((3, 6, 12, 20))):
         random.choice(chosen)(made, random.uniform(5.0, length * 0.8))
-    if all(kind is not _bad_node for kind in chosen):
-        _bad_node(made, random.uniform(5.0, length / 2))
+    # In each there is something to do.
+    for _ in range(random.choice((1, 2, 4))):
+        _bad_for_long(made, random.uniform(5.0, length * 0.7))
+    if world.policies:
+        for _ in range(random.choice((0, 2, 5))):
+            _pod_unready(made, random.uniform(5.0, length * 0.7))
     return made
 
 
@@ -123,6 +127,22 @@ def _bad_node(made: Schedule, when: float) -> None:
         made.add(between, text, lambda: detectors.report(node, kind, "True", "AnotherFault"))
     if made.random.random() < 0.7:
         made.add(_until(made, when), f"{node}: {kind} False", lambda: _good(made, node, kind))
+
+
+def _bad_for_long(made: Schedule, when: float) -> None:
+    """One of the three nodes with the most pods, so long that it is drained."""
+    world, place = made.world, made.random.choice((0, 1, 2))
+    kind = made.random.choice(("KernelDeadlock", "KernelDeadlock", "ReadonlyFilesystem"))
+    lasts = made.random.choice((200.0, 600.0))
+
+    def begin() -> None:
+        nodes = sorted(world.nodes, key=lambda name: -len(world.cluster.store.pods_on(name)))
+        node = nodes[min(place, len(nodes) - 1)]
+        world.simulation.record("world", f"{node}: {kind} True")
+        world.detectors.report(node, kind, "True")
+        world.simulation.after(lasts, lambda: _good(made, node, kind))
+
+    made.add(when, f"{kind} on a node with many pods, for {lasts:g} s", begin)
 
 
 def _good(made: Schedule, node: str, kind: str) -> None:

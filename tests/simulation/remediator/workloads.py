@@ -18,7 +18,7 @@ def add_workloads(cluster: Cluster, random: Random, story: list[str]) -> dict[st
     Returns the policies' specs by application.
     """
     policies = {}
-    for index in range(random.choice((0, 1, 2, 4, 6))):
+    for index in range(random.choice((1, 2, 2, 4, 6))):
         name = f"app-{index}"
         spec = _add(cluster, random, name, story)
         if spec is not None:
