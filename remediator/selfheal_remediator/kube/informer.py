@@ -242,9 +242,9 @@ class Reflector(Generic[T]):
 
         etcd was restored from a backup then. A watch from a version that is still to come tells
         nothing until the versions have caught up, and the changes until then never
-        (https://github.com/kubernetes/kubernetes/issues/107457). client-go reads everything after each
-        watch that failed (https://github.com/kubernetes/kubernetes/issues/107133); here the first
-        page of a list, which is never stale, tells whether that is needed.
+        (https://github.com/kubernetes/kubernetes/issues/107457). client-go reads everything after
+        each watch that failed (https://github.com/kubernetes/kubernetes/issues/107133); here the
+        first page of a list, which is never stale, tells whether that is needed.
         """
         if self._position.version is None or self.requests.pending:
             return  # it is
