@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from selfheal_remediator.node.annotation import EXCLUDE_KEY
 from tests.simulation.cluster import faulty_server
 from tests.simulation.cluster.messages import Request
 from tests.simulation.cluster.people import Person
@@ -133,12 +134,15 @@ def _bad_for_long(made: Schedule, when: float) -> None:
     """One of the three nodes with the most pods, so long that it is drained."""
     world, place = made.world, made.random.choice((0, 1, 2))
     kind = made.random.choice(("KernelDeadlock", "KernelDeadlock", "ReadonlyFilesystem"))
-    lasts = made.random.choice((200.0, 600.0))
+    lasts, excluded = made.random.choice((200.0, 600.0)), made.random.random() < 0.1
 
     def begin() -> None:
         nodes = sorted(world.nodes, key=lambda name: -len(world.cluster.store.pods_on(name)))
         node = nodes[min(place, len(nodes) - 1)]
         world.simulation.record("world", f"{node}: {kind} True")
+        if excluded:
+            person = Person(world.cluster, name=PERSON)
+            person.annotate("nodes", "", node, **{EXCLUDE_KEY: "test"})
         world.detectors.report(node, kind, "True")
         world.simulation.after(lasts, lambda: _good(made, node, kind))
 

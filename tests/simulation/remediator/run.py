@@ -13,12 +13,15 @@ from tests.simulation.remediator.faults import Network, schedule
 from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
+from tests.simulation.remediator.takeover import Takeover
 from tests.simulation.remediator.wire import Trouble
 from tests.simulation.scheduler import Simulation, SimulationError
 
 Places = tuple[int, ...] | None
 #: Seconds in which things go wrong, and in which the world may settle.
 CHAOS, QUIET = 900.0, 1500.0
+#: After so much of the quiet time the leader is killed.
+TAKEOVER = 300.0
 
 
 @dataclass(slots=True)
@@ -86,7 +89,10 @@ def run(
                 made.start()
                 simulation.run(chaos)
                 _repair(made, network)
+                takeover = Takeover(made, watching[0])
+                simulation.after(TAKEOVER, takeover.kill)
                 simulation.run(chaos + quiet)
+                result.problems += takeover.problems
                 result.problems += settled.settled(made, watching[0], quiet)
                 result.problems += _unexpected(simulation)
             except Broken as error:
