@@ -30,6 +30,7 @@ from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.cluster.store import Change
 from tests.simulation.remediator.faults import PERSON
 from tests.simulation.remediator.invariants_of_pods import Evicted
+from tests.simulation.remediator.invariants_of_recovery import Recovery
 from tests.simulation.remediator.problems import Broken
 from tests.simulation.remediator.process import NAMESPACE
 from tests.simulation.remediator.world import World
@@ -52,6 +53,7 @@ class Watcher:
     world: World
     replicas: frozenset[str]
     evicted: Evicted
+    recovery: Recovery
     #: Who set spec.unschedulable of each node (uid) last; absent = it is not set.
     cordoned_by: dict[str, str] = field(default_factory=dict)
     #: How many nodes there were, when that changed.
@@ -77,8 +79,8 @@ class Watcher:
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
         names = frozenset(replica.name for replica in world.replicas)
-        made = cls(world, names, Evicted(world, lambda _invariant, _what: None))
-        made.evicted.fail = made._fail
+        made = cls(world, names, Evicted(world, _unheard), Recovery(world, _unheard))
+        made.evicted.fail = made.recovery.fail = made._fail
         made._count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
@@ -131,6 +133,7 @@ class Watcher:
 
     def _node_changed(self, change: Change) -> None:
         ours = change.by in self.replicas
+        self.recovery.node(change.old, change.new)
         if ours:
             self.last_write = self._now
             self._check_annotation(change)
@@ -154,6 +157,9 @@ class Watcher:
                 del self.evictions[key]
         if ours and after and not before:
             self._check_cordon(change)
+        if ours and before and not after and change.old is not None and change.new is not None:
+            states = state_of(change.old), state_of(change.new)
+            self.recovery.uncordoned(change.new, *states, change.by)
 
     def _pod_changed(self, change: Change) -> None:
         """docs/traps.md: "An owner whose pods keep returning is reported and its pods stay."""
@@ -372,6 +378,10 @@ class Watcher:
         if pod is not None:
             node = str(pod["spec"].get("nodeName") or "")
             self.evicted.deleted(node, request.process, name)
+
+
+def _unheard(_invariant: str, _what: str) -> None:
+    """Until the watcher listens."""
 
 
 def holder_of(world: World) -> str:
