@@ -9,6 +9,8 @@ from selfheal_remediator.kube.lease import LeaseView
 
 #: Seconds before a Lease whose renewal was refused twice in a row is taken again.
 FIRST_PAUSE = 0.4
+#: So many refusals in a row of a Lease that is free by what is known: that is too old.
+CONFLICTS = 3
 #: A Lease that waits for its takeover longer than this (seconds, and times our own) is reported.
 LONG_LEASE, LONG_LEASE_TIMES = 60.0, 4
 
@@ -31,12 +33,14 @@ class Candidacy:
     """What keeps this process from a Lease that is free. duration: of our own Lease.
 
     not_before: it stays on standby until then; refused: how often in a row a renewal was refused;
+    conflicts: how often in a row the Lease was another than the one that is known, and not taken;
     reported: the holder and duration of the Lease that was reported as blocked.
     """
 
     duration: float
     not_before: float = 0.0
     refused: int = 0
+    conflicts: int = 0
     reported: tuple[str, float] = ("", 0.0)
 
     def handed_over(self, now: float) -> None:
@@ -48,9 +52,18 @@ class Candidacy:
         shows it then, and that is no reason to try again at once."""
         self.not_before = max(self.not_before, now + pause)
 
+    def conflicted(self) -> bool:
+        """The Lease was not taken, as it has another version; returns whether to read it again.
+
+        Once is a lost race, of which the watch tells soon. If it does not, it is late, or waits for
+        versions that a restored etcd has yet to reach.
+        """
+        self.conflicts += 1
+        return self.conflicts % CONFLICTS == 0
+
     def renewed(self) -> None:
         """The Lease is ours."""
-        self.refused = 0
+        self.refused = self.conflicts = 0
 
     def lost(self, now: float) -> None:
         """A renewal was refused.

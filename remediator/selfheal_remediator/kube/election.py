@@ -256,7 +256,11 @@ class Leader:
         sent = self._wakeup.now()
         answer = self._writes.take(view, self.record.first_start)
         if answer.status == 409:
+            if self._candidacy.conflicted():
+                log.warning("lease: not as it is known: it is read again")
+                self._watch.read_again()
             return
+        self._candidacy.conflicts = 0
         if answer.status == 404:
             self.record.forget(view)
         if not answer.ok:

@@ -56,6 +56,11 @@ WATCH_LOST = 120.0
 #: comes once a minute: everything is read again. Less than transport.WATCH_SILENCE, which ends it.
 WATCH_MUTE = 75.0
 
+#: A server ends a watch by itself after what `timeoutSeconds` asks for (collection.WATCH_SECONDS).
+#: One that ends sooner (seconds) was ended by something else: the server or its etcd may have been
+#: started again, and then with an older state.
+WATCH_ENDED_EARLY = 200.0
+
 #: A version that expires again and again is reported so often (seconds).
 EXPIRED_EVERY = 60.0
 
@@ -92,17 +97,23 @@ class RelistRequests:
 class Position:
     """Where a watch is. version: the last one that was processed: a broken watch continues from
     there, not from its start, otherwise old events would be reported again; None = list everything.
-    heard: the last one that was heard of, kept also when everything is to be read.
+    heard: the last one that was heard of, kept also when everything is to be read. doubtful: the
+    server may be an older one than that was heard from.
     """
 
     version: str | None = None
     heard: str = ""
+    doubtful: bool = False
 
     def listed(self, version: str) -> bool:
         """A list shows this version; returns whether the server went back in time."""
-        before = version_number(self.heard)
-        self.heard = version
-        return 0 < version_number(version) < before
+        restored = self.is_ahead_of(version)
+        self.heard, self.doubtful = version, False
+        return restored
+
+    def is_ahead_of(self, version: str) -> bool:
+        """Whether what was heard of comes only after this version."""
+        return 0 < version_number(version) < version_number(self.heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +217,8 @@ class Reflector(Generic[T]):
         self._watching_since = float("inf")
         try:
             with supervision.expected("watch", "this list and watch", runtime=self._runtime):
+                if self._position.doubtful:
+                    self._check_version()
                 while self._position.version is None or self.requests.pending:
                     self._position.version = None  # until it is read: a failed list is tried again
                     self._position.version = self.relist()
@@ -213,14 +226,33 @@ class Reflector(Generic[T]):
                 try:
                     self._watch(self._position.version)
                 finally:
-                    heard = max(self._watching_since, self.last_contact)
-                    if self._runtime.monotonic() - heard >= WATCH_MUTE:
+                    now, heard = self._runtime.monotonic(), self.last_contact
+                    if now - self._watching_since < WATCH_ENDED_EARLY:
+                        self._position.doubtful = True
+                    if now - max(self._watching_since, heard) >= WATCH_MUTE:
                         # Not even a bookmark: a server that went back in time (etcd was restored)
                         # tells nothing until its versions have caught up with ours.
                         self._position.version = None
         except ApiFailure as failure:
             return failure
         return None
+
+    def _check_version(self) -> None:
+        """Have everything read again where the server does not know yet what we heard of.
+
+        etcd was restored from a backup then. A watch from a version that is still to come tells
+        nothing until the versions have caught up, and the changes until then never
+        (https://github.com/kubernetes/kubernetes/issues/107457). client-go reads everything after
+        each watch that failed (https://github.com/kubernetes/kubernetes/issues/107133); here the
+        first page of a list, which is never stale, tells whether that is needed.
+        """
+        if self._position.version is None or self.requests.pending:
+            return  # it is
+        for _, version in self._source.pages():
+            if self._position.is_ahead_of(version):
+                self._position.version = None
+            break
+        self._position.doubtful = False
 
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""

@@ -37,6 +37,11 @@ class LeaseWatch:
             runtime=runtime,
         )
 
+    def read_again(self) -> None:
+        """Have the Lease listed, from any thread: what the watch tells of it is too old."""
+        self.informer.ask_relist()
+        self.informer.end_stale_watch()
+
     def _listed(self) -> None:
         view = next(iter(self.informer.items.values()), None)
         self._record.listed(view, self.informer.last_list.begun)

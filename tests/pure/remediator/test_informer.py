@@ -288,14 +288,76 @@ def test_a_broken_watch_continues_after_what_it_reported() -> None:
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
         raise ApiFailure(0, "Reset", "")
 
-    source = Script(stop, [[_raw("a")]], [broken(), []])
+    source = Script(stop, [[_raw("a")], ("9", [_raw("a")])], [broken(), []])
     nothing = (lambda _: None, lambda: None, lambda _: None)
     Reflector(source, node_from_json, lambda found: found.name, *nothing, stop).run()
     assert source.versions[1:] == ["9"]
 
 
+def _until_broken(failure: ApiFailure | None) -> Iterator[WatchEvent]:
+    yield WatchEvent("MODIFIED", _raw("a", version="30"))
+    if failure is not None:
+        raise failure
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ApiFailure(0, "Reset", "connection reset"),
+        ApiFailure(503, "Unavailable", "starting"),
+        ApiFailure(401, "Unauthorized", ""),
+        None,
+    ],
+    ids=["cut off", "refused", "no token", "ended early"],
+)
+def test_after_a_watch_that_broke_a_server_that_went_back_in_time_is_read_again(
+    failure: ApiFailure | None,
+) -> None:
+    """A watch from a version that is to come tells nothing of what there is before it."""
+    stop = threading.Event()
+    restored = ("21", [_raw("b", uid="2", version="20")])
+    lists = [("20", [_raw("a", version="19")]), ApiFailure(0, "Reset", ""), restored, restored]
+    source = Script(stop, lists, [_until_broken(failure), []])
+    changes: list[Change[Any]] = []
+    Reflector(
+        source,
+        node_from_json,
+        lambda found: found.name,
+        changes.append,
+        lambda: None,
+        lambda _: None,
+        stop,
+    ).run()
+    assert source.versions == ["20", "21"]
+    told = [(c.key, c.new and c.new.version, c.restored) for c in changes]
+    assert told == [
+        ("a", "19", False),
+        ("a", "30", False),
+        ("a", None, True),
+        ("b", "20", True),
+    ]
+
+
+def test_a_watch_that_ends_when_it_should_costs_no_read() -> None:
+    stop, clock = threading.Event(), [0.0]
+    runtime = FakeRuntime(pauses=0.0)
+    runtime.clock = lambda: clock[0]
+
+    def ordinary() -> Iterator[WatchEvent]:
+        clock[0] += 240.0
+        yield WatchEvent("BOOKMARK", _raw("", version="30"))
+
+    source = Script(stop, [("20", [_raw("a")])], [ordinary(), []])
+    nothing = (lambda _: None, lambda: None, lambda _: None)
+    Reflector(
+        source, node_from_json, lambda found: found.name, *nothing, stop, runtime=runtime
+    ).run()
+    assert source.versions == ["20", "30"]
+
+
 def test_a_broken_watch_is_reported_and_resumed() -> None:
-    changes, failures = _play([[_raw("a")]], [ApiFailure(0, "Reset", ""), []])
+    lists = [[_raw("a")], [_raw("a")]]
+    changes, failures = _play(lists, [ApiFailure(0, "Reset", ""), []])
     assert [failure.reason for failure in failures] == ["Reset"]
     assert len(changes) == 1
 

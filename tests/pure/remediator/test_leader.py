@@ -339,6 +339,43 @@ def test_a_lease_that_changed_hands_as_often_as_can_be_counted_is_taken_over() -
         one.leader.close()
 
 
+class Unheard(Client):
+    """Its watch tells nothing, as one does from a version that a restored etcd has yet to reach."""
+
+    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+        self.closed.wait(60)
+        yield from ()
+
+
+def test_a_lease_that_is_not_as_it_is_known_is_read_again_and_taken() -> None:
+    server, listed = Server(), threading.Event()
+
+    class Late(Unheard):
+        def pages(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+            yield from super().pages()
+            listed.set()
+
+    with server.news:
+        server.change(_lease("gone"))
+    one = Candidate(server, "one", Late(server))
+    one.leader.start()
+    try:
+        assert listed.wait(20)
+        with server.news:
+            server.change(_lease("gone", renewTime="2026-01-01T00:00:01.000000Z"))
+        _until(lambda: one.may_write)
+    finally:
+        one.leader.close()
+
+
+def _lease(holder: str, **spec: Any) -> dict[str, Any]:
+    meta = {"name": "l", "namespace": "ns", "uid": "u"}
+    return {
+        "metadata": meta,
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 1, **spec},
+    }
+
+
 class Refusing(Client):
     """Answers a take, or a renewal, when the test lets it."""
 
@@ -436,3 +473,11 @@ def test_a_lease_that_is_refused_again_and_again_is_left_alone_ever_longer() -> 
     candidacy.not_before = 0.0
     candidacy.lost(100.0)
     assert candidacy.not_before == 0.0
+
+
+def test_only_several_conflicts_in_a_row_say_that_the_lease_is_not_as_it_is_known() -> None:
+    candidacy = Candidacy(15.0)
+    assert [candidacy.conflicted() for _ in range(6)] == [False, False, True] * 2
+    candidacy.conflicted()
+    candidacy.renewed()
+    assert [candidacy.conflicted() for _ in range(3)] == [False, False, True]

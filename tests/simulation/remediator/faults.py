@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from selfheal_remediator.node.annotation import EXCLUDE_KEY
 from tests.simulation.cluster import faulty_server
 from tests.simulation.cluster.messages import Request
 from tests.simulation.cluster.people import Person
@@ -91,13 +92,18 @@ def schedule(world: World, network: Network, length: float) -> Schedule:
         *(_person_drains, _scaled, _rolled_out),
         *(_killed, _stopped, _frozen, _clock_jumps, _bad_network, _outage),
         *(_server_fault, _server_fault, _stale, _restored),
+        *(_pod_unready, _pod_hung, _app_broken, _node_unready, _reconfigured),
     )
     # Some seeds have many faults of few kinds, others a few of all.
     chosen = random.sample(kinds, random.randint(3, len(kinds)))
     for _ in range(random.choice((3, 6, 12, 20))):
         random.choice(chosen)(made, random.uniform(5.0, length * 0.8))
-    if all(kind is not _bad_node for kind in chosen):
-        _bad_node(made, random.uniform(5.0, length / 2))
+    # In each there is something to do.
+    for _ in range(random.choice((1, 2, 4))):
+        _bad_for_long(made, random.uniform(5.0, length * 0.7))
+    if world.policies:
+        for _ in range(random.choice((0, 2, 5))):
+            _pod_unready(made, random.uniform(5.0, length * 0.7))
     return made
 
 
@@ -122,6 +128,25 @@ def _bad_node(made: Schedule, when: float) -> None:
         made.add(between, text, lambda: detectors.report(node, kind, "True", "AnotherFault"))
     if made.random.random() < 0.7:
         made.add(_until(made, when), f"{node}: {kind} False", lambda: _good(made, node, kind))
+
+
+def _bad_for_long(made: Schedule, when: float) -> None:
+    """One of the three nodes with the most pods, so long that it is drained."""
+    world, place = made.world, made.random.choice((0, 1, 2))
+    kind = made.random.choice(("KernelDeadlock", "KernelDeadlock", "ReadonlyFilesystem"))
+    lasts, excluded = made.random.choice((200.0, 600.0)), made.random.random() < 0.1
+
+    def begin() -> None:
+        nodes = sorted(world.nodes, key=lambda name: -len(world.cluster.store.pods_on(name)))
+        node = nodes[min(place, len(nodes) - 1)]
+        world.simulation.record("world", f"{node}: {kind} True")
+        if excluded:
+            person = Person(world.cluster, name=PERSON)
+            person.annotate("nodes", "", node, **{EXCLUDE_KEY: "test"})
+        world.detectors.report(node, kind, "True")
+        world.simulation.after(lasts, lambda: _good(made, node, kind))
+
+    made.add(when, f"{kind} on a node with many pods, for {lasts:g} s", begin)
 
 
 def _good(made: Schedule, node: str, kind: str) -> None:
@@ -286,13 +311,97 @@ def _command_run(made: Schedule, *arguments: str) -> None:
     made.world.console.run(*arguments)
 
 
+# -- pods ------------------------------------------------------------------------------------
+
+
+def _app(made: Schedule) -> str:
+    """One with a policy, if there is one."""
+    apps = sorted(made.world.policies) or ["app-0"]
+    return made.random.choice(apps)
+
+
+def _pod_unready(made: Schedule, when: float) -> None:
+    app, which, pods = _app(made), made.random.random(), made.world.pods
+
+    def begin() -> None:
+        found = pods.of(app)
+        if found:
+            pods.break_ready(found[int(which * len(found))])
+
+    made.add(when, f"{app}: a pod is not ready any more", begin)
+
+
+def _pod_hung(made: Schedule, when: float) -> None:
+    app, which, pods = _app(made), made.random.random(), made.world.pods
+
+    def begin() -> None:
+        found = pods.of(app)
+        if found:
+            pods.hang(found[int(which * len(found))])
+
+    made.add(when, f"{app}: a pod makes no progress any more", begin)
+
+
+def _node_unready(made: Schedule, when: float) -> None:
+    """A node's own fault, which its pods show."""
+    node, world = _pick(made), made.world
+
+    def begin() -> None:
+        for pod in world.cluster.store.pods_on(node):
+            if pod["metadata"]["namespace"] == "default":
+                world.pods.break_ready(pod)
+
+    made.add(when, f"{node}: no pod is ready any more", begin)
+
+
+def _app_broken(made: Schedule, when: float) -> None:
+    app, pods = _app(made), made.world.pods
+    how = made.random.choice(("crashing", "unready", "stuck"))
+    broken: set[str] = getattr(pods, how)
+
+    def begin() -> None:
+        broken.add(app)
+        if how == "unready":
+            for pod in pods.of(app):
+                pods.break_ready(pod)
+
+    def end() -> None:
+        broken.discard(app)
+        pods.unwell[app] = made.world.simulation.now
+
+    made.add(when, f"{app}: its pods are {how}", begin)
+    made.add(_until(made, when), f"{app}: its new pods work again", end)
+
+
+def _reconfigured(made: Schedule, when: float) -> None:
+    """The same file is read again, as after any change of the ConfigMap."""
+    world = made.world
+
+    def reload() -> None:
+        for replica in world.replicas:
+            remediator = replica.remediator
+            if remediator is not None:
+                remediator.reconfigure(world.config)
+
+    made.add(when, "the configuration is read again", reload)
+
+
 # -- processes and the network -------------------------------------------------------------------
 
 
 def _killed(made: Schedule, when: float) -> None:
     replica = made.random.choice(made.world.replicas)
     again = made.random.choice((1.0, 10.0, 60.0))
-    made.add(when, f"{replica.name} is killed", lambda: replica.kill(again))
+    simulation, steps = made.world.simulation, made.random.choice((0, 5, 60))
+
+    def kill() -> None:
+        """Between any two steps of its threads, soon."""
+        if not steps:
+            replica.kill(again)
+        else:
+            simulation.at_step(simulation.steps + steps, lambda: replica.kill(again))
+
+    made.add(when, f"{replica.name} is killed", kill)
 
 
 def _stopped(made: Schedule, when: float) -> None:

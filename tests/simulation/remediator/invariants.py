@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from selfheal_remediator.config import Config, Rule
+from selfheal_remediator.config import Config
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
     MAX_BYTES,
     STATE_KEY,
-    Phase,
     State,
     Unreadable,
     read_state,
@@ -29,6 +29,9 @@ from tests.simulation.cluster.objects import CONTROL_PLANE, ZONE
 from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.cluster.store import Change
 from tests.simulation.remediator.faults import PERSON
+from tests.simulation.remediator.invariants_of_pods import Evicted
+from tests.simulation.remediator.invariants_of_recovery import Recovery
+from tests.simulation.remediator.problems import Broken
 from tests.simulation.remediator.process import NAMESPACE
 from tests.simulation.remediator.world import World
 
@@ -43,16 +46,14 @@ MOST_EVICTIONS = 20
 MOST_REQUESTS = 400
 
 
-class Broken(AssertionError):
-    """An invariant does not hold."""
-
-
 @dataclass(slots=True)
 class Watcher:
     """See the module. replicas: the names of the remediator's processes."""
 
     world: World
     replicas: frozenset[str]
+    evicted: Evicted
+    recovery: Recovery
     #: Who set spec.unschedulable of each node (uid) last; absent = it is not set.
     cordoned_by: dict[str, str] = field(default_factory=dict)
     #: How many nodes there were, when that changed.
@@ -67,14 +68,20 @@ class Watcher:
     #: The largest number of nodes that each zone ever had.
     zones: Counter[str] = field(default_factory=Counter)
     last_write: float = 0.0
+    #: When the Lease was written last.
+    renewed: float = 0.0
     #: Until when the Lease may name a former leader, as etcd went back in time.
     doubtful_until: float = 0.0
+    #: The first thing that does not hold.
+    broken: Broken | None = None
 
     @classmethod
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
-        made = cls(world, frozenset(replica.name for replica in world.replicas))
-        made.count_zones()
+        names = frozenset(replica.name for replica in world.replicas)
+        made = cls(world, names, Evicted(world, _unheard), Recovery(world, _unheard))
+        made.evicted.fail = made.recovery.fail = made._fail
+        made._count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)
@@ -84,18 +91,27 @@ class Watcher:
     def _now(self) -> float:
         return self.world.simulation.now
 
-    def _fail(self, what: str) -> None:
-        raise Broken(f"at {self._now:.3f} s: {what}")
+    def _fail(self, invariant: str, what: str) -> None:
+        """End the run, from the scheduler: this may be called in a thread of the product, which
+        would handle an exception as one of its own."""
+        broken = Broken(invariant, f"at {self._now:.3f} s: {what}")
+        if self.broken is None:
+            self.broken = broken
+            self.world.simulation.after(0.0, self._end)
 
-    def count_zones(self) -> None:
-        """Take in the zones of the nodes that are there."""
+    def _end(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def _count_zones(self) -> None:
         nodes = self.world.cluster.store.all("nodes")
-        self.zones |= Counter(_zone(node) for node in nodes if not _control_plane(node))
+        self.zones |= Counter(_zone(node) for node in nodes if not control_plane(node))
 
     def restored(self) -> None:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
+        self.evicted.restored = True
         self.cordoned_by = {
             node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
             if _cordoned_by_us(node)
@@ -117,18 +133,22 @@ class Watcher:
 
     def _node_changed(self, change: Change) -> None:
         ours = change.by in self.replicas
+        self.recovery.node(change.old, change.new)
         if ours:
             self.last_write = self._now
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
-            self.count_zones()
+            self._count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
         before, after = _cordoned(change.old), _cordoned(change.new)
         uid = change.last["metadata"]["uid"]
         if ours and before and not after and self.cordoned_by.get(uid) not in self.replicas:
             # docs/traps.md: "Nodes that somebody else cordoned are left alone."
-            self._fail(f"{change.by} uncordons {change.key[2]}, which it had not cordoned")
+            self._fail(
+                "foreign_cordons_stay",
+                f"{change.by} uncordons {change.key[2]}, which it had not cordoned",
+            )
         if after and not before:
             self.cordoned_by[uid] = change.by
         elif not after:
@@ -137,33 +157,48 @@ class Watcher:
                 del self.evictions[key]
         if ours and after and not before:
             self._check_cordon(change)
+        if ours and before and not after and change.old is not None and change.new is not None:
+            states = state_of(change.old), state_of(change.new)
+            self.recovery.uncordoned(change.new, *states, change.by)
 
     def _pod_changed(self, change: Change) -> None:
         """docs/traps.md: "An owner whose pods keep returning is reported and its pods stay."""
         old, owner = change.old, controller_of(change.last)
-        if change.by not in self.replicas or old is None or owner is None:
+        if change.by not in self.replicas or old is None:
             return
         gone = change.new is None or change.new["metadata"].get("deletionTimestamp")
         if not gone or old["metadata"].get("deletionTimestamp"):
             return
+        self.evicted.pod(old, change.by)
+        if owner is None:
+            return
         node = str(old["spec"].get("nodeName") or "")
         self.evictions[node, owner["uid"]] += 1
         if self.evictions[node, owner["uid"]] > MOST_EVICTIONS:
-            self._fail(f"{change.by} evicts the pods of {owner['name']} from {node} in a loop")
+            self._fail(
+                "no_eviction_loop",
+                f"{change.by} evicts the pods of {owner['name']} from {node} in a loop",
+            )
 
     def _check_annotation(self, change: Change) -> None:
         """ARCHITECTURE: the annotation "contains everything about a node that must survive a
         restart", and design: at most 1 KiB."""
         if change.new is None:
-            self._fail(f"{change.by} deletes the node {change.key[2]}")
+            self._fail("nodes_are_not_deleted", f"{change.by} deletes the node {change.key[2]}")
             return
         text = (change.new["metadata"].get("annotations") or {}).get(STATE_KEY, "")
         if len(text.encode()) > MAX_BYTES:
-            self._fail(f"the annotation of {change.key[2]} has {len(text.encode())} bytes")
+            self._fail(
+                "annotation_is_small",
+                f"the annotation of {change.key[2]} has {len(text.encode())} bytes",
+            )
         try:
             read_state(node_from_json(change.new))
         except Unreadable as error:
-            self._fail(f"the annotation of {change.key[2]} cannot be read: {error}: {text}")
+            self._fail(
+                "annotation_is_readable",
+                f"the annotation of {change.key[2]} cannot be read: {error}: {text}",
+            )
 
     def _check_left_alone(self, change: Change) -> None:
         """features: excluded nodes and, by default, the control plane are left as they are."""
@@ -172,23 +207,33 @@ class Watcher:
         annotations = change.old["metadata"].get("annotations") or {}
         cordons = _cordoned(change.new) and not _cordoned(change.old)
         if cordons and EXCLUDE_KEY in annotations:
-            self._fail(f"{change.by} cordons {change.key[2]}, which is excluded")
-        if _control_plane(change.old):
-            self._fail(f"{change.by} changes {change.key[2]} of the control plane")
+            self._fail(
+                "excluded_nodes_stay", f"{change.by} cordons {change.key[2]}, which is excluded"
+            )
+        if control_plane(change.old):
+            self._fail(
+                "control_plane_stays", f"{change.by} changes {change.key[2]} of the control plane"
+            )
 
     def _check_cordon(self, change: Change) -> None:
         """README, limits: never more nodes out of service because of us than allowed."""
         nodes = self.world.cluster.store.all("nodes")
-        scope = [node for node in nodes if not _control_plane(node)]
+        scope = [node for node in nodes if not control_plane(node)]
         ours = [node for node in scope if _cordoned_by_us(node)]
         allowed = budget(self.world.config, self._peak(len(scope)))
         if len(ours) > allowed:
             names = [node["metadata"]["name"] for node in ours]
-            self._fail(f"{change.by} cordons {change.key[2]}: {names} are cordoned, {allowed} may")
-        left = [node for node in scope if _in_service(node)]
+            self._fail(
+                "max_unavailable",
+                f"{change.by} cordons {change.key[2]}: {names} are cordoned, {allowed} may",
+            )
+        left = [node for node in scope if in_service(node)]
         keep = self.world.config.limits.keep_schedulable
-        if len(left) < keep and change.old is not None and _in_service(change.old):
-            self._fail(f"{change.by} cordons {change.key[2]}: {len(left)} of {keep} nodes are left")
+        if len(left) < keep and change.old is not None and in_service(change.old):
+            self._fail(
+                "min_schedulable",
+                f"{change.by} cordons {change.key[2]}: {len(left)} of {keep} nodes are left",
+            )
         self._check_pause(change.by, f"cordons {change.key[2]}")
         self._check_zone(change, scope)
         self._check_pace(change)
@@ -202,19 +247,27 @@ class Watcher:
         ours = [node for node in scope if _zone(node) == zone and _cordoned_by_us(node)]
         allowed = max(limit.of(self.zones[zone]), 1)
         if len(ours) > allowed:
-            self._fail(f"{change.by} cordons {change.key[2]}: {len(ours)} of {allowed} in {zone}")
+            self._fail(
+                "max_unavailable_per_zone",
+                f"{change.by} cordons {change.key[2]}: {len(ours)} of {allowed} in {zone}",
+            )
 
     def _check_pace(self, change: Change) -> None:
         """README, limits: minInterval and rate. Cordons are written down in whole seconds."""
         limits, now = self.world.config.limits, self._now
         if self.cordons and now - self.cordons[-1] < limits.min_interval - 2.0:
             since = now - self.cordons[-1]
-            self._fail(f"{change.by} cordons {change.key[2]} {since:.1f} s after another node")
+            self._fail(
+                "min_interval",
+                f"{change.by} cordons {change.key[2]} {since:.1f} s after another node",
+            )
         self.cordons.append(now)
         if limits.rate is not None:
             recent = [when for when in self.cordons if when > now - limits.rate.window + 2.0]
             if len(recent) > limits.rate.count:
-                self._fail(f"{change.by} cordons {change.key[2]}: {len(recent)} cordons at a time")
+                self._fail(
+                    "rate", f"{change.by} cordons {change.key[2]}: {len(recent)} cordons at a time"
+                )
 
     def _peak(self, now: int) -> int:
         recent = [size for when, size in self.sizes if when > self._now - PEAK_WINDOW]
@@ -224,11 +277,18 @@ class Watcher:
     def _check_pause(self, who: str, what: str) -> None:
         """README: `pause` stops everything but uncordoning."""
         if self.paused_since is not None and self._now - self.paused_since > PAUSE_HEARD:
-            self._fail(f"{who} {what} though paused for {self._now - self.paused_since:.0f} s")
+            self._fail(
+                "paused", f"{who} {what} though paused for {self._now - self.paused_since:.0f} s"
+            )
 
     def _lease_changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if new is not None and (
+            old is None or old["spec"].get("renewTime") != new["spec"].get("renewTime")
+        ):
+            self.renewed = self._now
         annotations = change.new["metadata"].get("annotations") or {} if change.new else {}
-        if not annotations.get("selfheal.dev/pause"):
+        if not annotations.get(PAUSE_KEY):
             self.paused_since = None
         elif self.paused_since is None:
             self.paused_since = self._now
@@ -242,20 +302,36 @@ class Watcher:
         self._check_rate(request)
         if request.method == "GET":
             return
-        if not _acts(request) or self._now < self.doubtful_until:
+        if not _acts(request):
+            return
+        self._check_dry_run(request)
+        if self._now < self.doubtful_until:
             return
         # ARCHITECTURE: "Only the leader changes anything."
         holder = holder_of(self.world)
         if holder.rpartition("_")[0] != request.process:
             what = f"{request.method} {request.path}"
-            self._fail(f"{request.process} sends {what} while {holder or 'nobody'} leads")
+            self._fail(
+                "only_the_leader_writes",
+                f"{request.process} sends {what} while {holder or 'nobody'} leads",
+            )
+
+    def _check_dry_run(self, request: Request) -> None:
+        """README: in the mode dryRun, and until observeFirst is over, nothing is changed."""
+        config = self.world.config
+        observes = self._now < config.observe_first - self.world.skew - 1.0
+        if config.dry_run or (observes and not self.evicted.restored):
+            self._fail("dry_run", f"{request.process} sends {request.method} {request.path}")
 
     def _check_rate(self, request: Request) -> None:
         """design: "idle <=0.3 requests/s", and docs/traps.md: nothing is tried again in a loop."""
         sent = self.requests.setdefault(request.process, deque(maxlen=MOST_REQUESTS))
         if len(sent) == MOST_REQUESTS and self._now - sent[0] < 10.0:
             what = f"{request.method} {request.path}"
-            self._fail(f"{request.process} sends {MOST_REQUESTS} requests in 10 s, now {what}")
+            self._fail(
+                "few_requests",
+                f"{request.process} sends {MOST_REQUESTS} requests in 10 s, now {what}",
+            )
         sent.append(self._now)
 
     def answered(self, request: Request, answer: Answer) -> None:
@@ -271,10 +347,14 @@ class Watcher:
         body = json.loads(request.body or b"{}")
         options = body.get("deleteOptions") or {}
         if not (options.get("preconditions") or {}).get("uid"):
-            self._fail(f"{request.process} evicts {request.path} without a uid")
+            self._fail(
+                "evictions_name_the_uid", f"{request.process} evicts {request.path} without a uid"
+            )
         # SECURITY, README: never grace 0.
         if options.get("gracePeriodSeconds") == 0:
-            self._fail(f"{request.process} evicts {request.path} with grace period 0")
+            self._fail(
+                "grace_period", f"{request.process} evicts {request.path} with grace period 0"
+            )
         if "All" in (options.get("dryRun") or ()) or request.query.get("dryRun"):
             return
         if 200 <= answer.status < 300:
@@ -285,11 +365,23 @@ class Watcher:
         """README: "evicts pods through the Eviction API and never force-deletes them. With
         drain.onDeadline: delete it deletes the remaining pods after the deadline"."""
         if self.world.config.drain.on_deadline != "delete":
-            self._fail(f"{request.process} deletes {request.path} past the Eviction API")
+            self._fail(
+                "no_deletion", f"{request.process} deletes {request.path} past the Eviction API"
+            )
         body = json.loads(request.body or b"{}")
         if body.get("gracePeriodSeconds") == 0:
-            self._fail(f"{request.process} deletes {request.path} by force")
+            self._fail("grace_period", f"{request.process} deletes {request.path} by force")
         self.last_write = self._now
+        _, _, place = request.path.partition("/namespaces/")
+        namespace, _, name = place.partition("/pods/")
+        pod = self.world.cluster.store.get("pods", namespace, name)
+        if pod is not None:
+            node = str(pod["spec"].get("nodeName") or "")
+            self.evicted.deleted(node, request.process, name)
+
+
+def _unheard(_invariant: str, _what: str) -> None:
+    """Until the watcher listens."""
 
 
 def holder_of(world: World) -> str:
@@ -309,7 +401,7 @@ def _cordoned(raw: Json | None) -> bool:
     return bool(raw is not None and raw["spec"].get("unschedulable"))
 
 
-def _control_plane(raw: Json) -> bool:
+def control_plane(raw: Json) -> bool:
     return CONTROL_PLANE in (raw["metadata"].get("labels") or {})
 
 
@@ -330,7 +422,7 @@ def _cordoned_by_us(raw: Json) -> bool:
     return _cordoned(raw) and state is not None and state.phase.cordoned
 
 
-def _in_service(raw: Json) -> bool:
+def in_service(raw: Json) -> bool:
     return not _cordoned(raw) and conditions.status_of(raw, "Ready") == "True"
 
 
@@ -340,111 +432,3 @@ def budget(config: Config, nodes: int) -> int:
     share = nodes * amount.number // 100 if amount.percent else amount.number
     share = max(int(share), config.limits.min_allowed)
     return share if config.limits.max_allowed is None else min(share, config.limits.max_allowed)
-
-
-#: So long (seconds) nothing is changed any more, once the world has settled.
-STILL = 300.0
-
-# -- once faults have stopped ---------------------------------------------------------------------
-
-
-def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[str]:
-    """What does not hold though nothing has gone wrong for so many seconds."""
-    yield from _led(world)
-    nodes = [node for node in world.cluster.store.all("nodes") if not _control_plane(node)]
-    yield from _recovered(world, nodes, quiet)
-    yield from _acted_on(world, watcher, nodes, quiet)
-    yield from _drains_ended(world, nodes)
-    for outcome in world.console.outcomes:
-        if outcome.status in (None, 2):  # has not ended; wrong usage or configuration
-            yield f"the command {' '.join(outcome.arguments)} ended with {outcome.status}"
-    if watcher.last_write > world.simulation.now - STILL:
-        last = watcher.last_write
-        yield f"it does not come to rest: nodes or pods were changed at {last:.0f} s"
-
-
-def _led(world: World) -> Iterator[str]:
-    """design: a killed leader is replaced within 16 s."""
-    holder = holder_of(world)
-    if not any(
-        holder.startswith(f"{replica.name}_") and replica.runs for replica in world.replicas
-    ):
-        yield f"nobody leads: the Lease names {holder!r}"
-
-
-def rules_of(world: World, node: Json) -> list[Rule]:
-    """The rules by which the node is bad now, that cordon."""
-    return [
-        rule
-        for rule in world.config.rules
-        if rule.cordons and conditions.status_of(node, rule.condition) in rule.status
-    ]
-
-
-def _recovered(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[str]:
-    """README: a node whose condition is good for the stabilization window is uncordoned."""
-    recovery = world.config.recovery
-    window = max(recovery.stabilization_window, recovery.reset_stabilization_window)
-    if quiet < window + 180:
-        return
-    for node in nodes:
-        state, name = state_of(node), node["metadata"]["name"]
-        if state is None or not state.phase.cordoned or rules_of(world, node):
-            continue
-        waits_for_person = len(state.cordons) >= recovery.max_flaps
-        excluded = EXCLUDE_KEY in (node["metadata"].get("annotations") or {})
-        if state.latched or waits_for_person or excluded:
-            continue
-        yield f"{name} is healthy and still {state.phase.value} for {state.condition}"
-
-
-def _acted_on(world: World, watcher: Watcher, nodes: Sequence[Json], quiet: float) -> Iterator[str]:
-    """README: a bad node within the limits is cordoned."""
-    limits = world.config.limits
-    simple = (
-        limits.max_unavailable_per_zone is None
-        and limits.rate is None
-        and not limits.min_interval
-        and watcher.paused_since is None
-    )
-    out = [node for node in nodes if not _in_service(node)]
-    free = [node for node in nodes if _in_service(node)]
-    allowed = budget(world.config, len(nodes))
-    if not simple or len(out) >= allowed or len(free) <= limits.keep_schedulable:
-        return
-    for node in free:
-        annotations = node["metadata"].get("annotations") or {}
-        state = state_of(node)
-        if EXCLUDE_KEY in annotations or (state is not None and not _may_begin(state)):
-            continue
-        for rule in rules_of(world, node):
-            if quiet > rule.for_ + 300:
-                yield (
-                    f"{node['metadata']['name']} is not cordoned: {rule.condition} is bad, "
-                    f"{len(out)} of {allowed} are out of service"
-                )
-                break
-
-
-def _may_begin(state: State) -> bool:
-    return state.phase not in (Phase.CANCELLED, Phase.SUSPECT)
-
-
-REPORTED = frozenset(
-    {"DrainBlocked", "DrainDeadlinePassed", "DrainStalled", "PodsLeftOnNode", "DrainPaused"}
-)
-
-
-def _drains_ended(world: World, nodes: Iterable[Json]) -> Iterator[str]:
-    """docs/traps.md: a drain that cannot end is reported."""
-    now = world.cluster.store.clock()
-    events = world.cluster.store.all("events")
-    for node in nodes:
-        state, name = state_of(node), node["metadata"]["name"]
-        if state is None or state.phase is not Phase.DRAINING:
-            continue
-        if now - state.drain_started < world.config.drain.deadline + 120:
-            continue
-        about = {e["reason"] for e in events if e["involvedObject"].get("name") == name}
-        if not about & REPORTED:
-            yield f"{name} is being drained for {now - state.drain_started:.0f} s without a report"

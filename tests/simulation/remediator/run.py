@@ -8,15 +8,20 @@ from pathlib import Path
 
 from tests.simulation.cluster.messages import Request
 from tests.simulation.process import Process
-from tests.simulation.remediator import faults, invariants, world
-from tests.simulation.remediator.faults import Network
-from tests.simulation.remediator.invariants import Broken, Watcher
+from tests.simulation.remediator import settled, world
+from tests.simulation.remediator.faults import Network, schedule
+from tests.simulation.remediator.invariants import Watcher
+from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
+from tests.simulation.remediator.takeover import Takeover
 from tests.simulation.remediator.wire import Trouble
 from tests.simulation.scheduler import Simulation, SimulationError
 
+Places = tuple[int, ...] | None
 #: Seconds in which things go wrong, and in which the world may settle.
 CHAOS, QUIET = 900.0, 1500.0
+#: After so much of the quiet time the leader is killed.
+TAKEOVER = 300.0
 
 
 @dataclass(slots=True)
@@ -24,7 +29,7 @@ class Result:
     """What became of a seed. problems: what did not hold, empty = all did."""
 
     seed: int
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     #: What the world is made of, and the trace.
     made_of: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
@@ -32,6 +37,10 @@ class Result:
     steps: int = 0
     seconds: float = 0.0
     nodes: int = 0
+    #: How many there are in the seed's lists.
+    faults: int = 0
+    apps: int = 0
+    nodes_made: int = 0
 
     @property
     def passed(self) -> bool:
@@ -44,8 +53,18 @@ class Result:
         return "\n".join([*lines, *(f"BROKEN: {problem}" for problem in self.problems)])
 
 
-def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool = False) -> Result:
-    """Run one seed. detail: each scheduling point is in the trace."""
+def run(
+    seed: int,
+    *,
+    chaos: float = CHAOS,
+    quiet: float = QUIET,
+    detail: bool = False,
+    faults: Places = None,
+    apps: Places = None,
+    nodes: Places = None,
+) -> Result:
+    """Run one seed. detail: each scheduling point is in the trace; faults, apps, nodes: which of
+    them there are, by their places in the seed's lists, None = all."""
     result = Result(seed)
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(seed, detail=detail)
@@ -60,27 +79,58 @@ def run(seed: int, *, chaos: float = CHAOS, quiet: float = QUIET, detail: bool =
 
             made = world.build(simulation, disturb, Path(folder))
             watching.append(Watcher.of(made))
-            planned = faults.schedule(made, network, chaos)
+            planned = schedule(made, network, chaos)
+            result.faults = len(planned.entries)
+            if faults is not None:
+                planned.entries = [planned.entries[place] for place in faults]
             planned.plan()
+            result.apps, result.nodes_made = _leave_out(made, apps, nodes)
             try:
                 made.start()
                 simulation.run(chaos)
                 _repair(made, network)
+                takeover = Takeover(made, watching[0])
+                simulation.after(TAKEOVER, takeover.kill)
                 simulation.run(chaos + quiet)
-                result.problems += invariants.settled(made, watching[0], quiet)
+                result.problems += takeover.problems
+                result.problems += settled.settled(made, watching[0], quiet)
                 result.problems += _unexpected(simulation)
-            except (Broken, SimulationError) as error:
-                result.problems.append(f"{type(error).__name__}: {error}")
+            except Broken as error:
+                result.problems.append(error.problem)
+            except SimulationError as error:
+                result.problems.append(Problem(type(error).__name__, str(error)))
             result.made_of, result.trace = made.story, simulation.trace
             result.steps, result.seconds = simulation.steps, simulation.now
             result.nodes = len(made.nodes)
     return result
 
 
+def _leave_out(made: world.World, apps: Places, nodes: Places) -> tuple[int, int]:
+    """Take what is not kept out of the world; returns how many applications and nodes it had.
+
+    They are there at first, so that the seed's chances stay the same."""
+    store = made.cluster.store
+    workers = [name for name in made.nodes if not name.startswith("control-")]
+    owners = sorted(
+        (plural, raw["metadata"]["name"])
+        for plural in ("deployments", "statefulsets")
+        for raw in store.all(plural, "default")
+    )
+    for place, (plural, name) in enumerate(owners):
+        if apps is not None and place not in apps:
+            store.remove((plural, "default", name))
+    for place, name in enumerate(workers):
+        if nodes is not None and place not in nodes:
+            made.cluster.kubelets.vanish(name)
+            store.remove(("nodes", "", name))
+    return len(owners), len(workers)
+
+
 def _repair(made: world.World, network: Network) -> None:
     """Faults stop: what was broken for a while is whole again."""
     network.rate, network.down = 0.0, False
     made.server.clear()
+    made.pods.heal()
     for replica in made.replicas:
         replica.start()
     for name in made.nodes:
@@ -90,9 +140,13 @@ def _repair(made: world.World, network: Network) -> None:
             made.detectors.start(name)
 
 
-def _unexpected(simulation: Simulation) -> list[str]:
+def _unexpected(simulation: Simulation) -> list[Problem]:
     """ARCHITECTURE: an exception that nobody expects is a mistake of the program."""
-    return [line for line in simulation.trace if ": unexpected " in line]
+    return [
+        Problem("no_unexpected_exception", line)
+        for line in simulation.trace
+        if ": unexpected " in line
+    ]
 
 
 __all__ = ["Process", "Result", "run"]

@@ -8,7 +8,19 @@ import sys
 import time
 from collections.abc import Iterable
 
+from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.run import run
+from tests.simulation.remediator.shrinking import told
+
+
+def failing(seeds: Iterable[int]) -> dict[int, list[Problem]]:
+    """The problems of each seed that has some."""
+    logging.disable(logging.NOTSET)
+    found = {}
+    for seed in seeds:
+        if problems := run(seed).problems:
+            found[seed] = problems
+    return found
 
 
 def main(seeds: Iterable[int]) -> bool:
@@ -26,7 +38,8 @@ def main(seeds: Iterable[int]) -> bool:
         node_hours += result.nodes * result.seconds / 3600
         if not result.passed:
             failed.append(seed)
-            sys.stdout.write(f"seed {seed}: {'; '.join(result.problems)}\n")
+            sys.stdout.write(told(seed, result.problems[0].invariant))
+            sys.stdout.write(f"\nseed {seed}: {'; '.join(map(str, result.problems))}\n")
             sys.stdout.flush()
     seconds = time.monotonic() - began
     sys.stdout.write(

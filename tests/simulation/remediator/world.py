@@ -8,13 +8,14 @@ from random import Random
 from typing import Any
 
 from selfheal_remediator.config import Config
-from tests.simulation.cluster import objects
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
+from tests.simulation.remediator.pods import Pods
 from tests.simulation.remediator.process import Console, Replica, Surroundings
 from tests.simulation.remediator.wire import Disturb
+from tests.simulation.remediator.workloads import add_workloads
 from tests.simulation.scheduler import Simulation
 
 #: The conditions of its detectors. The rules are about some of them.
@@ -23,7 +24,8 @@ KINDS = ("KernelDeadlock", "ReadonlyFilesystem", "ContainerRuntimeUnhealthy")
 
 @dataclass(slots=True)
 class World:
-    """See the module. story: what it is made of, for people."""
+    """See the module. policies: their specs, by application; skew: seconds by which the replicas'
+    clocks differ; story: what it is made of, for people."""
 
     simulation: Simulation
     cluster: Cluster
@@ -33,6 +35,9 @@ class World:
     around: Surroundings
     replicas: list[Replica]
     console: Console
+    pods: Pods
+    policies: dict[str, Json]
+    skew: float
     story: list[str] = field(default_factory=list)
 
     @property
@@ -54,12 +59,13 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     cluster = Cluster(simulation)
     story: list[str] = []
     _add_nodes(cluster, random, story)
-    _add_workloads(cluster, random, story)
+    policies = add_workloads(cluster, random, story)
+    pods = Pods(cluster)
     settings = configuration(random)
     config = Config.model_validate(settings)
     story.append(f"configuration {settings}")
     server = FaultyServer(cluster.api)
-    around = Surroundings(simulation, server, disturb)
+    around = Surroundings(simulation, server, disturb, pods.progress)
     skews = [0.0, 0.0] if random.random() < 0.7 else [random.uniform(-20, 20) for _ in range(2)]
     replicas = [
         Replica(around, f"remediator-{number}", config, skew=skew)
@@ -69,7 +75,11 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     console = Console(around, settings, folder)
     detectors = Detectors(cluster, KINDS)
     return World(
-        *(simulation, cluster, server, detectors, config, around, replicas, console), story=story
+        *(simulation, cluster, server, detectors, config, around, replicas, console),
+        pods=pods,
+        policies=policies,
+        skew=max(skews) - min(skews),
+        story=story,
     )
 
 
@@ -103,6 +113,7 @@ def configuration(random: Random) -> dict[str, Any]:
     if random.random() < 0.5:
         rules.append({"condition": "ContainerRuntimeUnhealthy", "for": "20s", "action": "drain"})
     return {
+        "mode": "dryRun" if random.random() < 0.05 else "enforce",
         "observeFirst": pick(("0s", "0s", "0s", "60s")),
         "rules": rules,
         "limits": _limits(random),
@@ -135,48 +146,3 @@ def _limits(random: Random) -> dict[str, Any]:
     if random.random() < 0.2:
         limits["minSchedulable"] = pick((0, 2, 4))
     return limits
-
-
-def _add_workloads(cluster: Cluster, random: Random, story: list[str]) -> None:
-    """Owners of all kinds, some with budgets: none, loose, tight, impossible, two on one pod."""
-    for index in range(random.choice((0, 1, 2, 4, 6))):
-        name, replicas = f"app-{index}", random.choice((1, 2, 3, 6, 10))
-        spec: dict[str, Any] = {}
-        if random.random() < 0.1:
-            spec["tolerations"] = [{"operator": "Exists"}]
-        if random.random() < 0.15:
-            spec["terminationGracePeriodSeconds"] = random.choice((5, 120))
-        if random.random() < 0.15:
-            spec["volumes"] = [{"name": "data", "emptyDir": {}}]
-        make = random.choice((objects.deployment, objects.deployment, objects.stateful_set))
-        cluster.add(make("default", name, replicas, **spec))
-        budgets = _budgets(name, replicas, random)
-        for budget in budgets:
-            cluster.add(budget)
-        limits = [budget["spec"] for budget in budgets]
-        story.append(f"{make.__name__} {name}: {replicas} replicas, {spec}, budgets {limits}")
-    if random.random() < 0.5:
-        cluster.add(objects.daemon_set("kube-system", "agent", tolerations=[_TOLERATES_ALL]))
-        story.append("DaemonSet kube-system/agent")
-
-
-_TOLERATES_ALL = {"operator": "Exists"}
-
-
-def _budgets(name: str, replicas: int, random: Random) -> list[Json]:
-    selector = {"app": name}
-    one: dict[str, Any] = random.choice(
-        (
-            {"maxUnavailable": 1},
-            {"minAvailable": max(0, replicas - 1)},
-            {"minAvailable": replicas},
-            {"maxUnavailable": "34%"},
-        )
-    )
-    which = random.random()
-    if which < 0.4:
-        return []
-    budgets = [objects.budget("default", name, selector, **one)]
-    if which > 0.93:
-        budgets.append(objects.budget("default", f"{name}-too", selector, maxUnavailable=1))
-    return budgets

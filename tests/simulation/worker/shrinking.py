@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from tests.simulation.fewest import Runs, fewest
 from tests.simulation.worker import world
 from tests.simulation.worker.world import World
 
@@ -62,7 +63,7 @@ def shrink(seed: int, fails: Fails, *, most_runs: int = 80) -> Kept:
         tuple(range(len(made.messages))),
         tuple(range(len(made.scaling))),
     )
-    runs = _Budget(most_runs)
+    runs = Runs(most_runs)
 
     def smaller(field: str) -> None:
         nonlocal kept
@@ -70,36 +71,8 @@ def shrink(seed: int, fails: Fails, *, most_runs: int = 80) -> Kept:
         def still(places: tuple[int, ...]) -> bool:
             return runs.left() and fails(_with(kept, field, places).world())
 
-        kept = _with(kept, field, _fewest(getattr(kept, field), still))
+        kept = _with(kept, field, fewest(getattr(kept, field), still))
 
     for field in ("faults", "messages", "scaling", "faults"):
         smaller(field)
-    return kept
-
-
-class _Budget:
-    def __init__(self, runs: int) -> None:
-        self._runs = runs
-
-    def left(self) -> bool:
-        """Whether one more may be made; it is counted."""
-        self._runs -= 1
-        return self._runs >= 0
-
-
-def _fewest(places: Sequence[int], still: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...]:
-    """Without halves, then quarters, … of the places, while the rest still fails."""
-    kept = tuple(places)
-    size = max(1, len(kept) // 2)
-    while kept:
-        at = 0
-        while at < len(kept):
-            rest = kept[:at] + kept[at + size :]
-            if still(rest):
-                kept = rest
-            else:
-                at += size
-        if size == 1:
-            break
-        size = max(1, size // 2)
     return kept

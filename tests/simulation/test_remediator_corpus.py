@@ -1,0 +1,12 @@
+"""What public field reports tell does not happen to the remediator."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.remediator.corpus import REPORTS, Report, run
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=[one.where for one in REPORTS])
+def test_what_was_reported_does_not_happen(report: Report) -> None:
+    assert run(report) == [], report.what
