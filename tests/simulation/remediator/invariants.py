@@ -111,7 +111,7 @@ class Watcher:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
-        self.evicted.restored = True
+        self.evicted.restored, self.evicted.doubtful_until = True, self.doubtful_until
         self.cordoned_by = {
             node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
             if _cordoned_by_us(node)

@@ -31,6 +31,8 @@ class Evicted:
     drained: dict[str, tuple[float, str]] = field(default_factory=dict)
     restarts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     restored: bool = False
+    #: Until when a drain may go on though its node's cordon was lost: etcd went back in time.
+    doubtful_until: float = 0.0
 
     def pod(self, old: Json, by: str) -> None:
         """A pod was evicted, or deleted."""
@@ -39,6 +41,8 @@ class Evicted:
         if node is None:
             return
         drains = _phase(node)
+        if self.world.simulation.now < self.doubtful_until:
+            return
         if drains is None or not drains.cordoned:
             self._restarted(old, name, by)
         elif drains is Phase.DRAINING:
