@@ -50,7 +50,7 @@ class Field:
         self.at(seconds, lambda: self.world.detectors.report(node, FAULT, status, reason))
 
     def note(self, seconds: float, name: str, what: Callable[[], object]) -> None:
-        """Look at something then."""
+        """Note what something is then."""
 
         def look() -> None:
             self.seen[name] = what()

@@ -31,7 +31,7 @@ class Evicted:
     drained: dict[str, tuple[float, str]] = field(default_factory=dict)
     restarts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     restored: bool = False
-    #: Until when a drain may go on though its node's cordon was lost: etcd went back in time.
+    #: Until when a drain may continue though its node's cordon was lost: etcd went back in time.
     doubtful_until: float = 0.0
 
     def pod(self, old: Json, by: str) -> None:
