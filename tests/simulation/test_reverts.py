@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.reverts.__main__ import ROOT, Found, patches, undone
 
-SIDES = ("worker",)
+SIDES = ("worker", "remediator")
 
 
 @pytest.mark.parametrize(

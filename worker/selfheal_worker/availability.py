@@ -16,7 +16,7 @@ from selfheal_worker.model.circuit import Circuit
 from selfheal_worker.model.errors import ModelAccessError, ModelError
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError, pause_asked
-from selfheal_worker.model.provider import LONGEST_LOAD
+from selfheal_worker.model.load_time import LONGEST_LOAD
 from selfheal_worker.runtime import REAL, Runtime
 
 # How many deadlines a probe of the models may take, beside the time to load them again: warm-up

@@ -128,7 +128,7 @@ def test_what_a_call_raises_keeps_its_own_causes_and_loses_its_callers() -> None
     def caught(call: Callable[[], None]) -> Exception:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 all of them are looked at
+        except Exception as error:  # noqa: BLE001 all of them are checked
             return error
         raise AssertionError("it raises")
 

@@ -8,8 +8,9 @@ import time
 from selfheal_worker.availability import PROBE_DEADLINES, ModelAvailability
 from selfheal_worker.handlers import HANG_MARGIN
 from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.load_time import LONGEST_LOAD
 from selfheal_worker.model.member import Member
-from selfheal_worker.model.provider import LONGEST_LOAD, Answer
+from selfheal_worker.model.provider import Answer
 from selfheal_worker.task import task_file
 
 

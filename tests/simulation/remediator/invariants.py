@@ -80,8 +80,8 @@ class Watcher:
         """It watches from now on."""
         names = frozenset(replica.name for replica in world.replicas)
         made = cls(world, names, Evicted(world, _unheard), Recovery(world, _unheard))
-        made.evicted.fail = made.recovery.fail = made._fail
-        made._count_zones()
+        made.evicted.fail = made.recovery.fail = made.fail
+        made.count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)
@@ -91,7 +91,7 @@ class Watcher:
     def _now(self) -> float:
         return self.world.simulation.now
 
-    def _fail(self, invariant: str, what: str) -> None:
+    def fail(self, invariant: str, what: str) -> None:
         """End the run, from the scheduler: this may be called in a thread of the product, which
         would handle an exception as one of its own."""
         broken = Broken(invariant, f"at {self._now:.3f} s: {what}")
@@ -103,7 +103,8 @@ class Watcher:
         if self.broken is not None:
             raise self.broken
 
-    def _count_zones(self) -> None:
+    def count_zones(self) -> None:
+        """Take in the zones of the nodes that are there."""
         nodes = self.world.cluster.store.all("nodes")
         self.zones |= Counter(_zone(node) for node in nodes if not control_plane(node))
 
@@ -139,13 +140,13 @@ class Watcher:
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
-            self._count_zones()
+            self.count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
         before, after = _cordoned(change.old), _cordoned(change.new)
         uid = change.last["metadata"]["uid"]
         if ours and before and not after and self.cordoned_by.get(uid) not in self.replicas:
             # docs/traps.md: "Nodes that somebody else cordoned are left alone."
-            self._fail(
+            self.fail(
                 "foreign_cordons_stay",
                 f"{change.by} uncordons {change.key[2]}, which it had not cordoned",
             )
@@ -175,7 +176,7 @@ class Watcher:
         node = str(old["spec"].get("nodeName") or "")
         self.evictions[node, owner["uid"]] += 1
         if self.evictions[node, owner["uid"]] > MOST_EVICTIONS:
-            self._fail(
+            self.fail(
                 "no_eviction_loop",
                 f"{change.by} evicts the pods of {owner['name']} from {node} in a loop",
             )
@@ -184,18 +185,18 @@ class Watcher:
         """ARCHITECTURE: the annotation "contains everything about a node that must survive a
         restart", and design: at most 1 KiB."""
         if change.new is None:
-            self._fail("nodes_are_not_deleted", f"{change.by} deletes the node {change.key[2]}")
+            self.fail("nodes_are_not_deleted", f"{change.by} deletes the node {change.key[2]}")
             return
         text = (change.new["metadata"].get("annotations") or {}).get(STATE_KEY, "")
         if len(text.encode()) > MAX_BYTES:
-            self._fail(
+            self.fail(
                 "annotation_is_small",
                 f"the annotation of {change.key[2]} has {len(text.encode())} bytes",
             )
         try:
             read_state(node_from_json(change.new))
         except Unreadable as error:
-            self._fail(
+            self.fail(
                 "annotation_is_readable",
                 f"the annotation of {change.key[2]} cannot be read: {error}: {text}",
             )
@@ -207,11 +208,11 @@ class Watcher:
         annotations = change.old["metadata"].get("annotations") or {}
         cordons = _cordoned(change.new) and not _cordoned(change.old)
         if cordons and EXCLUDE_KEY in annotations:
-            self._fail(
+            self.fail(
                 "excluded_nodes_stay", f"{change.by} cordons {change.key[2]}, which is excluded"
             )
         if control_plane(change.old):
-            self._fail(
+            self.fail(
                 "control_plane_stays", f"{change.by} changes {change.key[2]} of the control plane"
             )
 
@@ -223,14 +224,14 @@ class Watcher:
         allowed = budget(self.world.config, self._peak(len(scope)))
         if len(ours) > allowed:
             names = [node["metadata"]["name"] for node in ours]
-            self._fail(
+            self.fail(
                 "max_unavailable",
                 f"{change.by} cordons {change.key[2]}: {names} are cordoned, {allowed} may",
             )
         left = [node for node in scope if in_service(node)]
         keep = self.world.config.limits.keep_schedulable
         if len(left) < keep and change.old is not None and in_service(change.old):
-            self._fail(
+            self.fail(
                 "min_schedulable",
                 f"{change.by} cordons {change.key[2]}: {len(left)} of {keep} nodes are left",
             )
@@ -247,7 +248,7 @@ class Watcher:
         ours = [node for node in scope if _zone(node) == zone and _cordoned_by_us(node)]
         allowed = max(limit.of(self.zones[zone]), 1)
         if len(ours) > allowed:
-            self._fail(
+            self.fail(
                 "max_unavailable_per_zone",
                 f"{change.by} cordons {change.key[2]}: {len(ours)} of {allowed} in {zone}",
             )
@@ -257,7 +258,7 @@ class Watcher:
         limits, now = self.world.config.limits, self._now
         if self.cordons and now - self.cordons[-1] < limits.min_interval - 2.0:
             since = now - self.cordons[-1]
-            self._fail(
+            self.fail(
                 "min_interval",
                 f"{change.by} cordons {change.key[2]} {since:.1f} s after another node",
             )
@@ -265,7 +266,7 @@ class Watcher:
         if limits.rate is not None:
             recent = [when for when in self.cordons if when > now - limits.rate.window + 2.0]
             if len(recent) > limits.rate.count:
-                self._fail(
+                self.fail(
                     "rate", f"{change.by} cordons {change.key[2]}: {len(recent)} cordons at a time"
                 )
 
@@ -277,7 +278,7 @@ class Watcher:
     def _check_pause(self, who: str, what: str) -> None:
         """README: `pause` stops everything but uncordoning."""
         if self.paused_since is not None and self._now - self.paused_since > PAUSE_HEARD:
-            self._fail(
+            self.fail(
                 "paused", f"{who} {what} though paused for {self._now - self.paused_since:.0f} s"
             )
 
@@ -311,7 +312,7 @@ class Watcher:
         holder = holder_of(self.world)
         if holder.rpartition("_")[0] != request.process:
             what = f"{request.method} {request.path}"
-            self._fail(
+            self.fail(
                 "only_the_leader_writes",
                 f"{request.process} sends {what} while {holder or 'nobody'} leads",
             )
@@ -321,14 +322,14 @@ class Watcher:
         config = self.world.config
         observes = self._now < config.observe_first - self.world.skew - 1.0
         if config.dry_run or (observes and not self.evicted.restored):
-            self._fail("dry_run", f"{request.process} sends {request.method} {request.path}")
+            self.fail("dry_run", f"{request.process} sends {request.method} {request.path}")
 
     def _check_rate(self, request: Request) -> None:
         """design: "idle <=0.3 requests/s", and docs/traps.md: nothing is tried again in a loop."""
         sent = self.requests.setdefault(request.process, deque(maxlen=MOST_REQUESTS))
         if len(sent) == MOST_REQUESTS and self._now - sent[0] < 10.0:
             what = f"{request.method} {request.path}"
-            self._fail(
+            self.fail(
                 "few_requests",
                 f"{request.process} sends {MOST_REQUESTS} requests in 10 s, now {what}",
             )
@@ -347,12 +348,12 @@ class Watcher:
         body = json.loads(request.body or b"{}")
         options = body.get("deleteOptions") or {}
         if not (options.get("preconditions") or {}).get("uid"):
-            self._fail(
+            self.fail(
                 "evictions_name_the_uid", f"{request.process} evicts {request.path} without a uid"
             )
         # SECURITY, README: never grace 0.
         if options.get("gracePeriodSeconds") == 0:
-            self._fail(
+            self.fail(
                 "grace_period", f"{request.process} evicts {request.path} with grace period 0"
             )
         if "All" in (options.get("dryRun") or ()) or request.query.get("dryRun"):
@@ -365,12 +366,12 @@ class Watcher:
         """README: "evicts pods through the Eviction API and never force-deletes them. With
         drain.onDeadline: delete it deletes the remaining pods after the deadline"."""
         if self.world.config.drain.on_deadline != "delete":
-            self._fail(
+            self.fail(
                 "no_deletion", f"{request.process} deletes {request.path} past the Eviction API"
             )
         body = json.loads(request.body or b"{}")
         if body.get("gracePeriodSeconds") == 0:
-            self._fail("grace_period", f"{request.process} deletes {request.path} by force")
+            self.fail("grace_period", f"{request.process} deletes {request.path} by force")
         self.last_write = self._now
         _, _, place = request.path.partition("/namespaces/")
         namespace, _, name = place.partition("/pods/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from selfheal_worker.model.provider import LONGEST_LOAD
+from selfheal_worker.model.load_time import LONGEST_LOAD
 from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample

@@ -52,6 +52,15 @@ class Concurrency:
     allowed: int | None
 
 
+@dataclass(slots=True)
+class _RequestedPause:
+    """The pause that the server requested last. until: its end; seconds: its length, 0 once a call
+    has failed in another way."""
+
+    until: float = 0.0
+    seconds: float = 0.0
+
+
 class Limits:
     """The turns of one model, for many threads.
 
@@ -82,9 +91,7 @@ class Limits:
         self._further = 0
         self._adaptive = AdaptiveLimit()
         self._next = 0.0
-        self._paused = 0.0
-        #: Of the pause that was requested last; 0 once a call has failed in another way.
-        self._paused_for = 0.0
+        self._requested = _RequestedPause()
         self._closed = False
 
     @contextmanager
@@ -139,13 +146,13 @@ class Limits:
     def only_paused(self, patience: float) -> bool:
         """Whether all that keeps calls from the server is a pause that it requested, longer than
         patience: calls before and since were answered, or refused with a pause."""
-        return self._paused_for > patience
+        return self._requested.seconds > patience
 
     def check_pause(self) -> None:
         """Raises `LimitedError` while a pause lasts."""
         with self._changed:
             now = self._clock()
-            if max(self._paused, self._adaptive.not_before) > now:
+            if max(self._requested.until, self._adaptive.not_before) > now:
                 raise self._no_turn(now)
 
     @property
@@ -164,7 +171,7 @@ class Limits:
         state = self._adaptive
         wanted = (self._concurrency, None if state.limit is None else math.floor(state.limit))
         limits = [one for one in wanted if one is not None]
-        if self._clock() < self._paused:
+        if self._clock() < self._requested.until:
             limits.append(0)
         return Concurrency(state.running, min(limits, default=None))
 
@@ -192,7 +199,7 @@ class Limits:
                     self._check_open(given_up)
                     now = self._clock()
                     until = self._next_at()
-                    too_long = self._paused - now > longest_pause
+                    too_long = self._requested.until - now > longest_pause
                     if too_long or now >= deadline or deadline < until < math.inf:
                         raise self._no_turn(now)
                     if self._further:
@@ -249,17 +256,17 @@ class Limits:
             after = adaptive_limit.failed(before)
             self._adaptive = adaptive_limit.rotated(after, sent_at, now, self._chance(), ahead)
         if error is not None and pause is None and not isinstance(error, LimitedError):
-            self._paused_for = 0.0
+            self._requested.seconds = 0.0
 
     def _pause(self, seconds: float) -> None:
         now = self._clock()
-        self._paused = max(self._paused, now + seconds)
-        self._paused_for = self._paused - now
-        self._next = max(self._next, self._paused)
+        self._requested.until = max(self._requested.until, now + seconds)
+        self._requested.seconds = self._requested.until - now
+        self._next = max(self._next, self._requested.until)
         self._adaptive = adaptive_limit.paused(self._adaptive, now, seconds, self._chance())
 
     def _no_turn(self, now: float) -> LimitedError:
-        paused = max(0.0, self._paused - now)
+        paused = max(0.0, self._requested.until - now)
         why = "the model's limit allows no turn before the deadline"
         if paused:
             why = f"the model's server requested a pause, {paused:.0f} s of it remain"

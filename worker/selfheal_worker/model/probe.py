@@ -16,8 +16,9 @@ from selfheal_worker.model.breaker import Breaker
 from selfheal_worker.model.errors import ModelAccessError, ModelError, ModelUnavailableError
 from selfheal_worker.model.failure_effects import BreakerEffect, breaker_effect
 from selfheal_worker.model.limits import LimitedError
+from selfheal_worker.model.load_time import LONGEST_LOAD
 from selfheal_worker.model.member import Member
-from selfheal_worker.model.provider import LONGEST_LOAD, Origin
+from selfheal_worker.model.provider import Origin
 from selfheal_worker.model.turns import keep_pause
 from selfheal_worker.runtime import REAL, Queue, Runtime
 

@@ -36,12 +36,6 @@ BUILT_IN_PROVIDERS: Mapping[str, str] = {
     "llamacpp": "selfheal_worker.model.providers.llamacpp:build",
 }
 
-#: How long a model server may take to load its model, seconds; a call's deadline is shorter.
-LONGEST_LOAD = 600.0
-#: A model that was loaded before has three times as long as that took, but at least so long. A
-#: server that lost the request does not keep the only probe for longer.
-SHORTEST_LOAD = 120.0
-
 #: The packages that a provider needs, by their names on an index.
 PACKAGES: Mapping[str, str] = {
     "ollama": "langchain-core langchain-ollama",

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from selfheal_worker.backoff import growing
 from selfheal_worker.logs import say
 from selfheal_worker.model import context, finish_reasons
 from selfheal_worker.model.call_network import CallBackend, bind
@@ -30,10 +29,9 @@ from selfheal_worker.model.errors import (
     TransientError,
 )
 from selfheal_worker.model.failure_classes import OVERLOADED, Refusal, explain_refusal
+from selfheal_worker.model.load_time import LoadTime
 from selfheal_worker.model.negotiation import text_of
 from selfheal_worker.model.provider import (
-    LONGEST_LOAD,
-    SHORTEST_LOAD,
     Answer,
     ModelConfig,
     brief,
@@ -183,11 +181,7 @@ class Chat:
         self._before = prompt.before(config.task)
         self._http = http
         self._runtime = config.runtime
-        self._loaded = False
-        #: Seconds that the longest load took, None = there was none yet.
-        self._load_took: float | None = None
-        #: Loads in a row that ran out of time.
-        self._late_loads = 0
+        self._load_time = LoadTime()
         self._quoted = ""
         #: What the server reads at once, in tokens; None where that is not known.
         self.context_tokens: int | None = None
@@ -204,33 +198,19 @@ class Chat:
         alone a model that loads for longer would never be there. No message waits for it. One that
         did not answer the last time may have to be loaded again.
         """
-        loaded, self._loaded = self._loaded, False
-        seconds = self._config.deadline
-        if not loaded:
-            seconds = max(seconds, self._load_time())
+        load, seconds = self._load_time, self._config.deadline
+        if not load.loaded:
+            seconds = max(seconds, load.seconds())
         asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
         begun = self._runtime.monotonic()
-        deadline = begun + seconds
         try:
-            answer = self._ask(asked, deadline, ours=True)
-        except ModelError:
-            late = not loaded and self._runtime.monotonic() >= deadline - _SHORTEST_WAIT
-            self._late_loads = self._late_loads + 1 if late else 0
+            answer = self._ask(asked, begun + seconds, ours=True)
+        except BaseException:
+            load.failed(late=self._runtime.monotonic() >= begun + seconds - _SHORTEST_WAIT)
             raise
         keep_pause(answer.pause)
-        if not loaded:
-            self._load_took = max(self._load_took or 0.0, self._runtime.monotonic() - begun)
-        self._loaded = True
-        self._late_loads = 0
+        load.succeeded(self._runtime.monotonic() - begun)
         self._quoted = ""
-
-    def _load_time(self) -> float:
-        """How long the server may take now to load the model: twice as long after each time that
-        was too short."""
-        if self._load_took is None:
-            return LONGEST_LOAD
-        first = max(SHORTEST_LOAD, 3 * self._load_took)
-        return growing(first, 2.0, self._late_loads, LONGEST_LOAD)
 
     def analyse(self, text: str, deadline: float) -> Answer:
         """Call the model with text."""
