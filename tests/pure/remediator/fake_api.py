@@ -62,8 +62,8 @@ class FakeApi(LoopbackServer):
 
     # -- objects ------------------------------------------------------------------------
 
-    def put(self, path: str, raw: Json | None) -> Json:
-        """Store (None: remove) the object, for watchers to see."""
+    def put(self, path: str, raw: Json | None, *, watched: bool = True) -> Json:
+        """Store (None: remove) the object; watched: watches report it."""
         with self.news:
             before = self.objects.get(path)
             self._version += 1
@@ -79,7 +79,8 @@ class FakeApi(LoopbackServer):
             raw["metadata"]["resourceVersion"] = str(self._version)
             raw["metadata"].setdefault("uid", f"uid-{path}")
             self.objects[path] = raw
-            self._events.append((self._version, path, "MODIFIED" if before else "ADDED", raw))
+            if watched:
+                self._events.append((self._version, path, "MODIFIED" if before else "ADDED", raw))
             self.news.notify_all()
             return raw
 

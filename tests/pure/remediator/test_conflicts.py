@@ -174,8 +174,7 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
         if (verb, path) == ("GET", BAD) and meanwhile.reads == 0:
             uncordoned = meanwhile.api.get(BAD)  # of which no watch reports
             uncordoned["spec"] = {}
-            uncordoned["metadata"]["resourceVersion"] = "999"
-            meanwhile.api.objects[BAD] = uncordoned
+            meanwhile.api.put(BAD, uncordoned, watched=False)
         return meanwhile.asked(verb, path)
 
     meanwhile.api.disturb = uncordoned

@@ -450,8 +450,8 @@ def test_a_watch_survives_any_event_and_continues(server: Server, api: Kubernete
         *(http(200, event) for event in EVENTS),
         http(410, encoded({"kind": "Status", "code": 410})),
         http(200, b"{}"),
-        http(200, encoded(NODES)),
-        http(200, good),
+        # Whichever of these answers a list or a watch first: a list comes before each watch.
+        *[http(200, encoded(NODES)), http(200, good)] * 3,
     ]
     thread = threading.Thread(target=reflector.run, daemon=True)
     thread.start()
