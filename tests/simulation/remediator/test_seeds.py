@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.remediator.run import run
 
 #: How many seeds are run here: one test for ten of them.
-SEEDS = int(os.environ.get("SEEDS", "300"))
+SEEDS = int(os.environ.get("SEEDS", "150"))
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
