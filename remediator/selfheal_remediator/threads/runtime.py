@@ -28,12 +28,8 @@ class Event(Protocol):
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
-class Lock(Protocol):
-    """As threading.Lock and threading.RLock."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-
-    def release(self) -> None: ...
+class Lockable(Protocol):
+    """What a `with` statement acquires and releases."""
 
     def __enter__(self) -> bool: ...
 
@@ -46,7 +42,15 @@ class Lock(Protocol):
     ) -> None: ...
 
 
-class Condition(Protocol):
+class Lock(Lockable, Protocol):
+    """As threading.Lock and threading.RLock."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+class Condition(Lockable, Protocol):
     """As threading.Condition."""
 
     def wait(self, timeout: float | None = None) -> bool: ...
@@ -56,16 +60,6 @@ class Condition(Protocol):
     def notify(self, n: int = 1) -> None: ...
 
     def notify_all(self) -> None: ...
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
 
 
 class Queue(Protocol):

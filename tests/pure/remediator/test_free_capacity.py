@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -236,19 +237,22 @@ def _renewed(when: float, name: str = "cluster-autoscaler") -> dict[str, Any]:
     return {"metadata": {"name": name}, "spec": spec}
 
 
+def _makes_nodes(world: World, sign: str, written: float) -> bool:
+    """Whether an autoscaler is expected to make a node, after it wrote its sign then."""
+    if sign == "lease":
+        world.api.leases = [_renewed(NOW + written)]
+    else:
+        world.api.status = _status(_go_time(-written))
+    return world.check("a", _cpu("huge", 5000)) == ""
+
+
 @pytest.mark.parametrize("sign", ["lease", "status"])
 @pytest.mark.parametrize("ahead", [-86400, 0, 200, 86400])
 def test_an_autoscaler_with_any_clock_runs_while_what_it_writes_changes(
     world: World, ahead: float, sign: str
 ) -> None:
     """A time in our future does not count for ever, and one in our past is no sign of an end."""
-
-    def makes_nodes(written: float) -> bool:
-        if sign == "lease":
-            world.api.leases = [_renewed(NOW + written)]
-        else:
-            world.api.status = _status(_go_time(-written))
-        return world.check("a", _cpu("huge", 5000)) == ""
+    makes_nodes = partial(_makes_nodes, world, sign)
 
     assert makes_nodes(ahead) is (ahead >= 0)
     world.now += 301
@@ -267,13 +271,7 @@ def test_a_write_of_long_ago_is_no_change_between_two_reads(
     world: World, apart: int, sign: str
 ) -> None:
     """The autoscaler wrote once more after the first read, and was removed."""
-
-    def makes_nodes(written: float) -> bool:
-        if sign == "lease":
-            world.api.leases = [_renewed(NOW + written)]
-        else:
-            world.api.status = _status(_go_time(-written))
-        return world.check("a", _cpu("huge", 5000)) == ""
+    makes_nodes = partial(_makes_nodes, world, sign)
 
     long_ago = -90 * 86400.0
     assert not makes_nodes(long_ago)

@@ -365,12 +365,8 @@ def test_a_daemon_set_with_a_dead_node_is_healed_on_the_living_ones_one_after_th
 # -- what is written down --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "raw", "seconds"), STOPPED.values(), ids=STOPPED.keys())
-def test_a_stuck_rollout_is_written_down_a_few_times_not_for_as_long_as_it_is_stuck(
-    kind: str, raw: Json, seconds: float
-) -> None:
-    made = World({KEY: policy_json("web")}, {"web": 3})
-    made.owner = lambda name: owner_from(raw, kind)  # type: ignore[method-assign]
+def _changed_statuses(made: World) -> list[Json]:
+    """Fills from now on: each status that is written and differs from the one before."""
     written: list[Json] = []
     write = made.write
 
@@ -380,6 +376,16 @@ def test_a_stuck_rollout_is_written_down_a_few_times_not_for_as_long_as_it_is_st
         write(key, status)
 
     made.write = noted  # type: ignore[method-assign]
+    return written
+
+
+@pytest.mark.parametrize(("kind", "raw", "seconds"), STOPPED.values(), ids=STOPPED.keys())
+def test_a_stuck_rollout_is_written_down_a_few_times_not_for_as_long_as_it_is_stuck(
+    kind: str, raw: Json, seconds: float
+) -> None:
+    made = World({KEY: policy_json("web")}, {"web": 3})
+    made.owner = lambda name: owner_from(raw, kind)  # type: ignore[method-assign]
+    written = _changed_statuses(made)
     made.run(30, step=5.0)
     written.clear()
     made.run(seconds + 120, step=5.0)
@@ -395,15 +401,7 @@ def test_a_restart_that_is_refused_for_hours_is_written_down_once() -> None:
     made.break_one("web")
     made.fate = lambda _: "refused"
     made.run(600, step=5.0)
-    written: list[Json] = []
-    write = made.write
-
-    def noted(key: str, status: Json) -> None:
-        if made.documents[key].get("status") != status:
-            written.append(status)
-        write(key, status)
-
-    made.write = noted  # type: ignore[method-assign]
+    written = _changed_statuses(made)
     made.run(3600)
     assert len(made.restarts) > 10  # it is tried again and again
     assert written == []

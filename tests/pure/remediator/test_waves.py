@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.config import Signal
 from selfheal_remediator.kube.informer import Change
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node import onsets as module
+from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import STATE_KEY
 from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.planner import Planner
@@ -206,6 +208,17 @@ def test_a_cordon_that_is_refused_again_and_again_holds_up_no_other_node(
     assert [action.node for action in planner.plan(now).actions] == ["b"]
 
 
+def _cordoned_by(action: Action) -> Node:
+    """The bad node as the action has made it."""
+    assert action.state is not None
+    return node(
+        action.node,
+        condition("True"),
+        unschedulable=True,
+        annotations={STATE_KEY: action.state.to_json()},
+    )
+
+
 def test_a_cordon_without_an_answer_that_was_made_counts_all_the_same() -> None:
     limits = {"maxUnavailable": "100%", "minAllowed": 9, "rate": {"count": 1, "window": "1h"}}
     planner = Planner(config(limits=limits), OWNER, 0.0)
@@ -213,14 +226,7 @@ def test_a_cordon_without_an_answer_that_was_made_counts_all_the_same() -> None:
     for item in (first, second, *(node(f"n{i}", condition("False")) for i in range(9))):
         planner.apply(Change(item.name, None, item), NOW)
     [action] = planner.plan(NOW).actions
-    assert action.state is not None
-    made = node(
-        action.node,
-        condition("True"),
-        unschedulable=True,
-        annotations={STATE_KEY: action.state.to_json()},
-    )
-    planner.apply(Change(action.node, first, made), NOW)
+    planner.apply(Change(action.node, first, _cordoned_by(action)), NOW)
     planner.failed(action, NOW)
     assert planner.plan(NOW + 1).actions == ()
 
@@ -241,14 +247,7 @@ def test_cordons_without_an_answer_that_were_made_count_for_a_wave() -> None:
     granted = planner.plan(now).actions
     assert len(granted) == config().signal.floor
     for action in granted:
-        assert action.state is not None
-        made = node(
-            action.node,
-            condition("True"),
-            unschedulable=True,
-            annotations={STATE_KEY: action.state.to_json()},
-        )
-        planner.apply(Change(action.node, None, made), now)
+        planner.apply(Change(action.node, None, _cordoned_by(action)), now)
         planner.failed(action, now)
     assert planner.plan(now + 1).actions == ()
     assert len(planner.plan(now + 1 + window).actions) == config().signal.floor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 
 from tests.simulation.cluster import conditions, objects
@@ -17,7 +18,7 @@ DISABLED = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 DISRUPTED = "karpenter.sh/disrupted"
 
 
-class Autoscaler:
+class Autoscaler(ABC):
     """A node group that grows for pods that fit nowhere and shrinks by empty nodes.
 
     scan: seconds between its rounds; provision: until a new node joins; unneeded: for how long a
@@ -120,9 +121,9 @@ class Autoscaler:
             self._cluster.kubelets.vanish(name)
         self._cluster.store.remove(("nodes", "", name), self.lease)
 
+    @abstractmethod
     def taint(self) -> Json:
         """What marks a node that it removes."""
-        raise NotImplementedError
 
 
 class ClusterAutoscaler(Autoscaler):

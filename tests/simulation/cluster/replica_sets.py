@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from tests.simulation.cluster import admission, deletion
@@ -13,7 +14,7 @@ from tests.simulation.cluster.store import Change, Store, Stored
 from tests.simulation.cluster.work_queue import WorkQueue
 
 
-class PodController:
+class PodController(ABC):
     """A controller of pods: a queue of its objects, whose keys its pods' changes add."""
 
     plural = ""
@@ -46,9 +47,9 @@ class PodController:
         if raw is not None and raw["metadata"].get("deletionTimestamp") is None:
             self.sync(key, raw)
 
+    @abstractmethod
     def sync(self, key: Key, raw: Stored) -> None:
         """Bring the pods of one object nearer to what it wants."""
-        raise NotImplementedError
 
     # -- pods ---------------------------------------------------------------------------
 
