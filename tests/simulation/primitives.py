@@ -30,6 +30,8 @@ class Lock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         simulation = self._simulation
+        if simulation.closed:
+            return True  # in a `finally` block, maybe of a generator that is collected
         simulation.step(f"acquire {self.name}")
         if not self._count:
             self._count, self.owner = 1, simulation.current

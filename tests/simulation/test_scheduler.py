@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -297,6 +297,36 @@ def _deadlock(seed: int) -> str:
         except DeadlockError as error:
             return str(error)
     return ""
+
+
+def test_what_is_left_at_the_end_is_cleaned_up_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A generator is closed where it is collected, there nobody sees what its end raises."""
+    ignored: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", ignored.append)
+    order: list[str] = []
+
+    def numbers(process: Process) -> Iterator[int]:
+        lock = process.lock()
+        try:
+            yield 1
+        finally:
+            with lock:
+                order.append("cleaned up")
+
+    def target(process: Process) -> None:
+        for _ in numbers(process):
+            process.event().wait()
+
+    with Simulation(1) as simulation:
+        process = simulation.process("p")
+        process.start("t", partial(target, process))
+        simulation.at(1.0, simulation.stop)
+        simulation.run(2.0)
+        assert not order
+    assert order == ["cleaned up"]
+    assert not ignored
 
 
 def test_threads_that_wait_for_each_other_are_named() -> None:

@@ -6,7 +6,7 @@ PodNews is what it posts to the main thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from operator import attrgetter
 
@@ -120,7 +120,7 @@ class _CachedFirst:
         self.cached, self._listed, self.listing = not self._listed, True, True
         return self._pods.pages(cached=self.cached)
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         self.listing = False
         return self._pods.watch(version, stop)
 

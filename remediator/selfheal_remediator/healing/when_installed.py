@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from selfheal_remediator.failures import ApiFailure, Expired
 from selfheal_remediator.kube.client import Collection
@@ -32,7 +32,7 @@ class WhenInstalled:
             self._report_absent()
             yield [], ""
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         if self._installed:
             yield from self._source.watch(version, stop)
             return

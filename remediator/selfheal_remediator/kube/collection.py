@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import urllib3
 
@@ -48,7 +48,7 @@ class Collection:
                 raise Malformed(f"list {self._path} does not advance")
             query["continue"] = token
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         """Events since `version`, bookmarks included, until the server or `close` ends it."""
         query = {
             **self._selectors,

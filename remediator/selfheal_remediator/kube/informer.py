@@ -7,7 +7,8 @@ of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol
 
@@ -38,8 +39,9 @@ class Source(Protocol):
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         """Pages of raw objects, each with the list's resourceVersion. Raises ApiFailure."""
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
-        """Events since `version` until the server ends it. Raises ApiFailure, Expired."""
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
+        """Events since `version` until the server ends it, or until it is closed. Raises
+        ApiFailure, Expired."""
 
 
 class Watched(Source, Protocol):
@@ -272,16 +274,21 @@ class Reflector(Generic[T]):
         return version
 
     def _watch(self, version: str) -> None:
-        for event in self._source.watch(version, self._stop):
-            self.last_contact = self._runtime.monotonic()
-            if event.type == "ERROR":
-                raise ApiFailure.from_status(event.raw)
-            with understood("an event of a watch"):
-                seen = as_name(event.raw["metadata"]["resourceVersion"])
-            if event.type != "BOOKMARK":
-                for change in self._store.apply(event):
-                    self._on_change(change)
-            self._position.version = self._position.heard = seen
+        # Closed here, whatever ends it: the connection must not last until it is collected.
+        with closing(self._source.watch(version, self._stop)) as events:
+            for event in events:
+                self._process(event)
+
+    def _process(self, event: WatchEvent) -> None:
+        self.last_contact = self._runtime.monotonic()
+        if event.type == "ERROR":
+            raise ApiFailure.from_status(event.raw)
+        with understood("an event of a watch"):
+            seen = as_name(event.raw["metadata"]["resourceVersion"])
+        if event.type != "BOOKMARK":
+            for change in self._store.apply(event):
+                self._on_change(change)
+        self._position.version = self._position.heard = seen
 
 
 def _nothing() -> None:

@@ -144,7 +144,7 @@ class Source:
 
     def watch(self, version: str, stop: threading.Event) -> Any:
         self.closed.wait(60)
-        return iter(())
+        yield from ()
 
     def close(self) -> None:
         self.closed.set()

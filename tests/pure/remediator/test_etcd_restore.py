@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -211,7 +211,7 @@ class Silent:
         self.lists += 1
         yield [], "9"
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         if self.lists > 1:
             self.watched.set()
             stop.wait(PATIENCE)
@@ -219,7 +219,7 @@ class Silent:
             self.clock[0] += self.gives_up
             raise ApiFailure(0, "ReadTimeoutError", "read timed out")
         self.clock[0] += 300.0
-        return iter(())
+        yield from ()
 
 
 @pytest.mark.parametrize("gives_up", [None, WATCH_SILENCE])

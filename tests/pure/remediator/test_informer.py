@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -184,7 +184,7 @@ class Script:
         version, items = play if isinstance(play, tuple) else ("1", play)
         yield [dict(item) for item in items], version
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         self.versions.append(version)
         play = self.watches.pop(0)
         if not self.watches:
@@ -294,6 +294,42 @@ def test_a_broken_watch_continues_after_what_it_reported() -> None:
     assert source.versions[1:] == ["9"]
 
 
+@pytest.mark.parametrize("ends", ["an ERROR event", "a callback that fails", "no version"])
+def test_a_watch_is_closed_before_its_end_is_reported(ends: str) -> None:
+    """Whoever still refers to it: its connection must not stay open until it is collected."""
+    stop, order = threading.Event(), list[str]()
+
+    def watching() -> Generator[WatchEvent, None, None]:
+        raw: dict[str, Any] = (
+            {"code": 500, "reason": "Broken"} if ends == "an ERROR event" else _raw("b")
+        )
+        if ends == "no version":
+            del raw["metadata"]["resourceVersion"]
+        try:
+            yield WatchEvent("ERROR" if ends == "an ERROR event" else "ADDED", raw)
+        finally:
+            order.append("closed")
+
+    def changed(change: Change[Any]) -> None:
+        if change.key == "b":
+            raise ValueError("our bug")
+
+    def failed(_: ApiFailure) -> None:
+        order.append("reported")
+        stop.set()
+
+    class Kept(Script):
+        kept = watching()
+
+        def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
+            return self.kept
+
+    source = Kept(stop, [[_raw("a")]], [])
+    key, synced = (lambda found: found.name), (lambda: None)
+    Reflector(source, node_from_json, key, changed, synced, failed, stop).run()
+    assert order == ["closed", "reported"]
+
+
 def _until_broken(failure: ApiFailure | None) -> Iterator[WatchEvent]:
     yield WatchEvent("MODIFIED", _raw("a", version="30"))
     if failure is not None:
@@ -378,7 +414,7 @@ class Endless:
             raise failure
         yield [_raw("a")], "1"
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         self.ended.clear()
         self.watching.set()
         assert stop.is_set() or self.ended.wait(30)

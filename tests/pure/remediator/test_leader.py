@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -88,7 +88,7 @@ class Client:
             version = str(self.server.version)
         yield items, version
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         seen = int(version)
         while not stop.is_set() and not self.closed.is_set():
             with self.server.news:
@@ -342,7 +342,7 @@ def test_a_lease_that_changed_hands_as_often_as_can_be_counted_is_taken_over() -
 class Unheard(Client):
     """Its watch tells nothing, as one does from a version that a restored etcd has yet to reach."""
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         self.closed.wait(60)
         yield from ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
 from selfheal_remediator.failures import ApiFailure, Expired
@@ -27,7 +27,7 @@ class _Source:
             raise ApiFailure(403, "Forbidden", "no")
         yield [], "1"
 
-    def watch(self, version: str, stop: threading.Event) -> Iterator[Any]:
+    def watch(self, version: str, stop: threading.Event) -> Generator[Any, None, None]:
         if version:
             raise Expired(410, "Expired", "too old")
         yield from ()

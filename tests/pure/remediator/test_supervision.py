@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -186,7 +186,7 @@ def test_a_version_that_expires_again_and_again_is_waited_for_and_reported() -> 
             raise Expired(410, "Expired", "too old")
             yield
 
-        def watch(self, version: str, stop: Event) -> Iterator[Any]:
+        def watch(self, version: str, stop: Event) -> Generator[Any, None, None]:
             raise AssertionError
 
     told: list[ApiFailure] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -228,7 +228,7 @@ class _Source:
     def pages(self) -> Iterator[tuple[list[Json], str]]:
         yield copy.deepcopy(self.raws), "9"
 
-    def watch(self, version: str, stop: Event) -> Iterator[WatchEvent]:
+    def watch(self, version: str, stop: Event) -> Generator[WatchEvent, None, None]:
         yield from copy.deepcopy(self.events)
         stop.set()
 
