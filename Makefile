@@ -95,6 +95,6 @@ release: venv ## dist/: the chart's package, the wheel, both images' archives, S
 	$(BIN)/python -m ci.release build
 
 .PHONY: clean
-clean: ## remove what was made in this folder (the build cache stays: see README)
+clean: ## remove what was made in this folder (the build cache stays: see docs/install.md)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
