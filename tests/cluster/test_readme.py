@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "make venv": "what this run was started with",
     "docker build": "tests/cluster/test_images.py builds both files with buildah",
     "helm install keda": "the cluster has KEDA",
+    "helm verify": "tests/chart/test_signed.py",
     "make simulate": "tests/simulation",
     "SEED=7 make simulate": "tests/simulation",
 }
