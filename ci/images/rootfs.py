@@ -128,7 +128,7 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
             tools.need_root(f"making the {name} root file system")
             tools.need_space(final.parent, 1, f"the {name} root file system")
             tools.need({"debootstrap": "debootstrap"})
-            with said.working(f"root file system {name}", []):
+            with said.working(f"root file system {name}"):
                 _make(recipe, parent, final)
             store.prune_named(final)
     return final
