@@ -103,6 +103,19 @@ def test_the_role_has_the_rights_only_for_what_is_restored_and_only_then(helm: H
     assert cluster_before == cluster_after
 
 
+def test_only_openshift_wants_the_right_to_delete(helm: Helm) -> None:
+    """Its OwnerReferencesPermissionEnforcement asks for it when owners are changed."""
+    for flags, wanted in (((), False), (("--api-versions=security.openshift.io/v1",), True)):
+        manifests = helm.case("ollama", ON, flags=[*GROUPS[OPERATORS], *flags])
+        rules = by_kind(manifests, "Role")["selfheal-remediator"]["rules"]
+        named = [
+            rule for rule in rules if "patch" in rule["verbs"] and "leases" not in rule["resources"]
+        ]
+        assert named
+        assert all(("delete" in rule["verbs"]) == wanted for rule in named)
+        assert not [rule for rule in rules if "delete" in rule["verbs"] and rule not in named]
+
+
 def test_what_is_too_large_for_a_config_map_is_refused(helm: Helm) -> None:
     many = [{"name": f"V{n}", "value": "x" * 1000} for n in range(1100)]
     message = helm.refusal(*FIXED, ON, values={"worker": {"extraEnv": many}})

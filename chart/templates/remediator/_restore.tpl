@@ -46,7 +46,12 @@
 - apiGroups: [{{ contains "/" .apiVersion | ternary (splitList "/" .apiVersion | first) "" | quote }}]
   resources: [{{ get $resources .kind }}]
   resourceNames: [{{ .metadata.name | quote }}]
+  {{- if eq (include "selfheal.openshift" $) "true" }}
+  # OpenShift lets nobody change an object's owners who may not delete it; the remediator does not.
+  verbs: [patch, delete]
+  {{- else }}
   verbs: [patch]
+  {{- end }}
 {{- end }}
 {{- end -}}
 
