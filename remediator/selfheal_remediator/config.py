@@ -318,6 +318,26 @@ class Policies(_Strict):
         return self
 
 
+class Restore(_Strict):
+    """Making deleted objects of the release again, from what a ConfigMap of it holds."""
+
+    enabled: bool = False
+    #: In the remediator's namespace; the chart names it.
+    config_map: str = ""
+    #: How long an object must be missing, or differ.
+    grace_period: Duration = 10.0
+    #: Whether image, replicas and environment are set again where they differ.
+    correct_drift: bool = False
+
+    @model_validator(mode="after")
+    def _can_restore(self) -> Restore:
+        if self.enabled and not self.config_map:
+            raise ValueError("enabled needs configMap, the name of the ConfigMap with the objects")
+        why = "what an uninstall or upgrade deletes would be made again"
+        _need("gracePeriod", self.grace_period, "5s", why)
+        return self
+
+
 def default_rules() -> tuple[Rule, ...]:
     """The default rules, used if the file has none (see README for their reasons)."""
     drain_now = [("KernelDeadlock", 60, True), ("ReadonlyFilesystem", 60, True)]
@@ -358,6 +378,7 @@ class Config(_Strict):
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     api: ApiBudget = Field(default_factory=ApiBudget)
     policies: Policies = Field(default_factory=Policies)
+    restore: Restore = Field(default_factory=Restore)
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Config:

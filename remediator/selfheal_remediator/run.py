@@ -38,6 +38,7 @@ from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.restore.release import KINDS
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -66,6 +67,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     wanted.append(Permission("list", "apps", "daemonsets"))
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
+    if config.restore.enabled:
+        wanted += _for_restoring(namespace, config.restore.config_map)
     wanted.append(Permission("list", leases, "leases"))
     if config.drain.headroom:
         wanted.append(Permission("list", "", "namespaces"))
@@ -101,6 +104,21 @@ def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
         )
         wanted += [Permission("get", "apps", resource, namespace=place) for resource in apps]
         wanted.append(Permission("create", "", "events", namespace=place))
+    return wanted
+
+
+def _for_restoring(namespace: str, config_map: str) -> list[Permission]:
+    """What making deleted objects again needs: all in our namespace. The chart grants `patch` for
+    the release's objects alone, by their names, which only their ConfigMap has."""
+    wanted = [
+        Permission(verb, "", "configmaps", namespace=namespace, name=config_map)
+        for verb in ("get", "list", "watch")
+    ]
+    wanted += [
+        Permission(verb, kind.group, kind.plural, namespace=namespace)
+        for kind in KINDS.values()
+        for verb in ("list", "watch", "create")
+    ]
     return wanted
 
 
@@ -186,7 +204,7 @@ def assemble(
 
     pool: answers requests to the API server; fetch: those to pods.
     """
-    metrics = Metrics(runtime=runtime)
+    metrics = Metrics(restores=config.restore.enabled, runtime=runtime)
     api = KubernetesApi(
         access,
         place.namespace,

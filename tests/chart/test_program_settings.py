@@ -55,11 +55,11 @@ def test_the_defaults_of_chart_and_remediator_are_the_same(helm: Helm) -> None:
 
 
 def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
-    """All but the Lease's place, which the chart decides, and the request rate."""
+    """All but the Lease's place, which the chart decides, the request rate, and what is off."""
     maps = by_kind(helm.case("default"), "ConfigMap")
     rendered = yaml.safe_load(maps["selfheal-remediator"]["data"]["remediator.yaml"])
     known = {field.alias or name for name, field in Config.model_fields.items()}
-    assert known - rendered.keys() == {"api"}
+    assert known - rendered.keys() == {"api", "restore"}
 
 
 def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:

@@ -49,6 +49,7 @@ class Leadership:
         else:
             self._healer.end()
             self._drains.draining.end_all()
+        self._parts.restoring.follow()
 
     def first_known(self, first: str, why: str) -> None:
         """Which remediator comes before us, empty = none."""
@@ -163,5 +164,6 @@ class Leadership:
         policies_changed = config.policies != before.policies
         if (policies_changed or mode_changed) and self._authority.leading:
             self._healer.begin()  # what was only a dry run is decided again
+        self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())
         self._metrics.nodes.may_cordon(rule.condition for rule in config.rules if rule.cordons)

@@ -154,6 +154,7 @@ class Remediator:
         self.leader.close()
         self.healer.end()
         self.draining.end_all()
+        parts.restoring.end()
         parts.nodes.informer.end_watch()
         parts.events.close(2.0)
 

@@ -16,6 +16,7 @@ from selfheal_remediator.controller.peer_check import PeerCheck
 from selfheal_remediator.controller.pod_healing import PodHealing
 from selfheal_remediator.controller.publisher import Publisher
 from selfheal_remediator.controller.reporter import Reporter
+from selfheal_remediator.controller.restoring import ObjectRestoring
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
@@ -45,6 +46,7 @@ class Parts:
     writer: NodeWriter
     drains: DrainControl
     pods: PodHealing
+    restoring: ObjectRestoring
     nodes: NodeFeed
     peer_check: PeerCheck
     publisher: Publisher
@@ -80,6 +82,9 @@ def assemble(
     pods = PodHealing(
         api, planner, authority, mode, workers, post, metrics, events, clock, fetch=fetch
     )
+    restoring = ObjectRestoring(
+        api, authority, mode, workers, post, metrics, events, reporter, clock
+    )
     reader = ClaimsReader(api, clock)
     return Parts(
         api=api,
@@ -89,6 +94,7 @@ def assemble(
         writer=writer,
         drains=drains,
         pods=pods,
+        restoring=restoring,
         nodes=NodeFeed(
             api,
             planner,

@@ -59,6 +59,7 @@ class Tick:
         wakes = [plan.wake, parts.writer.wake, parts.drains.wake]
         wakes.append(draining.advance(now, stopped=bool(paused or unhealthy)))
         wakes.append(parts.pods.advance(now, unhealthy))
+        wakes.append(parts.restoring.advance(now, stopped=bool(paused or unhealthy)))
         parts.metrics.controller.note_plan()
         parts.publisher.publish(now, plan.limited_by)
         wakes.append(parts.publisher.wake)

@@ -144,7 +144,23 @@ class FakeApi(LoopbackServer):
             body["metadata"]["namespace"] = "d"
             self.did.append((verb, name, body))
             return 201, self.put(name, body)
-        return self._patch(path.removesuffix("/status"), body, dry_run="dryRun" in query)
+        applied = isinstance(body, dict) and "kind" in body
+        change = self._apply if applied else self._patch
+        return change(path.removesuffix("/status"), body, dry_run="dryRun" in query)
+
+    def _apply(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        """Server-side apply by the only manager."""
+        before = self.objects.get(path)
+        uid = body["metadata"].pop("uid", None)
+        if uid is not None and (before is None or before["metadata"]["uid"] != uid):
+            return 409, {"kind": "Status", "code": 409}
+        after = copy.deepcopy(before or {"metadata": {"uid": f"uid-{self._version + 1}"}})
+        _merge(after, body)
+        status = 200 if before else 201
+        if dry_run:
+            return status, after
+        self.did.append(("APPLY", path, after))
+        return status, self.put(path, after)
 
     def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
         if path not in self.objects:
@@ -239,7 +255,9 @@ def _merge(target: Json, patch: Json) -> None:
 
 
 def _is_collection(path: str) -> bool:
-    known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies")
+    known = ["nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies"]
+    known += ["configmaps", "deployments", "services", "serviceaccounts"]
+    known += ["horizontalpodautoscalers", "scaledobjects", "triggerauthentications"]
     return path.rsplit("/", 1)[1] in known
 
 
