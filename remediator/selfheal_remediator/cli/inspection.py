@@ -183,7 +183,7 @@ def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planne
     for node in reading.nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
-        history = observe(NodeHistory(), None, node, config.rules, now)
+        history = observe(NodeHistory(), None, node, config.rules_for(node.labels), now)
         observations = {
             key: replace(observation, since=min(now, observation.transition or now))
             for key, observation in history.observations.items()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from selfheal_remediator.config import PODS_HUNG
+from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import Reading, recovery, stale
 from selfheal_remediator.node.facts import Facts
+from selfheal_remediator.node.maintenance import check_started_drain
 from selfheal_remediator.node.selection import foreign_mark, selected
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.spans import span
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 
@@ -44,6 +47,12 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
     due, why = _recovery(facts, state)
     if due is not None and due <= facts.now:
         return _uncordon(facts, state, why)
+    stopped, changes = _check_started_drain(facts, state)
+    if stopped is not None:
+        why = f"the drain is interrupted: {stopped.text}"
+        after = lifecycle.interrupted(state)
+        action = facts.action(Kind.NOTE, after, "DrainInterrupted", why)
+        return Assessment("cordoned", why, action=action, state=state, bad=facts.bad())
     # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
     recovered = due is not None
     limited_action = None
@@ -63,7 +72,7 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         standing,
         mark or why,
         limited_action=limited_action,
-        due=due if due is not None else facts.freshness_due(),
+        due=earliest(due if due is not None else facts.freshness_due(), changes),
         state=state,
         bad=facts.bad(),
         since=float(state.since),
@@ -71,6 +80,15 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         # What hung pods show is over as soon as the first of them have left the node.
         recovering=recovered and state.condition != PODS_HUNG,
     )
+
+
+def _check_started_drain(facts: Facts, state: State) -> tuple[SkipReason | None, float | None]:
+    """Why the drain that is under way must not continue (None = it may, or there is none), and
+    when that changes."""
+    group = facts.scope.config.group_of(facts.node.labels)
+    if group is None or state.phase is not Phase.DRAINING:
+        return None, None
+    return check_started_drain(group, facts.now)
 
 
 def _silent_cause(facts: Facts, state: State) -> str:

@@ -23,6 +23,7 @@ from selfheal_remediator.node.free_node import assess_free
 
 def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assessment:
     """What the node calls for by itself."""
+    scope = scope.of(node)
     if node.deleting:
         return Assessment("deleting", "the node is being deleted")
     try:

@@ -97,6 +97,11 @@ def not_drained(state: State, now: float) -> State:
     return _step(state, Phase.CORDONED, drain_started=0, drain_used=0, no_room=int(now))
 
 
+def interrupted(state: State) -> State:
+    """Its drain must not continue now: cordoned only, and drained again later."""
+    return _step(state, Phase.CORDONED, drain_started=0, drain_used=0)
+
+
 def orphaned(state: State, now: float) -> State:
     """The remediator that cordoned it is gone, which was reported: a human ends it."""
     return _step(state, Phase.CORDONED, drain_started=0, drain_used=0, reported=int(now))

@@ -34,7 +34,7 @@ class Waves:
         """What came upon the node since it was as `before` says (None = it is new)."""
         self._note_bad(entry)
         config = self.config
-        for rule in config.rules:
+        for rule in config.rules_for(entry.node.labels):
             observation = entry.history.observations[rule.key]
             if observation.reading is not Reading.BAD or not rule.cordons:
                 continue
