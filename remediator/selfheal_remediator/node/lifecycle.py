@@ -15,6 +15,7 @@ from typing import Any
 from selfheal_remediator.config import Rule
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 
 #: What an occurrence can begin with: from nothing, and from each phase in which the node is in
 #: service. Draining: cordoned and drained in one write.
@@ -72,6 +73,23 @@ def cordoned(occurrence: Occurrence, now: float) -> State:
         latched=occurrence.rule.latched,
         boot_id=occurrence.node.boot_id,
         cordons=(*occurrence.cordons, int(now)),
+    )
+
+
+def requested(before: State | None, node: Node, owner: str, why: str, now: float) -> State:
+    """A person requests a drain: the node is taken out of service for it."""
+    _check(before.phase if before is not None else None, Phase.CORDONED)
+    return State(
+        phase=Phase.CORDONED,
+        by=owner,
+        condition=DRAIN_REQUESTED,
+        status="True",
+        reason=why,
+        action="drain",
+        first_seen=int(now),
+        since=int(now),
+        boot_id=node.boot_id,
+        cordons=(*(before.cordons if before is not None else ()), int(now)),
     )
 
 
