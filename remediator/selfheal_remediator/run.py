@@ -159,6 +159,8 @@ def run(options: argparse.Namespace) -> int:
         place.owner,
         server.server_port,
     )
+    for warning in config.warnings:
+        log.warning("%s", warning)
     path = options.config or environment.config_file
     follow = partial(_follow_config, path, config, remediator, metrics)
     supervision.start("config", follow, REAL.event())

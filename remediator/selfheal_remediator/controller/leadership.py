@@ -147,6 +147,8 @@ class Leadership:
         self._mode.configured = config
         self.use(self._mode.wanted(self._clock()))
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
+        for warning in config.warnings:
+            log.warning("%s", warning)
         warn_of_unknown_conditions(self._planner, self._mode.config)
         self._say_observing()
 
@@ -166,4 +168,4 @@ class Leadership:
             self._healer.begin()  # what was only a dry run is decided again
         self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())
-        self._metrics.nodes.may_cordon(rule.condition for rule in config.rules if rule.cordons)
+        self._metrics.nodes.may_cordon(rule.condition for rule in config.all_rules if rule.cordons)

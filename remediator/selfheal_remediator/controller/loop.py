@@ -71,7 +71,7 @@ class Remediator:
         self.leader.record.on_gap = self._lease_gap
         self.last_tick = self._monotonic()
         metrics.api.watch_age("nodes", self.parts.nodes.age)
-        rules = self.parts.mode.config.rules
+        rules = self.parts.mode.config.all_rules
         metrics.nodes.may_cordon(rule.condition for rule in rules if rule.cordons)
 
     # -- parts ---------------------------------------------------------------------------

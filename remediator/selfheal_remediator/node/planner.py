@@ -28,6 +28,7 @@ from selfheal_remediator.node.entry import Entry, Key
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon
+from selfheal_remediator.node.maintenance import Maintenance
 from selfheal_remediator.node.queues import Claim
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
@@ -60,6 +61,7 @@ class Planner:
         self._counts = Counts(config, owner, now)
         self._known = KnownNodes(config, self.entries, self._waves, self._counts)
         self._places = DrainPlaces(self.entries, self._counts)
+        self._maintenance = Maintenance()
         self.schedule = Schedule(self.entries)
 
     # -- what is known ------------------------------------------------------------------
@@ -70,6 +72,7 @@ class Planner:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
         self._counts.reconfigure(config, now)
+        self._counts.regroup(e.member for e in self.entries.values() if e.member is not None)
         self.config = config
         self._known.reconfigure(config, now)
 
@@ -265,6 +268,10 @@ class Planner:
 
     def _check(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> SkipReason | None:
         limits = self.config.limits
+        group = self.config.group_named(claim.member.group_name)
+        waits = self._maintenance.check(group, claim.kind, now)
+        if waits is not None:
+            return waits
         if claim.kind is Kind.DRAIN:
             return self._places.check(entry, limits, tally, now)
         return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
@@ -287,7 +294,8 @@ class Planner:
         self._counts.note_cordon(entry.node.uid, now)
         self._waves.note_cordon(claim.signals, entry.node.uid, now)
         drains = state.action == "drain"
-        if drains and self._places.check(entry, self.config.limits, tally, now) is None:
+        drain = replace(claim, kind=Kind.DRAIN)
+        if drains and self._check(entry, drain, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
             state = lifecycle.draining(state, now)
