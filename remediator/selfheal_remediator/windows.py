@@ -39,14 +39,10 @@ def _time_zone(name: str) -> str:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
-        raise ValueError(_no_zone(name)) from error
-    except KeyError as error:
-        raise ValueError(_no_zone(name)) from error
-
-
-def _no_zone(name: str) -> str:
-    return f"{name!r:.100} is not a time zone of the IANA database, as Europe/Berlin or UTC"
+    except (OSError, ValueError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError(
+            f"{name!r:.100} is not a time zone of the IANA database, as Europe/Berlin or UTC"
+        ) from error
 
 
 ClockTime = Annotated[str, BeforeValidator(_clock_time)]

@@ -125,6 +125,9 @@ class Counts:
         oldest = now - self._pace_window()
         self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
         self._dry_runs &= self._cordons.keys()
+        if len(self._group_of) > 2 * self._tally.population + len(self._cordons):
+            cordoned = {uid for uid, _ in self._cordons}  # most are of nodes that are gone
+            self._group_of = {u: name for u, name in self._group_of.items() if u in cordoned}
         peak = self._peak.of(self._tally.population, now)
         moments = self._cordons.values()
         tally = self._copy(self._tally, self._config.limits, moments, peak)

@@ -42,8 +42,9 @@ def assess_free(facts: Facts) -> Assessment:
 
 def _is_cancelled(state: State | None) -> bool:
     """Whether a person uncordoned the node while the drain was requested."""
-    cancelled = state is not None and state.phase is Phase.CANCELLED
-    return cancelled and state is not None and state.condition == DRAIN_REQUESTED
+    if state is None or state.phase is not Phase.CANCELLED:
+        return False
+    return state.condition == DRAIN_REQUESTED
 
 
 def _drain_requested(

@@ -162,6 +162,18 @@ def limit_zones(world: World) -> None:
 
 
 @scenario
+def limit_of_a_group(world: World) -> None:
+    nodes(world, "a", "b", "c", labels={"pool": "gpu"})
+    group = {"name": "gpu", "nodeSelector": {"matchLabels": {"pool": "gpu"}}}
+    settings = with_limits()
+    with world.running({**settings, "groups": [{**group, "limits": {"maxUnavailable": 1}}]}):
+        world.node("a", "True", labels={"pool": "gpu"})
+        world.event("Cordoned")
+        world.node("b", "True", labels={"pool": "gpu"})
+        world.metric('limited_nodes{limit="maxUnavailable"}', 1.0)
+
+
+@scenario
 def limit_max_draining(world: World) -> None:
     nodes(world, "a", "b", "c")
     world.pod("p", "a")
@@ -308,6 +320,19 @@ def cordon_and_drain(world: World) -> None:
         world.settled()
         world.advance(61)
         world.phase("a", "healed")
+
+
+@scenario
+def drain_on_request(world: World) -> None:
+    nodes(world, "a", "b")
+    world.pod("p", "a")
+    with world.running(DRAIN):
+        world.node("a", annotations={"selfheal.dev/drain": "new disk"})
+        world.event("DrainSucceeded")
+        withdrawn = "selfheal.dev/drain"
+        world.change(f"{NODES}/a", lambda raw: raw["metadata"]["annotations"].pop(withdrawn))
+        world.event("Uncordoned")
+        world.settled()
 
 
 @scenario

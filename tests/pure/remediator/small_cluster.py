@@ -50,6 +50,9 @@ class Cluster:
         change = Change(found.name, None, self.nodes[found.name])
         self.planner.apply(change, self.now)
 
+    def remove(self, name: str) -> None:
+        self.planner.apply(Change(name, self.nodes.pop(name), None), self.now)
+
     def fault(self, name: str, status: str) -> None:
         bad = condition(status, transition=self.now, heartbeat=self.now)
         self.put(builders.with_condition(self.nodes[name], bad))

@@ -197,6 +197,33 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     assert 0 < stopped - time.time() <= 61
 
 
+def test_plan_and_status_show_groups(
+    cluster: Cluster, access: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = node("n", "True")
+    raw["metadata"]["labels"] = {"pool": "gpu"}
+    cluster.put(f"{NODES}/n", raw)
+    path = tmp_path / "remediator.yaml"
+    groups = """
+rules: [{condition: Fault, for: 0s, action: drain, heartbeat: null}]
+limits: {maxUnavailable: 100%}
+groups:
+  - name: gpu
+    nodeSelector: {matchLabels: {pool: gpu}}
+    maintenanceWindows: [{start: 00:00, duration: 7d}]
+  - {name: big, nodeSelector: {matchLabels: {pool: gpu, size: l}}, mode: observe}
+"""
+    path.write_text(groups)
+    assert main(["plan", "--config", str(path), *access]) == 0
+    said = capsys.readouterr().out
+    assert "note: group big gets no node" in said
+    assert "gpu (enforces, window open)" in said
+    assert main(["plan", "-o", "json", "--config", str(path), *access]) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["group"].startswith("gpu ")
+    assert main(["status", "--config", str(path), *access]) == 0
+    assert "group big: only observes" in capsys.readouterr().out
+
+
 def test_a_drain_is_requested_and_uncordon_withdraws_it(
     cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

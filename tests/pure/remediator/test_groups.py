@@ -208,6 +208,19 @@ def test_a_drain_at_the_end_of_its_window(started: str, phase: Phase) -> None:
     assert cluster.phase("a1") is Phase.DRAINING
 
 
+def test_a_cordon_of_a_node_that_is_gone_counts_in_its_group() -> None:
+    pace = {"rate": {"count": 1, "window": "10m"}}
+    cluster = Cluster(config(group("a", limits=pace)))
+    for name in ("a1", "a2"):
+        cluster.put(node(name, labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    cluster.remove("a1")
+    cluster.fault("a2", "True")
+    assert cluster.turn() == []
+    assert cluster.waits("a2") == "rate: group a: 1 cordons within 600s"
+
+
 def test_an_uncordon_does_not_wait_for_a_window() -> None:
     cluster = Cluster(config(group("a", maintenanceWindows=NIGHTS)))
     cluster.put(node("a1", labels={"pool": "a"}))
