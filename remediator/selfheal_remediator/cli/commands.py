@@ -34,7 +34,7 @@ from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
 from selfheal_remediator.node.drain_request import UNTIL_KEY
-from selfheal_remediator.node.patches import annotation_path, node_patch
+from selfheal_remediator.node.patches import annotation_path, node_patch, withdrawal
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.quantities import parse_duration
 from selfheal_remediator.threads.runtime import REAL, Runtime
@@ -298,8 +298,7 @@ def uncordon_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple
         state = read_state(node)
     except Unreadable as error:
         raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
-    keys = [key for key in (DRAIN_KEY, UNTIL_KEY) if key in node.annotations]
-    withdraw: list[Json] = [{"op": "remove", "path": annotation_path(key)} for key in keys]
+    withdraw = withdrawal(node)
     if state is None and not withdraw:
         return [], False
     if state is None or not state.phase.cordoned:

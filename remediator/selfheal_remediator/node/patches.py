@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.objects import DRAIN_KEY, Node
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.drain_request import UNTIL_KEY
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
@@ -62,3 +63,9 @@ def annotation_path(key: str) -> str:
 
 def _op(op: str, path: str, value: object) -> Json:
     return {"op": op, "path": path, "value": value}
+
+
+def withdrawal(node: Node) -> list[Json]:
+    """The request of a drain is removed, if there is one."""
+    keys = [key for key in (DRAIN_KEY, UNTIL_KEY) if key in node.annotations]
+    return [{"op": "remove", "path": annotation_path(key)} for key in keys]

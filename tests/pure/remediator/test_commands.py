@@ -178,7 +178,9 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     ours, others = "one/selfheal-remediator", "two/other-remediator"
     for phase in Phase:
         name = phase.value
-        cluster.put(f"{NODES}/{name}", _carries(name, State(phase, ours), cordoned=phase.cordoned))
+        raw = _carries(name, State(phase, ours), cordoned=phase.cordoned)
+        raw["metadata"]["annotations"] |= {DRAIN_KEY: "why", UNTIL_KEY: "2030-01-01T00:00:00Z"}
+        cluster.put(f"{NODES}/{name}", raw)
     theirs = _carries("theirs", State(Phase.CORDONED, others), cordoned=True)
     cluster.put(f"{NODES}/theirs", theirs)
     cluster.put(f"{NODES}/humans", node("humans", "True", unschedulable=True))
@@ -187,7 +189,7 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     said = capsys.readouterr().out
     for phase in Phase:
         raw = cluster.get(f"{NODES}/{phase.value}")
-        assert STATE_KEY not in raw["metadata"]["annotations"]
+        assert not {STATE_KEY, DRAIN_KEY, UNTIL_KEY} & raw["metadata"]["annotations"].keys()
         assert not raw["spec"].get("unschedulable")
     for name in ("theirs", "humans"):
         assert cluster.get(f"{NODES}/{name}")["spec"]["unschedulable"]
