@@ -13,6 +13,7 @@ from enum import Enum
 from selfheal_remediator.config import Drain
 from selfheal_remediator.kube.placement import Terms
 from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.owner_kinds import is_one_of, owner_kind
 
 #: PriorityClasses at or above this value are reserved for the system.
 SYSTEM_PRIORITY = 2_000_000_000
@@ -87,6 +88,18 @@ def _daemon(pod: Pod, around: Surroundings) -> Sorting | None:
     return None  # its DaemonSet is gone: nothing would bring it back here
 
 
+def of_kept_owner(pod: Pod, drain: Drain) -> bool:
+    """Whether its controller is of a kind in `drain.keepOwners`."""
+    return is_one_of(pod.owner_api, pod.owner_kind, drain.keep_owners)
+
+
+def _kept_owner(pod: Pod, around: Surroundings) -> Sorting | None:
+    if not of_kept_owner(pod, around.drain):
+        return None
+    kind = owner_kind(pod.owner_api, pod.owner_kind)
+    return Sorting(Fate.IGNORE, f"{kind} {pod.owner_name} (drain.keepOwners)")
+
+
 def _unmanaged(pod: Pod, around: Surroundings) -> Sorting | None:
     if pod.owner_kind or around.drain.unmanaged_pods == "evict":
         return None
@@ -121,6 +134,7 @@ PREDICATES: tuple[Predicate, ...] = (
     _mirror,
     _finished,
     _daemon,
+    _kept_owner,
     _unmanaged,
     _kept,
     _empty_dir,
@@ -137,7 +151,7 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
         pod = replace(pod, keep_reason="", keep_until=None)
     if pod.deletion is not None and not pod.mirror:
         # Already terminating, whoever deleted it; a DaemonSet's pod still does not count.
-        daemon = _daemon(pod, around)
+        daemon = _daemon(pod, around) or _kept_owner(pod, around)
         return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:
         sorting = predicate(pod, around)
