@@ -12,6 +12,16 @@ from selfheal_remediator.strict import Duration, Strict, need
 OwnerKind = Annotated[str, BeforeValidator(parse_owner_kind)]
 
 
+class WaitForCompletion(Strict):
+    """Pods that end by themselves may do so on a draining node, for `max` since its drain began.
+
+    max 0: they are evicted as any other.
+    """
+
+    owners: tuple[OwnerKind, ...] = ("batch/Job",)
+    max: Duration = 3600.0
+
+
 class Drain(Strict):
     """How a node is emptied."""
 
@@ -26,6 +36,7 @@ class Drain(Strict):
     scale_down_disabled: bool = True
     #: Kinds of controllers whose pods belong to the node, as a DaemonSet's do.
     keep_owners: tuple[OwnerKind, ...] = ()
+    wait_for_completion: WaitForCompletion = Field(default_factory=WaitForCompletion)
 
     @model_validator(mode="after")
     def _evicts_first(self) -> Drain:

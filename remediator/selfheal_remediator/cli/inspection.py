@@ -40,7 +40,8 @@ from selfheal_remediator.windows import window_open
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """What a drain would do with one pod. fate: evict, ignore or stay; wave None = never."""
+    """What a drain would do with one pod. fate: evict, ignore, stay or wait; wave None = not
+    now."""
 
     pod: str
     fate: str
@@ -267,8 +268,19 @@ def _read_pods(
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     around = surroundings(config.drain, departure, facts, claims)
-    found = sorted(((sort_pod(pod, around, now), pod) for pod in pods), key=_wave)
+    sorting = replace(around, drain_began=_drain_began(node, now))
+    found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
     return _NodePods(departure, tuple(found), around, frozenset(notes))
+
+
+def _drain_began(node: Node, now: float) -> float:
+    """When the node's drain began, or would."""
+    try:
+        state = read_state(node)
+    except Unreadable:
+        return now
+    began = 0 if state is None or state.phase is not Phase.DRAINING else state.drain_started
+    return float(began) if 0 < began <= now else now
 
 
 def _wave(sorted_pod: tuple[Sorting, Pod]) -> int:
@@ -440,6 +452,10 @@ def _cordoned(
                 text = _blocker(pod, budgets, now)
                 if text:
                     blockers[text] = blockers.get(text, 0) + 1
+            elif sorting.fate is Fate.WAIT and sorting.until is not None:
+                left += 1
+                text = f"may complete until {time_text(sorting.until)}"
+                blockers[text] = blockers.get(text, 0) + 1
     return CordonedNode(
         node=node.name,
         phase=state.phase.value,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from selfheal_remediator.config import Drain
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.placement import Terms
-from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.kube.pods import SAFE_TO_EVICT, Pod
 from selfheal_remediator.owner_kinds import is_one_of, owner_kind
 
 #: PriorityClasses at or above this value are reserved for the system.
@@ -25,6 +26,7 @@ class Fate(Enum):
     EVICT = "evict"
     IGNORE = "ignore"  # belongs to the node, or is over: does not count
     STAY = "stay"  # should go but may not: reported
+    WAIT = "wait"  # may end by itself until a time, and goes then
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Surroundings:
     unknown_daemon_sets: frozenset[str] = field(default_factory=frozenset)
     #: Of the claims that were read: the nodes that the volume can be used on, None = any.
     claim_terms: Mapping[tuple[str, str], Terms | None] = field(default_factory=dict)
+    #: Seconds since the epoch; -inf = no completion is waited for.
+    drain_began: float = float("-inf")
 
 
 Predicate = Callable[[Pod, Surroundings], Sorting | None]
@@ -100,6 +104,23 @@ def _kept_owner(pod: Pod, around: Surroundings) -> Sorting | None:
     return Sorting(Fate.IGNORE, f"{kind} {pod.owner_name} (drain.keepOwners)")
 
 
+def _completes(pod: Pod, around: Surroundings) -> Sorting | None:
+    """One that has not begun loses nothing; one that requests to stay has its own time."""
+    settings = around.drain.wait_for_completion
+    if pod.phase != "Running" or pod.keep_reason:
+        return None
+    if pod.on_completion:
+        why = f"annotation {SAFE_TO_EVICT}=on-completion"
+    elif is_one_of(pod.owner_api, pod.owner_kind, settings.owners):
+        why = f"{owner_kind(pod.owner_api, pod.owner_kind)} {pod.owner_name}"
+    else:
+        return None
+    until = around.drain_began + settings.max
+    if not settings.max or until == float("-inf"):
+        return None
+    return Sorting(Fate.WAIT, f"may complete until {time_text(until)}: {why}", until=until)
+
+
 def _unmanaged(pod: Pod, around: Surroundings) -> Sorting | None:
     if pod.owner_kind or around.drain.unmanaged_pods == "evict":
         return None
@@ -135,6 +156,7 @@ PREDICATES: tuple[Predicate, ...] = (
     _finished,
     _daemon,
     _kept_owner,
+    _completes,
     _unmanaged,
     _kept,
     _empty_dir,
@@ -155,7 +177,7 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
         return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:
         sorting = predicate(pod, around)
-        if sorting is not None:
+        if sorting is not None and (sorting.until is None or sorting.until > now):
             return sorting
     return Sorting(Fate.EVICT, "", wave_of(pod, around))
 
