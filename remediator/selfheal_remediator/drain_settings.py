@@ -25,6 +25,7 @@ class WaitForCompletion(Strict):
 class Drain(Strict):
     """How a node is emptied."""
 
+    delay: Duration = 0.0
     deadline: Duration = 1800.0
     on_deadline: Literal["wait", "report", "delete"] = "wait"
     grace_period: int | None = Field(default=None, ge=1)

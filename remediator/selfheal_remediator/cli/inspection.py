@@ -32,6 +32,7 @@ from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
+from selfheal_remediator.node.drain_clock import first_eviction
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
@@ -263,7 +264,7 @@ def _read_pods(
     """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
     pages = reading.api.pods_of(node.name).pages()
     pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
-    notes: set[str] = set()
+    notes: set[str] = _delay(node, config, now)
     stop = reading.api.runtime.event()  # nobody sets it
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
@@ -271,6 +272,19 @@ def _read_pods(
     sorting = replace(around, drain_began=_drain_began(node, now))
     found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
     return _NodePods(departure, tuple(found), around, frozenset(notes))
+
+
+def _delay(node: Node, config: Config, now: float) -> set[str]:
+    """When its first pod may be evicted, where that is still to come; as a note."""
+    try:
+        state = read_state(node)
+    except Unreadable:
+        state = None
+    cordoned = now if state is None or not state.phase.cordoned else state.since
+    moment = first_eviction(cordoned, config.drain.delay, now)
+    return (
+        {f"no pod is evicted before {time_text(moment)} (drain.delay)"} if moment > now else set()
+    )
 
 
 def _drain_began(node: Node, now: float) -> float:

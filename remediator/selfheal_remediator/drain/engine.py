@@ -62,6 +62,8 @@ class NodeDrain:
         self.posts = 0
         #: When it last had nothing to do but to wait for pods that complete.
         self.waited_at = float("-inf")
+        #: Until then no pod is evicted: the cordon is to become known first (drain.delay).
+        self.not_before = float("-inf")
 
     @property
     def evictions(self) -> Mapping[str, Eviction]:
@@ -158,10 +160,11 @@ class NodeDrain:
         going |= {(pod.uid, False) for pod, _ in self.pods.completing}
         self.standstill.observe(frozenset(going), now)
         self.waited_at = now if self.only_waits else self.waited_at
-        stopped = stopped or self.without_place(now)
+        stopped = stopped or self.without_place(now) or self.delayed(now)
         self.lookups.keep(self.pods.open_questions())
         if stopped:
-            return replace(Actions() if self.evictions else self._empty(), wake=stay_until)
+            wake = earliest(stay_until, self.not_before if self.delayed(now) else None)
+            return replace(Actions() if self.evictions else self._empty(), wake=wake)
         look_up = self.lookups.due(now)
         actions = self._actions(now, on_deadline) if self.evictions else self._empty()
         check, check_at = ((), None) if dry_run else self._to_check(now)
@@ -251,6 +254,10 @@ class NodeDrain:
         stuck = all(item.stuck(now) for item in self._at_hand(now))
         begun = self.only_waits or self._current_wave(now) <= self.wave
         return self.standstill.since(now, stuck=stuck and begun)
+
+    def delayed(self, now: float) -> bool:
+        """Whether its node was cordoned too recently for the first eviction."""
+        return not self.after and now < self.not_before
 
     def without_place(self, now: float) -> bool:
         """Whether it gave its place to another drain; past its deadline none is needed."""

@@ -31,6 +31,7 @@ class DrainReports:
     reported_at: float = float("-inf")
     returned_at: float = float("-inf")
     deadline_reported: bool = False
+    delay_reported: bool = False
     left: frozenset[str] = field(default_factory=frozenset)
     #: Pods (uids) of which it was said that they may complete, and that they did not.
     awaited: set[str] = field(default_factory=set)
@@ -41,6 +42,14 @@ class DrainReports:
         fresh = sorted(drain.returned_too_often - self.left)
         self.left = drain.returned_too_often
         return [Report("PodsLeftOnNode", f"not evicted: {text}") for text in fresh]
+
+    def delayed(self, drain: NodeDrain, now: float) -> list[Report]:
+        """The first eviction is still to come: once."""
+        if self.delay_reported or not drain.evictions or not drain.delayed(now):
+            return []
+        self.delay_reported = True
+        text = f"no pod is evicted before {time_text(drain.not_before)} (drain.delay)"
+        return [Report("DrainDelayed", text, warning=False)]
 
     def completing(self, drain: NodeDrain) -> list[Report]:
         """Pods whose completion is waited for, and those that did not complete: each once."""

@@ -115,7 +115,8 @@ class RunningDrain:
 
     def credit(self, now: float, *, stopped: bool) -> None:
         """Time in which nothing may leave the node does not count for its deadline."""
-        idle = stopped or self.paused_since is not None or self.drain.only_waits
+        idle = stopped or self.paused_since is not None
+        idle = idle or self.drain.only_waits or self.drain.delayed(now)
         self.drain.deadline += self.clock.credit(now, idle=idle)
 
     def pause(self, now: float, *, stopped: bool) -> None:
