@@ -29,6 +29,7 @@ class Drain(Strict):
     deadline: Duration = 1800.0
     on_deadline: Literal["wait", "report", "delete"] = "wait"
     grace_period: int | None = Field(default=None, ge=1)
+    order: Literal["critical", "priority"] = "critical"
     delete_empty_dir: bool = True
     unmanaged_pods: Literal["report", "evict"] = "report"
     #: Whether nodes are made when pods need them; auto = by what the cluster shows.

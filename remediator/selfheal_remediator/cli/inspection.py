@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.cli import policy_view
+from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config, Group
 from selfheal_remediator.drain.claims import Claims, read_claims
@@ -32,7 +33,6 @@ from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
-from selfheal_remediator.node.drain_clock import first_eviction
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
@@ -264,37 +264,16 @@ def _read_pods(
     """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
     pages = reading.api.pods_of(node.name).pages()
     pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
-    notes: set[str] = _delay(node, config, now)
+    notes: set[str] = delay_notes(node, config, now)
     stop = reading.api.runtime.event()  # nobody sets it
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     around = surroundings(config.drain, departure, facts, claims)
-    sorting = replace(around, drain_began=_drain_began(node, now))
+    sorting = replace(around, drain_began=drain_began(node, now))
     found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
+    if config.drain.order == "priority":
+        found = numbered(found)
     return _NodePods(departure, tuple(found), around, frozenset(notes))
-
-
-def _delay(node: Node, config: Config, now: float) -> set[str]:
-    """When its first pod may be evicted, where that is still to come; as a note."""
-    try:
-        state = read_state(node)
-    except Unreadable:
-        state = None
-    cordoned = now if state is None or not state.phase.cordoned else state.since
-    moment = first_eviction(cordoned, config.drain.delay, now)
-    return (
-        {f"no pod is evicted before {time_text(moment)} (drain.delay)"} if moment > now else set()
-    )
-
-
-def _drain_began(node: Node, now: float) -> float:
-    """When the node's drain began, or would."""
-    try:
-        state = read_state(node)
-    except Unreadable:
-        return now
-    began = 0 if state is None or state.phase is not Phase.DRAINING else state.drain_started
-    return float(began) if 0 < began <= now else now
 
 
 def _wave(sorted_pod: tuple[Sorting, Pod]) -> int:

@@ -18,6 +18,8 @@ from selfheal_remediator.owner_kinds import is_one_of, owner_kind
 
 #: PriorityClasses at or above this value are reserved for the system.
 SYSTEM_PRIORITY = 2_000_000_000
+#: A priority is an int32; no wave is negative.
+_LOWEST_PRIORITY, _LAST_WAVE = -(2**31), 2**32
 
 
 class Fate(Enum):
@@ -31,7 +33,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A pod's fate. wave: 0 = ordinary, 1 = system, 2 = ourselves (last). until: when it is to
+    """A pod's fate. wave: see wave_of. until: when it is to
     be sorted again, None = not by time."""
 
     fate: Fate
@@ -183,7 +185,13 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
 
 
 def wave_of(pod: Pod, around: Surroundings) -> int:
-    """Ordinary pods first, the system's next (DNS, CSI, webhooks serve the others), we last."""
-    if around.own_uid and pod.uid == around.own_uid:
+    """Ordinary pods first (0), the system's next (1; DNS, CSI, webhooks serve the others), we last.
+
+    With `drain.order: priority` one wave for each priority, the lowest first.
+    """
+    ours = bool(around.own_uid) and pod.uid == around.own_uid
+    if around.drain.order == "priority":
+        return _LAST_WAVE if ours else pod.priority - _LOWEST_PRIORITY
+    if ours:
         return 2
     return 1 if pod.priority >= SYSTEM_PRIORITY else 0

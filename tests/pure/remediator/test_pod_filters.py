@@ -60,6 +60,15 @@ def test_waves() -> None:
     assert sort_pod(pod("me", priority=2_000_001_000), around).wave == 2
 
 
+def test_by_priority_the_lowest_goes_first_and_we_last() -> None:
+    around = Surroundings(Drain.model_validate({"order": "priority"}), own_uid="uid-me")
+    priorities = [-(2**31), -1, 0, 1000, 2_000_000_000, 2_000_001_000]
+    waves = [sort_pod(pod(priority=priority), around).wave for priority in priorities]
+    assert waves == sorted(set(waves))
+    assert waves[0] >= 0
+    assert sort_pod(pod("me", priority=-1), around).wave > waves[-1]
+
+
 def test_a_pod_that_asks_to_stay_for_a_time_stays_so_long() -> None:
     around = Surroundings(Drain())
     asked = pod(keep_reason="annotation x=1h", keep_until=NOW + 3600)
