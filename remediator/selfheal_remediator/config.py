@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from selfheal_remediator.api_settings import ApiBudget as ApiBudget
 from selfheal_remediator.api_settings import LeaseSettings as LeaseSettings
+from selfheal_remediator.drain_settings import Drain as Drain
 from selfheal_remediator.policy_settings import Policies as Policies
 from selfheal_remediator.quantities import Amount, parse_amount
 from selfheal_remediator.restore_settings import Restore as Restore
@@ -207,31 +208,6 @@ class Recovery(_Strict):
         _need("flapWindow", self.flap_window, "1s", "maxFlaps would never be reached")
         why = "the node that a person uncordons would be cordoned again at once"
         _need("cancelFor", self.cancel_for, "1m", why)
-        return self
-
-
-class Drain(_Strict):
-    """How a node is emptied."""
-
-    deadline: Duration = 1800.0
-    on_deadline: Literal["wait", "report", "delete"] = "wait"
-    grace_period: int | None = Field(default=None, ge=1)
-    delete_empty_dir: bool = True
-    unmanaged_pods: Literal["report", "evict"] = "report"
-    #: Whether nodes are made when pods need them; auto = by what the cluster shows.
-    autoscaler: Literal["auto", "present", "absent"] = "auto"
-    headroom: bool = True
-    scale_down_disabled: bool = True
-
-    @model_validator(mode="after")
-    def _evicts_first(self) -> Drain:
-        why = (
-            "every drain would be past it from its beginning, without waves and without maxDraining"
-        )
-        _need("deadline", self.deadline, "1s", why)
-        if self.on_deadline == "delete":
-            why = "pods would be deleted that had no time to be evicted"
-            _need("deadline with onDeadline: delete", self.deadline, "1m", why)
         return self
 
 
