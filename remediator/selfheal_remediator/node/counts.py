@@ -94,25 +94,26 @@ class Counts:
     def remove(self, entry: Entry, now: float) -> None:
         """The node is gone."""
         if entry.member is not None:
-            self._peak.was(self._tally.population, now)
-            self._note_group_peak(entry.member, now)
+            self._note_peaks(entry.member, None, now)
             self._tally.count(entry.member, -1)
 
-    def _note_group_peak(self, leaving: Member, now: float) -> None:
-        group = self._tally.named.get(leaving.group_name)
-        if group is not None:
-            self._peaks[leaving.group_name].was(group.tally.population, now)
+    def _note_peaks(self, before: Member | None, after: Member | None, now: float) -> None:
+        """The number of nodes, and of those of a group, is about to change."""
+        if before is None or after is None:
+            self._peak.was(self._tally.population, now)
+        names = {member.group_name for member in (before, after) if member is not None}
+        if before is not None and after is not None and len(names) == 1:
+            return
+        for name in names & self._tally.named.keys():
+            self._peaks[name].was(self._tally.named[name].tally.population, now)
 
     def recount(self, entry: Entry, now: float) -> None:
         """What is thought of the node, or under way with it, has changed."""
         member = self._member(entry, now)
         if member == entry.member:
             return
+        self._note_peaks(entry.member, member, now)
         if entry.member is not None:
-            if member is None:
-                self._peak.was(self._tally.population, now)
-            if member is None or member.group_name != entry.member.group_name:
-                self._note_group_peak(entry.member, now)
             self._tally.count(entry.member, -1)
         if member is not None:
             self._tally.count(member, 1)

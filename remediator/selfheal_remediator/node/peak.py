@@ -12,9 +12,14 @@ class Peak:
         self._window = window
         #: (last true at, value), the values falling: a later larger one makes a smaller idle.
         self._past: deque[tuple[float, int]] = deque()
+        self._changed = float("-inf")
 
     def was(self, value: int, now: float) -> None:
-        """The number was `value` until now, and is another one from now on."""
+        """The number was `value` until now, and is another one from now on. What it is between two
+        changes of one moment depends on their order: it does not count."""
+        if now == self._changed:
+            return
+        self._changed = now
         while self._past and self._past[-1][1] <= value:
             self._past.pop()
         self._past.append((now, value))

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfheal_remediator.config import Config
@@ -30,7 +30,21 @@ EVENTS = st.tuples(
 )
 
 
-@given(LIMITS, LIMITS, LIMITS, st.lists(st.lists(EVENTS, max_size=6), max_size=8))
+@example(  # two nodes change places in one turn: the group has never had one more
+    overall={},
+    of_a={},
+    of_b={"minAllowed": 0, "maxUnavailable": "20%"},
+    turns=[
+        [("move", 4, "a"), ("move", 0, "b")],
+        [("bad", 1, "a"), ("move", 0, "a"), ("move", 2, "b")],
+    ],
+)
+@given(
+    overall=LIMITS,
+    of_a=LIMITS,
+    of_b=LIMITS,
+    turns=st.lists(st.lists(EVENTS, max_size=6), max_size=8),
+)
 def test_no_order_of_events_passes_a_limit(
     overall: dict[str, Any], of_a: dict[str, Any], of_b: dict[str, Any], turns: list[Any]
 ) -> None:

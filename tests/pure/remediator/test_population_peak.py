@@ -14,6 +14,13 @@ def test_a_value_counts_until_an_hour_after_it_was_last_true() -> None:
     assert peak.of(10, 7201 + 3600) == 10
 
 
+def test_what_a_value_is_between_two_changes_of_one_moment_never_counts() -> None:
+    peak = Peak(3600)
+    peak.was(4, 100)
+    peak.was(5, 100)
+    assert peak.of(4, 100) == 4
+
+
 @given(st.lists(st.tuples(st.floats(0, 2000), st.integers(0, 9)), max_size=30))
 def test_it_is_the_largest_of_all_that_was_true_in_the_window(
     steps: list[tuple[float, int]],
@@ -23,6 +30,7 @@ def test_it_is_the_largest_of_all_that_was_true_in_the_window(
     for seconds, after in steps:
         now += seconds
         peak.was(value, now)
-        past.append((now, value))
+        if not past or past[-1][0] < now:
+            past.append((now, value))
         value = after
         assert peak.of(value, now) == max(value, *(v for at, v in past if at >= now - 3600))
