@@ -13,6 +13,7 @@ from tests.simulation.remediator.faults import Network, schedule
 from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
+from tests.simulation.remediator.scenes import add_scenes
 from tests.simulation.remediator.takeover import Takeover
 from tests.simulation.remediator.wire import Trouble
 from tests.simulation.scheduler import Simulation, SimulationError
@@ -80,6 +81,7 @@ def run(
             made = world.build(simulation, disturb, Path(folder))
             watching.append(Watcher.of(made))
             planned = schedule(made, network, chaos)
+            add_scenes(planned)
             result.faults = len(planned.entries)
             if faults is not None:
                 planned.entries = [planned.entries[place] for place in faults]
