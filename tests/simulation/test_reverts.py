@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.reverts.__main__ import ROOT, Found, patches, undone
+from tests.simulation.reverts.__main__ import ROOT, Found, fault_of, patches, undone
 
 SIDES = ("worker", "remediator")
 
@@ -34,3 +34,11 @@ def test_the_table_says_how_many_seeds_it_took() -> None:
     assert Found("x", 7, ("it_settles",)).line(5, 300).split() == ["x", "3", "it_settles"]
     assert Found("x").line(0, 300).split() == ["x", ">", "300", "not", "found"]
     assert "error" in Found("x", error="it does not apply").line(0, 300)
+
+
+def test_a_patch_names_the_fault_that_was_fixed(tmp_path: Path) -> None:
+    patch = tmp_path / "x.patch"
+    patch.write_text("R14: lists are sent in a loop.\n")
+    assert fault_of(patch) == "R14"
+    patch.write_text("Any number of nodes is drained.\n")
+    assert fault_of(patch) == ""

@@ -19,9 +19,10 @@ from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
-from tests.simulation.remediator.invariants import Watcher, state_of
+from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.pods import Pods
 from tests.simulation.remediator.process import Console, Replica, Surroundings, logged
+from tests.simulation.remediator.states import state_of
 from tests.simulation.remediator.wire import undisturbed
 from tests.simulation.remediator.world import KINDS, World
 from tests.simulation.scheduler import Simulation

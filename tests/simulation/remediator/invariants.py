@@ -19,20 +19,26 @@ from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
     MAX_BYTES,
     STATE_KEY,
-    State,
     Unreadable,
     read_state,
 )
-from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Answer, Json, Request
-from tests.simulation.cluster.objects import CONTROL_PLANE, ZONE
+from tests.simulation.cluster.objects import ZONE
 from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.cluster.store import Change
 from tests.simulation.remediator.faults import PERSON
+from tests.simulation.remediator.invariants_of_causes import Causes
 from tests.simulation.remediator.invariants_of_pods import Evicted
 from tests.simulation.remediator.invariants_of_recovery import Recovery
 from tests.simulation.remediator.problems import Broken
 from tests.simulation.remediator.process import NAMESPACE
+from tests.simulation.remediator.states import (
+    control_plane,
+    cordoned,
+    cordoned_by_us,
+    in_service,
+    state_of,
+)
 from tests.simulation.remediator.world import World
 
 PEAK_WINDOW = 3600.0
@@ -54,6 +60,7 @@ class Watcher:
     replicas: frozenset[str]
     evicted: Evicted
     recovery: Recovery
+    causes: Causes
     #: Who set spec.unschedulable of each node (uid) last; absent = it is not set.
     cordoned_by: dict[str, str] = field(default_factory=dict)
     #: How many nodes there were, when that changed.
@@ -79,8 +86,9 @@ class Watcher:
     def of(cls, world: World) -> Watcher:
         """It watches from now on."""
         names = frozenset(replica.name for replica in world.replicas)
-        made = cls(world, names, Evicted(world, _unheard), Recovery(world, _unheard))
-        made.evicted.fail = made.recovery.fail = made.fail
+        parts = Evicted(world, _unheard), Recovery(world, _unheard), Causes(world, _unheard)
+        made = cls(world, names, *parts)
+        made.evicted.fail = made.recovery.fail = made.causes.fail = made.fail
         made.count_zones()
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
@@ -112,13 +120,14 @@ class Watcher:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
+        self.causes.resumed()
         self.evicted.restored, self.evicted.doubtful_until = True, self.doubtful_until
         self.cordoned_by = {
             node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
-            if _cordoned_by_us(node)
+            if cordoned_by_us(node)
             else PERSON
             for node in self.world.cluster.store.all("nodes")
-            if _cordoned(node)
+            if cordoned(node)
         }
 
     # -- each write ---------------------------------------------------------------------------
@@ -135,14 +144,16 @@ class Watcher:
     def _node_changed(self, change: Change) -> None:
         ours = change.by in self.replicas
         self.recovery.node(change.old, change.new)
+        self.causes.node(change.old, change.new, change.by, ours=ours)
         if ours:
-            self.last_write = self._now
+            if not _no_room(change):
+                self.last_write = self._now
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
             self.count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
-        before, after = _cordoned(change.old), _cordoned(change.new)
+        before, after = cordoned(change.old), cordoned(change.new)
         uid = change.last["metadata"]["uid"]
         if ours and before and not after and self.cordoned_by.get(uid) not in self.replicas:
             # docs/traps.md: "Nodes that somebody else cordoned are left alone."
@@ -206,7 +217,7 @@ class Watcher:
         if change.old is None or change.new is None:
             return
         annotations = change.old["metadata"].get("annotations") or {}
-        cordons = _cordoned(change.new) and not _cordoned(change.old)
+        cordons = cordoned(change.new) and not cordoned(change.old)
         if cordons and EXCLUDE_KEY in annotations:
             self.fail(
                 "excluded_nodes_stay", f"{change.by} cordons {change.key[2]}, which is excluded"
@@ -220,7 +231,7 @@ class Watcher:
         """README, limits: never more nodes out of service because of us than allowed."""
         nodes = self.world.cluster.store.all("nodes")
         scope = [node for node in nodes if not control_plane(node)]
-        ours = [node for node in scope if _cordoned_by_us(node)]
+        ours = [node for node in scope if cordoned_by_us(node)]
         allowed = budget(self.world.config, self._peak(len(scope)))
         if len(ours) > allowed:
             names = [node["metadata"]["name"] for node in ours]
@@ -245,7 +256,7 @@ class Watcher:
         if limit is None:
             return
         zone = _zone(change.last)
-        ours = [node for node in scope if _zone(node) == zone and _cordoned_by_us(node)]
+        ours = [node for node in scope if _zone(node) == zone and cordoned_by_us(node)]
         allowed = max(limit.of(self.zones[zone]), 1)
         if len(ours) > allowed:
             self.fail(
@@ -291,6 +302,7 @@ class Watcher:
         annotations = change.new["metadata"].get("annotations") or {} if change.new else {}
         if not annotations.get(PAUSE_KEY):
             self.paused_since = None
+            self.causes.resumed()
         elif self.paused_since is None:
             self.paused_since = self._now
 
@@ -301,6 +313,7 @@ class Watcher:
         if request.process not in self.replicas:
             return
         self._check_rate(request)
+        self.causes.sent(request)
         if request.method == "GET":
             return
         if not _acts(request):
@@ -339,6 +352,7 @@ class Watcher:
         """The API server has answered."""
         if request.process not in self.replicas:
             return
+        self.causes.answered(request, answer)
         if request.path.endswith("/eviction") and request.method == "POST":
             self._evicted(request, answer)
         elif request.method == "DELETE" and "/pods/" in request.path:
@@ -398,33 +412,14 @@ def _acts(request: Request) -> bool:
     return request.path.startswith("/api/v1/nodes/") or "/pods/" in request.path
 
 
-def _cordoned(raw: Json | None) -> bool:
-    return bool(raw is not None and raw["spec"].get("unschedulable"))
-
-
-def control_plane(raw: Json) -> bool:
-    return CONTROL_PLANE in (raw["metadata"].get("labels") or {})
+def _no_room(change: Change) -> bool:
+    """Whether a node's pods fit nowhere else: that is checked and written down each minute."""
+    states = (state_of(raw) for raw in (change.old, change.new) if raw is not None)
+    return any(state is not None and state.no_room > 0 for state in states)
 
 
 def _zone(raw: Json) -> str:
     return str((raw["metadata"].get("labels") or {}).get(ZONE, ""))
-
-
-def state_of(raw: Json) -> State | None:
-    """What the annotation says."""
-    try:
-        return read_state(node_from_json(raw))
-    except Unreadable:
-        return None
-
-
-def _cordoned_by_us(raw: Json) -> bool:
-    state = state_of(raw)
-    return _cordoned(raw) and state is not None and state.phase.cordoned
-
-
-def in_service(raw: Json) -> bool:
-    return not _cordoned(raw) and conditions.status_of(raw, "Ready") == "True"
 
 
 def budget(config: Config, nodes: int) -> int:

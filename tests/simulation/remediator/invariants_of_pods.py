@@ -45,8 +45,10 @@ class Evicted:
             return
         if drains is None or not drains.cordoned:
             self._restarted(old, name, by)
-        elif drains is Phase.DRAINING:
-            self._drained(name, by)
+        else:
+            self._daemon(old, name, by)
+            if drains is Phase.DRAINING:
+                self._drained(name, by)
 
     # -- restarts -------------------------------------------------------------------------
 
@@ -73,6 +75,16 @@ class Evicted:
             self.fail("restart_budget", f"{by} restarts {name}: {times} of {allowed} in an hour")
 
     # -- drains ---------------------------------------------------------------------------
+
+    def _daemon(self, pod: Json, node: str, by: str) -> None:
+        """docs/traps.md: "A DaemonSet's pod stays while that DaemonSet (uid) exists"."""
+        owner, namespace = controller_of(pod), pod["metadata"]["namespace"]
+        if owner is None or owner["kind"] != "DaemonSet":
+            return
+        there = self.world.cluster.store.get("daemonsets", namespace, owner["name"])
+        if there is not None and there["metadata"]["uid"] == owner["uid"]:
+            what = f"{by} evicts {pod['metadata']['name']} of a DaemonSet from {node}"
+            self.fail("daemon_pods_stay", what)
 
     def _drained(self, node: str, by: str) -> None:
         """README, limits: maxDraining. A drain without progress gives its place away."""

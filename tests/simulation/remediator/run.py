@@ -16,6 +16,7 @@ from tests.simulation.remediator.invariants_of_pools import Pools
 from tests.simulation.remediator.others import add_others
 from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
+from tests.simulation.remediator.scenes import add_scenes
 from tests.simulation.remediator.takeover import Takeover
 from tests.simulation.remediator.wire import Trouble
 from tests.simulation.scheduler import Simulation, SimulationError
@@ -86,6 +87,7 @@ def run(
             Others.watch(made, watching[0])
             planned = schedule(made, network, chaos)
             add_others(planned)
+            add_scenes(planned)
             result.faults = len(planned.entries)
             if faults is not None:
                 planned.entries = [planned.entries[place] for place in faults]

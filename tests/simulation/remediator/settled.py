@@ -8,19 +8,16 @@ from selfheal_remediator.config import Rule
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
 from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Json
-from tests.simulation.remediator.invariants import (
-    Watcher,
-    budget,
-    control_plane,
-    holder_of,
-    in_service,
-    state_of,
-)
+from tests.simulation.cluster.selectors import controller_of
+from tests.simulation.remediator.invariants import Watcher, budget, holder_of
 from tests.simulation.remediator.problems import Problem
+from tests.simulation.remediator.states import control_plane, in_service, state_of
 from tests.simulation.remediator.world import World
 
 #: So long (seconds) nothing is changed any more, once the world has settled.
 STILL = 300.0
+#: A node that is to be drained has a turn within so long (seconds).
+LONG_WAIT = 900.0
 
 
 def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[Problem]:
@@ -30,6 +27,8 @@ def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[Problem]:
     yield from _recovered(world, nodes, quiet)
     yield from _acted_on(world, watcher, nodes, quiet)
     yield from _drains_ended(world, nodes)
+    yield from _drained_of_all(world, nodes, quiet)
+    yield from _drains_begun(world, watcher, nodes)
     for outcome in world.console.outcomes:
         if outcome.status in (None, 2):  # has not ended; wrong usage or configuration
             yield Problem(
@@ -70,7 +69,7 @@ def _recovered(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[Pr
     """README: a node whose condition is good for the stabilization window is uncordoned."""
     recovery = world.config.recovery
     window = max(recovery.stabilization_window, recovery.reset_stabilization_window)
-    if quiet < window + 180:
+    if quiet < window + 180 or world.config.dry_run:
         return
     for node in nodes:
         state, name = state_of(node), node["metadata"]["name"]
@@ -148,4 +147,56 @@ def _drains_ended(world: World, nodes: Iterable[Json]) -> Iterator[Problem]:
             yield Problem(
                 "drains_are_reported",
                 f"{name} is being drained for {now - state.drain_started:.0f} s without a report",
+            )
+
+
+def _drained_of_all(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[Problem]:
+    """README: drained means that each pod that may go has gone, whatever became of its first
+    eviction. Of pods that nothing keeps: no budget, volume, toleration, and an owner that
+    replaces them."""
+    store, drain = world.cluster.store, world.config.drain
+    limited = set(_apps_with_budgets(world))
+    draining = [n for n in nodes if (state := state_of(n)) and state.phase is Phase.DRAINING]
+    if len(draining) != 1 or world.config.dry_run or quiet < drain.deadline + 300:
+        return
+    state, name = state_of(draining[0]), draining[0]["metadata"]["name"]
+    if state is None or store.clock() - state.drain_started < drain.deadline + 300:
+        return
+    for pod in store.pods_on(name):
+        meta, spec = pod["metadata"], pod["spec"]
+        app = (meta.get("labels") or {}).get("app")
+        kept = spec.get("volumes") or any(
+            one.get("operator") == "Exists" and not one.get("key")
+            for one in spec.get("tolerations") or ()
+        )
+        if kept or app is None or app in limited or controller_of(pod) is None:
+            continue
+        if meta.get("deletionTimestamp") or meta["namespace"] != "default":
+            continue
+        yield Problem("drained_nodes_are_empty", f"{meta['name']} stays on {name}")
+
+
+def _apps_with_budgets(world: World) -> Iterator[str]:
+    for budget_of in world.cluster.store.all("poddisruptionbudgets"):
+        yield budget_of["spec"]["selector"]["matchLabels"]["app"]
+
+
+def _drains_begun(world: World, watcher: Watcher, nodes: Sequence[Json]) -> Iterator[Problem]:
+    """features: a drain without progress yields its slot to one that waits."""
+    now = world.simulation.now
+    evicted = watcher.evicted.drained.values()
+    if world.config.dry_run or watcher.paused_since is not None:
+        return
+    if any(now - when < STILL for when, _ in evicted):
+        return
+    states = {node["metadata"]["name"]: state_of(node) for node in nodes}
+    draining = [name for name, state in states.items() if state and state.phase is Phase.DRAINING]
+    for node in nodes:
+        name, state = node["metadata"]["name"], states[node["metadata"]["name"]]
+        if state is None or state.phase is not Phase.CORDONED or state.action != "drain":
+            continue
+        waits = world.cluster.store.clock() - state.since
+        if draining and not state.no_room and rules_of(world, node) and waits > LONG_WAIT:
+            yield Problem(
+                "drains_begin", f"{name} waits for {waits:.0f} s for a drain, behind {draining}"
             )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,12 +25,14 @@ ROOT = HERE.parents[2]
 @dataclass(frozen=True)
 class Found:
     """How it went with one patch. seed: the first that failed, None where all went well;
-    invariants: those that it broke; error: the patch could not be tried."""
+    invariants: those that it broke; error: the patch could not be tried; fault: the number of the
+    fault that was fixed (R4, W2), empty = the patch is about a rule."""
 
     patch: str
     seed: int | None = None
     invariants: tuple[str, ...] = ()
     error: str = ""
+    fault: str = ""
 
     def line(self, first: int, seeds: int) -> str:
         """A row of the table."""
@@ -53,6 +56,12 @@ def undone(patch: Path, side: str, folder: Path) -> Path:
     return folder / side
 
 
+def fault_of(patch: Path) -> str:
+    """The number that a patch's first line begins with; empty = none."""
+    number = re.match(r"[RW]\d+(?=: )", patch.read_text(encoding="utf-8"))
+    return number[0] if number else ""
+
+
 def tried(patch: Path, side: str, first: int, seeds: int) -> Found:
     """Run seeds until one fails."""
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +79,7 @@ def tried(patch: Path, side: str, first: int, seeds: int) -> Found:
         except subprocess.CalledProcessError as error:
             return Found(patch.stem, error=(error.stderr.strip().splitlines() or ["?"])[-1])
         found = json.loads(ran.stdout.splitlines()[-1])
-    return Found(patch.stem, found["seed"], tuple(found["invariants"]))
+    return Found(patch.stem, found["seed"], tuple(found["invariants"]), fault=fault_of(patch))
 
 
 def main() -> int:
@@ -79,6 +88,7 @@ def main() -> int:
     parser.add_argument("--side", choices=("worker", "remediator"), required=True)
     parser.add_argument("--seeds", type=int, default=300)
     parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--json", type=Path, help="a file that gets one line of JSON a patch")
     parser.add_argument("names", nargs="*", help="of patches, without .patch; all by default")
     given = parser.parse_args()
     wanted = [one for one in patches(given.side) if not given.names or one.stem in given.names]
@@ -89,6 +99,9 @@ def main() -> int:
         missed += found.seed is None
         sys.stdout.write(found.line(given.first, given.seeds) + "\n")
         sys.stdout.flush()
+        if given.json is not None:
+            with given.json.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(asdict(found)) + "\n")
     return 1 if missed else 0
 
 
