@@ -90,6 +90,7 @@ class Watcher:
         made = cls(world, names, *parts)
         made.evicted.fail = made.recovery.fail = made.causes.fail = made.fail
         made.count_zones()
+        made.sizes.append((world.simulation.now, len(world.cluster.store.all("nodes"))))
         world.cluster.store.subscribe(made.changed)
         world.cluster.store.on_restore(made.restored)
         world.cluster.api.on_request.append(made.answered)

@@ -8,8 +8,9 @@ from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster.external_systems import KURED
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.store import Change
-from tests.simulation.remediator.invariants import Watcher, state_of
+from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.others import FINALIZER, MARKS
+from tests.simulation.remediator.states import state_of
 from tests.simulation.remediator.world import World
 
 

@@ -10,8 +10,9 @@ from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster.autoscaler import DISRUPTED, TO_BE_DELETED
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.store import Change
-from tests.simulation.remediator.invariants import Watcher, control_plane, state_of
+from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.pools import GPU, LABEL
+from tests.simulation.remediator.states import control_plane, state_of
 from tests.simulation.remediator.world import World
 
 

@@ -13,8 +13,9 @@ from tests.simulation.cluster.autoscaler import DISRUPTED, TO_BE_DELETED
 from tests.simulation.cluster.external_systems import ClusterApi, Kured, Medik8s
 from tests.simulation.cluster.messages import Json
 from tests.simulation.remediator.faults import Schedule
-from tests.simulation.remediator.invariants import budget, control_plane
+from tests.simulation.remediator.invariants import budget
 from tests.simulation.remediator.process import Replica
+from tests.simulation.remediator.states import control_plane
 from tests.simulation.remediator.world import World
 
 FINALIZER = "example.com/backup"
