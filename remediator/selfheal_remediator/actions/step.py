@@ -26,12 +26,16 @@ class StepOutcome(Enum):
 class StepRun:
     """What a step is run for.
 
-    node: as it was seen last. rule: its mark (Rule.mark). condition, reason, message: of the
-    condition that the node was cordoned for. occurrence: names this step of this occurrence and
-    no other (lower case letters, digits and dashes, at most 40 characters: it can begin an
-    object's name, and is the idempotency key). index: position in the ladder, from 0. began: when
-    the step was written down, seconds since the epoch. boot_id: the node's at that moment.
-    dry_run: every write is sent with dryRun=All, and nothing outside the cluster is asked.
+    - node: as it was read just now. rule: its mark (Rule.mark).
+    - condition, reason, message: of the condition that the node was cordoned for.
+    - occurrence: names this step of this occurrence and no other. Lower case letters, digits and
+      dashes, at most 40 characters: it can begin an object's name, and is the idempotency key.
+    - index: position in the ladder, from 0.
+    - began: when the step was written down, seconds since the epoch.
+    - deadline: when its timeout is over, likewise. From then on nothing may be begun any more;
+      one call after it asks how the step ended (a predecessor may have begun it).
+    - boot_id: the node's when the step began.
+    - dry_run: every write is sent with dryRun=All, and nothing outside the cluster is asked.
     """
 
     node: Node
@@ -42,6 +46,7 @@ class StepRun:
     occurrence: str
     index: int
     began: float
+    deadline: float
     boot_id: str
     dry_run: bool
 
@@ -59,13 +64,13 @@ class StepResult:
 class StepKind(Protocol):
     """One kind of step, made from its part of the configuration. Blocking, in a worker's thread.
 
-    Writes are sent with the runner's leadership checked just before; a step whose time is over is
-    not advanced any more.
+    Writes go through KubernetesApi.write, which the Lease fences. The runner has read the node
+    afresh just before: it is ours, cordoned, and at this step.
     """
 
     def advance(self, run: StepRun, now: float) -> StepResult:
         """Begin the step, or continue it. now: seconds since the epoch.
 
         Raises ApiFailure where an answer is missing or refused: it is tried again, later each
-        time, until the step's timeout is over.
+        time, until the deadline. In dry-run it is called once.
         """
