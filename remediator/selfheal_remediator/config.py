@@ -16,17 +16,16 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
+from selfheal_remediator.ladder import MOST_STEPS, Step, Verify
 from selfheal_remediator.quantities import Amount, parse_amount, parse_duration
+from selfheal_remediator.strict import Duration, Status, Strict
 
 DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -53,9 +52,7 @@ def _status_text(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
 NodeAmount = Annotated[Amount, BeforeValidator(parse_amount)]
-Status = Literal["True", "False", "Unknown"]
 Statuses = Annotated[
     tuple[Status, ...],
     BeforeValidator(_status_text),
@@ -70,16 +67,6 @@ def _need(key: str, seconds: float, least: str, why: str) -> None:
         raise ValueError(f"{key} must be at least {least}, got {seconds:g}s: {why}")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        populate_by_name=False,
-        arbitrary_types_allowed=True,
-    )
-
-
 #: Written by kubelet or the node controller, which have timeouts of their own: no heartbeat check.
 KUBELET_CONDITIONS = frozenset(
     {"Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"}
@@ -90,7 +77,7 @@ KUBELET_CONDITIONS = frozenset(
 PODS_HUNG = "PodsHung"
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """One condition of a node and what to do about it."""
 
     condition: str = Field(min_length=1, max_length=316)
@@ -100,6 +87,18 @@ class Rule(_Strict):
     action: Literal["drain", "cordon", "observe"]
     latched: bool = False
     heartbeat: Duration | None = 660.0
+    #: Steps that are run one after the other once the node is drained.
+    then: tuple[Step, ...] = Field(default=(), max_length=MOST_STEPS)
+    #: What must be true before the node is uncordoned.
+    verify: Verify | None = None
+
+    @model_validator(mode="after")
+    def _repairs_what_it_empties(self) -> Rule:
+        if self.then and self.action != "drain":
+            raise ValueError(f"then needs action: drain, found {self.action}: it follows a drain")
+        if self.verify is not None and not self.cordons:
+            raise ValueError(f"verify needs action: drain or cordon, found {self.action}")
+        return self
 
     @field_validator("reason")
     @classmethod
@@ -140,7 +139,7 @@ class Rule(_Strict):
         return not self.reason or re.search(self.reason, reason) is not None
 
 
-class Rate(_Strict):
+class Rate(Strict):
     """At most `count` new cordons in any `window` (sliding)."""
 
     count: int = Field(ge=1)
@@ -154,7 +153,7 @@ class Rate(_Strict):
         return self
 
 
-class DisruptionLimits(_Strict):
+class DisruptionLimits(Strict):
     """How much may be out of service because of us, and how fast."""
 
     max_unavailable: NodeAmount = Amount(10, True)
@@ -166,6 +165,8 @@ class DisruptionLimits(_Strict):
     max_draining: int = Field(default=1, ge=0)
     max_draining_per_zone: int | None = Field(default=None, ge=1)
     max_draining_per_group: int | None = Field(default=None, ge=1)
+    #: Nodes on which steps of `then` run at a time.
+    max_repairing: int = Field(default=1, ge=0)
     min_interval: Duration = 0.0
     #: Ready, schedulable nodes that always stay; None = 1, and 0 where maxUnavailable is 100%.
     min_schedulable: int | None = Field(default=None, ge=0)
@@ -192,7 +193,7 @@ class DisruptionLimits(_Strict):
         return self
 
 
-class Signal(_Strict):
+class Signal(Strict):
     """When many nodes say the same thing at once, the detector is suspected."""
 
     enabled: bool = True
@@ -209,7 +210,7 @@ class Signal(_Strict):
         return self
 
 
-class Recovery(_Strict):
+class Recovery(Strict):
     """How a node is uncordoned."""
 
     stabilization_window: Duration = 300.0
@@ -227,7 +228,7 @@ class Recovery(_Strict):
         return self
 
 
-class Drain(_Strict):
+class Drain(Strict):
     """How a node is emptied."""
 
     deadline: Duration = 1800.0
@@ -239,6 +240,8 @@ class Drain(_Strict):
     autoscaler: Literal["auto", "present", "absent"] = "auto"
     headroom: bool = True
     scale_down_disabled: bool = True
+    #: How long a rule's `then` waits until no volume is attached to the drained node.
+    detach_timeout: Duration = 600.0
 
     @model_validator(mode="after")
     def _evicts_first(self) -> Drain:
@@ -256,7 +259,7 @@ class Drain(_Strict):
 SHORTEST_RENEWAL = 0.05
 
 
-class LeaseSettings(_Strict):
+class LeaseSettings(Strict):
     """Leader election; the Lease also carries the pause annotation."""
 
     name: str = Field(default="selfheal-remediator", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
@@ -282,7 +285,7 @@ class LeaseSettings(_Strict):
         return self
 
 
-class ApiBudget(_Strict):
+class ApiBudget(Strict):
     """The client's own request rate to the API server."""
 
     qps: float = Field(default=200.0, gt=0)
@@ -290,7 +293,7 @@ class ApiBudget(_Strict):
     max_in_flight: int = Field(default=32, ge=4, le=256)
 
 
-class Policies(_Strict):
+class Policies(Strict):
     """Settings of pod healing by HealingPolicies."""
 
     enabled: bool = True
@@ -341,7 +344,7 @@ def default_rules() -> tuple[Rule, ...]:
     return tuple(Rule.model_validate(rule) for rule in rules)
 
 
-class Config(_Strict):
+class Config(Strict):
     """The whole file."""
 
     mode: Literal["enforce", "dryRun"] = "enforce"
@@ -377,6 +380,10 @@ class Config(_Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def rule_marked(self, mark: str) -> Rule | None:
+        """The rule of this mark (Rule.mark), None = there is none."""
+        return next((rule for rule in self.rules if rule.mark == mark), None)
 
     @property
     def dry_run(self) -> bool:

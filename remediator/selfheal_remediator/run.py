@@ -64,6 +64,7 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, "policy", "poddisruptionbudgets") for verb in ("get", "list", "watch")
     ]
     wanted.append(Permission("list", "apps", "daemonsets"))
+    wanted += _for_repairs(config, namespace)
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
     wanted.append(Permission("list", leases, "leases"))
@@ -81,6 +82,19 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, leases, "leases", namespace=namespace, name=lease)
         for verb in ("list", "watch", "patch")
     ]
+    return wanted
+
+
+def _for_repairs(config: Config, namespace: str) -> list[Permission]:
+    """What the steps after drains need: only of the kinds in use."""
+    wanted = []
+    if any(rule.then for rule in config.rules):
+        wanted.append(Permission("list", "storage.k8s.io", "volumeattachments"))
+    parts = [part for rule in config.rules for part in (*rule.then, rule.verify)]
+    if any(part is not None and part.job is not None for part in parts):
+        wanted += [
+            Permission(verb, "batch", "jobs", namespace=namespace) for verb in ("get", "create")
+        ]
     return wanted
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from selfheal_remediator.config import PODS_HUNG
-from selfheal_remediator.node import lifecycle
+from selfheal_remediator.node import lifecycle, repair
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
-from selfheal_remediator.node.conditions import Reading, recovery, stale
+from selfheal_remediator.node.conditions import Reading, Recovery, recovery, stale
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
@@ -36,14 +36,21 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         return _cancel(facts, state)
     if not selected(facts.node, facts.scope.config):
         return _uncordon(facts, state, "it is no longer among the selected nodes")
-    if facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
+    ends = repair.may_be_uncordoned(facts.scope.config, state)
+    busy = repair.must_end_first(facts.scope.config, state)
+    if not busy and facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
         why = f"many nodes report {state.condition} at once: the detector is suspected"
         after = lifecycle.suspect(state, facts.now)
         action = facts.action(Kind.UNCORDON, after, "DetectorSuspected", f"uncordoned: {why}")
         return Assessment("uncordoning", why, action=action, state=state)
     due, why = _recovery(facts, state)
-    if due is not None and due <= facts.now:
-        return _uncordon(facts, state, why)
+    if state.unverified:
+        due, why = None, "it recovered, and could not be verified"
+    if due is not None and due <= facts.now and ends:
+        return _recovered(facts, state, why)
+    of_ladder = repair.assess_repair(facts, state, Recovery(due, why))
+    if of_ladder is not None:
+        return of_ladder
     # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
     recovered = due is not None
     limited_action = None
@@ -155,6 +162,19 @@ def _recovery(facts: Facts, state: State) -> tuple[float | None, str]:
     if not about:
         due = max(due, state.since + settings.stabilization_window)
     return due, why
+
+
+def _recovered(facts: Facts, state: State, why: str) -> Assessment:
+    """It is uncordoned, or verified before."""
+    rule = facts.scope.config.rule_marked(state.rule)
+    if rule is None or rule.verify is None or repair.is_verified(state):
+        return _uncordon(facts, state, why)
+    if facts.scope.config.dry_run:
+        return _uncordon(facts, state, f"{why}; verified ({rule.verify.kind}) before")
+    after = lifecycle.verifying(state, facts.node.boot_id, facts.now)
+    text = f"verified ({rule.verify.kind}) before it is uncordoned: {why}"
+    action = facts.action(Kind.NOTE, after, "VerifyStarted", text)
+    return Assessment(state.phase.value, text, action=action, state=state, bad=facts.bad())
 
 
 def _uncordon(facts: Facts, state: State, why: str) -> Assessment:

@@ -138,13 +138,18 @@ class FakeApi(LoopbackServer):
         if path.endswith("/events"):
             return 201, {"kind": "Event", "metadata": {}}
         if verb == "POST":
-            name = f"{path}/{body['metadata']['name']}"
-            if name in self.objects:
-                return 409, {"kind": "Status", "code": 409}
-            body["metadata"]["namespace"] = "d"
-            self.did.append((verb, name, body))
-            return 201, self.put(name, body)
+            return self._create(path, body, dry_run="dryRun" in query)
         return self._patch(path.removesuffix("/status"), body, dry_run="dryRun" in query)
+
+    def _create(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        name = f"{path}/{body['metadata']['name']}"
+        if name in self.objects:
+            return 409, {"kind": "Status", "code": 409}
+        if dry_run:
+            return 201, body
+        body["metadata"]["namespace"] = "d"
+        self.did.append(("POST", name, body))
+        return 201, self.put(name, body)
 
     def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
         if path not in self.objects:
@@ -240,7 +245,7 @@ def _merge(target: Json, patch: Json) -> None:
 
 def _is_collection(path: str) -> bool:
     known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies")
-    return path.rsplit("/", 1)[1] in known
+    return path.rsplit("/", 1)[1] in (*known, "volumeattachments")
 
 
 def _belongs(name: str, raw: Json, path: str, query: dict[str, str]) -> bool:

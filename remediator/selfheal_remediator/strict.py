@@ -1,0 +1,26 @@
+"""What all parts of the configuration have in common: unknown keys are refused, names are
+camelCase in YAML, durations become seconds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from selfheal_remediator.quantities import parse_duration
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Status = Literal["True", "False", "Unknown"]
+
+
+class Strict(BaseModel):
+    """A part of the configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=False,
+        arbitrary_types_allowed=True,
+    )
