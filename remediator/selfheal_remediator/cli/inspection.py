@@ -34,6 +34,7 @@ from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.repair import ladder_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +390,8 @@ def _cordoned(
     changed = condition is None or condition.status != state.status
     if changed and state.condition != PODS_HUNG:  # that one stands on no node
         notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
+    step = ladder_text(config, state)
+    notes |= {step} if step else set()
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         seen = _read_pods(reading, config, node, reading.nodes, now)

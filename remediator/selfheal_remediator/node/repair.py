@@ -31,6 +31,18 @@ def step_text(rule: Rule, number: int) -> str:
     return f"step {number} of {len(rule.then)} ({rule.then[number - 1].kind})"
 
 
+def ladder_text(config: Config, state: State) -> str:
+    """How far its ladder is, for people; empty = no step was begun."""
+    if not state.steps:
+        return ""
+    rule = begun_step(config, state)
+    text = step_text(rule, state.steps) if rule is not None else f"step {state.steps}"
+    ended = "failed" if state.step_failed else "succeeded"
+    if state.phase is not Phase.REPAIRING:
+        return f"{text} was its last"
+    return f"{text} is under way" if state.step_runs else f"{text} {ended}"
+
+
 def must_end_first(config: Config, state: State) -> bool:
     """Whether something is being done to the node, which must end before it is uncordoned.
 

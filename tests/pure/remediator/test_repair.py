@@ -16,6 +16,7 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.limits import Member, Tally, check_repair
+from selfheal_remediator.node.repair import ladder_text
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, cordoned, look, rule
 
 JOB = {"job": {"template": {"spec": {"containers": [{"name": "c"}]}}}, "settle": "5m"}
@@ -267,6 +268,28 @@ def _next_state(found: Assessment) -> State:
     assert action is not None
     assert action.state is not None
     return action.state
+
+
+def test_status_says_how_far_the_ladder_is() -> None:
+    about = ladder(JOB, WAIT)
+    texts = [
+        ladder_text(config(about), state)
+        for state in (
+            drained(about),
+            begun(about),
+            ended(about),
+            ended(about, failed=True, number=2),
+            lifecycle.repair_failed(ended(about, number=2), NOW),
+        )
+    ]
+    assert texts == [
+        "",
+        "step 1 of 2 (job) is under way",
+        "step 1 of 2 (job) succeeded",
+        "step 2 of 2 (wait) failed",
+        "step 2 of 2 (wait) was its last",
+    ]
+    assert ladder_text(config(), begun(about)) == "step 1 is under way"
 
 
 # -- limits --------------------------------------------------------------------------------
