@@ -82,7 +82,7 @@ bench-remediator: able venv ## the remediator beside a bare watch loop and kubec
 	@$(BIN)/python -m tests.benchmarks.remediator $(BENCH)
 
 .PHONY: lint
-lint: venv ## ruff, mypy, import-linter, shellcheck
+lint: venv ## ruff, mypy, import-linter, shellcheck, the workflows
 	ci/test lint
 
 .PHONY: images
@@ -91,10 +91,10 @@ images: venv ## build the images of worker and remediator, print their sizes
 	$(BIN)/python -m ci.images sizes
 
 .PHONY: release
-release: venv ## dist/: the chart's package, the wheel, both images' archives, SHA256SUMS
-	$(BIN)/python -m ci.release build
+release: venv ## dist/: the chart's package, the wheel, both images' archives, SHA256SUMS; RELEASE="--key NAME --keyring FILE" signs the chart
+	$(BIN)/python -m ci.release build $(RELEASE)
 
 .PHONY: clean
-clean: ## remove what was made in this folder (the build cache stays: see README)
+clean: ## remove what was made in this folder (the build cache stays: see docs/install.md)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,8 @@ from selfheal_remediator.metrics import (
 from selfheal_remediator.metrics import Metrics as RemediatorMetrics
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase
+from selfheal_remediator.restore.drift import FIELDS as DRIFT_FIELDS
+from selfheal_remediator.restore.errand import Outcome as RestoreOutcome
 from selfheal_worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
 from selfheal_worker.metrics import Metrics as WorkerMetrics
 
@@ -83,6 +85,8 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
             ("gen_ai_request_model", _MODEL),
         )
     },
+    ("selfheal_remediator_restore_drifted_objects", "field"): DRIFT_FIELDS,
+    ("selfheal_remediator_restores", "result"): tuple(outcome.value for outcome in RestoreOutcome),
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
     ("selfheal_remediator_cordoned_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
     ("selfheal_remediator_cordoned_node_info", "node"): "a node that is cordoned now",
@@ -244,7 +248,7 @@ FOREIGN = (
 
 def families() -> tuple[Family, ...]:
     """Our metrics, worker first, by name; those of the process, which both have, once."""
-    remediator = RemediatorMetrics()
+    remediator = RemediatorMetrics(restores=True)
     remediator.api.watch_age("nodes", lambda: 0.0)
     registries = (WorkerMetrics().registry, remediator.registry)
     found = {family.name: family for registry in registries for family in _of(registry)}

@@ -1,4 +1,7 @@
-"""docs/tested.md: `write` makes it of docs/tested.yaml, `check` says whether it is stale."""
+"""What is generated in docs/: `write` makes it, `check` says whether it is stale.
+
+`tested.md` comes from `tested.yaml`, the table of versions in `install.md` from `ci/versions.toml`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+
+from ci.versions import pins
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: Page -> point (the words that begin its paragraph) -> tests, below tests/.
@@ -45,21 +50,65 @@ def table(tested: Tested, titles: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
+BEGIN = "<!-- versions: made from ci/versions.toml by `python -m ci.docs write` -->\n"
+END = "<!-- end -->\n"
+
+
+def versions_table(pinned: Mapping[str, Mapping[str, str]]) -> str:
+    """What is needed and what is tested, of the content of `versions.toml`."""
+    go, debian, least = pinned["go"], pinned["debian"], pinned["supported"]
+    tested = {
+        "Kubernetes": [go["kubernetes"]],
+        "Helm": [go["helm"], go["helm3"]],
+        "KEDA": [go["keda"]],
+        "RabbitMQ": [debian["rabbitmq"], debian["older_rabbitmq"]],
+        "Ollama": [go["ollama"]],
+        "node-problem-detector": [go["node-problem-detector"]],
+        "Python": [least["python"]],
+    }
+    rows = []
+    for name, versions in tested.items():
+        needed = f"{least[name.lower()]} or newer" if name.lower() in least else ""
+        rows.append(f"| {name} | {needed} | {', '.join(v.removeprefix('v') for v in versions)} |\n")
+    return "".join(["| | needed | tested |\n", "|---|---|---|\n", *rows])
+
+
+def with_versions(page: str, text: str) -> str:
+    """The page with `text` between the two marks; ValueError if they are not there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"docs/install.md must have {BEGIN.strip()} and then {END.strip()}")
+    return f"{before}{BEGIN}{text}{END}{after}"
+
+
+def generated(docs: Path = DOCS) -> dict[str, str]:
+    """Page -> what it must be."""
+    tested = read(docs)
+    install = (docs / "install.md").read_text(encoding="utf-8")
+    return {
+        "tested.md": table(tested, {page: title(page, docs) for page in tested}),
+        "install.md": with_versions(install, versions_table(pins())),
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 0, or 1 when the page is stale."""
+    """Exit status 0, or 1 when a page is stale."""
     parser = argparse.ArgumentParser(prog="python -m ci.docs", description=__doc__)
     parser.add_argument("command", choices=["write", "check"])
     command = parser.parse_args(argv).command
-    tested = read()
-    text, path = table(tested, {page: title(page) for page in tested}), DOCS / "tested.md"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return 0
-    if command == "check":
-        print("docs/tested.md is stale: run `python -m ci.docs write`", file=sys.stderr)
-        return 1
-    path.write_text(text, encoding="utf-8")
-    print("wrote docs/tested.md")
-    return 0
+    stale = 0
+    for page, text in generated().items():
+        path = DOCS / page
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = 1
+        if command == "check":
+            print(f"docs/{page} is stale: run `python -m ci.docs write`", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote docs/{page}")
+    return stale if command == "check" else 0
 
 
 if __name__ == "__main__":

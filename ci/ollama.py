@@ -102,7 +102,7 @@ def models(progress: Progress | None = None) -> Path:
     said = progress or Console()
     with store.locked(final.with_name("models.lock")):
         if not final.is_dir():
-            with said.working(f"model {MODEL}", []), store.whole_folder(final) as part:
+            with said.working(f"model {MODEL}"), store.whole_folder(final) as part:
                 _make(program, part)
             store.prune_named(final)
     return final

@@ -47,10 +47,21 @@ class File:
 
 
 def layer_of_folder(root: Path, target: Path) -> None:
-    """A layer that holds `root` as it is: owners, modes and times (bytecode is checked by them)."""
+    """A layer that holds `root` as it is: owners, modes and the times of what packages brought.
+
+    What was made later (by installing them) gets the time of the newest Python source, so that two
+    builds give the same bytes. Sources keep theirs, by which their bytecode is checked.
+    """
     left_out = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys", "run", "tmp")]
     order = ["--sort=name", "--numeric-owner", "--one-file-system"]
+    order += [f"--mtime=@{newest_source(root)}", "--clamp-mtime"]
     tools.run(["tar", *order, *left_out, "-C", str(root), "-cf", str(target), "."])
+
+
+def newest_source(root: Path) -> int:
+    """The time of the newest `.py` file below `root` in seconds, rounded up; 0 without one."""
+    found = (path for path in root.rglob("*.py") if not path.is_symlink())
+    return max((-(-path.stat().st_mtime_ns // 1_000_000_000) for path in found), default=0)
 
 
 def layer_of_files(

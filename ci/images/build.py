@@ -36,8 +36,8 @@ def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, 
     plans = {name: catalog.plan(name) for name in names}
     said = progress or Console()
     missing = [name for name, plan in plans.items() if not plan.path.exists()]
-    for index, name in enumerate(missing):
-        plans[name] = _build(name, missing[index + 1 :], said)
+    for number, name in enumerate(missing, 1):
+        plans[name] = _build(name, said, number, len(missing))
     return {name: found(plan) for name, plan in plans.items()}
 
 
@@ -53,16 +53,16 @@ class _SourcesChanged(Exception):
     """What was built is not what the key says: somebody saved a file meanwhile."""
 
 
-def _build(name: str, left: Sequence[str], progress: Progress) -> Plan:
+def _build(name: str, progress: Progress, number: int, total: int) -> Plan:
     for _ in range(_TRIES):
         plan = catalog.plan(name)
         with contextlib.suppress(_SourcesChanged):
-            _build_once(plan, left, progress)
+            _build_once(plan, progress, number, total)
             return plan
     raise ImagesError(f"the sources of {name} changed during each of {_TRIES} builds; run again")
 
 
-def _build_once(plan: Plan, left: Sequence[str], progress: Progress) -> None:
+def _build_once(plan: Plan, progress: Progress, number: int, total: int) -> None:
     with store.locked(cache_root() / "images" / f"{plan.name}.lock"):
         if plan.path.exists():
             return
@@ -71,7 +71,8 @@ def _build_once(plan: Plan, left: Sequence[str], progress: Progress) -> None:
         if "build" in plan.roots:
             tools.need({"buildah": "buildah"})
         ready = catalog.prepare(plan, progress)
-        with progress.working(f"image {plan.name}", left), store.whole_file(plan.path) as part:
+        working = progress.working(f"image {plan.name}", number, total)
+        with working, store.whole_file(plan.path) as part:
             plan.make(part, plan.ref, ready)
             if catalog.plan(plan.name).key != plan.key:
                 raise _SourcesChanged

@@ -68,7 +68,8 @@ def build(
 ) -> str:
     """`buildah build` with its layers kept; this machine's pip settings go in as secrets.
 
-    Gives the image's id.
+    All times are 0, and the format is OCI's, since Docker's has the build containers' random names:
+    so two builds give the same bytes. Gives the image's id.
     """
     # Found and removed by the next build if this one is killed; the caller holds the lock.
     with store.scratch_folder(place.root.with_name("secrets")) as folder:
@@ -76,7 +77,8 @@ def build(
             "build",
             "--layers",
             "--pull-never",
-            "--format=docker",
+            "--timestamp=0",
+            "--format=oci",
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *(f"--secret=id={name},src={path}" for name, path in secrets.write(folder)),
             f"--file={dockerfile}",

@@ -19,7 +19,7 @@ from ci.versions import cache_root, pin
 REGISTRY = "localhost/selfheal"
 NONROOT = "65532:65532"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_REVISION = "2"
+_REVISION = "3"
 """Raised when the way in which images are put together changes in a way that no key sees."""
 
 

@@ -21,12 +21,15 @@ from ci.images.errors import ImagesError
 from ci.parts.progress import Console, Progress
 from ci.versions import cache_root, pin
 
+# The last two lines: what says when, or on which disk, the packages were installed.
 _TRIM = """
 rm -rf /var/cache/apt/* /var/cache/debconf/*-old /var/lib/apt/lists/* /var/log/*.log /var/log/apt
 find /usr/share/doc -mindepth 1 -not -name copyright -not -type d -delete
 find /usr/share/doc -type d -empty -delete
 rm -rf /usr/share/man /usr/share/info /usr/share/locale /usr/share/i18n /usr/share/lintian
 rm -f /etc/apt/sources.list /etc/hostname /etc/resolv.conf
+rm -f /var/cache/ldconfig/aux-cache /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow-
+sed -i 's/^\\([^:]*:[^:]*:\\)[0-9]*:/\\1:/' /etc/shadow
 """
 
 # The ids of the public rabbitmq image, so that a chart's securityContext fits both. Debian takes
@@ -128,7 +131,7 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
             tools.need_root(f"making the {name} root file system")
             tools.need_space(final.parent, 1, f"the {name} root file system")
             tools.need({"debootstrap": "debootstrap"})
-            with said.working(f"root file system {name}", []):
+            with said.working(f"root file system {name}"):
                 _make(recipe, parent, final)
             store.prune_named(final)
     return final

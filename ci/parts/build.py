@@ -99,9 +99,8 @@ def _recipes(names: Sequence[str]) -> list[Recipe]:
 def _build_all(
     missing: Sequence[Recipe], places: dict[str, Path], toolchain: Toolchain, progress: Progress
 ) -> None:
-    for index, recipe in enumerate(missing):
-        left = [later.name for later in missing[index + 1 :]]
-        with progress.working(recipe.name, left):
+    for number, recipe in enumerate(missing, 1):
+        with progress.working(recipe.name, number, len(missing)):
             _build(recipe, places[recipe.name], toolchain)
 
 

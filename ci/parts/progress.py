@@ -1,13 +1,15 @@
-"""Says what is being built, for how long, and how much is left.
+"""Says what is being built, which of how many it is, for how long, and how long it took last time.
 
-On a terminal one line is rewritten each second; in a log each part has one line.
+On a terminal one line is rewritten each second, from the first part to the last; in a log each part
+has one line.
 """
 
 import json
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -18,21 +20,33 @@ from ci.versions import cache_root
 class Progress(Protocol):
     """Notified of what is being worked on."""
 
-    def working(self, part: str, left: Sequence[str]) -> AbstractContextManager[None]:
-        """Reports while the block runs, in which `part` is made; `left` are still to come."""
+    def working(self, part: str, number: int = 1, total: int = 1) -> AbstractContextManager[None]:
+        """Reports while the block runs, in which `part` is made, the `number`th of `total`."""
         ...
 
 
-def begin_line(part: str, left: int, last: float | None) -> str:
-    """`building kubelet (25 more to build, took 41 s last time)`."""
-    notes = [f"{left} more to build"] if left else []
-    notes += [f"took {last:.0f} s last time"] if last is not None else []
+def duration(seconds: float) -> str:
+    """`41 s`, and from two minutes on `4 min 32 s`."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
+
+
+def begin_line(part: str, number: int, total: int, last: float | None) -> str:
+    """`building kubelet (4 of 29, took 41 s last time)`."""
+    notes = [f"{number} of {total}"] if total > 1 else []
+    notes += [f"took {duration(last)} last time"] if last is not None else []
     return f"building {part}" + (f" ({', '.join(notes)})" if notes else "")
 
 
-def done_line(part: str, seconds: float) -> str:
-    """`built kubelet in 41 s`."""
-    return f"built {part} in {seconds:.0f} s"
+def live_line(begun: str, seconds: float) -> str:
+    """`building kubelet (4 of 29, took 41 s last time): 12 s so far`."""
+    return f"{begun}: {duration(seconds)} so far"
+
+
+def end_line(part: str, number: int, total: int, seconds: float) -> str:
+    """`built kubelet (4 of 29) in 41 s`."""
+    place = f" ({number} of {total})" if total > 1 else ""
+    return f"built {part}{place} in {duration(seconds)}"
 
 
 class Durations:
@@ -72,15 +86,17 @@ class Console:
         self._durations = durations or Durations(cache_root() / "durations.json")
 
     @contextmanager
-    def working(self, part: str, left: Sequence[str]) -> Iterator[None]:
+    def working(self, part: str, number: int = 1, total: int = 1) -> Iterator[None]:
         """Reports from a thread of its own until the block ends."""
-        line = begin_line(part, len(left), self._durations.read().get(part))
+        line = begin_line(part, number, total, self._durations.read().get(part))
         started = time.monotonic()
         ended = threading.Event()
         ticker = threading.Thread(target=self._tick, args=(line, started, ended), daemon=True)
-        self._write(f"\r\x1b[K{line}" if self._live else f"{line} ... ")
         if self._live:
+            self._rewrite(line)
             ticker.start()
+        else:
+            self._write(f"{line} ... ")
         succeeded = False
         try:
             yield
@@ -89,20 +105,29 @@ class Console:
             ended.set()
             if self._live:
                 ticker.join()
-            self._end(part, time.monotonic() - started, succeeded=succeeded)
+            seconds = time.monotonic() - started
+            if succeeded:
+                self._durations.note(part, seconds)
+            self._end(part, number, total, seconds, succeeded=succeeded)
 
-    def _end(self, part: str, seconds: float, *, succeeded: bool) -> None:
-        if succeeded:
-            self._durations.note(part, seconds)
-        if self._live:
-            failed = f"{part} failed after {seconds:.0f} s"
-            self._write(f"\r\x1b[K{done_line(part, seconds) if succeeded else failed}\n")
+    def _end(self, part: str, number: int, total: int, seconds: float, *, succeeded: bool) -> None:
+        if not self._live:
+            self._write(f"{'done in' if succeeded else 'failed after'} {duration(seconds)}\n")
+        elif succeeded:
+            self._rewrite(end_line(part, number, total, seconds))
+            self._write("\n" if number == total else "")
         else:
-            self._write(f"{'done in' if succeeded else 'failed after'} {seconds:.0f} s\n")
+            self._rewrite(f"{part} failed after {duration(seconds)}")
+            self._write("\n")
 
     def _tick(self, line: str, started: float, ended: threading.Event) -> None:
         while not ended.wait(1):
-            self._write(f"\r\x1b[K{line}: {time.monotonic() - started:.0f} s so far")
+            self._rewrite(live_line(line, time.monotonic() - started))
+
+    def _rewrite(self, line: str) -> None:
+        # A line that wraps could not be taken back.
+        width = shutil.get_terminal_size().columns - 1
+        self._write(f"\r\x1b[K{line[:width]}")
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

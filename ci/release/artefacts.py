@@ -1,4 +1,7 @@
-"""What a release consists of: the chart's package, the wheel, both images' archives, and sums."""
+"""What a release consists of: the chart's package, the wheel, both images' archives, and sums.
+
+With a key the chart's package has a `.prov` file beside it, for `helm verify`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +25,16 @@ IMAGES = ("worker", "remediator")
 SUMS = "SHA256SUMS"
 
 
-def build(version: str, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Signing:
+    """The chart's PGP key: a name or address, the file with it, the file with its passphrase."""
+
+    key: str
+    keyring: Path
+    passphrase_file: Path | None = None
+
+
+def build(version: str, folder: Path, signing: Signing | None = None) -> list[Path]:
     """All files of the release in `folder`, in place of the release before; the sums come last.
 
     Raises ReleaseError, also for a folder with anything but a release in it; ci.parts.PartsError
@@ -33,7 +46,7 @@ def build(version: str, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         new = Path(beside) / folder.name
         new.mkdir()
-        made = _build(version, new)
+        made = _build(version, new, signing)
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
@@ -53,8 +66,8 @@ def _refuse_other_files(folder: Path) -> None:
         )
 
 
-def _build(version: str, folder: Path) -> list[Path]:
-    made = [wheel(folder), chart(folder)]
+def _build(version: str, folder: Path, signing: Signing | None) -> list[Path]:
+    made = [wheel(folder), *chart(folder, signing)]
     built = images.ensure(IMAGES)
     made += [image(name, built[name].archive, version, folder) for name in IMAGES]
     return [*made, sums(folder, made)]
@@ -66,11 +79,18 @@ def wheel(folder: Path) -> Path:
     return _only(folder, "*.whl")
 
 
-def chart(folder: Path) -> Path:
-    """The chart as `helm install` and `helm push` take it."""
+def chart(folder: Path, signing: Signing | None = None) -> list[Path]:
+    """The chart as `helm install` and `helm push` take it; signed, with its `.prov` file."""
     helm = parts.ensure(["helm"])["helm"]
-    _run([str(helm), "package", str(ROOT / "chart"), "--destination", str(folder)])
-    return _only(folder, "selfheal-*.tgz")
+    command = [str(helm), "package", str(ROOT / "chart"), "--destination", str(folder)]
+    if signing is None:
+        _run(command)
+        return [_only(folder, "selfheal-*.tgz")]
+    command += ["--sign", "--key", signing.key, "--keyring", str(signing.keyring)]
+    if signing.passphrase_file:
+        command += ["--passphrase-file", str(signing.passphrase_file)]
+    _run(command)
+    return [_only(folder, "selfheal-*.tgz"), _only(folder, "selfheal-*.tgz.prov")]
 
 
 def image(name: str, archive: Path, version: str, folder: Path) -> Path:

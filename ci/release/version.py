@@ -44,6 +44,7 @@ PLACES = (
     Place("chart/Chart.yaml", rf"^(version: ){_TEXT}$"),
     Place("chart/Chart.yaml", rf"^(appVersion: ){_TEXT}$"),
     Place("README.md", rf"(selfheal-(?:worker|remediator):){_TEXT}"),
+    Place("docs/install.md", rf"(selfheal-){_TEXT}(?=\.tgz)"),
 )
 
 

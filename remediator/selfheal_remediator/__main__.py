@@ -89,6 +89,22 @@ def _exclude_and_include(
     )
     exclude.set_defaults(function=commands.exclude)
 
+    drain = commands_.add_parser(
+        "drain",
+        parents=[access],
+        help="have the remediator drain a node, within its limits; `uncordon` ends that",
+    )
+    drain.add_argument("node", metavar="NODE")
+    drain.add_argument(
+        "--why", required=True, metavar="TEXT", help="the reason, for your colleagues"
+    )
+    drain.add_argument(
+        "--until",
+        metavar="TIME",
+        help="uncordon it then: a time such as 2027-01-31T04:00Z, or a duration such as 4h",
+    )
+    drain.set_defaults(function=commands.drain)
+
     include = commands_.add_parser(
         "include", parents=[access], help="end `exclude`: act on the node again"
     )

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from selfheal_remediator.api_settings import ApiBudget as ApiBudget
+from selfheal_remediator.api_settings import LeaseSettings as LeaseSettings
+from selfheal_remediator.drain_settings import Drain as Drain
 from selfheal_remediator.ladder import MOST_STEPS, Step, Verify
-from selfheal_remediator.quantities import Amount, parse_amount, parse_duration
-from selfheal_remediator.strict import Duration, Status, Strict
+from selfheal_remediator.policy_settings import Policies as Policies
+from selfheal_remediator.quantities import Amount, parse_amount
+from selfheal_remediator.restore_settings import Restore as Restore
+from selfheal_remediator.selectors import NodeSelector
+from selfheal_remediator.strict import Duration, Status
+from selfheal_remediator.strict import Strict as _Strict
+from selfheal_remediator.strict import need as _need
+from selfheal_remediator.windows import Window
 
 DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -61,12 +64,6 @@ Statuses = Annotated[
 ]
 
 
-def _need(key: str, seconds: float, least: str, why: str) -> None:
-    """Raises ValueError for a shorter duration: with 0 the setting would do the opposite."""
-    if seconds < parse_duration(least):
-        raise ValueError(f"{key} must be at least {least}, got {seconds:g}s: {why}")
-
-
 #: Written by kubelet or the node controller, which have timeouts of their own: no heartbeat check.
 KUBELET_CONDITIONS = frozenset(
     {"Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"}
@@ -77,7 +74,7 @@ KUBELET_CONDITIONS = frozenset(
 PODS_HUNG = "PodsHung"
 
 
-class Rule(Strict):
+class Rule(_Strict):
     """One condition of a node and what to do about it."""
 
     condition: str = Field(min_length=1, max_length=316)
@@ -139,7 +136,7 @@ class Rule(Strict):
         return not self.reason or re.search(self.reason, reason) is not None
 
 
-class Rate(Strict):
+class Rate(_Strict):
     """At most `count` new cordons in any `window` (sliding)."""
 
     count: int = Field(ge=1)
@@ -153,7 +150,7 @@ class Rate(Strict):
         return self
 
 
-class DisruptionLimits(Strict):
+class DisruptionLimits(_Strict):
     """How much may be out of service because of us, and how fast."""
 
     max_unavailable: NodeAmount = Amount(10, True)
@@ -193,7 +190,7 @@ class DisruptionLimits(Strict):
         return self
 
 
-class Signal(Strict):
+class Signal(_Strict):
     """When many nodes say the same thing at once, the detector is suspected."""
 
     enabled: bool = True
@@ -210,7 +207,7 @@ class Signal(Strict):
         return self
 
 
-class Recovery(Strict):
+class Recovery(_Strict):
     """How a node is uncordoned."""
 
     stabilization_window: Duration = 300.0
@@ -225,99 +222,6 @@ class Recovery(Strict):
         _need("flapWindow", self.flap_window, "1s", "maxFlaps would never be reached")
         why = "the node that a person uncordons would be cordoned again at once"
         _need("cancelFor", self.cancel_for, "1m", why)
-        return self
-
-
-class Drain(Strict):
-    """How a node is emptied."""
-
-    deadline: Duration = 1800.0
-    on_deadline: Literal["wait", "report", "delete"] = "wait"
-    grace_period: int | None = Field(default=None, ge=1)
-    delete_empty_dir: bool = True
-    unmanaged_pods: Literal["report", "evict"] = "report"
-    #: Whether nodes are made when pods need them; auto = by what the cluster shows.
-    autoscaler: Literal["auto", "present", "absent"] = "auto"
-    headroom: bool = True
-    scale_down_disabled: bool = True
-    #: How long a rule's `then` waits until no volume is attached to the drained node.
-    detach_timeout: Duration = 600.0
-
-    @model_validator(mode="after")
-    def _evicts_first(self) -> Drain:
-        why = (
-            "every drain would be past it from its beginning, without waves and without maxDraining"
-        )
-        _need("deadline", self.deadline, "1s", why)
-        if self.on_deadline == "delete":
-            why = "pods would be deleted that had no time to be evicted"
-            _need("deadline with onDeadline: delete", self.deadline, "1m", why)
-        return self
-
-
-#: Seconds between two renewals of the Lease at least.
-SHORTEST_RENEWAL = 0.05
-
-
-class LeaseSettings(Strict):
-    """Leader election; the Lease also carries the pause annotation."""
-
-    name: str = Field(default="selfheal-remediator", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    namespace: str | None = None
-    duration: Duration = 15.0
-    renew_interval: Duration = 5.0
-    renew_deadline: Duration = 10.0
-
-    @model_validator(mode="after")
-    def _order(self) -> LeaseSettings:
-        if not self.renew_interval < self.renew_deadline < self.duration:
-            raise ValueError(
-                "renewInterval < renewDeadline < duration is required, got "
-                f"{self.renew_interval:g}s, {self.renew_deadline:g}s, {self.duration:g}s"
-            )
-        if self.renew_interval < SHORTEST_RENEWAL:
-            raise ValueError(
-                f"renewInterval must be at least 50ms, got {self.renew_interval:g}s: each renewal "
-                "is a write"
-            )
-        if self.duration < 1:
-            raise ValueError("duration must be at least 1s")
-        return self
-
-
-class ApiBudget(Strict):
-    """The client's own request rate to the API server."""
-
-    qps: float = Field(default=200.0, gt=0)
-    burst: int = Field(default=400, ge=1)
-    max_in_flight: int = Field(default=32, ge=4, le=256)
-
-
-class Policies(Strict):
-    """Settings of pod healing by HealingPolicies."""
-
-    enabled: bool = True
-    #: Namespaces whose policies count; empty = all.
-    namespaces: tuple[str, ...] = ()
-    evaluation_interval: Duration = 10.0
-    progress_timeout: Duration = 2.0
-    progress_concurrency: int = Field(default=8, ge=1, le=64)
-    #: After this time without progress a rollout no longer prevents restarts of pods, where
-    #: its owner has no own deadline.
-    rollout_deadline: Duration = 600.0
-
-    @model_validator(mode="after")
-    def _intervals(self) -> Policies:
-        if self.evaluation_interval < 1:
-            raise ValueError(
-                f"evaluationInterval must be at least 1s, got {self.evaluation_interval:g}s"
-            )
-        if self.rollout_deadline < 1:
-            raise ValueError(f"rolloutDeadline must be at least 1s, got {self.rollout_deadline:g}s")
-        if not 0.1 <= self.progress_timeout <= 30:
-            raise ValueError(
-                f"progressTimeout must be from 100ms to 30s, got {self.progress_timeout:g}s"
-            )
         return self
 
 
@@ -344,7 +248,54 @@ def default_rules() -> tuple[Rule, ...]:
     return tuple(Rule.model_validate(rule) for rule in rules)
 
 
-class Config(Strict):
+#: A group's limits restrict only by the keys that are set: the limits over all nodes hold as well.
+_NO_LIMIT: Mapping[str, Any] = {
+    "maxUnavailable": "100%",
+    "maxDraining": 2**31,
+    "minSchedulable": 0,
+}
+_NOT_OF_GROUPS = ("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup")
+
+
+def _group_limits(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    unfit = [key for key in _NOT_OF_GROUPS if key in value]
+    if unfit:
+        raise ValueError(f"{', '.join(unfit)}: allowed in the top-level limits only")
+    return {**_NO_LIMIT, **value}
+
+
+class OutsideWindows(_Strict):
+    """What happens while none of a group's maintenance windows is open; no drain begins then."""
+
+    cordon: Literal["allow", "wait"] = "allow"
+    started_drain: Literal["continue", "pause"] = "continue"
+
+
+class Group(_Strict):
+    """Nodes with settings of their own; a node belongs to the first group that matches it."""
+
+    name: str = Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    node_selector: NodeSelector
+    #: None = the top-level rules.
+    rules: tuple[Rule, ...] | None = None
+    limits: Annotated[DisruptionLimits, BeforeValidator(_group_limits)] = Field(
+        default_factory=lambda: DisruptionLimits.model_validate(_NO_LIMIT)
+    )
+    mode: Literal["enforce", "observe"] = "enforce"
+    maintenance_windows: tuple[Window, ...] = ()
+    outside_windows: OutsideWindows = Field(default_factory=OutsideWindows)
+
+    def rules_of(self, config: Config) -> tuple[Rule, ...]:
+        """The rules for its nodes; where it only observes, none takes a node out of service."""
+        rules = config.rules if self.rules is None else self.rules
+        if self.mode == "enforce":
+            return rules
+        return tuple(rule.model_copy(update={"action": "observe"}) for rule in rules)
+
+
+class Config(_Strict):
     """The whole file."""
 
     mode: Literal["enforce", "dryRun"] = "enforce"
@@ -361,25 +312,59 @@ class Config(Strict):
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     api: ApiBudget = Field(default_factory=ApiBudget)
     policies: Policies = Field(default_factory=Policies)
+    restore: Restore = Field(default_factory=Restore)
+    groups: tuple[Group, ...] = ()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Config:
-        problems = []
-        for position, rule in enumerate(self.rules):
-            for earlier_position, earlier in enumerate(self.rules[:position]):
-                if (
-                    rule.condition == earlier.condition
-                    and rule.reason == earlier.reason
-                    and set(rule.status) & set(earlier.status)
-                ):
-                    shared = ", ".join(sorted(set(rule.status) & set(earlier.status)))
-                    problems.append(
-                        f"rules[{position}] and rules[{earlier_position}] contradict: both are "
-                        f"about {rule.condition}={shared} with the same reason; keep one"
-                    )
+        problems = _contradictions(self.rules, "rules")
+        names: dict[str, int] = {}
+        for position, group in enumerate(self.groups):
+            where = f"groups[{position}]"
+            first = names.setdefault(group.name, position)
+            if first != position:
+                problems.append(f"{where}.name: groups[{first}] is named {group.name} too")
+            problems += _contradictions(group.rules or (), f"{where}.rules")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def group_of(self, labels: Mapping[str, str]) -> Group | None:
+        """The group of a node with these labels; None = the top-level settings alone hold."""
+        return next((group for group in self.groups if group.node_selector.matches(labels)), None)
+
+    def group_named(self, name: str) -> Group | None:
+        """The group of this name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+    def rules_for(self, labels: Mapping[str, str]) -> tuple[Rule, ...]:
+        """The rules for a node with these labels."""
+        group = self.group_of(labels)
+        return self.rules if group is None else group.rules_of(self)
+
+    def for_node(self, labels: Mapping[str, str]) -> Config:
+        """The same with these rules."""
+        rules = self.rules_for(labels)
+        return self if rules is self.rules else self.model_copy(update={"rules": rules})
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """Those of all groups as well."""
+        return (*self.rules, *(rule for group in self.groups for rule in group.rules or ()))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed, but cannot be meant."""
+        found = []
+        for position, group in enumerate(self.groups):
+            for earlier in self.groups[:position]:
+                if earlier.node_selector.includes(group.node_selector):
+                    found.append(
+                        f"group {group.name} gets no node: each that it selects belongs to the "
+                        f"group {earlier.name}, which comes first"
+                    )
+                    break
+        return found
 
     def rule_marked(self, mark: str) -> Rule | None:
         """The rule of this mark (Rule.mark), None = there is none."""
@@ -389,6 +374,23 @@ class Config(Strict):
     def dry_run(self) -> bool:
         """Whether every write is sent with dryRun=All."""
         return self.mode == "dryRun"
+
+
+def _contradictions(rules: tuple[Rule, ...], where: str) -> list[str]:
+    problems = []
+    for position, rule in enumerate(rules):
+        for earlier_position, earlier in enumerate(rules[:position]):
+            if (
+                rule.condition == earlier.condition
+                and rule.reason == earlier.reason
+                and set(rule.status) & set(earlier.status)
+            ):
+                shared = ", ".join(sorted(set(rule.status) & set(earlier.status)))
+                problems.append(
+                    f"{where}[{position}] and {where}[{earlier_position}] contradict: both are "
+                    f"about {rule.condition}={shared} with the same reason; keep one"
+                )
+    return problems
 
 
 def parse_config(text: str, source: str) -> Config:
@@ -410,20 +412,25 @@ def parse_config(text: str, source: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise SettingsError(source, [_problem(item) for item in error.errors()]) from error
+        raise SettingsError(source, [_problem(item, raw) for item in error.errors()]) from error
     except (RecursionError, TypeError, ValueError, OverflowError) as error:
         # A YAML anchor that contains itself, a number beyond all bounds.
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise SettingsError(source, [f"a value is invalid ({said})"]) from error
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any, raw: Mapping[str, Any]) -> str:
     where = ""
     for part in item["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         message = "unknown key"
+    match item["loc"]:
+        case ("groups", int() as position, _, *_):
+            group = raw["groups"][position]
+            if isinstance(group, dict) and isinstance(group.get("name"), str):
+                where += f" (group {group['name']:.63})"
     return f"{where}: {message}" if where else message
 
 

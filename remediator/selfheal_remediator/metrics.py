@@ -19,6 +19,8 @@ from selfheal_remediator.config import Rule
 from selfheal_remediator.healing.pod_health import Cause
 from selfheal_remediator.kube.responses import Outcome
 from selfheal_remediator.node.actions import Kind
+from selfheal_remediator.restore.drift import FIELDS
+from selfheal_remediator.restore.errand import Outcome as RestoreOutcome
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -42,9 +44,12 @@ REFUSED_CAUSES = (
 
 
 class _Family:
-    """Makes metrics in a registry. Names get the prefix, and labels and help texts are given."""
+    """Makes metrics in a registry. Names get the prefix, and labels and help texts are given.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    registry: None = they are not published.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
         self._registry = registry
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
@@ -208,6 +213,36 @@ class RepairMetrics:
                 self.steps.labels(kind, result)
 
 
+class RestoreMetrics:
+    """Objects of the release that were deleted or changed by hand."""
+
+    def __init__(self, family: _Family) -> None:
+        self.missing = family.gauge(
+            "restore_missing_objects", "Objects of the release that are missing"
+        )
+        self.drifted = family.gauge(
+            "restore_drifted_objects", "Deployments that differ from the release, by field", "field"
+        )
+        self.results = family.counter(
+            "restores", "Objects of the release made again or corrected, by result", "result"
+        )
+        for field in FIELDS:
+            self.drifted.labels(field)
+        for outcome in RestoreOutcome:
+            self.results.labels(outcome.value)
+
+    def count(self, task: str, result: str) -> None:
+        """Count one action of these two kinds by what became of it."""
+        if task in ("restore", "correct"):
+            self.results.labels(result).inc()
+
+    def set_state(self, missing: int, drifted: Mapping[str, int]) -> None:
+        """How many objects are missing, and how many differ by each field."""
+        self.missing.set(missing)
+        for field in FIELDS:
+            self.drifted.labels(field).set(drifted.get(field, 0))
+
+
 class ApiMetrics:
     """Requests to the API server, and what is read and written by them."""
 
@@ -280,9 +315,10 @@ class Metrics:
     """All metrics of the remediator in a registry of their own, by subject.
 
     Counters begin at zero: for one that appears later Prometheus computes no increase.
+    restores: whether the metrics of restoring are published.
     """
 
-    def __init__(self, *, runtime: Runtime = REAL) -> None:
+    def __init__(self, *, restores: bool = False, runtime: Runtime = REAL) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -291,6 +327,7 @@ class Metrics:
         self.drains = DrainMetrics(family)
         self.repairs = RepairMetrics(family)
         self.healing = HealingMetrics(family)
+        self.restore = RestoreMetrics(family if restores else _Family(None))
         self.api = ApiMetrics(family)
         self.controller = ControllerMetrics(family, runtime)
 

@@ -38,6 +38,7 @@ from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.restore.release import KINDS
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -67,6 +68,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     wanted += _for_repairs(config, namespace)
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
+    if config.restore.enabled:
+        wanted += _for_restoring(namespace, config.restore.config_map)
     wanted.append(Permission("list", leases, "leases"))
     if config.drain.headroom:
         wanted.append(Permission("list", "", "namespaces"))
@@ -88,9 +91,9 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
 def _for_repairs(config: Config, namespace: str) -> list[Permission]:
     """What the steps after drains need: only of the kinds in use."""
     wanted = []
-    if any(rule.then for rule in config.rules):
+    if any(rule.then for rule in config.all_rules):
         wanted.append(Permission("list", "storage.k8s.io", "volumeattachments"))
-    parts = [part for rule in config.rules for part in (*rule.then, rule.verify)]
+    parts = [part for rule in config.all_rules for part in (*rule.then, rule.verify)]
     if any(part is not None and part.job is not None for part in parts):
         wanted += [
             Permission(verb, "batch", "jobs", namespace=namespace) for verb in ("get", "create")
@@ -115,6 +118,21 @@ def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
         )
         wanted += [Permission("get", "apps", resource, namespace=place) for resource in apps]
         wanted.append(Permission("create", "", "events", namespace=place))
+    return wanted
+
+
+def _for_restoring(namespace: str, config_map: str) -> list[Permission]:
+    """What making deleted objects again needs: all in our namespace. The chart grants `patch` for
+    the release's objects alone, by their names, which only their ConfigMap has."""
+    wanted = [
+        Permission(verb, "", "configmaps", namespace=namespace, name=config_map)
+        for verb in ("get", "list", "watch")
+    ]
+    wanted += [
+        Permission(verb, kind.group, kind.plural, namespace=namespace)
+        for kind in KINDS.values()
+        for verb in ("list", "watch", "create")
+    ]
     return wanted
 
 
@@ -155,6 +173,8 @@ def run(options: argparse.Namespace) -> int:
         place.owner,
         server.server_port,
     )
+    for warning in config.warnings:
+        log.warning("%s", warning)
     path = options.config or environment.config_file
     follow = partial(_follow_config, path, config, remediator, metrics)
     supervision.start("config", follow, REAL.event())
@@ -200,7 +220,7 @@ def assemble(
 
     pool: answers requests to the API server; fetch: those to pods.
     """
-    metrics = Metrics(runtime=runtime)
+    metrics = Metrics(restores=config.restore.enabled, runtime=runtime)
     api = KubernetesApi(
         access,
         place.namespace,

@@ -24,3 +24,9 @@ class Strict(BaseModel):
         populate_by_name=False,
         arbitrary_types_allowed=True,
     )
+
+
+def need(key: str, seconds: float, least: str, why: str) -> None:
+    """Raises ValueError for a shorter duration: with 0 the setting would do the opposite."""
+    if seconds < parse_duration(least):
+        raise ValueError(f"{key} must be at least {least}, got {seconds:g}s: {why}")

@@ -139,6 +139,10 @@ def _escaped(text: str) -> str:
 # -- what was measured ------------------------------------------------------------------------
 
 
+#: On cores that the broker, the model server and the worker share; pinned to a core each, 0.85.
+_TO_CHAIN = ">=0.6x"
+
+
 def worker_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
     """From build/bench-worker.json."""
 
@@ -153,18 +157,18 @@ def worker_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
     ideal = f"{in_flight / 0.05:,.0f}"
     chain = {"its chain in a bare thread pool": model["pool"], "plain HTTP": model["http"]}
     what = f"50 ms model, {in_flight} in flight, through LangChain"
-    yield Row(what, "messages/s", ours, chain, ideal, ">=0.85x")
+    yield Row(what, "messages/s", ours, chain, ideal, _TO_CHAIN)
     structured = {"with_structured_output": model["structured"]}
     yield Row(what, "messages/s", ours, structured, ideal, ">=1.8x")
     started = statistics.median(kept["start_to_ready_seconds"])
-    yield Row("start to ready, embedded model", "s", started, {}, "", "<=1.5")
-    yield Row("memory then, peak", "MiB", max(kept["builtin_peak_mib"]), {}, "", "<=80")
+    yield Row("start to ready, embedded model", "s", started, {}, "", "<=1")
+    yield Row("memory then, peak", "MiB", max(kept["builtin_peak_mib"]), {}, "", "<=64")
 
 
 #: Row and number of build/bench-remediator.json → what it is, its unit, the goal.
 _REMEDIATOR = (
-    ("latency", "p50_ms", "condition to cordon, one node each 0.5 s, p50", "ms", "<=1.4x"),
-    ("latency", "p99_ms", "the same, p99", "ms", "<=1.8x"),
+    ("latency", "p50_ms", "condition to cordon, one node each 0.5 s, p50", "ms", "<=1.2x"),
+    ("latency", "p99_ms", "the same, p99", "ms", "<=1.5x"),
     ("latency-5000", "p50_ms", "the same of 5,000 nodes, p50", "ms", ""),
     ("latency-5000", "p99_ms", "the same of 5,000 nodes, p99", "ms", ""),
     ("for", "late_p50_ms", "a rule with `for: 2s`: cordoned so much later, p50", "ms", "<=50"),
@@ -184,11 +188,11 @@ _REMEDIATOR = (
     ("wake-up", "p50_ms", "a budget opens: the next pod goes, p50", "ms", "<=200"),
     ("wake-up", "p99_ms", "the same, p99", "ms", "<=200"),
     ("idle-1000", "peak_mib", "1,000 nodes: peak memory", "MiB", "<=64"),
-    ("idle-1000", "requests_per_s", "1,000 nodes, idle: requests a second", "", "<=0.5"),
-    ("idle-1000", "cpu_s_per_minute", "1,000 nodes, idle: processor a minute", "s", "<=1"),
-    ("idle-5000", "peak_mib", "5,000 nodes, 20,000 pods: peak memory", "MiB", "<=100"),
-    ("idle-5000", "requests_per_s", "5,000 nodes, idle: requests a second", "", "<=0.5"),
-    ("idle-5000", "cpu_s_per_minute", "5,000 nodes, idle: processor a minute", "s", "<=1"),
+    ("idle-1000", "requests_per_s", "1,000 nodes, idle: requests a second", "", "<=0.3"),
+    ("idle-1000", "cpu_s_per_minute", "1,000 nodes, idle: processor a minute", "s", "<=0.5"),
+    ("idle-5000", "peak_mib", "5,000 nodes, 20,000 pods: peak memory", "MiB", "<=80"),
+    ("idle-5000", "requests_per_s", "5,000 nodes, idle: requests a second", "", "<=0.3"),
+    ("idle-5000", "cpu_s_per_minute", "5,000 nodes, idle: processor a minute", "s", "<=0.5"),
 )
 
 

@@ -50,41 +50,10 @@ QUEUES = {
     "faststream": "bench-faststream",
 }
 
-NOOP = """
-from selfheal_worker.model.provider import Answer
-
-ANSWER = Answer({"primary_emotion": "Joy", "sentiment": "Positive", "confidence_score": 0.9,
-                 "key_phrases": ["Thank you"]})
-
-class Noop:
-    name, model, version = "noop", "none", "1"
-    def __init__(self, config): pass
-    def warm_up(self): pass
-    def close(self): pass
-    def analyse(self, text, deadline): return ANSWER
-"""
-STRUCTURED = """
-import httpx
-from langchain_ollama import ChatOllama
-from worker import prompt
-from selfheal_worker.model.provider import Answer, BadOutputError
-
-class Structured:
-    name, model, version = "structured", "tiny:1b", "1"
-    def __init__(self, config):
-        limits = httpx.Limits(max_connections=34, max_keepalive_connections=34)
-        chat = ChatOllama(model="tiny:1b", base_url=config.base_url, temperature=0, reasoning=False,
-                          client_kwargs={"timeout": 60, "limits": limits})
-        self.task = config.task
-        schema = {"title": "Answer", "description": "What a text shows.", **self.task.grammar()}
-        self.chat = chat.with_structured_output(schema, include_raw=True)
-    def warm_up(self): pass
-    def close(self): pass
-    def analyse(self, text, deadline):
-        reply = self.chat.invoke(prompt.messages(self.task, text))
-        if reply["parsed"] is None:
-            raise BadOutputError("not parsed")
-        return Answer(reply["parsed"])
+#: Plug-ins of the worker, found by their package's metadata as those of any package.
+PLUGINS = """[selfheal.providers]
+noop = tests.benchmarks.noop:Noop
+structured = tests.benchmarks.structured:Structured
 """
 
 
@@ -217,7 +186,12 @@ class Bench:
     def watch(self, process: Any, messages: int, figures: Figures) -> None:
         """Note what a process does with so many messages, and end it."""
         try:
-            found, cpu = rate(self.vhost, messages, process.pid)
+            try:
+                found, cpu = rate(self.vhost, messages, process.pid)
+            except RuntimeError:
+                for log in sorted(self.folder.glob("*.log")):
+                    say(f"{log.name}: {log.read_text()[-2000:]}")
+                raise
             figures.per_second.append(found)
             figures.cpu.append(cpu)
             figures.peak_mib.append(peak_mib(process.pid))
@@ -252,14 +226,10 @@ class Bench:
 @contextmanager
 def stage(folder: Path, options: argparse.Namespace) -> Iterator[Bench]:
     """A broker, a model server, and the plug-ins, while they are needed."""
-    (folder / "benchnoop.py").write_text(NOOP)
-    (folder / "benchstructured.py").write_text(STRUCTURED)
     info = folder / "benchplugins-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: benchplugins\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
-        "[selfheal.providers]\nnoop = benchnoop:Noop\nstructured = benchstructured:Structured\n"
-    )
+    (info / "entry_points.txt").write_text(PLUGINS)
     broker = Rabbit(folder / "rabbit")
     model = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.peers", "model"], stdout=subprocess.PIPE, text=True
@@ -343,14 +313,14 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     yield ""
     for said, found, goal in (
         ("no-op, to the bare loop", ratios["noop_to_bare"], "at least 0.9"),
-        ("50 ms model, to its chain in a thread pool", ratios["model_to_pool"], "at least 0.85"),
+        ("50 ms model, to its chain in a thread pool", ratios["model_to_pool"], "at least 0.6"),
         ("50 ms model, to structured output", ratios["model_to_structured"], "at least 1.8"),
         (
             "start to ready with builtin, s",
             statistics.median(result["start_to_ready_seconds"]),
-            "at most 1.5",
+            "at most 1.0",
         ),
-        ("memory then, MiB", max(result["builtin_peak_mib"]), "at most 80"),
+        ("memory then, MiB", max(result["builtin_peak_mib"]), "at most 64"),
     ):
         yield f"  {said:44} {found:8.2f}   goal {goal}"
 

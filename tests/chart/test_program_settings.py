@@ -55,11 +55,12 @@ def test_the_defaults_of_chart_and_remediator_are_the_same(helm: Helm) -> None:
 
 
 def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
-    """All but the Lease's place, which the chart decides, and the request rate."""
+    """All but the Lease's place, which the chart decides, and the request rate; what is
+    off, and groups where there are any."""
     maps = by_kind(helm.case("default"), "ConfigMap")
     rendered = yaml.safe_load(maps["selfheal-remediator"]["data"]["remediator.yaml"])
     known = {field.alias or name for name, field in Config.model_fields.items()}
-    assert known - rendered.keys() == {"api"}
+    assert known - rendered.keys() == {"api", "groups", "restore"}
 
 
 def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
@@ -76,6 +77,32 @@ def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
     assert config.limits.max_allowed == 3
     assert config.limits.rate is not None
     assert config.limits.rate.window == 3600
+
+
+def test_groups_reach_the_remediator(helm: Helm) -> None:
+    group = {
+        "name": "gpu",
+        "nodeSelector": {
+            "matchLabels": {"pool": "gpu"},
+            "matchExpressions": [{"key": "old", "operator": "DoesNotExist"}],
+        },
+        "rules": [{"condition": "GpuLost", "action": "drain"}],
+        "limits": {"maxUnavailable": "5%", "maxDraining": 1, "rate": {"count": 1, "window": "1h"}},
+        "mode": "observe",
+        "maintenanceWindows": [
+            {"days": ["Sat"], "start": "22:00", "end": "04:00", "timeZone": "Europe/Berlin"},
+            {"start": "1:30", "duration": "2h"},
+        ],
+        "outsideWindows": {"cordon": "wait", "startedDrain": "pause"},
+    }
+    values = {"remediator": {"config": {"groups": [group]}}}
+    manifests = helm.render(Rendering(values=_as_json(values)))
+    text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
+    (found,) = parse_config(text, "rendered").groups
+    wanted = {key: found.model_dump(by_alias=True, exclude_unset=True)[key] for key in group}
+    assert wanted["maintenanceWindows"][1] == {"start": "01:30", "duration": 7200.0}
+    assert wanted["outsideWindows"] == group["outsideWindows"]
+    assert found.limits.max_unavailable == Amount(5, True)
 
 
 #: What readers of YAML 1.1 and 1.2, and Go's and Python's, take for something else than a text when

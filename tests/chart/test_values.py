@@ -294,3 +294,10 @@ def test_the_chart_says_what_an_index_of_charts_asks_for() -> None:
     made = yaml.safe_load((CHART / "crds" / "healingpolicy.yaml").read_text(encoding="utf-8"))
     assert (crd["name"], crd["kind"]) == (made["metadata"]["name"], made["spec"]["names"]["kind"])
     assert crd["version"] in [version["name"] for version in made["spec"]["versions"]]
+
+
+def test_the_example_of_a_policy_for_an_index_of_charts_is_valid() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    [example] = yaml.safe_load(about["annotations"]["artifacthub.io/crdsExamples"])
+    assert example["kind"] == "HealingPolicy"
+    assert problems(example, "1.34", (CHART / "crds",)) == []

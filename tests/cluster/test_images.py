@@ -1,5 +1,6 @@
 """The built images as a node would run them: unpacked, root read-only, as their own user."""
 
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,12 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
     return json.load(content)
 
 
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def unpack(image: images.Image, root: Path) -> Unpacked:
     """Applies the layers in order, whiteouts included (image-spec, layer.md)."""
     with tarfile.open(image.archive) as outer:
@@ -85,6 +92,30 @@ def unpacked(
     yield get
     for image in made.values():
         shutil.rmtree(image.root)
+
+
+@pytest.mark.skipif(
+    os.environ.get("SELFHEAL_LONG") != "1", reason="two cold builds, five minutes (make test-long)"
+)
+def test_two_cold_builds_give_the_same_images(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    unavailable: Callable[[str], None],
+) -> None:
+    """From empty caches, Debian's packages included; the bytes of the whole archives."""
+    if os.geteuid() != 0:
+        unavailable("building images needs root")
+    sums = []
+    for name in ("first", "second"):
+        cache = tmp_path_factory.mktemp(name)
+        monkeypatch.setenv("SELFHEAL_CACHE", str(cache))
+        try:
+            built = images.ensure(OURS)
+        except MissingTools as error:
+            unavailable(str(error))
+        sums.append({each: digest_of(built[each].archive) for each in OURS})
+        shutil.rmtree(cache)
+    assert sums[0] == sums[1]
 
 
 @pytest.mark.parametrize("name", OURS)

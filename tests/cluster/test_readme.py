@@ -1,4 +1,4 @@
-"""Every command of the README: run here on the demo's cluster, or named with its own test."""
+"""Every command of the README and docs/: run on the demo's cluster, or named with its own test."""
 
 import os
 import re
@@ -14,7 +14,12 @@ pytestmark = pytest.mark.cluster
 
 _ROOT = Path(__file__).parents[2]
 _NEW = "newcomer"
-_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (_ROOT / "README.md").read_text(), re.M | re.S)
+_PAGES = (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md")))
+_BLOCKS = [
+    block
+    for page in _PAGES
+    for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.M | re.S)
+]
 
 # Commands that other tests run, by how they begin.
 _ELSEWHERE = {
@@ -25,10 +30,14 @@ _ELSEWHERE = {
     "make venv": "what this run was started with",
     "docker build": "tests/cluster/test_images.py builds both files with buildah",
     "helm install keda": "the cluster has KEDA",
+    "helm verify": "tests/chart/test_signed.py",
+    "make simulate": "tests/simulation",
+    "SEED=7 make simulate": "tests/simulation",
 }
 # Where the reader has something of his own.
 _YOURS = {
     "helm install selfheal ./chart": "helm template selfheal ./chart",
+    "helm upgrade selfheal ./chart": "helm template selfheal ./chart",
     "node-7": "node-1",
     "ci.cluster status": "ci.cluster status --name demo-test",
     "port-forward service/selfheal-rabbitmq 5672 &": (
@@ -84,15 +93,15 @@ def shell(cluster, tmp_path):
     return run
 
 
-def test_the_readme_has_commands():
-    assert len(_BLOCKS) >= 6
-    assert len(_SCRIPTS) >= 5
+def test_the_pages_have_commands():
+    assert len(_BLOCKS) >= 12
+    assert len(_SCRIPTS) >= 9
 
 
 def test_a_first_answer_takes_five_commands_at_most(shell):
     """The README's `helm install` and `helm test`, with images that are here already, and without
     what there can be only one of in a cluster: the demo's release has it."""
-    [commands] = [_commands(block) for block in _BLOCKS if "docker build" in block]
+    [commands] = [_commands(block) for block in _BLOCKS if "helm install keda" in block]
     assert len(commands) <= 5
     install, test = (
         command.replace("selfheal ./chart", f"{_NEW} ./chart")
@@ -116,5 +125,5 @@ def test_a_first_answer_takes_five_commands_at_most(shell):
 
 
 @pytest.mark.parametrize("script", _SCRIPTS, ids=lambda script: script.splitlines()[0][:60])
-def test_what_the_readme_says_to_type_works(shell, script):
+def test_what_the_pages_say_to_type_works(shell, script):
     shell(script)

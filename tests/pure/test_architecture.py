@@ -30,6 +30,7 @@ SECTIONS = {
     ),
     "remediator": (
         *("Packages of the remediator", "The life of a node fault", "The life of a hung pod"),
+        "The life of a deleted object",
         *("The controller's parts", "The parts of a drain", "Remediator", "Node phase"),
         *("One pod's eviction", "HealingPolicy", "To change the remediator"),
         *("Nodes that are left alone", "A new skip reason", "A new field of a rule"),

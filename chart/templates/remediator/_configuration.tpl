@@ -1,4 +1,5 @@
-{{/* The remediator's file: `remediator.config`, and the Lease's name, which its Role is limited to. Keys that are null
+{{/* The remediator's file: `remediator.config`, and the Lease's name, which its Role is limited to; likewise the name of the
+     ConfigMap of objects to restore, without which the section is left out. Keys that are null
      are left out: null is the program's own default, except in a rule, where it is a value. What stands beside a key is
      JSON, which is the same to every reader of YAML: toYaml leaves texts such as = and << unquoted, which Python refuses. */}}
 {{- define "selfheal.remediator.configuration" -}}
@@ -8,7 +9,13 @@
 {{- if kindIs "invalid" $value -}}{{- $_ := unset (get $config $section) $key -}}{{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if not $config.groups -}}{{- $_ := unset $config "groups" -}}{{- end -}}
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
+{{- if include "selfheal.restore" . -}}
+{{- $_ := set $config.restore "configMap" (include "selfheal.restore.name" .) -}}
+{{- else -}}
+{{- $_ := unset $config "restore" -}}
+{{- end -}}
 {{- $lines := list -}}
 {{- range $key, $value := $config -}}
 {{- if and $value (kindIs "slice" $value) -}}
@@ -25,7 +32,9 @@
 {{- define "selfheal.remediator.repairs" -}}
 {{- $found := list -}}
 {{- if .Values.remediator.enabled -}}
-{{- range .Values.remediator.config.rules -}}
+{{- $rules := .Values.remediator.config.rules -}}
+{{- range .Values.remediator.config.groups -}}{{- $rules = concat $rules (default list .rules) -}}{{- end -}}
+{{- range $rules -}}
 {{- if .then -}}{{- $found = append $found "then" -}}{{- end -}}
 {{- if .verify -}}{{- $found = append $found "verify" -}}{{- end -}}
 {{- range concat (default list .then) (list (default dict .verify)) -}}

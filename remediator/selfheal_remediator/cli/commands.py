@@ -1,4 +1,4 @@
-"""The commands for people: plan, status, pause, resume, exclude, include, uncordon."""
+"""The commands for people: plan, status, pause, resume, exclude, include, drain, uncordon."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from selfheal_remediator.config import Config, Environment, load_config
 from selfheal_remediator.failures import ApiFailure, Failure
 from selfheal_remediator.kube.access import load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.fields import time_text
+from selfheal_remediator.kube.json_values import timestamp
 from selfheal_remediator.kube.lease import (
     LABEL,
     PAUSE_KEY,
@@ -27,11 +29,14 @@ from selfheal_remediator.kube.lease import (
     lease_from_json,
     trusted_annotations,
 )
-from selfheal_remediator.kube.objects import Json, node_from_json
+from selfheal_remediator.kube.objects import DRAIN_KEY, Json, Node, node_from_json
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
-from selfheal_remediator.node.patches import node_patch
+from selfheal_remediator.node.drain_request import UNTIL_KEY
+from selfheal_remediator.node.patches import annotation_path, node_patch, withdrawal
+from selfheal_remediator.node.selection import foreign_mark, selected
+from selfheal_remediator.quantities import parse_duration
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
 _MERGE = "application/merge-patch+json"
@@ -164,6 +169,55 @@ def exclude(options: argparse.Namespace) -> int:
     )
 
 
+def drain(options: argparse.Namespace) -> int:
+    """Annotate a node so that the remediator drains it."""
+    why = options.why.strip()
+    if not why:
+        raise Failure("--why: a reason is required, so that others know why it is drained", code=2)
+    api, config, _ = connect(options)
+    now = api.runtime.time()
+    until = None if options.until is None else time_text(_end(options.until, now))
+    refusal = _not_drained(node_from_json(api.node(options.node)), config)
+    if refusal:
+        raise Failure(f"{options.node} would not be drained: {refusal}")
+    text = f"{why} ({_now(api.runtime):%Y-%m-%d %H:%M}Z)"
+    body = {"metadata": {"annotations": {DRAIN_KEY: text, UNTIL_KEY: until}}}
+    _written(api, "PATCH", f"/api/v1/nodes/{quote(options.node)}", body, _MERGE)
+    done = {"node": options.node, "drain": text, "until": until}
+    ends = f" until {until}" if until else f"; `uncordon {options.node}` ends that"
+    return _reported(options, done, f"{options.node}: drain requested{ends}: {text}")
+
+
+def _end(text: str, now: float) -> float:
+    """Seconds since the epoch of `--until`. Raises Failure."""
+    try:
+        end = timestamp(text)
+    except ValueError:
+        try:
+            end = now + parse_duration(text)
+        except ValueError:
+            end = None
+    if end is None or end <= now:
+        allowed = "a later time with its zone (2027-01-31T04:00Z), or a duration from now (4h)"
+        raise Failure(f"--until: {text!r} is not {allowed}", code=2)
+    return end
+
+
+def _not_drained(node: Node, config: Config) -> str:
+    """Why a request would wait in vain, empty = it would not."""
+    try:
+        state = read_state(node)
+    except Unreadable as error:
+        return f"annotation {STATE_KEY}: {error}"
+    if EXCLUDE_KEY in node.annotations:
+        return f"excluded: {node.annotations[EXCLUDE_KEY]}; `include {node.name}` ends that"
+    if not selected(node, config):
+        return "it is not among the nodes that the configuration selects (see --config)"
+    if node.unschedulable and not (state is not None and state.phase.cordoned):
+        return f"somebody else cordoned it; `kubectl uncordon {node.name}` ends that"
+    return foreign_mark(node)
+
+
 def include(options: argparse.Namespace) -> int:
     """Take the annotation of `exclude` off a node."""
     api, _, _ = connect(options)
@@ -194,6 +248,8 @@ def _uncordon_node(options: argparse.Namespace) -> int:
     path = f"/api/v1/nodes/{quote(options.node)}"
     _written(api, "PATCH", path, ops, "application/json-patch+json")
     text = "uncordoned" if uncordoned else f"annotation {STATE_KEY} removed"
+    if any(op["path"] == annotation_path(DRAIN_KEY) for op in ops):
+        text += ", the request of a drain is withdrawn"
     return _reported(options, done, f"{options.node}: {text}")
 
 
@@ -242,17 +298,18 @@ def uncordon_patch(name: str, raw: Json, owner: str | None, now: float) -> tuple
         state = read_state(node)
     except Unreadable as error:
         raise Failure(f"node {name}: annotation {STATE_KEY}: {error}") from error
-    if state is None:
+    withdraw = withdrawal(node)
+    if state is None and not withdraw:
         return [], False
-    if not state.phase.cordoned:
+    if state is None or not state.phase.cordoned:
         action = Action(Kind.CLEAR, name, node.uid, None, "", "")
-        return node_patch(action, node, scale_down_disabled=False), False
+        return node_patch(action, node, scale_down_disabled=False) + withdraw, False
     cancelled = replace(
         lifecycle.cancelled(state, now), by=owner or state.by, reported=0, cordons=()
     )
     after = None if owner is None else cancelled
     action = Action(Kind.UNCORDON, name, node.uid, after, "", "")
-    return node_patch(action, node, scale_down_disabled=False), True
+    return node_patch(action, node, scale_down_disabled=False) + withdraw, True
 
 
 def _annotate_lease(options: argparse.Namespace, why: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.reading import Reading
-from selfheal_remediator.config import PODS_HUNG, Config
+from selfheal_remediator.config import PODS_HUNG, Config, Group
 from selfheal_remediator.drain.claims import Claims, read_claims
 from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
@@ -32,9 +32,11 @@ from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.repair import ladder_text
+from selfheal_remediator.windows import window_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class PodPlan:
 class NodePlan:
     """What would be done to one node. action: cordon, drain, uncordon, annotate or none.
 
+    group: what it belongs to, with its mode and windows. request: of a drain, by a person.
     headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
     """
 
@@ -64,6 +67,8 @@ class NodePlan:
     pods: tuple[PodPlan, ...] = ()
     headroom: str = ""
     notes: tuple[str, ...] = ()
+    group: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,14 @@ class ClusterPlan:
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
-        return asdict(self)
+        raw = asdict(self)
+        return {**raw, "nodes": [_without_unset(item) for item in raw["nodes"]]}
+
+
+def _without_unset(item: dict[str, Any]) -> dict[str, Any]:
+    """What only groups and requests have is left out where there are none."""
+    optional = ("group", "groups", "request", "requests")
+    return {key: value for key, value in item.items() if value or key not in optional}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +129,13 @@ class ClusterStatus:
     notes: tuple[str, ...] = ()
     trusted_annotations: tuple[str, ...] = ()
     observing_until: str = ""
+    #: Requests of drains, by node; the mode and windows of each group.
+    requests: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
-        return asdict(self)
+        return _without_unset(asdict(self))
 
 
 # -- plan ----------------------------------------------------------------------------------
@@ -144,11 +159,11 @@ def plan(
     planner.trust(trusted)
     made = planner.plan(now, paused=paused)
     room = {budget.uid: budget.allowed for budget in reading.budgets}
-    notes: list[str] = []
+    notes = list(config.warnings)
     rooms = Rooms(api, runtime=api.runtime)
     chosen = []
     for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
-        item = _node_plan(entry)
+        item = _node_plan(entry, config, now)
         if only and item.node not in only:
             continue
         drains = item.action == "drain" or (only and item.action == "none")
@@ -184,7 +199,7 @@ def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planne
     for node in reading.nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
-        history = observe(NodeHistory(), None, node, config.rules, now)
+        history = observe(NodeHistory(), None, node, config.rules_for(node.labels), now)
         observations = {
             key: replace(observation, since=min(now, observation.transition or now))
             for key, observation in history.observations.items()
@@ -193,7 +208,7 @@ def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planne
     return planner
 
 
-def _node_plan(entry: Entry) -> NodePlan:
+def _node_plan(entry: Entry, config: Config, now: float) -> NodePlan:
     seen = entry.assessment
     action = entry.pending or seen.limited_action or seen.action
     does = "none"
@@ -205,7 +220,31 @@ def _node_plan(entry: Entry) -> NodePlan:
     elif action is not None and action.message:
         does = "annotate"
     limit = f"{entry.blocked.cause}: {entry.blocked.text}" if entry.blocked else ""
-    return NodePlan(entry.node.name, seen.standing, does, seen.why, limit)
+    group = config.group_of(entry.node.labels)
+    return NodePlan(
+        entry.node.name,
+        seen.standing,
+        does,
+        seen.why,
+        limit,
+        group=f"{group.name} ({group_state(group, now)})" if group is not None else "",
+        request=_request(entry.node),
+    )
+
+
+def group_state(group: Group, now: float) -> str:
+    """Its mode, and whether a maintenance window is open."""
+    text = "only observes" if group.mode == "observe" else "enforces"
+    if not group.maintenance_windows:
+        return text
+    opening = window_open(group.maintenance_windows, now)
+    until = f" until {time_text(opening.change)}" if opening.change is not None else ""
+    return f"{text}, {'window' if opening.open else 'no window'} open{until}"
+
+
+def _request(node: Node) -> str:
+    request = drain_request(node)
+    return "" if request is None else request.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +415,8 @@ def status(
         notes=(*reading.notes, *notes),
         trusted_annotations=tuple(sorted(trusted_annotations(lease.annotations))) if lease else (),
         observing_until=observing_until(config, lease, now) if lease else "",
+        requests={node.name: text for node in nodes if (text := _request(node))},
+        groups={group.name: group_state(group, now) for group in config.groups},
     )
 
 
@@ -388,9 +429,9 @@ def _cordoned(
     notes = set() if node.unschedulable else {"uncordoned by somebody else"}
     condition = node.conditions.get(state.condition)
     changed = condition is None or condition.status != state.status
-    if changed and state.condition != PODS_HUNG:  # that one stands on no node
+    if changed and state.condition not in (PODS_HUNG, DRAIN_REQUESTED):  # no node has these
         notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
-    step = ladder_text(config, state)
+    step = ladder_text(config.for_node(node.labels), state)
     notes |= {step} if step else set()
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:

@@ -54,17 +54,32 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
     parts = [f"note: {note}" for note in found.notes]
     if found.observing_until:
         parts.append(f"observing until {found.observing_until}: none of this is done before")
-    shown = [item for item in found.nodes if detail or item.action != "none" or item.why]
+    shown = [item for item in found.nodes if detail or item.action != "none" or _why(item)]
     if not shown:
         parts.append(f"nothing to do: {len(found.nodes)} nodes evaluated (mode {_mode(found)})")
         return "\n".join([*parts, *_policies_plan(found)])
-    rows = [(item.node, item.state, _action(item), item.limit or "-", item.why) for item in shown]
-    parts.append(table(("NODE", "STATE", "ACTION", "LIMIT", "WHY"), rows))
+    grouped = any(item.group for item in found.nodes)
+    head = ("NODE", *(["GROUP"] if grouped else []), "STATE", "ACTION", "LIMIT", "WHY")
+    rows = [
+        (
+            item.node,
+            *([item.group or "-"] if grouped else []),
+            *(item.state, _action(item), item.limit or "-", _why(item)),
+        )
+        for item in shown
+    ]
+    parts.append(table(head, rows))
     parts += [_pods(item) for item in shown if item.pods]
     quiet = len(found.nodes) - len(shown)
     if quiet:
         parts.append(f"{quiet} more nodes: nothing to do")
     return "\n\n".join([*parts, *_policies_plan(found)])
+
+
+def _why(item: NodePlan) -> str:
+    """Why that, and what a person requests beside."""
+    texts = [item.why, "" if item.request in item.why else item.request]
+    return "; ".join(text for text in texts if text)
 
 
 def _mode(found: ClusterPlan | ClusterStatus) -> str:
@@ -120,6 +135,8 @@ def status_text(found: ClusterStatus) -> str:
     if found.cordoned:
         head = ("NODE", "PHASE", "FOR", "CONDITION", "PODS LEFT", "BLOCKED BY")
         lines.append(table(head, [_cordoned_row(item, found.now) for item in found.cordoned]))
+    lines += [_one_line(f"{node}: {request}") for node, request in found.requests.items()]
+    lines += [f"group {name}: {state}" for name, state in found.groups.items()]
     for what, names in found.others.items():
         lines.append(f"{what}: {', '.join(names)}")
     lines += [f"note: {note}" for note in found.notes]

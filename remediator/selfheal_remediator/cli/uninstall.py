@@ -19,7 +19,7 @@ from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
-from selfheal_remediator.node.patches import node_patch
+from selfheal_remediator.node.patches import node_patch, withdrawal
 
 #: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
 STOPPED_AFTER = 60.0
@@ -60,7 +60,8 @@ def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool =
 
 
 def uncordon_all(api: KubernetesApi, owner: str, timeout: float) -> Result:
-    """Uncordon and clear the nodes that carry `owner`'s annotation, until none remains.
+    """Uncordon and clear the nodes that carry `owner`'s annotation, until none remains. A drain
+    that was requested of them is withdrawn: the next installation would begin it again.
 
     Nodes that a person excluded stay cordoned, and are reported.
     """
@@ -112,7 +113,8 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
 def _change(api: KubernetesApi, action: Action, node: Node) -> str:
     """Make the change; why it could not be made, empty = it was."""
     try:
-        answer = api.patch_node(node.name, node_patch(action, node, scale_down_disabled=False))
+        patch = node_patch(action, node, scale_down_disabled=False) + withdrawal(node)
+        answer = api.patch_node(node.name, patch)
     except ApiFailure as failure:
         return str(failure)
     return "" if answer.ok or answer.status == 404 else str(answer.failure())

@@ -50,6 +50,7 @@ class Leadership:
         else:
             self._healer.end()
             self._drains.draining.end_all()
+        self._parts.restoring.follow()
 
     def first_known(self, first: str, why: str) -> None:
         """Which remediator comes before us, empty = none."""
@@ -147,6 +148,8 @@ class Leadership:
         self._mode.configured = config
         self.use(self._mode.wanted(self._clock()))
         log.info("new configuration: mode %s, %d rules", config.mode, len(config.rules))
+        for warning in config.warnings:
+            log.warning("%s", warning)
         warn_of_unknown_conditions(self._planner, self._mode.config)
         self._say_observing()
 
@@ -164,7 +167,8 @@ class Leadership:
         policies_changed = config.policies != before.policies
         if (policies_changed or mode_changed) and self._authority.leading:
             self._healer.begin()  # what was only a dry run is decided again
+        self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())
         self._parts.repairs.forget()
-        self._metrics.nodes.may_cordon(rule.condition for rule in config.rules if rule.cordons)
-        self._metrics.repairs.may_repair(config.rules)
+        self._metrics.nodes.may_cordon(rule.condition for rule in config.all_rules if rule.cordons)
+        self._metrics.repairs.may_repair(config.all_rules)

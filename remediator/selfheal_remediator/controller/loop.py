@@ -71,7 +71,7 @@ class Remediator:
         self.leader.record.on_gap = self._lease_gap
         self.last_tick = self._monotonic()
         metrics.api.watch_age("nodes", self.parts.nodes.age)
-        rules = self.parts.mode.config.rules
+        rules = self.parts.mode.config.all_rules
         metrics.nodes.may_cordon(rule.condition for rule in rules if rule.cordons)
         metrics.repairs.may_repair(rules)
 
@@ -155,6 +155,7 @@ class Remediator:
         self.leader.close()
         self.healer.end()
         self.draining.end_all()
+        parts.restoring.end()
         parts.nodes.informer.end_watch()
         parts.events.close(2.0)
 

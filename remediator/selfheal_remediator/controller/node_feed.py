@@ -128,7 +128,7 @@ class NodeFeed:
 def warn_of_unknown_conditions(planner: Planner, config: Config) -> None:
     """Of rules about conditions that no node has."""
     known = {name for entry in planner.entries.values() for name in entry.node.conditions}
-    missing = sorted({rule.condition for rule in config.rules} - known - {PODS_HUNG})
+    missing = sorted({rule.condition for rule in config.all_rules} - known - {PODS_HUNG})
     if missing and known:
         log.warning(
             "no node has the conditions %s (of the rules); those that exist: %s",

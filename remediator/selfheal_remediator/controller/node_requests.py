@@ -188,7 +188,8 @@ class NodeRequests:
         if action.state is not None and action.kind is Kind.NOTE and action.state.phase.cordoned:
             return fresh.unschedulable and cordoned_by(action.state.by, fresh)
         now = self._clock()
-        seen = observe(attempt.history, attempt.known, fresh, scope.config.rules, now)
+        rules = scope.config.rules_for(fresh.labels)
+        seen = observe(attempt.history, attempt.known, fresh, rules, now)
         again = assess(fresh, seen, scope, now)
         asked = again.action or again.limited_action
         return asked is not None and same_purpose(asked, action)

@@ -17,6 +17,7 @@ from selfheal_remediator.controller.pod_healing import PodHealing
 from selfheal_remediator.controller.publisher import Publisher
 from selfheal_remediator.controller.repairs import Repairs
 from selfheal_remediator.controller.reporter import Reporter
+from selfheal_remediator.controller.restoring import ObjectRestoring
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
@@ -47,6 +48,7 @@ class Parts:
     drains: DrainControl
     repairs: Repairs
     pods: PodHealing
+    restoring: ObjectRestoring
     nodes: NodeFeed
     peer_check: PeerCheck
     publisher: Publisher
@@ -79,11 +81,12 @@ def assemble(
     drains = DrainControl(
         api, planner, writer, mode, workers, post, identity.pod_uid, metrics, reporter, clock
     )
-    repairs = Repairs(
-        api, planner, writer, authority, mode, workers, post, metrics, reporter, clock
-    )
+    parts = api, planner, writer, authority, mode, workers, post, metrics, reporter, clock
     pods = PodHealing(
         api, planner, authority, mode, workers, post, metrics, events, clock, fetch=fetch
+    )
+    restoring = ObjectRestoring(
+        api, authority, mode, workers, post, metrics, events, reporter, clock
     )
     reader = ClaimsReader(api, clock)
     return Parts(
@@ -93,8 +96,9 @@ def assemble(
         planner=planner,
         writer=writer,
         drains=drains,
-        repairs=repairs,
+        repairs=Repairs(*parts),
         pods=pods,
+        restoring=restoring,
         nodes=NodeFeed(
             api,
             planner,

@@ -100,8 +100,11 @@ class Repairs:
             entry = self._planner.entries.get(uid)
             self._follow_step(uid, entry, now)
             state = entry.assessment.state if entry is not None else None
-            waits = state is not None and needs_detached(self._mode.config, state)
-            if entry is not None and waits and entry.assessment.standing == Phase.DRAINED.value:
+            if entry is None or state is None:
+                self._volumes.end(uid)
+                continue
+            drained = entry.assessment.standing == Phase.DRAINED.value
+            if drained and needs_detached(self._config_of(entry), state):
                 self._volumes.begin(uid, entry.node.name, now)
             else:
                 self._volumes.end(uid)
@@ -117,7 +120,7 @@ class Repairs:
         if run is not None and identity(run.call.state) == identity(state):
             return
         self.running.pop(uid, None)
-        part = _part(self._mode.config, state)
+        part = _part(self._config_of(entry), state)
         if part is None:
             return  # the configuration has changed: the node's assessment says what follows
         limit = part.limit if isinstance(part, Step) else part.timeout
@@ -139,6 +142,10 @@ class Repairs:
         name = "verify" if verifies else f"step {state.steps}"
         label = "verify" if verifies else part.kind
         self.running[uid] = Run(call, f"{name} ({part.kind})", label, now)
+
+    def _config_of(self, entry: Entry) -> Config:
+        """With the rules of the node's group."""
+        return self._mode.config.for_node(entry.node.labels)
 
     # -- the main loop's turn --------------------------------------------------------------
 

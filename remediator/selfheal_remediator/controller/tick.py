@@ -61,6 +61,7 @@ class Tick:
         wakes.append(draining.advance(now, stopped=stopped))
         wakes.append(parts.repairs.advance(now, stopped=stopped))
         wakes.append(parts.pods.advance(now, unhealthy))
+        wakes.append(parts.restoring.advance(now, stopped=bool(paused or unhealthy)))
         parts.metrics.controller.note_plan()
         parts.publisher.publish(now, plan.limited_by)
         wakes.append(parts.publisher.wake)

@@ -47,7 +47,7 @@ def node_path(entry: Entry | None, config: Config, marks: Mapping[str, str]) -> 
         return False
     drains = any(
         rule.condition == PODS_HUNG and rule.action == "drain" and "True" in rule.status
-        for rule in config.rules
+        for rule in config.rules_for(entry.node.labels)
     )
     return drains and selected(entry.node, config) and not foreign_mark(entry.node, marks)
 

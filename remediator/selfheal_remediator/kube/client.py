@@ -5,7 +5,7 @@ Raw requests, their rate and the fence: transport.py. Lists and watches: collect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from kubernetes.client import Configuration
@@ -31,6 +31,9 @@ EVICTION_TIMEOUT = 35.0
 
 _PATCH = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+#: API version, plural, namespace and name of an object.
+ObjectPath = tuple[str, str, str, str]
 
 
 class KubernetesApi:
@@ -200,6 +203,32 @@ class KubernetesApi:
         path = f"{_policies(namespace)}/{quote(name)}/status"
         return self.write("PATCH", path, body, content_type=_MERGE)
 
+    # -- objects of a release --------------------------------------------------------------
+
+    def objects(
+        self, api: str, plural: str, namespace: str, selectors: Mapping[str, str]
+    ) -> Collection:
+        """Objects of any type in a namespace."""
+        return Collection(self.transport, _collection(api, plural, namespace), selectors)
+
+    def apply(
+        self, at: ObjectPath, body: Json, manager: str, *, force: bool, begun: object = None
+    ) -> Answer:
+        """Server-side apply under this field manager; force: also against other managers."""
+        return self.write(
+            "PATCH",
+            f"{_collection(*at[:3])}/{quote(at[3])}",
+            body,
+            content_type=_APPLY,
+            options={"fieldManager": manager, "force": "true" if force else "false"},
+            begun=begun,
+        )
+
+    def patch_object(self, at: ObjectPath, patch: list[Json], *, begun: object = None) -> Answer:
+        """JSON patch of an object of any type."""
+        path = f"{_collection(*at[:3])}/{quote(at[3])}"
+        return self.write("PATCH", path, patch, content_type=_PATCH, begun=begun)
+
     # -- collections --------------------------------------------------------------------
 
     def nodes(self) -> Collection:
@@ -272,6 +301,12 @@ class KubernetesApi:
             raise
         return Collection(self.transport, f"{group}/{version}/machines")
 
+    def config_map_watch(self, namespace: str, name: str) -> Collection:
+        """One ConfigMap, to be watched."""
+        return self.objects(
+            "v1", "configmaps", namespace, {"fieldSelector": f"metadata.name={name}"}
+        )
+
     def lease(self, namespace: str, name: str) -> Collection:
         """One Lease, to be watched."""
         path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
@@ -288,3 +323,8 @@ def _policies(namespace: str) -> str:
     group = f"/apis/{custom_resources.GROUP}/{custom_resources.VERSION}"
     place = f"/namespaces/{quote(namespace)}" if namespace else ""
     return f"{group}{place}/{custom_resources.PLURAL}"
+
+
+def _collection(api: str, plural: str, namespace: str) -> str:
+    root = "apis" if "/" in api else "api"
+    return f"/{root}/{api}/namespaces/{quote(namespace)}/{plural}"

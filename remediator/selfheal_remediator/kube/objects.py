@@ -27,6 +27,8 @@ from selfheal_remediator.kube.responses import understood
 Json = dict[str, Any]
 
 ANNOTATION_PREFIX = "selfheal.dev/"
+#: A person requests that the node is drained; the value is the reason.
+DRAIN_KEY = "selfheal.dev/drain"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 CONTROL_PLANE_LABELS = (
@@ -95,6 +97,8 @@ class Node:
     annotated: bool = True
     #: The field manager that owns spec.unschedulable, empty = none does.
     unschedulable_by: str = ""
+    #: The field manager that owns the annotation DRAIN_KEY, empty = none does.
+    drain_requested_by: str = ""
 
     @property
     def zone(self) -> str:
@@ -166,6 +170,9 @@ def node_from_json(raw: Json) -> Node:
         allocatable=capacity(allocatable(status.get("allocatable"))),
         annotated=bool(annotations),
         unschedulable_by=_manager_of_unschedulable(as_objects(meta.get("managedFields"))),
+        drain_requested_by=_manager_of_drain(as_objects(meta.get("managedFields")))
+        if DRAIN_KEY in annotations
+        else "",
     )
 
 
@@ -174,6 +181,14 @@ def _manager_of_unschedulable(entries: Iterable[Json]) -> str:
         spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
         if "f:unschedulable" in spec and not entry.get("subresource"):
             return sys.intern(as_text(entry.get("manager")))
+    return ""
+
+
+def _manager_of_drain(entries: Iterable[Json]) -> str:
+    for entry in entries:
+        meta = (entry.get("fieldsV1") or {}).get("f:metadata") or {}
+        if f"f:{DRAIN_KEY}" in (meta.get("f:annotations") or {}):
+            return as_text(entry.get("manager"))[:100]
     return ""
 
 

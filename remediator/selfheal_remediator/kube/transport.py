@@ -202,12 +202,14 @@ class Transport:
         ignore_dry_run: bool = False,
         dry_run: bool = False,
         begun: object = None,
+        options: Mapping[str, str] | None = None,
     ) -> Answer:
         """A change, sent once: fenced by the Lease, with dryRun=All in dry-run mode.
 
         `ignore_dry_run` is for writes that are needed in dry-run mode too (our own Lease),
         `dry_run` for a single dry run; `begun`: the result of `fence` from before the caller
-        checked whether this may be sent. Raises NotLeader.
+        checked whether this may be sent; `options`: of the query, beside or
+        instead of ours. Raises NotLeader.
         """
         begun = begun or (self.fence() if fenced else None)
         query = {"fieldManager": FIELD_MANAGER} if method != "DELETE" else {}
@@ -216,7 +218,7 @@ class Transport:
         return self.send(
             method,
             path,
-            query,
+            {**query, **(options or {})},
             body,
             content_type=content_type,
             timeout=timeout,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.config import Config
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import State
 
@@ -46,6 +47,11 @@ class Scope:
     attached: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
+
+    def of(self, node: Node) -> Scope:
+        """The same with the rules of the node's group."""
+        config = self.config.for_node(node.labels)
+        return self if config is self.config else replace(self, config=config)
 
     def gone(self, owner: str) -> bool:
         """Whether it is another remediator's name, and that one is known to be there no more."""

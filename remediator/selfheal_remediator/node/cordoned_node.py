@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selfheal_remediator.config import PODS_HUNG
+from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle, repair
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import Reading, Recovery, recovery, stale
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.facts import Facts
+from selfheal_remediator.node.maintenance import check_started_drain
 from selfheal_remediator.node.selection import foreign_mark, selected
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.spans import span
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 
@@ -36,7 +42,6 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         return _cancel(facts, state)
     if not selected(facts.node, facts.scope.config):
         return _uncordon(facts, state, "it is no longer among the selected nodes")
-    ends = repair.may_be_uncordoned(facts.scope.config, state)
     busy = repair.must_end_first(facts.scope.config, state)
     if not busy and facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
         why = f"many nodes report {state.condition} at once: the detector is suspected"
@@ -46,11 +51,10 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
     due, why = _recovery(facts, state)
     if state.unverified:
         due, why = None, "it recovered, and could not be verified"
-    if due is not None and due <= facts.now and ends:
-        return _recovered(facts, state, why)
-    of_ladder = repair.assess_repair(facts, state, Recovery(due, why))
-    if of_ladder is not None:
-        return of_ladder
+    stopped, changes = _check_started_drain(facts, state)
+    decided = _before_drains(facts, state, Recovery(due, why), stopped)
+    if decided is not None:
+        return decided
     # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
     recovered = due is not None
     limited_action = None
@@ -70,7 +74,9 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         standing,
         mark or why,
         limited_action=limited_action,
-        due=due if due is not None else facts.freshness_due(),
+        due=earliest(
+            due if due is not None else facts.freshness_due(), changes, _request_ends(facts)
+        ),
         state=state,
         bad=facts.bad(),
         since=float(state.since),
@@ -78,6 +84,37 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         # What hung pods show is over as soon as the first of them have left the node.
         recovering=recovered and state.condition != PODS_HUNG,
     )
+
+
+def _check_started_drain(facts: Facts, state: State) -> tuple[SkipReason | None, float | None]:
+    """Why the drain that is under way must not continue (None = it may, or there is none), and
+    when that changes."""
+    group = facts.scope.config.group_of(facts.node.labels)
+    if group is None or state.phase is not Phase.DRAINING:
+        return None, None
+    return check_started_drain(group, facts.now)
+
+
+def _request_ends(facts: Facts) -> float | None:
+    """When the request of a drain is over by time."""
+    request = drain_request(facts.node)
+    return request.until if request is not None and request.keeps(facts.now) else None
+
+
+def _before_drains(
+    facts: Facts, state: State, found: Recovery, stopped: SkipReason | None
+) -> Assessment | None:
+    """What comes before any drain: the end of the cordon, the ladder, an interruption."""
+    ends = repair.may_be_uncordoned(facts.scope.config, state)
+    if found.due is not None and found.due <= facts.now and ends:
+        return _recovered(facts, state, found.why)
+    of_ladder = repair.assess_repair(facts, state, found)
+    if of_ladder is not None or stopped is None:
+        return of_ladder
+    why = f"the drain is interrupted: {stopped.text}"
+    after = lifecycle.interrupted(state)
+    action = facts.action(Kind.NOTE, after, "DrainInterrupted", why)
+    return Assessment("cordoned", why, action=action, state=state, bad=facts.bad())
 
 
 def _silent_cause(facts: Facts, state: State) -> str:
@@ -99,8 +136,9 @@ def _silent_cause(facts: Facts, state: State) -> str:
 
 
 def _drain(facts: Facts, state: State) -> Action:
-    after = lifecycle.draining(state, facts.now)
-    return facts.action(Kind.DRAIN, after, "DrainStarted", f"draining for {state.condition}")
+    after, request = lifecycle.draining(state, facts.now), drain_request(facts.node)
+    cause = f"{state.condition}; {request.text}" if request is not None else state.condition
+    return facts.action(Kind.DRAIN, after, "DrainStarted", f"draining for {cause}")
 
 
 def _drain_at(facts: Facts, state: State) -> float | None:
@@ -109,6 +147,9 @@ def _drain_at(facts: Facts, state: State) -> float | None:
         # One that is to come was written by a clock that was ahead: it tells nothing.
         known = 0 < state.no_room <= facts.now
         return state.no_room + ROOM_AGAIN_AFTER if known else facts.now
+    request = drain_request(facts.node)
+    if request is not None and request.begins(facts.now):
+        return facts.now
     moments = [facts.due(rule) for rule in facts.scope.config.rules if rule.action == "drain"]
     return min((moment for moment in moments if moment is not None), default=None)
 
@@ -132,13 +173,22 @@ def _cancel(facts: Facts, state: State) -> Assessment:
 
 def _recovery(facts: Facts, state: State) -> tuple[float | None, str]:
     """When the node can be uncordoned were nothing to change, and why (not)."""
-    settings = facts.scope.config.recovery
+    settings, request = facts.scope.config.recovery, drain_request(facts.node)
+    if request is not None and request.keeps(facts.now):
+        return None, request.text
+    if state.condition == DRAIN_REQUESTED:
+        return _recovery_by_rules(facts, state, "the requested drain is over")
     recent = [moment for moment in state.cordons if moment > facts.now - settings.flap_window]
     if len(recent) >= settings.max_flaps:
         times = f"cordoned {len(recent)} times within {settings.flap_window:g}s"
         return None, f"{times}: a human must uncordon it"
-    due, why = 0.0, f"no rule is about {state.condition} any more"
-    about = False
+    return _recovery_by_rules(facts, state, f"no rule is about {state.condition} any more")
+
+
+def _recovery_by_rules(facts: Facts, state: State, why: str) -> tuple[float | None, str]:
+    """why: the reason where no rule has one."""
+    settings = facts.scope.config.recovery
+    due, about = 0.0, state.condition == DRAIN_REQUESTED
     for rule in facts.scope.config.rules:
         observation = facts.history.observations.get(rule.key)
         cause = rule.condition == state.condition and state.status in rule.status
@@ -178,6 +228,8 @@ def _recovered(facts: Facts, state: State, why: str) -> Assessment:
 
 
 def _uncordon(facts: Facts, state: State, why: str) -> Assessment:
+    if state.condition == DRAIN_REQUESTED:
+        state = replace(state, cordons=state.cordons[:-1])  # a request is no flap
     after = lifecycle.healed(state, facts.now) if facts.recent_cordons(state) else None
     action = facts.action(Kind.UNCORDON, after, "Uncordoned", f"uncordoned: {why}")
     return Assessment("uncordoning", why, action=action, state=state)

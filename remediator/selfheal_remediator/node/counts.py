@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from selfheal_remediator.config import Config
+from selfheal_remediator.config import Config, DisruptionLimits
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_clock import time_left
 from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry
-from selfheal_remediator.node.limits import OUTAGE_MINIMUM, OUTAGE_PERCENT, Member, Tally
+from selfheal_remediator.node.limits import (
+    OUTAGE_MINIMUM,
+    OUTAGE_PERCENT,
+    GroupTally,
+    Member,
+    Tally,
+)
 from selfheal_remediator.node.peak import Peak
 from selfheal_remediator.node.selection import NO_MARKS, foreign_mark, selected
 from selfheal_remediator.node.skip_reason import SkipReason
@@ -34,6 +40,10 @@ class Counts:
         #: Those of them that were only a dry run.
         self._dry_runs: set[tuple[str, int]] = set()
         self._peak = Peak(PEAK_WINDOW)
+        #: The same of each group; and the groups of nodes (uids) of which cordons are known.
+        self._peaks: dict[str, Peak] = {}
+        self._group_of: dict[str, str] = {}
+        self.regroup(())
         #: Cordons from before this moment are not known, as an annotation keeps them for the flap
         #: window only: the pace counts as used up then.
         self._cordons_known_from = now - config.recovery.flap_window
@@ -47,6 +57,19 @@ class Counts:
             for key in self._dry_runs:
                 self._cordons.pop(key, None)
             self._dry_runs.clear()
+
+    def regroup(self, members: Iterable[Member]) -> None:
+        """Count each group of the configuration; members: all nodes as they were counted so far."""
+        counted = tuple(members)
+        self._peaks = {
+            group.name: self._peaks.get(group.name, Peak(PEAK_WINDOW))
+            for group in self._config.groups
+        }
+        self._tally.named = {
+            group.name: GroupTally(group.limits, Tally()) for group in self._config.groups
+        }
+        for member in counted:
+            self._tally.count_in_group(member, 1)
 
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
@@ -73,7 +96,13 @@ class Counts:
         """The node is gone."""
         if entry.member is not None:
             self._peak.was(self._tally.population, now)
+            self._note_group_peak(entry.member, now)
             self._tally.count(entry.member, -1)
+
+    def _note_group_peak(self, leaving: Member, now: float) -> None:
+        group = self._tally.named.get(leaving.group_name)
+        if group is not None:
+            self._peaks[leaving.group_name].was(group.tally.population, now)
 
     def recount(self, entry: Entry, now: float) -> None:
         """What is thought of the node, or under way with it, has changed."""
@@ -83,9 +112,13 @@ class Counts:
         if entry.member is not None:
             if member is None:
                 self._peak.was(self._tally.population, now)
+            if member is None or member.group_name != entry.member.group_name:
+                self._note_group_peak(entry.member, now)
             self._tally.count(entry.member, -1)
         if member is not None:
             self._tally.count(member, 1)
+            if member.group_name:
+                self._group_of[entry.node.uid] = member.group_name
         entry.member = member
 
     def tally(self, now: float) -> Tally:
@@ -93,19 +126,44 @@ class Counts:
         oldest = now - self._pace_window()
         self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
         self._dry_runs &= self._cordons.keys()
+        if len(self._group_of) > 2 * self._tally.population + len(self._cordons):
+            cordoned = {uid for uid, _ in self._cordons}  # most are of nodes that are gone
+            self._group_of = {u: name for u, name in self._group_of.items() if u in cordoned}
         peak = self._peak.of(self._tally.population, now)
-        rate = self._config.limits.rate
-        unknown = [self._cordons_known_from] * (rate.count if rate else 1)
-        tally = self._tally.copy(sorted([*unknown, *self._cordons.values()]), peak)
-        tally.population += self.unread
-        tally.unavailable += self.unread
+        moments = self._cordons.values()
+        tally = self._copy(self._tally, self._config.limits, moments, peak)
+        tally.named = {
+            name: GroupTally(group.limits, self._group_copy(name, group, now))
+            for name, group in self._tally.named.items()
+        }
         return tally
+
+    def _copy(
+        self, tally: Tally, limits: DisruptionLimits, cordons: Iterable[float], peak: int
+    ) -> Tally:
+        """Of a node that cannot be read nothing is known: it counts everywhere."""
+        unknown = [self._cordons_known_from] * (limits.rate.count if limits.rate else 1)
+        copy = tally.copy(sorted([*unknown, *cordons]), peak)
+        copy.population += self.unread
+        copy.unavailable += self.unread
+        return copy
+
+    def _group_copy(self, name: str, group: GroupTally, now: float) -> Tally:
+        """A cordon of a node whose group is not known counts in each."""
+        moments = (
+            moment
+            for (uid, _), moment in self._cordons.items()
+            if self._group_of.get(uid, name) == name
+        )
+        peak = self._peaks[name].of(group.tally.population, now)
+        return self._copy(group.tally, group.limits, moments, peak)
 
     def _pace_window(self) -> float:
         """How far back cordons are kept: as far as the limits need, or as annotations do."""
-        rate = self._config.limits.rate
-        window = max(rate.window if rate else 0.0, self._config.limits.min_interval, 1.0)
-        return max(window, self._config.recovery.flap_window)
+        window = max(1.0, self._config.recovery.flap_window)
+        for limits in (self._config.limits, *(group.limits for group in self._config.groups)):
+            window = max(window, limits.rate.window if limits.rate else 0.0, limits.min_interval)
+        return window
 
     def take_cordons(self, uid: str, state: State | None, now: float) -> None:
         """When the node was cordoned, as its annotation says.
@@ -125,9 +183,11 @@ class Counts:
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
+        group = self._config.group_of(node.labels)
         return Member(
             zone=node.zone,
             group=node.labels.get(self._config.limits.group_label, ""),
+            group_name=group.name if group is not None else "",
             control_plane=node.control_plane,
             cordoned=bool(ours),
             unavailable=out and not ours,

@@ -64,7 +64,7 @@ class Entry:
 
 def bad_now(entry: Entry, config: Config) -> set[Key]:
     found: set[Key] = set()
-    for rule in config.rules:
+    for rule in config.rules_for(entry.node.labels):
         observation = entry.history.observations[rule.key]
         if observation.reading is Reading.BAD:
             reasons = {entry.node.conditions[rule.condition].reason, *observation.reasons}

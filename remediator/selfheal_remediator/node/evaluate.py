@@ -17,12 +17,14 @@ from selfheal_remediator.node.annotation import (
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.conditions import NodeHistory
 from selfheal_remediator.node.cordoned_node import assess_cordoned, assess_orphaned
+from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.free_node import assess_free
 
 
 def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assessment:
     """What the node calls for by itself."""
+    scope = scope.of(node)
     if node.deleting:
         return Assessment("deleting", "the node is being deleted")
     try:
@@ -38,7 +40,10 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
             return Assessment("foreign", f"managed by another remediator, {state.by}")
     if EXCLUDE_KEY in node.annotations:
         ours = state if state is not None and state.by == scope.owner else None
-        return Assessment("excluded", f"excluded: {node.annotations[EXCLUDE_KEY]}", state=ours)
+        why, request = f"excluded: {node.annotations[EXCLUDE_KEY]}", drain_request(node)
+        if request is not None:
+            why += f"; not done: {request.text}"
+        return Assessment("excluded", why, state=ours)
     return _by_phase(Facts(node, history, scope, state, now))
 
 

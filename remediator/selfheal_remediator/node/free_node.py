@@ -10,6 +10,7 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import RESET_TOLERANCE, Observation, Reading, stale
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, DrainRequest, drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
@@ -28,12 +29,42 @@ def assess_free(facts: Facts) -> Assessment:
     mark = foreign_mark(facts.node, facts.scope.marks)
     if mark:
         return Assessment("foreign-mark", mark, bad=bad)
+    request = drain_request(facts.node)
+    if request is not None and request.begins(facts.now) and not _is_cancelled(facts.state):
+        return _drain_requested(facts, request, bad)
     if facts.state is not None and facts.state.phase in (Phase.CANCELLED, Phase.SUSPECT):
         over, due = _occurrence_over(facts, facts.state)
         if not over:
             why = _still(facts, facts.state)
             return Assessment(facts.state.phase.value, why, due=due, bad=bad)
     return _by_rules(facts, bad)
+
+
+def _is_cancelled(state: State | None) -> bool:
+    """Whether a person uncordoned the node while the drain was requested."""
+    if state is None or state.phase is not Phase.CANCELLED:
+        return False
+    return state.condition == DRAIN_REQUESTED
+
+
+def _drain_requested(
+    facts: Facts, request: DrainRequest, bad: tuple[tuple[str, str], ...]
+) -> Assessment:
+    before = facts.state
+    if before is not None:
+        before = replace(before, cordons=facts.recent_cordons(before))
+    state = lifecycle.requested(before, facts.node, facts.scope.owner, request.why, facts.now)
+    action = facts.action(Kind.CORDON, state, "Cordoned", f"cordoned: {request.text}")
+    return Assessment(
+        "wants-cordon",
+        request.text,
+        limited_action=action,
+        due=request.until,
+        state=facts.state,
+        bad=bad,
+        since=facts.now,
+        due_since=facts.now,
+    )
 
 
 def _still(facts: Facts, state: State) -> str:
@@ -48,7 +79,11 @@ def _still(facts: Facts, state: State) -> str:
 
 def _occurrence_over(facts: Facts, state: State) -> tuple[bool, float | None]:
     """Whether the occurrence that was cancelled or suspected has passed; else when it will."""
-    over, due = _condition_over(facts, state)
+    request = drain_request(facts.node)
+    if state.condition == DRAIN_REQUESTED and request is not None:
+        over, due = not request.keeps(facts.now), request.until
+    else:
+        over, due = _condition_over(facts, state)
     if over or state.phase is not Phase.CANCELLED:
         return over, due
     ends = state.since + facts.scope.config.recovery.cancel_for

@@ -37,7 +37,8 @@ class KnownNodes:
         """Continue with other rules; what was seen of conditions that are in both is kept."""
         self._config = config
         for entry in self.entries.values():
-            entry.history = observe(entry.history, entry.node, entry.node, config.rules, now)
+            rules = config.rules_for(entry.node.labels)
+            entry.history = observe(entry.history, entry.node, entry.node, rules, now)
         self._waves.reconfigure(config)
         self.dirty.update(self.entries)
 
@@ -133,9 +134,9 @@ class KnownNodes:
 
     def observe(self, node: Node, entry: Entry | None, now: float) -> None:
         """The node is so now; entry: what is known of it, None = nothing."""
-        node = self.with_signal(node)
+        node, rules = self.with_signal(node), self._config.rules_for(node.labels)
         if entry is None:
-            history = observe(NodeHistory(), None, node, self._config.rules, now)
+            history = observe(NodeHistory(), None, node, rules, now)
             entry = Entry(node, node, history)
             known = self._names.get(node.name)
             if known is not None:
@@ -146,7 +147,7 @@ class KnownNodes:
         else:
             seen = overlaid(node, entry.overlay)
             before = entry.history
-            entry.history = observe(before, entry.node, seen, self._config.rules, now)
+            entry.history = observe(before, entry.node, seen, rules, now)
             entry.node, entry.actual = seen, node
             self._waves.note_onsets(entry, before, now)
         self.dirty.add(node.uid)

@@ -15,6 +15,7 @@ from typing import Any
 from selfheal_remediator.config import Rule
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 
 #: What an occurrence can begin with: from nothing, and from each phase in which the node is in
 #: service. Draining: cordoned and drained in one write.
@@ -91,6 +92,23 @@ def cordoned(occurrence: Occurrence, now: float) -> State:
     )
 
 
+def requested(before: State | None, node: Node, owner: str, why: str, now: float) -> State:
+    """A person requests a drain: the node is taken out of service for it."""
+    _check(before.phase if before is not None else None, Phase.CORDONED)
+    return State(
+        phase=Phase.CORDONED,
+        by=owner,
+        condition=DRAIN_REQUESTED,
+        status="True",
+        reason=why,
+        action="drain",
+        first_seen=int(now),
+        since=int(now),
+        boot_id=node.boot_id,
+        cordons=(*(before.cordons if before is not None else ()), int(now)),
+    )
+
+
 def draining(state: State, now: float) -> State:
     """The cordoned node is being emptied."""
     return _step(
@@ -164,6 +182,11 @@ def not_verified(state: State, now: float, *, failed: bool) -> State:
         drain_used=0,
         unverified=failed,
     )
+
+
+def interrupted(state: State) -> State:
+    """Its drain must not continue now: cordoned only, and drained again later."""
+    return _step(state, Phase.CORDONED, drain_started=0, drain_used=0)
 
 
 def orphaned(state: State, now: float) -> State:

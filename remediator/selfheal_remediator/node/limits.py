@@ -26,11 +26,13 @@ class Member:
     cordoned: by us, so out of service; unavailable: out of service for any other reason
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
-    group: the value of the label limits.groupLabel; repairing: a step of its ladder was begun.
+    group: the value of the label limits.groupLabel; group_name: of the group in `groups` that it
+    belongs to; repairing: a step of its ladder was begun.
     """
 
     zone: str = ""
     group: str = ""
+    group_name: str = ""
     control_plane: bool = False
     cordoned: bool = False
     unavailable: bool = False
@@ -52,6 +54,7 @@ class Tally:
     cordon_times: when the last cordons began (our clock), needed as far back as the rate's window.
     peak: the largest population of the last hour, so that an autoscaler that removes drained
     nodes does not shrink the budget.
+    named: the same counts of each group in `groups`, with its limits.
     """
 
     population: int = 0
@@ -73,6 +76,7 @@ class Tally:
     groups_draining: Counter[str] = field(default_factory=Counter)
     cordon_times: list[float] = field(default_factory=list)
     peak: int = 0
+    named: dict[str, GroupTally] = field(default_factory=dict)
 
     @classmethod
     def of(cls, members: Iterable[Member], cordon_times: Iterable[float], peak: int) -> Tally:
@@ -95,16 +99,27 @@ class Tally:
         if member.cordoned or member.unavailable:
             self.control_plane_out += sign * member.control_plane
         if member.draining:
-            self.add_drain(member, sign)
+            self._count_drain(member, sign)
         self.repairing += sign * member.repairing
         if member.silent:
             self.silent += sign
             self.zones_silent[member.zone] += sign
+        self.count_in_group(member, sign)
+
+    def count_in_group(self, member: Member, sign: int) -> None:
+        """Take a node into its group (1) or out of it (-1)."""
+        if member.group_name in self.named:
+            self.named[member.group_name].tally.count(_in_group(member), sign)
 
     def _count_cordoned(self, member: Member, sign: int) -> None:
         self.cordoned += sign
         self.zones_cordoned[member.zone] += sign
         self.groups_cordoned[member.group] += sign
+
+    def _count_drain(self, member: Member, sign: int) -> None:
+        self.draining += sign
+        self.zones_draining[member.zone] += sign
+        self.groups_draining[member.group] += sign
 
     def copy(self, cordon_times: Iterable[float], peak: int) -> Tally:
         """The same counts, to be changed on their own."""
@@ -113,7 +128,7 @@ class Tally:
             for name in self.__slots__
             if isinstance(getattr(self, name), Counter)
         }
-        return replace(self, **counters, cordon_times=list(cordon_times), peak=peak)
+        return replace(self, **counters, cordon_times=list(cordon_times), peak=peak, named={})
 
     def add_cordon(self, member: Member, now: float) -> None:
         """Count a cordon that was just allowed."""
@@ -124,12 +139,34 @@ class Tally:
         else:
             self.control_plane_out += member.control_plane
         self.cordon_times.append(now)
+        if member.group_name in self.named:
+            self.named[member.group_name].tally.add_cordon(_in_group(member), now)
 
     def add_drain(self, member: Member, sign: int = 1) -> None:
         """Count a drain that was just allowed (or, with -1, one that is over)."""
-        self.draining += sign
-        self.zones_draining[member.zone] += sign
-        self.groups_draining[member.group] += sign
+        self._count_drain(member, sign)
+        if member.group_name in self.named:
+            self.named[member.group_name].tally.add_drain(_in_group(member), sign)
+
+
+@dataclass(slots=True)
+class GroupTally:
+    """What the limits of one group are checked against: the counts of its nodes alone."""
+
+    limits: DisruptionLimits
+    tally: Tally
+
+
+def _in_group(member: Member) -> Member:
+    """The node as its group counts it. What is suspected of a zone or of the control plane is
+    decided over all nodes."""
+    return replace(member, group_name="", silent=False, control_plane=False)
+
+
+def _named(name: str, skip_reason: SkipReason | None) -> SkipReason | None:
+    if skip_reason is None:
+        return None
+    return replace(skip_reason, text=f"group {name}: {skip_reason.text}")
 
 
 def budget(limits: DisruptionLimits, population: int) -> int:
@@ -141,7 +178,19 @@ def budget(limits: DisruptionLimits, population: int) -> int:
 def check_cordon(
     limits: DisruptionLimits, tally: Tally, member: Member, now: float
 ) -> SkipReason | None:
-    """None if the node may be cordoned now, otherwise the limit that is reached."""
+    """None if the node may be cordoned now, otherwise the limit that is reached: over all nodes,
+    or of the node's group."""
+    group = tally.named.get(member.group_name)
+    skip_reason = _check_cordon(limits, tally, member, now)
+    if skip_reason is not None or group is None:
+        return skip_reason
+    mine = _check_cordon(group.limits, group.tally, _in_group(member), now)
+    return _named(member.group_name, mine)
+
+
+def _check_cordon(
+    limits: DisruptionLimits, tally: Tally, member: Member, now: float
+) -> SkipReason | None:
     population = max(tally.population, tally.peak)
     limit = budget(limits, population)
     if tally.cordoned >= limit:
@@ -239,7 +288,16 @@ def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> SkipReaso
 
 
 def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
-    """None when one more drain may begin now, else the limit that is reached."""
+    """None when one more drain may begin now, else the limit that is reached: over all nodes, or
+    of the node's group."""
+    group = tally.named.get(member.group_name)
+    skip_reason = _check_drain(limits, tally, member)
+    if skip_reason is not None or group is None:
+        return skip_reason
+    return _named(member.group_name, _check_drain(group.limits, group.tally, _in_group(member)))
+
+
+def _check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
     if tally.draining >= limits.max_draining:
         return SkipReason("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
     outage = zone_outage(tally, member.zone)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.objects import DRAIN_KEY, Node
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.drain_request import UNTIL_KEY
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
@@ -33,20 +34,20 @@ def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list
         if state is not None and _our_mark(annotations):
             state = replace(state, scale_down_mark=True)  # left by one that is gone: ours now
         if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
-            ops.append(_op("add", _annotation(SCALE_DOWN_KEY), "true"))
+            ops.append(_op("add", annotation_path(SCALE_DOWN_KEY), "true"))
             state = replace(state, scale_down_mark=True)
     if action.kind is Kind.UNCORDON and node.unschedulable:
         ops.append({"op": "remove", "path": "/spec/unschedulable"})
     if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
-        ops.append({"op": "remove", "path": _annotation(SCALE_DOWN_KEY)})
+        ops.append({"op": "remove", "path": annotation_path(SCALE_DOWN_KEY)})
     return ops + _state_ops(state, annotations)
 
 
 def _state_ops(state: State | None, annotations: Mapping[str, str]) -> list[Json]:
     if state is not None:
-        return [_op("add", _annotation(STATE_KEY), state.to_json())]
+        return [_op("add", annotation_path(STATE_KEY), state.to_json())]
     if STATE_KEY in annotations:
-        return [{"op": "remove", "path": _annotation(STATE_KEY)}]
+        return [{"op": "remove", "path": annotation_path(STATE_KEY)}]
     return []
 
 
@@ -55,9 +56,16 @@ def _our_mark(annotations: Mapping[str, str]) -> bool:
     return marked and annotations.get(SCALE_DOWN_KEY) == "true"
 
 
-def _annotation(key: str) -> str:
+def annotation_path(key: str) -> str:
+    """The JSON pointer to an annotation."""
     return "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
 
 
 def _op(op: str, path: str, value: object) -> Json:
     return {"op": op, "path": path, "value": value}
+
+
+def withdrawal(node: Node) -> list[Json]:
+    """The request of a drain is removed, if there is one."""
+    keys = [key for key in (DRAIN_KEY, UNTIL_KEY) if key in node.annotations]
+    return [{"op": "remove", "path": annotation_path(key)} for key in keys]

@@ -28,6 +28,7 @@ from selfheal_remediator.node.entry import Entry, Key
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
+from selfheal_remediator.node.maintenance import Maintenance
 from selfheal_remediator.node.queues import Claim
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
@@ -51,17 +52,16 @@ class Planner:
     """See the module. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: Config, owner: str, now: float) -> None:
-        self.config = config
-        self.owner = owner
+        self.config, self.owner = config, owner
         self.entries: dict[str, Entry] = {}
         #: Other remediators whose Lease lives; None = not known yet.
         self.live: frozenset[str] | None = None
-        #: Volumes attached to drained nodes whose ladder waits for it (see Scope.attached).
         self.attached: Mapping[str, str] = {}
         self._waves = Waves(config, self.entries)
         self._counts = Counts(config, owner, now)
         self._known = KnownNodes(config, self.entries, self._waves, self._counts)
         self._places = DrainPlaces(self.entries, self._counts)
+        self._maintenance = Maintenance()
         self.schedule = Schedule(self.entries)
 
     # -- what is known ------------------------------------------------------------------
@@ -72,6 +72,7 @@ class Planner:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
         self._counts.reconfigure(config, now)
+        self._counts.regroup(e.member for e in self.entries.values() if e.member is not None)
         self.config = config
         self._known.reconfigure(config, now)
 
@@ -237,8 +238,7 @@ class Planner:
         self._places.restore(limits, now)
         self._places.give_again(limits, now, stopped=stopped is not None)
         granted, opens = self._weigh(stopped, now, limited_by)
-        wake = earliest(self.schedule.wake, opens)
-        return Plan((*actions, *granted), wake, limited_by)
+        return Plan((*actions, *granted), earliest(self.schedule.wake, opens), limited_by)
 
     def _weigh(
         self, stopped: SkipReason | None, now: float, limited_by: Counter[str]
@@ -266,6 +266,10 @@ class Planner:
 
     def _check(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> SkipReason | None:
         limits = self.config.limits
+        group = self.config.group_named(claim.member.group_name)
+        waits = self._maintenance.check(group, claim.kind, now)
+        if waits is not None:
+            return waits
         if claim.kind is Kind.DRAIN:
             return self._places.check(entry, limits, tally, now)
         if claim.kind is Kind.REPAIR:
@@ -282,9 +286,7 @@ class Planner:
             tally.add_drain(member)
             return action
         if claim.kind is Kind.REPAIR:
-            tally.repairing += not member.repairing
-            # It may have waited for the limits: its time begins now.
-            return replace(action, state=replace(action.state, step_began=int(now)))
+            return _begun(action, action.state, tally, member, now)
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(member, now)
         second = int(now)
@@ -294,7 +296,8 @@ class Planner:
         self._counts.note_cordon(entry.node.uid, now)
         self._waves.note_cordon(claim.signals, entry.node.uid, now)
         drains = state.action == "drain"
-        if drains and self._places.check(entry, self.config.limits, tally, now) is None:
+        drain = replace(claim, kind=Kind.DRAIN)
+        if drains and self._check(entry, drain, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
             state = lifecycle.draining(state, now)
@@ -350,6 +353,12 @@ class Planner:
 def _free(entry: Entry, now: float) -> bool:
     """Whether an action may begin: none is under way, and none that failed still has to wait."""
     return entry.pending is None and entry.retry_at <= now
+
+
+def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:
+    """A step begins now, though it may have waited for the limits; it is counted."""
+    tally.repairing += not member.repairing
+    return replace(action, state=replace(state, step_began=int(now)))
 
 
 def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:

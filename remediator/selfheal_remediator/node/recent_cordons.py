@@ -12,7 +12,8 @@ class RecentCordons:
     cordon: a detector may give each occurrence a reason of its own."""
 
     def __init__(self) -> None:
-        self._moments: dict[Key, dict[str, float]] = {}
+        # Each node's last cordon, and the one before it: the last may turn out not to be made.
+        self._moments: dict[Key, dict[str, tuple[float, ...]]] = {}
 
     def __len__(self) -> int:
         """Of how many signals something is known."""
@@ -20,22 +21,31 @@ class RecentCordons:
 
     def of(self, key: Key, since: float) -> Sequence[float]:
         """When nodes were cordoned after this moment, in ascending order."""
-        return sorted(moment for moment in self._moments.get(key, {}).values() if moment > since)
+        lasts = (moments[-1] for moments in self._moments.get(key, {}).values())
+        return sorted(moment for moment in lasts if moment > since)
 
     def note(self, keys: Iterable[Key], uid: str, now: float) -> None:
         """The node is cordoned now."""
         for key in keys:
-            self._moments.setdefault(key, {})[uid] = now
+            of_nodes = self._moments.setdefault(key, {})
+            of_nodes[uid] = (*of_nodes.get(uid, ())[-1:], now)
 
     def not_made(self, uid: str) -> None:
-        """The node was not cordoned after all."""
-        for moments in self._moments.values():
-            moments.pop(uid, None)
+        """The node was not cordoned after all: what was noted last is over."""
+        noted = [of_nodes for of_nodes in self._moments.values() if uid in of_nodes]
+        last = max((of_nodes[uid][-1] for of_nodes in noted), default=0.0)
+        for of_nodes in noted:
+            *before, moment = of_nodes[uid]
+            if moment < last:
+                continue  # it was cordoned for another signal before that
+            del of_nodes[uid]
+            if before:
+                of_nodes[uid] = tuple(before)
 
     def drop(self, until: float) -> None:
         """Forget those up to this moment."""
-        for key, moments in list(self._moments.items()):
-            kept = {uid: moment for uid, moment in moments.items() if moment > until}
+        for key, of_nodes in list(self._moments.items()):
+            kept = {uid: moments for uid, moments in of_nodes.items() if moments[-1] > until}
             if kept:
                 self._moments[key] = kept
             else:

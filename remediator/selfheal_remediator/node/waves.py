@@ -8,6 +8,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, onsets
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 from selfheal_remediator.node.entry import Entry, Key, bad_now
 from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.recent_cordons import RecentCordons
@@ -34,7 +35,7 @@ class Waves:
         """What came upon the node since it was as `before` says (None = it is new)."""
         self._note_bad(entry)
         config = self.config
-        for rule in config.rules:
+        for rule in config.rules_for(entry.node.labels):
             observation = entry.history.observations[rule.key]
             if observation.reading is not Reading.BAD or not rule.cordons:
                 continue
@@ -123,6 +124,8 @@ class Waves:
     def signals(self, uid: str, state: State) -> frozenset[Key]:
         """What a cordon of the node counts as: its condition with each reason that it has shown
         since it is bad."""
+        if state.condition == DRAIN_REQUESTED:
+            return frozenset()  # no detector reports it
         shown = (key for key in self._bad_by.get(uid, ()) if key[0] == state.condition)
         return frozenset({(state.condition, state.reason), *shown})
 

@@ -49,6 +49,27 @@ OWN_LEASE: Rights = {
     "leases.coordination.k8s.io": "create list",
     "leases.coordination.k8s.io selfheal-remediator": "get list patch watch",
 }
+#: Beside OWN_LEASE, in the release's namespace, with remediator.config.restore.enabled.
+RESTORE: Rights = {
+    "services": "create list watch",
+    "serviceaccounts": "create list watch",
+    "horizontalpodautoscalers.autoscaling": "create list watch",
+    "scaledobjects.keda.sh": "create list watch",
+    "triggerauthentications.keda.sh": "create list watch",
+    "deployments.apps": "create get list watch",
+    "poddisruptionbudgets.policy": "create get list watch",
+    "configmaps selfheal-restore": "get list watch",
+    "serviceaccounts selfheal-worker": "patch",
+    "deployments.apps selfheal-worker": "patch",
+    "poddisruptionbudgets.policy selfheal-worker": "patch",
+    "scaledobjects.keda.sh selfheal-worker": "patch",
+    "triggerauthentications.keda.sh selfheal-worker": "patch",
+    "serviceaccounts selfheal-ollama": "patch",
+    "services selfheal-ollama": "patch",
+    "deployments.apps selfheal-ollama": "patch",
+    "poddisruptionbudgets.policy selfheal-ollama": "patch",
+    "horizontalpodautoscalers.autoscaling selfheal-ollama": "patch",
+}
 #: The API server's own role `system:node-problem-detector`.
 DETECTOR_RIGHTS: Rights = {
     "nodes": "get",
@@ -133,6 +154,13 @@ def test_a_value_gives_and_takes_what_belongs_to_it(
     # The policies of the release are refused without somebody who manages them.
     _install(site, setting, "healingPolicies.enabled=false")
     assert rights(site, f"{site.namespace}:selfheal-remediator", "kube-system") == expected
+
+
+def test_restoring_gives_rights_in_the_release_s_namespace_only(site: Site) -> None:
+    _install(site, "remediator.config.restore.enabled=true", "ollama.autoscaling.enabled=true")
+    account, everywhere = f"{site.namespace}:selfheal-remediator", NODES_AND_PODS | POLICIES
+    assert rights(site, account, site.namespace) == everywhere | OWN_LEASE | RESTORE
+    assert rights(site, account, "kube-system") == everywhere
 
 
 READ_POLICIES = {"healingpolicies.selfheal.dev": "get list watch"}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -35,6 +36,43 @@ def test_a_layer_has_every_parent_first_and_keeps_modes_and_capabilities(layer: 
     stored = entries[-1].pax_headers["SCHILY.xattr.security.capability"].encode("ascii")
     # struct vfs_cap_data, revision 2 with the effective bit, CAP_NET_BIND_SERVICE permitted.
     assert stored == bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+def _installed(root: Path, at: int) -> Path:
+    """A root file system with a package's source of the time 1000, and what installing it made."""
+    source, made = root / "lib/it.py", root / "var/status"
+    for path in (source, made):
+        path.parent.mkdir(parents=True)
+        path.write_text(path.name)
+    os.utime(source, (1000, 1000))
+    for path in (made, made.parent, source.parent, root):
+        os.utime(path, (at, at))
+    return root
+
+
+def test_when_packages_were_installed_is_not_in_a_layer(tmp_path: Path) -> None:
+    layers = []
+    for name, at in (("today", 5000), ("tomorrow", 90000)):
+        layers.append(tmp_path / f"{name}.tar")
+        archive.layer_of_folder(_installed(tmp_path / name, at), layers[-1])
+    assert layers[0].read_bytes() == layers[1].read_bytes()
+    with tarfile.open(layers[0]) as tar:
+        assert {entry.mtime for entry in tar} == {1000}
+
+
+def test_a_source_keeps_its_time_by_which_its_bytecode_is_checked(tmp_path: Path) -> None:
+    root = _installed(tmp_path / "root", 5000)
+    older = root / "lib/older.py"
+    older.touch()
+    os.utime(older, (900, 900))
+    archive.layer_of_folder(root, tmp_path / "layer.tar")
+    with tarfile.open(tmp_path / "layer.tar") as tar:
+        times = {entry.name: entry.mtime for entry in tar}
+    assert (times["./lib/older.py"], times["./lib/it.py"], times["./var/status"]) == (
+        900,
+        1000,
+        1000,
+    )
 
 
 def test_an_archive_names_the_image_and_its_parts_by_their_digests(

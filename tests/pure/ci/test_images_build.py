@@ -34,7 +34,7 @@ class Silent:
     """Progress that nobody sees."""
 
     @contextmanager
-    def working(self, part: str, left: object) -> Iterator[None]:
+    def working(self, part: str, number: int = 1, total: int = 1) -> Iterator[None]:
         yield
 
 

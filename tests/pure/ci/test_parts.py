@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from ci.parts import PartsError, ensure
 from ci.parts.build import check_space, space_needed
-from ci.parts.progress import Console, Durations, begin_line, done_line
+from ci.parts.progress import Console, Durations, begin_line, duration, end_line, live_line
 from ci.parts.recipes import MODULES, RECIPES, key, link_flags, module_sources
 from ci.parts.toolchain import is_older
 from ci.versions import pin
@@ -96,10 +96,23 @@ def test_a_toolchain_is_compared_by_its_numbers(version: str, oldest: str, older
     assert is_older(version, oldest) is older
 
 
-def test_progress_says_what_how_many_are_left_and_how_long_it_took_last_time() -> None:
-    assert begin_line("etcd", 0, None) == "building etcd"
-    assert begin_line("a", 2, 61.2) == "building a (2 more to build, took 61 s last time)"
-    assert done_line("etcd", 7.4) == "built etcd in 7 s"
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (41.2, "41 s"), (119.4, "119 s"), (119.6, "2 min 0 s"), (272, "4 min 32 s")],
+)
+def test_a_duration_has_minutes_when_it_is_long(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_progress_says_what_which_of_how_many_and_how_long_it_took_last_time() -> None:
+    assert begin_line("etcd", 1, 1, None) == "building etcd"
+    assert begin_line("etcd", 1, 1, 7.4) == "building etcd (took 7 s last time)"
+    assert begin_line("a", 4, 29, None) == "building a (4 of 29)"
+    begun = begin_line("a", 4, 29, 272)
+    assert begun == "building a (4 of 29, took 4 min 32 s last time)"
+    assert live_line(begun, 12.4) == f"{begun}: 12 s so far"
+    assert end_line("a", 4, 29, 7.4) == "built a (4 of 29) in 7 s"
+    assert end_line("etcd", 1, 1, 7.4) == "built etcd in 7 s"
 
 
 class _Terminal(io.StringIO):
@@ -110,24 +123,48 @@ class _Terminal(io.StringIO):
 def test_in_a_log_each_part_has_one_line_also_one_that_fails(tmp_path: Path) -> None:
     log, durations = io.StringIO(), Durations(tmp_path / "durations.json")
     console = Console(log, durations)
-    with console.working("etcd", ["kubelet"]):
+    with console.working("etcd", 1, 2):
         pass
-    with pytest.raises(PartsError), console.working("kubelet", []):
+    with pytest.raises(PartsError), console.working("kubelet", 2, 2):
         raise PartsError("no compiler")
     assert log.getvalue().splitlines() == [
-        "building etcd (1 more to build) ... done in 0 s",
-        "building kubelet ... failed after 0 s",
+        "building etcd (1 of 2) ... done in 0 s",
+        "building kubelet (2 of 2) ... failed after 0 s",
     ]
     assert durations.read().keys() == {"etcd"}
 
 
-def test_on_a_terminal_the_line_is_rewritten_and_ends_as_one(tmp_path: Path) -> None:
+def _shown(terminal: _Terminal) -> list[str]:
+    """The lines that are left on the terminal."""
+    return [line.split("\r\x1b[K")[-1] for line in terminal.getvalue().split("\n")]
+
+
+def test_on_a_terminal_all_parts_share_one_line(tmp_path: Path) -> None:
     terminal, durations = _Terminal(), Durations(tmp_path / "durations.json")
-    durations.note("etcd", 41.2)
-    with Console(terminal, durations).working("etcd", []):
-        assert terminal.getvalue().endswith("building etcd (took 41 s last time)")
-    assert terminal.getvalue().count("\n") == 1
-    assert terminal.getvalue().endswith("built etcd in 0 s\n")
+    durations.note("kubelet", 41.2)
+    console = Console(terminal, durations)
+    with console.working("etcd", 1, 2):
+        assert _shown(terminal) == ["building etcd (1 of 2)"]
+    with console.working("kubelet", 2, 2):
+        assert _shown(terminal) == ["building kubelet (2 of 2, took 41 s last time)"]
+    assert _shown(terminal) == ["built kubelet (2 of 2) in 0 s", ""]
+
+
+def test_on_a_terminal_a_part_that_fails_keeps_its_line(tmp_path: Path) -> None:
+    terminal = _Terminal()
+    console = Console(terminal, Durations(tmp_path / "durations.json"))
+    with pytest.raises(PartsError), console.working("etcd", 1, 2):
+        raise PartsError("no compiler")
+    assert _shown(terminal) == ["etcd failed after 0 s", ""]
+
+
+def test_on_a_narrow_terminal_the_line_does_not_wrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = _Terminal()
+    with Console(terminal, Durations(tmp_path / "durations.json")).working("kube-apiserver"):
+        assert _shown(terminal) == ["building kube-apise"]
 
 
 def test_a_file_of_durations_that_cannot_be_read_costs_the_note_alone(tmp_path: Path) -> None:
@@ -148,10 +185,10 @@ def test_space_is_needed_once_a_module_and_a_full_disk_is_named_with_both_number
 
 class _Silent:
     def __init__(self) -> None:
-        self.worked: list[tuple[str, tuple[str, ...]]] = []
+        self.worked: list[tuple[str, int, int]] = []
 
-    def working(self, part: str, left: Sequence[str]) -> AbstractContextManager[None]:
-        self.worked.append((part, tuple(left)))
+    def working(self, part: str, number: int = 1, total: int = 1) -> AbstractContextManager[None]:
+        self.worked.append((part, number, total))
         return nullcontext()
 
 
@@ -195,8 +232,8 @@ def test_only_what_is_missing_is_built(
     built = ensure(["kubelet", "etcd"], first)
     again = ensure(["kubelet", "kubectl", "etcd"], second)
 
-    assert first.worked == [("etcd", ("kubelet",)), ("kubelet", ())]
-    assert second.worked == [("kubectl", ())]
+    assert first.worked == [("etcd", 1, 2), ("kubelet", 2, 2)]
+    assert second.worked == [("kubectl", 1, 1)]
     assert {name: again[name] for name in built} == built
     assert built["etcd"].read_text() == "program\n"
     assert cache in built["etcd"].parents

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ci.release import artefacts, version
+from ci.release.__main__ import main
 from ci.release.version import ROOT, ReleaseError
 from ci.versions import pin
 
@@ -107,9 +108,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
         return builder
 
+    def chart(folder: Path, _signing: artefacts.Signing | None) -> list[Path]:
+        return [write("selfheal-1.tgz")(folder)]
+
     monkeypatch.setattr(artefacts, "IMAGES", ())
     monkeypatch.setattr(artefacts, "wheel", write("selfheal-1.whl"))
-    monkeypatch.setattr(artefacts, "chart", write("selfheal-1.tgz"))
+    monkeypatch.setattr(artefacts, "chart", chart)
     return content
 
 
@@ -145,6 +149,15 @@ def test_a_folder_with_something_else_is_refused(
     with pytest.raises(ReleaseError, match=kept.split("/")[0]):
         artefacts.build("1", tmp_path)
     assert (tmp_path / kept).read_text() == "years of work"
+
+
+@pytest.mark.parametrize("given", [["--key", "a@example.com"], ["--keyring", "ring.gpg"]])
+def test_a_key_without_its_file_is_refused(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["build", *given])
+    assert "--key and --keyring are given together" in capsys.readouterr().err
 
 
 def test_the_licence_is_apache_2_and_whole() -> None:

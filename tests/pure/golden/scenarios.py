@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.pure.golden.world import BUDGETS, LEASE, MARKER, POLICIES, World
+from tests.pure.remediator import restore_world as release
 from tests.pure.remediator.running import NODES, PODS, until
 
+RELEASE = f"/api/v1/namespaces/{release.NAMESPACE}/configmaps/{release.CONFIG_MAP}"
+WORKERS = f"/apis/apps/v1/namespaces/{release.NAMESPACE}/deployments/r-worker"
 SCENARIOS: dict[str, Callable[[World], None]] = {}
 DRAIN = {
     "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
@@ -156,6 +159,18 @@ def limit_min_interval(world: World) -> None:
 def limit_zones(world: World) -> None:
     nodes(world, "a", "b", "c", labels={"topology.kubernetes.io/zone": "z"})
     _limited(world, "zone", maxUnavailablePerZone=1)
+
+
+@scenario
+def limit_of_a_group(world: World) -> None:
+    nodes(world, "a", "b", "c", labels={"pool": "gpu"})
+    group = {"name": "gpu", "nodeSelector": {"matchLabels": {"pool": "gpu"}}}
+    settings = with_limits()
+    with world.running({**settings, "groups": [{**group, "limits": {"maxUnavailable": 1}}]}):
+        world.node("a", "True", labels={"pool": "gpu"})
+        world.event("Cordoned")
+        world.node("b", "True", labels={"pool": "gpu"})
+        world.metric('limited_nodes{limit="maxUnavailable"}', 1.0)
 
 
 @scenario
@@ -305,6 +320,19 @@ def cordon_and_drain(world: World) -> None:
         world.settled()
         world.advance(61)
         world.phase("a", "healed")
+
+
+@scenario
+def drain_on_request(world: World) -> None:
+    nodes(world, "a", "b")
+    world.pod("p", "a")
+    with world.running(DRAIN):
+        world.node("a", annotations={"selfheal.dev/drain": "new disk"})
+        world.event("DrainSucceeded")
+        withdrawn = "selfheal.dev/drain"
+        world.change(f"{NODES}/a", lambda raw: raw["metadata"]["annotations"].pop(withdrawn))
+        world.event("Uncordoned")
+        world.settled()
 
 
 @scenario
@@ -634,3 +662,80 @@ def policy_of_one_that_is_gone(world: World) -> None:
         world.settled()
         _owned(world, "web", "a", "False")
         world.settled()
+
+
+# -- objects of the release --------------------------------------------------------------------
+
+
+def restoring(world: World, **more: Any) -> dict[str, Any]:
+    """A release whose ConfigMap has a Deployment and a Service; both exist."""
+    service = release.manifest("Service", "r-ollama")
+    for path, raw in (
+        (RELEASE, release.config_map(release.deployment(), service)),
+        (WORKERS, release.deployment()),
+        (f"/api/v1/namespaces/{release.NAMESPACE}/services/r-ollama", service),
+    ):
+        world.put(path, raw)
+    settings = {"enabled": True, "configMap": release.CONFIG_MAP, **more}
+    return {"policies": {"enabled": False}, "restore": settings}
+
+
+def _shown(world: World, line: str) -> None:
+    """Wait until `/metrics` shows it, without letting time pass."""
+
+    def shown() -> bool:
+        world.turns()
+        return f"selfheal_remediator_{line}\n" in world.made.metrics.render().decode()
+
+    until(line, shown)
+
+
+@scenario
+def deleted_deployment(world: World) -> None:
+    """It is made again, and owned by the ConfigMap for two minutes."""
+    nodes(world, "a")
+    with world.running(restoring(world)):
+        until("it is listed", lambda: world.asked("GET", WORKERS.rpartition("/")[0]))
+        world.quiet()
+        world.put(WORKERS, None)
+        _shown(world, "restore_missing_objects 1.0")
+        world.advance(11)
+        world.event("Restored")
+        _shown(world, "restore_missing_objects 0.0")
+        world.advance(121)
+        until("it is free", lambda: not world.get(WORKERS)["metadata"]["ownerReferences"])
+
+
+@scenario
+def changed_deployment(world: World) -> None:
+    """It is reported, and then corrected where that is wanted."""
+    nodes(world, "a")
+    with world.running(restoring(world, correctDrift=True)):
+        until("it is listed", lambda: world.asked("GET", WORKERS.rpartition("/")[0]))
+        world.quiet()
+        world.put(WORKERS, release.deployment("other:1", replicas=0))
+
+        def corrected() -> bool:
+            world.advance(6)
+            return bool(world.get(WORKERS)["spec"] == release.deployment()["spec"])
+
+        until("it is corrected", corrected)
+        world.event("Corrected")
+
+
+@scenario
+def release_of_argo_cd(world: World) -> None:
+    """It restores by itself."""
+    nodes(world, "a")
+    values = restoring(world)
+    with world.running(values):
+        world.change(
+            RELEASE,
+            lambda raw: raw["metadata"]["annotations"].update(
+                {"argocd.argoproj.io/tracking-id": "x"}
+            ),
+        )
+        world.event("RestoreOff")
+        world.put(WORKERS, None)
+        world.settled()
+        world.advance(1000)

@@ -139,7 +139,23 @@ class FakeApi(LoopbackServer):
             return 201, {"kind": "Event", "metadata": {}}
         if verb == "POST":
             return self._create(path, body, dry_run="dryRun" in query)
-        return self._patch(path.removesuffix("/status"), body, dry_run="dryRun" in query)
+        applied = isinstance(body, dict) and "kind" in body
+        change = self._apply if applied else self._patch
+        return change(path.removesuffix("/status"), body, dry_run="dryRun" in query)
+
+    def _apply(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        """Server-side apply by the only manager."""
+        before = self.objects.get(path)
+        uid = body["metadata"].pop("uid", None)
+        if uid is not None and (before is None or before["metadata"]["uid"] != uid):
+            return 409, {"kind": "Status", "code": 409}
+        after = copy.deepcopy(before or {"metadata": {"uid": f"uid-{self._version + 1}"}})
+        _merge(after, body)
+        status = 200 if before else 201
+        if dry_run:
+            return status, after
+        self.did.append(("APPLY", path, after))
+        return status, self.put(path, after)
 
     def _create(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
         name = f"{path}/{body['metadata']['name']}"
@@ -244,8 +260,11 @@ def _merge(target: Json, patch: Json) -> None:
 
 
 def _is_collection(path: str) -> bool:
-    known = ("nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies")
-    return path.rsplit("/", 1)[1] in (*known, "volumeattachments")
+    known = ["nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies"]
+    known += ["configmaps", "deployments", "services", "serviceaccounts"]
+    known += ["horizontalpodautoscalers", "scaledobjects", "triggerauthentications"]
+    known += ["volumeattachments"]
+    return path.rsplit("/", 1)[1] in known
 
 
 def _belongs(name: str, raw: Json, path: str, query: dict[str, str]) -> bool:

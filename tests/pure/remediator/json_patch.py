@@ -17,14 +17,14 @@ def apply(raw: dict[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
         *path, last = (
             part.replace("~1", "/").replace("~0", "~") for part in op["path"].split("/")[1:]
         )
-        target = done
+        target: Any = done
         for part in path:
-            target = target[part]
+            target = target[int(part) if isinstance(target, list) else part]
         if op["op"] == "test":
             if target.get(last) != op["value"]:
                 raise TestFailed(op["path"])
         elif op["op"] == "remove":
-            del target[last]
+            del target[int(last) if isinstance(target, list) else last]
         else:
             target[last] = op["value"]
     return done

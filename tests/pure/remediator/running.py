@@ -130,9 +130,10 @@ def running(
         return Leader(api, watch, config.lease, "d", "me_1", on_change, on_annotations)
 
     events = EventWriter(api, "me_1", lambda _: None)
+    metrics = Metrics(restores=config.restore.enabled)
     identity = Identity("d/selfheal-remediator")
     clock = clock or MovableClock()
-    made = AtOnce(at_once(config), api, leader_of, events, Metrics(), identity, clock)
+    made = AtOnce(at_once(config), api, leader_of, events, metrics, identity, clock)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     try:

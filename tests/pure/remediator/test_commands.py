@@ -13,7 +13,9 @@ import pytest
 from selfheal_remediator.__main__ import main
 from selfheal_remediator.cli.commands import uncordon_patch
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
+from selfheal_remediator.kube.objects import DRAIN_KEY
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.drain_request import UNTIL_KEY
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp
@@ -176,7 +178,9 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     ours, others = "one/selfheal-remediator", "two/other-remediator"
     for phase in Phase:
         name = phase.value
-        cluster.put(f"{NODES}/{name}", _carries(name, State(phase, ours), cordoned=phase.cordoned))
+        raw = _carries(name, State(phase, ours), cordoned=phase.cordoned)
+        raw["metadata"]["annotations"] |= {DRAIN_KEY: "why", UNTIL_KEY: "2030-01-01T00:00:00Z"}
+        cluster.put(f"{NODES}/{name}", raw)
     theirs = _carries("theirs", State(Phase.CORDONED, others), cordoned=True)
     cluster.put(f"{NODES}/theirs", theirs)
     cluster.put(f"{NODES}/humans", node("humans", "True", unschedulable=True))
@@ -185,7 +189,7 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
     said = capsys.readouterr().out
     for phase in Phase:
         raw = cluster.get(f"{NODES}/{phase.value}")
-        assert STATE_KEY not in raw["metadata"]["annotations"]
+        assert not {STATE_KEY, DRAIN_KEY, UNTIL_KEY} & raw["metadata"]["annotations"].keys()
         assert not raw["spec"].get("unschedulable")
     for name in ("theirs", "humans"):
         assert cluster.get(f"{NODES}/{name}")["spec"]["unschedulable"]
@@ -194,6 +198,80 @@ def test_before_an_uninstall_all_that_it_cordoned_is_uncordoned(
         assert sorted(json.loads(said)["uncordoned"]) == cordoned
     stopped = stopped_until(cluster.get(FIRST)["metadata"]["annotations"])
     assert 0 < stopped - time.time() <= 61
+
+
+def test_plan_and_status_show_groups(
+    cluster: Cluster, access: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = node("n", "True")
+    raw["metadata"]["labels"] = {"pool": "gpu"}
+    cluster.put(f"{NODES}/n", raw)
+    path = tmp_path / "remediator.yaml"
+    groups = """
+rules: [{condition: Fault, for: 0s, action: drain, heartbeat: null}]
+limits: {maxUnavailable: 100%}
+groups:
+  - name: gpu
+    nodeSelector: {matchLabels: {pool: gpu}}
+    maintenanceWindows: [{start: 00:00, duration: 7d}]
+  - {name: big, nodeSelector: {matchLabels: {pool: gpu, size: l}}, mode: observe}
+"""
+    path.write_text(groups)
+    assert main(["plan", "--config", str(path), *access]) == 0
+    said = capsys.readouterr().out
+    assert "note: group big gets no node" in said
+    assert "gpu (enforces, window open)" in said
+    assert main(["plan", "-o", "json", "--config", str(path), *access]) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["group"].startswith("gpu ")
+    assert main(["status", "--config", str(path), *access]) == 0
+    assert "group big: only observes" in capsys.readouterr().out
+
+
+def test_a_drain_is_requested_and_uncordon_withdraws_it(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.put(f"{NODES}/n", node("n", "False"))
+    assert main(["drain", "n", "--why", "new disk", "--until", "4h", *access]) == 0
+    assert "n: drain requested until 20" in capsys.readouterr().out
+    annotations = cluster.get(f"{NODES}/n")["metadata"]["annotations"]
+    assert annotations[DRAIN_KEY].startswith("new disk (20")
+    assert UNTIL_KEY in annotations
+    assert main(["status", *access]) == 0
+    assert "n: drain requested: new disk" in capsys.readouterr().out
+    assert main(["plan", *access]) == 0
+    assert "drain requested: new disk" in capsys.readouterr().out
+    assert main(["drain", "n", "--why", "new disk", *access]) == 0
+    assert UNTIL_KEY not in cluster.get(f"{NODES}/n")["metadata"]["annotations"]
+    assert main(["uncordon", "n", *access]) == 0
+    assert "the request of a drain is withdrawn" in capsys.readouterr().out
+    assert DRAIN_KEY not in cluster.get(f"{NODES}/n")["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("excluded", "cordoned", "until", "problem"),
+    [
+        (True, False, "4h", "n would not be drained: excluded: mine; `include n` ends that"),
+        (False, True, "4h", "n would not be drained: somebody else cordoned it"),
+        (False, False, "tomorrow", "--until: 'tomorrow' is not a later time with its zone"),
+        (False, False, "2020-01-01T00:00Z", "is not a later time"),
+        (False, False, "2099-01-01T00:00", "is not a later time"),
+    ],
+)
+def test_a_drain_that_would_not_happen_is_refused(
+    cluster: Cluster,
+    access: list[str],
+    capsys: pytest.CaptureFixture[str],
+    excluded: bool,
+    cordoned: bool,
+    until: str,
+    problem: str,
+) -> None:
+    raw = node("n", "False", unschedulable=cordoned)
+    raw["metadata"].setdefault("annotations", {}).update({EXCLUDE_KEY: "mine"} if excluded else {})
+    cluster.put(f"{NODES}/n", raw)
+    assert main(["drain", "n", "--why", "w", "--until", until, *access]) in (1, 2)
+    assert problem in capsys.readouterr().err
+    assert DRAIN_KEY not in cluster.get(f"{NODES}/n")["metadata"]["annotations"]
 
 
 def test_what_a_human_excludes_stays_and_is_reported(

@@ -1,0 +1,232 @@
+"""Groups in a cluster: no order of events passes a group's limits or those over all nodes."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import Phase
+from selfheal_remediator.node.limits import budget
+from tests.pure.remediator.builders import node
+from tests.pure.remediator.small_cluster import NIGHTS, NOON, Cluster, config, group
+
+OUT = {Phase.CORDONED, Phase.DRAINING, Phase.DRAINED}
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "maxUnavailable": st.integers(0, 3) | st.sampled_from(["20%", "50%"]),
+        "minAllowed": st.integers(0, 1),
+        "maxDraining": st.integers(0, 2),
+        "minSchedulable": st.integers(0, 2),
+    },
+)
+POOLS = ("a", "b", "none")
+EVENTS = st.tuples(
+    st.sampled_from(["bad", "good", "move"]), st.integers(0, 11), st.sampled_from(POOLS)
+)
+
+
+@given(LIMITS, LIMITS, LIMITS, st.lists(st.lists(EVENTS, max_size=6), max_size=8))
+def test_no_order_of_events_passes_a_limit(
+    overall: dict[str, Any], of_a: dict[str, Any], of_b: dict[str, Any], turns: list[Any]
+) -> None:
+    about = config(group("a", limits=of_a), group("b", limits=of_b), limits=overall)
+    cluster = Cluster(about)
+    for number in range(12):
+        cluster.put(node(f"n{number}", labels={"pool": POOLS[number % 3]}))
+    largest = Counter(cluster.pools())
+    for events in turns:
+        for kind, number, pool in events:
+            if kind == "move":
+                cluster.move(f"n{number}", pool)
+            else:
+                cluster.fault(f"n{number}", "True" if kind == "bad" else "False")
+            largest |= Counter(cluster.pools())
+        cluster.now += 10
+        began = {action.node: action for action in cluster.turn()}
+        for name, action in began.items():
+            _assert_within_limits(cluster, about, name, action, largest)
+
+
+def _assert_within_limits(
+    cluster: Cluster, about: Config, name: str, action: Action, largest: Counter[str]
+) -> None:
+    """What was begun left its group, and all nodes, within the limits. largest: population of
+    each group within the last hour."""
+    pool = cluster.nodes[name].labels["pool"]
+    of_pool = about.group_named(pool)
+    scopes = [(about.limits, None)] + ([(of_pool.limits, pool)] if of_pool else [])
+    for limits, of in scopes:
+        if action.kind is Kind.CORDON:
+            population = cluster.pools()[of] if of else len(cluster.nodes)
+            counted = largest[of] if of else population
+            assert cluster.count(OUT, of) <= budget(limits, counted)
+            free = population - cluster.count(OUT, of)
+            assert free >= limits.keep_schedulable
+        if cluster.phase(name) is Phase.DRAINING:
+            assert cluster.count({Phase.DRAINING}, of) <= limits.max_draining
+
+
+def test_a_group_at_its_limit_does_not_stop_another() -> None:
+    cluster = Cluster(config(group("a", limits={"maxUnavailable": 1}), group("b")))
+    for name, pool in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")):
+        cluster.put(node(name, labels={"pool": pool}))
+        cluster.fault(name, "True")
+    cluster.turn()
+    assert [name for name in cluster.nodes if cluster.phase(name) in OUT] == ["a1", "b1", "b2"]
+    waits = "maxUnavailable: group a: 1 of 2 nodes cordoned, allowed 1"
+    assert cluster.waits("a2") == waits
+
+
+def test_a_node_that_cannot_be_read_counts_in_each_group() -> None:
+    cluster = Cluster(config(group("a", limits={"maxUnavailable": 1})))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.planner.leave_out(1)
+    cluster.fault("a1", "True")
+    assert cluster.turn() == []
+    assert cluster.waits("a1").startswith("unavailable: group a: 0 nodes cordoned, 1 unavailable")
+
+
+def test_a_node_that_moves_counts_in_its_new_group_and_is_uncordoned_there() -> None:
+    cluster = Cluster(config(group("a"), group("b", limits={"maxUnavailable": 1})))
+    for name, pool in (("m", "a"), ("b1", "b"), ("b2", "b")):
+        cluster.put(node(name, labels={"pool": pool}))
+    cluster.fault("m", "True")
+    cluster.turn()
+    cluster.move("m", "b")
+    cluster.fault("b1", "True")
+    cluster.turn()
+    assert (cluster.phase("m"), cluster.phase("b1")) == (Phase.DRAINING, None)
+    cluster.fault("m", "False")
+    cluster.now += 1
+    cluster.turn()
+    assert not cluster.nodes["m"].unschedulable
+    assert cluster.phase("b1") is Phase.DRAINING
+
+
+def test_a_node_that_moves_to_a_group_without_its_rule_is_uncordoned() -> None:
+    own = [{"condition": "Other", "for": 0, "action": "drain"}]
+    cluster = Cluster(config(group("a"), group("b", rules=own)))
+    cluster.put(node("m", labels={"pool": "a"}))
+    cluster.fault("m", "True")
+    cluster.turn()
+    cluster.move("m", "b")
+    cluster.now += 1
+    cluster.turn()
+    assert not cluster.nodes["m"].unschedulable
+
+
+def test_a_pace_of_a_group_is_its_own() -> None:
+    pace = {"rate": {"count": 1, "window": "10m"}}
+    cluster = Cluster(config(group("a", limits=pace), group("b")))
+    for name, pool in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")):
+        cluster.put(node(name, labels={"pool": pool}))
+        cluster.fault(name, "True")
+    cluster.turn()
+    assert [name for name in cluster.nodes if cluster.phase(name)] == ["a1", "b1", "b2"]
+    assert cluster.planner.plan(cluster.now).wake == NOON + 600
+    cluster.now += 600
+    cluster.turn()
+    assert cluster.phase("a2") is Phase.DRAINING
+
+
+def test_a_group_that_observes_writes_down_what_it_sees() -> None:
+    cluster = Cluster(config(group("a", mode="observe")))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    assert [action.reason for action in cluster.turn()] == ["ConditionSeen"]
+    assert cluster.phase("a1") is Phase.NOTED
+
+
+def test_a_drain_ends_when_its_group_only_observes_from_now_on() -> None:
+    cluster = Cluster(config(group("a")))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    cluster.planner.reconfigure(config(group("a", mode="observe")), cluster.now)
+    assert [action.reason for action in cluster.turn()] == ["DrainInterrupted"]
+    assert cluster.phase("a1") is Phase.CORDONED
+    assert cluster.waits("a1") == "paused: group a only observes (mode: observe)"
+    cluster.fault("a1", "False")
+    cluster.now += 1
+    cluster.turn()
+    assert not cluster.nodes["a1"].unschedulable
+
+
+def test_limits_that_change_hold_for_what_is_cordoned_already() -> None:
+    cluster = Cluster(config(group("a")))
+    for name in ("a1", "a2"):
+        cluster.put(node(name, labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    narrow = config(group("a", limits={"maxUnavailable": 1}), group("b"))
+    cluster.planner.reconfigure(narrow, cluster.now)
+    cluster.fault("a2", "True")
+    cluster.turn()
+    assert cluster.waits("a2").startswith("maxUnavailable: group a: 1 of 2 nodes cordoned")
+
+
+@pytest.mark.parametrize(("cordon", "phase"), [("allow", Phase.CORDONED), ("wait", None)])
+def test_outside_its_windows_a_group_drains_nothing(cordon: str, phase: Phase | None) -> None:
+    windows = {"maintenanceWindows": NIGHTS, "outsideWindows": {"cordon": cordon}}
+    cluster = Cluster(config(group("a", **windows)))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    assert cluster.phase("a1") is phase
+    until = "paused: no maintenance window of group a is open before 2027-01-04T22:00:00Z"
+    assert cluster.waits("a1") == until
+    wake = cluster.planner.plan(cluster.now).wake
+    assert wake == NOON + 10 * 3600
+    cluster.now = wake
+    cluster.turn()
+    assert cluster.phase("a1") is Phase.DRAINING
+
+
+@pytest.mark.parametrize(
+    ("started", "phase"), [("continue", Phase.DRAINING), ("pause", Phase.CORDONED)]
+)
+def test_a_drain_at_the_end_of_its_window(started: str, phase: Phase) -> None:
+    windows = {"maintenanceWindows": NIGHTS, "outsideWindows": {"startedDrain": started}}
+    cluster = Cluster(config(group("a", **windows)), NOON + 11 * 3600)
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    assert cluster.phase("a1") is Phase.DRAINING
+    closes = NOON + 16 * 3600
+    wake = cluster.planner.plan(cluster.now).wake
+    assert (wake == closes) is (started == "pause")
+    cluster.now = closes
+    cluster.turn()
+    assert cluster.phase("a1") is phase
+    cluster.now = NOON + 34 * 3600
+    cluster.turn()
+    assert cluster.phase("a1") is Phase.DRAINING
+
+
+def test_a_cordon_of_a_node_that_is_gone_counts_in_its_group() -> None:
+    pace = {"rate": {"count": 1, "window": "10m"}}
+    cluster = Cluster(config(group("a", limits=pace)))
+    for name in ("a1", "a2"):
+        cluster.put(node(name, labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    cluster.remove("a1")
+    cluster.fault("a2", "True")
+    assert cluster.turn() == []
+    assert cluster.waits("a2") == "rate: group a: 1 cordons within 600s"
+
+
+def test_an_uncordon_does_not_wait_for_a_window() -> None:
+    cluster = Cluster(config(group("a", maintenanceWindows=NIGHTS)))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    cluster.fault("a1", "False")
+    cluster.now += 1
+    cluster.turn()
+    assert not cluster.nodes["a1"].unschedulable

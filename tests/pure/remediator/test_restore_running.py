@@ -1,0 +1,134 @@
+"""The whole remediator, with its threads, makes a deleted Deployment of its release again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.lease import PAUSE_KEY
+from selfheal_remediator.restore.engine import SETTLED
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.restore_world import (
+    CONFIG_MAP,
+    NAMESPACE,
+    config_map,
+    deployment,
+    manifest,
+)
+from tests.pure.remediator.running import NODES, advance, node, running, until, until_later
+
+WORKERS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/r-worker"
+SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services/r-ollama"
+RELEASE = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{CONFIG_MAP}"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/selfheal-remediator"
+SERVICE = manifest("Service", "r-ollama")
+RESTORE = {"enabled": True, "configMap": CONFIG_MAP}
+
+
+def settings(**more: Any) -> Config:
+    config = {"rules": [], "policies": {"enabled": False}, "restore": RESTORE, **more}
+    return Config.model_validate(config)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeApi]:
+    asked.clear()
+
+    def note(verb: str, path: str) -> str:
+        asked.append((verb, path))
+        return ""
+
+    made = FakeApi(note)
+    try:
+        made.put(f"{NODES}/a", node("a", "False"))
+        made.put(RELEASE, config_map(deployment(), SERVICE))
+        made.put(WORKERS, deployment())
+        made.put(SERVICES, SERVICE)
+        yield made
+    finally:
+        made.close()
+
+
+asked: list[tuple[str, str]] = []
+
+
+def applied(server: FakeApi) -> list[str]:
+    return [path for verb, path, _ in server.did if verb == "APPLY"]
+
+
+def turns(made: Remediator) -> None:
+    """The main loop has two more turns; what they begin is sent."""
+    for _ in range(2):
+        done = threading.Event()
+        made.post(done.set)
+        assert done.wait(60)
+
+
+def metric(made: Any, name: str, **labels: str) -> float | None:
+    value: float | None = made.metrics.registry.get_sample_value(
+        f"selfheal_remediator_{name}", labels
+    )
+    return value
+
+
+def test_a_deleted_deployment_comes_back_and_is_helms_alone_again(server: FakeApi) -> None:
+    with running(server, settings()) as made:
+        until("all is known", lambda: metric(made, "restore_missing_objects") == 0.0)
+        until("it is watched", lambda: ("GET", WORKERS.rpartition("/")[0]) in asked)
+        server.put(WORKERS, None)
+        until_later(made, "it is back", lambda: WORKERS in server.objects)
+        assert "ownerReferences" in server.get(WORKERS)["metadata"]
+        until("it is counted", lambda: metric(made, "restores_total", result="done") == 1.0)
+        advance(made, SETTLED)
+        until_later(
+            made, "it is free", lambda: not server.get(WORKERS)["metadata"].get("ownerReferences")
+        )
+        assert applied(server) == [WORKERS]
+
+
+def test_what_is_deleted_while_it_is_paused_comes_back_after_that(server: FakeApi) -> None:
+    with running(server, settings()) as made:
+        until("it leads", lambda: LEASE in server.objects)
+        lease = server.get(LEASE)
+        lease["metadata"]["annotations"] = {
+            **lease["metadata"].get("annotations", {}),
+            PAUSE_KEY: "maintenance",
+        }
+        server.put(LEASE, lease)
+        until("it is paused", lambda: metric(made, "paused") == 1.0)
+        server.put(WORKERS, None)
+        until_later(made, "it is missing", lambda: metric(made, "restore_missing_objects") == 1.0)
+        advance(made, 100)
+        turns(made)
+        assert applied(server) == []
+        lease = server.get(LEASE)
+        del lease["metadata"]["annotations"][PAUSE_KEY]
+        server.put(LEASE, lease)
+        until_later(made, "it is back", lambda: WORKERS in server.objects)
+
+
+def test_an_uninstall_is_left_alone(server: FakeApi) -> None:
+    with running(server, settings()) as made:
+        until("it is watched", lambda: ("GET", WORKERS.rpartition("/")[0]) in asked)
+        server.put(WORKERS, None)
+        until_later(made, "it is missing", lambda: metric(made, "restore_missing_objects") == 1.0)
+        server.put(RELEASE, None)
+        until_later(made, "nothing is", lambda: metric(made, "restore_missing_objects") == 0.0)
+        advance(made, 1000)
+        turns(made)
+        assert applied(server) == []
+
+
+def test_without_it_nothing_of_it_is_asked(server: FakeApi) -> None:
+    with running(server, settings(restore={})) as made:
+        until("it leads", lambda: metric(made, "leader") == 1.0)
+        server.put(WORKERS, None)
+        advance(made, 1000)
+        turns(made)
+    kinds = {path.rpartition("/")[2] for _, path in asked}
+    assert not kinds & {"configmaps", "deployments", "services"}
