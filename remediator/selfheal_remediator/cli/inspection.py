@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.cli import policy_view
+from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config, Group
 from selfheal_remediator.drain.claims import Claims, read_claims
@@ -41,7 +42,8 @@ from selfheal_remediator.windows import window_open
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """What a drain would do with one pod. fate: evict, ignore or stay; wave None = never."""
+    """What a drain would do with one pod. fate: evict, ignore, stay or wait; wave None = not
+    now."""
 
     pod: str
     fate: str
@@ -263,12 +265,15 @@ def _read_pods(
     """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
     pages = reading.api.pods_of(node.name).pages()
     pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
-    notes: set[str] = set()
+    notes: set[str] = delay_notes(node, config, now)
     stop = reading.api.runtime.event()  # nobody sets it
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     around = surroundings(config.drain, departure, facts, claims)
-    found = sorted(((sort_pod(pod, around, now), pod) for pod in pods), key=_wave)
+    sorting = replace(around, drain_began=drain_began(node, now))
+    found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
+    if config.drain.order == "priority":
+        found = numbered(found)
     return _NodePods(departure, tuple(found), around, frozenset(notes))
 
 
@@ -443,6 +448,10 @@ def _cordoned(
                 text = _blocker(pod, budgets, now)
                 if text:
                     blockers[text] = blockers.get(text, 0) + 1
+            elif sorting.fate is Fate.WAIT and sorting.until is not None:
+                left += 1
+                text = f"may complete until {time_text(sorting.until)}"
+                blockers[text] = blockers.get(text, 0) + 1
     return CordonedNode(
         node=node.name,
         phase=state.phase.value,

@@ -85,7 +85,7 @@ class Publisher:
         publish(self._metrics.drains.blocked, {(cause,): count for cause, count in causes.items()})
         drains = [run.drain for run in self._draining.running.values() if not run.drain.after]
         self._metrics.drains.running.set(len(drains))
-        oldest = min((drain.started for drain in drains), default=now)
+        oldest = min((max(drain.started, drain.waited_at) for drain in drains), default=now)
         self._metrics.drains.oldest.set(max(0.0, now - oldest))
 
 

@@ -34,6 +34,9 @@ class Tick:
             self._leader.give_up(silent)  # another replica may hear the nodes
         if leading and parts.nodes.informer.end_stale_watch():
             return now + END_WATCH_AGAIN
+        if not leading:
+            # Nodes that are gone are among them; who begins to lead follows all nodes at first.
+            parts.planner.take_changed()
         if not (leading and parts.nodes.synced):
             parts.publisher.publish(now, {})
             return longest

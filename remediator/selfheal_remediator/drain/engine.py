@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from selfheal_remediator.drain import blockers
 from selfheal_remediator.drain.blockers import Blocker
 from selfheal_remediator.drain.budgets import KnownBudgets
-from selfheal_remediator.drain.eviction import Eviction, Step
+from selfheal_remediator.drain.eviction import SPARED_FOR, Eviction, Step
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.lookups import Answer, Lookups, Question, with_answer
 from selfheal_remediator.drain.pods import NodePods
@@ -54,12 +54,16 @@ class NodeDrain:
         synced: bool = False,
     ) -> None:
         self.node, self.uid, self.started, self.deadline = node, uid, started, deadline
-        self.pods = NodePods(node, around, synced)
+        self.pods = NodePods(node, replace(around, drain_began=started), synced)
         self.budgets = KnownBudgets()
         self.lookups = Lookups()
         self.standstill = Standstill()
         self.wave = -1
         self.posts = 0
+        #: When it last had nothing to do but to wait for pods that complete.
+        self.waited_at = float("-inf")
+        #: Until then no pod is evicted: the cordon is to become known first (drain.delay).
+        self.not_before = float("-inf")
 
     @property
     def evictions(self) -> Mapping[str, Eviction]:
@@ -99,6 +103,7 @@ class NodeDrain:
     def watch_on(self) -> None:
         """The node is drained: from now on only pods that return are evicted."""
         self.pods.after = True
+        self.pods.began(float("-inf"))
         self.deadline = float("inf")
         self.wave = -1
 
@@ -147,13 +152,19 @@ class NodeDrain:
         `dry_run` = what is accepted is not carried out."""
         if not self.synced:
             return Actions()
-        going = ((uid, item.terminating) for uid, item in self.evictions.items())
-        self.standstill.observe(frozenset(going), now)
-        stopped = stopped or self.without_place(now)
+        waited_for = len(self.pods.completing)
         stay_until = self.pods.sort_again(now)
+        if len(self.pods.completing) < waited_for:
+            self.wave = -1  # after a while the node is read afresh before they go
+        going = {(uid, item.terminating) for uid, item in self.evictions.items()}
+        going |= {(pod.uid, False) for pod, _ in self.pods.completing}
+        self.standstill.observe(frozenset(going), now)
+        self.waited_at = now if self.only_waits else self.waited_at
+        stopped = stopped or self.without_place(now) or self.delayed(now)
         self.lookups.keep(self.pods.open_questions())
         if stopped:
-            return Actions() if self.evictions else self._empty()
+            wake = earliest(stay_until, self.not_before if self.delayed(now) else None)
+            return replace(Actions() if self.evictions else self._empty(), wake=wake)
         look_up = self.lookups.due(now)
         actions = self._actions(now, on_deadline) if self.evictions else self._empty()
         check, check_at = ((), None) if dry_run else self._to_check(now)
@@ -161,9 +172,10 @@ class NodeDrain:
         return replace(actions, look_up=look_up, check=check, wake=wake)
 
     def _empty(self) -> Actions:
-        if self.after:
+        if self.after or self.only_waits:
             self.wave = -1  # the next wave needs another fresh read of the node
-        return Actions(done=not self.after and not self.lookups.pending)
+        done = not (self.after or self.only_waits or self.lookups.pending)
+        return Actions(done=done)
 
     def _to_check(self, now: float) -> tuple[tuple[Pod, ...], float | None]:
         """Pods that should be deleted by now, and when to check for others."""
@@ -190,13 +202,16 @@ class NodeDrain:
         evict, delete = list[Pod](), list[Pod]()
         wake = None if late or self.after else self.deadline
         for item in self._of_wave(current):
-            if left and item.posts:
+            spared = late and item.spared(now)
+            if spared and item.waited_until is not None and (deleting or left):
+                wake = earliest(wake, item.waited_until + SPARED_FOR)
+            if left and item.posts and not spared:
                 continue
             if item.stuck_at is not None and item.stuck_at > now:
                 wake = earliest(wake, item.stuck_at)
             if item.on_its_way or item.unclear or (item.returned and self.returns.unsaved):
                 continue
-            if deleting:
+            if deleting and not spared:
                 item.delete_instead(now)
             if item.retry_at > now:
                 wake = earliest(wake, item.retry_at)
@@ -232,12 +247,17 @@ class NodeDrain:
     def standing_since(self, now: float) -> float | None:
         """Since when nothing leaves and nothing that is left can, as far as is known; None = the
         drain makes progress, has no place, or needs none any more (past its deadline)."""
-        if self.after or not self.synced or not self.evictions:
+        if self.after or not self.synced or not (self.evictions or self.only_waits):
             return None
         if now >= self.deadline or self.without_place(now):
             return None
         stuck = all(item.stuck(now) for item in self._at_hand(now))
-        return self.standstill.since(now, stuck=stuck and self._current_wave(now) <= self.wave)
+        begun = self.only_waits or self._current_wave(now) <= self.wave
+        return self.standstill.since(now, stuck=stuck and begun)
+
+    def delayed(self, now: float) -> bool:
+        """Whether its node was cordoned too recently for the first eviction."""
+        return not self.after and now < self.not_before
 
     def without_place(self, now: float) -> bool:
         """Whether it gave its place to another drain; past its deadline none is needed."""
@@ -262,6 +282,11 @@ class NodeDrain:
             for item in self.evictions.values()
             if item.sorting.wave <= current or item.step is not Step.IDLE or item.terminating
         ]
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether all that is left may complete by itself: its deadline waits, too."""
+        return self.synced and not self.evictions and bool(self.pods.completing)
 
     # -- what to say --------------------------------------------------------------------
 

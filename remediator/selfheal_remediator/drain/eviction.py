@@ -37,6 +37,8 @@ FIRST_AGAIN, LONGEST_AGAIN = 0.05, 12.8
 LONGEST_RETRY_AFTER = 300.0
 #: Seconds past a pod's deletion time before it counts as stuck.
 STUCK_AFTER = 30.0
+#: Seconds after its completion was waited for in which it is not deleted, deadline or not.
+SPARED_FOR = 60.0
 #: A pod's grace where its deletion names none (the API's default), in seconds.
 DEFAULT_GRACE = 30
 
@@ -82,6 +84,8 @@ class Eviction:
     check: DeletionCheck = field(default_factory=DeletionCheck)
     #: It had leave to stay until now: it was not put here past the cordon.
     stayed: bool = False
+    #: Until when its completion was waited for, None = it was not.
+    waited_until: float | None = None
     #: Its owner put it here past the cordon: it goes once that is written down.
     returned: bool = False
 
@@ -159,6 +163,10 @@ class Eviction:
         return self._stuck_at(self.deletion_seen)
 
     # -- what it is now -----------------------------------------------------------------
+
+    def spared(self, now: float) -> bool:
+        """Whether its completion was waited for until a moment ago: it is to be evicted first."""
+        return self.waited_until is not None and now < self.waited_until + SPARED_FOR
 
     @property
     def waits_for_budget(self) -> bool:

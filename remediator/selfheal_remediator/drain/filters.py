@@ -11,11 +11,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from selfheal_remediator.config import Drain
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.placement import Terms
-from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.kube.pods import SAFE_TO_EVICT, Pod
+from selfheal_remediator.owner_kinds import is_one_of, owner_kind
 
 #: PriorityClasses at or above this value are reserved for the system.
 SYSTEM_PRIORITY = 2_000_000_000
+#: A priority is an int32; no wave is negative.
+_LOWEST_PRIORITY, _LAST_WAVE = -(2**31), 2**32
 
 
 class Fate(Enum):
@@ -24,11 +28,12 @@ class Fate(Enum):
     EVICT = "evict"
     IGNORE = "ignore"  # belongs to the node, or is over: does not count
     STAY = "stay"  # should go but may not: reported
+    WAIT = "wait"  # may end by itself until a time, and goes then
 
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A pod's fate. wave: 0 = ordinary, 1 = system, 2 = ourselves (last). until: when it is to
+    """A pod's fate. wave: see wave_of. until: when it is to
     be sorted again, None = not by time."""
 
     fate: Fate
@@ -57,6 +62,8 @@ class Surroundings:
     unknown_daemon_sets: frozenset[str] = field(default_factory=frozenset)
     #: Of the claims that were read: the nodes that the volume can be used on, None = any.
     claim_terms: Mapping[tuple[str, str], Terms | None] = field(default_factory=dict)
+    #: Seconds since the epoch; -inf = no completion is waited for.
+    drain_began: float = float("-inf")
 
 
 Predicate = Callable[[Pod, Surroundings], Sorting | None]
@@ -85,6 +92,35 @@ def _daemon(pod: Pod, around: Surroundings) -> Sorting | None:
         why = f"its DaemonSet {pod.owner_name} cannot be read: it may exist"
         return Sorting(Fate.STAY, why)
     return None  # its DaemonSet is gone: nothing would bring it back here
+
+
+def of_kept_owner(pod: Pod, drain: Drain) -> bool:
+    """Whether its controller is of a kind in `drain.keepOwners`."""
+    return is_one_of(pod.owner_api, pod.owner_kind, drain.keep_owners)
+
+
+def _kept_owner(pod: Pod, around: Surroundings) -> Sorting | None:
+    if not of_kept_owner(pod, around.drain):
+        return None
+    kind = owner_kind(pod.owner_api, pod.owner_kind)
+    return Sorting(Fate.IGNORE, f"{kind} {pod.owner_name} (drain.keepOwners)")
+
+
+def _completes(pod: Pod, around: Surroundings) -> Sorting | None:
+    """One that has not begun loses nothing; one that requests to stay has its own time."""
+    settings = around.drain.wait_for_completion
+    if pod.phase != "Running" or pod.keep_reason:
+        return None
+    if pod.on_completion:
+        why = f"annotation {SAFE_TO_EVICT}=on-completion"
+    elif is_one_of(pod.owner_api, pod.owner_kind, settings.owners):
+        why = f"{owner_kind(pod.owner_api, pod.owner_kind)} {pod.owner_name}"
+    else:
+        return None
+    until = around.drain_began + settings.max
+    if not settings.max or until == float("-inf"):
+        return None
+    return Sorting(Fate.WAIT, f"may complete until {time_text(until)}: {why}", until=until)
 
 
 def _unmanaged(pod: Pod, around: Surroundings) -> Sorting | None:
@@ -121,6 +157,8 @@ PREDICATES: tuple[Predicate, ...] = (
     _mirror,
     _finished,
     _daemon,
+    _kept_owner,
+    _completes,
     _unmanaged,
     _kept,
     _empty_dir,
@@ -137,17 +175,23 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
         pod = replace(pod, keep_reason="", keep_until=None)
     if pod.deletion is not None and not pod.mirror:
         # Already terminating, whoever deleted it; a DaemonSet's pod still does not count.
-        daemon = _daemon(pod, around)
+        daemon = _daemon(pod, around) or _kept_owner(pod, around)
         return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:
         sorting = predicate(pod, around)
-        if sorting is not None:
+        if sorting is not None and (sorting.until is None or sorting.until > now):
             return sorting
     return Sorting(Fate.EVICT, "", wave_of(pod, around))
 
 
 def wave_of(pod: Pod, around: Surroundings) -> int:
-    """Ordinary pods first, the system's next (DNS, CSI, webhooks serve the others), we last."""
-    if around.own_uid and pod.uid == around.own_uid:
+    """Ordinary pods first (0), the system's next (1; DNS, CSI, webhooks serve the others), we last.
+
+    With `drain.order: priority` one wave for each priority, the lowest first.
+    """
+    ours = bool(around.own_uid) and pod.uid == around.own_uid
+    if around.drain.order == "priority":
+        return _LAST_WAVE if ours else pod.priority - _LOWEST_PRIORITY
+    if ours:
         return 2
     return 1 if pod.priority >= SYSTEM_PRIORITY else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.drain.eviction import Eviction
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, sort_pod
@@ -42,21 +42,27 @@ class NodePods:
             return
         known = self.evictions.get(new.uid)
         sorting = self._left.get(new.uid) or sort_pod(new, self.around, self.now)
+        if known is not None and known.returned and sorting.fate is Fate.WAIT:
+            sorting = self._not_waited_for(new)
         unclear = bool(questions(new, self.around))
         first = known is None or known.unclear  # what is not clear was not counted yet
         unseen = first and not unclear and new.uid not in self.others and new.deletion is None
         unseen = unseen and not late  # it was here before
-        returned = unseen and sorting.fate is Fate.EVICT and self._has_returned(new)
+        goes = sorting.fate in (Fate.EVICT, Fate.WAIT)
+        returned = unseen and goes and self._has_returned(new)
         if returned:
-            sorting = self._came_again(new, sorting)
+            sorting = self._came_again(new, self._not_waited_for(new))
         if sorting.fate is not Fate.EVICT:
             self.evictions.pop(new.uid, None)
             self.others[new.uid] = (new, sorting)
             return
         _, before = self.others.pop(new.uid, (None, None))
         if known is None:
-            stayed = before is not None and before.fate is Fate.STAY
-            self.evictions[new.uid] = Eviction(new, sorting, unclear=unclear, stayed=stayed)
+            item = Eviction(new, sorting, unclear=unclear)
+            item.stayed = before is not None and before.fate in (Fate.STAY, Fate.WAIT)
+            if before is not None and before.fate is Fate.WAIT:
+                item.waited_until = before.until
+            self.evictions[new.uid] = item
             self.empty_dirs += new.empty_dir
         else:
             known.pod, known.sorting, known.unclear = new, sorting, unclear
@@ -68,6 +74,10 @@ class NodePods:
         """Whether its owner put it here past the cordon: after another one of its pods left."""
         known = self.returns.returned_before(pod)
         return self.after or known or (self.synced and self.returns.has_lost(pod))
+
+    def _not_waited_for(self, pod: Pod) -> Sorting:
+        """Its fate where its completion is not waited for: only what a drain finds may complete."""
+        return sort_pod(pod, replace(self.around, drain_began=float("-inf")), self.now)
 
     def _came_again(self, pod: Pod, sorting: Sorting) -> Sorting:
         """Its owner put it here despite the cordon; after repeated returns it is left alone."""
@@ -87,8 +97,13 @@ class NodePods:
             self.evicted += 1
 
     def surroundings_changed(self, around: Surroundings) -> None:
-        """Something beside the pods became known: sort them again."""
-        self.around = around
+        """Something beside the pods became known: sort them again. When the drain began was known
+        before: see `began`."""
+        self.began(self.around.drain_began, around)
+
+    def began(self, moment: float, around: Surroundings | None = None) -> None:
+        """The drain began then: what its pods' completion is waited for by."""
+        self.around = replace(around or self.around, drain_began=moment)
         for pod in list(self):
             self.changed(pod, pod)
 
@@ -110,6 +125,11 @@ class NodePods:
                 self.changed(pod, pod)
         later = [until for _, until in timed if until is not None and until > now]
         return min(later, default=None)
+
+    @property
+    def completing(self) -> tuple[tuple[Pod, Sorting], ...]:
+        """Pods whose completion is waited for, each until a time."""
+        return tuple(found for found in self.others.values() if found[1].fate is Fate.WAIT)
 
     @property
     def staying(self) -> tuple[tuple[Pod, str], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from selfheal_remediator.drain.blockers import describe
 from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.pods import Pod
 
 #: What blocks is reported so long (seconds) after it began, and then at most so often.
@@ -30,13 +31,47 @@ class DrainReports:
     reported_at: float = float("-inf")
     returned_at: float = float("-inf")
     deadline_reported: bool = False
+    delay_reported: bool = False
     left: frozenset[str] = field(default_factory=frozenset)
+    #: Pods (uids) of which it was said that they may complete, and that they did not.
+    awaited: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
 
     def pods_left(self, drain: NodeDrain) -> list[Report]:
         """Pods that returned too often: once for each reason."""
         fresh = sorted(drain.returned_too_often - self.left)
         self.left = drain.returned_too_often
         return [Report("PodsLeftOnNode", f"not evicted: {text}") for text in fresh]
+
+    def delayed(self, drain: NodeDrain, now: float) -> list[Report]:
+        """The first eviction is still to come: once."""
+        if self.delay_reported or not drain.evictions or not drain.delayed(now):
+            return []
+        self.delay_reported = True
+        text = f"no pod is evicted before {time_text(drain.not_before)} (drain.delay)"
+        return [Report("DrainDelayed", text, warning=False)]
+
+    def completing(self, drain: NodeDrain) -> list[Report]:
+        """Pods whose completion is waited for, and those that did not complete: each once."""
+        found = []
+        waiting = [item for item in drain.pods.completing if item[0].uid not in self.awaited]
+        if waiting:
+            self.awaited.update(pod.uid for pod, _ in waiting)
+            until = time_text(max(sorting.until or 0.0 for _, sorting in waiting))
+            names = _names([pod.id for pod, _ in waiting])
+            text = f"waiting until {until} for pods to complete, then they are evicted: {names}"
+            found.append(Report("DrainWaiting", text, warning=False))
+        cut = [
+            item.pod
+            for uid, item in drain.evictions.items()
+            if item.waited_until is not None and not item.terminating and uid not in self.cut
+        ]
+        if cut:
+            self.cut.update(pod.uid for pod in cut)
+            names = _names([pod.id for pod in cut])
+            text = f"evicted although not complete, the time to wait for them is over: {names}"
+            found.append(Report("PodsNotCompleted", text))
+        return found
 
     def deadline_passed(
         self, drain: NodeDrain, now: float, *, limit: float, on_deadline: str
@@ -69,16 +104,23 @@ class DrainReports:
         if not put or now < self.returned_at + BLOCKED_EVERY:
             return []
         self.returned_at = now
-        names = ", ".join(put[:3])
-        more = f" and {len(put) - 3} more" if len(put) > 3 else ""
-        text = f"scheduled to the drained node despite its cordon, evicted again: {names}{more}"
+        text = f"scheduled to the drained node despite its cordon, evicted again: {_names(put)}"
         return [Report("PodsOnDrainedNode", text)]
+
+
+def _names(pods: list[str]) -> str:
+    """The first three of them."""
+    more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
+    return ", ".join(pods[:3]) + more
 
 
 def place_yielded(drain: NodeDrain, now: float) -> Report:
     """Its drain slot goes to another node's drain."""
     if drain.standstill.seen is None:  # it was begun by a predecessor
         text = "other nodes are drained first: more drains are running than allowed"
+        return Report("DrainPaused", text, warning=False)
+    if drain.only_waits:
+        text = "another node is drained while its pods may complete"
         return Report("DrainPaused", text, warning=False)
     why = describe(drain.blockers(now)) or "its pods cannot be evicted"
     standing = now - drain.standstill.progress_at

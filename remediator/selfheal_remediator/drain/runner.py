@@ -23,7 +23,7 @@ from selfheal_remediator.kube.informer import Informer
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock, time_left
+from selfheal_remediator.node.drain_clock import DrainClock, first_eviction, time_left
 from selfheal_remediator.threads.pool import Post, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -99,12 +99,13 @@ class Draining:
         drain.returns.restore(state.returns, state.returned, began)
         if self.config.dry_run:
             drain.returns.saved = None
+        drain.not_before = first_eviction(state.since, self.config.drain.delay, now)
         if state.phase is Phase.DRAINED:
             drain.watch_on()
-        elif fresh:
+        elif fresh and not drain.delayed(now):
             drain.begin_wave(0)
         # Only before the first eviction: what was begun is ended, by whichever process.
-        just_begun = not used and (fresh or 0 <= since < JUST_BEGUN)
+        just_begun = not used and (fresh or 0 <= since < JUST_BEGUN or drain.delayed(now))
         check = self.config.drain.headroom and just_begun and not drain.after
         run = RunningDrain(drain, DrainClock(limit, used), self.preflight.runtime.event())
         self._watch(run, check=check)

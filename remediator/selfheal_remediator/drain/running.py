@@ -116,6 +116,7 @@ class RunningDrain:
     def credit(self, now: float, *, stopped: bool) -> None:
         """Time in which nothing may leave the node does not count for its deadline."""
         idle = stopped or self.paused_since is not None
+        idle = idle or self.drain.only_waits or self.drain.delayed(now)
         self.drain.deadline += self.clock.credit(now, idle=idle)
 
     def pause(self, now: float, *, stopped: bool) -> None:
@@ -130,6 +131,8 @@ class RunningDrain:
         seconds = max(1, round(now - self.paused_since))
         self.paused_since, self.news = None, True
         self.credit(now, stopped=stopped)
+        # As the annotation will have it.
+        self.drain.pods.began(self.drain.pods.around.drain_began + seconds)
         return seconds
 
     def used(self, now: float) -> int:

@@ -99,6 +99,8 @@ class Turn:
         self._say(run, reports.pods_left(drain))
         if run.paused_since is not None:
             return None
+        self._say(run, reports.delayed(drain, now))
+        self._say(run, reports.completing(drain))
         if not run.ended:
             on_deadline = self._instructions.config.drain.on_deadline
             limit = run.clock.limit

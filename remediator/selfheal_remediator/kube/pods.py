@@ -36,6 +36,8 @@ from selfheal_remediator.kube.resources import pod_requests
 from selfheal_remediator.kube.responses import understood
 
 MIRROR = "kubernetes.io/config.mirror"
+#: `false`: it is not evicted; `on-completion`: it is to end by itself (kubernetes/autoscaler#9355).
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ class Pod(PodBase):
     #: When it was created, by the API server's clock; None = unknown.
     created: float | None = None
     generate_name: str = ""
+    #: It requests that its completion be waited for.
+    on_completion: bool = False
 
 
 @understood("a Pod")
@@ -186,12 +190,13 @@ def pod_from_json(raw: Json) -> Pod:
         gated=bool(as_objects(spec.get("schedulingGates"))),
         created=pod.created,
         generate_name=as_text(meta.get("generateName")),
+        on_completion=pod.annotated(SAFE_TO_EVICT, "on-completion"),
     )
 
 
 _KEEP_ANNOTATIONS = (
     ("selfheal.dev/evict", "false"),
-    ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+    (SAFE_TO_EVICT, "false"),
 )
 _DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 #: The last second that a datetime can name.

@@ -21,6 +21,14 @@ def time_left(limit: float, used: float) -> float:
     return max(limit - max(0.0, used), min(LEAST_LEFT, limit))
 
 
+def first_eviction(cordoned: float, delay: float, now: float) -> float:
+    """When a drain may evict its first pod, by our clock, at the earliest; delay: drain.delay.
+
+    cordoned: as the annotation has it, in whole seconds, by the clock of whoever wrote it.
+    """
+    return min(cordoned + 1 + delay, now + delay) if delay else now
+
+
 @dataclass(slots=True)
 class DrainClock:
     """limit: the whole deadline in seconds; noted: the used ones as written down last; idle_at: up

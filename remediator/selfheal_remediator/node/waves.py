@@ -53,6 +53,8 @@ class Waves:
                 if key not in self._onsets:
                     self._onsets[key] = Onsets(config.signal)
                 self._onsets[key].put(entry.node.uid, Onset(when, rollout))
+            # Here, too: a replica that does not lead never plans, and onsets come without end.
+            self._drop_onsets(now)
 
     def _note_bad(self, entry: Entry) -> None:
         self._set_bad(entry.node.uid, bad_now(entry, self.config))
@@ -91,9 +93,7 @@ class Waves:
         signal = self.config.signal
         before = dict(self.suspects)
         self.cordons.drop(now - signal.window)
-        # Also of what is not searched now: a detector that flaps adds onsets without end.
-        for key in list(self._onsets):
-            self._drop_onsets(key, now)
+        self._drop_onsets(now)
         if not signal.enabled:
             self.suspects.clear()
         else:
@@ -106,14 +106,15 @@ class Waves:
                     self.suspects[key] = began
         return before != self.suspects
 
-    def _drop_onsets(self, key: Key, now: float) -> None:
-        """Those that are over. While its node is bad none is, however long ago it was: who leads
-        from now on has seen or finds what was suspect to its predecessor, too.
+    def _drop_onsets(self, now: float) -> None:
+        """Those that are over, also of what is not searched now: a detector that flaps adds onsets
+        without end. While its node is bad none is over, however long ago it was: who leads from now
+        on has seen or finds what was suspect to its predecessor, too.
         """
-        of_key = self._onsets[key]
-        of_key.drop(now, self._bad.get(key, frozenset()))
-        if not of_key or key[0] in self.trusted:
-            del self._onsets[key]
+        for key, of_key in list(self._onsets.items()):
+            of_key.drop(now, self._bad.get(key, frozenset()))
+            if not of_key or key[0] in self.trusted:
+                del self._onsets[key]
 
     def _wave_is_over(self, key: Key) -> bool:
         """So few nodes still say it that it can be trusted again, or an administrator trusts it."""

@@ -577,3 +577,22 @@ def test_no_retry_after_keeps_a_pod_for_ever(outcome: Outcome, seconds: float) -
     made.answered("uid-a", EvictionResult(outcome, "no", seconds), NOW)
     assert made.step(NOW + 299).evict == ()
     assert _names(made.step(NOW + 300).evict) == ["a"]
+
+
+@given(priorities=st.lists(st.sampled_from([-5, 0, 7, 7000, 2_000_000_000]), max_size=8))
+def test_by_priority_each_wave_waits_for_the_lower_ones(priorities: list[int]) -> None:
+    around = Surroundings(Drain.model_validate({"order": "priority"}))
+    made = NodeDrain("n", "uid-n", NOW, NOW + 600, around, synced=True)
+    for number, priority in enumerate(priorities):
+        made.pod_changed(None, pod(f"p{number}", priority=priority))
+    for expected in sorted(set(priorities)):
+        wave = made.step(NOW).new_wave  # each begins with a fresh read of the node
+        assert wave is not None
+        made.begin_wave(wave)
+        going = made.step(NOW).evict
+        assert {item.priority for item in going} == {expected}
+        assert len(going) == priorities.count(expected)
+        assert made.step(NOW + 1).new_wave is None
+        for item in going:
+            made.pod_changed(item, None)
+    assert made.step(NOW).done

@@ -199,3 +199,25 @@ def test_a_plan_says_that_limits_of_volumes_are_not_evaluated(server: FakeApi) -
 def test_what_others_wrote_moves_no_terminal() -> None:
     text = table(("A", "B"), [("x\x1b[31mred", "two\nlines\r\u202eback")])
     assert text.split("\n") == ["<bold>A          B</bold>", "x [31mred  two lines  back"]
+
+
+def test_the_plan_numbers_the_waves_of_priorities(server: FakeApi) -> None:
+    for name, priority in (("low", -5), ("web", 0), ("high", 900), ("api", 0)):
+        raw = pod(name, "bad")
+        raw["spec"]["priority"] = priority
+        server.put(f"{PODS}/{name}", raw)
+    config = Config.model_validate(
+        {
+            **_config().model_dump(by_alias=True, include={"rules"}),
+            "drain": {"order": "priority"},
+            "limits": LIMITS,
+        }
+    )
+    [item] = plan(_api(server, config), config, OWNER, "", time.time()).nodes
+    waves = {one.pod: (one.wave, one.reason) for one in item.pods if one.fate == "evict"}
+    assert waves == {
+        "d/low": (0, "priority -5"),
+        "d/web": (1, "priority 0"),
+        "d/api": (1, "priority 0"),
+        "d/high": (2, "priority 900"),
+    }

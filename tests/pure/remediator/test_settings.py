@@ -207,3 +207,15 @@ def test_without_a_wave_check_its_window_does_not_matter() -> None:
 )
 def test_where_0_means_at_once_it_is_allowed(text: str) -> None:
     parse_config(text, "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["kruise.io/v1/DaemonSet", "apps/daemonset", "/Job", "", "1", "A b"]
+)
+def test_a_kind_of_owner_that_is_none_is_named(text: str) -> None:
+    kinds = f"{{keepOwners: [apps.kruise.io/DaemonSet, ReplicationController, '{text}']}}"
+    with pytest.raises(
+        SettingsError, match=r"drain\.keepOwners\[2\]: .*API group and kind"
+    ) as error:
+        parse_config(f"drain: {kinds}", "f")
+    assert len(error.value.problems) == 1

@@ -164,6 +164,22 @@ def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -
     assert sizes[-1] <= sizes[99]
 
 
+def test_a_replica_that_does_not_lead_keeps_nothing_of_what_is_over() -> None:
+    """It never plans. A detector flaps, with a counter in its reason, and machines come and go."""
+    planner, sizes = Planner(config(), OWNER, 0.0), []
+    for minute in range(600):
+        now = NOW + 60.0 * minute
+        for item in (condition("False"), condition("True", reason=f"{minute} errors")):
+            flapping = node("n0", item)
+            planner.apply(Change(flapping.name, None, flapping), now)
+        machine = node(f"m{minute}", condition("True"), uid=f"m{minute}")
+        planner.apply(Change(machine.name, None, machine), now)
+        planner.apply(Change(machine.name, machine, None), now + 1.0)
+        planner.take_changed()
+        sizes.append(_objects_of(planner))
+    assert sizes[-1] <= sizes[99]
+
+
 def test_nothing_is_kept_of_reasons_that_nobody_is_cordoned_for_any_more() -> None:
     """A detector with a counter in its reason has another one at each occurrence."""
     waves, window = Waves(config(), {}), config().signal.window

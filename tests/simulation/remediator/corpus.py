@@ -6,6 +6,7 @@ Nothing is copied from the reports: each world has the same cause in the same or
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +31,23 @@ FAULT = "KernelDeadlock"
 
 @dataclass(slots=True)
 class Field:
-    """A small world, and what was seen of it. seen: by name, what the timeline noted."""
+    """A small world, and what was seen of it. seen: by name, what the timeline noted; samples: by
+    name, what it counted, again and again."""
 
     world: World
     watcher: Watcher
     seen: dict[str, object] = field(default_factory=dict)
+    samples: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def cluster(self) -> Cluster:
         """Its cluster."""
         return self.world.cluster
+
+    @property
+    def now(self) -> float:
+        """Virtual time."""
+        return self.world.simulation.now
 
     def at(self, seconds: float, do: Callable[[], object]) -> None:
         """Something happens then."""
@@ -56,6 +64,15 @@ class Field:
             self.seen[name] = what()
 
         self.at(seconds, look)
+
+    def count(self, seconds: float, name: str, what: Callable[[], int]) -> None:
+        """One more sample, then."""
+        self.at(seconds, lambda: self.samples[name].append(what()))
+
+    def versions(self, number: int) -> None:
+        """Other objects are written so often."""
+        for turn in range(number):
+            self.cluster.add(objects.lease("default", f"other-{turn}", "x", ""))
 
     def phase(self, node: str) -> Phase | None:
         """What the node's annotation says."""
@@ -136,11 +153,11 @@ def _world(simulation: Simulation, settings: dict[str, Any], folder: Path) -> tu
 # -- what must not happen ------------------------------------------------------------------------
 
 
-def _wrong(**wanted: object) -> Callable[[Field], Iterator[str]]:
+def wanted(**values: object) -> Callable[[Field], Iterator[str]]:
     """What was noted is something else."""
 
     def wrong(made: Field) -> Iterator[str]:
-        for name, value in wanted.items():
+        for name, value in values.items():
             if made.seen.get(name) != value:
                 yield f"{name}: {made.seen.get(name)} instead of {value}"
 
@@ -249,14 +266,8 @@ def _restored(made: Field) -> None:
     made.at(50.0, lambda: backups.append(store.backup()))
     made.report(60.0, "node-1", "True")
     made.at(120.0, lambda: made.world.server.restore(backups[0]))
-    made.at(121.0, lambda: _versions(made, 400))
+    made.at(121.0, lambda: made.versions(400))
     made.note(240.0, "cordoned", lambda: made.cordoned("node-1"))
-
-
-def _versions(made: Field, number: int) -> None:
-    """Other objects are written so often."""
-    for turn in range(number):
-        made.cluster.add(objects.lease("default", f"other-{turn}", "x", ""))
 
 
 def _foreign_cordon(made: Field) -> None:
@@ -285,21 +296,21 @@ REPORTS: Sequence[Report] = (
         "two failing checks move the transition time in turn: the node is never repaired",
         70.0,
         _two_reasons,
-        _wrong(cordoned=True),
+        wanted(cordoned=True),
     ),
     Report(
         "kubernetes/node-problem-detector#304",
         "all conditions are False after a restart of the detector, until it has checked again",
         600.0,
         _restart_resets,
-        _wrong(**{"cordoned before": True, "cordoned after": True}),
+        wanted(**{"cordoned before": True, "cordoned after": True}),
     ),
     Report(
         "kubernetes/node-problem-detector#215",
         "a condition that a log line has set is never reset",
         1300.0,
         _never_reset,
-        _wrong(**{"cordoned without a reboot": True, "cordoned after it": False}),
+        wanted(**{"cordoned without a reboot": True, "cordoned after it": False}),
         rule={"latched": True},
     ),
     Report(
@@ -307,48 +318,48 @@ REPORTS: Sequence[Report] = (
         "a condition stays bad after the fault is over, until the agent is restarted",
         1000.0,
         _latched_until_restart,
-        _wrong(**{"cordoned soon after": True, "cordoned at last": False}),
+        wanted(**{"cordoned soon after": True, "cordoned at last": False}),
     ),
     Report(
         "kubernetes/kubernetes#67250",
         "a StatefulSet waits for a broken pod, though its template is good again",
         2500.0,
         _broken_set,
-        _wrong(ready=2),
+        wanted(ready=2),
     ),
     Report(
         "topolvm/topolvm#41",
         "an evicted pod cannot start anywhere else, as its volume is on that node",
         500.0,
         _local_volume,
-        _wrong(stays=True),
+        wanted(stays=True),
     ),
     Report(
         "foriequal0/pod-graceful-drain#13",
         "an eviction is accepted and changed into a dry run, so that nothing is deleted",
         700.0,
         _dry_run_webhook,
-        _wrong(**{"drained too soon": False, "phase": Phase.DRAINED}),
+        wanted(**{"drained too soon": False, "phase": Phase.DRAINED}),
     ),
     Report(
         "kubernetes/kubernetes#107457",
         "a watch misses what changed after a restore of etcd",
         300.0,
         _restored,
-        _wrong(cordoned=True),
+        wanted(cordoned=True),
     ),
     Report(
         "NVIDIA/NVSentinel#1424",
         "a node that somebody else had cordoned is uncordoned with the recovery",
         700.0,
         _foreign_cordon,
-        _wrong(cordoned=True),
+        wanted(cordoned=True),
     ),
     Report(
         "kubernetes-sigs/descheduler#424",
         "pods are evicted again and again from the node that they are put on again",
         700.0,
         _returning,
-        _wrong(loop=False),
+        wanted(loop=False),
     ),
 )

@@ -381,7 +381,7 @@ def _reconfigured(made: Schedule, when: float) -> None:
         for replica in world.replicas:
             remediator = replica.remediator
             if remediator is not None:
-                remediator.reconfigure(world.config)
+                remediator.reconfigure(replica.config)
 
     made.add(when, "the configuration is read again", reload)
 

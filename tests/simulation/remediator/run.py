@@ -8,9 +8,12 @@ from pathlib import Path
 
 from tests.simulation.cluster.messages import Request
 from tests.simulation.process import Process
-from tests.simulation.remediator import settled, world
+from tests.simulation.remediator import others, pools, settled, world
 from tests.simulation.remediator.faults import Network, schedule
 from tests.simulation.remediator.invariants import Watcher
+from tests.simulation.remediator.invariants_of_others import Others
+from tests.simulation.remediator.invariants_of_pools import Pools
+from tests.simulation.remediator.others import add_others
 from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
 from tests.simulation.remediator.takeover import Takeover
@@ -79,7 +82,10 @@ def run(
 
             made = world.build(simulation, disturb, Path(folder))
             watching.append(Watcher.of(made))
+            Pools.watch(made, watching[0])
+            Others.watch(made, watching[0])
             planned = schedule(made, network, chaos)
+            add_others(planned)
             result.faults = len(planned.entries)
             if faults is not None:
                 planned.entries = [planned.entries[place] for place in faults]
@@ -131,6 +137,8 @@ def _repair(made: world.World, network: Network) -> None:
     network.rate, network.down = 0.0, False
     made.server.clear()
     made.pods.heal()
+    others.repair(made)
+    pools.repair(made.cluster)
     for replica in made.replicas:
         replica.start()
     for name in made.nodes:

@@ -129,6 +129,7 @@ def _may_begin(state: State) -> bool:
 
 REPORTED = frozenset(
     {"DrainBlocked", "DrainDeadlinePassed", "DrainStalled", "PodsLeftOnNode", "DrainPaused"}
+    | {"DrainWaiting"}
 )
 
 

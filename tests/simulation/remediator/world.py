@@ -13,6 +13,7 @@ from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
 from tests.simulation.remediator.pods import Pods
+from tests.simulation.remediator.pools import add_pools
 from tests.simulation.remediator.process import Console, Replica, Surroundings
 from tests.simulation.remediator.wire import Disturb
 from tests.simulation.remediator.workloads import add_workloads
@@ -62,6 +63,7 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     policies = add_workloads(cluster, random, story)
     pods = Pods(cluster)
     settings = configuration(random)
+    add_pools(cluster, Random(f"{simulation.seed}/pools"), settings, story)
     config = Config.model_validate(settings)
     story.append(f"configuration {settings}")
     server = FaultyServer(cluster.api)

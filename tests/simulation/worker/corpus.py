@@ -20,7 +20,7 @@ from tests.simulation.models.truth import Did
 from tests.simulation.models.words import numbered
 from tests.simulation.worker import world
 from tests.simulation.worker.faults import Fault, Kind
-from tests.simulation.worker.history import ANSWERED, History
+from tests.simulation.worker.history import ANSWERED, DEAD, History
 from tests.simulation.worker.messages import Message
 from tests.simulation.worker.world import Model, Scale, World
 
@@ -106,6 +106,22 @@ def _taken_back(history: History) -> Iterator[str]:
         yield f"the broker took message {number} back {times} times"
 
 
+def _dropped(history: History) -> Iterator[str]:
+    """A message that has no answer, or that a broker's limit ended; twice is no harm here."""
+    for one in history.messages():
+        ends = [end.kind for end in history.of(one.number)]
+        if ANSWERED not in ends or DEAD in ends:
+            yield f"message {one.number} ended as {ends}"
+
+
+def _not_held_back(history: History) -> Iterator[str]:
+    """Messages that are taken and returned again and again while the model is away."""
+    yield from _dropped(history)
+    for number, times in sorted(history.deliveries.items()):
+        if times > 3:
+            yield f"message {number} was delivered {times} times"
+
+
 def _read_in_part(history: History) -> Iterator[str]:
     """A result of a text of which a part was read, without a word about it."""
     for end in history.ends:
@@ -176,6 +192,25 @@ def _scaled_down() -> World:
     setup = Setup("a", "model-a", VLLM, seconds=(8.0, 8.0))
     made = world_of(_model("openai", setup), _texts(1, at=10.0), SHUTDOWN_GRACE="2")
     return replace(made, scaling=(Scale(0.0, 1), Scale(14.0, 0), Scale(30.0, 1)), calm=30.0)
+
+
+def _away_for_long() -> World:
+    """The model is away for longer than any number of quick retries takes."""
+    setup = Setup("a", "model-a", VLLM)
+    away = Fault(0.5, Kind.CONDITION, "a", 900.0, Condition.REFUSED)
+    return world_of(_model("openai", setup), _texts(6), away, DELIVERY_LIMIT="3")
+
+
+def _killed_in_the_middle() -> World:
+    """Killed while calls run, and again while results wait for their confirms."""
+    setup = Setup("a", "model-a", VLLM, seconds=(3.0, 3.0))
+    return world_of(
+        _model("openai", setup),
+        [*_texts(4, at=5.0), *_texts(4, at=40.0), *_texts(4, at=80.0)],
+        Fault(6.5, Kind.KILL, "0"),
+        Fault(41.0, Kind.BROKER_SLOW, seconds=30.0),
+        Fault(44.0, Kind.KILL, "0"),
+    )
 
 
 REPORTS: Sequence[Report] = (
@@ -262,5 +297,18 @@ REPORTS: Sequence[Report] = (
             Fault(16.0, Kind.BROKER_RESTART, seconds=5.0),
         ),
         lambda history: iter([]),
+    ),
+    Report(
+        "lmnr-ai/lmnr#2410",
+        "messages are requeued at once while a dependency is away, until the delivery limit drops"
+        " them",
+        _away_for_long(),
+        _not_held_back,
+    ),
+    Report(
+        "llm-d/llm-d-async#131",
+        "a process that is killed takes with it what it had taken from the queue",
+        _killed_in_the_middle(),
+        _dropped,
     ),
 )
