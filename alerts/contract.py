@@ -14,12 +14,14 @@ from prometheus_client import CollectorRegistry, Metric
 from alerts.rules import ALERTS
 from selfheal_remediator.healing.policy import State
 from selfheal_remediator.kube.responses import Outcome
+from selfheal_remediator.ladder import STEP_KINDS
 from selfheal_remediator.metrics import (
     ACTION_RESULTS,
     DRAIN_RESULTS,
     EVENT_RESULTS,
     REFUSED_CAUSES,
     RESTART_CAUSES,
+    STEP_RESULTS,
 )
 from selfheal_remediator.metrics import Metrics as RemediatorMetrics
 from selfheal_remediator.node.actions import Kind
@@ -96,6 +98,8 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_actions", "result"): ACTION_RESULTS,
     ("selfheal_remediator_condition_to_cordon_seconds", "condition"): _CONDITION,
     ("selfheal_remediator_drain_duration_seconds", "result"): DRAIN_RESULTS,
+    ("selfheal_remediator_repair_steps", "kind"): (*STEP_KINDS, "verify"),
+    ("selfheal_remediator_repair_steps", "result"): STEP_RESULTS,
     ("selfheal_remediator_evictions", "outcome"): tuple(outcome.value for outcome in Outcome),
     ("selfheal_remediator_drain_blocked_pods", "cause"): (
         *(o.value for o in Outcome if not o.over and o is not Outcome.PROCESSING),
@@ -110,6 +114,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
             "minInterval",
             "rate",
             "maxDraining",
+            "maxRepairing",
         ),
         *("signal", "paused", "controlPlaneUnhealthy", "zoneOutage", "group"),
     ),

@@ -21,7 +21,7 @@ class Alert:
     for_: how long the expression must be true, in Prometheus' notation, or the name of such a value. threshold: the number that
     replaces `%threshold%`; None if the expression has none. needs: `worker`,
     `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
-    `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
+    `ladder` (a rule with `then` or `verify`), `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
     of worker, remediator, ollama), `pods` (always present). night: for a critical alert, one sentence on
     why a person must act at night; its runbook repeats it.
     """
@@ -664,6 +664,20 @@ _NODES = (
         "{{ $labels.node }} has been cordoned for %for% ({{ $labels.condition }})",
         "The remediator has kept {{ $labels.node }} cordoned because of {{ $labels.condition }} for at least "
         "%for%. A latched condition ends only with a reboot.",
+        "selfheal-remediation",
+        "Nodes cordoned",
+    ),
+    Alert(
+        "SelfhealRepairFailed",
+        ("remediator", "ladder"),
+        "warning",
+        "1m",
+        "max by (node, condition) "
+        '(selfheal_remediator_cordoned_node_info{%remediator%,phase="repair_failed"}) == 1',
+        "{{ $labels.node }} could not be repaired ({{ $labels.condition }})",
+        "Each step that the rule for {{ $labels.condition }} has was run on {{ $labels.node }}, or none could "
+        "be, or the node could not be verified afterwards. It stays out of service until a person "
+        "repairs it.",
         "selfheal-remediation",
         "Nodes cordoned",
     ),

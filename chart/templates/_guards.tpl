@@ -562,6 +562,14 @@
 {{- $p = append $p "remediator.config.limits.maxUnavailable and minAllowed are both 0, so it could never act: set minAllowed to at least 1, or remediator.config.mode=dryRun" -}}
 {{- end -}}
 {{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable" "PodsHung") .Values.remediator.externalConditions -}}
+{{- range $at, $rule := $c.rules -}}
+{{- if and $rule.then (ne $rule.action "drain") -}}
+{{- $p = append $p (printf "remediator.config.rules[%d] (%s) has `then` with action: %s, and steps follow a drain: set action: drain" $at $rule.condition $rule.action) -}}
+{{- end -}}
+{{- if and $rule.verify (eq $rule.action "observe") -}}
+{{- $p = append $p (printf "remediator.config.rules[%d] (%s) has `verify` with action: observe, which cordons nothing: set action: drain or cordon" $at $rule.condition) -}}
+{{- end -}}
+{{- end -}}
 {{- range $key := list "maxUnavailablePerGroup" "maxDrainingPerGroup" -}}
 {{- if and (regexMatch "^[0-9]" (get $c.limits $key | toString)) (not $c.limits.groupLabel) -}}
 {{- $p = append $p (printf "remediator.config.limits.%s is set and groupLabel is empty, so no node is in a group: set remediator.config.limits.groupLabel to the node label whose value is the group" $key) -}}

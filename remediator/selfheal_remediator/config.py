@@ -20,11 +20,12 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from selfheal_remediator.api_settings import ApiBudget as ApiBudget
 from selfheal_remediator.api_settings import LeaseSettings as LeaseSettings
 from selfheal_remediator.drain_settings import Drain as Drain
+from selfheal_remediator.ladder import MOST_STEPS, Step, Verify
 from selfheal_remediator.policy_settings import Policies as Policies
 from selfheal_remediator.quantities import Amount, parse_amount
 from selfheal_remediator.restore_settings import Restore as Restore
 from selfheal_remediator.selectors import NodeSelector
-from selfheal_remediator.strict import Duration
+from selfheal_remediator.strict import Duration, Status
 from selfheal_remediator.strict import Strict as _Strict
 from selfheal_remediator.strict import need as _need
 from selfheal_remediator.windows import Window
@@ -55,7 +56,6 @@ def _status_text(value: object) -> object:
 
 
 NodeAmount = Annotated[Amount, BeforeValidator(parse_amount)]
-Status = Literal["True", "False", "Unknown"]
 Statuses = Annotated[
     tuple[Status, ...],
     BeforeValidator(_status_text),
@@ -84,6 +84,18 @@ class Rule(_Strict):
     action: Literal["drain", "cordon", "observe"]
     latched: bool = False
     heartbeat: Duration | None = 660.0
+    #: Steps that are run one after the other once the node is drained.
+    then: tuple[Step, ...] = Field(default=(), max_length=MOST_STEPS)
+    #: What must be true before the node is uncordoned.
+    verify: Verify | None = None
+
+    @model_validator(mode="after")
+    def _repairs_what_it_empties(self) -> Rule:
+        if self.then and self.action != "drain":
+            raise ValueError(f"then needs action: drain, found {self.action}: it follows a drain")
+        if self.verify is not None and not self.cordons:
+            raise ValueError(f"verify needs action: drain or cordon, found {self.action}")
+        return self
 
     @field_validator("reason")
     @classmethod
@@ -150,6 +162,8 @@ class DisruptionLimits(_Strict):
     max_draining: int = Field(default=1, ge=0)
     max_draining_per_zone: int | None = Field(default=None, ge=1)
     max_draining_per_group: int | None = Field(default=None, ge=1)
+    #: Nodes on which steps of `then` run at a time.
+    max_repairing: int = Field(default=1, ge=0)
     min_interval: Duration = 0.0
     #: Ready, schedulable nodes that always stay; None = 1, and 0 where maxUnavailable is 100%.
     min_schedulable: int | None = Field(default=None, ge=0)
@@ -351,6 +365,10 @@ class Config(_Strict):
                     )
                     break
         return found
+
+    def rule_marked(self, mark: str) -> Rule | None:
+        """The rule of this mark (Rule.mark), None = there is none."""
+        return next((rule for rule in self.rules if rule.mark == mark), None)
 
     @property
     def dry_run(self) -> bool:

@@ -36,6 +36,8 @@ class Drain(Strict):
     autoscaler: Literal["auto", "present", "absent"] = "auto"
     headroom: bool = True
     scale_down_disabled: bool = True
+    #: How long a rule's `then` waits until no volume is attached to the drained node.
+    detach_timeout: Duration = 600.0
     #: Kinds of controllers whose pods belong to the node, as a DaemonSet's do.
     keep_owners: tuple[OwnerKind, ...] = ()
     wait_for_completion: WaitForCompletion = Field(default_factory=WaitForCompletion)

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
+from selfheal_remediator.config import Rule
 from selfheal_remediator.healing.pod_health import Cause
 from selfheal_remediator.kube.responses import Outcome
 from selfheal_remediator.node.actions import Kind
@@ -24,7 +25,7 @@ from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
 _PREFIX = "selfheal_remediator_"
-# Few buckets: all series of a process together are to stay under 300.
+# Few buckets: all series of a process together are to stay under 330.
 _LATENCY = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 30)
 _WAITS = (1, 15, 60, 300, 1800)  # once for each condition that leads to a cordon
 _DRAINS = (1, 15, 60, 300, 900, 1800, 3600, 14400)
@@ -32,6 +33,7 @@ _DRAINS = (1, 15, 60, 300, 900, 1800, 3600, 14400)
 NAMED = 20
 ACTION_RESULTS = ("done", "overtaken", "conflict", "failed")
 DRAIN_RESULTS = ("succeeded", "no-room")
+STEP_RESULTS = ("succeeded", "failed")
 EVENT_RESULTS = ("written", "refused", "failed", "dropped")
 #: Causes of restarts of pods, and causes for which a restart is refused.
 RESTART_CAUSES = tuple(cause.value for cause in Cause if cause.value)
@@ -195,6 +197,22 @@ class HealingMetrics:
             self.restarts.labels(policy, cause)
 
 
+class RepairMetrics:
+    """What follows drains."""
+
+    def __init__(self, family: _Family) -> None:
+        self.steps = family.counter(
+            "repair_steps", "Steps after drains that ended, by kind and result", "kind", "result"
+        )
+
+    def may_repair(self, rules: Iterable[Rule]) -> None:
+        """Each kind of step that the rules have is counted from zero."""
+        for rule in rules:
+            kinds = [step.kind for step in rule.then] + ["verify"] * (rule.verify is not None)
+            for kind, result in product(kinds, STEP_RESULTS):
+                self.steps.labels(kind, result)
+
+
 class RestoreMetrics:
     """Objects of the release that were deleted or changed by hand."""
 
@@ -307,6 +325,7 @@ class Metrics:
         family = _Family(self.registry)
         self.nodes = NodeMetrics(family)
         self.drains = DrainMetrics(family)
+        self.repairs = RepairMetrics(family)
         self.healing = HealingMetrics(family)
         self.restore = RestoreMetrics(family if restores else _Family(None))
         self.api = ApiMetrics(family)

@@ -65,6 +65,7 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, "policy", "poddisruptionbudgets") for verb in ("get", "list", "watch")
     ]
     wanted.append(Permission("list", "apps", "daemonsets"))
+    wanted += _for_repairs(config, namespace)
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
     if config.restore.enabled:
@@ -84,6 +85,19 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, leases, "leases", namespace=namespace, name=lease)
         for verb in ("list", "watch", "patch")
     ]
+    return wanted
+
+
+def _for_repairs(config: Config, namespace: str) -> list[Permission]:
+    """What the steps after drains need: only of the kinds in use."""
+    wanted = []
+    if any(rule.then for rule in config.all_rules):
+        wanted.append(Permission("list", "storage.k8s.io", "volumeattachments"))
+    parts = [part for rule in config.all_rules for part in (*rule.then, rule.verify)]
+    if any(part is not None and part.job is not None for part in parts):
+        wanted += [
+            Permission(verb, "batch", "jobs", namespace=namespace) for verb in ("get", "create")
+        ]
     return wanted
 
 

@@ -1,20 +1,21 @@
-"""The base of all settings: unknown keys are refused, keys are camelCase, nothing changes."""
+"""What all parts of the configuration have in common: unknown keys are refused, names are
+camelCase in YAML, durations become seconds."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from selfheal_remediator.quantities import parse_duration
 
-#: Seconds, once parsed.
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+Status = Literal["True", "False", "Unknown"]
 
 
 class Strict(BaseModel):
-    """See the module."""
+    """A part of the configuration."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -895,6 +895,31 @@ _NODES = (
         says="node-2",
     ),
     Case(
+        "SelfhealRepairFailed",
+        {  # A new leader does not end it.
+            **_remediator(
+                "cordoned_node_info",
+                "_x10 1x20 _x60",
+                ',node="node-2",condition="KernelDeadlock",phase="repair_failed"',
+            ),
+            **_remediator(
+                "cordoned_node_info",
+                "_x31 1x20 _x40",
+                ',node="node-2",condition="KernelDeadlock",phase="repair_failed"',
+                _R2,
+            ),
+        },
+        "15m",
+        "60m",
+        _remediator(
+            "cordoned_node_info",
+            "1x60",
+            ',node="node-2",condition="KernelDeadlock",phase="repairing"',
+        ),
+        {"node": "node-2", "condition": "KernelDeadlock"},
+        says="node-2",
+    ),
+    Case(
         "SelfhealDrainBlocked",
         _remediator("drain_blocked_pods", "2x30 _x20", ',cause="pdb"'),
         "20m",

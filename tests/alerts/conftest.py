@@ -22,6 +22,11 @@ EVERYTHING = {
     },
     "ollama": {"enabled": True, "models": ["a"]},
     "model": {"provider": "ollama", "name": "a"},
+    "remediator": {
+        "config": {
+            "rules": [{"condition": "KernelDeadlock", "action": "drain", "then": [{"wait": "1m"}]}]
+        }
+    },
 }
 
 

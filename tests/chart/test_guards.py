@@ -8,6 +8,12 @@ import pytest
 
 from tests.chart.rendering import LONG, Helm, Rendering
 
+
+def _observing(key: str, value: object) -> dict[str, object]:
+    """A rule that takes no node out of service, with one key more."""
+    return {"condition": "Ready", "status": ["False"], "action": "observe", key: value}
+
+
 #: name -> (values, what the message must say: the key at fault, and the way out)
 GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "nothing enabled": (
@@ -352,6 +358,14 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "drains that are past their deadline at once": (
         {"remediator": {"config": {"drain": {"deadline": "0s"}}}},
         ["remediator.config.drain.deadline is 0s", "1s at least"],
+    ),
+    "steps after a drain that never comes": (
+        {"remediator": {"config": {"rules": [_observing("then", [{"wait": "1m"}])]}}},
+        ["rules[0] (Ready) has `then` with action: observe", "set action: drain"],
+    ),
+    "the verification of an uncordon that never comes": (
+        {"remediator": {"config": {"rules": [_observing("verify", {"condition": {"type": "A"}})]}}},
+        ["rules[0] (Ready) has `verify` with action: observe", "drain or cordon"],
     ),
     "pods that are deleted and never evicted": (
         {"remediator": {"config": {"drain": {"deadline": "59s", "onDeadline": "delete"}}}},

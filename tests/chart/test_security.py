@@ -8,6 +8,8 @@ import json
 import pytest
 import yaml
 
+from selfheal_remediator.config import parse_config
+from selfheal_remediator.run import permissions
 from tests.chart.pod_security import violations
 from tests.chart.rendering import (
     CASES,
@@ -144,6 +146,34 @@ def test_the_remediator_may_delete_pods_only_when_configured(helm: Helm) -> None
     assert ("pods", "delete") not in _verbs(helm.case("default"))
     manifests = helm.template("remediator.config.drain.onDeadline=delete")
     assert ("pods", "delete") in _verbs(manifests)
+
+
+REPAIRS = {("volumeattachments", "list"), ("jobs", "get"), ("jobs", "create")}
+
+
+def test_the_remediator_may_repair_only_by_the_steps_in_use(helm: Helm) -> None:
+    """Jobs in its own namespace only."""
+    assert not REPAIRS & (_verbs(helm.case("default")) | _own(helm.case("default")))
+    manifests = helm.case("reboot")
+    assert REPAIRS & _verbs(manifests) == {("volumeattachments", "list")}
+    assert REPAIRS & _own(manifests) == {("jobs", "get"), ("jobs", "create")}
+    waits = {"condition": "KernelDeadlock", "action": "drain", "then": [{"wait": "1m"}]}
+    values = {"remediator": {"config": {"rules": [waits]}}}
+    assert not REPAIRS & _own(helm.template(values=values))
+
+
+def _own(manifests: list[Manifest]) -> set[tuple[str, str]]:
+    return _rights(by_kind(manifests, "Role")["selfheal-remediator"])
+
+
+def test_the_example_is_a_configuration_of_the_program(helm: Helm) -> None:
+    maps = by_kind(helm.case("reboot"), "ConfigMap")
+    text = maps["selfheal-remediator"]["data"]["remediator.yaml"]
+    config = parse_config(text, "the example")
+    needed = permissions(config, "selfheal", "selfheal-remediator")
+    rights = {(item.resource, item.verb) for item in needed}
+    assert rights >= REPAIRS
+    assert config.rules[0].then[0].kind == "job"
 
 
 def test_no_role_uses_wildcards(helm: Helm) -> None:

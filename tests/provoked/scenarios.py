@@ -668,3 +668,6 @@ SCENARIOS = (
 BY_THE_WAY = frozenset(
     f"Selfheal{what}Burn{pace}" for what in ("Results", "QueueWait") for pace in ("Fast", "Slow")
 )
+
+#: Not provoked: the release under test has no rule with a ladder.
+UNPROVOKED = frozenset({"SelfhealRepairFailed"})

@@ -55,7 +55,9 @@ def _is_value(node: ast.ClassDef) -> bool:
     """A dataclass or a model of settings: its fields are its content."""
     decorators = {ast.unparse(item).split("(")[0] for item in node.decorator_list}
     bases = {ast.unparse(item) for item in node.bases}
-    return "dataclass" in decorators or bool(bases & {"_Strict", "BaseSettings", "BaseModel"})
+    return "dataclass" in decorators or bool(
+        bases & {"_Strict", "Strict", "BaseSettings", "BaseModel"}
+    )
 
 
 def test_nothing_is_larger_than_it_may_be() -> None:

@@ -28,6 +28,23 @@
 {{- include "selfheal.escaped" ($lines | join "\n") -}}
 {{- end -}}
 
+{{/* What follows drains by the rules, as a JSON list: `then`, `verify`, `job`. */}}
+{{- define "selfheal.remediator.repairs" -}}
+{{- $found := list -}}
+{{- if .Values.remediator.enabled -}}
+{{- $rules := .Values.remediator.config.rules -}}
+{{- range .Values.remediator.config.groups -}}{{- $rules = concat $rules (default list .rules) -}}{{- end -}}
+{{- range $rules -}}
+{{- if .then -}}{{- $found = append $found "then" -}}{{- end -}}
+{{- if .verify -}}{{- $found = append $found "verify" -}}{{- end -}}
+{{- range concat (default list .then) (list (default dict .verify)) -}}
+{{- if hasKey . "job" -}}{{- $found = append $found "job" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found | uniq | toJson -}}
+{{- end -}}
+
 {{- define "selfheal.remediator.env" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}

@@ -36,6 +36,7 @@ from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.repair import ladder_text
 from selfheal_remediator.windows import window_open
 
 
@@ -435,6 +436,8 @@ def _cordoned(
     changed = condition is None or condition.status != state.status
     if changed and state.condition not in (PODS_HUNG, DRAIN_REQUESTED):  # no node has these
         notes.add(f"{state.condition} is {condition.status if condition else 'gone'} now")
+    step = ladder_text(config.for_node(node.labels), state)
+    notes |= {step} if step else set()
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         seen = _read_pods(reading, config, node, reading.nodes, now)

@@ -74,4 +74,4 @@ class Authority:
         if now < self.stopped_until:
             return False
         stopped = self.paused or self.unhealthy or stops not in (None, self.stops)
-        return not (kind in (Kind.CORDON, Kind.DRAIN) and stopped)
+        return not (kind.limited and stopped)

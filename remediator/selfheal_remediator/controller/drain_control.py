@@ -77,8 +77,9 @@ class DrainControl:
         slots.standing, slots.ready = self.draining.standing, self.draining.ready(now)
         slots.deadlines = self.draining.deadlines(now)
 
-    def follow(self, now: float) -> None:
-        """Begin, end and continue drains as the annotations of the nodes that changed say."""
+    def follow(self, now: float) -> set[str]:
+        """Begin, end and continue drains as the annotations of the nodes (uids) that changed say;
+        returns these."""
         changed = self._planner.take_changed()
         if self.draining.revision != self._followed:
             self._followed = self.draining.revision
@@ -87,6 +88,7 @@ class DrainControl:
         for uid in changed:
             self._follow(uid, now)
         self._note_used(now)
+        return changed
 
     @property
     def wake(self) -> float | None:

@@ -36,6 +36,7 @@ class Leadership:
         self._authority.begin_term(leading=leading)
         self._parts.peer_check.check_at_once()
         self._drains.follow_all()
+        self._parts.repairs.forget()
         self._metrics.controller.leader.set(leading)
         # Until it is known; who does not lead does not say.
         self._metrics.controller.read_only.set(False)
@@ -168,4 +169,6 @@ class Leadership:
             self._healer.begin()  # what was only a dry run is decided again
         self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())
+        self._parts.repairs.forget()
         self._metrics.nodes.may_cordon(rule.condition for rule in config.all_rules if rule.cordons)
+        self._metrics.repairs.may_repair(config.all_rules)

@@ -73,6 +73,7 @@ class Remediator:
         metrics.api.watch_age("nodes", self.parts.nodes.age)
         rules = self.parts.mode.config.all_rules
         metrics.nodes.may_cordon(rule.condition for rule in rules if rule.cordons)
+        metrics.repairs.may_repair(rules)
 
     # -- parts ---------------------------------------------------------------------------
 

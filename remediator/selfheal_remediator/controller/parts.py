@@ -15,6 +15,7 @@ from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.controller.peer_check import PeerCheck
 from selfheal_remediator.controller.pod_healing import PodHealing
 from selfheal_remediator.controller.publisher import Publisher
+from selfheal_remediator.controller.repairs import Repairs
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.controller.restoring import ObjectRestoring
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
@@ -45,6 +46,7 @@ class Parts:
     planner: Planner
     writer: NodeWriter
     drains: DrainControl
+    repairs: Repairs
     pods: PodHealing
     restoring: ObjectRestoring
     nodes: NodeFeed
@@ -79,6 +81,7 @@ def assemble(
     drains = DrainControl(
         api, planner, writer, mode, workers, post, identity.pod_uid, metrics, reporter, clock
     )
+    parts = api, planner, writer, authority, mode, workers, post, metrics, reporter, clock
     pods = PodHealing(
         api, planner, authority, mode, workers, post, metrics, events, clock, fetch=fetch
     )
@@ -93,6 +96,7 @@ def assemble(
         planner=planner,
         writer=writer,
         drains=drains,
+        repairs=Repairs(*parts),
         pods=pods,
         restoring=restoring,
         nodes=NodeFeed(

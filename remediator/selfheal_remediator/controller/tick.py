@@ -57,10 +57,12 @@ class Tick:
         draining.follow_places(parts.planner.slots.given, now)
         for action in plan.actions:
             parts.writer.submit(action)
-        parts.drains.follow(now)
+        parts.repairs.follow(parts.drains.follow(now), now)
         parts.writer.read_again(now)
         wakes = [plan.wake, parts.writer.wake, parts.drains.wake]
-        wakes.append(draining.advance(now, stopped=bool(paused or unhealthy)))
+        stopped = bool(paused or unhealthy)
+        wakes.append(draining.advance(now, stopped=stopped))
+        wakes.append(parts.repairs.advance(now, stopped=stopped))
         wakes.append(parts.pods.advance(now, unhealthy))
         wakes.append(parts.restoring.advance(now, stopped=bool(paused or unhealthy)))
         parts.metrics.controller.note_plan()

@@ -11,6 +11,14 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.selection import foreign_mark, selected
 
+#: What is done to a node beside its pods, by phase.
+_HANDLED = {
+    Phase.DRAINING: "it is being drained",
+    Phase.DRAINED: "it is being drained",
+    Phase.REPAIRING: "it is being repaired",
+    Phase.VERIFYING: "it is being verified",
+}
+
 
 def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
     """Why the pods of the node are left alone, empty = they are not.
@@ -25,8 +33,9 @@ def node_trouble(entry: Entry | None, marks: Mapping[str, str]) -> str:
         return "it is being deleted"
     if not node.ready:
         return "it is not ready, so the state of its pods is unknown"
-    if state is not None and state.phase in (Phase.DRAINING, Phase.DRAINED):
-        return "it is being drained"
+    handled = _HANDLED.get(state.phase) if state is not None else None
+    if handled is not None:
+        return handled
     if node.unschedulable and not cordoned:
         return "it was cordoned by somebody else, who may drain it"
     return foreign_mark(node, marks)

@@ -263,6 +263,10 @@ class KubernetesApi:
         """All Namespaces."""
         return Collection(self.transport, "/api/v1/namespaces")
 
+    def volume_attachments(self) -> Collection:
+        """All VolumeAttachments."""
+        return Collection(self.transport, "/apis/storage.k8s.io/v1/volumeattachments")
+
     def budgets(self) -> Collection:
         """All PodDisruptionBudgets."""
         return Collection(self.transport, "/apis/policy/v1/poddisruptionbudgets")

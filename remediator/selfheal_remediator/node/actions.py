@@ -17,6 +17,12 @@ class Kind(Enum):
     NOTE = "annotate"
     CLEAR = "clear"
     CANCEL = "cancel"
+    REPAIR = "repair"
+
+    @property
+    def limited(self) -> bool:
+        """Whether the limits hold it up, and a pause: it takes a node out, or changes it."""
+        return self in (Kind.CORDON, Kind.DRAIN, Kind.REPAIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +43,12 @@ def same_purpose(asked: Action, action: Action) -> bool:
     another action, it is decided again."""
     if asked.kind is not action.kind:
         return False
-    if action.kind not in (Kind.CORDON, Kind.DRAIN) or asked.state is None or action.state is None:
+    if not action.kind.limited or asked.state is None or action.state is None:
         return True
-    return (asked.state.condition, asked.state.action) == (
-        action.state.condition,
-        action.state.action,
+    one, other = asked.state, action.state
+    return (one.condition, one.action, one.steps, one.step) == (
+        other.condition,
+        other.action,
+        other.steps,
+        other.step,
     )

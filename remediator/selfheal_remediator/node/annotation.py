@@ -34,6 +34,9 @@ class Phase(Enum):
     CORDONED = "cordoned"  # cordoned; not (yet) drained
     DRAINING = "draining"  # cordoned; being drained
     DRAINED = "drained"  # cordoned; empty
+    REPAIRING = "repairing"  # cordoned; a step of the rule's `then` was begun
+    REPAIR_FAILED = "repair_failed"  # cordoned; no step helped, or it could not be verified
+    VERIFYING = "verifying"  # cordoned; recovered, the rule's `verify` was begun
     CANCELLED = "cancelled"  # a person uncordoned it; this occurrence is over
     SUSPECT = "suspect"  # uncordoned: the detector is suspected
     HEALED = "healed"  # uncordoned; kept only for the flap count
@@ -41,7 +44,15 @@ class Phase(Enum):
     @property
     def cordoned(self) -> bool:
         """Whether we keep the node out of service in this phase."""
-        return self in (Phase.CORDONED, Phase.DRAINING, Phase.DRAINED)
+        return self in _CORDONED
+
+
+_CORDONED = frozenset(
+    {
+        *(Phase.CORDONED, Phase.DRAINING, Phase.DRAINED),
+        *(Phase.REPAIRING, Phase.REPAIR_FAILED, Phase.VERIFYING),
+    }
+)
 
 
 def _name(field: str) -> str:
@@ -89,6 +100,22 @@ class State:
     #: How often owners put pods here despite the cordon, and up to which pod (see returns.py).
     returns: Annotated[tuple[tuple[Text, Whole], ...], BeforeValidator(_pairs)] = ()
     returned: Text = ""
+    #: How many steps of the rule's `then` were begun; the last of them is the one below.
+    steps: Annotated[Whole, Field(ge=0, le=99)] = 0
+    #: Which step it is (Step.mark), and when it (or `verify`) was begun and has ended, 0 = not yet.
+    step: Text = ""
+    step_began: _Seconds = 0
+    step_ended: _Seconds = 0
+    step_failed: Flag = False
+    #: The node's boot id when the step began; empty = still that of the cordon, boot_id.
+    step_boot: Text = ""
+    #: It recovered, and `verify` failed: only a person uncordons it.
+    unverified: Flag = False
+
+    @property
+    def step_runs(self) -> bool:
+        """Whether a step, or `verify`, was begun and has not ended."""
+        return self.phase in (Phase.REPAIRING, Phase.VERIFYING) and not self.step_ended
 
     def to_json(self) -> str:
         """Compact JSON of at most 1 KiB: the reason is shortened, the returns are combined

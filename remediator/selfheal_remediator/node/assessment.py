@@ -43,6 +43,8 @@ class Scope:
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
+    #: Volumes attached to drained nodes (uids) whose ladder waits for it, as text; empty = none.
+    attached: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from selfheal_remediator.config import PODS_HUNG
 from selfheal_remediator.moments import earliest
-from selfheal_remediator.node import lifecycle
+from selfheal_remediator.node import lifecycle, repair
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
-from selfheal_remediator.node.conditions import Reading, recovery, stale
+from selfheal_remediator.node.conditions import Reading, Recovery, recovery, stale
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.maintenance import check_started_drain
@@ -42,20 +42,19 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         return _cancel(facts, state)
     if not selected(facts.node, facts.scope.config):
         return _uncordon(facts, state, "it is no longer among the selected nodes")
-    if facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
+    busy = repair.must_end_first(facts.scope.config, state)
+    if not busy and facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
         why = f"many nodes report {state.condition} at once: the detector is suspected"
         after = lifecycle.suspect(state, facts.now)
         action = facts.action(Kind.UNCORDON, after, "DetectorSuspected", f"uncordoned: {why}")
         return Assessment("uncordoning", why, action=action, state=state)
     due, why = _recovery(facts, state)
-    if due is not None and due <= facts.now:
-        return _uncordon(facts, state, why)
+    if state.unverified:
+        due, why = None, "it recovered, and could not be verified"
     stopped, changes = _check_started_drain(facts, state)
-    if stopped is not None:
-        why = f"the drain is interrupted: {stopped.text}"
-        after = lifecycle.interrupted(state)
-        action = facts.action(Kind.NOTE, after, "DrainInterrupted", why)
-        return Assessment("cordoned", why, action=action, state=state, bad=facts.bad())
+    decided = _before_drains(facts, state, Recovery(due, why), stopped)
+    if decided is not None:
+        return decided
     # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
     recovered = due is not None
     limited_action = None
@@ -100,6 +99,22 @@ def _request_ends(facts: Facts) -> float | None:
     """When the request of a drain is over by time."""
     request = drain_request(facts.node)
     return request.until if request is not None and request.keeps(facts.now) else None
+
+
+def _before_drains(
+    facts: Facts, state: State, found: Recovery, stopped: SkipReason | None
+) -> Assessment | None:
+    """What comes before any drain: the end of the cordon, the ladder, an interruption."""
+    ends = repair.may_be_uncordoned(facts.scope.config, state)
+    if found.due is not None and found.due <= facts.now and ends:
+        return _recovered(facts, state, found.why)
+    of_ladder = repair.assess_repair(facts, state, found)
+    if of_ladder is not None or stopped is None:
+        return of_ladder
+    why = f"the drain is interrupted: {stopped.text}"
+    after = lifecycle.interrupted(state)
+    action = facts.action(Kind.NOTE, after, "DrainInterrupted", why)
+    return Assessment("cordoned", why, action=action, state=state, bad=facts.bad())
 
 
 def _silent_cause(facts: Facts, state: State) -> str:
@@ -197,6 +212,19 @@ def _recovery_by_rules(facts: Facts, state: State, why: str) -> tuple[float | No
     if not about:
         due = max(due, state.since + settings.stabilization_window)
     return due, why
+
+
+def _recovered(facts: Facts, state: State, why: str) -> Assessment:
+    """It is uncordoned, or verified before."""
+    rule = facts.scope.config.rule_marked(state.rule)
+    if rule is None or rule.verify is None or repair.is_verified(state):
+        return _uncordon(facts, state, why)
+    if facts.scope.config.dry_run:
+        return _uncordon(facts, state, f"{why}; verified ({rule.verify.kind}) before")
+    after = lifecycle.verifying(state, facts.node.boot_id, facts.now)
+    text = f"verified ({rule.verify.kind}) before it is uncordoned: {why}"
+    action = facts.action(Kind.NOTE, after, "VerifyStarted", text)
+    return Assessment(state.phase.value, text, action=action, state=state, bad=facts.bad())
 
 
 def _uncordon(facts: Facts, state: State, why: str) -> Assessment:

@@ -18,6 +18,7 @@ from selfheal_remediator.node.limits import (
 )
 from selfheal_remediator.node.peak import Peak
 from selfheal_remediator.node.selection import NO_MARKS, foreign_mark, selected
+from selfheal_remediator.node.skip_reason import SkipReason
 
 PEAK_WINDOW = 3600.0
 
@@ -192,6 +193,7 @@ class Counts:
             cordoned=bool(ours),
             unavailable=out and not ours,
             draining=draining,
+            repairing=any(state.phase is Phase.REPAIRING for state in ours),
             silent=ready is not None and ready.status == "Unknown",
             tainted=any(
                 taint.effect in ("NoSchedule", "NoExecute")
@@ -232,6 +234,13 @@ class Counts:
         if running is not None:
             return running
         return entry.drain_began[1] + self._config.drain.deadline
+
+    def stopped(self, paused: str, unhealthy: str) -> SkipReason | None:
+        """Why nothing that the limits pace is begun now."""
+        if paused:
+            return SkipReason("paused", f"paused: {paused}")
+        unhealthy = unhealthy or self.outage()
+        return SkipReason("controlPlaneUnhealthy", unhealthy) if unhealthy else None
 
     def outage(self) -> str:
         """Most nodes silent at once is the control plane's fault (as the node controller says)."""

@@ -20,7 +20,7 @@ from selfheal_remediator.node.conditions import (
 from selfheal_remediator.node.lifecycle import Occurrence
 
 #: Reasons of Events that somebody must act on.
-_WARNINGS = ("DetectorSuspected", "CordonOrphaned")
+_WARNINGS = ("DetectorSuspected", "CordonOrphaned", "RepairFailed")
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Facts:
 
     def action(self, kind: Kind, state: State | None, reason: str, message: str) -> Action:
         """A change of this node; `state` is the annotation after it."""
-        warning = kind in (Kind.CORDON, Kind.DRAIN) or reason in _WARNINGS
+        warning = kind.limited or reason in _WARNINGS
         return Action(kind, self.node.name, self.node.uid, state, reason, message, warning)
 
     def suspected(self, state: State) -> bool:

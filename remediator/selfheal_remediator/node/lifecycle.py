@@ -22,6 +22,9 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 _BEGINNINGS = frozenset({Phase.SEEN, Phase.NOTED, Phase.CORDONED, Phase.DRAINING})
 #: What a node that we cordoned can come to.
 _ENDINGS = frozenset({Phase.HEALED, Phase.SUSPECT, Phase.CANCELLED, Phase.SEEN})
+#: What a drained node can come to, beside an ending. Cordoned: bad again, or a remediator that is
+#: gone left it so.
+_AFTER_DRAIN = frozenset({Phase.CORDONED, Phase.REPAIRING, Phase.VERIFYING, Phase.REPAIR_FAILED})
 #: Each phase (None = no annotation) -> those that may follow. Each may also be removed.
 TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
     {
@@ -31,9 +34,22 @@ TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
         Phase.CANCELLED: _BEGINNINGS | {Phase.HEALED},
         Phase.SUSPECT: _BEGINNINGS | {Phase.HEALED},
         Phase.HEALED: _BEGINNINGS | {Phase.HEALED},
-        Phase.CORDONED: _ENDINGS | {Phase.CORDONED, Phase.DRAINING},
-        Phase.DRAINING: _ENDINGS | {Phase.CORDONED, Phase.DRAINED},
-        Phase.DRAINED: _ENDINGS | {Phase.CORDONED},
+        Phase.CORDONED: _ENDINGS | {Phase.CORDONED, Phase.DRAINING, Phase.VERIFYING},
+        Phase.DRAINING: _ENDINGS | {Phase.CORDONED, Phase.DRAINED, Phase.VERIFYING},
+        Phase.DRAINED: _ENDINGS | _AFTER_DRAIN,
+        Phase.REPAIRING: _ENDINGS | _AFTER_DRAIN,
+        Phase.VERIFYING: _ENDINGS | {Phase.CORDONED, Phase.VERIFYING, Phase.REPAIR_FAILED},
+        Phase.REPAIR_FAILED: _ENDINGS | {Phase.CORDONED, Phase.VERIFYING},
+    }
+)
+
+
+#: Of a node in service no ladder is under way.
+_NO_LADDER: Mapping[str, Any] = MappingProxyType(
+    {
+        **dict.fromkeys(("steps", "step_began", "step_ended"), 0),
+        **dict.fromkeys(("step", "step_boot"), ""),
+        **dict.fromkeys(("step_failed", "unverified"), False),
     }
 )
 
@@ -115,6 +131,59 @@ def not_drained(state: State, now: float) -> State:
     return _step(state, Phase.CORDONED, drain_started=0, drain_used=0, no_room=int(now))
 
 
+def repairing(state: State, step: str, boot_id: str, now: float) -> State:
+    """The next step of the ladder begins; `step` is its mark, boot_id the node's now."""
+    return _step(
+        state,
+        Phase.REPAIRING,
+        steps=state.steps + 1,
+        step=step,
+        step_began=int(now),
+        step_ended=0,
+        step_failed=False,
+        step_boot="" if boot_id == state.boot_id else boot_id,
+        unverified=False,
+    )
+
+
+def verifying(state: State, boot_id: str, now: float) -> State:
+    """It recovered, which is verified before it is uncordoned."""
+    return _step(
+        state,
+        Phase.VERIFYING,
+        step="",
+        step_began=int(now),
+        step_ended=0,
+        step_failed=False,
+        step_boot="" if boot_id == state.boot_id else boot_id,
+    )
+
+
+def step_ended(state: State, now: float, *, failed: bool) -> State:
+    """The step, or the verification, that was begun has ended."""
+    return _step(state, state.phase, step_ended=int(now), step_failed=failed)
+
+
+def repair_failed(state: State, now: float, *, unverified: bool = False) -> State:
+    """Nothing of the ladder is left, or it cannot continue: the node stays out."""
+    return _step(state, Phase.REPAIR_FAILED, since=int(now), unverified=unverified)
+
+
+def not_verified(state: State, now: float, *, failed: bool) -> State:
+    """It is drained (again), and its ladder continues. failed: `verify` did, else it is bad again.
+
+    It may have recovered before it was drained: no step begins on a node that has pods.
+    """
+    return _step(
+        state,
+        Phase.CORDONED,
+        since=int(now),
+        drain_started=0,
+        drain_used=0,
+        unverified=failed,
+    )
+
+
 def interrupted(state: State) -> State:
     """Its drain must not continue now: cordoned only, and drained again later."""
     return _step(state, Phase.CORDONED, drain_started=0, drain_used=0)
@@ -176,6 +245,8 @@ def _begin(occurrence: Occurrence, phase: Phase, now: float) -> State:
 
 def _step(state: State, phase: Phase, **changes: Any) -> State:
     _check(state.phase, phase)
+    if not phase.cordoned:
+        changes.update(_NO_LADDER)
     return replace(state, phase=phase, **changes)
 
 

@@ -27,7 +27,7 @@ class Member:
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
     group: the value of the label limits.groupLabel; group_name: of the group in `groups` that it
-    belongs to.
+    belongs to; repairing: a step of its ladder was begun.
     """
 
     zone: str = ""
@@ -39,6 +39,7 @@ class Member:
     draining: bool = False
     silent: bool = False
     tainted: bool = False
+    repairing: bool = False
 
     @property
     def in_service(self) -> bool:
@@ -60,6 +61,7 @@ class Tally:
     cordoned: int = 0
     unavailable: int = 0
     draining: int = 0
+    repairing: int = 0
     #: Control-plane nodes that are out of service, because of us or not.
     control_plane_out: int = 0
     silent: int = 0
@@ -98,6 +100,7 @@ class Tally:
             self.control_plane_out += sign * member.control_plane
         if member.draining:
             self._count_drain(member, sign)
+        self.repairing += sign * member.repairing
         if member.silent:
             self.silent += sign
             self.zones_silent[member.zone] += sign
@@ -308,3 +311,15 @@ def _check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
             message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
             return SkipReason("maxDraining", message)
     return None
+
+
+def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+    """None when the next step of the node's ladder may begin now, else the limit that is reached.
+
+    A node keeps its place from its first step to the end of its ladder.
+    """
+    others = tally.repairing - member.repairing
+    if others >= limits.max_repairing:
+        message = f"{others} nodes are being repaired, allowed {limits.max_repairing}"
+        return SkipReason("maxRepairing", message)
+    return zone_outage(tally, member.zone)

@@ -27,7 +27,7 @@ from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry, Key
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
-from selfheal_remediator.node.limits import Member, Tally, check_cordon
+from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
 from selfheal_remediator.node.maintenance import Maintenance
 from selfheal_remediator.node.queues import Claim
 from selfheal_remediator.node.schedule import Schedule
@@ -52,11 +52,11 @@ class Planner:
     """See the module. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: Config, owner: str, now: float) -> None:
-        self.config = config
-        self.owner = owner
+        self.config, self.owner = config, owner
         self.entries: dict[str, Entry] = {}
         #: Other remediators whose Lease lives; None = not known yet.
         self.live: frozenset[str] | None = None
+        self.attached: Mapping[str, str] = {}
         self._waves = Waves(config, self.entries)
         self._counts = Counts(config, owner, now)
         self._known = KnownNodes(config, self.entries, self._waves, self._counts)
@@ -122,15 +122,19 @@ class Planner:
 
     def mark(self, marks: Mapping[str, str]) -> None:
         """Which nodes (by name) another system is changing, reported elsewhere than on the node."""
-        before, self._counts.marks = self._counts.marks, marks
-        names = before.keys() | marks.keys()
-        self._known.marks_changed(n for n in names if before.get(n) != marks.get(n))
+        self._known.marks_changed(_changed(self._counts.marks, marks))
+        self._counts.marks = marks
 
     def owners_live(self, live: frozenset[str]) -> None:
         """Which other remediators are there: what one that is gone wrote on nodes is void."""
         if live != self.live:
             self.live = live
             self._known.dirty.update(self.entries)
+
+    def volumes(self, attached: Mapping[str, str]) -> None:
+        """Which volumes are attached to the drained nodes (uids) whose ladder waits for it."""
+        self._known.dirty.update(_changed(self.attached, attached) & self.entries.keys())
+        self.attached = attached
 
     def apply(self, change: Change[Node], now: float) -> None:
         """A node appeared, changed or went."""
@@ -214,7 +218,8 @@ class Planner:
 
     def scope(self) -> Scope:
         """What assessments need; immutable, so other threads may use it for a fresh look."""
-        return Scope(self.config, self.owner, dict(self.suspects), self.marks, self.live)
+        suspects, attached = dict(self.suspects), self.attached
+        return Scope(self.config, self.owner, suspects, self.marks, attached, self.live)
 
     def tally(self, now: float) -> Tally:
         """The limits' counts as of now."""
@@ -228,19 +233,12 @@ class Planner:
             self._known.dirty.update(self.entries)
         actions = self._reassess(now)
         limited_by: Counter[str] = Counter()
-        stopped = self._stopped(paused, unhealthy)
+        stopped = self._counts.stopped(paused, unhealthy)
         limits = self.config.limits
         self._places.restore(limits, now)
         self._places.give_again(limits, now, stopped=stopped is not None)
         granted, opens = self._weigh(stopped, now, limited_by)
-        wake = earliest(self.schedule.wake, opens)
-        return Plan((*actions, *granted), wake, limited_by)
-
-    def _stopped(self, paused: str, unhealthy: str) -> SkipReason | None:
-        if paused:
-            return SkipReason("paused", f"paused: {paused}")
-        unhealthy = unhealthy or self._counts.outage()
-        return SkipReason("controlPlaneUnhealthy", unhealthy) if unhealthy else None
+        return Plan((*actions, *granted), earliest(self.schedule.wake, opens), limited_by)
 
     def _weigh(
         self, stopped: SkipReason | None, now: float, limited_by: Counter[str]
@@ -274,6 +272,8 @@ class Planner:
             return waits
         if claim.kind is Kind.DRAIN:
             return self._places.check(entry, limits, tally, now)
+        if claim.kind is Kind.REPAIR:
+            return check_repair(limits, tally, claim.member)
         return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
             claim.signals, now
         )
@@ -285,6 +285,8 @@ class Planner:
         if claim.kind is Kind.DRAIN:
             tally.add_drain(member)
             return action
+        if claim.kind is Kind.REPAIR:
+            return _begun(action, action.state, tally, member, now)
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(member, now)
         second = int(now)
@@ -340,17 +342,28 @@ class Planner:
         action = seen.limited_action
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
-        drains, state = action.kind is Kind.DRAIN, action.state
-        signals = frozenset[Key]() if drains else self._waves.signals(uid, state)
+        cordons, state = action.kind is Kind.CORDON, action.state
+        signals = self._waves.signals(uid, state) if cordons else frozenset[Key]()
         claim = Claim(action.kind, entry.member or Member(), signals)
-        # Drains of nodes that are cordoned already, then the worst, then the oldest.
-        urgency = (not drains, state.action != "drain", seen.since, entry.node.name, uid)
+        # Nodes that are cordoned already, then the worst, then the oldest.
+        urgency = (cordons, state.action != "drain", seen.since, entry.node.name, uid)
         entry.queue = self._known.queues.put(claim, urgency)
 
 
 def _free(entry: Entry, now: float) -> bool:
     """Whether an action may begin: none is under way, and none that failed still has to wait."""
     return entry.pending is None and entry.retry_at <= now
+
+
+def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:
+    """A step begins now, though it may have waited for the limits; it is counted."""
+    tally.repairing += not member.repairing
+    return replace(action, state=replace(state, step_began=int(now)))
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """The keys that differ."""
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
 
 
 def _shows(node: Node, made: State | None) -> bool:

@@ -138,12 +138,7 @@ class FakeApi(LoopbackServer):
         if path.endswith("/events"):
             return 201, {"kind": "Event", "metadata": {}}
         if verb == "POST":
-            name = f"{path}/{body['metadata']['name']}"
-            if name in self.objects:
-                return 409, {"kind": "Status", "code": 409}
-            body["metadata"]["namespace"] = "d"
-            self.did.append((verb, name, body))
-            return 201, self.put(name, body)
+            return self._create(path, body, dry_run="dryRun" in query)
         applied = isinstance(body, dict) and "kind" in body
         change = self._apply if applied else self._patch
         return change(path.removesuffix("/status"), body, dry_run="dryRun" in query)
@@ -161,6 +156,16 @@ class FakeApi(LoopbackServer):
             return status, after
         self.did.append(("APPLY", path, after))
         return status, self.put(path, after)
+
+    def _create(self, path: str, body: Json, *, dry_run: bool) -> tuple[int, Json]:
+        name = f"{path}/{body['metadata']['name']}"
+        if name in self.objects:
+            return 409, {"kind": "Status", "code": 409}
+        if dry_run:
+            return 201, body
+        body["metadata"]["namespace"] = "d"
+        self.did.append(("POST", name, body))
+        return 201, self.put(name, body)
 
     def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, Json]:
         if path not in self.objects:
@@ -258,6 +263,7 @@ def _is_collection(path: str) -> bool:
     known = ["nodes", "pods", "leases", "poddisruptionbudgets", "daemonsets", "healingpolicies"]
     known += ["configmaps", "deployments", "services", "serviceaccounts"]
     known += ["horizontalpodautoscalers", "scaledobjects", "triggerauthentications"]
+    known += ["volumeattachments"]
     return path.rsplit("/", 1)[1] in known
 
 

@@ -26,6 +26,13 @@ STATES = st.builds(
     boot_id=st.text(max_size=40, alphabet="0123456789abcdef-"),
     scale_down_mark=st.booleans(),
     cordons=st.lists(SECONDS, max_size=40).map(tuple),
+    steps=st.integers(0, 99),
+    step=st.text(max_size=8, alphabet="0123456789abcdef"),
+    step_began=SECONDS,
+    step_ended=SECONDS,
+    step_failed=st.booleans(),
+    step_boot=st.text(max_size=36, alphabet="0123456789abcdef-"),
+    unverified=st.booleans(),
 )
 
 
@@ -103,7 +110,7 @@ def test_a_long_reason_does_not_drop_the_flap_count(length: int, count: int) -> 
 
 def test_the_longest_names_leave_room_for_the_flap_count() -> None:
     state = State(
-        Phase.CANCELLED,
+        Phase.REPAIRING,
         f"{'n' * 63}/{'l' * 253}",
         "c" * 316,
         "Unknown",
@@ -111,6 +118,13 @@ def test_the_longest_names_leave_room_for_the_flap_count() -> None:
         "cordon",
         boot_id="0" * 36,
         cordons=tuple(range(1_700_000_000, 1_700_000_009)),
+        rule="0" * 8,
+        steps=10,
+        step="0" * 8,
+        step_began=1_700_000_000,
+        step_ended=1_700_000_000,
+        step_failed=True,
+        step_boot="1" * 36,
     )
     read = parse_state(state.to_json())
     assert len(read.cordons) >= 3

@@ -10,7 +10,7 @@ from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.actions import Kind
 from tests.pure.remediator.builders import NOW
 
-TAKES_CAPACITY = (Kind.CORDON, Kind.DRAIN)
+TAKES_CAPACITY = (Kind.CORDON, Kind.DRAIN, Kind.REPAIR)
 
 
 def test_nothing_is_done_before_it_is_known_who_comes_first() -> None:

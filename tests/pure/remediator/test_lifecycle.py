@@ -26,6 +26,10 @@ STEPS: dict[Callable[[State], State], Phase] = {
     lambda state: lifecycle.drained(state, NOW): Phase.DRAINED,
     lambda state: lifecycle.not_drained(state, NOW): Phase.CORDONED,
     lambda state: lifecycle.orphaned(state, NOW): Phase.CORDONED,
+    lambda state: lifecycle.repairing(state, "mark", "boot", NOW): Phase.REPAIRING,
+    lambda state: lifecycle.repair_failed(state, NOW): Phase.REPAIR_FAILED,
+    lambda state: lifecycle.verifying(state, "boot", NOW): Phase.VERIFYING,
+    lambda state: lifecycle.not_verified(state, NOW, failed=True): Phase.CORDONED,
     lambda state: lifecycle.healed(state, NOW): Phase.HEALED,
     lambda state: lifecycle.suspect(state, NOW): Phase.SUSPECT,
     lambda state: lifecycle.cancelled(state, NOW): Phase.CANCELLED,
@@ -62,6 +66,26 @@ def test_a_node_that_is_out_of_service_is_not_cordoned_as_if_it_were_in_service(
     for phase in (Phase.DRAINING, Phase.DRAINED):
         assert not TRANSITIONS[phase] & {Phase.DRAINING, Phase.NOTED}
     assert Phase.NOTED not in TRANSITIONS[Phase.CORDONED]
+
+
+def test_a_step_ends_only_where_one_was_begun() -> None:
+    for phase in Phase:
+        state = replace(STATE, phase=phase, steps=1)
+        if phase in (Phase.REPAIRING, Phase.VERIFYING):
+            after = lifecycle.step_ended(state, NOW, failed=True)
+            assert (after.phase, after.step_ended, after.step_failed) == (phase, int(NOW), True)
+            assert not after.step_runs
+        elif phase not in TRANSITIONS[phase]:
+            with pytest.raises(ValueError, match="cannot become"):
+                lifecycle.step_ended(state, NOW, failed=True)
+
+
+def test_of_a_node_in_service_no_ladder_is_written_down() -> None:
+    begun = lifecycle.repairing(replace(STATE, phase=Phase.DRAINED), "mark", "boot", NOW)
+    ended = lifecycle.step_ended(begun, NOW, failed=True)
+    after = lifecycle.healed(ended, NOW)
+    assert (after.steps, after.step, after.step_began, after.step_ended) == (0, "", 0, 0)
+    assert (after.step_failed, after.step_boot, after.unverified) == (False, "", False)
 
 
 def test_the_first_annotation_names_the_cordon() -> None:

@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from alerts.contract import LABELS, families
 from selfheal_remediator.metrics import NAMED, Metrics, named, publish
 
-_BUDGET = 300
+_BUDGET = 330
 _CHART = Path(__file__).parents[3] / "chart" / "values.yaml"
 _RULES = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["remediator"]["config"]["rules"]
 #: Of labels whose values are the cluster's: the default rules that cordon, a bad day's answers.
@@ -47,7 +47,7 @@ def _collectors(metrics: Metrics) -> dict[str, Counter | Gauge | Histogram]:
     }
 
 
-def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_300_series() -> None:
+def test_a_thousand_nodes_and_everything_that_can_happen_at_once_are_330_series() -> None:
     metrics = Metrics()
     metrics.api.watch_age("nodes", lambda: 0.0)
     cordoned: dict[tuple[str, ...], float]

@@ -1,0 +1,20 @@
+"""Which StepKind carries out a step, by what the configuration says."""
+
+from __future__ import annotations
+
+from selfheal_remediator.actions.job import JobStep
+from selfheal_remediator.actions.step import StepKind
+from selfheal_remediator.actions.waiting import ConditionStep, WaitStep
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.ladder import Step, Verify
+
+
+def kind_of(part: Step | Verify, api: KubernetesApi) -> StepKind:
+    """What carries out this step, or this `verify`. Raises ValueError for what is neither."""
+    if part.job is not None:
+        return JobStep(api, part.job)
+    if isinstance(part, Step) and part.wait is not None:
+        return WaitStep(part.wait)
+    if isinstance(part, Verify) and part.condition is not None:
+        return ConditionStep(part.condition)
+    raise ValueError(f"nothing carries out {part!r}")

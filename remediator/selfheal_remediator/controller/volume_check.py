@@ -1,0 +1,70 @@
+"""Whether volumes are attached to drained nodes whose ladder is to begin. On the main thread."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from selfheal_remediator.controller.reporter import Reporter
+from selfheal_remediator.controller.step_requests import StepRequests
+from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.threads.pool import Purpose, Workers
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two reads.
+VOLUMES_EVERY = 10.0
+
+
+class VolumeCheck:
+    """See the module."""
+
+    def __init__(
+        self, requests: StepRequests, planner: Planner, workers: Workers, reporter: Reporter
+    ) -> None:
+        self._requests, self._planner = requests, planner
+        self._workers, self._reporter = workers, reporter
+        #: The nodes: uid -> name.
+        self._waiting: dict[str, str] = {}
+        self._read_at: float | None = None
+
+    def forget(self) -> None:
+        """Another term or mode."""
+        self._waiting.clear()
+        self._read_at = None
+        self._planner.volumes({})
+
+    def begin(self, uid: str, node: str, now: float) -> None:
+        """The node's ladder waits for its volumes."""
+        self._waiting[uid] = node
+        self._read_at = now if self._read_at is None else self._read_at
+
+    def end(self, uid: str) -> None:
+        """It does not."""
+        self._waiting.pop(uid, None)
+
+    def advance(self, now: float) -> float | None:
+        """Read them, if it is time to; returns when it is next."""
+        if self._read_at is None or self._read_at > now:
+            return self._read_at
+        if not self._waiting:
+            self.forget()
+            return None
+        self._read_at = now + VOLUMES_EVERY
+        job = partial(self._requests.read_attached, dict(self._waiting), self._known)
+        self._workers.submit(job, Purpose.LOOKUPS)
+        return self._read_at
+
+    def _known(self, found: dict[str, str] | ApiFailure) -> None:
+        if isinstance(found, ApiFailure):
+            log.warning("VolumeAttachments, which ladders wait for: %s", found)
+            return
+        before = self._planner.attached
+        current = {uid: text for uid, text in found.items() if uid in self._waiting}
+        for uid, text in current.items():
+            if text and not before.get(uid):
+                said = f"the first step waits until detached: {text}"
+                node = self._waiting[uid]
+                self._reporter.of_node(node, uid, "VolumesAttached", said, warning=False)
+        self._planner.volumes(current)

@@ -1,0 +1,233 @@
+"""A ladder carried out by the whole remediator, from the drain to the uncordon; and killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from selfheal_remediator.config import Config
+from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, advance, node, running, stamp, until_later
+from tests.support.samples import sample
+
+BAD = f"{NODES}/bad"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+JOBS = "/apis/batch/v1/namespaces/d/jobs"
+ATTACHED = "/apis/storage.k8s.io/v1/volumeattachments/csi-1"
+TEMPLATE = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
+
+
+def job(**more: Any) -> dict[str, Any]:
+    return {"job": {"template": TEMPLATE, **more}, "settle": "2s", "timeout": "15s"}
+
+
+def config(*steps: dict[str, Any], **more: Any) -> Config:
+    rule = {"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}
+    about = {**rule, "then": list(steps), **more.pop("rule", {})}
+    values = {
+        "rules": [about],
+        "recovery": {"stabilizationWindow": "5s"},
+        "limits": {"minSchedulable": 0, "maxUnavailable": "100%"},
+        "policies": {"enabled": False},
+        "drain": {"headroom": False},
+    }
+    return Config.model_validate({**values, **more})
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    made = FakeApi(lambda verb, path: "")
+    made.put(BAD, node("bad", "True"))
+    made.put(f"{NODES}/good", node("good", "False"))
+    yield made
+    made.close()
+
+
+def created(api: FakeApi) -> list[str]:
+    """The Jobs that were created, in order."""
+    return [path for verb, path, _ in api.did if verb == "POST" and path.startswith(JOBS)]
+
+
+def state_of(api: FakeApi) -> dict[str, Any]:
+    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def phase(api: FakeApi) -> str:
+    return str(state_of(api).get("phase", ""))
+
+
+def recovers(api: FakeApi, boot: str = "1") -> None:
+    raw = api.get(BAD)
+    raw["status"]["nodeInfo"]["bootID"] = boot
+    for item in raw["status"]["conditions"]:
+        if item["type"] == "Fault":
+            item["status"] = "False"
+    api.put(BAD, raw)
+
+
+def finish(api: FakeApi, path: str, kind: str = "Complete") -> None:
+    raw = api.get(path)
+    condition = {"type": kind, "status": "True", "reason": "BackoffLimitExceeded"}
+    api.put(path, {**raw, "status": {"conditions": [condition]}})
+
+
+def in_service(api: FakeApi) -> bool:
+    return not api.get(BAD)["spec"].get("unschedulable")
+
+
+def test_a_job_that_helps_ends_the_ladder(api: FakeApi) -> None:
+    with running(api, config(job(), job())) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        made = api.get(created(api)[0])
+        assert made["spec"]["template"]["spec"]["nodeName"] == "bad"
+        assert phase(api) == "repairing"
+        finish(api, created(api)[0])
+        until_later(remediator, "the end is written", lambda: state_of(api).get("stepEnded"))
+        recovers(api)
+        until_later(remediator, "it is in service", lambda: in_service(api))
+        name = "selfheal_remediator_repair_steps_total"
+        registry = remediator.metrics.registry
+        assert sample(registry, name, kind="job", result="succeeded") == 1
+    assert len(created(api)) == 1
+
+
+def test_what_does_not_help_is_followed_by_the_next_and_the_node_stays_out(api: FakeApi) -> None:
+    with running(api, config({"wait": "2s", "settle": 0}, job())) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert state_of(api)["steps"] == 2
+        finish(api, created(api)[0], "Failed")
+        until_later(remediator, "it has failed", lambda: phase(api) == "repair_failed")
+        advance(remediator, 7200)
+        assert not in_service(api)
+    assert len(created(api)) == 1
+
+
+def test_a_step_that_does_not_end_fails_by_its_timeout(api: FakeApi) -> None:
+    with running(api, config(job(), job())) as remediator:
+        until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2)
+        assert state_of(api)["steps"] == 2
+
+
+def test_a_reboot_has_succeeded_when_the_boot_id_changes(api: FakeApi) -> None:
+    rule = {"latched": True, "verify": {"condition": {"type": "Ready"}, "timeout": "1h"}}
+    about = config(job(succeededBy="bootID"), rule=rule)
+    with running(api, about) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        finish(api, created(api)[0], "Failed")  # with the node under it
+        recovers(api, boot="2")
+        until_later(remediator, "it is verified", lambda: phase(api) == "verifying")
+        raw = api.get(BAD)
+        for item in raw["status"]["conditions"]:
+            item["lastHeartbeatTime"] = stamp(-36000)
+        api.put(BAD, raw)
+        until_later(remediator, "it is in service", lambda: in_service(api))
+    assert len(created(api)) == 1
+
+
+def test_its_volumes_are_detached_before(api: FakeApi) -> None:
+    spec = {"nodeName": "bad", "attacher": "csi", "source": {}}
+    api.put(ATTACHED, {"metadata": {"name": "csi-1"}, "spec": spec})
+    with running(api, config(job())) as remediator:
+        until_later(remediator, "it waits", lambda: "csi-1" in remediator.planner.attached.values())
+        assert phase(api) == "drained"
+        assert not created(api)
+        api.put(ATTACHED, None)
+        until_later(remediator, "its Job is there", lambda: created(api))
+
+
+def test_an_excluded_node_is_not_touched(api: FakeApi) -> None:
+    def exclude(verb: str, path: str) -> str:
+        """Between the step's annotation and its Job."""
+        if path == BAD and verb == "GET" and phase(api) == "repairing":
+            raw = api.get(BAD)
+            raw["metadata"]["annotations"][EXCLUDE_KEY] = "by hand"
+            api.put(BAD, raw)
+        return ""
+
+    api.disturb = exclude
+    with running(api, config(job())) as remediator:
+        until_later(remediator, "it is excluded", lambda: standing(remediator) == "excluded")
+        advance(remediator, 60)
+    assert not created(api)
+
+
+def standing(remediator: Remediator) -> str:
+    entry = remediator.planner.entry_named("bad")
+    return entry.assessment.standing if entry is not None else ""
+
+
+def test_in_dry_run_nothing_is_created(api: FakeApi) -> None:
+    asked: list[str] = []
+
+    def note(verb: str, path: str) -> str:
+        asked.extend([path] if verb == "POST" and path == JOBS else [])
+        return ""
+
+    api.disturb = note
+    with running(api, config(job(), job(), mode="dryRun")) as remediator:
+        until_later(remediator, "the Job is checked", lambda: asked)
+        advance(remediator, 7200)
+        until_later(remediator, "it stands", lambda: standing(remediator) == "repairing")
+    assert asked == [JOBS]
+    assert not created(api)
+    assert in_service(api)
+
+
+# -- killed at each call -------------------------------------------------------------------
+
+
+class Killer:
+    """The call of this number is made, and the process is dead before it has the answer."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.calls, self.dead = at, 0, False
+
+    def __call__(self, verb: str, path: str) -> str:
+        if self.dead:
+            return "refused"
+        if "/events" in path or path.startswith("/apis/coordination"):
+            return ""
+        if verb == "GET" and not path.startswith((BAD, JOBS)):
+            return ""
+        self.calls += 1
+        self.dead = self.calls == self.at
+        if not self.dead:
+            return ""
+        return "lost"
+
+
+def _repaired(api: FakeApi, remediator: Remediator, killed: Callable[[], bool]) -> bool:
+    """Plays the cluster's part; whether all is done, or the process was killed."""
+    for path in created(api):
+        if "status" not in api.get(path):
+            finish(api, path, "Failed" if path == created(api)[0] else "Complete")
+    if len(created(api)) == 2 and state_of(api).get("stepEnded"):
+        recovers(api)
+    return killed() or (in_service(api) and len(created(api)) > 0)
+
+
+@pytest.mark.parametrize("at", range(1, 13))
+def test_killed_at_any_call_each_step_runs_once(api: FakeApi, at: int) -> None:
+    about = config(job(), job(), {"wait": "2s"})
+    killer = Killer(at)
+    api.disturb = killer
+    with running(api, about) as remediator:
+        until_later(remediator, "killed", lambda: _repaired(api, remediator, lambda: killer.dead))
+    assert killer.dead
+    api.disturb = lambda verb, path: ""
+    lease = api.get(LEASE)
+    lease["spec"]["holderIdentity"] = ""
+    api.put(LEASE, lease)
+    with running(api, about) as remediator:
+        until_later(remediator, "repaired", lambda: _repaired(api, remediator, lambda: False))
+    names = created(api)
+    assert len(names) == len(set(names)) == 2
+    marks = [api.get(path)["metadata"]["annotations"]["selfheal.dev/occurrence"] for path in names]
+    assert [mark[-2:] for mark in marks] == ["-1", "-2"]
