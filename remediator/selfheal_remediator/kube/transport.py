@@ -146,7 +146,7 @@ class Transport:
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
         )
         answer = Answer(
-            response.status, response.data, _retry_after(response.headers, self.runtime.time())
+            response.status, response.data, retry_after(response.headers, self.runtime.time())
         )
         if answer.throttled:
             self.budget.close_for(answer.retry_after or 1.0)
@@ -248,7 +248,7 @@ class Transport:
             raise ApiFailure(response.status, type(error).__name__, str(error)) from error
         finally:
             response.release_conn()
-        answer = Answer(response.status, body, _retry_after(response.headers, self.runtime.time()))
+        answer = Answer(response.status, body, retry_after(response.headers, self.runtime.time()))
         if answer.throttled:
             self.budget.close_for(answer.retry_after or 1.0)
         raise answer.failure()
@@ -277,7 +277,7 @@ def _ignore(_verb: str, _code: int, _seconds: float) -> None:
     """Nobody counts the requests."""
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds from Retry-After, in either form of RFC 9110 10.2.3; None where it has neither.
 
     A date is compared with the answer's own Date where it has one: our clock may be wrong.
