@@ -20,6 +20,8 @@ from selfheal_remediator.kube.objects import Node
 
 STATE_KEY = "selfheal.dev/state"
 EXCLUDE_KEY = "selfheal.dev/exclude"
+#: Which step created an object, and how far that is (actions/resource.py).
+STEP_OBJECT_KEY = "selfheal.dev/step-object"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
 #: Seconds beyond which a number is no time: anybody who may write nodes can write any number here.

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfheal_remediator.kube.objects import DRAIN_KEY, Node
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.annotation import STATE_KEY, STEP_OBJECT_KEY, State
 from selfheal_remediator.node.drain_request import UNTIL_KEY
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
@@ -38,8 +38,13 @@ def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list
             state = replace(state, scale_down_mark=True)
     if action.kind is Kind.UNCORDON and node.unschedulable:
         ops.append({"op": "remove", "path": "/spec/unschedulable"})
-    if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR) and _our_mark(annotations):
-        ops.append({"op": "remove", "path": annotation_path(SCALE_DOWN_KEY)})
+    if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR):
+        ours = {SCALE_DOWN_KEY: _our_mark(annotations), STEP_OBJECT_KEY: True}
+        ops += [
+            {"op": "remove", "path": annotation_path(key)}
+            for key, is_ours in ours.items()
+            if is_ours and key in annotations
+        ]
     return ops + _state_ops(state, annotations)
 
 

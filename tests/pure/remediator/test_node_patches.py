@@ -7,7 +7,13 @@ import pytest
 
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.annotation import (
+    STATE_KEY,
+    STEP_OBJECT_KEY,
+    Phase,
+    State,
+    parse_state,
+)
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.builders import OWNER
@@ -49,6 +55,14 @@ def test_cordon_and_uncordon_leave_no_trace() -> None:
         STATE, scale_down_mark=True
     )
     assert _done(Kind.UNCORDON, cordoned, None) == {**raw, "spec": {}}
+
+
+@pytest.mark.parametrize("kind", [Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR])
+def test_what_a_step_noted_ends_with_the_cordon(kind: Kind) -> None:
+    noted = _raw(**{STEP_OBJECT_KEY: "occurrence created"})
+    cordoned = _done(Kind.CORDON, noted)
+    assert STEP_OBJECT_KEY in cordoned["metadata"]["annotations"]
+    assert STEP_OBJECT_KEY not in _done(kind, cordoned)["metadata"]["annotations"]
 
 
 def test_a_mark_of_somebody_else_stays() -> None:
