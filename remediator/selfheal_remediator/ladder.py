@@ -8,12 +8,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from selfheal_remediator.external_steps import (
+    MachineSettings,
+    ResourceSettings,
+    WebhookSettings,
+)
 from selfheal_remediator.strict import Duration, Status, Strict
 
 #: More steps than anybody waits for; the annotation holds the number only.
 MOST_STEPS = 10
 #: Kinds of steps, as the values name them; labels of metrics.
-STEP_KINDS = ("job", "wait")
+STEP_KINDS = ("job", "machine", "resource", "wait", "webhook")
 VERIFY_KINDS = ("condition", "job")
 
 
@@ -76,7 +81,10 @@ class Step(Strict):
     """One step of a ladder."""
 
     job: JobSettings | None = None
+    machine: MachineSettings | None = None
+    resource: ResourceSettings | None = None
     wait: Duration | None = None
+    webhook: WebhookSettings | None = None
     #: How long it may take; then it has failed.
     timeout: Duration = 600.0
     #: How long the condition may stay bad after it succeeded, before the next step begins.
