@@ -126,5 +126,5 @@ def test_a_cordon_that_was_ordered_before_a_short_pause_is_decided_again(again: 
     else:
         authority.may_have_been_paused()
     refused = {kind for kind in Kind if not authority.may_send(kind, NOW, stops)}
-    assert refused == {Kind.CORDON, Kind.DRAIN}  # an uncordon is never limited
+    assert refused == {Kind.CORDON, Kind.DRAIN, Kind.REPAIR}  # an uncordon is never limited
     assert all(authority.may_send(kind, NOW, authority.stops) for kind in Kind)
