@@ -12,7 +12,7 @@ from selfheal_remediator.actions.step import StepKind, StepOutcome, StepResult, 
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import node_from_json
+from selfheal_remediator.kube.objects import Node, node_from_json
 from tests.pure.remediator.api_objects import NODE
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.fake_runtime import FakeRuntime
@@ -109,8 +109,13 @@ def client(server: FakeApi) -> KubernetesApi:
 
 def run_on(server: FakeApi, *, dry_run: bool = False) -> StepRun:
     """The step's run, with the node as it is."""
+    return step_run(node_from_json(server.get(NODE_PATH)), dry_run=dry_run)
+
+
+def step_run(node: Node, *, dry_run: bool = False) -> StepRun:
+    """The step's run on this node."""
     return StepRun(
-        node=node_from_json(server.get(NODE_PATH)),
+        node=node,
         rule="1a2b3c4d",
         condition="KernelDeadlock",
         reason="DockerHung",
