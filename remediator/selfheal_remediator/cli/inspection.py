@@ -12,6 +12,7 @@ from typing import Any
 
 from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
+from selfheal_remediator.cli.ladder_view import LadderPlan, ladder_plan
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.config import PODS_HUNG, Config, Group
 from selfheal_remediator.drain.claims import Claims, read_claims
@@ -59,6 +60,7 @@ class NodePlan:
 
     group: what it belongs to, with its mode and windows. request: of a drain, by a person.
     headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
+    ladder: what follows the drain, by the rule that acts; None = nothing.
     """
 
     node: str
@@ -71,6 +73,7 @@ class NodePlan:
     notes: tuple[str, ...] = ()
     group: str = ""
     request: str = ""
+    ladder: LadderPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ class ClusterPlan:
 
 
 def _without_unset(item: dict[str, Any]) -> dict[str, Any]:
-    """What only groups and requests have is left out where there are none."""
-    optional = ("group", "groups", "request", "requests")
+    """What only groups, requests and ladders have is left out where there are none."""
+    optional = ("group", "groups", "request", "requests", "ladder")
     return {key: value for key, value in item.items() if value or key not in optional}
 
 
@@ -231,6 +234,10 @@ def _node_plan(entry: Entry, config: Config, now: float) -> NodePlan:
         limit,
         group=f"{group.name} ({group_state(group, now)})" if group is not None else "",
         request=_request(entry.node),
+        ladder=ladder_plan(
+            config.for_node(entry.node.labels),
+            action.state if action is not None else seen.state,
+        ),
     )
 
 

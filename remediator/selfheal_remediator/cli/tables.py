@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from selfheal_remediator.cli.inspection import ClusterPlan, ClusterStatus, CordonedNode, NodePlan
+from selfheal_remediator.cli.ladder_view import LadderPlan, StepPlan
 from selfheal_remediator.cli.policy_view import PolicyStatus
 
 _COLORS = {"red": "31", "yellow": "33", "green": "32", "bold": "1"}
@@ -69,7 +70,9 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
         for item in shown
     ]
     parts.append(table(head, rows))
-    parts += [_pods(item) for item in shown if item.pods]
+    for item in shown:
+        parts += [_pods(item)] if item.pods else []
+        parts += [_ladder(item.node, item.ladder)] if item.ladder is not None else []
     quiet = len(found.nodes) - len(shown)
     if quiet:
         parts.append(f"{quiet} more nodes: nothing to do")
@@ -119,6 +122,18 @@ def _pods(item: NodePlan) -> str:
         notes += f"\n<red>no headroom</red>: {item.headroom}; it would stay cordoned, not drained"
     title = f"pods of {item.node}, if it is drained:"
     return f"{title}\n{table(('POD', 'WHAT', 'WHY / WAITS FOR'), rows)}{notes}"
+
+
+def _ladder(node: str, ladder: LadderPlan) -> str:
+    rows = [(str(number), *_step(step)) for number, step in enumerate(ladder.steps, 1)]
+    rows += [("verify", *_step(ladder.verify))] if ladder.verify is not None else []
+    title = f"what follows on {node}" + (f" ({ladder.progress}):" if ladder.progress else ":")
+    return f"{title}\n{table(('STEP', 'KIND', 'WHAT', 'TIMEOUT', 'SETTLE'), rows)}"
+
+
+def _step(step: StepPlan) -> tuple[str, str, str, str]:
+    settle = "-" if step.settle is None else span(step.settle)
+    return (step.kind, step.what, span(step.timeout), settle)
 
 
 def status_text(found: ClusterStatus) -> str:
