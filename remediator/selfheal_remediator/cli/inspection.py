@@ -277,7 +277,7 @@ def _read_pods(
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     around = surroundings(config.drain, departure, facts, claims)
-    sorting = replace(around, drain_began=drain_began(node, now))
+    sorting = replace(around, drain_began=drain_began(node, now), ready=node.ready)
     found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
     if config.drain.order == "priority":
         found = numbered(found)

@@ -87,6 +87,10 @@ class DrainControl:
         changed.update(uid for uid, when in self._put_off.items() if when <= now)
         for uid in changed:
             self._follow(uid, now)
+        for uid in self.draining.running:
+            entry = self._planner.entries.get(uid)
+            if entry is not None:
+                self.draining.node_ready(uid, entry.node.ready)
         self._note_used(now)
         return changed
 

@@ -107,6 +107,15 @@ class NodeDrain:
         self.deadline = float("inf")
         self.wave = -1
 
+    def node_ready(self, ready: bool, now: float) -> bool:
+        """Whether its node is Ready; returns whether that is news."""
+        if ready is self.pods.around.ready:
+            return False
+        if self.pods.completing:
+            self.wave = -1  # after a while the node is read afresh before they go
+        self.pods.node_ready(ready, now)
+        return True
+
     def surroundings_changed(self, around: Surroundings) -> None:
         """Something beside the pods became known: sort them again."""
         self.pods.surroundings_changed(around)

@@ -64,6 +64,8 @@ class Surroundings:
     claim_terms: Mapping[tuple[str, str], Terms | None] = field(default_factory=dict)
     #: Seconds since the epoch; -inf = no completion is waited for.
     drain_began: float = float("-inf")
+    #: Whether the node is Ready: what no kubelet observes does not complete.
+    ready: bool = True
 
 
 Predicate = Callable[[Pod, Surroundings], Sorting | None]
@@ -107,9 +109,10 @@ def _kept_owner(pod: Pod, around: Surroundings) -> Sorting | None:
 
 
 def _completes(pod: Pod, around: Surroundings) -> Sorting | None:
-    """One that has not begun loses nothing; one that requests to stay has its own time."""
+    """One that has not begun loses nothing; one that requests to stay has its own time; on a node
+    that is not Ready none would be seen to complete."""
     settings = around.drain.wait_for_completion
-    if pod.phase != "Running" or pod.keep_reason:
+    if not around.ready or pod.phase != "Running" or pod.keep_reason:
         return None
     if pod.on_completion:
         why = f"annotation {SAFE_TO_EVICT}=on-completion"

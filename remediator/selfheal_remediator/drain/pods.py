@@ -61,7 +61,8 @@ class NodePods:
             item = Eviction(new, sorting, unclear=unclear)
             item.stayed = before is not None and before.fate in (Fate.STAY, Fate.WAIT)
             if before is not None and before.fate is Fate.WAIT:
-                item.waited_until = before.until
+                # Before its time, where its node is not Ready any more.
+                item.waited_until = min(before.until or self.now, self.now)
             self.evictions[new.uid] = item
             self.empty_dirs += new.empty_dir
         else:
@@ -103,7 +104,13 @@ class NodePods:
 
     def began(self, moment: float, around: Surroundings | None = None) -> None:
         """The drain began then: what its pods' completion is waited for by."""
-        self.around = replace(around or self.around, drain_began=moment)
+        self.around = replace(around or self.around, drain_began=moment, ready=self.around.ready)
+        for pod in list(self):
+            self.changed(pod, pod)
+
+    def node_ready(self, ready: bool, now: float) -> None:
+        """Whether the node is Ready from now on."""
+        self.around, self.now = replace(self.around, ready=ready), now
         for pod in list(self):
             self.changed(pod, pod)
 

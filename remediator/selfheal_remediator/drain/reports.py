@@ -69,7 +69,9 @@ class DrainReports:
         if cut:
             self.cut.update(pod.uid for pod in cut)
             names = _names([pod.id for pod in cut])
-            text = f"evicted although not complete, the time to wait for them is over: {names}"
+            over = "the time to wait for them is over"
+            why = over if drain.pods.around.ready else "the node is not Ready"
+            text = f"evicted although not complete, {why}: {names}"
             found.append(Report("PodsNotCompleted", text))
         return found
 

@@ -132,6 +132,12 @@ class Draining:
         self._watches[drain.uid] = watch.informer
         watch.informer.start()
 
+    def node_ready(self, uid: str, ready: bool) -> None:
+        """Whether the node is Ready: only then do its pods complete."""
+        run = self.running.get(uid)
+        if run is not None and run.drain.node_ready(ready, self._clock()):
+            run.news = True
+
     def watch_on(self, uid: str) -> None:
         """The node was drained: keep watching for pods that return."""
         run = self.running.get(uid)

@@ -26,7 +26,7 @@ from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock
 from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS
+from tests.pure.remediator.running import NODES, PODS, running, until
 from tests.pure.remediator.running import node as raw_node
 from tests.pure.remediator.running import pod as raw_pod
 
@@ -202,6 +202,54 @@ def test_what_else_becomes_known_does_not_change_how_long() -> None:
     made = drain(job())
     made.surroundings_changed(Surroundings(Drain(), daemon_sets=frozenset()))
     assert made.step(NOW).wake == OVER
+
+
+# -- a node whose kubelet does not answer ----------------------------------------------------
+
+
+def test_nothing_is_waited_for_on_a_node_that_is_not_ready() -> None:
+    made, reports = drain(job(), deadline=600), DrainReports()
+    made.step(NOW)
+    assert made.node_ready(False, NOW + 10)
+    assert not made.node_ready(False, NOW + 11)
+    assert made.step(NOW + 11).new_wave == 0  # the node is read afresh first
+    made.begin_wave(0)
+    assert _names(made.step(NOW + 11).evict) == ["job"]
+    [report] = reports.completing(made)
+    assert report.reason == "PodsNotCompleted"
+    assert "the node is not Ready: default/job" in report.message
+    made.answered("uid-job", REFUSED, NOW + 12)
+    assert _names(made.step(NOW + 600, on_deadline="delete").delete) == ["job"]
+
+
+def test_what_is_left_is_waited_for_again_once_the_node_is_ready() -> None:
+    made = drain(job())
+    made.node_ready(False, NOW)
+    made.surroundings_changed(Surroundings(Drain(), daemon_sets=frozenset()))
+    assert list(made.evictions) == ["uid-job"]  # as it was known before
+    made.node_ready(True, NOW + 60)
+    actions = made.step(NOW + 60)
+    assert (actions.evict, actions.done, actions.wake) == ((), False, OVER)
+
+
+def test_a_drain_that_waits_ends_its_wait_when_its_node_is_not_ready_any_more() -> None:
+    server = _cluster()
+    rule = {"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}
+    values = {"rules": [rule], "limits": {"maxUnavailable": "100%"}, "drain": {"headroom": False}}
+    config = Config.model_validate({**values, "policies": {"enabled": False}})
+    server.put(f"{NODES}/other", raw_node("other", "False"))
+    try:
+        with running(server, config) as remediator:
+            until("it drains", lambda: bool(remediator.draining.running))
+            [run] = remediator.draining.running.values()
+            until("it waits", lambda: bool(run.drain.pods.completing))
+            assert not run.drain.posts
+            raw = server.get(f"{NODES}/bad")
+            raw["status"]["conditions"][0]["status"] = "Unknown"
+            server.put(f"{NODES}/bad", raw)
+            until("the pod is evicted", lambda: bool(run.drain.posts))
+    finally:
+        server.close()
 
 
 # -- its place -------------------------------------------------------------------------------
