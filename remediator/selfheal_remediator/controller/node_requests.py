@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from selfheal_remediator.config import Config
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.failures import ApiFailure, NotLeader
@@ -18,16 +19,18 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import version_number
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.node.actions import Action, Kind, same_purpose
-from selfheal_remediator.node.annotation import cordoned_by
+from selfheal_remediator.node.annotation import Phase, cordoned_by
 from selfheal_remediator.node.assessment import Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
+from selfheal_remediator.node.maintenance import check_group
 from selfheal_remediator.node.patches import node_patch
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.unanswered import Doubt, Unanswered, may_be_made
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
 from selfheal_remediator.threads.runtime import REAL, Runtime
+from selfheal_remediator.windows import window_open
 
 #: How often a change is tried on a node that somebody else keeps changing.
 CONFLICTS = 4
@@ -188,8 +191,20 @@ class NodeRequests:
         if action.state is not None and action.kind is Kind.NOTE and action.state.phase.cordoned:
             return fresh.unschedulable and cordoned_by(action.state.by, fresh)
         now = self._clock()
+        if _waits_for_its_group(scope.config, action, fresh, now):
+            return False
         rules = scope.config.rules_for(fresh.labels)
         seen = observe(attempt.history, attempt.known, fresh, rules, now)
         again = assess(fresh, seen, scope, now)
         asked = again.action or again.limited_action
         return asked is not None and same_purpose(asked, action)
+
+
+def _waits_for_its_group(config: Config, action: Action, fresh: Node, now: float) -> bool:
+    """Whether the group that the node is in by now does not let it begin."""
+    group = config.group_of(fresh.labels)
+    if group is None or not action.kind.limited:
+        return False
+    drains = action.state is not None and action.state.phase is Phase.DRAINING
+    kind = Kind.DRAIN if drains else action.kind
+    return check_group(group, kind, window_open(group.maintenance_windows, now)) is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
+from selfheal_remediator.config import Config
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_requests import Attempt, NodeRequests
@@ -14,7 +16,7 @@ from selfheal_remediator.failures import NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import PAUSE_KEY, STOP_KEY
-from selfheal_remediator.kube.objects import Node, node_from_json
+from selfheal_remediator.kube.objects import DRAIN_KEY, Node, node_from_json
 from selfheal_remediator.kube.responses import Answer
 from selfheal_remediator.kube.store import Change
 from selfheal_remediator.node.actions import Action, Kind
@@ -32,6 +34,13 @@ RAW: Mapping[str, Any] = {
     },
 }
 
+#: A window that is not open NOW.
+WINDOW: Mapping[str, Any] = {
+    "maintenanceWindows": [
+        {"start": f"{datetime.fromtimestamp(NOW + 7200, UTC):%H:%M}", "duration": "1h"}
+    ]
+}
+
 
 class Api:
     """Refuses the first patch as a conflict. `meanwhile` happens while the node is read then,
@@ -42,6 +51,7 @@ class Api:
         self.at_last: Callable[[], None] = lambda: None
         self.dry_run = False
         self.sent = 0
+        self.raw = RAW
         self._authority = authority
 
     def fence(self) -> object:
@@ -49,7 +59,7 @@ class Api:
 
     def node(self, name: str) -> Mapping[str, Any]:
         self.meanwhile()
-        return RAW
+        return self.raw
 
     def patch_node(self, name: str, patch: object, *, dry_run: bool, begun: object) -> Answer:
         if self.sent:
@@ -71,6 +81,9 @@ class Outcomes:
 
     def not_sent(self, action: Action) -> None:
         self.known.append("not sent")
+
+    def dropped(self, action: Action, node: Node) -> None:
+        self.known.append("dropped")
 
 
 def nothing(_: Authority, __: Api) -> None:
@@ -131,11 +144,39 @@ def test_a_change_is_not_sent_after_what_ended_its_right_once_it_was_checked(
     assert (api.sent, outcomes.known) == (1, ["not sent"])
 
 
-def _change(api: Api, authority: Authority, outcomes: Outcomes) -> None:
+@pytest.mark.parametrize(
+    ("group", "sent", "outcome"),
+    [
+        ({}, 2, "settled"),
+        ({"mode": "observe"}, 1, "dropped"),
+        (WINDOW, 2, "settled"),
+        ({**WINDOW, "outsideWindows": {"cordon": "wait"}}, 1, "dropped"),
+    ],
+)
+def test_a_requested_drain_is_not_begun_on_a_node_that_came_into_a_group_that_waits(
+    group: dict[str, Any], sent: int, outcome: str
+) -> None:
+    authority, outcomes = Authority(leading=True, first=""), Outcomes()
+    api = Api(authority)
+    requested = {**RAW["metadata"], "annotations": {DRAIN_KEY: "update"}}
+    api.raw = {**RAW, "metadata": {**requested, "labels": {"pool": "a"}}}
+    about = {"name": "a", "nodeSelector": {"matchLabels": {"pool": "a"}}, **group}
+    settings = config(rule(), groups=[about], limits={"maxUnavailable": "100%", "maxDraining": 0})
+    _change(api, authority, outcomes, settings, {**RAW, "metadata": requested})
+    assert (api.sent, outcomes.known) == (sent, [outcome])
+
+
+def _change(
+    api: Api,
+    authority: Authority,
+    outcomes: Outcomes,
+    settings: Config | None = None,
+    known: Mapping[str, Any] = RAW,
+) -> None:
     """A cordon as the planner decides it, sent."""
-    settings = config(rule(action="cordon"), limits={"maxUnavailable": "100%"})
+    settings = settings or config(rule(action="cordon"), limits={"maxUnavailable": "100%"})
     planner = Planner(settings, OWNER, NOW)
-    planner.apply(Change("n", None, node_from_json(dict(RAW))), NOW)
+    planner.apply(Change("n", None, node_from_json(dict(known))), NOW)
     planner.apply(Change("other", None, node("other")), NOW)
     (action,) = planner.plan(NOW).actions
     assert action.kind is Kind.CORDON
