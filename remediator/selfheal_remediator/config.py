@@ -252,6 +252,7 @@ def default_rules() -> tuple[Rule, ...]:
 _NO_LIMIT: Mapping[str, Any] = {
     "maxUnavailable": "100%",
     "maxDraining": 2**31,
+    "maxRepairing": 2**31,
     "minSchedulable": 0,
 }
 _NOT_OF_GROUPS = ("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from selfheal_remediator.config import Config, DisruptionLimits
 from selfheal_remediator.node.annotation import Phase, State
@@ -19,6 +20,7 @@ from selfheal_remediator.node.limits import (
 from selfheal_remediator.node.peak import Peak
 from selfheal_remediator.node.selection import NO_MARKS, foreign_mark, selected
 from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.selectors import NodeSelector
 
 PEAK_WINDOW = 3600.0
 
@@ -52,15 +54,16 @@ class Counts:
         """Other limits may have to look back further than was kept for those before. What was
         only a dry run does not count for the cordons that are made."""
         self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
+        if _selectors(config) != _selectors(self._config):
+            self._peaks = {}  # a group's nodes were others
         self._config = config
         if not config.dry_run:
             for key in self._dry_runs:
                 self._cordons.pop(key, None)
             self._dry_runs.clear()
 
-    def regroup(self, members: Iterable[Member]) -> None:
-        """Count each group of the configuration; members: all nodes as they were counted so far."""
-        counted = tuple(members)
+    def regroup(self, entries: Iterable[Entry]) -> None:
+        """Count each group of the configuration; entries: all nodes."""
         self._peaks = {
             group.name: self._peaks.get(group.name, Peak(PEAK_WINDOW))
             for group in self._config.groups
@@ -68,8 +71,18 @@ class Counts:
         self._tally.named = {
             group.name: GroupTally(group.limits, Tally()) for group in self._config.groups
         }
-        for member in counted:
-            self._tally.count_in_group(member, 1)
+        for entry in entries:
+            if entry.member is None:
+                continue
+            name = self._group_name(entry)
+            entry.member = replace(entry.member, group_name=name)
+            self._tally.count_in_group(entry.member, 1)
+            if name:
+                self._group_of[entry.node.uid] = name
+
+    def _group_name(self, entry: Entry) -> str:
+        group = self._config.group_of(entry.node.labels)
+        return group.name if group is not None else ""
 
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
@@ -184,11 +197,10 @@ class Counts:
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
-        group = self._config.group_of(node.labels)
         return Member(
             zone=node.zone,
             group=node.labels.get(self._config.limits.group_label, ""),
-            group_name=group.name if group is not None else "",
+            group_name=self._group_name(entry),
             control_plane=node.control_plane,
             cordoned=bool(ours),
             unavailable=out and not ours,
@@ -248,3 +260,8 @@ class Counts:
         if lost >= OUTAGE_MINIMUM and 100 * lost >= OUTAGE_PERCENT * total:
             return f"{lost} of {total} nodes do not answer: the control plane is suspected"
         return ""
+
+
+def _selectors(config: Config) -> list[tuple[str, NodeSelector]]:
+    """Which nodes belong to which group."""
+    return [(group.name, group.node_selector) for group in config.groups]

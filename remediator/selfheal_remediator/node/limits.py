@@ -148,6 +148,12 @@ class Tally:
         if member.group_name in self.named:
             self.named[member.group_name].tally.add_drain(_in_group(member), sign)
 
+    def add_repair(self, member: Member) -> None:
+        """Count a step that was just allowed."""
+        self.repairing += not member.repairing
+        if member.group_name in self.named:
+            self.named[member.group_name].tally.add_repair(_in_group(member))
+
 
 @dataclass(slots=True)
 class GroupTally:
@@ -314,10 +320,19 @@ def _check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
 
 
 def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
-    """None when the next step of the node's ladder may begin now, else the limit that is reached.
+    """None when the next step of the node's ladder may begin now, else the limit that is reached:
+    over all nodes, or of the node's group.
 
     A node keeps its place from its first step to the end of its ladder.
     """
+    group = tally.named.get(member.group_name)
+    skip_reason = _check_repair(limits, tally, member)
+    if skip_reason is not None or group is None:
+        return skip_reason
+    return _named(member.group_name, _check_repair(group.limits, group.tally, _in_group(member)))
+
+
+def _check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
     others = tally.repairing - member.repairing
     if others >= limits.max_repairing:
         message = f"{others} nodes are being repaired, allowed {limits.max_repairing}"

@@ -72,7 +72,7 @@ class Planner:
             self.forget_pending()  # what is answered from now on was asked in the other mode
             self._known.forget_overlays()
         self._counts.reconfigure(config, now)
-        self._counts.regroup(e.member for e in self.entries.values() if e.member is not None)
+        self._counts.regroup(self.entries.values())
         self.config = config
         self._known.reconfigure(config, now)
 
@@ -357,7 +357,7 @@ def _free(entry: Entry, now: float) -> bool:
 
 def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:
     """A step begins now, though it may have waited for the limits; it is counted."""
-    tally.repairing += not member.repairing
+    tally.add_repair(member)
     return replace(action, state=replace(state, step_began=int(now)))
 
 

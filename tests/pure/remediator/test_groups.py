@@ -244,3 +244,19 @@ def test_an_uncordon_does_not_wait_for_a_window() -> None:
     cluster.now += 1
     cluster.turn()
     assert not cluster.nodes["a1"].unschedulable
+
+
+def test_the_nodes_that_a_group_had_before_do_not_count_for_its_new_ones() -> None:
+    limits = {"maxUnavailable": "20%"}
+    of_all = {**group("a", limits=limits), "nodeSelector": {}}
+    cluster = Cluster(config(of_all))
+    for number in range(20):
+        cluster.put(node(f"n{number}", labels={"pool": "a" if number < 5 else "b"}))
+    cluster.turn()
+    cluster.now += 10
+    cluster.planner.reconfigure(config(group("a", limits=limits)), cluster.now)
+    cluster.turn()
+    for number in range(5):
+        cluster.fault(f"n{number}", "True")
+    cluster.turn()
+    assert cluster.count(OUT) == 1

@@ -15,7 +15,7 @@ from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment, Scope
-from selfheal_remediator.node.limits import Member, Tally, check_repair
+from selfheal_remediator.node.limits import GroupTally, Member, Tally, check_repair
 from selfheal_remediator.node.repair import ladder_text
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, cordoned, look, rule
 
@@ -304,6 +304,22 @@ def test_a_node_keeps_its_place_until_its_ladder_ends() -> None:
     assert reason is not None
     assert reason.cause == "maxRepairing"
     assert check_repair(limits, Tally.of([other], [], 1), other) is None
+
+
+def test_a_group_may_repair_fewer_at_a_time() -> None:
+    about = {"nodeSelector": {"matchLabels": {"pool": "a"}}, "name": "a"}
+    both = config(limits={"maxRepairing": 5}, groups=[{**about, "limits": {"maxRepairing": 1}}])
+    [group] = both.groups
+    tally = Tally(named={"a": GroupTally(group.limits, Tally())})
+    first, other = (Member(cordoned=True, group_name="a") for _ in range(2))
+    assert check_repair(both.limits, tally, first) is None
+    tally.add_repair(first)
+    reason = check_repair(both.limits, tally, other)
+    assert reason is not None
+    assert reason.text == "group a: 1 nodes are being repaired, allowed 1"
+    assert check_repair(both.limits, tally, Member(cordoned=True)) is None
+    [free] = config(groups=[about]).groups
+    assert free.limits.max_repairing > 1000  # those over all nodes hold
 
 
 # -- every way through ---------------------------------------------------------------------
