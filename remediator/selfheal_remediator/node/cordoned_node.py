@@ -143,15 +143,38 @@ def _drain(facts: Facts, state: State) -> Action:
 
 def _drain_at(facts: Facts, state: State) -> float | None:
     """When the cordoned node is to be drained, None = not: for its rule, or a worse one."""
-    if state.action == "drain":
-        # One that is to come was written by a clock that was ahead: it tells nothing.
-        known = 0 < state.no_room <= facts.now
-        return state.no_room + ROOM_AGAIN_AFTER if known else facts.now
+    moment = _drain_called_for(facts, state)
+    # A time that is to come was written by a clock that was ahead: it tells nothing.
+    if moment is None or not 0 < state.no_room <= facts.now:
+        return moment
+    return max(moment, state.no_room + ROOM_AGAIN_AFTER)
+
+
+def _drain_called_for(facts: Facts, state: State) -> float | None:
+    if state.action == "drain" and _still_drains(facts, state):
+        return facts.now
     request = drain_request(facts.node)
     if request is not None and request.begins(facts.now):
         return facts.now
     moments = [facts.due(rule) for rule in facts.scope.config.rules if rule.action == "drain"]
     return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _still_drains(facts: Facts, state: State) -> bool:
+    """Whether what it was to be drained for calls for that by the rules of now."""
+    config = facts.scope.config
+    group = config.group_of(facts.node.labels)
+    observed = group is not None and group.mode == "observe"  # that waits, as is reported
+    return (
+        observed
+        or state.condition == DRAIN_REQUESTED
+        or any(
+            rule.condition == state.condition
+            and state.status in rule.status
+            and rule.action == "drain"
+            for rule in config.rules
+        )
+    )
 
 
 def _cancel(facts: Facts, state: State) -> Assessment:

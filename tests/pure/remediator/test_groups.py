@@ -260,3 +260,17 @@ def test_the_nodes_that_a_group_had_before_do_not_count_for_its_new_ones() -> No
         cluster.fault(f"n{number}", "True")
     cluster.turn()
     assert cluster.count(OUT) == 1
+
+
+def test_no_drain_begins_that_the_rules_of_the_new_group_do_not_call_for() -> None:
+    """The node was cordoned by its former group's rule, and waited to be drained."""
+    own = [{"condition": "Fault", "for": 0, "action": "cordon", "heartbeat": None}]
+    cluster = Cluster(config(group("a", limits={"maxDraining": 0}), group("b", rules=own)))
+    cluster.put(node("m", labels={"pool": "a"}))
+    cluster.fault("m", "True")
+    cluster.turn()
+    assert cluster.phase("m") is Phase.CORDONED
+    cluster.move("m", "b")
+    cluster.now += 1
+    cluster.turn()
+    assert cluster.phase("m") is Phase.CORDONED
