@@ -32,8 +32,15 @@ from selfheal_remediator.kube.lease import (
 from selfheal_remediator.kube.objects import DRAIN_KEY, Json, Node, node_from_json
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
-from selfheal_remediator.node.drain_request import UNTIL_KEY
+from selfheal_remediator.node.annotation import (
+    EXCLUDE_KEY,
+    STATE_KEY,
+    Phase,
+    State,
+    Unreadable,
+    read_state,
+)
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, UNTIL_KEY
 from selfheal_remediator.node.patches import annotation_path, node_patch, withdrawal
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.quantities import parse_duration
@@ -215,7 +222,17 @@ def _not_drained(node: Node, config: Config) -> str:
         return "it is not among the nodes that the configuration selects (see --config)"
     if node.unschedulable and not (state is not None and state.phase.cordoned):
         return f"somebody else cordoned it; `kubectl uncordon {node.name}` ends that"
-    return foreign_mark(node)
+    return _waits(node, state, config) or foreign_mark(node)
+
+
+def _waits(node: Node, state: State | None, config: Config) -> str:
+    """Why it would wait without end, empty = it would not."""
+    group = config.group_of(node.labels)
+    if group is not None and group.mode == "observe":
+        return f"its group {group.name} only observes (mode: observe)"
+    if state is not None and (state.phase, state.condition) == (Phase.CANCELLED, DRAIN_REQUESTED):
+        return f"somebody uncordoned it despite a request; `uncordon {node.name}` withdraws that"
+    return ""
 
 
 def include(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from selfheal_remediator.cli.commands import uncordon_patch
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY, TRUST_KEY, stopped_until
 from selfheal_remediator.kube.objects import DRAIN_KEY
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State, parse_state
-from selfheal_remediator.node.drain_request import UNTIL_KEY
+from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, UNTIL_KEY
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node, stamp
@@ -245,6 +245,33 @@ def test_a_drain_is_requested_and_uncordon_withdraws_it(
     assert main(["uncordon", "n", *access]) == 0
     assert "the request of a drain is withdrawn" in capsys.readouterr().out
     assert DRAIN_KEY not in cluster.get(f"{NODES}/n")["metadata"]["annotations"]
+
+
+def test_a_drain_on_a_node_of_a_group_that_only_observes_is_refused(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cluster.put(f"{NODES}/n", node("n", "False"))
+    path = tmp_path / "remediator.yaml"
+    path.write_text("groups: [{name: all, nodeSelector: {}, mode: observe}]")
+    assert main(["drain", "n", "--why", "new disk", "--config", str(path), *access]) == 1
+    said = capsys.readouterr().err
+    assert "n would not be drained: its group all only observes (mode: observe)" in said
+    assert DRAIN_KEY not in cluster.get(f"{NODES}/n")["metadata"]["annotations"]
+
+
+def test_a_drain_is_requested_again_only_once_the_one_that_a_person_ended_is_withdrawn(
+    cluster: Cluster, access: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = node("n", "False")
+    state = State(
+        Phase.CANCELLED, "one/selfheal-remediator", DRAIN_REQUESTED, "True", since=int(time.time())
+    )
+    raw["metadata"]["annotations"] = {DRAIN_KEY: "new disk", STATE_KEY: state.to_json()}
+    cluster.put(f"{NODES}/n", raw)
+    assert main(["drain", "n", "--why", "new disk", *access]) == 1
+    assert "`uncordon n` withdraws that" in capsys.readouterr().err
+    assert main(["uncordon", "n", *access]) == 0
+    assert main(["drain", "n", "--why", "new disk", *access]) == 0
 
 
 @pytest.mark.parametrize(
