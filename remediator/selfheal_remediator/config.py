@@ -365,6 +365,13 @@ class Config(_Strict):
                         f"group {earlier.name}, which comes first"
                     )
                     break
+            longest = max((window.length for window in group.maintenance_windows), default=0.0)
+            pauses = group.outside_windows.started_drain == "pause"
+            if pauses and 0 < longest <= self.drain.wait_for_completion.max:
+                found.append(
+                    f"group {group.name} evicts no pod that may complete: its drains begin again "
+                    "in each window, and none is longer than drain.waitForCompletion.max"
+                )
         return found
 
     def rule_marked(self, mark: str) -> Rule | None:

@@ -74,6 +74,16 @@ class Window(Strict):
             raise ValueError(f"duration must be from 1m to {LONGEST_DAYS}d, got {self.duration:g}s")
         return self
 
+    @property
+    def length(self) -> float:
+        """Seconds from its start to its end, but for a change of the clocks between them."""
+        if self.duration is not None:
+            return self.duration
+        assert self.end is not None
+        begin, end = (time.fromisoformat(clock) for clock in (self.start, self.end))
+        minutes = (end.hour - begin.hour) * 60 + end.minute - begin.minute
+        return float(minutes % (24 * 60) * 60)
+
 
 class Opening(NamedTuple):
     """Whether a window is open. change: when that ends (seconds since the epoch); None = not

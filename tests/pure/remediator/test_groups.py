@@ -274,3 +274,22 @@ def test_no_drain_begins_that_the_rules_of_the_new_group_do_not_call_for() -> No
     cluster.now += 1
     cluster.turn()
     assert cluster.phase("m") is Phase.CORDONED
+
+
+@pytest.mark.parametrize(
+    ("window", "started", "warned"),
+    [
+        ({"start": "22:00", "end": "23:00"}, "pause", True),
+        ({"start": "23:30", "end": "00:30"}, "pause", True),
+        ({"start": "22:00", "duration": "61m"}, "pause", False),
+        ({"start": "23:30", "end": "00:31"}, "pause", False),
+        ({"start": "22:00", "end": "23:00"}, "continue", False),
+    ],
+)
+def test_a_window_in_which_no_wait_for_completion_ends_is_warned_of(
+    window: dict[str, Any], started: str, warned: bool
+) -> None:
+    about = {"maintenanceWindows": [window], "outsideWindows": {"startedDrain": started}}
+    assert bool(config(group("a", **about)).warnings) is warned
+    at_once = {"waitForCompletion": {"max": "0s"}}
+    assert config(group("a", **about), drain=at_once).warnings == []
