@@ -116,6 +116,11 @@ class Restoring:
             if record.drift_since is not None and now >= record.drift_since + self.grace
         }
 
+    def forget(self, kind: str) -> None:
+        """Objects of this kind are no longer known."""
+        self.listed.discard(kind)
+        self.live = {key: live for key, live in self.live.items() if live.kind.name != kind}
+
     def began(self, action: Action) -> None:
         """The action is handed out."""
         self._records[action.wanted.key].under_way = True
@@ -127,7 +132,8 @@ class Restoring:
             return
         record.under_way = False
         if action.task is Task.RELEASE:
-            record.guarded_since = now  # if the watch still shows the owner it is tried again
+            # If the watch still shows the owner it is tried again.
+            record.guarded_since = float("inf") if dry_run else now
             return
         record.attempts += 1
         pause = delay_after(record.attempts, first=FIRST_PAUSE, longest=LONGEST_PAUSE)

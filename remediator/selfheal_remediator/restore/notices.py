@@ -53,7 +53,8 @@ class Notices:
         for key, differences in drift.items():
             live = restoring.live.get(key)
             if live is not None and self._drift.get(key) != differences:
-                self._drifted(live, differences, corrects=restoring.correct)
+                applied = not all(difference.added for difference in differences)
+                self._drifted(live, differences, corrects=restoring.correct and not off and applied)
         self._drift = dict(drift)
 
     def _drifted(self, live: Live, differences: tuple[Difference, ...], *, corrects: bool) -> None:
@@ -81,7 +82,8 @@ class Notices:
                 self._failed[wanted.key] = result.text
                 self._tell(Notice("RestoreFailed", text, True))
         elif action.task is Task.RELEASE:
-            log.info("%s has lasted: its ConfigMap no longer owns it", wanted.key)
+            did = "would no longer own" if result.outcome is Outcome.DRY_RUN else "no longer owns"
+            log.info("%s has lasted: its ConfigMap %s it", wanted.key, did)
         else:
             self._done(action, result)
 

@@ -17,12 +17,13 @@ from selfheal_remediator.config import Restore
 from selfheal_remediator.failures import NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, Informer
-from selfheal_remediator.restore.engine import Action, Restoring
+from selfheal_remediator.restore.engine import Action, Restoring, Task
 from selfheal_remediator.restore.errand import Outcome, Result, carry_out
 from selfheal_remediator.restore.live import Live, live_of
 from selfheal_remediator.restore.notices import Notice, Notices
 from selfheal_remediator.restore.release import KINDS, Kind, Release, release_from_json
 from selfheal_remediator.threads.pool import Post, Purpose, Workers
+from selfheal_remediator.threads.runtime import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Restorer:
         self._callbacks.state(0, {})
 
     def advance(self, now: float, *, stopped: bool) -> float:
-        """Begin what is due; stopped: nothing is begun now. Returns when to be called again."""
+        """Begin what is due; stopped: only what takes our ConfigMap away as an owner, or whoever
+        ends restoring meanwhile loses the object with it. Returns when to be called again."""
         restoring = self._restoring
         if restoring is None:
             return float("inf")
@@ -104,8 +106,9 @@ class Restorer:
             for field in {difference.field for difference in differences}
         )
         self._callbacks.state(restoring.missing(), fields)
-        if not stopped:
-            self._begin(restoring, actions)
+        if stopped:
+            actions = [action for action in actions if action.task is Task.RELEASE]
+        self._begin(restoring, actions)
         return restoring.wake(now)
 
     def _begin(self, term: Restoring, actions: Sequence[Action]) -> None:
@@ -123,12 +126,12 @@ class Restorer:
     def _release_changed(self, term: Restoring, change: Change[Release]) -> None:
         self._post(partial(self._take_release, term, change.new))
 
-    def _object_changed(self, term: Restoring, change: Change[Live]) -> None:
+    def _object_changed(self, term: Restoring, ended: Event, change: Change[Live]) -> None:
         if change.old != change.new:  # a status changes often
-            self._post(partial(self._take_object, term, change.old, change.new))
+            self._post(partial(self._take_object, term, ended, change.old, change.new))
 
-    def _all_listed(self, term: Restoring, kind: Kind) -> None:
-        self._post(partial(term.listed.add, kind.name))
+    def _all_listed(self, term: Restoring, ended: Event, kind: Kind) -> None:
+        self._post(partial(self._take_list, term, ended, kind))
 
     # -- in a worker -----------------------------------------------------------------------
 
@@ -142,33 +145,46 @@ class Restorer:
         if term is not self._restoring:
             return
         term.release = release
-        if release is not None:
-            for kind in {wanted.kind.name for wanted in release.objects.values()}:
-                self._watch(term, release, KINDS[kind])
+        if release is None:
+            return
+        kinds = {wanted.kind.name for wanted in release.objects.values()}
+        for kind in self._watches.keys() - kinds:  # its API may go, as KEDA's
+            self._watches.pop(kind).end()
+            term.forget(kind)
+        for kind in kinds:
+            self._watch(term, release, KINDS[kind])
 
     def _watch(self, term: Restoring, release: Release, kind: Kind) -> None:
         if kind.name in self._watches:
             return
-        selectors = {"labelSelector": release.selector}
+        selectors, ended = {"labelSelector": release.selector}, self._workers.runtime.event()
         watch: Informer[Live] = Informer(
             self._api.objects(kind.api, kind.plural, release.namespace, selectors),
             live_of(kind),
             attrgetter("key"),
-            partial(self._object_changed, term),
-            self._workers.runtime.event(),
+            partial(self._object_changed, term, ended),
+            ended,
             thread="restore",
             what=f"the release's {kind.plural}",
-            on_sync=partial(self._all_listed, term, kind),
+            on_sync=partial(self._all_listed, term, ended, kind),
             runtime=self._workers.runtime,
         )
         self._watches[kind.name] = watch
         watch.start()
 
-    def _take_object(self, term: Restoring, old: Live | None, new: Live | None) -> None:
+    def _take_object(
+        self, term: Restoring, ended: Event, old: Live | None, new: Live | None
+    ) -> None:
+        if ended.is_set():
+            return
         if new is not None:
             term.live[new.key] = new
         elif old is not None:
             term.live.pop(old.key, None)
+
+    def _take_list(self, term: Restoring, ended: Event, kind: Kind) -> None:
+        if not ended.is_set():
+            term.listed.add(kind.name)
 
     def _ended(self, term: Restoring, action: Action, result: Result) -> None:
         if term is not self._restoring:

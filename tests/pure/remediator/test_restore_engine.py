@@ -16,6 +16,7 @@ from selfheal_remediator.restore.engine import (
     Task,
 )
 from selfheal_remediator.restore.errand import Outcome, carry_out
+from selfheal_remediator.restore.notices import Notice, Notices
 from selfheal_remediator.restore.release import release_from_json
 from tests.pure.remediator.restore_world import Api, World, config_map, deployment, manifest
 
@@ -85,6 +86,20 @@ def test_a_dry_run_is_made_once() -> None:
     [action] = restoring.decide(NOW + GRACE)
     restoring.began(action)
     restoring.ended(action, NOW + GRACE, dry_run=True)
+    assert tasks(restoring, NOW + 1e6) == []
+
+
+def test_a_dry_run_of_freeing_an_object_is_made_once() -> None:
+    world, restoring = stage(config=config_map(deployment()))
+    restoring.decide(NOW)
+    [action] = restoring.decide(NOW + GRACE)
+    carry_out(cast(KubernetesApi, Api(world)), action, None)
+    restoring.ended(action, NOW + GRACE, dry_run=False)
+    restoring.live = world.live()
+    restoring.decide(NOW + GRACE)
+    [action] = restoring.decide(NOW + GRACE + SETTLED)
+    restoring.began(action)
+    restoring.ended(action, NOW + GRACE + SETTLED, dry_run=True)
     assert tasks(restoring, NOW + 1e6) == []
 
 
@@ -223,6 +238,31 @@ def test_drift_is_corrected_where_that_is_wanted(
     assert world.objects[WORKER]["spec"] == deployment(A="1")["spec"]
     assert world.objects[WORKER]["metadata"]["uid"] == uid
     assert "ownerReferences" not in world.objects[WORKER]["metadata"]
+
+
+ADDED = deployment(A="1", B="2")
+ARGO = manifest("Service", "r-ollama")
+ARGO["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "service", "corrected"),
+    [
+        (deployment("evil:1", A="1"), SERVICE, True),
+        (deployment("evil:1", A="1"), ARGO, False),
+        (ADDED, SERVICE, False),
+    ],
+)
+def test_drift_is_said_to_be_corrected_only_where_it_is(
+    changed: Any, service: Any, corrected: bool
+) -> None:
+    _, restoring = stage(changed, service, correct=True)
+    restoring.decide(NOW)
+    told: list[Notice] = []
+    Notices(told.append).observed(restoring, restoring.drift(NOW + GRACE))
+    assert bool(tasks(restoring, NOW + GRACE)) == corrected
+    [text] = [notice.text for notice in told if notice.reason == "Drifted"]
+    assert ("what the release has is set again" in text) == corrected
 
 
 def test_replicas_of_an_autoscaler_are_no_drift() -> None:

@@ -94,12 +94,7 @@ def test_a_deleted_deployment_comes_back_and_is_helms_alone_again(server: FakeAp
 def test_what_is_deleted_while_it_is_paused_comes_back_after_that(server: FakeApi) -> None:
     with running(server, settings()) as made:
         until("it leads", lambda: LEASE in server.objects)
-        lease = server.get(LEASE)
-        lease["metadata"]["annotations"] = {
-            **lease["metadata"].get("annotations", {}),
-            PAUSE_KEY: "maintenance",
-        }
-        server.put(LEASE, lease)
+        pause(server)
         until("it is paused", lambda: metric(made, "paused") == 1.0)
         server.put(WORKERS, None)
         until_later(made, "it is missing", lambda: metric(made, "restore_missing_objects") == 1.0)
@@ -110,6 +105,46 @@ def test_what_is_deleted_while_it_is_paused_comes_back_after_that(server: FakeAp
         del lease["metadata"]["annotations"][PAUSE_KEY]
         server.put(LEASE, lease)
         until_later(made, "it is back", lambda: WORKERS in server.objects)
+
+
+def test_an_object_that_lasted_is_freed_while_it_is_paused(server: FakeApi) -> None:
+    """Else whoever pauses and then ends restoring by Helm 3 loses it with its ConfigMap."""
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": CONFIG_MAP, "uid": "cm-1"}
+    made_again = deployment()
+    made_again["metadata"]["ownerReferences"] = [owner]
+    server.put(WORKERS, made_again)
+    with running(server, settings()) as made:
+        until("it leads", lambda: LEASE in server.objects)
+        pause(server)
+        until("it is paused", lambda: metric(made, "paused") == 1.0)
+        until_later(
+            made, "it is free", lambda: not server.get(WORKERS)["metadata"].get("ownerReferences")
+        )
+        assert metric(made, "paused") == 1.0
+
+
+def test_a_kind_that_left_the_release_is_watched_no_more(server: FakeApi) -> None:
+    """Where the API goes, as KEDA's, the watch would fail again and again."""
+    with running(server, settings()) as made:
+        until("all are watched", lambda: watches() == 3)
+        server.put(RELEASE, config_map(deployment()))
+        until("it is not watched", lambda: watches() == 2)
+        server.put(SERVICES, None)
+        server.put(RELEASE, config_map(deployment(), SERVICE))
+        until_later(made, "it is back", lambda: SERVICES in server.objects)
+        assert watches() == 3
+
+
+def watches() -> int:
+    """Of the ConfigMap, and of the kinds of objects."""
+    return sum(thread.name == "restore" for thread in threading.enumerate())
+
+
+def pause(server: FakeApi) -> None:
+    lease = server.get(LEASE)
+    known = lease["metadata"].get("annotations", {})
+    lease["metadata"]["annotations"] = {**known, PAUSE_KEY: "maintenance"}
+    server.put(LEASE, lease)
 
 
 def test_an_uninstall_is_left_alone(server: FakeApi) -> None:
