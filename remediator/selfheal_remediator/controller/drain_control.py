@@ -256,6 +256,7 @@ class DrainControl:
         if entry is not None:
             self._planner.schedule.put(entry, now)
         if fits is False:
+            # As a drain that came to nothing: the alert SelfhealNoHeadroom counts them.
             self._metrics.drains.durations.labels("no-room").observe(0.0)
 
     def _draining_state(self, drain: NodeDrain) -> State | None:

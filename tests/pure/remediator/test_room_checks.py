@@ -5,6 +5,7 @@ First what is decided, then the whole remediator before a server that answers.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -164,10 +165,15 @@ class Cluster(FakeApi):
     def __init__(self) -> None:
         #: Requests that fail.
         self.broken = ""
-        super().__init__(lambda _, path: "500" if self.broken and self.broken in path else "")
+        self.events = 0
+        super().__init__(self._trouble)
         self.put(f"{NODES}/good", node("good", "False"))
         self.put(BAD, node("bad", "False"))
         self.put(f"{PODS}/web", pod("web", "bad"))
+
+    def _trouble(self, _: str, path: str) -> str:
+        self.events += path.endswith("/events")
+        return "500" if self.broken and self.broken in path else ""
 
     def turns_bad(self, name: str = "bad", ahead: float = 0.0) -> None:
         """What the detector writes; ahead: so many seconds from now."""
@@ -235,7 +241,9 @@ def test_nothing_is_written_or_reported_while_there_is_no_room(
 ) -> None:
     with running(cluster, CONFIG) as remediator:
         _cordoned_only(cluster, remediator)
-        begun, state = cluster.writes(), cluster.state()
+        until("it is reported", lambda: cluster.events >= len(("Cordoned", "Drain", "NoHeadroom")))
+        begun, state, events = cluster.writes(), cluster.state(), cluster.events
+        caplog.set_level(logging.INFO)
         caplog.clear()
         for minute in range(120):
             cluster.turns_bad(ahead=61.0 * minute)
@@ -243,6 +251,7 @@ def test_nothing_is_written_or_reported_while_there_is_no_room(
         assert cluster.writes() == begun
         assert cluster.state() == state
         assert remediator.planner.tally(remediator.clock()).draining == 0
+        assert cluster.events == events
         assert not [record.message for record in caplog.records if "bad" in record.message]
 
 
