@@ -13,6 +13,7 @@ from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.room_check import RoomCheckRun
 from selfheal_remediator.drain.runner import Draining
 from selfheal_remediator.drain.running import Callbacks
 from selfheal_remediator.kube.client import KubernetesApi
@@ -24,6 +25,7 @@ from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.room_checks import RoomCheck
 from selfheal_remediator.threads.pool import Post, Workers
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,10 @@ class DrainControl:
         self.draining = Draining(
             api, mode.config, workers, post, pod_uid, callbacks, clock, runtime=workers.runtime
         )
+        self._room_check = RoomCheckRun(
+            api, self.draining.preflight, workers, post, self._room_checked
+        )
+        planner.rooms.found = {}
         writer.follower = self
         #: The drains' revision at which the annotations of all nodes were followed.
         self._followed = -1
@@ -228,6 +234,7 @@ class DrainControl:
         if state is None:
             self.draining.end(drain.uid)
             return
+        self._planner.rooms.checked(drain.uid, RoomCheck(now, fits=False))
         back = lifecycle.not_drained(state, now)
         message = f"cordoned only: {why}"
         action = Action(Kind.NOTE, drain.node, drain.uid, back, "NoHeadroom", message, True)
@@ -235,6 +242,26 @@ class DrainControl:
             self._metrics.drains.durations.labels("no-room").observe(max(0.0, now - drain.started))
         else:
             self.draining.end(drain.uid)  # busy: begun again at the next evaluation of the node
+
+    def check_rooms(self) -> None:
+        """Check a cordoned node whose pods fitted nowhere else: it is drained only if they fit by
+        now, and until then nothing is written or reported again."""
+        if self._room_check.under_way:
+            return
+        while (uid := self._planner.rooms.take()) is not None:
+            entry = self._planner.entries.get(uid)
+            if entry is not None:
+                self._room_check.begin(entry.node, tuple(self._all_nodes()))
+                return
+
+    def _room_checked(self, uid: str, fits: bool | None) -> None:
+        now, entry = self._clock(), self._planner.entries.get(uid)
+        self._planner.rooms.checked(uid, RoomCheck(now, fits=bool(fits)))
+        if entry is not None:
+            self._planner.schedule.put(entry, now)
+        if fits is False:
+            # As a drain that came to nothing: the alert SelfhealNoHeadroom counts them.
+            self._metrics.drains.durations.labels("no-room").observe(0.0)
 
     def _draining_state(self, drain: NodeDrain) -> State | None:
         """The node's annotation, None = it is not being drained any more."""

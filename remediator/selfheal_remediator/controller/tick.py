@@ -61,6 +61,8 @@ class Tick:
         parts.writer.read_again(now)
         wakes = [plan.wake, parts.writer.wake, parts.drains.wake]
         stopped = bool(paused or unhealthy)
+        if not stopped:
+            parts.drains.check_rooms()
         wakes.append(draining.advance(now, stopped=stopped))
         wakes.append(parts.repairs.advance(now, stopped=stopped))
         wakes.append(parts.pods.advance(now, unhealthy))

@@ -43,12 +43,14 @@ MAX_PENDING = 1000
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The pods that are to leave a node. nodes: all that are known, the node itself too."""
+    """The pods that are to leave a node. nodes: all that are known, the node itself too. reserves:
+    the room is kept for them."""
 
     uid: str
     pods: tuple[Pod, ...]
     nodes: tuple[Node, ...]
     claims: ClaimTerms
+    reserves: bool = True
 
     @property
     def others(self) -> list[Node]:
@@ -107,7 +109,7 @@ class Rooms:
             except ApiFailure as failure:
                 return f"pending pods cannot be listed, which may need the capacity: {failure}"
             with self._lock:
-                if not left and not stop.is_set():
+                if move.reserves and not left and not stop.is_set():
                     self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
         if not left or stop.is_set():
             return ""

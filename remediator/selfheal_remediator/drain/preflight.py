@@ -30,13 +30,14 @@ DAEMON_SETS_KEPT = 60.0
 @dataclass(frozen=True, slots=True)
 class Departure:
     """A node (name, uid) that is to be drained; nodes: all; checked: its pods must fit elsewhere;
-    stop: set when the drain was ended."""
+    stop: set when the drain was ended; reserves: the room that is found is kept for the drain."""
 
     node: str
     uid: str
     nodes: tuple[Node, ...]
     checked: bool
     stop: Event
+    reserves: bool = True
 
     @property
     def others(self) -> list[Node]:
@@ -87,7 +88,9 @@ def no_room(
         for pod in pods
         if pod.deletion is None and sort_pod(pod, around, now).fate is Fate.EVICT
     )
-    move = Move(departure.uid, going, departure.nodes, around.claim_terms)
+    move = Move(
+        departure.uid, going, departure.nodes, around.claim_terms, reserves=departure.reserves
+    )
     return rooms.check(move, around.drain.autoscaler, now, departure.stop)
 
 

@@ -9,6 +9,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import State
+from selfheal_remediator.node.room_checks import RoomCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Assessment:
     action: to be done as it is. limited_action: to be done when the limits have room. due: when to
     evaluate again although nothing changed. standing: one bounded word for metrics; why: for
     people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
+    checks_room: it would be drained if its pods fitted elsewhere by now, which is to be checked.
     """
 
     standing: str
@@ -31,6 +33,7 @@ class Assessment:
     since: float = 0.0
     due_since: float = 0.0
     recovering: bool = False
+    checks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class Scope:
     attached: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
+    #: Nodes (uids) whose pods fitted nowhere else, and what was found since; None = that is left
+    #: to the drain.
+    rooms: Mapping[str, RoomCheck] | None = None
 
     def of(self, node: Node) -> Scope:
         """The same with the rules of the node's group."""

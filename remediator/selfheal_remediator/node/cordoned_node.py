@@ -14,13 +14,11 @@ from selfheal_remediator.node.conditions import Reading, Recovery, recovery, sta
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.maintenance import check_started_drain
+from selfheal_remediator.node.room_checks import RoomCheck, next_check
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.spans import span
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
-
-#: Seconds after which it is checked again whether a cordoned node's pods fit elsewhere.
-ROOM_AGAIN_AFTER = 60.0
 
 
 def assess_orphaned(facts: Facts, state: State) -> Assessment:
@@ -57,16 +55,13 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         return decided
     # But for the stabilization window: it is not emptied, as it is about to be uncordoned.
     recovered = due is not None
-    limited_action = None
+    limited_action, checks_room = None, False
     mark = foreign_mark(facts.node, facts.scope.marks)
     drain_at = _drain_at(facts, state)
     if state.phase is Phase.CORDONED and drain_at is not None and not (mark or recovered):
         if state.no_room:
             why = f"{why}; not drained: no room elsewhere for its pods"
-        if drain_at <= facts.now:
-            limited_action = _drain(facts, state)
-        else:
-            due = drain_at
+        limited_action, checks_room, due = _drain_when(facts, state, drain_at)
     silent = _silent_cause(facts, state)
     why = silent or why
     standing = "cordoned-foreign" if mark else state.phase.value
@@ -83,6 +78,7 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
         rejected="stale-heartbeat" if silent else "",
         # What hung pods show is over as soon as the first of them have left the node.
         recovering=recovered and state.condition != PODS_HUNG,
+        checks_room=checks_room,
     )
 
 
@@ -143,14 +139,6 @@ def _drain(facts: Facts, state: State) -> Action:
 
 def _drain_at(facts: Facts, state: State) -> float | None:
     """When the cordoned node is to be drained, None = not: for its rule, or a worse one."""
-    moment = _drain_called_for(facts, state)
-    # A time that is to come was written by a clock that was ahead: it tells nothing.
-    if moment is None or not 0 < state.no_room <= facts.now:
-        return moment
-    return max(moment, state.no_room + ROOM_AGAIN_AFTER)
-
-
-def _drain_called_for(facts: Facts, state: State) -> float | None:
     if state.action == "drain" and _still_drains(facts, state):
         return facts.now
     request = drain_request(facts.node)
@@ -175,6 +163,39 @@ def _still_drains(facts: Facts, state: State) -> bool:
             for rule in config.rules
         )
     )
+
+
+def _drain_when(
+    facts: Facts, state: State, drain_at: float
+) -> tuple[Action | None, bool, float | None]:
+    """The drain, if it may begin now; whether to check now that the pods fit elsewhere; and when
+    that changes."""
+    if drain_at > facts.now:
+        return None, False, drain_at
+    check_at = _check_at(facts, state)
+    if check_at is None:
+        return _drain(facts, state), False, _room_until(facts)
+    later = check_at > facts.now
+    return None, not later, check_at if later else None
+
+
+def _check_at(facts: Facts, state: State) -> float | None:
+    """When to check whether the pods fit elsewhere before the node is drained; None = not."""
+    if not facts.scope.config.drain.headroom:
+        return None
+    check_at = next_check(state, _checked(facts), facts.now)
+    left_to_drain = facts.scope.rooms is None and check_at is not None and check_at <= facts.now
+    return None if left_to_drain else check_at
+
+
+def _room_until(facts: Facts) -> float | None:
+    """Until when it counts that the pods fit elsewhere."""
+    checked = _checked(facts)
+    return checked.until if checked is not None and checked.until > facts.now else None
+
+
+def _checked(facts: Facts) -> RoomCheck | None:
+    return (facts.scope.rooms or {}).get(facts.node.uid)
 
 
 def _cancel(facts: Facts, state: State) -> Assessment:

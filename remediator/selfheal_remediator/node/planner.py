@@ -30,6 +30,7 @@ from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
 from selfheal_remediator.node.maintenance import Maintenance
 from selfheal_remediator.node.queues import Claim
+from selfheal_remediator.node.room_checks import RoomChecks
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.waves import Waves
@@ -63,6 +64,7 @@ class Planner:
         self._places = DrainPlaces(self.entries, self._counts)
         self._maintenance = Maintenance()
         self.schedule = Schedule(self.entries)
+        self.rooms = RoomChecks()
 
     # -- what is known ------------------------------------------------------------------
 
@@ -218,8 +220,8 @@ class Planner:
 
     def scope(self) -> Scope:
         """What assessments need; immutable, so other threads may use it for a fresh look."""
-        suspects, attached = dict(self.suspects), self.attached
-        return Scope(self.config, self.owner, suspects, self.marks, attached, self.live)
+        suspects, attached, rooms = dict(self.suspects), self.attached, self.rooms.found
+        return Scope(self.config, self.owner, suspects, self.marks, attached, self.live, rooms)
 
     def tally(self, now: float) -> Tally:
         """The limits' counts as of now."""
@@ -234,9 +236,8 @@ class Planner:
         actions = self._reassess(now)
         limited_by: Counter[str] = Counter()
         stopped = self._counts.stopped(paused, unhealthy)
-        limits = self.config.limits
-        self._places.restore(limits, now)
-        self._places.give_again(limits, now, stopped=stopped is not None)
+        self._places.restore(self.config.limits, now)
+        self._places.give_again(self.config.limits, now, stopped=stopped is not None)
         granted, opens = self._weigh(stopped, now, limited_by)
         return Plan((*actions, *granted), earliest(self.schedule.wake, opens), limited_by)
 
@@ -265,8 +266,7 @@ class Planner:
         return granted, opens
 
     def _check(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> SkipReason | None:
-        limits = self.config.limits
-        group = self.config.group_named(claim.member.group_name)
+        limits, group = self.config.limits, self.config.group_named(claim.member.group_name)
         waits = self._maintenance.check(group, claim.kind, now)
         if waits is not None:
             return waits
@@ -314,6 +314,7 @@ class Planner:
             entry = self.entries[uid]
             before, seen = entry.assessment, assess(entry.node, entry.history, scope, now)
             entry.assessment = seen
+            self.rooms.assessed(uid, wanted=seen.checks_room)
             self._counts.take_cordons(uid, seen.state, now)
             if _notified(before) != _notified(seen):
                 self._known.note_changed(uid)

@@ -110,6 +110,16 @@ def test_room_is_kept_for_a_drain_until_it_ends(world: World) -> None:
     assert world.check("c", _cpu("two", 900)) == ""
 
 
+def test_a_check_before_the_drain_keeps_no_room(world: World) -> None:
+    nodes = (builders.node("a", uid="a"), builders.node("other"))
+    asked = Move("a", (_cpu("one", 900),), nodes, {}, reserves=False)
+    assert world.rooms.check(asked, "auto", NOW, threading.Event()) == ""
+    assert world.check("b", _cpu("two", 900)) == ""
+    assert world.rooms.check(asked, "auto", NOW, threading.Event())
+    world.rooms.release("b")
+    assert world.rooms.check(asked, "auto", NOW, threading.Event()) == ""
+
+
 def test_room_that_cannot_be_read_is_none(world: World) -> None:
     world.api.pods = ApiFailure(500, "InternalError", "etcd")
     assert world.check("a", _cpu("one", 1))

@@ -147,8 +147,7 @@ class Watcher:
         self.recovery.node(change.old, change.new)
         self.causes.node(change.old, change.new, change.by, ours=ours)
         if ours:
-            if not _no_room(change):
-                self.last_write = self._now
+            self.last_write = self._now
             self._check_annotation(change)
             self._check_left_alone(change)
         if change.old is None or change.new is None:
@@ -411,12 +410,6 @@ def _acts(request: Request) -> bool:
     if request.query.get("dryRun"):
         return False
     return request.path.startswith("/api/v1/nodes/") or "/pods/" in request.path
-
-
-def _no_room(change: Change) -> bool:
-    """Whether a node's pods fit nowhere else: that is checked and written down each minute."""
-    states = (state_of(raw) for raw in (change.old, change.new) if raw is not None)
-    return any(state is not None and state.no_room > 0 for state in states)
 
 
 def _zone(raw: Json) -> str:
