@@ -1,7 +1,7 @@
 {{/* All problems of the values, as a JSON list of sentences: what is wrong, and what to set. */}}
 {{- define "selfheal.guards" -}}
 {{- $problems := list -}}
-{{- range $part := list "release" "cluster" "environment" "additions" "accounts" "monitors" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ca" "ollama" "healing" "remediator" "restore" "lease" "rules" "detector" "alerts" -}}
+{{- range $part := list "release" "cluster" "environment" "additions" "accounts" "monitors" "labels" "autoscaling" "budgets" "grace" "priority" "broker" "queue" "model" "ca" "ollama" "healing" "remediator" "steps" "restore" "lease" "rules" "detector" "alerts" -}}
 {{- $problems = concat $problems (include (printf "selfheal.guards.%s" $part) $ | fromJsonArray) -}}
 {{- end -}}
 {{- toJson $problems -}}

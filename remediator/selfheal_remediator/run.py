@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from selfheal_remediator import logs
+from selfheal_remediator.actions.permissions import permissions as rights_of
 from selfheal_remediator.config import (
     Config,
     Environment,
@@ -98,7 +99,15 @@ def _for_repairs(config: Config, namespace: str) -> list[Permission]:
         wanted += [
             Permission(verb, "batch", "jobs", namespace=namespace) for verb in ("get", "create")
         ]
-    return wanted
+    others = [step.machine or step.resource for rule in config.all_rules for step in rule.then]
+    wanted += [
+        Permission(verb, right.group, right.resource, namespace=right.namespace)
+        for other in others
+        if other is not None
+        for right in rights_of(other)
+        for verb in right.verbs
+    ]
+    return list(dict.fromkeys(wanted))
 
 
 def _for_policies(namespaces: Iterable[str]) -> list[Permission]:
