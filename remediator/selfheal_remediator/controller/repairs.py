@@ -185,6 +185,8 @@ class Repairs:
             return
         run.result = ended(answer, called, call)
         if run.result is not None:
+            label = "failed" if run.result.outcome is StepOutcome.FAILED else "succeeded"
+            self._metrics.repairs.steps.labels(run.label, label).inc()
             self._write_down(call.uid, run, now)
         elif isinstance(answer, StepResult):
             run.failures = 0
@@ -209,7 +211,10 @@ class Repairs:
             )
 
     def _write_down(self, uid: str, run: Run, now: float) -> None:
-        """How the step ended; asked again in a moment while the node is busy."""
+        """How the step ended; tried again in a moment, until the node's annotation says so.
+
+        It is not called again for it: what it made may be gone by then.
+        """
         entry, result, state = self._planner.entries.get(uid), run.result, run.call.state
         if entry is None or result is None:
             return
@@ -224,12 +229,8 @@ class Repairs:
         reason = ("Verify" if verifies else "RepairStep") + verb.capitalize()
         text = f"{run.what} {verb}: {result.message}"
         action = Action(Kind.NOTE, run.call.node, uid, after, reason, text, failed)
-        if not self._writer.request(action, now):
-            run.due = now + 1.0
-            return
-        result_label = "failed" if failed else "succeeded"
-        self._metrics.repairs.steps.labels(run.label, result_label).inc()
-        del self.running[uid]
+        self._writer.request(action, now)
+        run.due = now + 1.0
 
 
 def _is_at_step(entry: Entry, state: State) -> bool:
