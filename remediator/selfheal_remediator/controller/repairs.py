@@ -114,7 +114,9 @@ class Repairs:
             return
         state = entry.assessment.state if entry is not None else None
         if entry is None or state is None or not _is_at_step(entry, state):
-            self.running.pop(uid, None)
+            run = self.running.pop(uid, None)
+            if entry is None and run is not None:
+                self._report_gone(run)
             return
         run = self.running.get(uid)
         if run is not None and identity(run.call.state) == identity(state):
@@ -163,6 +165,8 @@ class Repairs:
 
     def _call(self, run: Run, now: float, *, stopped: bool) -> None:
         if stopped and run.call.kind is Kind.REPAIR:
+            # What was held up has not failed: the next step, which may be worse, would begin.
+            run.call = replace(run.call, deadline=run.call.deadline + now - run.due + HELD_UP)
             run.due = now + HELD_UP
             return
         run.call = _as_of(run.call, self._authority)
@@ -199,6 +203,16 @@ class Repairs:
             log.warning("%s: %s: %s", call.node, run.what, answer)
         else:
             run.due = now + HELD_UP
+
+    def _report_gone(self, run: Run) -> None:
+        """Nothing can be written down any more on a node that a step of Cluster API removed."""
+        if run.label != "machine" or run.result is not None or run.call.dry_run:
+            return
+        self._metrics.repairs.steps.labels(run.label, "succeeded").inc()
+        text = f"{run.what} succeeded: the node is gone"
+        self._reporter.of_node(
+            run.call.node, run.call.uid, "RepairStepSucceeded", text, warning=False
+        )
 
     def _report_dry_run(self, run: Run, answer: Answer) -> None:
         refused = isinstance(answer, ApiFailure) and not isinstance(answer, NotLeader)
