@@ -144,7 +144,8 @@ def step_run(node: Node, call: StepCall) -> StepRun:
         message=condition.message if condition is not None else "",
         occurrence=occurrence_of(call.uid, state),
         index=max(0, state.steps - 1),
-        began=float(state.step_began),
+        # Whoever may write nodes can write any number: no calendar has it.
+        began=max(0.0, min(float(state.step_began), call.deadline)),
         deadline=call.deadline,
         boot_id=state.step_boot or state.boot_id,
         dry_run=call.dry_run,
