@@ -255,7 +255,10 @@ _NO_LIMIT: Mapping[str, Any] = {
     "maxRepairing": 2**31,
     "minSchedulable": 0,
 }
-_NOT_OF_GROUPS = ("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup")
+_NOT_OF_GROUPS = (
+    *("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup"),
+    "maxRepairing",
+)
 
 
 def _group_limits(value: object) -> object:

@@ -114,7 +114,9 @@ class Repairs:
             return
         state = entry.assessment.state if entry is not None else None
         if entry is None or state is None or not _is_at_step(entry, state):
-            self.running.pop(uid, None)
+            run = self.running.pop(uid, None)
+            if entry is None and run is not None:
+                self._report_gone(run)
             return
         run = self.running.get(uid)
         if run is not None and identity(run.call.state) == identity(state):
@@ -163,6 +165,8 @@ class Repairs:
 
     def _call(self, run: Run, now: float, *, stopped: bool) -> None:
         if stopped and run.call.kind is Kind.REPAIR:
+            # What was held up has not failed: the next step, which may be worse, would begin.
+            run.call = replace(run.call, deadline=run.call.deadline + now - run.due + HELD_UP)
             run.due = now + HELD_UP
             return
         run.call = _as_of(run.call, self._authority)
@@ -185,6 +189,8 @@ class Repairs:
             return
         run.result = ended(answer, called, call)
         if run.result is not None:
+            label = "failed" if run.result.outcome is StepOutcome.FAILED else "succeeded"
+            self._metrics.repairs.steps.labels(run.label, label).inc()
             self._write_down(call.uid, run, now)
         elif isinstance(answer, StepResult):
             run.failures = 0
@@ -198,6 +204,16 @@ class Repairs:
         else:
             run.due = now + HELD_UP
 
+    def _report_gone(self, run: Run) -> None:
+        """Nothing can be written down any more on a node that a step of Cluster API removed."""
+        if run.label != "machine" or run.result is not None or run.call.dry_run:
+            return
+        self._metrics.repairs.steps.labels(run.label, "succeeded").inc()
+        text = f"{run.what} succeeded: the node is gone"
+        self._reporter.of_node(
+            run.call.node, run.call.uid, "RepairStepSucceeded", text, warning=False
+        )
+
     def _report_dry_run(self, run: Run, answer: Answer) -> None:
         refused = isinstance(answer, ApiFailure) and not isinstance(answer, NotLeader)
         failed = isinstance(answer, StepResult) and answer.outcome is StepOutcome.FAILED
@@ -209,7 +225,10 @@ class Repairs:
             )
 
     def _write_down(self, uid: str, run: Run, now: float) -> None:
-        """How the step ended; asked again in a moment while the node is busy."""
+        """How the step ended; tried again in a moment, until the node's annotation says so.
+
+        It is not called again for it: what it made may be gone by then.
+        """
         entry, result, state = self._planner.entries.get(uid), run.result, run.call.state
         if entry is None or result is None:
             return
@@ -224,12 +243,8 @@ class Repairs:
         reason = ("Verify" if verifies else "RepairStep") + verb.capitalize()
         text = f"{run.what} {verb}: {result.message}"
         action = Action(Kind.NOTE, run.call.node, uid, after, reason, text, failed)
-        if not self._writer.request(action, now):
-            run.due = now + 1.0
-            return
-        result_label = "failed" if failed else "succeeded"
-        self._metrics.repairs.steps.labels(run.label, result_label).inc()
-        del self.running[uid]
+        self._writer.request(action, now)
+        run.due = now + 1.0
 
 
 def _is_at_step(entry: Entry, state: State) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 
 from selfheal_remediator.actions.step import StepKind, StepOutcome, StepResult, StepRun
 from selfheal_remediator.controller.authority import Authority
-from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name, as_object
 from selfheal_remediator.kube.objects import Node, node_from_json
@@ -22,6 +22,9 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, State, Unreadable, 
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
 from selfheal_remediator.threads.runtime import REAL, Runtime
+
+#: Seconds after a step's deadline in which a failing API server leaves open how the step ended.
+UNANSWERED = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ def step_run(node: Node, call: StepCall) -> StepRun:
         message=condition.message if condition is not None else "",
         occurrence=occurrence_of(call.uid, state),
         index=max(0, state.steps - 1),
-        began=float(state.step_began),
+        # Whoever may write nodes can write any number: no calendar has it.
+        began=max(0.0, min(float(state.step_began), call.deadline)),
         deadline=call.deadline,
         boot_id=state.step_boot or state.boot_id,
         dry_run=call.dry_run,
@@ -151,12 +155,17 @@ def step_run(node: Node, call: StepCall) -> StepRun:
 def ended(answer: Answer, called: float, call: StepCall) -> StepResult | None:
     """How the step ended, None = it has not: what runs on after its deadline has failed. Pure.
 
-    called: when it was called; the call that decides came after the deadline.
+    called: when it was called; the call that decides came after the deadline. Without an answer it
+    may as well have succeeded: for UNANSWERED seconds more it is asked again.
     """
     if isinstance(answer, StepResult) and answer.outcome is not StepOutcome.RUNNING:
         return answer
-    if answer is None or called < call.deadline:
+    if answer is None or isinstance(answer, NotLeader) or called < call.deadline:
         return None
+    if isinstance(answer, ApiFailure) and called < call.deadline + UNANSWERED:
+        passing = answer.status in (0, 429) or answer.status >= 500
+        if passing:
+            return None
     why = answer.message if isinstance(answer, StepResult) else str(answer)
     limit = call.deadline - call.state.step_began
     return StepResult(StepOutcome.FAILED, f"not done within {limit:g}s: {why}")

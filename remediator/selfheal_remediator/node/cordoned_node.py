@@ -38,9 +38,9 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
     """Cordoned by us."""
     if not facts.node.unschedulable:
         return _cancel(facts, state)
-    if not selected(facts.node, facts.scope.config):
-        return _uncordon(facts, state, "it is no longer among the selected nodes")
     busy = repair.must_end_first(facts.scope.config, state)
+    if not busy and not selected(facts.node, facts.scope.config):
+        return _uncordon(facts, state, "it is no longer among the selected nodes")
     if not busy and facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
         why = f"many nodes report {state.condition} at once: the detector is suspected"
         after = lifecycle.suspect(state, facts.now)

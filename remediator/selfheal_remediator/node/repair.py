@@ -14,6 +14,7 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import Recovery
+from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark
 
@@ -88,7 +89,7 @@ def assess_repair(facts: Facts, state: State, recovery: Recovery) -> Assessment 
             rule = facts.scope.config.rule_marked(state.rule)
             if rule is None or not rule.then or recovery.due is not None:
                 return None
-            return _mark(facts, state) or _first_step(facts, state, rule)
+            return _held_up(facts, state) or _first_step(facts, state, rule)
         case Phase.REPAIRING:
             return _repairing(facts, state, recovery)
         case Phase.VERIFYING:
@@ -131,7 +132,7 @@ def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         if over_at > facts.now:
             why = f"{text} succeeded; waiting for recovery: {recovery.why}"
             return _stands(facts, state, why, over_at)
-    return _mark(facts, state) or _next(facts, state, rule)
+    return _held_up(facts, state) or _next(facts, state, rule)
 
 
 def _verifying(facts: Facts, state: State, recovery: Recovery) -> Assessment:
@@ -178,8 +179,12 @@ def _failed(facts: Facts, state: State, why: str, *, unverified: bool = False) -
     return Assessment(state.phase.value, why, action=action, state=state, bad=facts.bad())
 
 
-def _mark(facts: Facts, state: State) -> Assessment | None:
-    """Another system is changing the node: no step begins beside it."""
+def _held_up(facts: Facts, state: State) -> Assessment | None:
+    """A person works on the node, who requested its drain, or another system is changing it: no
+    step begins beside them."""
+    request = drain_request(facts.node)
+    if request is not None and request.keeps(facts.now):
+        return _stands(facts, state, request.text, request.until)
     mark = foreign_mark(facts.node, facts.scope.marks)
     if not mark:
         return None

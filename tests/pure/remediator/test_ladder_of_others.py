@@ -114,3 +114,35 @@ def test_a_ticket_is_opened_and_a_remediation_helps(
     assert ticket["data"]["condition"] == "Fault"
     assert api.made("DELETE") == [PATH]
     assert STEP_OBJECT_KEY not in api.get(BAD)["metadata"]["annotations"]
+
+
+def test_a_machine_step_whose_node_goes_has_succeeded(api: StepsApi) -> None:
+    api.serve("cluster.x-k8s.io/v1beta2", "Machine", "machines")
+    path = "/apis/cluster.x-k8s.io/v1beta2/namespaces/fleet/machines/m1"
+    owner = {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineSet", "name": "s"}
+    meta = {"name": "m1", "namespace": "fleet", "creationTimestamp": "1970-01-01T00:00:01Z"}
+    owners = [{**owner, "uid": "u", "controller": True}]
+    api.put(path, {"metadata": {**meta, "ownerReferences": owners}, "status": {}})
+    raw = api.get(BAD)
+    marks = {"cluster.x-k8s.io/machine": "m1", "cluster.x-k8s.io/cluster-namespace": "fleet"}
+    raw["metadata"]["annotations"] |= marks
+    api.put(BAD, raw)
+    rule = {"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}
+    about = Config.model_validate(
+        {
+            "rules": [{**rule, "then": [{"machine": {"mode": "delete"}}]}],
+            "limits": {"minSchedulable": 0, "maxUnavailable": "100%"},
+            "policies": {"enabled": False},
+            "drain": {"headroom": False},
+        }
+    )
+    with running(api, about) as remediator:
+        until_later(remediator, "it is deleted", lambda: api.made("DELETE"))
+        api.put(BAD, None)
+        name = "selfheal_remediator_repair_steps_total"
+        registry = remediator.metrics.registry
+        until_later(
+            remediator,
+            "the end is reported",
+            lambda: sample(registry, name, kind="machine", result="succeeded") == 1,
+        )

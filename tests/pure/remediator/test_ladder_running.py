@@ -10,9 +10,17 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, advance, node, running, stamp, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    advance,
+    node,
+    running,
+    stamp,
+    until_later,
+)
 from tests.support.samples import sample
 
 BAD = f"{NODES}/bad"
@@ -113,6 +121,86 @@ def test_a_step_that_does_not_end_fails_by_its_timeout(api: FakeApi) -> None:
     with running(api, config(job(), job())) as remediator:
         until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2)
         assert state_of(api)["steps"] == 2
+
+
+def test_an_api_server_that_is_away_at_the_deadline_is_no_failure(api: FakeApi) -> None:
+    """Else the next step, which may be worse, would follow one that helped."""
+    refused: list[str] = []
+    away: list[bool] = []
+
+    def refuse(verb: str, path: str) -> str:
+        if not away or not path.startswith(f"{JOBS}/"):
+            return ""
+        refused.append(path)
+        return "503"
+
+    api.disturb = refuse
+    with running(api, config(job(), job())) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        away.append(True)
+        finish(api, created(api)[0])
+        advance(remediator, 20)
+        until_later(remediator, "it is asked again and again", lambda: len(refused) > 4)
+        away.clear()
+        until_later(remediator, "the end is written", lambda: state_of(api).get("stepEnded"))
+        assert not state_of(api).get("stepFailed")
+
+
+def test_a_pause_does_not_use_up_a_step(api: FakeApi) -> None:
+    """Else the next step would begin at once when it is over, and this one never had."""
+    paused: list[bool] = []
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) and not paused else ""
+    with running(api, config({**job(), "timeout": "2m"}, job())) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        pause(api, "by hand")
+        until_later(remediator, "it is paused", lambda: remediator.parts.authority.paused)
+        paused.append(True)
+        hour_later = remediator.clock() + 3600
+        until_later(remediator, "it lasts", lambda: minutes_pass(remediator, hour_later))
+        assert not created(api)
+        pause(api, None)
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert (state_of(api)["steps"], state_of(api).get("stepFailed")) == (1, None)
+
+
+def minutes_pass(remediator: Remediator, until: float) -> bool:
+    advance(remediator, 4)
+    return remediator.clock() >= until
+
+
+def pause(api: FakeApi, why: str | None) -> None:
+    lease = api.get(LEASE)
+    marks = lease["metadata"].setdefault("annotations", {})
+    if why is None:
+        del marks[PAUSE_KEY]
+    else:
+        marks[PAUSE_KEY] = why
+    api.put(LEASE, lease)
+
+
+def test_an_end_that_cannot_be_written_down_is_kept(api: FakeApi) -> None:
+    refused: list[str] = []
+    done: list[bool] = []
+
+    def refuse(verb: str, path: str) -> str:
+        if not done or verb != "PATCH" or path != BAD or len(refused) > 8:
+            return ""
+        refused.append(path)
+        return "503"
+
+    api.disturb = refuse
+    with running(api, config(job(), job())) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        done.append(True)
+        finish(api, created(api)[0])
+        until_later(remediator, "it is written", lambda: refused)
+        api.put(created(api)[0], None)  # its time to live is over
+        until_later(remediator, "the end is written", lambda: state_of(api).get("stepEnded"))
+        assert not state_of(api).get("stepFailed")
+        name = "selfheal_remediator_repair_steps_total"
+        registry = remediator.metrics.registry
+        assert sample(registry, name, kind="job", result="succeeded") == 1
+    assert len(created(api)) == 1
 
 
 def test_a_reboot_has_succeeded_when_the_boot_id_changes(api: FakeApi) -> None:

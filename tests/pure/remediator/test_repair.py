@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_remediator.config import Rule
-from selfheal_remediator.kube.objects import Condition, Taint
+from selfheal_remediator.kube.objects import DRAIN_KEY, Condition, Taint
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
@@ -123,6 +123,24 @@ def test_no_step_begins_beside_another_system() -> None:
     for state in (drained(about), ended(about, failed=True)):
         found = seen(about, state, attached=NONE_ATTACHED, taints=taints)
         assert (found.standing, phase_after(found)) == ("cordoned-foreign", None)
+
+
+def test_no_step_begins_while_a_person_keeps_the_node_drained() -> None:
+    about = ladder(JOB, JOB)
+    for state in (drained(about), ended(about, failed=True), ended(about, ago=301)):
+        node = cordoned(state, BAD)
+        node = replace(node, annotations={**node.annotations, DRAIN_KEY: "a disk is replaced"})
+        found = look(node, Scope(config(about), OWNER, attached=NONE_ATTACHED))
+        assert (found.standing, phase_after(found)) == (state.phase.value, None)
+        assert "a disk is replaced" in found.why
+
+
+def test_a_node_that_is_not_selected_any_more_is_uncordoned_once_its_step_has_ended() -> None:
+    about = ladder(JOB, JOB)
+    for state, leaves in ((begun(about), False), (ended(about), True)):
+        settings = config(about, nodeSelector={"pool": "other"})
+        found = look(cordoned(state, BAD), Scope(settings, OWNER, attached=NONE_ATTACHED))
+        assert uncordons(found) is leaves
 
 
 def test_a_flapping_node_is_left_to_a_person() -> None:

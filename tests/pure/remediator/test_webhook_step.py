@@ -21,9 +21,12 @@ from pydantic import ValidationError
 from selfheal_remediator.actions.sender import NotSent, Reply, Request, send
 from selfheal_remediator.actions.signature import UnusableSecret, secrets_from, signature
 from selfheal_remediator.actions.step import StepOutcome, StepResult
-from selfheal_remediator.actions.webhook import WebhookStep, origin
+from selfheal_remediator.actions.webhook import WebhookStep, origin, payload
+from selfheal_remediator.controller.step_requests import StepCall, step_run
 from selfheal_remediator.external_steps import WebhookSettings
 from selfheal_remediator.failures import NotLeader
+from selfheal_remediator.node.actions import Kind
+from selfheal_remediator.node.annotation import MAX_SECONDS, Phase, State
 from tests.pure.remediator.steps_world import (
     BEGAN,
     DEADLINE,
@@ -383,3 +386,14 @@ def test_the_body_has_no_labels_but_those_that_are_chosen(server: StepsApi, secr
     step = WebhookStep(client(server), settings(secret, url="https://t"), record)
     step.advance(replace(run_on(server), message="\ud800 ü"), BEGAN)
     assert json.loads(sent[0].body)["data"]["node"]["labels"] == {}
+
+
+@pytest.mark.parametrize("began", [-MAX_SECONDS, MAX_SECONDS])
+def test_any_number_that_the_annotation_may_have_is_a_time(
+    server: StepsApi, secret: Path, began: int
+) -> None:
+    state = State(Phase.REPAIRING, "d/r", condition="Fault", steps=1, step_began=began)
+    executor = WebhookStep(client(server), settings(secret, url="http://localhost"))
+    call = StepCall("n1", "u-n1", state, executor, DEADLINE, Kind.REPAIR, 1, 0, dry_run=False)
+    sent = payload(step_run(run_on(server).node, call), ())
+    assert json.loads(sent)["timestamp"].startswith("1970-01-01")
