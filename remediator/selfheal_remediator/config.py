@@ -255,10 +255,7 @@ _NO_LIMIT: Mapping[str, Any] = {
     "maxRepairing": 2**31,
     "minSchedulable": 0,
 }
-_NOT_OF_GROUPS = (
-    *("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup"),
-    "maxRepairing",
-)
+_NOT_OF_GROUPS = ("groupLabel", "maxUnavailablePerGroup", "maxDrainingPerGroup")
 
 
 def _group_limits(value: object) -> object:

@@ -75,10 +75,6 @@ def test_limits_of_a_group_restrict_only_by_the_keys_that_are_set() -> None:
             {"limits": {"groupLabel": "x"}},
             "groups[0].limits (group gpu): groupLabel: allowed in the top-level",
         ),
-        (
-            {"limits": {"maxRepairing": 1}},
-            "groups[0].limits (group gpu): maxRepairing: allowed in the top-level",
-        ),
         ({"limits": {"maxDraining": -1}}, "groups[0].limits.maxDraining (group gpu): "),
         ({"name": "GPU"}, "groups[0].name (group GPU): String should match pattern"),
         ({"nodeSelector": {"pool": "gpu"}}, "groups[0].nodeSelector.pool (group gpu): unknown key"),
