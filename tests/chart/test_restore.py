@@ -14,7 +14,10 @@ from tests.chart.rendering import CASES, FIXED, GROUPS, OPERATORS, Helm, Manifes
 
 ON = "remediator.config.restore.enabled=true"
 #: Without workers and Ollama, or without a remediator.
-_ALONE = ("remediator-only", "worker-only", "namespaced")
+_ALONE = (
+    *("remediator-only", "worker-only", "namespaced"),
+    *("cluster-api", "medik8s", "reboot", "webhook"),
+)
 #: Cases whose release has both a remediator and something to restore.
 WITH_BOTH = [name for name in CASES if name not in _ALONE]
 
