@@ -154,15 +154,24 @@ class DrainControl:
             self.draining.noted(node.uid, used)
 
     def _note_used(self, now: float) -> None:
-        """Write down how much of their deadlines drains have used: who leads next goes by it."""
+        """Write down how much of their deadlines drains have used: who leads next goes by it.
+
+        At first before any pod is evicted: until then who leads next checks that they fit
+        elsewhere. After it a drain is not given up for lack of room.
+        """
         for uid, used in self.draining.to_note(now).items():
             entry = self._planner.entries.get(uid)
             state = entry.state if entry is not None else None
             draining = state is not None and state.phase is Phase.DRAINING
             if entry is None or state is None or not draining or self._mode.config.dry_run:
                 continue
+            run = self.draining.running[uid]
+            if entry.pending is None and run.recorded(state.drain_used):
+                continue
             after = replace(state, drain_used=used)
             text = f"{used}s of the drain's deadline are used"
+            if run.unrecorded:
+                text = "the headroom check passed: its pods may be evicted"
             action = Action(Kind.NOTE, entry.node.name, uid, after, "", text)
             if self._writer.request(action, now):
                 self.draining.noted(uid, used)

@@ -156,9 +156,11 @@ class NodeDrain:
         on_deadline: str = "wait",
         stopped: bool = False,
         dry_run: bool = False,
+        unrecorded: bool = False,
     ) -> Actions:
         """Actions for now; the pods in them count as posted. `stopped` = start nothing new;
-        `dry_run` = what is accepted is not carried out."""
+        `dry_run` = what is accepted is not carried out; `unrecorded` = evict nothing yet, because
+        it is not written down that the pods fit elsewhere."""
         if not self.synced:
             return Actions()
         waited_for = len(self.pods.completing)
@@ -170,6 +172,7 @@ class NodeDrain:
         self.standstill.observe(frozenset(going), now)
         self.waited_at = now if self.only_waits else self.waited_at
         stopped = stopped or self.without_place(now) or self.delayed(now)
+        stopped = stopped or (unrecorded and bool(self.evictions))
         self.lookups.keep(self.pods.open_questions())
         if stopped:
             wake = earliest(stay_until, self.not_before if self.delayed(now) else None)

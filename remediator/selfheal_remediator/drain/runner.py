@@ -27,9 +27,6 @@ from selfheal_remediator.node.drain_clock import DrainClock, first_eviction, tim
 from selfheal_remediator.threads.pool import Post, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
-#: A drain that was written down so recently has evicted nothing yet.
-JUST_BEGUN = 2.0
-
 
 class Draining:
     """The drains under way, by their nodes' uids."""
@@ -104,10 +101,11 @@ class Draining:
             drain.watch_on()
         elif fresh and not drain.delayed(now):
             drain.begin_wave(0)
-        # Only before the first eviction: what was begun is ended, by whichever process.
-        just_begun = not used and (fresh or 0 <= since < JUST_BEGUN or drain.delayed(now))
-        check = self.config.drain.headroom and just_begun and not drain.after
+        # Only before the first eviction: what was begun is ended, by whichever process. Its pods
+        # have taken room since, and a node that is half empty helps nobody.
+        check = self.config.drain.headroom and not used and not drain.after
         run = RunningDrain(drain, DrainClock(limit, used), self.preflight.runtime.event())
+        run.unrecorded = check and not self.config.dry_run  # in dry-run nothing is written
         self._watch(run, check=check)
 
     def _watch(self, run: RunningDrain, *, check: bool) -> None:
@@ -143,6 +141,7 @@ class Draining:
         run = self.running.get(uid)
         if run is not None and not run.drain.after:
             run.drain.watch_on()
+            run.unrecorded = False
             self.preflight.rooms.release(uid)
         self.reopen(uid)
 
@@ -208,7 +207,8 @@ class Draining:
 
     def to_note(self, now: float) -> dict[str, int]:
         """The drains (nodes' uids) whose used seconds are to be written down now."""
-        found = {uid: run.to_note(now) for uid, run in self.running.items()}
+        stopped = self._instructions.stopped
+        found = {uid: run.to_note(now, stopped=stopped) for uid, run in self.running.items()}
         return {uid: used for uid, used in found.items() if used is not None}
 
     def noted(self, uid: str, used: int) -> None:

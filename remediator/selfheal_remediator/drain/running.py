@@ -96,6 +96,8 @@ class RunningDrain:
     confirmation: Confirmation = field(default_factory=Confirmation)
     reports: DrainReports = field(default_factory=DrainReports)
     ended: bool = False
+    #: Its pods must fit elsewhere, and the annotation does not say yet that they were found to.
+    unrecorded: bool = False
     #: Since when its node recovers, so that nothing more is to leave it; None = it does not.
     paused_since: float | None = None
     tried: set[str] = field(default_factory=set)
@@ -116,7 +118,7 @@ class RunningDrain:
     def credit(self, now: float, *, stopped: bool) -> None:
         """Time in which nothing may leave the node does not count for its deadline."""
         idle = stopped or self.paused_since is not None
-        idle = idle or self.drain.only_waits or self.drain.delayed(now)
+        idle = idle or self.drain.only_waits or self.drain.delayed(now) or self.to_be_recorded(now)
         self.drain.deadline += self.clock.credit(now, idle=idle)
 
     def pause(self, now: float, *, stopped: bool) -> None:
@@ -136,13 +138,32 @@ class RunningDrain:
         return seconds
 
     def used(self, now: float) -> int:
-        """Seconds of its deadline that are used."""
-        return int(self.clock.used(self.drain.deadline, now))
+        """Seconds of its deadline that are used: 0 until its pods may be evicted, then never."""
+        if self.unrecorded:
+            return 0
+        return max(int(self.clock.used(self.drain.deadline, now)), 1 if self.clock.noted else 0)
 
-    def to_note(self, now: float) -> int | None:
-        """The used seconds, if they are to be written down now."""
+    def to_be_recorded(self, now: float) -> bool:
+        """Whether pods could be evicted now, were it written down that they fit elsewhere."""
+        waits = self.ended or self.paused_since is not None or self.drain.delayed(now)
+        return self.unrecorded and self.drain.synced and bool(self.drain.evictions) and not waits
+
+    def recorded(self, used: int) -> bool:
+        """The annotation says that so many seconds are used; returns whether pods may be evicted
+        by that from now on."""
+        if not self.unrecorded or not used:
+            return False
+        self.unrecorded, self.news, self.clock.noted = False, True, used
+        return True
+
+    def to_note(self, now: float, *, stopped: bool) -> int | None:
+        """The used seconds, if they are to be written down now: before the first eviction at least
+        one, by which who leads next knows that the check was made."""
         if self.ended or self.drain.after or self.paused_since is not None:
             return None
+        if self.unrecorded:
+            used = max(1, int(self.clock.used(self.drain.deadline, now)))
+            return used if self.to_be_recorded(now) and not stopped else None
         return self.clock.to_note(self.drain.deadline, now)
 
     # -- what became of requests --------------------------------------------------------

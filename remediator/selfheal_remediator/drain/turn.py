@@ -44,6 +44,7 @@ class Turn:
             on_deadline=self._instructions.config.drain.on_deadline,
             stopped=stopped,
             dry_run=self._instructions.config.dry_run,
+            unrecorded=run.unrecorded,
         )
         if actions.done or self._dry_run_done(run, actions):
             self._end(run, watch)
@@ -52,6 +53,8 @@ class Turn:
         moments = [now + LOOK_AGAIN, actions.wake, self._report(run, now)]
         if run.drain.returns.unsaved and not stopped and not run.ended:
             self._callbacks.returned(run.drain)
+            moments.append(now + BUSY_AGAIN)
+        if run.to_be_recorded(now) and not run.idle(self._instructions):
             moments.append(now + BUSY_AGAIN)
         moments += self._awaited(run, watch, actions, now)
         moments += self._note_progress(run, now)

@@ -89,7 +89,8 @@ class State:
     first_seen: _Seconds = 0
     since: _Seconds = 0
     drain_started: _Seconds = 0
-    #: Seconds of the drain's deadline that were used when this was written.
+    #: Seconds of the drain's deadline that were used when this was written; 0 = no pod was evicted,
+    #: and whether they fit elsewhere is not known (where drain.headroom asks for it).
     drain_used: _Seconds = 0
     no_room: _Seconds = 0
     boot_id: Text = ""

@@ -164,7 +164,9 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
     meanwhile: Meanwhile,
 ) -> None:
     """A human uncordoned the node, unobserved: it is neither drained nor read again and again."""
-    state = State(Phase.DRAINING, "d/selfheal-remediator", "Fault", "True", action="drain")
+    state = State(
+        *(Phase.DRAINING, "d/selfheal-remediator", "Fault", "True"), action="drain", drain_used=1
+    )
     raw = node("bad", "True", unschedulable=True)
     raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
     meanwhile.api.put(BAD, raw)

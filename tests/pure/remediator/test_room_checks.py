@@ -271,7 +271,7 @@ def test_several_nodes_are_checked_and_one_slot_drains_them_in_turn(cluster: Clu
         until("it is seen", lambda: remediator.planner.entry_named("roomy"))
         advance(remediator, ROOM_AGAIN_AFTER + 1)
         until("both", lambda: all(cluster.state(name).phase is Phase.DRAINED for name in names))
-        assert [cluster.writes(name) for name in names] == [count + 2 for count in before]
+        assert [cluster.writes(name) for name in names] == [count + 3 for count in before]
 
 
 def test_it_is_drained_soon_after_there_is_room(cluster: Cluster) -> None:
@@ -283,7 +283,7 @@ def test_it_is_drained_soon_after_there_is_room(cluster: Cluster) -> None:
         until("it is seen", lambda: remediator.planner.entry_named("roomy"))
         advance(remediator, ROOM_AGAIN_AFTER + 1)
         until("it is drained", lambda: cluster.state().phase is Phase.DRAINED)
-        assert cluster.writes() == before + 2  # draining, drained
+        assert cluster.writes() == before + 3  # draining, its pods may go, drained
 
 
 def test_a_check_that_cannot_be_made_is_made_again(cluster: Cluster) -> None:

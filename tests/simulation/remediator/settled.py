@@ -76,8 +76,7 @@ def _recovered(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[Pr
         if state is None or not state.phase.cordoned or rules_of(world, node):
             continue
         waits_for_person = len(state.cordons) >= recovery.max_flaps
-        excluded = EXCLUDE_KEY in (node["metadata"].get("annotations") or {})
-        if state.latched or waits_for_person or excluded:
+        if state.latched or waits_for_person or _excluded(node):
             continue
         yield Problem(
             "recovered_nodes_return",
@@ -108,9 +107,8 @@ def _acted_on(
     ):
         return
     for node in free:
-        annotations = node["metadata"].get("annotations") or {}
         state = state_of(node)
-        if EXCLUDE_KEY in annotations or (state is not None and not _may_begin(state)):
+        if _excluded(node) or (state is not None and not _may_begin(state)):
             continue
         for rule in rules_of(world, node):
             if quiet > rule.for_ + 300:
@@ -120,6 +118,11 @@ def _acted_on(
                     f"{len(out)} of {allowed} are out of service",
                 )
                 break
+
+
+def _excluded(node: Json) -> bool:
+    """Whether a person keeps the remediator away: what was begun there stays as it is."""
+    return EXCLUDE_KEY in (node["metadata"].get("annotations") or {})
 
 
 def _may_begin(state: State) -> bool:
@@ -138,7 +141,7 @@ def _drains_ended(world: World, nodes: Iterable[Json]) -> Iterator[Problem]:
     events = world.cluster.store.all("events")
     for node in nodes:
         state, name = state_of(node), node["metadata"]["name"]
-        if state is None or state.phase is not Phase.DRAINING:
+        if state is None or state.phase is not Phase.DRAINING or _excluded(node):
             continue
         if now - state.drain_started < world.config.drain.deadline + 120:
             continue
@@ -157,7 +160,12 @@ def _drained_of_all(world: World, nodes: Iterable[Json], quiet: float) -> Iterat
     store, drain = world.cluster.store, world.config.drain
     limited = set(_apps_with_budgets(world))
     draining = [n for n in nodes if (state := state_of(n)) and state.phase is Phase.DRAINING]
-    if len(draining) != 1 or world.config.dry_run or quiet < drain.deadline + 300:
+    if (
+        len(draining) != 1
+        or _excluded(draining[0])
+        or world.config.dry_run
+        or quiet < drain.deadline + 300
+    ):
         return
     state, name = state_of(draining[0]), draining[0]["metadata"]["name"]
     if state is None or store.clock() - state.drain_started < drain.deadline + 300:
