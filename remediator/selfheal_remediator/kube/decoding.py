@@ -25,7 +25,7 @@ class Unread:
     @classmethod
     def of(cls, raw: object, failure: Malformed) -> Unread:
         """The object that `failure` is about, as far as it can be identified."""
-        uid, namespace, name = (_text_at(raw, key) for key in ("uid", "namespace", "name"))
+        uid, namespace, name = (text_at(raw, key) for key in ("uid", "namespace", "name"))
         return cls(uid, namespace, name, failure.message)
 
     @property
@@ -43,7 +43,8 @@ class Unread:
         return f"{self.id}: {self.problem}; it is left out until it can be read"
 
 
-def _text_at(raw: Any, key: str) -> str:
+def text_at(raw: Any, key: str) -> str:
+    """What an object's metadata says there, empty = nothing, or it cannot be read."""
     meta = raw.get("metadata") if isinstance(raw, dict) else None
     value = meta.get(key) if isinstance(meta, dict) else None
     return value if isinstance(value, str) else ""
@@ -70,7 +71,7 @@ def moment(text: str) -> float | None:
 
 def moment_at(raw: object, key: str) -> float | None:
     """The time in an object's metadata, None = absent, or it cannot be read."""
-    return moment(_text_at(raw, key))
+    return moment(text_at(raw, key))
 
 
 class UnreadObjects:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol
 
 from selfheal_remediator.failures import ApiFailure, Expired, Malformed
-from selfheal_remediator.kube.decoding import UnreadObjects
+from selfheal_remediator.kube.decoding import UnreadObjects, text_at
 from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
@@ -100,18 +100,24 @@ class Position:
     """Where a watch is. version: the last one that was processed: a broken watch continues from
     there, not from its start, otherwise old events would be reported again; None = list everything.
     heard: the last one that was heard of, kept also when everything is to be read. doubtful: the
-    server may be an older one than that was heard from.
+    server may be an older one than that was heard from. restored: it is known to be.
     """
 
     version: str | None = None
     heard: str = ""
     doubtful: bool = False
+    restored: bool = False
 
     def listed(self, version: str) -> bool:
         """A list shows this version; returns whether the server went back in time."""
-        restored = self.is_ahead_of(version)
-        self.heard, self.doubtful = version, False
+        restored = self.restored or self.is_ahead_of(version)
+        self.heard, self.doubtful, self.restored = version, False, False
         return restored
+
+    def covers(self, raw: Json) -> bool:
+        """Whether the object, as it is listed now, was to be heard of already."""
+        changed = version_number(text_at(raw, "resourceVersion"))
+        return 0 < changed <= version_number(self.version or "")
 
     def is_ahead_of(self, version: str) -> bool:
         """Whether what was heard of comes only after this version."""
@@ -240,21 +246,25 @@ class Reflector(Generic[T]):
         return None
 
     def _check_version(self) -> None:
-        """Have everything read again where the server does not know yet what we heard of.
+        """Have everything read again where the server does not know what we heard of.
 
         etcd was restored from a backup then. A watch from a version that is still to come tells
         nothing until the versions have caught up, and the changes until then never
         (https://github.com/kubernetes/kubernetes/issues/107457). client-go reads everything after
         each watch that failed (https://github.com/kubernetes/kubernetes/issues/107133); here the
-        first page of a list, which is never stale, tells whether that is needed.
+        first page of a list, which is never stale, tells whether that is needed: by its version or,
+        where that has caught up, by an object that changed up to ours and is not as we know it.
+        (After `etcdutl snapshot restore --bump-revision` a watch from our version gets a 410.)
         """
         if self._position.version is None or self.requests.pending:
             return  # it is
-        for _, version in self._source.pages():
-            if self._position.is_ahead_of(version):
-                self._position.version = None
+        position = self._position
+        for raws, version in self._source.pages():
+            agrees = self._store.agrees(filter(position.covers, raws))
+            if position.is_ahead_of(version) or not agrees:
+                position.version, position.restored = None, True
             break
-        self._position.doubtful = False
+        position.doubtful = False
 
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""

@@ -122,6 +122,11 @@ class ObjectStore(Generic[T]):
         self.items = fresh
         return changes
 
+    def agrees(self, raws: Iterable[Json]) -> bool:
+        """Whether each of these objects that can be read is as it is known."""
+        found = decode_each(raws, self._decode, [])
+        return all(self.items.get(self._key(item)) == item for item in found)
+
     def apply(self, event: WatchEvent) -> Iterator[Change[T]]:
         """An event of the watch: what it changes; each is in `items` when it comes.
 

@@ -288,7 +288,7 @@ def test_a_broken_watch_continues_after_what_it_reported() -> None:
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
         raise ApiFailure(0, "Reset", "")
 
-    source = Script(stop, [[_raw("a")], ("9", [_raw("a")])], [broken(), []])
+    source = Script(stop, [[_raw("a")], ("9", [_raw("a", version="3")])], [broken(), []])
     nothing = (lambda _: None, lambda: None, lambda _: None)
     Reflector(source, node_from_json, lambda found: found.name, *nothing, stop).run()
     assert source.versions[1:] == ["9"]
@@ -372,6 +372,49 @@ def test_after_a_watch_that_broke_a_server_that_went_back_in_time_is_read_again(
         ("a", None, True),
         ("b", "20", True),
     ]
+
+
+def _after_a_cut(listed: list[dict[str, Any]]) -> tuple[list[str], list[Change[Any]]]:
+    """A watch is cut off at version 30, and all is at 40 by then. Returns the versions that were
+    watched from, and the changes after those of the first watch."""
+    stop, changes = threading.Event(), list[Change[Any]]()
+    again = ("40", listed)
+    reset = ApiFailure(0, "Reset", "connection reset")
+    source = Script(
+        stop, [("20", [_raw("a", version="19")]), again, again], [_until_broken(reset), []]
+    )
+    nothing = (lambda: None, lambda _: None)
+    Reflector(
+        source, node_from_json, lambda found: found.name, changes.append, *nothing, stop
+    ).run()
+    return source.versions, changes[2:]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (_raw("a", version="12"), [("a", "12", True)]),
+        (_raw("a", version="25"), [("a", "25", True)]),
+        ({"metadata": NODE["metadata"] | {"resourceVersion": "30"}}, [("a", "30", True)]),
+        (_raw("b", uid="2", version="25"), [("a", None, True), ("b", "25", True)]),
+    ],
+    ids=["as it was", "changed since", "changed since in the same version", "created since"],
+)
+def test_a_server_that_went_back_and_has_caught_up_is_read_again(
+    found: dict[str, Any], told: list[tuple[str, str | None, bool]]
+) -> None:
+    """A watch from our version would never tell of what it holds from before that."""
+    versions, changes = _after_a_cut([found])
+    assert versions == ["20", "40"]
+    assert [(c.key, c.new and c.new.version, c.restored) for c in changes] == told
+
+
+def test_after_a_watch_that_broke_what_is_yet_to_be_told_costs_no_read() -> None:
+    """Nor does what cannot be read, or has no version."""
+    unreadable = {"metadata": {"uid": "3", "resourceVersion": "25"}}
+    later = [_raw("a", version="31"), _raw("b", uid="2", version="40"), unreadable]
+    for listed in ([_raw("a", version="30")], later, [_raw("a", version="")], []):
+        assert _after_a_cut(listed) == (["20", "30"], [])
 
 
 def test_a_watch_that_ends_when_it_should_costs_no_read() -> None:
