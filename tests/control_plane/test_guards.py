@@ -4,6 +4,7 @@ from functools import partial
 
 import yaml
 
+from tests.control_plane.machines import CRDS, machine_type
 from tests.control_plane.site import Site, moment
 from tests.support.waiting import until
 
@@ -94,19 +95,8 @@ def test_what_medik8s_and_cluster_api_are_working_on_is_left_alone(site: Site) -
 
 def _machine_being_deleted(site: Site, node: str) -> None:
     """A Machine as Cluster API has them, of a node that it annotated."""
-    names = {"plural": "machines", "singular": "machine", "kind": "Machine", "listKind": "Machines"}
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1beta1", "served": True, "storage": True}
-    definition = {
-        "metadata": {"name": "machines.cluster.x-k8s.io"},
-        "spec": {
-            "group": "cluster.x-k8s.io",
-            "names": names,
-            "scope": "Namespaced",
-            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
-        },
-    }
-    site.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    answer = site.api.send("POST", CRDS, body=machine_type())
+    assert answer.ok or answer.status == 409, answer.failure()
     path = f"/apis/cluster.x-k8s.io/v1beta1/namespaces/{site.name}/machines"
     body = {
         "apiVersion": "cluster.x-k8s.io/v1beta1",

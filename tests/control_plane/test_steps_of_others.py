@@ -16,10 +16,10 @@ from selfheal_remediator.actions.resource import ResourceStep
 from selfheal_remediator.actions.step import StepKind, StepOutcome, StepResult, StepRun
 from selfheal_remediator.external_steps import MachineSettings, ResourceSettings
 from selfheal_remediator.kube.objects import node_from_json
+from tests.control_plane.machines import CRDS, machine_type
 from tests.control_plane.site import Json, Site
 from tests.support.waiting import until
 
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SNR = ("self-node-remediation.medik8s.io", "v1alpha1", "SelfNodeRemediation")
 FAR = ("fence-agents-remediation.medik8s.io", "v1alpha1", "FenceAgentsRemediation")
 MACHINE_SET = ("cluster.x-k8s.io", "v1beta2", "MachineSet")
@@ -68,8 +68,8 @@ def served(site: Site, path: str) -> bool:
 def site(site: Site) -> Iterator[Site]:
     """A stage on which the types are served."""
     kinds = (SNR, FAR, MACHINE_SET, MACHINE)
-    for kind in kinds:
-        answer = site.api.send("POST", CRDS, body=crd(*kind))
+    for definition in (crd(*SNR), crd(*FAR), crd(*MACHINE_SET), machine_type()):
+        answer = site.api.send("POST", CRDS, body=definition)
         assert answer.ok or answer.status == 409, answer.failure()
     for kind in kinds:
         path = collection(site, *kind)

@@ -300,7 +300,7 @@ def operators(site: Site) -> Iterator[None]:
     site.cluster.kubectl("wait", "--for=condition=Established", *arguments)
     yield
     site.helm("uninstall", "selfheal", "--no-hooks", "-n", site.namespace)
-    site.cluster.kubectl("delete", *arguments)
+    site.cluster.kubectl("delete", *arguments, seconds=300)
 
 
 @pytest.mark.usefixtures("operators")
