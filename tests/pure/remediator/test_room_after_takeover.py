@@ -14,16 +14,13 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.running import RunningDrain
-from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW
-from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.crowded_cluster import BAD, CrowdedCluster
 from tests.pure.remediator.running import (
-    NODES,
-    PODS,
     node,
-    pod,
     running,
     stamp,
     until,
@@ -31,7 +28,6 @@ from tests.pure.remediator.running import (
 )
 from tests.pure.remediator.test_drain_delay import drain
 
-BAD = f"{NODES}/bad"
 CONFIG = Config.model_validate(
     {
         "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
@@ -43,7 +39,7 @@ CONFIG = Config.model_validate(
 )
 
 
-class Cluster(FakeApi):
+class Cluster(CrowdedCluster):
     """A node with a pod that fits nowhere else, unless `roomy`; `broken`: requests that fail."""
 
     def __init__(self) -> None:
@@ -51,19 +47,10 @@ class Cluster(FakeApi):
         #: How many evictions were asked for, also in dry run.
         self.asked = 0
         super().__init__(self._trouble)
-        self.put(f"{NODES}/good", node("good", "False"))
-        self.put(BAD, node("bad", "False"))
-        self.put(f"{PODS}/web", pod("web", "bad"))
 
     def _trouble(self, verb: str, path: str) -> str:
         self.asked += path.endswith("/eviction")
         return "500" if self.broken == (verb, path) else ""
-
-    def add_room(self) -> None:
-        """A node that takes all pods."""
-        raw = node("roomy", "False")
-        raw["status"]["allocatable"] = {"cpu": "8", "memory": "8Gi", "pods": "110"}
-        self.put(f"{NODES}/roomy", raw)
 
     def turns(self, status: str) -> None:
         """What the detector writes, now."""
@@ -85,11 +72,6 @@ class Cluster(FakeApi):
         raw = node("bad", "True", unschedulable=True)
         raw["metadata"]["annotations"][STATE_KEY] = state.to_json()
         self.put(BAD, raw)
-
-    def state(self) -> State:
-        """Our annotation."""
-        text = self.get(BAD)["metadata"]["annotations"].get(STATE_KEY)
-        return parse_state(text) if text else State(Phase.SEEN)
 
     def evicted(self) -> bool:
         """Whether the pod went."""

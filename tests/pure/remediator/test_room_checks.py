@@ -17,12 +17,12 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node.actions import Kind
-from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
+from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.room_checks import ROOM_AGAIN_AFTER, RoomCheck, RoomChecks
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, condition
-from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.crowded_cluster import CrowdedCluster
 from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
@@ -35,7 +35,6 @@ from tests.pure.remediator.running import (
     until,
 )
 
-BAD = f"{NODES}/bad"
 NO_ROOM_CHECKS = "selfheal_remediator_drain_duration_seconds_count"
 #: Turns of the main loop within which a check is answered: a hundred do.
 TURNS = 100_000
@@ -159,7 +158,7 @@ def test_what_was_found_long_ago_is_forgotten() -> None:
 # -- the whole remediator --------------------------------------------------------------------
 
 
-class Cluster(FakeApi):
+class Cluster(CrowdedCluster):
     """A bad node with a pod that fits nowhere else: the other node takes none."""
 
     def __init__(self) -> None:
@@ -167,9 +166,6 @@ class Cluster(FakeApi):
         self.broken = ""
         self.events = 0
         super().__init__(self._trouble)
-        self.put(f"{NODES}/good", node("good", "False"))
-        self.put(BAD, node("bad", "False"))
-        self.put(f"{PODS}/web", pod("web", "bad"))
 
     def _trouble(self, _: str, path: str) -> str:
         self.events += path.endswith("/events")
@@ -182,21 +178,10 @@ class Cluster(FakeApi):
         raw["status"]["conditions"][1] |= known
         self.put(f"{NODES}/{name}", raw)
 
-    def add_room(self) -> None:
-        """A node comes that takes all pods."""
-        raw = node("roomy", "False")
-        raw["status"]["allocatable"] = {"cpu": "8", "memory": "8Gi", "pods": "110"}
-        self.put(f"{NODES}/roomy", raw)
-
     def writes(self, name: str = "bad") -> int:
         """How often the node was written."""
         path = f"{NODES}/{name}"
         return sum(verb != "EVICT" and found == path for verb, found, _ in self.did)
-
-    def state(self, name: str = "bad") -> State:
-        """Our annotation."""
-        text = self.get(f"{NODES}/{name}")["metadata"]["annotations"].get(STATE_KEY)
-        return parse_state(text) if text else State(Phase.SEEN)
 
 
 @pytest.fixture
