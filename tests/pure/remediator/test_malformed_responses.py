@@ -211,10 +211,14 @@ def test_a_configuration_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 class Server(LoopbackServer):
-    """Answers each request with the next of `answers`, the last one again and again."""
+    """Answers each request with the next of `answers`, the last one again and again.
+
+    watches: the answers to watches, if these have their own.
+    """
 
     def __init__(self) -> None:
         self.answers: list[bytes | Callable[[Any], None]] = []
+        self.watches: list[bytes | Callable[[Any], None]] = []
         self.asked: list[str] = []
         outer = self
 
@@ -223,7 +227,9 @@ class Server(LoopbackServer):
                 length = int(self.headers.get("Content-Length") or 0)
                 self.rfile.read(length)
                 outer.asked.append(f"{self.command} {self.path}")
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                is_watch = outer.watches and "watch=true" in self.path
+                answers = outer.watches if is_watch else outer.answers
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
                 self.close_connection = True
                 try:
                     answer(self.wfile) if callable(answer) else self.wfile.write(answer)
@@ -445,13 +451,13 @@ def test_a_watch_survives_any_event_and_continues(server: Server, api: Kubernete
         runtime=FakeRuntime(pauses=0.01),
     )
     good = encoded({"type": "MODIFIED", "object": with_version("50")}) + b"\n"
-    server.answers = [
-        http(200, encoded(NODES)),
-        *(http(200, event) for event in EVENTS),
-        http(410, encoded({"kind": "Status", "code": 410})),
-        http(200, b"{}"),
-        # Whichever of these answers a list or a watch first: a list comes before each watch.
-        *[http(200, encoded(NODES)), http(200, good)] * 3,
+    # The client may ask twice where the server hangs up: only the last answer must arrive.
+    server.answers = [http(200, encoded(NODES), CLOSE)]
+    server.watches = [
+        *(http(200, event, CLOSE) for event in EVENTS),
+        http(410, encoded({"kind": "Status", "code": 410}), CLOSE),
+        http(200, b"{}", CLOSE),
+        http(200, good, CLOSE),
     ]
     thread = threading.Thread(target=reflector.run, daemon=True)
     thread.start()
