@@ -22,11 +22,13 @@ _ALLOWED = {
     "os._exit",
     *("io_services_utils._AsyncPlaintextTransport", "io_services_utils._AsyncSSLTransport"),
 }
+#: What every named tuple documents for its users.
+_OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}
 _BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
 
 
 def _is_private(name: str) -> bool:
-    return _PRIVATE.fullmatch(name) is not None
+    return _PRIVATE.fullmatch(name) is not None and name not in _OF_NAMED_TUPLES
 
 
 def _is_own(value: ast.expr) -> bool:

@@ -52,11 +52,11 @@ def _measured() -> Iterator[tuple[str, int, int]]:
 
 
 def _is_value(node: ast.ClassDef) -> bool:
-    """A dataclass or a model of settings: its fields are its content."""
+    """A dataclass, a named tuple or a model of settings: its fields are its content."""
     decorators = {ast.unparse(item).split("(")[0] for item in node.decorator_list}
     bases = {ast.unparse(item) for item in node.bases}
     return "dataclass" in decorators or bool(
-        bases & {"_Strict", "Strict", "BaseSettings", "BaseModel"}
+        bases & {"_Strict", "Strict", "BaseSettings", "BaseModel", "NamedTuple"}
     )
 
 

@@ -109,7 +109,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if content.count("[") + content.count("{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
         raise PoisonError("nested_too_deep", f"nested deeper than {MAX_DEPTH} levels")
     try:
-        fields = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        fields = _DECODER.decode(content)
     except json.JSONDecodeError as error:
         raise PoisonError(
             "malformed_json", f"not JSON: {error.msg} at character {error.pos}", "JSONDecodeError"
@@ -181,6 +181,10 @@ def _finite(digits: str) -> float:
     if math.isinf(number):  # 1e999 would leave as Infinity, which is not JSON
         raise ValueError("out of range")
     return number
+
+
+#: Made once: to make one takes as long as to decode a message.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _kind(value: object) -> str:

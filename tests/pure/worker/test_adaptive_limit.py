@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -65,9 +64,9 @@ def test_calls_that_were_sent_before_the_last_decrease_lower_it_to_what_is_under
 
 
 def test_an_answer_raises_the_limit_only_if_all_that_it_allows_were_used() -> None:
-    at = replace(running(3, 3.5), lowered_to=3.5)
+    at = running(3, 3.5)._replace(lowered_to=3.5)
     assert answered(at, 0.0, 1.0, 0.5).limit == pytest.approx(3.5 + 0.1 / 3.5)
-    assert answered(replace(at, running=2), 0.0, 1.0, 0.5).limit == 3.5
+    assert answered(at._replace(running=2), 0.0, 1.0, 0.5).limit == 3.5
     assert failed(at).limit == 3.5
 
 
@@ -76,7 +75,7 @@ def test_the_longer_nothing_is_refused_the_faster_the_limit_grows() -> None:
     state = AdaptiveLimit(limit=4.0, lowered_to=4.0)
     for _ in range(400):
         before = state.limit or 0.0
-        state = answered(replace(state, running=math.floor(before)), 0.0, 1.0, 0.5)
+        state = answered(state._replace(running=math.floor(before)), 0.0, 1.0, 0.5)
         steps.append((state.limit or 0.0) * 1.0 - before)
     assert max(steps) <= 1.0
     assert (state.limit or 0) > 16

@@ -12,7 +12,7 @@ chance is from 0 to 1; ahead: by how much Unix time is ahead of that clock.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from selfheal_worker.backoff import growing, spread_after, spread_around
 from selfheal_worker.model import slot_rotation
@@ -43,9 +43,10 @@ _STARVED_REFUSALS, _STARVED_SECONDS, _STARVED_ANSWERS, _STARVED_LONGEST = 5, 20.
 _NEWEST = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptiveLimit:
-    """limit: calls at once, None until the server has refused one. running: calls now.
+class AdaptiveLimit(NamedTuple):
+    """A named tuple, because each message replaces it several times, which takes a dataclass long.
+
+    limit: calls at once, None until the server has refused one. running: calls now.
 
     lowered_at, lowered_to: of the last overload that counted. at_end: the limit was refused when it
     grew. refused, refused_since: calls that were refused since the last answer. step: of the next
@@ -79,14 +80,13 @@ def next_at(now_: AdaptiveLimit) -> float:
 
 def sent(before: AdaptiveLimit) -> AdaptiveLimit:
     """A call begins."""
-    return replace(before, running=before.running + 1)
+    return before._replace(running=before.running + 1)
 
 
 def failed(before: AdaptiveLimit) -> AdaptiveLimit:
     """A call ended in a way that says nothing about the server's load, but was not refused as one
     too many: a text that is refused, a deadline that passed. Refusals in a row end with it."""
-    return replace(
-        before,
+    return before._replace(
         running=before.running - 1,
         refused=0,
         refused_since=math.inf,
@@ -104,7 +104,7 @@ def answered(
         mean = min(took, _LONGEST_FIRST_PAUSE)  # the first may have waited for the model to load
     else:
         mean = before.seconds + _NEWEST * (took - before.seconds)
-    after = replace(failed(before), seconds=mean, period=slot_rotation.period(mean, before.period))
+    after = failed(before)._replace(seconds=mean, period=slot_rotation.period(mean, before.period))
     if before.limit is not None and before.running >= math.floor(before.limit):
         after = _raised(after, before.limit)
     return rotated(after, sent_at, now, chance, ahead)
@@ -122,7 +122,7 @@ def rotated(
     if after.limit is None or seconds is None:
         return after
     if after.let_go and sent_at >= after.not_before:
-        after = replace(after, let_go=False, unclaimed=True)
+        after = after._replace(let_go=False, unclaimed=True)
     which = slot_rotation.number(now, ahead, after.period)
     begun = slot_rotation.boundary(which, ahead, after.period)
     if not sent_at < begun <= now or after.not_before >= begun:
@@ -130,7 +130,7 @@ def rotated(
     if after.unclaimed and which % 2:
         return after
     until = slot_rotation.returns_at(begun, seconds, chance)
-    return replace(after, let_go=True, not_before=max(after.not_before, until))
+    return after._replace(let_go=True, not_before=max(after.not_before, until))
 
 
 def overloaded(
@@ -143,24 +143,23 @@ def overloaded(
     """
     running = before.running - 1
     limit = before.running if before.limit is None else before.limit
-    after = replace(
-        before,
+    after = before._replace(
         running=running,
         refused=before.refused + 1,
         refused_since=min(before.refused_since, now),
     )
     if sent_at >= before.lowered_at:
         lowered = max(1.0, min(DECREASE * limit, float(running)))
-        after = replace(
-            after, limit=lowered, lowered_to=lowered, lowered_at=now, at_end=running > 0
+        after = after._replace(
+            limit=lowered, lowered_to=lowered, lowered_at=now, at_end=running > 0
         )
     elif running < limit:
         lowered = max(1.0, float(running))
-        after = replace(after, limit=lowered, lowered_to=lowered)
+        after = after._replace(limit=lowered, lowered_to=lowered)
     if before.let_go and sent_at >= before.not_before:
-        after = replace(after, let_go=False, unclaimed=False, step=_HANDED_OVER)
+        after = after._replace(let_go=False, unclaimed=False, step=_HANDED_OVER)
     if running:
-        return replace(after, not_before=max(before.not_before, now))
+        return after._replace(not_before=max(before.not_before, now))
     return _waiting(after, now, chance, ahead)
 
 
@@ -170,7 +169,7 @@ def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> 
     The pause is extended by up to a tenth, because all workers got the same request.
     """
     until = now + spread_after(seconds, chance)
-    return replace(before, not_before=max(before.not_before, until))
+    return before._replace(not_before=max(before.not_before, until))
 
 
 def starved(now_: AdaptiveLimit, now: float) -> bool:
@@ -188,7 +187,7 @@ def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
         slowest = max(slowest, limit / _LIMITS_SHARE)
     increase = min(FASTEST_INCREASE, slowest * (1 + grown))
     at_end = after.at_end and grown < _FURTHER
-    return replace(after, limit=limit + increase / limit, at_end=at_end)
+    return after._replace(limit=limit + increase / limit, at_end=at_end)
 
 
 def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
@@ -201,8 +200,8 @@ def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> A
         first, asks = slot_rotation.asks_at(begins, after.seconds, after.missed, chance)
         if until > min(first, begins):
             until = asks
-            after = replace(after, missed=after.missed + 1)
-    return replace(after, step=after.step + 1, not_before=max(after.not_before, until))
+            after = after._replace(missed=after.missed + 1)
+    return after._replace(step=after.step + 1, not_before=max(after.not_before, until))
 
 
 def _pause(after: AdaptiveLimit) -> float:

@@ -12,7 +12,7 @@ from selfheal_worker.model import adaptive_limit, turns
 from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
 from selfheal_worker.model.turns import Turn, TurnQueue
-from selfheal_worker.runtime import REAL, Runtime
+from selfheal_worker.runtime import REAL, Condition, Runtime
 
 
 def _never() -> bool:
@@ -193,7 +193,7 @@ class Limits:
 
     def _enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
         with self._changed:
-            place = self._waiting.join()
+            place: Condition | None = None
             try:
                 while True:
                     self._check_open(given_up)
@@ -204,13 +204,16 @@ class Limits:
                         raise self._no_turn(now)
                     if self._further:
                         until = math.inf
-                    elif until <= now and self._waiting.first(place):
+                    elif until <= now and self._waiting.is_next(place):
                         self._adaptive = adaptive_limit.sent(self._adaptive)
                         self._next = now + self._interval
                         return now
+                    if place is None:
+                        place = self._waiting.join()
                     self._waiting.wait(place, until, deadline, now)
             finally:
-                self._waiting.leave(place)
+                if place is not None:
+                    self._waiting.leave(place)
 
     def _send_further(self, turn: Turn, deadline: float) -> float:
         while True:

@@ -57,6 +57,8 @@ class Member:
         found = self.provider.version if answer.version is None else answer.version
         self._check_version(found)
         origin = self.origin
+        if not answer.fingerprint and found in ("", origin.version):
+            return origin
         return replace(origin, version=found or origin.version, fingerprint=answer.fingerprint)
 
     def wake(

@@ -99,19 +99,19 @@ class TurnQueue:
         self._places.append(place)
         return place
 
-    def first(self, place: Condition) -> bool:
-        """Whether nobody came before."""
-        return self._places[0] is place
+    def is_next(self, place: Condition | None) -> bool:
+        """Whether nobody came before; None: of who has no place."""
+        return not self._places if place is None else self._places[0] is place
 
     def wait(self, place: Condition, until: float, deadline: float, now: float) -> None:
         """Wait until something changed for this place; the first also wakes at `until`."""
-        first = self.first(place)
+        first = self.is_next(place)
         end = min(until, deadline) if first else deadline
         (self._changed if first else place).wait(waitable(end - now))
 
     def leave(self, place: Condition) -> None:
         """Give up a place; the next one looks whether there is a turn."""
-        was_first = self.first(place)
+        was_first = self.is_next(place)
         self._places.remove(place)
         if was_first and self._places:
             self._places[0].notify()

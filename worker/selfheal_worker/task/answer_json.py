@@ -71,6 +71,8 @@ def find(content: str, wanted: Wanted) -> Mapping[str, Any] | None:
 
 def unwrapped(found: Mapping[str, Any], wanted: Wanted) -> Mapping[str, Any]:
     """The answer in an object that a client has decoded: itself, or what it is wrapped around."""
+    if wanted.rank(found):
+        return found
     return _best(_parts(found, wanted, _MOST_ENCODINGS), wanted) or found
 
 

@@ -15,7 +15,7 @@ def repeats(output: Iterable[str], secrets: tuple[str, ...], text: str) -> bool:
     Blanks and letter case make no difference; pieces of a list are read together too.
     """
     parts = [_plain(one) for one in output]
-    known = _pieces(secrets)
+    known = _pieces(secrets) if parts else frozenset()
     if not known:
         return False
     whole = None
