@@ -14,14 +14,14 @@ import pytest
 
 from alerts.rules import ALERTS
 from tests.chart.rendering import Helm, by_kind
-from tests.provoked.scenarios import BY_THE_WAY, SCENARIOS, UNPROVOKED
+from tests.provoked.scenarios import BY_THE_WAY, SCENARIOS
 from tests.provoked.shortened import rules
 from tests.provoked.stage import HERE
 
 
 def test_every_alert_has_a_scenario() -> None:
     by_scenario = {name for scenario in SCENARIOS for name in scenario.alerts}
-    assert by_scenario | BY_THE_WAY | UNPROVOKED == {alert.name for alert in ALERTS}
+    assert by_scenario | BY_THE_WAY == {alert.name for alert in ALERTS}
 
 
 def test_the_chart_takes_the_shortened_alerts(helm: Helm) -> None:

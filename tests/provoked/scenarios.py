@@ -410,6 +410,16 @@ def _room(stage: Stage) -> None:
     stage.heal(ONE)
 
 
+def _no_step_helps(stage: Stage) -> None:
+    stage.fault(ONE, "stubborn")
+
+
+def _repaired(stage: Stage) -> None:
+    # As the runbook says: a person repairs the node, and it is uncordoned by itself.
+    stage.heal(ONE)
+    stage.kubectl("delete", "jobs", "-l", "app.kubernetes.io/managed-by=selfheal-remediator")
+
+
 def _hopeless(stage: Stage) -> None:
     labels = {"app": "hopeless"}
     # It is ready once, so that the rollout is over: what is being rolled out is not healed.
@@ -625,6 +635,12 @@ SCENARIOS = (
         _revive_detectors,
     ),
     Scenario("no room elsewhere", frozenset({"SelfhealNoHeadroom"}), _no_room, _room),
+    Scenario(
+        "a node that its ladder does not repair",
+        frozenset({"SelfhealRepairFailed"}),
+        _no_step_helps,
+        _repaired,
+    ),
     Scenario("no rights", frozenset({"SelfhealActionsFailing"}), _no_rights, _rights),
     Scenario(
         "a thread fails again and again",
@@ -668,6 +684,3 @@ SCENARIOS = (
 BY_THE_WAY = frozenset(
     f"Selfheal{what}Burn{pace}" for what in ("Results", "QueueWait") for pace in ("Fast", "Slow")
 )
-
-#: Not provoked: the release under test has no rule with a ladder.
-UNPROVOKED = frozenset({"SelfhealRepairFailed"})

@@ -131,14 +131,14 @@ class Stage:
         lines = [json.dumps({"text": text}) for text in texts]
         patiently(lambda: self.mailbox.publish(lines))
 
-    def fault(self, node: str) -> None:
-        """The condition DemoFault comes true on the node."""
-        self._detector(node, "touch /faults/demo")
+    def fault(self, node: str, file: str = "demo") -> None:
+        """A condition comes true on the node: DemoFault (`demo`) or StubbornFault (`stubborn`)."""
+        self._detector(node, f"touch /faults/{file}")
 
     def heal(self, *nodes: str) -> None:
-        """DemoFault is False again, and the nodes are uncordoned."""
+        """Both conditions are False again, and the nodes are uncordoned."""
         for node in nodes:
-            self._detector(node, "rm -f /faults/demo")
+            self._detector(node, "rm -f /faults/demo /faults/stubborn")
         for node in nodes:
             self.until_cordoned(node, "")
 
@@ -290,7 +290,11 @@ def model_server(image: str) -> list[dict[str, Any]]:
     ]
 
 
-def values_file() -> list[str]:
-    """The arguments of helm with this folder's values, which must be readable as YAML."""
+def values(image: str) -> list[str]:
+    """The arguments of helm with this folder's values; `image` runs the step that repairs nothing.
+
+    The values must be readable as YAML.
+    """
     yaml.safe_load((HERE / "values.yaml").read_text())
-    return ["--values", str(HERE / "values.yaml")]
+    container = "remediator.config.rules[1].then[0].job.template.spec.containers[0]"
+    return ["--values", str(HERE / "values.yaml"), "--set-string", f"{container}.image={image}"]

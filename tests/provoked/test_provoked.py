@@ -19,7 +19,7 @@ from ci.demo import site as sites
 from ci.demo.console import Console
 from ci.demo.mailbox import Mailbox
 from tests.provoked.scenarios import SCENARIOS, Scenario
-from tests.provoked.stage import NAMESPACE, RELEASE, Stage, Watcher, model_server, values_file
+from tests.provoked.stage import NAMESPACE, RELEASE, Stage, Watcher, model_server, values
 
 pytestmark = [
     pytest.mark.cluster,
@@ -40,9 +40,10 @@ def stage(unavailable: Callable[[str], None]) -> Iterator[Stage]:
         sites.make_namespace(site, NAMESPACE)
         watcher = Watcher(site.local)
         mailbox = Mailbox(site.kube, NAMESPACE, RELEASE, threading.Condition())
-        arguments = [*site.arguments, *values_file()]
+        image = _image(site.arguments)
+        arguments = [*site.arguments, *values(image)]
         made = Stage(site.local, site.kube, arguments, watcher, mailbox)
-        made.apply(*model_server(_image(site.arguments)))
+        made.apply(*model_server(image))
         command = ["install", RELEASE, str(sites.CHART), "-n", NAMESPACE, *arguments]
         site.kube.helm(*command, "--wait", "--timeout", "5m")
         # The rules of a model server too: a pod of its name will stand in for it.
