@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def cluster(request) -> Cluster:
     """
     name = os.environ.get("SELFHEAL_TEST_CLUSTER")
     return Cluster(name) if name else request.getfixturevalue("demo").cluster
+
+
+@pytest.fixture(scope="module")
+def say(request) -> Callable[[str], None]:
+    """Prints a figure of the module's subject, past the capture."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    subject = request.module.__name__.rpartition("test_")[2]
+
+    def print_it(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            sys.stdout.write(f"  {subject}: {text}\n")
+
+    return print_it
 
 
 def _run(request, temporary, *arguments):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -80,18 +79,6 @@ class Begun:
     unready_at: float = 0.0
     away_at: float = 0.0
     others: dict[str, set[str]] = field(default_factory=dict)
-
-
-@pytest.fixture(scope="module")
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints a figure, past the capture."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def print_it(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            sys.stdout.write(f"  healing: {text}\n")
-
-    return print_it
 
 
 @pytest.fixture(scope="module")

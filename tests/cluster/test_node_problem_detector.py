@@ -24,6 +24,7 @@ from ci.demo import pods
 from ci.demo.kube import Kube, Object
 from ci.demo.world import NeverHappened, World
 from selfheal_remediator.node.annotation import STATE_KEY
+from tests.cluster import kernel_log
 
 pytestmark = [
     pytest.mark.cluster,
@@ -36,9 +37,6 @@ CHART = Path(__file__).parents[2] / "chart"
 NAME = "detector-test"
 RELEASE = NAMESPACE = "selfheal"
 DETECTORS = "selfheal-node-problem-detector"
-KERNEL_LOG = "kern.log"
-#: A line by which the chart's own rule for KernelDeadlock knows one.
-HUNG = "kernel: task containerd-shim:4242 blocked for more than 120 seconds."
 #: The `for` of the rules whose detector dies before it is over.
 LATE = "60s"
 _PATIENCE = 240.0
@@ -64,17 +62,7 @@ VALUES: Object = {
         "heartbeatPeriod": "5s",
         "systemLogMonitors": {
             "readonly-monitor": None,
-            # The chart's monitor with its rules, on the node's own file instead of /dev/kmsg.
-            "kernel-monitor": {
-                "plugin": "filelog",
-                "logPath": f"/var/log/{KERNEL_LOG}",
-                "lookback": "0s",
-                "pluginConfig": {
-                    "timestamp": r"^\S+",
-                    "message": r"kernel: (.*)$",
-                    "timestampFormat": "2006-01-02T15:04:05Z",
-                },
-            },
+            "kernel-monitor": kernel_log.MONITOR,
         },
         "customPlugins": {"checked": _check("Checked"), "slow": _check("Slow")},
     },
@@ -123,13 +111,7 @@ class Lab:
 
     def file(self, node: str, name: str) -> Path:
         """A file of the node's /var/log, as it is called on this machine."""
-        return self.cluster.layout.node_root(node) / "log" / name
-
-    def log(self, node: str, line: str) -> None:
-        """The node's kernel says something."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with self.file(node, KERNEL_LOG).open("a") as log:
-            log.write(f"{moment} {line}\n")
+        return kernel_log.file(self.cluster, node, name)
 
     def node(self, name: str) -> Object:
         return self.world["nodes"][name]
@@ -202,7 +184,7 @@ def lab(
         world = stack.enter_context(World(kube, selections))
         made = Lab(cluster, kube, world)
         for node in cluster.nodes:
-            made.file(node, KERNEL_LOG).touch()
+            kernel_log.file(cluster, node).touch()
         values.write_text(yaml.safe_dump(_with_images(cluster)))
         kube.kubectl("create", "namespace", NAMESPACE)
         kube.helm("install", RELEASE, str(CHART), "-n", NAMESPACE, "-f", str(values))
@@ -249,7 +231,7 @@ def test_what_a_log_says_keeps_the_node_cordoned_until_it_is_booted_again(lab: L
     """Nothing ever turns a log-based condition False but its detector's restart, which proves
     nothing."""
     bad, other, _ = lab.cluster.nodes
-    lab.log(bad, HUNG)
+    kernel_log.write(lab.cluster, bad, kernel_log.HUNG)
     lab.until("the detector has read it", lambda: lab.says(bad, "KernelDeadlock", "True"))
     lab.until(f"{bad} is empty", lambda: lab.phase(bad) == "drained")
     assert lab.cordoned(bad)
