@@ -183,7 +183,7 @@ def _finite(digits: str) -> float:
     return number
 
 
-#: Made once: to make one takes as long as to decode a message.
+#: Made once: to make one takes no less time than to decode a message.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
