@@ -40,6 +40,8 @@ class Drain(Strict):
     detach_timeout: Duration = 600.0
     #: Kinds of controllers whose pods belong to the node, as a DaemonSet's do.
     keep_owners: tuple[OwnerKind, ...] = ()
+    #: Roll out a Deployment that asks for it, whose only pod a PDB keeps (drain/surge.py).
+    surge: bool = False
     wait_for_completion: WaitForCompletion = Field(default_factory=WaitForCompletion)
 
     @model_validator(mode="after")

@@ -67,6 +67,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     ]
     wanted.append(Permission("list", "apps", "daemonsets"))
     wanted += _for_repairs(config, namespace)
+    if config.drain.surge:
+        wanted += _FOR_SURGE
     if config.policies.enabled:
         wanted += _for_policies(config.policies.namespaces or ("",))
     if config.restore.enabled:
@@ -86,7 +88,16 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
         Permission(verb, leases, "leases", namespace=namespace, name=lease)
         for verb in ("list", "watch", "patch")
     ]
-    return wanted
+    return list(dict.fromkeys(wanted))
+
+
+#: Rolling out a Deployment whose only pod a budget keeps, and telling its owner.
+_FOR_SURGE = [
+    Permission("get", "apps", "replicasets"),
+    Permission("get", "apps", "deployments"),
+    Permission("patch", "apps", "deployments"),
+    Permission("create", "", "events"),
+]
 
 
 def _for_repairs(config: Config, namespace: str) -> list[Permission]:

@@ -9,6 +9,7 @@
 {{- if kindIs "invalid" $value -}}{{- $_ := unset (get $config $section) $key -}}{{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if not $config.drain.surge -}}{{- $_ := unset $config.drain "surge" -}}{{- end -}}
 {{- if not $config.groups -}}{{- $_ := unset $config "groups" -}}{{- end -}}
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
 {{- if include "selfheal.restore" . -}}

@@ -14,13 +14,14 @@ from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
 from selfheal_remediator.cli.ladder_view import LadderPlan, ladder_plan
 from selfheal_remediator.cli.reading import Reading
+from selfheal_remediator.cli.refusals import Surges, ask_server, blocker, take_room
 from selfheal_remediator.config import PODS_HUNG, Config, Group
 from selfheal_remediator.drain.claims import Claims, read_claims
-from selfheal_remediator.drain.eviction import STUCK_AFTER
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.preflight import DaemonSetFacts, Departure, no_room, surroundings
+from selfheal_remediator.drain.surge import NOTHING, Surge
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.budgets import Budget
@@ -30,7 +31,6 @@ from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
-from selfheal_remediator.kube.responses import Outcome, classify_eviction
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
@@ -175,7 +175,8 @@ def plan(
         if drains:
             nodes = tuple(e.node for e in planner.entries.values())
             seen = _read_pods(reading, config, entry.node, nodes, now)
-            item = _with_pods(reading, item, seen, room)
+            surges = Surges(reading.api, config, entry.node, now)
+            item = _with_pods(reading, item, seen, room, surges)
             item = replace(item, headroom=_headroom(seen, rooms, now))
         chosen.append(item)
     if paused:
@@ -288,7 +289,9 @@ def _wave(sorted_pod: tuple[Sorting, Pod]) -> int:
     return sorted_pod[0].wave
 
 
-def _with_pods(reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str, int]) -> NodePlan:
+def _with_pods(
+    reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str, int], surges: Surges
+) -> NodePlan:
     plans: list[PodPlan] = []
     notes = set(seen.notes)
     if any(s.fate is Fate.EVICT and pod.claims for s, pod in seen.pods):
@@ -308,16 +311,18 @@ def _with_pods(reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str
             plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits))
             continue
         covering = [budget for budget in reading.budgets if budget.covers(pod)]
-        waits = _take_room(pod, covering, room)
-        server = _ask_server(reading.api, pod, notes)
-        blocked = sorting.wave if (waits or server) and blocked is None else blocked
+        waits, server = take_room(pod, covering, room), ask_server(reading.api, pod, notes)
+        surge = surges.of(pod, covering) if waits else NOTHING
+        stays = (waits or server) and surge.surge not in (Surge.START, Surge.ROLLING)
+        blocked = sorting.wave if stays and blocked is None else blocked
+        waits = "; ".join(filter(None, (waits, surge.text)))
         plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
         notes.update(
             f"PDB {budget.id} keeps pods that are not ready (unhealthyPodEvictionPolicy)"
             for budget in covering
             if not budget.always_allow_unhealthy and not pod.ready
         )
-    return replace(item, pods=tuple(plans), notes=tuple(sorted(notes)))
+    return replace(item, pods=tuple(plans), notes=tuple(sorted(notes | surges.notes)))
 
 
 def _headroom(seen: _NodePods, rooms: Rooms, now: float) -> str:
@@ -325,43 +330,6 @@ def _headroom(seen: _NodePods, rooms: Rooms, now: float) -> str:
     crowded = no_room(rooms, seen.departure, [pod for _, pod in seen.pods], seen.around, now)
     rooms.release(seen.departure.uid)  # each node is evaluated as if it were the only one
     return crowded
-
-
-def _take_room(pod: Pod, covering: list[Budget], room: dict[str, int]) -> str:
-    """Use up one disruption of the pod's budget; what it waits for when there is none.
-
-    The order of checks is the API server's (pkg/registry/core/pod/storage/eviction.go): a pod
-    that never ran passes, one that is not ready may pass without using the budget up.
-    """
-    if pod.phase == "Pending":
-        return ""
-    if len(covering) > 1:
-        return "more than one PDB: " + ", ".join(sorted(budget.id for budget in covering))
-    for budget in covering:
-        if not pod.ready and (
-            budget.always_allow_unhealthy or 0 < budget.desired <= budget.healthy
-        ):
-            return ""
-        if room[budget.uid] <= 0:
-            return f"PDB {budget.id} needs {budget.desired}, has {budget.healthy}"
-        room[budget.uid] -= 1
-    return ""
-
-
-def _ask_server(api: KubernetesApi, pod: Pod, notes: set[str]) -> str:
-    """What the API server says to a dry-run eviction; empty = it would let the pod go."""
-    body = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod.name, "namespace": pod.namespace},
-        "deleteOptions": {"preconditions": {"uid": pod.uid}, "dryRun": ["All"]},
-    }
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
-    result = classify_eviction(api.send("POST", path, {"dryRun": "All"}, body))
-    if result.outcome is Outcome.FORBIDDEN:
-        notes.add("no permission to create pods/eviction: no dry-run eviction was sent")
-        return ""
-    return "" if result.outcome.over else f"{result.outcome.value}: {result.message}"
 
 
 def _daemon_sets(reading: Reading, pods: list[Pod], notes: set[str]) -> DaemonSetFacts:
@@ -447,18 +415,20 @@ def _cordoned(
     notes |= {step} if step else set()
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
+        surges = Surges(reading.api, config, node, now)
         seen = _read_pods(reading, config, node, reading.nodes, now)
         notes |= seen.notes
         for sorting, pod in seen.pods:
             if sorting.fate is Fate.EVICT:
                 left += 1
-                text = _blocker(pod, budgets, now)
+                text = blocker(pod, budgets, now, surges)
                 if text:
                     blockers[text] = blockers.get(text, 0) + 1
             elif sorting.fate is Fate.WAIT and sorting.until is not None:
                 left += 1
                 text = f"may complete until {time_text(sorting.until)}"
                 blockers[text] = blockers.get(text, 0) + 1
+        notes |= surges.notes
     return CordonedNode(
         node=node.name,
         phase=state.phase.value,
@@ -471,15 +441,6 @@ def _cordoned(
         blockers=tuple(f"{text} ({count} pods)" for text, count in sorted(blockers.items())),
         note="; ".join(sorted(notes)),
     )
-
-
-def _blocker(pod: Pod, budgets: Iterable[Budget], now: float) -> str:
-    if pod.deletion is not None:
-        overdue = now > pod.deletion + STUCK_AFTER
-        finalizers = f", finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
-        return f"terminating, overdue{finalizers}" if overdue else ""
-    covering = [budget for budget in budgets if budget.covers(pod)]
-    return _take_room(pod, covering, {budget.uid: budget.allowed for budget in covering})
 
 
 def observing_until(config: Config, lease: LeaseView, now: float) -> str:

@@ -57,6 +57,7 @@ class DrainControl:
             evicted=self._count_eviction,
             not_ours=writer.take_in,
             returned=self.pods_returned,
+            of_object=reporter.of_object,
         )
         self.draining = Draining(
             api, mode.config, workers, post, pod_uid, callbacks, clock, runtime=workers.runtime

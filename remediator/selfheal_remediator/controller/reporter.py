@@ -16,6 +16,10 @@ class Reporter:
         """An Event on the Node."""
         self._events.record(NodeEvent(node, uid, reason, message, warning))
 
+    def of_object(self, event: ObjectEvent) -> None:
+        """An Event on an object in a namespace."""
+        self._events.record(event)
+
     def of_itself(self, reason: str, text: str, *, warning: bool = False) -> None:
         """An Event on the Lease."""
         namespace, _, name = self._owner.partition("/")

@@ -52,7 +52,8 @@ def _blocked_by(item: Eviction, budgets: list[Budget], now: float) -> tuple[str,
         return ("terminating", f"terminating, overdue{held}")
     if item.step is Step.REFUSED and outcome is not None and not outcome.over:
         cause = Outcome.BUDGET if outcome is Outcome.PROCESSING else outcome
-        return (cause.value, _refusal_text(item, outcome, budgets))
+        texts = (_refusal_text(item, outcome, budgets), item.surge.decision.text)
+        return (cause.value, "; ".join(filter(None, texts)))
     return ("not-deleted", NOT_DELETED) if item.check.ignored else None
 
 

@@ -24,6 +24,10 @@ class KnownBudgets:
         covering = [budget for budget in self if budget.covers(pod)]
         return bool(covering) and all(b.allowed > 0 and b.current for b in covering)
 
+    def never_let(self, pod: Pod) -> bool:
+        """Whether one that covers the pod allows no eviction even if all its pods are healthy."""
+        return any(never_lets(budget, pod) for budget in self)
+
     def changed(
         self, budget: Budget, evictions: Collection[Eviction], now: float, *, gone: bool
     ) -> None:
@@ -48,3 +52,8 @@ def _let_go(pod: Pod, before: Budget | None, after: Budget | None) -> bool:
     """Whether the budget covered the pod and does not any more; None = there is none."""
     covered = before is not None and before.covers(pod)
     return covered and (after is None or not after.covers(pod))
+
+
+def never_lets(budget: Budget, pod: Pod) -> bool:
+    """Whether it covers the pod and allows no eviction even if all its pods are healthy."""
+    return budget.covers(pod) and budget.current and budget.expected <= budget.desired

@@ -225,6 +225,9 @@ class NodeDrain:
                 continue
             if deleting and not spared:
                 item.delete_instead(now)
+            elif item.surge.rolls(now):
+                wake = earliest(wake, item.surge.left_until)
+                continue
             if item.retry_at > now:
                 wake = earliest(wake, item.retry_at)
                 continue

@@ -11,6 +11,7 @@ from enum import Enum
 
 from selfheal_remediator.backoff import delay_after
 from selfheal_remediator.drain.filters import Sorting
+from selfheal_remediator.drain.pod_surge import PodSurge
 from selfheal_remediator.kube.deletion_check import DeletionCheck
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
@@ -88,6 +89,8 @@ class Eviction:
     waited_until: float | None = None
     #: Its owner put it here past the cordon: it goes once that is written down.
     returned: bool = False
+    #: What is known of a rollout that replaces it (drain.surge).
+    surge: PodSurge = field(default_factory=PodSurge)
 
     @property
     def terminating(self) -> bool:
@@ -199,7 +202,7 @@ class Eviction:
         """Whether nothing that is known moves the pod: overdue, refused, or ignored."""
         if self.terminating:
             return self.overdue(now)
-        tried = self.refusals > 0 or self.check.ignored > 0
+        tried = (self.refusals > 0 or self.check.ignored > 0) and not self.surge.rolls(now)
         return tried and not self.unclear and self.step is not Step.IDLE
 
     def holds_wave(self, now: float, *, late: bool, after: bool) -> bool:

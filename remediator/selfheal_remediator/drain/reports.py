@@ -136,6 +136,18 @@ def place_regained() -> Report:
     return Report("DrainResumed", text, warning=False)
 
 
+def surged(deployment: str, pod: str, undone: str) -> Report:
+    """A Deployment was rolled out for its only pod, or that was undone, as `undone` says."""
+    if undone:
+        text = f"the rollout of Deployment {deployment} was undone, pod {pod} stays: {undone}"
+        return Report("SurgeUndone", text)
+    text = (
+        f"Deployment {deployment} is rolled out, so that a new pod is ready before its only pod "
+        f"{pod} stops, which a PDB keeps"
+    )
+    return Report("SurgeStarted", text, warning=False)
+
+
 def recovering(why: str) -> Report:
     """Its node recovers, as `why` says."""
     return Report("DrainPaused", f"no more pods are evicted for now: {why}", warning=False)

@@ -17,6 +17,8 @@ from selfheal_remediator.drain.pod_watch import PodNews, PodWatch
 from selfheal_remediator.drain.preflight import Departure, Preflight
 from selfheal_remediator.drain.requests import Requests
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+from selfheal_remediator.drain.surge import cordon_mark
+from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Informer
@@ -54,7 +56,8 @@ class Draining:
         self.preflight = Preflight(api, self._instructions, own_uid, clock, runtime=runtime)
         self.budgets = BudgetWatch(api, post, self.running, clock, runtime=runtime)
         requests = Requests(api, self._instructions, workers, post, callbacks, self.budgets, clock)
-        self._turn = Turn(self._instructions, requests, callbacks, clock)
+        surges = SurgeRequests(api, self._instructions, workers, post, callbacks, clock)
+        self._turn = Turn(self._instructions, requests, surges, callbacks, clock)
 
     @property
     def config(self) -> Config:
@@ -105,6 +108,7 @@ class Draining:
         # have taken room since, and a node that is half empty helps nobody.
         check = self.config.drain.headroom and not used and not drain.after
         run = RunningDrain(drain, DrainClock(limit, used), self.preflight.runtime.event())
+        run.mark = cordon_mark(uid, state.since)
         run.unrecorded = check and not self.config.dry_run  # in dry-run nothing is written
         self._watch(run, check=check)
 

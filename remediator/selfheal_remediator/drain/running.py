@@ -14,6 +14,7 @@ from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.eviction import fallback
 from selfheal_remediator.drain.lookups import Answer, Question
 from selfheal_remediator.drain.reports import DrainReports, Report
+from selfheal_remediator.kube.events import ObjectEvent
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.drain_clock import DrainClock
@@ -44,6 +45,8 @@ class Callbacks:
     not_ours: Callable[[Node], None]
     #: Pods came back past the cordon: their counts are to be written down.
     returned: Callable[[NodeDrain], None]
+    #: What happened to an object beside the node.
+    of_object: Callable[[ObjectEvent], None]
 
     def report(self, drain: NodeDrain, report: Report) -> None:
         """Report something about one drain."""
@@ -106,6 +109,8 @@ class RunningDrain:
     requests_at: float | None = None
     news: bool = True
     due: float = 0.0
+    #: Of its node's cordon (surge.cordon_mark).
+    mark: str = ""
 
     # -- read by workers too ------------------------------------------------------------
 

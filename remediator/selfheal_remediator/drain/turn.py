@@ -11,6 +11,8 @@ from selfheal_remediator.drain.engine import Actions
 from selfheal_remediator.drain.reports import Report
 from selfheal_remediator.drain.requests import Requests
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+from selfheal_remediator.drain.surge_requests import SurgeRequests
+from selfheal_remediator.drain.surging import take_due
 from selfheal_remediator.kube.informer import Informer
 from selfheal_remediator.kube.pods import Pod
 
@@ -29,10 +31,11 @@ class Turn:
         self,
         instructions: Instructions,
         requests: Requests,
+        surges: SurgeRequests,
         callbacks: Callbacks,
         clock: Callable[[], float],
     ) -> None:
-        self._instructions, self._requests = instructions, requests
+        self._instructions, self._requests, self._surges = instructions, requests, surges
         self._callbacks, self._clock = callbacks, clock
 
     def take(self, run: RunningDrain, watch: Informer[Pod] | None, now: float) -> None:
@@ -50,7 +53,8 @@ class Turn:
             self._end(run, watch)
         else:
             self._carry_out(run, actions)
-        moments = [now + LOOK_AGAIN, actions.wake, self._report(run, now)]
+        surge_at = None if stopped else self._surge(run, now)
+        moments = [now + LOOK_AGAIN, actions.wake, surge_at, self._report(run, now)]
         if run.drain.returns.unsaved and not stopped and not run.ended:
             self._callbacks.returned(run.drain)
             moments.append(now + BUSY_AGAIN)
@@ -93,6 +97,21 @@ class Turn:
             self._requests.remove(run, pod, delete=False)
         for pod in actions.delete:
             self._requests.remove(run, pod, delete=True)
+
+    def _surge(self, run: RunningDrain, now: float) -> float | None:
+        """Have Deployments rolled out whose only pods budgets keep here; returns when again.
+
+        Past the deadline only if the drain continues as before (onDeadline: wait).
+        """
+        drain, settings = run.drain, self._instructions.config.drain
+        ends = now >= drain.deadline and settings.on_deadline != "wait"
+        waits = ends or run.ended or drain.after or drain.without_place(now)
+        if not settings.surge or waits or self._instructions.config.dry_run:
+            return None
+        pods, wake = take_due(drain.evictions.values(), drain.budgets, now)
+        for pod in pods:
+            self._surges.send(run, pod)
+        return wake
 
     # -- reporting ----------------------------------------------------------------------
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import WatchedPod
+from selfheal_remediator.kube.deployments import rolled_out
 from selfheal_remediator.kube.json_values import (
-    as_flag,
     as_name,
     as_object,
-    as_objects,
     as_text,
     as_whole,
     controller_of,
@@ -67,7 +66,7 @@ def owner_from(raw: Json, kind: str) -> Owner:
 def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
     deadline = spec.get("progressDeadlineSeconds")
     there, updated = as_whole(status.get("replicas")), as_whole(status.get("updatedReplicas"))
-    rolling, stopped = _rolled_out(spec, status, there, updated)
+    rolling, stopped = rolled_out(spec, status)
     return replace(
         owner,
         rolling=rolling,
@@ -76,25 +75,6 @@ def _deployment(owner: Owner, meta: Json, spec: Json, status: Json) -> Owner:
         progress=(updated, updated - there, as_whole(status.get("availableReplicas"))),
         deadline=None if deadline in (None, NO_DEADLINE) else float(as_whole(deadline)),
     )
-
-
-def _rolled_out(spec: Json, status: Json, there: int, updated: int) -> tuple[str, str]:
-    """Why a Deployment is being rolled out, or why its rollout makes no progress."""
-    conditions = as_objects(status.get("conditions"))
-    progressing: Json = next(
-        (item for item in conditions if as_name(item.get("type")) == "Progressing"), {}
-    )
-    state, reason = as_text(progressing.get("status")), as_text(progressing.get("reason"))
-    paused = as_flag(spec.get("paused"))
-    if state == "False":
-        return "", f"its rollout has failed ({reason})"
-    if updated < there:
-        if paused:
-            return "", f"its rollout is paused ({updated} of {there} pods are new)"
-        return f"a rollout is in progress ({updated} of {there} pods are new)", ""
-    if state == "True" and reason != "NewReplicaSetAvailable" and not paused:
-        return "a rollout is in progress (its first pods are not available yet)", ""
-    return "", ""
 
 
 def _stateful_set(owner: Owner, spec: Json, status: Json) -> Owner:

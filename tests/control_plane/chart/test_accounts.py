@@ -144,6 +144,10 @@ def test_the_accounts_may_do_what_is_written_here_and_nothing_else(installed: Si
             "remediator.config.drain.onDeadline=delete",
             NODES_AND_PODS | POLICIES | {"pods": "delete get list watch"},
         ),
+        (
+            "remediator.config.drain.surge=true",
+            NODES_AND_PODS | POLICIES | {"deployments.apps": "get patch"},
+        ),
         ("remediator.config.policies.enabled=false", NODES_AND_PODS),
         ("remediator.config.mode=dryRun", NODES_AND_PODS | POLICIES),
     ],

@@ -118,7 +118,8 @@ def _group(request: Request) -> str:
         return "Lease selfheal-remediator"
     if "healingpolicies" in parts[:-1]:
         return f"HealingPolicy {parts[-1 if parts[-1] != 'status' else -2]}"
-    return ""
+    surges = "selfheal.dev~1surged" in str(request.body)
+    return f"Deployment {parts[4]}/{parts[6]}" if surges else ""
 
 
 def _name(request: Request) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.pure.golden.world import BUDGETS, LEASE, MARKER, POLICIES, World
+from tests.pure.remediator import deployments
 from tests.pure.remediator import restore_world as release
 from tests.pure.remediator.running import NODES, PODS, until
 
 RELEASE = f"/api/v1/namespaces/{release.NAMESPACE}/configmaps/{release.CONFIG_MAP}"
 WORKERS = f"/apis/apps/v1/namespaces/{release.NAMESPACE}/deployments/r-worker"
+SET, WEB = "/apis/apps/v1/namespaces/d/replicasets/r", "/apis/apps/v1/namespaces/d/deployments/web"
 SCENARIOS: dict[str, Callable[[World], None]] = {}
 DRAIN = {
     "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
@@ -383,6 +385,31 @@ def a_budget_opens(world: World) -> None:
         world.settled()
         world.change(f"{BUDGETS}/web", lambda raw: raw["status"].update(disruptionsAllowed=1))
         world.event("DrainSucceeded")
+
+
+@scenario
+def surge_that_fails(world: World) -> None:
+    """A budget never lets the only pod go: its Deployment is rolled out. No new pod is ready."""
+    nodes(world, "a", "b")
+    world.pod("p", "a")
+    spec = {"selector": {"matchLabels": {"app": "web"}}}
+    status = {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+    meta = {"name": "web", "namespace": "d", "generation": 1}
+    world.put(f"{BUDGETS}/web", {"metadata": meta, "spec": spec, "status": status})
+    world.change(f"{BUDGETS}/web", lambda raw: raw["status"].update(observedGeneration=1))
+    world.put(SET, deployments.replica_set(namespace="d", name="r", uid="r"))
+    world.put(WEB, deployments.deployment(meta={"namespace": "d"}))
+    world.answers["p"] = [ANSWERS["pdb"]] * 9
+    with world.running(draining(surge=True)):
+        world.node("a", "True")
+        world.event("SurgeStarted", 2)
+        stuck = {"status": "False", "reason": "ProgressDeadlineExceeded"}
+        failed = {"replicas": 2, "conditions": [{"type": "Progressing", **stuck}]}
+        world.change(WEB, lambda raw: raw["metadata"].update(generation=4))
+        world.change(WEB, lambda raw: raw["status"].update(failed, observedGeneration=4))
+        world.advance(6)
+        world.event("SurgeUndone", 2)
+        world.settled()
 
 
 @scenario

@@ -49,7 +49,8 @@ class Evaluations:
         self.not_ours: list[Node] = []
         nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
                             say=self._reported, evicted=lambda _: None,
-                            not_ours=self.not_ours.append, returned=lambda _: None)  # fmt: skip
+                            not_ours=self.not_ours.append, returned=lambda _: None,
+                            of_object=lambda _: None)  # fmt: skip
         workers = Workers(1)
         monkeypatch.setattr(workers, "submit", lambda job, *_: self.posted.append(job))
         self.api = Api()

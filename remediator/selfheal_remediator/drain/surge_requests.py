@@ -1,0 +1,101 @@
+"""Hands out the surges of drains, and takes in what came of them.
+
+`send` and `_take` run on the main thread, `_carry_out` in a thread `worker-evictions`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from selfheal_remediator.drain import reports
+from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+from selfheal_remediator.drain.surge import UNDER_WAY, Decision, Surge
+from selfheal_remediator.drain.surge_errand import Errand, Result, carry_out
+from selfheal_remediator.failures import ApiFailure, NotLeader
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.events import ObjectEvent
+from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.threads import supervision
+from selfheal_remediator.threads.pool import Post, Purpose, Workers
+
+log = logging.getLogger(__name__)
+
+
+class SurgeRequests:
+    """See the module."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        instructions: Instructions,
+        workers: Workers,
+        post: Post,
+        callbacks: Callbacks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self._instructions = api, instructions
+        self._workers, self._post = workers, post
+        self._callbacks, self._clock = callbacks, clock
+
+    def send(self, run: RunningDrain, pod: Pod) -> None:
+        """Read the pod's Deployment, and do what it calls for."""
+        cancelled, drain = self._instructions.cancelled, run.drain
+
+        def may_go() -> bool:
+            waits = run.waits(self._clock()) or self._instructions.stopped
+            return not waits and cancelled == self._instructions.cancelled and not run.stop.is_set()
+
+        kept = drain.budgets.never_let(pod)
+        errand = Errand(pod, kept, drain.node, drain.uid, run.mark, may_go)
+        job = partial(self._carry_out, run, errand)
+        self._workers.submit(job, Purpose.EVICTIONS, drain.node)
+
+    def _carry_out(self, run: RunningDrain, errand: Errand) -> None:
+        result: Result | None = None
+        what, runtime = f"the surge for pod {errand.pod.id}", self._workers.runtime
+        try:
+            with supervision.expected("worker", what, runtime=runtime):
+                result = carry_out(self._api, errand, self._clock())
+        except NotLeader:
+            result = Result(None)
+        except ApiFailure as failure:
+            log.warning("%s on %s: %s", what, errand.node, failure)
+        self._post(partial(self._take, run, errand.pod, result))
+
+    def _take(self, run: RunningDrain, pod: Pod, result: Result | None) -> None:
+        """result: None = a request failed."""
+        item, now = run.drain.evictions.get(pod.uid), self._clock()
+        run.news = True
+        if result is not None and result.done:
+            self._report(run, pod, result)
+        if item is None:
+            return
+        if result is None:
+            item.surge.failed(now)
+        elif result.decision is None:
+            item.surge.not_sent(now)
+        else:
+            item.surge.answered(_after(result.decision, done=result.done), now)
+
+    def _report(self, run: RunningDrain, pod: Pod, result: Result) -> None:
+        deployment, decision = result.deployment, result.decision
+        if deployment is None or decision is None:
+            return
+        undone = decision.why if decision.surge is Surge.UNDO else ""
+        report = reports.surged(deployment.id, pod.id, undone)
+        self._callbacks.report(run.drain, report)
+        text = f"node {run.drain.node} is drained: {report.message}"
+        place = ("apps/v1", "Deployment", deployment.namespace, deployment.name, deployment.uid)
+        self._callbacks.of_object(ObjectEvent(*place, report.reason, text, report.warning))
+
+
+def _after(decision: Decision, *, done: bool) -> Decision:
+    """What holds once it is done."""
+    if done and decision.surge is Surge.START:
+        return replace(decision, surge=Surge.ROLLING, why=UNDER_WAY)
+    if done and decision.surge is Surge.UNDO:
+        return replace(decision, surge=Surge.REFUSED, why=f"{decision.why}, and was undone")
+    return decision
