@@ -183,6 +183,21 @@ def test_without_the_setting_nothing_is_read_and_the_budget_keeps_the_pod() -> N
     assert not [line for line in scene.requests if "/apps/v1/namespaces" in line]
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"type": "Recreate"},
+        {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}},
+    ],
+)
+def test_a_strategy_that_stops_the_old_pod_first_is_left_alone(strategy: Json) -> None:
+    scene = Scene(strategy=strategy)
+    scene.run()
+    assert (scene.gaps, scene.rollouts, scene.where()) == ([], 0, [scene.bad])
+    messages = [e["message"] for e in scene.cluster.store.all("events")]
+    assert any("no surge of Deployment default/web: its " in text for text in messages)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 def test_killed_at_any_request_nothing_is_left_behind(way: Fault) -> None:
     whole = Scene()
