@@ -601,6 +601,15 @@
 {{- $p = append $p (printf "remediator.config.limits.rate.window is %s, so no cordon would be counted: set it to 1s at least" .window) -}}
 {{- end -}}
 {{- end -}}
+{{- with $c.taint -}}
+{{- $domain := contains "/" .key | ternary (printf ".%s" (splitList "/" .key | first)) "" -}}
+{{- if or (hasSuffix ".kubernetes.io" $domain) (hasSuffix ".k8s.io" $domain) (hasSuffix ".karpenter.sh" $domain) (hasSuffix ".medik8s.io" $domain) (has .key (list "ToBeDeletedByClusterAutoscaler" "DeletionCandidateOfClusterAutoscaler")) -}}
+{{- $p = append $p (printf "remediator.config.taint.key is %s, by which another system is recognised: set a key of your own domain" .key) -}}
+{{- end -}}
+{{- if and (eq (toString .cordon) "false") (eq (default "" .effect) "PreferNoSchedule") -}}
+{{- $p = append $p "remediator.config.taint has effect: PreferNoSchedule with cordon: false, which keeps no pod away: set effect: NoSchedule, or cordon: true" -}}
+{{- end -}}
+{{- end -}}
 {{- $timeout := include "selfheal.seconds" $c.policies.progressTimeout | float64 -}}
 {{- if or (lt $timeout 0.1) (gt $timeout 30.0) -}}
 {{- $p = append $p (printf "remediator.config.policies.progressTimeout is %s: set it to 100ms at least and 30s at most" $c.policies.progressTimeout) -}}

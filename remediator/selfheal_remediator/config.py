@@ -28,6 +28,7 @@ from selfheal_remediator.selectors import NodeSelector
 from selfheal_remediator.strict import Duration, Status
 from selfheal_remediator.strict import Strict as _Strict
 from selfheal_remediator.strict import need as _need
+from selfheal_remediator.taint_settings import TaintSettings
 from selfheal_remediator.windows import Window
 
 DEFAULT_CONFIG_FILE = "/etc/selfheal/remediator.yaml"
@@ -309,6 +310,7 @@ class Config(_Strict):
     limits: DisruptionLimits = Field(default_factory=DisruptionLimits)
     signal: Signal = Field(default_factory=Signal)
     recovery: Recovery = Field(default_factory=Recovery)
+    taint: TaintSettings | None = None
     drain: Drain = Field(default_factory=Drain)
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     api: ApiBudget = Field(default_factory=ApiBudget)

@@ -331,6 +331,18 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"remediator": {"config": {"limits": {"maxUnavailable": "80%"}}}},
         ["remediator.config.limits.maxUnavailable is 80%", "set at most 50%"],
     ),
+    "a taint of another system": (
+        {"remediator": {"config": {"taint": {"key": "karpenter.sh/disrupted"}}}},
+        ["remediator.config.taint.key is karpenter.sh/disrupted", "set a key of your own domain"],
+    ),
+    "a taint that keeps no pod away": (
+        {
+            "remediator": {
+                "config": {"taint": {"key": "a/b", "effect": "PreferNoSchedule", "cordon": False}}
+            }
+        },
+        ["remediator.config.taint has effect: PreferNoSchedule with", "set effect: NoSchedule"],
+    ),
     "a remediator that can do nothing": (
         {"remediator": {"config": {"limits": {"maxUnavailable": 0, "minAllowed": 0}}}},
         ["it could never act", "set minAllowed to at least 1"],

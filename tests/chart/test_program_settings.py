@@ -60,7 +60,7 @@ def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
     maps = by_kind(helm.case("default"), "ConfigMap")
     rendered = yaml.safe_load(maps["selfheal-remediator"]["data"]["remediator.yaml"])
     known = {field.alias or name for name, field in Config.model_fields.items()}
-    assert known - rendered.keys() == {"api", "groups", "restore"}
+    assert known - rendered.keys() == {"api", "groups", "restore", "taint"}
 
 
 def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
@@ -77,6 +77,16 @@ def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:
     assert config.limits.max_allowed == 3
     assert config.limits.rate is not None
     assert config.limits.rate.window == 3600
+
+
+def test_a_taint_reaches_the_remediator(helm: Helm) -> None:
+    taint = {"key": "example.com/bad", "value": "on", "effect": "NoSchedule", "cordon": False}
+    values = {"remediator": {"config": {"taint": taint}}}
+    manifests = helm.render(Rendering(values=_as_json(values)))
+    text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
+    found = parse_config(text, "rendered").taint
+    assert found is not None
+    assert found.model_dump(by_alias=True) == taint
 
 
 def test_groups_reach_the_remediator(helm: Helm) -> None:

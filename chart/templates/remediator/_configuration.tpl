@@ -11,6 +11,7 @@
 {{- end -}}
 {{- if not $config.drain.surge -}}{{- $_ := unset $config.drain "surge" -}}{{- end -}}
 {{- if not $config.groups -}}{{- $_ := unset $config "groups" -}}{{- end -}}
+{{- if not $config.taint -}}{{- $_ := unset $config "taint" -}}{{- end -}}
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
 {{- if include "selfheal.restore" . -}}
 {{- $_ := set $config.restore "configMap" (include "selfheal.restore.name" .) -}}

@@ -43,6 +43,7 @@ from selfheal_remediator.node.annotation import (
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, UNTIL_KEY
 from selfheal_remediator.node.patches import annotation_path, node_patch, withdrawal
 from selfheal_remediator.node.selection import foreign_mark, selected
+from selfheal_remediator.node.taints import taken
 from selfheal_remediator.quantities import parse_duration
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -222,6 +223,9 @@ def _not_drained(node: Node, config: Config) -> str:
         return "it is not among the nodes that the configuration selects (see --config)"
     if node.unschedulable and not (state is not None and state.phase.cordoned):
         return f"somebody else cordoned it; `kubectl uncordon {node.name}` ends that"
+    in_place = "" if state is not None and state.phase.cordoned else taken(node, config.taint)
+    if in_place:
+        return f"{in_place}; remove it to end that"
     return _waits(node, state, config) or foreign_mark(node)
 
 

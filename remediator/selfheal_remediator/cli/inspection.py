@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfheal_remediator.cli import policy_view
+from selfheal_remediator.cli.cordon_view import cordon_notes, cordon_plan
 from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
 from selfheal_remediator.cli.ladder_view import LadderPlan, ladder_plan
 from selfheal_remediator.cli.reading import Reading
@@ -38,6 +39,7 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_reques
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.repair import ladder_text
+from selfheal_remediator.node.taints import taint_planned
 from selfheal_remediator.windows import window_open
 
 
@@ -60,7 +62,8 @@ class NodePlan:
 
     group: what it belongs to, with its mode and windows. request: of a drain, by a person.
     headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
-    ladder: what follows the drain, by the rule that acts; None = nothing.
+    ladder: what follows the drain, by the rule that acts; None = nothing. taint: what a cordon
+    sets beside, or instead.
     """
 
     node: str
@@ -74,6 +77,7 @@ class NodePlan:
     group: str = ""
     request: str = ""
     ladder: LadderPlan | None = None
+    taint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class ClusterPlan:
 
 def _without_unset(item: dict[str, Any]) -> dict[str, Any]:
     """What only groups, requests and ladders have is left out where there are none."""
-    optional = ("group", "groups", "request", "requests", "ladder")
+    optional = ("group", "groups", "request", "requests", "ladder", "taint")
     return {key: value for key, value in item.items() if value or key not in optional}
 
 
@@ -239,6 +243,7 @@ def _node_plan(entry: Entry, config: Config, now: float) -> NodePlan:
             config.for_node(entry.node.labels),
             action.state if action is not None else seen.state,
         ),
+        taint=cordon_plan(action, config.taint),
     )
 
 
@@ -277,7 +282,8 @@ def _read_pods(
     stop = reading.api.runtime.event()  # nobody sets it
     departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
-    around = surroundings(config.drain, departure, facts, claims)
+    taint = taint_planned(node, config.taint)
+    around = surroundings(config.drain, departure, facts, claims, taint=taint)
     sorting = replace(around, drain_began=drain_began(node, now), ready=node.ready)
     found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
     if config.drain.order == "priority":
@@ -406,7 +412,7 @@ def _cordoned(
     state = read_state(node)
     assert state is not None
     left = 0
-    notes = set() if node.unschedulable else {"uncordoned by somebody else"}
+    notes = cordon_notes(node, state)
     condition = node.conditions.get(state.condition)
     changed = condition is None or condition.status != state.status
     if changed and state.condition not in (PODS_HUNG, DRAIN_REQUESTED):  # no node has these

@@ -70,6 +70,8 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
         for item in shown
     ]
     parts.append(table(head, rows))
+    tainted = dict.fromkeys(item.taint for item in shown if item.taint)
+    parts += [f"what is cordoned gets the taint {taint}" for taint in tainted]
     for item in shown:
         parts += [_pods(item)] if item.pods else []
         parts += [_ladder(item.node, item.ladder)] if item.ladder is not None else []

@@ -20,6 +20,7 @@ from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
 from selfheal_remediator.node.patches import node_patch, withdrawal
+from selfheal_remediator.node.taints import is_cordoned
 
 #: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
 STOPPED_AFTER = 60.0
@@ -98,7 +99,7 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
             result.left[node.name] = f"excluded: {node.annotations[EXCLUDE_KEY]}"
             continue
         found = True
-        cordoned = state.phase.cordoned and node.unschedulable
+        cordoned = state.phase.cordoned and is_cordoned(node, state)
         kind = Kind.UNCORDON if state.phase.cordoned else Kind.CLEAR
         action = Action(kind, node.name, node.uid, None, "", "")
         failure = _change(api, action, node)

@@ -19,13 +19,14 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import version_number
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.node.actions import Action, Kind, same_purpose
-from selfheal_remediator.node.annotation import Phase, cordoned_by
+from selfheal_remediator.node.annotation import Phase
 from selfheal_remediator.node.assessment import Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.maintenance import check_group
 from selfheal_remediator.node.patches import node_patch
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.taints import cordoned_by
 from selfheal_remediator.node.unanswered import Doubt, Unanswered, may_be_made
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
@@ -165,8 +166,9 @@ class NodeRequests:
 
     def _patch(self, action: Action, node: Node, begun: object, *, dry_run: bool) -> Node | None:
         """The node after the change, None = it is not as it was seen any more. See _carry_out."""
-        scale_down_disabled = self._mode.config.drain.scale_down_disabled
-        patch = node_patch(action, node, scale_down_disabled=scale_down_disabled)
+        config = self._mode.config
+        disabled, taint = config.drain.scale_down_disabled, config.taint
+        patch = node_patch(action, node, scale_down_disabled=disabled, taint=taint)
         try:
             with self._expected(f"{action.kind.value} of node {action.node}"):
                 answer = self._api.patch_node(action.node, patch, dry_run=dry_run, begun=begun)
@@ -189,7 +191,7 @@ class NodeRequests:
         if scope.config.dry_run:
             return True  # what is cordoned in dry-run is not cordoned on the node
         if action.state is not None and action.kind is Kind.NOTE and action.state.phase.cordoned:
-            return fresh.unschedulable and cordoned_by(action.state.by, fresh)
+            return cordoned_by(action.state.by, fresh)
         now = self._clock()
         if _waits_for_its_group(scope.config, action, fresh, now):
             return False

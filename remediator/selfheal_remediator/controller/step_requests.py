@@ -19,6 +19,7 @@ from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, State, Unreadable, read_state
+from selfheal_remediator.node.taints import is_cordoned
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
 from selfheal_remediator.threads.runtime import REAL, Runtime
@@ -98,7 +99,9 @@ class StepRequests:
             state = read_state(node)
         except Unreadable:
             return False
-        return node.unschedulable and state is not None and identity(state) == identity(call.state)
+        if state is None or not is_cordoned(node, state):
+            return False
+        return identity(state) == identity(call.state)
 
     def read_attached(self, uids: dict[str, str], answered: Callable[..., None]) -> None:
         """Which volumes are attached to these nodes (uid -> name)."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from selfheal_remediator.config import Drain
+from selfheal_remediator.drain.topology import tolerated
 from selfheal_remediator.kube.fields import time_text
+from selfheal_remediator.kube.objects import Taint
 from selfheal_remediator.kube.placement import Terms
 from selfheal_remediator.kube.pods import SAFE_TO_EVICT, Pod
 from selfheal_remediator.owner_kinds import is_one_of, owner_kind
@@ -66,6 +68,8 @@ class Surroundings:
     drain_began: float = float("-inf")
     #: Whether the node is Ready: what no kubelet observes does not complete.
     ready: bool = True
+    #: The taint that the node has instead of a cordon.
+    taint: Taint | None = None
 
 
 Predicate = Callable[[Pod, Surroundings], Sorting | None]
@@ -106,6 +110,18 @@ def _kept_owner(pod: Pod, around: Surroundings) -> Sorting | None:
         return None
     kind = owner_kind(pod.owner_api, pod.owner_kind)
     return Sorting(Fate.IGNORE, f"{kind} {pod.owner_name} (drain.keepOwners)")
+
+
+def stays_by_taint(pod: Pod, around: Surroundings) -> bool:
+    """Whether the scheduler would put it on the node again: it tolerates what stands there for the
+    cordon. Karpenter leaves such pods too (kubernetes-sigs/karpenter#641)."""
+    return around.taint is not None and tolerated(pod, around.taint)
+
+
+def _stays_by_taint(pod: Pod, around: Surroundings) -> Sorting | None:
+    if around.taint is None or not stays_by_taint(pod, around):
+        return None
+    return Sorting(Fate.IGNORE, f"tolerates the taint {around.taint.key}")
 
 
 def _completes(pod: Pod, around: Surroundings) -> Sorting | None:
@@ -161,6 +177,7 @@ PREDICATES: tuple[Predicate, ...] = (
     _finished,
     _daemon,
     _kept_owner,
+    _stays_by_taint,
     _completes,
     _unmanaged,
     _kept,
@@ -178,8 +195,8 @@ def sort_pod(pod: Pod, around: Surroundings, now: float = float("-inf")) -> Sort
         pod = replace(pod, keep_reason="", keep_until=None)
     if pod.deletion is not None and not pod.mirror:
         # Already terminating, whoever deleted it; a DaemonSet's pod still does not count.
-        daemon = _daemon(pod, around) or _kept_owner(pod, around)
-        return daemon or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
+        of_node = _daemon(pod, around) or _kept_owner(pod, around) or _stays_by_taint(pod, around)
+        return of_node or Sorting(Fate.EVICT, "terminating", wave_of(pod, around))
     for predicate in PREDICATES:
         sorting = predicate(pod, around)
         if sorting is not None and (sorting.until is None or sorting.until > now):

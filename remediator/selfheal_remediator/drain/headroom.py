@@ -14,6 +14,7 @@ from selfheal_remediator.drain.topology import Population, Resident, selects, to
 from selfheal_remediator.kube.objects import Capacity, Node
 from selfheal_remediator.kube.placement import Terms, ports_clash, terms_match
 from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.node.taints import taint_instead
 
 #: Labels and taints by which a cluster shows that nodes are made when pods need them.
 _AUTOSCALER_LABELS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
@@ -114,8 +115,10 @@ class Room:
 
 
 def usable(node: Node) -> bool:
-    """Whether new pods may go to the node."""
-    return node.ready and not node.unschedulable and not node.deleting
+    """Whether new pods may go to the node; not to one that we cordoned by a taint alone."""
+    if not node.ready or node.unschedulable or node.deleting:
+        return False
+    return taint_instead(node) is None
 
 
 def place(

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from selfheal_remediator.backoff import delay_after
-from selfheal_remediator.drain.filters import Surroundings, of_daemon_set, of_kept_owner
+from selfheal_remediator.drain.filters import (
+    Surroundings,
+    of_daemon_set,
+    of_kept_owner,
+    stays_by_taint,
+)
 from selfheal_remediator.kube.placement import Terms
 from selfheal_remediator.kube.pods import Pod
 
@@ -53,6 +58,8 @@ class Answer:
 def questions(pod: Pod, around: Surroundings) -> list[Question]:
     """What is not known yet and decides about the pod."""
     if pod.mirror or pod.finished or of_kept_owner(pod, around.drain):
+        return []
+    if stays_by_taint(pod, around):
         return []
     if of_daemon_set(pod) and around.daemon_sets is not None:
         key = (pod.namespace, pod.owner_name, pod.owner_uid)

@@ -17,8 +17,9 @@ from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.running import Instructions
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.objects import Node, Taint
 from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.node.taints import taint_instead
 from selfheal_remediator.threads.runtime import REAL, Event, Runtime
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,11 @@ class Departure:
         """All nodes but the one that is drained."""
         return [node for node in self.nodes if node.uid != self.uid]
 
+    @property
+    def taint(self) -> Taint | None:
+        """The taint that the node has instead of a cordon."""
+        return next((taint_instead(node) for node in self.nodes if node.uid == self.uid), None)
+
 
 @dataclass(frozen=True, slots=True)
 class DaemonSetFacts:
@@ -60,8 +66,10 @@ def surroundings(
     daemon_sets: DaemonSetFacts,
     claims: Claims,
     own_uid: str = "",
+    taint: Taint | None = None,
 ) -> Surroundings:
-    """What sorting the node's pods needs. claims: those of all its pods. Pure."""
+    """What sorting the node's pods needs. claims: those of all its pods; taint: see Surroundings.
+    Pure."""
     return Surroundings(
         drain,
         own_uid,
@@ -71,6 +79,7 @@ def surroundings(
         gone_daemon_sets=daemon_sets.gone,
         unknown_daemon_sets=daemon_sets.unknown,
         claim_terms=claims.terms,
+        taint=taint,
     )
 
 
@@ -115,9 +124,9 @@ class Preflight:
         self.rooms = Rooms(self._api, runtime=self.runtime)
         self._daemon_sets = DaemonSetList(self._api, runtime=self.runtime)
 
-    def initial(self) -> Surroundings:
+    def initial(self, taint: Taint | None = None) -> Surroundings:
         """What is known before anything was read."""
-        return Surroundings(self._instructions.config.drain, self._own_uid)
+        return Surroundings(self._instructions.config.drain, self._own_uid, taint=taint)
 
     def surroundings(self, departure: Departure, pods: list[Pod]) -> Surroundings:
         """Facts for sorting the pods."""
@@ -130,7 +139,7 @@ class Preflight:
             log.warning("claim %s/%s on %s: %s", *claim, departure.node, failure)
         facts = DaemonSetFacts(known, gone)
         drain = self._instructions.config.drain
-        return surroundings(drain, departure, facts, found, self._own_uid)
+        return surroundings(drain, departure, facts, found, self._own_uid, departure.taint)
 
     def no_room(self, departure: Departure, pods: list[Pod], around: Surroundings) -> str:
         """See no_room; what it needs is reserved until the drain is over."""

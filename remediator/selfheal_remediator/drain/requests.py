@@ -22,6 +22,7 @@ from selfheal_remediator.kube.objects import Json, Node, node_from_json
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome, classify_eviction
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
+from selfheal_remediator.node.taints import is_cordoned
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
@@ -173,6 +174,6 @@ def still_draining(raw: Json, uid: str) -> bool:
         state = read_state(node)
     except Unreadable:
         return False
-    if node.uid != uid or not node.unschedulable or node.deleting or state is None:
+    if node.uid != uid or node.deleting or state is None:
         return False
-    return state.phase in (Phase.DRAINING, Phase.DRAINED)
+    return state.phase in (Phase.DRAINING, Phase.DRAINED) and is_cordoned(node, state)

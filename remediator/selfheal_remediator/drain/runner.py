@@ -22,10 +22,12 @@ from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Informer
+from selfheal_remediator.kube.objects import Taint
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock, first_eviction, time_left
+from selfheal_remediator.node.taints import taint_instead
 from selfheal_remediator.threads.pool import Post, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -93,7 +95,7 @@ class Draining:
             uid=uid,
             started=now if fresh or since < 0 or not state.drain_started else now - since,
             deadline=now + time_left(limit, used),
-            around=self.preflight.initial(),
+            around=self.preflight.initial(self._taint_of(uid)),
         )
         began = None if fresh else float(state.drain_started)
         drain.returns.restore(state.returns, state.returned, began)
@@ -111,6 +113,11 @@ class Draining:
         run.mark = cordon_mark(uid, state.since)
         run.unrecorded = check and not self.config.dry_run  # in dry-run nothing is written
         self._watch(run, check=check)
+
+    def _taint_of(self, uid: str) -> Taint | None:
+        """The taint that the node has instead of a cordon."""
+        nodes = (node for node in self._callbacks.nodes() if node.uid == uid)
+        return next((taint_instead(node) for node in nodes), None)
 
     def _watch(self, run: RunningDrain, *, check: bool) -> None:
         """Begin to watch its pods; check: that they fit elsewhere."""

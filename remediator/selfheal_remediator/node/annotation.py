@@ -114,6 +114,9 @@ class State:
     step_boot: Text = ""
     #: It recovered, and `verify` failed: only a person uncordons it.
     unverified: Flag = False
+    #: Which taint was set with the cordon (taint_mark), and whether instead of it.
+    taint: Text = ""
+    taint_only: Flag = False
 
     @property
     def step_runs(self) -> bool:
@@ -208,10 +211,9 @@ def read_state(node: Node) -> State | None:
     return parse_state(text) if text else None
 
 
-def cordoned_by(owner: str, node: Node) -> bool:
-    """Whether the node's annotation says that this remediator cordoned it."""
+def known_state(node: Node) -> State | None:
+    """Our annotation on the node; None = there is none that can be read."""
     try:
-        state = read_state(node)
+        return read_state(node)
     except Unreadable:
-        return False
-    return state is not None and state.phase.cordoned and state.by == owner
+        return None

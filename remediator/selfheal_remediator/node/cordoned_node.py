@@ -18,6 +18,7 @@ from selfheal_remediator.node.room_checks import RoomCheck, next_check
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.spans import span
+from selfheal_remediator.node.taints import is_cordoned
 from selfheal_remediator.node.uncordons import uncordoned_by_controller
 
 
@@ -36,7 +37,7 @@ def assess_orphaned(facts: Facts, state: State) -> Assessment:
 
 def assess_cordoned(facts: Facts, state: State) -> Assessment:
     """Cordoned by us."""
-    if not facts.node.unschedulable:
+    if not is_cordoned(facts.node, state):
         return _cancel(facts, state)
     busy = repair.must_end_first(facts.scope.config, state)
     if not busy and not selected(facts.node, facts.scope.config):
@@ -199,7 +200,8 @@ def _checked(facts: Facts) -> RoomCheck | None:
 
 
 def _cancel(facts: Facts, state: State) -> Assessment:
-    controller = uncordoned_by_controller(facts.node)
+    # Who removed a taint is written nowhere: it counts as a person.
+    controller = "" if state.taint_only else uncordoned_by_controller(facts.node)
     flaps = len(facts.recent_cordons(state))
     if controller and flaps < facts.scope.config.recovery.max_flaps:
         after = lifecycle.seen_again(state)
@@ -207,8 +209,9 @@ def _cancel(facts: Facts, state: State) -> Assessment:
         action = facts.action(Kind.CANCEL, after, "UncordonedByController", message)
         return Assessment("seen", message, action=action, state=state)
     after = lifecycle.cancelled(state, facts.now)
+    how = "its taint was removed" if state.taint_only else "uncordoned"
     message = (
-        f"uncordoned by {controller or 'somebody else'}: this occurrence of {state.condition} "
+        f"{how} by {controller or 'somebody else'}: this occurrence of {state.condition} "
         f"is over; still bad, it counts again in {span(facts.scope.config.recovery.cancel_for)}"
     )
     action = facts.action(Kind.CANCEL, after, "RemediationCancelled", message)

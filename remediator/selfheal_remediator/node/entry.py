@@ -5,17 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.objects import Node, Taint
 from selfheal_remediator.node.actions import Action
-from selfheal_remediator.node.annotation import STATE_KEY, State
+from selfheal_remediator.node.annotation import STATE_KEY, State, known_state
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, Reading
 from selfheal_remediator.node.limits import Member
 from selfheal_remediator.node.queues import Queue
 from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.node.taints import our_taint
 
 #: A condition and one of its reasons.
 Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What writes would have made of a node: cordoned, its annotation, our taint on it."""
+
+    unschedulable: bool
+    state: str | None
+    taint: Taint | None
+
+    @classmethod
+    def of(cls, answer: Node, before: Overlay | None) -> Overlay:
+        """The answer to a dry run shows what this write alone would do: of a cordon before it,
+        nothing."""
+        text = answer.annotations.get(STATE_KEY)
+        state = known_state(answer)
+        if state is None or not state.phase.cordoned:
+            return cls(False, text, None)
+        earlier = before.taint if before is not None else None
+        return cls(not state.taint_only, text, our_taint(answer, state) or earlier)
 
 
 @dataclass(slots=True)
@@ -40,8 +61,8 @@ class Entry:
     ticket: int = 0
     #: When the rule that requests a cordon (or requested one last) was due.
     due_at: float = 0.0
-    #: In dry-run: (unschedulable, annotation) as they would be had the writes been real.
-    overlay: tuple[bool, str | None] | None = None
+    #: In dry-run: as the node would be had the writes been real.
+    overlay: Overlay | None = None
     #: The drain under way: when it began as written down (by whose clock ever), and by ours.
     drain_began: tuple[int, float] | None = None
 
@@ -72,11 +93,14 @@ def bad_now(entry: Entry, config: Config) -> set[Key]:
     return found
 
 
-def overlaid(node: Node, overlay: tuple[bool, str | None] | None) -> Node:
+def overlaid(node: Node, overlay: Overlay | None) -> Node:
     if overlay is None:
         return node
-    unschedulable, state = overlay
     annotations = {key: value for key, value in node.annotations.items() if key != STATE_KEY}
-    if state is not None:
-        annotations[STATE_KEY] = state
-    return replace(node, unschedulable=unschedulable or node.unschedulable, annotations=annotations)
+    if overlay.state is not None:
+        annotations[STATE_KEY] = overlay.state
+    taints = node.taints
+    if overlay.taint is not None and overlay.taint not in taints:
+        taints = (*taints, overlay.taint)
+    unschedulable = overlay.unschedulable or node.unschedulable
+    return replace(node, unschedulable=unschedulable, annotations=annotations, taints=taints)

@@ -20,6 +20,7 @@ from selfheal_remediator.node.cordoned_node import assess_cordoned, assess_orpha
 from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.free_node import assess_free
+from selfheal_remediator.node.taints import is_cordoned
 
 
 def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assessment:
@@ -33,7 +34,7 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
         return Assessment("unreadable", f"annotation {STATE_KEY}: {error}; left alone")
     if state is not None and state.by != scope.owner:
         if scope.gone(state.by):
-            cordoned = state.phase.cordoned and node.unschedulable
+            cordoned = state.phase.cordoned and is_cordoned(node, state)
             # Else nothing that it says counts any more.
             state = state if cordoned else lifecycle.void(scope.owner)
         elif state.phase is not Phase.HEALED:

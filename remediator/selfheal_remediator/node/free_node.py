@@ -14,6 +14,7 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, DrainRequest
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
+from selfheal_remediator.node.taints import taken
 
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
@@ -24,8 +25,9 @@ def assess_free(facts: Facts) -> Assessment:
     if not selected(facts.node, facts.scope.config):
         return Assessment("not-selected", "not among the selected nodes")
     bad = facts.bad()
-    if facts.node.unschedulable:
-        return Assessment("foreign-cordon", "cordoned by somebody else", bad=bad)
+    foreign = _foreign_cordon(facts)
+    if foreign:
+        return Assessment("foreign-cordon", foreign, bad=bad)
     mark = foreign_mark(facts.node, facts.scope.marks)
     if mark:
         return Assessment("foreign-mark", mark, bad=bad)
@@ -38,6 +40,13 @@ def assess_free(facts: Facts) -> Assessment:
             why = _still(facts, facts.state)
             return Assessment(facts.state.phase.value, why, due=due, bad=bad)
     return _by_rules(facts, bad)
+
+
+def _foreign_cordon(facts: Facts) -> str:
+    """What somebody else keeps pods away with, empty = nothing that is in the way of a cordon."""
+    if facts.node.unschedulable:
+        return "cordoned by somebody else"
+    return taken(facts.node, facts.scope.config.taint)
 
 
 def _is_cancelled(state: State | None) -> bool:
@@ -54,7 +63,7 @@ def _drain_requested(
     if before is not None:
         before = replace(before, cordons=facts.recent_cordons(before))
     state = lifecycle.requested(before, facts.node, facts.scope.owner, request.why, facts.now)
-    action = facts.action(Kind.CORDON, state, "Cordoned", f"cordoned: {request.text}")
+    action = facts.action(Kind.CORDON, state, "Cordoned", f"{_how(facts)}: {request.text}")
     return Assessment(
         "wants-cordon",
         request.text,
@@ -172,7 +181,7 @@ def _for_is_over(
     if facts.state is not None and facts.state.phase is Phase.CANCELLED:
         why += f"; somebody uncordoned it {span(facts.now - facts.state.since)} ago"
     state = lifecycle.cordoned(facts.occurrence(rule, observation), facts.now)
-    limited_action = facts.action(Kind.CORDON, state, "Cordoned", f"cordoned: {why}")
+    limited_action = facts.action(Kind.CORDON, state, "Cordoned", f"{_how(facts)}: {why}")
     return Assessment(
         "wants-cordon",
         why,
@@ -182,6 +191,11 @@ def _for_is_over(
         since=since,
         due_since=since + rule.for_,
     )
+
+
+def _how(facts: Facts) -> str:
+    taint = facts.scope.config.taint
+    return "cordoned" if taint is None else taint.how
 
 
 def _note(

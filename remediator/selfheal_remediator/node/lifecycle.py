@@ -44,12 +44,12 @@ TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
 )
 
 
-#: Of a node in service no ladder is under way.
-_NO_LADDER: Mapping[str, Any] = MappingProxyType(
+#: Of a node in service no ladder is under way, and it has no taint of ours.
+_IN_SERVICE: Mapping[str, Any] = MappingProxyType(
     {
         **dict.fromkeys(("steps", "step_began", "step_ended"), 0),
-        **dict.fromkeys(("step", "step_boot"), ""),
-        **dict.fromkeys(("step_failed", "unverified"), False),
+        **dict.fromkeys(("step", "step_boot", "taint"), ""),
+        **dict.fromkeys(("step_failed", "unverified", "taint_only"), False),
     }
 )
 
@@ -246,7 +246,7 @@ def _begin(occurrence: Occurrence, phase: Phase, now: float) -> State:
 def _step(state: State, phase: Phase, **changes: Any) -> State:
     _check(state.phase, phase)
     if not phase.cordoned:
-        changes.update(_NO_LADDER)
+        changes.update(_IN_SERVICE)
     return replace(state, phase=phase, **changes)
 
 

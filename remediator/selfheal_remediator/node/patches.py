@@ -10,13 +10,23 @@ from selfheal_remediator.kube.objects import DRAIN_KEY, Node
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, STEP_OBJECT_KEY, State
 from selfheal_remediator.node.drain_request import UNTIL_KEY
+from selfheal_remediator.node.taints import cordon_ops, uncordon_ops, untaint_ops
+from selfheal_remediator.taint_settings import TaintSettings
 
 SCALE_DOWN_KEY = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 Json = dict[str, Any]
 
 
-def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list[Json]:
+def node_patch(
+    action: Action,
+    node: Node,
+    *,
+    scale_down_disabled: bool,
+    taint: TaintSettings | None = None,
+) -> list[Json]:
     """The patch that carries out the action on the node as it was observed.
+
+    scale_down_disabled, taint: what a cordon sets beside.
 
     The server refuses it (422) if the node is another one or has changed since: the decision
     applies to exactly this resourceVersion, so no other fresh read is needed.
@@ -29,16 +39,18 @@ def node_patch(action: Action, node: Node, *, scale_down_disabled: bool) -> list
     if not node.annotated:
         ops.append(_op("add", "/metadata/annotations", {}))
     state = action.state
-    if action.kind is Kind.CORDON:
-        ops.append(_op("add", "/spec/unschedulable", True))
-        if state is not None and _our_mark(annotations):
+    if action.kind is Kind.CORDON and state is not None:
+        cordon, state = cordon_ops(node, state, taint)
+        ops += cordon
+        if _our_mark(annotations):
             state = replace(state, scale_down_mark=True)  # left by one that is gone: ours now
-        if scale_down_disabled and state is not None and SCALE_DOWN_KEY not in annotations:
+        if scale_down_disabled and SCALE_DOWN_KEY not in annotations:
             ops.append(_op("add", annotation_path(SCALE_DOWN_KEY), "true"))
             state = replace(state, scale_down_mark=True)
-    if action.kind is Kind.UNCORDON and node.unschedulable:
-        ops.append({"op": "remove", "path": "/spec/unschedulable"})
+    if action.kind is Kind.UNCORDON:
+        ops += uncordon_ops(node)
     if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR):
+        ops += untaint_ops(node)
         ours = {SCALE_DOWN_KEY: _our_mark(annotations), STEP_OBJECT_KEY: True}
         ops += [
             {"op": "remove", "path": annotation_path(key)}

@@ -19,12 +19,12 @@ from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import STATE_KEY, State, Unreadable, read_state
+from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
 from selfheal_remediator.node.drain_slots import DrainSlots
-from selfheal_remediator.node.entry import Entry, Key
+from selfheal_remediator.node.entry import Entry, Key, Overlay
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
@@ -172,9 +172,7 @@ class Planner:
         entry.pending, entry.failures, entry.retry_at = None, 0, 0.0
         self._known.note_changed(action.uid)
         if self.config.dry_run:
-            # The answer shows what this write alone would do: of a cordon before it, nothing.
-            cordoned = action.state is not None and action.state.phase.cordoned
-            entry.overlay = (cordoned, node.annotations.get(STATE_KEY))
+            entry.overlay = Overlay.of(node, entry.overlay)
             self._known.observe(entry.actual, entry, now)
         elif version_number(node.version) >= version_number(entry.node.version):
             self._known.observe(node, entry, now)

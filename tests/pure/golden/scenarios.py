@@ -338,6 +338,18 @@ def drain_on_request(world: World) -> None:
 
 
 @scenario
+def taint_instead_of_a_cordon(world: World) -> None:
+    nodes(world, "a", "b")
+    world.pod("p", "a")
+    with world.running({**DRAIN, "taint": {"key": "example.com/bad", "cordon": False}}):
+        world.node("a", "True")
+        world.event("DrainSucceeded")
+        world.change(f"{NODES}/a", lambda raw: raw["spec"].pop("taints"))
+        world.event("RemediationCancelled")
+        world.settled()
+
+
+@scenario
 def refused_by_a_budget(world: World) -> None:
     _refused(world, "pdb")
 

@@ -25,6 +25,8 @@ def apply(raw: dict[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
                 raise TestFailed(op["path"])
         elif op["op"] == "remove":
             del target[int(last) if isinstance(target, list) else last]
+        elif isinstance(target, list):
+            target.insert(len(target) if last == "-" else int(last), op["value"])
         else:
             target[last] = op["value"]
     return done

@@ -33,6 +33,8 @@ STATES = st.builds(
     step_failed=st.booleans(),
     step_boot=st.text(max_size=36, alphabet="0123456789abcdef-"),
     unverified=st.booleans(),
+    taint=st.text(max_size=8, alphabet="0123456789abcdef"),
+    taint_only=st.booleans(),
 )
 
 
@@ -125,6 +127,8 @@ def test_the_longest_names_leave_room_for_the_flap_count() -> None:
         step_ended=1_700_000_000,
         step_failed=True,
         step_boot="1" * 36,
+        taint="0" * 8,
+        taint_only=True,
     )
     read = parse_state(state.to_json())
     assert len(read.cordons) >= 3
