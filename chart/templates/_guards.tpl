@@ -601,6 +601,11 @@
 {{- $p = append $p (printf "remediator.config.limits.rate.window is %s, so no cordon would be counted: set it to 1s at least" .window) -}}
 {{- end -}}
 {{- end -}}
+{{- range $index, $rule := $c.rules -}}
+{{- if has $rule.condition (list "DrainInProgress" "Drained") -}}
+{{- $p = append $p (printf "remediator.config.rules[%d] is about the condition %s, which a drain reports: nothing may follow from it, remove the rule" $index $rule.condition) -}}
+{{- end -}}
+{{- end -}}
 {{- with $c.taint -}}
 {{- $domain := contains "/" .key | ternary (printf ".%s" (splitList "/" .key | first)) "" -}}
 {{- if or (hasSuffix ".kubernetes.io" $domain) (hasSuffix ".k8s.io" $domain) (hasSuffix ".karpenter.sh" $domain) (hasSuffix ".medik8s.io" $domain) (has .key (list "ToBeDeletedByClusterAutoscaler" "DeletionCandidateOfClusterAutoscaler")) -}}

@@ -25,7 +25,7 @@ from selfheal_remediator.policy_settings import Policies as Policies
 from selfheal_remediator.quantities import Amount, parse_amount
 from selfheal_remediator.restore_settings import Restore as Restore
 from selfheal_remediator.selectors import NodeSelector
-from selfheal_remediator.strict import Duration, Status
+from selfheal_remediator.strict import ConditionType, Duration, Status
 from selfheal_remediator.strict import Strict as _Strict
 from selfheal_remediator.strict import need as _need
 from selfheal_remediator.taint_settings import TaintSettings
@@ -78,7 +78,7 @@ PODS_HUNG = "PodsHung"
 class Rule(_Strict):
     """One condition of a node and what to do about it."""
 
-    condition: str = Field(min_length=1, max_length=316)
+    condition: ConditionType
     status: Statuses = ("True",)
     reason: str = ""
     for_: Duration = Field(default=60.0, alias="for")

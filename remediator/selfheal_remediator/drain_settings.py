@@ -42,6 +42,8 @@ class Drain(Strict):
     keep_owners: tuple[OwnerKind, ...] = ()
     #: Roll out a Deployment that asks for it, whose only pod a PDB keeps (drain/surge.py).
     surge: bool = False
+    #: Whether the node's status says by the conditions of KEP-5683 that it is drained.
+    lifecycle_conditions: bool = False
     wait_for_completion: WaitForCompletion = Field(default_factory=WaitForCompletion)
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from selfheal_remediator.external_steps import (
     ResourceSettings,
     WebhookSettings,
 )
-from selfheal_remediator.strict import Duration, Status, Strict
+from selfheal_remediator.strict import ConditionType, Duration, Status, Strict
 
 #: More steps than anybody waits for; the annotation holds the number only.
 MOST_STEPS = 10
@@ -59,7 +59,7 @@ class JobSettings(Strict):
 class ConditionSettings(Strict):
     """A condition that the node must have."""
 
-    type: str = Field(min_length=1, max_length=316)
+    type: ConditionType
     status: Annotated[Status, BeforeValidator(_status_text)] = "True"
 
 

@@ -58,6 +58,8 @@ def permissions(config: Config, namespace: str, lease: str) -> list[Permission]:
     wanted = [Permission(verb, "", "nodes") for verb in ("get", "list", "watch", "patch")]
     wanted += [Permission(verb, "", "pods") for verb in ("get", "list", "watch")]
     wanted.append(Permission("create", "", "pods", "eviction"))
+    if config.drain.lifecycle_conditions:
+        wanted.append(Permission("patch", "", "nodes", "status"))
     if config.drain.on_deadline == "delete":
         wanted.append(Permission("delete", "", "pods"))
     wanted.append(Permission("get", "", "persistentvolumeclaims"))

@@ -5,13 +5,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from selfheal_remediator.quantities import parse_duration
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Status = Literal["True", "False", "Unknown"]
+#: By these a node's status says that somebody drains it, or has drained it (KEP-5683).
+LIFECYCLE_CONDITIONS = ("DrainInProgress", "Drained")
+
+
+def _not_of_a_drain(kind: str) -> str:
+    if kind in LIFECYCLE_CONDITIONS:
+        raise ValueError(
+            f"{kind} is what a drain reports, also this remediator's own "
+            "(drain.lifecycleConditions): nothing may follow from it"
+        )
+    return kind
+
+
+ConditionType = Annotated[str, Field(min_length=1, max_length=316), AfterValidator(_not_of_a_drain)]
 
 
 class Strict(BaseModel):

@@ -331,6 +331,15 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"remediator": {"config": {"limits": {"maxUnavailable": "80%"}}}},
         ["remediator.config.limits.maxUnavailable is 80%", "set at most 50%"],
     ),
+    "a rule about a drain": (
+        {
+            "remediator": {
+                "externalConditions": ["Drained"],
+                "config": {"rules": [{"condition": "Drained", "action": "observe"}]},
+            }
+        },
+        ["remediator.config.rules[0] is about the condition Drained, which a drain reports"],
+    ),
     "a taint of another system": (
         {"remediator": {"config": {"taint": {"key": "karpenter.sh/disrupted"}}}},
         ["remediator.config.taint.key is karpenter.sh/disrupted", "set a key of your own domain"],

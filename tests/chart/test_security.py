@@ -148,6 +148,12 @@ def test_the_remediator_may_delete_pods_only_when_configured(helm: Helm) -> None
     assert ("pods", "delete") in _verbs(manifests)
 
 
+def test_the_remediator_may_patch_the_status_of_nodes_only_when_configured(helm: Helm) -> None:
+    assert ("nodes/status", "patch") not in _verbs(helm.case("default"))
+    manifests = helm.template("remediator.config.drain.lifecycleConditions=true")
+    assert ("nodes/status", "patch") in _verbs(manifests)
+
+
 REPAIRS = {("volumeattachments", "list"), ("jobs", "get"), ("jobs", "create")}
 
 

@@ -1,4 +1,5 @@
-"""A taint beside the cordon or instead of it, with the real scheduler and node controller."""
+"""What others see of a drain on the node: a taint beside the cordon or instead of it, with the real
+scheduler and node controller, and the conditions of its status."""
 
 from typing import Any
 
@@ -76,3 +77,41 @@ def test_who_ends_it_by_hand_cancels_it_and_no_taint_is_left(site: Site, cordon:
     assert "uncordoned" in freed.stdout, freed.stderr
     assert taints(site, other) == []
     assert not site.cordoned(other)
+
+
+def allow_status(site: Site) -> None:
+    """As the chart's ClusterRole does with `drain.lifecycleConditions`."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{site.name}-remediator"
+    right = {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}
+    site.patch(path, {"rules": [*site.api.get(path)["rules"], right]})
+
+
+def said(site: Site, node: str) -> dict[str, str]:
+    found = site.get_node(node)["status"]["conditions"]
+    return {one["type"]: one["status"] for one in found if "Drain" in one["type"]}
+
+
+def test_the_status_of_a_node_says_that_it_is_drained(site: Site) -> None:
+    bad, other = site.nodes(2)
+    allow_status(site)
+    site.deployment("web", 2)
+    site.budget("web", "web", maxUnavailable=0)
+    bad = site.busiest()
+    other = next(node for node in site.all_nodes if node != bad)
+    site.condition(other, "True", "Drained", reason="AdminRequested")
+    process = site.remediator(site.config(drain={"lifecycleConditions": True}))
+    site.condition(bad, "True")
+    begun = {"DrainInProgress": "True", "Drained": "False"}
+    until("it is being drained", lambda: said(site, bad) == begun)
+    process.kill()
+    site.change_budget("web", maxUnavailable="100%")
+    site.remediator(site.config(drain={"lifecycleConditions": True}), POD_NAME="another")
+    ended = {"DrainInProgress": "False", "Drained": "True"}
+    until("it is drained", lambda: said(site, bad) == ended)
+    assert site.phase(bad) == "drained"
+    site.condition(bad, "False")
+    until("it is uncordoned", lambda: site.phase(bad) == "healed")
+    until("nothing is left", lambda: said(site, bad) == {})
+    kinds = {one["type"] for one in site.get_node(bad)["status"]["conditions"]}
+    assert {"Ready", "TestFault"} <= kinds
+    assert said(site, other) == {"Drained": "True"}

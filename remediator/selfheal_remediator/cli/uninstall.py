@@ -15,10 +15,17 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import STOP_FOR_KEY, STOP_KEY, LeaseView
-from selfheal_remediator.kube.objects import Node, node_from_json
+from selfheal_remediator.kube.objects import Json, Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
+from selfheal_remediator.node.drain_conditions import (
+    DRAINED,
+    IN_PROGRESS,
+    STRATEGIC,
+    removals,
+    status_patch,
+)
 from selfheal_remediator.node.patches import node_patch, withdrawal
 from selfheal_remediator.node.taints import is_cordoned
 
@@ -93,6 +100,11 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
         except Unreadable as error:
             result.left[node.name] = f"annotation {STATE_KEY}: {error}"
             continue
+        if state is None and (written := removals(node)):
+            refusal = _take_back(api, node, written)
+            found = found or refusal is None or refusal.status == 409
+            if refusal is not None:
+                result.left[node.name] = f"its conditions {IN_PROGRESS} and {DRAINED}: {refusal}"
         if state is None or state.by != owner:
             continue
         if state.phase.cordoned and EXCLUDE_KEY in node.annotations:
@@ -109,6 +121,16 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
             names = result.uncordoned if cordoned else result.cleared
             names += [] if node.name in names else [node.name]
     return found
+
+
+def _take_back(api: KubernetesApi, node: Node, conditions: list[Json]) -> ApiFailure | None:
+    """Remove the conditions of a drain; why they could not be removed, None = they were."""
+    path, body = f"/api/v1/nodes/{quote(node.name)}/status", status_patch(node, conditions)
+    try:
+        answer = api.write("PATCH", path, body, content_type=STRATEGIC)
+    except ApiFailure as failure:
+        return failure
+    return None if answer.ok or answer.status == 404 else answer.failure()
 
 
 def _change(api: KubernetesApi, action: Action, node: Node) -> str:

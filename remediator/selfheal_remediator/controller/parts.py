@@ -9,6 +9,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.claims_reader import ClaimsReader
 from selfheal_remediator.controller.drain_control import DrainControl
+from selfheal_remediator.controller.drain_status import DrainStatus
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_feed import NodeFeed
 from selfheal_remediator.controller.node_writer import NodeWriter
@@ -46,6 +47,7 @@ class Parts:
     planner: Planner
     writer: NodeWriter
     drains: DrainControl
+    drain_status: DrainStatus
     repairs: Repairs
     pods: PodHealing
     restoring: ObjectRestoring
@@ -88,7 +90,6 @@ def assemble(
     restoring = ObjectRestoring(
         api, authority, mode, workers, post, metrics, events, reporter, clock
     )
-    reader = ClaimsReader(api, clock)
     return Parts(
         api=api,
         authority=authority,
@@ -96,6 +97,7 @@ def assemble(
         planner=planner,
         writer=writer,
         drains=drains,
+        drain_status=DrainStatus(api, planner, writer, authority, mode, workers, post, clock),
         repairs=Repairs(*parts),
         pods=pods,
         restoring=restoring,
@@ -111,7 +113,7 @@ def assemble(
             stop,
             runtime=runtime,
         ),
-        peer_check=PeerCheck(reader, planner, authority, workers, post, clock),
+        peer_check=PeerCheck(ClaimsReader(api, clock), planner, authority, workers, post, clock),
         publisher=Publisher(metrics, planner, authority, drains.draining, pods.healer),
         metrics=metrics,
         events=events,

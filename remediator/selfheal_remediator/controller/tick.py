@@ -57,9 +57,11 @@ class Tick:
         draining.follow_places(parts.planner.slots.given, now)
         for action in plan.actions:
             parts.writer.submit(action)
-        parts.repairs.follow(parts.drains.follow(now), now)
+        changed = parts.drains.follow(now)
+        parts.repairs.follow(changed, now)
+        parts.drain_status.follow(changed, now)
         parts.writer.read_again(now)
-        wakes = [plan.wake, parts.writer.wake, parts.drains.wake]
+        wakes = [plan.wake, parts.writer.wake, parts.drains.wake, parts.drain_status.wake]
         stopped = bool(paused or unhealthy)
         if not stopped:
             parts.drains.check_rooms()

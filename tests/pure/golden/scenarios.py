@@ -338,6 +338,20 @@ def drain_on_request(world: World) -> None:
 
 
 @scenario
+def lifecycle_conditions(world: World) -> None:
+    nodes(world, "a", "b")
+    world.pod("p", "a")
+    with world.running(draining(lifecycleConditions=True, delay="10s")):
+        world.node("a", "True")
+        until("it is said", lambda: "SelfhealDraining" in json.dumps(world.get(f"{NODES}/a")))
+        world.settled()
+        world.advance(11)
+        world.event("DrainSucceeded")
+        until("it is said", lambda: "SelfhealDrained" in json.dumps(world.get(f"{NODES}/a")))
+        world.settled()
+
+
+@scenario
 def taint_instead_of_a_cordon(world: World) -> None:
     nodes(world, "a", "b")
     world.pod("p", "a")

@@ -176,7 +176,10 @@ class FakeApi(LoopbackServer):
             if version not in (None, before["metadata"]["resourceVersion"]):
                 return 409, {"kind": "Status", "code": 409}
             after = copy.deepcopy(before)
-            _merge(after, body)
+            # Of a node only conditions are written so, by a strategic merge patch.
+            _merge(
+                after, _merged_conditions(before, body) if before.get("kind") == "Node" else body
+            )
         else:
             try:
                 after = json_patch.apply(before, body)
@@ -257,6 +260,19 @@ def _merge(target: Json, patch: Json) -> None:
             target.pop(key, None)
         else:
             target[key] = copy.deepcopy(value)
+
+
+def _merged_conditions(before: Json, patch: Json) -> Json:
+    """A strategic merge patch as a merge patch: conditions are merged by type."""
+    if "status" not in patch:
+        return patch
+    found = {item["type"]: item for item in before["status"]["conditions"]}
+    for item in patch["status"]["conditions"]:
+        if item.get("$patch") == "delete":
+            found.pop(item["type"], None)
+        else:
+            found[item["type"]] = {**found.get(item["type"], {}), **item}
+    return {**patch, "status": {"conditions": list(found.values())}}
 
 
 def _is_collection(path: str) -> bool:

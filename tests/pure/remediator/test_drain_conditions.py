@@ -1,0 +1,362 @@
+"""What a node's status says of its drain: DrainInProgress and Drained, by value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import yaml
+from kubernetes.client import Configuration
+
+from selfheal_remediator.cli.uninstall import uncordon_all
+from selfheal_remediator.config import Config, SettingsError, parse_config
+from selfheal_remediator.controller.authority import Authority
+from selfheal_remediator.controller.drain_status import DrainStatus
+from selfheal_remediator.controller.mode import Mode
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.objects import Condition
+from selfheal_remediator.kube.permissions import Permission
+from selfheal_remediator.kube.responses import Answer
+from selfheal_remediator.kube.store import Change
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
+from selfheal_remediator.node.drain_conditions import changes, removals, status_patch
+from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.run import permissions
+from selfheal_remediator.strict import LIFECYCLE_CONDITIONS
+from selfheal_remediator.threads.runtime import REAL
+from tests.pure.remediator.builders import NOW, OWNER, datetime_text
+from tests.pure.remediator.builders import node as seen
+from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
+
+BAD = f"{NODES}/bad"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+DRAINING = {
+    "DrainInProgress": ("True", "SelfhealDraining"),
+    "Drained": ("False", "SelfhealDraining"),
+}
+EMPTY = {"DrainInProgress": ("False", "SelfhealDrained"), "Drained": ("True", "SelfhealDrained")}
+BY_HAND = {"DrainInProgress": ("True", "AdminRequested"), "Drained": ("False", "AdminRequested")}
+Known = dict[str, tuple[str, str]]
+
+
+def conditions(known: Known) -> list[Condition]:
+    return [Condition(kind, *said, "", NOW, NOW) for kind, said in known.items()]
+
+
+def after(known: Known, phase: Phase | None, **more: Any) -> Known:
+    """What the node says once that is written; all else about it is given."""
+    state = None if phase is None else State(phase, more.pop("by", OWNER), "Fault", "True")
+    found = seen("n", *conditions(known), state=state, **more)
+    written = dict(known)
+    for item in changes(found, OWNER, NOW):
+        if item.get("$patch") == "delete":
+            del written[item["type"]]
+        else:
+            written[item["type"]] = (item["status"], item["reason"])
+    return written
+
+
+# -- what is to be said ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "before", "wanted"),
+    [
+        (Phase.DRAINING, {}, DRAINING),
+        (Phase.DRAINING, EMPTY, DRAINING),
+        (Phase.DRAINING, BY_HAND, DRAINING),
+        (Phase.DRAINED, DRAINING, EMPTY),
+        (Phase.DRAINED, {}, EMPTY),
+        (Phase.REPAIRING, DRAINING, EMPTY),
+        (Phase.VERIFYING, EMPTY, EMPTY),
+        (Phase.VERIFYING, DRAINING, {}),  # it recovered in mid-drain
+        (Phase.REPAIR_FAILED, EMPTY, EMPTY),
+        (Phase.REPAIR_FAILED, {}, {}),
+        *((phase, EMPTY, {}) for phase in Phase if not phase.cordoned),
+        *((phase, BY_HAND, BY_HAND) for phase in Phase if not phase.cordoned),
+        (Phase.CORDONED, DRAINING, {}),  # its pods fit nowhere else
+        (Phase.CORDONED, BY_HAND, BY_HAND),
+        (None, EMPTY, {}),
+        (None, BY_HAND, BY_HAND),
+        (None, {}, {}),
+    ],
+)
+def test_it_is_what_the_annotation_says(phase: Phase | None, before: Known, wanted: Known) -> None:
+    assert after(before, phase) == wanted
+    assert after(wanted, phase) == wanted, "and then nothing is to be written"
+
+
+@pytest.mark.parametrize("before", [{}, EMPTY, BY_HAND])
+def test_what_is_left_alone(before: Known) -> None:
+    assert after(before, Phase.DRAINING, by="there/remediator") == before
+    assert after(before, Phase.DRAINING, annotations={EXCLUDE_KEY: "x"}) == before
+    assert after(before, Phase.DRAINING, deleting=True) == before
+    assert after(before, None, annotations={STATE_KEY: "{"}) == before
+
+
+def test_it_says_by_whom_and_for_what_since_when() -> None:
+    bad = seen("n", state=State(Phase.DRAINING, OWNER, "Fault", "True"), version="7")
+    written = changes(bad, OWNER, NOW)
+    assert written[0] == {
+        "type": "DrainInProgress",
+        "status": "True",
+        "reason": "SelfhealDraining",
+        "message": "by the remediator here/remediator, for Fault",
+        "lastTransitionTime": datetime_text(NOW),
+        "lastHeartbeatTime": datetime_text(NOW),
+    }
+    assert status_patch(bad, written)["metadata"] == {"uid": "uid-n", "resourceVersion": "7"}
+
+
+def test_what_is_unchanged_is_not_written_again() -> None:
+    half = {"DrainInProgress": DRAINING["DrainInProgress"]}
+    found = seen("n", *conditions(half), state=State(Phase.DRAINING, OWNER, "Fault"))
+    assert [item["type"] for item in changes(found, OWNER, NOW)] == ["Drained"]
+
+
+def test_only_what_we_wrote_is_removed() -> None:
+    ours = seen("n", *conditions({**BY_HAND, "Drained": EMPTY["Drained"]}))
+    assert removals(ours) == [{"$patch": "delete", "type": "Drained"}]
+
+
+# -- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LIFECYCLE_CONDITIONS)
+def test_no_rule_is_about_them(kind: str) -> None:
+    """A drain would be the cause of the next one."""
+    acts = {"condition": "Fault", "action": "drain"}
+    for rules, where in (
+        ([{"condition": kind, "action": "observe"}], "rules[0].condition"),
+        ([{**acts, "verify": {"condition": {"type": kind}}}], "rules[0].verify.condition.type"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            parse_config(yaml.safe_dump({"rules": rules}), "here.yaml")
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{where}: {kind} is what a drain reports")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_permission_is_needed_only_with_it(on: bool) -> None:
+    about = Config.model_validate({"drain": {"lifecycleConditions": on}})
+    wanted = permissions(about, "here", "remediator")
+    assert (Permission("patch", "", "nodes", "status") in wanted) is on
+
+
+# -- the whole remediator -------------------------------------------------------------------
+
+
+def config(*, on: bool = True, **more: Any) -> Config:
+    rule = {"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}
+    values = {
+        "rules": [rule],
+        "recovery": {"stabilizationWindow": "5s"},
+        "limits": {"maxUnavailable": "100%"},
+        "policies": {"enabled": False},
+        "drain": {"headroom": False, "lifecycleConditions": on},
+    }
+    return Config.model_validate({**values, **more})
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    made = FakeApi(lambda verb, path: "")
+    made.put(BAD, node("bad", "True"))
+    made.put(f"{NODES}/good", node("good", "False"))
+    made.put(f"{PODS}/web", pod("web", "bad"))
+    yield made
+    made.close()
+
+
+def said(raw: dict[str, Any]) -> Known:
+    return {
+        item["type"]: (item["status"], item["reason"])
+        for item in raw["status"]["conditions"]
+        if item["type"] in LIFECYCLE_CONDITIONS
+    }
+
+
+def phase(api: FakeApi) -> str:
+    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
+    return str(json.loads(text).get("phase", ""))
+
+
+def turns(api: FakeApi, status: str) -> None:
+    raw = api.get(BAD)
+    raw["status"]["conditions"][1]["status"] = status
+    api.put(BAD, raw)
+
+
+def stages(api: FakeApi) -> list[Known]:
+    """What the node has said, in order."""
+    found: list[Known] = []
+    for _, path, raw in api.did:
+        if path == BAD and (not found or found[-1] != said(raw)):
+            found.append(said(raw))
+    return found
+
+
+def test_from_the_drain_to_the_uncordon(api: FakeApi) -> None:
+    with running(api, config()) as remediator:
+        until("it is said", lambda: said(api.get(BAD)) == EMPTY)
+        assert phase(api) == "drained"
+        turns(api, "False")
+        until_later(remediator, "it is over", lambda: said(api.get(BAD)) == {})
+    assert phase(api) == "healed"
+    assert [item["type"] for item in api.get(BAD)["status"]["conditions"]] == ["Ready", "Fault"]
+    assert stages(api)[-2:] == [EMPTY, {}]
+
+
+def test_while_pods_are_left_it_is_in_progress(api: FakeApi) -> None:
+    api.disturb = lambda verb, path: "500" if path.endswith("/eviction") else ""
+    with running(api, config()) as remediator:
+        until("it is said", lambda: said(api.get(BAD)) == DRAINING)
+        raw = api.get(BAD)
+        del raw["metadata"]["annotations"][STATE_KEY], raw["spec"]["unschedulable"]
+        turns(api, "False")
+        api.put(BAD, {**raw, "status": api.get(BAD)["status"]})
+        until_later(remediator, "it is over", lambda: said(api.get(BAD)) == {})
+
+
+@pytest.mark.parametrize("more", [{"on": False}, {"mode": "dryRun"}])
+def test_otherwise_nothing_is_written(api: FakeApi, more: dict[str, Any]) -> None:
+    asked: list[str] = []
+
+    def note(verb: str, path: str) -> str:
+        asked.append(path)
+        return ""
+
+    api.disturb = note
+    with running(api, config(**more)) as remediator:
+
+        def standing() -> str:
+            entry = remediator.planner.entry_named("bad")
+            return entry.assessment.standing if entry is not None else ""
+
+        until_later(remediator, "it is drained", lambda: standing() == "drained")
+    assert f"{BAD}/status" not in asked
+
+
+def test_what_is_refused_is_tried_again(api: FakeApi) -> None:
+    refused: list[str] = []
+
+    def refuse(verb: str, path: str) -> str:
+        if path != f"{BAD}/status" or len(refused) > 2:
+            return ""
+        refused.append(path)
+        return "500"
+
+    api.disturb = refuse
+    with running(api, config()) as remediator:
+        until_later(remediator, "it is said", lambda: said(api.get(BAD)) == EMPTY)
+    assert len(refused) == 3
+
+
+def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
+    with running(api, config()):
+        until("it is said", lambda: said(api.get(BAD)) == EMPTY)
+    good = api.get(f"{NODES}/good")
+    by_hand = [{"type": k, "status": v[0], "reason": v[1]} for k, v in BY_HAND.items()]
+    good["status"]["conditions"] += by_hand
+    api.put(f"{NODES}/good", good)
+    access = Configuration()
+    access.host = api.url
+    found = uncordon_all(KubernetesApi(access, "d", Config().api), "d/selfheal-remediator", 5.0)
+    assert (found.uncordoned, found.left) == (["bad"], {})
+    assert said(api.get(BAD)) == {}
+    assert said(api.get(f"{NODES}/good")) == BY_HAND
+
+
+def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:
+    """What is under way, or waits for another change of the node, wakes nobody."""
+    planner, jobs = Planner(config(), OWNER, NOW), list[Callable[[], None]]()
+    state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain")
+    bad = seen("n", state=state, unschedulable=True)
+    planner.apply(Change("n", None, bad), NOW)
+    api = SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: Answer(500, b""))
+    workers = SimpleNamespace(submit=jobs.append, runtime=REAL)
+    clock = [NOW]
+    status = DrainStatus(
+        cast(Any, api),
+        planner,
+        cast(Any, None),
+        Authority(leading=True, first=""),
+        Mode(config(observeFirst=0), NOW),
+        cast(Any, workers),
+        lambda job: job(),
+        lambda: clock[0],
+    )
+    status.follow([], NOW)
+    assert (len(jobs), status.wake) == (1, None)
+    jobs.pop()()
+    assert status.wake == NOW + 0.5
+    clock[0] = NOW + 0.5
+    status.follow([], clock[0])
+    assert (len(jobs), status.wake) == (1, None)
+    jobs.pop()()
+    assert status.wake == NOW + 1.5
+    note = Action(Kind.NOTE, "n", bad.uid, state, "", "")
+    assert planner.request(note, NOW)
+    status.follow([], NOW + 1.5)
+    assert (len(jobs), status.wake) == (0, None)
+
+
+# -- killed at each call --------------------------------------------------------------------
+
+
+class Killer:
+    """The process is dead at this call, before it is made or before it has the answer."""
+
+    def __init__(self, at: int, way: str) -> None:
+        self.at, self.way, self.calls, self.dead = at, way, 0, False
+
+    def __call__(self, verb: str, path: str) -> str:
+        if self.dead:
+            return "refused"
+        if "/events" in path or path.startswith("/apis/coordination"):
+            return ""
+        if verb == "GET" and not path.startswith(BAD):
+            return ""
+        self.calls += 1
+        self.dead = self.calls == self.at
+        return self.way if self.dead else ""
+
+
+def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
+    if phase(api) == "drained" and said(api.get(BAD)) == EMPTY:
+        turns(api, "False")
+    return killed() or (phase(api) == "healed" and not said(api.get(BAD)))
+
+
+@pytest.mark.parametrize("way", ["refused", "lost"])
+@pytest.mark.parametrize("at", range(1, 7))
+def test_killed_at_any_call_the_next_one_makes_up_for_it(api: FakeApi, at: int, way: str) -> None:
+    killer = Killer(at, way)
+    api.disturb = killer
+    with running(api, config()) as remediator:
+        until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))
+    assert killer.dead
+    api.disturb = lambda verb, path: ""
+    lease = api.get(LEASE)
+    lease["spec"]["holderIdentity"] = ""
+    api.put(LEASE, lease)
+    with running(api, config()) as remediator:
+        until_later(remediator, "all is over", lambda: _played(api, lambda: False))
+    assert EMPTY in stages(api)
+    assert f"{PODS}/web" in [path for verb, path, _ in api.did if verb == "EVICT"]
+
+
+def test_what_a_predecessor_left_behind_is_removed(api: FakeApi) -> None:
+    """It was killed after the uncordon."""
+    left = node("good", "False")
+    left["status"]["conditions"] += [
+        {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
+    ]
+    api.put(f"{NODES}/good", left)
+    with running(api, config()):
+        until("they are gone", lambda: said(api.get(f"{NODES}/good")) == {})
