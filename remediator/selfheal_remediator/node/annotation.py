@@ -20,7 +20,7 @@ from selfheal_remediator.kube.objects import Node
 
 STATE_KEY = "selfheal.dev/state"
 EXCLUDE_KEY = "selfheal.dev/exclude"
-#: Which step created an object, and how far that is (actions/resource.py).
+#: Which step created an object, and how far that is (actions/step_object.py).
 STEP_OBJECT_KEY = "selfheal.dev/step-object"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
