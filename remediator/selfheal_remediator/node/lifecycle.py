@@ -47,7 +47,7 @@ TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
 #: Of a node in service no ladder is under way.
 _NO_LADDER: Mapping[str, Any] = MappingProxyType(
     {
-        **dict.fromkeys(("steps", "step_began", "step_ended"), 0),
+        **dict.fromkeys(("steps", "step_began", "step_ended", "step_used"), 0),
         **dict.fromkeys(("step", "step_boot"), ""),
         **dict.fromkeys(("step_failed", "unverified"), False),
     }
@@ -141,6 +141,7 @@ def repairing(state: State, step: str, boot_id: str, now: float) -> State:
         step_began=int(now),
         step_ended=0,
         step_failed=False,
+        step_used=0,
         step_boot="" if boot_id == state.boot_id else boot_id,
         unverified=False,
     )
@@ -155,13 +156,14 @@ def verifying(state: State, boot_id: str, now: float) -> State:
         step_began=int(now),
         step_ended=0,
         step_failed=False,
+        step_used=0,
         step_boot="" if boot_id == state.boot_id else boot_id,
     )
 
 
 def step_ended(state: State, now: float, *, failed: bool) -> State:
     """The step, or the verification, that was begun has ended."""
-    return _step(state, state.phase, step_ended=int(now), step_failed=failed)
+    return _step(state, state.phase, step_ended=int(now), step_failed=failed, step_used=0)
 
 
 def repair_failed(state: State, now: float, *, unverified: bool = False) -> State:

@@ -15,6 +15,7 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import (
     NODES,
+    MovableClock,
     advance,
     node,
     running,
@@ -161,6 +162,53 @@ def test_a_pause_does_not_use_up_a_step(api: FakeApi) -> None:
         pause(api, None)
         until_later(remediator, "its Job is there", lambda: created(api))
         assert (state_of(api)["steps"], state_of(api).get("stepFailed")) == (1, None)
+
+
+def test_a_pause_does_not_use_up_a_step_of_a_predecessor(api: FakeApi) -> None:
+    """Who takes over meanwhile does not know when it began."""
+    about = config({**job(), "timeout": "2m"}, job())
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) else ""
+    with running(api, about) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        pause(api, "by hand")
+        until_later(remediator, "it is paused", lambda: remediator.parts.authority.paused)
+    api.disturb = lambda verb, path: ""
+    leave(api)
+    clock = MovableClock()
+    clock.advance(3600)
+    with running(api, about, clock) as remediator:
+        until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
+        assert remediator.parts.authority.paused
+        hour_later = clock() + 3600
+        until_later(remediator, "it lasts", lambda: minutes_pass(remediator, hour_later))
+        pause(api, None)
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert (state_of(api)["steps"], state_of(api).get("stepFailed")) == (1, None)
+
+
+def test_another_leader_gives_a_step_what_is_left_of_its_time(api: FakeApi) -> None:
+    about = config({**job(), "timeout": "3m"}, job())
+    with running(api, about) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        begun = remediator.clock()
+        until_later(remediator, "a minute is used", lambda: state_of(api).get("stepUsed"))
+        assert 60 <= state_of(api)["stepUsed"] <= remediator.clock() - begun + 2
+    leave(api)
+    clock = MovableClock()
+    clock.advance(7200)  # by which nobody led, or by which it is ahead
+    with running(api, about, clock) as remediator:
+        until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
+        begun = clock()
+        until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2)
+        assert 115 < clock() - begun < 140
+        assert state_of(api).get("stepUsed") is None
+
+
+def leave(api: FakeApi) -> None:
+    """Its leader is gone."""
+    lease = api.get(LEASE)
+    lease["spec"]["holderIdentity"] = ""
+    api.put(LEASE, lease)
 
 
 def minutes_pass(remediator: Remediator, until: float) -> bool:
@@ -310,9 +358,7 @@ def test_killed_at_any_call_each_step_runs_once(api: FakeApi, at: int) -> None:
         until_later(remediator, "killed", lambda: _repaired(api, remediator, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    leave(api)
     with running(api, about) as remediator:
         until_later(remediator, "repaired", lambda: _repaired(api, remediator, lambda: False))
     names = created(api)
