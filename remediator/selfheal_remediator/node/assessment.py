@@ -20,6 +20,8 @@ class Assessment:
     evaluate again although nothing changed. standing: one bounded word for metrics; why: for
     people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
     checks_room: it would be drained if its pods fitted elsewhere by now, which is to be checked.
+    yields: nothing continues its ladder until a person, another system or its group lets it: others
+    may be repaired in its place.
     """
 
     standing: str
@@ -34,6 +36,7 @@ class Assessment:
     due_since: float = 0.0
     recovering: bool = False
     checks_room: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from selfheal_remediator.config import Config, Rule
+from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
@@ -16,7 +17,9 @@ from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import Recovery
 from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
+from selfheal_remediator.node.maintenance import check_group
 from selfheal_remediator.node.selection import foreign_mark
+from selfheal_remediator.windows import window_open
 
 
 def begun_step(config: Config, state: State) -> Rule | None:
@@ -70,6 +73,18 @@ def may_be_uncordoned(config: Config, state: State) -> bool:
 def is_verified(state: State) -> bool:
     """Whether `verify` was passed."""
     return state.phase is Phase.VERIFYING and bool(state.step_ended) and not state.step_failed
+
+
+def over_at(config: Config, state: State, now: float) -> float:
+    """When a step that nobody follows any more is over by its timeout, now = none runs.
+
+    What it made may do its work meanwhile. Of what no clock can have written nothing is known.
+    """
+    rule = begun_step(config, state) if state.phase is Phase.REPAIRING else None
+    if rule is None or not state.step_runs:
+        return now
+    limit = rule.then[state.steps - 1].limit
+    return state.step_began + limit if state.step_began <= now + limit else now
 
 
 def needs_detached(config: Config, state: State) -> bool:
@@ -164,7 +179,18 @@ def _next(facts: Facts, state: State, rule: Rule) -> Assessment:
     text = f"{step_text(rule, number)} begins, for {state.condition}"
     action = facts.action(Kind.REPAIR, after, "RepairStepStarted", text)
     found = _stands(facts, state, f"{step_text(rule, number)} is to begin")
-    return replace(found, limited_action=action)
+    waits, changes = _waits_for_its_group(facts)
+    due = earliest(found.due, changes)
+    return replace(found, limited_action=action, due=due, yields=waits)
+
+
+def _waits_for_its_group(facts: Facts) -> tuple[bool, float | None]:
+    """Whether its group lets no step begin now, and when that changes."""
+    group = facts.scope.config.group_of(facts.node.labels)
+    if group is None:
+        return False, None
+    opening = window_open(group.maintenance_windows, facts.now)
+    return check_group(group, Kind.REPAIR, opening) is not None, opening.change
 
 
 def _failed(facts: Facts, state: State, why: str, *, unverified: bool = False) -> Assessment:
@@ -184,13 +210,11 @@ def _held_up(facts: Facts, state: State) -> Assessment | None:
     step begins beside them."""
     request = drain_request(facts.node)
     if request is not None and request.keeps(facts.now):
-        return _stands(facts, state, request.text, request.until)
+        return replace(_stands(facts, state, request.text, request.until), yields=True)
     mark = foreign_mark(facts.node, facts.scope.marks)
     if not mark:
         return None
-    return Assessment(
-        "cordoned-foreign", mark, state=state, bad=facts.bad(), since=float(state.since)
-    )
+    return replace(_stands(facts, state, mark), standing="cordoned-foreign", yields=True)
 
 
 def _stands(facts: Facts, state: State, why: str, due: float | None = None) -> Assessment:
