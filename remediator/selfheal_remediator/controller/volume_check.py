@@ -8,6 +8,7 @@ from functools import partial
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.controller.step_requests import StepRequests
 from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.node.assessment import UNREAD
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Purpose, Workers
 
@@ -58,13 +59,23 @@ class VolumeCheck:
 
     def _known(self, found: dict[str, str] | ApiFailure) -> None:
         if isinstance(found, ApiFailure):
-            log.warning("VolumeAttachments, which ladders wait for: %s", found)
+            self._not_known(found)
             return
         before = self._planner.attached
         current = {uid: text for uid, text in found.items() if uid in self._waiting}
         for uid, text in current.items():
-            if text and not before.get(uid):
+            if text and before.get(uid, "") in ("", UNREAD):
                 said = f"the first step waits until detached: {text}"
                 node = self._waiting[uid]
                 self._reporter.of_node(node, uid, "VolumesAttached", said, warning=False)
         self._planner.volumes(current)
+
+    def _not_known(self, failure: ApiFailure) -> None:
+        """What was known before may have changed: no step begins by it."""
+        log.warning("VolumeAttachments, which ladders wait for: %s", failure)
+        before = self._planner.attached
+        for uid, node in self._waiting.items():
+            if before.get(uid) != UNREAD:
+                said = f"the first step waits until VolumeAttachments can be read: {failure}"
+                self._reporter.of_node(node, uid, "VolumesUnknown", said, warning=True)
+        self._planner.volumes(dict.fromkeys(self._waiting, UNREAD))

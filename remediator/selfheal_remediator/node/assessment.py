@@ -11,6 +11,9 @@ from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import State
 from selfheal_remediator.node.room_checks import RoomCheck
 
+#: No name of a VolumeAttachment.
+UNREAD = "(unread)"
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -49,7 +52,8 @@ class Scope:
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
-    #: Volumes attached to drained nodes (uids) whose ladder waits for it, as text; empty = none.
+    #: Volumes attached to drained nodes (uids) whose ladder waits for it, as text; empty = none,
+    #: UNREAD = that cannot be read.
     attached: Mapping[str, str] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None

@@ -13,8 +13,8 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.assessment import Assessment
-from selfheal_remediator.node.conditions import Recovery
+from selfheal_remediator.node.assessment import UNREAD, Assessment
+from selfheal_remediator.node.conditions import CLOCK_TOLERANCE, Recovery, stale
 from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.maintenance import check_group
@@ -123,6 +123,9 @@ def _first_step(facts: Facts, state: State, rule: Rule) -> Assessment:
     attached = facts.scope.attached.get(facts.node.uid)
     if attached is None:
         return _stands(facts, state, "drained; its volumes are read before its first step")
+    if attached == UNREAD:
+        text = "drained; no step begins, as VolumeAttachments cannot be read"
+        return _stands(facts, state, text)
     if not attached:
         return _next(facts, state, rule)
     over_at = state.since + facts.scope.config.drain.detach_timeout
@@ -147,7 +150,32 @@ def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         if over_at > facts.now:
             why = f"{text} succeeded; waiting for recovery: {recovery.why}"
             return _stands(facts, state, why, over_at)
+        if not _reported_since(facts, state, rule):
+            return _unreported(facts, state, rule, text)
     return _held_up(facts, state) or _next(facts, state, rule)
+
+
+def _reported_since(facts: Facts, state: State, rule: Rule) -> bool:
+    """Whether the step can be seen not to have helped: the condition was written after it.
+
+    By its writer's clock, or by a change that we observed. A node that is not Ready shows it too.
+    """
+    heartbeat = facts.history.heartbeats.get(rule.condition)
+    if rule.max_heartbeat_age is None or heartbeat is None or not facts.node.ready:
+        return True
+    moments = [moment for moment in (heartbeat.value, heartbeat.changed) if moment is not None]
+    latest = facts.now + CLOCK_TOLERANCE
+    return any(state.step_ended <= moment <= latest for moment in moments)
+
+
+def _unreported(facts: Facts, state: State, rule: Rule, text: str) -> Assessment:
+    """No step begins by what was known before the last one, which may have helped."""
+    silent = stale(rule, facts.history, facts.now)
+    why = f"{text} succeeded; {rule.condition} was not reported since"
+    if silent:
+        why += f": its detector is silent, restart it on {facts.node.name}"
+    found = _stands(facts, state, why)
+    return replace(found, rejected="stale-heartbeat" if silent else "", yields=silent)
 
 
 def _verifying(facts: Facts, state: State, recovery: Recovery) -> Assessment:

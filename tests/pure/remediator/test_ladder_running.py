@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -276,6 +277,35 @@ def test_its_volumes_are_detached_before(api: FakeApi) -> None:
         assert not created(api)
         api.put(ATTACHED, None)
         until_later(remediator, "its Job is there", lambda: created(api))
+
+
+def test_without_a_read_of_the_volumes_no_step_begins(api: FakeApi) -> None:
+    """Nor by what was read before: the node waits for its turn meanwhile."""
+    refused: list[bool] = [True]
+    attachments = ATTACHED.rpartition("/")[0]
+    api.disturb = lambda verb, path: "403" if path == attachments and refused else ""
+    with running(api, config(job(), limits={"minSchedulable": 0, "maxRepairing": 0})) as remediator:
+        until_later(remediator, "it is reported", lambda: reported(api, "VolumesUnknown"))
+        assert "VolumeAttachments cannot be read" in why(remediator)
+        refused.clear()
+        until_later(remediator, "it waits", lambda: "is to begin" in why(remediator))
+        refused.append(True)
+        until_later(remediator, "again", lambda: "cannot be read" in why(remediator))
+        remediator.post(partial(remediator.reconfigure, config(job())))
+        advance(remediator, 60)
+        until_later(remediator, "it is drained", lambda: remediator.planner.attached)
+        assert phase(api) == "drained"
+        refused.clear()
+        until_later(remediator, "its Job is there", lambda: created(api))
+
+
+def reported(api: FakeApi, reason: str) -> bool:
+    return any(event["reason"] == reason for event in api.reported)
+
+
+def why(remediator: Remediator) -> str:
+    entry = remediator.planner.entry_named("bad")
+    return entry.assessment.why if entry is not None else ""
 
 
 def test_an_excluded_node_is_not_touched(api: FakeApi) -> None:
