@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from selfheal_remediator.actions.discovery import preferred_version
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
+from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.external_steps import MachineSettings
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
@@ -40,6 +41,8 @@ MACHINE, NAMESPACE = "cluster.x-k8s.io/machine", "cluster.x-k8s.io/cluster-names
 #: Of the Machine. Of the first only the presence counts for Cluster API; ours has the occurrence.
 REMEDIATE = "cluster.x-k8s.io/remediate-machine"
 PAUSED, SKIPPED = "cluster.x-k8s.io/paused", "cluster.x-k8s.io/skip-remediation"
+#: What the Node says of a Machine that was marked, see step_object.py.
+MARKED = "marked"
 READ_EVERY, SOON = 10.0, 1.0
 _PATCH = "application/json-patch+json"
 
@@ -176,6 +179,12 @@ class MachineStep:
         if mark is not None:
             who = "" if machine.checked else "; no MachineHealthCheck has checked it yet"
             text = f"machine {machine.id} is marked to be remediated{who}"
+            if mark == run.occurrence and not noted(run):
+                note(self._api, run, MARKED)
+            return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
+        if noted(run):
+            # By somebody who does not want it, or whose remediation has begun.
+            text = f"machine {machine.id} is not marked to be remediated any more"
             return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
         if problem := refusal(machine):
             return StepResult(StepOutcome.FAILED, problem)
@@ -213,7 +222,8 @@ class MachineStep:
             raise answer.failure()
         if run.dry_run:
             text = f"would be {text.removeprefix('is ').removeprefix('being ')}"
-        return StepResult(StepOutcome.RUNNING, f"machine {machine.id} {text}", READ_EVERY)
+        again = READ_EVERY if verb == "DELETE" else SOON  # then it is noted
+        return StepResult(StepOutcome.RUNNING, f"machine {machine.id} {text}", again)
 
 
 @understood("a Machine")
