@@ -88,7 +88,7 @@ class Repairs:
         self._requests = StepRequests(api, authority, post, clock, runtime=workers.runtime)
         #: The steps under way, by their nodes' uids.
         self.running: dict[str, Run] = {}
-        self._volumes = VolumeCheck(self._requests, planner, workers, reporter)
+        self._volumes = VolumeCheck(self._requests, planner, workers, reporter, clock)
 
     def forget(self) -> None:
         """Another term or mode: what is under way is taken up again from the annotations."""

@@ -11,8 +11,15 @@ from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import State
 from selfheal_remediator.node.room_checks import RoomCheck
 
-#: No name of a VolumeAttachment.
-UNREAD = "(unread)"
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The volumes that are attached to a node: for people, empty = none. since: since when there
+    are some, by our clock; readable: False = it is not known whether there are."""
+
+    text: str = ""
+    since: float = 0.0
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,8 @@ class Scope:
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
-    #: Volumes attached to drained nodes (uids) whose ladder waits for it, as text; empty = none,
-    #: UNREAD = that cannot be read.
-    attached: Mapping[str, str] = field(default_factory=dict)
+    #: Of drained nodes (uids) whose ladder waits for it.
+    attached: Mapping[str, Attached] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
     #: Nodes (uids) whose pods fitted nowhere else, and what was found since; None = that is left

@@ -13,7 +13,7 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.assessment import UNREAD, Assessment
+from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import CLOCK_TOLERANCE, Recovery, stale
 from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
@@ -123,15 +123,16 @@ def _first_step(facts: Facts, state: State, rule: Rule) -> Assessment:
     attached = facts.scope.attached.get(facts.node.uid)
     if attached is None:
         return _stands(facts, state, "drained; its volumes are read before its first step")
-    if attached == UNREAD:
+    if not attached.readable:
         text = "drained; no step begins, as VolumeAttachments cannot be read"
         return _stands(facts, state, text)
-    if not attached:
+    if not attached.text:
         return _next(facts, state, rule)
-    over_at = state.since + facts.scope.config.drain.detach_timeout
+    # It may have waited for long before, for its turn or for a person.
+    over_at = attached.since + facts.scope.config.drain.detach_timeout
     if over_at <= facts.now:
-        return _failed(facts, state, f"still attached to it: {attached}")
-    return _stands(facts, state, f"waiting until detached: {attached}", over_at)
+        return _failed(facts, state, f"still attached to it: {attached.text}")
+    return _stands(facts, state, f"waiting until detached: {attached.text}", over_at)
 
 
 def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:

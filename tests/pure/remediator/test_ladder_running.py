@@ -272,7 +272,7 @@ def test_its_volumes_are_detached_before(api: FakeApi) -> None:
     spec = {"nodeName": "bad", "attacher": "csi", "source": {}}
     api.put(ATTACHED, {"metadata": {"name": "csi-1"}, "spec": spec})
     with running(api, config(job())) as remediator:
-        until_later(remediator, "it waits", lambda: "csi-1" in remediator.planner.attached.values())
+        until_later(remediator, "it waits", lambda: "until detached: csi-1" in why(remediator))
         assert phase(api) == "drained"
         assert not created(api)
         api.put(ATTACHED, None)

@@ -14,7 +14,7 @@ from selfheal_remediator.kube.objects import DRAIN_KEY, Condition, Taint
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.assessment import Assessment, Scope
+from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.limits import GroupTally, Member, Tally, check_repair
@@ -35,7 +35,8 @@ JOB = {"job": {"template": {"spec": {"containers": [{"name": "c"}]}}}, "settle":
 WAIT = {"wait": "5m"}
 VERIFY = {"condition": {"type": "Checked"}}
 BAD, GOOD = condition("True"), condition("False")
-NONE_ATTACHED = {"uid-n": ""}
+NONE_ATTACHED = {"uid-n": Attached()}
+STILL = {"uid-n": Attached("csi-1", NOW - 10)}
 #: Longer than every window: good for so long is recovered.
 LONG = 4000.0
 
@@ -70,7 +71,7 @@ def seen(
     state: State,
     fault: Condition = BAD,
     since: float = NOW,
-    attached: dict[str, str] | None = None,
+    attached: dict[str, Attached] | None = None,
     **more: Any,
 ) -> Assessment:
     settings = {key: more.pop(key) for key in ("mode", "recovery") if key in more}
@@ -99,7 +100,7 @@ def test_a_drained_node_waits_without_a_ladder() -> None:
 def test_the_first_step_begins_once_nothing_is_attached() -> None:
     about = ladder(JOB)
     assert phase_after(seen(about, drained(about))) is None  # not known yet
-    waiting = seen(about, drained(about), attached={"uid-n": "csi-1"})
+    waiting = seen(about, drained(about), attached=STILL)
     assert phase_after(waiting) is None
     assert "csi-1" in waiting.why
     found = seen(about, drained(about), attached=NONE_ATTACHED)
@@ -114,9 +115,9 @@ def test_the_first_step_begins_once_nothing_is_attached() -> None:
 def test_volumes_that_stay_attached_are_reported() -> None:
     about = ladder(JOB)
     state = drained(about)
-    late = replace(state, since=int(NOW) - 600)
-    assert seen(about, state, attached={"uid-n": "csi-1"}).due == state.since + 600
-    found = seen(about, late, attached={"uid-n": "csi-1"})
+    waited = replace(state, since=int(NOW) - 7200)  # for its turn
+    assert seen(about, waited, attached=STILL).due == NOW + 590
+    found = seen(about, state, attached={"uid-n": Attached("csi-1", NOW - 600)})
     assert phase_after(found) is Phase.REPAIR_FAILED
     assert found.action is not None
     assert "csi-1" in found.action.message

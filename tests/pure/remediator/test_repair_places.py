@@ -14,6 +14,7 @@ from selfheal_remediator.kube.objects import DRAIN_KEY, Taint
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State, read_state
+from selfheal_remediator.node.assessment import Attached
 from tests.pure.remediator.builders import OWNER, condition, node
 from tests.pure.remediator.small_cluster import NIGHTS, NOON, Cluster, config, group
 
@@ -44,7 +45,7 @@ class Repaired(Cluster):
             labels = {"pool": name.partition("-")[0]}
             ours = {"state": state, "unschedulable": True} if name in names else {}
             self.put(node(name, *([bad] if ours else []), labels=labels, **ours))
-        self.planner.volumes({f"uid-{name}": "" for name in names})
+        self.planner.volumes({f"uid-{name}": Attached() for name in names})
 
     def runs(self) -> list[str]:
         """The nodes with a step under way."""
