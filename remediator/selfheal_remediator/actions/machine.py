@@ -153,8 +153,8 @@ class MachineStep:
     # -- writes -------------------------------------------------------------------------
 
     def _delete(self, version: str, machine: Machine, run: StepRun, now: float) -> StepResult:
-        if problem := refusal(machine):
-            return StepResult(StepOutcome.FAILED, problem)
+        if (kept := _kept_from(machine, run)) is not None:
+            return kept
         if now >= run.deadline:
             return StepResult(StepOutcome.FAILED, f"machine {machine.id} was not deleted in time")
         conditions = {"uid": machine.uid, "resourceVersion": machine.version}
@@ -186,8 +186,8 @@ class MachineStep:
             # By somebody who does not want it, or whose remediation has begun.
             text = f"machine {machine.id} is not marked to be remediated any more"
             return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
-        if problem := refusal(machine):
-            return StepResult(StepOutcome.FAILED, problem)
+        if (kept := _kept_from(machine, run)) is not None:
+            return kept
         key = REMEDIATE.replace("/", "~1")
         body: list[Json] = [
             {"op": "test", "path": "/metadata/uid", "value": machine.uid},
@@ -279,6 +279,13 @@ def refusal(machine: Machine) -> str:
     if (kind, group) == ("MachineSet", GROUP) or group == f"controlplane.{GROUP}":
         return ""
     return f"{name} belongs to a {kind} ({version}), which may not replace it"
+
+
+def _kept_from(machine: Machine, run: StepRun) -> StepResult | None:
+    """How the step ends where it may not begin, None = it may."""
+    if problem := refusal(machine):
+        return run.not_needed or StepResult(StepOutcome.FAILED, problem)
+    return run.not_needed
 
 
 def _belongs(machine: Machine, node: NodeView) -> bool:

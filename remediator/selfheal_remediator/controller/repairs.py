@@ -188,7 +188,14 @@ class Repairs:
         if stopped and run.call.kind is Kind.REPAIR:
             run.due = now + HELD_UP
             return
-        run.call = _as_of(run.call, self._authority)
+        entry = self._planner.entries.get(run.call.uid)
+        recovering = entry is not None and entry.assessment.recovering
+        run.call = replace(
+            run.call,
+            term=self._authority.term,
+            stops=self._authority.stops,
+            recovering=recovering and run.call.kind is Kind.REPAIR,
+        )
         run.under_way = True
         self._workers.submit(
             partial(self._requests.advance, run.call, self._answered),
@@ -208,8 +215,8 @@ class Repairs:
             return
         run.result = ended(answer, called, call)
         if run.result is not None:
-            label = "failed" if run.result.outcome is StepOutcome.FAILED else "succeeded"
-            self._metrics.repairs.steps.labels(run.label, label).inc()
+            if run.result.outcome is not StepOutcome.NOT_BEGUN:
+                self._metrics.repairs.steps.labels(run.label, run.result.outcome.value).inc()
             self._write_down(call.uid, run, now)
         elif isinstance(answer, StepResult):
             run.failures = 0
@@ -256,8 +263,10 @@ class Repairs:
             self.running.pop(uid, None)
             return
         failed = result.outcome is StepOutcome.FAILED
-        after = lifecycle.step_ended(known, now, failed=failed)
-        verb = "failed" if failed else "succeeded"
+        if result.outcome is StepOutcome.NOT_BEGUN:
+            after, verb = lifecycle.withdrawn(known, now), "withdrawn"
+        else:
+            after, verb = lifecycle.step_ended(known, now, failed=failed), result.outcome.value
         verifies = state.phase is Phase.VERIFYING
         reason = ("Verify" if verifies else "RepairStep") + verb.capitalize()
         text = f"{run.what} {verb}: {result.message}"
@@ -279,8 +288,3 @@ def _part(config: Config, state: State) -> Step | Verify | None:
         return rule.verify if rule is not None else None
     rule = begun_step(config, state)
     return rule.then[state.steps - 1] if rule is not None else None
-
-
-def _as_of(call: StepCall, authority: Authority) -> StepCall:
-    """The call with the term and the stops of now."""
-    return replace(call, term=authority.term, stops=authority.stops)

@@ -28,7 +28,8 @@ class Assessment:
 
     action: to be done as it is. limited_action: to be done when the limits have room. due: when to
     evaluate again although nothing changed. standing: one bounded word for metrics; why: for
-    people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
+    people. recovering: it is cordoned, and but for its stabilization window, and a step under way,
+    would be uncordoned.
     checks_room: it would be drained if its pods fitted elsewhere by now, which is to be checked.
     yields: nothing continues its ladder until a person, another system or its group lets it: others
     may be repaired in its place.

@@ -22,8 +22,8 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 _BEGINNINGS = frozenset({Phase.SEEN, Phase.NOTED, Phase.CORDONED, Phase.DRAINING})
 #: What a node that we cordoned can come to.
 _ENDINGS = frozenset({Phase.HEALED, Phase.SUSPECT, Phase.CANCELLED, Phase.SEEN})
-#: What a drained node can come to, beside an ending. Cordoned: bad again, or a remediator that is
-#: gone left it so.
+#: What a drained node can come to, beside an ending. Cordoned: bad again, recovered before its step
+#: began, or a remediator that is gone left it so.
 _AFTER_DRAIN = frozenset({Phase.CORDONED, Phase.REPAIRING, Phase.VERIFYING, Phase.REPAIR_FAILED})
 #: Each phase (None = no annotation) -> those that may follow. Each may also be removed.
 TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
@@ -143,7 +143,6 @@ def repairing(state: State, step: str, boot_id: str, now: float) -> State:
         step_failed=False,
         step_used=0,
         step_boot="" if boot_id == state.boot_id else boot_id,
-        unverified=False,
     )
 
 
@@ -162,8 +161,33 @@ def verifying(state: State, boot_id: str, now: float) -> State:
 
 
 def step_ended(state: State, now: float, *, failed: bool) -> State:
-    """The step, or the verification, that was begun has ended."""
-    return _step(state, state.phase, step_ended=int(now), step_failed=failed, step_used=0)
+    """The step, or the verification, that was begun has ended.
+
+    What could not be verified before the step is open again after it.
+    """
+    return _step(
+        state,
+        state.phase,
+        step_ended=int(now),
+        step_failed=failed,
+        step_used=0,
+        unverified=False,
+    )
+
+
+def withdrawn(state: State, now: float) -> State:
+    """It recovered before the step that was written down began: bad again, it is drained (again)
+    and this one begins after all."""
+    return _step(
+        state,
+        Phase.CORDONED,
+        since=int(now),
+        drain_started=0,
+        drain_used=0,
+        steps=state.steps - 1,
+        **dict.fromkeys(("step_began", "step_used"), 0),
+        **dict.fromkeys(("step", "step_boot"), ""),
+    )
 
 
 def repair_failed(state: State, now: float, *, unverified: bool = False) -> State:

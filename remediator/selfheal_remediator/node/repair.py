@@ -143,7 +143,8 @@ def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         return _failed(facts, state, why)
     text = step_text(rule, state.steps)
     if state.step_runs:
-        return _stands(facts, state, f"{text} is under way")
+        found = _stands(facts, state, f"{text} is under way")
+        return replace(found, recovering=recovery.due is not None)
     if recovery.due is not None:
         return _stands(facts, state, f"{text} has ended; {recovery.why}", recovery.due)
     if not state.step_failed:

@@ -73,13 +73,17 @@ def phase(api: FakeApi) -> str:
     return str(state_of(api).get("phase", ""))
 
 
-def recovers(api: FakeApi, boot: str = "1") -> None:
+def recovers(api: FakeApi, boot: str = "1", *, status: str = "False") -> None:
     raw = api.get(BAD)
     raw["status"]["nodeInfo"]["bootID"] = boot
     for item in raw["status"]["conditions"]:
         if item["type"] == "Fault":
-            item["status"] = "False"
+            item["status"] = status
     api.put(BAD, raw)
+
+
+def worsens(api: FakeApi) -> None:
+    recovers(api, status="True")
 
 
 def finish(api: FakeApi, path: str, kind: str = "Complete") -> None:
@@ -225,6 +229,26 @@ def pause(api: FakeApi, why: str | None) -> None:
     else:
         marks[PAUSE_KEY] = why
     api.put(LEASE, lease)
+
+
+def test_a_step_that_did_not_begin_before_the_node_recovered_does_not_begin(api: FakeApi) -> None:
+    """A pause, or an API server that is away, may be long. Bad again, it is this step's turn."""
+    away: list[bool] = [True]
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) and away else ""
+    about = config({**job(), "timeout": "30m"}, job(), recovery={"stabilizationWindow": "1m"})
+    with running(api, about) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        recovers(api)
+        until_later(remediator, "it is withdrawn", lambda: reported(api, "RepairStepWithdrawn"))
+        away.clear()
+        worsens(api)
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert state_of(api)["steps"] == 1
+        recovers(api)  # what was begun is ended
+        advance(remediator, 120)
+        finish(api, created(api)[0])
+        until_later(remediator, "it is in service", lambda: in_service(api))
+    assert len(created(api)) == 1
 
 
 def test_an_end_that_cannot_be_written_down_is_kept(api: FakeApi) -> None:
