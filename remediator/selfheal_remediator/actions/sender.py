@@ -57,19 +57,13 @@ def send(request: Request, runtime: Runtime = REAL) -> Reply:
 
     runtime.start("webhook-timer", cut_if_late)
     try:
-        reply = _post(request, limit)
+        return _post(request, limit)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        late = f"it took longer than {request.timeout:g}s"
         # Without the cause: its text has the URL.
-        why = _reason(error, request.url)
-    else:
-        why = ""
+        raise NotSent(late if limit.passed else _reason(error, request.url)) from None
     finally:
         over.set()
-    if limit.passed:
-        raise NotSent(f"it took longer than {request.timeout:g}s")
-    if why:
-        raise NotSent(why)
-    return reply
 
 
 def _post(request: Request, limit: _Limit) -> Reply:
@@ -87,6 +81,7 @@ def _post(request: Request, limit: _Limit) -> Reply:
             allow_redirects=False,
             stream=True,
         ) as response:
+            limit.check()  # headers that were cut off look like the end of them
             return Reply(response.status_code, response.headers, _beginning(response))
 
 
@@ -114,10 +109,14 @@ class _Limit:
             def connect(self) -> None:
                 limit._connection = self
                 super().connect()
-                if limit.passed:  # it had no socket yet that could be ended
-                    raise TimeoutError
+                limit.check()  # it had no socket before that could be ended
 
         return Limited
+
+    def check(self) -> None:
+        """Raises TimeoutError when it has passed."""
+        if self.passed:
+            raise TimeoutError
 
 
 class _Adapter(HTTPAdapter):

@@ -430,6 +430,15 @@ def test_a_server_that_drips_its_answer_keeps_no_thread(begin: bytes, drip: byte
         server.close()
 
 
+def test_an_answer_whose_body_drips_is_one() -> None:
+    server = Dripping(b"HTTP/1.1 400 x\r\n\r\n", b"y")
+    try:
+        assert send(Request(server.url, {}, b"{}", "", 0.5)).status == 400
+    finally:
+        server.over.set()
+        server.close()
+
+
 def test_nor_over_tls(tls: tuple[ssl.SSLContext, Path]) -> None:
     context, authority = tls
     server = Dripping(b"HTTP/1.1 201 Created\r\nX-Long: ", b"y", context)
