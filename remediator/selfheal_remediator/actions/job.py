@@ -56,8 +56,8 @@ class JobStep:
         job = self._read(name)
         if job is None and noted(run):
             return self._lost(f"Job {name} was deleted before it was seen to end")
-        if job is None and run.not_needed is not None:
-            return run.not_needed
+        if job is None and run.withdrawn is not None:
+            return run.withdrawn
         if job is None and now >= run.deadline:
             return StepResult(StepOutcome.FAILED, f"Job {name} was not created in time")
         if job is None:

@@ -284,8 +284,8 @@ def refusal(machine: Machine) -> str:
 def _kept_from(machine: Machine, run: StepRun) -> StepResult | None:
     """How the step ends where it may not begin, None = it may."""
     if problem := refusal(machine):
-        return run.not_needed or StepResult(StepOutcome.FAILED, problem)
-    return run.not_needed
+        return run.withdrawn or StepResult(StepOutcome.FAILED, problem)
+    return run.withdrawn
 
 
 def _belongs(machine: Machine, node: NodeView) -> bool:

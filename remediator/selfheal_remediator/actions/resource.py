@@ -123,8 +123,8 @@ class _Turn:
             return self._result(StepOutcome.SUCCEEDED, "succeeded, and was removed")
         if self._has_got_to(CREATED):
             return self._result(StepOutcome.FAILED, "was deleted before it was seen to succeed")
-        if self._run.not_needed is not None:
-            return self._run.not_needed
+        if self._run.withdrawn is not None:
+            return self._run.withdrawn
         if now >= self._run.deadline:
             return self._result(StepOutcome.FAILED, "was not created in time")
         return self.create()

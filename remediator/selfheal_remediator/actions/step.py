@@ -36,8 +36,7 @@ class StepRun:
     - deadline: when its timeout is over, likewise. From then on nothing may be begun any more;
       one call after it asks how the step ended (a predecessor may have begun it).
     - boot_id: the node's when the step began.
-    - recovering: the node recovered after the step was written down: what was not begun is not
-      begun any more.
+    - kept_from: why it may not begin any more though it was written down, empty = it may.
     - dry_run: every write is sent with dryRun=All, and nothing outside the cluster is asked.
     """
 
@@ -52,14 +51,14 @@ class StepRun:
     deadline: float
     boot_id: str
     dry_run: bool
-    recovering: bool = False
+    kept_from: str = ""
 
     @property
-    def not_needed(self) -> StepResult | None:
+    def withdrawn(self) -> StepResult | None:
         """The result, where nothing was begun yet and nothing is to be."""
-        if not self.recovering or self.dry_run:
+        if not self.kept_from or self.dry_run:
             return None
-        return StepResult(StepOutcome.NOT_BEGUN, f"{self.condition} is good again")
+        return StepResult(StepOutcome.NOT_BEGUN, self.kept_from)
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,13 +188,12 @@ class Repairs:
         if stopped and run.call.kind is Kind.REPAIR:
             run.due = now + HELD_UP
             return
-        entry = self._planner.entries.get(run.call.uid)
-        recovering = entry is not None and entry.assessment.recovering
+        repairs = run.call.kind is Kind.REPAIR
         run.call = replace(
             run.call,
             term=self._authority.term,
             stops=self._authority.stops,
-            recovering=recovering and run.call.kind is Kind.REPAIR,
+            kept_from=self._planner.kept_from_repair(run.call.uid, now) if repairs else "",
         )
         run.under_way = True
         self._workers.submit(

@@ -33,7 +33,7 @@ class StepCall:
 
     state: the annotation that the node must have. limit: its timeout in seconds; deadline: when
     that is used up. kind: how the call is held up by a pause: as a repair, or for `verify` as an
-    uncordon, not at all. recovering: see StepRun.
+    uncordon, not at all. kept_from: see StepRun.
     """
 
     node: str
@@ -46,7 +46,7 @@ class StepCall:
     term: int
     stops: int
     dry_run: bool
-    recovering: bool = False
+    kept_from: str = ""
 
 
 #: What a call came to: a result, a failure, or None: nothing was done.
@@ -152,7 +152,7 @@ def step_run(node: Node, call: StepCall) -> StepRun:
         deadline=call.deadline,
         boot_id=state.step_boot or state.boot_id,
         dry_run=call.dry_run,
-        recovering=call.recovering,
+        kept_from=call.kept_from,
     )
 
 

@@ -22,8 +22,8 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 _BEGINNINGS = frozenset({Phase.SEEN, Phase.NOTED, Phase.CORDONED, Phase.DRAINING})
 #: What a node that we cordoned can come to.
 _ENDINGS = frozenset({Phase.HEALED, Phase.SUSPECT, Phase.CANCELLED, Phase.SEEN})
-#: What a drained node can come to, beside an ending. Cordoned: bad again, recovered before its step
-#: began, or a remediator that is gone left it so.
+#: What a drained node can come to, beside an ending. Cordoned: bad again, a step that was
+#: withdrawn before it began, or a remediator that is gone left it so.
 _AFTER_DRAIN = frozenset({Phase.CORDONED, Phase.REPAIRING, Phase.VERIFYING, Phase.REPAIR_FAILED})
 #: Each phase (None = no annotation) -> those that may follow. Each may also be removed.
 TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
@@ -176,8 +176,8 @@ def step_ended(state: State, now: float, *, failed: bool) -> State:
 
 
 def withdrawn(state: State, now: float) -> State:
-    """It recovered before the step that was written down began: bad again, it is drained (again)
-    and this one begins after all."""
+    """The step that was written down may not begin any more: when it may, the node is drained
+    (again), and this one begins after all."""
     return _step(
         state,
         Phase.CORDONED,

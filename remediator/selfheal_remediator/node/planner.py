@@ -278,6 +278,17 @@ class Planner:
             claim.signals, now
         )
 
+    def kept_from_repair(self, uid: str, now: float) -> str:
+        """Why the step that is written down for the node may not begin any more, empty = it may."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            return ""
+        if entry.assessment.recovering:
+            return "the node recovered before it began"
+        claim = Claim(Kind.REPAIR, entry.member or Member(), frozenset())
+        skip_reason = self._check(entry, claim, self.tally(now), now)
+        return skip_reason.text if skip_reason is not None else ""
+
     def _grant(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> Action:
         action, member = entry.assessment.limited_action, claim.member
         assert action is not None

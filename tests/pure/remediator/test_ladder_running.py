@@ -251,6 +251,31 @@ def test_a_step_that_did_not_begin_before_the_node_recovered_does_not_begin(api:
     assert len(created(api)) == 1
 
 
+OBSERVED = {"name": "all", "nodeSelector": {}, "mode": "observe"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"groups": [OBSERVED]}, {"limits": {"minSchedulable": 0, "maxRepairing": 0}}],
+    ids=["its group observes", "the limit is lower"],
+)
+def test_nor_does_one_that_may_not_begin_any_more(api: FakeApi, more: dict[str, Any]) -> None:
+    """As one whose window closed during a pause, or whose node was excluded meanwhile."""
+    away: list[bool] = [True]
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) and away else ""
+    step = {**job(), "timeout": "30m"}
+    with running(api, config(step)) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        remediator.post(partial(remediator.reconfigure, config(step, **more)))
+        until_later(remediator, "it is withdrawn", lambda: reported(api, "RepairStepWithdrawn"))
+        away.clear()
+        until_later(remediator, "it is cordoned", lambda: not state_of(api).get("steps"))
+        assert not created(api)
+        remediator.post(partial(remediator.reconfigure, config(step)))
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert state_of(api)["steps"] == 1
+
+
 def test_an_end_that_cannot_be_written_down_is_kept(api: FakeApi) -> None:
     refused: list[str] = []
     done: list[bool] = []
