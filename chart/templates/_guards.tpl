@@ -562,12 +562,19 @@
 {{- $p = append $p "remediator.config.limits.maxUnavailable and minAllowed are both 0, so it could never act: set minAllowed to at least 1, or remediator.config.mode=dryRun" -}}
 {{- end -}}
 {{- $known := concat (list "Ready" "MemoryPressure" "DiskPressure" "PIDPressure" "NetworkUnavailable" "PodsHung") .Values.remediator.externalConditions -}}
-{{- range $at, $rule := $c.rules -}}
+{{- $lists := list (list "remediator.config.rules" $c.rules) -}}
+{{- range $at, $group := $c.groups -}}
+{{- $lists = append $lists (list (printf "remediator.config.groups[%d].rules" $at) (default list $group.rules)) -}}
+{{- end -}}
+{{- range $list := $lists -}}
+{{- range $at, $rule := index $list 1 -}}
+{{- $where := printf "%s[%d] (%s)" (index $list 0) $at $rule.condition -}}
 {{- if and $rule.then (ne $rule.action "drain") -}}
-{{- $p = append $p (printf "remediator.config.rules[%d] (%s) has `then` with action: %s, and steps follow a drain: set action: drain" $at $rule.condition $rule.action) -}}
+{{- $p = append $p (printf "%s has `then` with action: %s, and steps follow a drain: set action: drain" $where $rule.action) -}}
 {{- end -}}
 {{- if and $rule.verify (eq $rule.action "observe") -}}
-{{- $p = append $p (printf "remediator.config.rules[%d] (%s) has `verify` with action: observe, which cordons nothing: set action: drain or cordon" $at $rule.condition) -}}
+{{- $p = append $p (printf "%s has `verify` with action: observe, which cordons nothing: set action: drain or cordon" $where) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $key := list "maxUnavailablePerGroup" "maxDrainingPerGroup" -}}

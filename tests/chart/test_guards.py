@@ -14,6 +14,12 @@ def _observing(key: str, value: object) -> dict[str, object]:
     return {"condition": "Ready", "status": ["False"], "action": "observe", key: value}
 
 
+def _grouped(rule: dict[str, object]) -> dict[str, Any]:
+    """The rule in a group of nodes."""
+    group = {"name": "gpu", "nodeSelector": {"matchLabels": {"pool": "gpu"}}, "rules": [rule]}
+    return {"remediator": {"config": {"groups": [group]}}}
+
+
 #: name -> (values, what the message must say: the key at fault, and the way out)
 GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "nothing enabled": (
@@ -387,6 +393,14 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "the verification of an uncordon that never comes": (
         {"remediator": {"config": {"rules": [_observing("verify", {"condition": {"type": "A"}})]}}},
         ["rules[0] (Ready) has `verify` with action: observe", "drain or cordon"],
+    ),
+    "a group's steps after a drain that never comes": (
+        _grouped(_observing("then", [{"wait": "1m"}])),
+        ["groups[0].rules[0] (Ready) has `then` with action: observe", "set action: drain"],
+    ),
+    "a group's verification of an uncordon that never comes": (
+        _grouped(_observing("verify", {"condition": {"type": "A"}})),
+        ["groups[0].rules[0] (Ready) has `verify` with action: observe", "drain or cordon"],
     ),
     "pods that are deleted and never evicted": (
         {"remediator": {"config": {"drain": {"deadline": "59s", "onDeadline": "delete"}}}},

@@ -1,7 +1,8 @@
 """The step `job`: a Job in the remediator's own namespace, on the node or beside it.
 
 Its name comes from the occurrence: what a predecessor created is continued. It is created once,
-and never after the step's deadline.
+and never after the step's deadline: the Node has the uid of the one that was (step_object.py), and
+that one is not created again when somebody deleted it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
+from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.json_values import as_object, as_objects, as_text
+from selfheal_remediator.kube.json_values import as_name, as_object, as_objects, as_text
 from selfheal_remediator.kube.objects import HOSTNAME_LABEL, Node
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.ladder import JobSettings
@@ -49,12 +51,18 @@ class JobStep:
         if self._by_boot_id and _rebooted(run):
             return StepResult(StepOutcome.SUCCEEDED, "the node has another boot id")
         name = job_name(run)
-        job = None if run.dry_run else self._read(name)
+        if run.dry_run:
+            return self._result(name, self._create(name, run, now), run)
+        job = self._read(name)
+        if job is None and noted(run):
+            return self._lost(f"Job {name} was deleted before it was seen to end")
+        if job is None and run.withdrawn is not None:
+            return run.withdrawn
+        if job is None and now >= run.deadline:
+            return StepResult(StepOutcome.FAILED, f"Job {name} was not created in time")
         if job is None:
-            if now >= run.deadline:
-                return StepResult(StepOutcome.FAILED, f"Job {name} was not created in time")
             job = self._create(name, run, now)
-        return self._result(name, job, run)
+        return self._followed(name, job, run)
 
     @property
     def _by_boot_id(self) -> bool:
@@ -81,6 +89,22 @@ class JobStep:
             raise answer.failure()
         with understood(f"Job {name}"):
             return as_object(answer.json())
+
+    def _followed(self, name: str, job: Json, run: StepRun) -> StepResult:
+        """What became of it; which one it is is written down while that may matter."""
+        with understood(f"Job {name}"):
+            uid = as_name(as_object(job["metadata"]).get("uid"))
+        if noted(run) not in ("", uid):
+            return self._lost(f"Job {name} was deleted, and this one is not of this step")
+        result = self._result(name, job, run)
+        if result.outcome is StepOutcome.RUNNING and not noted(run):
+            note(self._api, run, uid)
+        return result
+
+    def _lost(self, text: str) -> StepResult:
+        """What it did cannot be seen any more, but for a reboot, which it may have begun."""
+        outcome = StepOutcome.RUNNING if self._by_boot_id else StepOutcome.FAILED
+        return StepResult(outcome, text, READ_EVERY)
 
     def _result(self, name: str, job: Json, run: StepRun) -> StepResult:
         with understood(f"Job {name}"):

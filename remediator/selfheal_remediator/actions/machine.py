@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from selfheal_remediator.actions.discovery import preferred_version
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
+from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.external_steps import MachineSettings
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
@@ -40,6 +41,8 @@ MACHINE, NAMESPACE = "cluster.x-k8s.io/machine", "cluster.x-k8s.io/cluster-names
 #: Of the Machine. Of the first only the presence counts for Cluster API; ours has the occurrence.
 REMEDIATE = "cluster.x-k8s.io/remediate-machine"
 PAUSED, SKIPPED = "cluster.x-k8s.io/paused", "cluster.x-k8s.io/skip-remediation"
+#: What the Node says of a Machine that was marked, see step_object.py.
+MARKED = "marked"
 READ_EVERY, SOON = 10.0, 1.0
 _PATCH = "application/json-patch+json"
 
@@ -150,8 +153,8 @@ class MachineStep:
     # -- writes -------------------------------------------------------------------------
 
     def _delete(self, version: str, machine: Machine, run: StepRun, now: float) -> StepResult:
-        if problem := refusal(machine):
-            return StepResult(StepOutcome.FAILED, problem)
+        if (kept := _kept_from(machine, run)) is not None:
+            return kept
         if now >= run.deadline:
             return StepResult(StepOutcome.FAILED, f"machine {machine.id} was not deleted in time")
         conditions = {"uid": machine.uid, "resourceVersion": machine.version}
@@ -176,9 +179,15 @@ class MachineStep:
         if mark is not None:
             who = "" if machine.checked else "; no MachineHealthCheck has checked it yet"
             text = f"machine {machine.id} is marked to be remediated{who}"
+            if mark == run.occurrence and not noted(run):
+                note(self._api, run, MARKED)
             return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
-        if problem := refusal(machine):
-            return StepResult(StepOutcome.FAILED, problem)
+        if noted(run):
+            # By somebody who does not want it, or whose remediation has begun.
+            text = f"machine {machine.id} is not marked to be remediated any more"
+            return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
+        if (kept := _kept_from(machine, run)) is not None:
+            return kept
         key = REMEDIATE.replace("/", "~1")
         body: list[Json] = [
             {"op": "test", "path": "/metadata/uid", "value": machine.uid},
@@ -213,7 +222,8 @@ class MachineStep:
             raise answer.failure()
         if run.dry_run:
             text = f"would be {text.removeprefix('is ').removeprefix('being ')}"
-        return StepResult(StepOutcome.RUNNING, f"machine {machine.id} {text}", READ_EVERY)
+        again = READ_EVERY if verb == "DELETE" else SOON  # then it is noted
+        return StepResult(StepOutcome.RUNNING, f"machine {machine.id} {text}", again)
 
 
 @understood("a Machine")
@@ -269,6 +279,13 @@ def refusal(machine: Machine) -> str:
     if (kind, group) == ("MachineSet", GROUP) or group == f"controlplane.{GROUP}":
         return ""
     return f"{name} belongs to a {kind} ({version}), which may not replace it"
+
+
+def _kept_from(machine: Machine, run: StepRun) -> StepResult | None:
+    """How the step ends where it may not begin, None = it may."""
+    if problem := refusal(machine):
+        return run.withdrawn or StepResult(StepOutcome.FAILED, problem)
+    return run.withdrawn
 
 
 def _belongs(machine: Machine, node: NodeView) -> bool:

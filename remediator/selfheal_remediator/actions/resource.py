@@ -1,8 +1,7 @@
 """The step `resource`: creates one object, and watches it until another system is done with it.
 
-The object's label names the step of the occurrence, so that it is created once. An annotation of
-the Node says, until it is uncordoned, how far the object is: without it a leader that finds no
-object could not know whether there was one, and would repair the node once more.
+The object's label names the step of the occurrence, so that it is created once. The Node says how
+far the object is (step_object.py).
 
 medik8s' operators work this way: a remediation has the name of its node and is in the namespace of
 its template, the condition Succeeded says how it ended, and it is deleted when the node is healthy
@@ -13,11 +12,11 @@ https://github.com/medik8s/fence-agents-remediation#readme
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 from selfheal_remediator.actions.discovery import find_resource
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
+from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.actions.template import object_from, shows
 from selfheal_remediator.external_steps import OCCURRENCE_LABEL, ResourceSettings, texts_in
 from selfheal_remediator.failures import ApiFailure
@@ -25,7 +24,6 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name, as_object, as_text
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import Answer, understood
-from selfheal_remediator.node.annotation import STEP_OBJECT_KEY
 
 #: How far an object of an occurrence is, as the Node says it.
 CREATED, SUCCEEDED = "created", "succeeded"
@@ -125,6 +123,8 @@ class _Turn:
             return self._result(StepOutcome.SUCCEEDED, "succeeded, and was removed")
         if self._has_got_to(CREATED):
             return self._result(StepOutcome.FAILED, "was deleted before it was seen to succeed")
+        if self._run.withdrawn is not None:
+            return self._run.withdrawn
         if now >= self._run.deadline:
             return self._result(StepOutcome.FAILED, "was not created in time")
         return self.create()
@@ -187,21 +187,11 @@ class _Turn:
         return self._result(StepOutcome.RUNNING, "succeeded, and is being removed", SOON)
 
     def _has_got_to(self, stage: str) -> bool:
-        found = self._run.node.annotations.get(STEP_OBJECT_KEY, "")
         stages = (stage,) if stage == SUCCEEDED else (CREATED, SUCCEEDED)
-        return found in [f"{self._run.occurrence} {one}" for one in stages]
+        return noted(self._run) in stages
 
     def _note(self, stage: str) -> None:
-        """Write down how far it is, if the Node still is the one that it is about."""
-        key = STEP_OBJECT_KEY.replace("/", "~1")
-        value = f"{self._run.occurrence} {stage}"
-        patch: list[dict[str, Any]] = [
-            {"op": "test", "path": "/metadata/uid", "value": self._run.node.uid},
-            {"op": "add", "path": f"/metadata/annotations/{key}", "value": value},
-        ]
-        if not self._run.node.annotated:
-            patch.insert(1, {"op": "add", "path": "/metadata/annotations", "value": {}})
-        _check(self._api.patch_node(self._run.node.name, patch))
+        note(self._api, self._run, stage)
 
     def _result(self, outcome: StepOutcome, text: str, again_after: float = 5.0) -> StepResult:
         return StepResult(outcome, f"{self.what} {text}", again_after)

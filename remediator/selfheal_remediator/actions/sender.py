@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
+
+from selfheal_remediator.threads.runtime import REAL, Runtime
 
 CONNECT_TIMEOUT = 5.0
 #: Of an answer no more is read: its first line is shown to people.
@@ -17,7 +22,7 @@ MOST_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One POST. timeout: seconds at most for which the server may be silent."""
+    """One POST. timeout: seconds at most for the whole of it."""
 
     url: str
     headers: Mapping[str, str]
@@ -42,25 +47,89 @@ class NotSent(Exception):
 Send = Callable[[Request], Reply]
 
 
-def send(request: Request) -> Reply:
+def send(request: Request, runtime: Runtime = REAL) -> Reply:
     """POST it once, with TLS verified, without following redirects. Raises NotSent."""
+    limit, over = _Limit(), runtime.event()
+
+    def cut_if_late() -> None:
+        if not over.wait(request.timeout):
+            limit.cut()
+
+    runtime.start("webhook-timer", cut_if_late)
     try:
-        with (
-            requests.Session() as session,
-            session.post(
-                request.url,
-                data=request.body,
-                headers=dict(request.headers),
-                timeout=(CONNECT_TIMEOUT, request.timeout),
-                verify=request.ca_file or True,
-                allow_redirects=False,
-                stream=True,
-            ) as response,
-        ):
-            return Reply(response.status_code, response.headers, _beginning(response))
+        return _post(request, limit)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        late = f"it took longer than {request.timeout:g}s"
         # Without the cause: its text has the URL.
-        raise NotSent(_reason(error, request.url)) from None
+        raise NotSent(late if limit.passed else _reason(error, request.url)) from None
+    finally:
+        over.set()
+
+
+def _post(request: Request, limit: _Limit) -> Reply:
+    adapter = _Adapter(limit)
+    with requests.Session() as session:
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        with session.post(
+            request.url,
+            data=request.body,
+            headers=dict(request.headers),
+            # Of each read; the limit ends it before.
+            timeout=(CONNECT_TIMEOUT, request.timeout + CONNECT_TIMEOUT),
+            verify=request.ca_file or True,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            limit.check()  # headers that were cut off look like the end of them
+            return Reply(response.status_code, response.headers, _beginning(response))
+
+
+class _Limit:
+    """Ends the connection of a call that takes too long. The timeouts of requests are those of each
+    read: a server that sends its headers byte by byte would keep the thread for hours."""
+
+    def __init__(self) -> None:
+        self.passed = False
+        self._connection: Any = None
+
+    def cut(self) -> None:
+        """In the timer's thread."""
+        self.passed = True
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            with suppress(OSError, ValueError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def on(self, kind: type[Any]) -> type[Any]:
+        """The same class of connections, which end by this limit."""
+        limit = self
+
+        class Limited(kind):  # type: ignore[misc]
+            def connect(self) -> None:
+                limit._connection = self
+                super().connect()
+                limit.check()  # it had no socket before that could be ended
+
+        return Limited
+
+    def check(self) -> None:
+        """Raises TimeoutError when it has passed."""
+        if self.passed:
+            raise TimeoutError
+
+
+class _Adapter(HTTPAdapter):
+    """Its connections end by the limit."""
+
+    def __init__(self, limit: _Limit) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def get_connection_with_tls_context(self, *args: Any, **more: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **more)
+        pool.ConnectionCls = self._limit.on(pool.ConnectionCls)
+        return pool
 
 
 def _beginning(response: requests.Response) -> bytes:

@@ -15,8 +15,9 @@ from selfheal_remediator.kube.objects import Node
 
 
 class StepOutcome(Enum):
-    """Where a step is; the values are labels of metrics."""
+    """Where a step is; the values are labels of metrics, but for NOT_BEGUN: there was no step."""
 
+    NOT_BEGUN = "not-begun"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -35,6 +36,7 @@ class StepRun:
     - deadline: when its timeout is over, likewise. From then on nothing may be begun any more;
       one call after it asks how the step ended (a predecessor may have begun it).
     - boot_id: the node's when the step began.
+    - kept_from: why it may not begin any more though it was written down, empty = it may.
     - dry_run: every write is sent with dryRun=All, and nothing outside the cluster is asked.
     """
 
@@ -49,6 +51,14 @@ class StepRun:
     deadline: float
     boot_id: str
     dry_run: bool
+    kept_from: str = ""
+
+    @property
+    def withdrawn(self) -> StepResult | None:
+        """The result, where nothing was begun yet and nothing is to be."""
+        if not self.kept_from or self.dry_run:
+            return None
+        return StepResult(StepOutcome.NOT_BEGUN, self.kept_from)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_da
 from selfheal_remediator.drain.free_capacity import Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.preflight import DaemonSetFacts, Departure, no_room, surroundings
+from selfheal_remediator.drain.readiness import Readiness
 from selfheal_remediator.drain.surge import NOTHING, Surge
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
@@ -284,7 +285,8 @@ def _read_pods(
     facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
     taint = taint_planned(node, config.taint)
     around = surroundings(config.drain, departure, facts, claims, taint=taint)
-    sorting = replace(around, drain_began=drain_began(node, now), ready=node.ready)
+    ready = not Readiness().lost(node, now)
+    sorting = replace(around, drain_began=drain_began(node, now), ready=ready)
     found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
     if config.drain.order == "priority":
         found = numbered(found)

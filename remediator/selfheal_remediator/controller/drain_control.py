@@ -97,7 +97,7 @@ class DrainControl:
         for uid in self.draining.running:
             entry = self._planner.entries.get(uid)
             if entry is not None:
-                self.draining.node_ready(uid, entry.node.ready)
+                self.draining.node_seen(entry.node)
         self._note_used(now)
         return changed
 

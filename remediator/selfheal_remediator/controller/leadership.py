@@ -58,7 +58,7 @@ class Leadership:
         if first and first != before:
             log.warning("%s", why)
             self._reporter.of_itself("ReadOnly", why, warning=True)
-            self._drains.draining.end_all()
+            self._end_all()
         elif before and not first:
             log.warning("the other remediator is gone: this one acts from now on")
         self._authority.comes_first(first)
@@ -85,8 +85,7 @@ class Leadership:
         if authority.read_stop(annotations, now):
             text = time_text(authority.stopped_until)
             log.warning("stopped until %s: it is being uninstalled", text)
-            self._drains.draining.end_all()
-            self._drains.follow_all()
+            self._end_all()
         trusted = trusted_annotations(annotations)
         if trusted != self._planner.trusted:
             log.warning("trusted by a person: %s", ", ".join(sorted(trusted)) or "nothing")
@@ -96,6 +95,12 @@ class Leadership:
         """What the Lease said for a moment is not known: a pause may have begun and ended."""
         self._authority.may_have_been_paused()
         self._cancel_ordered()
+
+    def _end_all(self) -> None:
+        """Nothing is changed for now; what is under way is taken up from the annotations later."""
+        self._drains.draining.end_all()
+        self._drains.follow_all()
+        self._parts.repairs.forget()
 
     def _cancel_ordered(self) -> None:
         """A pause may end before the next turn: what was ordered before it is not sent."""

@@ -1,7 +1,8 @@
 """Has the steps of ladders follow the nodes' annotations, and what they come to written down there.
 
-A step is begun when the node's annotation names it, so that whoever leads next continues it. All
-methods run on the main thread; the steps themselves are advanced by step_requests.py.
+A step is begun when the node's annotation names it, so that whoever leads next continues it. Its
+timeout is used up only while it may be advanced. All methods run on the main thread; the steps
+themselves are advanced by step_requests.py.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.drain_clock import DrainClock, time_left
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.repair import begun_step, needs_detached
@@ -51,12 +53,13 @@ HELD_UP = 5.0
 
 @dataclass(slots=True)
 class Run:
-    """A step under way. what: for people; label: for metrics. due: when it is called next;
-    result: how it ended, to be written down."""
+    """A step under way. what: for people; label: for metrics. clock: how much of its timeout is
+    used; due: when it is called next; result: how it ended, to be written down."""
 
     call: StepCall
     what: str
     label: str
+    clock: DrainClock
     due: float
     under_way: bool = False
     failures: int = 0
@@ -85,7 +88,7 @@ class Repairs:
         self._requests = StepRequests(api, authority, post, clock, runtime=workers.runtime)
         #: The steps under way, by their nodes' uids.
         self.running: dict[str, Run] = {}
-        self._volumes = VolumeCheck(self._requests, planner, workers, reporter)
+        self._volumes = VolumeCheck(self._requests, planner, workers, reporter, clock)
 
     def forget(self) -> None:
         """Another term or mode: what is under way is taken up again from the annotations."""
@@ -126,15 +129,14 @@ class Repairs:
         if part is None:
             return  # the configuration has changed: the node's assessment says what follows
         limit = part.limit if isinstance(part, Step) else part.timeout
-        # Written by a clock that was ahead it would never end: it ends a whole time from now.
-        deadline = min(state.step_began, now) + limit
         kind = Kind.UNCORDON if state.phase is Phase.VERIFYING else Kind.REPAIR
         call = StepCall(
             node=entry.node.name,
             uid=uid,
             state=state,
             executor=kind_of(part, self._requests.api),
-            deadline=deadline,
+            deadline=now + time_left(limit, state.step_used),
+            limit=limit,
             kind=kind,
             term=self._authority.term,
             stops=self._authority.stops,
@@ -143,7 +145,8 @@ class Repairs:
         verifies = state.phase is Phase.VERIFYING
         name = "verify" if verifies else f"step {state.steps}"
         label = "verify" if verifies else part.kind
-        self.running[uid] = Run(call, f"{name} ({part.kind})", label, now)
+        clock = DrainClock(limit, float(state.step_used))
+        self.running[uid] = Run(call, f"{name} ({part.kind})", label, clock, now)
 
     def _config_of(self, entry: Entry) -> Config:
         """With the rules of the node's group."""
@@ -155,6 +158,8 @@ class Repairs:
         """Call the steps that are due; returns when to be called again at the latest."""
         wake: float | None = None
         for uid, run in list(self.running.items()):
+            if not run.under_way:
+                self._use_time(uid, run, now, stopped=stopped)
             if run.result is not None:
                 self._write_down(uid, run, now)
             elif not run.under_way and run.due <= now:
@@ -163,13 +168,33 @@ class Repairs:
                 wake = earliest(wake, run.due)
         return earliest(wake, self._volumes.advance(now))
 
+    def _use_time(self, uid: str, run: Run, now: float, *, stopped: bool) -> None:
+        """What is held up has not failed: the next step, which may be worse, would begin."""
+        held_up = run.clock.credit(now, idle=stopped and run.call.kind is Kind.REPAIR)
+        if held_up:
+            run.call = replace(run.call, deadline=run.call.deadline + held_up)
+        used, entry = run.clock.to_note(run.call.deadline, now), self._planner.entries.get(uid)
+        state = entry.state if entry is not None else None
+        if used is None or run.result is not None or run.call.dry_run:
+            return
+        if state is None or identity(state) != identity(run.call.state) or not state.step_runs:
+            return
+        text = f"{used}s of the timeout of {run.what} are used"
+        after = replace(state, step_used=used)
+        if self._writer.request(Action(Kind.NOTE, run.call.node, uid, after, "", text), now):
+            run.clock.noted = used
+
     def _call(self, run: Run, now: float, *, stopped: bool) -> None:
         if stopped and run.call.kind is Kind.REPAIR:
-            # What was held up has not failed: the next step, which may be worse, would begin.
-            run.call = replace(run.call, deadline=run.call.deadline + now - run.due + HELD_UP)
             run.due = now + HELD_UP
             return
-        run.call = _as_of(run.call, self._authority)
+        repairs = run.call.kind is Kind.REPAIR
+        run.call = replace(
+            run.call,
+            term=self._authority.term,
+            stops=self._authority.stops,
+            kept_from=self._planner.kept_from_repair(run.call.uid, now) if repairs else "",
+        )
         run.under_way = True
         self._workers.submit(
             partial(self._requests.advance, run.call, self._answered),
@@ -189,8 +214,8 @@ class Repairs:
             return
         run.result = ended(answer, called, call)
         if run.result is not None:
-            label = "failed" if run.result.outcome is StepOutcome.FAILED else "succeeded"
-            self._metrics.repairs.steps.labels(run.label, label).inc()
+            if run.result.outcome is not StepOutcome.NOT_BEGUN:
+                self._metrics.repairs.steps.labels(run.label, run.result.outcome.value).inc()
             self._write_down(call.uid, run, now)
         elif isinstance(answer, StepResult):
             run.failures = 0
@@ -237,8 +262,10 @@ class Repairs:
             self.running.pop(uid, None)
             return
         failed = result.outcome is StepOutcome.FAILED
-        after = lifecycle.step_ended(known, now, failed=failed)
-        verb = "failed" if failed else "succeeded"
+        if result.outcome is StepOutcome.NOT_BEGUN:
+            after, verb = lifecycle.withdrawn(known, now), "withdrawn"
+        else:
+            after, verb = lifecycle.step_ended(known, now, failed=failed), result.outcome.value
         verifies = state.phase is Phase.VERIFYING
         reason = ("Verify" if verifies else "RepairStep") + verb.capitalize()
         text = f"{run.what} {verb}: {result.message}"
@@ -260,8 +287,3 @@ def _part(config: Config, state: State) -> Step | Verify | None:
         return rule.verify if rule is not None else None
     rule = begun_step(config, state)
     return rule.then[state.steps - 1] if rule is not None else None
-
-
-def _as_of(call: StepCall, authority: Authority) -> StepCall:
-    """The call with the term and the stops of now."""
-    return replace(call, term=authority.term, stops=authority.stops)

@@ -32,8 +32,9 @@ UNANSWERED = 300.0
 class StepCall:
     """One call of a step, with all of the main thread's state that it needs.
 
-    state: the annotation that the node must have. kind: how the call is held up by a pause: as a
-    repair, or for `verify` as an uncordon, not at all.
+    state: the annotation that the node must have. limit: its timeout in seconds; deadline: when
+    that is used up. kind: how the call is held up by a pause: as a repair, or for `verify` as an
+    uncordon, not at all. kept_from: see StepRun.
     """
 
     node: str
@@ -41,10 +42,12 @@ class StepCall:
     state: State
     executor: StepKind
     deadline: float
+    limit: float
     kind: Kind
     term: int
     stops: int
     dry_run: bool
+    kept_from: str = ""
 
 
 #: What a call came to: a result, a failure, or None: nothing was done.
@@ -147,11 +150,12 @@ def step_run(node: Node, call: StepCall) -> StepRun:
         message=condition.message if condition is not None else "",
         occurrence=occurrence_of(call.uid, state),
         index=max(0, state.steps - 1),
-        # Whoever may write nodes can write any number: no calendar has it.
-        began=max(0.0, min(float(state.step_began), call.deadline)),
+        # Written by a clock that was ahead, or by whoever may write nodes, it can be any number.
+        began=max(0.0, min(float(state.step_began), call.deadline - call.limit)),
         deadline=call.deadline,
         boot_id=state.step_boot or state.boot_id,
         dry_run=call.dry_run,
+        kept_from=call.kept_from,
     )
 
 
@@ -170,8 +174,7 @@ def ended(answer: Answer, called: float, call: StepCall) -> StepResult | None:
         if passing:
             return None
     why = answer.message if isinstance(answer, StepResult) else str(answer)
-    limit = call.deadline - call.state.step_began
-    return StepResult(StepOutcome.FAILED, f"not done within {limit:g}s: {why}")
+    return StepResult(StepOutcome.FAILED, f"not done within {call.limit:g}s: {why}")
 
 
 def _listed(names: list[str]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.controller.step_requests import StepRequests
 from selfheal_remediator.failures import ApiFailure
+from selfheal_remediator.node.assessment import Attached
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads.pool import Purpose, Workers
 
@@ -21,9 +24,14 @@ class VolumeCheck:
     """See the module."""
 
     def __init__(
-        self, requests: StepRequests, planner: Planner, workers: Workers, reporter: Reporter
+        self,
+        requests: StepRequests,
+        planner: Planner,
+        workers: Workers,
+        reporter: Reporter,
+        clock: Callable[[], float],
     ) -> None:
-        self._requests, self._planner = requests, planner
+        self._requests, self._planner, self._clock = requests, planner, clock
         self._workers, self._reporter = workers, reporter
         #: The nodes: uid -> name.
         self._waiting: dict[str, str] = {}
@@ -58,13 +66,28 @@ class VolumeCheck:
 
     def _known(self, found: dict[str, str] | ApiFailure) -> None:
         if isinstance(found, ApiFailure):
-            log.warning("VolumeAttachments, which ladders wait for: %s", found)
+            self._not_known(found)
             return
-        before = self._planner.attached
-        current = {uid: text for uid, text in found.items() if uid in self._waiting}
-        for uid, text in current.items():
-            if text and not before.get(uid):
+        now, current = self._clock(), {}
+        for uid, text in found.items():
+            if uid not in self._waiting:
+                continue
+            before = self._planner.attached.get(uid, Attached())
+            current[uid] = Attached(text, before.since if before.text else now)
+            if text and not before.text:
                 said = f"the first step waits until detached: {text}"
                 node = self._waiting[uid]
                 self._reporter.of_node(node, uid, "VolumesAttached", said, warning=False)
+        self._planner.volumes(current)
+
+    def _not_known(self, failure: ApiFailure) -> None:
+        """What was known before may have changed: no step begins by it."""
+        log.warning("VolumeAttachments, which ladders wait for: %s", failure)
+        current = {}
+        for uid, node in self._waiting.items():
+            before = self._planner.attached.get(uid, Attached())
+            current[uid] = replace(before, readable=False)
+            if before.readable:
+                said = f"the first step waits until VolumeAttachments can be read: {failure}"
+                self._reporter.of_node(node, uid, "VolumesUnknown", said, warning=True)
         self._planner.volumes(current)

@@ -22,7 +22,7 @@ from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Informer
-from selfheal_remediator.kube.objects import Taint
+from selfheal_remediator.kube.objects import Node, Taint
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
@@ -141,10 +141,10 @@ class Draining:
         self._watches[drain.uid] = watch.informer
         watch.informer.start()
 
-    def node_ready(self, uid: str, ready: bool) -> None:
-        """Whether the node is Ready: only then do its pods complete."""
-        run = self.running.get(uid)
-        if run is not None and run.drain.node_ready(ready, self._clock()):
+    def node_seen(self, node: Node) -> None:
+        """The node as it is: only while its kubelet answers do its pods complete."""
+        run, now = self.running.get(node.uid), self._clock()
+        if run is not None and run.drain.node_ready(not run.readiness.lost(node, now), now):
             run.news = True
 
     def watch_on(self, uid: str) -> None:

@@ -13,6 +13,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.eviction import fallback
 from selfheal_remediator.drain.lookups import Answer, Question
+from selfheal_remediator.drain.readiness import Readiness
 from selfheal_remediator.drain.reports import DrainReports, Report
 from selfheal_remediator.kube.events import ObjectEvent
 from selfheal_remediator.kube.objects import Node
@@ -98,6 +99,7 @@ class RunningDrain:
     check: NodeCheck = field(default_factory=NodeCheck)
     confirmation: Confirmation = field(default_factory=Confirmation)
     reports: DrainReports = field(default_factory=DrainReports)
+    readiness: Readiness = field(default_factory=Readiness)
     ended: bool = False
     #: Its pods must fit elsewhere, and the annotation does not say yet that they were found to.
     unrecorded: bool = False

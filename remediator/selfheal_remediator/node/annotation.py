@@ -20,7 +20,7 @@ from selfheal_remediator.kube.objects import Node
 
 STATE_KEY = "selfheal.dev/state"
 EXCLUDE_KEY = "selfheal.dev/exclude"
-#: Which step created an object, and how far that is (actions/resource.py).
+#: Which step created an object, and how far that is (actions/step_object.py).
 STEP_OBJECT_KEY = "selfheal.dev/step-object"
 SCHEMA_VERSION = 1
 MAX_BYTES = 1024
@@ -110,6 +110,8 @@ class State:
     step_began: _Seconds = 0
     step_ended: _Seconds = 0
     step_failed: Flag = False
+    #: Seconds of its timeout that were used when this was written, see node/drain_clock.py.
+    step_used: _Seconds = 0
     #: The node's boot id when the step began; empty = still that of the cordon, boot_id.
     step_boot: Text = ""
     #: It recovered, and `verify` failed: only a person uncordons it.

@@ -13,13 +13,26 @@ from selfheal_remediator.node.room_checks import RoomCheck
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """The volumes that are attached to a node: for people, empty = none. since: since when there
+    are some, by our clock; readable: False = it is not known whether there are."""
+
+    text: str = ""
+    since: float = 0.0
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Assessment:
     """What one node's own facts call for, limits aside.
 
     action: to be done as it is. limited_action: to be done when the limits have room. due: when to
     evaluate again although nothing changed. standing: one bounded word for metrics; why: for
-    people. recovering: it is cordoned, and but for its stabilization window would be uncordoned.
+    people. recovering: it is cordoned, and but for its stabilization window, and a step under way,
+    would be uncordoned.
     checks_room: it would be drained if its pods fitted elsewhere by now, which is to be checked.
+    yields: nothing continues its ladder until a person, another system or its group lets it: others
+    may be repaired in its place.
     """
 
     standing: str
@@ -34,6 +47,7 @@ class Assessment:
     due_since: float = 0.0
     recovering: bool = False
     checks_room: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +60,8 @@ class Scope:
     suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
     #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
-    #: Volumes attached to drained nodes (uids) whose ladder waits for it, as text; empty = none.
-    attached: Mapping[str, str] = field(default_factory=dict)
+    #: Of drained nodes (uids) whose ladder waits for it.
+    attached: Mapping[str, Attached] = field(default_factory=dict)
     #: Other remediators (`namespace/lease`) whose Lease lives; None = not known.
     live: frozenset[str] | None = None
     #: Nodes (uids) whose pods fitted nowhere else, and what was found since; None = that is left

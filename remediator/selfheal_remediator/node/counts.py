@@ -197,6 +197,8 @@ class Counts:
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
+        yields = entry.assessment.yields and entry.pending is None
+        ladder = [] if yields else [state for state in ours if state.phase is Phase.REPAIRING]
         return Member(
             zone=node.zone,
             group=node.labels.get(self._config.limits.group_label, ""),
@@ -205,7 +207,8 @@ class Counts:
             cordoned=bool(ours),
             unavailable=out and not ours,
             draining=draining,
-            repairing=any(state.phase is Phase.REPAIRING for state in ours),
+            repairing=bool(ladder),
+            step_runs=any(state.step_runs for state in ladder),
             silent=ready is not None and ready.status == "Unknown",
             tainted=any(
                 taint.effect in ("NoSchedule", "NoExecute")

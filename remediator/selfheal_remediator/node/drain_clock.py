@@ -1,6 +1,7 @@
-"""How much of its deadline a drain has used, without a clock of anybody else. Pure.
+"""How much of its deadline a drain has used, or of its timeout a step of a ladder, without a clock
+of anybody else. Pure.
 
-Only time in which pods may be evicted counts, by the clock of the process that leads. A new leader
+Only time in which it may do its work counts, by the clock of the process that leads. A new leader
 cannot compare its clock with the one that wrote when the drain began: the node carries the seconds
 that were used, written now and then, and a takeover adds at most the time since they were written.
 """
@@ -9,15 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: A drain that is taken over has at least so long (seconds), or its whole deadline if that is less:
-#: whatever the annotation says, its pods are evicted before any is deleted.
+#: What is taken over has at least so long (seconds), or its whole deadline if that is less.
+#: Whatever the annotation says, pods are evicted before any is deleted, and a step is begun before
+#: it fails.
 LEAST_LEFT = 60.0
 #: The used seconds are written so many times within a deadline, at least so far apart (seconds).
 NOTES, NOTE_EVERY = 6, 60.0
 
 
 def time_left(limit: float, used: float) -> float:
-    """Seconds until the deadline of a drain that is taken over."""
+    """Seconds until the deadline of what is taken over."""
     return max(limit - max(0.0, used), min(LEAST_LEFT, limit))
 
 
@@ -32,7 +34,7 @@ def first_eviction(cordoned: float, delay: float, now: float) -> float:
 @dataclass(slots=True)
 class DrainClock:
     """limit: the whole deadline in seconds; noted: the used ones as written down last; idle_at: up
-    to when idle time is credited, None = the drain is not idle."""
+    to when idle time is credited, None = it is not idle."""
 
     limit: float
     noted: float = 0.0

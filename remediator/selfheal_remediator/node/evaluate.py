@@ -6,7 +6,7 @@ The limits over all nodes are the planner's; carrying out and reporting is the c
 from __future__ import annotations
 
 from selfheal_remediator.kube.objects import Node
-from selfheal_remediator.node import lifecycle
+from selfheal_remediator.node import lifecycle, repair
 from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
     STATE_KEY,
@@ -44,7 +44,9 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
         why, request = f"excluded: {node.annotations[EXCLUDE_KEY]}", drain_request(node)
         if request is not None:
             why += f"; not done: {request.text}"
-        return Assessment("excluded", why, state=ours)
+        over_at = repair.over_at(scope.config, ours, now) if ours is not None else now
+        due = over_at if over_at > now else None
+        return Assessment("excluded", why, state=ours, due=due, yields=due is None)
     return _by_phase(Facts(node, history, scope, state, now))
 
 

@@ -22,8 +22,8 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 _BEGINNINGS = frozenset({Phase.SEEN, Phase.NOTED, Phase.CORDONED, Phase.DRAINING})
 #: What a node that we cordoned can come to.
 _ENDINGS = frozenset({Phase.HEALED, Phase.SUSPECT, Phase.CANCELLED, Phase.SEEN})
-#: What a drained node can come to, beside an ending. Cordoned: bad again, or a remediator that is
-#: gone left it so.
+#: What a drained node can come to, beside an ending. Cordoned: bad again, a step that was
+#: withdrawn before it began, or a remediator that is gone left it so.
 _AFTER_DRAIN = frozenset({Phase.CORDONED, Phase.REPAIRING, Phase.VERIFYING, Phase.REPAIR_FAILED})
 #: Each phase (None = no annotation) -> those that may follow. Each may also be removed.
 TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
@@ -47,7 +47,7 @@ TRANSITIONS: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
 #: Of a node in service no ladder is under way, and it has no taint of ours.
 _IN_SERVICE: Mapping[str, Any] = MappingProxyType(
     {
-        **dict.fromkeys(("steps", "step_began", "step_ended"), 0),
+        **dict.fromkeys(("steps", "step_began", "step_ended", "step_used"), 0),
         **dict.fromkeys(("step", "step_boot", "taint"), ""),
         **dict.fromkeys(("step_failed", "unverified", "taint_only"), False),
     }
@@ -141,8 +141,8 @@ def repairing(state: State, step: str, boot_id: str, now: float) -> State:
         step_began=int(now),
         step_ended=0,
         step_failed=False,
+        step_used=0,
         step_boot="" if boot_id == state.boot_id else boot_id,
-        unverified=False,
     )
 
 
@@ -155,13 +155,39 @@ def verifying(state: State, boot_id: str, now: float) -> State:
         step_began=int(now),
         step_ended=0,
         step_failed=False,
+        step_used=0,
         step_boot="" if boot_id == state.boot_id else boot_id,
     )
 
 
 def step_ended(state: State, now: float, *, failed: bool) -> State:
-    """The step, or the verification, that was begun has ended."""
-    return _step(state, state.phase, step_ended=int(now), step_failed=failed)
+    """The step, or the verification, that was begun has ended.
+
+    What could not be verified before the step is open again after it.
+    """
+    return _step(
+        state,
+        state.phase,
+        step_ended=int(now),
+        step_failed=failed,
+        step_used=0,
+        unverified=False,
+    )
+
+
+def withdrawn(state: State, now: float) -> State:
+    """The step that was written down may not begin any more: when it may, the node is drained
+    (again), and this one begins after all."""
+    return _step(
+        state,
+        Phase.CORDONED,
+        since=int(now),
+        drain_started=0,
+        drain_used=0,
+        steps=state.steps - 1,
+        **dict.fromkeys(("step_began", "step_used"), 0),
+        **dict.fromkeys(("step", "step_boot"), ""),
+    )
 
 
 def repair_failed(state: State, now: float, *, unverified: bool = False) -> State:

@@ -27,7 +27,7 @@ class Member:
     (not Ready, cordoned by somebody else, being deleted, about to be removed); silent: it does
     not answer at all (Ready Unknown); tainted: closed to pods that do not tolerate its taints;
     group: the value of the label limits.groupLabel; group_name: of the group in `groups` that it
-    belongs to; repairing: a step of its ladder was begun.
+    belongs to; repairing: a step of its ladder was begun; step_runs: and has not ended.
     """
 
     zone: str = ""
@@ -40,6 +40,7 @@ class Member:
     silent: bool = False
     tainted: bool = False
     repairing: bool = False
+    step_runs: bool = False
 
     @property
     def in_service(self) -> bool:
@@ -62,6 +63,7 @@ class Tally:
     unavailable: int = 0
     draining: int = 0
     repairing: int = 0
+    steps: int = 0
     #: Control-plane nodes that are out of service, because of us or not.
     control_plane_out: int = 0
     silent: int = 0
@@ -101,6 +103,7 @@ class Tally:
         if member.draining:
             self._count_drain(member, sign)
         self.repairing += sign * member.repairing
+        self.steps += sign * member.step_runs
         if member.silent:
             self.silent += sign
             self.zones_silent[member.zone] += sign
@@ -151,6 +154,7 @@ class Tally:
     def add_repair(self, member: Member) -> None:
         """Count a step that was just allowed."""
         self.repairing += not member.repairing
+        self.steps += not member.step_runs
         if member.group_name in self.named:
             self.named[member.group_name].tally.add_repair(_in_group(member))
 
@@ -323,7 +327,9 @@ def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
     """None when the next step of the node's ladder may begin now, else the limit that is reached:
     over all nodes, or of the node's group.
 
-    A node keeps its place from its first step to the end of its ladder.
+    A node keeps its place from its first step to the end of its ladder, but for the time in which
+    nothing continues that (Assessment.yields). Back from it there may be more than are allowed:
+    never more of their steps run.
     """
     group = tally.named.get(member.group_name)
     skip_reason = _check_repair(limits, tally, member)
@@ -333,7 +339,7 @@ def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
 
 
 def _check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
-    others = tally.repairing - member.repairing
+    others = tally.steps - member.step_runs if member.repairing else tally.repairing
     if others >= limits.max_repairing:
         message = f"{others} nodes are being repaired, allowed {limits.max_repairing}"
         return SkipReason("maxRepairing", message)

@@ -20,7 +20,7 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import State, Unreadable, read_state
-from selfheal_remediator.node.assessment import Assessment, Scope
+from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
 from selfheal_remediator.node.drain_slots import DrainSlots
@@ -57,7 +57,7 @@ class Planner:
         self.entries: dict[str, Entry] = {}
         #: Other remediators whose Lease lives; None = not known yet.
         self.live: frozenset[str] | None = None
-        self.attached: Mapping[str, str] = {}
+        self.attached: Mapping[str, Attached] = {}
         self._waves = Waves(config, self.entries)
         self._counts = Counts(config, owner, now)
         self._known = KnownNodes(config, self.entries, self._waves, self._counts)
@@ -133,7 +133,7 @@ class Planner:
             self.live = live
             self._known.dirty.update(self.entries)
 
-    def volumes(self, attached: Mapping[str, str]) -> None:
+    def volumes(self, attached: Mapping[str, Attached]) -> None:
         """Which volumes are attached to the drained nodes (uids) whose ladder waits for it."""
         self._known.dirty.update(_changed(self.attached, attached) & self.entries.keys())
         self.attached = attached
@@ -276,6 +276,17 @@ class Planner:
             claim.signals, now
         )
 
+    def kept_from_repair(self, uid: str, now: float) -> str:
+        """Why the step that is written down for the node may not begin any more, empty = it may."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            return ""
+        if entry.assessment.recovering:
+            return "the node recovered before it began"
+        claim = Claim(Kind.REPAIR, entry.member or Member(), frozenset())
+        skip_reason = self._check(entry, claim, self.tally(now), now)
+        return skip_reason.text if skip_reason is not None else ""
+
     def _grant(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> Action:
         action, member = entry.assessment.limited_action, claim.member
         assert action is not None
@@ -360,7 +371,7 @@ def _begun(action: Action, state: State, tally: Tally, member: Member, now: floa
     return replace(action, state=replace(state, step_began=int(now)))
 
 
-def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
     """The keys that differ."""
     return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from selfheal_remediator.config import Config, Rule
+from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
-from selfheal_remediator.node.conditions import Recovery
+from selfheal_remediator.node.conditions import CLOCK_TOLERANCE, Recovery, stale
 from selfheal_remediator.node.drain_request import drain_request
 from selfheal_remediator.node.facts import Facts
+from selfheal_remediator.node.maintenance import check_group
 from selfheal_remediator.node.selection import foreign_mark
+from selfheal_remediator.windows import window_open
 
 
 def begun_step(config: Config, state: State) -> Rule | None:
@@ -72,6 +75,18 @@ def is_verified(state: State) -> bool:
     return state.phase is Phase.VERIFYING and bool(state.step_ended) and not state.step_failed
 
 
+def over_at(config: Config, state: State, now: float) -> float:
+    """When a step that nobody follows any more is over by its timeout, now = none runs.
+
+    What it made may do its work meanwhile. Of what no clock can have written nothing is known.
+    """
+    rule = begun_step(config, state) if state.phase is Phase.REPAIRING else None
+    if rule is None or not state.step_runs:
+        return now
+    limit = rule.then[state.steps - 1].limit
+    return state.step_began + limit if state.step_began <= now + limit else now
+
+
 def needs_detached(config: Config, state: State) -> bool:
     """Whether a step is to begin as soon as no volume is attached to the node any more."""
     rule = config.rule_marked(state.rule)
@@ -108,12 +123,16 @@ def _first_step(facts: Facts, state: State, rule: Rule) -> Assessment:
     attached = facts.scope.attached.get(facts.node.uid)
     if attached is None:
         return _stands(facts, state, "drained; its volumes are read before its first step")
-    if not attached:
+    if not attached.readable:
+        text = "drained; no step begins, as VolumeAttachments cannot be read"
+        return _stands(facts, state, text)
+    if not attached.text:
         return _next(facts, state, rule)
-    over_at = state.since + facts.scope.config.drain.detach_timeout
+    # It may have waited for long before, for its turn or for a person.
+    over_at = attached.since + facts.scope.config.drain.detach_timeout
     if over_at <= facts.now:
-        return _failed(facts, state, f"still attached to it: {attached}")
-    return _stands(facts, state, f"waiting until detached: {attached}", over_at)
+        return _failed(facts, state, f"still attached to it: {attached.text}")
+    return _stands(facts, state, f"waiting until detached: {attached.text}", over_at)
 
 
 def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
@@ -124,7 +143,8 @@ def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         return _failed(facts, state, why)
     text = step_text(rule, state.steps)
     if state.step_runs:
-        return _stands(facts, state, f"{text} is under way")
+        found = _stands(facts, state, f"{text} is under way")
+        return replace(found, recovering=recovery.due is not None)
     if recovery.due is not None:
         return _stands(facts, state, f"{text} has ended; {recovery.why}", recovery.due)
     if not state.step_failed:
@@ -132,7 +152,32 @@ def _repairing(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         if over_at > facts.now:
             why = f"{text} succeeded; waiting for recovery: {recovery.why}"
             return _stands(facts, state, why, over_at)
+        if not _reported_since(facts, state, rule):
+            return _unreported(facts, state, rule, text)
     return _held_up(facts, state) or _next(facts, state, rule)
+
+
+def _reported_since(facts: Facts, state: State, rule: Rule) -> bool:
+    """Whether the step can be seen not to have helped: the condition was written after it.
+
+    By its writer's clock, or by a change that we observed. A node that is not Ready shows it too.
+    """
+    heartbeat = facts.history.heartbeats.get(rule.condition)
+    if rule.max_heartbeat_age is None or heartbeat is None or not facts.node.ready:
+        return True
+    moments = [moment for moment in (heartbeat.value, heartbeat.changed) if moment is not None]
+    latest = facts.now + CLOCK_TOLERANCE
+    return any(state.step_ended <= moment <= latest for moment in moments)
+
+
+def _unreported(facts: Facts, state: State, rule: Rule, text: str) -> Assessment:
+    """No step begins by what was known before the last one, which may have helped."""
+    silent = stale(rule, facts.history, facts.now)
+    why = f"{text} succeeded; {rule.condition} was not reported since"
+    if silent:
+        why += f": its detector is silent, restart it on {facts.node.name}"
+    found = _stands(facts, state, why)
+    return replace(found, rejected="stale-heartbeat" if silent else "", yields=silent)
 
 
 def _verifying(facts: Facts, state: State, recovery: Recovery) -> Assessment:
@@ -164,7 +209,18 @@ def _next(facts: Facts, state: State, rule: Rule) -> Assessment:
     text = f"{step_text(rule, number)} begins, for {state.condition}"
     action = facts.action(Kind.REPAIR, after, "RepairStepStarted", text)
     found = _stands(facts, state, f"{step_text(rule, number)} is to begin")
-    return replace(found, limited_action=action)
+    waits, changes = _waits_for_its_group(facts)
+    due = earliest(found.due, changes)
+    return replace(found, limited_action=action, due=due, yields=waits)
+
+
+def _waits_for_its_group(facts: Facts) -> tuple[bool, float | None]:
+    """Whether its group lets no step begin now, and when that changes."""
+    group = facts.scope.config.group_of(facts.node.labels)
+    if group is None:
+        return False, None
+    opening = window_open(group.maintenance_windows, facts.now)
+    return check_group(group, Kind.REPAIR, opening) is not None, opening.change
 
 
 def _failed(facts: Facts, state: State, why: str, *, unverified: bool = False) -> Assessment:
@@ -184,13 +240,11 @@ def _held_up(facts: Facts, state: State) -> Assessment | None:
     step begins beside them."""
     request = drain_request(facts.node)
     if request is not None and request.keeps(facts.now):
-        return _stands(facts, state, request.text, request.until)
+        return replace(_stands(facts, state, request.text, request.until), yields=True)
     mark = foreign_mark(facts.node, facts.scope.marks)
     if not mark:
         return None
-    return Assessment(
-        "cordoned-foreign", mark, state=state, bad=facts.bad(), since=float(state.since)
-    )
+    return replace(_stands(facts, state, mark), standing="cordoned-foreign", yields=True)
 
 
 def _stands(facts: Facts, state: State, why: str, due: float | None = None) -> Assessment:

@@ -28,12 +28,14 @@ DISTURBANCES = (
 
 
 class FakeApi(LoopbackServer):
-    """Objects by path; `did` holds every change that was made, as (verb, path, body)."""
+    """Objects by path; `did` holds every change that was made, as (verb, path, body), `reported`
+    every Event."""
 
     def __init__(self, disturb: Callable[[str, str], str]) -> None:
         self.disturb = disturb
         self.objects: dict[str, Json] = {}
         self.did: list[tuple[str, str, Json]] = []
+        self.reported: list[Json] = []
         self._events: list[tuple[int, str, str, Json]] = []
         self._version = 100
         self.news = threading.Condition()
@@ -136,6 +138,7 @@ class FakeApi(LoopbackServer):
         if path.endswith("/eviction"):
             return self._evict(path.removesuffix("/eviction"), body, dry_run="dryRun" in query)
         if path.endswith("/events"):
+            self.reported.append(body)
             return 201, {"kind": "Event", "metadata": {}}
         if verb == "POST":
             return self._create(path, body, dry_run="dryRun" in query)

@@ -12,21 +12,24 @@ from kubernetes.client import Configuration
 from selfheal_remediator.cli.inspection import plan, status
 from selfheal_remediator.cli.tables import plan_text, status_text
 from selfheal_remediator.config import Config, Drain
+from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.eviction import SPARED_FOR
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
+from selfheal_remediator.drain.readiness import Readiness
 from selfheal_remediator.drain.reports import DrainReports, place_yielded
 from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.drain.standstill import STANDSTILL_AFTER
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
+from selfheal_remediator.kube.objects import Condition
 from selfheal_remediator.kube.pods import Pod, pod_from_json
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.drain_clock import DrainClock
-from tests.pure.remediator.builders import NOW, OWNER, pod
+from tests.pure.remediator.builders import NOW, OWNER, node, pod
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, running, until
+from tests.pure.remediator.running import NODES, PODS, running, until, until_later
 from tests.pure.remediator.running import node as raw_node
 from tests.pure.remediator.running import pod as raw_pod
 
@@ -244,12 +247,46 @@ def test_a_drain_that_waits_ends_its_wait_when_its_node_is_not_ready_any_more() 
             [run] = remediator.draining.running.values()
             until("it waits", lambda: bool(run.drain.pods.completing))
             assert not run.drain.posts
-            raw = server.get(f"{NODES}/bad")
-            raw["status"]["conditions"][0]["status"] = "Unknown"
-            server.put(f"{NODES}/bad", raw)
-            until("the pod is evicted", lambda: bool(run.drain.posts))
+            ready(server, "False")
+            seconds_pass(remediator, 45)
+            ready(server, "True")  # its kubelet was restarted
+            seconds_pass(remediator, 90)
+            assert not run.drain.posts
+            ready(server, "Unknown")
+            until_later(remediator, "the pod is evicted", lambda: bool(run.drain.posts))
     finally:
         server.close()
+
+
+def ready(server: FakeApi, status: str) -> None:
+    raw = server.get(f"{NODES}/bad")
+    raw["status"]["conditions"][0]["status"] = status
+    server.put(f"{NODES}/bad", raw)
+
+
+def seconds_pass(remediator: Remediator, seconds: float) -> None:
+    over = remediator.clock() + seconds
+    until_later(remediator, "they pass", lambda: remediator.clock() >= over)
+
+
+@pytest.mark.parametrize(
+    ("transition", "seconds"),
+    [(NOW - 20, 40), (NOW - 60, 0), (NOW - 9999, 0), (NOW + 9999, 60), (None, 60)],
+)
+def test_how_long_it_was_not_ready_before_says_its_condition(
+    transition: float | None, seconds: float
+) -> None:
+    """Of what was observed, our own clock."""
+    gone = Condition("Ready", "False", "", "", transition, NOW)
+    down = node("n", gone)
+    found = Readiness()
+    assert found.lost(down, NOW) is (seconds == 0)
+    assert found.lost(down, NOW + max(0, seconds - 1)) is (seconds == 0)
+    assert found.lost(down, NOW + seconds)
+    assert not found.lost(node("n"), NOW + 100)
+    assert not found.lost(down, NOW + 200)
+    assert not found.lost(down, NOW + 259)
+    assert found.lost(down, NOW + 260)
 
 
 # -- its place -------------------------------------------------------------------------------

@@ -1,18 +1,31 @@
-"""The Job of a step: where it runs, what it tolerates, and what its settings may say."""
+"""The Job of a step: where it runs, what it tolerates, what its settings may say, and that it is
+created once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from selfheal_remediator.actions.job import TAINTS, job_manifest
+from selfheal_remediator.actions.job import TAINTS, JobStep, job_manifest
+from selfheal_remediator.actions.step import StepOutcome, StepResult
+from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.objects import HOSTNAME_LABEL, Taint
 from selfheal_remediator.ladder import JobSettings
 from tests.pure.remediator.builders import node, rule
-from tests.pure.remediator.steps_world import DEADLINE, step_run
+from tests.pure.remediator.steps_world import (
+    BEGAN,
+    DEADLINE,
+    NODE_PATH,
+    StepsApi,
+    client,
+    other_boot,
+    run_on,
+    step_run,
+)
 
 TEMPLATE = {"spec": {"containers": [{"name": "c"}]}}
 
@@ -52,3 +65,77 @@ def test_a_job_that_reboots_is_not_retried() -> None:
 def test_a_ladder_follows_a_drain_only() -> None:
     with pytest.raises(ValidationError, match="then needs action: drain"):
         rule(action="cordon", then=[{"wait": "1m"}])
+
+
+# -- created once ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[StepsApi]:
+    made = StepsApi()
+    yield made
+    made.close()
+
+
+def advanced(server: StepsApi, **settings: Any) -> StepResult:
+    """By a leader that knows nothing."""
+    job = JobSettings.model_validate({"template": TEMPLATE, **settings})
+    return JobStep(client(server), job).advance(run_on(server), BEGAN + 5)
+
+
+def test_a_job_that_was_deleted_by_hand_is_not_created_again(server: StepsApi) -> None:
+    """The node would be rebooted a second time."""
+    assert advanced(server).outcome is StepOutcome.RUNNING
+    [path] = server.made("POST")
+    server.put(path, None)
+    result = advanced(server)
+    assert result.outcome is StepOutcome.FAILED
+    assert "was deleted" in result.message
+    assert server.made("POST") == [path]
+
+
+def test_a_job_that_was_made_again_by_hand_is_not_that_of_the_step(server: StepsApi) -> None:
+    advanced(server)
+    [path] = server.made("POST")
+    other = server.get(path)
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    meta = {**other["metadata"], "uid": "another"}
+    server.put(path, {**other, "metadata": meta, "status": complete})
+    result = advanced(server)
+    assert result.outcome is StepOutcome.FAILED
+    assert "not of this step" in result.message
+
+
+def test_the_boot_id_still_shows_what_a_deleted_job_did(server: StepsApi) -> None:
+    """It may have begun the reboot: the next step would hit a node that is starting."""
+    advanced(server, succeededBy="bootID")
+    [path] = server.made("POST")
+    server.put(path, None)
+    result = advanced(server, succeededBy="bootID")
+    assert result.outcome is StepOutcome.RUNNING
+    assert "was deleted" in result.message
+    other_boot(server)
+    assert advanced(server, succeededBy="bootID").outcome is StepOutcome.SUCCEEDED
+    assert server.made("POST") == [path]
+
+
+def test_a_job_that_could_not_be_noted_is_noted_later(server: StepsApi) -> None:
+    server.disturb = lambda verb, path: "503" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    with pytest.raises(ApiFailure):
+        advanced(server)
+    [path] = server.made("POST")
+    server.disturb = lambda verb, path: ""
+    assert advanced(server).outcome is StepOutcome.RUNNING
+    server.put(path, None)
+    assert advanced(server).outcome is StepOutcome.FAILED
+    assert server.made("POST") == [path]
+
+
+def test_an_end_is_seen_without_a_note(server: StepsApi) -> None:
+    server.disturb = lambda verb, path: "403" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    with pytest.raises(ApiFailure):
+        advanced(server)
+    [path] = server.made("POST")
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    server.put(path, {**server.get(path), "status": complete})
+    assert advanced(server).outcome is StepOutcome.SUCCEEDED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import (
     NODES,
+    MovableClock,
     advance,
     node,
     running,
@@ -71,13 +73,17 @@ def phase(api: FakeApi) -> str:
     return str(state_of(api).get("phase", ""))
 
 
-def recovers(api: FakeApi, boot: str = "1") -> None:
+def recovers(api: FakeApi, boot: str = "1", *, status: str = "False") -> None:
     raw = api.get(BAD)
     raw["status"]["nodeInfo"]["bootID"] = boot
     for item in raw["status"]["conditions"]:
         if item["type"] == "Fault":
-            item["status"] = "False"
+            item["status"] = status
     api.put(BAD, raw)
+
+
+def worsens(api: FakeApi) -> None:
+    recovers(api, status="True")
 
 
 def finish(api: FakeApi, path: str, kind: str = "Complete") -> None:
@@ -163,6 +169,53 @@ def test_a_pause_does_not_use_up_a_step(api: FakeApi) -> None:
         assert (state_of(api)["steps"], state_of(api).get("stepFailed")) == (1, None)
 
 
+def test_a_pause_does_not_use_up_a_step_of_a_predecessor(api: FakeApi) -> None:
+    """Who takes over meanwhile does not know when it began."""
+    about = config({**job(), "timeout": "2m"}, job())
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) else ""
+    with running(api, about) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        pause(api, "by hand")
+        until_later(remediator, "it is paused", lambda: remediator.parts.authority.paused)
+    api.disturb = lambda verb, path: ""
+    leave(api)
+    clock = MovableClock()
+    clock.advance(3600)
+    with running(api, about, clock) as remediator:
+        until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
+        assert remediator.parts.authority.paused
+        hour_later = clock() + 3600
+        until_later(remediator, "it lasts", lambda: minutes_pass(remediator, hour_later))
+        pause(api, None)
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert (state_of(api)["steps"], state_of(api).get("stepFailed")) == (1, None)
+
+
+def test_another_leader_gives_a_step_what_is_left_of_its_time(api: FakeApi) -> None:
+    about = config({**job(), "timeout": "3m"}, job())
+    with running(api, about) as remediator:
+        until_later(remediator, "its Job is there", lambda: created(api))
+        begun = remediator.clock()
+        until_later(remediator, "a minute is used", lambda: state_of(api).get("stepUsed"))
+        assert 60 <= state_of(api)["stepUsed"] <= remediator.clock() - begun + 2
+    leave(api)
+    clock = MovableClock()
+    clock.advance(7200)  # by which nobody led, or by which it is ahead
+    with running(api, about, clock) as remediator:
+        until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
+        begun = clock()
+        until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2)
+        assert 115 < clock() - begun < 140
+        assert state_of(api).get("stepUsed") is None
+
+
+def leave(api: FakeApi) -> None:
+    """Its leader is gone."""
+    lease = api.get(LEASE)
+    lease["spec"]["holderIdentity"] = ""
+    api.put(LEASE, lease)
+
+
 def minutes_pass(remediator: Remediator, until: float) -> bool:
     advance(remediator, 4)
     return remediator.clock() >= until
@@ -176,6 +229,51 @@ def pause(api: FakeApi, why: str | None) -> None:
     else:
         marks[PAUSE_KEY] = why
     api.put(LEASE, lease)
+
+
+def test_a_step_that_did_not_begin_before_the_node_recovered_does_not_begin(api: FakeApi) -> None:
+    """A pause, or an API server that is away, may be long. Bad again, it is this step's turn."""
+    away: list[bool] = [True]
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) and away else ""
+    about = config({**job(), "timeout": "30m"}, job(), recovery={"stabilizationWindow": "1m"})
+    with running(api, about) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        recovers(api)
+        until_later(remediator, "it is withdrawn", lambda: reported(api, "RepairStepWithdrawn"))
+        away.clear()
+        worsens(api)
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert state_of(api)["steps"] == 1
+        recovers(api)  # what was begun is ended
+        advance(remediator, 120)
+        finish(api, created(api)[0])
+        until_later(remediator, "it is in service", lambda: in_service(api))
+    assert len(created(api)) == 1
+
+
+OBSERVED = {"name": "all", "nodeSelector": {}, "mode": "observe"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"groups": [OBSERVED]}, {"limits": {"minSchedulable": 0, "maxRepairing": 0}}],
+    ids=["its group observes", "the limit is lower"],
+)
+def test_nor_does_one_that_may_not_begin_any_more(api: FakeApi, more: dict[str, Any]) -> None:
+    """As one whose window closed during a pause, or whose node was excluded meanwhile."""
+    away: list[bool] = [True]
+    api.disturb = lambda verb, path: "503" if (verb, path) == ("POST", JOBS) and away else ""
+    step = {**job(), "timeout": "30m"}
+    with running(api, config(step)) as remediator:
+        until_later(remediator, "its step is begun", lambda: phase(api) == "repairing")
+        remediator.post(partial(remediator.reconfigure, config(step, **more)))
+        until_later(remediator, "it is withdrawn", lambda: reported(api, "RepairStepWithdrawn"))
+        away.clear()
+        until_later(remediator, "it is cordoned", lambda: not state_of(api).get("steps"))
+        assert not created(api)
+        remediator.post(partial(remediator.reconfigure, config(step)))
+        until_later(remediator, "its Job is there", lambda: created(api))
+        assert state_of(api)["steps"] == 1
 
 
 def test_an_end_that_cannot_be_written_down_is_kept(api: FakeApi) -> None:
@@ -223,11 +321,40 @@ def test_its_volumes_are_detached_before(api: FakeApi) -> None:
     spec = {"nodeName": "bad", "attacher": "csi", "source": {}}
     api.put(ATTACHED, {"metadata": {"name": "csi-1"}, "spec": spec})
     with running(api, config(job())) as remediator:
-        until_later(remediator, "it waits", lambda: "csi-1" in remediator.planner.attached.values())
+        until_later(remediator, "it waits", lambda: "until detached: csi-1" in why(remediator))
         assert phase(api) == "drained"
         assert not created(api)
         api.put(ATTACHED, None)
         until_later(remediator, "its Job is there", lambda: created(api))
+
+
+def test_without_a_read_of_the_volumes_no_step_begins(api: FakeApi) -> None:
+    """Nor by what was read before: the node waits for its turn meanwhile."""
+    refused: list[bool] = [True]
+    attachments = ATTACHED.rpartition("/")[0]
+    api.disturb = lambda verb, path: "403" if path == attachments and refused else ""
+    with running(api, config(job(), limits={"minSchedulable": 0, "maxRepairing": 0})) as remediator:
+        until_later(remediator, "it is reported", lambda: reported(api, "VolumesUnknown"))
+        assert "VolumeAttachments cannot be read" in why(remediator)
+        refused.clear()
+        until_later(remediator, "it waits", lambda: "is to begin" in why(remediator))
+        refused.append(True)
+        until_later(remediator, "again", lambda: "cannot be read" in why(remediator))
+        remediator.post(partial(remediator.reconfigure, config(job())))
+        advance(remediator, 60)
+        until_later(remediator, "it is drained", lambda: remediator.planner.attached)
+        assert phase(api) == "drained"
+        refused.clear()
+        until_later(remediator, "its Job is there", lambda: created(api))
+
+
+def reported(api: FakeApi, reason: str) -> bool:
+    return any(event["reason"] == reason for event in api.reported)
+
+
+def why(remediator: Remediator) -> str:
+    entry = remediator.planner.entry_named("bad")
+    return entry.assessment.why if entry is not None else ""
 
 
 def test_an_excluded_node_is_not_touched(api: FakeApi) -> None:
@@ -310,9 +437,7 @@ def test_killed_at_any_call_each_step_runs_once(api: FakeApi, at: int) -> None:
         until_later(remediator, "killed", lambda: _repaired(api, remediator, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    leave(api)
     with running(api, about) as remediator:
         until_later(remediator, "repaired", lambda: _repaired(api, remediator, lambda: False))
     names = created(api)

@@ -30,6 +30,7 @@ STEPS: dict[Callable[[State], State], Phase] = {
     lambda state: lifecycle.repair_failed(state, NOW): Phase.REPAIR_FAILED,
     lambda state: lifecycle.verifying(state, "boot", NOW): Phase.VERIFYING,
     lambda state: lifecycle.not_verified(state, NOW, failed=True): Phase.CORDONED,
+    lambda state: lifecycle.withdrawn(state, NOW): Phase.CORDONED,
     lambda state: lifecycle.healed(state, NOW): Phase.HEALED,
     lambda state: lifecycle.suspect(state, NOW): Phase.SUSPECT,
     lambda state: lifecycle.cancelled(state, NOW): Phase.CANCELLED,

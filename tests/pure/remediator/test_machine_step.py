@@ -138,10 +138,14 @@ def test_killed_at_any_request_the_end_is_the_same(
         cluster = ClusterApi(server)
         return until_it_ends(server, lambda: step(server, mode), cluster.reconcile)
 
+    def changes() -> list[str]:
+        """Of the Machine; the Node says that it was marked."""
+        return [p for p in server.made("DELETE") + server.made("PATCH") if p != NODE_PATH]
+
     begin = server.backup()
     whole()
-    requests, changes = len(server.calls), server.made("DELETE") + server.made("PATCH")
-    assert len(changes) == 1
+    requests = len(server.calls)
+    assert changes() == [PATH]
     for nth in range(1, requests + 1):
         server.restore(begin)
         server.did.clear()
@@ -150,7 +154,7 @@ def test_killed_at_any_request_the_end_is_the_same(
             trouble if next(left) == nth else ""
         )
         assert whole().outcome is StepOutcome.SUCCEEDED, nth
-        assert server.made("DELETE") + server.made("PATCH") == changes, nth
+        assert changes() == [PATH], nth
 
 
 def test_a_control_plane_replaces_its_machines_too(server: StepsApi) -> None:
@@ -312,3 +316,20 @@ def test_a_mark_of_somebody_else_stays(server: StepsApi) -> None:
     assert run.boot_id != run_on(server).node.boot_id
     assert advance(server, "remediate").outcome is StepOutcome.SUCCEEDED
     assert not server.did
+
+
+def test_a_mark_that_somebody_removes_is_not_set_again(server: StepsApi) -> None:
+    """It would be remediated a second time, or against a person's will."""
+    advance(server, "remediate")
+    advance(server, "remediate")
+    annotations = server.get(PATH)["metadata"]["annotations"]
+    assert annotations.pop(REMEDIATE) == OCCURRENCE
+    server.put(PATH, machine(metadata={"annotations": annotations}))
+    result = advance(server, "remediate")
+    assert result.outcome is StepOutcome.RUNNING
+    assert "not marked" in result.message
+    assert REMEDIATE not in server.get(PATH)["metadata"]["annotations"]
+    late = advance(server, "remediate", DEADLINE)
+    assert late.outcome is StepOutcome.FAILED
+    other_boot(server)
+    assert advance(server, "remediate").outcome is StepOutcome.SUCCEEDED

@@ -14,16 +14,29 @@ from selfheal_remediator.kube.objects import DRAIN_KEY, Condition, Taint
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.assessment import Assessment, Scope
+from selfheal_remediator.node.assessment import Assessment, Attached, Scope
+from selfheal_remediator.node.conditions import NodeHistory, observe
+from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.limits import GroupTally, Member, Tally, check_repair
 from selfheal_remediator.node.repair import ladder_text
-from tests.pure.remediator.builders import NOW, OWNER, condition, config, cordoned, look, rule
+from tests.pure.remediator.builders import (
+    NOW,
+    OWNER,
+    READY,
+    condition,
+    config,
+    cordoned,
+    look,
+    rule,
+    with_condition,
+)
 
 JOB = {"job": {"template": {"spec": {"containers": [{"name": "c"}]}}}, "settle": "5m"}
 WAIT = {"wait": "5m"}
 VERIFY = {"condition": {"type": "Checked"}}
 BAD, GOOD = condition("True"), condition("False")
-NONE_ATTACHED = {"uid-n": ""}
+NONE_ATTACHED = {"uid-n": Attached()}
+STILL = {"uid-n": Attached("csi-1", NOW - 10)}
 #: Longer than every window: good for so long is recovered.
 LONG = 4000.0
 
@@ -58,7 +71,7 @@ def seen(
     state: State,
     fault: Condition = BAD,
     since: float = NOW,
-    attached: dict[str, str] | None = None,
+    attached: dict[str, Attached] | None = None,
     **more: Any,
 ) -> Assessment:
     settings = {key: more.pop(key) for key in ("mode", "recovery") if key in more}
@@ -87,7 +100,7 @@ def test_a_drained_node_waits_without_a_ladder() -> None:
 def test_the_first_step_begins_once_nothing_is_attached() -> None:
     about = ladder(JOB)
     assert phase_after(seen(about, drained(about))) is None  # not known yet
-    waiting = seen(about, drained(about), attached={"uid-n": "csi-1"})
+    waiting = seen(about, drained(about), attached=STILL)
     assert phase_after(waiting) is None
     assert "csi-1" in waiting.why
     found = seen(about, drained(about), attached=NONE_ATTACHED)
@@ -102,9 +115,9 @@ def test_the_first_step_begins_once_nothing_is_attached() -> None:
 def test_volumes_that_stay_attached_are_reported() -> None:
     about = ladder(JOB)
     state = drained(about)
-    late = replace(state, since=int(NOW) - 600)
-    assert seen(about, state, attached={"uid-n": "csi-1"}).due == state.since + 600
-    found = seen(about, late, attached={"uid-n": "csi-1"})
+    waited = replace(state, since=int(NOW) - 7200)  # for its turn
+    assert seen(about, waited, attached=STILL).due == NOW + 590
+    found = seen(about, state, attached={"uid-n": Attached("csi-1", NOW - 600)})
     assert phase_after(found) is Phase.REPAIR_FAILED
     assert found.action is not None
     assert "csi-1" in found.action.message
@@ -172,6 +185,44 @@ def test_after_a_step_recovery_is_waited_for() -> None:
     assert (phase_after(found), found.due) == (None, NOW + 290)
     assert phase_after(seen(about, ended(about, ago=301), GOOD)) is None
     assert uncordons(seen(about, ended(about, ago=301), GOOD, NOW - LONG))
+
+
+def test_what_was_reported_before_a_step_ended_does_not_begin_the_next() -> None:
+    """It may have helped."""
+    about = ladder(JOB, JOB)
+    state = ended(about, ago=400)
+    old = replace(BAD, heartbeat=NOW - 401)
+    found = seen(about, state, old)
+    assert (found.standing, phase_after(found), found.yields) == ("repairing", None, False)
+    assert "not reported since" in found.why
+    assert phase_after(seen(about, state, replace(BAD, heartbeat=NOW - 399))) is Phase.REPAIRING
+    ahead = seen(about, state, replace(BAD, heartbeat=NOW + 9999))
+    assert phase_after(ahead) is None
+    failed = seen(about, ended(about, failed=True), old)
+    assert phase_after(failed) is Phase.REPAIRING
+    unchecked = ladder(JOB, JOB, heartbeat=None)
+    assert phase_after(seen(unchecked, ended(unchecked, ago=400), old)) is Phase.REPAIRING
+
+
+def test_a_detector_that_stays_silent_is_reported_and_keeps_no_place() -> None:
+    about = ladder(JOB, JOB)
+    old = replace(BAD, heartbeat=NOW - 5000)
+    found = seen(about, ended(about, ago=400), old)
+    assert (phase_after(found), found.rejected, found.yields) == (None, "stale-heartbeat", True)
+
+
+def test_by_whichever_clock_a_report_is_one() -> None:
+    """And a node that is not Ready needs none."""
+    about = ladder(JOB, JOB)
+    state, scope = ended(about, ago=400), Scope(config(about), OWNER)
+    before = cordoned(state, replace(BAD, heartbeat=NOW - 9000))
+    after = cordoned(state, replace(BAD, heartbeat=NOW - 8000))  # its clock is behind
+    known = observe(NodeHistory(), None, before, scope.config.rules, NOW - 500)
+    history = observe(known, before, after, scope.config.rules, NOW - 300)
+    assert phase_after(assess(after, history, scope, NOW)) is Phase.REPAIRING
+    down = with_condition(before, replace(READY, status="Unknown"))
+    assert phase_after(assess(before, known, scope, NOW)) is None
+    assert phase_after(assess(down, known, scope, NOW)) is Phase.REPAIRING
 
 
 @pytest.mark.parametrize(("failed", "ago"), [(False, 301.0), (True, 0.0)])
@@ -266,7 +317,8 @@ def test_not_verified_it_is_drained_and_its_next_step_begins() -> None:
     assert state.phase is Phase.DRAINING
     state = lifecycle.drained(state, NOW)
     state = _next_state(seen(about, state, GOOD, NOW - LONG, NONE_ATTACHED))
-    assert (state.phase, state.steps, state.unverified) == (Phase.REPAIRING, 1, False)
+    assert (state.phase, state.steps) == (Phase.REPAIRING, 1)
+    assert not seen(about, state, GOOD, NOW - LONG).recovering  # the step is needed
     after = lifecycle.step_ended(state, NOW, failed=False)
     assert phase_after(seen(about, after, GOOD, NOW - LONG)) is Phase.VERIFYING
 

@@ -10,6 +10,7 @@ import logging
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -313,8 +314,8 @@ def test_of_a_url_the_origin_is_shown(url: str, shown: str) -> None:
 
 
 @pytest.fixture
-def tls_tickets(tmp_path: Path) -> Iterator[tuple[Tickets, Path]]:
-    """A server with a certificate of its own, and that certificate."""
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """What a server needs that has a certificate of its own, and that certificate."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     key, cert = tmp_path / "key", tmp_path / "cert"
@@ -324,6 +325,12 @@ def tls_tickets(tmp_path: Path) -> Iterator[tuple[Tickets, Path]]:
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
+    return context, cert
+
+
+@pytest.fixture
+def tls_tickets(tls: tuple[ssl.SSLContext, Path]) -> Iterator[tuple[Tickets, Path]]:
+    context, cert = tls
     made = Tickets(context)
     yield made, cert
     made.close()
@@ -349,7 +356,7 @@ def test_a_server_that_says_nothing_is_given_up(secret: Path) -> None:
 
     silent = LoopbackServer(Silent)
     try:
-        with pytest.raises(NotSent, match="ReadTimeout"):
+        with pytest.raises(NotSent, match=r"longer than 0.05s"):
             send(Request(silent.url, {"Content-Length": "1"}, b"x", "", 0.05))
     finally:
         silent.close()
@@ -388,12 +395,70 @@ def test_the_body_has_no_labels_but_those_that_are_chosen(server: StepsApi, secr
     assert json.loads(sent[0].body)["data"]["node"]["labels"] == {}
 
 
+class Dripping(LoopbackServer):
+    """Sends these, then the drip again and again, and ends its answer after all if nobody hangs
+    up."""
+
+    def __init__(self, begin: bytes, drip: bytes, tls: ssl.SSLContext | None = None) -> None:
+        over = self.over = threading.Event()
+
+        class Post(Handler):
+            def do_POST(self) -> None:
+                self.body()
+                self.wfile.write(begin)
+                for _ in range(300):
+                    self.wfile.write(drip)
+                    if over.wait(0.01):
+                        break
+                self.wfile.write(b"\r\nContent-Length: 0\r\n\r\n")
+
+        super().__init__(Post, tls)
+
+
+@pytest.mark.parametrize(
+    ("begin", "drip"),
+    [(b"", b"H"), (b"HTTP/1.1 201 Created\r\nX-Long: ", b"y"), (b"HTTP/1.1 500 x\r\nX: ", b"y")],
+)
+def test_a_server_that_drips_its_answer_keeps_no_thread(begin: bytes, drip: bytes) -> None:
+    """Each read ends soon, the whole of them does not."""
+    server = Dripping(begin, drip)
+    try:
+        with pytest.raises(NotSent, match=r"longer than 0.2s"):
+            send(Request(server.url, {}, b"{}", "", 0.2))
+    finally:
+        server.over.set()
+        server.close()
+
+
+def test_an_answer_whose_body_drips_is_one() -> None:
+    server = Dripping(b"HTTP/1.1 400 x\r\n\r\n", b"y")
+    try:
+        assert send(Request(server.url, {}, b"{}", "", 0.5)).status == 400
+    finally:
+        server.over.set()
+        server.close()
+
+
+def test_nor_over_tls(tls: tuple[ssl.SSLContext, Path]) -> None:
+    context, authority = tls
+    server = Dripping(b"HTTP/1.1 201 Created\r\nX-Long: ", b"y", context)
+    request = Request(f"https://localhost:{server.port}", {}, b"{}", str(authority), 0.5)
+    try:
+        with pytest.raises(NotSent, match=r"longer than 0.5s"):
+            send(request)
+    finally:
+        server.over.set()
+        server.close()
+
+
 @pytest.mark.parametrize("began", [-MAX_SECONDS, MAX_SECONDS])
 def test_any_number_that_the_annotation_may_have_is_a_time(
     server: StepsApi, secret: Path, began: int
 ) -> None:
     state = State(Phase.REPAIRING, "d/r", condition="Fault", steps=1, step_began=began)
     executor = WebhookStep(client(server), settings(secret, url="http://localhost"))
-    call = StepCall("n1", "u-n1", state, executor, DEADLINE, Kind.REPAIR, 1, 0, dry_run=False)
+    call = StepCall(
+        "n1", "u-n1", state, executor, DEADLINE, 600.0, Kind.REPAIR, 1, 0, dry_run=False
+    )
     sent = payload(step_run(run_on(server).node, call), ())
     assert json.loads(sent)["timestamp"].startswith("1970-01-01")

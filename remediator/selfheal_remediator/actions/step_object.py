@@ -1,0 +1,34 @@
+"""What the Node says, until it is uncordoned, of the object that a step created.
+
+Without it a leader that finds no object could not know whether there was one, and would create it,
+and so repair the node, once more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfheal_remediator.actions.step import StepRun
+from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.node.annotation import STEP_OBJECT_KEY
+
+
+def noted(run: StepRun) -> str:
+    """What was written down for this step of this occurrence, empty = nothing."""
+    occurrence, _, text = run.node.annotations.get(STEP_OBJECT_KEY, "").partition(" ")
+    return text if occurrence == run.occurrence else ""
+
+
+def note(api: KubernetesApi, run: StepRun, text: str) -> None:
+    """Write it down, if the Node still is the one that it is about. Raises ApiFailure."""
+    key = STEP_OBJECT_KEY.replace("/", "~1")
+    value = f"{run.occurrence} {text}"
+    patch: list[dict[str, Any]] = [
+        {"op": "test", "path": "/metadata/uid", "value": run.node.uid},
+        {"op": "add", "path": f"/metadata/annotations/{key}", "value": value},
+    ]
+    if not run.node.annotated:
+        patch.insert(1, {"op": "add", "path": "/metadata/annotations", "value": {}})
+    answer = api.patch_node(run.node.name, patch)
+    if not answer.ok:
+        raise answer.failure()
