@@ -60,11 +60,10 @@ class Planner:
         self.attached: Mapping[str, str] = {}
         self._waves = Waves(config, self.entries)
         self._counts = Counts(config, owner, now)
-        self._known = KnownNodes(config, self.entries, self._waves, self._counts)
+        self.schedule, self.rooms = Schedule(self.entries), RoomChecks()
+        self._known = KnownNodes(config, self.entries, self._waves, self._counts, self.rooms)
         self._places = DrainPlaces(self.entries, self._counts)
         self._maintenance = Maintenance()
-        self.schedule = Schedule(self.entries)
-        self.rooms = RoomChecks()
 
     # -- what is known ------------------------------------------------------------------
 
@@ -191,7 +190,7 @@ class Planner:
         self._known.note_changed(action.uid)
         if action.kind is Kind.CORDON and not _shows(entry.actual, action.state):
             for second in action.state.cordons[-1:] if action.state is not None else ():
-                self._counts.cordon_not_made(action.uid, second)
+                self._counts.cordons.not_made(action.uid, second)
             self._waves.cordons.not_made(action.uid)
         entry.failures += 1
         backoff = delay_after(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
@@ -229,6 +228,7 @@ class Planner:
 
     def plan(self, now: float, *, paused: str = "", unhealthy: str = "") -> Plan:
         """What to do now. `paused` or `unhealthy` (a reason) stops what takes capacity away."""
+        self._counts.drop_old(now)
         if self._waves.update(now):
             self._known.dirty.update(self.entries)
         actions = self._reassess(now)
@@ -313,7 +313,7 @@ class Planner:
             before, seen = entry.assessment, assess(entry.node, entry.history, scope, now)
             entry.assessment = seen
             self.rooms.assessed(uid, wanted=seen.checks_room)
-            self._counts.take_cordons(uid, seen.state, now)
+            self._counts.cordons.take(uid, seen.state, now)
             if _notified(before) != _notified(seen):
                 self._known.note_changed(uid)
             self._counts.recount(entry, now)

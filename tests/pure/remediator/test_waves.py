@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, field
-from types import FunctionType, ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +18,7 @@ from selfheal_remediator.node.onsets import Onset, Onsets
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.waves import Waves
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, node
+from tests.support.sizes import objects_of
 
 
 def _signal(window: int, rollout_window: int) -> Signal:
@@ -129,19 +128,6 @@ def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
     assert sum(searched) <= 100 * total
 
 
-def _objects_of(owner: object) -> int:
-    """How many objects are kept by it, itself included; classes and code are no data."""
-    found: dict[int, object] = {}
-    more = [owner]
-    while more:
-        one = more.pop()
-        if id(one) in found or isinstance(one, type | ModuleType | FunctionType):
-            continue
-        found[id(one)] = one
-        more += gc.get_referents(one)
-    return len(found)
-
-
 @pytest.mark.parametrize("suspected", [False, True])
 def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -> None:
     """Also while waves are not searched: by the configuration, or as there is one already."""
@@ -160,7 +146,7 @@ def test_a_condition_that_flaps_for_ever_needs_no_more_memory(suspected: bool) -
             planner.apply(Change(flapping.name, None, flapping), now)
         planner.plan(now)
         assert bool(planner.suspects) is suspected
-        sizes.append(_objects_of(planner))
+        sizes.append(objects_of(planner))
     assert sizes[-1] <= sizes[99]
 
 
@@ -176,7 +162,7 @@ def test_a_replica_that_does_not_lead_keeps_nothing_of_what_is_over() -> None:
         planner.apply(Change(machine.name, None, machine), now)
         planner.apply(Change(machine.name, machine, None), now + 1.0)
         planner.take_changed()
-        sizes.append(_objects_of(planner))
+        sizes.append(objects_of(planner))
     assert sizes[-1] <= sizes[99]
 
 
