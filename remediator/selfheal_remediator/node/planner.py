@@ -24,7 +24,7 @@ from selfheal_remediator.node.assessment import Assessment, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
 from selfheal_remediator.node.drain_slots import DrainSlots
-from selfheal_remediator.node.entry import Entry, Key, Overlay
+from selfheal_remediator.node.entry import Entry, Overlay
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
@@ -89,8 +89,8 @@ class Planner:
         return self._counts.slots
 
     @property
-    def suspects(self) -> Mapping[Key, float]:
-        """What is suspected to be a detector's fault -> when its wave began."""
+    def suspects(self) -> Mapping[str, float]:
+        """Conditions that are suspected to be a detector's fault -> when the wave began."""
         return self._waves.suspects
 
     @property
@@ -273,7 +273,7 @@ class Planner:
         if claim.kind is Kind.REPAIR:
             return check_repair(limits, tally, claim.member)
         return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
-            claim.signals, now
+            claim.condition, now
         )
 
     def _grant(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> Action:
@@ -292,7 +292,7 @@ class Planner:
         state = action.state
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
-        self._waves.note_cordon(claim.signals, entry.node.uid, now)
+        self._waves.note_cordon(claim.condition, entry.node.uid, now)
         drains = state.action == "drain"
         drain = replace(claim, kind=Kind.DRAIN)
         if drains and self._check(entry, drain, tally, now) is None:
@@ -342,8 +342,8 @@ class Planner:
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
         cordons, state = action.kind is Kind.CORDON, action.state
-        signals = self._waves.signals(uid, state) if cordons else frozenset[Key]()
-        claim = Claim(action.kind, entry.member or Member(), signals)
+        condition = state.condition if cordons else ""
+        claim = Claim(action.kind, entry.member or Member(), condition)
         # Nodes that are cordoned already, then the worst, then the oldest.
         urgency = (cordons, state.action != "drain", seen.since, entry.node.name, uid)
         entry.queue = self._known.queues.put(claim, urgency)
