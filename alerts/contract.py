@@ -28,7 +28,15 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase
 from selfheal_remediator.restore.drift import FIELDS as DRIFT_FIELDS
 from selfheal_remediator.restore.errand import Outcome as RestoreOutcome
-from selfheal_worker.metrics import BREAKERS, DEAD_LETTER_REASONS, ERROR_TYPES, OPERATIONS, OUTCOMES
+from selfheal_worker.metrics import (
+    BREAKERS,
+    DEAD_LETTER_REASONS,
+    ERROR_TYPES,
+    MOST_VERSIONS,
+    OPERATIONS,
+    OTHER_VERSION,
+    OUTCOMES,
+)
 from selfheal_worker.metrics import Metrics as WorkerMetrics
 
 #: Labels that Prometheus adds to each series of a pod, by the chart's PodMonitors.
@@ -39,7 +47,10 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 #: Units that a name may end in; everything else counts things.
 _UNITS = ("seconds", "bytes")
 _MODEL = "the name that the provider was configured with"
-_VERSION = "the version that the provider reports, such as a digest's beginning"
+_VERSION = (
+    "the version that the provider reports, such as a digest's beginning; "
+    f"{OTHER_VERSION} after the first {MOST_VERSIONS} of a model"
+)
 _CONDITION = "a condition type of the configured rules"
 _POLICY = "a HealingPolicy, as `namespace/name`"
 _STANDINGS = (

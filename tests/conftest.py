@@ -40,6 +40,7 @@ SLOW = frozenset(
         "remediator/test_healing_engine",
         "remediator/test_informer",
         "remediator/test_leader",
+        "remediator/test_leftovers",
         "remediator/test_malformed_responses",
         "remediator/test_observe_first",
         "remediator/test_planner",

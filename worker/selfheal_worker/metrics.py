@@ -47,12 +47,18 @@ BREAKERS = ("model", "results")
 ERROR_TYPES = tuple(dict.fromkeys(effect.label for effect in EFFECTS.values()))
 #: gen_ai.operation.name: of language models, and of the one inside the worker.
 OPERATIONS = ("chat", "classify")
+#: A server may report another version with each answer: so many of one model have series of their
+#: own, all others share those of OTHER_VERSION.
+MOST_VERSIONS, OTHER_VERSION = 10, "_OTHER"
 _MODEL_LABELS = (
     "gen_ai_operation_name",
     "gen_ai_provider_name",
     "gen_ai_request_model",
     "model_version",
 )
+
+
+_Labels = tuple[str, str, str, str]
 
 
 class MessageMetrics:
@@ -171,12 +177,14 @@ class ModelMetrics:
             "Calls of a model that run now.",
             _MODEL_LABELS[1:3],
         )
-        self._timers: dict[tuple[Origin, str], Histogram] = {}
-        self._counted: dict[tuple[Origin, str], Histogram] = {}
+        #: By provider and model.
+        self._versions: dict[tuple[str, str], set[str]] = {}
+        self._timers: dict[tuple[_Labels, str], Histogram] = {}
+        self._counted: dict[tuple[_Labels, str], Histogram] = {}
 
     def loaded(self, origin: Origin, seconds: float) -> None:
         """Say that a model is ready, and how long that took."""
-        self._load.labels(*_labels(origin)[1:]).set(seconds)
+        self._load.labels(*self._labels(origin)[1:]).set(seconds)
 
     def calls(self, origin: Origin, found: Concurrency, most: int) -> None:
         """Show how many calls of a model run and may run; most: the threads that there are."""
@@ -194,22 +202,31 @@ class ModelMetrics:
     ) -> None:
         """Count one model call and its tokens."""
         kind = "" if error is None else effect_of(error).label
-        timer = self._timers.get((origin, kind))
+        labels = self._labels(origin)
+        timer = self._timers.get((labels, kind))
         if timer is None:
-            timer = self._operation.labels(*_labels(origin), kind)
-            self._timers[origin, kind] = timer
+            timer = self._operation.labels(*labels, kind)
+            self._timers[labels, kind] = timer
         timer.observe(seconds)
         if usage is not None:
-            self._counter(origin, "input").observe(usage.input_tokens)
+            self._counter(labels, "input").observe(usage.input_tokens)
             if usage.output_tokens is not None:
-                self._counter(origin, "output").observe(usage.output_tokens)
+                self._counter(labels, "output").observe(usage.output_tokens)
 
-    def _counter(self, origin: Origin, kind: str) -> Histogram:
-        counter = self._counted.get((origin, kind))
+    def _counter(self, labels: _Labels, kind: str) -> Histogram:
+        counter = self._counted.get((labels, kind))
         if counter is None:
-            counter = self._tokens.labels(*_labels(origin), kind)
-            self._counted[origin, kind] = counter
+            counter = self._tokens.labels(*labels, kind)
+            self._counted[labels, kind] = counter
         return counter
+
+    def _labels(self, origin: Origin) -> _Labels:
+        operation = "classify" if origin.provider == "builtin" else "chat"
+        known = self._versions.setdefault((origin.provider, origin.name), set())
+        if origin.version not in known and len(known) < MOST_VERSIONS:
+            known.add(origin.version)
+        version = origin.version if origin.version in known else OTHER_VERSION
+        return (operation, origin.provider, origin.name, version)
 
 
 class Metrics:
@@ -227,8 +244,3 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
-
-
-def _labels(origin: Origin) -> tuple[str, str, str, str]:
-    operation = "classify" if origin.provider == "builtin" else "chat"
-    return (operation, origin.provider, origin.name, origin.version)

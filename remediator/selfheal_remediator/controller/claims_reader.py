@@ -63,6 +63,8 @@ class ClaimsReader:
         self._reported_leases.log(log, "Lease", [*unread, *unread_claims])
         if machines_wanted:
             marks |= self.machines()
+        else:
+            self._machines_seen, self._machine_nodes = {}, {}
         return Claims(leases, marks, peers)
 
     def machines(self) -> dict[str, str]:

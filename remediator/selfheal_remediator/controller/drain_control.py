@@ -266,9 +266,10 @@ class DrainControl:
 
     def _room_checked(self, uid: str, fits: bool | None) -> None:
         now, entry = self._clock(), self._planner.entries.get(uid)
+        if entry is None:
+            return  # it was deleted meanwhile
         self._planner.rooms.checked(uid, RoomCheck(now, fits=bool(fits)))
-        if entry is not None:
-            self._planner.schedule.put(entry, now)
+        self._planner.schedule.put(entry, now)
         if fits is False:
             # As a drain that came to nothing: the alert SelfhealNoHeadroom counts them.
             self._metrics.drains.durations.labels("no-room").observe(0.0)

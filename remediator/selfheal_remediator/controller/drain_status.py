@@ -1,6 +1,6 @@
 """Has the status of nodes say how far their drains are: `drain.lifecycleConditions`.
 
-All methods run on the main thread, but for `_send`, which runs in a thread `worker-nodes`. What a
+All methods run on the main thread, but for `_send`, which runs in a thread `worker-lookups`. What a
 node's conditions say is compared with its annotation, so that the next leader makes up for what
 this one did not write.
 """
@@ -24,7 +24,7 @@ from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.drain_conditions import STRATEGIC, changes, status_patch
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.threads import supervision
-from selfheal_remediator.threads.pool import Post, Workers
+from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,9 @@ class DrainStatus:
             return
         self._under_way.add(uid)
         body = status_patch(entry.actual, found)
-        self._workers.submit(partial(self._send, entry.actual, body, self._authority.term))
+        send = partial(self._send, entry.actual, body, self._authority.term)
+        # Not among the changes that protect: writes that hang would hold up cordons.
+        self._workers.submit(send, Purpose.LOOKUPS, "drain conditions")
 
     def _send(self, node: Node, body: Json, term: int) -> None:
         """Whatever happens, it is posted."""

@@ -59,8 +59,10 @@ class Leadership:
             log.warning("%s", why)
             self._reporter.of_itself("ReadOnly", why, warning=True)
             self._end_all()
+            self._healer.end()  # it would watch pods for nothing, perhaps for months
         elif before and not first:
             log.warning("the other remediator is gone: this one acts from now on")
+            self._healer.begin()
         self._authority.comes_first(first)
         self._metrics.controller.read_only.set(bool(first))
 
@@ -170,7 +172,8 @@ class Leadership:
         self._mode.config = self._drains.draining.config = self._healer.config = config
         self._drains.follow_all()
         policies_changed = config.policies != before.policies
-        if (policies_changed or mode_changed) and self._authority.leading:
+        heals = self._authority.leading and not self._authority.first
+        if (policies_changed or mode_changed) and heals:
             self._healer.begin()  # what was only a dry run is decided again
         self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())

@@ -1,7 +1,7 @@
 """The watch of Nodes and what follows from it.
 
-`changed`, `listed` and `failed` are called in the thread `nodes`, and only post; `age` may be asked
-from any thread; all else runs on the main thread.
+`changed`, `listed`, `failed` and `count_unread` are called in the thread `nodes`, and only post;
+`age` may be asked from any thread; all else runs on the main thread.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class NodeFeed:
             what="nodes",
             on_sync=self.listed,
             on_failure=self.failed,
+            on_unread_gone=self.count_unread,
             runtime=runtime,
         )
         #: Whether all nodes were listed in this term of leadership, and whether ever.
@@ -87,11 +88,15 @@ class NodeFeed:
 
     def failed(self, _failure: ApiFailure) -> None:
         """Nodes, or one of them, cannot be read."""
+        self.count_unread()
+
+    def count_unread(self) -> None:
+        """Other nodes than before cannot be read."""
         self._post(partial(self._planner.leave_out, self.informer.left_out))
 
     def listed(self) -> None:
         """All nodes were read."""
-        self._post(partial(self._planner.leave_out, self.informer.left_out))
+        self.count_unread()
         nodes, last = tuple(self.informer.items.values()), self.informer.last_list
         self._post(partial(self._went_back, nodes, last.version))
         self._post(partial(self.all_known, last.answers))

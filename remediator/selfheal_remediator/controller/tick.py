@@ -34,17 +34,20 @@ class Tick:
             self._leader.give_up(silent)  # another replica may hear the nodes
         if leading and parts.nodes.informer.end_stale_watch():
             return now + END_WATCH_AGAIN
-        if not leading:
-            # Nodes that are gone are among them; who begins to lead follows all nodes at first.
-            parts.planner.take_changed()
         if not (leading and parts.nodes.synced):
-            parts.publisher.publish(now, {})
-            return longest
+            return self._rest(now, longest)
         parts.peer_check.advance(now)
         if not parts.authority.may_act(now):
-            parts.publisher.publish(now, {})
-            return min(longest, parts.peer_check.due)
+            return self._rest(now, min(longest, parts.peer_check.due))
         return min(longest, self._act(now))
+
+    def _rest(self, now: float, wake: float) -> float:
+        """Nothing is done now, perhaps for months: which nodes changed is not kept, as some of them
+        are gone. Who acts again follows all nodes at first."""
+        self._parts.planner.take_changed()
+        self._parts.drains.follow_all()
+        self._parts.publisher.publish(now, {})
+        return wake
 
     def _act(self, now: float) -> float:
         """A leader's work."""

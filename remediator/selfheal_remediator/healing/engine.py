@@ -107,6 +107,7 @@ class Healing:
             return
         for uid in list(policy_state.pods):
             policy_state.forget(uid)
+        policy_state.owners.clear()  # they exist on: all of their pods would count as missing
         policy_state.known, policy_state.unlisted_at, policy_state.dirty = False, now, True
 
     def pods_known(self, key: str) -> None:

@@ -101,12 +101,14 @@ class Position:
     there, not from its start, otherwise old events would be reported again; None = list everything.
     heard: the last one that was heard of, kept also when everything is to be read. doubtful: the
     server may be an older one than that was heard from. restored: it is known to be.
+    watching_since: when the watch under way began, by the monotonic clock.
     """
 
     version: str | None = None
     heard: str = ""
     doubtful: bool = False
     restored: bool = False
+    watching_since: float = float("inf")
 
     def listed(self, version: str) -> bool:
         """A list shows this version; returns whether the server went back in time."""
@@ -134,6 +136,10 @@ class LastList:
     answers: int = 0
 
 
+def _nothing() -> None:
+    """Each object was passed on already."""
+
+
 class Reflector(Generic[T]):
     """Keeps `items` equal to a collection and tells `on_change` about each difference.
 
@@ -142,7 +148,8 @@ class Reflector(Generic[T]):
     callbacks raise. After a 410 all is listed at once, after the next one with backoff.
 
     An object that cannot be read is reported to `on_failure` once and is in `unread`; what was
-    read of it before still counts.
+    read of it before still counts. `on_unread_gone` is called when one was deleted of which nothing
+    ever was.
     """
 
     def __init__(
@@ -155,6 +162,7 @@ class Reflector(Generic[T]):
         on_failure: Callable[[ApiFailure], None],
         stop: Event,
         *,
+        on_unread_gone: Callable[[], None] = _nothing,
         runtime: Runtime = REAL,
     ) -> None:
         self._source, self._stop, self._runtime = source, stop, runtime
@@ -165,7 +173,7 @@ class Reflector(Generic[T]):
         self.last_list = LastList()
         self.requests = RelistRequests(runtime=runtime)
         self._position = Position()
-        self._watching_since = float("inf")
+        self._on_unread_gone = on_unread_gone
 
     @property
     def items(self) -> Mapping[str, T]:
@@ -201,7 +209,7 @@ class Reflector(Generic[T]):
         failures, reported_at = 0, float("-inf")
         while not self._stop.is_set():
             failure = self._list_and_watch()
-            lived = self._runtime.monotonic() - self._watching_since >= SHORTEST_WATCH
+            lived = self._runtime.monotonic() - self._position.watching_since >= SHORTEST_WATCH
             if lived:
                 failures = 0
             if isinstance(failure, Expired | Unexpected | Malformed):
@@ -222,7 +230,7 @@ class Reflector(Generic[T]):
 
     def _list_and_watch(self) -> ApiFailure | None:
         """Until the watch ends; returns what ended it or kept it from beginning, None = itself."""
-        self._watching_since = float("inf")
+        self._position.watching_since = float("inf")
         try:
             with supervision.expected("watch", "this list and watch", runtime=self._runtime):
                 if self._position.doubtful:
@@ -230,14 +238,14 @@ class Reflector(Generic[T]):
                 while self._position.version is None or self.requests.pending:
                     self._position.version = None  # until it is read: a failed list is tried again
                     self._position.version = self.relist()
-                self._watching_since = self._runtime.monotonic()
+                self._position.watching_since = self._runtime.monotonic()
                 try:
                     self._watch(self._position.version)
                 finally:
                     now, heard = self._runtime.monotonic(), self.last_contact
-                    if now - self._watching_since < WATCH_ENDED_EARLY:
+                    if now - self._position.watching_since < WATCH_ENDED_EARLY:
                         self._position.doubtful = True
-                    if now - max(self._watching_since, heard) >= WATCH_MUTE:
+                    if now - max(self._position.watching_since, heard) >= WATCH_MUTE:
                         # Not even a bookmark: a server that went back in time (etcd was restored)
                         # tells nothing until its versions have caught up with ours.
                         self._position.version = None
@@ -296,13 +304,12 @@ class Reflector(Generic[T]):
         with understood("an event of a watch"):
             seen = as_name(event.raw["metadata"]["resourceVersion"])
         if event.type != "BOOKMARK":
+            left_out = self.left_out
             for change in self._store.apply(event):
                 self._on_change(change)
+            if event.type == "DELETED" and self.left_out < left_out:
+                self._on_unread_gone()
         self._position.version = self._position.heard = seen
-
-
-def _nothing() -> None:
-    """Each object was passed on already."""
 
 
 def _reported(_failure: ApiFailure) -> None:
@@ -330,10 +337,19 @@ class Informer(Reflector[T]):
         name: str = "",
         on_sync: Callable[[], None] = _nothing,
         on_failure: Callable[[ApiFailure], None] = _reported,
+        on_unread_gone: Callable[[], None] = _nothing,
         runtime: Runtime = REAL,
     ) -> None:
         super().__init__(
-            source, decode, key, on_change, on_sync, self._failed, stop, runtime=runtime
+            source,
+            decode,
+            key,
+            on_change,
+            on_sync,
+            self._failed,
+            stop,
+            on_unread_gone=on_unread_gone,
+            runtime=runtime,
         )
         self._watched, self._tell_failure = source, on_failure
         self._thread, self._name, self._what = thread, name, what

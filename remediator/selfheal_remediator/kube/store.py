@@ -61,17 +61,22 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
 
 
 class Listing(Generic[T]):
-    """A list that is being read, page by page."""
+    """A list that is being read, page by page. known: what is known from before: an object that is
+    still the same is kept once, or a list of thousands would need their memory twice."""
 
-    def __init__(self, decode: Callable[[Json], T], key: Callable[[T], str]) -> None:
-        self._decode, self._key = decode, key
+    def __init__(
+        self, decode: Callable[[Json], T], key: Callable[[T], str], known: Mapping[str, T]
+    ) -> None:
+        self._decode, self._key, self._known = decode, key, known
         self.found: dict[str, T] = {}
         self.unread: list[Unread] = []
 
     def add(self, raws: Iterable[Json]) -> None:
         """One page."""
         for item in decode_each(raws, self._decode, self.unread):
-            self.found[self._key(item)] = item
+            key = self._key(item)
+            known = self._known.get(key)
+            self.found[key] = known if known is not None and known == item else item
 
 
 class ObjectStore(Generic[T]):
@@ -98,7 +103,7 @@ class ObjectStore(Generic[T]):
 
     def listing(self) -> Listing[T]:
         """Begin to read everything."""
-        return Listing(self._decode, self._key)
+        return Listing(self._decode, self._key, self.items)
 
     def replace(self, listing: Listing[T]) -> list[Change[T]]:
         """Everything was read: returns what has changed.

@@ -56,8 +56,8 @@ class Scope:
 
     config: Config
     owner: str
-    #: (condition, reason) that came upon many nodes at once -> when the wave began.
-    suspects: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    #: Conditions that came upon many nodes at once -> when the wave began.
+    suspects: Mapping[str, float] = field(default_factory=dict)
     #: Names of nodes that another system is changing (see external_claims.py).
     marks: Mapping[str, str] = field(default_factory=dict)
     #: Of drained nodes (uids) whose ladder waits for it.

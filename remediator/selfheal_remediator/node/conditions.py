@@ -202,16 +202,12 @@ def first_seen(observation: Observation, noted: float | None) -> float:
     return min(observation.since, noted)
 
 
-def onsets(
-    rule: Rule, before: Observation | None, observation: Observation
-) -> tuple[tuple[str, ...], bool]:
-    """Reasons under which the rule's condition is newly bad, and whether it began just now.
-
-    A reason that only alternates is not new: (), as is one that the rule is not about.
-    """
+def newly_bad(rule: Rule, before: Observation | None, observation: Observation) -> bool:
+    """Whether the rule's condition has become bad since; with another reason only, it has not."""
     known = before.reasons if before is not None else ()
-    fresh = tuple(r for r in observation.reasons if r not in known and rule.matches_reason(r))
-    return fresh, not any(rule.matches_reason(reason) for reason in known)
+    return any(map(rule.matches_reason, observation.reasons)) and not any(
+        map(rule.matches_reason, known)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def assess_cordoned(facts: Facts, state: State) -> Assessment:
     busy = repair.must_end_first(facts.scope.config, state)
     if not busy and not selected(facts.node, facts.scope.config):
         return _uncordon(facts, state, "it is no longer among the selected nodes")
-    if not busy and facts.in_wave(state.condition, facts.reasons(state), state.first_seen):
+    if not busy and facts.in_wave(state.condition, state.first_seen):
         why = f"many nodes report {state.condition} at once: the detector is suspected"
         after = lifecycle.suspect(state, facts.now)
         action = facts.action(Kind.UNCORDON, after, "DetectorSuspected", f"uncordoned: {why}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from selfheal_remediator.config import Config, DisruptionLimits
 from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.node.cordon_times import CordonTimes
 from selfheal_remediator.node.drain_clock import time_left
 from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry
@@ -37,30 +38,22 @@ class Counts:
         self._tally = Tally()
         #: Nodes of which nothing can be read: each may be one that we cordoned.
         self.unread = 0
-        #: When nodes were cordoned, by us or as their annotations say: (uid, whole second) -> when.
-        self._cordons: dict[tuple[str, int], float] = {}
-        #: Those of them that were only a dry run.
-        self._dry_runs: set[tuple[str, int]] = set()
+        #: Before what is known of them the pace counts as used up.
+        self.cordons = CordonTimes(now - config.recovery.flap_window)
         self._peak = Peak(PEAK_WINDOW)
-        #: The same of each group; and the groups of nodes (uids) of which cordons are known.
+        #: The same of each group.
         self._peaks: dict[str, Peak] = {}
-        self._group_of: dict[str, str] = {}
         self.regroup(())
-        #: Cordons from before this moment are not known, as an annotation keeps them for the flap
-        #: window only: the pace counts as used up then.
-        self._cordons_known_from = now - config.recovery.flap_window
 
     def reconfigure(self, config: Config, now: float) -> None:
         """Other limits may have to look back further than was kept for those before. What was
         only a dry run does not count for the cordons that are made."""
-        self._cordons_known_from = max(self._cordons_known_from, now - self._pace_window())
+        self.cordons.known_from = max(self.cordons.known_from, now - self._pace_window())
         if _selectors(config) != _selectors(self._config):
             self._peaks = {}  # a group's nodes were others
         self._config = config
         if not config.dry_run:
-            for key in self._dry_runs:
-                self._cordons.pop(key, None)
-            self._dry_runs.clear()
+            self.cordons.forget_dry_runs()
 
     def regroup(self, entries: Iterable[Entry]) -> None:
         """Count each group of the configuration; entries: all nodes."""
@@ -77,8 +70,7 @@ class Counts:
             name = self._group_name(entry)
             entry.member = replace(entry.member, group_name=name)
             self._tally.count_in_group(entry.member, 1)
-            if name:
-                self._group_of[entry.node.uid] = name
+            self.cordons.grouped(entry.node.uid, name)
 
     def _group_name(self, entry: Entry) -> str:
         group = self._config.group_of(entry.node.labels)
@@ -86,7 +78,7 @@ class Counts:
 
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
-        self._cordons_known_from = now - self._config.recovery.flap_window
+        self.cordons.known_from = now - self._config.recovery.flap_window
         self.slots = DrainSlots()
 
     @property
@@ -96,17 +88,11 @@ class Counts:
 
     def note_cordon(self, uid: str, now: float) -> None:
         """The node is cordoned now."""
-        key = (uid, int(now))
-        self._cordons[key] = now
-        if self._config.dry_run:
-            self._dry_runs.add(key)
-
-    def cordon_not_made(self, uid: str, second: int) -> None:
-        """The node was not cordoned after all: other nodes do not wait because of it."""
-        self._cordons.pop((uid, second), None)
+        self.cordons.note(uid, now, dry_run=self._config.dry_run)
 
     def remove(self, entry: Entry, now: float) -> None:
         """The node is gone."""
+        self.cordons.node_gone(entry.node.uid)
         if entry.member is not None:
             self._note_peaks(entry.member, None, now)
             self._tally.count(entry.member, -1)
@@ -131,46 +117,37 @@ class Counts:
             self._tally.count(entry.member, -1)
         if member is not None:
             self._tally.count(member, 1)
-            if member.group_name:
-                self._group_of[entry.node.uid] = member.group_name
+            self.cordons.grouped(entry.node.uid, member.group_name)
         entry.member = member
 
     def tally(self, now: float) -> Tally:
         """The limits' counts as of now."""
-        oldest = now - self._pace_window()
-        self._cordons = {key: moment for key, moment in self._cordons.items() if moment >= oldest}
-        self._dry_runs &= self._cordons.keys()
-        if len(self._group_of) > 2 * self._tally.population + len(self._cordons):
-            cordoned = {uid for uid, _ in self._cordons}  # most are of nodes that are gone
-            self._group_of = {u: name for u, name in self._group_of.items() if u in cordoned}
+        self.drop_old(now)
         peak = self._peak.of(self._tally.population, now)
-        moments = self._cordons.values()
-        tally = self._copy(self._tally, self._config.limits, moments, peak)
+        tally = self._copy(self._tally, self._config.limits, self.cordons.all, peak)
         tally.named = {
             name: GroupTally(group.limits, self._group_copy(name, group, now))
             for name, group in self._tally.named.items()
         }
         return tally
 
+    def drop_old(self, now: float) -> None:
+        """Forget the cordons that no limit looks back to."""
+        self.cordons.drop(now - self._pace_window())
+
     def _copy(
         self, tally: Tally, limits: DisruptionLimits, cordons: Iterable[float], peak: int
     ) -> Tally:
         """Of a node that cannot be read nothing is known: it counts everywhere."""
-        unknown = [self._cordons_known_from] * (limits.rate.count if limits.rate else 1)
+        unknown = [self.cordons.known_from] * (limits.rate.count if limits.rate else 1)
         copy = tally.copy(sorted([*unknown, *cordons]), peak)
         copy.population += self.unread
         copy.unavailable += self.unread
         return copy
 
     def _group_copy(self, name: str, group: GroupTally, now: float) -> Tally:
-        """A cordon of a node whose group is not known counts in each."""
-        moments = (
-            moment
-            for (uid, _), moment in self._cordons.items()
-            if self._group_of.get(uid, name) == name
-        )
         peak = self._peaks[name].of(group.tally.population, now)
-        return self._copy(group.tally, group.limits, moments, peak)
+        return self._copy(group.tally, group.limits, self.cordons.of_group(name), peak)
 
     def _pace_window(self) -> float:
         """How far back cordons are kept: as far as the limits need, or as annotations do."""
@@ -178,15 +155,6 @@ class Counts:
         for limits in (self._config.limits, *(group.limits for group in self._config.groups)):
             window = max(window, limits.rate.window if limits.rate else 0.0, limits.min_interval)
         return window
-
-    def take_cordons(self, uid: str, state: State | None, now: float) -> None:
-        """When the node was cordoned, as its annotation says.
-
-        A predecessor wrote it by its own clock: what is still to come counts as of now, or one
-        node's annotation would keep all others in service until then.
-        """
-        for second in state.cordons if state is not None else ():
-            self._cordons.setdefault((uid, second), min(float(second), now))
 
     def _member(self, entry: Entry, now: float) -> Member | None:
         node = entry.node

@@ -15,9 +15,6 @@ from selfheal_remediator.node.queues import Queue
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.taints import our_taint
 
-#: A condition and one of its reasons.
-Key = tuple[str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
@@ -83,14 +80,13 @@ class Entry:
         return tuple(state for state in both if state is not None)
 
 
-def bad_now(entry: Entry, config: Config) -> set[Key]:
-    found: set[Key] = set()
-    for rule in config.rules_for(entry.node.labels):
-        observation = entry.history.observations[rule.key]
-        if observation.reading is Reading.BAD:
-            reasons = {entry.node.conditions[rule.condition].reason, *observation.reasons}
-            found.update((rule.condition, r) for r in reasons if rule.matches_reason(r))
-    return found
+def bad_now(entry: Entry, config: Config) -> set[str]:
+    """The conditions that a rule finds bad."""
+    return {
+        rule.condition
+        for rule in config.rules_for(entry.node.labels)
+        if entry.history.observations[rule.key].reading is Reading.BAD
+    }
 
 
 def overlaid(node: Node, overlay: Overlay | None) -> Node:

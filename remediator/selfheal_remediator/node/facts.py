@@ -33,11 +33,10 @@ class Facts:
     state: State | None
     now: float
 
-    def in_wave(self, condition: str, reasons: set[str], since: float) -> bool:
+    def in_wave(self, condition: str, since: float) -> bool:
         """Whether this came with a wave over many nodes (times are kept in whole seconds)."""
-        suspects = self.scope.suspects
-        moments = [suspects[condition, r] for r in reasons if (condition, r) in suspects]
-        return any(since >= int(began) for began in moments)
+        began = self.scope.suspects.get(condition)
+        return began is not None and since >= int(began)
 
     def recent_cordons(self, state: State | None) -> tuple[int, ...]:
         """Those that count for flapping."""
@@ -110,22 +109,7 @@ class Facts:
 
     def suspected(self, state: State) -> bool:
         """Whether the detector of what was written down is suspected now."""
-        reasons = self.reasons(state)
-        return any((state.condition, reason) in self.scope.suspects for reason in reasons)
-
-    def reasons(self, state: State) -> set[str]:
-        """The reasons that the condition had, as written down and as seen since it is bad."""
-        rules = [rule for rule in self.scope.config.rules if rule.condition == state.condition]
-        observations = [self.history.observations.get(rule.key) for rule in rules]
-        return {
-            state.reason,
-            *(
-                r
-                for observation in observations
-                if observation is not None
-                for r in observation.reasons
-            ),
-        }
+        return state.condition in self.scope.suspects
 
     def occurrence(self, rule: Rule, observation: Observation) -> Occurrence:
         """What is written down of a rule that finds its condition bad."""

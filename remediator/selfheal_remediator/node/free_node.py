@@ -145,10 +145,8 @@ def _by_rules(facts: Facts, bad: tuple[tuple[str, str], ...]) -> Assessment:
         if stale(rule, facts.history, facts.now):
             rejected = rejected or "stale-heartbeat"
             continue
-        condition = facts.node.conditions[rule.condition]
         since = facts.since(rule, observation)
-        reasons = {condition.reason, *observation.reasons}
-        if rule.cordons and facts.in_wave(rule.condition, reasons, since):
+        if rule.cordons and facts.in_wave(rule.condition, since):
             rejected = "suspected-detector"
             continue
         when = facts.due(rule)

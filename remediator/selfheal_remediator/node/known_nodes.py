@@ -12,6 +12,7 @@ from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.entry import Entry, overlaid
 from selfheal_remediator.node.queues import Queues
+from selfheal_remediator.node.room_checks import RoomChecks
 from selfheal_remediator.node.waves import Waves
 
 
@@ -19,9 +20,15 @@ class KnownNodes:
     """Not thread-safe but for `with_signal`: one thread owns it. entries: all nodes, by uid."""
 
     def __init__(
-        self, config: Config, entries: dict[str, Entry], waves: Waves, counts: Counts
+        self,
+        config: Config,
+        entries: dict[str, Entry],
+        waves: Waves,
+        counts: Counts,
+        rooms: RoomChecks,
     ) -> None:
-        self._config, self.entries, self._waves, self._counts = config, entries, waves, counts
+        self._config, self.entries = config, entries
+        self._waves, self._counts, self._rooms = waves, counts, rooms
         #: What we say of nodes ourselves, by name: conditions that no object holds.
         self.signals: Mapping[str, Condition] = {}
         self._names: dict[str, str] = {}
@@ -126,6 +133,7 @@ class KnownNodes:
     def _forget(self, uid: str, now: float) -> None:
         entry = self.entries.pop(uid, None)
         self._waves.forget(uid)
+        self._rooms.forget(uid)
         self.note_changed(uid)
         if entry is not None:
             self._counts.remove(entry, now)

@@ -92,8 +92,8 @@ class Tally:
         """Take a node in (1) or out (-1)."""
         self.population += sign
         self.open_to_all += sign * (member.in_service and not member.tainted)
-        self.zones[member.zone] += sign
-        self.groups[member.group] += sign
+        _add(self.zones, member.zone, sign)
+        _add(self.groups, member.group, sign)
         if member.cordoned:
             self._count_cordoned(member, sign)
         elif member.unavailable:
@@ -106,7 +106,7 @@ class Tally:
         self.steps += sign * member.step_runs
         if member.silent:
             self.silent += sign
-            self.zones_silent[member.zone] += sign
+            _add(self.zones_silent, member.zone, sign)
         self.count_in_group(member, sign)
 
     def count_in_group(self, member: Member, sign: int) -> None:
@@ -116,13 +116,13 @@ class Tally:
 
     def _count_cordoned(self, member: Member, sign: int) -> None:
         self.cordoned += sign
-        self.zones_cordoned[member.zone] += sign
-        self.groups_cordoned[member.group] += sign
+        _add(self.zones_cordoned, member.zone, sign)
+        _add(self.groups_cordoned, member.group, sign)
 
     def _count_drain(self, member: Member, sign: int) -> None:
         self.draining += sign
-        self.zones_draining[member.zone] += sign
-        self.groups_draining[member.group] += sign
+        _add(self.zones_draining, member.zone, sign)
+        _add(self.groups_draining, member.group, sign)
 
     def copy(self, cordon_times: Iterable[float], peak: int) -> Tally:
         """The same counts, to be changed on their own."""
@@ -157,6 +157,13 @@ class Tally:
         self.steps += not member.step_runs
         if member.group_name in self.named:
             self.named[member.group_name].tally.add_repair(_in_group(member))
+
+
+def _add(counts: Counter[str], key: str, sign: int) -> None:
+    """Zones and groups come and go: nothing is kept of one without nodes."""
+    counts[key] += sign
+    if not counts[key]:
+        del counts[key]
 
 
 @dataclass(slots=True)

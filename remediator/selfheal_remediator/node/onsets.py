@@ -1,4 +1,4 @@
-"""On which nodes one condition with one reason began, and when. Pure.
+"""On which nodes one condition began, and when. Pure.
 
 Thousands of nodes may turn bad within seconds, and each is counted when it does: a change costs
 little, however many onsets there are.
@@ -48,6 +48,8 @@ class Moments:
     def remove(self, moment: float) -> None:
         """One less; it is there."""
         del self.ordered[bisect_left(self.ordered, moment)]
+        if len(self._new) <= FEW and moment in self._new:
+            self._new.remove(moment)
 
     def search_all(self) -> None:
         """The next search is of all moments."""
@@ -133,6 +135,10 @@ class Onsets:
         rollout = self._rollouts.crowded(max(signal.window, signal.rollout_window), limit)
         found = self._all.crowded(signal.window, limit)
         return rollout if found is None else found
+
+    def since(self, moment: float) -> int:
+        """How many there were from this moment on, that are not over."""
+        return len(self._all.ordered) - bisect_left(self._all.ordered, moment)
 
     def _ends(self, onset: Onset) -> float:
         signal = self._signal

@@ -24,7 +24,7 @@ from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
 from selfheal_remediator.node.drain_slots import DrainSlots
-from selfheal_remediator.node.entry import Entry, Key, Overlay
+from selfheal_remediator.node.entry import Entry, Overlay
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
@@ -60,11 +60,10 @@ class Planner:
         self.attached: Mapping[str, Attached] = {}
         self._waves = Waves(config, self.entries)
         self._counts = Counts(config, owner, now)
-        self._known = KnownNodes(config, self.entries, self._waves, self._counts)
+        self.schedule, self.rooms = Schedule(self.entries), RoomChecks()
+        self._known = KnownNodes(config, self.entries, self._waves, self._counts, self.rooms)
         self._places = DrainPlaces(self.entries, self._counts)
         self._maintenance = Maintenance()
-        self.schedule = Schedule(self.entries)
-        self.rooms = RoomChecks()
 
     # -- what is known ------------------------------------------------------------------
 
@@ -90,8 +89,8 @@ class Planner:
         return self._counts.slots
 
     @property
-    def suspects(self) -> Mapping[Key, float]:
-        """What is suspected to be a detector's fault -> when its wave began."""
+    def suspects(self) -> Mapping[str, float]:
+        """Conditions that are suspected to be a detector's fault -> when the wave began."""
         return self._waves.suspects
 
     @property
@@ -191,7 +190,7 @@ class Planner:
         self._known.note_changed(action.uid)
         if action.kind is Kind.CORDON and not _shows(entry.actual, action.state):
             for second in action.state.cordons[-1:] if action.state is not None else ():
-                self._counts.cordon_not_made(action.uid, second)
+                self._counts.cordons.not_made(action.uid, second)
             self._waves.cordons.not_made(action.uid)
         entry.failures += 1
         backoff = delay_after(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
@@ -229,6 +228,7 @@ class Planner:
 
     def plan(self, now: float, *, paused: str = "", unhealthy: str = "") -> Plan:
         """What to do now. `paused` or `unhealthy` (a reason) stops what takes capacity away."""
+        self._counts.drop_old(now)
         if self._waves.update(now):
             self._known.dirty.update(self.entries)
         actions = self._reassess(now)
@@ -273,7 +273,7 @@ class Planner:
         if claim.kind is Kind.REPAIR:
             return check_repair(limits, tally, claim.member)
         return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
-            claim.signals, now
+            claim.condition, now
         )
 
     def kept_from_repair(self, uid: str, now: float) -> str:
@@ -303,7 +303,7 @@ class Planner:
         state = action.state
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
-        self._waves.note_cordon(claim.signals, entry.node.uid, now)
+        self._waves.note_cordon(claim.condition, entry.node.uid, now)
         drains = state.action == "drain"
         drain = replace(claim, kind=Kind.DRAIN)
         if drains and self._check(entry, drain, tally, now) is None:
@@ -324,7 +324,7 @@ class Planner:
             before, seen = entry.assessment, assess(entry.node, entry.history, scope, now)
             entry.assessment = seen
             self.rooms.assessed(uid, wanted=seen.checks_room)
-            self._counts.take_cordons(uid, seen.state, now)
+            self._counts.cordons.take(uid, seen.state, now)
             if _notified(before) != _notified(seen):
                 self._known.note_changed(uid)
             self._counts.recount(entry, now)
@@ -353,8 +353,8 @@ class Planner:
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
         cordons, state = action.kind is Kind.CORDON, action.state
-        signals = self._waves.signals(uid, state) if cordons else frozenset[Key]()
-        claim = Claim(action.kind, entry.member or Member(), signals)
+        condition = state.condition if cordons else ""
+        claim = Claim(action.kind, entry.member or Member(), condition)
         # Nodes that are cordoned already, then the worst, then the oldest.
         urgency = (cordons, state.action != "drain", seen.since, entry.node.name, uid)
         entry.queue = self._known.queues.put(claim, urgency)

@@ -19,12 +19,11 @@ Urgency = tuple[bool, bool, float, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the limits decide by. signals: the conditions that a cordon counts for, each with a
-    reason; none for a drain."""
+    """What the limits decide by. condition: what a cordon is for; empty for other changes."""
 
     kind: Kind
     member: Member
-    signals: frozenset[tuple[str, str]]
+    condition: str = ""
 
 
 @dataclass(slots=True)

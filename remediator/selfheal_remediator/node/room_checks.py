@@ -70,3 +70,9 @@ class RoomChecks:
         found = self.found or {}
         kept = {other: one for other, one in found.items() if one.until >= check.at}
         self.found = {**kept, uid: check}
+
+    def forget(self, uid: str) -> None:
+        """The node is gone."""
+        self._wanted.pop(uid, None)
+        if self.found and uid in self.found:
+            self.found = {other: one for other, one in self.found.items() if other != uid}

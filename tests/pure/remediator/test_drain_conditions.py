@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -257,6 +258,29 @@ def test_what_is_refused_is_tried_again(api: FakeApi) -> None:
     assert len(refused) == 3
 
 
+def test_writes_that_hang_hold_up_no_cordon(api: FakeApi) -> None:
+    """A webhook for the status of nodes does not answer: what protects waits for its own kind."""
+    asked, released = list[str](), threading.Event()
+
+    def hang(verb: str, path: str) -> str:
+        if verb == "PATCH" and path.endswith("/status"):
+            asked.append(path)
+            released.wait(60)
+        return ""
+
+    api.disturb = hang
+    for number in range(5):
+        api.put(f"{NODES}/bad-{number}", node(f"bad-{number}", "True"))
+    limits = {"maxUnavailable": "100%", "maxDraining": 10, "minSchedulable": 0}
+    more = {"limits": limits, "signal": {"enabled": False}, "api": {"maxInFlight": 4}}
+    with running(api, config(**more)):
+        until("none is free", lambda: len(asked) >= 3)
+        api.put(f"{NODES}/good", node("good", "True"))
+        until("it is cordoned", lambda: api.get(f"{NODES}/good")["spec"].get("unschedulable"))
+        assert len(asked) == len(set(asked))  # none has been given up and sent again
+        released.set()
+
+
 def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     with running(api, config()):
         until("it is said", lambda: said(api.get(BAD)) == EMPTY)
@@ -279,7 +303,7 @@ def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:
     bad = seen("n", state=state, unschedulable=True)
     planner.apply(Change("n", None, bad), NOW)
     api = SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: Answer(500, b""))
-    workers = SimpleNamespace(submit=jobs.append, runtime=REAL)
+    workers = SimpleNamespace(submit=lambda job, *_: jobs.append(job), runtime=REAL)
     clock = [NOW]
     status = DrainStatus(
         cast(Any, api),

@@ -246,8 +246,8 @@ def test_what_was_written_down_of_one_rule_counts_for_it_only() -> None:
     assert look(found, about).limited_action is not None
 
 
-def test_an_alternating_reason_does_not_escape_a_wave() -> None:
-    about = replace(scope(), suspects={("Fault", "Why"): NOW})
+def test_no_reason_escapes_a_wave() -> None:
+    about = replace(scope(), suspects={"Fault": NOW})
     first, second = node("n", BAD), node("n", condition("True", reason="Else"))
     history = observe(NodeHistory(), None, first, about.config.rules, NOW)
     history = observe(history, first, second, about.config.rules, NOW + 1)
@@ -377,15 +377,16 @@ def test_a_cordon_becomes_a_drain_when_a_worse_rule_joins() -> None:
 
 
 def test_a_wave_is_not_cordoned_or_uncordoned_but_older_cases_stay() -> None:
-    about = replace(scope(), suspects={("Fault", "Why"): NOW - 20})
+    about = replace(scope(), suspects={"Fault": NOW - 20})
     assert look(node("n", BAD), about).rejected == "suspected-detector"
     touched = replace(CORDONED, first_seen=int(NOW - 10))
     action = look(cordoned(touched, BAD), about).action
     assert action is not None
     assert (action.kind, action.reason) == (Kind.UNCORDON, "DetectorSuspected")
     assert look(cordoned(CORDONED, BAD), about).action is None
-    other = condition("True", reason="Genuine")
-    assert look(node("n", other), about).limited_action is not None
+    other = node("n", condition("True", "Genuine"))
+    about = replace(scope(rule(condition="Genuine")), suspects=about.suspects)
+    assert look(other, about).limited_action is not None
 
 
 def test_an_excluded_node_is_uncordoned() -> None:

@@ -16,6 +16,7 @@ from selfheal_remediator.kube.json_values import timestamp
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.kube.pods import pod_from_json
 from selfheal_remediator.kube.resources import exact
+from selfheal_remediator.kube.store import ObjectStore
 from selfheal_remediator.threads.runtime import Event
 from tests.pure.remediator.builders import node, pod
 from tests.pure.remediator.fake_runtime import FakeRuntime
@@ -277,6 +278,17 @@ def test_a_list_that_was_asked_for_is_tried_until_it_is_read() -> None:
     reflector.run()
     assert synced == [["a"], ["a", "b"]]
     assert [failure.status for failure in failures] == [503]
+
+
+def test_what_is_listed_again_as_it_was_is_kept_once() -> None:
+    """Others hold on to the object that is known: thousands of nodes would be there twice."""
+    store = ObjectStore(node_from_json, lambda found: found.name, lambda _: None)
+    for version in ("1", "2"):
+        before, listing = dict(store.items), store.listing()
+        listing.add([_raw("same"), _raw("other", version=version)])
+        store.replace(listing)
+    assert store.items["same"] is before["same"]
+    assert store.items["other"].version == "2"
 
 
 def test_a_broken_watch_continues_after_what_it_reported() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.kube.lease import PAUSE_KEY
+from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import (
@@ -121,6 +121,24 @@ def test_what_does_not_help_is_followed_by_the_next_and_the_node_stays_out(api: 
         advance(remediator, 7200)
         assert not in_service(api)
     assert len(created(api)) == 1
+
+
+def test_a_node_that_went_while_it_was_read_only_has_no_step_under_way(api: FakeApi) -> None:
+    mine = {"name": "selfheal-remediator", "namespace": "d", "creationTimestamp": stamp(60)}
+    api.put(LEASE, {"metadata": mine, "spec": {"holderIdentity": ""}})
+    spec = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    meta = {"name": "older", "namespace": "d", "labels": {LABEL: "true"}}
+    older = {"metadata": {**meta, "creationTimestamp": stamp(86400)}, "spec": spec}
+    with running(api, config({"wait": "6h", "settle": 0})) as remediator:
+        name, repairs = "selfheal_remediator_read_only", remediator.parts.repairs
+        until_later(remediator, "its step runs", lambda: repairs.running)
+        api.put(f"{LEASE.rpartition('/')[0]}/older", older)
+        until_later(remediator, "it rests", lambda: sample(remediator.metrics.registry, name))
+        api.put(BAD, None)
+        until_later(remediator, "it is gone", lambda: not remediator.planner.entry_named("bad"))
+        assert repairs.running
+        api.put(f"{LEASE.rpartition('/')[0]}/older", None)
+        until_later(remediator, "nothing is left of it", lambda: not repairs.running)
 
 
 def test_a_step_that_does_not_end_fails_by_its_timeout(api: FakeApi) -> None:

@@ -381,7 +381,7 @@ def test_a_rollout_of_a_wrong_detector_is_a_wave_however_slow() -> None:
     for _ in range(2):
         _carry_out(planner, planner.plan(now + 60).actions, now + 60)
     assert _cordoned(planner, "Fault") == 0
-    assert planner.suspects.keys() == {("Fault", "Why")}
+    assert planner.suspects.keys() == {"Fault"}
 
 
 def test_the_same_faults_without_a_restart_of_their_detectors_are_believed() -> None:
@@ -496,7 +496,7 @@ def test_a_new_leader_suspects_the_detector_as_its_predecessor_did() -> None:
         _put(planner, node(f"n{number}", bad, state=reverted if number < 3 else None), now)
     planner.begin_term(now)
     assert _cordons_in_ten_minutes(planner, now) == []
-    assert planner.suspects == {("Fault", "Why"): NOW}
+    assert planner.suspects == {"Fault": NOW}
 
 
 @pytest.mark.parametrize("rollout", [False, True])

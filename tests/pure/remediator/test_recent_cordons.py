@@ -7,32 +7,30 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.node.recent_cordons import RecentCordons
 
-KEYS = [("Ready", ""), ("Ready", "Lost"), ("KernelDeadlock", "")]
-CORDONS = st.lists(
-    st.tuples(st.sampled_from("ab"), st.sets(st.sampled_from(KEYS), min_size=1), st.booleans())
-)
+CONDITIONS = ["Ready", "Lost", "KernelDeadlock"]
+CORDONS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(CONDITIONS), st.booleans()))
 
 
 @given(CORDONS)
 def test_only_cordons_that_were_made_count(
-    cordons: list[tuple[str, set[tuple[str, str]], bool]],
+    cordons: list[tuple[str, str, bool]],
 ) -> None:
-    recent, made = RecentCordons(), dict[tuple[tuple[str, str], str], float]()
-    for moment, (uid, keys, is_made) in enumerate(cordons, start=1):
-        recent.note(keys, uid, float(moment))
+    recent, made = RecentCordons(), dict[tuple[str, str], float]()
+    for moment, (uid, condition, is_made) in enumerate(cordons, start=1):
+        recent.note(condition, uid, float(moment))
         if is_made:
-            made.update(dict.fromkeys(((key, uid) for key in keys), float(moment)))
+            made[condition, uid] = float(moment)
         else:
             recent.not_made(uid)
-        for key in KEYS:
-            expected = sorted(when for (of, _), when in made.items() if of == key)
-            assert list(recent.of(key, 0.0)) == expected
+        for one in CONDITIONS:
+            expected = sorted(when for (of, _), when in made.items() if of == one)
+            assert list(recent.of(one, 0.0)) == expected
 
 
 def test_a_cordon_before_the_one_that_was_not_made_is_over_at_its_own_time() -> None:
     recent = RecentCordons()
-    recent.note(KEYS[:1], "a", 10.0)
-    recent.note(KEYS[:1], "a", 30.0)
+    recent.note("Ready", "a", 10.0)
+    recent.note("Ready", "a", 30.0)
     recent.not_made("a")
     recent.drop(10.0)
     assert len(recent) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -11,7 +13,15 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, advance, node, running, stamp, until
+from tests.pure.remediator.running import (
+    NODES,
+    advance,
+    node,
+    running,
+    stamp,
+    until,
+    until_later,
+)
 from tests.support.samples import sample
 
 BAD = f"{NODES}/bad"
@@ -34,6 +44,13 @@ def _lease_held_by(api: FakeApi, holder: str) -> None:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600}
     meta = {"name": "selfheal-remediator", "namespace": "d", "creationTimestamp": stamp(60)}
     api.put(LEASE, {"kind": "Lease", "metadata": meta, "spec": spec})
+
+
+def _older_remediator(api: FakeApi) -> None:
+    """Another one, which comes first."""
+    older = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    meta = {"namespace": "d", "labels": {LABEL: "true"}, "creationTimestamp": stamp(86400)}
+    api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
 
 
 def _goes_bad(api: FakeApi, later: float) -> None:
@@ -86,9 +103,7 @@ def test_a_standby_older_than_the_window_learns_the_pace_from_the_nodes(
 
 def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) -> None:
     """It would say so for ever: only a leader looks whether the other one is still there."""
-    older = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
-    meta = {"namespace": "d", "labels": {LABEL: "true"}, "creationTimestamp": stamp(86400)}
-    api.put(f"{LEASE}-2", {"metadata": {"name": "selfheal-remediator-2", **meta}, "spec": older})
+    _older_remediator(api)
     _lease_held_by(api, "")
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
 
@@ -98,6 +113,51 @@ def test_one_that_leads_no_more_does_not_say_that_it_is_read_only(api: FakeApi) 
         until("it finds the other", read_only)
         remediator.post(lambda: remediator.leadership.lead(False))
         until("it says so no more", lambda: not read_only())
+
+
+def test_one_that_is_read_only_keeps_nothing_of_nodes_that_are_gone(api: FakeApi) -> None:
+    """It is for months, perhaps, and machines come and go."""
+    _older_remediator(api)
+    _lease_held_by(api, "")
+    with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
+        entries = remediator.planner.entries
+        registry = remediator.metrics.registry
+        until("it is read-only", lambda: sample(registry, "selfheal_remediator_read_only"))
+        until("it knows the nodes", lambda: remediator.synced)
+        uid = api.put(f"{NODES}/short", node("short", "False"))["metadata"]["uid"]
+        until("it is there", lambda: uid in entries)
+        api.put(f"{NODES}/short", None)
+        until("it is gone", lambda: uid not in entries)
+        ticks = {remediator.last_tick}
+
+        def continued() -> bool:
+            remediator.post(lambda: None)
+            ticks.add(remediator.last_tick)
+            return len(ticks) > 2  # so a whole turn came after that
+
+        until("it continues", continued)
+        kept: list[set[str]] = []
+        remediator.post(lambda: kept.append(remediator.planner.take_changed()))
+        until("it says", lambda: kept)
+        assert uid not in kept[0]
+
+
+def test_one_that_is_read_only_watches_no_policies_until_it_acts(api: FakeApi) -> None:
+    """It would keep each owner of pods that come and go, and read none of them."""
+    _older_remediator(api)
+    _lease_held_by(api, "")
+    with running(api, Config.model_validate({})) as remediator:
+        read_only = partial(sample, remediator.metrics.registry, "selfheal_remediator_read_only")
+        until("it is read-only", read_only)
+        assert not remediator.healer.listed
+        remediator.reconfigure(Config.model_validate({"policies": {"evaluationInterval": "5s"}}))
+        done = threading.Event()
+        remediator.post(done.set)
+        until("it has taken that in", done.is_set)
+        assert not remediator.healer.listed
+        api.put(f"{LEASE}-2", None)
+        until_later(remediator, "it acts", lambda: not read_only())
+        until("it watches them", lambda: remediator.healer.listed)
 
 
 def test_terms_and_configurations_leave_no_threads_behind(api: FakeApi) -> None:

@@ -373,6 +373,28 @@ def test_many_nodes_that_cannot_be_read_are_counted_once_a_list(
     assert _Counted.asked <= 10 * number
 
 
+def test_an_unread_node_that_is_deleted_is_left_out_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where nothing else changes: the limits would count it as out of service on and on."""
+    monkeypatch.setattr(node_feed.NodeFeed, "all_known", lambda *_: None)
+    unread = {**_named(NODE, "unread"), "spec": 5}
+    source, left_out = _Source(_named(NODE, "good"), unread), list[int]()
+    source.events = [WatchEvent("DELETED", unread)]
+    planner: Any = SimpleNamespace(
+        leave_out=left_out.append, apply=lambda *_: None, listed=lambda *_: []
+    )
+    writer: Any = SimpleNamespace(node_seen=lambda *_, **__: None)
+    none: Any = None
+    api: Any = SimpleNamespace(nodes=lambda: source)
+    feed = node_feed.NodeFeed(
+        *(api, planner, writer, none, none, lambda job: job(), none, lambda: NOW),
+        threading.Event(),
+    )
+    feed.informer.run()
+    assert left_out[-2:] == [1, 0]
+
+
 def test_what_is_left_out_is_counted_through_every_change() -> None:
     watching = _Watching(node_from_json, _named(NODE, "good"), {**_named(NODE, "new"), "spec": 5})
     reflector = watching.reflector

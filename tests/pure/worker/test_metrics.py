@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from selfheal_worker.metrics import BREAKERS, Metrics
+from dataclasses import replace
+
+from selfheal_worker.metrics import BREAKERS, MOST_VERSIONS, Metrics
 from selfheal_worker.model.breaker import State
 from selfheal_worker.model.errors import (
     BadOutputError,
@@ -47,3 +49,17 @@ def test_a_kind_of_error_that_nobody_foresaw_makes_no_series_of_its_own() -> Non
     metrics.model.called(ORIGIN, 1.0, OSError())
     assert len(_samples(metrics)) == before
     assert any('error_type="_OTHER"' in line for line in _samples(metrics))
+
+
+def test_a_server_that_reports_a_new_version_each_time_makes_no_more_series() -> None:
+    metrics, sizes = Metrics(), []
+    for number in range(10 * MOST_VERSIONS):
+        origin = replace(ORIGIN, version=f"answer-{number}")
+        metrics.model.called(origin, 0.1, None, Usage(100, 20))
+        metrics.model.loaded(origin, 1.5)
+        sizes.append(len(_samples(metrics)))
+    assert sizes[-1] == sizes[MOST_VERSIONS]
+    assert 'model_version="answer-0"' in metrics.exposition().decode()
+    other = replace(ORIGIN, name="another", version="answer-99")
+    metrics.model.called(other, 0.1, None)
+    assert 'model_version="answer-99"' in metrics.exposition().decode()
