@@ -188,7 +188,7 @@ def api(server: FakeApi) -> KubernetesApi:
 
 
 def errand(may_go: Any = lambda: True) -> Errand:
-    return Errand(pod("a"), True, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
+    return Errand(pod("a"), True, False, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
 
 
 def test_it_reads_decides_and_writes_once(server: FakeApi) -> None:
