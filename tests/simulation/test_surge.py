@@ -198,6 +198,30 @@ def test_a_strategy_that_stops_the_old_pod_first_is_left_alone(strategy: Json) -
     assert any("no surge of Deployment default/web: its " in text for text in messages)
 
 
+def test_another_deployments_pod_behind_the_same_budget_does_not_pay_for_it() -> None:
+    """While the new pod is ready beside the old one, the budget would let the other one go."""
+    scene, few = Scene(), list[float]()
+    near = {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": objects.HOSTNAME}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}
+    other = objects.deployment("default", "api", 1, affinity=affinity)
+    both: Json = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]}
+
+    def share(budget: Json) -> None:
+        budget["spec"] = {"selector": both, "minAvailable": 2}
+
+    def changed(_: Change) -> None:
+        ready = sum(map(is_ready, scene.pods.of("web") + scene.pods.of("api")))
+        if scene.simulation.now >= BAD and ready < 2:
+            few.append(scene.simulation.now)
+
+    scene.cluster.store.change(("poddisruptionbudgets", "default", "web"), share, "somebody")
+    scene.cluster.store.subscribe(changed)
+    scene.run((BAD / 2, lambda: scene.cluster.add(other)))
+    assert (few, scene.rollouts) == ([], 1)  # the other Deployment's first one
+    messages = [e["message"] for e in scene.cluster.store.all("events")]
+    assert any("its PDB counts other pods, too" in text for text in messages)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 def test_killed_at_any_request_nothing_is_left_behind(way: Fault) -> None:
     whole = Scene()

@@ -39,8 +39,8 @@ class Surges:
         except ApiFailure as failure:
             self.notes.add(f"Deployments are not read, so no surge is shown: {failure}")
             return NOTHING
-        kept = never_lets(covering[0], pod)
-        return decide(deployment, pod, self._mark, self.now, kept=kept)
+        kept, shared = never_lets(covering[0], pod), covering[0].expected > 1
+        return decide(deployment, pod, self._mark, self.now, kept=kept, shared=shared)
 
     @property
     def _mark(self) -> str:

@@ -28,6 +28,10 @@ class KnownBudgets:
         """Whether one that covers the pod allows no eviction even if all its pods are healthy."""
         return any(never_lets(budget, pod) for budget in self)
 
+    def shared(self, pod: Pod) -> bool:
+        """Whether one that covers the pod counts other pods, too."""
+        return any(budget.covers(pod) and budget.expected > 1 for budget in self)
+
     def changed(
         self, budget: Budget, evictions: Collection[Eviction], now: float, *, gone: bool
     ) -> None:

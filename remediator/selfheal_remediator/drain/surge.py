@@ -30,6 +30,8 @@ SURGE_KEY = "selfheal.dev/surge"
 #: On a Deployment: what was done. On its pod template: for which cordon.
 SURGED_KEY = "selfheal.dev/surged"
 UNDER_WAY = "the new pod is to be ready before this one stops"
+#: What is evicted for the new pod's sake is missing once the old one stops, a moment later.
+SHARED = "its PDB counts other pods, too, and would let one of them go for the new one"
 #: Seconds until the same Deployment is rolled out again: after one rollout, and at most.
 FIRST_AGAIN, LONGEST_AGAIN = 600.0, 7200.0
 #: So many rollouts of one Deployment in so many seconds.
@@ -116,14 +118,22 @@ def _surged(deployment: Deployment) -> Surged:
 
 
 def decide(
-    deployment: Deployment | None, pod: Pod, mark: str, now: float, *, kept: bool = True
+    deployment: Deployment | None,
+    pod: Pod,
+    mark: str,
+    now: float,
+    *,
+    kept: bool = True,
+    shared: bool = False,
 ) -> Decision:
     """What is to be done about the Deployment (as just read, None = the pod is of none) whose pod a
     budget refused to let go. mark: see cordon_mark; now: seconds since the epoch; kept: the budget
-    never lets it go, so that a rollout may be begun."""
+    never lets it go, so that a rollout may be begun; shared: the budget counts other pods, too."""
     if deployment is None or deployment.deleting or not _wanted(deployment):
         return NOTHING
     surge, why = _decide(deployment, pod, mark, now, kept=kept)
+    if shared and surge is Surge.START:
+        surge, why = Surge.REFUSED, SHARED
     return Decision(surge, why, deployment.id)
 
 

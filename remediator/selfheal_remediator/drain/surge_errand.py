@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.requests import still_draining
 from selfheal_remediator.drain.surge import Decision, Surge, decide, start_patch, undo_patch
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.deployments import Deployment, deployment_from_json
 from selfheal_remediator.kube.json_values import as_name, as_object, controller_of
 from selfheal_remediator.kube.pods import Pod
-from selfheal_remediator.kube.responses import understood
+from selfheal_remediator.kube.responses import Answer, understood
 
-#: The Deployment has changed since it was read: 422 for a `test` that fails, 409 in a race.
-_CHANGED = (409, 422)
+log = logging.getLogger(__name__)
+
+#: The Deployment has changed since it was read, or is gone: 422 for a `test` that fails, 409 in a
+#: race. A policy of admission answers 422, too: then the Deployment is as it was.
+_CHANGED = (404, 409, 422)
+#: The request is not allowed, or not valid.
+_REFUSED = (400, 403, 422)
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """pod: what a budget refused to let go, and kept: never will; mark: of the node's cordon, see
-    cordon_mark; may_go: whether the node's drain still continues."""
+    """pod: what a budget refused to let go, and kept: never will; shared: the budget counts other
+    pods, too; mark: of the node's cordon, see cordon_mark; may_go: whether the node's drain still
+    continues, and rolls out what it is to."""
 
     pod: Pod
     kept: bool
+    shared: bool
     node: str
     node_uid: str
     mark: str
@@ -32,8 +41,8 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """decision: on the Deployment as it was read, None = nothing was decided. done: it was carried
-    out. deployment: None = there is none."""
+    """decision: on the Deployment as it was read, None = nothing was decided, or it or the pod has
+    changed since. done: it was carried out. deployment: None = there is none."""
 
     decision: Decision | None
     deployment: Deployment | None = None
@@ -67,18 +76,37 @@ def carry_out(api: KubernetesApi, errand: Errand, now: float) -> Result:
     if not errand.may_go():
         return Result(None)
     deployment = deployment_of(api, errand.pod)
-    decision = decide(deployment, errand.pod, errand.mark, now, kept=errand.kept)
+    kept, shared = errand.kept, errand.shared
+    decision = decide(deployment, errand.pod, errand.mark, now, kept=kept, shared=shared)
     if deployment is None or decision.surge not in (Surge.START, Surge.UNDO):
         return Result(decision, deployment)
+    starts = decision.surge is Surge.START
     ours = still_draining(api.node(errand.node), errand.node_uid)
+    ours = ours and (not starts or _still_there(api, errand.pod))
     if not ours or not errand.may_go():
         return Result(None)
-    starts = decision.surge is Surge.START
     patch = start_patch(deployment, errand.mark, now) if starts else undo_patch(deployment)
     at = ("apps/v1", "deployments", deployment.namespace, deployment.name)
     answer = api.patch_object(at, patch, begun=begun)
-    if answer.status in _CHANGED:
+    if answer.ok:
+        return Result(decision, deployment, done=True)
+    if answer.status in _CHANGED and deployment_of(api, errand.pod) != deployment:
         return Result(None, deployment)
-    if not answer.ok:
+    if answer.status not in _REFUSED:
         raise answer.failure()
-    return Result(decision, deployment, done=True)
+    return Result(_refused(decision, answer), deployment)
+
+
+def _still_there(api: KubernetesApi, pod: Pod) -> bool:
+    """Whether the pod is still there: the drain's watch may lag. Raises ApiFailure."""
+    raw = api.pod(pod.namespace, pod.name)
+    fresh = None if raw is None else node_pod_from_json(raw)
+    return fresh is not None and fresh.uid == pod.uid and fresh.deletion is None
+
+
+def _refused(decision: Decision, answer: Answer) -> Decision:
+    """The API server does not let it be carried out."""
+    what = "it" if decision.surge is Surge.START else "to undo its rollout"
+    why = f"the API server refuses {what} ({answer.status}: {answer.failure().message[:200]})"
+    log.warning("Deployment %s: %s", decision.deployment, why)
+    return replace(decision, surge=Surge.REFUSED, why=why)

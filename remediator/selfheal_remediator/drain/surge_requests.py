@@ -48,8 +48,8 @@ class SurgeRequests:
             waits = run.waits(self._clock()) or self._instructions.stopped
             return not waits and cancelled == self._instructions.cancelled and not run.stop.is_set()
 
-        kept = drain.budgets.never_let(pod)
-        errand = Errand(pod, kept, drain.node, drain.uid, run.mark, may_go)
+        kept, shared = drain.budgets.never_let(pod), drain.budgets.shared(pod)
+        errand = Errand(pod, kept, shared, drain.node, drain.uid, run.mark, may_go)
         job = partial(self._carry_out, run, errand)
         self._workers.submit(job, Purpose.EVICTIONS, drain.node)
 

@@ -115,7 +115,7 @@ class FakeApi(LoopbackServer):
         if trouble == "refused":
             _cut(request)
             return
-        if trouble in ("500", "503", "429", "403"):
+        if trouble in ("500", "503", "429", "400", "403", "422"):
             _send(request, int(trouble), b'{"kind":"Status","message":"trouble"}', retry_after="0")
             return
         if trouble == "slow":

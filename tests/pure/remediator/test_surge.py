@@ -227,6 +227,15 @@ def test_a_budget_that_may_let_the_pod_go_is_waited_for() -> None:
     assert decide(rolls, pod(), MARK, NOW, kept=False).surge is Surge.ROLLING
 
 
+def test_a_budget_that_counts_other_pods_would_let_one_of_them_go() -> None:
+    def made(raw: Json) -> str:
+        return decide(deployment_from_json(raw), pod(), MARK, NOW, shared=True).text
+
+    assert made(deployment()).startswith("no surge of Deployment default/web: its PDB counts other")
+    assert "a rollout is in progress" in made(deployment(status={"replicas": 2}))
+    assert "is rolled out" in made(started(deployment()))
+
+
 # -- once, and not too often --------------------------------------------------------------------
 
 

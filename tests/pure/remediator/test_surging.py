@@ -25,6 +25,7 @@ from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.deployments import deployment, replica_set
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, node
+from tests.pure.remediator.running import pod as running_pod
 
 Json = dict[str, Any]
 
@@ -154,6 +155,15 @@ def test_past_the_deadline_a_rollout_keeps_no_pod_from_its_deletion() -> None:
 APPS = "/apis/apps/v1/namespaces/default"
 SET, WEB = f"{APPS}/replicasets/rs", f"{APPS}/deployments/web"
 NODE_UID = f"uid-{NODES}/n"
+POD = "/api/v1/namespaces/default/pods/a"
+
+
+def there(where: str, **meta: Any) -> Json:
+    """The pod `a` as the API server has it."""
+    raw = running_pod("a", where)
+    raw["metadata"] |= {"namespace": "default", "uid": pod("a").uid, **meta}
+    raw["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    return raw
 
 
 @pytest.fixture
@@ -166,6 +176,7 @@ def server() -> Iterator[FakeApi]:
     made.put(f"{NODES}/n", raw)
     made.put(SET, replica_set())
     made.put(WEB, deployment())
+    made.put(POD, there("n"))
     yield made
     made.close()
 
@@ -177,7 +188,7 @@ def api(server: FakeApi) -> KubernetesApi:
 
 
 def errand(may_go: Any = lambda: True) -> Errand:
-    return Errand(pod("a"), True, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
+    return Errand(pod("a"), True, False, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
 
 
 def test_it_reads_decides_and_writes_once(server: FakeApi) -> None:
@@ -243,7 +254,35 @@ def test_a_deployment_that_changed_after_the_read_is_decided_about_again(server:
     assert server.did == []
 
 
-@pytest.mark.parametrize("path", [SET, WEB, f"{NODES}/n"])
+@pytest.mark.parametrize(
+    "raw",
+    [None, there("n", uid="another"), there("n", deletionTimestamp="2026-01-31T12:00:00Z")],
+)
+def test_a_pod_that_left_meanwhile_is_not_rolled_out(server: FakeApi, raw: Json | None) -> None:
+    """The drain's watch may lag, and a request may wait behind evictions that hang."""
+    server.put(POD, raw)
+    result = carry_out(api(server), errand(), NOW)
+    assert (result.decision, result.done) == (None, False)
+    assert server.did == []
+
+
+@pytest.mark.parametrize("status", ["400", "403", "422"])
+def test_what_the_server_refuses_is_shown_and_tried_ever_more_rarely(
+    server: FakeApi, status: str
+) -> None:
+    """A webhook or a ValidatingAdmissionPolicy (422 by default), or a quota of annotations."""
+    server.disturb = lambda verb, _: status if verb == "PATCH" else ""
+    result = carry_out(api(server), errand(), NOW)
+    assert not result.done
+    assert result.decision is not None
+    assert result.decision.surge is Surge.REFUSED
+    assert result.decision.text == (
+        f"no surge of Deployment default/web: the API server refuses it ({status}: trouble)"
+    )
+    assert server.did == []
+
+
+@pytest.mark.parametrize("path", [SET, WEB, f"{NODES}/n", f"{POD.rpartition('/')[0]}"])
 def test_what_cannot_be_read_begins_nothing(server: FakeApi, path: str) -> None:
     server.disturb = lambda _, asked: "403" if asked == path else ""
     with pytest.raises(ApiFailure):
