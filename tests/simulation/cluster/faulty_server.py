@@ -251,14 +251,20 @@ class FaultyServer:
         self.fault("eviction turned into a dry run", seconds, answer, matches)
 
     def deny(
-        self, seconds: float, matches: Matches = evictions, *, code: int = 403, why: str = "no"
+        self,
+        seconds: float,
+        matches: Matches = evictions,
+        *,
+        code: int = 403,
+        why: str = "no",
+        retry_after: int = 0,
     ) -> None:
-        """A webhook denies: with the code of its own choice."""
+        """A webhook denies: with the code, and the retryAfterSeconds, of its own choice."""
 
         def answer(_: Request) -> Response:
             message = f'admission webhook "guard.example.com" denied the request: {why}'
             reason = {403: "Forbidden", 429: "TooManyRequests"}.get(code, "")
-            raise statuses.failure(code, reason, message)
+            raise statuses.failure(code, reason, message, retry_after=retry_after)
 
         self.fault("denied by a webhook", seconds, answer, matches)
 
@@ -307,6 +313,18 @@ class FaultyServer:
                 stream.pause()
         self._behind_until = max(self._behind_until, self.simulation.now + seconds)
         self.simulation.after(seconds, self._catch_up)
+
+    def delay(self, plural: str, seconds: float) -> None:
+        """The watch cache of one kind alone stands still: each kind has its own."""
+        late = [stream for stream in self._watches() if stream.plural == plural]
+        for stream in late:
+            stream.pause()
+
+        def catch_up() -> None:
+            for stream in late:
+                stream.resume()
+
+        self.simulation.after(seconds, catch_up)
 
     def skip_states(self, seconds: float) -> None:
         """Watches are silent, then break, and must begin with a list: what was in between is never

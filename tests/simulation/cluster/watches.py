@@ -127,6 +127,11 @@ class Watch(WatchStream):
         simulation.at(self._deadline, self.end)
         self._plan_bookmark()
 
+    @property
+    def plural(self) -> str:
+        """What it is a watch of."""
+        return self._resource.plural
+
     def _forget(self) -> None:
         self._store.unsubscribe(self._take)
 

@@ -19,6 +19,7 @@ from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
     MAX_BYTES,
     STATE_KEY,
+    Phase,
     Unreadable,
     read_state,
 )
@@ -36,6 +37,7 @@ from tests.simulation.remediator.states import (
     control_plane,
     cordoned,
     cordoned_by_us,
+    holder_of,
     in_service,
     state_of,
 )
@@ -122,7 +124,8 @@ class Watcher:
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
         self.causes.resumed()
-        self.evicted.restored, self.evicted.doubtful_until = True, self.doubtful_until
+        self.evicted.went_back()
+        self.evicted.doubtful_until = self.doubtful_until
         self.cordoned_by = {
             node["metadata"]["uid"]: next(iter(sorted(self.replicas)))
             if cordoned_by_us(node)
@@ -163,12 +166,16 @@ class Watcher:
             )
         if after and not before:
             self.cordoned_by[uid] = change.by
+            self.evicted.cordoned(change.key[2])
         elif not after:
+            self.evicted.uncordoned(change.key[2])
             self.cordoned_by.pop(uid, None)
             for key in [key for key in self.evictions if key[0] == change.key[2]]:
                 del self.evictions[key]
         if ours and after and not before:
             self._check_cordon(change)
+        if ours and _drains(change.new) and not _drains(change.old):
+            self.evicted.began(change.last, change.by)
         if ours and before and not after and change.old is not None and change.new is not None:
             states = state_of(change.old), state_of(change.new)
             self.recovery.uncordoned(change.new, *states, change.by)
@@ -185,6 +192,7 @@ class Watcher:
         if owner is None:
             return
         node = str(old["spec"].get("nodeName") or "")
+        self.evicted.returned(old, owner, node, change.by)
         self.evictions[node, owner["uid"]] += 1
         if self.evictions[node, owner["uid"]] > MOST_EVICTIONS:
             self.fail(
@@ -301,6 +309,8 @@ class Watcher:
             self.renewed = self._now
         annotations = change.new["metadata"].get("annotations") or {} if change.new else {}
         if not annotations.get(PAUSE_KEY):
+            if self.paused_since is not None:
+                self.evicted.resumed = self._now
             self.paused_since = None
             self.causes.resumed()
         elif self.paused_since is None:
@@ -399,10 +409,9 @@ def _unheard(_invariant: str, _what: str) -> None:
     """Until the watcher listens."""
 
 
-def holder_of(world: World) -> str:
-    """Whom the Lease names; empty = nobody."""
-    lease = world.cluster.store.get("leases", NAMESPACE, world.config.lease.name)
-    return "" if lease is None else str((lease.get("spec") or {}).get("holderIdentity") or "")
+def _drains(raw: Json | None) -> bool:
+    state = None if raw is None else state_of(raw)
+    return state is not None and state.phase is Phase.DRAINING
 
 
 def _acts(request: Request) -> bool:

@@ -24,7 +24,7 @@ ON_ITS_WAY = 3.0
 MOST_EXPIRED = 15
 #: Most nodes: a larger share than any rule of the product needs; and how long (seconds) until it
 #: must have heard of it, by a watch that is late.
-MOST, MOST_MINIMUM, MOST_HEARD = 0.8, 3, 90.0
+MOST, MOST_MINIMUM, MOST_HEARD = 0.6, 3, 90.0
 
 
 @dataclass(slots=True)
@@ -139,5 +139,11 @@ def _begins(request: Request) -> bool:
         return False
     if "/pods/" in request.path:
         return request.method in ("POST", "DELETE")
-    cordons = b"/spec/unschedulable" in body and b'"remove"' not in body
-    return request.method == "PATCH" and "/nodes/" in request.path and cordons
+    return cordons(request)
+
+
+def cordons(request: Request) -> bool:
+    """Whether it cordons a node."""
+    body = request.body or b""
+    sets = b"/spec/unschedulable" in body and b'"remove"' not in body
+    return request.method == "PATCH" and "/nodes/" in request.path and sets

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
@@ -14,6 +15,15 @@ from tests.simulation.remediator.pods import SETTLED, app_of
 from tests.simulation.remediator.world import World
 
 HOUR = 3600.0
+#: Pods of one owner that return to a cordoned node and are evicted again, at most.
+MOST_RETURNS = 3
+BACKOFF = "backoff", "maxBackoff"
+#: An owner whose pods were healthy for so long (seconds) starts from scratch.
+HEALTHY_FOR = 600.0
+#: Moments are written down, and compared, in whole seconds.
+GRAIN = 2.0
+#: A drain gives its place away after a minute without progress (seconds), not before.
+YIELDS = 58.0
 #: A drain from which a pod was evicted so lately (seconds) makes progress: it has its place.
 UNDER_WAY = 20.0
 #: Clocks of the machines differ by at most so much (seconds).
@@ -30,9 +40,23 @@ class Evicted:
     #: When pods were evicted, by node and process, and restarted, by owner.
     drained: dict[str, tuple[float, str]] = field(default_factory=dict)
     restarts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    #: Which pods (uids) there were when a node (name) was cordoned; and how many that were made
+    #: since have been evicted, by node and owner (uid).
+    before: dict[str, frozenset[str]] = field(default_factory=dict)
+    returns: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: When the drain of a node (uid) began.
+    begun: dict[str, float] = field(default_factory=dict)
     restored: bool = False
+    #: When a person resumed the remediator last, or etcd went back in time: restarts are forgotten.
+    resumed: float = float("-inf")
     #: Until when a drain may continue though its node's cordon was lost: etcd went back in time.
     doubtful_until: float = 0.0
+
+    def went_back(self) -> None:
+        """etcd went back in time: what was written down since then is forgotten."""
+        self.restored, self.resumed = True, self.world.simulation.now
+        self.before.clear()
+        self.begun.clear()
 
     def pod(self, old: Json, by: str) -> None:
         """A pod was evicted, or deleted."""
@@ -69,12 +93,72 @@ class Evicted:
         key = f"{owner['uid'] if owner else ''}/{template}"
         self.restarts[key] = [at for at in self.restarts[key] if at > now - HOUR] + [now]
         allowed = spec["restart"]["maxPerHour"]
+        self._check_backoff(spec, self.restarts[key], name, by)
         if len(self.restarts[key]) > allowed and not self.restored:
             # README: "After maxPerHour restarts the policy gives up".
             times = len(self.restarts[key])
             self.fail("restart_budget", f"{by} restarts {name}: {times} of {allowed} in an hour")
 
+    def _check_backoff(self, spec: Json, restarts: list[float], name: str, by: str) -> None:
+        """docs, HealingPolicy: after restarts in a row, less than ten minutes apart, the next
+        one waits for `backoff`, twice as long for each, at most `maxBackoff`."""
+        first, longest = (float(spec["restart"][key].rstrip("s")) for key in BACKOFF)
+        row = 1  # with a person's `resume` all begins again
+        for before, after in pairwise([at for at in restarts if at >= self.resumed]):
+            row = row + 1 if after - before < HEALTHY_FOR else 1
+        if row < 2:
+            return
+        pause, needed = restarts[-1] - restarts[-2], min(longest, first * 2.0 ** (row - 2))
+        if pause < needed - GRAIN:
+            what = f"{by} restarts {name} {pause:.0f} s after the last of {row - 1} restarts"
+            self.fail("restart_backoff", f"{what}, not {needed:.0f} s")
+
     # -- drains ---------------------------------------------------------------------------
+
+    def began(self, node: Json, by: str) -> None:
+        """README, limits: maxDraining. The drain of a node begins. Another one gives its place away
+        only after a minute without progress."""
+        store, now, limits = (
+            self.world.cluster.store,
+            self.world.simulation.now,
+            self.world.config.limits,
+        )
+        if now < self.doubtful_until:
+            return
+        self.begun[node["metadata"]["uid"]] = now
+        under_way = [
+            one
+            for one in store.all("nodes")
+            if _phase(one) is Phase.DRAINING
+            and now - self.begun.get(one["metadata"]["uid"], float("-inf")) < YIELDS
+        ]
+        label, most = limits.group_label, limits.max_draining_per_group
+        pool = [one for one in under_way if _label(one, label) == _label(node, label)]
+        if len(under_way) > limits.max_draining or (most and len(pool) > most):
+            names = [one["metadata"]["name"] for one in under_way]
+            self.fail("max_draining", f"{by} begins a drain: {names} are drained")
+
+    def returned(self, pod: Json, owner: Json, node: str, by: str) -> None:
+        """docs/traps.md: "Returned pods are counted from the first one, [...] across leaders. An
+        owner whose pods keep returning is reported and its pods stay." """
+        before = self.before.get(node)
+        if before is None or pod["metadata"]["uid"] in before:
+            return
+        self.returns[node, owner["uid"]] += 1
+        if self.returns[node, owner["uid"]] > MOST_RETURNS:
+            what = f"{by} evicts {pod['metadata']['name']}: so often has {owner['name']} returned"
+            self.fail("returns_end", f"{what} to {node}: {self.returns[node, owner['uid']]}")
+
+    def cordoned(self, node: str) -> None:
+        """By anybody, now."""
+        pods = self.world.cluster.store.all("pods")
+        self.before[node] = frozenset(pod["metadata"]["uid"] for pod in pods)
+
+    def uncordoned(self, node: str) -> None:
+        """Its pods may return."""
+        self.before.pop(node, None)
+        for key in [key for key in self.returns if key[0] == node]:
+            del self.returns[key]
 
     def _daemon(self, pod: Json, node: str, by: str) -> None:
         """docs/traps.md: "A DaemonSet's pod stays while that DaemonSet (uid) exists"."""
@@ -129,6 +213,10 @@ def _phase(node: Json) -> Phase | None:
     except Unreadable:
         return None
     return state.phase if state is not None else None
+
+
+def _label(node: Json, key: str) -> str:
+    return str((node["metadata"].get("labels") or {}).get(key, ""))
 
 
 def _ready_for(pod: Json, now: float) -> float:

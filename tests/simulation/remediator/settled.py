@@ -9,15 +9,15 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
 from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.selectors import controller_of
-from tests.simulation.remediator.invariants import Watcher, budget, holder_of
+from tests.simulation.remediator.invariants import Watcher, budget
 from tests.simulation.remediator.problems import Problem
-from tests.simulation.remediator.states import control_plane, in_service, state_of
+from tests.simulation.remediator.states import control_plane, holder_of, in_service, state_of
 from tests.simulation.remediator.world import World
 
 #: So long (seconds) nothing is changed any more, once the world has settled.
 STILL = 300.0
 #: A node that is to be drained has a turn within so long (seconds).
-LONG_WAIT = 900.0
+LONG_WAIT = 600.0
 
 
 def settled(world: World, watcher: Watcher, quiet: float) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""What a node is, by the store alone."""
+"""What a node is, and who leads, by the store alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from selfheal_remediator.node.annotation import State, Unreadable, read_state
 from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.objects import CONTROL_PLANE
+from tests.simulation.remediator.process import NAMESPACE, Replica
+from tests.simulation.remediator.world import World
 
 
 def cordoned(raw: Json | None) -> bool:
@@ -36,3 +38,16 @@ def cordoned_by_us(raw: Json) -> bool:
 def in_service(raw: Json) -> bool:
     """Whether pods can be put on it."""
     return not cordoned(raw) and conditions.status_of(raw, "Ready") == "True"
+
+
+def holder_of(world: World) -> str:
+    """Whom the Lease names; empty = nobody."""
+    lease = world.cluster.store.get("leases", NAMESPACE, world.config.lease.name)
+    return "" if lease is None else str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
+def leader_of(world: World) -> Replica | None:
+    """The replica that the Lease names, if it runs."""
+    holder = holder_of(world)
+    leaders = (one for one in world.replicas if one.runs and holder.startswith(f"{one.name}_"))
+    return next(leaders, None)

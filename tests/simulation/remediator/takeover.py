@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.simulation.remediator.invariants import Watcher, holder_of
+from tests.simulation.remediator.invariants import Watcher
 from tests.simulation.remediator.problems import Problem
+from tests.simulation.remediator.states import holder_of, leader_of
 from tests.simulation.remediator.world import World
 
 #: design: a killed leader is replaced within 16 s.
@@ -22,12 +23,11 @@ class Takeover:
 
     def kill(self) -> None:
         """Kill the leader, if there is another replica."""
-        holder = holder_of(self.world)
-        leaders = [one for one in self.world.replicas if holder.startswith(f"{one.name}_")]
-        if len(self.world.replicas) < 2 or not leaders or not leaders[0].runs:
+        leader = leader_of(self.world)
+        if len(self.world.replicas) < 2 or leader is None:
             return
-        leaders[0].kill(60.0)
-        self.world.simulation.after(WITHIN, lambda: self._check(leaders[0].name))
+        leader.kill(60.0)
+        self.world.simulation.after(WITHIN, lambda: self._check(leader.name))
 
     def _check(self, killed: str) -> None:
         holder = holder_of(self.world)

@@ -12,7 +12,9 @@ from tests.simulation.cluster.messages import Json
 _TOLERATES_ALL = {"operator": "Exists"}
 
 
-def add_workloads(cluster: Cluster, random: Random, story: list[str]) -> dict[str, Json]:
+def add_workloads(
+    cluster: Cluster, random: Random, backoffs: Random, story: list[str]
+) -> dict[str, Json]:
     """Owners of all kinds, some with budgets: none, loose, tight, impossible, two on one pod.
 
     Returns the policies' specs by application.
@@ -20,7 +22,7 @@ def add_workloads(cluster: Cluster, random: Random, story: list[str]) -> dict[st
     policies = {}
     for index in range(random.choice((1, 2, 2, 4, 6))):
         name = f"app-{index}"
-        spec = _add(cluster, random, name, story)
+        spec = _add(cluster, random, name, backoffs.choice(("5s", "60s")), story)
         if spec is not None:
             policies[name] = spec
             story.append(f"HealingPolicy {name}: {spec}")
@@ -34,7 +36,9 @@ def add_workloads(cluster: Cluster, random: Random, story: list[str]) -> dict[st
     return policies
 
 
-def _add(cluster: Cluster, random: Random, name: str, story: list[str]) -> Json | None:
+def _add(
+    cluster: Cluster, random: Random, name: str, backoff: str, story: list[str]
+) -> Json | None:
     """One application; returns the spec of its policy, None = it has none."""
     replicas = random.choice((1, 2, 3, 6, 10))
     spec: dict[str, Any] = {}
@@ -56,17 +60,21 @@ def _add(cluster: Cluster, random: Random, name: str, story: list[str]) -> Json 
         cluster.add(budget)
     limits = [budget["spec"] for budget in budgets]
     story.append(f"{make.__name__} {name}: {replicas} replicas, {spec}, budgets {limits}")
-    return _policy(cluster, random, name)
+    return _policy(cluster, random, name, backoff)
 
 
-def _policy(cluster: Cluster, random: Random, name: str) -> Json | None:
+def _policy(cluster: Cluster, random: Random, name: str, backoff: str) -> Json | None:
     if random.random() < 0.5:
         return None
     pick = random.choice
     unhealthy: Json = {"notReadyFor": pick(("10s", "30s"))}
     more: Json = {
         "failureThreshold": pick((1, 2, 3)),
-        "restart": {"backoff": "5s", "maxBackoff": "60s", "maxPerHour": pick((1, 2, 6))},
+        "restart": {
+            "backoff": backoff,
+            "maxBackoff": "60s",
+            "maxPerHour": pick((1, 2, 6)),
+        },
     }
     if random.random() < 0.5:
         unhealthy["waitingReasons"] = ["CrashLoopBackOff"]

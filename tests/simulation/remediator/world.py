@@ -60,7 +60,7 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     cluster = Cluster(simulation)
     story: list[str] = []
     _add_nodes(cluster, random, story)
-    policies = add_workloads(cluster, random, story)
+    policies = add_workloads(cluster, random, Random(f"{simulation.seed}/backoffs"), story)
     pods = Pods(cluster)
     settings = configuration(random)
     add_pools(cluster, Random(f"{simulation.seed}/pools"), settings, story)

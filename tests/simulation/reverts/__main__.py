@@ -18,6 +18,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.simulation.__main__ import HASH_SEED
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
@@ -70,7 +72,7 @@ def tried(patch: Path, side: str, first: int, seeds: int) -> Found:
             path = os.pathsep.join((str(product), str(ROOT)))
             ran = subprocess.run(
                 [sys.executable, "-m", f"{__package__}.first", side, str(first), str(seeds)],
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": HASH_SEED},
                 cwd=ROOT,
                 check=True,
                 capture_output=True,
