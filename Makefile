@@ -85,6 +85,10 @@ bench-remediator: able venv ## the remediator beside a bare watch loop and kubec
 lint: venv ## ruff, mypy, import-linter, shellcheck, the workflows
 	ci/test lint
 
+.PHONY: pictures
+pictures: venv ## the dashboards as docs/*.png, of the demo that is up (PICTURES=--sample: of made-up data)
+	$(BIN)/python -m ci.pictures $(PICTURES)
+
 .PHONY: images
 images: venv ## build the images of worker and remediator, print their sizes
 	$(BIN)/python -m ci.images build worker remediator

@@ -62,6 +62,7 @@ _CALLED = Row(
             ),
             empty=_NONE,
             steps=((None, "green"), (0.05, "orange"), (0.2, "red")),
+            width=6,
         ),
         Panel(
             "Concurrent calls",
@@ -76,6 +77,7 @@ _CALLED = Row(
                 for what in ("running", "allowed")
             ),
             empty=_NONE,
+            width=6,
         ),
         Panel(
             "Tokens",
@@ -89,6 +91,8 @@ _CALLED = Row(
                 ),
             ),
             empty="the provider counts no tokens",
+            width=6,
+            whole=False,
         ),
         Panel(
             "Tokens per call",
@@ -103,6 +107,8 @@ _CALLED = Row(
                 for share in (0.5, 0.95)
             ),
             empty="the provider counts no tokens",
+            width=6,
+            whole=False,
         ),
     ),
 )

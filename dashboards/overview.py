@@ -26,6 +26,7 @@ _KUBELET = "no data: the kubelet's cAdvisor is not scraped"
 _QUEUES = (
     "no data: RabbitMQ's /metrics/detailed is not scraped, or another broker is selected above"
 )
+_NO_SCALER = "no data: KEDA is not scraped, or does not scale this release"
 _WORKERS = "no data: scaled to zero, or not scraped"
 _CALLS = f"gen_ai_client_operation_duration_seconds_count{{{WORKER}}}"
 _BAD_CALLS = f'gen_ai_client_operation_duration_seconds_count{{{WORKER},error_type!=""}}'
@@ -244,6 +245,7 @@ _WORK = Row(
                 ),
             ),
             empty=_QUEUES,
+            whole=False,
         ),
         Panel(
             "Consumers",
@@ -282,36 +284,43 @@ _SCALE = Row(
                     f"max(kube_horizontalpodautoscaler_status_desired_replicas{{{_HPA}}})",
                     "autoscaler",
                 ),
-                Query(f"max(kube_horizontalpodautoscaler_spec_max_replicas{{{_HPA}}})", "most"),
+                Query(f"max(kube_horizontalpodautoscaler_spec_max_replicas{{{_HPA}}})", "maximum"),
             ),
             empty=_STATE_METRICS,
+        ),
+        Panel(
+            "Scaler",
+            "What KEDA reads from the queue.",
+            "short",
+            (Query(f"max({_keda('keda_scaler_metrics_value')})", "messages"),),
+            empty=_NO_SCALER,
+            whole=False,
+        ),
+        Panel(
+            "Scaler errors",
+            "KEDA's failures to read the queue.",
+            "short",
+            (Query(f"sum({_ERRORS})", "errors"),),
+            empty="none yet, or KEDA is not scraped",
         ),
         Panel(
             "Autoscaler conditions",
             "Whether each autoscaler is able to scale (AbleToScale), reads its metric (ScalingActive: no is "
             "normal at zero workers), and is kept at its minimum or maximum (ScalingLimited: yes is normal at "
-            "the minimum of an idle queue).",
+            "the minimum of an idle queue); and whether KEDA wants any worker.",
             "short",
             (
                 _condition("AbleToScale", "is able to scale"),
                 _condition("ScalingActive", "reads its metric"),
                 _condition("ScalingLimited", "is at its limit"),
+                Query(f"max({_keda('keda_scaler_active')})", "KEDA's scaler is active"),
             ),
             kind="timeline",
             empty="no data: no autoscaler, or kube-state-metrics is not scraped",
             steps=((None, "text"), (1, "blue")),
             mappings={"0": "no", "1": "yes"},
-        ),
-        Panel(
-            "Scaler",
-            "What KEDA reads from the queue, whether it counts as active, and its errors.",
-            "short",
-            (
-                Query(f"max({_keda('keda_scaler_metrics_value')})", "messages"),
-                Query(f"max({_keda('keda_scaler_active')})", "active"),
-                Query(f"sum({_ERRORS})", "errors"),
-            ),
-            empty="no data: KEDA is not scraped, or does not scale this release",
+            width=24,
+            height=6,
         ),
         Panel(
             "Restarts",
@@ -325,6 +334,7 @@ _SCALE = Row(
                 ),
             ),
             empty="none, or kube-state-metrics is not scraped",
+            width=6,
         ),
         Panel(
             "Out-of-memory kills",
@@ -338,6 +348,7 @@ _SCALE = Row(
                 ),
             ),
             empty="none, or kube-state-metrics is not scraped",
+            width=6,
         ),
         Panel(
             "Unschedulable pods",
@@ -345,6 +356,7 @@ _SCALE = Row(
             "short",
             (Query(f"sum(kube_pod_status_unschedulable{{{PODS}}})", "unschedulable"),),
             empty="none, or kube-state-metrics is not scraped",
+            width=6,
         ),
         Panel(
             "Cordoned nodes",
@@ -352,6 +364,7 @@ _SCALE = Row(
             "short",
             (Query(f"sum(kube_node_spec_unschedulable{{{CLUSTER}}})", "cordoned"),),
             empty=_STATE_METRICS,
+            width=6,
         ),
     ),
 )
@@ -381,6 +394,8 @@ _RESOURCES = Row(
                 ),
             ),
             empty=_KUBELET,
+            whole=False,
+            least=0.1,
         ),
         Panel(
             "Memory by pod",

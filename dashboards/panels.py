@@ -57,6 +57,12 @@ _RELEASES = (
 
 _QUEUES = '__name__=~"rabbitmq_detailed_queue_messages_ready"'
 
+#: Of a pod's name in a legend its kind and its last part are left: `worker-x2m4d`.
+_SHORT_POD = "/^.*(worker|remediator|ollama|rabbitmq)(?:-[0-9a-z]+)?(-[0-9a-z]+)\\b/"
+#: Where the axis of a graph ends at least: else Grafana ends that of zeros at 100. A line at 1 is
+#: not at its edge.
+_LEAST = {"short": 1.2, "percentunit": 0.01, "cps": 0.1, "reqps": 0.1}
+
 LINKS = (
     ("Overview", "selfheal-overview"),
     ("Worker", "selfheal-worker"),
@@ -79,6 +85,8 @@ class Panel:
 
     kind: `graph`, `number`, `timeline` (states over time) or `table` (the newest values).
     empty: what is said when there is no data, and why that may be.
+    whole: whether what has no unit (`short`) comes in whole numbers, and few of them.
+    least: where the axis of a graph ends at least (None: by the unit).
     """
 
     title: str
@@ -93,6 +101,13 @@ class Panel:
     minimum: float | None = 0
     mappings: dict[str, str] = field(default_factory=dict)
     stack: bool = False
+    whole: bool = True
+    least: float | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether it may have more than one series."""
+        return len(self.queries) > 1 or "{{" in self.queries[0].legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +304,11 @@ def _dress(builder: Any, panel: Panel) -> Any:
         .span(panel.width)
         .height(panel.height)
     )
+    if any("{{pod}}" in query.legend for query in panel.queries):
+        rename = {"regex": _SHORT_POD, "renamePattern": "$1$2"}
+        builder = builder.with_transformation(
+            dashboard.DataTransformerConfig(id_val="renameByRegex", options=rename)
+        )
     if panel.mappings:
         options = {
             value: dashboard.ValueMappingResult(text=text) for value, text in panel.mappings.items()
@@ -298,7 +318,23 @@ def _dress(builder: Any, panel: Panel) -> Any:
 
 
 def _graph(panel: Panel) -> Any:
-    builder = timeseries.Panel().line_width(1).fill_opacity(10)
+    # Areas of several series cover each other.
+    filled = panel.stack or not panel.several
+    builder = timeseries.Panel().line_width(1 if filled else 2).fill_opacity(10 if filled else 0)
+    legend = common_builders.VizLegendOptions().show_legend(panel.several)
+    builder = builder.legend(
+        legend.display_mode(common.LegendDisplayMode.LIST)
+        .placement(common.LegendPlacement.BOTTOM)
+        .calcs([])
+    )
+    mode = common.TooltipDisplayMode.MULTI if panel.several else common.TooltipDisplayMode.SINGLE
+    tooltip = common_builders.VizTooltipOptions().mode(mode).sort(common.SortOrder.DESCENDING)
+    builder = builder.tooltip(tooltip)
+    if panel.whole and panel.unit == "short":
+        builder = builder.decimals(0)
+    least = panel.least or _LEAST.get(panel.unit)
+    if least is not None:
+        builder = builder.axis_soft_max(least)
     if panel.minimum is not None:
         builder = builder.min(panel.minimum)
     if len(panel.steps) > 1:
@@ -316,7 +352,9 @@ def _number(panel: Panel) -> Any:
 
 
 def _timeline(panel: Panel) -> Any:
-    return _dress(statetimeline.Panel().merge_values(True), panel)
+    # By default it has the colours of a scale from green to red, whatever the steps are.
+    by_steps = builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS)
+    return _dress(statetimeline.Panel().merge_values(True).color_scheme(by_steps), panel)
 
 
 def _table(panel: Panel) -> Any:

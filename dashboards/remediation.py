@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dashboards.panels import CLUSTER, REMEDIATOR, Board, Panel, Query, Row
 
 _OFF = "no remediator in this release"
@@ -15,24 +18,61 @@ def _mean(metric: str, by: str) -> Query:
     )
 
 
+#: Phase of a cordoned node, and policy state: the colours in which their timelines show them.
+PHASES = {
+    "cordoned": "orange",
+    "draining": "yellow",
+    "drained": "blue",
+    "repairing": "purple",
+    "repair_failed": "red",
+    "verifying": "green",
+}
+POLICY_STATES = {
+    "Healthy": "green",
+    "Idle": "text",
+    "Paused": "purple",
+    "Healing": "blue",
+    "Throttled": "yellow",
+    "Degraded": "orange",
+    "GaveUp": "red",
+}
+
+
+def _colours(states: Mapping[str, str]) -> str:
+    """For people: a short time in a state has no room for its name."""
+    return ", ".join(
+        f"{state} {'grey' if colour == 'text' else colour}" for state, colour in states.items()
+    )
+
+
+def _states(metric: str, by: str, label: str, states: Mapping[str, str]) -> dict[str, Any]:
+    """One line for each `by`, and on it the state that it is in: the number of a series that is 1."""
+    values = " or ".join(
+        f'{number} * ({metric}{{{REMEDIATOR},{label}="{state}"}} == 1)'
+        for number, state in enumerate(states, 1)
+    )
+    colours = list(states.values())
+    return {
+        "queries": (
+            Query(
+                f"max by ({by}) ({values})", " ".join(f"{{{{{name}}}}}" for name in by.split(", "))
+            ),
+        ),
+        "kind": "timeline",
+        "steps": ((None, colours[0]), *enumerate(colours[1:], 2)),
+        "mappings": {str(number): state for number, state in enumerate(states, 1)},
+    }
+
+
 _NODES = Row(
     "Nodes",
     (
         Panel(
             "Nodes cordoned",
-            "Each cordoned node, with its condition and phase: cordoned, draining, drained.",
+            f"Each cordoned node with its condition, and the phase that it is in: {_colours(PHASES)}.",
             "short",
-            (
-                Query(
-                    "max by (node, condition, phase) (selfheal_remediator_cordoned_node_info"
-                    f"{{{REMEDIATOR}}})",
-                    "{{node}} {{condition}} {{phase}}",
-                ),
-            ),
-            kind="timeline",
+            **_states("selfheal_remediator_cordoned_node_info", "node, condition", "phase", PHASES),
             empty="no node is cordoned",
-            steps=((None, "orange"),),
-            mappings={"1": "cordoned"},
             width=16,
         ),
         Panel(
@@ -98,6 +138,7 @@ _NODES = Row(
                 ),
             ),
             empty="nothing was done",
+            width=12,
         ),
         Panel(
             "Problems reported by the detector",
@@ -113,6 +154,7 @@ _NODES = Row(
                 ),
             ),
             empty="none, or the detector is not scraped",
+            width=12,
         ),
     ),
 )
@@ -202,19 +244,11 @@ _POLICIES = Row(
         Panel(
             "State of policies",
             "Healing: a pod is being restarted. Throttled: a restart is needed and has to wait. GaveUp: "
-            "the hour's restarts did not help, or all pods are unhealthy. Degraded: no restart can help.",
+            "the hour's restarts did not help, or all pods are unhealthy. Degraded: no restart can help. "
+            f"Colours: {_colours(POLICY_STATES)}.",
             "short",
-            (
-                Query(
-                    "max by (policy, state) (selfheal_remediator_policy_state"
-                    f"{{{REMEDIATOR}}}) == 1",
-                    "{{policy}} {{state}}",
-                ),
-            ),
-            kind="timeline",
+            **_states("selfheal_remediator_policy_state", "policy", "state", POLICY_STATES),
             empty="there is no HealingPolicy",
-            steps=((None, "blue"),),
-            mappings={"1": "yes"},
             width=16,
         ),
         Panel(
@@ -230,6 +264,7 @@ _POLICIES = Row(
             ),
             empty="none",
             steps=((None, "green"), (1, "orange")),
+            width=6,
         ),
         Panel(
             "Restarts by policies",
@@ -243,6 +278,7 @@ _POLICIES = Row(
                 ),
             ),
             empty="no pod was restarted",
+            width=6,
         ),
         Panel(
             "Failed restarts",
@@ -257,6 +293,7 @@ _POLICIES = Row(
                 ),
             ),
             empty="none",
+            width=6,
         ),
         Panel(
             "Progress probes",
@@ -270,6 +307,7 @@ _POLICIES = Row(
                 ),
             ),
             empty="no HealingPolicy asks for progress",
+            width=6,
         ),
     ),
 )
@@ -326,6 +364,7 @@ _SAFETY = Row(
                 ),
             ),
             empty="nothing was cordoned",
+            width=12,
         ),
         Panel(
             "Detectors that do not run",
@@ -339,6 +378,7 @@ _SAFETY = Row(
                 ),
             ),
             empty="no data: no detector in this release, or kube-state-metrics is not scraped",
+            width=12,
         ),
     ),
 )
@@ -365,6 +405,7 @@ _SELF = Row(
             empty=_OFF,
             steps=((None, "text"), (1, "blue")),
             mappings={"0": "no", "1": "yes"},
+            width=12,
         ),
         Panel(
             "Age of the last plan",
@@ -380,6 +421,7 @@ _SELF = Row(
             ),
             empty=_OFF,
             steps=((None, "green"), (120, "red")),
+            width=12,
         ),
         Panel(
             "Requests to the API server",
@@ -423,7 +465,7 @@ _SELF = Row(
                 Query(
                     "sum by (pod, watch) (increase(selfheal_remediator_watch_relists_total"
                     f"{{{REMEDIATOR}}}[1h]))",
-                    "{{watch}} {{pod}}",
+                    "{{pod}} {{watch}}",
                 ),
             ),
             empty=_OFF,

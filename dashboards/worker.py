@@ -138,21 +138,23 @@ _STATE = Row(
             empty=_NONE,
             steps=((None, "orange"), (1, "green")),
             mappings={"0": "not ready", "1": "ready"},
+            width=12,
         ),
         Panel(
             "Breakers",
-            "A breaker that is not closed stops a worker from consuming until a probe succeeds.",
+            "A breaker that is not closed stops a worker from consuming until a probe succeeds. This is "
+            "the worst state of all workers.",
             "short",
             (
                 Query(
-                    f"max by (breaker, pod) (selfheal_worker_breaker_state{{{WORKER}}})",
-                    "{{breaker}} {{pod}}",
+                    f"max by (breaker) (selfheal_worker_breaker_state{{{WORKER}}})", "{{breaker}}"
                 ),
             ),
             kind="timeline",
             empty=_NONE,
             steps=((None, "green"), (1, "orange"), (2, "red")),
             mappings={"0": "closed", "1": "probing", "2": "open"},
+            width=12,
         ),
         Panel(
             "Broker connections",
@@ -167,6 +169,7 @@ _STATE = Row(
                 ),
             ),
             empty=_NONE,
+            width=6,
         ),
         Panel(
             "Hung handlers",
@@ -182,6 +185,7 @@ _STATE = Row(
                 ),
             ),
             empty=_NONE,
+            width=6,
         ),
         Panel(
             "CPU",
@@ -194,6 +198,9 @@ _STATE = Row(
                 ),
             ),
             empty=_NONE,
+            width=6,
+            whole=False,
+            least=0.1,
         ),
         Panel(
             "Memory",
@@ -201,6 +208,7 @@ _STATE = Row(
             "bytes",
             (Query(f"max by (pod) (process_resident_memory_bytes{{{WORKER}}})", "{{pod}}"),),
             empty=_NONE,
+            width=6,
         ),
     ),
 )

@@ -12,6 +12,9 @@ import pytest
 from alerts.contract import families, known
 from dashboards.boards import BOARDS
 from dashboards.panels import Board, Panel, Query
+from dashboards.remediation import PHASES, POLICY_STATES
+from selfheal_remediator.healing.policy import State
+from selfheal_remediator.node.annotation import Phase
 
 every_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 #: Metrics that end like a counter's series and are gauges.
@@ -176,3 +179,61 @@ def test_a_release_is_found_by_its_pods_and_without_any_by_its_autoscaler(
         elif variable["name"] in ("cluster", "namespace"):
             [names] = re.findall(r'__name__=~"([^"]*)"', variable["query"]["query"])
             assert series.split("{")[0] in names.split("|")
+
+
+@every_board
+def test_several_lines_have_a_legend_and_no_area_hides_another(board: Board) -> None:
+    panels = {panel.title: panel for row in board.rows for panel in row.panels}
+    for model in _model(board)["panels"]:
+        if model["type"] == "timeseries":
+            panel = panels[model["title"]]
+            many = len(panel.queries) > 1 or "{{" in panel.queries[0].legend
+            assert model["options"]["legend"]["showLegend"] is many, panel.title
+            filled = model["fieldConfig"]["defaults"]["custom"]["fillOpacity"] > 0
+            assert filled is (panel.stack or not many), panel.title
+
+
+@every_board
+def test_a_timeline_has_the_colours_and_words_of_its_values(board: Board) -> None:
+    panels = {panel.title: panel for row in board.rows for panel in row.panels}
+    for model in _model(board)["panels"]:
+        if model["type"] == "state-timeline":
+            # Grafana's default for this panel is a scale from green to red, whatever the steps are.
+            assert model["fieldConfig"]["defaults"]["color"] == {"mode": "thresholds"}
+            panel = panels[model["title"]]
+            values = {str(value) for value, _ in panel.steps if value is not None}
+            assert values <= panel.mappings.keys(), panel.title
+
+
+def test_timelines_of_states_know_each_state() -> None:
+    assert set(PHASES) == {phase.value for phase in Phase if phase.cordoned}
+    assert set(POLICY_STATES) == {state.value for state in State}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("my-worker-worker-7d9f5c6b8-x2m4d", "worker-x2m4d"),
+        ("selfheal-worker-7d9f5c6b8-x2m4d worker", "worker-x2m4d worker"),
+        ("selfheal-remediator-5f7c9d8b6-tq7zn leads", "remediator-tq7zn leads"),
+        ("selfheal-rabbitmq-0", "rabbitmq-0"),
+        ("worker requested", "worker requested"),
+        ("maximum per worker", "maximum per worker"),
+    ],
+)
+def test_legends_shorten_the_names_of_pods(name: str, shown: str) -> None:
+    found = [
+        panel["transformations"]
+        for board in BOARDS
+        for panel in _model(board)["panels"]
+        if any(
+            "{{pod}}" in target["legendFormat"]
+            for target in panel.get("targets", ())
+            if "legendFormat" in target
+        )
+    ]
+    assert found
+    for [transformation] in found:
+        options = transformation["options"]
+        pattern = options["renamePattern"].replace("$", "\\")
+        assert re.sub(options["regex"].strip("/"), pattern, name) == shown

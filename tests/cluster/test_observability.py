@@ -13,8 +13,8 @@ import pytest
 
 from alerts.records import RECORDS
 from alerts.rules import ALERTS
+from ci.demo.expected_empty import PANELS, SELECTORS, SOMETIMES
 from dashboards.boards import BOARDS
-from tests.cluster.expected_empty import PANELS, SELECTORS, SOMETIMES
 
 pytestmark = pytest.mark.cluster
 

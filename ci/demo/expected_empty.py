@@ -55,7 +55,7 @@ SOMETIMES = {
     "selfheal-remediation / Restarts by policies / {{policy}} {{cause}}": (
         "the frozen worker is restarted by its probe, before its policy would"
     ),
-    "selfheal-overview / Scaler / errors": _NO_ERROR,
+    "selfheal-overview / Scaler errors / errors": _NO_ERROR,
     "selfheal-model / Workers without a warm model / not ready": (
         "a worker is warm within a second or two of its start, which may fall between two scrapes"
     ),
