@@ -283,7 +283,7 @@ class Planner:
             return ""
         if entry.assessment.recovering:
             return "the node recovered before it began"
-        claim = Claim(Kind.REPAIR, entry.member or Member(), frozenset())
+        claim = Claim(Kind.REPAIR, entry.member or Member())
         skip_reason = self._check(entry, claim, self.tally(now), now)
         return skip_reason.text if skip_reason is not None else ""
 

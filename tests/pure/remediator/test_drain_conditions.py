@@ -272,7 +272,11 @@ def test_writes_that_hang_hold_up_no_cordon(api: FakeApi) -> None:
     for number in range(5):
         api.put(f"{NODES}/bad-{number}", node(f"bad-{number}", "True"))
     limits = {"maxUnavailable": "100%", "maxDraining": 10, "minSchedulable": 0}
-    more = {"limits": limits, "signal": {"enabled": False}, "api": {"maxInFlight": 4}}
+    more: dict[str, Any] = {
+        "limits": limits,
+        "signal": {"enabled": False},
+        "api": {"maxInFlight": 4},
+    }
     with running(api, config(**more)):
         until("none is free", lambda: len(asked) >= 3)
         api.put(f"{NODES}/good", node("good", "True"))
