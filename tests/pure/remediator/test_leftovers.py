@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_remediator.config import Config
+from selfheal_remediator.healing.engine import Healing
+from selfheal_remediator.healing.plan import Owner
+from selfheal_remediator.healing.pod_health import WatchedPod
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.room_checks import RoomCheck
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, node
+from tests.pure.remediator.healing_world import around, policy, watched
 from tests.support.sizes import objects_of
 
 #: Longer than anything is remembered: the flap window, the population's peak.
@@ -161,4 +166,106 @@ def test_of_nodes_that_came_and_went_nothing_is_left(
     for _ in range(ROUNDS):
         _round(nodes, steps, end)
         sizes.append(objects_of(nodes.planner))
+    assert sizes[-1] < sizes[1] + ROUNDS - 2
+
+
+# -- policies and their pods -----------------------------------------------------------------
+
+WATCHED = st.lists(
+    st.one_of(
+        st.tuples(st.just("adopt"), st.sampled_from("ab"), st.integers(0, 1)),
+        st.tuples(st.just("drop"), st.sampled_from("ab"), st.integers(0, 1)),
+        st.tuples(st.just("select"), st.sampled_from("ab"), st.integers(0, 1)),
+        st.tuples(st.just("ready"), st.sampled_from("ab"), st.integers(0, 5)),
+        st.tuples(st.just("broken"), st.sampled_from("ab"), st.integers(0, 5)),
+        st.tuples(st.just("gone"), st.sampled_from("ab"), st.integers(0, 5)),
+        st.tuples(st.just("turn"), st.sampled_from(["", "paused"]), st.integers(1, 90)),
+    ),
+    max_size=60,
+)
+
+
+def _trouble(node: str, name: str) -> str:
+    return "it is not ready" if name == node else ""
+
+
+class Policies:
+    """Policies, pods and Deployments that come and go; each time with other uids."""
+
+    def __init__(self) -> None:
+        self.healing, self.now, self.round = Healing(10.0), NOW, 0
+        self.pods: dict[tuple[str, str], WatchedPod] = {}
+
+    def pod(self, name: str, number: int, *, ready: bool) -> None:
+        """Three owners; a pod of each may be on each of the nodes."""
+        owner = f"{self.round}-{number % 3}"
+        found = watched(
+            f"{name}-{number}",
+            uid=f"{self.round}-{name}-{number}",
+            owner_name=owner,
+            owner_uid=f"rs-{owner}",
+            node=f"node-{self.round}-{number % 2}",
+            ready=ready,
+            ready_changed=self.now,
+        )
+        before = self.pods.get((name, found.name))
+        self.pods[name, found.name] = found
+        self.healing.pod_changed(f"ns/{name}", Change(found.name, before, found))
+
+    def gone(self, name: str, number: int) -> None:
+        pod = self.pods.pop((name, f"{name}-{number}"), None)
+        if pod is not None:
+            self.healing.pod_changed(f"ns/{name}", Change(pod.name, pod, None))
+
+    def turn(self, stopped: str, seconds: float) -> None:
+        self.now += seconds
+        trouble = partial(_trouble, f"node-{self.round}-1")
+        plan = self.healing.evaluate(self.now, around(stopped=stopped, node_trouble=trouble))
+        for pod in plan.lookups:
+            name = pod.owner_name
+            made = Owner(f"deploy-{name}", "Deployment", name, "apps/v1", 2, "", "1")
+            self.healing.owner_known(pod.owner_uid, made)
+        for action in plan.restarts:
+            self.healing.accepted(action, self.now)
+
+    def end(self) -> None:
+        """All pods, their owners, nodes and a policy are deleted, and a day passes."""
+        for name, pod in list(self.pods):
+            self.gone(name, int(pod.rpartition("-")[2]))
+        for number in range(3):
+            self.healing.owner_known(f"rs-{self.round}-{number}", None)
+            self.healing.node_gone(f"node-{self.round}-{number}")
+        self.healing.drop("ns/b")
+        self.healing.adopt(policy("a"), self.now)
+        self.healing.pods_known("ns/a")
+        for seconds in (10.0, 2 * A_DAY, 10.0):
+            self.turn("", seconds)
+        self.round += 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(WATCHED)
+def test_of_policies_and_pods_that_came_and_went_nothing_is_left(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    made, sizes = Policies(), []
+    for _ in range(ROUNDS):
+        for kind, name, number in steps:
+            key = f"ns/{name}"
+            if kind == "adopt":
+                made.healing.adopt(policy(name), made.now)
+                made.healing.pods_known(key)
+            elif kind == "drop":
+                made.healing.drop(key)
+            elif kind == "select":
+                made.healing.selector_changed(key, made.now)
+                made.healing.pods_known(key)
+            elif kind == "gone":
+                made.gone(name, number)
+            elif kind == "turn":
+                made.turn(name, float(number))
+            else:
+                made.pod(name, number, ready=kind == "ready")
+        made.end()
+        sizes.append(objects_of(made.healing))
     assert sizes[-1] < sizes[1] + ROUNDS - 2
