@@ -98,10 +98,8 @@ class Repairs:
     # -- following the annotations ---------------------------------------------------------
 
     def follow(self, changed: Iterable[str], now: float) -> None:
-        """Begin and end steps as the annotations of these nodes say. Nodes may have been deleted
-        while nothing was done, and then they are not among those that changed."""
-        gone = [uid for uid in self.running if uid not in self._planner.entries]
-        for uid in (*changed, *gone):
+        """Begin and end steps as the annotations of these nodes say."""
+        for uid in changed:
             entry = self._planner.entries.get(uid)
             self._follow_step(uid, entry, now)
             state = entry.assessment.state if entry is not None else None

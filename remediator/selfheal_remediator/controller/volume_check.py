@@ -56,8 +56,6 @@ class VolumeCheck:
         """Read them, if it is time to; returns when it is next."""
         if self._read_at is None or self._read_at > now:
             return self._read_at
-        known = self._planner.entries  # a node may have been deleted while nothing was done
-        self._waiting = {uid: name for uid, name in self._waiting.items() if uid in known}
         if not self._waiting:
             self.forget()
             return None
