@@ -29,7 +29,7 @@ from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
 from selfheal_remediator.node.maintenance import Maintenance
-from selfheal_remediator.node.queues import Claim
+from selfheal_remediator.node.queues import Claim, Urgency
 from selfheal_remediator.node.room_checks import RoomChecks
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
@@ -331,13 +331,7 @@ class Planner:
             self._enqueue(entry, now)
             if seen.action is not None and _free(entry, now):
                 unlimited.append((entry, seen.action))
-            due = seen.due
-            if entry.member is not None and entry.member.draining:
-                deadline = self._counts.drain_deadline(entry)
-                if deadline is not None and deadline > now:  # else it is paused, past its deadline
-                    due = earliest(due, deadline)
-            if entry.retry_at > now:
-                due = earliest(due, entry.retry_at)
+            due = _due(entry, self._counts.drain_deadline(entry), now)
             if due is not None:
                 self.schedule.put(entry, max(due, now))
         self._known.dirty.clear()
@@ -352,17 +346,29 @@ class Planner:
         action = seen.limited_action
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
-        cordons, state = action.kind is Kind.CORDON, action.state
-        condition = state.condition if cordons else ""
-        claim = Claim(action.kind, entry.member or Member(), condition)
-        # Nodes that are cordoned already, then the worst, then the oldest.
-        urgency = (cordons, state.action != "drain", seen.since, entry.node.name, uid)
-        entry.queue = self._known.queues.put(claim, urgency)
+        entry.queue = self._known.queues.put(*_claim(entry, action.kind, action.state))
 
 
 def _free(entry: Entry, now: float) -> bool:
     """Whether an action may begin: none is under way, and none that failed still has to wait."""
     return entry.pending is None and entry.retry_at <= now
+
+
+def _due(entry: Entry, deadline: float | None, now: float) -> float | None:
+    """When the node is to be assessed again; deadline: of its drain."""
+    due = entry.assessment.due
+    drains = entry.member is not None and entry.member.draining
+    if drains and deadline is not None and deadline > now:  # else it is paused, past its deadline
+        due = earliest(due, deadline)
+    return earliest(due, entry.retry_at) if entry.retry_at > now else due
+
+
+def _claim(entry: Entry, kind: Kind, state: State) -> tuple[Claim, Urgency]:
+    """What the node waits for: those that are cordoned already first, then the worst, then the
+    oldest."""
+    cordons, since = kind is Kind.CORDON, entry.assessment.since
+    claim = Claim(kind, entry.member or Member(), state.condition if cordons else "")
+    return claim, (cordons, state.action != "drain", since, entry.node.name, entry.node.uid)
 
 
 def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:
