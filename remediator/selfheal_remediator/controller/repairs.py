@@ -199,7 +199,7 @@ class Repairs:
         self._workers.submit(
             partial(self._requests.advance, run.call, self._answered),
             Purpose.LOOKUPS,
-            f"step of {run.call.uid}",
+            "steps",  # those that hang leave room for the reads of others
         )
 
     def _answered(self, call: StepCall, answer: Answer, called: float) -> None:

@@ -36,11 +36,13 @@ class VolumeCheck:
         #: The nodes: uid -> name.
         self._waiting: dict[str, str] = {}
         self._read_at: float | None = None
+        #: The nodes of the read under way: an older one may not be heard after a later one.
+        self._reading: dict[str, str] | None = None
 
     def forget(self) -> None:
         """Another term or mode."""
         self._waiting.clear()
-        self._read_at = None
+        self._read_at = self._reading = None
         self._planner.volumes({})
 
     def begin(self, uid: str, node: str, now: float) -> None:
@@ -60,11 +62,17 @@ class VolumeCheck:
             self.forget()
             return None
         self._read_at = now + VOLUMES_EVERY
-        job = partial(self._requests.read_attached, dict(self._waiting), self._known)
-        self._workers.submit(job, Purpose.LOOKUPS)
+        if self._reading is None:
+            reading = self._reading = dict(self._waiting)
+            answered = partial(self._known, reading)
+            job = partial(self._requests.read_attached, reading, answered)
+            self._workers.submit(job, Purpose.LOOKUPS)
         return self._read_at
 
-    def _known(self, found: dict[str, str] | ApiFailure) -> None:
+    def _known(self, reading: dict[str, str], found: dict[str, str] | ApiFailure) -> None:
+        if reading is not self._reading:
+            return  # asked in another term
+        self._reading = None
         if isinstance(found, ApiFailure):
             self._not_known(found)
             return

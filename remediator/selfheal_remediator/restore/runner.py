@@ -119,7 +119,7 @@ class Restorer:
         for action in actions:
             term.began(action)
             errand = partial(self._carry_out, term, action, begun)
-            self._workers.submit(errand, Purpose.LOOKUPS, action.wanted.key)
+            self._workers.submit(errand, Purpose.LOOKUPS, "restores")
 
     # -- in the watches' threads -----------------------------------------------------------
 

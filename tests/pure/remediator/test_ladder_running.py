@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -124,11 +125,7 @@ def test_what_does_not_help_is_followed_by_the_next_and_the_node_stays_out(api: 
 
 
 def test_a_step_is_left_while_it_is_read_only_and_taken_up_again_then(api: FakeApi) -> None:
-    mine = {"name": "selfheal-remediator", "namespace": "d", "creationTimestamp": stamp(60)}
-    api.put(LEASE, {"metadata": mine, "spec": {"holderIdentity": ""}})
-    spec = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
-    meta = {"name": "older", "namespace": "d", "labels": {LABEL: "true"}}
-    older = {"metadata": {**meta, "creationTimestamp": stamp(86400)}, "spec": spec}
+    older = _two_remediators(api)
     with running(api, config({"wait": "6h", "settle": 0})) as remediator:
         name, repairs = "selfheal_remediator_read_only", remediator.parts.repairs
         until_later(remediator, "its step runs", lambda: repairs.running)
@@ -137,6 +134,40 @@ def test_a_step_is_left_while_it_is_read_only_and_taken_up_again_then(api: FakeA
         assert not repairs.running  # nothing would remove a node that goes meanwhile
         api.put(f"{LEASE.rpartition('/')[0]}/older", None)
         until_later(remediator, "its step runs again", lambda: repairs.running)
+
+
+def test_steps_that_hang_hold_up_no_check_for_other_remediators(api: FakeApi) -> None:
+    """Nor the other reads, on which drains and restarts depend."""
+    older = _two_remediators(api)
+    asked, released = list[str](), threading.Event()
+
+    def hang(_: str, path: str) -> str:
+        if path.startswith(JOBS):
+            asked.append(path)
+            released.wait(60)
+        return ""
+
+    api.disturb = hang
+    for number in range(5):
+        api.put(f"{NODES}/bad-{number}", node(f"bad-{number}", "True"))
+    limits = {"minSchedulable": 0, "maxUnavailable": "100%", "maxDraining": 9, "maxRepairing": 9}
+    more: dict[str, Any] = {"limits": limits, "signal": {"enabled": False}}
+    with running(api, config(job(), **more, api={"maxInFlight": 4})) as remediator:
+        until_later(remediator, "steps hang", lambda: len(asked) >= 3)
+        api.put(f"{LEASE.rpartition('/')[0]}/older", older)
+        name = "selfheal_remediator_read_only"
+        until_later(remediator, "it is found", lambda: sample(remediator.metrics.registry, name))
+        assert len(asked) == len(set(asked))  # none has been given up and sent again
+        released.set()
+
+
+def _two_remediators(api: FakeApi) -> dict[str, Any]:
+    """Our Lease, and that of one that comes first."""
+    mine = {"name": "selfheal-remediator", "namespace": "d", "creationTimestamp": stamp(60)}
+    api.put(LEASE, {"metadata": mine, "spec": {"holderIdentity": ""}})
+    spec = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+    meta = {"name": "older", "namespace": "d", "labels": {LABEL: "true"}}
+    return {"metadata": {**meta, "creationTimestamp": stamp(86400)}, "spec": spec}
 
 
 def test_a_step_that_does_not_end_fails_by_its_timeout(api: FakeApi) -> None:
