@@ -92,6 +92,7 @@ class Rooms:
         self._lock = runtime.lock()
         self._rooms: dict[str, tuple[float, Room]] = {}
         self._reserved: dict[str, list[Reservation]] = {}
+        self._forget_at = 0.0
 
     def check(self, move: Move, autoscaler: str, now: float, stop: Event) -> str:
         """Why the pods do not fit elsewhere, empty if they do (or an autoscaler adds nodes).
@@ -186,18 +187,28 @@ class Rooms:
 
         Raises ApiFailure.
         """
-        now = self._clock()
-        if self._pending is None or now - self._pending[0] >= PENDING_KEPT:
+        now, pending = self._clock(), self._pending
+        if pending is None or now - pending[0] >= PENDING_KEPT:
             raws = [raw for raws, _ in self._api.pending_pods().pages(cached=True) for raw in raws]
             unread: list[Unread] = []
             pods = decode_each(raws, pod_from_json, unread)
             self._reported.log(log, "pending pod", unread)
             waiting = [p for p in pods if not (p.node or p.gated or p.deletion or p.finished)]
             waiting.sort(key=lambda pod: pod.priority, reverse=True)
-            self._pending = (now, waiting[:MAX_PENDING])
+            pending = self._pending = (now, waiting[:MAX_PENDING])
         ours = {pod.uid for pod in move.pods}
         lowest = min(pod.priority for pod in move.pods)
-        return [p for p in self._pending[1] if p.priority >= lowest and p.uid not in ours]
+        return [p for p in pending[1] if p.priority >= lowest and p.uid not in ours]
+
+    def forget_old(self) -> None:
+        """Keep nothing that no check would use: the pods of thousands of nodes may have been read
+        for the last one."""
+        now = self._clock()
+        if now < self._forget_at:
+            return
+        self._forget_at, self._pending = now + ROOM_KEPT, None
+        with self._lock:
+            self._forget(now)
 
     def _forget(self, now: float) -> None:
         """Drop what is too old, and what was read while a pod may have been on its way."""

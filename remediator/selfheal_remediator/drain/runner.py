@@ -253,6 +253,7 @@ class Draining:
             if not run.ended:
                 wake = earliest(wake, run.due)
         self.budgets.end_unused(now)
+        self.preflight.rooms.forget_old()
         return wake
 
     # -- slots (see node/drain_slots.py) -------------------------------------------------

@@ -19,6 +19,7 @@ from selfheal_remediator.kube.pods import Pod
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, datetime_text, pod
 from tests.pure.remediator.running import pod as pod_json
+from tests.support.sizes import objects_of
 
 
 class _Pages:
@@ -490,3 +491,20 @@ def test_namespaces_that_cannot_be_read_are_reported(world: World) -> None:
     mine = _web("one", affinity=_apart(namespaceSelector=by_label))
     text = world.check("a", mine, others=[_zoned("b", "b")])
     assert "namespaces cannot be listed" in text
+
+
+def test_nothing_is_kept_of_what_was_read_for_the_last_check(world: World) -> None:
+    """For months there may be no other one."""
+    fresh, others = World(), [builders.node(f"n{number}") for number in range(50)]
+    world.api.pods = world.api.pending = [_there("there", 10)]
+    world.autoscaler = "absent"
+    assert world.check("a", _cpu("p", 10**9), others=others)
+    assert not world.check("b", _cpu("p", 10), others=others)
+    world.rooms.left("b", "uid-p")
+    world.rooms.release("b")
+    for _ in range(2):
+        world.now += 2 * ROOM_KEPT
+        world.rooms.forget_old()
+    fresh.rooms.forget_old()
+    world.api.pods = world.api.pending = []
+    assert objects_of(world.rooms) <= objects_of(fresh.rooms) + 8
