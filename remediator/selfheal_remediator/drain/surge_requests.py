@@ -45,8 +45,10 @@ class SurgeRequests:
         cancelled, drain = self._instructions.cancelled, run.drain
 
         def may_go() -> bool:
-            waits = run.waits(self._clock()) or self._instructions.stopped
-            return not waits and cancelled == self._instructions.cancelled and not run.stop.is_set()
+            now = self._instructions
+            wanted = now.config.drain.surge and not now.config.dry_run
+            waits = run.waits(self._clock()) or now.stopped or run.stop.is_set()
+            return wanted and not waits and cancelled == now.cancelled
 
         kept, shared = drain.budgets.never_let(pod), drain.budgets.shared(pod)
         errand = Errand(pod, kept, shared, drain.node, drain.uid, run.mark, may_go)

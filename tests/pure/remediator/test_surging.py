@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from kubernetes.client import Configuration
 
-from selfheal_remediator.config import ApiBudget, Drain
+from selfheal_remediator.config import ApiBudget, Config, Drain
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.pod_surge import LATER_AGAIN, LEFT_FOR, WAIT_AGAIN
+from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.drain.surge import Decision, Surge, cordon_mark
 from selfheal_remediator.drain.surge_errand import Errand, carry_out, deployment_of
+from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.surging import AT_ONCE, PATIENCE, take_due
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget, budget_from_json
@@ -21,6 +23,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from selfheal_remediator.threads.pool import Workers
 from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.deployments import deployment, replica_set
 from tests.pure.remediator.fake_api import FakeApi
@@ -232,6 +235,45 @@ def test_a_drain_that_ended_meanwhile_begins_nothing(server: FakeApi, after: int
     result = carry_out(api(server), errand(lambda: answers.pop(0)), NOW)
     assert (result.decision, result.done) == (None, False)
     assert server.did == []
+
+
+class Later(Workers):
+    """Keeps what is handed to it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.jobs: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], None], *_: object) -> None:
+        self.jobs.append(job)
+
+
+@pytest.mark.parametrize(
+    ("settings", "begun"),
+    [
+        ({"drain": {"surge": True}}, True),
+        ({}, False),
+        ({"drain": {"surge": True}, "mode": "dryRun"}, False),
+    ],
+)
+def test_what_waits_for_its_turn_goes_by_the_configuration_of_then(
+    server: FakeApi, settings: Json, begun: bool
+) -> None:
+    """It may wait behind evictions that hang."""
+    run, later = RunningDrain(refused(pod("a"))), Later()
+    run.drain.node, run.drain.uid, run.mark = "n", NODE_UID, cordon_mark(NODE_UID, int(NOW))
+    instructions = Instructions(Config.model_validate({"drain": {"surge": True}}))
+    nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
+                        say=lambda *_: None, evicted=lambda _: None, not_ours=lambda _: None,
+                        returned=lambda _: None, of_object=lambda _: None)  # fmt: skip
+    surges = SurgeRequests(
+        api(server), instructions, later, lambda job: job(), nothing, lambda: NOW
+    )
+    surges.send(run, pod("a"))
+    instructions.config = Config.model_validate(settings)
+    [job] = later.jobs
+    job()
+    assert bool(server.did) is begun
 
 
 @pytest.mark.parametrize("spec", [{}, {"unschedulable": False}])
