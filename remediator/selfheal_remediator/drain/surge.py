@@ -175,21 +175,26 @@ def _begun(deployment: Deployment, surged: Surged) -> tuple[Surge, str]:
 
 
 def _unfit(deployment: Deployment) -> str:
-    """Why a rollout of it would not help or is not ours to begin, empty = it may be begun.
-
-    Without a pod beyond the replicas, or with one that may be missing, the old pod stops first.
-    """
+    """Why a rollout of it would not help or is not ours to begin, empty = it may be begun."""
     if deployment.controller:
         return f"{deployment.controller} manages it and might undo it"
     if deployment.replicas != 1:
         return f"it has {deployment.replicas} replicas, a surge is for the only one"
+    if not deployment.gives_up:
+        return "it has no progressDeadlineSeconds, so a rollout that fails would never be undone"
+    return _stops_first(deployment) or ("its rollouts are paused" if deployment.paused else "")
+
+
+def _stops_first(deployment: Deployment) -> str:
+    """Why the old pod stops before the new one is ready, empty = it does not: without a pod beyond
+    the replicas, or with one that may be missing, it does."""
     if deployment.strategy != "RollingUpdate":
         return f"its strategy is {deployment.strategy}, which stops the old pod first"
     if deployment.surge < 1:
         return "its maxSurge is 0, so a rollout stops the old pod first"
     if deployment.unavailable > 0:
         return "its maxUnavailable lets a rollout stop the old pod first"
-    return "its rollouts are paused" if deployment.paused else ""
+    return ""
 
 
 def _bound(pod: Pod) -> str:

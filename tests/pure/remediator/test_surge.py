@@ -119,6 +119,8 @@ def test_a_rollout_must_bring_the_new_pod_first(strategy: Json, why: str) -> Non
         (deployment(replicas=2), "it has 2 replicas, a surge is for the only one"),
         (deployment(replicas=0), "it has 0 replicas, a surge is for the only one"),
         (deployment(paused=True), "its rollouts are paused"),
+        (deployment(progressDeadlineSeconds=2**31 - 1), "it has no progressDeadlineSeconds"),
+        (deployment(progressDeadlineSeconds=None), "it has no progressDeadlineSeconds"),
         (
             deployment(
                 meta={
