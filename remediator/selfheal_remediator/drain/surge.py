@@ -32,6 +32,8 @@ SURGED_KEY = "selfheal.dev/surged"
 UNDER_WAY = "the new pod is to be ready before this one stops"
 #: What is evicted for the new pod's sake is missing once the old one stops, a moment later.
 SHARED = "its PDB counts other pods, too, and would let one of them go for the new one"
+#: Who replaces whole objects removes what was written down, too: both would continue for ever.
+PUT_BACK = "somebody has undone its rollout for this cordon"
 #: Seconds until the same Deployment is rolled out again: after one rollout, and at most.
 FIRST_AGAIN, LONGEST_AGAIN = 600.0, 7200.0
 #: So many rollouts of one Deployment in so many seconds.
@@ -124,16 +126,16 @@ def decide(
     now: float,
     *,
     kept: bool = True,
-    shared: bool = False,
+    unless: str = "",
 ) -> Decision:
     """What is to be done about the Deployment (as just read, None = the pod is of none) whose pod a
     budget refused to let go. mark: see cordon_mark; now: seconds since the epoch; kept: the budget
-    never lets it go, so that a rollout may be begun; shared: the budget counts other pods, too."""
+    never lets it go, so that a rollout may be begun; unless: why it may not all the same."""
     if deployment is None or deployment.deleting or not _wanted(deployment):
         return NOTHING
     surge, why = _decide(deployment, pod, mark, now, kept=kept)
-    if shared and surge is Surge.START:
-        surge, why = Surge.REFUSED, SHARED
+    if unless and surge is Surge.START:
+        surge, why = Surge.REFUSED, unless
     return Decision(surge, why, deployment.id)
 
 

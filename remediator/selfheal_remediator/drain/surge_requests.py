@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import partial
 
 from selfheal_remediator.drain import reports
+from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
-from selfheal_remediator.drain.surge import UNDER_WAY, Decision, Surge
+from selfheal_remediator.drain.surge import PUT_BACK, SHARED, UNDER_WAY, Decision, Surge
 from selfheal_remediator.drain.surge_errand import Errand, Result, carry_out
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
@@ -50,8 +51,8 @@ class SurgeRequests:
             waits = run.waits(self._clock()) or now.stopped or run.stop.is_set()
             return wanted and not waits and cancelled == now.cancelled
 
-        kept, shared = drain.budgets.never_let(pod), drain.budgets.shared(pod)
-        errand = Errand(pod, kept, shared, drain.node, drain.uid, run.mark, may_go)
+        kept, unless = drain.budgets.never_let(pod), _unless(drain, pod)
+        errand = Errand(pod, kept, unless, drain.node, drain.uid, run.mark, may_go)
         job = partial(self._carry_out, run, errand)
         self._workers.submit(job, Purpose.EVICTIONS, drain.node)
 
@@ -81,6 +82,7 @@ class SurgeRequests:
             item.surge.not_sent(now)
         else:
             item.surge.answered(_after(result.decision, done=result.done), now)
+            item.surge.begun |= result.done
 
     def _report(self, run: RunningDrain, pod: Pod, result: Result) -> None:
         deployment, decision = result.deployment, result.decision
@@ -92,6 +94,14 @@ class SurgeRequests:
         text = f"node {run.drain.node} is drained: {report.message}"
         place = ("apps/v1", "Deployment", deployment.namespace, deployment.name, deployment.uid)
         self._callbacks.of_object(ObjectEvent(*place, report.reason, text, report.warning))
+
+
+def _unless(drain: NodeDrain, pod: Pod) -> str:
+    """Why no rollout may be begun for the pod, empty = it may."""
+    item = drain.evictions.get(pod.uid)
+    if item is not None and item.surge.begun:
+        return PUT_BACK
+    return SHARED if drain.budgets.shared(pod) else ""
 
 
 def _after(decision: Decision, *, done: bool) -> Decision:

@@ -15,6 +15,7 @@ from selfheal_remediator.drain.surge import (
     MOST,
     MOST_IN,
     NOTHING,
+    SHARED,
     SURGED_KEY,
     Surge,
     cordon_mark,
@@ -231,7 +232,7 @@ def test_a_budget_that_may_let_the_pod_go_is_waited_for() -> None:
 
 def test_a_budget_that_counts_other_pods_would_let_one_of_them_go() -> None:
     def made(raw: Json) -> str:
-        return decide(deployment_from_json(raw), pod(), MARK, NOW, shared=True).text
+        return decide(deployment_from_json(raw), pod(), MARK, NOW, unless=SHARED).text
 
     assert made(deployment()).startswith("no surge of Deployment default/web: its PDB counts other")
     assert "a rollout is in progress" in made(deployment(status={"replicas": 2}))

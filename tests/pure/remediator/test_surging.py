@@ -191,7 +191,7 @@ def api(server: FakeApi) -> KubernetesApi:
 
 
 def errand(may_go: Any = lambda: True) -> Errand:
-    return Errand(pod("a"), True, False, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
+    return Errand(pod("a"), True, "", "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
 
 
 def test_it_reads_decides_and_writes_once(server: FakeApi) -> None:
@@ -248,6 +248,26 @@ class Later(Workers):
         self.jobs.append(job)
 
 
+WANTED = Config.model_validate({"drain": {"surge": True}})
+
+
+def requests(
+    server: FakeApi, later: Later, instructions: Instructions | None = None
+) -> SurgeRequests:
+    """What hands out surges."""
+    nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
+                        say=lambda *_: None, evicted=lambda _: None, not_ours=lambda _: None,
+                        returned=lambda _: None, of_object=lambda _: None)  # fmt: skip
+    use = instructions or Instructions(WANTED)
+    return SurgeRequests(api(server), use, later, lambda job: job(), nothing, lambda: NOW)
+
+
+def draining(made: NodeDrain) -> RunningDrain:
+    """The drain under way on the server's node."""
+    made.node, made.uid = "n", NODE_UID
+    return RunningDrain(made, mark=cordon_mark(NODE_UID, int(NOW)))
+
+
 @pytest.mark.parametrize(
     ("settings", "begun"),
     [
@@ -260,20 +280,31 @@ def test_what_waits_for_its_turn_goes_by_the_configuration_of_then(
     server: FakeApi, settings: Json, begun: bool
 ) -> None:
     """It may wait behind evictions that hang."""
-    run, later = RunningDrain(refused(pod("a"))), Later()
-    run.drain.node, run.drain.uid, run.mark = "n", NODE_UID, cordon_mark(NODE_UID, int(NOW))
-    instructions = Instructions(Config.model_validate({"drain": {"surge": True}}))
-    nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
-                        say=lambda *_: None, evicted=lambda _: None, not_ours=lambda _: None,
-                        returned=lambda _: None, of_object=lambda _: None)  # fmt: skip
-    surges = SurgeRequests(
-        api(server), instructions, later, lambda job: job(), nothing, lambda: NOW
-    )
-    surges.send(run, pod("a"))
+    instructions, later = Instructions(WANTED), Later()
+    requests(server, later, instructions).send(draining(refused(pod("a"))), pod("a"))
     instructions.config = Config.model_validate(settings)
     [job] = later.jobs
     job()
     assert bool(server.did) is begun
+
+
+def test_what_somebody_put_back_as_it_was_is_not_rolled_out_again(server: FakeApi) -> None:
+    """Who replaces whole objects removes what was written down, too."""
+    found, item, later = refused(pod("a")), pod("a"), Later()
+    surges, run = requests(server, later), draining(found)
+
+    def surge() -> None:
+        surges.send(run, item)
+        later.jobs.pop()()
+
+    surge()
+    assert len(server.did) == 1
+    server.put(WEB, deployment())
+    surge()
+    assert len(server.did) == 1
+    assert found.evictions[item.uid].surge.decision.text == (
+        "no surge of Deployment default/web: somebody has undone its rollout for this cordon"
+    )
 
 
 @pytest.mark.parametrize("spec", [{}, {"unschedulable": False}])
