@@ -150,8 +150,10 @@ def _decide(
         surged = _surged(deployment)
     except ValueError as error:
         return Surge.REFUSED, str(error)
-    if surged.mark == mark:
-        return _begun(deployment, surged)
+    begun = _begun(deployment, surged)
+    # A rollout of an earlier cordon may have failed when its drain had ended.
+    if surged.mark == mark or begun[0] is Surge.UNDO:
+        return begun
     if not kept:
         return Surge.NOTHING, ""
     unfit = _unfit(deployment) or _bound(pod)
@@ -162,7 +164,7 @@ def _decide(
 
 
 def _begun(deployment: Deployment, surged: Surged) -> tuple[Surge, str]:
-    """What follows the rollout that was begun for this cordon."""
+    """What follows the rollout that was begun for its last cordon."""
     if surged.undone:
         return Surge.REFUSED, "its rollout for this cordon failed and was undone"
     if (deployment.template or {}).get(SURGED_KEY) != surged.mark:

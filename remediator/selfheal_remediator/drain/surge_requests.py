@@ -82,7 +82,7 @@ class SurgeRequests:
             item.surge.not_sent(now)
         else:
             item.surge.answered(_after(result.decision, done=result.done), now)
-            item.surge.begun |= result.done
+            item.surge.begun |= result.done and result.decision.surge is Surge.START
 
     def _report(self, run: RunningDrain, pod: Pod, result: Result) -> None:
         deployment, decision = result.deployment, result.decision

@@ -315,6 +315,21 @@ def test_a_rollout_that_failed_is_undone_to_the_template_before(
     assert decision(with_status(undone, **DONE), NOW + FIRST_AGAIN, OTHER)[0] == "start"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_failed_after_its_drain_ended_is_undone_by_the_next_one(kept: bool) -> None:
+    """Its node had recovered. The budget counts the new pod too, and may seem to have room."""
+    failed = with_status(started(deployment(), OTHER), **FAILED)
+    found = deployment_from_json(failed)
+    made = decide(found, pod(), MARK, NOW, kept=kept)
+    assert made.surge is Surge.UNDO
+    undone = with_status(changed(failed, undo_patch(found)), **DONE)
+    assert SURGED_KEY not in (undone["spec"]["template"]["metadata"].get("annotations") or {})
+    assert decision(undone)[0] == "wait"
+    assert decision(undone, NOW + FIRST_AGAIN) == ("start", "")
+    somebodys = with_status(deployment(), **FAILED)
+    assert decide(deployment_from_json(somebodys), pod(), MARK, NOW).surge is Surge.WAIT
+
+
 @pytest.mark.parametrize(
     "more", [{"paused": True}, {"replicas": 2}, {"template": {"metadata": {"annotations": {}}}}]
 )
