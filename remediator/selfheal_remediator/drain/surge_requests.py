@@ -12,6 +12,7 @@ from functools import partial
 
 from selfheal_remediator.drain import reports
 from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.eviction import Eviction
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.drain.surge import PUT_BACK, SHARED, UNDER_WAY, Decision, Surge
 from selfheal_remediator.drain.surge_errand import Errand, Result, carry_out
@@ -72,7 +73,7 @@ class SurgeRequests:
         """result: None = a request failed."""
         item, now = run.drain.evictions.get(pod.uid), self._clock()
         run.news = True
-        if result is not None and result.done:
+        if result is not None and (result.done or _found(item, result)):
             self._report(run, pod, result)
         if item is None:
             return
@@ -94,6 +95,13 @@ class SurgeRequests:
         text = f"node {run.drain.node} is drained: {report.message}"
         place = ("apps/v1", "Deployment", deployment.namespace, deployment.name, deployment.uid)
         self._callbacks.of_object(ObjectEvent(*place, report.reason, text, report.warning))
+
+
+def _found(item: Eviction | None, result: Result) -> bool:
+    """Whether a rollout shows for the first time: an earlier leader, or a request whose answer was
+    lost, has begun it."""
+    rolls = result.decision is not None and result.decision.surge is Surge.ROLLING
+    return rolls and item is not None and item.surge.decision.surge is not Surge.ROLLING
 
 
 def _unless(drain: NodeDrain, pod: Pod) -> str:

@@ -20,6 +20,7 @@ from selfheal_remediator.drain.surging import AT_ONCE, PATIENCE, take_due
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.events import ObjectEvent
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
@@ -252,12 +253,16 @@ WANTED = Config.model_validate({"drain": {"surge": True}})
 
 
 def requests(
-    server: FakeApi, later: Later, instructions: Instructions | None = None
+    server: FakeApi,
+    later: Later,
+    instructions: Instructions | None = None,
+    events: list[ObjectEvent] | None = None,
 ) -> SurgeRequests:
-    """What hands out surges."""
+    """What hands out surges. events: about Deployments."""
+    seen = [] if events is None else events
     nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
                         say=lambda *_: None, evicted=lambda _: None, not_ours=lambda _: None,
-                        returned=lambda _: None, of_object=lambda _: None)  # fmt: skip
+                        returned=lambda _: None, of_object=seen.append)  # fmt: skip
     use = instructions or Instructions(WANTED)
     return SurgeRequests(api(server), use, later, lambda job: job(), nothing, lambda: NOW)
 
@@ -305,6 +310,21 @@ def test_what_somebody_put_back_as_it_was_is_not_rolled_out_again(server: FakeAp
     assert found.evictions[item.uid].surge.decision.text == (
         "no surge of Deployment default/web: somebody has undone its rollout for this cordon"
     )
+
+
+def test_a_rollout_whose_answer_was_lost_is_reported_once(server: FakeApi) -> None:
+    """By whoever finds it."""
+    found, later, events = refused(pod("a")), Later(), list[ObjectEvent]()
+    surges, run = requests(server, later, events=events), draining(found)
+    server.disturb = lambda verb, _: "lost" if verb == "PATCH" else ""
+    for _ in range(3):
+        surges.send(run, pod("a"))
+        later.jobs.pop()()
+        raw = server.get(WEB)
+        raw["metadata"]["generation"] = 4  # its controller has not observed it
+        server.put(WEB, raw)
+    assert len(server.did) == 1
+    assert [event.reason for event in events] == ["SurgeStarted"]
 
 
 @pytest.mark.parametrize("spec", [{}, {"unschedulable": False}])
