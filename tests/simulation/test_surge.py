@@ -258,6 +258,26 @@ def test_a_rollout_that_fails_is_undone_and_not_begun_again() -> None:
     assert any("its rollout for this cordon failed and was undone" in text for text in messages)
 
 
+def test_a_rollout_that_fails_after_its_node_recovered_is_undone_by_the_next_drain() -> None:
+    scene = Scene(progressDeadlineSeconds=300)
+
+    def report(status: str) -> None:
+        scene.detectors.report(scene.bad, FAULT, status, "")
+
+    scene.run(
+        (BAD - 1, lambda: scene.pods.unready.add("web")),
+        (BAD + 60, lambda: report("False")),
+        (BAD + 900, lambda: scene.pods.unready.clear()),
+        (BAD + 900, lambda: report("True")),
+        end=BAD + 1200,
+    )
+    assert scene.events("SurgeUndone") == {"Node", "Deployment"}
+    assert (scene.gaps, scene.rollouts) == ([], 2)
+    assert scene.phase is Phase.DRAINED
+    assert scene.where() != [scene.bad]
+    assert scene.unexpected == []
+
+
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 def test_killed_while_it_is_undone_the_next_one_undoes_it(way: Fault) -> None:
     whole = failing()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.budgets import never_lets
 from selfheal_remediator.drain.eviction import STUCK_AFTER
-from selfheal_remediator.drain.surge import NOTHING, Decision, cordon_mark, decide
+from selfheal_remediator.drain.surge import NOTHING, SHARED, Decision, cordon_mark, decide
 from selfheal_remediator.drain.surge_errand import deployment_of
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget
@@ -39,8 +39,8 @@ class Surges:
         except ApiFailure as failure:
             self.notes.add(f"Deployments are not read, so no surge is shown: {failure}")
             return NOTHING
-        kept, shared = never_lets(covering[0], pod), covering[0].expected > 1
-        return decide(deployment, pod, self._mark, self.now, kept=kept, shared=shared)
+        kept, unless = never_lets(covering[0], pod), SHARED if covering[0].expected > 1 else ""
+        return decide(deployment, pod, self._mark, self.now, kept=kept, unless=unless)
 
     @property
     def _mark(self) -> str:

@@ -19,13 +19,15 @@ LEFT_FOR = 60.0
 @dataclass(slots=True)
 class PodSurge:
     """What is known of the surge of one pod's Deployment. asked: an answer is awaited; due: when it
-    is read again; same: how many reads in a row had this result."""
+    is read again; same: how many reads in a row had this result; begun: this process has rolled it
+    out."""
 
     decision: Decision = NOTHING
     asked: bool = False
     due: float = 0.0
     same: int = 0
     left_until: float = 0.0
+    begun: bool = False
 
     def answered(self, decision: Decision, now: float) -> None:
         """It was read, and that was done about it."""

@@ -32,6 +32,8 @@ SURGED_KEY = "selfheal.dev/surged"
 UNDER_WAY = "the new pod is to be ready before this one stops"
 #: What is evicted for the new pod's sake is missing once the old one stops, a moment later.
 SHARED = "its PDB counts other pods, too, and would let one of them go for the new one"
+#: Who replaces whole objects removes what was written down, too: both would continue for ever.
+PUT_BACK = "somebody has undone its rollout for this cordon"
 #: Seconds until the same Deployment is rolled out again: after one rollout, and at most.
 FIRST_AGAIN, LONGEST_AGAIN = 600.0, 7200.0
 #: So many rollouts of one Deployment in so many seconds.
@@ -124,16 +126,16 @@ def decide(
     now: float,
     *,
     kept: bool = True,
-    shared: bool = False,
+    unless: str = "",
 ) -> Decision:
     """What is to be done about the Deployment (as just read, None = the pod is of none) whose pod a
     budget refused to let go. mark: see cordon_mark; now: seconds since the epoch; kept: the budget
-    never lets it go, so that a rollout may be begun; shared: the budget counts other pods, too."""
+    never lets it go, so that a rollout may be begun; unless: why it may not all the same."""
     if deployment is None or deployment.deleting or not _wanted(deployment):
         return NOTHING
     surge, why = _decide(deployment, pod, mark, now, kept=kept)
-    if shared and surge is Surge.START:
-        surge, why = Surge.REFUSED, SHARED
+    if unless and surge is Surge.START:
+        surge, why = Surge.REFUSED, unless
     return Decision(surge, why, deployment.id)
 
 
@@ -148,8 +150,10 @@ def _decide(
         surged = _surged(deployment)
     except ValueError as error:
         return Surge.REFUSED, str(error)
-    if surged.mark == mark:
-        return _begun(deployment, surged)
+    begun = _begun(deployment, surged)
+    # A rollout of an earlier cordon may have failed when its drain had ended.
+    if surged.mark == mark or begun[0] is Surge.UNDO:
+        return begun
     if not kept:
         return Surge.NOTHING, ""
     unfit = _unfit(deployment) or _bound(pod)
@@ -160,7 +164,7 @@ def _decide(
 
 
 def _begun(deployment: Deployment, surged: Surged) -> tuple[Surge, str]:
-    """What follows the rollout that was begun for this cordon."""
+    """What follows the rollout that was begun for its last cordon."""
     if surged.undone:
         return Surge.REFUSED, "its rollout for this cordon failed and was undone"
     if (deployment.template or {}).get(SURGED_KEY) != surged.mark:
@@ -175,21 +179,26 @@ def _begun(deployment: Deployment, surged: Surged) -> tuple[Surge, str]:
 
 
 def _unfit(deployment: Deployment) -> str:
-    """Why a rollout of it would not help or is not ours to begin, empty = it may be begun.
-
-    Without a pod beyond the replicas, or with one that may be missing, the old pod stops first.
-    """
+    """Why a rollout of it would not help or is not ours to begin, empty = it may be begun."""
     if deployment.controller:
         return f"{deployment.controller} manages it and might undo it"
     if deployment.replicas != 1:
         return f"it has {deployment.replicas} replicas, a surge is for the only one"
+    if not deployment.gives_up:
+        return "it has no progressDeadlineSeconds, so a rollout that fails would never be undone"
+    return _stops_first(deployment) or ("its rollouts are paused" if deployment.paused else "")
+
+
+def _stops_first(deployment: Deployment) -> str:
+    """Why the old pod stops before the new one is ready, empty = it does not: without a pod beyond
+    the replicas, or with one that may be missing, it does."""
     if deployment.strategy != "RollingUpdate":
         return f"its strategy is {deployment.strategy}, which stops the old pod first"
     if deployment.surge < 1:
         return "its maxSurge is 0, so a rollout stops the old pod first"
     if deployment.unavailable > 0:
         return "its maxUnavailable lets a rollout stop the old pod first"
-    return "its rollouts are paused" if deployment.paused else ""
+    return ""
 
 
 def _bound(pod: Pod) -> str:

@@ -26,13 +26,12 @@ _REFUSED = (400, 403, 422)
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """pod: what a budget refused to let go, and kept: never will; shared: the budget counts other
-    pods, too; mark: of the node's cordon, see cordon_mark; may_go: whether the node's drain still
-    continues, and rolls out what it is to."""
+    """pod: what a budget refused to let go; kept, unless, mark: see surge.decide; may_go: whether
+    the node's drain still continues, and rolls out what it is to."""
 
     pod: Pod
     kept: bool
-    shared: bool
+    unless: str
     node: str
     node_uid: str
     mark: str
@@ -76,8 +75,8 @@ def carry_out(api: KubernetesApi, errand: Errand, now: float) -> Result:
     if not errand.may_go():
         return Result(None)
     deployment = deployment_of(api, errand.pod)
-    kept, shared = errand.kept, errand.shared
-    decision = decide(deployment, errand.pod, errand.mark, now, kept=kept, shared=shared)
+    kept, unless = errand.kept, errand.unless
+    decision = decide(deployment, errand.pod, errand.mark, now, kept=kept, unless=unless)
     if deployment is None or decision.surge not in (Surge.START, Surge.UNDO):
         return Result(decision, deployment)
     starts = decision.surge is Surge.START

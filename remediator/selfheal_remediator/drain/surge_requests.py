@@ -11,8 +11,10 @@ from dataclasses import replace
 from functools import partial
 
 from selfheal_remediator.drain import reports
+from selfheal_remediator.drain.engine import NodeDrain
+from selfheal_remediator.drain.eviction import Eviction
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
-from selfheal_remediator.drain.surge import UNDER_WAY, Decision, Surge
+from selfheal_remediator.drain.surge import PUT_BACK, SHARED, UNDER_WAY, Decision, Surge
 from selfheal_remediator.drain.surge_errand import Errand, Result, carry_out
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
@@ -45,11 +47,13 @@ class SurgeRequests:
         cancelled, drain = self._instructions.cancelled, run.drain
 
         def may_go() -> bool:
-            waits = run.waits(self._clock()) or self._instructions.stopped
-            return not waits and cancelled == self._instructions.cancelled and not run.stop.is_set()
+            now = self._instructions
+            wanted = now.config.drain.surge and not now.config.dry_run
+            waits = run.waits(self._clock()) or now.stopped or run.stop.is_set()
+            return wanted and not waits and cancelled == now.cancelled
 
-        kept, shared = drain.budgets.never_let(pod), drain.budgets.shared(pod)
-        errand = Errand(pod, kept, shared, drain.node, drain.uid, run.mark, may_go)
+        kept, unless = drain.budgets.never_let(pod), _unless(drain, pod)
+        errand = Errand(pod, kept, unless, drain.node, drain.uid, run.mark, may_go)
         job = partial(self._carry_out, run, errand)
         self._workers.submit(job, Purpose.EVICTIONS, drain.node)
 
@@ -69,7 +73,7 @@ class SurgeRequests:
         """result: None = a request failed."""
         item, now = run.drain.evictions.get(pod.uid), self._clock()
         run.news = True
-        if result is not None and result.done:
+        if result is not None and (result.done or _found(item, result)):
             self._report(run, pod, result)
         if item is None:
             return
@@ -79,6 +83,7 @@ class SurgeRequests:
             item.surge.not_sent(now)
         else:
             item.surge.answered(_after(result.decision, done=result.done), now)
+            item.surge.begun |= result.done and result.decision.surge is Surge.START
 
     def _report(self, run: RunningDrain, pod: Pod, result: Result) -> None:
         deployment, decision = result.deployment, result.decision
@@ -90,6 +95,21 @@ class SurgeRequests:
         text = f"node {run.drain.node} is drained: {report.message}"
         place = ("apps/v1", "Deployment", deployment.namespace, deployment.name, deployment.uid)
         self._callbacks.of_object(ObjectEvent(*place, report.reason, text, report.warning))
+
+
+def _found(item: Eviction | None, result: Result) -> bool:
+    """Whether a rollout shows for the first time: an earlier leader, or a request whose answer was
+    lost, has begun it."""
+    rolls = result.decision is not None and result.decision.surge is Surge.ROLLING
+    return rolls and item is not None and item.surge.decision.surge is not Surge.ROLLING
+
+
+def _unless(drain: NodeDrain, pod: Pod) -> str:
+    """Why no rollout may be begun for the pod, empty = it may."""
+    item = drain.evictions.get(pod.uid)
+    if item is not None and item.surge.begun:
+        return PUT_BACK
+    return SHARED if drain.budgets.shared(pod) else ""
 
 
 def _after(decision: Decision, *, done: bool) -> Decision:

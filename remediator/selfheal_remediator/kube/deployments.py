@@ -19,6 +19,8 @@ from selfheal_remediator.kube.responses import understood
 
 #: What the API server fills in where a Deployment does not say it.
 DEFAULT_SURGE = DEFAULT_UNAVAILABLE = "25%"
+#: progressDeadlineSeconds that never pass (HasProgressDeadline in deployment_util.go).
+NEVER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class Deployment:
 
     annotations: its own; template: those of its pods, None = the template has no such map.
     surge, unavailable: how many pods a rollout may have beyond, or short of, the replicas.
-    controller: `Kind name` of what manages it. rolling, stopped: why it is being rolled out, or why
-    its rollout makes no progress, both empty = it is rolled out. there, updated, available: pods.
+    gives_up: a rollout without progress counts as failed after a while. controller: `Kind name` of
+    what manages it. rolling, stopped: why it is being rolled out, or why its rollout makes no
+    progress, both empty = it is rolled out. there, updated, available: pods.
     """
 
     namespace: str
@@ -43,6 +46,7 @@ class Deployment:
     surge: int
     unavailable: int
     paused: bool
+    gives_up: bool
     deleting: bool
     controller: str
     observed: bool
@@ -87,6 +91,7 @@ def deployment_from_json(raw: Json) -> Deployment:
         surge=surge,
         unavailable=unavailable,
         paused=as_flag(spec.get("paused")),
+        gives_up=as_whole(spec.get("progressDeadlineSeconds")) not in (0, NEVER),
         deleting=bool(as_text(meta.get("deletionTimestamp"))),
         controller=f"{above[0]} {above[2]}" if above is not None else "",
         observed=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),

@@ -41,6 +41,7 @@ def deployment(
         },
         "spec": {
             "replicas": 1,
+            "progressDeadlineSeconds": 600,
             "strategy": strategy or {"type": "RollingUpdate", "rollingUpdate": DEFAULTS},
             "template": {"metadata": pods, "spec": {}},
             **spec,

@@ -15,6 +15,7 @@ from selfheal_remediator.drain.surge import (
     MOST,
     MOST_IN,
     NOTHING,
+    SHARED,
     SURGED_KEY,
     Surge,
     cordon_mark,
@@ -119,6 +120,8 @@ def test_a_rollout_must_bring_the_new_pod_first(strategy: Json, why: str) -> Non
         (deployment(replicas=2), "it has 2 replicas, a surge is for the only one"),
         (deployment(replicas=0), "it has 0 replicas, a surge is for the only one"),
         (deployment(paused=True), "its rollouts are paused"),
+        (deployment(progressDeadlineSeconds=2**31 - 1), "it has no progressDeadlineSeconds"),
+        (deployment(progressDeadlineSeconds=None), "it has no progressDeadlineSeconds"),
         (
             deployment(
                 meta={
@@ -229,7 +232,7 @@ def test_a_budget_that_may_let_the_pod_go_is_waited_for() -> None:
 
 def test_a_budget_that_counts_other_pods_would_let_one_of_them_go() -> None:
     def made(raw: Json) -> str:
-        return decide(deployment_from_json(raw), pod(), MARK, NOW, shared=True).text
+        return decide(deployment_from_json(raw), pod(), MARK, NOW, unless=SHARED).text
 
     assert made(deployment()).startswith("no surge of Deployment default/web: its PDB counts other")
     assert "a rollout is in progress" in made(deployment(status={"replicas": 2}))
@@ -310,6 +313,21 @@ def test_a_rollout_that_failed_is_undone_to_the_template_before(
     assert decision(undone) == ("refused", "its rollout for this cordon failed and was undone")
     assert decision(with_status(undone, **DONE))[0] == "refused"
     assert decision(with_status(undone, **DONE), NOW + FIRST_AGAIN, OTHER)[0] == "start"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_failed_after_its_drain_ended_is_undone_by_the_next_one(kept: bool) -> None:
+    """Its node had recovered. The budget counts the new pod too, and may seem to have room."""
+    failed = with_status(started(deployment(), OTHER), **FAILED)
+    found = deployment_from_json(failed)
+    made = decide(found, pod(), MARK, NOW, kept=kept)
+    assert made.surge is Surge.UNDO
+    undone = with_status(changed(failed, undo_patch(found)), **DONE)
+    assert SURGED_KEY not in (undone["spec"]["template"]["metadata"].get("annotations") or {})
+    assert decision(undone)[0] == "wait"
+    assert decision(undone, NOW + FIRST_AGAIN) == ("start", "")
+    somebodys = with_status(deployment(), **FAILED)
+    assert decide(deployment_from_json(somebodys), pod(), MARK, NOW).surge is Surge.WAIT
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from kubernetes.client import Configuration
 
-from selfheal_remediator.config import ApiBudget, Drain
+from selfheal_remediator.config import ApiBudget, Config, Drain
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.pod_surge import LATER_AGAIN, LEFT_FOR, WAIT_AGAIN
+from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
 from selfheal_remediator.drain.surge import Decision, Surge, cordon_mark
 from selfheal_remediator.drain.surge_errand import Errand, carry_out, deployment_of
+from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.surging import AT_ONCE, PATIENCE, take_due
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.events import ObjectEvent
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
+from selfheal_remediator.threads.pool import Workers
 from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.deployments import deployment, replica_set
 from tests.pure.remediator.fake_api import FakeApi
@@ -188,7 +192,7 @@ def api(server: FakeApi) -> KubernetesApi:
 
 
 def errand(may_go: Any = lambda: True) -> Errand:
-    return Errand(pod("a"), True, False, "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
+    return Errand(pod("a"), True, "", "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
 
 
 def test_it_reads_decides_and_writes_once(server: FakeApi) -> None:
@@ -232,6 +236,95 @@ def test_a_drain_that_ended_meanwhile_begins_nothing(server: FakeApi, after: int
     result = carry_out(api(server), errand(lambda: answers.pop(0)), NOW)
     assert (result.decision, result.done) == (None, False)
     assert server.did == []
+
+
+class Later(Workers):
+    """Keeps what is handed to it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.jobs: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], None], *_: object) -> None:
+        self.jobs.append(job)
+
+
+WANTED = Config.model_validate({"drain": {"surge": True}})
+
+
+def requests(
+    server: FakeApi,
+    later: Later,
+    instructions: Instructions | None = None,
+    events: list[ObjectEvent] | None = None,
+) -> SurgeRequests:
+    """What hands out surges. events: about Deployments."""
+    seen = [] if events is None else events
+    nothing = Callbacks(done=lambda _: None, no_room=lambda *_: None, nodes=list,
+                        say=lambda *_: None, evicted=lambda _: None, not_ours=lambda _: None,
+                        returned=lambda _: None, of_object=seen.append)  # fmt: skip
+    use = instructions or Instructions(WANTED)
+    return SurgeRequests(api(server), use, later, lambda job: job(), nothing, lambda: NOW)
+
+
+def draining(made: NodeDrain) -> RunningDrain:
+    """The drain under way on the server's node."""
+    made.node, made.uid = "n", NODE_UID
+    return RunningDrain(made, mark=cordon_mark(NODE_UID, int(NOW)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "begun"),
+    [
+        ({"drain": {"surge": True}}, True),
+        ({}, False),
+        ({"drain": {"surge": True}, "mode": "dryRun"}, False),
+    ],
+)
+def test_what_waits_for_its_turn_goes_by_the_configuration_of_then(
+    server: FakeApi, settings: Json, begun: bool
+) -> None:
+    """It may wait behind evictions that hang."""
+    instructions, later = Instructions(WANTED), Later()
+    requests(server, later, instructions).send(draining(refused(pod("a"))), pod("a"))
+    instructions.config = Config.model_validate(settings)
+    [job] = later.jobs
+    job()
+    assert bool(server.did) is begun
+
+
+def test_what_somebody_put_back_as_it_was_is_not_rolled_out_again(server: FakeApi) -> None:
+    """Who replaces whole objects removes what was written down, too."""
+    found, item, later = refused(pod("a")), pod("a"), Later()
+    surges, run = requests(server, later), draining(found)
+
+    def surge() -> None:
+        surges.send(run, item)
+        later.jobs.pop()()
+
+    surge()
+    assert len(server.did) == 1
+    server.put(WEB, deployment())
+    surge()
+    assert len(server.did) == 1
+    assert found.evictions[item.uid].surge.decision.text == (
+        "no surge of Deployment default/web: somebody has undone its rollout for this cordon"
+    )
+
+
+def test_a_rollout_whose_answer_was_lost_is_reported_once(server: FakeApi) -> None:
+    """By whoever finds it."""
+    found, later, events = refused(pod("a")), Later(), list[ObjectEvent]()
+    surges, run = requests(server, later, events=events), draining(found)
+    server.disturb = lambda verb, _: "lost" if verb == "PATCH" else ""
+    for _ in range(3):
+        surges.send(run, pod("a"))
+        later.jobs.pop()()
+        raw = server.get(WEB)
+        raw["metadata"]["generation"] = 4  # its controller has not observed it
+        server.put(WEB, raw)
+    assert len(server.did) == 1
+    assert [event.reason for event in events] == ["SurgeStarted"]
 
 
 @pytest.mark.parametrize("spec", [{}, {"unschedulable": False}])
