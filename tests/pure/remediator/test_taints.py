@@ -29,6 +29,7 @@ from tests.pure.remediator.builders import (
     look,
     node,
     pod,
+    rule,
     scope,
 )
 
@@ -154,6 +155,34 @@ def test_what_is_left_of_a_remediator_that_is_gone_is_ours(settings: TaintSettin
     wanted = [OTHER_EFFECT, *([OURS] if settings else [])]
     assert again["spec"]["taints"] == wanted
     assert done(Kind.UNCORDON, again, None)["spec"] == {"taints": [OTHER_EFFECT]}
+
+
+@pytest.mark.parametrize("action", ["observe", "drain"])
+@pytest.mark.parametrize("status", ["True", "False"])
+@pytest.mark.parametrize("cordon", [True, False])
+def test_a_taint_of_a_remediator_that_is_gone_goes_with_its_annotation(
+    action: str, status: str, cordon: bool
+) -> None:
+    """Nobody would know afterwards whose it is: the node would be left alone for ever."""
+    left = done(Kind.CORDON, raw([OTHER_EFFECT]), replace(STATE, by="gone/x"), BESIDE)
+    del left["spec"]["unschedulable"]
+    bad = condition(status, transition=NOW)
+    seen = replace(node_from_json(left), conditions={"Fault": bad})
+    waits = rule(action=action, **{"for": "0s" if action == "observe" else "10m"})
+    settings = {"key": "example.com/bad", "cordon": cordon}
+    about = replace(scope(waits, taint=settings), live=frozenset())
+    wanted = look(seen, about, NOW + 30, since=NOW).action
+    assert wanted is not None
+    assert wanted.kind is (Kind.NOTE if status == "True" else Kind.CLEAR)
+    after = done(wanted.kind, left, wanted.state)
+    assert after["spec"] == {"taints": [OTHER_EFFECT]}
+
+
+def test_a_taint_of_a_remediator_that_is_gone_does_not_stand_in_the_way_of_ours() -> None:
+    left = done(Kind.CORDON, raw(), replace(STATE, by="gone/x"), BESIDE)
+    del left["spec"]["unschedulable"]
+    seen = replace(node_from_json(left), conditions={"Fault": condition("True")})
+    assert look(seen, replace(SCOPE, live=frozenset())).standing == "wants-cordon"
 
 
 def test_a_cordon_of_somebody_else_beside_our_taint_stays() -> None:
