@@ -29,8 +29,16 @@ def taint_mark(taint: Taint) -> str:
 
 
 def taint_of(settings: TaintSettings) -> Taint:
-    """The taint that is to be set."""
+    """The taint that is configured."""
     return Taint(settings.key, settings.value, settings.effect)
+
+
+def taint_to_set(node: Node, settings: TaintSettings | None) -> Taint | None:
+    """The taint that a cordon of this node sets; None = none is configured, or somebody else's is
+    in its place, which stays."""
+    if settings is None or _blocked(node, settings):
+        return None
+    return taint_of(settings)
 
 
 def our_taint(node: Node, state: State | None) -> Taint | None:
@@ -96,8 +104,8 @@ def cordon_ops(
     place of ours it stays, and the node is cordoned.
     """
     left = our_taint(node, known_state(node))
-    wanted = taint_of(settings) if settings is not None else None
-    if settings is None or wanted is None or _blocked(node, settings):
+    wanted = taint_to_set(node, settings)
+    if settings is None or wanted is None:
         return [*_without(node, left), _CORDON], replace(state, taint="", taint_only=False)
     changes = [] if left == wanted else [*_without(node, left), *_with(node, wanted)]
     ops = [*changes, _CORDON] if settings.cordon else changes

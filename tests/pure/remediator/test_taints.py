@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfheal_remediator.cli.cordon_view import cordon_plan
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
 from selfheal_remediator.drain.headroom import usable
@@ -294,6 +295,15 @@ def test_the_event_names_the_taint() -> None:
         seen = look(node("n", condition("True")), scope(taint={"key": "k", "cordon": cordon}))
         assert seen.limited_action is not None
         assert seen.limited_action.message.startswith(text)
+
+
+def test_no_taint_is_named_where_somebody_elses_stays_in_its_place() -> None:
+    theirs = node("n", condition("True"), taints=(Taint("k", "theirs", "NoSchedule"),))
+    about = scope(taint={"key": "k", "value": "ours"})
+    action = look(theirs, about).limited_action
+    assert action is not None
+    assert action.message.startswith("cordoned: ")
+    assert cordon_plan(theirs, action, about.config.taint) == ""
 
 
 # -- pods -----------------------------------------------------------------------------------
