@@ -608,9 +608,17 @@
 {{- $p = append $p (printf "remediator.config.limits.rate.window is %s, so no cordon would be counted: set it to 1s at least" .window) -}}
 {{- end -}}
 {{- end -}}
-{{- range $index, $rule := $c.rules -}}
-{{- if has $rule.condition (list "DrainInProgress" "Drained") -}}
-{{- $p = append $p (printf "remediator.config.rules[%d] is about the condition %s, which a drain reports: nothing may follow from it, remove the rule" $index $rule.condition) -}}
+{{- $rules := dict "rules" $c.rules -}}
+{{- range $index, $group := $c.groups -}}
+{{- $_ := set $rules (printf "groups[%d].rules" $index) ($group.rules | default list) -}}
+{{- end -}}
+{{- range $where, $those := $rules -}}
+{{- range $index, $rule := $those -}}
+{{- range list $rule.condition (dig "verify" "condition" "type" "" $rule) -}}
+{{- if has . (list "DrainInProgress" "Drained") -}}
+{{- $p = append $p (printf "remediator.config.%s[%d] is about the condition %s, which a drain reports: nothing may follow from it, remove that" $where $index .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with $c.taint -}}

@@ -346,6 +346,39 @@ GUARDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["remediator.config.rules[0] is about the condition Drained, which a drain reports"],
     ),
+    "a group's rule about a drain": (
+        {
+            "remediator": {
+                "config": {
+                    "groups": [
+                        {
+                            "name": "a",
+                            "nodeSelector": {},
+                            "rules": [{"condition": "DrainInProgress", "action": "observe"}],
+                        }
+                    ],
+                },
+            }
+        },
+        ["remediator.config.groups[0].rules[0] is about the condition DrainInProgress"],
+    ),
+    "a verification by a drain": (
+        {
+            "remediator": {
+                "externalConditions": ["Fault"],
+                "config": {
+                    "rules": [
+                        {
+                            "condition": "Fault",
+                            "action": "drain",
+                            "verify": {"condition": {"type": "Drained"}},
+                        }
+                    ],
+                },
+            }
+        },
+        ["remediator.config.rules[0] is about the condition Drained, which a drain reports"],
+    ),
     "a taint of another system": (
         {"remediator": {"config": {"taint": {"key": "karpenter.sh/disrupted"}}}},
         ["remediator.config.taint.key is karpenter.sh/disrupted", "set a key of your own domain"],

@@ -5,16 +5,18 @@ from __future__ import annotations
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import State
-from selfheal_remediator.node.taints import is_cordoned, our_taint, taint_of, taint_text
+from selfheal_remediator.node.taints import is_cordoned, our_taint, taint_text, taint_to_set
 from selfheal_remediator.taint_settings import TaintSettings
 
 
-def cordon_plan(action: Action | None, settings: TaintSettings | None) -> str:
-    """The taint that the action sets, empty = none."""
-    if action is None or action.kind is not Kind.CORDON or settings is None:
+def cordon_plan(node: Node, action: Action | None, settings: TaintSettings | None) -> str:
+    """The taint that the action sets on the node, empty = none."""
+    cordons = action is not None and action.kind is Kind.CORDON
+    taint = taint_to_set(node, settings) if cordons else None
+    if settings is None or taint is None:
         return ""
     where = "beside the cordon" if settings.cordon else "instead of a cordon"
-    return f"{taint_text(taint_of(settings))} {where}"
+    return f"{taint_text(taint)} {where}"
 
 
 def cordon_notes(node: Node, state: State) -> set[str]:

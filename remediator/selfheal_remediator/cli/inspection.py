@@ -244,7 +244,7 @@ def _node_plan(entry: Entry, config: Config, now: float) -> NodePlan:
             config.for_node(entry.node.labels),
             action.state if action is not None else seen.state,
         ),
-        taint=cordon_plan(action, config.taint),
+        taint=cordon_plan(entry.node, action, config.taint),
     )
 
 

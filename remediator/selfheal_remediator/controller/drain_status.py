@@ -1,8 +1,8 @@
 """Has the status of nodes say how far their drains are: `drain.lifecycleConditions`.
 
-All methods run on the main thread, but for `_send`, which runs in a thread `worker-lookups`. What a
-node's conditions say is compared with its annotation, so that the next leader makes up for what
-this one did not write.
+All methods run on the main thread, but for `_send`, which runs in a thread `worker-lookups`: no
+cordon waits for it. What a node's conditions say is compared with its annotation, so that the next
+leader makes up for what this one did not write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
 
-#: Seconds until what could not be written is tried again: first, and longest.
+#: Seconds until what is not written is tried again: first, and longest.
 FIRST_RETRY, LONGEST_RETRY = 0.5, 60.0
 
 
@@ -84,10 +84,7 @@ class DrainStatus:
     def _compare(self, uid: str, now: float) -> None:
         if uid in self._under_way:
             return  # compared again afterwards
-        entry = self._planner.entries.get(uid)
-        # After a change that is under way the node is among those that changed.
-        waits = entry is None or entry.pending is not None
-        found = [] if entry is None or waits else changes(entry.actual, self._planner.owner, now)
+        entry, found = self._planner.entries.get(uid), self._missing(uid, now)
         if entry is None or not found:
             self._retries.pop(uid, None)
             return
@@ -95,7 +92,15 @@ class DrainStatus:
         body = status_patch(entry.actual, found)
         send = partial(self._send, entry.actual, body, self._authority.term)
         # Not among the changes that protect: writes that hang would hold up cordons.
-        self._workers.submit(send, Purpose.LOOKUPS, "drain conditions")
+        self._workers.submit(send, Purpose.LOOKUPS, "node statuses")
+
+    def _missing(self, uid: str, now: float) -> list[Json]:
+        """What the node does not say yet. After a change that is under way it is among those that
+        changed."""
+        entry = self._planner.entries.get(uid)
+        if entry is None or entry.pending is not None:
+            return []
+        return changes(entry.actual, self._planner.owner, now)
 
     def _send(self, node: Node, body: Json, term: int) -> None:
         """Whatever happens, it is posted."""
@@ -119,20 +124,21 @@ class DrainStatus:
 
     def _written(self, node: Node) -> None:
         self._under_way.discard(node.uid)
-        self._retries.pop(node.uid, None)
         self._writer.take_in(node)
-        self._again(node.uid)
-
-    def _again(self, uid: str) -> None:
-        """The node may have changed meanwhile."""
-        if self._term == self._authority.term and self._authority.leading:
-            self._compare(uid, self._clock())
+        if self._missing(node.uid, self._clock()):
+            # It changed meanwhile. Or somebody changes what we write: not the same again at once.
+            self._try_again(node.uid)
+        else:
+            self._retries.pop(node.uid, None)
 
     def _failed(self, node: Node, failure: ApiFailure) -> None:
         self._under_way.discard(node.uid)
         expected = isinstance(failure, NotLeader) or failure.status in (404, 409)
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "%s: the conditions of its drain are not written: %s", node.name, failure)
-        failures = self._retries[node.uid].failures + 1 if node.uid in self._retries else 1
+        self._try_again(node.uid)
+
+    def _try_again(self, uid: str) -> None:
+        failures = self._retries[uid].failures + 1 if uid in self._retries else 1
         delay = delay_after(failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
-        self._retries[node.uid] = _Retry(failures, self._clock() + delay)
+        self._retries[uid] = _Retry(failures, self._clock() + delay)

@@ -14,7 +14,7 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, DrainRequest
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
-from selfheal_remediator.node.taints import taken
+from selfheal_remediator.node.taints import taint_to_set, taken
 
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
@@ -193,7 +193,9 @@ def _for_is_over(
 
 def _how(facts: Facts) -> str:
     taint = facts.scope.config.taint
-    return "cordoned" if taint is None else taint.how
+    if taint is None or taint_to_set(facts.node, taint) is None:
+        return "cordoned"
+    return taint.how
 
 
 def _note(

@@ -49,8 +49,9 @@ def node_patch(
             state = replace(state, scale_down_mark=True)
     if action.kind is Kind.UNCORDON:
         ops += uncordon_ops(node)
+    if state is None or not state.phase.cordoned:
+        ops += untaint_ops(node)  # also of a remediator that is gone, whose annotation goes
     if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR):
-        ops += untaint_ops(node)
         ours = {SCALE_DOWN_KEY: _our_mark(annotations), STEP_OBJECT_KEY: True}
         ops += [
             {"op": "remove", "path": annotation_path(key)}

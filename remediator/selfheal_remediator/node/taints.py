@@ -29,8 +29,16 @@ def taint_mark(taint: Taint) -> str:
 
 
 def taint_of(settings: TaintSettings) -> Taint:
-    """The taint that is to be set."""
+    """The taint that is configured."""
     return Taint(settings.key, settings.value, settings.effect)
+
+
+def taint_to_set(node: Node, settings: TaintSettings | None) -> Taint | None:
+    """The taint that a cordon of this node sets; None = none is configured, or somebody else's is
+    in its place, which stays."""
+    if settings is None or _blocked(node, settings):
+        return None
+    return taint_of(settings)
 
 
 def our_taint(node: Node, state: State | None) -> Taint | None:
@@ -71,7 +79,7 @@ def taint_planned(node: Node, settings: TaintSettings | None) -> Taint | None:
 
 def taken(node: Node, settings: TaintSettings | None) -> str:
     """Why the node cannot be cordoned by our taint alone: somebody else's is in its place."""
-    if settings is None or settings.cordon or _in_place(node, settings) is None:
+    if settings is None or settings.cordon or not _blocked(node, settings):
         return ""
     return f"somebody else set the taint {settings.key} with the effect {settings.effect}"
 
@@ -80,6 +88,11 @@ def _in_place(node: Node, settings: TaintSettings) -> Taint | None:
     """The taint on the node that ours would replace: a node has one of each key and effect."""
     place = (settings.key, settings.effect)
     return next((taint for taint in node.taints if (taint.key, taint.effect) == place), None)
+
+
+def _blocked(node: Node, settings: TaintSettings) -> bool:
+    """Whether what is in the place of ours is not one that is left of an earlier cordon of ours."""
+    return _in_place(node, settings) not in (None, our_taint(node, known_state(node)))
 
 
 def cordon_ops(
@@ -91,9 +104,8 @@ def cordon_ops(
     place of ours it stays, and the node is cordoned.
     """
     left = our_taint(node, known_state(node))
-    wanted = taint_of(settings) if settings is not None else None
-    blocked = settings is not None and _in_place(node, settings) not in (None, left)
-    if settings is None or wanted is None or blocked:
+    wanted = taint_to_set(node, settings)
+    if settings is None or wanted is None:
         return [*_without(node, left), _CORDON], replace(state, taint="", taint_only=False)
     changes = [] if left == wanted else [*_without(node, left), *_with(node, wanted)]
     ops = [*changes, _CORDON] if settings.cordon else changes

@@ -32,7 +32,16 @@ from selfheal_remediator.threads.runtime import REAL
 from tests.pure.remediator.builders import NOW, OWNER, datetime_text
 from tests.pure.remediator.builders import node as seen
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    PATIENCE,
+    PODS,
+    node,
+    pod,
+    running,
+    until,
+    until_later,
+)
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -332,6 +341,59 @@ def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:
     assert planner.request(note, NOW)
     status.follow([], NOW + 1.5)
     assert (len(jobs), status.wake) == (0, None)
+
+
+def test_status_requests_that_hang_delay_no_cordon(api: FakeApi) -> None:
+    held, answer = list[str](), threading.Event()
+    for name in "wxyz":
+        left = node(name, "False")
+        left["status"]["conditions"] += [
+            {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
+        ]
+        api.put(f"{NODES}/{name}", left)
+
+    def hang(verb: str, path: str) -> str:
+        if path.endswith("/status"):
+            held.append(path)
+            answer.wait(PATIENCE)
+        return ""
+
+    api.disturb = hang
+    turns(api, "False")
+    with running(api, config(api={"maxInFlight": 4})):
+        until("some hang", lambda: len(held) > 2)
+        turns(api, "True")
+        until("it is cordoned", lambda: phase(api) != "")
+        assert len(held) == len(set(held))  # none has ended meanwhile, to be tried again
+        answer.set()
+
+
+def test_what_the_server_changes_again_is_written_ever_less_often() -> None:
+    """A webhook that rewrites what we write, or another controller that does."""
+    planner, jobs = Planner(config(), OWNER, NOW), list[Callable[[], None]]()
+    bad = seen("n", state=State(Phase.DRAINING, OWNER, "Fault", "True"), unschedulable=True)
+    planner.apply(Change("n", None, bad), NOW)
+    theirs = json.dumps(
+        {"metadata": {"name": "n", "uid": bad.uid, "annotations": dict(bad.annotations)}}
+    )
+    api = SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: Answer(200, theirs.encode()))
+    clock = [NOW]
+    status = DrainStatus(
+        cast(Any, api),
+        planner,
+        cast(Any, SimpleNamespace(take_in=lambda node: None)),
+        Authority(leading=True, first=""),
+        Mode(config(observeFirst=0), NOW),
+        cast(Any, SimpleNamespace(submit=lambda job, *_: jobs.append(job), runtime=REAL)),
+        lambda job: job(),
+        lambda: clock[0],
+    )
+    status.follow([], NOW)
+    for wait in (0.5, 1.0, 2.0):
+        jobs.pop()()
+        assert (len(jobs), status.wake) == (0, clock[0] + wait)
+        clock[0] += wait
+        status.follow([], clock[0])
 
 
 # -- killed at each call --------------------------------------------------------------------

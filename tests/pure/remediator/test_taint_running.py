@@ -139,6 +139,43 @@ def test_in_dry_run_it_is_decided_once(api: FakeApi) -> None:
     assert not api.did or all(path != BAD for _, path, _ in api.did)
 
 
+#: What a release may have been upgraded from, or to.
+SETTINGS = {
+    "off": None,
+    "beside": {"key": KEY},
+    "instead": {"key": KEY, "cordon": False},
+    "another value": {"key": KEY, "value": "yes", "cordon": False},
+    "another key": {"key": "example.com/other", "cordon": False},
+    "weaker": {"key": KEY, "effect": "PreferNoSchedule"},
+}
+
+
+@pytest.mark.parametrize("after", SETTINGS)
+@pytest.mark.parametrize("before", SETTINGS)
+def test_what_is_cordoned_by_another_setting_counts_and_is_uncordoned(
+    api: FakeApi, before: str, after: str
+) -> None:
+    held = [True]
+    api.disturb = lambda verb, path: "500" if held and path.endswith("/eviction") else ""
+    with running(api, config(taint=SETTINGS[before])):
+        until("it is being drained", lambda: phase(api) == "draining")
+    cordoned = spec(api)
+    lease = api.get(LEASE)
+    lease["spec"]["holderIdentity"] = ""
+    api.put(LEASE, lease)
+    with running(api, config(taint=SETTINGS[after], limits={"maxUnavailable": 1})) as remediator:
+        until("it counts", lambda: standing(remediator) == "draining")
+        assert remediator.planner.tally(remediator.clock()).cordoned == 1
+        held.clear()
+        until_later(remediator, "it is drained", lambda: phase(api) == "drained")
+        assert spec(api) == cordoned
+        stays = not cordoned.get("unschedulable") and before != "another key"
+        assert (f"{PODS}/guest" not in evicted(api)) is stays
+        turns(api, "False")
+        until_later(remediator, "it is uncordoned", lambda: phase(api) == "healed")
+    assert spec(api) == {"taints": [THEIRS]}
+
+
 # -- the commands ---------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfheal_remediator.cli.cordon_view import cordon_plan
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
 from selfheal_remediator.drain.headroom import usable
@@ -29,6 +30,7 @@ from tests.pure.remediator.builders import (
     look,
     node,
     pod,
+    rule,
     scope,
 )
 
@@ -156,6 +158,34 @@ def test_what_is_left_of_a_remediator_that_is_gone_is_ours(settings: TaintSettin
     assert done(Kind.UNCORDON, again, None)["spec"] == {"taints": [OTHER_EFFECT]}
 
 
+@pytest.mark.parametrize("action", ["observe", "drain"])
+@pytest.mark.parametrize("status", ["True", "False"])
+@pytest.mark.parametrize("cordon", [True, False])
+def test_a_taint_of_a_remediator_that_is_gone_goes_with_its_annotation(
+    action: str, status: str, cordon: bool
+) -> None:
+    """Nobody would know afterwards whose it is: the node would be left alone for ever."""
+    left = done(Kind.CORDON, raw([OTHER_EFFECT]), replace(STATE, by="gone/x"), BESIDE)
+    del left["spec"]["unschedulable"]
+    bad = condition(status, transition=NOW)
+    seen = replace(node_from_json(left), conditions={"Fault": bad})
+    waits = rule(action=action, **{"for": "0s" if action == "observe" else "10m"})
+    settings = {"key": "example.com/bad", "cordon": cordon}
+    about = replace(scope(waits, taint=settings), live=frozenset())
+    wanted = look(seen, about, NOW + 30, since=NOW).action
+    assert wanted is not None
+    assert wanted.kind is (Kind.NOTE if status == "True" else Kind.CLEAR)
+    after = done(wanted.kind, left, wanted.state)
+    assert after["spec"] == {"taints": [OTHER_EFFECT]}
+
+
+def test_a_taint_of_a_remediator_that_is_gone_does_not_stand_in_the_way_of_ours() -> None:
+    left = done(Kind.CORDON, raw(), replace(STATE, by="gone/x"), BESIDE)
+    del left["spec"]["unschedulable"]
+    seen = replace(node_from_json(left), conditions={"Fault": condition("True")})
+    assert look(seen, replace(SCOPE, live=frozenset())).standing == "wants-cordon"
+
+
 def test_a_cordon_of_somebody_else_beside_our_taint_stays() -> None:
     cordoned = done(Kind.CORDON, raw(), taint=INSTEAD)
     cordoned["spec"]["unschedulable"] = True
@@ -265,6 +295,15 @@ def test_the_event_names_the_taint() -> None:
         seen = look(node("n", condition("True")), scope(taint={"key": "k", "cordon": cordon}))
         assert seen.limited_action is not None
         assert seen.limited_action.message.startswith(text)
+
+
+def test_no_taint_is_named_where_somebody_elses_stays_in_its_place() -> None:
+    theirs = node("n", condition("True"), taints=(Taint("k", "theirs", "NoSchedule"),))
+    about = scope(taint={"key": "k", "value": "ours"})
+    action = look(theirs, about).limited_action
+    assert action is not None
+    assert action.message.startswith("cordoned: ")
+    assert cordon_plan(theirs, action, about.config.taint) == ""
 
 
 # -- pods -----------------------------------------------------------------------------------
