@@ -21,6 +21,8 @@ from tests.simulation.remediator.world import KINDS, World
 #: So long (seconds) after all is repaired each node must be in service again: longer than any
 #: stabilization window, a detector's reset, and flaps that a person ends.
 REPAIRED = 260.0
+#: A detector writes within a second, and the remediator has so many to act.
+SOON = 8.0
 
 
 @dataclass(slots=True)
@@ -130,11 +132,30 @@ class Exam:
             self.problems.append(Problem("bad_nodes_are_cordoned_soon", what))
 
     def expect_return(self, node: str, seconds: float) -> None:
-        """README: it is uncordoned when that is good for the stabilization window."""
+        """README: it is uncordoned when that is good for the stabilization window, unless it was
+        cordoned so often that a person must do it."""
         self.wait(seconds)
-        if self.is_cordoned(node):
+        state = state_of(self.world.cluster.node(node))
+        flaps = len(state.cordons) if state is not None else 0
+        if self.is_cordoned(node) and flaps < self.config.recovery.max_flaps:
             what = f"{node} is not uncordoned within {seconds:g} s, with nothing else wrong"
             self.problems.append(Problem("recovered_nodes_return_soon", what))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One exam: whether it is possible, and how it goes. weight: larger where few worlds can have
+    it."""
+
+    name: str
+    possible: Callable[[Exam], bool]
+    take: Callable[[Exam], None]
+    weight: int = 1
+
+    def draw(self, seed: int) -> float:
+        """The largest is taken: so that one more exam changes no more seeds than it gets."""
+        drawn: float = Random(f"{seed}/exam/{self.name}").random() ** (1 / self.weight)
+        return drawn
 
 
 def free_pods(exam: Exam, node: str) -> list[Json]:

@@ -8,8 +8,6 @@ remediator does about it is checked to the second. Exams have chances of their o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil
 from random import Random
 
@@ -17,15 +15,14 @@ from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.faulty_server import evictions, of
 from tests.simulation.cluster.messages import Json, Request
-from tests.simulation.remediator.exam import Exam, free_pods
+from tests.simulation.remediator.exam import SOON, Exam, Kind, free_pods
+from tests.simulation.remediator.exams_of_workloads import OF_WORKLOADS
 from tests.simulation.remediator.invariants import Watcher, budget
 from tests.simulation.remediator.invariants_of_causes import MOST, cordons
 from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.states import leader_of, state_of
 from tests.simulation.remediator.world import World
 
-#: A detector writes within a second, and the remediator has so many to act.
-SOON = 8.0
 #: design: a killed leader is replaced within 16 s.
 TAKEOVER = 16.0
 
@@ -44,22 +41,6 @@ def examine(world: World, watcher: Watcher) -> list[Problem]:
     return exam.problems
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One exam: whether it is possible, and how it goes. weight: larger where few worlds can have
-    it."""
-
-    name: str
-    possible: Callable[[Exam], bool]
-    take: Callable[[Exam], None]
-    weight: int = 1
-
-    def draw(self, seed: int) -> float:
-        """The largest is taken: so that one more exam changes no more seeds than it gets."""
-        drawn: float = Random(f"{seed}/exam/{self.name}").random() ** (1 / self.weight)
-        return drawn
-
-
 def _one(exam: Exam) -> bool:
     return exam.may_cordon(1) and bool(exam.rules())
 
@@ -73,9 +54,7 @@ def _bad(exam: Exam) -> None:
     exam.world.simulation.record("world", f"{node}: {rule.condition} True, for two reasons")
     exam.world.detectors.alternate(node, rule.condition, findings, every, times)
     exam.expect_cordon(node, rule.for_ + SOON)
-    state = state_of(exam.world.cluster.node(node))
-    flaps = len(state.cordons) if state is not None else 0
-    if not rule.latched and flaps < exam.config.recovery.max_flaps:
+    if not rule.latched:
         exam.wait(every)
         exam.world.detectors.report(node, rule.condition, "False")
         exam.expect_return(node, exam.config.recovery.stabilization_window + SOON)
@@ -84,6 +63,7 @@ def _bad(exam: Exam) -> None:
 def _restored(exam: Exam) -> None:
     """etcd is restored, after its API server was started again; then a node is bad."""
     server, store = exam.world.server, exam.world.cluster.store
+    node, rule = exam.chance.choice(exam.healthy()), exam.chance.choice(exam.rules())
     backup = store.backup()
     exam.wait(250.0)
     server.cut_watches()
@@ -91,7 +71,8 @@ def _restored(exam: Exam) -> None:
     exam.world.simulation.record("world", "etcd is restored")
     server.restore(backup)
     exam.wait(5.0)
-    node, rule = exam.chance.choice(exam.healthy()), exam.chance.choice(exam.rules())
+    if node not in exam.healthy():
+        return  # an autoscaler has removed a machine meanwhile
     exam.bad(node, rule)
     exam.expect_cordon(node, rule.for_ + SOON + TAKEOVER)
 
@@ -223,13 +204,14 @@ def _system(name: str, replicas: int) -> Json:
 def _stuck(exam: Exam) -> None:
     """A finalizer that nobody removes keeps a pod; a system pod goes in a later wave."""
     store, rule = exam.world.cluster.store, exam.chance.choice(exam.rules(drain=True))
-    free = len(exam.healthy())
-    exam.world.cluster.add(_system("dns", 2 * free))
-    exam.wait(10.0)
     node = _with_pods(exam)
+    number = 2 * len(exam.healthy())
+    exam.world.cluster.add(objects.deployment("default", "web", number))
+    exam.world.cluster.add(_system("dns", number))
+    exam.wait(10.0)
     pods = free_pods(exam, node)
     system = [pod for pod in pods if pod["metadata"]["namespace"] == "kube-system"]
-    kept = next(pod for pod in pods if pod not in system or len(system) == len(pods))
+    kept = next((pod for pod in pods if pod not in system), pods[0])
 
     def hold(raw: Json) -> None:
         raw["metadata"]["finalizers"] = ["example.com/forgotten"]
@@ -281,9 +263,9 @@ def _returning(exam: Exam) -> None:
         affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}},
     )
     exam.world.cluster.add(tolerant)
+    node, rule = exam.healthy()[0], exam.chance.choice(exam.rules(drain=True))
     exam.wait(10.0)
-    rule = exam.chance.choice(exam.rules(drain=True))
-    exam.bad(exam.healthy()[0], rule)
+    exam.bad(node, rule)
     exam.wait(rule.for_ + 60.0)
 
 
@@ -406,23 +388,6 @@ def _two_rules(exam: Exam) -> bool:
     return _one(exam) and len([rule for rule in exam.rules() if not rule.latched]) > 1
 
 
-def _hopeless(exam: Exam) -> None:
-    """Each new pod of an application is unhealthy: restarts are ever rarer."""
-    world, pods, name = exam.world, exam.world.pods, "hopeless"
-    policy = objects.healing_policy(
-        *("default", name, {"app": name}, {"notReadyFor": "10s"}),
-        failureThreshold=1,
-        restart={"backoff": "20s", "maxBackoff": "60s", "maxPerHour": 6},
-    )
-    world.policies[name] = policy["spec"]
-    world.cluster.add(objects.deployment("default", name, 3))
-    world.cluster.add(policy)
-    exam.wait(30.0)
-    pods.unready.add(name)
-    pods.break_ready(pods.of(name)[0])
-    exam.wait(150.0)
-
-
 EXAMS = (
     Kind("a node is bad for two reasons in turn", _one, _bad),
     Kind("etcd is restored", _one, _restored),
@@ -433,6 +398,12 @@ EXAMS = (
     ),
     Kind("the leader is killed", _replicas, _killed),
     Kind(
+        "the leader is killed, and cordons have a pace",
+        lambda exam: _replicas(exam) and exam.config.limits.rate is not None,
+        _killed,
+        weight=4,
+    ),
+    Kind(
         "the leader stands still",
         lambda exam: _replicas(exam) and bool(exam.rules(shortest=10.0)),
         _frozen,
@@ -441,13 +412,13 @@ EXAMS = (
         "a webhook throttles evictions",
         lambda exam: _two(exam) and _drains(exam),
         _throttling_webhook,
-        weight=4,
+        weight=8,
     ),
     Kind("the watch of the Lease is late", _one, _paused),
-    Kind("evictions delete nothing", _drains, _ignored),
+    Kind("evictions delete nothing", _drains, _ignored, weight=2),
     Kind("a pod hangs in Terminating", _drains, _stuck),
     Kind("it is paused during a drain", _drains, _paused_drain),
-    Kind("a DaemonSet is made during a drain", _drains, _late_daemon),
+    Kind("a DaemonSet is made during a drain", _drains, _late_daemon, weight=2),
     Kind(
         "pods return to a cordoned node",
         lambda exam: _drains(exam) and not exam.config.drain.headroom,
@@ -456,7 +427,7 @@ EXAMS = (
     Kind("a drain makes no progress", _stands_still, _standstill, weight=8),
     Kind("a successor has not heard of a cordon", _one_may, _unheard, weight=4),
     Kind("most nodes are silent", _many_there, _silent),
-    Kind("nodes are bad one after the other", _many_there, _one_after_the_other),
+    Kind("nodes are bad one after the other", _many_there, _one_after_the_other, weight=4),
     Kind("a second fault is believed no more", _two_rules, _believed_no_more),
-    Kind("no restart helps", lambda _: True, _hopeless),
+    *OF_WORKLOADS,
 )
