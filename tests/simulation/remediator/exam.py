@@ -161,12 +161,9 @@ class Kind:
 def free_pods(exam: Exam, node: str) -> list[Json]:
     """Its pods that nothing keeps there: no budget, volume or toleration of the cordon, and an
     owner that puts others elsewhere."""
-    store = exam.world.cluster.store
-    limited = {
-        one["spec"]["selector"]["matchLabels"]["app"] for one in store.all("poddisruptionbudgets")
-    }
+    limited = _limited(exam)
     found: list[Json] = []
-    for pod in store.pods_on(node):
+    for pod in exam.world.cluster.store.pods_on(node):
         owner, spec = controller_of(pod), pod["spec"]
         tolerates = any(
             one.get("operator") == "Exists" and not one.get("key")
@@ -177,3 +174,14 @@ def free_pods(exam: Exam, node: str) -> list[Json]:
         if not (tolerates or spec.get("volumes") or app_of(pod) in limited):
             found.append(pod)
     return found
+
+
+def has_budgets(exam: Exam, node: str) -> bool:
+    """Whether a budget may refuse one of its pods: later waves wait for that until the deadline."""
+    limited = _limited(exam)
+    return any(app_of(pod) in limited for pod in exam.world.cluster.store.pods_on(node))
+
+
+def _limited(exam: Exam) -> set[str]:
+    budgets = exam.world.cluster.store.all("poddisruptionbudgets")
+    return {one["spec"]["selector"]["matchLabels"]["app"] for one in budgets}

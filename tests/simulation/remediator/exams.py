@@ -15,7 +15,7 @@ from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.faulty_server import evictions, of
 from tests.simulation.cluster.messages import Json, Request
-from tests.simulation.remediator.exam import SOON, Exam, Kind, free_pods
+from tests.simulation.remediator.exam import SOON, Exam, Kind, free_pods, has_budgets
 from tests.simulation.remediator.exams_of_workloads import OF_WORKLOADS
 from tests.simulation.remediator.invariants import Watcher, budget
 from tests.simulation.remediator.invariants_of_causes import MOST, cordons
@@ -50,7 +50,7 @@ def _bad(exam: Exam) -> None:
     node, rule = exam.chance.choice(exam.healthy()), exam.chance.choice(exam.rules())
     every = max(2.0, rule.for_ / 4)
     findings = [("True", reason, "") for reason in ("FirstCheck", "SecondCheck")]
-    times = 3 + int(rule.for_ / every)
+    times = 1 + int((rule.for_ + SOON) / every)  # none after it is expected to be cordoned
     exam.world.simulation.record("world", f"{node}: {rule.condition} True, for two reasons")
     exam.world.detectors.alternate(node, rule.condition, findings, every, times)
     exam.expect_cordon(node, rule.for_ + SOON)
@@ -210,6 +210,8 @@ def _stuck(exam: Exam) -> None:
     exam.world.cluster.add(_system("dns", number))
     exam.wait(10.0)
     pods = free_pods(exam, node)
+    if not pods or has_budgets(exam, node):
+        return
     system = [pod for pod in pods if pod["metadata"]["namespace"] == "kube-system"]
     kept = next((pod for pod in pods if pod not in system), pods[0])
 

@@ -67,7 +67,8 @@ def _removed(made: Schedule, chance: Random, when: float) -> None:
         taints.append({"key": key, "effect": "NoSchedule"})
 
     def unmark(raw: Json) -> None:
-        raw["spec"]["taints"] = [one for one in raw["spec"]["taints"] if one["key"] != key]
+        taints = raw["spec"].get("taints") or []  # a restored etcd may know of none
+        raw["spec"]["taints"] = [one for one in taints if one["key"] != key]
 
     def end() -> None:
         if not ends:
