@@ -17,6 +17,8 @@ from selfheal_remediator.strict import ConditionType, Duration, Status, Strict
 
 #: More steps than anybody waits for; the annotation holds the number only.
 MOST_STEPS = 10
+#: Seconds between the end of a `wait` and when it would have failed.
+WAIT_MARGIN = 60.0
 #: Kinds of steps, as the values name them; labels of metrics.
 STEP_KINDS = ("job", "machine", "resource", "wait", "webhook")
 VERIFY_KINDS = ("condition", "job")
@@ -106,7 +108,7 @@ class Step(Strict):
     @property
     def limit(self) -> float:
         """Seconds after which it has failed."""
-        return self.timeout if self.wait is None else self.wait + 60.0
+        return self.timeout if self.wait is None else self.wait + WAIT_MARGIN
 
     @property
     def mark(self) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
-from selfheal_remediator.ladder import ConditionSettings
+from selfheal_remediator.ladder import WAIT_MARGIN, ConditionSettings
 
 #: Seconds between two reads of the node.
 READ_EVERY = 5.0
 
 
 class WaitStep:
-    """Ends after so many seconds. A StepKind."""
+    """Ends after so many seconds of its time: by the clock of whoever leads, as its deadline. A
+    StepKind."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     def advance(self, run: StepRun, now: float) -> StepResult:
         """Succeeded, once the time is over."""
-        left = run.began + self._seconds - now
+        left = run.deadline - WAIT_MARGIN - now
         if left <= 0:
             return StepResult(StepOutcome.SUCCEEDED, f"waited {self._seconds:g}s")
         return StepResult(StepOutcome.RUNNING, f"waits {left:.0f}s more", left)

@@ -256,6 +256,20 @@ def test_another_leader_gives_a_step_what_is_left_of_its_time(api: FakeApi) -> N
         assert state_of(api).get("stepUsed") is None
 
 
+def test_another_leader_waits_as_long_whatever_its_clock_says(api: FakeApi) -> None:
+    about = config({"wait": "2m", "settle": 0}, job())
+    with running(api, about) as remediator:
+        until_later(remediator, "it waits", lambda: remediator.parts.repairs.running)
+    leave(api)
+    clock = MovableClock()
+    clock.advance(7200)
+    with running(api, about, clock) as remediator:
+        until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
+        begun = clock()
+        until_later(remediator, "the Job is there", lambda: created(api))
+        assert 110 < clock() - begun < 140
+
+
 def leave(api: FakeApi) -> None:
     """Its leader is gone."""
     lease = api.get(LEASE)
