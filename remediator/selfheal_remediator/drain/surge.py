@@ -32,6 +32,8 @@ SURGED_KEY = "selfheal.dev/surged"
 UNDER_WAY = "the new pod is to be ready before this one stops"
 #: What is evicted for the new pod's sake is missing once the old one stops, a moment later.
 SHARED = "its PDB counts other pods, too, and would let one of them go for the new one"
+#: A budget with a number as minAvailable counts what has failed, too (getExpectedPodCount).
+MAY_OPEN = "its PDB counts more pods than it needs (finished ones, too: delete them)"
 #: Who replaces whole objects removes what was written down, too: both would continue for ever.
 PUT_BACK = "somebody has undone its rollout for this cordon"
 #: Seconds until the same Deployment is rolled out again: after one rollout, and at most.
@@ -154,12 +156,10 @@ def _decide(
     # A rollout of an earlier cordon may have failed when its drain had ended.
     if surged.mark == mark or begun[0] is Surge.UNDO:
         return begun
-    if not kept:
-        return Surge.NOTHING, ""
     unfit = _unfit(deployment) or _bound(pod)
     if unfit:
-        return Surge.REFUSED, unfit
-    busy = _busy(deployment, pod) or _too_soon(surged, now)
+        return (Surge.REFUSED, unfit) if kept else (Surge.NOTHING, "")
+    busy = _busy(deployment, pod) or _too_soon(surged, now) or ("" if kept else MAY_OPEN)
     return (Surge.WAIT, busy) if busy else (Surge.START, "")
 
 
