@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -291,10 +291,8 @@ def _uncordon_all(options: argparse.Namespace) -> int:
         if not options.best_effort:
             raise
         found = uninstall.Result(left={"(all nodes)": f"the API server refused: {failure}"})
-    parts = [f"{len(found.uncordoned)} nodes uncordoned, {len(found.cleared)} annotations removed"]
-    parts += [f"{node} is left: {why}; uncordon it by hand" for node, why in found.left.items()]
-    _reported(options, asdict(found), "\n".join(parts))
-    return 1 if found.left and not options.best_effort else 0
+    _reported(options, found.to_json(), found.text)
+    return 1 if (found.left or found.conditions) and not options.best_effort else 0
 
 
 def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:
