@@ -239,6 +239,18 @@ def test_the_command_uncordon_removes_the_taint(
     assert spec(api) == {"taints": [THEIRS]}
 
 
+def test_the_command_says_that_a_cordon_of_somebody_else_stays(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(api, config()):
+        until("it is drained", lambda: phase(api) == "drained")
+    api.put(BAD, {**api.get(BAD), "spec": {"taints": [OURS], "unschedulable": True}})
+    assert main(["uncordon", "bad", "--kubeconfig", kubeconfig(api, tmp_path)]) == 0
+    assert spec(api) == {"taints": [], "unschedulable": True}
+    said = capsys.readouterr().out
+    assert said == "bad: uncordoned by us; `kubectl uncordon bad` ends somebody else's cordon\n"
+
+
 # -- killed at each call --------------------------------------------------------------------
 
 
