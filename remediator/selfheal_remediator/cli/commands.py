@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from selfheal_remediator.node.annotation import (
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, UNTIL_KEY
 from selfheal_remediator.node.patches import annotation_path, node_patch, withdrawal
 from selfheal_remediator.node.selection import foreign_mark, selected
-from selfheal_remediator.node.taints import taken
+from selfheal_remediator.node.taints import taken, uncordon_ops
 from selfheal_remediator.quantities import parse_duration
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -269,6 +269,10 @@ def _uncordon_node(options: argparse.Namespace) -> int:
     path = f"/api/v1/nodes/{quote(options.node)}"
     _written(api, "PATCH", path, ops, "application/json-patch+json")
     text = "uncordoned" if uncordoned else f"annotation {STATE_KEY} removed"
+    node = node_from_json(raw)
+    stays = node.unschedulable and not uncordon_ops(node)
+    if uncordoned and stays:
+        text += f" by us; `kubectl uncordon {options.node}` ends somebody else's cordon"
     if any(op["path"] == annotation_path(DRAIN_KEY) for op in ops):
         text += ", the request of a drain is withdrawn"
     return _reported(options, done, f"{options.node}: {text}")
@@ -291,10 +295,8 @@ def _uncordon_all(options: argparse.Namespace) -> int:
         if not options.best_effort:
             raise
         found = uninstall.Result(left={"(all nodes)": f"the API server refused: {failure}"})
-    parts = [f"{len(found.uncordoned)} nodes uncordoned, {len(found.cleared)} annotations removed"]
-    parts += [f"{node} is left: {why}; uncordon it by hand" for node, why in found.left.items()]
-    _reported(options, asdict(found), "\n".join(parts))
-    return 1 if found.left and not options.best_effort else 0
+    _reported(options, found.to_json(), found.text)
+    return 1 if (found.left or found.conditions) and not options.best_effort else 0
 
 
 def _owner(api: KubernetesApi, config: Config, namespace: str, name: str | None) -> str | None:

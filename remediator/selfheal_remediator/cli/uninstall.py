@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from selfheal_remediator.cli.reading import read_all
@@ -19,15 +20,10 @@ from selfheal_remediator.kube.objects import Json, Node, node_from_json
 from selfheal_remediator.kube.observe_first import FIRST_START_KEY
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Unreadable, read_state
-from selfheal_remediator.node.drain_conditions import (
-    DRAINED,
-    IN_PROGRESS,
-    STRATEGIC,
-    removals,
-    status_patch,
-)
+from selfheal_remediator.node.drain_conditions import STRATEGIC, removals, status_patch
 from selfheal_remediator.node.patches import node_patch, withdrawal
 from selfheal_remediator.node.taints import is_cordoned
+from selfheal_remediator.strict import LIFECYCLE_CONDITIONS
 
 #: Seconds for which the running remediator stays stopped afterwards: its pods end meanwhile.
 STOPPED_AFTER = 60.0
@@ -39,11 +35,30 @@ CLEAN_PASSES = 2
 
 @dataclass(slots=True)
 class Result:
-    """Nodes uncordoned, nodes whose annotation only was removed, and what is left (and why)."""
+    """Nodes uncordoned, nodes whose annotation only was removed, and what is left (and why): of
+    conditions only the conditions of a drain are left."""
 
     uncordoned: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; conditions only where there are any."""
+        return {key: value for key, value in asdict(self).items() if value or key != "conditions"}
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        done, cleared = len(self.uncordoned), len(self.cleared)
+        lines = [f"{done} nodes uncordoned, {cleared} annotations removed"]
+        lines += [f"{node} is left: {why}; uncordon it by hand" for node, why in self.left.items()]
+        kinds = " and ".join(LIFECYCLE_CONDITIONS)
+        lines += [
+            f"{node}: its conditions {kinds} are left: {why}"
+            for node, why in self.conditions.items()
+        ]
+        return "\n".join(lines)
 
 
 def stop(api: KubernetesApi, lease: LeaseView, seconds: float, *, forget: bool = False) -> None:
@@ -92,7 +107,7 @@ def uncordon_all(api: KubernetesApi, owner: str, timeout: float) -> Result:
 
 def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result) -> bool:
     """Change each node that is the owner's; whether there was any."""
-    result.left = {}
+    result.left, result.conditions = {}, {}
     found = False
     for node in nodes:
         try:
@@ -102,9 +117,9 @@ def _pass(api: KubernetesApi, nodes: Iterable[Node], owner: str, result: Result)
             continue
         if state is None and (written := removals(node)):
             refusal = _take_back(api, node, written)
-            found = found or refusal is None or refusal.status == 409
+            found = found or refusal is None or refusal.status != 403  # this one does not pass
             if refusal is not None:
-                result.left[node.name] = f"its conditions {IN_PROGRESS} and {DRAINED}: {refusal}"
+                result.conditions[node.name] = str(refusal)
         if state is None or state.by != owner:
             continue
         if state.phase.cordoned and EXCLUDE_KEY in node.annotations:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kubernetes.client import Configuration
@@ -63,6 +65,19 @@ def pod(name: str, where: str) -> dict[str, Any]:
         "spec": {"nodeName": where, "containers": [{"name": "c"}]},
         "status": {"phase": "Running"},
     }
+
+
+def kubeconfig(server: FakeApi, folder: Path) -> str:
+    """A file by which commands reach the server; its path."""
+    access = {
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(access))
+    return str(path)
 
 
 def at_once(config: Config) -> Config:

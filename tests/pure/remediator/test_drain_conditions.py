@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from kubernetes.client import Configuration
 
+from selfheal_remediator.__main__ import main
 from selfheal_remediator.cli.uninstall import uncordon_all
 from selfheal_remediator.config import Config, SettingsError, parse_config
 from selfheal_remediator.controller.authority import Authority
@@ -36,6 +38,7 @@ from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
     PODS,
+    kubeconfig,
     node,
     pod,
     running,
@@ -307,6 +310,36 @@ def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     assert (found.uncordoned, found.left) == (["bad"], {})
     assert said(api.get(BAD)) == {}
     assert said(api.get(f"{NODES}/good")) == BY_HAND
+
+
+@pytest.mark.parametrize(("trouble", "asked"), [("403", 2), ("500", 3)])
+def test_at_an_uninstall_what_may_pass_is_tried_again(
+    api: FakeApi, trouble: str, asked: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Not what does not: it was switched off since, and with it the right to remove them."""
+    bad, refused = node("bad", "False"), list[str]()
+    bad["status"]["conditions"] += [
+        {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
+    ]
+    api.put(BAD, bad)
+
+    def refuse(verb: str, path: str) -> str:
+        if path != f"{BAD}/status" or (trouble == "500" and len(refused) == asked):
+            return ""
+        refused.append(path)
+        return trouble
+
+    api.disturb = refuse
+    command = ["uncordon", "--all", "--kubeconfig", kubeconfig(api, tmp_path), "--timeout=9"]
+    assert main(command) == (1 if trouble == "403" else 0)
+    assert len(refused) == asked
+    said_of_bad = [line for line in capsys.readouterr().out.splitlines() if "bad" in line]
+    if trouble == "403":
+        (line,) = said_of_bad
+        assert line.startswith("bad: its conditions DrainInProgress and Drained are left: ")
+        assert "uncordon" not in line
+    else:
+        assert (said_of_bad, said(api.get(BAD))) == ([], {})
 
 
 def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,16 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.node.annotation import STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    kubeconfig,
+    node,
+    pod,
+    running,
+    until,
+    until_later,
+)
 
 BAD = f"{NODES}/bad"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
@@ -220,21 +230,25 @@ def test_before_an_uninstall_no_taint_is_left(api: FakeApi, cordon: bool) -> Non
 
 @pytest.mark.parametrize("cordon", [True, False])
 def test_the_command_uncordon_removes_the_taint(
-    api: FakeApi, cordon: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    api: FakeApi, cordon: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CONFIG_FILE", raising=False)
     with running(api, config(cordon=cordon)):
         until("it is drained", lambda: phase(api) == "drained")
-    access = {
-        "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(access))
-    assert main(["uncordon", "bad", "--kubeconfig", str(path)]) == 0
+    assert main(["uncordon", "bad", "--kubeconfig", kubeconfig(api, tmp_path)]) == 0
     assert spec(api) == {"taints": [THEIRS]}
+
+
+def test_the_command_says_that_a_cordon_of_somebody_else_stays(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(api, config()):
+        until("it is drained", lambda: phase(api) == "drained")
+    api.put(BAD, {**api.get(BAD), "spec": {"taints": [OURS], "unschedulable": True}})
+    assert main(["uncordon", "bad", "--kubeconfig", kubeconfig(api, tmp_path)]) == 0
+    assert spec(api) == {"taints": [], "unschedulable": True}
+    said = capsys.readouterr().out
+    assert said == "bad: uncordoned by us; `kubectl uncordon bad` ends somebody else's cordon\n"
 
 
 # -- killed at each call --------------------------------------------------------------------
