@@ -1,7 +1,7 @@
 // Draws one Grafana dashboard from window.INPUT (ci/pictures/drawing.py writes it) and describes in
 // the DOM what it drew: each panel has `data-panel` (its title), `data-series` (how many have a
-// value), and `data-drawn`, the number of coloured pixels (of a number: characters). Panels of a type, an option or an override that is
-// not handled here throw, and nothing is left out without a word: data-error names it.
+// value), and `data-drawn`, the number of coloured pixels (of a number: characters). A type of panel,
+// a transformation or an override that is not handled here is an error in `data-error`.
 import '@fontsource/inter/latin-400.css';
 import '@fontsource/inter/latin-500.css';
 import { Component, useEffect } from 'react';
