@@ -70,16 +70,23 @@ def kill_all(path: str) -> None:
     while remaining := processes(path):
         if time.monotonic() > deadline:
             raise ClusterError(f"processes {sorted(remaining)} of {path} do not die")
-        for process in remaining:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        _kill(remaining)
         time.sleep(0.02)
 
 
+def _kill(found: set[int]) -> None:
+    for process in found:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
 def remove(path: str) -> None:
-    """Removes the cgroup `path` and those below it from each hierarchy; its processes are gone."""
+    """Removes the cgroup `path` and those below it from each hierarchy.
+
+    Its processes are gone, but for one that joins late: its parent was killed before it had.
+    """
     deadline = time.monotonic() + _KILL_SECONDS
     for hierarchy in hierarchies():
         for folder in _deepest_first(hierarchy.root / path):
@@ -87,6 +94,7 @@ def remove(path: str) -> None:
             while not _rmdir(folder):
                 if time.monotonic() > deadline:
                     raise ClusterError(f"the cgroup {folder} stays busy")
+                _kill(processes(path))
                 time.sleep(0.02)
 
 

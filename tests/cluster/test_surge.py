@@ -112,6 +112,8 @@ def _furnish(cluster: Cluster) -> None:
     service = json.loads(cluster.kubectl("get", "service", "web", *where, "-o", "json"))
     client = _pod_spec(CLIENT, f"http://{service['spec']['clusterIP']}/")
     _apply(cluster, "v1", "Pod", "client", {**client, "nodeName": other})
+    ready = ("--for=condition=Ready", f"--timeout={PATIENCE:.0f}s")
+    cluster.kubectl("wait", "pod/client", *where, *ready, seconds=PATIENCE + 10)
 
 
 def _pod_spec(script: str, *arguments: str, **more: Any) -> Json:
