@@ -129,7 +129,9 @@ def test_a_reply_that_comes_in_drops_ends_with_the_call(provider: str) -> None:
             {
                 drip: _built(provider, f"http://127.0.0.1:{port}")
                 for drip, (port, _) in served.items()
-            }
+            },
+            # Long enough for all of them to have connected on a busy machine.
+            seconds=3.0,
         )
         assert not any(ended.is_set() for _, ended in served.values())
     for drip, error in errors.items():
