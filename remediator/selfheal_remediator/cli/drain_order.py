@@ -9,7 +9,7 @@ from selfheal_remediator.drain.filters import Fate, Sorting
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
-from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
+from selfheal_remediator.node.annotation import Phase, known_state
 from selfheal_remediator.node.drain_clock import first_eviction
 
 
@@ -34,10 +34,7 @@ def numbered(found: list[tuple[Sorting, Pod]]) -> list[tuple[Sorting, Pod]]:
 
 def delay_notes(node: Node, config: Config, now: float) -> set[str]:
     """When its first pod may be evicted, where that is still to come; as a note."""
-    try:
-        state = read_state(node)
-    except Unreadable:
-        state = None
+    state = known_state(node)
     cordoned = now if state is None or not state.phase.cordoned else state.since
     moment = first_eviction(cordoned, config.drain.delay, now)
     return (
@@ -47,9 +44,6 @@ def delay_notes(node: Node, config: Config, now: float) -> set[str]:
 
 def drain_began(node: Node, now: float) -> float:
     """When the node's drain began, or would."""
-    try:
-        state = read_state(node)
-    except Unreadable:
-        return now
+    state = known_state(node)
     began = 0 if state is None or state.phase is not Phase.DRAINING else state.drain_started
     return float(began) if 0 < began <= now else now

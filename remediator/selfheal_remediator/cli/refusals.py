@@ -16,7 +16,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import Outcome, classify_eviction
-from selfheal_remediator.node.annotation import Unreadable, read_state
+from selfheal_remediator.node.annotation import known_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,7 @@ class Surges:
 
     @property
     def _mark(self) -> str:
-        try:
-            state = read_state(self.node)
-        except Unreadable:
-            state = None
+        state = known_state(self.node)
         cordoned = state is not None and state.phase.cordoned
         return cordon_mark(self.node.uid, state.since if state and cordoned else 0)
 

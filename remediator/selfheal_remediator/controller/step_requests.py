@@ -18,7 +18,7 @@ from selfheal_remediator.kube.json_values import as_name, as_object
 from selfheal_remediator.kube.objects import Node, node_from_json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.node.actions import Kind
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, State, Unreadable, read_state
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, State, known_state
 from selfheal_remediator.node.taints import is_cordoned
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post
@@ -98,10 +98,7 @@ class StepRequests:
             return False
         if call.dry_run:
             return True
-        try:
-            state = read_state(node)
-        except Unreadable:
-            return False
+        state = known_state(node)
         if state is None or not is_cordoned(node, state):
             return False
         return identity(state) == identity(call.state)

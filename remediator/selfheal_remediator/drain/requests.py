@@ -21,7 +21,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Json, Node, node_from_json
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome, classify_eviction
-from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
+from selfheal_remediator.node.annotation import Phase, known_state
 from selfheal_remediator.node.taints import is_cordoned
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Post, Purpose, Workers
@@ -170,10 +170,7 @@ class Requests:
 def still_draining(raw: Json, uid: str) -> bool:
     """Whether the node just read is the one (uid) that we are draining, or have drained."""
     node = node_from_json(raw)
-    try:
-        state = read_state(node)
-    except Unreadable:
-        return False
+    state = known_state(node)
     if node.uid != uid or node.deleting or state is None:
         return False
     return state.phase in (Phase.DRAINING, Phase.DRAINED) and is_cordoned(node, state)

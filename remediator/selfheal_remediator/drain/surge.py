@@ -231,9 +231,9 @@ def _too_soon(surged: Surged, now: float) -> str:
         until = recent[-MOST] + MOST_IN
         return f"{len(recent)} rollouts in 24h, the next one after {time_text(until)}"
     until = recent[-1] + delay_after(len(recent), first=FIRST_AGAIN, longest=LONGEST_AGAIN)
-    return f"its last rollout was a moment ago, the next one after {time_text(until)}" * (
-        now < until
-    )
+    if now >= until:
+        return ""
+    return f"its last rollout was a moment ago, the next one after {time_text(until)}"
 
 
 def _recent(surged: Surged, now: float) -> list[int]:

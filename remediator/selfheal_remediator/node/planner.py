@@ -19,7 +19,7 @@ from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
-from selfheal_remediator.node.annotation import State, Unreadable, read_state
+from selfheal_remediator.node.annotation import State, known_state
 from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.drain_places import DrainPlaces
@@ -384,10 +384,7 @@ def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[s
 
 def _shows(node: Node, made: State | None) -> bool:
     """Whether the node was cordoned as this state says: the change's answer was lost."""
-    try:
-        found = read_state(node)
-    except Unreadable:
-        return False
+    found = known_state(node)
     return found is not None and made is not None and made.cordons[-1:] == found.cordons[-1:]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node
-from selfheal_remediator.node.annotation import Unreadable, read_state
+from selfheal_remediator.node.annotation import known_state
 from selfheal_remediator.node.conditions import NodeHistory, Observation, Reading, newly_bad
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 from selfheal_remediator.node.entry import Entry, bad_now
@@ -151,10 +151,7 @@ def _known_since(node: Node, condition: str, observation: Observation, now: floa
     moments = [now]
     if observation.transition is not None:
         moments.append(observation.transition)
-    try:
-        state = read_state(node)
-    except Unreadable:
-        state = None
+    state = known_state(node)
     if state is not None and state.condition == condition and state.first_seen:
         moments.append(float(state.first_seen))
     return min(moments)

@@ -149,7 +149,7 @@ def _round(nodes: Nodes, steps: list[tuple[object, ...]], end: str) -> None:
     nodes.planner.mark({})
     nodes.turn(end)
     nodes.now += A_DAY
-    nodes.put(0, "True")  # a replica that rests lets go of what is over at a change
+    nodes.put(0, "True")  # a replica that rests forgets what is over at a change
     nodes.delete(0)
     nodes.turn(end)
 
