@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import WatchedPod
-from selfheal_remediator.kube.deployments import rolled_out
+from selfheal_remediator.kube.deployments import NO_DEADLINE, rolled_out
 from selfheal_remediator.kube.json_values import (
     as_name,
     as_object,
@@ -31,8 +31,6 @@ LOOKED_UP = {
 REVISION = "deployment.kubernetes.io/revision"
 #: Set by the API server: grows with each change of a DaemonSet's pod template.
 GENERATION = "deprecated.daemonset.template.generation"
-#: Stands for no progressDeadlineSeconds (the greatest int32).
-NO_DEADLINE = 2**31 - 1
 
 
 def where(kind: str, api: str) -> tuple[str, str] | None:

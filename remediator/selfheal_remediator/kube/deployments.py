@@ -19,8 +19,9 @@ from selfheal_remediator.kube.responses import understood
 
 #: What the API server fills in where a Deployment does not say it.
 DEFAULT_SURGE = DEFAULT_UNAVAILABLE = "25%"
-#: progressDeadlineSeconds that never pass (HasProgressDeadline in deployment_util.go).
-NEVER = 2**31 - 1
+#: Stands for no progressDeadlineSeconds, the greatest int32 (HasProgressDeadline in
+#: deployment_util.go).
+NO_DEADLINE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def deployment_from_json(raw: Json) -> Deployment:
         surge=surge,
         unavailable=unavailable,
         paused=as_flag(spec.get("paused")),
-        gives_up=as_whole(spec.get("progressDeadlineSeconds")) not in (0, NEVER),
+        gives_up=as_whole(spec.get("progressDeadlineSeconds")) not in (0, NO_DEADLINE),
         deleting=bool(as_text(meta.get("deletionTimestamp"))),
         controller=f"{above[0]} {above[2]}" if above is not None else "",
         observed=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
