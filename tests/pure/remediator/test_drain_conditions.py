@@ -34,6 +34,7 @@ from selfheal_remediator.threads.runtime import REAL
 from tests.pure.remediator.builders import NOW, OWNER, datetime_text
 from tests.pure.remediator.builders import node as seen
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
@@ -432,24 +433,6 @@ def test_what_the_server_changes_again_is_written_ever_less_often() -> None:
 # -- killed at each call --------------------------------------------------------------------
 
 
-class Killer:
-    """The process is dead at this call, before it is made or before it has the answer."""
-
-    def __init__(self, at: int, way: str) -> None:
-        self.at, self.way, self.calls, self.dead = at, way, 0, False
-
-    def __call__(self, verb: str, path: str) -> str:
-        if self.dead:
-            return "refused"
-        if "/events" in path or path.startswith("/apis/coordination"):
-            return ""
-        if verb == "GET" and not path.startswith(BAD):
-            return ""
-        self.calls += 1
-        self.dead = self.calls == self.at
-        return self.way if self.dead else ""
-
-
 def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
     if phase(api) == "drained" and said(api.get(BAD)) == EMPTY:
         turns(api, "False")
@@ -459,7 +442,7 @@ def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("way", ["refused", "lost"])
 @pytest.mark.parametrize("at", range(1, 7))
 def test_killed_at_any_call_the_next_one_makes_up_for_it(api: FakeApi, at: int, way: str) -> None:
-    killer = Killer(at, way)
+    killer = Killer(at, way, (BAD,))
     api.disturb = killer
     with running(api, config()) as remediator:
         until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))

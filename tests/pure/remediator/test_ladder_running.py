@@ -15,6 +15,7 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
     NODES,
     MovableClock,
@@ -459,26 +460,6 @@ def test_in_dry_run_nothing_is_created(api: FakeApi) -> None:
 # -- killed at each call -------------------------------------------------------------------
 
 
-class Killer:
-    """The call of this number is made, and the process is dead before it has the answer."""
-
-    def __init__(self, at: int) -> None:
-        self.at, self.calls, self.dead = at, 0, False
-
-    def __call__(self, verb: str, path: str) -> str:
-        if self.dead:
-            return "refused"
-        if "/events" in path or path.startswith("/apis/coordination"):
-            return ""
-        if verb == "GET" and not path.startswith((BAD, JOBS)):
-            return ""
-        self.calls += 1
-        self.dead = self.calls == self.at
-        if not self.dead:
-            return ""
-        return "lost"
-
-
 def _repaired(api: FakeApi, remediator: Remediator, killed: Callable[[], bool]) -> bool:
     """Plays the cluster's part; whether all is done, or the process was killed."""
     for path in created(api):
@@ -492,7 +473,7 @@ def _repaired(api: FakeApi, remediator: Remediator, killed: Callable[[], bool]) 
 @pytest.mark.parametrize("at", range(1, 13))
 def test_killed_at_any_call_each_step_runs_once(api: FakeApi, at: int) -> None:
     about = config(job(), job(), {"wait": "2s"})
-    killer = Killer(at)
+    killer = Killer(at, "lost", (BAD, JOBS))
     api.disturb = killer
     with running(api, about) as remediator:
         until_later(remediator, "killed", lambda: _repaired(api, remediator, lambda: killer.dead))

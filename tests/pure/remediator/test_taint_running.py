@@ -20,6 +20,7 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.node.annotation import STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
     NODES,
     PODS,
@@ -254,24 +255,6 @@ def test_the_command_says_that_a_cordon_of_somebody_else_stays(
 # -- killed at each call --------------------------------------------------------------------
 
 
-class Killer:
-    """The process is dead at this call, before it is made or before it has the answer."""
-
-    def __init__(self, at: int, way: str) -> None:
-        self.at, self.way, self.calls, self.dead = at, way, 0, False
-
-    def __call__(self, verb: str, path: str) -> str:
-        if self.dead:
-            return "refused"
-        if "/events" in path or path.startswith("/apis/coordination"):
-            return ""
-        if verb == "GET" and not path.startswith(BAD):
-            return ""
-        self.calls += 1
-        self.dead = self.calls == self.at
-        return self.way if self.dead else ""
-
-
 def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
     """The node recovers when it is drained; whether all is done, or the process was killed."""
     if phase(api) == "drained":
@@ -286,7 +269,7 @@ def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
 def test_killed_at_any_call_the_next_one_ends_it(
     api: FakeApi, cordon: bool, at: int, way: str
 ) -> None:
-    killer = Killer(at, way)
+    killer = Killer(at, way, (BAD,))
     api.disturb = killer
     about = config(cordon=cordon)
     with running(api, about) as remediator:
