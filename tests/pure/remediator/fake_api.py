@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -104,6 +105,14 @@ class FakeApi(LoopbackServer):
         """The object as it is."""
         with self.news:
             return copy.deepcopy(self.objects[path])
+
+    @contextmanager
+    def changing(self, path: str, *, watched: bool = True) -> Iterator[Json]:
+        """The object, to be changed and stored at the end; no request comes in between."""
+        with self.news:
+            raw = copy.deepcopy(self.objects[path])
+            yield raw
+            self.put(path, raw, watched=watched)
 
     # -- requests -----------------------------------------------------------------------
 

@@ -227,9 +227,8 @@ def _later(remediator: Remediator, seconds: float) -> None:
 
 
 def _pause(api: FakeApi, why: str | None) -> None:
-    raw = api.get(LEASE)
-    annotations = raw["metadata"].setdefault("annotations", {})
-    annotations[PAUSE_KEY] = why
-    if why is None:
-        del annotations[PAUSE_KEY]
-    api.put(LEASE, raw)
+    with api.changing(LEASE) as raw:
+        annotations = raw["metadata"].setdefault("annotations", {})
+        annotations[PAUSE_KEY] = why
+        if why is None:
+            del annotations[PAUSE_KEY]

@@ -201,9 +201,8 @@ def phase(api: FakeApi) -> str:
 
 
 def turns(api: FakeApi, status: str) -> None:
-    raw = api.get(BAD)
-    raw["status"]["conditions"][1]["status"] = status
-    api.put(BAD, raw)
+    with api.changing(BAD) as raw:
+        raw["status"]["conditions"][1]["status"] = status
 
 
 def stages(api: FakeApi) -> list[Known]:
@@ -230,10 +229,9 @@ def test_while_pods_are_left_it_is_in_progress(api: FakeApi) -> None:
     api.disturb = lambda verb, path: "500" if path.endswith("/eviction") else ""
     with running(api, config()) as remediator:
         until("it is said", lambda: said(api.get(BAD)) == DRAINING)
-        raw = api.get(BAD)
-        del raw["metadata"]["annotations"][STATE_KEY], raw["spec"]["unschedulable"]
-        turns(api, "False")
-        api.put(BAD, {**raw, "status": api.get(BAD)["status"]})
+        with api.changing(BAD) as raw:
+            del raw["metadata"]["annotations"][STATE_KEY], raw["spec"]["unschedulable"]
+            raw["status"]["conditions"][1]["status"] = "False"
         until_later(remediator, "it is over", lambda: said(api.get(BAD)) == {})
 
 
@@ -301,10 +299,9 @@ def test_writes_that_hang_hold_up_no_cordon(api: FakeApi) -> None:
 def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     with running(api, config()):
         until("it is said", lambda: said(api.get(BAD)) == EMPTY)
-    good = api.get(f"{NODES}/good")
-    by_hand = [{"type": k, "status": v[0], "reason": v[1]} for k, v in BY_HAND.items()]
-    good["status"]["conditions"] += by_hand
-    api.put(f"{NODES}/good", good)
+    with api.changing(f"{NODES}/good") as good:
+        by_hand = [{"type": k, "status": v[0], "reason": v[1]} for k, v in BY_HAND.items()]
+        good["status"]["conditions"] += by_hand
     access = Configuration()
     access.host = api.url
     found = uncordon_all(KubernetesApi(access, "d", Config().api), "d/selfheal-remediator", 5.0)
@@ -448,9 +445,8 @@ def test_killed_at_any_call_the_next_one_makes_up_for_it(api: FakeApi, at: int, 
         until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    with api.changing(LEASE) as lease:
+        lease["spec"]["holderIdentity"] = ""
     with running(api, config()) as remediator:
         until_later(remediator, "all is over", lambda: _played(api, lambda: False))
     assert EMPTY in stages(api)

@@ -95,10 +95,9 @@ def _until_status(made: Remediator, api: FakeApi, state: str) -> None:
 
 
 def _paused(api: FakeApi, paused: bool) -> None:
-    raw = api.get(POLICY)
-    raw["spec"]["paused"] = paused
-    raw["metadata"]["generation"] += 1
-    api.put(POLICY, raw)
+    with api.changing(POLICY) as raw:
+        raw["spec"]["paused"] = paused
+        raw["metadata"]["generation"] += 1
 
 
 def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_again() -> None:
@@ -263,16 +262,15 @@ def test_a_node_whose_drain_had_ended_is_drained_again(phase: Phase | None) -> N
 
     with running(api, Config.model_validate(settings)):
         until("it is drained", drained)
-        raw = api.get(f"{NODES}/a")
-        if phase is None:
-            del raw["metadata"]["annotations"][STATE_KEY]
-            del raw["spec"]["unschedulable"]
-        else:
-            state = read_state(node_from_json(raw))
-            assert state is not None
-            before = replace(state, phase=phase)
-            raw["metadata"]["annotations"][STATE_KEY] = before.to_json()
-        api.put(f"{NODES}/a", raw)
+        with api.changing(f"{NODES}/a") as raw:
+            if phase is None:
+                del raw["metadata"]["annotations"][STATE_KEY]
+                del raw["spec"]["unschedulable"]
+            else:
+                state = read_state(node_from_json(raw))
+                assert state is not None
+                before = replace(state, phase=phase)
+                raw["metadata"]["annotations"][STATE_KEY] = before.to_json()
         api.put(f"{PODS}/web-a", pod("web-a", "a"))
         until("it is drained again", lambda: f"{PODS}/web-a" not in api.objects and drained())
     api.close()

@@ -90,11 +90,10 @@ def test_a_ticket_is_opened_and_a_remediation_helps(
     def repaired() -> bool:
         if PATH in api.objects and "status" not in api.objects[PATH]:
             api.change(PATH, status={"conditions": [{"type": "Succeeded", "status": "True"}]})
-            raw = api.get(BAD)
-            raw["status"]["nodeInfo"]["bootID"] = "2"
-            for item in raw["status"]["conditions"]:
-                item["status"] = "False" if item["type"] == "Fault" else item["status"]
-            api.put(BAD, raw)
+            with api.changing(BAD) as raw:
+                raw["status"]["nodeInfo"]["bootID"] = "2"
+                for item in raw["status"]["conditions"]:
+                    item["status"] = "False" if item["type"] == "Fault" else item["status"]
         return not api.get(BAD)["spec"].get("unschedulable") and bool(api.made("DELETE"))
 
     with running(api, config(tickets.url, tmp_path / "secret")) as remediator:
@@ -123,10 +122,9 @@ def test_a_machine_step_whose_node_goes_has_succeeded(api: StepsApi) -> None:
     meta = {"name": "m1", "namespace": "fleet", "creationTimestamp": "1970-01-01T00:00:01Z"}
     owners = [{**owner, "uid": "u", "controller": True}]
     api.put(path, {"metadata": {**meta, "ownerReferences": owners}, "status": {}})
-    raw = api.get(BAD)
-    marks = {"cluster.x-k8s.io/machine": "m1", "cluster.x-k8s.io/cluster-namespace": "fleet"}
-    raw["metadata"]["annotations"] |= marks
-    api.put(BAD, raw)
+    with api.changing(BAD) as raw:
+        marks = {"cluster.x-k8s.io/machine": "m1", "cluster.x-k8s.io/cluster-namespace": "fleet"}
+        raw["metadata"]["annotations"] |= marks
     rule = {"condition": "Fault", "for": 0, "action": "drain", "heartbeat": None}
     about = Config.model_validate(
         {

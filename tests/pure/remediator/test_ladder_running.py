@@ -13,7 +13,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, STEP_OBJECT_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
@@ -65,6 +65,11 @@ def created(api: FakeApi) -> list[str]:
     return [path for verb, path, _ in api.did if verb == "POST" and path.startswith(JOBS)]
 
 
+def is_noted(api: FakeApi) -> bool:
+    """Whether the Node says which Job is its step's: the call that creates one ends with that."""
+    return STEP_OBJECT_KEY in api.get(BAD)["metadata"]["annotations"]
+
+
 def state_of(api: FakeApi) -> dict[str, Any]:
     text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
     found: dict[str, Any] = json.loads(text)
@@ -76,12 +81,11 @@ def phase(api: FakeApi) -> str:
 
 
 def recovers(api: FakeApi, boot: str = "1", *, status: str = "False") -> None:
-    raw = api.get(BAD)
-    raw["status"]["nodeInfo"]["bootID"] = boot
-    for item in raw["status"]["conditions"]:
-        if item["type"] == "Fault":
-            item["status"] = status
-    api.put(BAD, raw)
+    with api.changing(BAD) as raw:
+        raw["status"]["nodeInfo"]["bootID"] = boot
+        for item in raw["status"]["conditions"]:
+            if item["type"] == "Fault":
+                item["status"] = status
 
 
 def worsens(api: FakeApi) -> None:
@@ -273,9 +277,8 @@ def test_another_leader_waits_as_long_whatever_its_clock_says(api: FakeApi) -> N
 
 def leave(api: FakeApi) -> None:
     """Its leader is gone."""
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    with api.changing(LEASE) as lease:
+        lease["spec"]["holderIdentity"] = ""
 
 
 def minutes_pass(remediator: Remediator, until: float) -> bool:
@@ -284,13 +287,12 @@ def minutes_pass(remediator: Remediator, until: float) -> bool:
 
 
 def pause(api: FakeApi, why: str | None) -> None:
-    lease = api.get(LEASE)
-    marks = lease["metadata"].setdefault("annotations", {})
-    if why is None:
-        del marks[PAUSE_KEY]
-    else:
-        marks[PAUSE_KEY] = why
-    api.put(LEASE, lease)
+    with api.changing(LEASE) as lease:
+        marks = lease["metadata"].setdefault("annotations", {})
+        if why is None:
+            del marks[PAUSE_KEY]
+        else:
+            marks[PAUSE_KEY] = why
 
 
 def test_a_step_that_did_not_begin_before_the_node_recovered_does_not_begin(api: FakeApi) -> None:
@@ -350,7 +352,7 @@ def test_an_end_that_cannot_be_written_down_is_kept(api: FakeApi) -> None:
 
     api.disturb = refuse
     with running(api, config(job(), job())) as remediator:
-        until_later(remediator, "its Job is there", lambda: created(api))
+        until_later(remediator, "its Job is noted", lambda: is_noted(api))
         done.append(True)
         finish(api, created(api)[0])
         until_later(remediator, "it is written", lambda: refused)
@@ -371,10 +373,9 @@ def test_a_reboot_has_succeeded_when_the_boot_id_changes(api: FakeApi) -> None:
         finish(api, created(api)[0], "Failed")  # with the node under it
         recovers(api, boot="2")
         until_later(remediator, "it is verified", lambda: phase(api) == "verifying")
-        raw = api.get(BAD)
-        for item in raw["status"]["conditions"]:
-            item["lastHeartbeatTime"] = stamp(-36000)
-        api.put(BAD, raw)
+        with api.changing(BAD) as raw:
+            for item in raw["status"]["conditions"]:
+                item["lastHeartbeatTime"] = stamp(-36000)
         until_later(remediator, "it is in service", lambda: in_service(api))
     assert len(created(api)) == 1
 
@@ -423,9 +424,8 @@ def test_an_excluded_node_is_not_touched(api: FakeApi) -> None:
     def exclude(verb: str, path: str) -> str:
         """Between the step's annotation and its Job."""
         if path == BAD and verb == "GET" and phase(api) == "repairing":
-            raw = api.get(BAD)
-            raw["metadata"]["annotations"][EXCLUDE_KEY] = "by hand"
-            api.put(BAD, raw)
+            with api.changing(BAD) as raw:
+                raw["metadata"]["annotations"][EXCLUDE_KEY] = "by hand"
         return ""
 
     api.disturb = exclude

@@ -169,9 +169,8 @@ def test_a_first_start_that_is_taken_away_is_remembered(api: FakeApi) -> None:
     api.put(LEASE, _lease(3600, renewTime="2026-01-01T00:00:00.000000Z"))
     with running(api, _config()) as remediator:
         until("it is cordoned", lambda: _cordoned(api))
-        raw = api.get(LEASE)
-        raw["metadata"]["annotations"] = {"selfheal.dev/paused": "seen"}
-        api.put(LEASE, raw)
+        with api.changing(LEASE) as raw:
+            raw["metadata"]["annotations"] = {"selfheal.dev/paused": "seen"}
         until("it is heard", lambda: _paused(remediator))
         assert not remediator.config.dry_run
 
@@ -233,9 +232,8 @@ def test_a_standby_continues_with_the_same_first_start(api: FakeApi) -> None:
     first = api.get(LEASE)["metadata"]["annotations"][KEY]
     with running(api, _config()) as remediator:
         until("it has heard", lambda: remediator.parts.mode.known)
-        raw = api.get(LEASE)
-        raw["spec"]["holderIdentity"] = ""
-        api.put(LEASE, raw)
+        with api.changing(LEASE) as raw:
+            raw["spec"]["holderIdentity"] = ""
         until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
         assert not _cordoned(api)

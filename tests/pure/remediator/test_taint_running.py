@@ -78,9 +78,8 @@ def phase(api: FakeApi) -> str:
 
 
 def turns(api: FakeApi, status: str) -> None:
-    raw = api.get(BAD)
-    raw["status"]["conditions"][1]["status"] = status
-    api.put(BAD, raw)
+    with api.changing(BAD) as raw:
+        raw["status"]["conditions"][1]["status"] = status
 
 
 def evicted(api: FakeApi) -> list[str]:
@@ -117,7 +116,8 @@ def test_beside_the_cordon_all_go(api: FakeApi) -> None:
 def test_a_person_who_takes_the_taint_away_has_uncordoned_the_node(api: FakeApi) -> None:
     with running(api, config()) as remediator:
         until("it is drained", lambda: phase(api) == "drained")
-        api.put(BAD, {**api.get(BAD), "spec": {"taints": [THEIRS]}})
+        with api.changing(BAD) as raw:
+            raw["spec"] = {"taints": [THEIRS]}
         until("that counts", lambda: phase(api) == "cancelled")
         until("it is left alone", lambda: standing(remediator) == "cancelled")
     assert spec(api) == {"taints": [THEIRS]}
@@ -126,9 +126,8 @@ def test_a_person_who_takes_the_taint_away_has_uncordoned_the_node(api: FakeApi)
 def test_a_person_who_uncordons_leaves_no_taint_of_ours(api: FakeApi) -> None:
     with running(api, config(cordon=True)):
         until("it is drained", lambda: phase(api) == "drained")
-        raw = api.get(BAD)
-        del raw["spec"]["unschedulable"]
-        api.put(BAD, raw)
+        with api.changing(BAD) as raw:
+            del raw["spec"]["unschedulable"]
         until("that counts", lambda: phase(api) == "cancelled")
     assert spec(api) == {"taints": [THEIRS]}
 
@@ -171,9 +170,8 @@ def test_what_is_cordoned_by_another_setting_counts_and_is_uncordoned(
     with running(api, config(taint=SETTINGS[before])):
         until("it is being drained", lambda: phase(api) == "draining")
     cordoned = spec(api)
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    with api.changing(LEASE) as lease:
+        lease["spec"]["holderIdentity"] = ""
     with running(api, config(taint=SETTINGS[after], limits={"maxUnavailable": 1})) as remediator:
         until("it counts", lambda: standing(remediator) == "draining")
         assert remediator.planner.tally(remediator.clock()).cordoned == 1
@@ -214,7 +212,8 @@ def test_the_status_says_by_what_a_node_is_cordoned(api: FakeApi, cordon: bool) 
         until("it is drained", lambda: phase(api) == "drained")
     [bad] = status(client(api), config(), None, time.time()).cordoned
     assert bad.note == f"tainted {KEY}:NoSchedule" + ("" if cordon else " instead of a cordon")
-    api.put(BAD, {**api.get(BAD), "spec": {"unschedulable": True, "taints": [THEIRS]}})
+    with api.changing(BAD) as raw:
+        raw["spec"] = {"unschedulable": True, "taints": [THEIRS]}
     [bad] = status(client(api), config(), None, time.time()).cordoned
     assert bad.note == "its taint was removed" + (", it is cordoned" if cordon else "")
 
@@ -245,7 +244,8 @@ def test_the_command_says_that_a_cordon_of_somebody_else_stays(
 ) -> None:
     with running(api, config()):
         until("it is drained", lambda: phase(api) == "drained")
-    api.put(BAD, {**api.get(BAD), "spec": {"taints": [OURS], "unschedulable": True}})
+    with api.changing(BAD) as raw:
+        raw["spec"] = {"taints": [OURS], "unschedulable": True}
     assert main(["uncordon", "bad", "--kubeconfig", kubeconfig(api, tmp_path)]) == 0
     assert spec(api) == {"taints": [], "unschedulable": True}
     said = capsys.readouterr().out
@@ -276,9 +276,8 @@ def test_killed_at_any_call_the_next_one_ends_it(
         until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    lease = api.get(LEASE)
-    lease["spec"]["holderIdentity"] = ""
-    api.put(LEASE, lease)
+    with api.changing(LEASE) as lease:
+        lease["spec"]["holderIdentity"] = ""
     with running(api, about) as remediator:
         until_later(remediator, "it is uncordoned", lambda: _played(api, lambda: False))
     assert spec(api) == {"taints": [THEIRS]}

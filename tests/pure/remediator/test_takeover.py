@@ -179,9 +179,8 @@ def test_what_waits_to_be_sent_is_stopped_by_a_pause(api: FakeApi, key: str) -> 
     with running(api, Config.model_validate({"policies": {"enabled": False}})) as remediator:
         until("it leads", lambda: remediator.leader.leading)
         begun = remediator.parts.api.fence()
-        raw = api.get(LEASE)
-        raw["metadata"].setdefault("annotations", {})[key] = stamp(-3600)
-        api.put(LEASE, raw)
+        with api.changing(LEASE) as raw:
+            raw["metadata"].setdefault("annotations", {})[key] = stamp(-3600)
         authority = remediator.parts.authority
         until("it is heard", lambda: bool(authority.paused or authority.stopped_until))
         assert remediator.parts.api.fence() != begun
@@ -194,16 +193,14 @@ def test_while_it_is_uninstalled_it_changes_nothing(api: FakeApi) -> None:
         "policies": {"enabled": False},
     }
     _lease_held_by(api, "")
-    raw = api.get(LEASE)
-    raw["metadata"]["annotations"] = {STOP_KEY: stamp(-3600)}
-    api.put(LEASE, raw)
+    with api.changing(LEASE) as raw:
+        raw["metadata"]["annotations"] = {STOP_KEY: stamp(-3600)}
     with running(api, Config.model_validate(values)) as remediator:
         authority = remediator.parts.authority
         until("it is stopped", lambda: authority.stopped_until > 0 and remediator.synced)
         _goes_bad(api, 0.0)
         until("it knows", lambda: _is_bad(remediator))
         assert "unschedulable" not in api.get(BAD)["spec"]
-        raw = api.get(LEASE)
-        raw["metadata"]["annotations"] = {STOP_KEY: stamp(0)}
-        api.put(LEASE, raw)
+        with api.changing(LEASE) as raw:
+            raw["metadata"]["annotations"] = {STOP_KEY: stamp(0)}
         until("it continues", lambda: "unschedulable" in api.get(BAD)["spec"])
