@@ -78,7 +78,7 @@ class DrainControl:
         """Follow the annotations of all nodes again, not only of those that changed."""
         self._followed = -1
 
-    def give_places(self, now: float) -> None:
+    def update_slots(self, now: float) -> None:
         """Tell the planner's slots how the drains are."""
         slots = self._planner.slots
         slots.standing, slots.ready = self.draining.standing, self.draining.ready(now)

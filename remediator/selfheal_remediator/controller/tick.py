@@ -54,10 +54,10 @@ class Tick:
         parts = self._parts
         paused, unhealthy = parts.authority.paused, self._unhealthy()
         parts.authority.unhealthy = unhealthy
-        parts.drains.give_places(now)
+        parts.drains.update_slots(now)
         plan = parts.planner.plan(now, paused=paused, unhealthy=unhealthy)
         draining = parts.drains.draining
-        draining.follow_places(parts.planner.slots.given, now)
+        draining.follow_slots(parts.planner.slots.yielded, now)
         for action in plan.actions:
             parts.writer.submit(action)
         changed = parts.drains.follow(now)

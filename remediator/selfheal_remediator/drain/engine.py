@@ -171,7 +171,7 @@ class NodeDrain:
         going |= {(pod.uid, False) for pod, _ in self.pods.completing}
         self.standstill.observe(frozenset(going), now)
         self.waited_at = now if self.only_waits else self.waited_at
-        stopped = stopped or self.without_place(now) or self.delayed(now)
+        stopped = stopped or self.without_slot(now) or self.delayed(now)
         stopped = stopped or (unrecorded and bool(self.evictions))
         self.lookups.keep(self.pods.open_questions())
         if stopped:
@@ -261,10 +261,10 @@ class NodeDrain:
 
     def standing_since(self, now: float) -> float | None:
         """Since when nothing leaves and nothing that is left can, as far as is known; None = the
-        drain makes progress, has no place, or needs none any more (past its deadline)."""
+        drain makes progress, has no slot, or needs none any more (past its deadline)."""
         if self.after or not self.synced or not (self.evictions or self.only_waits):
             return None
-        if now >= self.deadline or self.without_place(now):
+        if now >= self.deadline or self.without_slot(now):
             return None
         stuck = all(item.stuck(now) for item in self._at_hand(now))
         begun = self.only_waits or self._current_wave(now) <= self.wave
@@ -274,15 +274,15 @@ class NodeDrain:
         """Whether its node was cordoned too recently for the first eviction."""
         return not self.after and now < self.not_before
 
-    def without_place(self, now: float) -> bool:
-        """Whether it gave its place to another drain; past its deadline none is needed."""
-        return self.standstill.given_at is not None and now < self.deadline
+    def without_slot(self, now: float) -> bool:
+        """Whether it gave its slot to another drain; past its deadline none is needed."""
+        return self.standstill.yielded_at is not None and now < self.deadline
 
-    def requests_place_at(self, now: float) -> float | None:
-        """When it is to get a place again, None = there is nothing that it could do with one."""
+    def requests_slot_at(self, now: float) -> float | None:
+        """When it is to get a slot again, None = there is nothing that it could do with one."""
         left = [item for item in self._at_hand(now) if not item.terminating]
         begins = bool(self.evictions) and self._current_wave(now) > self.wave
-        if not (left or begins) or not self.without_place(now):
+        if not (left or begins) or not self.without_slot(now):
             return None
         moves = any(not item.stuck(now) or self.budgets.has_room(item.pod) for item in left)
         return self.standstill.requests_at(changed=begins or moves)

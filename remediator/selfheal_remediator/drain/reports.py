@@ -116,7 +116,7 @@ def _names(pods: list[str]) -> str:
     return ", ".join(pods[:3]) + more
 
 
-def place_yielded(drain: NodeDrain, now: float) -> Report:
+def slot_yielded(drain: NodeDrain, now: float) -> Report:
     """Its drain slot goes to another node's drain."""
     if drain.standstill.seen is None:  # it was begun by a predecessor
         text = "other nodes are drained first: more drains are running than allowed"
@@ -130,7 +130,7 @@ def place_yielded(drain: NodeDrain, now: float) -> Report:
     return Report("DrainStalled", text)
 
 
-def place_regained() -> Report:
+def slot_regained() -> Report:
     """It has a drain slot again."""
     text = "its drain continues: a drain slot is free again"
     return Report("DrainResumed", text, warning=False)

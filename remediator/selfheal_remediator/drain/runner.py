@@ -268,24 +268,24 @@ class Draining:
         }
 
     def ready(self, now: float) -> frozenset[str]:
-        """The drains without a place that are to get one again."""
+        """The drains without a slot that are to get one again."""
         return frozenset(
             uid
             for uid, run in self.running.items()
             if run.requests_at is not None and run.requests_at <= now and run.paused_since is None
         )
 
-    def follow_places(self, given: Mapping[str, float], now: float) -> None:
-        """These drains (nodes' uids) have given their place away, the others have one."""
+    def follow_slots(self, yielded: Mapping[str, float], now: float) -> None:
+        """These drains (nodes' uids) have yielded their slots, the others have one."""
         for uid, run in self.running.items():
             standstill, drain = run.drain.standstill, run.drain
-            if uid in given and standstill.given_at is None:
-                self._callbacks.report(drain, reports.place_yielded(drain, now))
-                standstill.give(now)
-            elif uid not in given and standstill.given_at is not None:
-                standstill.take(now)
+            if uid in yielded and standstill.yielded_at is None:
+                self._callbacks.report(drain, reports.slot_yielded(drain, now))
+                standstill.yield_slot(now)
+            elif uid not in yielded and standstill.yielded_at is not None:
+                standstill.regain_slot(now)
                 if now < drain.deadline and not drain.after:
-                    self._callbacks.report(drain, reports.place_regained())
+                    self._callbacks.report(drain, reports.slot_regained())
             else:
                 continue
             run.news, run.standing_since, run.requests_at = True, None, None

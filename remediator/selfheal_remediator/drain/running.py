@@ -118,7 +118,7 @@ class RunningDrain:
 
     def waits(self, now: float) -> bool:
         """Whether nothing more is to be sent for it now."""
-        return self.paused_since is not None or self.drain.without_place(now)
+        return self.paused_since is not None or self.drain.without_slot(now)
 
     # -- time ---------------------------------------------------------------------------
 

@@ -21,15 +21,15 @@ class Standstill:
 
     seen: Hashable = None
     progress_at: float = 0.0
-    #: When it gave its place away, None = it has one; how often in a row without progress since.
-    given_at: float | None = None
+    #: When it gave its slot away, None = it has one; how often in a row without progress since.
+    yielded_at: float | None = None
     times: int = 0
 
     def observe(self, seen: Hashable, now: float) -> None:
         """Any change of the present and terminating pods is progress."""
         if seen != self.seen:
             self.seen, self.progress_at = seen, now
-            self.times = self.times if self.given_at is not None else 0
+            self.times = self.times if self.yielded_at is not None else 0
 
     @property
     def due(self) -> float:
@@ -42,18 +42,18 @@ class Standstill:
             return None
         return self.progress_at
 
-    def give(self, now: float) -> None:
-        """Its place goes to another drain."""
-        self.times = self.times + 1 if self.given_at is None else self.times
-        self.given_at = now
+    def yield_slot(self, now: float) -> None:
+        """Its slot goes to another drain."""
+        self.times = self.times + 1 if self.yielded_at is None else self.times
+        self.yielded_at = now
 
-    def take(self, now: float) -> None:
-        """It has a place again, and time to use it."""
-        self.given_at, self.progress_at = None, now
+    def regain_slot(self, now: float) -> None:
+        """It has a slot again, and time to use it."""
+        self.yielded_at, self.progress_at = None, now
 
     def requests_at(self, *, changed: bool) -> float | None:
         """When it requests a slot; None = it has one."""
-        if self.given_at is None:
+        if self.yielded_at is None:
             return None
         first, longest = CHANGED if changed else UNCHANGED
-        return self.given_at + delay_after(self.times, first=first, longest=longest)
+        return self.yielded_at + delay_after(self.times, first=first, longest=longest)

@@ -105,7 +105,7 @@ class Turn:
         """
         drain, settings = run.drain, self._instructions.config.drain
         ends = now >= drain.deadline and settings.on_deadline != "wait"
-        waits = ends or run.ended or drain.after or drain.without_place(now)
+        waits = ends or run.ended or drain.after or drain.without_slot(now)
         if not settings.surge or waits or self._instructions.config.dry_run:
             return None
         pods, wake = take_due(drain.evictions.values(), drain.budgets, now)
@@ -155,11 +155,11 @@ class Turn:
         drain, before = run.drain, (run.standing_since, run.requests_at)
         idle = run.idle(self._instructions)
         run.standing_since = None if idle else drain.standing_since(now)
-        run.requests_at = drain.requests_place_at(now)
+        run.requests_at = drain.requests_slot_at(now)
         moments = [
             drain.standstill.due,
             run.requests_at,
-            drain.deadline if drain.without_place(now) else None,
+            drain.deadline if drain.without_slot(now) else None,
         ]
         later = [moment for moment in moments if moment is not None and moment > now]
         # The planner is to hear of it.

@@ -33,7 +33,7 @@ class Counts:
         self._config, self._owner = config, owner
         #: Which nodes (by name) another system is changing, reported elsewhere than on the node.
         self.marks: Mapping[str, str] = NO_MARKS
-        #: Which drains make no progress, and which of them gave their place away.
+        #: Which drains make no progress, and which of them gave their slot away.
         self.slots = DrainSlots()
         self._tally = Tally()
         #: Nodes of which nothing can be read: each may be one that we cordoned.
@@ -161,7 +161,7 @@ class Counts:
         ours = [s for s in entry.states if s.phase.cordoned and s.by == self._owner]
         if not ours and not selected(node, self._config):
             return None
-        draining = node.uid not in self.slots.given and self.in_time(entry, ours, now)
+        draining = node.uid not in self.slots.yielded and self.in_time(entry, ours, now)
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
@@ -188,7 +188,7 @@ class Counts:
     def in_time(self, entry: Entry, states: Iterable[State], now: float) -> bool:
         """Whether the node is being drained and the limits count it.
 
-        A drain that has outlived its deadline continues, but frees its place for others. One that
+        A drain that has outlived its deadline continues, but frees its slot for others. One that
         is paused keeps it: when it continues, the time does not count.
         """
         drains = [state for state in states if state.phase is Phase.DRAINING]

@@ -1,7 +1,7 @@
 """Which drains count against the limits of drains at a time. Pure.
 
-A drain that makes no progress (its kubelet is dead, a budget never opens) gives its place to one
-that can. It evicts nothing more until it gets a place again. Its node stays cordoned, its
+A drain that makes no progress (its kubelet is dead, a budget never opens) gives its slot to one
+that can. It evicts nothing more until it gets a slot again. Its node stays cordoned, its
 deadline stays, and all other limits count it on.
 """
 
@@ -14,9 +14,9 @@ from selfheal_remediator.config import DisruptionLimits
 from selfheal_remediator.node.limits import Member, Tally, check_drain
 from selfheal_remediator.node.skip_reason import SkipReason
 
-#: So many drains may be without a place at a time: where one after the other comes to a
+#: So many drains may be without a slot at a time: where one after the other comes to a
 #: standstill, something else is wrong than their nodes.
-MOST_WITHOUT_PLACE = 10
+MOST_WITHOUT_SLOT = 10
 
 
 @dataclass(slots=True)
@@ -24,12 +24,12 @@ class DrainSlots:
     """The drains (nodes' uids) without progress, and those that yielded their slot.
 
     standing: since when (our clock) they make no progress. ready: those without a slot that could
-    continue. Both are reported by the drain runner. given: when they yielded their slot.
+    continue. Both are reported by the drain runner. yielded: when they did that.
     """
 
     standing: Mapping[str, float] = field(default_factory=dict)
     ready: frozenset[str] = frozenset()
-    given: dict[str, float] = field(default_factory=dict)
+    yielded: dict[str, float] = field(default_factory=dict)
     #: When the deadlines of drains are (our clock), as who carries them out says.
     deadlines: Mapping[str, float] = field(default_factory=dict)
 
@@ -41,24 +41,24 @@ class DrainSlots:
         members: Mapping[str, Member],
         now: float,
     ) -> tuple[SkipReason | None, str]:
-        """Whether one more drain may begin, and whose place it takes (uid, empty = a free one).
+        """Whether one more drain may begin, and whose slot it takes (uid, empty = a free one).
 
-        A place that is taken is counted out of the tally.
+        A slot that is taken is counted out of the tally.
         """
         skip_reason = check_drain(limits, tally, member)
         if (
             skip_reason is None
             or skip_reason.cause != "maxDraining"
-            or len(self.given) >= MOST_WITHOUT_PLACE
+            or len(self.yielded) >= MOST_WITHOUT_SLOT
         ):
             return skip_reason, ""
         for uid in sorted(self.standing, key=lambda uid: (self.standing[uid], uid)):
             holder = members.get(uid)
-            if holder is None or not holder.draining or uid in self.given:
+            if holder is None or not holder.draining or uid in self.yielded:
                 continue
             tally.add_drain(holder, -1)
             if check_drain(limits, tally, member) is None:
-                self.given[uid] = now
+                self.yielded[uid] = now
                 return None, uid
             tally.add_drain(holder, 1)
         return skip_reason, ""
@@ -70,7 +70,7 @@ class DrainSlots:
         drains: Iterable[tuple[str, Member]],
         now: float,
     ) -> None:
-        """Who had a place in the term before is not written down: these drains (uid, member) get
+        """Who had a slot in the term before is not written down: these drains (uid, member) get
         one in this order, as far as the limits go. Those that get none are counted out of the
         tally, in which all of them count."""
         found = list(drains)
@@ -79,15 +79,15 @@ class DrainSlots:
         for uid, member in found:
             skip_reason = check_drain(limits, tally, member)
             if skip_reason is not None and skip_reason.cause == "maxDraining":
-                self.given[uid] = now
+                self.yielded[uid] = now
             else:
                 tally.add_drain(member)
 
     def waiting(self) -> list[str]:
         """Those that could continue if they had a slot, the longest without one first."""
-        return sorted(self.ready & self.given.keys(), key=lambda uid: (self.given[uid], uid))
+        return sorted(self.ready & self.yielded.keys(), key=lambda uid: (self.yielded[uid], uid))
 
     def keep(self, draining: Iterable[str]) -> None:
         """Only these still drain."""
         still = set(draining)
-        self.given = {uid: when for uid, when in self.given.items() if uid in still}
+        self.yielded = {uid: when for uid, when in self.yielded.items() if uid in still}

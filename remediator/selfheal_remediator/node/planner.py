@@ -22,7 +22,6 @@ from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import State, known_state
 from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.counts import Counts
-from selfheal_remediator.node.drain_places import DrainPlaces
 from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry, Overlay
 from selfheal_remediator.node.evaluate import assess
@@ -33,6 +32,7 @@ from selfheal_remediator.node.queues import Claim, Urgency
 from selfheal_remediator.node.room_checks import RoomChecks
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.node.slot_allocation import SlotAllocation
 from selfheal_remediator.node.waves import Waves
 
 #: A change that could not be made is tried again after so many seconds, then twice as many, at most
@@ -62,7 +62,7 @@ class Planner:
         self._counts = Counts(config, owner, now)
         self.schedule, self.rooms = Schedule(self.entries), RoomChecks()
         self._known = KnownNodes(config, self.entries, self._waves, self._counts, self.rooms)
-        self._places = DrainPlaces(self.entries, self._counts)
+        self._slot_allocation = SlotAllocation(self.entries, self._counts)
         self._maintenance = Maintenance()
 
     # -- what is known ------------------------------------------------------------------
@@ -80,12 +80,12 @@ class Planner:
     def begin_term(self, now: float) -> None:
         """This process leads from now on: when its predecessor cordoned is written on the nodes."""
         self._counts.begin_term(now)
-        self._places.begin_term()
+        self._slot_allocation.begin_term()
         self._known.dirty.update(self.entries)
 
     @property
     def slots(self) -> DrainSlots:
-        """Which drains make no progress, and which of them gave their place away."""
+        """Which drains make no progress, and which of them gave their slot away."""
         return self._counts.slots
 
     @property
@@ -234,8 +234,8 @@ class Planner:
         actions = self._reassess(now)
         limited_by: Counter[str] = Counter()
         stopped = self._counts.stopped(paused, unhealthy)
-        self._places.restore(self.config.limits, now)
-        self._places.give_again(self.config.limits, now, stopped=stopped is not None)
+        self._slot_allocation.restore(self.config.limits, now)
+        self._slot_allocation.return_slots(self.config.limits, now, stopped=stopped is not None)
         granted, opens = self._weigh(stopped, now, limited_by)
         return Plan((*actions, *granted), earliest(self.schedule.wake, opens), limited_by)
 
@@ -269,7 +269,7 @@ class Planner:
         if waits is not None:
             return waits
         if claim.kind is Kind.DRAIN:
-            return self._places.check(entry, limits, tally, now)
+            return self._slot_allocation.check(entry, limits, tally, now)
         if claim.kind is Kind.REPAIR:
             return check_repair(limits, tally, claim.member)
         return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(

@@ -17,7 +17,7 @@ from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.eviction import SPARED_FOR
 from selfheal_remediator.drain.filters import Fate, Surroundings, sort_pod
 from selfheal_remediator.drain.readiness import Readiness
-from selfheal_remediator.drain.reports import DrainReports, place_yielded
+from selfheal_remediator.drain.reports import DrainReports, slot_yielded
 from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.drain.standstill import STANDSTILL_AFTER
 from selfheal_remediator.kube.client import KubernetesApi
@@ -289,21 +289,21 @@ def test_how_long_it_was_not_ready_before_says_its_condition(
     assert found.lost(down, NOW + 260)
 
 
-# -- its place -------------------------------------------------------------------------------
+# -- its slot --------------------------------------------------------------------------------
 
 
-def test_a_drain_that_only_waits_yields_its_place_until_it_may_evict() -> None:
+def test_a_drain_that_only_waits_yields_its_slot_until_it_may_evict() -> None:
     made = drain(job(), deadline=9999)
     made.step(NOW)
     late = NOW + STANDSTILL_AFTER
     assert made.standing_since(late - 1) is None
     assert made.standing_since(late) == NOW
-    assert "pods may complete" in place_yielded(made, late).message
-    made.standstill.give(late)
-    assert made.requests_place_at(late + 100) is None  # nothing that it could do with one
+    assert "pods may complete" in slot_yielded(made, late).message
+    made.standstill.yield_slot(late)
+    assert made.requests_slot_at(late + 100) is None  # nothing that it could do with one
     assert made.step(OVER).evict == ()  # it has none
-    assert made.requests_place_at(OVER) is not None
-    made.standstill.take(OVER)
+    assert made.requests_slot_at(OVER) is not None
+    made.standstill.regain_slot(OVER)
     assert made.step(OVER).new_wave == 0
 
 

@@ -17,7 +17,7 @@ from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.drain_slots import MOST_WITHOUT_PLACE
+from selfheal_remediator.node.drain_slots import MOST_WITHOUT_SLOT
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, pod
@@ -90,16 +90,16 @@ def test_pods_of_later_waves_only_wait_for_what_stands_still(blocked: Outcome) -
     made.step(NOW + 30)
     refuse(made, "a", blocked)
     assert _look(made, LATER) == NOW
-    made.standstill.give(LATER)
-    assert made.requests_place_at(LATER) == LATER + UNCHANGED[0]  # the system's pod changes nothing
+    made.standstill.yield_slot(LATER)
+    assert made.requests_slot_at(LATER) == LATER + UNCHANGED[0]  # the system's pod changes nothing
 
 
 def test_a_wave_that_is_about_to_begin_is_no_standstill() -> None:
     made = drain(terminating("a"), pod("s", priority=SYSTEM_PRIORITY), wave=0)
     assert made.step(LATER).new_wave == 1
     assert made.standing_since(LATER) is None
-    made.standstill.give(LATER)
-    assert made.requests_place_at(LATER) == LATER + CHANGED[0]
+    made.standstill.yield_slot(LATER)
+    assert made.requests_slot_at(LATER) == LATER + CHANGED[0]
 
 
 def test_each_pod_that_goes_is_progress() -> None:
@@ -118,41 +118,41 @@ def test_neither_past_its_deadline_nor_when_drained_does_it_stand_still() -> Non
     assert _look(made, LATER) is None
 
 
-# -- without a place -------------------------------------------------------------------------
+# -- without a slot -------------------------------------------------------------------------
 
 
-def test_without_a_place_it_evicts_nothing_until_its_deadline() -> None:
+def test_without_a_slot_it_evicts_nothing_until_its_deadline() -> None:
     made = drain(pod("a"))
     refuse(made, "a")
-    made.standstill.give(LATER)
+    made.standstill.yield_slot(LATER)
     made.budget_changed(budget(1), LATER)
     assert made.step(LATER).evict == ()
     assert made.step(made.deadline).evict == (pod("a"),)
     made.pod_changed(pod("a"), None)
-    assert made.step(LATER).done  # the end needs no place
+    assert made.step(LATER).done  # the end needs no slot
 
 
-def test_it_asks_for_a_place_soon_when_a_budget_opens_and_else_ever_later() -> None:
+def test_it_requests_a_slot_soon_when_a_budget_opens_and_else_ever_later() -> None:
     made = drain(pod("a"))
     refuse(made, "a")
     now = LATER
     for times in range(3):
-        made.standstill.give(now)
-        assert made.requests_place_at(now) == min(now + UNCHANGED[0] * 2**times, now + UNCHANGED[1])
+        made.standstill.yield_slot(now)
+        assert made.requests_slot_at(now) == min(now + UNCHANGED[0] * 2**times, now + UNCHANGED[1])
         made.budget_changed(budget(1), now)
-        assert made.requests_place_at(now) == now + CHANGED[0] * 2**times
+        assert made.requests_slot_at(now) == now + CHANGED[0] * 2**times
         made.budget_changed(budget(0), now)
-        made.standstill.take(now)
-    assert made.requests_place_at(now) is None
+        made.standstill.regain_slot(now)
+    assert made.requests_slot_at(now) is None
 
 
-def test_where_all_pods_only_have_to_end_it_needs_no_place() -> None:
+def test_where_all_pods_only_have_to_end_it_needs_no_slot() -> None:
     made = drain(terminating("a"))
-    made.standstill.give(LATER)
-    assert made.requests_place_at(LATER) is None
+    made.standstill.yield_slot(LATER)
+    assert made.requests_slot_at(LATER) is None
 
 
-# -- who gets a place ------------------------------------------------------------------------
+# -- who gets a slot ------------------------------------------------------------------------
 
 
 class Cluster:
@@ -196,35 +196,35 @@ class Cluster:
         return begun
 
     @property
-    def without_place(self) -> list[int]:
-        return [int(uid.removeprefix("uid-n")) for uid in self.planner.slots.given]
+    def without_slot(self) -> list[int]:
+        return [int(uid.removeprefix("uid-n")) for uid in self.planner.slots.yielded]
 
 
 def test_a_stalled_drain_yields_its_slot_only_when_it_is_wanted() -> None:
     cluster = Cluster(1)
     assert cluster.plan() == [0]
     assert cluster.plan(standing=(0,)) == []
-    assert cluster.without_place == []
+    assert cluster.without_slot == []
     cluster = Cluster(3)
     assert cluster.plan() == [0]
     assert cluster.plan() == []
     assert cluster.plan(standing=(0,)) == [1]
-    assert cluster.without_place == [0]
+    assert cluster.without_slot == [0]
     assert cluster.plan(standing=()) == []  # one at a time, as before
     tally = cluster.planner.tally(cluster.now)
     assert (tally.draining, tally.cordoned) == (1, 3)
 
 
-def test_it_continues_when_a_place_is_free_and_it_asks_before_others() -> None:
+def test_it_continues_when_a_slot_is_free_and_it_requests_one_before_others() -> None:
     cluster = Cluster(3)
     cluster.plan()
     assert cluster.plan(standing=(0,)) == [1]
     assert cluster.plan(ready=(0,)) == []
-    assert cluster.without_place == [0]  # the place is taken
+    assert cluster.without_slot == [0]  # the slot is taken
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     cluster.set(1, "True", done)
     assert cluster.plan(ready=(0,)) == []
-    assert cluster.without_place == []
+    assert cluster.without_slot == []
     assert cluster.planner.tally(cluster.now).draining == 1
     assert cluster.plan(standing=(0,)) == [2]
 
@@ -233,35 +233,35 @@ def test_of_several_stalled_drains_one_yields_to_each_new_one() -> None:
     cluster = Cluster(4, maxDraining=2)
     assert cluster.plan() == [0, 1]
     assert cluster.plan(standing=(1, 0)) == [2, 3]
-    assert cluster.without_place == [0, 1]
+    assert cluster.without_slot == [0, 1]
     assert cluster.planner.tally(cluster.now).draining == 2
 
 
 def test_so_many_standstills_are_not_their_nodes_fault() -> None:
-    count = MOST_WITHOUT_PLACE + 3
+    count = MOST_WITHOUT_SLOT + 3
     cluster = Cluster(count)
     begun = cluster.plan()
     for _ in range(count):
         begun += cluster.plan(standing=tuple(begun))
-    assert len(begun) == MOST_WITHOUT_PLACE + 1
+    assert len(begun) == MOST_WITHOUT_SLOT + 1
 
 
-def test_what_ended_or_outlived_its_deadline_waits_for_no_place() -> None:
+def test_what_ended_or_outlived_its_deadline_waits_for_no_slot() -> None:
     cluster = Cluster(2)
     cluster.plan()
     cluster.plan(standing=(0,))
-    assert cluster.without_place == [0]
+    assert cluster.without_slot == [0]
     cluster.now += cluster.planner.config.drain.deadline
     cluster.plan()
-    assert cluster.without_place == []
+    assert cluster.without_slot == []
 
 
-def test_while_it_is_paused_no_place_changes_hands() -> None:
+def test_while_it_is_paused_no_slot_changes_hands() -> None:
     cluster = Cluster(2)
     cluster.plan()
     cluster.planner.slots.standing = {"uid-n0": NOW}
     assert cluster.planner.plan(cluster.now + 1, paused="x").actions == ()
-    assert cluster.without_place == []
+    assert cluster.without_slot == []
 
 
 def test_a_new_leader_knows_of_no_standstill() -> None:
@@ -269,7 +269,7 @@ def test_a_new_leader_knows_of_no_standstill() -> None:
     cluster.plan()
     cluster.plan(standing=(0,))
     cluster.planner.begin_term(cluster.now)
-    assert cluster.without_place == []
+    assert cluster.without_slot == []
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -289,7 +289,7 @@ def test_a_new_leader_runs_no_more_of_its_predecessors_drains_than_may_be(most: 
     planner.begin_term(cluster.now)
     assert cluster.plan() == []
     assert planner.tally(cluster.now).draining == most
-    assert sorted(cluster.without_place) == sorted(begun[: 4 - most])
+    assert sorted(cluster.without_slot) == sorted(begun[: 4 - most])
     done = State(Phase.DRAINED, OWNER, "Fault", "True", action="drain", since=int(cluster.now))
     for number in begun[4 - most :]:
         cluster.set(number, "True", done)
@@ -314,17 +314,17 @@ def test_a_new_leader_detects_a_stalled_drain_again() -> None:
         assert made.standing_since(takeover + moment) is None or moment >= STANDSTILL_AFTER
     assert _look(made, takeover + STANDSTILL_AFTER + STUCK_AFTER) is not None
     assert cluster.plan() == []  # nothing stands still that it knows of
-    holder = next(number for number in begun if number not in cluster.without_place)
+    holder = next(number for number in begun if number not in cluster.without_slot)
     assert len(cluster.plan(standing=(holder,))) == 1
     assert planner.tally(cluster.now).draining == 1
-    assert sorted(cluster.without_place) == sorted(begun)
+    assert sorted(cluster.without_slot) == sorted(begun)
 
 
-def test_a_drain_paused_past_its_deadline_takes_no_place_when_it_continues() -> None:
+def test_a_drain_paused_past_its_deadline_takes_no_slot_when_it_continues() -> None:
     cluster = Cluster(2)
     cluster.plan()
     cluster.plan(standing=(0,))
-    assert cluster.without_place == [0]
+    assert cluster.without_slot == [0]
     state = cluster.planner.entries["uid-n0"].state
     assert state is not None
     cluster.set(0, "False", state)  # it recovers
@@ -338,7 +338,7 @@ def test_a_drain_paused_past_its_deadline_takes_no_place_when_it_continues() -> 
     cluster.plan()
     cluster.set(0, "True", replace(state, drain_started=int(cluster.now)))
     cluster.plan()
-    assert cluster.without_place == [0]
+    assert cluster.without_slot == [0]
 
 
 # -- the whole remediator --------------------------------------------------------------------
@@ -390,7 +390,7 @@ def test_where_fewer_drains_may_run_than_do_those_continue_and_none_begins(
     planner.reconfigure(planner.config.model_copy(update={"limits": limits}), cluster.now)
     for standing in ((), (begun[0],), tuple(begun)):
         assert cluster.plan(standing=standing, ready=tuple(begun)) == []
-        assert cluster.without_place == []
+        assert cluster.without_slot == []
         assert planner.tally(cluster.now).draining == 3
     waits = [e.blocked for e in planner.entries.values() if e.blocked is not None]
     assert {skip_reason.text for skip_reason in waits} == {f"3 drains, allowed {now_allowed}"}

@@ -22,9 +22,9 @@ BACKOFF = "backoff", "maxBackoff"
 HEALTHY_FOR = 600.0
 #: Moments are written down, and compared, in whole seconds.
 GRAIN = 2.0
-#: A drain gives its place away after a minute without progress (seconds), not before.
+#: A drain gives its slot away after a minute without progress (seconds), not before.
 YIELDS = 58.0
-#: A drain from which a pod was evicted so lately (seconds) makes progress: it has its place.
+#: A drain from which a pod was evicted so lately (seconds) makes progress: it has its slot.
 UNDER_WAY = 20.0
 #: Clocks of the machines differ by at most so much (seconds).
 SKEW = 45.0
@@ -116,7 +116,7 @@ class Evicted:
     # -- drains ---------------------------------------------------------------------------
 
     def began(self, node: Json, by: str) -> None:
-        """README, limits: maxDraining. The drain of a node begins. Another one gives its place away
+        """README, limits: maxDraining. The drain of a node begins. Another one gives its slot away
         only after a minute without progress."""
         store, now, limits = (
             self.world.cluster.store,
@@ -171,7 +171,7 @@ class Evicted:
             self.fail("daemon_pods_stay", what)
 
     def _drained(self, node: str, by: str) -> None:
-        """README, limits: maxDraining. A drain without progress gives its place away."""
+        """README, limits: maxDraining. A drain without progress gives its slot away."""
         now, store = self.world.simulation.now, self.world.cluster.store
         under_way = [node]
         for other, (when, who) in self.drained.items():

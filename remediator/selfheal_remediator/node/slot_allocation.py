@@ -1,4 +1,4 @@
-"""Which drains have a place among those that may run at a time. Pure."""
+"""Which drains have one of the slots that `limits.maxDraining` allows. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from selfheal_remediator.node.limits import Member, Tally, check_drain
 from selfheal_remediator.node.skip_reason import SkipReason
 
 
-class DrainPlaces:
+class SlotAllocation:
     """Over all nodes; the order of drains that make no progress is DrainSlots'."""
 
     def __init__(self, entries: Mapping[str, Entry], counts: Counts) -> None:
         self._entries, self._counts = entries, counts
-        #: Whether it was settled which of a predecessor's drains have a place.
+        #: Whether it was settled which of a predecessor's drains have a slot.
         self._restored = True
 
     def begin_term(self) -> None:
@@ -25,7 +25,7 @@ class DrainPlaces:
 
     def restore(self, limits: DisruptionLimits, now: float) -> None:
         """At the begin of a term more drains may be written down than may run at a time: those that
-        came to a standstill among them. The youngest keep their places: they took theirs last."""
+        came to a standstill among them. The youngest keep their slots: they took theirs last."""
         if self._restored:
             return
         self._restored = True
@@ -37,14 +37,14 @@ class DrainPlaces:
         found.sort(key=lambda one: (-one[0], one[1]))
         drains = [(uid, member) for _, uid, member in found]
         self._counts.slots.restore(limits, self._counts.tally(now), drains, now)
-        for uid in self._counts.slots.given:
+        for uid in self._counts.slots.yielded:
             self._counts.recount(self._entries[uid], now)
 
-    def give_again(self, limits: DisruptionLimits, now: float, *, stopped: bool) -> None:
-        """Drains without a place that request one get it before others do."""
+    def return_slots(self, limits: DisruptionLimits, now: float, *, stopped: bool) -> None:
+        """Drains without a slot that request one get it before others do."""
         draining = (
             uid
-            for uid in self._counts.slots.given
+            for uid in self._counts.slots.yielded
             if uid in self._entries
             and self._counts.in_time(self._entries[uid], self._entries[uid].states, now)
         )
@@ -52,18 +52,18 @@ class DrainPlaces:
         for uid in [] if stopped else self._counts.slots.waiting():
             entry = self._entries[uid]
             if check_drain(limits, self._counts.tally(now), entry.member or Member()) is None:
-                del self._counts.slots.given[uid]
+                del self._counts.slots.yielded[uid]
                 self._counts.recount(entry, now)
 
     def check(
         self, entry: Entry, limits: DisruptionLimits, tally: Tally, now: float
     ) -> SkipReason | None:
-        """None when the node may be drained now, if need be in the place of a drain that makes no
+        """None when the node may be drained now, if need be in the slot of a drain that makes no
         progress."""
         standing = (self._entries.get(uid) for uid in self._counts.slots.standing)
         members = {e.node.uid: e.member for e in standing if e is not None and e.member}
         mine = entry.member or Member()
-        skip_reason, given = self._counts.slots.request(limits, tally, mine, members, now)
-        if given:
-            self._counts.recount(self._entries[given], now)
+        skip_reason, yielded = self._counts.slots.request(limits, tally, mine, members, now)
+        if yielded:
+            self._counts.recount(self._entries[yielded], now)
         return skip_reason
