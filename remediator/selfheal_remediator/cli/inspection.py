@@ -17,13 +17,13 @@ from selfheal_remediator.cli.ladder_view import LadderPlan, ladder_plan
 from selfheal_remediator.cli.reading import Reading
 from selfheal_remediator.cli.refusals import Surges, ask_server, blocker, take_room
 from selfheal_remediator.config import PODS_HUNG, Config, Group
-from selfheal_remediator.drain.claims import Claims, read_claims
 from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Rooms
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.preflight import DaemonSetFacts, Departure, no_room, surroundings
 from selfheal_remediator.drain.readiness import Readiness
 from selfheal_remediator.drain.surge import NOTHING, Surge
+from selfheal_remediator.drain.volume_claims import VolumeClaims, read_volume_claims
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.budgets import Budget
@@ -352,9 +352,9 @@ def _daemon_sets(reading: Reading, pods: list[Pod], notes: set[str]) -> DaemonSe
     return DaemonSetFacts(found.known, unknown=ours if found.unread else frozenset())
 
 
-def _claims(reading: Reading, pods: list[Pod], notes: set[str]) -> Claims:
+def _claims(reading: Reading, pods: list[Pod], notes: set[str]) -> VolumeClaims:
     """The pods' claims; which cannot be read is noted."""
-    found = read_claims(reading.api, pods)
+    found = read_volume_claims(reading.api, pods)
     for (namespace, claim), why in found.failed.items():
         notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
-from selfheal_remediator.drain.claims import DaemonSets, daemon_sets
+from selfheal_remediator.drain.volume_claims import DaemonSets, daemon_sets
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget, budget_from_json
 from selfheal_remediator.kube.client import Collection, KubernetesApi

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from selfheal_remediator.config import Drain
-from selfheal_remediator.drain.claims import Claims, all_daemon_sets, read_claims
 from selfheal_remediator.drain.filters import Fate, Surroundings, of_daemon_set, sort_pod
 from selfheal_remediator.drain.free_capacity import Move, Rooms
 from selfheal_remediator.drain.running import Instructions
+from selfheal_remediator.drain.volume_claims import (
+    VolumeClaims,
+    all_daemon_sets,
+    read_volume_claims,
+)
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Node, Taint
@@ -64,7 +68,7 @@ def surroundings(
     drain: Drain,
     departure: Departure,
     daemon_sets: DaemonSetFacts,
-    claims: Claims,
+    claims: VolumeClaims,
     own_uid: str = "",
     taint: Taint | None = None,
 ) -> Surroundings:
@@ -134,7 +138,7 @@ class Preflight:
             (pod.namespace, pod.owner_name, pod.owner_uid) for pod in pods if of_daemon_set(pod)
         )
         known, gone = self._daemon_sets.known(wanted)
-        found = read_claims(self._api, pods)
+        found = read_volume_claims(self._api, pods)
         for claim, failure in found.failed.items():
             log.warning("claim %s/%s on %s: %s", *claim, departure.node, failure)
         facts = DaemonSetFacts(known, gone)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from selfheal_remediator.drain.budget_watch import BudgetWatch
-from selfheal_remediator.drain.claims import answer_of
 from selfheal_remediator.drain.lookups import Answer, Question
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
+from selfheal_remediator.drain.volume_claims import answer_of
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Json, Node, node_from_json

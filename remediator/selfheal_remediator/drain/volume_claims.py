@@ -1,4 +1,4 @@
-"""What the API says about pods' volumes and DaemonSets, for a drain and for `plan`."""
+"""What the API says about pods' volume claims and DaemonSets, for a drain and for `plan`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from selfheal_remediator.kube.responses import understood
 
 log = logging.getLogger(__name__)
 
-Claim = tuple[str, str]
+#: Namespace and name of a PersistentVolumeClaim.
+VolumeClaim = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class VolumeClaims:
     """terms: the nodes that each claim's volume can be used on, None = any. failed: not read."""
 
-    terms: dict[Claim, Terms | None]
-    failed: dict[Claim, ApiFailure]
+    terms: dict[VolumeClaim, Terms | None]
+    failed: dict[VolumeClaim, ApiFailure]
 
-    def local(self, others: Iterable[Node]) -> frozenset[Claim]:
+    def local(self, others: Iterable[Node]) -> frozenset[VolumeClaim]:
         """The claims whose volume can be used on none of the other nodes."""
         nodes = list(others)
         return frozenset(claim for claim, terms in self.terms.items() if tied(terms, nodes))
 
 
-def read_claims(api: KubernetesApi, pods: Iterable[Pod]) -> Claims:
+def read_volume_claims(api: KubernetesApi, pods: Iterable[Pod]) -> VolumeClaims:
     """Reads the claims of the pods and their volumes."""
-    found = Claims({}, {})
+    found = VolumeClaims({}, {})
     for claim in sorted({(pod.namespace, claim) for pod in pods for claim in pod.claims}):
         try:
             found.terms[claim] = api.claim_terms(*claim)
