@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from selfheal_remediator.healing.claims import claims_of, hand_over_canaries, hand_over_of_deleted
+from selfheal_remediator.healing.acting_policy import (
+    acting_policies,
+    hand_over_canaries,
+    hand_over_of_deleted,
+)
 from selfheal_remediator.healing.node_findings import NodeFindings
 from selfheal_remediator.healing.owner_evaluation import OwnerEvaluation
 from selfheal_remediator.healing.owner_registry import Owners, has_pods_of
@@ -255,9 +259,9 @@ class Healing:
         self, evaluated: Collection[PolicyState], around: Around, now: float
     ) -> list[RestartAction]:
         policy_states = self.policy_states.values()
-        claims = claims_of(policy_states) if any(one.unhealthy for one in evaluated) else {}
-        hand_over_canaries(self.policy_states, claims)
-        given = Surroundings(around, policy_states, claims, self.owners)
+        acting = acting_policies(policy_states) if any(one.unhealthy for one in evaluated) else {}
+        hand_over_canaries(self.policy_states, acting)
+        given = Surroundings(around, policy_states, acting, self.owners)
         actions: list[RestartAction] = []
         for policy_state in evaluated:
             restarts, notices = self._decisions.decide(policy_state, given, now)

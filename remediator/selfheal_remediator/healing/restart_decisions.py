@@ -23,11 +23,11 @@ _NOTHING = Status(0, 0, 0, None, 0, State.HEALTHY, "", (), (), ())
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a decision about one policy needs beside it. claims: owner -> the policy that acts."""
+    """What a decision about one policy needs beside it. acting: owner -> the policy that acts."""
 
     around: Around
     policy_states: Collection[PolicyState]
-    claims: Mapping[str, str]
+    acting: Mapping[str, str]
     owners: Owners
 
 
@@ -101,7 +101,7 @@ class RestartDecisions:
     ) -> tuple[WatchedPod | None, SkipReason | None]:
         """The pod to restart now, or why none of the group is."""
         around = given.around
-        skip_reason = blocked(policy_state, group, around, given.claims, self.interval, now)
+        skip_reason = blocked(policy_state, group, around, given.acting, self.interval, now)
         if skip_reason is not None:
             if skip_reason.cause != "under-way":
                 for pod in group.pods:

@@ -72,17 +72,17 @@ def blocked(
     policy_state: PolicyState,
     group: Group,
     around: Around,
-    claims: Mapping[str, str],
+    acting: Mapping[str, str],
     interval: float,
     now: float,
 ) -> SkipReason | None:
-    """Skip reasons for all pods of the owner; claims: owner -> the policy that acts on it.
+    """Skip reasons for all pods of the owner; acting: owner -> the policy that acts on it.
 
     interval: seconds between two evaluations.
     """
-    claimed = claims.get(group.key, policy_state.policy.key)
+    acting_policy = acting.get(group.key, policy_state.policy.key)
     for holds, cause, text in (
-        *_policy_checks(policy_state, group, around, claimed),
+        *_policy_checks(policy_state, group, around, acting_policy),
         *_restart_checks(policy_state, group, interval, now),
         *_owner_checks(group, now),
     ):
@@ -95,15 +95,15 @@ def blocked(
 
 
 def _policy_checks(
-    policy_state: PolicyState, group: Group, around: Around, claimed: str
+    policy_state: PolicyState, group: Group, around: Around, acting_policy: str
 ) -> tuple[Check, ...]:
-    """Whether anything may be restarted, and by this policy. claimed: the one that acts."""
+    """Whether anything may be restarted, and by this policy. acting_policy: the one that acts."""
     policy = policy_state.policy
     return (
         (policy_state.problem, "stale", policy_state.problem),
         (policy.paused, "paused", "the policy is paused"),
         (around.stopped, "stopped", around.stopped),
-        (claimed != policy.key, "other-policy", f"policy {claimed} also selects it"),
+        (acting_policy != policy.key, "other-policy", f"policy {acting_policy} also selects it"),
         (not group.unhealthy[0].owner_uid, "unmanaged", "no controller would replace it"),
         (group.owner is None, "owner-unknown", "its owner is not known yet"),
     )

@@ -8,21 +8,21 @@ from selfheal_remediator.healing.canary_trial import hand_over
 from selfheal_remediator.healing.policy_state import PolicyState
 
 
-def claims_of(policy_states: Collection[PolicyState]) -> dict[str, str]:
+def acting_policies(policy_states: Collection[PolicyState]) -> dict[str, str]:
     """Owner -> the key of the policy that acts on it: of several, the oldest."""
-    claims: dict[str, str] = {}
+    acting: dict[str, str] = {}
     for policy_state in sorted(policy_states, key=lambda one: (one.policy.created, one.policy.key)):
         for key in policy_state.groups:
-            claims.setdefault(key, policy_state.policy.key)
-    return claims
+            acting.setdefault(key, policy_state.policy.key)
+    return acting
 
 
-def hand_over_canaries(policy_states: Mapping[str, PolicyState], claims: Mapping[str, str]) -> None:
+def hand_over_canaries(policy_states: Mapping[str, PolicyState], acting: Mapping[str, str]) -> None:
     """Pass on the canaries of owners that another policy now selects."""
     for policy_state in policy_states.values():
         for uid in policy_state.records:
-            if uid in claims:
-                other = policy_states[claims[uid]]
+            if uid in acting:
+                other = policy_states[acting[uid]]
                 if other is not policy_state:
                     hand_over(policy_state, other, uid)
 
