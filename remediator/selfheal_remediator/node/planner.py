@@ -28,7 +28,7 @@ from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
 from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
 from selfheal_remediator.node.maintenance import Maintenance
-from selfheal_remediator.node.queues import Claim, Urgency
+from selfheal_remediator.node.queues import LimitedChange, Urgency
 from selfheal_remediator.node.room_checks import RoomChecks
 from selfheal_remediator.node.schedule import Schedule
 from selfheal_remediator.node.skip_reason import SkipReason
@@ -250,30 +250,32 @@ class Planner:
         while heads:
             urgency, queue = heappop(heads)
             entry = self.entries[urgency[-1]]
-            queue.skip_reason = stopped or self._check(entry, queue.claim, tally, now)
+            queue.skip_reason = stopped or self._check(entry, queue.change, tally, now)
             if queue.skip_reason is not None:
                 # As for all behind it: what is granted from now on makes no room for them.
                 limited_by[queue.skip_reason.cause] += len(queue.order)
                 opens = earliest(opens, queue.skip_reason.until)
                 continue
-            action = self._grant(entry, queue.claim, tally, now)
+            action = self._grant(entry, queue.change, tally, now)
             self._hand_out(entry, action, now)
             granted.append(action)
             if queue.order:
                 heappush(heads, (queue.first, queue))
         return granted, opens
 
-    def _check(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> SkipReason | None:
-        limits, group = self.config.limits, self.config.group_named(claim.member.group_name)
-        waits = self._maintenance.check(group, claim.kind, now)
+    def _check(
+        self, entry: Entry, change: LimitedChange, tally: Tally, now: float
+    ) -> SkipReason | None:
+        limits, group = self.config.limits, self.config.group_named(change.member.group_name)
+        waits = self._maintenance.check(group, change.kind, now)
         if waits is not None:
             return waits
-        if claim.kind is Kind.DRAIN:
+        if change.kind is Kind.DRAIN:
             return self._slot_allocation.check(entry, limits, tally, now)
-        if claim.kind is Kind.REPAIR:
-            return check_repair(limits, tally, claim.member)
-        return check_cordon(limits, tally, claim.member, now) or self._waves.check_cordon(
-            claim.condition, now
+        if change.kind is Kind.REPAIR:
+            return check_repair(limits, tally, change.member)
+        return check_cordon(limits, tally, change.member, now) or self._waves.check_cordon(
+            change.condition, now
         )
 
     def kept_from_repair(self, uid: str, now: float) -> str:
@@ -283,18 +285,18 @@ class Planner:
             return ""
         if entry.assessment.recovering:
             return "the node recovered before it began"
-        claim = Claim(Kind.REPAIR, entry.member or Member())
-        skip_reason = self._check(entry, claim, self.tally(now), now)
+        change = LimitedChange(Kind.REPAIR, entry.member or Member())
+        skip_reason = self._check(entry, change, self.tally(now), now)
         return skip_reason.text if skip_reason is not None else ""
 
-    def _grant(self, entry: Entry, claim: Claim, tally: Tally, now: float) -> Action:
-        action, member = entry.assessment.limited_action, claim.member
+    def _grant(self, entry: Entry, change: LimitedChange, tally: Tally, now: float) -> Action:
+        action, member = entry.assessment.limited_action, change.member
         assert action is not None
         assert action.state is not None
-        if claim.kind is Kind.DRAIN:
+        if change.kind is Kind.DRAIN:
             tally.add_drain(member)
             return action
-        if claim.kind is Kind.REPAIR:
+        if change.kind is Kind.REPAIR:
             return _begun(action, action.state, tally, member, now)
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(member, now)
@@ -303,9 +305,9 @@ class Planner:
         state = action.state
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
-        self._waves.note_cordon(claim.condition, entry.node.uid, now)
+        self._waves.note_cordon(change.condition, entry.node.uid, now)
         drains = state.action == "drain"
-        drain = replace(claim, kind=Kind.DRAIN)
+        drain = replace(change, kind=Kind.DRAIN)
         if drains and self._check(entry, drain, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(member)
@@ -346,7 +348,7 @@ class Planner:
         action = seen.limited_action
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
-        entry.queue = self._known.queues.put(*_claim(entry, action.kind, action.state))
+        entry.queue = self._known.queues.put(*_limited_change(entry, action.kind, action.state))
 
 
 def _free(entry: Entry, now: float) -> bool:
@@ -363,12 +365,12 @@ def _due(entry: Entry, deadline: float | None, now: float) -> float | None:
     return earliest(due, entry.retry_at) if entry.retry_at > now else due
 
 
-def _claim(entry: Entry, kind: Kind, state: State) -> tuple[Claim, Urgency]:
+def _limited_change(entry: Entry, kind: Kind, state: State) -> tuple[LimitedChange, Urgency]:
     """What the node waits for: those that are cordoned already first, then the worst, then the
     oldest."""
     cordons, since = kind is Kind.CORDON, entry.assessment.since
-    claim = Claim(kind, entry.member or Member(), state.condition if cordons else "")
-    return claim, (cordons, state.action != "drain", since, entry.node.name, entry.node.uid)
+    change = LimitedChange(kind, entry.member or Member(), state.condition if cordons else "")
+    return change, (cordons, state.action != "drain", since, entry.node.name, entry.node.uid)
 
 
 def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:

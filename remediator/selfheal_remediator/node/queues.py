@@ -18,8 +18,8 @@ Urgency = tuple[bool, bool, float, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What the limits decide by. condition: what a cordon is for; empty for other changes."""
+class LimitedChange:
+    """What the limits see of an action. condition: what a cordon is for; else empty."""
 
     kind: Kind
     member: Member
@@ -28,9 +28,9 @@ class Claim:
 
 @dataclass(slots=True)
 class Queue:
-    """Nodes with the same claim, and why none of them may go now."""
+    """Nodes with the same change, and why none of them may go now."""
 
-    claim: Claim
+    change: LimitedChange
     order: list[Urgency] = field(default_factory=list)
     skip_reason: SkipReason | None = None
 
@@ -44,16 +44,16 @@ class Queues:
     """Each node (uid) is in one of them, or in none."""
 
     def __init__(self) -> None:
-        self._queues: dict[Claim, Queue] = {}
+        self._queues: dict[LimitedChange, Queue] = {}
         self._of: dict[str, tuple[Queue, Urgency]] = {}
 
     def __iter__(self) -> Iterator[Queue]:
         return iter(self._queues.values())
 
-    def put(self, claim: Claim, urgency: Urgency) -> Queue:
+    def put(self, change: LimitedChange, urgency: Urgency) -> Queue:
         """The node waits."""
         self.discard(urgency[-1])
-        queue = self._queues.setdefault(claim, Queue(claim))
+        queue = self._queues.setdefault(change, Queue(change))
         insort(queue.order, urgency)
         self._of[urgency[-1]] = queue, urgency
         return queue
@@ -65,4 +65,4 @@ class Queues:
         queue, urgency = self._of.pop(uid)
         del queue.order[bisect_left(queue.order, urgency)]
         if not queue.order:
-            del self._queues[queue.claim]
+            del self._queues[queue.change]
