@@ -15,7 +15,7 @@ from selfheal_remediator.drain.eviction import Step
 from selfheal_remediator.healing.policy import State as PolicyState
 from selfheal_remediator.node.annotation import Phase
 from selfheal_worker.model.breaker import State as BreakerState
-from selfheal_worker.shutdown import Phase as ShutdownPhase
+from selfheal_worker.shutdown import ShutdownPhase
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")

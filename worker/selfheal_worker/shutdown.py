@@ -14,7 +14,7 @@ from enum import Enum
 REQUEUE_PATIENCE = 2.0
 
 
-class Phase(Enum):
+class ShutdownPhase(Enum):
     """How far the end has come."""
 
     RUNNING = "running"
@@ -33,7 +33,7 @@ class Shutdown:
         self._grace = grace
         self._requests = 0
         self._deadline = math.inf
-        self.phase = Phase.RUNNING
+        self.phase = ShutdownPhase.RUNNING
 
     def request(self) -> None:
         """Ask for the end; a second time: without the grace period.
@@ -53,20 +53,20 @@ class Shutdown:
 
         A second request, seen later, ends the grace period.
         """
-        begins = self.phase is Phase.RUNNING
+        begins = self.phase is ShutdownPhase.RUNNING
         if begins:
-            self.phase = Phase.FINISHING
+            self.phase = ShutdownPhase.FINISHING
             self._deadline = now + self._grace
         if self._requests > 1:
             self._deadline = min(self._deadline, now)
         return begins
 
-    def advance(self, now: float, *, done: bool) -> Phase:
+    def advance(self, now: float, *, done: bool) -> ShutdownPhase:
         """The phase from now on; done: nothing is left to be settled, or nothing can be."""
-        if self.phase in (Phase.FINISHING, Phase.REQUEUEING):
+        if self.phase in (ShutdownPhase.FINISHING, ShutdownPhase.REQUEUEING):
             late = now - self._deadline
             if done or late >= REQUEUE_PATIENCE:
-                self.phase = Phase.CLOSING
+                self.phase = ShutdownPhase.CLOSING
             elif late >= 0:
-                self.phase = Phase.REQUEUEING
+                self.phase = ShutdownPhase.REQUEUEING
         return self.phase

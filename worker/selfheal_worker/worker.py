@@ -41,7 +41,7 @@ from selfheal_worker.publishing import PARKED_LONGEST, ResultsProbe
 from selfheal_worker.report import Report
 from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.settlement import Settlement
-from selfheal_worker.shutdown import Phase, Shutdown
+from selfheal_worker.shutdown import Shutdown, ShutdownPhase
 
 
 def turn_wait(deadline: float) -> float:
@@ -196,7 +196,7 @@ class Worker:
                 self._update_consumer()
                 self._try_alone()
             return
-        if self._shutdown.requested and self._shutdown.phase is Phase.RUNNING:
+        if self._shutdown.requested and self._shutdown.phase is ShutdownPhase.RUNNING:
             self._stop()  # not first at the next tick: what goes back would come again
         if not work.settling:
             self._settlement.requeue(work)
@@ -270,7 +270,7 @@ class Worker:
     # --- the end
 
     def _stop(self) -> None:
-        if self._shutdown.phase is Phase.CLOSING:
+        if self._shutdown.phase is ShutdownPhase.CLOSING:
             return
         if self._shutdown.begin(self._now()):
             say(logging.INFO, "stopping", in_flight=len(self._in_flight))
@@ -283,14 +283,14 @@ class Worker:
 
     def _advance_shutdown(self) -> None:
         """Continue to shut down, if it has begun and is not there yet."""
-        if self._shutdown.phase in (Phase.RUNNING, Phase.CLOSING):
+        if self._shutdown.phase in (ShutdownPhase.RUNNING, ShutdownPhase.CLOSING):
             return
         unsettled = self._in_flight or self._consumer.cancelling
         done = not self._link.up or not unsettled
         phase = self._shutdown.advance(self._now(), done=done)
-        if phase is Phase.REQUEUEING:
+        if phase is ShutdownPhase.REQUEUEING:
             self._settlement.requeue_rest()
-        elif phase is Phase.CLOSING:
+        elif phase is ShutdownPhase.CLOSING:
             if not done:
                 in_flight = len(self._in_flight)
                 say(logging.WARNING, "stopped with messages unsettled", in_flight=in_flight)
