@@ -53,7 +53,7 @@ class Resend:
 
 
 class Settles(Protocol):
-    """Who hears from a `Publisher`."""
+    """Who hears from an `OutcomePublisher`."""
 
     def confirmed(self, outgoing: Outgoing) -> None:
         """The broker has it for sure."""
@@ -62,7 +62,7 @@ class Settles(Protocol):
         """What was to be published was not taken for `PARKED_LONGEST`."""
 
 
-class Publisher:
+class OutcomePublisher:
     """Publishes outcomes with confirms; holds the circuit breaker of the queues they go to."""
 
     def __init__(
@@ -162,7 +162,7 @@ class ResultsProbe:
     def __init__(
         self,
         link: Link,
-        publisher: Publisher,
+        publisher: OutcomePublisher,
         in_flight: InFlight,
         *,
         may_take: Callable[[], bool],

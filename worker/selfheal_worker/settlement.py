@@ -25,7 +25,7 @@ from selfheal_worker.logs import say
 from selfheal_worker.message import PoisonError
 from selfheal_worker.metrics import Metrics
 from selfheal_worker.model.errors import ModelError
-from selfheal_worker.publishing import Becomes, Outgoing, Publisher
+from selfheal_worker.publishing import Becomes, OutcomePublisher, Outgoing
 from selfheal_worker.retries import DeadLetter, Requeue, Retry
 from selfheal_worker.runtime import REAL, Runtime
 from selfheal_worker.task.task import Task
@@ -54,7 +54,7 @@ class Settlement:
         self._metrics = metrics
         self._settled = settled
         self._runtime = runtime
-        self.publisher = Publisher(link, self, changed, runtime)
+        self.publisher = OutcomePublisher(link, self, changed, runtime)
 
     # --- what becomes of a message
 

@@ -10,12 +10,12 @@ from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.claims_reader import ClaimsReader
 from selfheal_remediator.controller.drain_control import DrainControl
 from selfheal_remediator.controller.drain_status import DrainStatus
+from selfheal_remediator.controller.metrics_publisher import MetricsPublisher
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.controller.node_feed import NodeFeed
 from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.controller.peer_check import PeerCheck
 from selfheal_remediator.controller.pod_healing import PodHealing
-from selfheal_remediator.controller.publisher import Publisher
 from selfheal_remediator.controller.repairs import Repairs
 from selfheal_remediator.controller.reporter import Reporter
 from selfheal_remediator.controller.restoring import ObjectRestoring
@@ -53,7 +53,7 @@ class Parts:
     restoring: ObjectRestoring
     nodes: NodeFeed
     peer_check: PeerCheck
-    publisher: Publisher
+    publisher: MetricsPublisher
     metrics: Metrics
     events: EventWriter
     reporter: Reporter
@@ -114,7 +114,7 @@ def assemble(
             runtime=runtime,
         ),
         peer_check=PeerCheck(ClaimsReader(api, clock), planner, authority, workers, post, clock),
-        publisher=Publisher(metrics, planner, authority, drains.draining, pods.healer),
+        publisher=MetricsPublisher(metrics, planner, authority, drains.draining, pods.healer),
         metrics=metrics,
         events=events,
         reporter=reporter,

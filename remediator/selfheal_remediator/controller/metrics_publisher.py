@@ -16,7 +16,7 @@ from selfheal_remediator.node.planner import Planner
 METRICS_EVERY = 1.0
 
 
-class Publisher:
+class MetricsPublisher:
     """See the module."""
 
     def __init__(
