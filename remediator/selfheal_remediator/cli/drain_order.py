@@ -10,7 +10,7 @@ from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.node.annotation import Phase, known_state
-from selfheal_remediator.node.drain_clock import first_eviction
+from selfheal_remediator.node.work_clock import first_eviction
 
 
 def numbered(found: list[tuple[Sorting, Pod]]) -> list[tuple[Sorting, Pod]]:

@@ -36,10 +36,10 @@ from selfheal_remediator.moments import earliest
 from selfheal_remediator.node import lifecycle
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock, time_left
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.node.repair import begun_step, needs_detached
+from selfheal_remediator.node.work_clock import WorkClock, time_left
 from selfheal_remediator.threads.pool import Post, Purpose, Workers
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Run:
     call: StepCall
     what: str
     label: str
-    clock: DrainClock
+    clock: WorkClock
     due: float
     under_way: bool = False
     failures: int = 0
@@ -145,7 +145,7 @@ class Repairs:
         verifies = state.phase is Phase.VERIFYING
         name = "verify" if verifies else f"step {state.steps}"
         label = "verify" if verifies else part.kind
-        clock = DrainClock(limit, float(state.step_used))
+        clock = WorkClock(limit, float(state.step_used))
         self.running[uid] = Run(call, f"{name} ({part.kind})", label, clock, now)
 
     def _config_of(self, entry: Entry) -> Config:

@@ -26,8 +26,8 @@ from selfheal_remediator.kube.objects import Node, Taint
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock, first_eviction, time_left
 from selfheal_remediator.node.taints import taint_instead
+from selfheal_remediator.node.work_clock import WorkClock, first_eviction, time_left
 from selfheal_remediator.threads.pool import Post, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -109,7 +109,7 @@ class Draining:
         # Only before the first eviction: what was begun is ended, by whichever process. Its pods
         # have taken room since, and a node that is half empty helps nobody.
         check = self.config.drain.headroom and not used and not drain.after
-        run = RunningDrain(drain, DrainClock(limit, used), self.preflight.runtime.event())
+        run = RunningDrain(drain, WorkClock(limit, used), self.preflight.runtime.event())
         run.mark = cordon_mark(uid, state.since)
         run.unrecorded = check and not self.config.dry_run  # in dry-run nothing is written
         self._watch(run, check=check)

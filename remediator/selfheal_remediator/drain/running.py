@@ -18,7 +18,7 @@ from selfheal_remediator.drain.reports import DrainReports, Report
 from selfheal_remediator.kube.events import ObjectEvent
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
-from selfheal_remediator.node.drain_clock import DrainClock
+from selfheal_remediator.node.work_clock import WorkClock
 from selfheal_remediator.threads.runtime import REAL, Event
 
 
@@ -94,7 +94,7 @@ class RunningDrain:
     `due`. tried: pods (uids) that got an answer. ended: its result is being written down."""
 
     drain: NodeDrain
-    clock: DrainClock = field(default_factory=lambda: DrainClock(float("inf")))
+    clock: WorkClock = field(default_factory=lambda: WorkClock(float("inf")))
     stop: Event = field(default_factory=REAL.event)
     check: NodeCheck = field(default_factory=NodeCheck)
     confirmation: Confirmation = field(default_factory=Confirmation)

@@ -110,7 +110,7 @@ class State:
     step_began: _Seconds = 0
     step_ended: _Seconds = 0
     step_failed: Flag = False
-    #: Seconds of its timeout that were used when this was written, see node/drain_clock.py.
+    #: Seconds of its timeout that were used when this was written, see node/work_clock.py.
     step_used: _Seconds = 0
     #: The node's boot id when the step began; empty = still that of the cordon, boot_id.
     step_boot: Text = ""

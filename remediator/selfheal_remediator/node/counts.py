@@ -8,7 +8,6 @@ from dataclasses import replace
 from selfheal_remediator.config import Config, DisruptionLimits
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.cordon_times import CordonTimes
-from selfheal_remediator.node.drain_clock import time_left
 from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.limits import (
@@ -21,6 +20,7 @@ from selfheal_remediator.node.limits import (
 from selfheal_remediator.node.peak import Peak
 from selfheal_remediator.node.selection import NO_MARKS, foreign_mark, selected
 from selfheal_remediator.node.skip_reason import SkipReason
+from selfheal_remediator.node.work_clock import time_left
 from selfheal_remediator.selectors import NodeSelector
 
 PEAK_WINDOW = 3600.0

@@ -26,7 +26,7 @@ from selfheal_remediator.kube.objects import Condition
 from selfheal_remediator.kube.pods import Pod, pod_from_json
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock
+from selfheal_remediator.node.work_clock import WorkClock
 from tests.pure.remediator.builders import NOW, OWNER, node, pod
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import NODES, PODS, running, until, until_later
@@ -160,7 +160,7 @@ def test_it_may_ask_for_it_in_mid_drain() -> None:
 
 def test_the_deadline_waits_while_nothing_else_is_left() -> None:
     made = drain(job(), pod("web"))
-    run = RunningDrain(made, DrainClock(600.0))
+    run = RunningDrain(made, WorkClock(600.0))
     for moment in range(0, 101, 10):
         run.credit(NOW + moment, stopped=False)
     assert made.deadline == NOW + 600  # another pod is to go
@@ -195,7 +195,7 @@ def test_past_the_deadline_of_the_others_it_still_completes(on_deadline: str) ->
 def test_a_pause_gives_it_as_much_more() -> None:
     """As the annotation does for who leads next."""
     made = drain(job())
-    run = RunningDrain(made, DrainClock(600.0))
+    run = RunningDrain(made, WorkClock(600.0))
     run.pause(NOW + 10, stopped=False)
     run.resume(NOW + 110, stopped=False)
     assert made.step(NOW + 110).wake == OVER + 100

@@ -18,7 +18,7 @@ from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock, first_eviction
+from selfheal_remediator.node.work_clock import WorkClock, first_eviction
 from tests.pure.remediator.builders import NOW, OWNER, pod
 from tests.pure.remediator.running import NODES, advance, node, running, until, until_later
 from tests.pure.remediator.test_drain_pause import Cluster
@@ -88,7 +88,7 @@ def test_a_drained_node_has_none() -> None:
 def test_it_is_no_time_of_the_deadline_and_no_standstill() -> None:
     made = drain()
     made.not_before = NOW + 300
-    run = RunningDrain(made, DrainClock(600.0))
+    run = RunningDrain(made, WorkClock(600.0))
     for moment in range(0, 301, 10):
         made.step(NOW + moment)
         run.credit(NOW + moment, stopped=False)

@@ -15,7 +15,7 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
-from selfheal_remediator.node.drain_clock import DrainClock
+from selfheal_remediator.node.work_clock import WorkClock
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW
 from tests.pure.remediator.crowded_cluster import BAD, CrowdedCluster
@@ -150,7 +150,7 @@ def _run() -> RunningDrain:
     made = drain()
     made.not_before = NOW
     made.begin_wave(0)
-    return RunningDrain(made, DrainClock(600.0), unrecorded=True)
+    return RunningDrain(made, WorkClock(600.0), unrecorded=True)
 
 
 def test_nothing_is_evicted_before_it_is_written_down() -> None:

@@ -32,7 +32,7 @@ def first_eviction(cordoned: float, delay: float, now: float) -> float:
 
 
 @dataclass(slots=True)
-class DrainClock:
+class WorkClock:
     """limit: the whole deadline in seconds; noted: the used ones as written down last; idle_at: up
     to when idle time is credited, None = it is not idle."""
 

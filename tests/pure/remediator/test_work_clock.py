@@ -16,8 +16,8 @@ from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
-from selfheal_remediator.node.drain_clock import LEAST_LEFT, DrainClock, time_left
 from selfheal_remediator.node.planner import Planner
+from selfheal_remediator.node.work_clock import LEAST_LEFT, WorkClock, time_left
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, condition
 from tests.pure.remediator.fake_api import FakeApi
@@ -42,7 +42,7 @@ def test_what_is_left_is_never_nothing(limit: float, used: float, seconds: float
 
 
 def test_only_time_that_is_not_idle_is_used() -> None:
-    clock = DrainClock(1800.0)
+    clock = WorkClock(1800.0)
     deadline = NOW + 1800
     assert clock.credit(NOW, idle=False) == 0
     assert clock.to_note(deadline, NOW + 299) is None
