@@ -13,8 +13,8 @@ from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.limits import (
     OUTAGE_MINIMUM,
     OUTAGE_PERCENT,
+    CountedNode,
     GroupTally,
-    Member,
     Tally,
 )
 from selfheal_remediator.node.peak import Peak
@@ -65,11 +65,11 @@ class Counts:
             group.name: GroupTally(group.limits, Tally()) for group in self._config.groups
         }
         for entry in entries:
-            if entry.member is None:
+            if entry.counted is None:
                 continue
             name = self._group_name(entry)
-            entry.member = replace(entry.member, group_name=name)
-            self._tally.count_in_group(entry.member, 1)
+            entry.counted = replace(entry.counted, group_name=name)
+            self._tally.count_in_group(entry.counted, 1)
             self.cordons.grouped(entry.node.uid, name)
 
     def _group_name(self, entry: Entry) -> str:
@@ -93,15 +93,17 @@ class Counts:
     def remove(self, entry: Entry, now: float) -> None:
         """The node is gone."""
         self.cordons.node_gone(entry.node.uid)
-        if entry.member is not None:
-            self._note_peaks(entry.member, None, now)
-            self._tally.count(entry.member, -1)
+        if entry.counted is not None:
+            self._note_peaks(entry.counted, None, now)
+            self._tally.count(entry.counted, -1)
 
-    def _note_peaks(self, before: Member | None, after: Member | None, now: float) -> None:
+    def _note_peaks(
+        self, before: CountedNode | None, after: CountedNode | None, now: float
+    ) -> None:
         """The number of nodes, and of those of a group, is about to change."""
         if before is None or after is None:
             self._peak.was(self._tally.population, now)
-        names = {member.group_name for member in (before, after) if member is not None}
+        names = {counted.group_name for counted in (before, after) if counted is not None}
         if before is not None and after is not None and len(names) == 1:
             return
         for name in names & self._tally.named.keys():
@@ -109,16 +111,16 @@ class Counts:
 
     def recount(self, entry: Entry, now: float) -> None:
         """What is thought of the node, or under way with it, has changed."""
-        member = self._member(entry, now)
-        if member == entry.member:
+        counted = self._counted_node(entry, now)
+        if counted == entry.counted:
             return
-        self._note_peaks(entry.member, member, now)
-        if entry.member is not None:
-            self._tally.count(entry.member, -1)
-        if member is not None:
-            self._tally.count(member, 1)
-            self.cordons.grouped(entry.node.uid, member.group_name)
-        entry.member = member
+        self._note_peaks(entry.counted, counted, now)
+        if entry.counted is not None:
+            self._tally.count(entry.counted, -1)
+        if counted is not None:
+            self._tally.count(counted, 1)
+            self.cordons.grouped(entry.node.uid, counted.group_name)
+        entry.counted = counted
 
     def tally(self, now: float) -> Tally:
         """The limits' counts as of now."""
@@ -156,7 +158,7 @@ class Counts:
             window = max(window, limits.rate.window if limits.rate else 0.0, limits.min_interval)
         return window
 
-    def _member(self, entry: Entry, now: float) -> Member | None:
+    def _counted_node(self, entry: Entry, now: float) -> CountedNode | None:
         node = entry.node
         ours = [s for s in entry.states if s.phase.cordoned and s.by == self._owner]
         if not ours and not selected(node, self._config):
@@ -167,7 +169,7 @@ class Counts:
         ready = node.conditions.get("Ready")
         yields = entry.assessment.yields and entry.pending is None
         ladder = [] if yields else [state for state in ours if state.phase is Phase.REPAIRING]
-        return Member(
+        return CountedNode(
             zone=node.zone,
             group=node.labels.get(self._config.limits.group_label, ""),
             group_name=self._group_name(entry),

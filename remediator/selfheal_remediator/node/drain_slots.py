@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from selfheal_remediator.config import DisruptionLimits
-from selfheal_remediator.node.limits import Member, Tally, check_drain
+from selfheal_remediator.node.limits import CountedNode, Tally, check_drain
 from selfheal_remediator.node.skip_reason import SkipReason
 
 #: So many drains may be without a slot at a time: where one after the other comes to a
@@ -37,15 +37,15 @@ class DrainSlots:
         self,
         limits: DisruptionLimits,
         tally: Tally,
-        member: Member,
-        members: Mapping[str, Member],
+        node: CountedNode,
+        holders: Mapping[str, CountedNode],
         now: float,
     ) -> tuple[SkipReason | None, str]:
         """Whether one more drain may begin, and whose slot it takes (uid, empty = a free one).
 
         A slot that is taken is counted out of the tally.
         """
-        skip_reason = check_drain(limits, tally, member)
+        skip_reason = check_drain(limits, tally, node)
         if (
             skip_reason is None
             or skip_reason.cause != "maxDraining"
@@ -53,11 +53,11 @@ class DrainSlots:
         ):
             return skip_reason, ""
         for uid in sorted(self.standing, key=lambda uid: (self.standing[uid], uid)):
-            holder = members.get(uid)
+            holder = holders.get(uid)
             if holder is None or not holder.draining or uid in self.yielded:
                 continue
             tally.add_drain(holder, -1)
-            if check_drain(limits, tally, member) is None:
+            if check_drain(limits, tally, node) is None:
                 self.yielded[uid] = now
                 return None, uid
             tally.add_drain(holder, 1)
@@ -67,21 +67,21 @@ class DrainSlots:
         self,
         limits: DisruptionLimits,
         tally: Tally,
-        drains: Iterable[tuple[str, Member]],
+        drains: Iterable[tuple[str, CountedNode]],
         now: float,
     ) -> None:
-        """Who had a slot in the term before is not written down: these drains (uid, member) get
+        """Who had a slot in the term before is not written down: these drains (uid, node) get
         one in this order, as far as the limits go. Those that get none are counted out of the
         tally, in which all of them count."""
         found = list(drains)
-        for _, member in found:
-            tally.add_drain(member, -1)
-        for uid, member in found:
-            skip_reason = check_drain(limits, tally, member)
+        for _, node in found:
+            tally.add_drain(node, -1)
+        for uid, node in found:
+            skip_reason = check_drain(limits, tally, node)
             if skip_reason is not None and skip_reason.cause == "maxDraining":
                 self.yielded[uid] = now
             else:
-                tally.add_drain(member)
+                tally.add_drain(node)
 
     def waiting(self) -> list[str]:
         """Those that could continue if they had a slot, the longest without one first."""

@@ -10,7 +10,7 @@ from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import STATE_KEY, State, known_state
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, Reading
-from selfheal_remediator.node.limits import Member
+from selfheal_remediator.node.limits import CountedNode
 from selfheal_remediator.node.queues import Queue
 from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.node.taints import our_taint
@@ -50,7 +50,7 @@ class Entry:
     pending: Action | None = None
     #: Where it waits for a limit.
     queue: Queue | None = None
-    member: Member | None = None
+    counted: CountedNode | None = None
     retry_at: float = 0.0
     failures: int = 0
     #: When it is evaluated again though nothing changed, and which entry of the heap says so.

@@ -20,7 +20,7 @@ OUTAGE_MINIMUM = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class CountedNode:
     """One node of the population, as the limits count it.
 
     cordoned: by us, so out of service; unavailable: out of service for any other reason
@@ -81,48 +81,48 @@ class Tally:
     named: dict[str, GroupTally] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, members: Iterable[Member], cordon_times: Iterable[float], peak: int) -> Tally:
+    def of(cls, nodes: Iterable[CountedNode], cordon_times: Iterable[float], peak: int) -> Tally:
         """Counts over the population."""
         tally = cls(cordon_times=sorted(cordon_times), peak=peak)
-        for member in members:
-            tally.count(member, 1)
+        for node in nodes:
+            tally.count(node, 1)
         return tally
 
-    def count(self, member: Member, sign: int) -> None:
+    def count(self, node: CountedNode, sign: int) -> None:
         """Take a node in (1) or out (-1)."""
         self.population += sign
-        self.open_to_all += sign * (member.in_service and not member.tainted)
-        _add(self.zones, member.zone, sign)
-        _add(self.groups, member.group, sign)
-        if member.cordoned:
-            self._count_cordoned(member, sign)
-        elif member.unavailable:
+        self.open_to_all += sign * (node.in_service and not node.tainted)
+        _add(self.zones, node.zone, sign)
+        _add(self.groups, node.group, sign)
+        if node.cordoned:
+            self._count_cordoned(node, sign)
+        elif node.unavailable:
             self.unavailable += sign
-        if member.cordoned or member.unavailable:
-            self.control_plane_out += sign * member.control_plane
-        if member.draining:
-            self._count_drain(member, sign)
-        self.repairing += sign * member.repairing
-        self.steps += sign * member.step_runs
-        if member.silent:
+        if node.cordoned or node.unavailable:
+            self.control_plane_out += sign * node.control_plane
+        if node.draining:
+            self._count_drain(node, sign)
+        self.repairing += sign * node.repairing
+        self.steps += sign * node.step_runs
+        if node.silent:
             self.silent += sign
-            _add(self.zones_silent, member.zone, sign)
-        self.count_in_group(member, sign)
+            _add(self.zones_silent, node.zone, sign)
+        self.count_in_group(node, sign)
 
-    def count_in_group(self, member: Member, sign: int) -> None:
+    def count_in_group(self, node: CountedNode, sign: int) -> None:
         """Take a node into its group (1) or out of it (-1)."""
-        if member.group_name in self.named:
-            self.named[member.group_name].tally.count(_in_group(member), sign)
+        if node.group_name in self.named:
+            self.named[node.group_name].tally.count(_in_group(node), sign)
 
-    def _count_cordoned(self, member: Member, sign: int) -> None:
+    def _count_cordoned(self, node: CountedNode, sign: int) -> None:
         self.cordoned += sign
-        _add(self.zones_cordoned, member.zone, sign)
-        _add(self.groups_cordoned, member.group, sign)
+        _add(self.zones_cordoned, node.zone, sign)
+        _add(self.groups_cordoned, node.group, sign)
 
-    def _count_drain(self, member: Member, sign: int) -> None:
+    def _count_drain(self, node: CountedNode, sign: int) -> None:
         self.draining += sign
-        _add(self.zones_draining, member.zone, sign)
-        _add(self.groups_draining, member.group, sign)
+        _add(self.zones_draining, node.zone, sign)
+        _add(self.groups_draining, node.group, sign)
 
     def copy(self, cordon_times: Iterable[float], peak: int) -> Tally:
         """The same counts, to be changed on their own."""
@@ -133,30 +133,30 @@ class Tally:
         }
         return replace(self, **counters, cordon_times=list(cordon_times), peak=peak, named={})
 
-    def add_cordon(self, member: Member, now: float) -> None:
+    def add_cordon(self, node: CountedNode, now: float) -> None:
         """Count a cordon that was just allowed."""
-        self._count_cordoned(member, 1)
-        self.open_to_all -= member.in_service and not member.tainted
-        if member.unavailable:
+        self._count_cordoned(node, 1)
+        self.open_to_all -= node.in_service and not node.tainted
+        if node.unavailable:
             self.unavailable -= 1
         else:
-            self.control_plane_out += member.control_plane
+            self.control_plane_out += node.control_plane
         self.cordon_times.append(now)
-        if member.group_name in self.named:
-            self.named[member.group_name].tally.add_cordon(_in_group(member), now)
+        if node.group_name in self.named:
+            self.named[node.group_name].tally.add_cordon(_in_group(node), now)
 
-    def add_drain(self, member: Member, sign: int = 1) -> None:
+    def add_drain(self, node: CountedNode, sign: int = 1) -> None:
         """Count a drain that was just allowed (or, with -1, one that is over)."""
-        self._count_drain(member, sign)
-        if member.group_name in self.named:
-            self.named[member.group_name].tally.add_drain(_in_group(member), sign)
+        self._count_drain(node, sign)
+        if node.group_name in self.named:
+            self.named[node.group_name].tally.add_drain(_in_group(node), sign)
 
-    def add_repair(self, member: Member) -> None:
+    def add_repair(self, node: CountedNode) -> None:
         """Count a step that was just allowed."""
-        self.repairing += not member.repairing
-        self.steps += not member.step_runs
-        if member.group_name in self.named:
-            self.named[member.group_name].tally.add_repair(_in_group(member))
+        self.repairing += not node.repairing
+        self.steps += not node.step_runs
+        if node.group_name in self.named:
+            self.named[node.group_name].tally.add_repair(_in_group(node))
 
 
 def _add(counts: Counter[str], key: str, sign: int) -> None:
@@ -174,10 +174,10 @@ class GroupTally:
     tally: Tally
 
 
-def _in_group(member: Member) -> Member:
+def _in_group(node: CountedNode) -> CountedNode:
     """The node as its group counts it. What is suspected of a zone or of the control plane is
     decided over all nodes."""
-    return replace(member, group_name="", silent=False, control_plane=False)
+    return replace(node, group_name="", silent=False, control_plane=False)
 
 
 def _named(name: str, skip_reason: SkipReason | None) -> SkipReason | None:
@@ -193,20 +193,20 @@ def budget(limits: DisruptionLimits, population: int) -> int:
 
 
 def check_cordon(
-    limits: DisruptionLimits, tally: Tally, member: Member, now: float
+    limits: DisruptionLimits, tally: Tally, node: CountedNode, now: float
 ) -> SkipReason | None:
     """None if the node may be cordoned now, otherwise the limit that is reached: over all nodes,
     or of the node's group."""
-    group = tally.named.get(member.group_name)
-    skip_reason = _check_cordon(limits, tally, member, now)
+    group = tally.named.get(node.group_name)
+    skip_reason = _check_cordon(limits, tally, node, now)
     if skip_reason is not None or group is None:
         return skip_reason
-    mine = _check_cordon(group.limits, group.tally, _in_group(member), now)
-    return _named(member.group_name, mine)
+    mine = _check_cordon(group.limits, group.tally, _in_group(node), now)
+    return _named(node.group_name, mine)
 
 
 def _check_cordon(
-    limits: DisruptionLimits, tally: Tally, member: Member, now: float
+    limits: DisruptionLimits, tally: Tally, node: CountedNode, now: float
 ) -> SkipReason | None:
     population = max(tally.population, tally.peak)
     limit = budget(limits, population)
@@ -214,33 +214,33 @@ def _check_cordon(
         return SkipReason(
             "maxUnavailable", f"{tally.cordoned} of {population} nodes cordoned, allowed {limit}"
         )
-    out = tally.cordoned + tally.unavailable + (not member.unavailable)
-    if out > limit and not member.unavailable:
+    out = tally.cordoned + tally.unavailable + (not node.unavailable)
+    if out > limit and not node.unavailable:
         return SkipReason(
             "unavailable",
             f"{tally.cordoned} nodes cordoned, {tally.unavailable} unavailable for other reasons, "
             f"allowed together {limit} of {population}",
         )
-    last = _check_last(limits, tally, member)
+    last = _check_last(limits, tally, node)
     if last is not None:
         return last
-    others_out = tally.control_plane_out - (member.control_plane and member.unavailable)
-    if member.control_plane and others_out >= 1:
+    others_out = tally.control_plane_out - (node.control_plane and node.unavailable)
+    if node.control_plane and others_out >= 1:
         return SkipReason("controlPlane", "one control-plane node is out of service already")
-    return _check_zone(limits, tally, member) or _check_pace(limits, tally, now)
+    return _check_zone(limits, tally, node) or _check_pace(limits, tally, now)
 
 
-def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+def _check_last(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
     """Enough others stay that the scheduler may use: a cluster's only node is never cordoned.
 
     A node that is open to all pods is replaced only by such ones. One that is not ready counts
     too: it may come back, and would be the only one then.
     """
     keep = limits.keep_schedulable
-    if member.tainted:
-        others = tally.population - tally.cordoned - tally.unavailable - member.in_service
+    if node.tainted:
+        others = tally.population - tally.cordoned - tally.unavailable - node.in_service
     else:
-        others = tally.open_to_all - member.in_service
+        others = tally.open_to_all - node.in_service
     if others >= keep:
         return None
     return SkipReason(
@@ -249,16 +249,16 @@ def _check_last(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipR
     )
 
 
-def _check_zone(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+def _check_zone(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
     """The zone and the group of the node have room, and the zone is not down as a whole."""
-    outage = zone_outage(tally, member.zone)
+    outage = zone_outage(tally, node.zone)
     if outage is not None:
         return outage
     for what, key, limit, size, cordoned in (
-        ("zone", member.zone, limits.max_unavailable_per_zone, tally.zones, tally.zones_cordoned),
+        ("zone", node.zone, limits.max_unavailable_per_zone, tally.zones, tally.zones_cordoned),
         (
             "group",
-            member.group,
+            node.group,
             limits.max_unavailable_per_group,
             tally.groups,
             tally.groups_cordoned,
@@ -304,25 +304,25 @@ def _check_pace(limits: DisruptionLimits, tally: Tally, now: float) -> SkipReaso
     return None
 
 
-def check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+def check_drain(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
     """None when one more drain may begin now, else the limit that is reached: over all nodes, or
     of the node's group."""
-    group = tally.named.get(member.group_name)
-    skip_reason = _check_drain(limits, tally, member)
+    group = tally.named.get(node.group_name)
+    skip_reason = _check_drain(limits, tally, node)
     if skip_reason is not None or group is None:
         return skip_reason
-    return _named(member.group_name, _check_drain(group.limits, group.tally, _in_group(member)))
+    return _named(node.group_name, _check_drain(group.limits, group.tally, _in_group(node)))
 
 
-def _check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+def _check_drain(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
     if tally.draining >= limits.max_draining:
         return SkipReason("maxDraining", f"{tally.draining} drains, allowed {limits.max_draining}")
-    outage = zone_outage(tally, member.zone)
+    outage = zone_outage(tally, node.zone)
     if outage is not None:
         return outage
     for what, key, limit, draining in (
-        ("zone", member.zone, limits.max_draining_per_zone, tally.zones_draining),
-        ("group", member.group, limits.max_draining_per_group, tally.groups_draining),
+        ("zone", node.zone, limits.max_draining_per_zone, tally.zones_draining),
+        ("group", node.group, limits.max_draining_per_group, tally.groups_draining),
     ):
         if limit is not None and draining[key] >= limit:
             message = f"{draining[key]} drains in {_place(what, key)}, allowed {limit}"
@@ -330,7 +330,7 @@ def _check_drain(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
     return None
 
 
-def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
+def check_repair(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
     """None when the next step of the node's ladder may begin now, else the limit that is reached:
     over all nodes, or of the node's group.
 
@@ -338,16 +338,16 @@ def check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> Skip
     nothing continues that (Assessment.yields). Back from it there may be more than are allowed:
     never more of their steps run.
     """
-    group = tally.named.get(member.group_name)
-    skip_reason = _check_repair(limits, tally, member)
+    group = tally.named.get(node.group_name)
+    skip_reason = _check_repair(limits, tally, node)
     if skip_reason is not None or group is None:
         return skip_reason
-    return _named(member.group_name, _check_repair(group.limits, group.tally, _in_group(member)))
+    return _named(node.group_name, _check_repair(group.limits, group.tally, _in_group(node)))
 
 
-def _check_repair(limits: DisruptionLimits, tally: Tally, member: Member) -> SkipReason | None:
-    others = tally.steps - member.step_runs if member.repairing else tally.repairing
+def _check_repair(limits: DisruptionLimits, tally: Tally, node: CountedNode) -> SkipReason | None:
+    others = tally.steps - node.step_runs if node.repairing else tally.repairing
     if others >= limits.max_repairing:
         message = f"{others} nodes are being repaired, allowed {limits.max_repairing}"
         return SkipReason("maxRepairing", message)
-    return zone_outage(tally, member.zone)
+    return zone_outage(tally, node.zone)

@@ -26,7 +26,7 @@ from selfheal_remediator.node.drain_slots import DrainSlots
 from selfheal_remediator.node.entry import Entry, Overlay
 from selfheal_remediator.node.evaluate import assess
 from selfheal_remediator.node.known_nodes import KnownNodes
-from selfheal_remediator.node.limits import Member, Tally, check_cordon, check_repair
+from selfheal_remediator.node.limits import CountedNode, Tally, check_cordon, check_repair
 from selfheal_remediator.node.maintenance import Maintenance
 from selfheal_remediator.node.queues import LimitedChange, Urgency
 from selfheal_remediator.node.room_checks import RoomChecks
@@ -266,15 +266,15 @@ class Planner:
     def _check(
         self, entry: Entry, change: LimitedChange, tally: Tally, now: float
     ) -> SkipReason | None:
-        limits, group = self.config.limits, self.config.group_named(change.member.group_name)
+        limits, group = self.config.limits, self.config.group_named(change.node.group_name)
         waits = self._maintenance.check(group, change.kind, now)
         if waits is not None:
             return waits
         if change.kind is Kind.DRAIN:
             return self._slot_allocation.check(entry, limits, tally, now)
         if change.kind is Kind.REPAIR:
-            return check_repair(limits, tally, change.member)
-        return check_cordon(limits, tally, change.member, now) or self._waves.check_cordon(
+            return check_repair(limits, tally, change.node)
+        return check_cordon(limits, tally, change.node, now) or self._waves.check_cordon(
             change.condition, now
         )
 
@@ -285,21 +285,21 @@ class Planner:
             return ""
         if entry.assessment.recovering:
             return "the node recovered before it began"
-        change = LimitedChange(Kind.REPAIR, entry.member or Member())
+        change = LimitedChange(Kind.REPAIR, entry.counted or CountedNode())
         skip_reason = self._check(entry, change, self.tally(now), now)
         return skip_reason.text if skip_reason is not None else ""
 
     def _grant(self, entry: Entry, change: LimitedChange, tally: Tally, now: float) -> Action:
-        action, member = entry.assessment.limited_action, change.member
+        action, node = entry.assessment.limited_action, change.node
         assert action is not None
         assert action.state is not None
         if change.kind is Kind.DRAIN:
-            tally.add_drain(member)
+            tally.add_drain(node)
             return action
         if change.kind is Kind.REPAIR:
-            return _begun(action, action.state, tally, member, now)
+            return _begun(action, action.state, tally, node, now)
         entry.due_at = entry.assessment.due_since
-        tally.add_cordon(member, now)
+        tally.add_cordon(node, now)
         second = int(now)
         # It may have waited for the limits since it was assessed.
         state = action.state
@@ -310,7 +310,7 @@ class Planner:
         drain = replace(change, kind=Kind.DRAIN)
         if drains and self._check(entry, drain, tally, now) is None:
             # One write for both: cordoned and being drained.
-            tally.add_drain(member)
+            tally.add_drain(node)
             state = lifecycle.draining(state, now)
         return replace(action, state=state)
 
@@ -359,7 +359,7 @@ def _free(entry: Entry, now: float) -> bool:
 def _due(entry: Entry, deadline: float | None, now: float) -> float | None:
     """When the node is to be assessed again; deadline: of its drain."""
     due = entry.assessment.due
-    drains = entry.member is not None and entry.member.draining
+    drains = entry.counted is not None and entry.counted.draining
     if drains and deadline is not None and deadline > now:  # else it is paused, past its deadline
         due = earliest(due, deadline)
     return earliest(due, entry.retry_at) if entry.retry_at > now else due
@@ -369,13 +369,13 @@ def _limited_change(entry: Entry, kind: Kind, state: State) -> tuple[LimitedChan
     """What the node waits for: those that are cordoned already first, then the worst, then the
     oldest."""
     cordons, since = kind is Kind.CORDON, entry.assessment.since
-    change = LimitedChange(kind, entry.member or Member(), state.condition if cordons else "")
+    change = LimitedChange(kind, entry.counted or CountedNode(), state.condition if cordons else "")
     return change, (cordons, state.action != "drain", since, entry.node.name, entry.node.uid)
 
 
-def _begun(action: Action, state: State, tally: Tally, member: Member, now: float) -> Action:
+def _begun(action: Action, state: State, tally: Tally, node: CountedNode, now: float) -> Action:
     """A step begins now, though it may have waited for the limits; it is counted."""
-    tally.add_repair(member)
+    tally.add_repair(node)
     return replace(action, state=replace(state, step_began=int(now)))
 
 

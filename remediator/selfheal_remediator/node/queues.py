@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from selfheal_remediator.node.actions import Kind
-from selfheal_remediator.node.limits import Member
+from selfheal_remediator.node.limits import CountedNode
 from selfheal_remediator.node.skip_reason import SkipReason
 
 #: Sorts the most urgent first; the last item is the node's uid.
@@ -22,7 +22,7 @@ class LimitedChange:
     """What the limits see of an action. condition: what a cordon is for; else empty."""
 
     kind: Kind
-    member: Member
+    node: CountedNode
     condition: str = ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from selfheal_remediator.config import DisruptionLimits
 from selfheal_remediator.node.counts import Counts
 from selfheal_remediator.node.entry import Entry
-from selfheal_remediator.node.limits import Member, Tally, check_drain
+from selfheal_remediator.node.limits import CountedNode, Tally, check_drain
 from selfheal_remediator.node.skip_reason import SkipReason
 
 
@@ -30,12 +30,12 @@ class SlotAllocation:
             return
         self._restored = True
         found = [
-            (max(state.drain_started for state in entry.states), uid, entry.member)
+            (max(state.drain_started for state in entry.states), uid, entry.counted)
             for uid, entry in self._entries.items()
-            if entry.member is not None and entry.member.draining
+            if entry.counted is not None and entry.counted.draining
         ]
         found.sort(key=lambda one: (-one[0], one[1]))
-        drains = [(uid, member) for _, uid, member in found]
+        drains = [(uid, node) for _, uid, node in found]
         self._counts.slots.restore(limits, self._counts.tally(now), drains, now)
         for uid in self._counts.slots.yielded:
             self._counts.recount(self._entries[uid], now)
@@ -51,7 +51,7 @@ class SlotAllocation:
         self._counts.slots.keep(draining)
         for uid in [] if stopped else self._counts.slots.waiting():
             entry = self._entries[uid]
-            if check_drain(limits, self._counts.tally(now), entry.member or Member()) is None:
+            if check_drain(limits, self._counts.tally(now), entry.counted or CountedNode()) is None:
                 del self._counts.slots.yielded[uid]
                 self._counts.recount(entry, now)
 
@@ -61,9 +61,9 @@ class SlotAllocation:
         """None when the node may be drained now, if need be in the slot of a drain that makes no
         progress."""
         standing = (self._entries.get(uid) for uid in self._counts.slots.standing)
-        members = {e.node.uid: e.member for e in standing if e is not None and e.member}
-        mine = entry.member or Member()
-        skip_reason, yielded = self._counts.slots.request(limits, tally, mine, members, now)
+        holders = {e.node.uid: e.counted for e in standing if e is not None and e.counted}
+        mine = entry.counted or CountedNode()
+        skip_reason, yielded = self._counts.slots.request(limits, tally, mine, holders, now)
         if yielded:
             self._counts.recount(self._entries[yielded], now)
         return skip_reason

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.config import DisruptionLimits
 from selfheal_remediator.node.limits import (
-    Member,
+    CountedNode,
     Tally,
     budget,
     check_cordon,
@@ -19,8 +19,8 @@ from selfheal_remediator.node.limits import (
     zone_outage,
 )
 
-MEMBERS = st.builds(
-    Member,
+NODES = st.builds(
+    CountedNode,
     zone=st.sampled_from(["a", "b", ""]),
     group=st.sampled_from(["g", "h", ""]),
     control_plane=st.booleans(),
@@ -51,21 +51,21 @@ ANY_LIMITS = st.builds(
 )
 
 
-@given(ANY_LIMITS, st.lists(MEMBERS, max_size=40), st.lists(st.integers(0, 30), max_size=40))
+@given(ANY_LIMITS, st.lists(NODES, max_size=40), st.lists(st.integers(0, 30), max_size=40))
 def test_no_sequence_of_cordons_passes_a_budget(
-    limits: DisruptionLimits, members: list[Member], pauses: list[int]
+    limits: DisruptionLimits, nodes: list[CountedNode], pauses: list[int]
 ) -> None:
-    tally = Tally.of(members, (), 0)
+    tally = Tally.of(nodes, (), 0)
     limit = budget(limits, tally.population)
     cordoned_before, now = tally.cordoned, 0.0
     granted: list[float] = []
-    for member, pause in zip([m for m in members if not m.cordoned], pauses, strict=False):
+    for node, pause in zip([m for m in nodes if not m.cordoned], pauses, strict=False):
         now += pause
-        out_before = tally.control_plane_out - (member.control_plane and member.unavailable)
-        if check_cordon(limits, tally, member, now) is None:
-            tally.add_cordon(member, now)
+        out_before = tally.control_plane_out - (node.control_plane and node.unavailable)
+        if check_cordon(limits, tally, node, now) is None:
+            tally.add_cordon(node, now)
             granted.append(now)
-            if member.control_plane:
+            if node.control_plane:
                 assert out_before == 0
     assert tally.cordoned <= max(limit, cordoned_before)
     if limits.max_unavailable_per_zone is not None and not cordoned_before:
@@ -92,106 +92,118 @@ def test_the_default_allows_one_of_two_and_a_tenth_of_many(population: int) -> N
 
 def test_nodes_that_are_out_for_other_reasons_count() -> None:
     limits = DisruptionLimits.model_validate({"maxUnavailable": 2})
-    members = [Member(unavailable=True), Member(unavailable=True), Member()]
-    refused = check_cordon(limits, Tally.of(members, (), 0), Member(), 0)
+    nodes = [CountedNode(unavailable=True), CountedNode(unavailable=True), CountedNode()]
+    refused = check_cordon(limits, Tally.of(nodes, (), 0), CountedNode(), 0)
     assert refused is not None
     assert refused.cause == "unavailable"
     # A node that is out anyway costs no capacity.
-    assert check_cordon(limits, Tally.of(members, (), 0), Member(unavailable=True), 0) is None
+    assert check_cordon(limits, Tally.of(nodes, (), 0), CountedNode(unavailable=True), 0) is None
 
 
 def test_a_shrinking_pool_does_not_shrink_the_budget() -> None:
-    members = [Member() for _ in range(9)]
+    nodes = [CountedNode() for _ in range(9)]
     limits = DisruptionLimits.model_validate({"maxUnavailable": "10%", "minAllowed": 0})
-    assert check_cordon(limits, Tally.of(members, (), 0), Member(), 0) is not None
-    assert check_cordon(limits, Tally.of(members, (), 10), Member(), 0) is None
+    assert check_cordon(limits, Tally.of(nodes, (), 0), CountedNode(), 0) is not None
+    assert check_cordon(limits, Tally.of(nodes, (), 10), CountedNode(), 0) is None
 
 
 def test_a_pace_says_when_it_opens() -> None:
     limits = DisruptionLimits.model_validate(
         {"maxUnavailable": 9, "rate": {"count": 2, "window": "1m"}}
     )
-    refused = check_cordon(limits, Tally.of([Member()] * 10, [0, 10, 20], 0), Member(), 30)
+    refused = check_cordon(
+        limits, Tally.of([CountedNode()] * 10, [0, 10, 20], 0), CountedNode(), 30
+    )
     assert refused is not None
     assert refused.until == 70
 
 
-def _asked(members: list[Member], member: Member, **limits: object) -> str:
-    """Which limit is engaged for a hold of `member`, empty = none."""
+def _asked(nodes: list[CountedNode], node: CountedNode, **limits: object) -> str:
+    """Which limit a cordon of `node` reaches, empty = none."""
     about = DisruptionLimits.model_validate({"maxUnavailable": "100%", **limits})
-    refused = check_cordon(about, Tally.of(members, (), 0), member, 0)
+    refused = check_cordon(about, Tally.of(nodes, (), 0), node, 0)
     return refused.cause if refused else ""
 
 
 @pytest.mark.parametrize(
-    ("out", "member", "expected"),
+    ("out", "node", "expected"),
     [
-        (Member(control_plane=True, cordoned=True), Member(control_plane=True), "controlPlane"),
-        (Member(control_plane=True, unavailable=True), Member(control_plane=True), "controlPlane"),
-        (Member(control_plane=True, cordoned=True), Member(), ""),
-        (Member(cordoned=True), Member(control_plane=True), ""),
-        (Member(control_plane=True), Member(control_plane=True), ""),
+        (
+            CountedNode(control_plane=True, cordoned=True),
+            CountedNode(control_plane=True),
+            "controlPlane",
+        ),
+        (
+            CountedNode(control_plane=True, unavailable=True),
+            CountedNode(control_plane=True),
+            "controlPlane",
+        ),
+        (CountedNode(control_plane=True, cordoned=True), CountedNode(), ""),
+        (CountedNode(cordoned=True), CountedNode(control_plane=True), ""),
+        (CountedNode(control_plane=True), CountedNode(control_plane=True), ""),
     ],
 )
-def test_control_plane_nodes_go_one_at_a_time(out: Member, member: Member, expected: str) -> None:
-    assert _asked([out, member], member) == expected
+def test_control_plane_nodes_go_one_at_a_time(
+    out: CountedNode, node: CountedNode, expected: str
+) -> None:
+    assert _asked([out, node], node) == expected
 
 
 def test_a_control_plane_node_that_is_unavailable_may_be_cordoned() -> None:
-    dead = Member(control_plane=True, unavailable=True)
-    assert _asked([dead, Member(control_plane=True)], dead) == ""
+    dead = CountedNode(control_plane=True, unavailable=True)
+    assert _asked([dead, CountedNode(control_plane=True)], dead) == ""
     assert _asked([dead, replace(dead, cordoned=True)], dead) == "controlPlane"
 
 
 def test_a_control_plane_node_just_allowed_counts() -> None:
-    member, about = (
-        Member(control_plane=True),
+    node, about = (
+        CountedNode(control_plane=True),
         DisruptionLimits.model_validate({"maxUnavailable": "100%"}),
     )
-    tally = Tally.of([member, member], (), 0)
-    assert check_cordon(about, tally, member, 0) is None
-    tally.add_cordon(member, 0)
-    refused = check_cordon(about, tally, member, 0)
+    tally = Tally.of([node, node], (), 0)
+    assert check_cordon(about, tally, node, 0) is None
+    tally.add_cordon(node, 0)
+    refused = check_cordon(about, tally, node, 0)
     assert refused is not None
     assert refused.cause == "controlPlane"
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
 def test_each_zone_and_each_group_has_a_limit_of_its_own(key: str) -> None:
-    def member(name: str, **more: Any) -> Member:
-        return Member(**{key: name, **more})
+    def node(name: str, **more: Any) -> CountedNode:
+        return CountedNode(**{key: name, **more})
 
     limits = {"groupLabel": "pool", f"maxUnavailablePer{key.title()}": "50%"}
-    members = [
-        member("a", cordoned=True),
-        *[member("a")] * 3,
-        member("b", cordoned=True),
-        member("b"),
+    nodes = [
+        node("a", cordoned=True),
+        *[node("a")] * 3,
+        node("b", cordoned=True),
+        node("b"),
     ]
-    assert _asked(members, member("a"), **limits) == ""
-    assert _asked(members, member("b"), **limits) == key
-    assert _asked([member("a")], member("a"), **limits) == ""  # never less than one
+    assert _asked(nodes, node("a"), **limits) == ""
+    assert _asked(nodes, node("b"), **limits) == key
+    assert _asked([node("a")], node("a"), **limits) == ""  # never less than one
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
 def test_drains_are_counted_by_zone_and_group(key: str) -> None:
-    def member(name: str, **more: Any) -> Member:
-        return Member(**{key: name, **more})
+    def node(name: str, **more: Any) -> CountedNode:
+        return CountedNode(**{key: name, **more})
 
     about = DisruptionLimits.model_validate(
         {"maxDraining": 9, "groupLabel": "pool", f"maxDrainingPer{key.title()}": 1}
     )
-    tally = Tally.of([member("a", cordoned=True, draining=True), member("b")], (), 0)
-    refused = check_drain(about, tally, member("a"))
+    tally = Tally.of([node("a", cordoned=True, draining=True), node("b")], (), 0)
+    refused = check_drain(about, tally, node("a"))
     assert refused is not None
     assert refused.cause == "maxDraining"
     assert key in refused.text
-    assert check_drain(about, tally, member("b")) is None
-    tally.add_drain(member("b"))
-    assert check_drain(about, tally, member("b")) is not None
+    assert check_drain(about, tally, node("b")) is None
+    tally.add_drain(node("b"))
+    assert check_drain(about, tally, node("b")) is not None
     assert tally.draining == 2
-    tally.add_drain(member("b"), -1)
-    assert check_drain(about, tally, member("b")) is None
+    tally.add_drain(node("b"), -1)
+    assert check_drain(about, tally, node("b")) is None
 
 
 @pytest.mark.parametrize(
@@ -200,43 +212,45 @@ def test_drains_are_counted_by_zone_and_group(key: str) -> None:
 def test_a_zone_that_falls_silent_is_left_alone_and_the_others_continue(
     silent: int, nodes: int, down: bool
 ) -> None:
-    lost = Member(zone="a", unavailable=True, silent=True)
-    there = Member(zone="a")
-    members = [lost] * silent + [there] * (nodes - silent) + [Member(zone="b")] * 200
+    lost = CountedNode(zone="a", unavailable=True, silent=True)
+    there = CountedNode(zone="a")
+    population = [lost] * silent + [there] * (nodes - silent) + [CountedNode(zone="b")] * 200
     limited_by = "zoneOutage" if down else ""
-    assert _asked(members, there) == limited_by
-    assert _asked(members, lost) == limited_by
-    assert _asked(members, Member(zone="b")) == ""
-    tally = Tally.of(members, (), 0)
+    assert _asked(population, there) == limited_by
+    assert _asked(population, lost) == limited_by
+    assert _asked(population, CountedNode(zone="b")) == ""
+    tally = Tally.of(population, (), 0)
     refused = check_drain(DisruptionLimits(), tally, there)
     assert (refused.cause if refused else "") == limited_by
-    assert check_drain(DisruptionLimits(), tally, Member(zone="b")) is None
+    assert check_drain(DisruptionLimits(), tally, CountedNode(zone="b")) is None
 
 
 def test_an_outage_passes() -> None:
-    lost = Member(zone="a", unavailable=True, silent=True)
+    lost = CountedNode(zone="a", unavailable=True, silent=True)
     tally = Tally.of([lost] * 4, (), 0)
     assert zone_outage(tally, "a") is not None
     for _ in range(2):
         tally.count(lost, -1)
-        tally.count(Member(zone="a"), 1)
+        tally.count(CountedNode(zone="a"), 1)
     assert zone_outage(tally, "a") is None
     assert (tally.silent, tally.unavailable, tally.population) == (2, 2, 4)
 
 
 def test_nodes_without_a_zone_are_no_zone() -> None:
-    lost = Member(unavailable=True, silent=True)
+    lost = CountedNode(unavailable=True, silent=True)
     assert _asked([lost] * 4, lost) == ""
 
 
-@given(st.lists(MEMBERS, max_size=20), st.data())
-def test_counts_are_what_a_fresh_count_would_be(members: list[Member], data: st.DataObject) -> None:
+@given(st.lists(NODES, max_size=20), st.data())
+def test_counts_are_what_a_fresh_count_would_be(
+    nodes: list[CountedNode], data: st.DataObject
+) -> None:
     """Taken in and out in any order, the counters agree with counting afresh."""
-    gone = data.draw(st.sets(st.integers(0, max(0, len(members) - 1))))
-    kept = [member for number, member in enumerate(members) if number not in gone]
-    tally = Tally.of(members, (), 0)
-    for number in sorted(gone & set(range(len(members)))):
-        tally.count(members[number], -1)
+    gone = data.draw(st.sets(st.integers(0, max(0, len(nodes) - 1))))
+    kept = [node for number, node in enumerate(nodes) if number not in gone]
+    tally = Tally.of(nodes, (), 0)
+    for number in sorted(gone & set(range(len(nodes)))):
+        tally.count(nodes[number], -1)
     fresh = Tally.of(kept, (), 0)
     assert _numbers(tally) == _numbers(fresh)
     assert fresh.population == len(kept)
@@ -256,26 +270,26 @@ def _numbers(tally: Tally) -> list[object]:
 
 
 def test_a_copy_is_changed_on_its_own() -> None:
-    tally = Tally.of([Member(zone="a", group="g")] * 3, (), 0)
+    tally = Tally.of([CountedNode(zone="a", group="g")] * 3, (), 0)
     copy = tally.copy((), 0)
-    copy.add_cordon(Member(zone="a", group="g"), 0)
-    copy.add_drain(Member(zone="a", group="g"))
-    assert _numbers(tally) == _numbers(Tally.of([Member(zone="a", group="g")] * 3, (), 0))
+    copy.add_cordon(CountedNode(zone="a", group="g"), 0)
+    copy.add_drain(CountedNode(zone="a", group="g"))
+    assert _numbers(tally) == _numbers(Tally.of([CountedNode(zone="a", group="g")] * 3, (), 0))
 
 
 def test_a_cordon_of_a_node_that_was_unavailable_moves_it() -> None:
-    tally = Tally.of([Member(unavailable=True), Member()], (), 0)
-    tally.add_cordon(Member(unavailable=True), 5)
+    tally = Tally.of([CountedNode(unavailable=True), CountedNode()], (), 0)
+    tally.add_cordon(CountedNode(unavailable=True), 5)
     assert (tally.cordoned, tally.unavailable, tally.cordon_times) == (1, 0, [5])
 
 
 def test_a_pause_between_two_cordons_is_kept_and_ends() -> None:
     limits = DisruptionLimits.model_validate({"maxUnavailable": 9, "minInterval": "10s"})
-    tally = Tally.of([Member()] * 9, [100], 0)
-    refused = check_cordon(limits, tally, Member(), 109)
+    tally = Tally.of([CountedNode()] * 9, [100], 0)
+    refused = check_cordon(limits, tally, CountedNode(), 109)
     assert refused is not None
     assert (refused.cause, refused.until) == ("minInterval", 110)
-    assert check_cordon(limits, tally, Member(), 110) is None
+    assert check_cordon(limits, tally, CountedNode(), 110) is None
 
 
 @pytest.mark.parametrize(
@@ -294,5 +308,5 @@ def test_floor_and_ceiling(limits: dict[str, object], population: int, allowed: 
 
 def test_drains_have_their_own_limit() -> None:
     limits = DisruptionLimits.model_validate({"maxDraining": 1})
-    assert check_drain(limits, Tally(), Member()) is None
-    assert check_drain(limits, Tally(draining=1), Member()) is not None
+    assert check_drain(limits, Tally(), CountedNode()) is None
+    assert check_drain(limits, Tally(draining=1), CountedNode()) is not None

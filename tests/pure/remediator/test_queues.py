@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import ZONE_LABEL, Node, Taint
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.limits import Member, Tally, check_cordon
+from selfheal_remediator.node.limits import CountedNode, Tally, check_cordon
 from selfheal_remediator.node.planner import Planner
 from tests.pure.remediator.builders import NOW, OWNER, condition, config, node, rule
 
@@ -103,7 +103,7 @@ def test_it_is_decided_as_if_each_node_were_weighed_alone(
     limits: dict[str, Any] = {"maxUnavailable": most, "minSchedulable": keep}
     if per_zone is not None:
         limits["maxUnavailablePerZone"] = per_zone
-    made, members = [], []
+    made, counted = [], []
     for number, (zone, bad, tainted, master) in enumerate(nodes):
         labels = {ZONE_LABEL: zone}
         if master:
@@ -111,28 +111,28 @@ def test_it_is_decided_as_if_each_node_were_weighed_alone(
         fault = condition("True" if bad else "False", transition=NOW - 9000 + number)
         taints = (Taint("mine", "", "NoSchedule"),) if tainted else ()
         made.append(node(f"n{number:04}", fault, labels=labels, taints=taints))
-        members.append(Member(zone=zone, tainted=tainted, control_plane=master))
+        counted.append(CountedNode(zone=zone, tainted=tainted, control_plane=master))
     rules = config(
         rule(action="cordon"), limits=limits, signal={"enabled": False}, controlPlane=True
     )
     planner = Planner(rules, OWNER, 0.0)
     for item in made:
         planner.apply(Change(item.name, None, item), NOW)
-    tally = Tally.of(members, (), len(made))
+    tally = Tally.of(counted, (), len(made))
     bad_ones = {
-        item.name: member
-        for item, member, (_, bad, _, _) in zip(made, members, nodes, strict=True)
+        item.name: one
+        for item, one, (_, bad, _, _) in zip(made, counted, nodes, strict=True)
         if bad
     }
     #: Of each node, what it had to wait for at any moment of the plan: limits fill one by one.
     causes: dict[str, set[str]] = {name: set() for name in bad_ones}
     wanted = []
-    for name, member in bad_ones.items():
+    for name, one in bad_ones.items():
         for other, its in bad_ones.items():
             if reason := check_cordon(rules.limits, tally, its, NOW):
                 causes[other].add(reason.cause)
-        if check_cordon(rules.limits, tally, member, NOW) is None:
-            tally.add_cordon(member, NOW)
+        if check_cordon(rules.limits, tally, one, NOW) is None:
+            tally.add_cordon(one, NOW)
             wanted.append(name)
     plan = planner.plan(NOW)
     assert [action.node for action in plan.actions] == wanted

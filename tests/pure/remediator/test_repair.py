@@ -17,7 +17,7 @@ from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment, Attached, Scope
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.evaluate import assess
-from selfheal_remediator.node.limits import GroupTally, Member, Tally, check_repair
+from selfheal_remediator.node.limits import CountedNode, GroupTally, Tally, check_repair
 from selfheal_remediator.node.repair import ladder_text
 from tests.pure.remediator.builders import (
     NOW,
@@ -367,7 +367,7 @@ def test_status_says_how_far_the_ladder_is() -> None:
 
 def test_a_node_keeps_its_place_until_its_ladder_ends() -> None:
     limits = config().limits
-    first, other = Member(cordoned=True, repairing=True), Member(cordoned=True)
+    first, other = CountedNode(cordoned=True, repairing=True), CountedNode(cordoned=True)
     tally = Tally.of([first, other], [], 2)
     assert check_repair(limits, tally, first) is None
     reason = check_repair(limits, tally, other)
@@ -381,13 +381,13 @@ def test_a_group_may_repair_fewer_at_a_time() -> None:
     both = config(limits={"maxRepairing": 5}, groups=[{**about, "limits": {"maxRepairing": 1}}])
     [group] = both.groups
     tally = Tally(named={"a": GroupTally(group.limits, Tally())})
-    first, other = (Member(cordoned=True, group_name="a") for _ in range(2))
+    first, other = (CountedNode(cordoned=True, group_name="a") for _ in range(2))
     assert check_repair(both.limits, tally, first) is None
     tally.add_repair(first)
     reason = check_repair(both.limits, tally, other)
     assert reason is not None
     assert reason.text == "group a: 1 nodes are being repaired, allowed 1"
-    assert check_repair(both.limits, tally, Member(cordoned=True)) is None
+    assert check_repair(both.limits, tally, CountedNode(cordoned=True)) is None
     [free] = config(groups=[about]).groups
     assert free.limits.max_repairing > 1000  # those over all nodes hold
 
