@@ -198,8 +198,8 @@ class NodeRequests:
         rules = scope.config.rules_for(fresh.labels)
         seen = observe(attempt.history, attempt.known, fresh, rules, now)
         again = assess(fresh, seen, scope, now)
-        asked = again.action or again.limited_action
-        return asked is not None and same_purpose(asked, action)
+        called_for = again.action or again.limited_action
+        return called_for is not None and same_purpose(called_for, action)
 
 
 def _waits_for_its_group(config: Config, action: Action, fresh: Node, now: float) -> bool:

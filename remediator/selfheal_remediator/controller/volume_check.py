@@ -83,9 +83,9 @@ class VolumeCheck:
             before = self._planner.attached.get(uid, Attached())
             current[uid] = Attached(text, before.since if before.text else now)
             if text and not before.text:
-                said = f"the first step waits until detached: {text}"
+                message = f"the first step waits until detached: {text}"
                 node = self._waiting[uid]
-                self._reporter.of_node(node, uid, "VolumesAttached", said, warning=False)
+                self._reporter.of_node(node, uid, "VolumesAttached", message, warning=False)
         self._planner.volumes(current)
 
     def _not_known(self, failure: ApiFailure) -> None:
@@ -96,6 +96,6 @@ class VolumeCheck:
             before = self._planner.attached.get(uid, Attached())
             current[uid] = replace(before, readable=False)
             if before.readable:
-                said = f"the first step waits until VolumeAttachments can be read: {failure}"
-                self._reporter.of_node(node, uid, "VolumesUnknown", said, warning=True)
+                message = f"the first step waits until VolumeAttachments can be read: {failure}"
+                self._reporter.of_node(node, uid, "VolumesUnknown", message, warning=True)
         self._planner.volumes(current)

@@ -124,8 +124,8 @@ class Eviction:
         undecided = result.outcome in UNDECIDED and self.refusals < UNDECIDED_TRIES
         self.tried = self.tried or not undecided
         delay = fallback(result.outcome, self.refusals)
-        asked = min(result.retry_after or 0.0, LONGEST_RETRY_AFTER)
-        self.retry_at = now + max(delay, asked)
+        retry_after = min(result.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        self.retry_at = now + max(delay, retry_after)
         if result.outcome is Outcome.BUDGET and has_room:
             # The budget opened between the server's refusal and now: the watch was faster.
             self.overtaken += 1

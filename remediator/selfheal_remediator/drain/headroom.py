@@ -73,7 +73,7 @@ class Room:
         if around is None:
             around = self.alone()
         return (
-            self.fits(pod, claims) and not around.untold_of(pod) and around.allows(pod, self.node)
+            self.fits(pod, claims) and not around.unread_of(pod) and around.allows(pod, self.node)
         )
 
     def fits(self, pod: Pod, claims: ClaimTerms = _NO_CLAIMS) -> bool:
@@ -223,8 +223,8 @@ def describe(left: list[Pod], usable: int, around: Population | None = None) -> 
         f"{usable} usable nodes"
     )
     around = Population([]) if around is None else around
-    told = [(pod.id, around.untold_of(pod)) for pod in left]
-    unknown = [f"{name}: {', '.join(texts)}" for name, texts in told if texts]
+    unread = [(pod.id, around.unread_of(pod)) for pod in left]
+    unknown = [f"{name}: {', '.join(texts)}" for name, texts in unread if texts]
     if unknown:
         shown = "; ".join(unknown[:3]) + ("; …" if len(unknown) > 3 else "")
         text += f"; cannot tell for {len(unknown)} of them ({shown})"

@@ -105,9 +105,9 @@ def _with_daemon_set(
 
 @dataclass(slots=True)
 class _Try:
-    """asked: its answer is awaited."""
+    """awaited: its answer has not come."""
 
-    asked: bool = False
+    awaited: bool = False
     failures: int = 0
     retry_at: float = 0.0
 
@@ -125,9 +125,9 @@ class Lookups:
 
     def due(self, now: float) -> tuple[Question, ...]:
         """The lookups to send now; they count as sent."""
-        found = [q for q, one in self._tries.items() if not one.asked and one.retry_at <= now]
+        found = [q for q, one in self._tries.items() if not one.awaited and one.retry_at <= now]
         for question in found:
-            self._tries[question].asked = True
+            self._tries[question].awaited = True
         return tuple(found)
 
     def answered(self, question: Question, now: float, *, failed: bool) -> None:
@@ -135,7 +135,7 @@ class Lookups:
         one = self._tries.get(question)
         if one is None:
             return
-        one.asked = False
+        one.awaited = False
         if failed:
             one.failures += 1
             delay = delay_after(one.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
@@ -149,5 +149,5 @@ class Lookups:
     @property
     def wake(self) -> float | None:
         """When the next lookup is due again."""
-        moments = [one.retry_at for one in self._tries.values() if not one.asked]
+        moments = [one.retry_at for one in self._tries.values() if not one.awaited]
         return min(moments, default=None)

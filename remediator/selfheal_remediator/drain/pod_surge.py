@@ -18,12 +18,12 @@ LEFT_FOR = 60.0
 
 @dataclass(slots=True)
 class PodSurge:
-    """What is known of the surge of one pod's Deployment. asked: an answer is awaited; due: when it
+    """What is known of the surge of one pod's Deployment. awaited: it is being read; due: when it
     is read again; same: how many reads in a row had this result; begun: this process has rolled it
     out."""
 
     decision: Decision = NOTHING
-    asked: bool = False
+    awaited: bool = False
     due: float = 0.0
     same: int = 0
     left_until: float = 0.0
@@ -31,7 +31,7 @@ class PodSurge:
 
     def answered(self, decision: Decision, now: float) -> None:
         """It was read, and that was done about it."""
-        self.asked = False
+        self.awaited = False
         self.same = self.same + 1 if decision.surge is self.decision.surge else 1
         self.decision = decision
         if decision.surge is Surge.ROLLING:
@@ -43,13 +43,13 @@ class PodSurge:
 
     def failed(self, now: float) -> None:
         """It could not be read, or changed: what is known stays, and it is read ever later."""
-        self.asked = False
+        self.awaited = False
         self.same += 1
         self.due = now + delay_after(self.same, first=WAIT_AGAIN[0], longest=LATER_AGAIN[1])
 
     def not_sent(self, now: float) -> None:
         """Nothing was done after all."""
-        self.asked, self.due = False, now + WAIT_AGAIN[0]
+        self.awaited, self.due = False, now + WAIT_AGAIN[0]
 
     def rolls(self, now: float) -> bool:
         """Whether a rollout is to remove the pod: it is not evicted meanwhile."""

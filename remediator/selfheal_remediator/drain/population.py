@@ -87,7 +87,7 @@ def read_population(
         if not why and not peers.named and namespaces.labels_of("") is None:
             why = f"namespaces cannot be listed: {namespaces.failure}"
         if why:
-            made.untold[peers] = why
+            made.unread[peers] = why
     for pod in lists.pods():
         gone = pod.uid in going or (pod.deletion is not None and pod.node in leaving)
         if pod.node in by_name and not pod.finished and not gone:

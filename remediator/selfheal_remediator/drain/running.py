@@ -77,15 +77,15 @@ class NodeCheck:
 @dataclass(slots=True)
 class Confirmation:
     """Whether the node's pods were listed from the server itself, not from a cache, which may lag:
-    before that the node does not count as empty. asked: such a list was asked for."""
+    before that the node does not count as empty. requested: such a list was requested."""
 
-    asked: bool = False
+    requested: bool = False
     given: bool = False
 
     @property
     def awaited(self) -> bool:
-        """Whether it was asked for and has not come."""
-        return self.asked and not self.given
+        """Whether it was requested and has not come."""
+        return self.requested and not self.given
 
 
 @dataclass(slots=True)

@@ -21,20 +21,20 @@ PATIENCE = 30.0
 def take_due(
     evictions: Collection[Eviction], budgets: KnownBudgets, now: float
 ) -> tuple[list[Pod], float | None]:
-    """The pods whose Deployments are to be read now, which count as asked; and when the next is."""
+    """The pods whose Deployments are to be read now, then awaited; and when the next is."""
     found = [(item, _due(item, budgets)) for item in evictions if _refused(item)]
     items = [item for item, _ in found]
-    busy = sum(item.surge.asked or item.surge.rolls(now) for item in items)
+    busy = sum(item.surge.awaited or item.surge.rolls(now) for item in items)
     pods, wake = list[Pod](), None
     for item, due in found:
         surge = item.surge
-        if surge.asked:
+        if surge.awaited:
             continue
         if due > now:
             wake = earliest(wake, due)
         elif surge.rolls(now) or busy < AT_ONCE:
             busy += not surge.rolls(now)
-            surge.asked = True
+            surge.awaited = True
             pods.append(item.pod)
     return pods, wake
 

@@ -103,7 +103,7 @@ class Population:
     """The pods that are known, each on its node; grows as pods are placed.
 
     labels_of: of namespaces. complete: whether these are all nodes; else there may be a domain
-    without pods. untold: peers that could not be read, and why.
+    without pods. unread: peers that could not be read, and why.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Population:
         self._nodes = list(nodes)
         self._complete = complete
         self._labels_of = labels_of
-        self.untold: dict[Peers, str] = {}
+        self.unread: dict[Peers, str] = {}
         self._pods: dict[str, tuple[Resident, Node]] = {}
         #: Per set of terms: pods that match all of them, by the key and value of a domain.
         self._matching: dict[tuple[Term, ...], Counter[tuple[str, str]]] = {}
@@ -139,9 +139,9 @@ class Population:
         for key, (wanting, domains) in self._spreads.items():
             self._count_spread(key, wanting, domains, pod, node)
 
-    def untold_of(self, pod: Pod) -> list[str]:
+    def unread_of(self, pod: Pod) -> list[str]:
         """The pod's constraints that cannot be evaluated."""
-        found = [self.untold[peers] for peers in pod.placement.needs_peers if peers in self.untold]
+        found = [self.unread[peers] for peers in pod.placement.needs_peers if peers in self.unread]
         return [*pod.placement.unknown, *dict.fromkeys(found)]
 
     def allows(self, pod: Pod, node: Node) -> bool:

@@ -78,8 +78,8 @@ class Turn:
             return
         if watch is None:
             return
-        if not run.confirmation.asked:
-            run.confirmation.asked = True
+        if not run.confirmation.requested:
+            run.confirmation.requested = True
             watch.ask_relist()
         watch.end_stale_watch()
 

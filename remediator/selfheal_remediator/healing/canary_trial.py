@@ -179,8 +179,8 @@ def _proved(
 ) -> bool:
     if not policy_state.steady(pod, length, now):
         return False
-    asked = canary.cause == Cause.NO_PROGRESS.value and policy_state.policy.progress is not None
-    return not asked or policy_state.progress.has_reported(pod.uid)
+    probed = canary.cause == Cause.NO_PROGRESS.value and policy_state.policy.progress is not None
+    return not probed or policy_state.progress.has_reported(pod.uid)
 
 
 def _longest_start(group: Group) -> float:

@@ -65,12 +65,12 @@ def reported_of_nodes(
     cordoned: nodes that are cordoned because of it; a new leader must be able to report its end.
     known: whether everything that can be known is known; otherwise nothing is reported as over.
     """
-    said = {}
+    reported = {}
     for name in {*before, *findings, *cordoned}:
         finding, last = findings.get(name), before.get(name)
         status = "True" if finding is not None else "False"
         if last is not None and (last.status == status or (finding is None and not known)):
-            said[name] = last
+            reported[name] = last
             continue
         if finding is None and not known:
             continue
@@ -78,5 +78,5 @@ def reported_of_nodes(
             finding.text if finding is not None else "no pods of several owners are unhealthy here"
         )
         reason = "UnhealthyHereHealthyElsewhere" if finding is not None else "PodsWell"
-        said[name] = Condition(PODS_HUNG, status, reason, text[:200], now, now)
-    return said
+        reported[name] = Condition(PODS_HUNG, status, reason, text[:200], now, now)
+    return reported

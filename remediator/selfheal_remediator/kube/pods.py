@@ -231,14 +231,14 @@ def _keep(pod: PodJson) -> tuple[str, float | None]:
     for key, value in _KEEP_ANNOTATIONS:
         if pod.annotated(key, value):
             return f"annotation {key}={value}", None
-    asked = as_text(pod.annotations.get(_DO_NOT_DISRUPT))
+    requested = as_text(pod.annotations.get(_DO_NOT_DISRUPT))
     started = _started(pod)
-    if asked in ("", "false"):
+    if requested in ("", "false"):
         return "", None
-    duration = go_duration(asked)
+    duration = go_duration(requested)
     if duration is not None and duration <= 0:
         return "", None
-    why = f"annotation {_DO_NOT_DISRUPT}={asked}"
+    why = f"annotation {_DO_NOT_DISRUPT}={requested}"
     if duration is None or started is None:
         return why, None
     until = datetime.fromtimestamp(min(started + duration, _LAST_MOMENT), UTC)

@@ -67,14 +67,14 @@ def pod_requests(spec: Json) -> dict[str, int]:
     """
     total: dict[str, int] = {}
     for container in as_objects(spec.get("containers")):
-        _add(total, _asked(container))
+        _add(total, _requests(container))
     sidecars: dict[str, int] = {}
     largest: dict[str, int] = {}
     for container in as_objects(spec.get("initContainers")):
         step = dict(sidecars)
-        _add(step, _asked(container))
+        _add(step, _requests(container))
         if as_text(container.get("restartPolicy")) == "Always":
-            _add(total, _asked(container))
+            _add(total, _requests(container))
             sidecars = step
         _raise_to(largest, step)
     _raise_to(total, largest)
@@ -86,7 +86,7 @@ def pod_requests(spec: Json) -> dict[str, int]:
     return total
 
 
-def _asked(container: Json) -> dict[str, int]:
+def _requests(container: Json) -> dict[str, int]:
     """A container's requests; one that is missing equals its limit."""
     resources = as_object(container.get("resources"))
     return {**amounts(resources.get("limits")), **amounts(resources.get("requests"))}

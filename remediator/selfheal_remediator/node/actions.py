@@ -38,14 +38,14 @@ class Action:
     warning: bool = False
 
 
-def same_purpose(asked: Action, action: Action) -> bool:
+def same_purpose(called_for: Action, decided: Action) -> bool:
     """Whether what is called for now is what was decided before: for another condition, or with
     another action, it is decided again."""
-    if asked.kind is not action.kind:
+    if called_for.kind is not decided.kind:
         return False
-    if not action.kind.limited or asked.state is None or action.state is None:
+    if not decided.kind.limited or called_for.state is None or decided.state is None:
         return True
-    one, other = asked.state, action.state
+    one, other = called_for.state, decided.state
     return (one.condition, one.action, one.steps, one.step) == (
         other.condition,
         other.action,

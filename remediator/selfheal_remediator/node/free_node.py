@@ -172,8 +172,8 @@ def _for_is_over(
     condition = facts.node.conditions[rule.condition]
     since = facts.since(rule, observation)
     seconds = facts.now - since
-    said = f"{rule.condition}={condition.status} ({condition.reason or 'no reason'}) for "
-    why = f"{said}{span(seconds)}" + (f": {condition.message}" if condition.message else "")
+    reported = f"{rule.condition}={condition.status} ({condition.reason or 'no reason'}) for "
+    why = f"{reported}{span(seconds)}" + (f": {condition.message}" if condition.message else "")
     if not rule.cordons:
         return _note(facts, rule, observation, why, bad)
     if facts.state is not None and facts.state.phase is Phase.CANCELLED:
