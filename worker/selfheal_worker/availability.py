@@ -87,8 +87,8 @@ class ModelAvailability:
             self._trouble = f": {error}"
             away = effect is BreakerEffect.OPENS
             self.circuit.failed(str(error), away=away)
-        asked = not isinstance(error, LimitedError)
-        opened = before.closed and asked and pause_asked(error) > patience
+        called = not isinstance(error, LimitedError)
+        opened = before.closed and called and pause_asked(error) > patience
         return not self.closed and not opened
 
     def probe(self, now: float) -> None:

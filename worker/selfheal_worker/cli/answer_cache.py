@@ -52,14 +52,14 @@ class Kept:
         self._out.seek(len(before) - len(half))
         self._out.truncate()
 
-    def get(self, asked: str) -> dict[str, Any] | None:
+    def get(self, question: str) -> dict[str, Any] | None:
         """What was answered, if it was."""
-        return self._answers.get(asked)
+        return self._answers.get(question)
 
-    def add(self, asked: str, answer: dict[str, Any]) -> None:
+    def add(self, question: str, answer: dict[str, Any]) -> None:
         """Keep an answer."""
         if self._out is not None:
-            line = json.dumps({_QUESTION: asked, **answer}).encode() + b"\n"
+            line = json.dumps({_QUESTION: question, **answer}).encode() + b"\n"
             with self._lock:
                 self._out.write(line)
                 self._out.flush()

@@ -39,7 +39,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ModelAnswer:
     """A model's answer to one text; label is None if it gave none."""
 
     label: str | None
@@ -189,19 +189,19 @@ class _Asking:
         self._kept = kept
         self._stopped = stopped
 
-    def all(self, texts: Sequence[Labelled]) -> list[Said]:
+    def all(self, texts: Sequence[Labelled]) -> list[ModelAnswer]:
         """Each text's answer, in their order; fewer when it is stopped.
 
         Raises `ModelUnavailableError`: a model that is away has no figures.
         """
         begun = reported_at = time.monotonic()
-        asked = [question(self._config, self._chain.active, one.text) for one in texts]
-        known = sum(self._kept.get(one) is not None for one in asked)
+        questions = [question(self._config, self._chain.active, one.text) for one in texts]
+        known = sum(self._kept.get(one) is not None for one in questions)
         if known:
             print(f"{self._name}: {known} of {len(texts)} are answered already", file=sys.stderr)
-        answers: list[Said] = []
+        answers: list[ModelAnswer] = []
         with ThreadPoolExecutor(self._settings.concurrency) as pool:
-            for answer in pool.map(self._one_text, texts, asked):
+            for answer in pool.map(self._one_text, texts, questions):
                 if answer is None:
                     break
                 answers.append(answer)
@@ -219,9 +219,9 @@ class _Asking:
     def _name(self) -> str:
         return self._chain.active.name
 
-    def _one_text(self, labelled: Labelled, asked: str) -> Said | None:
-        if (before := self._kept.get(asked)) is not None:
-            return self._said(before)
+    def _one_text(self, labelled: Labelled, key: str) -> ModelAnswer | None:
+        if (before := self._kept.get(key)) is not None:
+            return self._model_answer(before)
         if self._stopped.is_set():
             return None
         begun = time.monotonic()
@@ -230,7 +230,7 @@ class _Asking:
         except ModelUnavailableError:
             raise
         except ModelError:
-            return Said(None, None, time.monotonic() - begun)
+            return ModelAnswer(None, None, time.monotonic() - begun)
         usage, task = reply.usage, self._chain.task
         short = {one.name for one in task.fields if isinstance(one, Label)} | {task.confidence}
         answer = {
@@ -239,12 +239,12 @@ class _Asking:
             "input_tokens": usage.input_tokens if usage else 0,
             "output_tokens": (usage.output_tokens if usage else 0) or 0,
         }
-        self._kept.add(asked, answer)
-        return self._said(answer)
+        self._kept.add(key, answer)
+        return self._model_answer(answer)
 
-    def _said(self, answer: Mapping[str, Any]) -> Said:
+    def _model_answer(self, answer: Mapping[str, Any]) -> ModelAnswer:
         values, sure = answer["values"], self._chain.task.confidence
-        return Said(
+        return ModelAnswer(
             values[self._one.name],
             values[sure] if sure else None,
             answer["seconds"],
@@ -261,7 +261,7 @@ def score(
     described: Mapping[str, str],
     labels: Sequence[str],
     texts: Sequence[Labelled],
-    answers: Sequence[Said],
+    answers: Sequence[ModelAnswer],
 ) -> Score:
     """Figures of one model.
 

@@ -97,21 +97,21 @@ class Analysis:
         """What the model says. Raises `ModelError`. last: no other model is asked after it."""
         member, spent = self._member, self._spent
         while True:
-            asked = _Asked(self._options, member, self._whole, spent)
+            calls = _Calls(self._options, member, self._whole, spent)
             try:
-                answer = self._answer(asked)
-                member.refusals.taken(asked.begun)
-                origin = member.origin_of(asked.answer)
+                answer = self._answer(calls)
+                member.refusals.taken(calls.begun)
+                origin = member.origin_of(calls.answer)
                 truncated = self._sent is not self._whole
-                return Reply(answer, origin, degraded, asked.usage, truncated=truncated)
+                return Reply(answer, origin, degraded, calls.usage, truncated=truncated)
             except RefusedTextError as error:
                 if not isinstance(error, context.CutError):  # that one is an answer
                     member.refusals.confirm(
-                        error, asked.begun, spent.deadline, self._send_ours, self._history
+                        error, calls.begun, spent.deadline, self._send_ours, self._history
                     )
                 self._shorten_or_raise(error)
             except TransientError as error:
-                _send_again_or_raise(error, member, spent, asked.begun, last=last)
+                _send_again_or_raise(error, member, spent, calls.begun, last=last)
 
     def _shorten_or_raise(self, error: RefusedTextError) -> None:
         if not self._options.shorten or not isinstance(error, TextTooLongError):
@@ -122,16 +122,16 @@ class Analysis:
         self._sent = shorter
         self._times_shortened += 1
 
-    def _answer(self, asked: _Asked) -> ValidatedAnswer:
+    def _answer(self, calls: _Calls) -> ValidatedAnswer:
         """What the model says of what is sent."""
         repair_request = self._member.repair_request
         try:
             clamp = self._options.clamp and repair_request is None
-            return asked.once(self._analyse, clamp=clamp)
+            return calls.once(self._analyse, clamp=clamp)
         except InvalidAnswerError as error:
             if repair_request is None or self._spent.left() <= 0:
                 raise BadOutputError(str(error)) from None
-            return self._repaired(repair_request, asked, str(error))
+            return self._repaired(repair_request, calls, str(error))
 
     def _analyse(self) -> Answer:
         member = self._member
@@ -139,12 +139,12 @@ class Analysis:
         return _in_full(answer, member, self._sent)
 
     def _repaired(
-        self, repair_request: RepairRequest, asked: _Asked, problem: str
+        self, repair_request: RepairRequest, calls: _Calls, problem: str
     ) -> ValidatedAnswer:
         """The model's answer when the request says what was wrong with the one before."""
-        repair = partial(self._repair, repair_request, asked.content, problem)
+        repair = partial(self._repair, repair_request, calls.content, problem)
         try:
-            return asked.once(repair, clamp=self._options.clamp)
+            return calls.once(repair, clamp=self._options.clamp)
         except InvalidAnswerError as again:
             raise BadOutputError(str(again)) from None
         except (RefusedTextError, LimitedError):
@@ -162,7 +162,7 @@ class Analysis:
             keep_pause(self._member.provider.analyse(PROBE_TEXT, self._spent.deadline).pause)
 
 
-class _Asked:
+class _Calls:
     """The calls about one text: each has a turn, is checked and observed, and its tokens are added
     up. For the thread that makes them. begun: when the last one was sent."""
 

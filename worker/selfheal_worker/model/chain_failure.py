@@ -11,7 +11,7 @@ from selfheal_worker.model.limits import LimitedError
 from selfheal_worker.model.provider import UnconfirmedRefusalError
 
 _MARK = "_selfheal_awaited"
-_NOT_ASKED = (LimitedError, ModelUnavailableError)
+_NOT_CALLED = (LimitedError, ModelUnavailableError)
 
 
 class Awaited(Enum):
@@ -31,14 +31,14 @@ def combined(errors: Sequence[Exception | None]) -> Exception:
     An error that may be this message's fault takes precedence over a model that was not called,
     and that over one that is unavailable. `awaited` of the result is the model still to be called.
     """
-    asked = [error for error in errors if error is not None]
-    if not asked:
+    called = [error for error in errors if error is not None]
+    if not called:
         return ModelUnavailableError("no model is ready")
-    failed = [e for e in asked if not isinstance(e, (*_NOT_ASKED, RefusedTextError))]
-    refused = [e for e in asked if isinstance(e, RefusedTextError)]
+    failed = [e for e in called if not isinstance(e, (*_NOT_CALLED, RefusedTextError))]
+    refused = [e for e in called if isinstance(e, RefusedTextError)]
     unsure = [e for e in refused if isinstance(e, UnconfirmedRefusalError)]
-    limited = [e for e in asked if isinstance(e, LimitedError)]
-    chosen = [*failed, *unsure, *refused, *limited, asked[-1]][0]
+    limited = [e for e in called if isinstance(e, LimitedError)]
+    chosen = [*failed, *unsure, *refused, *limited, called[-1]][0]
     away = [error is None or not effect_of(error).counted for error in errors]
     mark = Awaited.ACTIVE if away[0] else Awaited.FALLBACK if any(away) else None
     # A client library may raise one and the same object again: the mark is always set again.

@@ -104,7 +104,7 @@ class Refusals:
         return self._clock() - self._answered_at < CHECK_INTERVAL
 
     def _check(self, error: RefusedTextError, probe: Callable[[], object]) -> None:
-        asked = self._clock()
+        begun = self._clock()
         try:
             probe()
         except BadOutputError:
@@ -114,7 +114,7 @@ class Refusals:
                 f"the model refuses every text, including our test text: {own}; "
                 "check its name and options"
             ) from error
-        self.taken(asked)
+        self.taken(begun)
 
 
 def _left(deadline: float, now: float) -> float:

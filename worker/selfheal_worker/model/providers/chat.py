@@ -136,7 +136,7 @@ class Http:
             "limits": limits,
             # A key is for the server that the settings name, and a POST would become a GET.
             "follow_redirects": False,
-            "event_hooks": {"request": [self._asked], "response": [self._answered]},
+            "event_hooks": {"request": [self._before_request], "response": [self._answered]},
         }
         self._backend = (config.network or CallBackend)(self.call, _WATCHED)
 
@@ -145,7 +145,7 @@ class Http:
         bind(client, self._backend)
         self.closers.append(client.close)
 
-    def _asked(self, request: httpx.Request) -> None:
+    def _before_request(self, request: httpx.Request) -> None:
         if self.closed:
             raise httpx.RequestError("the worker is stopping", request=request)
         left = max(_SHORTEST_WAIT, self.call.left())
@@ -201,10 +201,10 @@ class Chat:
         load, seconds = self._load_time, self._config.deadline
         if not load.loaded:
             seconds = max(seconds, load.seconds())
-        asked = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
+        messages = [*self._before, prompt.question(self._config.task, WARM_UP_TEXT)]
         begun = self._runtime.monotonic()
         try:
-            answer = self._ask(asked, begun + seconds, ours=True)
+            answer = self._ask(messages, begun + seconds, ours=True)
         except BaseException:
             load.failed(late=self._runtime.monotonic() >= begun + seconds - _SHORTEST_WAIT)
             raise

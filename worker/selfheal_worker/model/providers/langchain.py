@@ -39,10 +39,10 @@ def build(config: ModelConfig) -> Chat:
             "init_chat_model has them, such as anthropic:claude-sonnet-4-5"
         )
     http = Http(config)
-    asked = _Asked(config, http)
+    builder = _Builder(config, http)
     server = config.base_url or config.name
     try:
-        negotiated = Negotiated(config, server, http, asked.made, asked.start())
+        negotiated = Negotiated(config, server, http, builder.made, builder.start())
     except ImportError as error:
         raise ModelConfigError(f"{where}: {error}") from error
     except (ValueError, TypeError) as error:
@@ -51,15 +51,15 @@ def build(config: ModelConfig) -> Chat:
             "take one away with null"
         ) from None
     chat: Any = negotiated
-    if not asked.bounded:
+    if not builder.bounded:
         most = 2 * config.concurrency
         chat = CallThreads(negotiated.invoke, http.call, most, config.name, config.runtime)
     made = Chat("langchain", config.name, config, chat, server, http)
-    made.context_tokens = asked.context_tokens
+    made.context_tokens = builder.context_tokens
     return made
 
 
-class _Asked:
+class _Builder:
     """How the class's model is built, for the parameters that the server takes."""
 
     def __init__(self, config: ModelConfig, http: Http) -> None:

@@ -67,15 +67,15 @@ class LlamaCpp:
                 why = " ".join(str(error).split())[:300]
                 raise ModelUnavailableError(f"{self._file} cannot be loaded: {why}") from None
             self._watch(chat.client)
-            asked: dict[str, Any] = {}
+            response_format: dict[str, Any] = {}
             if config.structured in ("auto", "schema"):
-                asked = {
+                response_format = {
                     "type": "json_object",
                     "schema": schema_subsets.repeatable(config.task.grammar()),
                 }
             elif config.structured == "json":
-                asked = {"type": "json_object"}
-            self._chat = chat.bind(response_format=asked) if asked else chat
+                response_format = {"type": "json_object"}
+            self._chat = chat.bind(response_format=response_format) if response_format else chat
 
     def invoke(self, messages: Any, /) -> Any:
         """The whole message."""

@@ -57,8 +57,8 @@ def build(config: ModelConfig) -> Chat:
     http.bind(client)
     if where.classic:
         client.event_hooks["request"].append(_azure_key(config.api_key or ""))
-    asked = _Asked(config, where, client)
-    negotiated = Negotiated(config, where.base, http, asked.made, asked.start())
+    builder = _Builder(config, where, client)
+    negotiated = Negotiated(config, where.base, http, builder.made, builder.start())
     return Chat("openai", config.name, config, negotiated, where.base, http)
 
 
@@ -72,7 +72,7 @@ def _azure_key(key: str) -> Any:
     return carry
 
 
-class _Asked:
+class _Builder:
     """How the client is built, for the parameters that the server takes."""
 
     def __init__(self, config: ModelConfig, where: azure.Address, client: httpx.Client) -> None:
