@@ -19,7 +19,7 @@ _NAME = "demo-test"
 
 
 @dataclass(frozen=True)
-class Told:
+class DemoRun:
     """The demo's output and report, and the cluster on which its release is still installed."""
 
     out: str
@@ -37,7 +37,7 @@ def demo(request, tmp_path_factory, unavailable):
     folders = machine_folders()
     status, out = _run(request, temporary, "--report", str(report))
     assert status == 0, out
-    yield Told(out, json.loads(report.read_text()), Cluster(_NAME))
+    yield DemoRun(out, json.loads(report.read_text()), Cluster(_NAME))
     # The demo has ended, and the cluster's processes do not have its environment.
     assert processes_with(f"TMPDIR={temporary}", "environ") == []
     status, out = _run(request, temporary, "--down")

@@ -176,7 +176,7 @@ class HealingStage:
         found = self.world["policies"].get(policy, {})
         return dict(found.get("status", {}))
 
-    def said(self, kind: str, name: str) -> list[str]:
+    def event_reasons(self, kind: str, name: str) -> list[str]:
         """The reasons of the remediator's Events about an object."""
         return [
             event["reason"]

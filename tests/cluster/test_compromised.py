@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ci.cluster import Cluster
-from tests.cluster.conftest import Told
+from tests.cluster.conftest import DemoRun
 
 pytestmark = pytest.mark.cluster
 
@@ -55,7 +55,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def attacked(demo: Told) -> dict[str, Any]:
+def attacked(demo: DemoRun) -> dict[str, Any]:
     """What a pod with exactly the worker's template finds when it runs the attack instead."""
     return attack(demo.cluster)
 
@@ -109,7 +109,7 @@ def test_it_is_nobody_and_can_change_nothing_of_its_image(attacked: dict[str, An
     assert not any(could for name, could in attacked.items() if name.startswith("writes "))
 
 
-def test_no_log_of_the_whole_story_holds_a_password(demo: Told) -> None:
+def test_no_log_of_the_whole_story_holds_a_password(demo: DemoRun) -> None:
     kubectl = demo.cluster.kubectl
     secret = json.loads(
         kubectl("-n", NAMESPACE, "get", "secret", "selfheal-rabbitmq", "-o", "json")

@@ -249,7 +249,7 @@ def test_the_messages_of_a_hung_worker_are_answered_by_another(
         "the owner's Events tell of it",
         lambda: (
             {"HealingTriggered", "HealingSucceeded"}
-            <= set(stage.said("Deployment", "hung-selfheal-worker"))
+            <= set(stage.event_reasons("Deployment", "hung-selfheal-worker"))
         ),
     )
 
@@ -285,7 +285,10 @@ def test_a_pod_that_crashes_again_and_again_is_recreated(
     say(f"a pod in CrashLoopBackOff: replaced {since(begun.crashed_at):.1f} s after it broke")
     stage.until(
         "the Events tell of it",
-        lambda: {"HealingTriggered", "HealingSucceeded"} <= set(stage.said("Deployment", "crash")),
+        lambda: (
+            {"HealingTriggered", "HealingSucceeded"}
+            <= set(stage.event_reasons("Deployment", "crash"))
+        ),
     )
     assert stage.status(f"{NAMESPACE}/crash")["restarts"] == 1
 
@@ -319,7 +322,7 @@ def test_pods_of_a_frozen_node_agent_are_left_to_the_rules_for_nodes(
     )
     assert _managed(stage) == before
     assert stage.status(policy)["restarts"] == restarts
-    assert "HealingThrottled" in stage.said("Deployment", "control")
+    assert "HealingThrottled" in stage.event_reasons("Deployment", "control")
 
 
 def test_a_pod_that_still_loads_its_model_is_left_alone(
@@ -377,7 +380,7 @@ def test_workers_without_a_model_are_not_restarted(
     assert stage.ready_workers("away") == []
     assert sum(pods.restarts(pod) for pod in stage.workers("away")) == 0
     assert stage.status(f"{MAIN}/away-selfheal-worker").get("restarts", 0) == 0
-    assert stage.said("Deployment", "away-selfheal-worker") == []
+    assert stage.event_reasons("Deployment", "away-selfheal-worker") == []
     say(f"no model for {lasted:.0f} s: 0 restarts")
     stage.kube.kubectl("-n", NAMESPACE, "scale", "deployment/model", "--replicas=1")
     stage.until("the model is back, and so are they", lambda: len(stage.ready_workers("away")) == 2)

@@ -47,14 +47,14 @@ def host_settings() -> dict[str, str]:
     ]
     found = {file: Path(file).read_text() for file in files if Path(file).exists()}
     found["mounts"] = Path("/proc/self/mountinfo").read_text()
-    routes = _said("ip", "route", "show", "table", "all").splitlines()
+    routes = _output("ip", "route", "show", "table", "all").splitlines()
     found["routes"] = "\n".join(line for line in routes if " dev sh" not in line)
     found["folders"] = " ".join(machine_folders())
-    found["firewall"] = _said("iptables-save")
+    found["firewall"] = _output("iptables-save")
     return found
 
 
-def _said(*command: str) -> str:
+def _output(*command: str) -> str:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("#"))
 

@@ -61,7 +61,7 @@ class Lab:
     def boot_id(self, node: str) -> str:
         return str(self.node(node)["status"]["nodeInfo"]["bootID"])
 
-    def said(self, kind: str, name: str) -> set[str]:
+    def event_reasons(self, kind: str, name: str) -> set[str]:
         """The reasons of the remediator's Events about an object since these tests began."""
         return {
             event["reason"]
@@ -188,7 +188,9 @@ def test_a_deleted_deployment_of_workers_is_back_and_no_message_is_lost(
     )
     assert took <= AT_MOST
     assert len(stage.mailbox.dead_letters()) == dead_letters
-    stage.until("the Event tells of it", lambda: "Restored" in lab.said("Deployment", WORKER))
+    stage.until(
+        "the Event tells of it", lambda: "Restored" in lab.event_reasons("Deployment", WORKER)
+    )
 
 
 def _owner(pod: Object) -> str:
@@ -227,8 +229,8 @@ def test_a_hung_kernel_is_rebooted_verified_and_the_node_uncordoned_by_itself(
     first, verify = lab.jobs(bad)
     assert first["metadata"]["uid"] == reboot["metadata"]["uid"]
     assert pods.condition(verify, "Complete") == "True"
-    stage.until("it is all said", lambda: lab.said("Node", bad) >= SAID)
-    assert not lab.said("Node", bad) & {"RepairStepFailed", "VerifyFailed", "RepairFailed"}
+    stage.until("it is all said", lambda: lab.event_reasons("Node", bad) >= SAID)
+    assert not lab.event_reasons("Node", bad) & {"RepairStepFailed", "VerifyFailed", "RepairFailed"}
 
 
 def test_a_rollback_to_a_release_without_restoring_leaves_what_was_restored(lab: Lab) -> None:

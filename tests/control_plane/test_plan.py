@@ -32,15 +32,15 @@ Classes = dict[str, Counter[str]]
 
 def test_plan_is_what_happens(stages: Stages) -> None:
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        told = list(pool.map(lambda seed: _one(stages, seed), SEEDS))
-    pods = sum(sum(classes.total() for classes in plan.values()) for plan, _ in told)
-    same = sum(_same(plan, actual) for plan, actual in told)
-    kinds = sum((classes for plan, _ in told for classes in plan.values()), Counter[str]())
+        results = list(pool.map(lambda seed: _one(stages, seed), SEEDS))
+    pods = sum(sum(classes.total() for classes in plan.values()) for plan, _ in results)
+    same = sum(_same(plan, actual) for plan, actual in results)
+    kinds = sum((classes for plan, _ in results for classes in plan.values()), Counter[str]())
     sys.stderr.write(
-        f"\n{len(told)} clusters, {pods} pods ({dict(kinds)}): "
+        f"\n{len(results)} clusters, {pods} pods ({dict(kinds)}): "
         f"{same} classed as it happened, {100 * same / pods:.1f} %\n"
     )
-    for seed, (plan, actual) in zip(SEEDS, told, strict=True):
+    for seed, (plan, actual) in zip(SEEDS, results, strict=True):
         if plan != actual:
             sys.stderr.write(f"seed {seed}: planned {plan}, happened {actual}\n")
     assert len(kinds) >= 3
@@ -285,12 +285,12 @@ def test_a_budget_that_keeps_pods_that_are_not_ready_is_named(site: Site) -> Non
     site.condition(bad, "True", lastTransitionTime=moment(600))
     sicken(site, min(site.names(bad)))
 
-    def said() -> str:
-        told = site.command("plan", bad, config=config)
-        assert told.returncode == 0, told.stderr
-        return told.stdout
+    def plan() -> str:
+        result = site.command("plan", bad, config=config)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     keeps = f"PDB {site.name}/web-pdb keeps pods that are not ready (unhealthyPodEvictionPolicy)"
-    assert keeps in said()
+    assert keeps in plan()
     site.change_budget("web-pdb", unhealthyPodEvictionPolicy="AlwaysAllow")
-    assert "keeps pods that are not ready" not in said()
+    assert "keeps pods that are not ready" not in plan()

@@ -86,7 +86,7 @@ def allow_status(site: Site) -> None:
     site.patch(path, {"rules": [*site.api.get(path)["rules"], right]})
 
 
-def said(site: Site, node: str) -> dict[str, str]:
+def drain_conditions(site: Site, node: str) -> dict[str, str]:
     found = site.get_node(node)["status"]["conditions"]
     return {one["type"]: one["status"] for one in found if "Drain" in one["type"]}
 
@@ -102,16 +102,16 @@ def test_the_status_of_a_node_says_that_it_is_drained(site: Site) -> None:
     process = site.remediator(site.config(drain={"lifecycleConditions": True}))
     site.condition(bad, "True")
     begun = {"DrainInProgress": "True", "Drained": "False"}
-    until("it is being drained", lambda: said(site, bad) == begun)
+    until("it is being drained", lambda: drain_conditions(site, bad) == begun)
     process.kill()
     site.change_budget("web", maxUnavailable="100%")
     site.remediator(site.config(drain={"lifecycleConditions": True}), POD_NAME="another")
     ended = {"DrainInProgress": "False", "Drained": "True"}
-    until("it is drained", lambda: said(site, bad) == ended)
+    until("it is drained", lambda: drain_conditions(site, bad) == ended)
     assert site.phase(bad) == "drained"
     site.condition(bad, "False")
     until("it is uncordoned", lambda: site.phase(bad) == "healed")
-    until("nothing is left", lambda: said(site, bad) == {})
+    until("nothing is left", lambda: drain_conditions(site, bad) == {})
     kinds = {one["type"] for one in site.get_node(bad)["status"]["conditions"]}
     assert {"Ready", "TestFault"} <= kinds
-    assert said(site, other) == {"Drained": "True"}
+    assert drain_conditions(site, other) == {"Drained": "True"}

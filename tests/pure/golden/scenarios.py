@@ -182,7 +182,7 @@ def limit_max_draining(world: World) -> None:
     world.answers["p"] = [ANSWERS["pdb"]] * 9
     with world.running({**DRAIN, **with_limits(maxDraining=1)}):
         world.node("a", "True")
-        until("it is refused", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it is refused", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.node("b", "True")
         world.phase("b", "cordoned")
         world.metric('limited_nodes{limit="maxDraining"}', 1.0)
@@ -303,7 +303,7 @@ def _refused(world: World, answer: str, **more: Any) -> None:
     world.answers["p"] = [ANSWERS[answer]] * more.pop("times", 99)
     with world.running(draining(**more)):
         world.node("a", "True")
-        until("it is refused", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it is refused", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.settled()
         world.advance(1.5)
         world.event("DrainBlocked")
@@ -386,7 +386,7 @@ def refused_by_a_failing_server(world: World) -> None:
     world.trouble = lambda verb, path: "500" if path.endswith("/eviction") and fails else ""
     with world.running(DRAIN):
         world.node("a", "True")
-        until("it failed", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it failed", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.settled()
         world.advance(1.5)
         world.event("DrainBlocked")
@@ -407,7 +407,7 @@ def a_budget_opens(world: World) -> None:
     world.answers["p"] = [ANSWERS["pdb"]]
     with world.running(DRAIN):
         world.node("a", "True")
-        until("it is refused", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it is refused", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.settled()
         world.change(f"{BUDGETS}/web", lambda raw: raw["status"].update(disruptionsAllowed=1))
         world.event("DrainSucceeded")
@@ -445,7 +445,7 @@ def accepted_without_deletion(world: World) -> None:
     world.kept.add("p")
     with world.running(DRAIN):
         world.node("a", "True")
-        until("it is asked", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it is asked", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.settled()
         world.advance(6)
         world.settled()
@@ -465,7 +465,7 @@ def waves_and_a_stuck_pod(world: World) -> None:
     world.slow.add("low")
     with world.running(DRAIN):
         world.node("a", "True")
-        until("the first goes", lambda: world.asked("POST", f"{PODS}/low/eviction"))
+        until("the first goes", lambda: world.requested("POST", f"{PODS}/low/eviction"))
         world.settled()
         world.advance(65)
         world.gone("high")
@@ -491,12 +491,12 @@ def _deadline(world: World, on_deadline: str) -> None:
     world.answers["p"] = [ANSWERS["pdb"]] * 99
     with world.running(draining(deadline="10m", onDeadline=on_deadline)):
         world.node("a", "True")
-        until("it is refused", lambda: world.asked("POST", f"{PODS}/p/eviction"))
+        until("it is refused", lambda: world.requested("POST", f"{PODS}/p/eviction"))
         world.settled()
         world.advance(601)
         world.event("DrainDeadlinePassed")
         if on_deadline == "delete":
-            until("it is deleted", lambda: world.asked("DELETE", f"{PODS}/p"))
+            until("it is deleted", lambda: world.requested("DELETE", f"{PODS}/p"))
 
 
 @scenario
@@ -748,7 +748,7 @@ def deleted_deployment(world: World) -> None:
     """It is made again, and owned by the ConfigMap for two minutes."""
     nodes(world, "a")
     with world.running(restoring(world)):
-        until("it is listed", lambda: world.asked("GET", WORKERS.rpartition("/")[0]))
+        until("it is listed", lambda: world.requested("GET", WORKERS.rpartition("/")[0]))
         world.quiet()
         world.put(WORKERS, None)
         _shown(world, "restore_missing_objects 1.0")
@@ -764,7 +764,7 @@ def changed_deployment(world: World) -> None:
     """It is reported, and then corrected where that is wanted."""
     nodes(world, "a")
     with world.running(restoring(world, correctDrift=True)):
-        until("it is listed", lambda: world.asked("GET", WORKERS.rpartition("/")[0]))
+        until("it is listed", lambda: world.requested("GET", WORKERS.rpartition("/")[0]))
         world.quiet()
         world.put(WORKERS, release.deployment("other:1", replicas=0))
 

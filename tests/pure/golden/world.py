@@ -203,8 +203,8 @@ class World(FakeApi):
         self.clock.ahead += seconds
         self.turns()
 
-    def asked(self, verb: str, path: str, after: int = 0) -> bool:
-        """Whether this was asked for, since so many requests."""
+    def requested(self, verb: str, path: str, after: int = 0) -> bool:
+        """Whether this was requested, since so many requests."""
         return any((one.verb, one.path) == (verb, path) for one in self.requests[after:])
 
     def event(self, reason: str, count: int = 1) -> None:

@@ -187,7 +187,7 @@ def api() -> Iterator[FakeApi]:
     made.close()
 
 
-def said(raw: dict[str, Any]) -> Known:
+def lifecycle_conditions(raw: dict[str, Any]) -> Known:
     return {
         item["type"]: (item["status"], item["reason"])
         for item in raw["status"]["conditions"]
@@ -209,17 +209,17 @@ def stages(api: FakeApi) -> list[Known]:
     """What the node has said, in order."""
     found: list[Known] = []
     for _, path, raw in api.did:
-        if path == BAD and (not found or found[-1] != said(raw)):
-            found.append(said(raw))
+        if path == BAD and (not found or found[-1] != lifecycle_conditions(raw)):
+            found.append(lifecycle_conditions(raw))
     return found
 
 
 def test_from_the_drain_to_the_uncordon(api: FakeApi) -> None:
     with running(api, config()) as remediator:
-        until("it is said", lambda: said(api.get(BAD)) == EMPTY)
+        until("it is said", lambda: lifecycle_conditions(api.get(BAD)) == EMPTY)
         assert phase(api) == "drained"
         turns(api, "False")
-        until_later(remediator, "it is over", lambda: said(api.get(BAD)) == {})
+        until_later(remediator, "it is over", lambda: lifecycle_conditions(api.get(BAD)) == {})
     assert phase(api) == "healed"
     assert [item["type"] for item in api.get(BAD)["status"]["conditions"]] == ["Ready", "Fault"]
     assert stages(api)[-2:] == [EMPTY, {}]
@@ -228,11 +228,11 @@ def test_from_the_drain_to_the_uncordon(api: FakeApi) -> None:
 def test_while_pods_are_left_it_is_in_progress(api: FakeApi) -> None:
     api.disturb = lambda verb, path: "500" if path.endswith("/eviction") else ""
     with running(api, config()) as remediator:
-        until("it is said", lambda: said(api.get(BAD)) == DRAINING)
+        until("it is said", lambda: lifecycle_conditions(api.get(BAD)) == DRAINING)
         with api.changing(BAD) as raw:
             del raw["metadata"]["annotations"][STATE_KEY], raw["spec"]["unschedulable"]
             raw["status"]["conditions"][1]["status"] = "False"
-        until_later(remediator, "it is over", lambda: said(api.get(BAD)) == {})
+        until_later(remediator, "it is over", lambda: lifecycle_conditions(api.get(BAD)) == {})
 
 
 @pytest.mark.parametrize("more", [{"on": False}, {"mode": "dryRun"}])
@@ -265,7 +265,7 @@ def test_what_is_refused_is_tried_again(api: FakeApi) -> None:
 
     api.disturb = refuse
     with running(api, config()) as remediator:
-        until_later(remediator, "it is said", lambda: said(api.get(BAD)) == EMPTY)
+        until_later(remediator, "it is said", lambda: lifecycle_conditions(api.get(BAD)) == EMPTY)
     assert len(refused) == 3
 
 
@@ -298,7 +298,7 @@ def test_writes_that_hang_hold_up_no_cordon(api: FakeApi) -> None:
 
 def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     with running(api, config()):
-        until("it is said", lambda: said(api.get(BAD)) == EMPTY)
+        until("it is said", lambda: lifecycle_conditions(api.get(BAD)) == EMPTY)
     with api.changing(f"{NODES}/good") as good:
         by_hand = [{"type": k, "status": v[0], "reason": v[1]} for k, v in BY_HAND.items()]
         good["status"]["conditions"] += by_hand
@@ -306,8 +306,8 @@ def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     access.host = api.url
     found = uncordon_all(KubernetesApi(access, "d", Config().api), "d/selfheal-remediator", 5.0)
     assert (found.uncordoned, found.left) == (["bad"], {})
-    assert said(api.get(BAD)) == {}
-    assert said(api.get(f"{NODES}/good")) == BY_HAND
+    assert lifecycle_conditions(api.get(BAD)) == {}
+    assert lifecycle_conditions(api.get(f"{NODES}/good")) == BY_HAND
 
 
 @pytest.mark.parametrize(("trouble", "asked"), [("403", 2), ("500", 3)])
@@ -337,7 +337,7 @@ def test_at_an_uninstall_what_may_pass_is_tried_again(
         assert line.startswith("bad: its conditions DrainInProgress and Drained are left: ")
         assert "uncordon" not in line
     else:
-        assert (said_of_bad, said(api.get(BAD))) == ([], {})
+        assert (said_of_bad, lifecycle_conditions(api.get(BAD))) == ([], {})
 
 
 def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:
@@ -431,9 +431,9 @@ def test_what_the_server_changes_again_is_written_ever_less_often() -> None:
 
 
 def _played(api: FakeApi, killed: Callable[[], bool]) -> bool:
-    if phase(api) == "drained" and said(api.get(BAD)) == EMPTY:
+    if phase(api) == "drained" and lifecycle_conditions(api.get(BAD)) == EMPTY:
         turns(api, "False")
-    return killed() or (phase(api) == "healed" and not said(api.get(BAD)))
+    return killed() or (phase(api) == "healed" and not lifecycle_conditions(api.get(BAD)))
 
 
 @pytest.mark.parametrize("way", ["refused", "lost"])
@@ -461,4 +461,4 @@ def test_what_a_predecessor_left_behind_is_removed(api: FakeApi) -> None:
     ]
     api.put(f"{NODES}/good", left)
     with running(api, config()):
-        until("they are gone", lambda: said(api.get(f"{NODES}/good")) == {})
+        until("they are gone", lambda: lifecycle_conditions(api.get(f"{NODES}/good")) == {})

@@ -48,8 +48,8 @@ class Api:
         return True
 
 
-def told(*events: NodeEvent | ObjectEvent, api: Api | None = None) -> tuple[Api, Counter[str]]:
-    """All of them said, and written or lost."""
+def recorded(*events: NodeEvent | ObjectEvent, api: Api | None = None) -> tuple[Api, Counter[str]]:
+    """All of them recorded, and written or lost."""
     made, counts = api or Api(), Counter[str]()
     lock = threading.Lock()
 
@@ -66,7 +66,7 @@ def told(*events: NodeEvent | ObjectEvent, api: Api | None = None) -> tuple[Api,
 
 
 def test_an_event_names_its_node_by_uid_so_that_describe_finds_it() -> None:
-    api, counts = told(CORDONED)
+    api, counts = recorded(CORDONED)
     [(path, body, fenced)] = api.written
     assert path == "/api/v1/namespaces/default/events"
     about = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "uid-1"}
@@ -98,7 +98,7 @@ def test_an_event_bears_the_time_when_it_was_reported(monkeypatch: pytest.Monkey
 
 def test_an_event_about_an_object_is_in_its_namespace() -> None:
     event = ObjectEvent("apps/v1", "Deployment", "shop", "web", "u", "HealingTriggered", "m", False)
-    api, _ = told(event)
+    api, _ = recorded(event)
     [(path, body, _)] = api.written
     assert path == "/api/v1/namespaces/shop/events"
     assert body["involvedObject"]["namespace"] == body["metadata"]["namespace"] == "shop"
@@ -107,12 +107,12 @@ def test_an_event_about_an_object_is_in_its_namespace() -> None:
 
 def test_the_same_is_not_reported_twice_and_something_else_is() -> None:
     other = NodeEvent("n1", "uid-1", "Cordoned", "cordoned: another reason", True)
-    api, _ = told(CORDONED, CORDONED, other, CORDONED)
+    api, _ = recorded(CORDONED, CORDONED, other, CORDONED)
     assert [body["message"] for _, body, _ in api.written] == [CORDONED.message, other.message]
 
 
 def test_a_long_message_is_cut_below_what_the_api_takes() -> None:
-    api, _ = told(NodeEvent("n1", "u", "DrainBlocked", "x" * 5000, True))
+    api, _ = recorded(NodeEvent("n1", "u", "DrainBlocked", "x" * 5000, True))
     [(_, body, _)] = api.written
     assert len(body["message"]) == MAX_MESSAGE < 1024
 
@@ -130,7 +130,7 @@ def test_an_event_that_cannot_be_written_is_counted_and_the_next_one_tried(
     api = Api()
     api.failing = failing
     other = NodeEvent("n2", "u", "Cordoned", "m", True)
-    _, counts = told(CORDONED, other, api=api)
+    _, counts = recorded(CORDONED, other, api=api)
     assert counts == {counted: 2}
 
 
@@ -146,7 +146,7 @@ def test_too_many_are_dropped_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_long_name_leaves_room_for_what_makes_the_events_name_unique() -> None:
     """The API server takes no name of more than 253 characters."""
     names = ["n" * 253, "n" * 235 + ".-" + "n" * 16, "n"]
-    api, _ = told(*[NodeEvent(name, "u", "Cordoned", "why", True) for name in names])
+    api, _ = recorded(*[NodeEvent(name, "u", "Cordoned", "why", True) for name in names])
     for (_, body, _), name in zip(api.written, names, strict=True):
         made = body["metadata"]["name"]
         assert len(made) <= 253
@@ -185,5 +185,7 @@ def test_where_many_wait_an_event_waits_for_no_request(monkeypatch: pytest.Monke
     api = Api()
     settled: list[float] = []
     monkeypatch.setattr(api, "settle", settled.append)
-    told(*[NodeEvent(f"n{n}", "u", "Cordoned", "why", True) for n in range(BACKLOG + 50)], api=api)
+    recorded(
+        *[NodeEvent(f"n{n}", "u", "Cordoned", "why", True) for n in range(BACKLOG + 50)], api=api
+    )
     assert len(settled) in (BACKLOG - 1, BACKLOG)  # the end of all may wait behind them, too

@@ -118,7 +118,7 @@ def test_a_pace_says_when_it_opens() -> None:
     assert refused.until == 70
 
 
-def _asked(nodes: list[CountedNode], node: CountedNode, **limits: object) -> str:
+def _limit_reached(nodes: list[CountedNode], node: CountedNode, **limits: object) -> str:
     """Which limit a cordon of `node` reaches, empty = none."""
     about = DisruptionLimits.model_validate({"maxUnavailable": "100%", **limits})
     refused = check_cordon(about, Tally.of(nodes, (), 0), node, 0)
@@ -146,13 +146,13 @@ def _asked(nodes: list[CountedNode], node: CountedNode, **limits: object) -> str
 def test_control_plane_nodes_go_one_at_a_time(
     out: CountedNode, node: CountedNode, expected: str
 ) -> None:
-    assert _asked([out, node], node) == expected
+    assert _limit_reached([out, node], node) == expected
 
 
 def test_a_control_plane_node_that_is_unavailable_may_be_cordoned() -> None:
     dead = CountedNode(control_plane=True, unavailable=True)
-    assert _asked([dead, CountedNode(control_plane=True)], dead) == ""
-    assert _asked([dead, replace(dead, cordoned=True)], dead) == "controlPlane"
+    assert _limit_reached([dead, CountedNode(control_plane=True)], dead) == ""
+    assert _limit_reached([dead, replace(dead, cordoned=True)], dead) == "controlPlane"
 
 
 def test_a_control_plane_node_just_allowed_counts() -> None:
@@ -180,9 +180,9 @@ def test_each_zone_and_each_group_has_a_limit_of_its_own(key: str) -> None:
         node("b", cordoned=True),
         node("b"),
     ]
-    assert _asked(nodes, node("a"), **limits) == ""
-    assert _asked(nodes, node("b"), **limits) == key
-    assert _asked([node("a")], node("a"), **limits) == ""  # never less than one
+    assert _limit_reached(nodes, node("a"), **limits) == ""
+    assert _limit_reached(nodes, node("b"), **limits) == key
+    assert _limit_reached([node("a")], node("a"), **limits) == ""  # never less than one
 
 
 @pytest.mark.parametrize("key", ["zone", "group"])
@@ -216,9 +216,9 @@ def test_a_zone_that_falls_silent_is_left_alone_and_the_others_continue(
     there = CountedNode(zone="a")
     population = [lost] * silent + [there] * (nodes - silent) + [CountedNode(zone="b")] * 200
     limited_by = "zoneOutage" if down else ""
-    assert _asked(population, there) == limited_by
-    assert _asked(population, lost) == limited_by
-    assert _asked(population, CountedNode(zone="b")) == ""
+    assert _limit_reached(population, there) == limited_by
+    assert _limit_reached(population, lost) == limited_by
+    assert _limit_reached(population, CountedNode(zone="b")) == ""
     tally = Tally.of(population, (), 0)
     refused = check_drain(DisruptionLimits(), tally, there)
     assert (refused.cause if refused else "") == limited_by
@@ -238,7 +238,7 @@ def test_an_outage_passes() -> None:
 
 def test_nodes_without_a_zone_are_no_zone() -> None:
     lost = CountedNode(unavailable=True, silent=True)
-    assert _asked([lost] * 4, lost) == ""
+    assert _limit_reached([lost] * 4, lost) == ""
 
 
 @given(st.lists(NODES, max_size=20), st.data())

@@ -87,7 +87,7 @@ def test_our_text_after_a_refused_one_fails_by_what_it_meets(provider: str, refu
     def answer(body: str) -> Reply | None:
         return refusal if THEIRS in body else meets
 
-    def told(call: Callable[[], object]) -> tuple[type[ModelError], str, float | None]:
+    def failure(call: Callable[[], object]) -> tuple[type[ModelError], str, float | None]:
         error = failed(call)
         return type(error), str(error), getattr(error, "retry_after", None)
 
@@ -95,10 +95,10 @@ def test_our_text_after_a_refused_one_fails_by_what_it_meets(provider: str, refu
     with serving(answer) as url:
         made = built(provider, url)
         for name, meets in MEETS.items():  # noqa: B007 answer reads it
-            alone[name] = told(lambda: made.analyse(PROBE_TEXT, time.monotonic() + 20))
+            alone[name] = failure(lambda: made.analyse(PROBE_TEXT, time.monotonic() + 20))
             chain = Chain([member := Member(made)], TASK)
             member.warm = True
-            after[name] = told(lambda chain=chain: chain.ask(THEIRS, time.monotonic() + 20))  # type: ignore[misc]
+            after[name] = failure(lambda chain=chain: chain.ask(THEIRS, time.monotonic() + 20))  # type: ignore[misc]
     assert after == alone
 
 

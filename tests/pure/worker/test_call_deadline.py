@@ -95,7 +95,7 @@ def _built(provider: str, url: str) -> model.Provider:
     return model.build(ModelConfig(kind, config, url, "key", deadline=LONG))
 
 
-def _asked(provider: str, url: str, seconds: float = 1.0) -> ModelError:
+def _failed_call(provider: str, url: str, seconds: float = 1.0) -> ModelError:
     """How a call with so many seconds ends."""
     asked = _built(provider, url)
     try:
@@ -171,7 +171,7 @@ def test_a_reply_without_end_is_broken_off(provider: str, size: str) -> None:
             connection.sendall(chunk)
 
     with _serving(serve) as (port, ended):
-        error = _asked(provider, f"http://127.0.0.1:{port}", 50)
+        error = _failed_call(provider, f"http://127.0.0.1:{port}", 50)
         assert not ended.is_set()
     assert "sent more than 4 MiB" in str(error)
 
@@ -275,7 +275,7 @@ def test_many_dead_addresses_have_the_time_of_one(
             connect(self, address)
 
     monkeypatch.setattr(socket, "socket", Counted)
-    error = _asked(provider, f"http://many.example:{full}", 2.0)
+    error = _failed_call(provider, f"http://many.example:{full}", 2.0)
     assert isinstance(error, ModelUnavailableError)
     assert "no answer from" in str(error)
     assert len(tried) <= 3, "more than 2 seconds of connecting"
@@ -293,7 +293,7 @@ def test_a_dead_address_leaves_time_for_the_next(
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", one)) for one in (full, port)
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
-        error = _asked("openai", f"http://two.example:{port}", 20.0)
+        error = _failed_call("openai", f"http://two.example:{port}", 20.0)
     assert isinstance(error, errors.OverloadedError)
 
 
@@ -389,7 +389,7 @@ def test_a_reply_that_is_longer_than_any_answer_is_no_answer(provider: str) -> N
         ended.wait()
 
     with _serving(serve) as (port, _):
-        error = _asked(provider, f"http://127.0.0.1:{port}", 50)
+        error = _failed_call(provider, f"http://127.0.0.1:{port}", 50)
     assert isinstance(error, errors.BadOutputError)
     assert "more than any valid answer" in str(error)
 

@@ -31,7 +31,7 @@ def gateway() -> Iterator[FaultProxy]:
         yield started
 
 
-def _asked(provider: str, gateway: FaultProxy, status: int) -> ModelError:
+def _failed_call(provider: str, gateway: FaultProxy, status: int) -> ModelError:
     url = gateway.url + ("/v1" if provider == "openai" else "")
     asked = model.build(ModelConfig(provider, "m", url))
     gateway.faults.append(refused(status))
@@ -52,7 +52,7 @@ def _becomes(error: ModelError, attempts: int) -> retries.Decision:
 def test_a_text_that_a_gateway_refuses_ends_in_the_dead_letters(
     provider: str, gateway: FaultProxy
 ) -> None:
-    error = _asked(provider, gateway, 403)
+    error = _failed_call(provider, gateway, 403)
     assert type(error) is TransientError
     assert "refused this text, or the key (403)" in str(error)
     assert [_becomes(error, attempts) for attempts in range(ATTEMPTS)] == [
@@ -67,7 +67,7 @@ def test_a_key_that_is_refused_with_403_opens_the_breaker_all_the_same(
 ) -> None:
     breaker = Breaker()
     for number in range(1, breakers.THRESHOLD + 1):
-        away = isinstance(_asked("openai", gateway, 403), ModelUnavailableError)
+        away = isinstance(_failed_call("openai", gateway, 403), ModelUnavailableError)
         breaker = breakers.failed(breaker, 0.0, away=away)
         assert breaker.closed == (number < breakers.THRESHOLD)
 
@@ -77,7 +77,7 @@ def test_a_key_that_is_refused_with_403_opens_the_breaker_all_the_same(
 def test_a_missing_key_or_model_is_no_messages_fault(
     provider: str, status: int, said: str, gateway: FaultProxy
 ) -> None:
-    error = _asked(provider, gateway, status)
+    error = _failed_call(provider, gateway, status)
     assert isinstance(error, ModelUnavailableError)
     assert said in str(error)
     assert _becomes(error, ATTEMPTS) == Requeue()

@@ -52,7 +52,7 @@ class Model:
     def close(self) -> None: ...
 
 
-def _asked(model: Model, text: str = "theirs") -> Exception:
+def _failed_call(model: Model, text: str = "theirs") -> Exception:
     models = Chain([Member(model)], TASK)
     with pytest.raises(Exception) as caught:  # noqa: PT011 the callers check its type
         models.ask(text, time.monotonic() + 600)
@@ -66,7 +66,7 @@ def _decided(error: Exception) -> retries.Decision:
 @causes
 def test_a_model_that_refuses_every_text_is_unavailable(cause: type[RefusedTextError]) -> None:
     model = Model(lambda text: cause("no"))
-    error = _asked(model)
+    error = _failed_call(model)
     assert isinstance(error, ModelUnavailableError)
     assert "refuses every text" in str(error)
     assert isinstance(_decided(error), Requeue)
@@ -76,7 +76,7 @@ def test_a_model_that_refuses_every_text_is_unavailable(cause: type[RefusedTextE
 @causes
 def test_a_text_that_alone_is_refused_is_dead_lettered(cause: type[RefusedTextError]) -> None:
     model = Model(lambda text: cause("no") if text == "theirs" else None)
-    error = _asked(model)
+    error = _failed_call(model)
     assert type(error) is cause
     assert isinstance(_decided(error), DeadLetter)
     assert model.asked == ["theirs", PROBE_TEXT]
@@ -104,7 +104,7 @@ def test_many_refusals_with_a_named_cause_cost_one_text_of_ours(
 )
 def test_what_our_own_text_meets_decides(ours: Exception, raised: type[Exception]) -> None:
     model = Model(lambda text: RefusedTextError("no") if text == "theirs" else ours)
-    assert type(_asked(model)) is raised
+    assert type(_failed_call(model)) is raised
 
 
 def test_another_texts_answer_that_began_later_is_proof_enough() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.run import run
-from tests.simulation.remediator.shrinking import told
+from tests.simulation.remediator.shrinking import smallest_story
 
 
 def failing(seeds: Iterable[int]) -> dict[int, list[Problem]]:
@@ -38,7 +38,7 @@ def main(seeds: Iterable[int]) -> bool:
         node_hours += result.nodes * result.seconds / 3600
         if not result.passed:
             failed.append(seed)
-            sys.stdout.write(told(seed, result.problems[0].invariant))
+            sys.stdout.write(smallest_story(seed, result.problems[0].invariant))
             sys.stdout.write(f"\nseed {seed}: {'; '.join(map(str, result.problems))}\n")
             sys.stdout.flush()
     seconds = time.monotonic() - began

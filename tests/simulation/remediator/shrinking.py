@@ -62,7 +62,7 @@ def shrink(seed: int, invariant: str, *, most_runs: int = 60) -> Kept:
     return replace(kept, nodes=fewest(kept.nodes or (), still_on))
 
 
-def told(seed: int, invariant: str) -> str:
+def smallest_story(seed: int, invariant: str) -> str:
     """The story of the smallest world in which it does not hold, and a test of it."""
     kept = shrink(seed, invariant)
     return f"{kept.run().story()}\n\n{kept.test(invariant)}"

@@ -110,7 +110,7 @@ class History:
         """How a message ended; more than one is a duplicate."""
         return [one for one in self.ends if one.number == number]
 
-    def asked(self, number: int, server: str | None = None) -> list[Exchange]:
+    def calls_about(self, number: int, server: str | None = None) -> list[Exchange]:
         """The requests about a message's text."""
         return [
             one for one in self.exchanges if one.text == number and server in (None, one.server)

@@ -39,8 +39,8 @@ def concurrency_is_kept(history: History) -> Iterator[str]:
     for model in history.world.chain:
         if model.server is None or model.concurrency is None:
             continue
-        for client, asked in _by_client(history, model.server.name):
-            peak = _peak(asked, history.over)
+        for client, calls in _by_client(history, model.server.name):
+            peak = _peak(calls, history.over)
             if peak > model.concurrency:
                 yield f"{client} had {peak} calls at {model.name}, allowed are {model.concurrency}"
 
@@ -52,8 +52,8 @@ def pace_is_kept(history: History) -> Iterator[str]:
         if model.server is None or model.per_minute is None:
             continue
         least = 60.0 / model.per_minute
-        for client, asked in _by_client(history, model.server.name):
-            begun = [one.opened for one in asked if one.chat]
+        for client, calls in _by_client(history, model.server.name):
+            begun = [one.opened for one in calls if one.chat]
             for before, after in pairwise(begun):
                 if after - before < least - _SLACK:
                     yield f"{client} asks {model.name} at {before:.2f} and at {after:.2f}"
@@ -65,14 +65,14 @@ def pauses_are_respected(history: History) -> Iterator[str]:
     for model in history.world.chain:
         if model.server is None:
             continue
-        for client, asked in _by_client(history, model.server.name):
-            yield from _calls_in_a_pause(client, asked, history)
+        for client, calls in _by_client(history, model.server.name):
+            yield from _calls_in_a_pause(client, calls, history)
 
 
-def _calls_in_a_pause(client: str, asked: Sequence[Exchange], history: History) -> Iterator[str]:
+def _calls_in_a_pause(client: str, calls: Sequence[Exchange], history: History) -> Iterator[str]:
     jumps = any(one.kind is Kind.CLOCK_JUMP for one in history.world.faults)
     until = since = -math.inf
-    for at, one, ended in _moments(asked):
+    for at, one, ended in _moments(calls):
         if ended:
             if one.pause is not None and not jumps:
                 since, until = at, max(until, at + one.pause)
@@ -81,10 +81,10 @@ def _calls_in_a_pause(client: str, asked: Sequence[Exchange], history: History) 
             until = -math.inf
 
 
-def _moments(asked: Sequence[Exchange]) -> list[tuple[float, Exchange, bool]]:
+def _moments(calls: Sequence[Exchange]) -> list[tuple[float, Exchange, bool]]:
     """Begins and ends of calls, in the order of time."""
-    found = [(one.opened, one, False) for one in asked]
-    found += [(one.ended, one, True) for one in asked if one.ended is not None]
+    found = [(one.opened, one, False) for one in calls]
+    found += [(one.ended, one, True) for one in calls if one.ended is not None]
     return sorted(found, key=lambda moment: (moment[0], moment[2], moment[1].number))
 
 
@@ -97,15 +97,15 @@ def calls_per_message_are_bounded(history: History) -> Iterator[str]:
     most = 2 * 6 if history.world.shorten else 2
     for one in history.messages():
         for server in history.world.servers:
-            asked = [
+            calls = [
                 call
-                for call in history.asked(one.number, server.name)
+                for call in history.calls_about(one.number, server.name)
                 if call.did not in (Did.OVERLOADED, Did.PARAMETER)
             ]
             allowed = most * max(1, history.deliveries[one.number])
-            if len(asked) > allowed:
+            if len(calls) > allowed:
                 yield (
-                    f"{server.name} was asked {len(asked)} times about message {one.number}, "
+                    f"{server.name} was asked {len(calls)} times about message {one.number}, "
                     f"which was delivered {history.deliveries[one.number]} times"
                 )
 
@@ -118,9 +118,9 @@ def _by_client(history: History, server: str) -> Iterator[tuple[str, list[Exchan
     return iter(sorted(found.items()))
 
 
-def _peak(asked: Sequence[Exchange], over: float) -> int:
+def _peak(calls: Sequence[Exchange], over: float) -> int:
     changes: list[tuple[float, int]] = []
-    for one in asked:
+    for one in calls:
         if one.chat:
             changes.append((one.opened, 1))
             # The client knows of an answer a little later than the server has sent it.

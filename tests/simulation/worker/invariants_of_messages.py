@@ -117,7 +117,7 @@ def each_end_is_right(history: History) -> Iterator[str]:
             name = ANSWERED if end.kind == ANSWERED else end.reason
             right = right_ends(one, history)
             if name not in right:
-                seen = [asked.story() for asked in history.asked(one.number)]
+                seen = [call.story() for call in history.calls_about(one.number)]
                 yield (
                     f"message {one.number} ({one.kind}) ended as {name}, right is "
                     f"{sorted(right)}; {seen}"
@@ -183,21 +183,21 @@ def counted_attempts(one: Message, history: History) -> int:
     # An answer that comes at the end of a call's time may have come too late.
     share = 0.9 * history.world.deadline / len(history.world.chain)
     failed = [
-        asked
-        for asked in history.asked(one.number)
-        if asked.did in COUNTED
-        or (asked.left and asked.did not in (Did.ANSWERED, Did.LISTED))
-        or (asked.did is Did.ANSWERED and (asked.ended or math.inf) - asked.opened >= share)
-        or _had_no_cpu(asked, history)
+        call
+        for call in history.calls_about(one.number)
+        if call.did in COUNTED
+        or (call.left and call.did not in (Did.ANSWERED, Did.LISTED))
+        or (call.did is Did.ANSWERED and (call.ended or math.inf) - call.opened >= share)
+        or _had_no_cpu(call, history)
     ]
     return one.attempts + len(failed)
 
 
-def _had_no_cpu(asked: Exchange, history: History) -> bool:
+def _had_no_cpu(call: Exchange, history: History) -> bool:
     """Whether the worker may have read an answer too late, for want of CPU."""
-    lives = (life for life in history.lives if life.name == asked.client)
-    ended = asked.ended if asked.ended is not None else history.over
-    return any(life.stopped_within(asked.opened, ended + 1.0) for life in lives)
+    lives = (life for life in history.lives if life.name == call.client)
+    ended = call.ended if call.ended is not None else history.over
+    return any(life.stopped_within(call.opened, ended + 1.0) for life in lives)
 
 
 @invariant(

@@ -101,11 +101,11 @@ def _was_cut(one: Message, end: End, history: History) -> bool:
         return False
     silent = {server.name for server in history.world.servers if server.way in NO_TOKENS}
     did = {
-        asked.did
-        for asked in history.asked(one.number)
-        if asked.did in (Did.ANSWERED, Did.CUT)
-        and (asked.ended or math.inf) <= end.at
-        and asked.server not in silent
+        call.did
+        for call in history.calls_about(one.number)
+        if call.did in (Did.ANSWERED, Did.CUT)
+        and (call.ended or math.inf) <= end.at
+        and call.server not in silent
     }
     return did == {Did.CUT}
 
@@ -123,7 +123,7 @@ def results_name_the_version_that_answered(history: History) -> Iterator[str]:
         model = end.result()["model"]
         answered = [
             one
-            for one in history.asked(end.number)
+            for one in history.calls_about(end.number)
             if one.did in (Did.ANSWERED, Did.CUT) and one.version
         ]
         if model["provider"] == BUILT_IN or not answered:

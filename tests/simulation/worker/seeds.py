@@ -23,7 +23,7 @@ def failing(seeds: Iterable[int]) -> dict[int, list[Problem]]:
     return found
 
 
-def told(seed: int, problems: list[Problem]) -> str:
+def smallest_story(seed: int, problems: list[Problem]) -> str:
     """The story of the smallest world that has the first of a seed's problems, and its test."""
     first = problems[0].invariant
     kept = shrink(seed, lambda made: _has(made, first))
@@ -62,7 +62,7 @@ def main(seeds: range) -> bool:
     for seed in seeds:
         if problems := failing([seed]).get(seed):
             bad += 1
-            _say(told(seed, problems))
+            _say(smallest_story(seed, problems))
     seconds = time.perf_counter() - begun
     _say(f"worker: {len(seeds)} seeds, {bad} failed, {seconds:.0f} s")
     return not bad

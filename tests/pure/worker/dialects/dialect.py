@@ -124,7 +124,7 @@ class Dialect:
 
     def completed(self, way: str, request: Request) -> Reply:
         """A reply of status 200."""
-        message: dict[str, Any] = {"role": "assistant", "content": said(way, self.answer)}
+        message: dict[str, Any] = {"role": "assistant", "content": reply_text(way, self.answer)}
         finish = "stop"
         if way == "tool call" or request.body.get("tools"):
             name = (request.body.get("tools") or [{}])[0].get("function", {}).get("name", "emotion")
@@ -150,7 +150,7 @@ class Dialect:
         return Reply(200, made | {"choices": [choice]} | counted)
 
 
-def said(way: str, answer: Mapping[str, Any] = ANSWER) -> str:
+def reply_text(way: str, answer: Mapping[str, Any] = ANSWER) -> str:
     """The words of an answer."""
     whole = json.dumps(answer)
     match way:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pure.worker.dialects.dialect import Dialect, Reply, Request, said
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request, reply_text
 
 
 class Ollama(Dialect):
@@ -45,7 +45,7 @@ class Ollama(Dialect):
         return self.error(400, "the prompt was flagged by the moderation")
 
     def completed(self, way: str, request: Request) -> Reply:
-        message: dict[str, Any] = {"role": "assistant", "content": said(way, self.answer)}
+        message: dict[str, Any] = {"role": "assistant", "content": reply_text(way, self.answer)}
         if way == "thinking":
             message["thinking"] = 'Hm, {"primary_emotion": "Fear"}?'
         if way == "tool call" or request.body.get("tools"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pure.worker.dialects.dialect import Dialect, Reply, Request, has_both_limits, said
+from tests.pure.worker.dialects.dialect import Dialect, Reply, Request, has_both_limits, reply_text
 
 
 class VLLM(Dialect):
@@ -35,7 +35,7 @@ class VLLM(Dialect):
             message = reply.body["choices"][0]["message"]
             message |= {"reasoning_content": 'Hm, {"primary_emotion": "Fear"}?'}
             if message["content"]:
-                message["content"] = said("plain", self.answer)
+                message["content"] = reply_text("plain", self.answer)
         return reply
 
 
