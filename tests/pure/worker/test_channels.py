@@ -151,10 +151,10 @@ class Connection:
         return self.channels[-1]
 
 
-class Told:
+class Listener:
     """Does the test's next step at each connection; keeps what it is notified of."""
 
-    def __init__(self, *steps: Callable[[Told], None]) -> None:
+    def __init__(self, *steps: Callable[[Listener], None]) -> None:
         self.steps = list(steps)
         self.deliveries: list[Delivery] = []
         self.events: list[str] = []
@@ -207,8 +207,8 @@ def _connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_consumer_is_registered_once_and_cancelled_once() -> None:
-    def step(told: Told) -> None:
-        link, channel = told.link, told.channel
+    def step(listener: Listener) -> None:
+        link, channel = listener.link, listener.channel
         link.cancel()
         assert channel.take_sent() == []
         link.consume()
@@ -224,22 +224,22 @@ def test_a_consumer_is_registered_once_and_cancelled_once() -> None:
         assert (link.subscribed, link.consuming) == (False, False)
         channel.deliver(1)
         channel.call["cancelled"](None)
-        assert told.events == ["up", "cancelled"]
-        assert [one.tag for one in told.deliveries] == [1]
+        assert listener.events == ["up", "cancelled"]
+        assert [one.tag for one in listener.deliveries] == [1]
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_what_was_settled_in_order_is_acked_in_one_frame() -> None:
-    def step(told: Told) -> None:
-        link, channel = told.link, told.channel
+    def step(listener: Listener) -> None:
+        link, channel = listener.link, listener.channel
         link.consume()
         for tag in range(1, 7):
             channel.deliver(tag)
-        told.publish()
-        told.publish()
+        listener.publish()
+        listener.publish()
         channel.take_sent()
-        deliveries = told.deliveries
+        deliveries = listener.deliveries
         for at in (1, 0, 2, 4):
             link.ack(deliveries[at])
         channel.confirm(2)
@@ -248,77 +248,77 @@ def test_what_was_settled_in_order_is_acked_in_one_frame() -> None:
         link.ack(deliveries[5])
         channel.confirm(3)
         assert channel.take_sent() == [("nack", 4, True), ("ack", 6, True)]
-        assert told.outcomes == [Outcome.CONFIRMED] * 2
+        assert listener.outcomes == [Outcome.CONFIRMED] * 2
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_each_publish_is_notified_of_its_outcome() -> None:
-    def step(told: Told) -> None:
-        channel = told.channel
+    def step(listener: Listener) -> None:
+        channel = listener.channel
         for queue in ("a", "b", "c", "d"):
-            told.publish(queue)
+            listener.publish(queue)
         back = pika.spec.Basic.Return(routing_key="b")
         channel.call["returned"](channel, back, pika.BasicProperties(), b"x")
         channel.confirm(4, multiple=True)
         channel.confirm(5, took=False)
         confirmed, returned = Outcome.CONFIRMED, Outcome.RETURNED
-        assert told.outcomes == [confirmed, returned, confirmed, Outcome.REFUSED]
+        assert listener.outcomes == [confirmed, returned, confirmed, Outcome.REFUSED]
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_headers_that_cannot_be_written_are_left_out() -> None:
-    def step(told: Told) -> None:
-        told.channel.unencodable = True
-        told.publish(headers={"list": []})
-        assert told.channel.take_sent() == [("publish", "q", b"x", True)]
+    def step(listener: Listener) -> None:
+        listener.channel.unencodable = True
+        listener.publish(headers={"list": []})
+        assert listener.channel.take_sent() == [("publish", "q", b"x", True)]
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_one_message_is_taken_without_a_consumer() -> None:
-    def step(told: Told) -> None:
+    def step(listener: Listener) -> None:
         taken: list[Delivery | None] = []
-        told.link.get(taken.append)
-        told.channel.deliver(1, "got")
-        told.link.get(taken.append)
-        told.channel.call["empty"](None)
+        listener.link.get(taken.append)
+        listener.channel.deliver(1, "got")
+        listener.link.get(taken.append)
+        listener.channel.call["empty"](None)
         assert [one and one.tag for one in taken] == [1, None]
-        assert told.deliveries == []
+        assert listener.deliveries == []
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_nothing_is_heard_of_a_connection_that_was_given_up() -> None:
-    def first(told: Told) -> None:
-        told.link.consume()
-        told.channel.call["registered"](None)
-        told.channel.deliver(1)
-        told.publish()
-        told.channel.call["cancelled by the broker"](None)
-        assert told.outcomes == [Outcome.LOST]
-        assert (told.link.up, told.link.subscribed, told.link.consuming) == (False,) * 3
-        told.link.ack(told.deliveries[0])
-        told.publish()
-        assert told.outcomes == [Outcome.LOST] * 2
+    def first(listener: Listener) -> None:
+        listener.link.consume()
+        listener.channel.call["registered"](None)
+        listener.channel.deliver(1)
+        listener.publish()
+        listener.channel.call["cancelled by the broker"](None)
+        assert listener.outcomes == [Outcome.LOST]
+        assert (listener.link.up, listener.link.subscribed, listener.link.consuming) == (False,) * 3
+        listener.link.ack(listener.deliveries[0])
+        listener.publish()
+        assert listener.outcomes == [Outcome.LOST] * 2
 
-    def second(told: Told) -> None:
+    def second(listener: Listener) -> None:
         before, now = (made.work for made in Connection.made)
         before.take_sent()
         before.deliver(2)
         before.call["registered"](None)
         before.confirm(2)
-        told.link.ack(told.deliveries[0])
+        listener.link.ack(listener.deliveries[0])
         now.confirm(1)
-        assert [one.tag for one in told.deliveries] == [1]
-        assert not told.link.consuming
+        assert [one.tag for one in listener.deliveries] == [1]
+        assert not listener.link.consuming
         assert before.take_sent() + now.take_sent() == []
         assert not Connection.made[0].is_open
 
-    told = Told(first, second)
-    told.run()
-    assert told.events == ["up", "down: the broker cancelled the consumer", "up"]
+    listener = Listener(first, second)
+    listener.run()
+    assert listener.events == ["up", "down: the broker cancelled the consumer", "up"]
 
 
 @pytest.mark.parametrize(
@@ -333,30 +333,30 @@ def test_a_channel_that_the_broker_closed_is_opened_again(
 ) -> None:
     monkeypatch.setattr(reconnecting, "SLOW_PAUSE", 0.0)
 
-    def first(told: Told) -> None:
-        told.channel.call["closed"](told.channel, amqp.ChannelClosedByBroker(code, text))
+    def first(listener: Listener) -> None:
+        listener.channel.call["closed"](listener.channel, amqp.ChannelClosedByBroker(code, text))
 
-    def second(told: Told) -> None:
-        assert told.link.largest == (8 if code == 406 else float("inf"))
+    def second(listener: Listener) -> None:
+        assert listener.link.largest == (8 if code == 406 else float("inf"))
 
-    told = Told(first, second)
-    told.run()
-    assert told.events[1].startswith(says)
+    listener = Listener(first, second)
+    listener.run()
+    assert listener.events[1].startswith(says)
 
 
 def test_acks_are_sent_before_the_connection_is_closed() -> None:
-    def step(told: Told) -> None:
-        told.link.consume()
-        told.channel.deliver(1)
-        told.channel.take_sent()
-        told.link.ack(told.deliveries[0])
-        told.link.close(lambda: told.events.append("closed"))
-        assert told.channel.take_sent() == [("ack", 1, True)]
+    def step(listener: Listener) -> None:
+        listener.link.consume()
+        listener.channel.deliver(1)
+        listener.channel.take_sent()
+        listener.link.ack(listener.deliveries[0])
+        listener.link.close(lambda: listener.events.append("closed"))
+        assert listener.channel.take_sent() == [("ack", 1, True)]
         Connection.made[0].named["on_close_callback"](None, amqp.ConnectionClosed(200, "done"))
 
-    told = Told(step)
-    told.run()
-    assert told.events == ["up", "closed"]
+    listener = Listener(step)
+    listener.run()
+    assert listener.events == ["up", "closed"]
 
 
 def frames_of(body: bytes, tag: int, kind: Any = None) -> list[Any]:
@@ -374,50 +374,50 @@ def frames_of(body: bytes, tag: int, kind: Any = None) -> list[Any]:
 def test_a_body_above_the_limit_is_passed_on_as_it_comes_and_acked_when_it_arrived() -> None:
     body = b"x" * (load({"AMQP_URI": "amqp://broker/"}).max_body_bytes + 1)
 
-    def step(told: Told) -> None:
-        made, channel = Connection.made[-1], told.channel
+    def step(listener: Listener) -> None:
+        made, channel = Connection.made[-1], listener.channel
         (assembled,) = channel.receive(*frames_of(body, 1))
         assert assembled[2] == b""  # its body was not held
         _, header, *pieces = made.forwarded
         assert pika.frame.decode_frame(header)[1].body_size == len(body)
         assert b"".join(pika.frame.decode_frame(one)[1].fragment for one in pieces) == body
-        (delivery,) = told.deliveries
+        (delivery,) = listener.deliveries
         assert (delivery.tag, delivery.oversized, delivery.body) == (1, len(body), b"")
         channel.take_sent()
-        told.link.ack(delivery)
+        listener.link.ack(delivery)
         made.forwarding.confirm(1)
-        assert told.outcomes == [Outcome.CONFIRMED]
+        assert listener.outcomes == [Outcome.CONFIRMED]
         assert channel.take_sent() == [("ack", 1, True)]
 
-    Told(step).run()
+    Listener(step).run()
 
 
 def test_a_body_above_the_limit_that_is_returned_or_late_is_dropped() -> None:
     body = b"x" * (load({"AMQP_URI": "amqp://broker/"}).max_body_bytes + 1)
 
-    def first(told: Told) -> None:
+    def first(listener: Listener) -> None:
         returned = pika.spec.Basic.Return(312, "NO_ROUTE", "", "q")
-        told.channel.receive(*frames_of(body, 1, returned))
-        told.channel.call["cancelled by the broker"](None)
+        listener.channel.receive(*frames_of(body, 1, returned))
+        listener.channel.call["cancelled by the broker"](None)
 
-    def second(told: Told) -> None:
+    def second(listener: Listener) -> None:
         Connection.made[0].work.receive(*frames_of(body, 1))
-        assert told.deliveries == []
+        assert listener.deliveries == []
         assert Connection.made[0].forwarded == Connection.made[1].forwarded == []
 
-    Told(first, second).run()
+    Listener(first, second).run()
 
 
 def test_a_forwarded_body_is_lost_with_its_connection() -> None:
     body = b"x" * (load({"AMQP_URI": "amqp://broker/"}).max_body_bytes + 1)
 
-    def first(told: Told) -> None:
-        told.channel.receive(*frames_of(body, 1))
-        told.channel.call["cancelled by the broker"](None)
-        assert told.outcomes == [Outcome.LOST]
+    def first(listener: Listener) -> None:
+        listener.channel.receive(*frames_of(body, 1))
+        listener.channel.call["cancelled by the broker"](None)
+        assert listener.outcomes == [Outcome.LOST]
 
-    def second(told: Told) -> None:
+    def second(listener: Listener) -> None:
         Connection.made[0].forwarding.confirm(1)
-        assert told.outcomes == [Outcome.LOST]
+        assert listener.outcomes == [Outcome.LOST]
 
-    Told(first, second).run()
+    Listener(first, second).run()
