@@ -28,6 +28,18 @@ DISTURBANCES = (
 )
 
 
+class Traffic:
+    """What a server is busy with. Under its `news`.
+
+    held: requests that `disturb` has been asked about and has not let go; answering: those being
+    carried out; told: by watch, the version up to which it has reported everything.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.answering = 0
+        self.told: dict[object, int] = {}
+
+
 class FakeApi(LoopbackServer):
     """Objects by path; `did` holds every change that was made, as (verb, path, body), `reported`
     every Event."""
@@ -42,6 +54,7 @@ class FakeApi(LoopbackServer):
         self.news = threading.Condition()
         self.closed = False
         self._restores = 0
+        self._traffic = Traffic()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -116,30 +129,64 @@ class FakeApi(LoopbackServer):
 
     # -- requests -----------------------------------------------------------------------
 
+    def at_rest(self, calls: int, waiting: int) -> bool:
+        """Whether nothing is under way: `disturb` holds all calls of a client, and others wait for
+        those only, no request is being answered, and each watch has reported everything."""
+        with self.news:
+            if waiting and not self._traffic.held:
+                return False
+            newest = self._events[-1][0] if self._events else 0
+            reported = all(told >= newest for told in self._traffic.told.values())
+            return calls <= self._traffic.held and not self._traffic.answering and reported
+
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         url = urlsplit(request.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        trouble = "" if self.closed else self.disturb(request.command, url.path)
+        with self.news:
+            self._traffic.held += 1
+        try:
+            trouble = "" if self.closed else self.disturb(request.command, url.path)
+        finally:
+            with self.news:
+                self._traffic.held -= 1
+                self._traffic.answering += 1
+        try:
+            watches = self._answer(request, url.path, query, body, trouble)
+        finally:
+            with self.news:
+                self._traffic.answering -= 1
+        if watches:
+            self._watch(request, url.path, query, trouble)
+
+    def _answer(
+        self,
+        request: BaseHTTPRequestHandler,
+        path: str,
+        query: dict[str, str],
+        body: bytes,
+        trouble: str,
+    ) -> bool:
+        """Returns whether a watch has yet to be served."""
         if trouble == "refused":
             _cut(request)
-            return
+            return False
         if trouble in ("500", "503", "429", "400", "403", "422"):
             _send(request, int(trouble), b'{"kind":"Status","message":"trouble"}', retry_after="0")
-            return
+            return False
         if trouble == "slow":
             time.sleep(0.2)
         if "watch" in query:
-            self._watch(request, url.path, query, trouble)
-            return
+            return True
         parsed = json.loads(body) if body else {}
         with self.news:
-            status, answer = self._do(request.command, url.path, query, parsed)
+            status, answer = self._do(request.command, path, query, parsed)
         if trouble == "lost":
             _cut(request)
-            return
+            return False
         text = _spoilt(json.dumps(answer).encode(), trouble)
         _send(request, status, text, short=trouble == "truncated")
+        return False
 
     def _do(self, verb: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
         if verb == "GET":
@@ -240,7 +287,7 @@ class FakeApi(LoopbackServer):
 
     def _events_for(self, path: str, query: dict[str, str], trouble: str) -> Iterator[bytes]:
         """What a watch reports, for two seconds at most."""
-        seen = int(query["resourceVersion"])
+        seen, told = int(query["resourceVersion"]), self._traffic.told
         ends, restores = time.monotonic() + 2.0, self._restores
         if seen > self._version:
             gone = {"kind": "Status", "code": 410, "reason": "Expired"}
@@ -249,18 +296,24 @@ class FakeApi(LoopbackServer):
         if trouble and trouble != "slow":
             yield _spoilt(b'{"type": "MODIFIED", "object": {}}', trouble)
             return
-        while not self.closed and time.monotonic() < ends:
+        watch = object()
+        try:
+            while not self.closed and time.monotonic() < ends:
+                with self.news:
+                    told[watch] = seen
+                    if restores != self._restores:
+                        return
+                    fresh = [e for e in self._events if e[0] > seen]
+                    if not fresh:
+                        self.news.wait(0.2)
+                        continue
+                for version, name, kind, raw in fresh:
+                    seen = version
+                    if _belongs(name, raw, path, query):
+                        yield json.dumps({"type": kind, "object": raw}).encode()
+        finally:
             with self.news:
-                if restores != self._restores:
-                    return
-                fresh = [e for e in self._events if e[0] > seen]
-                if not fresh:
-                    self.news.wait(0.2)
-                    continue
-            for version, name, kind, raw in fresh:
-                seen = version
-                if _belongs(name, raw, path, query):
-                    yield json.dumps({"type": kind, "object": raw}).encode()
+                told.pop(watch, None)
 
 
 def _merge(target: Json, patch: Json) -> None:

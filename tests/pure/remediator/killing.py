@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 
 class Killer:
     """The process is dead at the call of this number: before it is made (way: `refused`), or before
@@ -13,6 +15,7 @@ class Killer:
     def __init__(self, at: int, way: str, reads: tuple[str, ...]) -> None:
         self.at, self.way, self.reads = at, way, reads
         self.calls, self.dead = 0, False
+        self._lock = threading.Lock()
 
     def __call__(self, verb: str, path: str) -> str:
         if self.dead:
@@ -21,6 +24,9 @@ class Killer:
             return ""
         if verb == "GET" and not path.startswith(self.reads):
             return ""
-        self.calls += 1
-        self.dead = self.calls == self.at
-        return self.way if self.dead else ""
+        with self._lock:  # two requests may come at once
+            if self.dead:
+                return "refused"
+            self.calls += 1
+            self.dead = self.calls == self.at
+            return self.way if self.dead else ""

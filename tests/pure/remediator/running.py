@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from kubernetes.client import Configuration
 
@@ -20,6 +21,8 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
 from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.threads.pool import Job, Purpose, Workers
+from selfheal_remediator.threads.runtime import REAL, Runtime
 from tests.pure.remediator.fake_api import FakeApi
 from tests.support.waiting import until as until
 
@@ -95,6 +98,15 @@ class MovableClock(Clock):
         self._offset += seconds
 
 
+class StillClock(MovableClock):
+    """A clock that a test alone moves: however slow the machine is, no time passes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        began = self._monotonic()
+        self._monotonic = lambda: began
+
+
 def advance(remediator: Remediator, seconds: float) -> None:
     """Move the clock by which the remediator decides."""
     assert isinstance(remediator.clock, MovableClock)
@@ -104,12 +116,15 @@ def advance(remediator: Remediator, seconds: float) -> None:
 def until_later(remediator: Remediator, what: str, look: Callable[[], T]) -> T:
     """As `until`, for what the remediator's own time has to pass: it moves on at each look.
 
-    The main loop has its turn after each step, so that it decides in between as it would.
+    The main loop has its turn after each step, so that it decides in between as it would. While
+    calls are under way, and news of the server, no time passes but the machine's: else the slower
+    the machine, the longer each would take. What a test's `disturb` holds is not waited for.
     """
+    assert isinstance(remediator, AtOnce)
 
     def later() -> T:
         found = look()
-        if not found:
+        if not found and remediator.at_rest():
             advance(remediator, STEP)
             turn = threading.Event()
             remediator.post(turn.set)
@@ -119,8 +134,56 @@ def until_later(remediator: Remediator, what: str, look: Callable[[], T]) -> T:
     return until(what, later)
 
 
+def until_at_rest(remediator: Remediator) -> None:
+    """Until no call is under way: what a test switches now is switched for the next one."""
+    assert isinstance(remediator, AtOnce)
+    until("no call is under way", remediator.at_rest)
+
+
+class CountedWorkers(Workers):
+    """Knows how many jobs wait, and how many are under way."""
+
+    def __init__(self, limit: int, *, runtime: Runtime = REAL) -> None:
+        super().__init__(limit, runtime=runtime)
+        self.waiting = self.under_way = 0
+        self._lock = threading.Lock()
+
+    def submit(self, job: Job, purpose: Purpose = Purpose.NODES, key: str = "") -> None:
+        """As that of all workers."""
+
+        def counted() -> None:
+            self._add(-1, 1)
+            try:
+                job()
+            finally:
+                self._add(0, -1)
+
+        self._add(1, 0)
+        super().submit(counted, purpose, key)
+
+    def _add(self, waiting: int, under_way: int) -> None:
+        with self._lock:
+            self.waiting += waiting
+            self.under_way += under_way
+
+
 class AtOnce(Remediator):
-    """Acts from its first start, unless a test says otherwise."""
+    """Acts from its first start, unless a test says otherwise. Knows whether it waits for calls."""
+
+    def __init__(self, server: FakeApi, *parts: Any) -> None:
+        made: list[CountedWorkers] = []
+
+        def workers(limit: int, *, runtime: Runtime = REAL) -> CountedWorkers:
+            made.append(CountedWorkers(limit, runtime=runtime))
+            return made[-1]
+
+        with patch("selfheal_remediator.controller.parts.Workers", workers):
+            super().__init__(*parts)
+        self._server, [self._workers] = server, made
+
+    def at_rest(self) -> bool:
+        """Whether nothing is under way between it and the server."""
+        return self._server.at_rest(self._workers.under_way, self._workers.waiting)
 
     def reconfigure(self, config: Config) -> None:
         super().reconfigure(at_once(config))
@@ -129,7 +192,7 @@ class AtOnce(Remediator):
 @contextmanager
 def running(
     server: FakeApi, config: Config, clock: Callable[[], float] | None = None
-) -> Iterator[Remediator]:
+) -> Iterator[AtOnce]:
     """The real thing, connected to the server; it must end when it is asked to.
 
     clock: seconds since the epoch by which it decides, else one that `advance` moves.
@@ -148,7 +211,7 @@ def running(
     metrics = Metrics(restores=config.restore.enabled)
     identity = Identity("d/selfheal-remediator")
     clock = clock or MovableClock()
-    made = AtOnce(at_once(config), api, leader_of, events, metrics, identity, clock)
+    made = AtOnce(server, at_once(config), api, leader_of, events, metrics, identity, clock)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     try:

@@ -55,7 +55,8 @@ class StepsApi(FakeApi):
 
     def change(self, path: str, **parts: Json) -> None:
         """Another system changes parts of an object."""
-        self.put(path, {**self.get(path), **parts})
+        with self.changing(path) as raw:
+            raw.update(parts)
 
     def made(self, verb: str) -> list[str]:
         """The paths of all changes of this kind."""

@@ -121,10 +121,9 @@ def test_it_does_what_it_has_to_and_nothing_else(story: Story, remediator: Remed
 
     story.troubled.set()
     before = sum(story.seen.values())
-    recovered = story.api.get(f"{NODES}/bad")
-    recovered["status"] = node("bad", "False")["status"]
-    recovered["status"]["conditions"][1]["lastTransitionTime"] = stamp(0)
-    story.api.put(f"{NODES}/bad", recovered)
+    with story.api.changing(f"{NODES}/bad") as recovered:
+        recovered["status"] = node("bad", "False")["status"]
+        recovered["status"]["conditions"][1]["lastTransitionTime"] = stamp(0)
     story.until("more trouble", lambda: sum(story.seen.values()) >= before + TROUBLES // 2)
     story.troubled.clear()
     story.until("it is uncordoned", lambda: story.phase("bad") == "healed")

@@ -114,7 +114,8 @@ def test_a_type_without_the_field_makes_no_canary(leaders: int) -> None:
         with running(site, _config()) as made:
             until_later(made, "it is reported", reported)
             assert site.status["state"] == "GaveUp"
-        site.put(POLICY, {**site.get(POLICY), "status": {}})
+        with site.changing(POLICY) as policy:
+            policy["status"] = {}
     assert site.evicted == []
     site.close()
 
@@ -151,15 +152,14 @@ def test_a_resume_lifts_a_failed_canary() -> None:
         "cause": "not-ready",
         "state": "failed",
     }
-    policy = site.get(POLICY)
-    site.put(POLICY, {**policy, "status": {"owners": [{"uid": "web", "canary": canary}]}})
+    with site.changing(POLICY) as policy:
+        policy["status"] = {"owners": [{"uid": "web", "canary": canary}]}
 
     def pauses(why: str | None) -> None:
-        raw = site.get(LEASE)
-        raw["metadata"].setdefault("annotations", {}).update({PAUSE_KEY: why})
-        if why is None:
-            del raw["metadata"]["annotations"][PAUSE_KEY]
-        site.put(LEASE, raw)
+        with site.changing(LEASE) as raw:
+            raw["metadata"].setdefault("annotations", {}).update({PAUSE_KEY: why})
+            if why is None:
+                del raw["metadata"]["annotations"][PAUSE_KEY]
 
     with running(site, _config()) as made:
         until_later(made, "it has given up", lambda: site.status.get("state") == "GaveUp")

@@ -126,10 +126,9 @@ def test_a_restart_on_its_way_is_cancelled_when_its_reason_is_gone(what: str) ->
         until_later(made, "a restart is on its way", stage.asked.is_set)
         healing = made.healer.healing
         if what == "paused":
-            raw = stage.api.get(f"{POLICIES}/web")
-            raw["spec"]["paused"] = True
-            raw["metadata"]["generation"] = 2
-            stage.api.put(f"{POLICIES}/web", raw)
+            with stage.api.changing(f"{POLICIES}/web") as raw:
+                raw["spec"]["paused"] = True
+                raw["metadata"]["generation"] = 2
             until("it is known", lambda: healing.policy_states["d/web"].policy.paused)
         elif what == "deleted":
             stage.api.put(f"{POLICIES}/web", None)

@@ -259,9 +259,8 @@ def test_a_drain_that_waits_ends_its_wait_when_its_node_is_not_ready_any_more() 
 
 
 def ready(server: FakeApi, status: str) -> None:
-    raw = server.get(f"{NODES}/bad")
-    raw["status"]["conditions"][0]["status"] = status
-    server.put(f"{NODES}/bad", raw)
+    with server.changing(f"{NODES}/bad") as raw:
+        raw["status"]["conditions"][0]["status"] = status
 
 
 def seconds_pass(remediator: Remediator, seconds: float) -> None:

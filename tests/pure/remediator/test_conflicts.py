@@ -47,9 +47,8 @@ class Meanwhile:
         return self.what() if (verb, self.writes) == ("PATCH", 1) else ""
 
     def change(self, edit: Callable[[dict[str, Any]], None]) -> None:
-        raw = self.api.get(BAD)
-        edit(raw)
-        self.api.put(BAD, raw)
+        with self.api.changing(BAD) as raw:
+            edit(raw)
 
     def until(self, what: str, condition: Callable[[], bool]) -> None:
         ends = time.monotonic() + PATIENCE
@@ -174,9 +173,8 @@ def test_what_is_read_before_a_wave_is_known_before_the_watch_tells_it(
 
     def uncordoned(verb: str, path: str) -> str:
         if (verb, path) == ("GET", BAD) and meanwhile.reads == 0:
-            uncordoned = meanwhile.api.get(BAD)  # of which no watch reports
-            uncordoned["spec"] = {}
-            meanwhile.api.put(BAD, uncordoned, watched=False)
+            with meanwhile.api.changing(BAD, watched=False) as uncordoned:
+                uncordoned["spec"] = {}
         return meanwhile.asked(verb, path)
 
     meanwhile.api.disturb = uncordoned
@@ -239,6 +237,7 @@ def test_a_cordon_that_is_not_ours_any_more_is_not_taken_for_ours(meanwhile: Mea
 
 def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) -> None:
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
+    meanwhile.api.put(BAD, node("bad", "False"))  # until we listen
     with running(meanwhile.api, Config.model_validate({**VALUES, "rules": rules})) as remediator:
         change = remediator.parts.api.patch_node
         told = threading.Event()
@@ -256,5 +255,6 @@ def test_an_answer_from_an_earlier_term_begins_no_drain(meanwhile: Meanwhile) ->
 
         remediator.parts.writer.settled = tells  # type: ignore[method-assign, assignment]
         remediator.parts.api.patch_node = lost_meanwhile  # type: ignore[method-assign, assignment]
+        meanwhile.api.put(BAD, node("bad", "True"))
         assert told.wait(PATIENCE)
         assert remediator.draining.running == {}

@@ -304,7 +304,9 @@ def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
         good["status"]["conditions"] += by_hand
     access = Configuration()
     access.host = api.url
-    found = uncordon_all(KubernetesApi(access, "d", Config().api), "d/selfheal-remediator", 5.0)
+    found = uncordon_all(
+        KubernetesApi(access, "d", Config().api), "d/selfheal-remediator", PATIENCE
+    )
     assert (found.uncordoned, found.left) == (["bad"], {})
     assert lifecycle_conditions(api.get(BAD)) == {}
     assert lifecycle_conditions(api.get(f"{NODES}/good")) == BY_HAND
@@ -328,8 +330,8 @@ def test_at_an_uninstall_what_may_pass_is_tried_again(
         return trouble
 
     api.disturb = refuse
-    command = ["uncordon", "--all", "--kubeconfig", kubeconfig(api, tmp_path), "--timeout=9"]
-    assert main(command) == (1 if trouble == "403" else 0)
+    command = ["uncordon", "--all", "--kubeconfig", kubeconfig(api, tmp_path)]
+    assert main([*command, f"--timeout={PATIENCE:g}"]) == (1 if trouble == "403" else 0)
     assert len(refused) == asked
     said_of_bad = [line for line in capsys.readouterr().out.splitlines() if "bad" in line]
     if trouble == "403":

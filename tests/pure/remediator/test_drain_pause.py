@@ -43,9 +43,8 @@ class Cluster(FakeApi):
 
     def turns(self, status: str) -> None:
         """What the detector writes, now."""
-        raw = self.get(BAD)
-        raw["status"]["conditions"][1] |= {"status": status, "lastTransitionTime": stamp(0)}
-        self.put(BAD, raw)
+        with self.changing(BAD) as raw:
+            raw["status"]["conditions"][1] |= {"status": status, "lastTransitionTime": stamp(0)}
 
     def state(self) -> State | None:
         """Our annotation."""

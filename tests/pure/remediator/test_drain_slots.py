@@ -348,14 +348,9 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
     monkeypatch.setattr("selfheal_remediator.drain.standstill.STANDSTILL_AFTER", 0.2)
     monkeypatch.setattr("selfheal_remediator.drain.standstill.CHANGED", (0.1, 0.1))
     monkeypatch.setattr("selfheal_remediator.drain.standstill.UNCHANGED", (0.1, 0.1))
-    blocked = True
-
-    def disturb(_: str, path: str) -> str:
-        return "403" if blocked and path.endswith("/a/eviction") else ""
-
-    server = FakeApi(disturb)
-    for name, status in (("n1", "True"), ("n2", "False"), ("n3", "False")):
-        server.put(f"{NODES}/{name}", node(name, status))
+    server = FakeApi(lambda _, path: "403" if path.endswith("/a/eviction") else "")
+    for name in ("n1", "n2", "n3"):
+        server.put(f"{NODES}/{name}", node(name, "False"))
     server.put(f"{PODS}/a", raw_pod("a", "n1"))
     server.put(f"{PODS}/b", raw_pod("b", "n2"))
     said: list[tuple[str, str]] = []
@@ -368,12 +363,12 @@ def test_a_node_whose_pods_never_go_holds_up_no_other(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             made.parts.events, "record", lambda event: said.append((event.node, event.reason))
         )
+        server.put(f"{NODES}/n1", node("n1", "True"))
         until("a is refused", lambda: any(r.drain.posts for r in made.draining.running.values()))
         server.put(f"{NODES}/n2", node("n2", "True"))
         until("b goes", lambda: f"{PODS}/b" not in server.objects)
         assert ("n1", "DrainStalled") in said
         until("it continues", lambda: ("n1", "DrainResumed") in said)
-        blocked = False
     assert f"{PODS}/a" in server.objects
     server.close()
 

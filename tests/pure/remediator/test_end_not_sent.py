@@ -24,7 +24,7 @@ def _phase(api: FakeApi) -> str:
 @pytest.mark.parametrize("times", [1, 3])
 def test_the_end_of_a_drain_that_was_not_sent_is_written_down_later(times: int) -> None:
     api = FakeApi(lambda *_: "")
-    api.put(NODE, node("n1", "True"))
+    api.put(NODE, node("n1", "False"))
     api.put(f"{NODES}/n2", node("n2", "False"))
     rules = [{"condition": "Fault", "for": 0, "action": "drain"}]
     config = Config.model_validate({"rules": rules, "drain": {"headroom": False}})
@@ -39,6 +39,7 @@ def test_the_end_of_a_drain_that_was_not_sent_is_written_down_later(times: int) 
             return patch(name, body, **more)
 
         made.parts.api.patch_node = refused  # type: ignore[method-assign, assignment]
+        api.put(NODE, node("n1", "True"))
         until("it is not sent", lambda: len(kept) == times)
         until("it is written down", lambda: _phase(api) == "drained")
     api.close()

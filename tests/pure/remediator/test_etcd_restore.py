@@ -100,6 +100,13 @@ def _paused(api: FakeApi, paused: bool) -> None:
         raw["metadata"]["generation"] += 1
 
 
+def _goes_ahead(api: FakeApi) -> None:
+    """So far that its versions do not catch up in a test."""
+    for _ in range(300):
+        with api.changing(f"{NODES}/b"):
+            pass
+
+
 def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_again() -> None:
     api = _api()
     _paused(api, True)
@@ -109,9 +116,9 @@ def test_a_policy_that_was_restored_counts_at_once_and_its_status_is_written_aga
         _paused(api, False)
         until("it is known", lambda: not _policies(made).policy.paused)
         _until_status(made, api, "Healthy")
-        for _ in range(300):  # so far ahead that its versions do not catch up in this test
-            api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
-        api.put(POLICY, api.get(POLICY))
+        _goes_ahead(api)
+        with api.changing(POLICY):
+            pass  # only its version
         api.restore(backup)
         until("the pause of before counts", lambda: _policies(made).policy.paused)
         _until_status(made, api, "Paused")
@@ -128,8 +135,7 @@ def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> 
     with running(api, _config()) as made:
         _until_status(made, api, "Healthy")
         backup = api.backup()
-        for _ in range(300):
-            api.put(f"{NODES}/b", api.get(f"{NODES}/b"))
+        _goes_ahead(api)
         api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
         until_later(made, "it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
         until(
@@ -271,6 +277,6 @@ def test_a_node_whose_drain_had_ended_is_drained_again(phase: Phase | None) -> N
                 assert state is not None
                 before = replace(state, phase=phase)
                 raw["metadata"]["annotations"][STATE_KEY] = before.to_json()
-        api.put(f"{PODS}/web-a", pod("web-a", "a"))
+            api.put(f"{PODS}/web-a", pod("web-a", "a"))  # or it were drained before that
         until("it is drained again", lambda: f"{PODS}/web-a" not in api.objects and drained())
     api.close()
