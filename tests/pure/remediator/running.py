@@ -113,8 +113,8 @@ def advance(remediator: Remediator, seconds: float) -> None:
     remediator.clock.advance(seconds)
 
 
-def until_later(remediator: Remediator, what: str, look: Callable[[], T]) -> T:
-    """As `until`, for what the remediator's own time has to pass: it moves on at each look.
+def until_later(remediator: Remediator, what: str, look: Callable[[], T], step: float = STEP) -> T:
+    """As `until`, for what the remediator's own time has to pass: so many seconds at each look.
 
     The main loop has its turn after each step, so that it decides in between as it would. While
     calls are under way, and news of the server, no time passes but the machine's: else the slower
@@ -125,7 +125,7 @@ def until_later(remediator: Remediator, what: str, look: Callable[[], T]) -> T:
     def later() -> T:
         found = look()
         if not found and remediator.at_rest():
-            advance(remediator, STEP)
+            advance(remediator, step)
             turn = threading.Event()
             remediator.post(turn.set)
             turn.wait(PATIENCE)
@@ -218,5 +218,5 @@ def running(
         yield made
     finally:
         made.stop()
-        thread.join(30)
+        thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -22,7 +22,7 @@ def test_it_answers_on_all_addresses(monkeypatch: pytest.MonkeyPatch, dual: bool
     try:
         for host in ("127.0.0.1", "[::1]") if dual else ("127.0.0.1",):
             url = f"http://{host}:{server.server_port}/healthz"
-            with requests.get(url, timeout=5) as reply:
+            with requests.get(url, timeout=60) as reply:
                 assert reply.content == b"ok\n"
     finally:
         server.shutdown()

@@ -259,7 +259,7 @@ def test_another_leader_gives_a_step_what_is_left_of_its_time(api: FakeApi) -> N
     about = config({**job(), "timeout": "3m"}, job())
     with running(api, about) as remediator:
         begun = remediator.clock()
-        until_later(remediator, "a minute is used", lambda: state_of(api).get("stepUsed"))
+        until_later(remediator, "a minute is used", lambda: state_of(api).get("stepUsed"), 2.0)
         assert 60 <= state_of(api)["stepUsed"] <= remediator.clock() - begun
     leave(api)
     clock = StillClock()
@@ -267,7 +267,7 @@ def test_another_leader_gives_a_step_what_is_left_of_its_time(api: FakeApi) -> N
     with running(api, about, clock) as remediator:
         until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
         begun = clock()
-        until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2)
+        until_later(remediator, "the second Job is there", lambda: len(created(api)) == 2, 2.0)
         assert 115 < clock() - begun < 140
         assert state_of(api).get("stepUsed") is None
 
@@ -282,7 +282,7 @@ def test_another_leader_waits_as_long_whatever_its_clock_says(api: FakeApi) -> N
     with running(api, about, clock) as remediator:
         until_later(remediator, "it is taken up", lambda: remediator.parts.repairs.running)
         begun = clock()
-        until_later(remediator, "the Job is there", lambda: created(api))
+        until_later(remediator, "the Job is there", lambda: created(api), 2.0)
         assert 110 < clock() - begun < 140
 
 
