@@ -274,7 +274,7 @@ def test_each_new_leader_continues_counting(kind: str, drained: bool) -> None:
             until_later(made, "pods are evicted", lambda: server.evicted >= evictions)  # noqa: B023
 
             def left() -> bool:
-                drains = made.draining.running.values()
+                drains = list(made.draining.running.values())  # other threads change it
                 return any(run.drain.returned_too_often for run in drains)
 
             if evictions == 4:
