@@ -49,7 +49,9 @@ def fetch(address: str, port: int, path: str, timeout: float) -> tuple[int, dict
         finally:
             timer.cancel()
     except (http.client.HTTPException, OSError, ValueError) as error:
-        raise NoAnswer("too slow" if late.is_set() else type(error).__name__) from error
+        # A read, of which each may take as long, can end before the timer is heard of.
+        slow = late.is_set() or isinstance(error, TimeoutError)
+        raise NoAnswer("too slow" if slow else type(error).__name__) from error
     finally:
         connection.close()
     if late.is_set():

@@ -486,7 +486,10 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         return stop.is_set()
 
     monkeypatch.setattr(stop, "wait", wait)
-    server.answers = [http(200, encoded(NODES)), http(200, b"")]
+    server.answers = [http(200, encoded(NODES), CLOSE)]
+    server.watches = [http(200, b"", CLOSE)]
+    runtime = FakeRuntime(pauses=1.0)
+    runtime.clock = lambda: 0.0  # else a slow machine's watch has lived for long
     reflector = Reflector(
         api.nodes(),
         node_from_json,
@@ -495,7 +498,7 @@ def test_a_watch_that_ends_at_once_is_not_opened_in_a_loop(
         lambda: None,
         lambda _: None,
         stop,
-        runtime=FakeRuntime(pauses=1.0),
+        runtime=runtime,
     )
     reflector.run()
     assert waits == [0.4, 0.8, 1.6, 3.2]

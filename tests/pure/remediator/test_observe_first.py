@@ -146,9 +146,11 @@ def test_a_first_start_only_says_what_it_would_do(api: FakeApi) -> None:
 
 
 def test_it_enforces_at_its_time_though_nothing_is_heard(api: FakeApi) -> None:
-    api.put(LEASE, _lease(598))
+    api.put(LEASE, _lease(300))
     with running(api, _config()) as remediator:
         until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
+        assert not _cordoned(api)
+        advance(remediator, 299)
         until_later(remediator, "it is cordoned", lambda: _cordoned(api))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from selfheal_remediator.healing.progress_probe import NoAnswer, ProgressProbe, reading_from
 from tests.pure.remediator.builders import NOW
+from tests.support.waiting import PATIENCE
 
 GOOD = b'{"in_flight": 1, "last_progress": 1}'
 
@@ -83,6 +84,15 @@ def test_a_pod_that_drips_its_answer_keeps_no_thread(begin: bytes) -> None:
         ProgressProbe(0.2).probe("127.0.0.1", port, "/progress", NOW)
 
 
+def test_a_read_that_ends_before_the_timer_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Timer, "start", lambda _: None)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(NoAnswer, match="too slow"),
+    ):
+        ProgressProbe(0.05).probe("127.0.0.1", silent.getsockname()[1], "/progress", NOW)
+
+
 @pytest.mark.parametrize(
     "answer",
     [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + GOOD[:9],
@@ -91,10 +101,10 @@ def test_a_pod_that_drips_its_answer_keeps_no_thread(begin: bytes) -> None:
 )  # fmt: skip
 def test_what_is_no_http_says_nothing(answer: bytes) -> None:
     with _server(answer) as port, pytest.raises(NoAnswer):
-        ProgressProbe(5.0).probe("127.0.0.1", port, "/progress", NOW)
+        ProgressProbe(PATIENCE).probe("127.0.0.1", port, "/progress", NOW)
 
 
 @pytest.mark.parametrize("path", ["/progress", "/a b?c=d", "/\u00e4", "/a\r\nX: y"])
 def test_any_path_can_be_asked_for(path: str) -> None:
     with _server(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD) as port:
-        assert ProgressProbe(5.0).probe("127.0.0.1", port, path, NOW).in_flight == 1
+        assert ProgressProbe(PATIENCE).probe("127.0.0.1", port, path, NOW).in_flight == 1

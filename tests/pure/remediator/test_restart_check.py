@@ -169,25 +169,19 @@ class Spoiling(Ignoring):
         return super()._evict(path, body, dry_run=dry_run)
 
 
+def _reported(server: FakeApi) -> set[str]:
+    """What Events say of restarts whose pods were not deleted."""
+    return {event["message"] for event in server.reported if event["reason"] == REASON}
+
+
 def test_it_is_reported_counted_and_tried_again_within_limits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
-    said, heard = [], threading.Event()
     server = Ignoring()
     config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-        record = made.parts.events.record
-
-        def listen(event: Any) -> None:
-            said.append((event.reason, event.message))
-            if event.reason == REASON:
-                heard.set()
-            record(event)
-
-        object.__setattr__(made.healer.callbacks, "publish", listen)
-        until_later(made, "it is reported", heard.is_set)
-        [text] = {message for reason, message in said if reason == REASON}
+        [text] = until_later(made, "it is reported", lambda: _reported(server))
         assert "web-bad" in text
         count = f'healing_refused_total{{cause="{CAUSE}"}} 1.0'
         until("it is counted", lambda: count in made.metrics.render().decode())
@@ -203,17 +197,10 @@ def test_it_is_reported_also_of_a_pod_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("selfheal_remediator.kube.deletion_check.CHECK_AFTER", 0.1)
-    heard = threading.Event()
     server = Spoiling()
     config = Config.model_validate({"rules": [], "policies": {"evaluationInterval": "1s"}})
     with running(server, config) as made:
-
-        def listen(event: Any) -> None:
-            if event.reason == REASON:
-                heard.set()
-
-        object.__setattr__(made.healer.callbacks, "publish", listen)
-        until_later(made, "it is reported", heard.is_set)
+        until_later(made, "it is reported", lambda: _reported(server))
     server.close()
     assert [record.msg for record in caplog.records if "deletion_reads" in record.name] == []
 

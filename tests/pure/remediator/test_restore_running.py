@@ -101,9 +101,8 @@ def test_what_is_deleted_while_it_is_paused_comes_back_after_that(server: FakeAp
         advance(made, 100)
         turns(made)
         assert applied(server) == []
-        lease = server.get(LEASE)
-        del lease["metadata"]["annotations"][PAUSE_KEY]
-        server.put(LEASE, lease)
+        with server.changing(LEASE) as lease:
+            del lease["metadata"]["annotations"][PAUSE_KEY]
         until_later(made, "it is back", lambda: WORKERS in server.objects)
 
 
@@ -125,6 +124,13 @@ def test_an_object_that_lasted_is_freed_while_it_is_paused(server: FakeApi) -> N
 
 def test_a_kind_that_left_the_release_is_watched_no_more(server: FakeApi) -> None:
     """Where the API goes, as KEDA's, the watch would fail again and again."""
+    before = set(threading.enumerate())  # those of a test before it may still be ending
+
+    def watches() -> int:
+        """Of the ConfigMap, and of the kinds of objects."""
+        new = set(threading.enumerate()) - before
+        return sum(thread.name == "restore" for thread in new)
+
     with running(server, settings()) as made:
         until("all are watched", lambda: watches() == 3)
         server.put(RELEASE, config_map(deployment()))
@@ -135,16 +141,9 @@ def test_a_kind_that_left_the_release_is_watched_no_more(server: FakeApi) -> Non
         assert watches() == 3
 
 
-def watches() -> int:
-    """Of the ConfigMap, and of the kinds of objects."""
-    return sum(thread.name == "restore" for thread in threading.enumerate())
-
-
 def pause(server: FakeApi) -> None:
-    lease = server.get(LEASE)
-    known = lease["metadata"].get("annotations", {})
-    lease["metadata"]["annotations"] = {**known, PAUSE_KEY: "maintenance"}
-    server.put(LEASE, lease)
+    with server.changing(LEASE) as lease:
+        lease["metadata"].setdefault("annotations", {})[PAUSE_KEY] = "maintenance"
 
 
 def test_an_uninstall_is_left_alone(server: FakeApi) -> None:

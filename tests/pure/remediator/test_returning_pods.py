@@ -15,13 +15,23 @@ from selfheal_remediator.config import Config, Drain
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.returns import MAX_OWNERS, MAX_RETURNS, Counts, workload
+from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.kube.responses import EvictionResult, Outcome
 from selfheal_remediator.node.annotation import MAX_BYTES, Phase, State, Unreadable, parse_state
 from tests.pure.remediator.builders import NOW
 from tests.pure.remediator.builders import pod as thing
 from tests.pure.remediator.fake_api import FakeApi, Json
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    MovableClock,
+    node,
+    pod,
+    running,
+    until,
+    until_later,
+)
 
 Owner = Callable[[int], dict[str, Any]]
 OWNERS: dict[str, Owner] = {
@@ -224,11 +234,14 @@ def test_an_annotation_of_another_version_is_read() -> None:
 
 
 class Insistent(FakeApi):
-    """Puts a pod back on the node as soon as one is evicted, with a name and owner of its own."""
+    """Puts a pod back on the node as soon as one is evicted, with a name and owner of its own.
+
+    clock: by which the leaders decide, and a pod is made after what they did before.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__(lambda *_: "")
-        self.kind, self.made = kind, 0
+        self.kind, self.made, self.clock = kind, 0, MovableClock()
         self.put(f"{NODES}/bad", node("bad", "True"))
         self.put(f"{NODES}/good", node("good", "False"))
         self.again()
@@ -237,7 +250,7 @@ class Insistent(FakeApi):
         self.made += 1
         name = "same" if self.kind == "StatefulSet" else f"p-{self.made}"
         raw = pod(name, "bad")
-        raw["metadata"] |= {"creationTimestamp": stamp(0), "uid": f"u-{self.made}"}
+        raw["metadata"] |= {"creationTimestamp": time_text(self.clock()), "uid": f"u-{self.made}"}
         owner = raw["metadata"]["ownerReferences"][0] | {"kind": self.kind, "name": "own"}
         if self.kind == "Job":
             owner |= {"name": f"own-2938475{self.made}", "uid": f"o-{self.made}"}
@@ -270,11 +283,11 @@ def test_each_new_leader_continues_counting(kind: str, drained: bool) -> None:
     if not drained:
         server.put(f"{PODS}/blocked", pod("blocked", "bad"))
     for evictions in (2, 3, 4, 4, 4):
-        with running(server, config) as made:
+        with running(server, config, server.clock) as made:
             until_later(made, "pods are evicted", lambda: server.evicted >= evictions)  # noqa: B023
 
             def left() -> bool:
-                drains = made.draining.running.values()
+                drains = list(made.draining.running.values())  # other threads change it
                 return any(run.drain.returned_too_often for run in drains)
 
             if evictions == 4:

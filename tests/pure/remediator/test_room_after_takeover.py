@@ -54,9 +54,8 @@ class Cluster(CrowdedCluster):
 
     def turns(self, status: str) -> None:
         """What the detector writes, now."""
-        raw = self.get(BAD)
-        raw["status"]["conditions"][1] |= {"status": status, "lastTransitionTime": stamp(0)}
-        self.put(BAD, raw)
+        with self.changing(BAD) as raw:
+            raw["status"]["conditions"][1] |= {"status": status, "lastTransitionTime": stamp(0)}
 
     def drained_by_another(self, ago: int, used: int) -> None:
         """A predecessor began the drain so many seconds ago."""

@@ -24,19 +24,20 @@ class Lagging(FakeApi):
     def __init__(self, known: tuple[str, ...]) -> None:
         self.known = known
         self.lists: list[bool] = []
-        super().__init__(lambda verb, path: self.trouble(verb, path))
+        #: So many lists of what is there are refused.
+        self.refused = 0
+        super().__init__(lambda *_: "")
         self.put(f"{NODES}/good", node("good", "False"))
         for name in PODS_THERE:
             self.put(f"{PODS}/{name}", pod(name, "bad"))
-
-    def trouble(self, verb: str, path: str) -> str:
-        """What goes wrong with a request."""
-        return ""
 
     def _read(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
         status, found = super()._read(path, query)
         if path == "/api/v1/pods" and "spec.nodeName" in query.get("fieldSelector", ""):
             cached = query.get("resourceVersion") == "0"
+            if not cached and self.refused:
+                self.refused -= 1
+                return 500, {"kind": "Status", "code": 500}
             self.lists.append(cached)
             if cached:
                 items = [raw for raw in found["items"] if raw["metadata"]["name"] in self.known]
@@ -86,17 +87,13 @@ def test_nothing_is_left_behind_that_a_cache_does_not_show(api: Lagging, taken_o
 
 def test_the_list_is_read_until_it_can_be() -> None:
     api = Lagging(())
-    failures = ["500"] * 3
-    api.trouble = (  # type: ignore[method-assign]
-        lambda verb, path: (
-            failures.pop() if path == "/api/v1/pods" and api.lists and failures else ""
-        )
-    )
+    api.refused = 4
     api.put(BAD, node("bad", "True"))
     try:
         with running(api, _config()) as remediator:
             until_later(remediator, "it is drained", lambda: api.phase() is Phase.DRAINED)
             assert sum(verb == "EVICT" for verb, _, _ in api.did) == len(PODS_THERE)
+            assert api.refused == 0
     finally:
         api.close()
 

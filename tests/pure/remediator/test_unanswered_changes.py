@@ -219,9 +219,8 @@ def test_what_cannot_be_read_at_first_is_only_asked_for_again(story: Story) -> N
     def disturb(verb: str, path: str) -> str:
         if (verb, path) == ("PATCH", FIRST) and not raced:
             raced.append(True)
-            raw = story.api.get(FIRST)
-            raw["metadata"]["labels"] = {"a": "b"}
-            story.api.put(FIRST, raw)
+            with story.api.changing(FIRST) as raw:
+                raw["metadata"]["labels"] = {"a": "b"}
         return story.disturb(verb, path)
 
     story.api.disturb = disturb
@@ -238,15 +237,19 @@ def test_a_drain_whose_end_cannot_be_written_is_not_begun_in_a_loop(
     refused: list[float] = []
     lists: list[float] = []
 
+    class Listing(FakeApi):
+        def _read(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+            if path == "/api/v1/pods":
+                lists.append(len(refused))
+            return super()._read(path, query)
+
     def disturb(verb: str, path: str) -> str:
-        if verb == "GET" and path == "/api/v1/pods":
-            lists.append(len(refused))
         if (verb, path) != ("PATCH", FIRST) or "unschedulable" not in api.objects[path]["spec"]:
             return ""
         refused.append(0.0)
         return "403"
 
-    api = FakeApi(disturb)
+    api = Listing(disturb)
     api.put(FIRST, node("first", "True"))
     api.put(OTHER, node("other", "False"))
     api.put(f"{PODS}/p", pod("p", "first"))

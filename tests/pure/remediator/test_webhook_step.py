@@ -38,6 +38,7 @@ from tests.pure.remediator.steps_world import (
     until_it_ends,
 )
 from tests.support.loopback import Handler, LoopbackServer
+from tests.support.waiting import PATIENCE
 
 KEY = b"a key of at least 24 bytes"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -406,7 +407,7 @@ class Dripping(LoopbackServer):
             def do_POST(self) -> None:
                 self.body()
                 self.wfile.write(begin)
-                for _ in range(300):
+                for _ in range(6000):  # a minute: only a hang is longer
                     self.wfile.write(drip)
                     if over.wait(0.01):
                         break
@@ -433,7 +434,7 @@ def test_a_server_that_drips_its_answer_keeps_no_thread(begin: bytes, drip: byte
 def test_an_answer_whose_body_drips_is_one() -> None:
     server = Dripping(b"HTTP/1.1 400 x\r\n\r\n", b"y")
     try:
-        assert send(Request(server.url, {}, b"{}", "", 0.5)).status == 400
+        assert send(Request(server.url, {}, b"{}", "", PATIENCE)).status == 400
     finally:
         server.over.set()
         server.close()
