@@ -7,13 +7,12 @@ from collections.abc import Generator, Iterator, Mapping
 import urllib3
 
 from selfheal_remediator.failures import ApiFailure, Malformed
-from selfheal_remediator.kube.informer import WatchEvent
+from selfheal_remediator.kube.informer import WATCH_SECONDS, WatchEvent
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import object_from, understood
 from selfheal_remediator.kube.transport import Transport
 from selfheal_remediator.threads.runtime import Event
 
-WATCH_SECONDS = (240, 300)
 PAGE = 100
 
 

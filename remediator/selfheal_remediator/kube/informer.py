@@ -58,10 +58,10 @@ WATCH_LOST = 120.0
 #: comes once a minute: everything is read again. Less than transport.WATCH_SILENCE, which ends it.
 WATCH_MUTE = 75.0
 
-#: A server ends a watch by itself after what `timeoutSeconds` asks for (collection.WATCH_SECONDS).
-#: One that ends sooner (seconds) was ended by something else: the server or its etcd may have been
+#: Between these (seconds) is what `timeoutSeconds` asks for, after which a server ends a watch. One
+#: that fails, or ends sooner, was ended by something else: the server or its etcd may have been
 #: started again, and then with an older state.
-WATCH_ENDED_EARLY = 200.0
+WATCH_SECONDS = (240, 300)
 
 #: A version that expires again and again is reported so often (seconds).
 EXPIRED_EVERY = 60.0
@@ -110,16 +110,17 @@ class Position:
     restored: bool = False
     watching_since: float = float("inf")
 
-    def listed(self, version: str) -> bool:
-        """A list shows this version; returns whether the server went back in time."""
-        restored = self.restored or self.is_ahead_of(version)
+    def listed(self, version: str, *, agrees: bool) -> bool:
+        """A list shows this version; agrees: each object that it `covers` is as it was heard of.
+        Returns whether the server went back in time."""
+        restored = self.restored or self.is_ahead_of(version) or not agrees
         self.heard, self.doubtful, self.restored = version, False, False
         return restored
 
     def covers(self, raw: Json) -> bool:
         """Whether the object, as it is listed now, was to be heard of already."""
         changed = version_number(text_at(raw, "resourceVersion"))
-        return 0 < changed <= version_number(self.version or "")
+        return 0 < changed <= version_number(self.heard)
 
     def is_ahead_of(self, version: str) -> bool:
         """Whether what was heard of comes only after this version."""
@@ -238,14 +239,14 @@ class Reflector(Generic[T]):
                 while self._position.version is None or self.requests.pending:
                     self._position.version = None  # until it is read: a failed list is tried again
                     self._position.version = self.relist()
-                self._position.watching_since = self._runtime.monotonic()
+                began = self._position.watching_since = self._runtime.monotonic()
+                self._position.doubtful = True  # unless it ends as it should
                 try:
                     self._watch(self._position.version)
+                    lasted = self._runtime.monotonic() - began
+                    self._position.doubtful = lasted < WATCH_SECONDS[0]
                 finally:
-                    now, heard = self._runtime.monotonic(), self.last_contact
-                    if now - self._position.watching_since < WATCH_ENDED_EARLY:
-                        self._position.doubtful = True
-                    if now - max(self._position.watching_since, heard) >= WATCH_MUTE:
+                    if self._runtime.monotonic() - max(began, self.last_contact) >= WATCH_MUTE:
                         # Not even a bookmark: a server that went back in time (etcd was restored)
                         # tells nothing until its versions have caught up with ours.
                         self._position.version = None
@@ -277,13 +278,13 @@ class Reflector(Generic[T]):
     def relist(self) -> str:
         """Read everything again in pages; returns the resourceVersion to watch from."""
         begun, asked, version = self._runtime.monotonic(), self.requests.begin(), ""
-        listing = self._store.listing()
+        listing = self._store.listing(self._position.covers)
         for raws, page_version in self._source.pages():
             version = page_version
             listing.add(raws)
             raws.clear()
         changes = self._store.replace(listing)
-        restored = self._position.listed(version)
+        restored = self._position.listed(version, agrees=listing.agrees)
         self.last_list = LastList(begun, version_number(version), asked)
         self.last_contact = self._runtime.monotonic()
         for change in changes:

@@ -62,21 +62,32 @@ def differences(old: Mapping[str, T], new: Mapping[str, T]) -> Iterable[Change[T
 
 class Listing(Generic[T]):
     """A list that is being read, page by page. known: what is known from before: an object that is
-    still the same is kept once, or a list of thousands would need their memory twice."""
+    still the same is kept once, or a list of thousands would need their memory twice.
+
+    heard: whether an object, as it is now, was to be heard of before; agrees: all such objects are
+    as they are known."""
 
     def __init__(
-        self, decode: Callable[[Json], T], key: Callable[[T], str], known: Mapping[str, T]
+        self,
+        decode: Callable[[Json], T],
+        key: Callable[[T], str],
+        known: Mapping[str, T],
+        heard: Callable[[Json], bool],
     ) -> None:
-        self._decode, self._key, self._known = decode, key, known
+        self._decode, self._key, self._known, self._heard = decode, key, known, heard
         self.found: dict[str, T] = {}
         self.unread: list[Unread] = []
+        self.agrees = True
 
     def add(self, raws: Iterable[Json]) -> None:
         """One page."""
-        for item in decode_each(raws, self._decode, self.unread):
-            key = self._key(item)
-            known = self._known.get(key)
-            self.found[key] = known if known is not None and known == item else item
+        for raw in raws:
+            for item in decode_each([raw], self._decode, self.unread):
+                key = self._key(item)
+                known = self._known.get(key)
+                same = known is not None and known == item
+                self.found[key] = known if known is not None and same else item
+                self.agrees = self.agrees and (same or not self._heard(raw))
 
 
 class ObjectStore(Generic[T]):
@@ -101,9 +112,9 @@ class ObjectStore(Generic[T]):
         """See the class."""
         return len(self._left_out)
 
-    def listing(self) -> Listing[T]:
-        """Begin to read everything."""
-        return Listing(self._decode, self._key, self.items)
+    def listing(self, heard: Callable[[Json], bool]) -> Listing[T]:
+        """Begin to read everything; heard: see Listing."""
+        return Listing(self._decode, self._key, self.items, heard)
 
     def replace(self, listing: Listing[T]) -> list[Change[T]]:
         """Everything was read: returns what has changed.

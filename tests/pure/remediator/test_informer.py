@@ -241,14 +241,14 @@ def test_a_list_older_than_what_was_heard_before_it_goes_back_in_time() -> None:
     """etcd was restored. What is in it may be older than some write of ours without that."""
     heard = WatchEvent("BOOKMARK", _raw("", version="50"))
     expired = WatchEvent("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
-    lists = [("9", "8"), ("50", "40"), ("20", "19"), ("21", "21")]
+    lists = [("9", "8"), ("60", "55"), ("20", "19"), ("21", "21")]
     changes, _ = _play(
         [(at, [_raw("a", version=version)]) for at, version in lists],
         [[heard, expired], [expired], [expired], []],
     )
     assert [(c.new and c.new.version, c.restored) for c in changes] == [
         ("8", False),
-        ("40", False),
+        ("55", False),
         ("19", True),
         ("21", False),
     ]
@@ -284,7 +284,7 @@ def test_what_is_listed_again_as_it_was_is_kept_once() -> None:
     """Others hold on to the object that is known: thousands of nodes would be there twice."""
     store = ObjectStore(node_from_json, lambda found: found.name, lambda _: None)
     for version in ("1", "2"):
-        before, listing = dict(store.items), store.listing()
+        before, listing = dict(store.items), store.listing(lambda _: False)
         listing.add([_raw("same"), _raw("other", version=version)])
         store.replace(listing)
     assert store.items["same"] is before["same"]
@@ -348,24 +348,36 @@ def _until_broken(failure: ApiFailure | None) -> Iterator[WatchEvent]:
         raise failure
 
 
+_RESET = ApiFailure(0, "Reset", "connection reset")
+
+
 @pytest.mark.parametrize(
-    "failure",
+    ("failure", "lasted"),
     [
-        ApiFailure(0, "Reset", "connection reset"),
-        ApiFailure(503, "Unavailable", "starting"),
-        ApiFailure(401, "Unauthorized", ""),
-        None,
+        (_RESET, 1.0),
+        (_RESET, 259.0),
+        (ApiFailure(503, "Unavailable", "starting"), 1.0),
+        (ApiFailure(401, "Unauthorized", ""), 1.0),
+        (None, 1.0),
+        (None, 239.0),
     ],
-    ids=["cut off", "refused", "no token", "ended early"],
+    ids=["cut off", "cut off late", "refused", "no token", "ended early", "ended a bit early"],
 )
 def test_after_a_watch_that_broke_a_server_that_went_back_in_time_is_read_again(
-    failure: ApiFailure | None,
+    failure: ApiFailure | None, lasted: float
 ) -> None:
     """A watch from a version that is to come tells nothing of what there is before it."""
-    stop = threading.Event()
+    stop, clock = threading.Event(), [0.0]
+    runtime = FakeRuntime(pauses=0.0)
+    runtime.clock = lambda: clock[0]
+
+    def broken() -> Iterator[WatchEvent]:
+        clock[0] += lasted
+        yield from _until_broken(failure)
+
     restored = ("21", [_raw("b", uid="2", version="20")])
     lists = [("20", [_raw("a", version="19")]), ApiFailure(0, "Reset", ""), restored, restored]
-    source = Script(stop, lists, [_until_broken(failure), []])
+    source = Script(stop, lists, [broken(), []])
     changes: list[Change[Any]] = []
     Reflector(
         source,
@@ -375,6 +387,7 @@ def test_after_a_watch_that_broke_a_server_that_went_back_in_time_is_read_again(
         lambda: None,
         lambda _: None,
         stop,
+        runtime=runtime,
     ).run()
     assert source.versions == ["20", "21"]
     told = [(c.key, c.new and c.new.version, c.restored) for c in changes]
@@ -391,9 +404,8 @@ def _after_a_cut(listed: list[dict[str, Any]]) -> tuple[list[str], list[Change[A
     watched from, and the changes after those of the first watch."""
     stop, changes = threading.Event(), list[Change[Any]]()
     again = ("40", listed)
-    reset = ApiFailure(0, "Reset", "connection reset")
     source = Script(
-        stop, [("20", [_raw("a", version="19")]), again, again], [_until_broken(reset), []]
+        stop, [("20", [_raw("a", version="19")]), again, again], [_until_broken(_RESET), []]
     )
     nothing = (lambda: None, lambda _: None)
     Reflector(
@@ -419,6 +431,29 @@ def test_a_server_that_went_back_and_has_caught_up_is_read_again(
     versions, changes = _after_a_cut([found])
     assert versions == ["20", "40"]
     assert [(c.key, c.new and c.new.version, c.restored) for c in changes] == told
+
+
+@pytest.mark.parametrize("found", [_raw("a", version="12"), _raw("b", uid="2", version="25")])
+def test_a_list_that_was_needed_anyway_shows_that_the_server_went_back_and_caught_up(
+    found: dict[str, Any],
+) -> None:
+    """Here the watch expired; what was written over it before counts for nothing."""
+    heard = WatchEvent("MODIFIED", _raw("a", version="30"))
+    expired = WatchEvent("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
+    lists = [("20", [_raw("a", version="19")]), ("40", [found])]
+    changes, _ = _play(lists, [[heard, expired], []])
+    assert {(change.key, change.restored) for change in changes[2:]} == {
+        ("a", True),
+        (found["metadata"]["name"], True),
+    }
+
+
+def test_a_list_that_was_needed_anyway_tells_what_changed_since() -> None:
+    heard = WatchEvent("MODIFIED", _raw("a", version="30"))
+    expired = WatchEvent("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
+    later = [_raw("a", version="31"), _raw("b", uid="2", version="40")]
+    changes, _ = _play([("20", [_raw("a", version="19")]), ("40", later)], [[heard, expired], []])
+    assert [(c.key, c.restored) for c in changes[2:]] == [("a", False), ("b", False)]
 
 
 def test_after_a_watch_that_broke_what_is_yet_to_be_told_costs_no_read() -> None:
