@@ -6,12 +6,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import httpcore
 import httpx
 import pytest
 
+from selfheal_worker.model import call_network
 from selfheal_worker.model.call_network import CallBackend, CallStream, Lookups, bind
 
 
@@ -141,8 +143,43 @@ def test_threads_that_ask_for_the_same_name_wait_for_one_look_up(
     for one in waiting:
         one.join(30)
     assert got == [found] * 5
-    assert lookups.addresses("a.example", 80, 30.0) == found
-    assert len(asked) >= 2, "a name is looked up again for the next connection"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_name_is_looked_up_again_for_the_next_connection(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the thread that looked it up has not ended yet."""
+    asked: list[str] = []
+    may_end = threading.Event()
+
+    class Slow(Future[Any]):
+        """Keeps who has set what comes of it."""
+
+        def set_result(self, result: Any) -> None:
+            super().set_result(result)
+            may_end.wait(60)
+
+        def set_exception(self, exception: BaseException | None) -> None:
+            super().set_exception(exception)
+            may_end.wait(60)
+
+    def answers(host: str, *_: object) -> Any:
+        asked.append(host)
+        if fails:
+            raise socket.gaierror("no such name")
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    monkeypatch.setattr(call_network, "Future", Slow)
+    lookups = Lookups()
+    for _ in range(2):
+        try:
+            assert lookups.addresses("a.example", 80, 60.0) == []
+        except socket.gaierror:
+            assert fails
+    may_end.set()
+    assert asked == ["a.example"] * 2
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("no such name"), UnicodeError("label too long")])

@@ -154,12 +154,18 @@ class Lookups:
         return lookup.result()
 
     def _look_up(self, host: str, port: int, lookup: Future[list[AddressInfo]]) -> None:
+        found: list[AddressInfo] = []
+        failed: Exception | None = None
         try:
-            lookup.set_result(_addresses(host, port))
+            found = _addresses(host, port)
         except Exception as error:  # noqa: BLE001 raised again in the threads that wait
-            lookup.set_exception(error)
-        with self._lock:
+            failed = error
+        with self._lock:  # first: who asks after that has an answer of its own
             del self._running[host, port]
+        if failed is None:
+            lookup.set_result(found)
+        else:
+            lookup.set_exception(failed)
 
     def _begin(self, host: str, port: int, lookup: Future[list[AddressInfo]]) -> None:
         arguments = (host, port, lookup)
