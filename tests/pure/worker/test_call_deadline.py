@@ -17,6 +17,8 @@ from selfheal_worker.model import errors
 from selfheal_worker.model import provider as model
 from selfheal_worker.model.errors import ModelError, ModelUnavailableError, TransientError
 from selfheal_worker.model.provider import ModelConfig
+from tests.support.held_clock import HeldClock
+from tests.support.waiting import until
 
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
@@ -27,11 +29,12 @@ LONG = 600.0
 PROVIDERS = ("ollama", "openai", "langchain", "langchain-ollama")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 Serve = Callable[[socket.socket, threading.Event], None]
+Now = Callable[[], float]
 
 
 @contextmanager
-def _serving(serve: Serve) -> Iterator[tuple[int, threading.Event]]:
-    """A server of raw bytes: its port, and the event that ends it."""
+def _serving(serve: Serve, clock: HeldClock | None = None) -> Iterator[tuple[int, threading.Event]]:
+    """A server of raw bytes: its port, and the event that ends it. clock: sees who has asked."""
     ended = threading.Event()
     end = threading.Timer(60, ended.set)  # else a call without a deadline would never end
     end.start()
@@ -47,6 +50,9 @@ def _serving(serve: Serve) -> Iterator[tuple[int, threading.Event]]:
     def one(connection: socket.socket) -> None:
         with connection:
             try:
+                if clock is not None:
+                    connection.recv(1, socket.MSG_PEEK)
+                    clock.asked(connection)
                 serve(connection, ended)
             except OSError:
                 return
@@ -95,23 +101,25 @@ def _built(provider: str, url: str) -> model.Provider:
     return model.build(ModelConfig(kind, config, url, "key", deadline=LONG))
 
 
-def _failed_call(provider: str, url: str, seconds: float = 1.0) -> ModelError:
+def _failed_call(provider: str, url: str, seconds: float, now: Now = time.monotonic) -> ModelError:
     """How a call with so many seconds ends."""
     asked = _built(provider, url)
     try:
         with pytest.raises(ModelError) as raised:
-            asked.analyse("text", time.monotonic() + seconds)
+            asked.analyse("text", now() + seconds)
     finally:
         asked.close()
     return raised.value
 
 
-def _at_once(asked: Mapping[str, model.Provider], seconds: float = 1.0) -> dict[str, ModelError]:
+def _at_once(
+    asked: Mapping[str, model.Provider], seconds: float, now: Now = time.monotonic
+) -> dict[str, ModelError]:
     """How calls of several models end that are made at the same time."""
 
     def ask(one: model.Provider) -> ModelError:
         with pytest.raises(ModelError) as raised:
-            one.analyse("text", time.monotonic() + seconds)
+            one.analyse("text", now() + seconds)
         return raised.value
 
     with ThreadPoolExecutor(len(asked)) as threads:
@@ -122,16 +130,21 @@ def _at_once(asked: Mapping[str, model.Provider], seconds: float = 1.0) -> dict[
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_reply_that_comes_in_drops_ends_with_the_call(provider: str) -> None:
+def test_a_reply_that_comes_in_drops_ends_with_the_call(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HeldClock(monkeypatch, askers=len(DRIPS))
     with ExitStack() as stack:
-        served = {drip: stack.enter_context(_serving(serve)) for drip, serve in DRIPS.items()}
+        served = {
+            drip: stack.enter_context(_serving(serve, clock)) for drip, serve in DRIPS.items()
+        }
         errors = _at_once(
             {
                 drip: _built(provider, f"http://127.0.0.1:{port}")
                 for drip, (port, _) in served.items()
             },
-            # Long enough for all of them to have connected on a busy machine.
-            seconds=3.0,
+            1.0,
+            clock,
         )
         assert not any(ended.is_set() for _, ended in served.values())
     for drip, error in errors.items():
@@ -230,15 +243,19 @@ def test_a_server_that_goes_is_not_reported_as_another_program(reply: bytes, tol
         asked.close()
 
 
-def test_a_request_that_the_server_does_not_read_ends_with_the_call() -> None:
+def test_a_request_that_the_server_does_not_read_ends_with_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = HeldClock(monkeypatch)
+
     def serve(connection: socket.socket, ended: threading.Event) -> None:
         while not ended.wait(0.05):
             connection.recv(2048)
 
-    with _serving(serve) as (port, ended):
+    with _serving(serve, clock) as (port, ended):
         asked = _built("openai", f"http://127.0.0.1:{port}")
         with pytest.raises(TransientError, match="did not answer before the deadline"):
-            asked.analyse("text " * 3_000_000, time.monotonic() + 2)
+            asked.analyse("text " * 3_000_000, clock() + 2)
         asked.close()
         assert not ended.is_set()
 
@@ -268,14 +285,16 @@ def test_many_dead_addresses_have_the_time_of_one(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found * 500)
     tried: list[float] = []
     connect = socket.socket.connect
+    clock = HeldClock(monkeypatch)
 
     class Counted(socket.socket):
         def connect(self, address: Any) -> None:
+            clock.asked("the first address")
             tried.append(self.gettimeout() or LONG)
             connect(self, address)
 
     monkeypatch.setattr(socket, "socket", Counted)
-    error = _failed_call(provider, f"http://many.example:{full}", 2.0)
+    error = _failed_call(provider, f"http://many.example:{full}", 2.0, clock)
     assert isinstance(error, ModelUnavailableError)
     assert "no answer from" in str(error)
     assert len(tried) <= 3, "more than 2 seconds of connecting"
@@ -310,11 +329,13 @@ def test_a_resolver_that_does_not_answer_ends_with_the_call(
         raise socket.gaierror("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
+    clock = HeldClock(monkeypatch)  # it stands: each call waits for its whole time
     asked = _built(provider, "http://slow.example")
     for _ in range(3):
         with pytest.raises(ModelUnavailableError, match="no answer from"):
-            asked.analyse("text", time.monotonic() + 0.3)
+            asked.analyse("text", clock() + 0.3)
     assert not may_end.is_set()
+    until("the thread looks the name up", lambda: looked_up)
     assert looked_up == ["slow.example"], "a thread for each call"
     may_end.set()
     asked.close()
@@ -324,9 +345,13 @@ TLS_RECORD = b"\x16\x03\x03\x40\x00"
 
 
 @pytest.mark.parametrize("first", [b"", TLS_RECORD], ids=["silent", "drops"])
-def test_a_handshake_in_tls_ends_with_the_call(first: bytes) -> None:
-    with _serving(_dripping(first, b"\x02" if first else b"")) as (port, ended):
-        errors = _at_once({one: _built(one, f"https://127.0.0.1:{port}") for one in PROVIDERS})
+def test_a_handshake_in_tls_ends_with_the_call(
+    first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HeldClock(monkeypatch, askers=len(PROVIDERS))
+    with _serving(_dripping(first, b"\x02" if first else b""), clock) as (port, ended):
+        asked = {one: _built(one, f"https://127.0.0.1:{port}") for one in PROVIDERS}
+        errors = _at_once(asked, 1.0, clock)
         assert not ended.is_set()
     assert all(isinstance(error, ModelUnavailableError) for error in errors.values()), errors
 
@@ -339,9 +364,11 @@ def test_a_proxy_that_does_not_answer_ends_with_the_call(
     for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    with _serving(DRIPS[drip]) as (port, ended):
+    clock = HeldClock(monkeypatch, askers=len(PROVIDERS))
+    with _serving(DRIPS[drip], clock) as (port, ended):
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{port}")
-        errors = _at_once({one: _built(one, f"{scheme}://model.example") for one in PROVIDERS})
+        asked = {one: _built(one, f"{scheme}://model.example") for one in PROVIDERS}
+        errors = _at_once(asked, 1.0, clock)
         assert not ended.is_set()
     for one, error in errors.items():
         if scheme == "https":  # the request has not been sent

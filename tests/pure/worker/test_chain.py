@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -180,15 +181,20 @@ def test_a_model_is_ready_when_any_of_the_chain_is() -> None:
         _chain(Missing("a")).wake(60)
 
 
-def test_a_probe_of_a_slow_model_has_the_time_of_a_call_after_its_warm_up() -> None:
+def test_a_probe_of_a_slow_model_has_the_time_of_a_call_after_its_warm_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else a model that takes more than half of a deadline would stay away for ever."""
+    now = 1000.0
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
 
     class Slow(Model):
         def warm_up(self) -> None:
-            time.sleep(0.3)
+            nonlocal now
+            now += 0.3
 
         def analyse(self, text: str, deadline: float) -> Answer:
-            if time.monotonic() + 0.3 > deadline:
+            if now + 0.3 > deadline:
                 raise TransientError("no time is left for the call")
             return super().analyse(text, deadline)
 
@@ -212,8 +218,9 @@ class Loading(Model):
 
     def warm_up(self) -> None:
         self.warm_ups += 1
+        there = self.there.is_set()
         self.begun.release()
-        if not self.there.is_set():
+        if not there:
             raise ModelUnavailableError("not there")
         assert self.loaded.wait(60)
 
@@ -318,6 +325,15 @@ def test_an_active_model_that_loads_for_long_does_not_keep_the_others_from_answe
     clock = Clock(monkeypatch)
     active, fallback = Loading("a"), Model("b")
     asked_chain = _chain(active, fallback)
+
+    class Patient(queue.SimpleQueue[Any]):
+        """Of the fallback's probes, however long they take."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            return super().get(block, 60)
+
+    kinds = itertools.chain([queue.SimpleQueue], itertools.repeat(Patient))
+    monkeypatch.setattr(REAL, "queue", lambda: next(kinds)())
     for _ in range(2):  # the second time its look is under way
         asked_chain.wake(0.01)
         assert asked_chain.ask("text", clock() + FAR).origin.name == "b"
@@ -366,6 +382,8 @@ def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() 
     with contextlib.suppress(ModelError):  # a probe of the fallback that takes its time
         asked_chain.wake(0.01)
     assert asked.wait(60)
+    for _ in range(2):
+        assert active.begun.acquire(timeout=60)
     assert active.warm_ups == 2
     active.loaded.set()
 
@@ -424,9 +442,9 @@ def test_a_probe_takes_its_turns_and_no_more() -> None:
     model = Loading("a")
     model.loaded.set()
     asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
-    asked_chain.wake(1)
+    asked_chain.wake(30)
     with pytest.raises(LimitedError):
-        asked_chain.wake(1)
+        asked_chain.wake(30)
     assert (model.warm_ups, model.calls) == (1, 0)
 
 
@@ -434,7 +452,7 @@ def test_a_probe_is_content_with_the_warm_up_where_the_limit_leaves_no_turn_for_
     model = Model("a")
     asked_chain = Chain([Member(model, limits=Limits(per_minute=1))], TASK)
     asked_chain.members[0].warm = True
-    asked_chain.wake(1)
+    asked_chain.wake(30)
     assert model.calls == 0
 
 

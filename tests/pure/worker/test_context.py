@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 
@@ -33,6 +32,7 @@ from selfheal_worker.model.failure_classes import Refusal, explain_refusal
 from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
 from selfheal_worker.retries import DeadLetter, decide
+from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
 
 ANSWER = {
@@ -268,18 +268,22 @@ def test_a_server_that_never_reads_a_text_in_full_is_asked_a_few_times() -> None
     assert len(server.asked) == 6
 
 
-def test_no_text_is_shortened_past_the_deadline() -> None:
+def test_no_text_is_shortened_past_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(REAL, "monotonic", lambda: now)
+
     class Slow(Strict):
         def analyse(self, text: str, deadline: float) -> Answer:
+            nonlocal now
             if text == LONG:
-                threading.Event().wait(deadline - time.monotonic() + 0.01)
+                now = deadline + 0.01
             return super().analyse(text, deadline)
 
     server = Slow(context=40_000, counts=False)
     one = models(server, shorten=True)
     one.ask("short", soon())
     with pytest.raises(TextTooLongError):
-        one.ask(LONG, time.monotonic() + 0.1)
+        one.ask(LONG, now + 0.1)
     assert server.asked == ["short", LONG]
 
 

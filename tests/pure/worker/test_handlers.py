@@ -51,7 +51,7 @@ def test_calls_hang_past_their_deadline_while_the_file_is_there(tmp_path: Path) 
     handlers.submit(_work())
     assert not provider.asked.wait(0.3)
     file.unlink()
-    assert finished.get(timeout=10).error is None
+    assert finished.get(timeout=60).error is None
     assert provider.asked.is_set()
 
 
@@ -71,11 +71,11 @@ def test_what_was_given_up_is_still_running_until_its_thread_is_free(tmp_path: P
     assert handlers.running() == []
     work = _work()
     handlers.submit(work)
-    assert begun.wait(10)
+    assert begun.wait(60)
     work.given_up = True
     assert handlers.running() == [work]
     file.unlink()
-    assert finished.get(timeout=10) is work
+    assert finished.get(timeout=60) is work
     assert handlers.running() == []
 
 
@@ -106,8 +106,9 @@ def test_a_call_has_its_whole_time_after_a_wait_for_other_large_bodies() -> None
         threading.Event().wait(0.01)
     may_end.set()
     assert {finished.get(timeout=30).error for _ in range(2)} == {None}
-    for at in read_at:
-        assert deadlines.get(timeout=0) >= at + 0.2
+    # The one that was read first may be asked about last.
+    begun = sorted(deadlines.get(timeout=0) for _ in read_at)
+    assert all(due >= at + 0.2 for at, due in zip(sorted(read_at), begun, strict=True))
 
 
 def _work() -> Work:

@@ -55,7 +55,7 @@ def server(served: tuple[Server, Source], source: Source) -> Server:
 
 
 def get(server: Server, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    with requests.get(f"http://{host}:{server.port}{path}", timeout=5) as reply:
+    with requests.get(f"http://{host}:{server.port}{path}", timeout=60) as reply:
         return reply.status_code, reply.text
 
 

@@ -63,8 +63,13 @@ def _server(context: ssl.SSLContext) -> Iterator[int]:
 
 
 @contextmanager
-def _proxy(context: ssl.SSLContext, to: int | None) -> Iterator[int]:
-    """A proxy that speaks TLS; to: the port that it connects to, None: it sends drops instead."""
+def _proxy(
+    context: ssl.SSLContext, to: int | None, connected: threading.Event | None = None
+) -> Iterator[int]:
+    """A proxy that speaks TLS; to: the port that it connects to, None: it sends drops instead.
+
+    connected: set when the handshake with the server behind it has begun.
+    """
     ended = threading.Event()
 
     def serve(listening: socket.socket) -> None:
@@ -80,6 +85,9 @@ def _proxy(context: ssl.SSLContext, to: int | None) -> Iterator[int]:
             if to is not None:
                 _relay(client, to)
                 return
+            client.recv(65536)  # the handshake's beginning
+            if connected is not None:
+                connected.set()
             client.sendall(b"\x16\x03\x03\x40\x00")
             while not ended.wait(0.05):
                 client.sendall(b"\x02")
@@ -125,12 +133,17 @@ def test_a_server_is_reached_through_tls_in_tls(
 def test_a_handshake_in_drops_behind_a_proxy_ends_with_the_call(
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
-    bounds = Bounds()
-    with _proxy(tls[0], None) as proxy, _client(proxy, bounds, tls) as client:
-        ending = threading.Timer(0.5, lambda: setattr(bounds, "seconds", 0.0))
-        ending.start()
+    bounds, connected = Bounds(), threading.Event()
+
+    def end() -> None:
+        connected.wait(60)
+        bounds.seconds = 0.0
+
+    with _proxy(tls[0], None, connected) as proxy, _client(proxy, bounds, tls) as client:
+        threading.Thread(target=end, daemon=True).start()
         with pytest.raises(httpx.ConnectTimeout):
             client.post("https://model.example/", content=b"x")
+    assert connected.is_set()
 
 
 def test_a_certificate_behind_a_proxy_is_checked(
@@ -139,7 +152,7 @@ def test_a_certificate_behind_a_proxy_is_checked(
     with _server(tls[0]) as port, _proxy(tls[0], port) as proxy:
         through = httpx.Proxy(f"https://127.0.0.1:{proxy}", ssl_context=tls[1])
         with httpx.Client(
-            proxy=through, verify=ssl.create_default_context(), trust_env=False
+            proxy=through, verify=ssl.create_default_context(), timeout=60, trust_env=False
         ) as client:
             bind(client, CallBackend(Bounds()))
             with pytest.raises(httpx.ConnectError, match="certificate verify failed"):

@@ -218,15 +218,17 @@ def test_a_server_that_refuses_everything_is_unavailable_after_a_while(
     assert len(model.given) == 5
 
 
-def test_a_pause_that_comes_with_an_answer_is_kept() -> None:
+def test_a_pause_that_comes_with_an_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
     class Counted(Model):
         def analyse(self, text: str, deadline: float) -> Answer:
             return Answer(GOOD, pause=30.0)
 
-    models = _chain(Counted(), Limits())
-    models.ask("text", time.monotonic() + 5)
+    models = _chain(Counted(), Limits(clock=clock))
+    models.ask("text", clock() + 5)
     with pytest.raises(LimitedError, match="requested a pause, 30 s"):
-        models.ask("text", time.monotonic() + 5, wait=300)
+        models.ask("text", clock() + 5, wait=300)
     ((_, used),) = models.concurrency()
     assert (used.running, used.allowed) == (0, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +23,8 @@ class Served:
         self.requests: list[Request] = []
         self.refused: list[str] = []
         self.ended = threading.Event()
+        #: Called when a request is not answered.
+        self.is_silent: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     @property
@@ -39,6 +41,7 @@ class Served:
             self.refused.append(json.dumps(refusal.body))
             return refusal
         if self.dialect.way == "silent":
+            self.is_silent()
             return None
         reply = self.dialect.answers(request)
         if self.dialect.way == "cut off":  # once: the next answer is whole

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,8 @@ from tests.pure.worker.dialects.openai_chat import OpenAI, Reasoning
 from tests.pure.worker.dialects.openrouter import OpenRouter
 from tests.pure.worker.dialects.server import Served, serving
 from tests.pure.worker.dialects.table import PAIRS, Pair, sent, table
+from tests.support.held_clock import HeldClock
+from tests.support.waiting import until
 
 PAGE = Path(__file__).parents[4] / "docs" / "providers.md"
 TASK = task_file.load()
@@ -153,13 +156,15 @@ class Silence:
     ended: bool
 
 
-def _silence(warm: tuple[Provider, Served]) -> Silence:
+def _silence(warm: tuple[Provider, Served], clock: HeldClock) -> Silence:
     built, served = warm
     served.dialect.way, error = "silent", None
+    served.is_silent = partial(clock.asked, served)
     try:
-        built.analyse(TEXT, time.monotonic() + 2)
+        built.analyse(TEXT, clock() + 2)
     except ModelError as raised:
         error = raised
+    until("it was asked", lambda: _calls(served))
     return Silence(error, len(_calls(served)), served.ended.is_set())
 
 
@@ -167,8 +172,11 @@ def _silence(warm: tuple[Provider, Served]) -> Silence:
 def silences() -> dict[str, Silence]:
     """By pair. All calls are made at once: they do nothing but wait."""
     with ExitStack() as stack, ThreadPoolExecutor(len(PAIRS)) as threads:
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        clock = HeldClock(patched, askers=len(PAIRS))
         warm = [stack.enter_context(_warm(pair)) for pair in PAIRS]
-        return dict(zip((pair.id for pair in PAIRS), threads.map(_silence, warm), strict=True))
+        ends = threads.map(partial(_silence, clock=clock), warm)
+        return dict(zip((pair.id for pair in PAIRS), ends, strict=True))
 
 
 @every_pair
