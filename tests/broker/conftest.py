@@ -102,6 +102,14 @@ def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWork
 
 
 @pytest.fixture
+def hang(tmp_path: Path) -> Path:
+    """While this file is there, a worker's calls hang that has it as FAULT_MODEL_HANG_FILE."""
+    file = tmp_path / "hang"
+    file.touch()
+    return file
+
+
+@pytest.fixture
 def model() -> Iterator[FakeOllama]:
     """A model server that does as a test sets."""
     fake = FakeOllama().start()

@@ -153,17 +153,18 @@ def test_one_of_several_addresses_is_enough(
 
 
 def test_the_next_address_is_taken_when_one_goes_away(
-    rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker
+    rabbit: Rabbit, vhost: Vhost, start_worker: StartWorker, hang: Path
 ) -> None:
     proxies = [Proxy(rabbit.amqp) for _ in range(2)]
     try:
         uris = (f"amqp://{USER}:{PASSWORD}@127.0.0.1:{one.port}/{vhost.name}" for one in proxies)
-        worker = start_worker(",".join(uris), FAULT_MODEL_DELAY=0.2).ready()
+        worker = start_worker(",".join(uris), FAULT_MODEL_HANG_FILE=hang).ready()
         vhost.publish(bodies(40))
         worker.wait_in_flight(8)
         first, second = sorted(proxies, key=lambda one: -one.accepted)
         first.refuse()
         first.cut()
+        hang.unlink()
         assert set(collect(vhost, 40)) == {f"m{n}" for n in range(40)}
         assert second.accepted
         worker.ready()
@@ -174,19 +175,21 @@ def test_the_next_address_is_taken_when_one_goes_away(
 
 @each_line
 def test_a_results_queue_that_is_missing_keeps_the_messages(
-    vhost: Vhost, start_worker: StartWorker
+    vhost: Vhost, start_worker: StartWorker, hang: Path
 ) -> None:
-    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=1).ready()
+    worker = start_worker(vhost.uri, FAULT_MODEL_HANG_FILE=hang).ready()
     vhost.publish(bodies(3))
     worker.wait_in_flight(3)
     with vhost.channel() as channel:
         channel.queue_delete("feedback.results")
+    hang.unlink()
     said = worker.wait_event("circuit breaker", breaker="results", state="open")
     assert said["why"] == "feedback.results: it was returned as unroutable"
     worker.wait_event("circuit breaker", breaker="results", state="closed")
     assert ids(vhost.take("feedback.results", 3)) == ["m0", "m1", "m2"]
     vhost.wait_count("feedback", 0)
-    assert worker.metric('selfheal_worker_messages_total{outcome="answered"}') == 3
+    answered = 'selfheal_worker_messages_total{outcome="answered"}'
+    worker.until("not all count as answered", lambda: worker.metric(answered) == 3)
 
 
 @each_line
@@ -232,13 +235,14 @@ def test_sigterm_while_results_cannot_be_published(vhost: Vhost, start_worker: S
 
 @each_own_line
 def test_a_blocked_connection_pauses_publishing_and_recovers(
-    own_rabbit: Rabbit, start_worker: StartWorker
+    own_rabbit: Rabbit, start_worker: StartWorker, hang: Path
 ) -> None:
     vhost = own_rabbit.add_vhost("v")
     # The broker blocks a connection when it publishes: the results must come after the alarm.
-    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=5).ready()
+    worker = start_worker(vhost.uri, FAULT_MODEL_HANG_FILE=hang, MODEL_DEADLINE=600).ready()
     vhost.publish(bodies(16))
     own_rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    hang.unlink()
     worker.until("never blocked", lambda: worker.metric("selfheal_worker_broker_blocked") == 1)
     assert "takes no publishes" in worker.get("/readyz")[1]
     assert worker.get("/healthz")[0] == 200

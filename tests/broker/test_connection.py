@@ -145,10 +145,10 @@ def test_an_exception_in_the_loop_is_a_lost_connection_and_no_end(
     clumsy = Clumsy(vhost, where)
     thread = threading.Thread(target=clumsy.link.run, daemon=True)
     thread.start()
-    assert clumsy.up.wait(20)
+    assert clumsy.up.wait(60)
     vhost.publish([b"x"])
-    assert clumsy.ended.wait(20)
-    thread.join(10)
+    assert clumsy.ended.wait(60)
+    thread.join(60)
     assert [delivery.body for delivery in clumsy.got] == [b"x", b"x"]
     assert clumsy.got[1].redelivered
     (said,) = clumsy.down

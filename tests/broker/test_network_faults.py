@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +16,7 @@ from tests.broker.test_broker_faults import collect
 from tests.broker.test_delivery import bodies
 from tests.support.rabbit import PASSWORD, USER, Rabbit, available
 from tests.support.tcp_proxy import Proxy
+from tests.support.waiting import until
 from tests.support.worker_process import PYTHON, command, environment
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     from tests.broker.conftest import StartWorker
     from tests.support.rabbit import Vhost
+
+
+#: How these methods begin in a frame: with the numbers of their class and of their own.
+QUEUE_DECLARE = struct.pack(">HH", 50, 10)
+BASIC_PUBLISH = struct.pack(">HH", 60, 40)
 
 
 @pytest.fixture
@@ -58,13 +64,15 @@ def test_a_wire_that_is_cut_again_and_again(
 
 
 def test_a_half_open_wire_is_found_by_the_heartbeat(
-    vhost: Vhost, proxy: Proxy, start_worker: StartWorker
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker, hang: Path
 ) -> None:
-    worker = start_worker(through(proxy, vhost), AMQP_HEARTBEAT=2, FAULT_MODEL_DELAY=1).ready()
+    env = {"AMQP_HEARTBEAT": 2, "FAULT_MODEL_HANG_FILE": hang}
+    worker = start_worker(through(proxy, vhost), **env).ready()
     vhost.publish(bodies(8))
     worker.wait_in_flight(8)
     proxy.freeze()
-    worker.wait_event("not connected to the broker", 20, why="silent")
+    hang.unlink()
+    worker.wait_event("not connected to the broker", why="silent")
     assert worker.get("/healthz")[0] == 200
     worker.wait_event("connected to the broker", times=2)
     seen = collect(vhost, 8)
@@ -78,9 +86,9 @@ def test_a_wire_that_breaks_while_the_queues_are_asked_about(
     worker = start_worker(through(proxy, vhost), AMQP_HEARTBEAT=600).ready()
     with vhost.channel() as channel:
         channel.queue_delete("feedback.results")
+    proxy.hold_at(QUEUE_DECLARE)  # the probe's
     vhost.publish(bodies(3))
     worker.wait_event("circuit breaker", breaker="results", state="open")
-    proxy.freeze()
     worker.until("no probe", lambda: worker.progress()["breakers"]["results"] == "probing")
     proxy.cut()
     worker.wait_event("connected to the broker", times=2)
@@ -90,14 +98,15 @@ def test_a_wire_that_breaks_while_the_queues_are_asked_about(
 
 @each_line
 def test_the_messages_of_a_frozen_worker_come_back_by_the_heartbeat(
-    vhost: Vhost, start_worker: StartWorker
+    vhost: Vhost, start_worker: StartWorker, hang: Path
 ) -> None:
     """And when it thaws, what it thought was its own is not settled twice."""
-    frozen = start_worker(vhost.uri, AMQP_HEARTBEAT=2, FAULT_MODEL_DELAY=0.5, CONCURRENCY=4)
-    frozen.ready()
+    env = {"AMQP_HEARTBEAT": 2, "FAULT_MODEL_HANG_FILE": hang, "CONCURRENCY": 4}
+    frozen = start_worker(vhost.uri, **env).ready()
     vhost.publish(bodies(4))
     frozen.wait_in_flight(4)
     frozen.process.send_signal(signal.SIGSTOP)
+    hang.unlink()
     try:
         start_worker(vhost.uri).ready()
         seen = collect(vhost, 4)
@@ -113,12 +122,16 @@ def test_the_messages_of_a_frozen_worker_come_back_by_the_heartbeat(
     assert vhost.count("feedback.dead-letters") == 0
 
 
-def test_sigterm_on_a_half_open_wire(vhost: Vhost, proxy: Proxy, start_worker: StartWorker) -> None:
-    worker = start_worker(through(proxy, vhost), FAULT_MODEL_DELAY=0.5, SHUTDOWN_GRACE=2).ready()
+def test_sigterm_on_a_half_open_wire(
+    vhost: Vhost, proxy: Proxy, start_worker: StartWorker, hang: Path
+) -> None:
+    env = {"FAULT_MODEL_HANG_FILE": hang, "SHUTDOWN_GRACE": 2}
+    worker = start_worker(through(proxy, vhost), **env).ready()
     vhost.publish(bodies(3))
     worker.wait_in_flight(3)
     proxy.freeze()
-    assert worker.terminate(15) == 0
+    hang.unlink()
+    assert worker.terminate() == 0
     proxy.cut()
     start_worker(vhost.uri).ready()
     assert set(collect(vhost, 3)) == {"m0", "m1", "m2"}
@@ -138,11 +151,12 @@ def test_a_broker_that_refuses_for_a_while(
     vhost.take("feedback.results", 1)
 
 
-def halfway(vhost: Vhost, *argv: str, uri: str, text: str = "") -> subprocess.Popen[str]:
-    """A command that fills the work queue, when the first messages are there."""
+def halfway(vhost: Vhost, proxy: Proxy, *argv: str, text: str = "") -> subprocess.Popen[str]:
+    """A command that fills the work queue, held when it has sent half of the messages."""
+    proxy.hold_at(BASIC_PUBLISH, MANY // 2)
     running = subprocess.Popen(
         [*PYTHON, *argv],
-        env=environment(uri),
+        env=environment(through(proxy, vhost)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -152,10 +166,10 @@ def halfway(vhost: Vhost, *argv: str, uri: str, text: str = "") -> subprocess.Po
     running.stdin.write(text)
     running.stdin.close()
     running.stdin = None
-    with vhost.channel() as channel:
-        end = time.monotonic() + 30
-        while not channel.queue_declare("feedback", passive=True).method.message_count:
-            assert time.monotonic() < end, running.communicate(timeout=10)
+    if not proxy.held.wait(60):
+        running.kill()
+        raise AssertionError(running.communicate())
+    until("the first messages are there", lambda: vhost.count("feedback"))
     return running
 
 
@@ -172,9 +186,9 @@ def letters(vhost: Vhost) -> Vhost:
 
 
 def test_a_replay_that_is_cut_in_the_middle_loses_nothing(letters: Vhost, proxy: Proxy) -> None:
-    replay = halfway(letters, "dead-letters", "replay", uri=through(proxy, letters))
+    replay = halfway(letters, proxy, "dead-letters", "replay")
     proxy.cut()
-    _, said = replay.communicate(timeout=20)
+    _, said = replay.communicate(timeout=60)
     assert replay.returncode == 1
     assert "Traceback" not in said
     assert "connection lost" in said
@@ -195,10 +209,13 @@ def test_a_dead_letter_leaves_only_when_the_queue_has_it(letters: Vhost) -> None
     letters.wait_count("feedback.dead-letters", MANY)
 
 
-def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(letters: Vhost) -> None:
-    replay = halfway(letters, "dead-letters", "replay", uri=letters.uri)
+def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(
+    letters: Vhost, proxy: Proxy
+) -> None:
+    replay = halfway(letters, proxy, "dead-letters", "replay")
     replay.send_signal(signal.SIGTERM)
-    out, said = replay.communicate(timeout=20)
+    proxy.release()
+    out, said = replay.communicate(timeout=60)
     assert replay.returncode == 1
     assert "stopping" in said
     moved = letters.count("feedback")
@@ -210,12 +227,13 @@ def test_a_replay_that_is_stopped_in_the_middle_loses_and_doubles_nothing(letter
     assert replayed == NAMES
 
 
-def test_a_publish_that_is_stopped_says_where_to_continue(vhost: Vhost) -> None:
+def test_a_publish_that_is_stopped_says_where_to_continue(vhost: Vhost, proxy: Proxy) -> None:
     lines = [body.decode() + "\n" for body in bodies(MANY)]
     assert command(environment(vhost.uri), "topology").returncode == 0
-    publish = halfway(vhost, "publish", "-", uri=vhost.uri, text="".join(lines))
+    publish = halfway(vhost, proxy, "publish", "-", text="".join(lines))
     publish.send_signal(signal.SIGINT)
-    _, said = publish.communicate(timeout=20)
+    proxy.release()
+    _, said = publish.communicate(timeout=60)
     assert publish.returncode == 1
     sent = vhost.count("feedback")
     assert 0 < sent < MANY

@@ -121,7 +121,8 @@ def test_texts_that_are_refused_keep_no_others_waiting(
         return Reply(status=400, error=error) if "refuse" in text else Reply(delay=CALL)
 
     model.decide = decide
-    worker = start_worker(vhost.uri, **model.env, CONCURRENCY=8).ready()
+    # As above: a call that is late is a failure of its text.
+    worker = start_worker(vhost.uri, **model.env | {"MODEL_DEADLINE": 60}, CONCURRENCY=8).ready()
     seconds = []
     for refused in (0, 100):
         bad = [b'{"id": "bad%d", "text": "refuse %d"}' % (n, n) for n in range(refused)]

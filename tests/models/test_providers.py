@@ -27,6 +27,7 @@ from selfheal_worker.model.provider import ModelConfig
 from selfheal_worker.task import task_file
 from tests.models.conftest import Analyze
 from tests.models.hostile import cases
+from tests.support.held_clock import HeldClock
 from tests.support.tcp_proxy import Proxy
 
 TRIAGE = Path(__file__).parents[2] / "docs" / "examples" / "ticket-triage.yaml"
@@ -106,12 +107,13 @@ def wire(server: Server) -> Iterator[Proxy]:
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
 def test_a_wire_that_stalls_ends_with_the_deadline_and_a_refused_one_is_nobody_there(
-    provider: str, wire: Proxy
+    provider: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = HeldClock(monkeypatch)  # it stands: what comes before the wait takes none of its time
     url = f"http://127.0.0.1:{wire.port}" + ("/v1" if provider == "openai" else "")
     asked = model.build(ModelConfig(provider, ollama.MODEL, url, deadline=LONG))
     with pytest.raises(TransientError, match="before the deadline"):
-        asked.analyse("I love it. " * 50, time.monotonic() + 0.2)
+        asked.analyse("I love it. " * 50, clock() + 0.2)
     wire.refuse()
     wire.cut()
     with pytest.raises(ModelError) as caught:

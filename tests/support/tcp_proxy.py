@@ -20,6 +20,11 @@ class Proxy:
         self._frozen: set[socket.socket] = set()
         self._refusing = False
         self._closed = False
+        self._awaited, self._times = b"", 0
+        self._released = threading.Event()
+        self.held = threading.Event()
+        # A fault meets all connections, also one that is being made at this moment.
+        self._connecting = threading.Lock()
         self.accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,17 +34,21 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.accepted += 1
-            if self._refusing:
-                _reset(client)
-                continue
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
-            except OSError:
-                _reset(client)
-                continue
-            self._pairs.add((client, server))
-            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+            with self._connecting:
+                self.accepted += 1
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        if self._refusing:
+            _reset(client)
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+        except OSError:
+            _reset(client)
+            return
+        self._pairs.add((client, server))
+        threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
@@ -55,6 +64,8 @@ class Proxy:
                         data = key.fileobj.recv(65536)  # type: ignore[union-attr]
                         if not data:
                             return
+                        if key.fileobj is client:
+                            self._hold(data)
                         key.data.sendall(data)
             except (OSError, ValueError):
                 pass
@@ -66,15 +77,37 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset all connections that there are; new ones are welcome."""
-        for client, server in list(self._pairs):
-            self._pairs.discard((client, server))
-            _reset(client)
-            _reset(server)
+        with self._connecting:
+            for client, server in list(self._pairs):
+                self._pairs.discard((client, server))
+                _reset(client)
+                _reset(server)
+        self._released.set()
 
     def freeze(self) -> None:
         """Let nothing through any more on the connections that there are, and close none."""
-        for client, server in list(self._pairs):
-            self._frozen |= {client, server}
+        with self._connecting:
+            for client, server in list(self._pairs):
+                self._frozen |= {client, server}
+
+    def hold_at(self, sent: bytes, times: int = 1) -> None:
+        """Let nothing more through on the connection on which a client sends this for the last of
+        so many times, from that on; `held` is set then. Until `release`, or a cut."""
+        self._released.clear()
+        self._awaited, self._times = sent, times
+
+    def _hold(self, data: bytes) -> None:
+        if not self._awaited:
+            return
+        self._times -= data.count(self._awaited)
+        if self._times <= 0:
+            self._awaited = b""
+            self.held.set()
+            self._released.wait()
+
+    def release(self) -> None:
+        """Let through what is held, and all that comes."""
+        self._released.set()
 
     def given_up(self) -> bool:
         """Whether all clients have closed the connections that are frozen."""
@@ -83,10 +116,12 @@ class Proxy:
 
     def refuse(self, refusing: bool = True) -> None:
         """Reset new connections at once, or stop doing so."""
-        self._refusing = refusing
+        with self._connecting:
+            self._refusing = refusing
 
     def close(self) -> None:
         self._closed = True
+        self._released.set()
         self._listener.close()
         for client, server in list(self._pairs):
             client.close()
