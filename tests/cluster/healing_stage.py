@@ -84,7 +84,7 @@ class HealingStage:
         meta = pod["metadata"]
         with self.kube.forward(meta["namespace"], f"pod/{meta['name']}", 8080) as port:
             url = f"http://127.0.0.1:{port}/progress"
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 return dict(json.load(answer))
 
     def freeze(self, pod: Object) -> None:
@@ -199,7 +199,7 @@ class HealingStage:
 def _without(file: str, **more: Any) -> Object:
     """A probe that passes while the file is not there."""
     command = {"command": ["test", "!", "-e", f"/data/{file}"]}
-    return {"exec": command, "periodSeconds": 1, "timeoutSeconds": 5, **more}
+    return {"exec": command, "periodSeconds": 1, "timeoutSeconds": 30, **more}
 
 
 def since(moment: float) -> float:

@@ -85,7 +85,7 @@ def test_logs_commands_and_ports_of_a_pod_are_reached_from_here(cluster: Cluster
         assert process.stdout is not None
         port = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
         assert port is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/health", timeout=60) as answer:
             assert answer.read() == b"OK"
         process.terminate()
 

@@ -312,7 +312,7 @@ def _metric(lab: Lab, line: str) -> float:
 def _metric_of(lab: Lab, pod: Object, line: str) -> float:
     with (
         lab.kube.forward(NAMESPACE, f"pod/{pod['metadata']['name']}", 8080) as port,
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer,
     ):
         lines = answer.read().decode().splitlines()
     told = dict(text.rpartition(" ")[::2] for text in lines)

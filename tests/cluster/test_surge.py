@@ -48,7 +48,7 @@ printed = time.monotonic()
 while True:
     sent += 1
     try:
-        assert urllib.request.urlopen(sys.argv[1], timeout=5).read() == b"ok"
+        assert urllib.request.urlopen(sys.argv[1], timeout=60).read() == b"ok"
     except Exception as error:
         failed += 1
         print("failed:", repr(error), flush=True)

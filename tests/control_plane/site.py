@@ -71,9 +71,10 @@ class Remediator:
         """Wait until the log holds the text."""
 
         def look() -> bool:
+            ended = self.process.poll() is not None  # first: it may say so, and end
             if text in self.log:
                 return True
-            assert self.process.poll() is None, f"it ended:\n{self.log}"
+            assert not ended, f"it ended:\n{self.log}"
             return False
 
         until(f"the log says {text!r}:\n{self.log}", look, patience)

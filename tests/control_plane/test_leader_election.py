@@ -39,7 +39,7 @@ def test_a_leader_that_ends_lets_go_at_once(site: Site) -> None:
     second = site.remediator(config, leading=False)
     second.says("nodes known")
     assert first.terminate() == 0
-    second.says("leading as", patience=10)
+    second.says("leading as", patience=40)  # before the Lease would end by itself
 
 
 def test_the_running_for_outlives_the_process(site: Site) -> None:
