@@ -32,12 +32,12 @@ class Traffic:
     """What a server is busy with. Under its `news`.
 
     held: requests that `disturb` has been asked about and has not let go; answering: those being
-    carried out; told: by watch, the version up to which it has reported everything.
+    carried out; reported: by watch, the version up to which it has reported everything.
     """
 
     def __init__(self) -> None:
         self.held = self.answering = 0
-        self.told: dict[object, int] = {}
+        self.reported: dict[object, int] = {}
 
 
 class FakeApi(LoopbackServer):
@@ -141,7 +141,7 @@ class FakeApi(LoopbackServer):
             if waiting and not self._traffic.held:
                 return False
             newest = self._events[-1][0] if self._events else 0
-            reported = all(told >= newest for told in self._traffic.told.values())
+            reported = all(version >= newest for version in self._traffic.reported.values())
             return calls <= self._traffic.held and not self._traffic.answering and reported
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
@@ -292,7 +292,7 @@ class FakeApi(LoopbackServer):
 
     def _events_for(self, path: str, query: dict[str, str], trouble: str) -> Iterator[bytes]:
         """What a watch reports, for two seconds at most."""
-        seen, told = int(query["resourceVersion"]), self._traffic.told
+        seen, reported = int(query["resourceVersion"]), self._traffic.reported
         ends, restores = time.monotonic() + 2.0, self._restores
         if seen > self._version:
             gone = {"kind": "Status", "code": 410, "reason": "Expired"}
@@ -305,7 +305,7 @@ class FakeApi(LoopbackServer):
         try:
             while not self.closed and time.monotonic() < ends:
                 with self.news:
-                    told[watch] = seen
+                    reported[watch] = seen
                     if restores != self._restores:
                         return
                     fresh = [e for e in self._events if e[0] > seen]
@@ -318,7 +318,7 @@ class FakeApi(LoopbackServer):
                         yield json.dumps({"type": kind, "object": raw}).encode()
         finally:
             with self.news:
-                told.pop(watch, None)
+                reported.pop(watch, None)
 
 
 def _merge(target: Json, patch: Json) -> None:
