@@ -118,7 +118,7 @@ def test_it_is_deleted_as_it_was_read(server: StepsApi) -> None:
 
     def change(verb: str, _path: str) -> str:
         if verb == "DELETE" and server.get(PATH)["metadata"]["resourceVersion"] == seen:
-            server.change(PATH, spec=MACHINE["spec"])
+            server.change(PATH, spec={**MACHINE["spec"], "nodeDrainTimeout": "1m"})
         return ""
 
     server.disturb = change
