@@ -81,13 +81,17 @@ class Listing(Generic[T]):
 
     def add(self, raws: Iterable[Json]) -> None:
         """One page."""
-        for raw in raws:
-            for item in decode_each([raw], self._decode, self.unread):
-                key = self._key(item)
-                known = self._known.get(key)
-                same = known is not None and known == item
-                self.found[key] = known if known is not None and same else item
-                self.agrees = self.agrees and (same or not self._heard(raw))
+        for raw, item in decode_each(raws, self._with_raw, self.unread):
+            key = self._key(item)
+            known = self._known.get(key)
+            if known is not None and known == item:
+                self.found[key] = known
+                continue
+            self.found[key] = item
+            self.agrees = self.agrees and not self._heard(raw)
+
+    def _with_raw(self, raw: Json) -> tuple[Json, T]:
+        return raw, self._decode(raw)
 
 
 class ObjectStore(Generic[T]):

@@ -20,7 +20,9 @@ from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.metrics import Metrics
+from selfheal_remediator.node.annotation import STATE_KEY
 from selfheal_remediator.threads.pool import Job, Purpose, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
 from tests.pure.remediator.fake_api import FakeApi
@@ -28,6 +30,9 @@ from tests.support.waiting import until as until
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/d/pods"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
+#: The node that tests have go bad.
+BAD = f"{NODES}/bad"
 #: Only a hang is longer.
 PATIENCE = 60.0
 #: Seconds that pass at each look of `until_later`: fewer than between any two decisions.
@@ -68,6 +73,42 @@ def pod(name: str, where: str) -> dict[str, Any]:
         "spec": {"nodeName": where, "containers": [{"name": "c"}]},
         "status": {"phase": "Running"},
     }
+
+
+def state_of(api: FakeApi) -> dict[str, Any]:
+    """What the bad node's annotation says, empty = there is none."""
+    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def phase(api: FakeApi) -> str:
+    """The bad node's phase as it is written down, empty = none."""
+    return str(state_of(api).get("phase", ""))
+
+
+def turns(api: FakeApi, status: str) -> None:
+    """The bad node's condition `Fault` has this status now."""
+    with api.changing(BAD) as raw:
+        for item in raw["status"]["conditions"]:
+            if item["type"] == "Fault":
+                item["status"] = status
+
+
+def leave(api: FakeApi) -> None:
+    """Whoever leads is gone."""
+    with api.changing(LEASE) as lease:
+        lease["spec"]["holderIdentity"] = ""
+
+
+def pause(api: FakeApi, why: str | None) -> None:
+    """Somebody pauses the remediator; None: it continues."""
+    with api.changing(LEASE) as lease:
+        marks = lease["metadata"].setdefault("annotations", {})
+        if why is None:
+            del marks[PAUSE_KEY]
+        else:
+            marks[PAUSE_KEY] = why
 
 
 def kubeconfig(server: FakeApi, folder: Path) -> str:

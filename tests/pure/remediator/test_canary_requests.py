@@ -10,12 +10,20 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.healing.engine import Healing
-from selfheal_remediator.kube.lease import PAUSE_KEY
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    node,
+    pause,
+    pod,
+    running,
+    stamp,
+    until,
+    until_later,
+)
 
 POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 PLACES = ("a", "b", "c")
 
 
@@ -155,17 +163,11 @@ def test_a_resume_lifts_a_failed_canary() -> None:
     with site.changing(POLICY) as policy:
         policy["status"] = {"owners": [{"uid": "web", "canary": canary}]}
 
-    def pauses(why: str | None) -> None:
-        with site.changing(LEASE) as raw:
-            raw["metadata"].setdefault("annotations", {}).update({PAUSE_KEY: why})
-            if why is None:
-                del raw["metadata"]["annotations"][PAUSE_KEY]
-
     with running(site, _config()) as made:
         until_later(made, "it has given up", lambda: site.status.get("state") == "GaveUp")
-        pauses("a human checks it")
+        pause(site, "a human checks it")
         until("it is paused", lambda: bool(made.parts.authority.paused))
-        pauses(None)
+        pause(site, None)
         until_later(made, "one is restarted", lambda: bool(site.evicted))
     assert len(site.evicted) == 1
     site.close()

@@ -16,7 +16,7 @@ from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running
+from tests.pure.remediator.running import BAD, NODES, PODS, node, pod, running
 from tests.support.samples import sample
 
 VALUES = {
@@ -26,7 +26,6 @@ VALUES = {
     "policies": {"enabled": False},
 }
 CONFIG = Config.model_validate(VALUES)
-BAD = f"{NODES}/bad"
 #: Only a hang is longer.
 PATIENCE = 60.0
 

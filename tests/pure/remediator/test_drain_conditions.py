@@ -36,19 +36,21 @@ from tests.pure.remediator.builders import node as seen
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
+    BAD,
     NODES,
     PATIENCE,
     PODS,
     kubeconfig,
+    leave,
     node,
+    phase,
     pod,
     running,
+    turns,
     until,
     until_later,
 )
 
-BAD = f"{NODES}/bad"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 DRAINING = {
     "DrainInProgress": ("True", "SelfhealDraining"),
     "Drained": ("False", "SelfhealDraining"),
@@ -193,16 +195,6 @@ def lifecycle_conditions(raw: dict[str, Any]) -> Known:
         for item in raw["status"]["conditions"]
         if item["type"] in LIFECYCLE_CONDITIONS
     }
-
-
-def phase(api: FakeApi) -> str:
-    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
-    return str(json.loads(text).get("phase", ""))
-
-
-def turns(api: FakeApi, status: str) -> None:
-    with api.changing(BAD) as raw:
-        raw["status"]["conditions"][1]["status"] = status
 
 
 def stages(api: FakeApi) -> list[Known]:
@@ -447,8 +439,7 @@ def test_killed_at_any_call_the_next_one_makes_up_for_it(api: FakeApi, at: int, 
         until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    with api.changing(LEASE) as lease:
-        lease["spec"]["holderIdentity"] = ""
+    leave(api)
     with running(api, config()) as remediator:
         until_later(remediator, "all is over", lambda: _played(api, lambda: False))
     assert EMPTY in stages(api)

@@ -20,10 +20,8 @@ from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.work_clock import WorkClock, first_eviction
 from tests.pure.remediator.builders import NOW, OWNER, pod
-from tests.pure.remediator.running import NODES, advance, node, running, until, until_later
+from tests.pure.remediator.running import BAD, advance, node, running, until, until_later
 from tests.pure.remediator.test_drain_pause import Cluster
-
-BAD = f"{NODES}/bad"
 
 
 def drain() -> NodeDrain:

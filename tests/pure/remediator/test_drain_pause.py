@@ -14,9 +14,17 @@ from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.kube.objects import node_from_json
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, stamp, until
-
-BAD = f"{NODES}/bad"
+from tests.pure.remediator.running import (
+    BAD,
+    NODES,
+    PODS,
+    advance,
+    node,
+    pod,
+    running,
+    stamp,
+    until,
+)
 
 
 def _config(action: str = "drain", **drain: Any) -> Config:

@@ -12,12 +12,11 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.node.annotation import STEP_OBJECT_KEY
-from tests.pure.remediator.running import NODES, node, running, until_later
+from tests.pure.remediator.running import BAD, NODES, node, running, until_later
 from tests.pure.remediator.steps_world import StepsApi
 from tests.support.loopback import Handler, LoopbackServer
 from tests.support.samples import sample
 
-BAD = f"{NODES}/bad"
 API = "self-node-remediation.medik8s.io/v1alpha1"
 PATH = f"/apis/{API}/namespaces/medik8s/selfnoderemediations/bad"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,25 +12,29 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY
-from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, STEP_OBJECT_KEY
+from selfheal_remediator.kube.lease import LABEL
+from selfheal_remediator.node.annotation import EXCLUDE_KEY, STEP_OBJECT_KEY
 from tests.pure.remediator import running as support
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
+    BAD,
+    LEASE,
     NODES,
     AtOnce,
     StillClock,
     advance,
+    leave,
     node,
+    pause,
+    phase,
     stamp,
+    state_of,
     until_at_rest,
     until_later,
 )
 from tests.support.samples import sample
 
-BAD = f"{NODES}/bad"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 JOBS = "/apis/batch/v1/namespaces/d/jobs"
 ATTACHED = "/apis/storage.k8s.io/v1/volumeattachments/csi-1"
 TEMPLATE = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
@@ -78,16 +81,6 @@ def created(api: FakeApi) -> list[str]:
 def is_noted(api: FakeApi) -> bool:
     """Whether the Node says which Job is its step's: the call that creates one ends with that."""
     return STEP_OBJECT_KEY in api.get(BAD)["metadata"]["annotations"]
-
-
-def state_of(api: FakeApi) -> dict[str, Any]:
-    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def phase(api: FakeApi) -> str:
-    return str(state_of(api).get("phase", ""))
 
 
 def recovers(api: FakeApi, boot: str = "1", *, status: str = "False") -> None:
@@ -286,24 +279,9 @@ def test_another_leader_waits_as_long_whatever_its_clock_says(api: FakeApi) -> N
         assert 110 < clock() - begun < 140
 
 
-def leave(api: FakeApi) -> None:
-    """Its leader is gone."""
-    with api.changing(LEASE) as lease:
-        lease["spec"]["holderIdentity"] = ""
-
-
 def minutes_pass(remediator: Remediator, until: float) -> bool:
     advance(remediator, 4)
     return remediator.clock() >= until
-
-
-def pause(api: FakeApi, why: str | None) -> None:
-    with api.changing(LEASE) as lease:
-        marks = lease["metadata"].setdefault("annotations", {})
-        if why is None:
-            del marks[PAUSE_KEY]
-        else:
-            marks[PAUSE_KEY] = why
 
 
 def test_a_step_that_did_not_begin_before_the_node_recovered_does_not_begin(api: FakeApi) -> None:

@@ -18,10 +18,19 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.lease import LeaseView
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, advance, node, running, stamp, until, until_later
+from tests.pure.remediator.running import (
+    LEASE,
+    NODES,
+    advance,
+    leave,
+    node,
+    running,
+    stamp,
+    until,
+    until_later,
+)
 from tests.support.samples import sample
 
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 KEY = observe_first.FIRST_START_KEY
 EVENTS = "/api/v1/namespaces/d/events"
 NOW = 1_800_000_000.0
@@ -234,8 +243,7 @@ def test_a_standby_continues_with_the_same_first_start(api: FakeApi) -> None:
     first = api.get(LEASE)["metadata"]["annotations"][KEY]
     with running(api, _config()) as remediator:
         until("it has heard", lambda: remediator.parts.mode.known)
-        with api.changing(LEASE) as raw:
-            raw["spec"]["holderIdentity"] = ""
+        leave(api)
         until("it is sent as a dry run", lambda: _dry_run_sent(remediator))
         assert api.get(LEASE)["metadata"]["annotations"][KEY] == first
         assert not _cordoned(api)

@@ -10,7 +10,6 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.restore.engine import SETTLED
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.restore_world import (
@@ -20,12 +19,20 @@ from tests.pure.remediator.restore_world import (
     deployment,
     manifest,
 )
-from tests.pure.remediator.running import NODES, advance, node, running, until, until_later
+from tests.pure.remediator.running import (
+    LEASE,
+    NODES,
+    advance,
+    node,
+    pause,
+    running,
+    until,
+    until_later,
+)
 
 WORKERS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/r-worker"
 SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services/r-ollama"
 RELEASE = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{CONFIG_MAP}"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/selfheal-remediator"
 SERVICE = manifest("Service", "r-ollama")
 RESTORE = {"enabled": True, "configMap": CONFIG_MAP}
 
@@ -94,15 +101,14 @@ def test_a_deleted_deployment_comes_back_and_is_helms_alone_again(server: FakeAp
 def test_what_is_deleted_while_it_is_paused_comes_back_after_that(server: FakeApi) -> None:
     with running(server, settings()) as made:
         until("it leads", lambda: LEASE in server.objects)
-        pause(server)
+        pause(server, "maintenance")
         until("it is paused", lambda: metric(made, "paused") == 1.0)
         server.put(WORKERS, None)
         until_later(made, "it is missing", lambda: metric(made, "restore_missing_objects") == 1.0)
         advance(made, 100)
         turns(made)
         assert applied(server) == []
-        with server.changing(LEASE) as lease:
-            del lease["metadata"]["annotations"][PAUSE_KEY]
+        pause(server, None)
         until_later(made, "it is back", lambda: WORKERS in server.objects)
 
 
@@ -114,7 +120,7 @@ def test_an_object_that_lasted_is_freed_while_it_is_paused(server: FakeApi) -> N
     server.put(WORKERS, made_again)
     with running(server, settings()) as made:
         until("it leads", lambda: LEASE in server.objects)
-        pause(server)
+        pause(server, "maintenance")
         until("it is paused", lambda: metric(made, "paused") == 1.0)
         until_later(
             made, "it is free", lambda: not server.get(WORKERS)["metadata"].get("ownerReferences")
@@ -139,11 +145,6 @@ def test_a_kind_that_left_the_release_is_watched_no_more(server: FakeApi) -> Non
         server.put(RELEASE, config_map(deployment(), SERVICE))
         until_later(made, "it is back", lambda: SERVICES in server.objects)
         assert watches() == 3
-
-
-def pause(server: FakeApi) -> None:
-    with server.changing(LEASE) as lease:
-        lease["metadata"].setdefault("annotations", {})[PAUSE_KEY] = "maintenance"
 
 
 def test_an_uninstall_is_left_alone(server: FakeApi) -> None:

@@ -11,9 +11,8 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, until, until_later
+from tests.pure.remediator.running import BAD, NODES, PODS, node, pod, running, until, until_later
 
-BAD = f"{NODES}/bad"
 #: Of one owner, and more than an owner may put on a drained node again.
 PODS_THERE = ("a", "b", "c", "d", "e", "f")
 

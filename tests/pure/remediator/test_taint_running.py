@@ -22,18 +22,20 @@ from selfheal_remediator.node.annotation import STATE_KEY
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.killing import Killer
 from tests.pure.remediator.running import (
+    BAD,
     NODES,
     PODS,
     kubeconfig,
+    leave,
     node,
+    phase,
     pod,
     running,
+    turns,
     until,
     until_later,
 )
 
-BAD = f"{NODES}/bad"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 KEY = "example.com/bad"
 OURS = {"key": KEY, "effect": "NoSchedule"}
 THEIRS = {"key": "gpu", "effect": "NoSchedule", "value": "a100"}
@@ -70,16 +72,6 @@ def api() -> Iterator[FakeApi]:
 def spec(api: FakeApi) -> dict[str, Any]:
     found: dict[str, Any] = api.get(BAD)["spec"]
     return found
-
-
-def phase(api: FakeApi) -> str:
-    text = api.get(BAD)["metadata"]["annotations"].get(STATE_KEY, "{}")
-    return str(json.loads(text).get("phase", ""))
-
-
-def turns(api: FakeApi, status: str) -> None:
-    with api.changing(BAD) as raw:
-        raw["status"]["conditions"][1]["status"] = status
 
 
 def evicted(api: FakeApi) -> list[str]:
@@ -170,8 +162,7 @@ def test_what_is_cordoned_by_another_setting_counts_and_is_uncordoned(
     with running(api, config(taint=SETTINGS[before])):
         until("it is being drained", lambda: phase(api) == "draining")
     cordoned = spec(api)
-    with api.changing(LEASE) as lease:
-        lease["spec"]["holderIdentity"] = ""
+    leave(api)
     with running(api, config(taint=SETTINGS[after], limits={"maxUnavailable": 1})) as remediator:
         until("it counts", lambda: standing(remediator) == "draining")
         assert remediator.planner.tally(remediator.clock()).cordoned == 1
@@ -276,8 +267,7 @@ def test_killed_at_any_call_the_next_one_ends_it(
         until_later(remediator, "killed", lambda: _played(api, lambda: killer.dead))
     assert killer.dead
     api.disturb = lambda verb, path: ""
-    with api.changing(LEASE) as lease:
-        lease["spec"]["holderIdentity"] = ""
+    leave(api)
     with running(api, about) as remediator:
         until_later(remediator, "it is uncordoned", lambda: _played(api, lambda: False))
     assert spec(api) == {"taints": [THEIRS]}

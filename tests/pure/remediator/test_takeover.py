@@ -14,6 +14,8 @@ from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import (
+    BAD,
+    LEASE,
     NODES,
     advance,
     node,
@@ -24,8 +26,6 @@ from tests.pure.remediator.running import (
 )
 from tests.support.samples import sample
 
-BAD = f"{NODES}/bad"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 TWO_HOURS = 7200.0
 
 

@@ -12,7 +12,6 @@ import pytest
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.informer import Change
-from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State, parse_state
@@ -21,14 +20,22 @@ from selfheal_remediator.node.work_clock import LEAST_LEFT, WorkClock, time_left
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, condition
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, until
+from tests.pure.remediator.running import (
+    BAD,
+    NODES,
+    PODS,
+    advance,
+    node,
+    pause,
+    pod,
+    running,
+    until,
+)
 from tests.pure.remediator.test_drain_runner import Evaluations, evaluations
 from tests.pure.remediator.test_planner import CONFIG
 
 __all__ = ["evaluations"]
 
-BAD = f"{NODES}/bad"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 DRAINING = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain", drain_started=int(NOW))
 
 
@@ -206,11 +213,11 @@ def test_a_pause_is_no_time_of_the_deadline_over_a_takeover(api: FakeApi) -> Non
     with running(api, _config()) as remediator:
         until("it drains", lambda: bool(remediator.draining.running))
         [run] = remediator.draining.running.values()
-        _pause(api, "x")
+        pause(api, "x")
         until("it rests", lambda: run.clock.idle_at is not None)
         before = run.drain.deadline
         _later(remediator, 7200)
-        _pause(api, None)
+        pause(api, None)
         until("it continues", lambda: run.clock.idle_at is None)
         until("it may take as much longer", lambda: run.drain.deadline >= before + 7200)
         assert remediator.draining.used(run.drain.uid) < 900
@@ -224,11 +231,3 @@ def _used(api: FakeApi) -> int:
 
 def _later(remediator: Remediator, seconds: float) -> None:
     advance(remediator, seconds)
-
-
-def _pause(api: FakeApi, why: str | None) -> None:
-    with api.changing(LEASE) as raw:
-        annotations = raw["metadata"].setdefault("annotations", {})
-        annotations[PAUSE_KEY] = why
-        if why is None:
-            del annotations[PAUSE_KEY]
