@@ -211,9 +211,14 @@ _WORK = Row(
             "Cordoned by the remediator",
             "Nodes that the remediator keeps out of service.",
             "short",
-            (Query(f"sum(max by (phase) (selfheal_remediator_cordoned_nodes{{{REMEDIATOR}}}))"),),
+            (
+                Query(
+                    f"sum(max by (phase) (selfheal_remediator_cordoned_nodes{{{REMEDIATOR}}}))"
+                    f" or 0 * max(selfheal_remediator_leader{{{REMEDIATOR}}})"
+                ),
+            ),
             kind="number",
-            empty="no data: none, or the remediator is not scraped",
+            empty="no data: no remediator, or it is not scraped",
             steps=((None, "green"), (1, "orange")),
             width=8,
             height=4,

@@ -88,21 +88,22 @@ def is_excused(
 
 
 def watched(prometheus: Prometheus, now: float) -> Span:
-    """From the release's begin, at most three hours ago, until its last worker was ready.
+    """From the release's begin, at most three hours ago, until its workers last answered.
 
-    Raises PicturesError when there was none.
+    Raises PicturesError when none did.
     """
     settings = yaml.safe_load(prometheus.api("status/config")["yaml"])
     scrape = _seconds(settings["global"]["scrape_interval"])
     window = f"[{_HOURS}h:{scrape:.0f}s]"
+    answered = f"increase(selfheal_worker_messages_total[{2 * scrape:.0f}s])"
     asked = (
         f"min(min_over_time(timestamp(selfheal_remediator_leader){window}))",
-        f"max(max_over_time(timestamp(selfheal_worker_ready == 1){window}))",
+        f"max_over_time((timestamp(sum({answered}) > 0)){window})",
     )
     found = [prometheus.query(expr, now) for expr in asked]
     if not all(found):
         raise PicturesError(
-            f"{prometheus.url} has seen no release with a ready worker within {_HOURS} hours:"
+            f"{prometheus.url} has seen no release that answered messages within {_HOURS} hours:"
             " run `make demo` first, or draw the sample (--sample)"
         )
     start, end = (float(one[0]["value"][1]) for one in found)
