@@ -191,7 +191,8 @@ def _verifying(facts: Facts, state: State, recovery: Recovery) -> Assessment:
         action = facts.action(Kind.NOTE, after, "VerifyEnded", f"{why}; it stays out of service")
         return Assessment("verifying", why, action=action, state=state, bad=facts.bad())
     why = "verified" if state.step_ended else "being verified before it is uncordoned"
-    return _stands(facts, state, f"{why}; {recovery.why}", recovery.due)
+    due = recovery.due if recovery.due > facts.now else None  # then only its end is waited for
+    return _stands(facts, state, f"{why}; {recovery.why}", due)
 
 
 def _next(facts: Facts, state: State, rule: Rule) -> Assessment:

@@ -295,6 +295,14 @@ def test_it_is_uncordoned_once_it_is_verified() -> None:
     assert uncordons(seen(rule(), replace(state, rule=rule().mark), GOOD, NOW - LONG))
 
 
+def test_while_it_is_verified_no_time_is_waited_for_that_is_over() -> None:
+    """Else the node would be assessed again and again until its verification ends."""
+    about = ladder(JOB, verify=VERIFY)
+    found = seen(about, verifying(about, ended(about)), GOOD, NOW - LONG)
+    assert found.action is None
+    assert found.due is None or found.due > NOW
+
+
 def test_bad_again_while_it_is_verified_it_is_drained_again() -> None:
     about = ladder(JOB, verify=VERIFY)
     found = seen(about, verifying(about, ended(about)))
