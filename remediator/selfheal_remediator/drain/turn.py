@@ -49,7 +49,8 @@ class Turn:
             dry_run=self._instructions.config.dry_run,
             unrecorded=run.unrecorded,
         )
-        if actions.done or self._dry_run_done(run, actions):
+        ends = actions.done or self._dry_run_done(run, actions)
+        if ends:
             self._end(run, watch)
         else:
             self._carry_out(run, actions)
@@ -60,7 +61,9 @@ class Turn:
             moments.append(now + BUSY_AGAIN)
         if run.to_be_recorded(now) and not run.idle(self._instructions):
             moments.append(now + BUSY_AGAIN)
-        moments += self._awaited(run, watch, actions, now)
+        moments += self._awaited(run, watch, now, wave=not ends and actions.new_wave is not None)
+        if ends:
+            moments.append(now + BUSY_AGAIN)
         moments += self._note_progress(run, now)
         run.due = min(moment for moment in moments if moment is not None)
 
@@ -139,13 +142,11 @@ class Turn:
     # -- when again ---------------------------------------------------------------------
 
     def _awaited(
-        self, run: RunningDrain, watch: Informer[Pod] | None, actions: Actions, now: float
+        self, run: RunningDrain, watch: Informer[Pod] | None, now: float, *, wave: bool
     ) -> Iterator[float]:
-        """When to evaluate again for what the drain waits for."""
-        if actions.new_wave is not None and not run.check.under_way:
+        """When to evaluate again for what the drain waits for; wave: a new one is to begin."""
+        if wave and not run.check.under_way:
             yield run.check.at
-        if actions.done:
-            yield now + BUSY_AGAIN
         if run.confirmation.awaited:
             pending = watch is not None and watch.relist_pending
             yield now + (BUSY_AGAIN if pending else CONFIRM_AGAIN)

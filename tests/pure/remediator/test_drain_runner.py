@@ -249,6 +249,17 @@ def test_what_was_requested_in_dry_run_stays_a_dry_run(evaluations: Evaluations)
     assert api.asked == [("p0", True)]
 
 
+def test_a_dry_run_without_anything_to_try_waits_for_its_end(evaluations: Evaluations) -> None:
+    """Its wave never begins: nothing is to be evaluated for that again and again."""
+    drain = evaluations.keep_only("n7").drain
+    drain.wave = -1
+    drain.pod_changed(pod("p7", node="n7"), pod("p7", node="n7", deletion=NOW))
+    evaluations.made.config = builders.config(mode="dryRun")
+    evaluations.advance()
+    assert evaluations.wake is not None
+    assert evaluations.wake > NOW
+
+
 RAW = {"metadata": {"name": "n7", "uid": "n7", "resourceVersion": "9"}, "spec": {}, "status": {}}
 OURS = State(Phase.DRAINING, builders.OWNER, "Fault", "True").to_json()
 DRAINING = {**RAW, "metadata": {**RAW["metadata"], "annotations": {STATE_KEY: OURS}},
