@@ -43,6 +43,44 @@ from selfheal_worker.metrics import Metrics as WorkerMetrics
 TARGET_LABELS = frozenset(
     {"namespace", "pod", "container", "job", "instance", "endpoint", "cluster", "node"}
 )
+#: Labels that series have beside those of the metric, by what adds them. A metric's own label of
+#: such a name is renamed to `exported_…`, or with honor_labels replaces the target's: no metric of
+#: ours has one. A `node` of ours would be read as the node of the remediator's own pod.
+ADDED_LABELS: Mapping[str, tuple[str, ...]] = {
+    "Prometheus itself": ("job", "instance"),
+    "Prometheus Operator: pkg/prometheus/promcfg.go, for PodMonitors and ServiceMonitors": (
+        *("namespace", "pod", "container", "service", "node", "endpoint", "job"),
+        *("prometheus", "prometheus_replica"),
+    ),
+    "Grafana Alloy: prometheus.operator.podmonitors; Grafana's chart k8s-monitoring": (
+        *("namespace", "pod", "container", "endpoint", "job", "instance", "cluster"),
+    ),
+    "the chart prometheus-community/prometheus: jobs kubernetes-pods, …-service-endpoints": (
+        *("namespace", "pod", "service", "node"),
+    ),
+    "labels of pods, which these jobs copy: examples of Kubernetes' documentation": (
+        *("app", "release", "environment", "tier", "partition", "track", "version", "component"),
+        *("app_kubernetes_io_name", "app_kubernetes_io_instance", "app_kubernetes_io_version"),
+        *("app_kubernetes_io_component", "app_kubernetes_io_part_of", "pod_template_hash"),
+    ),
+    "older examples of Prometheus, and other charts": (
+        *("kubernetes_namespace", "kubernetes_pod_name", "kubernetes_name", "kubernetes_node"),
+        *("node_name", "pod_name", "container_name", "host", "hostname", "region", "zone"),
+    ),
+    "Google Managed Service for Prometheus: pkg/operator/apis/monitoring/v1/pod_config.go": (
+        *("project_id", "location", "cluster", "namespace", "job", "instance"),
+        *("container", "node", "pod", "top_level_controller_name", "top_level_controller_type"),
+    ),
+    "OpenTelemetry Collector: prometheusreceiver, k8sattributesprocessor, as labels": (
+        *("service_name", "service_namespace", "service_instance_id", "server_address"),
+        *("server_port", "url_scheme", "otel_scope_name", "otel_scope_version"),
+        *("k8s_namespace_name", "k8s_pod_name", "k8s_pod_uid", "k8s_deployment_name"),
+        *("k8s_node_name", "k8s_container_name", "k8s_cluster_name"),
+    ),
+    "the alerts of this chart, over those of their series": (
+        *("alertname", "alertstate", "severity", "team", "namespace", "release"),
+    ),
+}
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 #: Units that a name may end in; everything else counts things.
 _UNITS = ("seconds", "bytes")
@@ -100,7 +138,7 @@ LABELS: Mapping[tuple[str, str], tuple[str, ...] | str] = {
     ("selfheal_remediator_restores", "result"): tuple(outcome.value for outcome in RestoreOutcome),
     ("selfheal_remediator_nodes", "state"): _STANDINGS,
     ("selfheal_remediator_cordoned_nodes", "phase"): tuple(p.value for p in Phase if p.cordoned),
-    ("selfheal_remediator_cordoned_node_info", "node"): "a node that is cordoned now",
+    ("selfheal_remediator_cordoned_node_info", "cordoned_node"): "a node that is cordoned now",
     ("selfheal_remediator_cordoned_node_info", "condition"): _CONDITION,
     ("selfheal_remediator_cordoned_node_info", "phase"): tuple(
         p.value for p in Phase if p.cordoned
@@ -316,6 +354,9 @@ def page() -> str:
         "Written by `python -m alerts write` from the code; a test compares the two. The series",
         "of a counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Beside the",
         "labels below each series has those of its target: `namespace`, `pod`, `job`, `instance`.",
+        "No label below has a name that Prometheus' usual configurations give to targets, so none",
+        "is renamed to `exported_…`: `cordoned_node` is the node that was cordoned, and a `node`",
+        "beside it the one that the remediator runs on.",
         "",
         *_table("Worker and remediator", families()),
         "## Metrics of other exporters",

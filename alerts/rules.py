@@ -647,7 +647,7 @@ _NODES = (
         _REMEDIATOR,
         "info",
         "10m",
-        "sum(max by (node) (selfheal_remediator_cordoned_node_info{%remediator%})) > %threshold%",
+        "sum(max by (cordoned_node) (selfheal_remediator_cordoned_node_info{%remediator%})) > %threshold%",
         "{{ $value | humanize }} nodes are cordoned by %release%-remediator",
         "{{ $value | humanize }} nodes have been out of service for %for%, as configured. This explains pods "
         "that cannot be scheduled and missing workers.",
@@ -660,9 +660,9 @@ _NODES = (
         _REMEDIATOR,
         "warning",
         "4h",
-        "max by (node, condition) (selfheal_remediator_cordoned_node_info{%remediator%}) == 1",
-        "{{ $labels.node }} has been cordoned for %for% ({{ $labels.condition }})",
-        "The remediator has kept {{ $labels.node }} cordoned because of {{ $labels.condition }} for at least "
+        "max by (cordoned_node, condition) (selfheal_remediator_cordoned_node_info{%remediator%}) == 1",
+        "{{ $labels.cordoned_node }} has been cordoned for %for% ({{ $labels.condition }})",
+        "The remediator has kept {{ $labels.cordoned_node }} cordoned because of {{ $labels.condition }} for at least "
         "%for%. A latched condition ends only with a reboot.",
         "selfheal-remediation",
         "Nodes cordoned",
@@ -672,10 +672,10 @@ _NODES = (
         ("remediator", "ladder"),
         "warning",
         "1m",
-        "max by (node, condition) "
+        "max by (cordoned_node, condition) "
         '(selfheal_remediator_cordoned_node_info{%remediator%,phase="repair_failed"}) == 1',
-        "{{ $labels.node }} could not be repaired ({{ $labels.condition }})",
-        "Each step that the rule for {{ $labels.condition }} has was run on {{ $labels.node }}, or none could "
+        "{{ $labels.cordoned_node }} could not be repaired ({{ $labels.condition }})",
+        "Each step that the rule for {{ $labels.condition }} has was run on {{ $labels.cordoned_node }}, or none could "
         "be, or the node could not be verified afterwards. It stays out of service until a person "
         "repairs it.",
         "selfheal-remediation",

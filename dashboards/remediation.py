@@ -71,7 +71,12 @@ _NODES = Row(
             "Nodes cordoned",
             f"Each cordoned node with its condition, and the phase that it is in: {_colours(PHASES)}.",
             "short",
-            **_states("selfheal_remediator_cordoned_node_info", "node, condition", "phase", PHASES),
+            **_states(
+                "selfheal_remediator_cordoned_node_info",
+                "cordoned_node, condition",
+                "phase",
+                PHASES,
+            ),
             empty="no node is cordoned",
             width=16,
         ),

@@ -46,7 +46,7 @@ _FAULTS = (
 def remediator(night: Night) -> None:
     """Its leader's series of nodes and drains, and those that each process has."""
     leader, other = (f"{RELEASE}-remediator-5f7c9d8b6-{name}" for name in ("tq7zn", "w4hxc"))
-    of = target(leader, "remediator")
+    of = target(leader, "remediator") | {"node": NODES[0]}
     prefix = "selfheal_remediator_"
 
     def add(name: str, values: Values, **labels: str) -> None:
@@ -56,7 +56,8 @@ def remediator(night: Night) -> None:
     for node, condition, changes in _FAULTS:
         for (phase, first), (_, last) in itertools.pairwise(changes):
             held = between((first, last, 1.0), other=None)
-            add("cordoned_node_info", held, node=node, condition=condition, phase=phase)
+            labels = {"cordoned_node": node, "condition": condition, "phase": phase}
+            add("cordoned_node_info", held, **labels)
             counted = phases.setdefault(phase, [0.0] * COUNT)
             counted[first:last] = [count + 1 for count in counted[first:last]]
     for phase, counted in phases.items():

@@ -1,4 +1,5 @@
-"""A Prometheus on this machine that holds the made-up night of `sample`, while a block runs."""
+"""A Prometheus on this machine while a block runs, such as one that holds the made-up night of
+`sample`."""
 
 from __future__ import annotations
 
@@ -24,8 +25,33 @@ _SECONDS = 60
 
 
 @contextmanager
+def serving(home: Path, configuration: str, *options: str) -> Iterator[Prometheus]:
+    """A server with its files in the folder `home`. Raises PicturesError when it does not start,
+    and PartsError."""
+    program = ensure(["prometheus"])["prometheus"]
+    (home / "prometheus.yaml").write_text(configuration)
+    address = f"127.0.0.1:{_free_port()}"
+    arguments = [
+        f"--config.file={home / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={home / 'data'}",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+        *options,
+    ]
+    with (home / "log").open("w+") as log:
+        server = subprocess.Popen([program, *arguments], cwd=home, stderr=log)
+        try:
+            prometheus = Prometheus(f"http://{address}", "", home)
+            _wait(prometheus, server, home / "log")
+            yield prometheus
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextmanager
 def sampled() -> Iterator[Prometheus]:
-    """Gives the server. Raises PicturesError when it does not start, and PartsError."""
+    """One that holds the sample. Raises PicturesError and PartsError."""
     programs = ensure(["prometheus", "promtool"])
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary, "prometheus")
@@ -43,22 +69,9 @@ def sampled() -> Iterator[Prometheus]:
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             raise PicturesError(f"promtool refuses the sample: {made.stderr.strip()}")
-        configuration = home / "prometheus.yaml"
-        configuration.write_text(f"global: {{scrape_interval: {STEP}s}}\n")
-        address = f"127.0.0.1:{_free_port()}"
-        arguments = [f"--config.file={configuration}", f"--storage.tsdb.path={data}"]
-        arguments += ["--storage.tsdb.retention.time=100y", f"--web.listen-address={address}"]
-        with (home / "log").open("w+") as log:
-            server = subprocess.Popen(
-                [programs["prometheus"], *arguments, "--log.level=warn"], cwd=home, stderr=log
-            )
-            try:
-                prometheus = Prometheus(f"http://{address}", "", home)
-                _wait(prometheus, server, home / "log")
-                yield prometheus
-            finally:
-                server.terminate()
-                server.wait()
+        configuration = f"global: {{scrape_interval: {STEP}s}}\n"
+        with serving(home, configuration, "--storage.tsdb.retention.time=100y") as server:
+            yield server
 
 
 def _wait(prometheus: Prometheus, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -75,7 +75,7 @@ class NodeMetrics:
         self.cordoned_info = family.gauge(
             "cordoned_node_info",
             f"1 for each node cordoned now, up to the {NAMED} cordoned longest",
-            "node",
+            "cordoned_node",
             "condition",
             "phase",
         )

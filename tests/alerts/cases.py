@@ -17,8 +17,9 @@ _W2 = f'{_NS},pod="selfheal-worker-7d9f5-x2abc"'
 #: A second release in the same namespace whose name begins alike, and one in another namespace.
 _LIKE = f'{_NS},pod="selfheal-worker-two-worker-7d9f5-x1abc"'
 _ELSE = 'namespace="other",pod="selfheal-worker-7d9f5-x1abc"'
-_R1 = f'{_NS},pod="selfheal-remediator-5c4b9-aaaaa"'
-_R2 = f'{_NS},pod="selfheal-remediator-5c4b9-bbbbb"'
+#: With the nodes that they run on, which no alert is about.
+_R1 = f'{_NS},pod="selfheal-remediator-5c4b9-aaaaa",node="node-1"'
+_R2 = f'{_NS},pod="selfheal-remediator-5c4b9-bbbbb",node="node-3"'
 _B = f'{_NS},pod="selfheal-rabbitmq-0",vhost="/"'
 _BROKER_POD = f'{_NS},pod="selfheal-rabbitmq-0"'
 _STATEFUL = f'kube_statefulset_status_replicas_ready{{{_NS},statefulset="selfheal-rabbitmq"}}'
@@ -851,12 +852,18 @@ _NODES = (
             **_remediator(
                 "cordoned_node_info",
                 "1x14 _x60",
-                ',node="node-2",condition="KernelDeadlock",phase="draining"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="draining"',
             ),
             **_remediator(
                 "cordoned_node_info",
                 "_x14 1x16 _x30",
-                ',node="node-2",condition="KernelDeadlock",phase="drained"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="drained"',
+                _R2,
+            ),
+            **_remediator(
+                "cordoned_node_info",
+                "_x14 1x16 _x30",
+                ',cordoned_node="node-4",condition="KernelDeadlock",phase="cordoned"',
                 _R2,
             ),
         },
@@ -865,9 +872,9 @@ _NODES = (
         _remediator(  # A short repair is over before anything is explained by it.
             "cordoned_node_info",
             "_x12 1x8 _x30",
-            ',node="node-2",condition="KernelDeadlock",phase="drained"',
+            ',cordoned_node="node-2",condition="KernelDeadlock",phase="drained"',
         ),
-        says="1 nodes",
+        says="2 nodes",
     ),
     Case(
         "SelfhealNodeCordonedLong",
@@ -875,12 +882,12 @@ _NODES = (
             **_remediator(
                 "cordoned_node_info",
                 "1x60 _x300",
-                ',node="node-2",condition="KernelDeadlock",phase="draining"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="draining"',
             ),
             **_remediator(
                 "cordoned_node_info",
                 "_x60 1x240 _x60",
-                ',node="node-2",condition="KernelDeadlock",phase="drained"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="drained"',
                 _R2,
             ),
         },
@@ -889,9 +896,9 @@ _NODES = (
         _remediator(
             "cordoned_node_info",
             "1x200 _x10 1x200",
-            ',node="node-2",condition="KernelDeadlock",phase="drained"',
+            ',cordoned_node="node-2",condition="KernelDeadlock",phase="drained"',
         ),
-        {"node": "node-2", "condition": "KernelDeadlock"},
+        {"cordoned_node": "node-2", "condition": "KernelDeadlock"},
         says="node-2",
     ),
     Case(
@@ -900,12 +907,12 @@ _NODES = (
             **_remediator(
                 "cordoned_node_info",
                 "_x10 1x20 _x60",
-                ',node="node-2",condition="KernelDeadlock",phase="repair_failed"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="repair_failed"',
             ),
             **_remediator(
                 "cordoned_node_info",
                 "_x31 1x20 _x40",
-                ',node="node-2",condition="KernelDeadlock",phase="repair_failed"',
+                ',cordoned_node="node-2",condition="KernelDeadlock",phase="repair_failed"',
                 _R2,
             ),
         },
@@ -914,9 +921,9 @@ _NODES = (
         _remediator(
             "cordoned_node_info",
             "1x60",
-            ',node="node-2",condition="KernelDeadlock",phase="repairing"',
+            ',cordoned_node="node-2",condition="KernelDeadlock",phase="repairing"',
         ),
-        {"node": "node-2", "condition": "KernelDeadlock"},
+        {"cordoned_node": "node-2", "condition": "KernelDeadlock"},
         says="node-2",
     ),
     Case(

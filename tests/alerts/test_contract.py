@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from alerts.__main__ import REPOSITORY, generated
-from alerts.contract import LABELS, families, known
+from alerts.contract import ADDED_LABELS, FOREIGN, LABELS, families, known
 from alerts.records import RECORDS, UNANSWERABLE
 from alerts.rules import ALERTS
 from dashboards.boards import BOARDS
@@ -22,6 +22,8 @@ from tests.alerts.promtool import check_rules
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SELECTOR = re.compile(r"(?<![\w:$.])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(?!\s*\()(?![\w:(])")
+#: Labels of targets by which the process itself is meant, and those of expressions.
+_OF_PROCESSES = {"namespace", "cluster", "pod", "instance", "le", "of"}
 _WORDS = {"and", "or", "unless", "bool", "by", "on", "without", "ignoring", "offset"}
 
 
@@ -50,6 +52,39 @@ def test_generated_files_are_fresh(path: Path) -> None:
 def test_every_label_says_its_values() -> None:
     names = {(family.name, label) for family in families() for label in family.labels}
     assert names == set(LABELS)
+
+
+def test_no_label_of_ours_is_one_that_targets_or_alerts_have() -> None:
+    """Prometheus would rename it, and what reads it would name something else, silently."""
+    for added, labels in ADDED_LABELS.items():
+        for family in families():
+            assert not set(family.labels) & set(labels), f"{family.name}: {added}"
+
+
+def _queries() -> Iterator[tuple[str, str, str]]:
+    """Each alert and each query of a panel: title, expression, and the texts with its labels."""
+    for alert in ALERTS:
+        yield alert.name, alert.expr, alert.summary + alert.description
+    for panel in (panel for board in BOARDS for row in board.rows for panel in row.panels):
+        for query in panel.queries:
+            yield panel.title, query.expr, query.legend
+
+
+def test_what_is_shown_of_our_metrics_is_about_their_objects_or_their_process() -> None:
+    """`by (node)` would be the node on which the remediator runs."""
+    ours = {series: set(family.labels) for family in families() for series in family.series}
+    theirs = {name: set(labels) for foreign in FOREIGN for name, labels in foreign.metrics.items()}
+    seen = set()
+    for title, expr, text in _queries():
+        metrics = {metric for metric, _ in selectors(expr)}
+        seen |= metrics & ours.keys()
+        if not metrics & ours.keys():
+            continue
+        groups = re.split(r"[,\s]+", ",".join(_GROUPING.findall(expr)))
+        shown = {*groups, *re.findall(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}", text)} - {""}
+        meant = set().union(_OF_PROCESSES, *((ours | theirs).get(metric, ()) for metric in metrics))
+        assert shown <= meant, f"{title}: {shown - meant}"
+    assert "selfheal_remediator_cordoned_node_info" in seen
 
 
 def test_what_the_objective_leaves_out_is_what_the_worker_finds_in_the_message_itself() -> None:

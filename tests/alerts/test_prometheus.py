@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from alerts.__main__ import REPOSITORY
-from alerts.contract import FOREIGN
+from alerts.contract import ADDED_LABELS, FOREIGN, families
 from tests.alerts.promtool import check_config
 from tests.chart.rendering import Helm
 
@@ -25,6 +25,30 @@ def jobs() -> dict[str, dict[str, Any]]:
 
 def test_promtool_accepts_it() -> None:
     assert check_config(CONFIG) == ""
+
+
+def test_what_it_adds_to_our_series_is_in_the_list(
+    helm: Helm, jobs: dict[str, dict[str, Any]]
+) -> None:
+    """And the labels of the chart's pods, which other configurations copy, are none of ours."""
+    listed = {label for labels in ADDED_LABELS.values() for label in labels}
+    added = {rule.get("target_label") for rule in jobs["selfheal"]["relabel_configs"]} - {None}
+    assert added == {"namespace", "pod", "container", "node"}
+    assert added <= listed
+    ours = {label for family in families() for label in family.labels}
+    pods = [one["spec"]["template"] for one in helm.template() if one["kind"] == "Deployment"]
+    for pod in pods:
+        copied = {re.sub(r"\W", "_", label) for label in pod["metadata"]["labels"]}
+        assert not copied & ours
+    assert pods
+
+
+def test_labels_of_objects_are_kept_where_targets_have_them_too(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    """Else all nodes would be the one on which kube-state-metrics runs."""
+    honoured = {name for name, job in jobs.items() if job.get("honor_labels")}
+    assert honoured == {"kube-state-metrics", "cadvisor"}
 
 
 def test_what_is_kept_of_the_kubelets_is_what_is_asked_for(jobs: dict[str, dict[str, Any]]) -> None:
