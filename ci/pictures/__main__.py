@@ -1,4 +1,5 @@
-"""`python -m ci.pictures`: the four dashboards as PNG, of a running demo or of a sample."""
+"""`python -m ci.pictures`: the four dashboards as PNG, of a running demo or of a sample; and the
+remediator's status page, always of a sample."""
 
 from __future__ import annotations
 
@@ -20,14 +21,17 @@ from ci.cluster.cluster import DEFAULT_NAME
 from ci.cluster.prometheus import Prometheus
 from ci.demo.expected_empty import PANELS, SOMETIMES
 from ci.parts import PartsError
-from ci.pictures.drawing import PicturesError, draw, prepare
+from ci.pictures.drawing import PicturesError, draw, prepare, shoot
 from ci.pictures.queries import Answers, Span, Unanswered, ask
 from ci.pictures.serving import SAMPLED, sampled
+from ci.pictures.status_sample import NIGHT, NOW
+from selfheal_remediator.status_page.html import render
 
 ROOT = Path(__file__).parents[2]
 BOARDS = ("overview", "worker", "model", "remediation")
 _HOURS = 3
 _FIRST_SCREEN = 880  # pixels: alerts, numbers, the queue
+_PAGE_WIDTH, _PAGE_HEIGHT = 1280, 1340  # to the end of the policies
 
 
 def main() -> int:
@@ -36,6 +40,7 @@ def main() -> int:
     try:
         # A demo that goes well leaves some panels empty; the sample leaves none.
         excused = () if options.sample else PANELS.keys() | SOMETIMES.keys()
+        draw_status_page(options.out / "status-page.png")
         with _source(options) as prometheus:
             span = SAMPLED if options.sample else watched(prometheus, time.time())
             return draw_all(prometheus, span, options.out, excused)
@@ -67,6 +72,13 @@ def draw_all(prometheus: Prometheus, span: Span, out: Path, excused: Collection[
     for panel in empty:
         print(f"pictures: no data in {panel}", file=sys.stderr)
     return 1 if empty else 0
+
+
+def draw_status_page(picture: Path) -> None:
+    """The remediator's status page, of made-up data."""
+    shoot(render(NIGHT, NOW), picture, _PAGE_WIDTH, _PAGE_HEIGHT)
+    shrink(picture)
+    _say(f"{picture}: {picture.stat().st_size // 1024} KiB")
 
 
 def load(name: str) -> dict[str, Any]:

@@ -114,21 +114,48 @@ def draw(
             f'<script src="{page}/page.js"></script>',
             encoding="utf-8",
         )
-        browser = _browser()
-        if browser is None:
-            raise PicturesError(f"no browser; any of these will do: {', '.join(_BROWSERS)}")
-        command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars"]
-        command += ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses root otherwise
-        command += [
-            f"--user-data-dir={temporary}/profile",
-            f"--window-size={_WIDTH},{height or whole}",
-        ]
-        command += [f"--screenshot={picture}", "--virtual-time-budget=30000", "--dump-dom"]
+        command = [*_headless(Path(temporary, "profile"))]
+        command += [f"--window-size={_WIDTH},{height or whole}", f"--screenshot={picture}"]
+        command += ["--virtual-time-budget=30000", "--dump-dom"]
         dom = _Dom(_run([*command, html.as_uri()], Path(temporary)))
     if dom.errors or not dom.done:
         said = "; ".join(dom.errors) or "the page did not come to its end"
         raise PicturesError(f"{board['title']} cannot be drawn: {said}")
     return dom.panels
+
+
+def shoot(html: str, picture: Path, width: int, height: int) -> None:
+    """A page as a PNG of so many pixels. Raises PicturesError, and as `browser`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        page = Path(temporary, "page.html")
+        page.write_text(html, encoding="utf-8")
+        size = f"--window-size={width},{height}"
+        command = [
+            *_headless(Path(temporary, "profile")),
+            size,
+            f"--screenshot={picture.absolute()}",
+        ]
+        _run([*command, page.as_uri()], Path(temporary))
+
+
+def _headless(profile: Path) -> list[str]:
+    """How the browser is called, without what it is to do."""
+    command = [browser(print), "--headless", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses root otherwise
+    return [*command, f"--user-data-dir={profile}"]
+
+
+def browser(say: Callable[[str], None]) -> str:
+    """Chromium's path; it is installed if it is missing.
+
+    Raises PicturesError, and ClusterError where packages cannot be installed.
+    """
+    if _browser() is None:
+        machine.install(["chromium"], say)
+    found = _browser()
+    if found is None:
+        raise PicturesError(f"no browser; any of these will do: {', '.join(_BROWSERS)}")
+    return found
 
 
 def _browser() -> str | None:

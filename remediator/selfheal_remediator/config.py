@@ -25,6 +25,7 @@ from selfheal_remediator.policy_settings import Policies as Policies
 from selfheal_remediator.quantities import Amount, parse_amount
 from selfheal_remediator.restore_settings import Restore as Restore
 from selfheal_remediator.selectors import NodeSelector
+from selfheal_remediator.status_page_settings import StatusPage
 from selfheal_remediator.strict import ConditionType, Duration, Status
 from selfheal_remediator.strict import Strict as _Strict
 from selfheal_remediator.strict import need as _need
@@ -316,6 +317,7 @@ class Config(_Strict):
     api: ApiBudget = Field(default_factory=ApiBudget)
     policies: Policies = Field(default_factory=Policies)
     restore: Restore = Field(default_factory=Restore)
+    status_page: StatusPage = Field(default_factory=StatusPage)
     groups: tuple[Group, ...] = ()
 
     @model_validator(mode="after")

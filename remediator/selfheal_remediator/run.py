@@ -30,7 +30,7 @@ from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.drain import autoscaler
 from selfheal_remediator.failures import Failure
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
-from selfheal_remediator.health import serve
+from selfheal_remediator.health import Reply, serve
 from selfheal_remediator.kube import custom_resources
 from selfheal_remediator.kube.access import Access, load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
@@ -40,6 +40,7 @@ from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.restore.release import KINDS
+from selfheal_remediator.status_page.html import HEADERS, render
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -180,8 +181,10 @@ def run(options: argparse.Namespace) -> int:
         lease = lease.model_copy(update={"name": options.lease})
     place = Place(namespace, lease, _identity(environment), environment.pod_uid)
     api, metrics, remediator = assemble(config, access, place)
+    more = {"/status": partial(status_page, remediator)}
+    healthy, ready = remediator.healthy, remediator.ready
     try:
-        server = serve(environment.http_port, remediator.healthy, remediator.ready, metrics.render)
+        server = serve(environment.http_port, healthy, ready, metrics.render, more)
     except OSError as error:
         port = environment.http_port
         raise Failure(f"HTTP_PORT: port {port} cannot be used: {error.strerror}") from error
@@ -272,6 +275,17 @@ def _leader_of(
     return Leader(
         api, watch, lease, namespace, identity, on_change, on_annotations, runtime=api.runtime
     )
+
+
+def status_page(remediator: Remediator) -> Reply | None:
+    """The page, from the last snapshot; None = it is off. For any thread."""
+    if not remediator.config.status_page.enabled:
+        return None
+    snapshot = remediator.status.snapshot
+    if snapshot is None:
+        return Reply(503, "text/plain", b"nothing is known yet\n", HEADERS)
+    page = render(snapshot, remediator.clock())
+    return Reply(200, "text/html; charset=utf-8", page.encode(), HEADERS)
 
 
 def _stop(remediator: Remediator, _number: int, _frame: object) -> None:

@@ -60,7 +60,7 @@ def test_every_setting_of_the_remediator_is_a_value(helm: Helm) -> None:
     maps = by_kind(helm.case("default"), "ConfigMap")
     rendered = yaml.safe_load(maps["selfheal-remediator"]["data"]["remediator.yaml"])
     known = {field.alias or name for name, field in Config.model_fields.items()}
-    assert known - rendered.keys() == {"api", "groups", "restore", "taint"}
+    assert known - rendered.keys() == {"api", "groups", "restore", "statusPage", "taint"}
 
 
 def test_all_optional_limits_reach_the_remediator(helm: Helm) -> None:

@@ -13,6 +13,7 @@ from selfheal_remediator.config import Config
 from selfheal_remediator.controller.inbox import Clock, Inbox
 from selfheal_remediator.controller.leadership import Leadership
 from selfheal_remediator.controller.parts import Identity, assemble
+from selfheal_remediator.controller.status_publisher import StatusPublisher
 from selfheal_remediator.controller.tick import LONGEST_SLEEP, Tick
 from selfheal_remediator.drain.runner import Draining
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
@@ -64,7 +65,8 @@ class Remediator:
             runtime=runtime,
         )
         self.leadership = Leadership(self.parts, self.clock)
-        self._tick = Tick(self.parts, self.leadership, self.leader, self.clock)
+        self.status = StatusPublisher(self.parts, self.leader, self.clock())
+        self._tick = Tick(self.parts, self.leadership, self.leader, self.status, self.clock)
         api.fence = self._fence
         self.leader.unfit = self._unfit
         self.leader.on_blocked = self._lease_blocked

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from selfheal_remediator.controller.leadership import Leadership
 from selfheal_remediator.controller.parts import Parts
+from selfheal_remediator.controller.status_publisher import StatusPublisher
 from selfheal_remediator.kube.election import Leader
 
 #: The longest sleep of the loop; it ticks at least so often, which /healthz checks.
@@ -21,9 +22,15 @@ class Tick:
     """See the module. `parts.nodes.silent` says why this process could not do a leader's work."""
 
     def __init__(
-        self, parts: Parts, leadership: Leadership, leader: Leader, clock: Callable[[], float]
+        self,
+        parts: Parts,
+        leadership: Leadership,
+        leader: Leader,
+        status: StatusPublisher,
+        clock: Callable[[], float],
     ) -> None:
         self._parts, self._leadership, self._leader, self._clock = parts, leadership, leader, clock
+        self._status = status
 
     def run(self) -> float:
         """Returns when the next one is due at the latest."""
@@ -47,7 +54,8 @@ class Tick:
         self._parts.planner.take_changed()
         self._parts.drains.follow_all()
         self._parts.publisher.publish(now, {})
-        return wake
+        self._status.publish(now, {})
+        return min(wake, self._status.wake)
 
     def _act(self, now: float) -> float:
         """A leader's work."""
@@ -74,7 +82,8 @@ class Tick:
         wakes.append(parts.restoring.advance(now, stopped=bool(paused or unhealthy)))
         parts.metrics.controller.note_plan()
         parts.publisher.publish(now, plan.limited_by)
-        wakes.append(parts.publisher.wake)
+        self._status.publish(now, plan.limited_by)
+        wakes += [parts.publisher.wake, self._status.wake]
         return min((at for at in wakes if at is not None), default=float("inf"))
 
     def _unhealthy(self) -> str:

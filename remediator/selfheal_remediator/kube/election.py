@@ -124,6 +124,11 @@ class Leader:
         return self._wakeup.last_tick
 
     @property
+    def identity(self) -> str:
+        """What the Lease names as its holder while this process leads."""
+        return self._writes.identity
+
+    @property
     def annotations(self) -> Mapping[str, str]:
         """The Lease's annotations as last observed."""
         view = self.record.view

@@ -24,6 +24,8 @@ SAME_AGAIN_AFTER = 300.0
 QUEUE = 2000
 #: So many Events are remembered as sent, the last ones.
 MOST_SAID = 10_000
+#: So many of the last Events are kept for the status page.
+MOST_RECENT = 200
 #: An Event waits so long (seconds) for requests under way, unless so many wait behind it.
 YIELD, BACKLOG = 1.0, 100
 #: What an object's name may have (a DNS subdomain), and what is added to that of an Event.
@@ -66,6 +68,16 @@ class ObjectEvent:
 
 
 AnyEvent = NodeEvent | ObjectEvent
+
+
+@dataclass(frozen=True, slots=True)
+class RecentEvent:
+    """An Event that was sent. at: seconds since the epoch; problem: why it is not in the cluster,
+    empty = it is."""
+
+    event: ObjectEvent
+    at: float
+    problem: str = ""
 
 
 def _subject(event: AnyEvent) -> ObjectEvent:
@@ -127,6 +139,8 @@ class EventWriter:
         #: None = that was the last one.
         self._queue: Queue = runtime.queue()
         self._reported = Reported()
+        #: The last Events, the oldest first. Only the thread `events` replaces it; all may read it.
+        self.recent: tuple[RecentEvent, ...] = ()
         self._started = False
         self._stop, self._ended = runtime.event(), runtime.event()
 
@@ -158,24 +172,30 @@ class EventWriter:
         while (queued := self._queue.get()) is not None:
             if self._queue.qsize() < BACKLOG:  # else the last ones would be dropped
                 self._api.settle(YIELD)  # cordons and evictions go first, talk about them later
-            event, when = queued
+            event, when = _subject(queued[0]), queued[1]
             try:
                 with supervision.expected("events", "an Event", runtime=self._runtime):
-                    self._write(event, when)
+                    problem = self._write(event, when)
             except ApiFailure as failure:
                 self._count("failed")
                 log.debug("event not written: %s", failure)
+                problem = f"not written: {failure}"
+            self.recent = (
+                *self.recent[1 - MOST_RECENT :],
+                RecentEvent(event, when.timestamp(), problem),
+            )
         self._ended.set()
 
-    def _write(self, event: AnyEvent, when: datetime) -> None:
-        """Send one Event. Raises ApiFailure."""
-        said = _subject(event)
-        path = f"/api/v1/namespaces/{said.namespace or NAMESPACE}/events"
-        body = self._body(said, when)
+    def _write(self, event: ObjectEvent, when: datetime) -> str:
+        """Send one Event; why the server refuses it, empty = it does not. Raises ApiFailure."""
+        path = f"/api/v1/namespaces/{event.namespace or NAMESPACE}/events"
+        body = self._body(event, when)
         answer = self._api.write("POST", path, body, timeout=10.0, fenced=False)
         self._count("written" if answer.ok else "refused")
-        if not answer.ok:
-            log.debug("event refused: %s", answer.failure())
+        if answer.ok:
+            return ""
+        log.debug("event refused: %s", answer.failure())
+        return f"refused: {answer.failure()}"
 
     def _body(self, event: ObjectEvent, when: datetime) -> dict[str, object]:
         at = when.strftime("%Y-%m-%dT%H:%M:%SZ")

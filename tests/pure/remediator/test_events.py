@@ -14,6 +14,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.events import (
     BACKLOG,
     MAX_MESSAGE,
+    MOST_RECENT,
     MOST_SAID,
     QUEUE,
     EventWriter,
@@ -189,3 +190,17 @@ def test_where_many_wait_an_event_waits_for_no_request(monkeypatch: pytest.Monke
         *[NodeEvent(f"n{n}", "u", "Cordoned", "why", True) for n in range(BACKLOG + 50)], api=api
     )
     assert len(settled) in (BACKLOG - 1, BACKLOG)  # the end of all may wait behind them, too
+
+
+def test_the_last_events_are_kept_with_what_became_of_them() -> None:
+    api = Api()
+    writer = EventWriter(api, "me", lambda _: None)
+    events = [replace(CORDONED, message=str(number)) for number in range(MOST_RECENT + 1)]
+    for event in events:
+        writer.record(event)
+    api.failing = Answer(403, b'{"kind":"Status"}')
+    writer.start()
+    writer.close(30.0)
+    assert [item.event.message for item in writer.recent] == [item.message for item in events[1:]]
+    assert all(item.problem.startswith("refused: ") for item in writer.recent)
+    assert writer.recent[0].event.kind == "Node"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 import requests
 
-from selfheal_remediator.health import serve
+from selfheal_remediator.health import Reply, serve
 
 
 def nothing_wrong() -> str:
@@ -27,3 +28,44 @@ def test_it_answers_on_all_addresses(monkeypatch: pytest.MonkeyPatch, dual: bool
     finally:
         server.shutdown()
         server.server_close()
+
+
+PAGE = Reply(200, "text/html", b"<p>here", {"Cache-Control": "no-store"})
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A server with a page, and a route with nothing behind it."""
+    more = {"/page": lambda: PAGE, "/off": lambda: None}
+    server = serve(0, nothing_wrong, lambda: "no nodes", lambda: b"metrics", more)
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_route_may_have_headers_or_nothing(address: str) -> None:
+    with requests.get(f"{address}/page?x=1", timeout=60) as reply:
+        assert (reply.status_code, reply.content) == (200, b"<p>here")
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert "Set-Cookie" not in reply.headers
+    for path in ("/off", "/other", "/page/"):
+        with requests.get(f"{address}{path}", timeout=60) as reply:
+            assert reply.status_code == 404
+
+
+def test_a_head_has_no_body(address: str) -> None:
+    with requests.Session() as session:
+        for path, status, length in (("/page", 200, 7), ("/metrics", 200, 7), ("/readyz", 503, 9)):
+            with session.head(f"{address}{path}", timeout=60) as reply:
+                assert (reply.status_code, reply.content) == (status, b"")
+                assert reply.headers["Content-Length"] == str(length)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_it_only_reads(address: str, method: str) -> None:
+    """What such a request brings is not taken for the next one on its connection."""
+    body = b"GET /page HTTP/1.1\r\n\r\n"
+    with requests.request(method, f"{address}/page", data=body, timeout=60) as reply:
+        assert reply.status_code == 405
+        assert reply.headers["Allow"] == "GET, HEAD"
+        assert reply.headers["Connection"] == "close"
