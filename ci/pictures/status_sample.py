@@ -111,7 +111,7 @@ NIGHT = Snapshot(
     process=f"{_POD}_8d3a2f10-6a53-4c61-9a94-0d2b7f0c5a11",
     role=Role.LEADER,
     leader=f"{_POD}_8d3a2f10-6a53-4c61-9a94-0d2b7f0c5a11",
-    mode="enforce",
+    dry_run="",
     stopped="",
     events_since=NOW - 190000,
     counts=Counts(
@@ -171,7 +171,7 @@ def largest(text: str, nodes: int, shown: int = MOST_ROWS) -> Snapshot:
         installation=text,
         process=text,
         leader=text,
-        mode=text,
+        dry_run=text,
         stopped=text,
         counts=Counts(nodes, nodes, nodes, states, states),
         **tables,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL
@@ -27,8 +30,8 @@ class Reply:
 #: Called in the thread of the request; None = there is nothing here now.
 Route = Callable[[], Reply | None]
 _NOTHING = Reply(404, "text/plain", b"not found\n")
-#: Methods that change something; what they bring is not read.
-_REFUSED = Reply(405, "text/plain", b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
+#: So many connections are open at once; another one ends the oldest.
+MOST_CONNECTIONS = 50
 
 
 class _Server(ThreadingHTTPServer):
@@ -41,7 +44,33 @@ class _Server(ThreadingHTTPServer):
         # All addresses, of both families where the machine has them: a pod may have IPv6 alone.
         dual = socket.has_dualstack_ipv6()
         self.address_family = socket.AF_INET6 if dual else socket.AF_INET
+        self._lock = REAL.lock()
+        #: The connections, the oldest first.
+        self._open: dict[Any, None] = {}
         super().__init__(("", port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Slow clients, or many, take neither the memory nor the place of a probe."""
+        with self._lock:
+            self._open[request] = None
+            if len(self._open) > MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # its client has gone
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The connection ends."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """A client that goes away is nobody's fault."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError):
+            supervision.failed("http", error, "the request is not answered")
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
@@ -62,20 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    def do_POST(self) -> None:
-        self.close_connection = True
-        self._send(_REFUSED)
-
-    do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
-
     def _send(self, reply: Reply) -> None:
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.kind)
         self.send_header("Content-Length", str(len(reply.body)))
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)

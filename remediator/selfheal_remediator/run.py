@@ -40,7 +40,8 @@ from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.restore.release import KINDS
-from selfheal_remediator.status_page.html import HEADERS, render
+from selfheal_remediator.status_page.html import HEADERS
+from selfheal_remediator.status_page.pages import Pages
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.runtime import REAL, Runtime
 
@@ -181,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
         lease = lease.model_copy(update={"name": options.lease})
     place = Place(namespace, lease, _identity(environment), environment.pod_uid)
     api, metrics, remediator = assemble(config, access, place)
-    more = {"/status": partial(status_page, remediator)}
+    more = {"/status": partial(status_page, remediator, Pages())}
     healthy, ready = remediator.healthy, remediator.ready
     try:
         server = serve(environment.http_port, healthy, ready, metrics.render, more)
@@ -277,15 +278,15 @@ def _leader_of(
     )
 
 
-def status_page(remediator: Remediator) -> Reply | None:
+def status_page(remediator: Remediator, pages: Pages) -> Reply | None:
     """The page, from the last snapshot; None = it is off. For any thread."""
     if not remediator.config.status_page.enabled:
         return None
     snapshot = remediator.status.snapshot
     if snapshot is None:
-        return Reply(503, "text/plain", b"nothing is known yet\n", HEADERS)
-    page = render(snapshot, remediator.clock())
-    return Reply(200, "text/html; charset=utf-8", page.encode(), HEADERS)
+        return Reply(503, "text/plain", b"there is nothing to show yet: see its log\n", HEADERS)
+    page = pages.page(snapshot, remediator.clock())
+    return Reply(200, "text/html; charset=utf-8", page, HEADERS)
 
 
 def _stop(remediator: Remediator, _number: int, _frame: object) -> None:

@@ -110,7 +110,7 @@ def test_it_updates_itself_and_says_when_nobody_answers(page: Page, site: Site) 
     until("the drain is gone", lambda: page.run(drains) == "0")
     site.shown = None
     note = "document.getElementById('connection').textContent"
-    until("it says that", lambda: "No answer from the remediator since" in page.run(note))
+    until("it says that", lambda: "No answer from the remediator: " in page.run(note))
 
 
 def test_without_scripts_it_is_all_there_and_reloads(page: Page, site: Site) -> None:

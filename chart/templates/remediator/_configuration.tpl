@@ -12,7 +12,7 @@
 {{- if not $config.drain.surge -}}{{- $_ := unset $config.drain "surge" -}}{{- end -}}
 {{- if not $config.groups -}}{{- $_ := unset $config "groups" -}}{{- end -}}
 {{- if not $config.taint -}}{{- $_ := unset $config "taint" -}}{{- end -}}
-{{- if not (default dict $config.statusPage).enabled -}}{{- $_ := unset $config "statusPage" -}}{{- end -}}
+{{- if not $config.statusPage.enabled -}}{{- $_ := unset $config "statusPage" -}}{{- end -}}
 {{- $_ := set $config.lease "name" (printf "%s-remediator" (include "selfheal.fullname" .)) -}}
 {{- if include "selfheal.restore" . -}}
 {{- $_ := set $config.restore "configMap" (include "selfheal.restore.name" .) -}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.drain.blockers import describe
@@ -12,9 +13,12 @@ from selfheal_remediator.healing.policy import State as PolicyWord
 from selfheal_remediator.healing.policy_state import Group, PolicyState
 from selfheal_remediator.healing.status import UNREPORTED
 from selfheal_remediator.kube.events import RecentEvent
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.annotation import State, known_state
+from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.entry import Entry
 from selfheal_remediator.node.repair import ladder_text
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.status_page.snapshot import (
     DrainRow,
     EventRow,
@@ -44,57 +48,67 @@ _GOOD_POLICIES = (PolicyWord.HEALTHY, PolicyWord.IDLE)
 # -- nodes -----------------------------------------------------------------------------------
 
 
+class _Found(NamedTuple):
+    """What is known of a node. state: as it is, or as the write under way will leave it; waits:
+    the limit that it waits for."""
+
+    node: Node
+    phase: str
+    seen: Assessment
+    state: State | None
+    waits: SkipReason | None
+
+    def order(self) -> tuple[int, str]:
+        return _rank(self.phase), self.node.name
+
+
 def node_rows(
-    entries: Iterable[Entry], config: Config, *, leading: bool
+    entries: Iterable[Entry], config: Config, *, acts: bool
 ) -> tuple[Rows[NodeRow], Counter[str]]:
     """Nodes with something to report, and how many nodes are in which state.
 
-    Who does not lead assesses no node, and knows what is written on them.
+    acts: whether this process assesses nodes; if not, it knows what is written on them.
     """
-    states: Counter[str] = Counter()
-    found = []
-    for entry in entries:
-        state = entry.state if leading else known_state(entry.actual)
-        word = _word(entry, state, leading=leading)
-        states[word] += 1
-        if word not in _QUIET or (leading and entry.queue is not None):
-            found.append((_rank(word), entry.node.name, word, state, entry))
-    rows = first_rows(found, lambda item: item[:2], lambda item: _node_row(*item[2:], config))
-    return rows, states
+    found = [_found(entry, acts=acts) for entry in entries]
+    states = Counter(one.phase for one in found)
+    wanted = (one for one in found if one.phase not in _QUIET or one.waits is not None)
+    return first_rows(wanted, _Found.order, lambda one: _node_row(one, config)), states
 
 
-def _word(entry: Entry, state: State | None, *, leading: bool) -> str:
-    """The node's state in one word: its phase where it is cordoned by us, or is about to be."""
-    if state is not None and (not leading or state.phase.cordoned):
-        return state.phase.value
-    if leading:
-        return entry.assessment.standing
-    return "cordon of others" if entry.actual.unschedulable else "ok"
+def _found(entry: Entry, *, acts: bool) -> _Found:
+    if acts:
+        seen, state, waits = entry.assessment, entry.state, entry.blocked
+        phase = state.phase.value if state is not None and state.phase.cordoned else seen.standing
+        return _Found(entry.node, phase, seen, state, waits)
+    state = known_state(entry.actual)
+    phase = "foreign-cordon" if entry.actual.unschedulable else "ok"
+    phase = state.phase.value if state is not None else phase
+    return _Found(entry.actual, phase, Assessment(phase), state, None)
 
 
-def _rank(word: str) -> int:
-    if word in _FIRST:
-        return _FIRST.index(word)
-    return len(_FIRST) + (1 + _LAST.index(word) if word in _LAST else 0)
+def _rank(phase: str) -> int:
+    if phase in _FIRST:
+        return _FIRST.index(phase)
+    return len(_FIRST) + (1 + _LAST.index(phase) if phase in _LAST else 0)
 
 
-def _node_row(word: str, state: State | None, entry: Entry, config: Config) -> NodeRow:
-    seen, skip_reason = entry.assessment, entry.blocked
+def _node_row(found: _Found, config: Config) -> NodeRow:
+    node, phase, seen, state, waits = found
     since = float(state.since or state.first_seen) if state is not None else seen.since
     parts = [seen.why]
     if state is not None and state.condition and state.condition not in seen.why:
-        found = f"{state.condition} {state.status}".strip()
-        parts = [f"{found}: {state.reason}" if state.reason else found, seen.why]
+        bad = f"{state.condition} {state.status}".strip()
+        parts = [f"{bad}: {state.reason}" if state.reason else bad, seen.why]
     if state is not None and state.phase.cordoned:
-        parts.append(ladder_text(config.for_node(entry.node.labels), state))
-    level = Level.WARNING if word in _FIRST else Level.NORMAL
+        parts.append(ladder_text(config.for_node(node.labels), state))
+    level = Level.WARNING if phase in _FIRST else Level.NORMAL
     return NodeRow(
-        name=entry.node.name,
-        phase=word,
-        level=Level.BAD if word in _BAD_NODES else level,
+        name=node.name,
+        phase=phase,
+        level=Level.BAD if phase in _BAD_NODES else level,
         since=max(0.0, since),
         reason="; ".join(filter(None, parts)),
-        limit=f"{skip_reason.cause}: {skip_reason.text}" if skip_reason is not None else "",
+        limit=f"{waits.cause}: {waits.text}" if waits is not None else "",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -108,9 +108,11 @@ def render(snapshot: Snapshot, now: float) -> str:
 
 
 def _title(snapshot: Snapshot) -> str:
-    """What a tab says: how many nodes are out of service."""
+    """What a tab says: how many nodes it took out of service."""
     cordoned = snapshot.counts.cordoned
     found = snapshot.role.value if cordoned is None else f"{cordoned} cordoned"
+    if snapshot.dry_run:
+        found = "dry run"
     return f"{found} · {text(snapshot.installation)}"
 
 
@@ -118,14 +120,14 @@ def _title(snapshot: Snapshot) -> str:
 
 
 def _summary(snapshot: Snapshot, now: float) -> str:
-    counts = snapshot.counts
-    cordoned = "only the leader knows"
+    counts, dry_run = snapshot.counts, snapshot.dry_run
+    cordoned = "not known here"
     if counts.cordoned is not None:
         cordoned = f"{counts.cordoned} of {counts.allowed} allowed"
     facts = {
         "Nodes": str(counts.nodes),
-        "Cordoned by it": cordoned,
-        "Mode": text(snapshot.mode),
+        "Would be cordoned" if dry_run else "Cordoned by it": cordoned,
+        "Mode": f"dry run ({text(dry_run)})" if dry_run else "enforce",
         "Answered by": f"{text(_pod(snapshot.process))} ({snapshot.role.value})",
     }
     if snapshot.leader != snapshot.process:
@@ -143,26 +145,21 @@ def _summary(snapshot: Snapshot, now: float) -> str:
 def _notes(snapshot: Snapshot, age: float) -> Iterable[str]:
     """What must be known before anything else is read."""
     if age > STALE_AFTER:
-        yield _note(
-            Level.BAD,
-            "Stale.",
-            f"The remediator's main loop has reported nothing for {span(age)}: what is shown may "
-            "be wrong by now.",
-        )
-    leader = text(_pod(snapshot.leader))
+        said = f"The remediator's main loop has reported nothing for {span(age)}: "
+        yield _note(Level.BAD, "Stale.", f"{said}what is shown may be wrong by now.")
+    written = "This page shows only what is written on the nodes."
     if snapshot.role is Role.STANDBY:
+        leader = text(_pod(snapshot.leader))
         known = f"{leader} leads: open the page of that pod." if leader else "Nobody leads."
-        yield _note(
-            Level.WARNING,
-            "This replica is on standby.",
-            f"{known} It shows only what is written on the nodes.",
-        )
+        yield _note(Level.WARNING, "This replica is on standby.", f"{known} {written}")
     if snapshot.role is Role.READ_ONLY:
-        said = "Another remediator of this cluster comes first; this one changes nothing."
-        yield _note(Level.WARNING, "Read-only.", said)
+        yield _note(Level.WARNING, "Read-only.", f"It changes nothing. {written}")
     if snapshot.role is Role.STARTING:
-        said = "This replica has begun to lead, and does not know everything yet."
-        yield _note(Level.WARNING, "Starting.", said)
+        known = "This replica has begun to lead, and does not know everything yet."
+        yield _note(Level.WARNING, "Starting.", f"{known} {written}")
+    if snapshot.dry_run and snapshot.role is Role.LEADER:
+        said = "It changes nothing: the page shows what it would do."
+        yield _note(Level.WARNING, "Dry run.", said)
     if snapshot.stopped:
         yield _note(Level.WARNING, "Nothing new is begun:", text(snapshot.stopped))
 
@@ -186,21 +183,6 @@ def _numbers(pairs: Iterable[tuple[str, int]]) -> str:
 _Row = tuple[_Cell, ...]
 
 
-def _sections(snapshot: Snapshot, now: float) -> list[tuple[_Section, Rows[Any], list[_Row]]]:
-    policies = "No HealingPolicy." if snapshot.policies_known else _policies_unknown(snapshot)
-    drains = "No drain is under way."
-    if snapshot.role is Role.STANDBY:
-        drains = "Only the leader knows how far drains are."
-    found: list[tuple[_Section, Rows[Any], Callable[[Any, float], _Row]]] = [
-        (_NODES, snapshot.nodes, _node),
-        (_section("drains", "Drains", nothing=drains), snapshot.drains, _drain),
-        (_section("policies", "Policies", nothing=policies), snapshot.policies, _policy),
-        (_WORKLOADS, snapshot.workloads, _workload),
-        (_events_section(snapshot, now), snapshot.events, _event),
-    ]
-    return [(section, rows, [row(one, now) for one in rows.shown]) for section, rows, row in found]
-
-
 _NODES = _Section(
     "nodes",
     "Nodes",
@@ -208,52 +190,69 @@ _NODES = _Section(
     ("Node", "Phase", "Since", "Reason", "Limit"),
     "There is nothing to report of any node.",
 )
+_DRAINS = _Section(
+    "drains",
+    "Drains",
+    "Drains under way, the oldest first",
+    ("Node", "Progress", "Since", "Deadline", "State", "Blocked by"),
+    "No drain is under way.",
+)
+_POLICIES = _Section(
+    "policies",
+    "Policies",
+    "HealingPolicies, the most urgent first",
+    ("Policy", "State", "Healthy", "Restarts", "Last restart", "Message"),
+    "No HealingPolicy.",
+)
 _WORKLOADS = _Section(
     "workloads",
-    "Queue and workers",
+    "Workers and other workloads",
     "Pods of each owner that a policy selects",
     ("Workload", "Pods", "Unhealthy", "Policy", "State"),
-    "No workload is known here: only the leader knows those that HealingPolicies select.",
-    "The remediator does not read queues: how many messages wait, and how many are dead letters, "
-    "is not known here. <code>kubectl get scaledobject</code> shows whether KEDA scales the "
-    "workers; the workers’ metrics and <code>selfheal-worker dead-letters list</code> show the "
-    "rest.",
+    "No HealingPolicy selects a pod.",
+    "How many messages wait in the queue is not known here: <code>kubectl get scaledobject -A"
+    "</code>, the workers’ metrics and <code>selfheal-worker dead-letters list</code> show it.",
 )
-_CAPTIONS = {
-    "drains": (
-        "Drains under way, the oldest first",
-        ("Node", "Progress", "Since", "Deadline", "State", "Blocked by"),
-    ),
-    "policies": (
-        "HealingPolicies, the most urgent first",
-        ("Policy", "State", "Healthy", "Restarts", "Last restart", "Message"),
-    ),
-}
+_EVENTS = _Section(
+    "events",
+    "Events of the last hour",
+    "The newest first",
+    ("Time", "Reason", "About", "Message"),
+    "None.",
+)
 
 
-def _section(name: str, title: str, *, nothing: str) -> _Section:
-    caption, columns = _CAPTIONS[name]
-    return _Section(name, title, caption, columns, nothing)
+def _sections(snapshot: Snapshot, now: float) -> list[tuple[_Section, Rows[Any], list[_Row]]]:
+    tables: list[tuple[_Section, Rows[Any], Callable[[Any, float], _Row]]] = [
+        (_NODES, snapshot.nodes, _node),
+        (_DRAINS, snapshot.drains, _drain),
+        (_POLICIES, snapshot.policies, _policy),
+        (_WORKLOADS, snapshot.workloads, _workload),
+        (replace(_EVENTS, also=_which_events(snapshot, now)), snapshot.events, _event),
+    ]
+    unknown: dict[str, str] = {}
+    if snapshot.role is not Role.LEADER:
+        said = "Not known here: this replica does not act."
+        unknown = dict.fromkeys(("drains", "policies", "workloads"), said)
+    elif not snapshot.policies_known:
+        said = "Policies are off, or are not known yet."
+        unknown = dict.fromkeys(("policies", "workloads"), said)
+    return [
+        (
+            replace(section, nothing=unknown.get(section.id, section.nothing)),
+            rows,
+            [row(one, now) for one in rows.shown],
+        )
+        for section, rows, row in tables
+    ]
 
 
-def _policies_unknown(snapshot: Snapshot) -> str:
-    if snapshot.role is Role.STANDBY:
-        return "Only the leader knows how policies are."
-    return "Policies are off, or are not known yet."
-
-
-def _events_section(snapshot: Snapshot, now: float) -> _Section:
-    began, since = snapshot.events_since, ""
-    if began > now - 3600:
-        since = f" since it began at {_time(began, now)}"
-    return _Section(
-        "events",
-        "Events of the last hour",
-        "The newest first",
-        ("Time", "Reason", "About", "Message"),
-        "None.",
-        f"Those that this process wrote{since}. Others: <code>kubectl get events -A "
-        "--field-selector reportingComponent=selfheal-remediator</code>",
+def _which_events(snapshot: Snapshot, now: float) -> str:
+    since = snapshot.events_since
+    begin = f" since {_time(since, now)}" if since > now - 3600 else ""
+    return (
+        f"Those that this process wrote{begin}. Others: <code>kubectl get events -A "
+        "--field-selector reportingComponent=selfheal-remediator</code>"
     )
 
 

@@ -4,8 +4,9 @@
   const EVERY = 5000, PATIENCE = 10000;
   const button = document.getElementById("pause");
   const note = document.getElementById("connection");
-  let paused = false, lost = "";
+  let paused = false;
   const time = () => new Date().toISOString().slice(11, 19) + " UTC";
+  let shown = time();
   const say = (text) => { if (note.textContent !== text) note.textContent = text; };
 
   async function update() {
@@ -26,11 +27,10 @@
         if (old.innerHTML !== fresh.innerHTML) old.replaceChildren(...fresh.childNodes);
       }
       document.title = page.title;
-      lost = "";
+      shown = time();
       say("");
     } catch (error) {
-      lost = lost || time();
-      say(`No answer from the remediator since ${lost}: what is shown is old. (${error.message})`);
+      say(`No answer from the remediator: what is shown is as of ${shown}. (${error.message})`);
     }
   }
 

@@ -24,7 +24,7 @@ class Role(Enum):
 
     LEADER = "leader"
     STANDBY = "standby"
-    READ_ONLY = "read-only"  # the leader, but another remediator comes first
+    READ_ONLY = "read-only"  # the leader, but another one comes first, or it is uninstalled
     STARTING = "starting"  # the leader, but not all nodes are known, or which remediator is first
 
 
@@ -124,7 +124,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Nodes. cordoned: by the remediator, of `allowed`; None = only the leader knows.
+    """Nodes. cordoned: by the remediator, of `allowed`; None = only who acts knows.
     states: how many are in which state. limited: how many wait for which limit."""
 
     nodes: int = 0
@@ -139,8 +139,9 @@ class Snapshot:
     """All of it, as of `at`.
 
     installation: `namespace/name` of the Lease; process, leader: identities as the Lease has them;
-    mode: what it does at all; stopped: why nothing new is begun, empty = it may be; events_since:
-    since when Events are known. policies_known: False = policies are off, or not listed yet.
+    dry_run: why it changes nothing, empty = it does; stopped: why nothing new is begun, empty = it
+    may be; events_since: since when Events are known. policies_known: False = policies are off, or
+    not listed yet, or this process does not act.
     """
 
     at: float
@@ -148,7 +149,7 @@ class Snapshot:
     process: str
     role: Role
     leader: str
-    mode: str
+    dry_run: str
     stopped: str
     events_since: float
     counts: Counts

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from selfheal_remediator.health import Reply, serve
+from selfheal_remediator.health import MOST_CONNECTIONS, Reply, serve
+from selfheal_remediator.threads import supervision
 
 
 def nothing_wrong() -> str:
@@ -66,6 +68,42 @@ def test_it_only_reads(address: str, method: str) -> None:
     """What such a request brings is not taken for the next one on its connection."""
     body = b"GET /page HTTP/1.1\r\n\r\n"
     with requests.request(method, f"{address}/page", data=body, timeout=60) as reply:
-        assert reply.status_code == 405
-        assert reply.headers["Allow"] == "GET, HEAD"
+        assert reply.status_code == 501
         assert reply.headers["Connection"] == "close"
+
+
+def test_slow_clients_do_not_take_the_place_of_a_probe(address: str) -> None:
+    """The oldest connection ends for another one; those that follow it stay."""
+    place = urlsplit(address)
+    slow = [
+        socket.create_connection((place.hostname, place.port), 60) for _ in range(MOST_CONNECTIONS)
+    ]
+    try:
+        with requests.get(f"{address}/healthz", timeout=60) as reply:
+            assert reply.status_code == 200
+        assert slow[0].recv(1) == b""
+        slow[1].sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert slow[1].recv(12) == b"HTTP/1.1 200"
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_route_that_raises_is_noticed_and_the_next_request_answered() -> None:
+    """A thread of a request must not die unnoticed."""
+
+    def raises() -> Reply:
+        raise ValueError("a bug")
+
+    server = serve(0, nothing_wrong, nothing_wrong, lambda: b"", {"/page": raises})
+    before = supervision.failures().get("http", 0)
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{address}/page", timeout=60)
+        assert supervision.failures()["http"] == before + 1
+        with requests.get(f"{address}/healthz", timeout=60) as reply:
+            assert reply.status_code == 200
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 
 from ci.pictures.status_sample import NIGHT, NOW, QUIET, STANDBY, largest
 from selfheal_remediator.status_page.html import HEADERS, LONGEST, STALE_AFTER, render, text
+from selfheal_remediator.status_page.pages import Pages
 from selfheal_remediator.status_page.snapshot import MOST_ROWS, Role, Rows, Snapshot, first_rows
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror='alert(2)'> \"&'\u202e\x00\ud800\n"
@@ -134,7 +135,7 @@ def test_a_standby_says_that_it_is_one_and_who_leads() -> None:
     assert "This replica is on standby. selfheal-remediator-7c9f8b6d5-x2x4q leads" in said
     assert "selfheal-remediator-7c9f8b6d5-k8s7v (standby)" in said
     assert "Nothing new is begun: paused: the network team replaces a switch" in said
-    assert "Only the leader knows how far drains are." in said
+    assert said.count("Not known here: this replica does not act.") == 3
     assert "Nobody leads." in words(replace(STANDBY, leader=""))
 
 
@@ -154,8 +155,31 @@ def test_nothing_to_report_is_said_of_each_table() -> None:
     assert "Policies are off" in words(replace(QUIET, policies_known=False))
 
 
+def test_a_dry_run_is_not_taken_for_the_truth() -> None:
+    said = words(replace(NIGHT, dry_run="observeFirst, until 2026-03-14T02:20:00Z"))
+    assert "Dry run. It changes nothing: the page shows what it would do." in said
+    assert "Would be cordoned3 of 3 allowed" in said
+    assert "Cordoned by it" not in said
+    assert "dry run (observeFirst, until 2026-03-14T02:20:00Z)" in said
+    assert "Dry run." not in words(NIGHT)
+
+
+def test_it_says_which_events_it_knows() -> None:
+    assert "Those that this process wrote. Others:" in words(NIGHT)
+    some = replace(NIGHT, events_since=NOW - 600)
+    assert "Those that this process wrote since 02:01 UTC." in words(some)
+
+
 def test_it_says_that_queues_are_not_known() -> None:
-    assert "The remediator does not read queues" in words(QUIET)
+    assert "How many messages wait in the queue is not known here" in words(QUIET)
+
+
+def test_a_page_is_rendered_once_in_a_second_for_all_who_ask() -> None:
+    pages = Pages()
+    first = pages.page(NIGHT, NOW + 0.1)
+    assert pages.page(NIGHT, NOW + 0.9) is first
+    assert b"3s ago" in pages.page(NIGHT, NOW + 1.0)
+    assert b"There is nothing to report of any node." in pages.page(QUIET, NOW + 1.0)
 
 
 def test_an_event_that_is_not_in_the_cluster_is_marked() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from selfheal_remediator.config import Config, Drain
 from selfheal_remediator.controller.loop import Remediator
-from selfheal_remediator.controller.status_publisher import SNAPSHOT_EVERY
+from selfheal_remediator.controller.status_publisher import AFTER_FAILURE, SNAPSHOT_EVERY
 from selfheal_remediator.controller.status_rows import (
     EVENTS_FOR,
     drain_rows,
@@ -24,15 +24,30 @@ from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.running import RunningDrain
 from selfheal_remediator.kube.events import ObjectEvent, RecentEvent
 from selfheal_remediator.kube.informer import Change
-from selfheal_remediator.node.annotation import Phase, State
+from selfheal_remediator.kube.lease import LABEL
+from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from selfheal_remediator.node.planner import Planner
 from selfheal_remediator.run import status_page
+from selfheal_remediator.status_page.pages import Pages
 from selfheal_remediator.status_page.snapshot import Level, Role, Snapshot
+from selfheal_remediator.threads import supervision
 from tests.pure.remediator import builders
 from tests.pure.remediator.builders import NOW, OWNER, condition
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import World, policy_json
-from tests.pure.remediator.running import NODES, PODS, advance, node, pod, running, until
+from tests.pure.remediator.running import (
+    LEASE,
+    NODES,
+    PODS,
+    advance,
+    node,
+    pause,
+    phase,
+    pod,
+    running,
+    stamp,
+    until,
+)
 
 ON: dict[str, Any] = {
     "rules": [{"condition": "Fault", "for": 0, "action": "drain"}],
@@ -55,17 +70,19 @@ def api() -> Iterator[FakeApi]:
     made.close()
 
 
-def _shown(remediator: Remediator) -> Snapshot:
-    """The next snapshot that the leader makes."""
-    advance(remediator, SNAPSHOT_EVERY)
+def _shown(remediator: Remediator, role: Role = Role.LEADER) -> Snapshot:
+    """The next snapshot that is made in this role."""
     known = remediator.status.snapshot
 
     def fresh() -> Snapshot | None:
         found = remediator.status.snapshot
-        return found if found is not known and found and found.role is Role.LEADER else None
+        if found is not known and found and found.role is role:
+            return found
+        advance(remediator, SNAPSHOT_EVERY)
+        remediator.post(lambda: None)
+        return None
 
-    remediator.post(lambda: None)
-    found = until("there is another snapshot of the leader", fresh)
+    found = until("there is another snapshot", fresh)
     assert found is not None
     return found
 
@@ -93,7 +110,7 @@ def test_a_bad_node_is_shown_from_its_cordon_to_its_drain(api: FakeApi) -> None:
         )
         about = {event.about for event in found.events.shown}
         assert "Node bad" in about
-        reply = status_page(remediator)
+        reply = status_page(remediator, Pages())
         assert reply is not None
         assert reply.status == 200
         assert b">bad</th>" in reply.body
@@ -106,21 +123,92 @@ def test_it_is_off_by_default_and_follows_the_configuration(api: FakeApi) -> Non
     with running(api, off) as remediator:
         until("it leads", lambda: remediator.synced)
         assert remediator.status.snapshot is None
-        assert status_page(remediator) is None
+        assert status_page(remediator, Pages()) is None
         remediator.reconfigure(Config.model_validate(ON))
-        until("there is a page", lambda: (status_page(remediator) or off) and _shown(remediator))
+        until(
+            "there is a page",
+            lambda: (status_page(remediator, Pages()) or off) and _shown(remediator),
+        )
         remediator.reconfigure(off)
-        until("there is none", lambda: status_page(remediator) is None)
+        until("there is none", lambda: status_page(remediator, Pages()) is None)
         until("nothing is kept", lambda: remediator.status.snapshot is None)
 
 
 def test_a_pause_is_shown(api: FakeApi) -> None:
     with running(api, Config.model_validate(ON)) as remediator:
         _shown(remediator)
-        lease = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
-        with api.changing(lease) as raw:
-            raw["metadata"].setdefault("annotations", {})["selfheal.dev/paused"] = "a test"
+        pause(api, "a test")
         until("it says so", lambda: _shown(remediator).stopped == "paused: a test")
+
+
+def test_before_the_nodes_are_known_nothing_is_said_of_them(api: FakeApi) -> None:
+    """That there is nothing to report would be wrong."""
+    api.disturb = lambda verb, path: "500" if path.startswith(NODES) else ""
+    with running(api, Config.model_validate(ON)) as remediator:
+        until("it leads", lambda: remediator.leader.record.view)
+        reply = status_page(remediator, Pages())
+        assert reply is not None
+        assert reply.status == 503
+        api.disturb = lambda verb, path: ""
+        assert _shown(remediator).counts.nodes == 4
+
+
+def test_one_that_is_read_only_shows_what_is_written_on_the_nodes(api: FakeApi) -> None:
+    """It assesses none: that it has cordoned no node would be wrong."""
+    for name, holder, age in ((LEASE, "", 60), (f"{LEASE}-2", "theirs", 86400)):
+        meta = {"namespace": "d", "labels": {LABEL: "true"}, "creationTimestamp": stamp(age)}
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600, "renewTime": stamp(0)}
+        api.put(name, {"metadata": {"name": name.rpartition("/")[2], **meta}, "spec": spec})
+    bad = node("bad", "True", unschedulable=True)
+    state = State(Phase.CORDONED, by="d/selfheal-remediator", condition="Fault", status="True")
+    bad["metadata"]["annotations"][STATE_KEY] = state.to_json()
+    api.put(f"{NODES}/bad", bad)
+    with running(api, Config.model_validate(ON)) as remediator:
+        found = _shown(remediator, Role.READ_ONLY)
+        assert found.stopped == "the remediator d/selfheal-remediator-2 comes first"
+        assert dict(found.counts.states) == {"ok": 3, "cordoned": 1}
+        assert (found.counts.cordoned, found.counts.allowed) == (None, None)
+        assert [row.reason for row in found.nodes.shown] == ["Fault True"]
+        assert not found.policies_known
+
+
+def test_a_dry_run_is_called_one(api: FakeApi) -> None:
+    with running(api, Config.model_validate({**ON, "mode": "dryRun"})) as remediator:
+        assert _shown(remediator).dry_run == "remediator.config.mode is dryRun"
+
+
+def test_a_page_that_cannot_be_made_stops_nothing(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("a bug of the page")
+
+    monkeypatch.setattr("selfheal_remediator.controller.status_publisher.node_rows", fails)
+    before = supervision.failures().get("main", 0)
+    with running(api, Config.model_validate(ON)) as remediator:
+        until("the node is drained", lambda: phase(api) == "drained")
+        until("it is reported", lambda: supervision.failures().get("main", 0) > before)
+        reply = status_page(remediator, Pages())
+        assert reply is not None
+        assert reply.status == 503
+        monkeypatch.undo()
+        advance(remediator, AFTER_FAILURE)
+        assert _shown(remediator).counts.nodes == 4
+        assert supervision.failures()["main"] == before + 1
+
+
+def test_only_the_last_events_are_known_and_it_says_since_when(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(api, Config.model_validate(ON)) as remediator:
+        first = _shown(remediator).events_since
+
+        def many() -> bool:
+            return len(remediator.parts.events.recent) >= 2
+
+        until("there are Events", many)
+        monkeypatch.setattr("selfheal_remediator.controller.status_publisher.MOST_RECENT", 2)
+        assert _shown(remediator).events_since > first
 
 
 # -- rows ------------------------------------------------------------------------------------
@@ -138,7 +226,7 @@ def test_a_node_that_waits_for_a_limit_names_it() -> None:
     for each in found:
         planner.apply(Change(each.name, None, each), NOW)
     planner.plan(NOW)
-    rows, states = node_rows(planner.entries.values(), config, leading=True)
+    rows, states = node_rows(planner.entries.values(), config, acts=True)
     assert states["ok"] == 2
     [waiting] = [row for row in rows.shown if row.limit]
     assert waiting.phase == "wants-cordon"
@@ -157,8 +245,8 @@ def test_a_standby_shows_what_is_written_on_the_nodes() -> None:
     )
     for each in nodes:
         planner.apply(Change(each.name, None, each), NOW)
-    rows, states = node_rows(planner.entries.values(), config, leading=False)
-    assert dict(states) == {"draining": 1, "cordon of others": 1, "ok": 1}
+    rows, states = node_rows(planner.entries.values(), config, acts=False)
+    assert dict(states) == {"draining": 1, "foreign-cordon": 1, "ok": 1}
     first, second = rows.shown
     assert (first.name, first.phase, first.since) == ("ours", "draining", NOW - 60)
     assert first.reason == "Fault True"
