@@ -103,7 +103,18 @@ def render(snapshot: Snapshot, now: float) -> str:
         links=links,
         summary=_summary(snapshot, now),
         sections="\n".join(_table(*section) for section in sections),
+        stop=_stop(snapshot),
         script=_SCRIPT,
+    )
+
+
+def _stop(snapshot: Snapshot) -> str:
+    """The command that pauses it, in this pod."""
+    namespace = text(snapshot.installation.partition("/")[0])
+    pod = text(_pod(snapshot.process))
+    return (
+        f"kubectl -n {namespace} exec {pod} -c remediator -- "
+        "selfheal-remediator pause --why &quot;…&quot;"
     )
 
 
@@ -135,7 +146,7 @@ def _summary(snapshot: Snapshot, now: float) -> str:
     if counts.states:
         facts["States"] = _numbers(counts.states)
     if counts.limited:
-        facts["Nodes that wait for a limit"] = _numbers(counts.limited)
+        facts["Limited by"] = _numbers(counts.limited)
     listed = "".join(f"<div><dt>{name}</dt><dd>{fact}</dd></div>" for name, fact in facts.items())
     age = max(0.0, now - snapshot.at)
     made = f'<p class="quiet">As of {_time(snapshot.at, now)}, {span(age)} ago.</p>'
@@ -206,7 +217,7 @@ _POLICIES = _Section(
 )
 _WORKLOADS = _Section(
     "workloads",
-    "Workers and other workloads",
+    "Workloads",
     "Pods of each owner that a policy selects",
     ("Workload", "Pods", "Unhealthy", "Policy", "State"),
     "No HealingPolicy selects a pod.",
@@ -215,8 +226,8 @@ _WORKLOADS = _Section(
 )
 _EVENTS = _Section(
     "events",
-    "Events of the last hour",
-    "The newest first",
+    "Events",
+    "Of the last hour, the newest first",
     ("Time", "Reason", "About", "Message"),
     "None.",
 )

@@ -28,7 +28,8 @@
       }
       document.title = page.title;
       shown = time();
-      say("");
+      const stale = page.querySelector("#summary .note.bad");
+      say(stale ? `${stale.firstChild.textContent} What is shown may be wrong by now.` : "");
     } catch (error) {
       say(`No answer from the remediator: what is shown is as of ${shown}. (${error.message})`);
     }

@@ -182,5 +182,11 @@ def test_a_page_is_rendered_once_in_a_second_for_all_who_ask() -> None:
     assert b"There is nothing to report of any node." in pages.page(QUIET, NOW + 1.0)
 
 
+def test_it_says_how_to_stop_the_remediator() -> None:
+    pod = "selfheal-remediator-7c9f8b6d5-x2x4q"
+    command = f"kubectl -n selfheal exec {pod} -c remediator -- selfheal-remediator pause --why"
+    assert f'{command} "…"' in words(NIGHT)
+
+
 def test_an_event_that_is_not_in_the_cluster_is_marked() -> None:
     assert "(refused: 403 Forbidden)" in words(NIGHT)
